@@ -1,0 +1,5 @@
+"""Where events come from besides other systems: a real retail year, and a seeded generator.
+
+A source is a function that yields (topic, frame): a polars frame whose columns are wire fields of that topic,
+by name and type; a field that a frame lacks is null. Sources publish nothing themselves.
+"""

@@ -1,0 +1,119 @@
+"""From the log's bytes to valid events in columns; everything else becomes a dead letter. Nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ledger.codec import SCHEMA_NAME
+from ledger.columns import Decoded, decode_columns
+from ledger.log import Chunk
+from ledger.validity import split_valid
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A batch, decoded. `events`: per topic, the valid ones with `recorded_at`, `log_partition`, `log_offset`.
+
+    `dead_letters`: the columns of the table of that name. Both together are all records of the chunks.
+    """
+
+    events: dict[str, pl.DataFrame]
+    dead_letters: pl.DataFrame
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Records:
+    """All chunks of one topic behind one another."""
+
+    topic: str
+    partitions: Int64
+    offsets: Int64
+    recorded_at: Int64
+    keys: list[bytes]
+    values: list[bytes]
+
+
+def take_in(chunks: Sequence[Chunk]) -> Intake:
+    """Decode and validate what was read."""
+    events, letters = {}, []
+    topics = dict.fromkeys(c.topic for c in chunks if len(c))
+    for topic in topics:
+        records = _gathered(topic, [c for c in chunks if c.topic == topic])
+        frame, dead = _events(records)
+        letters.append(_dead_letters(records, dead))
+        if frame is not None and frame.height:
+            events[topic] = frame
+    nothing = _dead_letters(_gathered("", []), {})
+    return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks))
+
+
+def _gathered(topic: str, chunks: list[Chunk]) -> _Records:
+    empty = np.zeros(0, dtype=np.int64)
+    return _Records(
+        topic,
+        np.concatenate([empty, *(np.full(len(c), c.partition, dtype=np.int64) for c in chunks)]),
+        np.concatenate([empty, *(c.offsets for c in chunks)]),
+        np.concatenate([empty, *(c.recorded_at for c in chunks)]),
+        [k for c in chunks for k in c.keys],
+        [v for c in chunks for v in c.values],
+    )
+
+
+def _events(records: _Records) -> tuple[pl.DataFrame | None, dict[int, tuple[str, str]]]:
+    """The valid events of the topic, and per other record the reason and its details."""
+    decoded, undecodable = decode_columns(records.values)
+    dead = {u.row: (u.reason, u.detail) for u in undecodable}
+    found = None
+    for part in decoded:
+        if part.name == SCHEMA_NAME[records.topic]:
+            found = _valid(records, part, dead)
+        else:
+            words = f"a {part.name} does not belong on {records.topic}"
+            dead.update({int(i): ("wrong_topic", words) for i in part.rows})
+    return found, dead
+
+
+def _valid(records: _Records, part: Decoded, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
+    frame, invalid = split_valid(records.topic, part.frame)
+    dead.update({int(part.rows[i]): ("invalid_event", words) for i, words in invalid})
+    rows = part.rows[frame["row"].to_numpy()]
+    return frame.drop("row").with_columns(
+        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
+        recorded_at=pl.Series(records.recorded_at[rows]).cast(pl.Datetime("us")),
+        log_partition=pl.Series(records.partitions[rows]).cast(pl.Int32),
+        log_offset=pl.Series(records.offsets[rows]),
+    )
+
+
+def _dead_letters(records: _Records, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
+    rows = sorted(dead)
+    return pl.DataFrame(
+        {
+            "topic": [records.topic] * len(rows),
+            "log_partition": records.partitions[rows].tolist(),
+            "log_offset": records.offsets[rows].tolist(),
+            "recorded_at": pl.Series(records.recorded_at[rows]).cast(pl.Datetime("us")),
+            "key": [records.keys[i] for i in rows],
+            "value": [records.values[i] for i in rows],
+            "reason": [dead[i][0] for i in rows],
+            "detail": [dead[i][1] for i in rows],
+        },
+        schema={
+            "topic": pl.String,
+            "log_partition": pl.Int32,
+            "log_offset": pl.Int64,
+            "recorded_at": pl.Datetime("us"),
+            "key": pl.Binary,
+            "value": pl.Binary,
+            "reason": pl.String,
+            "detail": pl.String,
+        },
+    )

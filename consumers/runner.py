@@ -1,0 +1,260 @@
+"""The consumer: poll a batch, decode it, fold it, and commit rows and offsets together.
+
+A background thread polls and decodes the next batch while this one is folded. The database is the caller's
+thread's alone.
+Killed at any moment and started again, it goes on after the last commit: nothing lost, nothing twice.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import polars as pl
+
+from consumers.intake import Intake, take_in
+from ledger.errors import LogTruncated
+from ledger.log import Chunk, EventLog, TopicPartition
+from ledger.topics import INPUT_TOPICS
+from projections import checkpoints
+from projections.checkpoints import Account
+from projections.live.apply import Counts, apply
+from projections.store import Store
+
+Boundary = Callable[[str], None]
+"""Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""
+
+_POLL_S: Final = 0.5
+_DISCOVERY_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One batch's account."""
+
+    records: int
+    dead_letters: int
+    seconds: float
+    lag: int
+    """Records between the committed positions and the end of the log, as last seen."""
+
+
+class Consumer:
+    """Consumes one log into one database. `run` may be called once."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: Store,
+        *,
+        batch_size: int,
+        follow: bool = False,
+        at_boundary: Boundary = lambda _: None,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._batch_size = batch_size
+        self._follow = follow
+        self._reached = at_boundary
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """Finish the batch under way, then leave. Safe to call from a signal handler."""
+        self._stop.set()
+
+    def run(self) -> Iterator[Committed]:
+        """Consume to the end that the log has now (or for ever, to follow it); yields after each commit.
+
+        Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
+        """
+        accounts = checkpoints.load(self._store)
+        partitions = self._log.partitions(INPUT_TOPICS)
+        for partition in partitions:
+            accounts.setdefault(partition, Account())
+        ends = self._checked_ends(accounts, partitions)
+        positions = {p: accounts[p].next_offset for p in partitions}
+        target = None if self._follow else ends
+        reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
+        with reader:
+            for chunks, taken, ends in reader.batches():
+                started = time.perf_counter()
+                self._commit(chunks, taken, accounts)
+                self._reached("commit")
+                lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
+                seconds = time.perf_counter() - started
+                yield Committed(taken.records, taken.dead_letters.height, seconds, lag)
+                if self._stop.is_set():
+                    return
+
+    def _checked_ends(
+        self, accounts: Mapping[TopicPartition, Account], partitions: list[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        earliest, ends = self._log.earliest_positions(partitions), self._log.end_positions(partitions)
+        for p in partitions:
+            wanted = accounts[p].next_offset
+            if not earliest[p] <= wanted <= ends[p]:
+                raise LogTruncated(
+                    f"{p.topic} partition {p.partition}: the next offset is {wanted}, but the log holds"
+                    f" {earliest[p]} to {ends[p]}; nothing is skipped: restore the log, or check --log and --database"
+                )
+        return ends
+
+    def _commit(self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account]) -> None:
+        """Rows and offsets in one transaction. The accounts change only with it."""
+        with self._store.transaction():
+            self._reached("begin")
+            counts = {topic: apply(self._store, topic, events) for topic, events in taken.events.items()}
+            self._store_dead_letters(taken.dead_letters)
+            self._reached("fold")
+            moved = _moved(chunks, taken, counts, accounts)
+            checkpoints.save(self._store, moved)
+            self._store.execute(
+                "UPDATE ledger SET commits = commits + 1, committed_at = $now,"
+                " data_clock = greatest(data_clock, $clock)",
+                {"now": datetime.now(UTC).replace(tzinfo=None), "clock": _data_clock(taken)},
+            )
+            self._reached("offsets")
+        accounts.update(moved)
+
+    def _store_dead_letters(self, letters: pl.DataFrame) -> None:
+        if letters.height:
+            with self._store.given(letters=letters):
+                self._store.execute("INSERT INTO dead_letters SELECT * FROM letters")
+
+
+def _moved(
+    chunks: list[Chunk],
+    taken: Intake,
+    counts: Mapping[str, Counts],
+    accounts: Mapping[TopicPartition, Account],
+) -> dict[TopicPartition, Account]:
+    """The accounts after the batch, of the partitions that it changes."""
+    dead = {
+        (topic, partition): n
+        for topic, partition, n in taken.dead_letters.group_by("topic", "log_partition").len().iter_rows()
+    }
+    touched = {TopicPartition(c.topic, c.partition): 0 for c in chunks}
+    for topic, count in counts.items():
+        touched |= {TopicPartition(topic, p): 0 for p in (*count.applied, *count.conflicts)}
+    valid = {
+        (topic, partition): n
+        for topic, events in taken.events.items()
+        for partition, n in events.group_by("log_partition").len().iter_rows()
+    }
+    moved = {}
+    for p in touched:
+        before = accounts.get(p, Account())
+        count = counts.get(p.topic, Counts())
+        applied, conflicts = count.applied.get(p.partition, 0), count.conflicts.get(p.partition, 0)
+        mine = [c for c in chunks if (c.topic, c.partition) == p]
+        moved[p] = Account(
+            next_offset=mine[-1].next_offset if mine else before.next_offset,
+            read=before.read + sum(len(c) for c in mine),
+            applied=before.applied + applied,
+            conflicts=before.conflicts + conflicts,
+            repeats=before.repeats + valid.get(p, 0) - applied - conflicts,
+            dead_letters=before.dead_letters + dead.get(p, 0),
+        )
+    return moved
+
+
+def _data_clock(taken: Intake) -> datetime | None:
+    """The highest min(occurred_at, recorded_at) of the batch: an event from the future does not move it."""
+    found = [
+        e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in taken.events.values()
+    ]
+    return max(found, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: BaseException
+
+
+_Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
+
+
+class _ReadAhead:
+    """Polls and decodes in a thread, at most two batches ahead of the fold."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        positions: dict[TopicPartition, int],
+        batch_size: int,
+        target: dict[TopicPartition, int] | None,
+        stop: threading.Event,
+        reached: Boundary,
+    ) -> None:
+        self._log = log
+        self._positions = dict(positions)
+        self._batch_size = batch_size
+        self._target = target
+        self._stop = stop
+        self._reached = reached
+        self._closed = threading.Event()
+        self._queue: queue.Queue[_Batch | _Failed | None] = queue.Queue(maxsize=1)
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+
+    def __enter__(self) -> _ReadAhead:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        while self._thread.is_alive():
+            self._drop_one()
+        self._thread.join()
+
+    def _drop_one(self) -> None:
+        try:
+            self._queue.get(timeout=0.05)
+        except queue.Empty:
+            return
+
+    def batches(self) -> Iterator[_Batch]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, _Failed):
+                raise item.error
+            yield item
+
+    def _run(self) -> None:
+        try:
+            for batch in self._poll():
+                self._queue.put(batch)
+            self._queue.put(None)
+        except BaseException as error:
+            self._queue.put(_Failed(error))
+
+    def _poll(self) -> Iterator[_Batch]:
+        ends = dict(self._target) if self._target is not None else {}
+        looked = 0.0
+        while not (self._stop.is_set() or self._closed.is_set()):
+            wanted = self._wanted()
+            if not wanted:
+                return
+            if self._target is None and time.monotonic() - looked > _DISCOVERY_S:
+                looked = time.monotonic()
+                for partition in self._log.partitions(INPUT_TOPICS):
+                    self._positions.setdefault(partition, 0)
+            chunks = self._log.read(wanted, self._batch_size, _POLL_S)
+            if not chunks:
+                continue
+            for chunk in chunks:
+                self._positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
+            if self._target is None:
+                ends = self._log.end_positions(list(self._positions))
+            self._reached("poll")
+            taken = take_in(chunks)
+            self._reached("decode")
+            yield chunks, taken, ends
+
+    def _wanted(self) -> dict[TopicPartition, int]:
+        if self._target is None:
+            return self._positions
+        return {p: o for p, o in self._positions.items() if o < self._target.get(p, 0)}

@@ -1,0 +1,1 @@
+"""What an upstream system imports to publish: `from ledger import Publisher, events`."""

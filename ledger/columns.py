@@ -1,0 +1,596 @@
+"""Avro single-object encoding of events, by columns: many messages to one Arrow table and back.
+
+The same codec as `codec.py`, vectorised: every field is read for all messages at once. A cursor per message walks
+through its body and may never leave it, so a message that is too short, too long or otherwise broken is found by
+itself and cannot shift its neighbours; it goes to the row codec, whose word is final.
+
+`Reader` and `Writer` below mirror each other: one pair of functions per kind of Avro type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+import schemas
+from ledger.codec import HEADER_BYTES, SCHEMA_NAME, WriterSchema, current_writer, decode, writer_of
+from ledger.errors import UndecodableRecord
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+UInt8 = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+_HIGH_BITS: Final = np.uint64(0x8080808080808080)
+_LOW_BITS: Final = np.uint64(0x7F7F7F7F7F7F7F7F)
+_ONE: Final = np.uint64(1)
+_PADDING: Final = b"\0" * 24
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """The index of a message among those given, and why it is no record: a code, and in words."""
+
+    row: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Messages of one record name, as columns.
+
+    `rows`: int64 (n,), each row's index among the messages given, ascending. `frame`: n rows, the fields of the
+    record's current schema (`type` as text, instants as UTC microseconds).
+    """
+
+    name: str
+    rows: Int64
+    frame: pl.DataFrame
+
+
+def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undecodable]]:
+    """All messages, grouped by record name, and those that are no record. Nothing is dropped."""
+    bad: list[Undecodable] = []
+    frames: dict[str, list[tuple[Int64, pl.DataFrame]]] = {}
+    for writer, rows in _by_writer(messages, bad):
+        group = messages if len(rows) == len(messages) else [messages[i] for i in rows]
+        frame, broken = _read_messages(writer, group)
+        found = frames.setdefault(writer.name, [])
+        if broken.any():
+            found.append((rows[~broken], frame))
+            found += _row_by_row(rows[broken], messages, bad)
+        else:
+            found.append((rows, frame))
+    return [_joined(name, parts) for name, parts in frames.items()], bad
+
+
+def _by_writer(messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[WriterSchema, Int64]]:
+    headers = [m[:HEADER_BYTES] for m in messages]
+    groups = []
+    distinct = set(headers)
+    for header in distinct:
+        rows = (
+            np.arange(len(messages))
+            if len(distinct) == 1
+            else np.array([i for i, h in enumerate(headers) if h == header], dtype=np.int64)
+        )
+        try:
+            groups.append((writer_of(header), rows))
+        except UndecodableRecord as error:
+            bad.extend(Undecodable(int(i), error.reason, str(error)) for i in rows)
+    return groups
+
+
+def _row_by_row(
+    rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]
+) -> list[tuple[Int64, pl.DataFrame]]:
+    found = []
+    for i in rows:
+        try:
+            writer, row = decode(messages[i])
+            frame = pl.DataFrame([row], schema=polars_schema(writer.name))
+        except UndecodableRecord as error:
+            bad.append(Undecodable(int(i), error.reason, str(error)))
+        except OverflowError:
+            bad.append(Undecodable(int(i), "undecodable", "a number is beyond 64 bits"))
+        else:
+            found.append((np.array([i]), frame))
+    return found
+
+
+def _joined(name: str, parts: list[tuple[Int64, pl.DataFrame]]) -> Decoded:
+    rows = np.concatenate([r for r, _ in parts])
+    frame = pl.concat([_conformed(f, polars_schema(name)) for _, f in parts])
+    if len(parts) > 1:
+        order = np.argsort(rows, kind="stable")
+        rows, frame = rows[order], frame[order]
+    return Decoded(name, rows, frame)
+
+
+def _conformed(frame: pl.DataFrame, wanted: pl.Schema) -> pl.DataFrame:
+    """The frame with the fields of the current schema: null where its writer did not know a field."""
+    if frame.schema == wanted:
+        return frame
+    lacking = [pl.lit(None, dtype=t).alias(f) for f, t in wanted.items() if f not in frame.columns]
+    return frame.with_columns(lacking).select(wanted.names())
+
+
+@cache
+def polars_schema(name: str) -> pl.Schema:
+    """The current schema of that record as a frame's schema."""
+    frame = pl.from_arrow(arrow_schema(name).empty_table())
+    assert isinstance(frame, pl.DataFrame)
+    return frame.schema
+
+
+@cache
+def arrow_schema(name: str) -> pa.Schema:
+    """The current schema of that record as Arrow types."""
+    return pa.schema([pa.field(f["name"], arrow_type(f["type"])) for f in schemas.current(name)["fields"]])
+
+
+def arrow_type(kind: Any) -> pa.DataType:
+    if isinstance(kind, list):
+        return arrow_type(kind[1])
+    if kind == "string":
+        return pa.string_view()
+    if kind == "bytes":
+        return pa.binary()
+    if kind in ("long", "int"):
+        return pa.int64()
+    if kind["type"] == "long":
+        return pa.timestamp("us", tz="UTC")
+    if kind["type"] == "enum":
+        return pa.string_view()
+    if kind["type"] == "array":
+        return pa.list_(arrow_type(kind["items"]))
+    return pa.struct([pa.field(f["name"], arrow_type(f["type"])) for f in kind["fields"]])
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Cursors:
+    """A cursor per row into one buffer: `at` ≤ `end` always; `bad` marks rows that tried to go beyond."""
+
+    def __init__(self, source: _Source, at: Int64, end: Int64) -> None:
+        self.source = source
+        self.at = at
+        self.end = end
+        self.bad = np.zeros(len(at), dtype=np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def move(self, to: Int64) -> None:
+        self.fail(to > self.end)
+        self.at = np.minimum(to, self.end)
+
+    def fail(self, rows: Mask) -> None:
+        self.bad |= rows
+
+    def part(self, rows: Int64) -> Cursors:
+        return Cursors(self.source, self.at[rows], self.end[rows])
+
+    def rejoin(self, rows: Int64, part: Cursors) -> None:
+        self.at[rows] = part.at
+        self.bad[rows] |= part.bad
+
+
+class _Source:
+    """The bytes of all messages, padded; `words[i]` are the eight bytes from i on, little-endian."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.bytes: UInt8 = np.frombuffer(data, dtype=np.uint8)
+        self.words: UInt64 = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))
+        self.buffer = pa.py_buffer(data)
+
+
+def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.DataFrame, Mask]:
+    """The good messages as rows, and which of all are broken."""
+    lengths = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
+    end = np.cumsum(lengths)
+    source = _Source(b"".join([*messages, _PADDING]))
+    cursors = Cursors(source, end - lengths + HEADER_BYTES, end)
+    fields = writer.schema["fields"]
+    arrays = [_read(f["type"], cursors) for f in fields]
+    cursors.fail(cursors.at != end)
+    table = pa.Table.from_arrays(
+        [a.arrow(None) for a in arrays],
+        schema=pa.schema([pa.field(f["name"], arrow_type(f["type"])) for f in fields]),
+    )
+    broken = cursors.bad | _not_utf8(table)
+    if broken.any():  # no frame may hold text that is none: read the good ones by themselves
+        frame, _ = _read_messages(writer, [m for m, b in zip(messages, broken, strict=True) if not b])
+        return frame, broken
+    found = pl.from_arrow(table)
+    assert isinstance(found, pl.DataFrame)
+    return found, broken
+
+
+def _not_utf8(table: pa.Table) -> Mask:
+    bad = np.zeros(len(table), dtype=np.bool_)
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        for i in range(len(table)):
+            try:
+                table.slice(i, 1).validate(full=True)
+            except pa.ArrowInvalid:
+                bad[i] = True
+    return bad
+
+
+@dataclass(slots=True)
+class _Longs:
+    values: Int64
+    type: pa.DataType
+
+    def spread(self, rows: Int64, n: int) -> _Longs:
+        values = np.zeros(n, dtype=np.int64)
+        values[rows] = self.values
+        return _Longs(values, self.type)
+
+    def arrow(self, valid: Mask | None) -> pa.Array:
+        return pa.Array.from_buffers(self.type, len(self.values), [_bitmap(valid), pa.py_buffer(self.values)])
+
+
+@dataclass(slots=True)
+class _Texts:
+    """Arrow string views: (n, 2) words, see the Arrow columnar format, "Variable-size Binary View Layout"."""
+
+    views: UInt64
+    source: _Source
+
+    def spread(self, rows: Int64, n: int) -> _Texts:
+        views = np.zeros((n, 2), dtype=np.uint64)
+        views[rows] = self.views
+        return _Texts(views, self.source)
+
+    def arrow(self, valid: Mask | None) -> pa.Array:
+        return pa.Array.from_buffers(
+            pa.string_view(),
+            len(self.views),
+            [_bitmap(valid), pa.py_buffer(self.views), self.source.buffer],
+        )
+
+
+@dataclass(slots=True)
+class _Lists:
+    lengths: Int64
+    items: pa.Array
+
+    def spread(self, rows: Int64, n: int) -> _Lists:
+        lengths = np.zeros(n, dtype=np.int64)
+        lengths[rows] = self.lengths
+        return _Lists(lengths, self.items)
+
+    def arrow(self, valid: Mask | None) -> pa.Array:
+        offsets = np.zeros(len(self.lengths) + 1, dtype=np.int32)
+        np.cumsum(self.lengths, out=offsets[1:])
+        return pa.Array.from_buffers(
+            pa.list_(self.items.type),
+            len(self.lengths),
+            [_bitmap(valid), pa.py_buffer(offsets)],
+            children=[self.items],
+        )
+
+
+@dataclass(slots=True)
+class _Nullable:
+    values: _Longs | _Texts | _Lists
+    valid: Mask
+
+    def arrow(self, valid: Mask | None) -> pa.Array:
+        return self.values.arrow(self.valid if valid is None else self.valid & valid)
+
+
+@dataclass(slots=True)
+class _Records:
+    columns: list[_Column]
+    type: pa.DataType
+    n: int
+
+    def arrow(self, valid: Mask | None) -> pa.Array:
+        assert valid is None
+        return pa.Array.from_buffers(
+            self.type, self.n, [None], children=[c.arrow(None) for c in self.columns]
+        )
+
+
+_Column = _Longs | _Texts | _Lists | _Nullable | _Records
+
+
+def _bitmap(valid: Mask | None) -> pa.Buffer | None:
+    return None if valid is None or valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def _read(kind: Any, cursors: Cursors) -> _Column:
+    if isinstance(kind, list):
+        return _read_nullable(kind[1], cursors)
+    if kind == "string":
+        return _read_texts(cursors)
+    if kind in ("long", "int") or kind["type"] == "long":
+        return _Longs(_read_longs(cursors), arrow_type(kind))
+    if kind["type"] == "enum":
+        return _read_enum(kind["symbols"], cursors)
+    if kind["type"] == "array":
+        return _read_arrays(kind["items"], cursors)
+    columns = [_read(f["type"], cursors) for f in kind["fields"]]
+    return _Records(columns, arrow_type(kind), len(cursors))
+
+
+def _read_longs(cursors: Cursors) -> Int64:
+    """Zigzag variable-length integers, up to ten bytes each."""
+    source, at = cursors.source, cursors.at
+    word = source.words[at]
+    last = ~word & _HIGH_BITS
+    last &= ~last + _ONE
+    size = (np.bitwise_count(last - _ONE) >> 3).astype(np.int64) + 1
+    value = word & ((last << _ONE) - _ONE) & _LOW_BITS
+    # Close the gaps that the continuation bits leave: seven bits a byte, by pairs.
+    value = (value & np.uint64(0x007F007F007F007F)) | ((value & np.uint64(0x7F007F007F007F00)) >> _ONE)
+    value = (value & np.uint64(0x00003FFF00003FFF)) | (
+        (value & np.uint64(0x3FFF00003FFF0000)) >> np.uint64(2)
+    )
+    value = (value & np.uint64(0x000000000FFFFFFF)) | (
+        (value & np.uint64(0x0FFFFFFF00000000)) >> np.uint64(4)
+    )
+    long = np.flatnonzero(last == 0)
+    if long.size:
+        ninth = source.bytes[at[long] + 8].astype(np.uint64)
+        tenth = source.bytes[at[long] + 9].astype(np.uint64)
+        more = ninth >= 128
+        value[long] |= (ninth & np.uint64(127)) << np.uint64(56)
+        value[long] |= np.where(more, tenth & _ONE, np.uint64(0)) << np.uint64(63)
+        size[long] = np.where(more, 10, 9)
+        cursors.bad[long] |= more & (tenth > 1)
+    cursors.move(at + size)
+    return (value >> _ONE).view(np.int64) ^ -(value & _ONE).view(np.int64)
+
+
+def _read_texts(cursors: Cursors) -> _Texts:
+    length = _read_longs(cursors)
+    cursors.fail(length < 0)
+    start = cursors.at
+    cursors.move(start + np.maximum(length, 0))
+    length = cursors.at - start
+    words = cursors.source.words
+    inline = length <= 12
+    first = words[start] & np.uint64(0xFFFFFFFF) & _low_bytes(np.minimum(length, 4))
+    rest = words[start + 4] & _low_bytes(np.clip(length - 4, 0, 8))
+    views = np.empty((len(start), 2), dtype=np.uint64)
+    views[:, 0] = length.astype(np.uint64) | (first << np.uint64(32))
+    views[:, 1] = np.where(inline, rest, start.astype(np.uint64) << np.uint64(32))
+    return _Texts(views, cursors.source)
+
+
+_LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.uint64)
+
+
+def _low_bytes(count: Int64) -> UInt64:
+    return _LOW_BYTES[count]
+
+
+def _read_enum(symbols: list[str], cursors: Cursors) -> _Texts:
+    codes = _read_longs(cursors)
+    unknown = (codes < 0) | (codes >= len(symbols))
+    cursors.fail(unknown)
+    # The symbols stand in a source of their own, as texts that every row points to.
+    data = "".join(symbols).encode() + _PADDING
+    source = _Source(data)
+    lengths = np.array([len(s.encode()) for s in symbols], dtype=np.int64)
+    start = np.cumsum(lengths) - lengths
+    names = np.empty((len(symbols), 2), dtype=np.uint64)
+    assert lengths.max() <= 12, "symbols longer than 12 bytes are not inline"
+    names[:, 0] = lengths.astype(np.uint64) | (
+        (source.words[start] & np.uint64(0xFFFFFFFF) & _low_bytes(np.minimum(lengths, 4))) << np.uint64(32)
+    )
+    names[:, 1] = source.words[start + 4] & _low_bytes(np.clip(lengths - 4, 0, 8))
+    return _Texts(names[np.where(unknown, 0, codes)], source)
+
+
+def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:
+    tag = cursors.source.bytes[cursors.at]
+    cursors.fail((tag != 0) & (tag != 2))
+    cursors.move(cursors.at + 1)
+    valid = tag == 2
+    rows = np.flatnonzero(valid)
+    if len(rows) == len(valid):
+        column = _read(kind, cursors)
+        assert not isinstance(column, _Nullable | _Records)
+        return _Nullable(column, valid)
+    part = cursors.part(rows)
+    column = _read(kind, part)
+    assert not isinstance(column, _Nullable | _Records)
+    cursors.rejoin(rows, part)
+    return _Nullable(column.spread(rows, len(cursors)), valid)
+
+
+def _read_arrays(kind: Any, cursors: Cursors) -> _Lists:
+    """The first item of every array, then the second of those that have one, and so on."""
+    n = len(cursors)
+    lengths = np.zeros(n, dtype=np.int64)
+    parents: list[Int64] = []
+    pieces: list[pa.Array] = []
+    open_rows = np.arange(n)
+    left = np.zeros(n, dtype=np.int64)
+    while open_rows.size:
+        fresh = open_rows[left[open_rows] == 0]
+        if fresh.size:
+            left[fresh] = _read_block_sizes(cursors, fresh)
+        open_rows = open_rows[(left[open_rows] > 0) & ~cursors.bad[open_rows]]
+        if not open_rows.size:
+            break
+        part = cursors.part(open_rows)
+        pieces.append(_read(kind, part).arrow(None))
+        parents.append(open_rows)
+        cursors.rejoin(open_rows, part)
+        lengths[open_rows] += 1
+        left[open_rows] -= 1
+    if not pieces:
+        return _Lists(lengths, pa.array([], type=arrow_type(kind)))
+    order = np.argsort(np.concatenate(parents), kind="stable")
+    items = pl.concat([_series(p) for p in pieces]).gather(order)
+    return _Lists(lengths, items.to_arrow(compat_level=pl.CompatLevel.newest()))
+
+
+def _series(array: pa.Array) -> pl.Series:
+    series = pl.from_arrow(array)
+    assert isinstance(series, pl.Series)
+    return series
+
+
+def _read_block_sizes(cursors: Cursors, rows: Int64) -> Int64:
+    part = cursors.part(rows)
+    count = _read_longs(part)
+    cursors.rejoin(rows, part)
+    sized = np.flatnonzero(count < 0)
+    if sized.size:  # a negative count is followed by the block's size in bytes, which is not needed here
+        part = cursors.part(rows[sized])
+        _read_longs(part)
+        cursors.rejoin(rows[sized], part)
+        count[sized] = -count[sized]
+    too_many = count > cursors.end[rows] - cursors.at[rows]
+    cursors.bad[rows] |= too_many | (count < 0)
+    return np.where(too_many | (count < 0), 0, count)
+
+
+# ── Writing ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(slots=True)
+class _Ragged:
+    """A byte string per row, one after the other in `data`."""
+
+    data: UInt8
+    lengths: Int64
+
+    def starts(self) -> Int64:
+        return np.cumsum(self.lengths) - self.lengths
+
+
+def encode_columns(topic: str, frame: pl.DataFrame) -> list[bytes]:
+    """The message of every row of a frame of wire fields; fields that the frame lacks are null.
+
+    The rows are taken as they are: validate first where they come from outside. Raises `ValueError` for a type
+    or a field that the topic's schema does not know, and where a field that is never null is null.
+    """
+    name = SCHEMA_NAME[topic]
+    writer = current_writer(name)
+    fields = writer.schema["fields"]
+    unknown = set(frame.columns) - {f["name"] for f in fields}
+    if unknown:
+        raise ValueError(f"{name} has no field {', '.join(sorted(unknown))}")
+    n = frame.height
+    header = np.frombuffer(writer.header, dtype=np.uint8)
+    pieces = [_Ragged(np.tile(header, n), np.full(n, len(header), dtype=np.int64))]
+    for field in fields:
+        if field["name"] in frame.columns:
+            pieces += _write(field["type"], frame.get_column(field["name"]))
+        else:
+            pieces.append(_Ragged(np.zeros(n, dtype=np.uint8), np.ones(n, dtype=np.int64)))
+    joined = _interleaved(pieces, n)
+    data = joined.data.tobytes()
+    ends = np.cumsum(joined.lengths).tolist()
+    return [data[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)] if n else []
+
+
+def _interleaved(pieces: list[_Ragged], n: int) -> _Ragged:
+    """Row by row, the pieces' bytes behind one another."""
+    total = np.zeros(n, dtype=np.int64)
+    for piece in pieces:
+        total += piece.lengths
+    out = np.empty(int(total.sum()), dtype=np.uint8)
+    at = np.cumsum(total) - total
+    for piece in pieces:
+        if len(piece.data) == n and (piece.lengths == 1).all():
+            out[at] = piece.data
+        elif len(piece.data):
+            out[np.repeat(at - piece.starts(), piece.lengths) + np.arange(len(piece.data))] = piece.data
+        at = at + piece.lengths
+    return _Ragged(out, total)
+
+
+def _write(kind: Any, column: pl.Series) -> list[_Ragged]:
+    if isinstance(kind, list):
+        return _write_nullable(kind[1], column)
+    if column.null_count():
+        raise ValueError(f"{column.name} must not be null")
+    if kind == "string":
+        return _write_texts(column)
+    if kind in ("long", "int") or kind["type"] == "long":
+        return [_varints(column.cast(pl.Int64).to_numpy())]
+    if kind["type"] == "enum":
+        codes = column.cast(pl.Enum(kind["symbols"])).to_physical().cast(pl.Int64)
+        return [_varints(codes.to_numpy())]
+    if kind["type"] == "array":
+        return _write_arrays(kind["items"], column)
+    pieces: list[_Ragged] = []
+    for f in kind["fields"]:
+        pieces += _write(f["type"], column.struct.field(f["name"]))
+    return pieces
+
+
+def _write_nullable(kind: Any, column: pl.Series) -> list[_Ragged]:
+    n = len(column)
+    valid = column.is_not_null().to_numpy()
+    tag = _Ragged(np.where(valid, np.uint8(2), np.uint8(0)), np.ones(n, dtype=np.int64))
+    values = _write(kind, column.drop_nulls())
+    if not valid.all():
+        rows = np.flatnonzero(valid)
+        for piece in values:
+            lengths = np.zeros(n, dtype=np.int64)
+            lengths[rows] = piece.lengths
+            piece.lengths = lengths
+    return [tag, *values]
+
+
+def _write_texts(column: pl.Series) -> list[_Ragged]:
+    array = column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
+    offsets = np.frombuffer(array.buffers()[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    data = array.buffers()[2]
+    flat = np.frombuffer(data, dtype=np.uint8) if data is not None else np.zeros(0, dtype=np.uint8)
+    lengths = np.diff(offsets)
+    return [_varints(lengths), _Ragged(flat[offsets[0] : offsets[-1]], lengths)]
+
+
+def _write_arrays(kind: Any, column: pl.Series) -> list[_Ragged]:
+    counts = column.list.len().cast(pl.Int64).to_numpy()
+    items = column.filter(column.list.len() > 0).explode() if counts.any() else column.clear().explode()
+    joined = _interleaved(_write(kind, items), len(items))
+    ends = np.concatenate([[0], np.cumsum(joined.lengths)])
+    upto = np.cumsum(counts)
+    body = _Ragged(joined.data, ends[upto] - ends[upto - counts])
+    some = counts > 0
+    blocks = _varints(counts[some])
+    lengths = np.zeros(len(counts), dtype=np.int64)
+    lengths[some] = blocks.lengths
+    end = _Ragged(np.zeros(len(counts), dtype=np.uint8), np.ones(len(counts), dtype=np.int64))
+    return [_Ragged(blocks.data, lengths), body, end]
+
+
+def _varints(values: Int64) -> _Ragged:
+    """Zigzag variable-length encoding of each value."""
+    rest = (values.astype(np.int64) << 1).view(np.uint64) ^ (values >> 63).astype(np.int64).view(np.uint64)
+    size = np.ones(len(rest), dtype=np.int64)
+    for k in range(1, 10):
+        more = rest >= (_ONE << np.uint64(7 * k))
+        if not more.any():
+            break
+        size += more
+    widest = int(size.max(initial=1))
+    shifts = np.arange(widest, dtype=np.uint64) * np.uint64(7)
+    digits = ((rest[:, None] >> shifts) & np.uint64(127)).astype(np.uint8)
+    place = np.arange(widest)
+    digits[place < size[:, None] - 1] |= 128
+    return _Ragged(digits[place < size[:, None]], size)

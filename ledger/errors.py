@@ -1,0 +1,123 @@
+"""What can go wrong, as one hierarchy.
+
+    LedgerError                     anything a user can act on: one sentence with object, problem, remedy
+    ├── SettingsError               a flag, variable or line of the settings file
+    ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
+    ├── UndecodableRecord           bytes of the log that are no event
+    ├── LogError
+    │   ├── LogUnavailable          the log cannot be reached or opened
+    │   ├── LogNotInitialised       the log is there, its topics are not
+    │   ├── LogTruncated            the log no longer holds a position that is needed
+    │   ├── AppendFailed            some records were not (known to be) appended
+    │   └── LogFull                 no room to append
+    └── StoreError
+        ├── StoreOwned              another process owns the database
+        ├── StoreNotInitialised     no database there
+        ├── StoreVersionMismatch    written by another version of the projections
+        ├── StoreFull               no room to commit
+        └── ConservationBroken      read records != applied + repeats + conflicts + dead letters
+
+`exit_code` is what the command line ends with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class LedgerError(Exception):
+    """One clear sentence: which object, what is wrong, what to do."""
+
+    exit_code = 1
+
+
+class SettingsError(LedgerError):
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One broken rule: the field's path (`lines.0.sku`) and the rule in words."""
+
+    field: str
+    rule: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.rule}" if self.field else self.rule
+
+
+class InvalidEvent(LedgerError):
+    """Carries every problem of one event."""
+
+    exit_code = 3
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(str(p) for p in self.problems))
+
+
+class UndecodableRecord(LedgerError):
+    """`reason`: the short code that dead letters carry."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, reason: str = "undecodable") -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class LogError(LedgerError):
+    exit_code = 4
+
+
+class LogUnavailable(LogError):
+    pass
+
+
+class LogNotInitialised(LogError):
+    pass
+
+
+class LogTruncated(LogError):
+    pass
+
+
+class AppendFailed(LogError):
+    """`failures` maps the index of each record of the batch that was not acknowledged to the reason.
+
+    A record not named in it is durably in the log. A failed one may or may not be: append it again
+    with the same `event_id`, a repeat is harmless.
+    """
+
+    def __init__(self, message: str, failures: dict[int, str]) -> None:
+        self.failures = failures
+        super().__init__(message)
+
+
+class LogFull(LogError):
+    pass
+
+
+class StoreError(LedgerError):
+    exit_code = 5
+
+
+class StoreOwned(StoreError):
+    pass
+
+
+class StoreNotInitialised(StoreError):
+    pass
+
+
+class StoreVersionMismatch(StoreError):
+    pass
+
+
+class StoreFull(StoreError):
+    pass
+
+
+class ConservationBroken(StoreError):
+    pass

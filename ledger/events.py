@@ -1,0 +1,439 @@
+"""The events that a producer publishes, one frozen model per type; the face of the ledger for people.
+
+A model names every problem of an event at once, with the field and the rule. What a type needs, and which values
+a field may take, stands in `lifecycle.toml` only.
+
+    Used(event_id="e-1", occurred_at="2026-11-11T00:00:01Z", source="shop", coupon_id="c-1",
+         user_id="u-1", order_id="o-1", discount_minor=500)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ModelWrapValidatorHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from ledger.errors import InvalidEvent, Problem
+from ledger.rules import CHOICES, CURRENCIES, NEEDS
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+
+MAX_ID_CHARS: Final = 256
+MAX_TEXT_CHARS: Final = 1_000
+MAX_JSON_CHARS: Final = 65_536
+MAX_ITEMS: Final = 10_000
+INT64_MAX: Final = 2**63 - 1
+
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}:\d{2})?", re.ASCII
+)
+
+
+def _instant(value: object) -> datetime:
+    if isinstance(value, str):
+        found = _RFC3339.fullmatch(value)
+        if not found:
+            raise PydanticCustomError("instant", "must be an RFC 3339 instant such as 2026-11-11T00:00:00Z")
+        if len(found["fraction"] or "") > 7:
+            raise PydanticCustomError("instant", "must not be finer than microseconds")
+        try:
+            value = datetime.fromisoformat(value.upper())
+        except ValueError as error:
+            raise PydanticCustomError("instant", "is no instant: {why}", {"why": str(error)}) from error
+    if not isinstance(value, datetime):
+        raise PydanticCustomError("instant", "must be an RFC 3339 instant such as 2026-11-11T00:00:00Z")
+    if value.tzinfo is None:
+        raise PydanticCustomError("instant", "must carry a time zone: end it with Z or an offset such as +08:00")
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise PydanticCustomError("instant", "lies outside the years 1 to 9999") from error
+
+
+def _choice(name: str) -> AfterValidator:
+    allowed = CHOICES[name]
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise PydanticCustomError("choice", "must be one of {allowed}", {"allowed": ", ".join(allowed)})
+        return value
+
+    return AfterValidator(check)
+
+
+def _currency(value: str) -> str:
+    if value not in CURRENCIES:
+        raise PydanticCustomError("currency", "must be an ISO 4217 code such as CNY")
+    return value
+
+
+def canonical_json(value: object) -> str:
+    """One text per JSON value: keys sorted, no blanks. Raises `ValueError` for NaN and infinities."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _small_json(value: Any) -> Any:
+    try:
+        size = len(canonical_json(value))
+    except (ValueError, RecursionError) as error:
+        raise PydanticCustomError("json", "must be JSON: {why}", {"why": str(error)}) from error
+    if size > MAX_JSON_CHARS:
+        raise PydanticCustomError("json", "must have at most {most} characters as JSON", {"most": MAX_JSON_CHARS})
+    return value
+
+
+def _applies_to(value: Any) -> Any:
+    lists = isinstance(value, dict) and set(value) <= {"skus", "categories"} and value
+    if value != "all" and not (
+        lists and all(isinstance(v, list) and all(isinstance(s, str) for s in v) for v in value.values())
+    ):
+        raise PydanticCustomError("applies_to", 'must be "all" or an object with lists `skus`, `categories`')
+    return value
+
+
+Id = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_ID_CHARS)]
+Text = Annotated[str, StringConstraints(strict=True, max_length=MAX_TEXT_CHARS)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Amount = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
+SignedAmount = Annotated[int, Field(strict=True, ge=-INT64_MAX, le=INT64_MAX)]
+BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000)]
+Currency = Annotated[Text, AfterValidator(_currency)]
+CouponType = Annotated[Text, _choice("coupon_type")]
+Attributes = Annotated[dict[str, JsonValue], AfterValidator(_small_json)]
+AppliesTo = Annotated[JsonValue, AfterValidator(_applies_to), AfterValidator(_small_json)]
+FundedBy = Annotated[dict[Text, BasisPoints], AfterValidator(_small_json)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Event(_Frozen):
+    """What every event has. `topic` and `type` are fixed by the class."""
+
+    topic: ClassVar[str]
+
+    type: str
+    event_id: Id
+    occurred_at: Instant
+    source: Id
+
+    @property
+    def key(self) -> str:
+        """The id of what the event concerns: the record's key on its topic."""
+        key: str = getattr(self, KEY_FIELD[self.topic])
+        return key
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(data, dict):
+            return handler(data)
+        lacking = _lacking(cls, data)
+        if not lacking:
+            return handler(data)
+        details = [InitErrorDetails(type=e, loc=(f,), input=data.get(f)) for f, e in lacking.items()]
+        try:
+            handler(data)
+        except ValidationError as error:
+            details += [_again(e) for e in error.errors() if e["loc"][:1] not in {(f,) for f in lacking}]
+        raise ValidationError.from_exception_data(cls.__name__, details)
+
+
+def _lacking(cls: type[Event], data: Mapping[str, Any]) -> dict[str, PydanticCustomError]:
+    """What the type needs and the data lacks (null and absent are the same)."""
+    kind = cls.model_fields["type"].default
+    problems = {
+        field: PydanticCustomError("needed", "is needed by {kind} events", {"kind": kind})
+        for field in NEEDS[cls.topic].get(kind, ())
+        if data.get(field) is None
+    }
+    if kind == "expired" and isinstance(reason := data.get("reason"), str):
+        allowed = CHOICES["expired_reason"]
+        if reason not in allowed:
+            problems["reason"] = PydanticCustomError(
+                "choice", "must be one of {allowed}", {"allowed": ", ".join(allowed)}
+            )
+    return problems
+
+
+def _again(error: Any) -> InitErrorDetails:
+    kind = PydanticCustomError(error["type"], "{text}", {"text": error["msg"]})
+    return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
+
+
+class CouponEvent(Event):
+    """An event of `coupon.events`. Amounts: minor units of `currency`; rates: basis points; instants: UTC."""
+
+    topic: ClassVar[str] = COUPON
+
+    coupon_id: Id
+    code: Id | None = None
+    campaign_id: Id | None = None
+    rule_id: Id | None = None
+    user_id: Id | None = None
+    order_id: Id | None = None
+    channel: Text | None = None
+    reason: Text | None = None
+    coupon_type: CouponType | None = None
+    face_value_minor: Amount | None = None
+    percent_off_bp: BasisPoints | None = None
+    min_spend_minor: Amount | None = None
+    discount_minor: Amount | None = None
+    currency: Currency | None = None
+    valid_from: Instant | None = None
+    valid_until: Instant | None = None
+    hold_until: Instant | None = None
+    ip: Text | None = None
+    device_id: Text | None = None
+    phone_prefix: Text | None = None
+    attributes: Attributes | None = None
+
+
+class Created(CouponEvent):
+    type: Literal["created"] = "created"
+
+
+class Issued(CouponEvent):
+    type: Literal["issued"] = "issued"
+
+
+class Claimed(CouponEvent):
+    type: Literal["claimed"] = "claimed"
+
+
+class Reserved(CouponEvent):
+    type: Literal["reserved"] = "reserved"
+
+
+class Released(CouponEvent):
+    type: Literal["released"] = "released"
+
+
+class Used(CouponEvent):
+    type: Literal["used"] = "used"
+
+
+class Returned(CouponEvent):
+    type: Literal["returned"] = "returned"
+
+
+class Expired(CouponEvent):
+    type: Literal["expired"] = "expired"
+
+
+class Revoked(CouponEvent):
+    type: Literal["revoked"] = "revoked"
+
+
+class Discount(_Frozen):
+    """One reduction of an order."""
+
+    kind: Annotated[Text, _choice("discount_kind")]
+    amount_minor: Amount
+    funder: Text | None = None
+
+
+class Line(_Frozen):
+    """One product of an order."""
+
+    sku: Id
+    category: Text | None = None
+    quantity: Amount | None = None
+    net_minor: SignedAmount | None = None
+    discount_minor: SignedAmount | None = None
+    cost_minor: SignedAmount | None = None
+
+
+class OrderEvent(Event):
+    """An event of `order.events`. `gross_minor`: list price; `net_minor`: paid; `refund_minor`: this refund alone."""
+
+    topic: ClassVar[str] = ORDER
+
+    order_id: Id
+    user_id: Id | None = None
+    channel: Text | None = None
+    store: Text | None = None
+    region: Text | None = None
+    currency: Currency | None = None
+    gross_minor: Amount | None = None
+    net_minor: Amount | None = None
+    discounts: Annotated[tuple[Discount, ...], Field(max_length=MAX_ITEMS)] | None = None
+    cost_of_goods_minor: SignedAmount | None = None
+    refund_minor: Amount | None = None
+    reason: Text | None = None
+    coupon_ids: Annotated[tuple[Id, ...], Field(max_length=MAX_ITEMS)] | None = None
+    lines: Annotated[tuple[Line, ...], Field(max_length=MAX_ITEMS)] | None = None
+
+
+class Placed(OrderEvent):
+    type: Literal["placed"] = "placed"
+
+
+class Paid(OrderEvent):
+    type: Literal["paid"] = "paid"
+
+
+class Cancelled(OrderEvent):
+    type: Literal["cancelled"] = "cancelled"
+
+
+class Refunded(OrderEvent):
+    type: Literal["refunded"] = "refunded"
+
+
+class CampaignEvent(Event):
+    """An event of `campaign.events`. `quantity`: stock cap; `funded_by`: funder to share in basis points."""
+
+    topic: ClassVar[str] = CAMPAIGN
+
+    campaign_id: Id
+    name: Text | None = None
+    rule_id: Id | None = None
+    mechanic: Annotated[Text, _choice("mechanic")] | None = None
+    visibility: Annotated[Text, _choice("visibility")] | None = None
+    quantity: Amount | None = None
+    per_user_limit: Amount | None = None
+    claim_from: Instant | None = None
+    claim_until: Instant | None = None
+    coupon_type: CouponType | None = None
+    face_value_minor: Amount | None = None
+    percent_off_bp: BasisPoints | None = None
+    min_spend_minor: Amount | None = None
+    currency: Currency | None = None
+    applies_to: AppliesTo | None = None
+    exclusion_group: Text | None = None
+    priority: SignedAmount | None = None
+    platform_or_store: Text | None = None
+    budget_minor: Amount | None = None
+    channel: Text | None = None
+    cost_kind: Annotated[Text, _choice("cost_kind")] | None = None
+    amount_minor: SignedAmount | None = None
+    metric: Text | None = None
+    target: SignedAmount | None = None
+    funded_by: FundedBy | None = None
+    user_id: Id | None = None
+    arm: Text | None = None
+
+
+class Drafted(CampaignEvent):
+    type: Literal["drafted"] = "drafted"
+
+
+class Published(CampaignEvent):
+    type: Literal["published"] = "published"
+
+
+class Unpublished(CampaignEvent):
+    type: Literal["unpublished"] = "unpublished"
+
+
+class Amended(CampaignEvent):
+    type: Literal["amended"] = "amended"
+
+
+class Ended(CampaignEvent):
+    type: Literal["ended"] = "ended"
+
+
+class CostBooked(CampaignEvent):
+    type: Literal["cost_booked"] = "cost_booked"
+
+
+class TargetSet(CampaignEvent):
+    type: Literal["target_set"] = "target_set"
+
+
+class Assigned(CampaignEvent):
+    type: Literal["assigned"] = "assigned"
+
+
+class UserEvent(Event):
+    """An event of `user.events`."""
+
+    topic: ClassVar[str] = USER
+
+    user_id: Id
+    attributes: Attributes | None = None
+    alias_id: Id | None = None
+    kind: Text | None = None
+    channel: Text | None = None
+    campaign_id: Id | None = None
+
+
+class Profiled(UserEvent):
+    type: Literal["profiled"] = "profiled"
+
+
+class Linked(UserEvent):
+    type: Literal["linked"] = "linked"
+
+
+class Touched(UserEvent):
+    type: Literal["touched"] = "touched"
+
+
+TOPIC_MODELS: Final[Mapping[str, type[Event]]] = MappingProxyType(
+    {COUPON: CouponEvent, ORDER: OrderEvent, CAMPAIGN: CampaignEvent, USER: UserEvent}
+)
+MODELS: Final[Mapping[tuple[str, str], type[Event]]] = MappingProxyType(
+    {
+        (topic, model.model_fields["type"].default): model
+        for topic, base in TOPIC_MODELS.items()
+        for model in base.__subclasses__()
+    }
+)
+
+
+def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
+    """The event of that topic that `data` (JSON names, JSON values) describes.
+
+    Raises `InvalidEvent` with every problem: field and rule.
+    """
+    if topic not in INPUT_TOPICS:
+        raise InvalidEvent([Problem("topic", f"{topic!r} is none of {', '.join(INPUT_TOPICS)}")])
+    kind = data.get("type")
+    model = MODELS.get((topic, kind)) if isinstance(kind, str) else None
+    if model is None:
+        known = ", ".join(NEEDS[topic])
+        problem = "is needed" if kind is None else f"{_short(kind)} is none of {known}"
+        raise InvalidEvent([Problem("type", problem)])
+    try:
+        return model.model_validate(dict(data))
+    except ValidationError as error:
+        raise InvalidEvent(problems_of(error)) from error
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """What pydantic found, in the words of the ledger."""
+    return [Problem(".".join(map(str, e["loc"])), _WORDS.get(e["type"], e["msg"])) for e in error.errors()]
+
+
+_WORDS: Final = {
+    "missing": "is needed",
+    "extra_forbidden": "is no field of this event",
+    "int_type": "must be a whole number (minor units, no decimals, no quotes)",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,685 @@
+"""The log on Apache Kafka, through kafka-python. The only module that knows Kafka.
+
+Topics are made with LogAppendTime and without retention; `recorded_at` is the broker's clock in milliseconds.
+
+Always true:
+- nothing is acknowledged before all in-sync replicas have it (idempotent producer, acks=all), and only
+  committed records are read, each batch's checksum verified;
+- no client here ever creates a topic by the way; only `create_topics` does;
+- each client is made when it is first needed, and what is asked about (ends, topics) goes through the admin
+  client, which may be used from any thread while another thread reads.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import TopicPartition as KafkaPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import (
+    CorruptRecordError,
+    KafkaError,
+    KafkaTimeoutError,
+    LogTruncationError,
+    MessageSizeTooLargeError,
+    OffsetOutOfRangeError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    UnsupportedVersionError,
+    for_code,
+)
+from kafka.net.compat import KafkaNetClient
+from kafka.protocol.consumer import IsolationLevel, OffsetSpec
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.memory_records import MemoryRecords
+from kafka.structs import OffsetAndMetadata
+
+from ledger.errors import (
+    AppendFailed,
+    LogError,
+    LogNotInitialised,
+    LogTruncated,
+    LogUnavailable,
+    SettingsError,
+)
+from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
+from ledger.partitioner import fair_shares, partitions_of
+from ledger.settings import LogSettings
+from ledger.topics import ALL_TOPICS
+
+SCHEME: Final = "kafka://"
+ANSWER_MS: Final = 8_000
+DELIVERY_MS: Final = 30_000
+PROBE_S: Final = 10.0
+
+_TOPIC_CONFIG: Final = {
+    "message.timestamp.type": "LogAppendTime",
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": "-1",
+}
+# What the log's promises rest on. Nobody may set these otherwise.
+_FIXED: Final[dict[Any, dict[str, Any]]] = {
+    KafkaAdminClient: {},
+    KafkaProducer: {
+        "acks": "all",
+        "enable_idempotence": True,
+        "allow_auto_create_topics": False,
+        "key_serializer": None,
+        "value_serializer": None,
+        "transactional_id": None,
+    },
+    KafkaConsumer: {
+        "group_id": None,
+        "enable_auto_commit": False,
+        "auto_offset_reset": "none",
+        "isolation_level": "read_committed",
+        "check_crcs": True,
+        "allow_auto_create_topics": False,
+        "key_deserializer": None,
+        "value_deserializer": None,
+    },
+}
+# What the settings may change.
+_TUNED: Final[dict[Any, dict[str, Any]]] = {
+    KafkaAdminClient: {"request_timeout_ms": ANSWER_MS, "reconnect_backoff_max_ms": 1_000},
+    KafkaProducer: {
+        "compression_type": "lz4",
+        "batch_size": 256 * 1024,
+        "max_request_size": 8 * 1024 * 1024,
+        "linger_ms": 20,  # `append` flushes: this only lets batches fill while records are handed over
+        "request_timeout_ms": 10_000,
+        "delivery_timeout_ms": DELIVERY_MS,
+        "max_block_ms": ANSWER_MS,
+        "reconnect_backoff_max_ms": 1_000,
+        "metrics_enabled": False,
+    },
+    KafkaConsumer: {
+        "fetch_max_bytes": 16 * 1024 * 1024,
+        "max_partition_fetch_bytes": 2 * 1024 * 1024,
+        "request_timeout_ms": 10_000,
+        "reconnect_backoff_max_ms": 1_000,
+        "metrics_enabled": False,
+    },
+}
+_OWN: Final = frozenset({"bootstrap_servers", "kafka_client", "bootstrap_timeout_ms"}).union(*_FIXED.values())
+
+_log = logging.getLogger(__name__)
+Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
+
+
+class KafkaLog:
+    """`EventLog` on the brokers at `kafka://host:port,host:port`."""
+
+    def __init__(self, settings: LogSettings) -> None:
+        self.url = settings.url
+        self._settings = settings
+        self._servers = _servers_of(settings.url)
+        self._options = {name: _option(name, value) for name, value in settings.kafka.items()}
+        self._making = threading.Lock()
+        self._clients: dict[type, Any] = {}
+        self._known_topics: set[str] = set()
+        self._reader: _Reader | None = None
+        self._reading = threading.Lock()
+        self._heard_at = 0.0
+
+    # --- topics
+
+    def create_topics(self) -> list[str]:
+        settings = self._settings
+        wanted = {
+            settings.topic_prefix + topic: {
+                "num_partitions": settings.partitions,
+                "replication_factor": settings.replication,
+                "configs": _TOPIC_CONFIG,
+            }
+            for topic in ALL_TOPICS
+        }
+        with self._errors("create topics"):
+            admin = self._client(KafkaAdminClient)
+            there = {t["name"] for t in admin.describe_topics(list(wanted)) if t["error_code"] == 0}
+            missing = {name: options for name, options in wanted.items() if name not in there}
+            if not missing:
+                return []
+            answers = admin.create_topics(missing, raise_errors=False)["topics"]
+            created = [a["name"] for a in answers if not self._refused(a)]
+            admin.wait_for_topics(list(wanted))
+        return [name.removeprefix(settings.topic_prefix) for name in created]
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        prefix = self._settings.topic_prefix
+        with self._errors("describe topics"):
+            admin = self._client(KafkaAdminClient)
+            described = admin.describe_topics([prefix + topic for topic in topics])
+        missing = sorted(
+            t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError
+        )
+        if missing:
+            raise LogNotInitialised(
+                f"log {self.url}: no topic {', '.join(missing)}; run `coupon-ledger init`"
+            )
+        for topic in described:
+            if topic["error_code"]:
+                raise self._unavailable(f"describe topic {topic['name']}", for_code(topic["error_code"])())
+        self._known_topics.update(topics)
+        return sorted(
+            TopicPartition(topic["name"].removeprefix(prefix), partition["partition_index"])
+            for topic in described
+            for partition in topic["partitions"]
+        )
+
+    # --- append
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        if not records:
+            return []
+        # Asked of the brokers first: a producer would wait for a missing topic until its time is up.
+        if unknown := {r.topic for r in records} - self._known_topics:
+            self.partitions(sorted(unknown))
+        producer = self._client(KafkaProducer)
+        sent, failures = self._send(producer, records)
+        try:
+            producer.flush(timeout=(DELIVERY_MS + ANSWER_MS) / 1000)
+        except KafkaTimeoutError:
+            _log.warning("log %s: flush timed out", self.url)
+        positions = []
+        for index, (record, future) in enumerate(zip(records, sent, strict=True)):
+            if future is None:
+                continue
+            if future.is_done and future.succeeded():
+                metadata = future.value
+                positions.append(Position(record.topic, metadata.partition, metadata.offset))
+            else:
+                failures[index] = _reason(future.exception)
+        if failures:
+            self._give_up(producer, failures, len(records))
+        return positions
+
+    def _send(
+        self, producer: KafkaProducer, records: Sequence[Record]
+    ) -> tuple[list[Any | None], dict[int, str]]:
+        """Hand the records to the producer: a future each, None where it refuses, and the reasons."""
+        prefix = self._settings.topic_prefix
+        failures: dict[int, str] = {}
+        sent: list[Any | None] = []
+        partitions = self._partitions_for(producer, records)
+        for index, (record, partition) in enumerate(zip(records, partitions, strict=True)):
+            try:
+                sent.append(producer.send(prefix + record.topic, record.value, record.key, None, partition))
+            except (KafkaError, ValueError) as error:
+                sent.append(None)
+                failures[index] = _reason(error)
+        return sent, failures
+
+    def _partitions_for(self, producer: KafkaProducer, records: Sequence[Record]) -> list[int]:
+        """Each record's partition, worked out for all keys at once."""
+        topics = np.array([r.topic for r in records])
+        partitions = np.empty(len(records), np.int64)
+        with self._errors("append"):
+            for topic in set(topics.tolist()):
+                number = len(producer.partitions_for(self._settings.topic_prefix + topic))
+                rows = np.flatnonzero(topics == topic)
+                partitions[rows] = partitions_of([records[i].key for i in rows.tolist()], number)
+        return partitions.tolist()
+
+    def _give_up(self, producer: KafkaProducer, failures: dict[int, str], total: int) -> None:
+        """Name what failed. The producer's sequence may have a hole now: the next append makes a new one."""
+        with self._making:
+            self._clients.pop(KafkaProducer, None)
+        producer.close(timeout=0)
+        first = failures[min(failures)]
+        raise AppendFailed(
+            f"log {self.url}: {len(failures)} of {total} records were not acknowledged ({first});"
+            " append them again with the same event_id",
+            failures,
+        )
+
+    # --- read
+
+    def read(
+        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0
+    ) -> list[Chunk]:
+        if not positions:
+            return []
+        with self._reading, self._errors("read"):
+            if self._reader is None:
+                self._reader = _Reader(self._client(KafkaConsumer), self._settings.topic_prefix)
+                self._heard_at = time.monotonic()
+            try:
+                chunks = self._reader.read(positions, max_records, timeout_s)
+            except (OffsetOutOfRangeError, LogTruncationError) as error:
+                self._reader.forget()
+                raise self._truncated(positions) from error
+            except CorruptRecordError:
+                self._reader.forget()
+                raise
+        self._notice_silence(bool(chunks), positions)
+        return chunks
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(partitions, OffsetSpec.EARLIEST)
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        # Read committed: the end that a reader reaches, not one behind an open transaction.
+        return self._offsets(partitions, OffsetSpec.LATEST)
+
+    def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
+        """Publish these next offsets as the group's, for lag tools only; the reason where that fails."""
+        offsets = {self._named(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
+        try:
+            with self._errors("commit group offsets"):
+                answers = self._client(KafkaAdminClient).alter_group_offsets(group, offsets)
+        except LogError as error:
+            _log.info("group %s: %s", group, error)
+            return str(error)
+        refused = sorted({answer.__name__ for answer in answers.values() if answer.errno})
+        return f"group {group}: {', '.join(refused)}" if refused else None
+
+    def close(self) -> None:
+        with self._making:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            if isinstance(client, KafkaProducer):
+                client.close(timeout=ANSWER_MS / 1000)
+            else:
+                client.close()
+        self._reader = None
+
+    def _offsets(self, partitions: Sequence[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        with self._errors("ask for offsets"):
+            answers = self._client(KafkaAdminClient).list_partition_offsets(
+                {self._named(tp): spec for tp in partitions}, IsolationLevel.READ_COMMITTED, ANSWER_MS
+            )
+        return {tp: answers[self._named(tp)].offset for tp in partitions}
+
+    def _truncated(self, positions: Mapping[TopicPartition, int]) -> LogError:
+        partitions = list(positions)
+        earliest, end = self.earliest_positions(partitions), self.end_positions(partitions)
+        lost = [tp for tp in partitions if not earliest[tp] <= positions[tp] <= end[tp]]
+        held = "; ".join(
+            f"partition {tp.partition} of {tp.topic} has no offset {positions[tp]}, it holds"
+            f" {earliest[tp]} to {end[tp]}"
+            for tp in lost or partitions
+        )
+        return LogTruncated(f"log {self.url}: {held}; rebuild from the log's start or restore the log")
+
+    def _notice_silence(self, answered: bool, positions: Mapping[TopicPartition, int]) -> None:
+        """The consumer keeps quiet about brokers that are gone: ask now and then, where nothing comes."""
+        now = time.monotonic()
+        if not answered and now - self._heard_at > PROBE_S:
+            self.end_positions(list(positions))
+            self._heard_at = time.monotonic()
+        elif answered:
+            self._heard_at = now
+
+    # --- clients
+
+    def _named(self, tp: TopicPartition) -> KafkaPartition:
+        return KafkaPartition(self._settings.topic_prefix + tp.topic, tp.partition)
+
+    def _client(self, kind: type[Client]) -> Client:
+        with self._making:
+            if kind not in self._clients:
+                self._clients[kind] = self._connect(kind)
+            client: Client = self._clients[kind]
+            return client
+
+    def _connect(self, kind: type[Client]) -> Client:
+        connections: list[KafkaNetClient] = []
+
+        def connection(**configs: Any) -> KafkaNetClient:
+            connections.append(KafkaNetClient(**configs))
+            return connections[-1]
+
+        given = {k: v for k, v in self._options.items() if k in kind.DEFAULT_CONFIG}
+        reasons = _LastReason()
+        try:
+            with reasons.heard():
+                return kind(
+                    bootstrap_servers=self._servers,
+                    bootstrap_timeout_ms=ANSWER_MS,
+                    kafka_client=connection,
+                    **_TUNED[kind] | given | _FIXED[kind],
+                )
+        except Exception as error:
+            # A client that cannot be made leaves its thread and sockets behind.
+            for left in connections:
+                left.close()
+            if isinstance(error, KafkaTimeoutError):
+                raise self._unavailable("connect", error, reasons.last) from error
+            raise SettingsError(f"settings for Kafka: {error}; see kafka-python's options") from error
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        try:
+            yield
+        except UnknownTopicOrPartitionError as error:
+            raise LogNotInitialised(f"log {self.url}: {error}; run `coupon-ledger init`") from error
+        except (KafkaError, OSError) as error:
+            raise self._unavailable(doing, error) from error
+
+    def _unavailable(self, doing: str, error: Exception, reason: str = "") -> LogUnavailable:
+        return LogUnavailable(
+            f"log {self.url}: cannot {doing}: {reason or _reason(error)};"
+            " check the address, the network and that the broker runs"
+        )
+
+    def _refused(self, answer: Mapping[str, Any]) -> bool:
+        """Whether another process made the topic first. Raises `LogUnavailable` where nobody could."""
+        error = for_code(answer["error_code"])
+        if error.errno and error is not TopicAlreadyExistsError:
+            raise self._unavailable(f"create topic {answer['name']}", error(answer["error_message"]))
+        return error is TopicAlreadyExistsError
+
+
+# --- options
+
+
+def _servers_of(url: str) -> list[str]:
+    servers = url.removeprefix(SCHEME).split(",")
+    for server in servers:
+        host, colon, port = server.rpartition(":")
+        if not (host and colon and port.isascii() and port.isdigit()):
+            raise SettingsError(f"log address {url!r}: {server!r} is not host:port")
+    return servers
+
+
+def _option(name: str, value: Any) -> Any:
+    """A setting as kafka-python's client takes it; text becomes the type of the client's default."""
+    defaults = [kind.DEFAULT_CONFIG[name] for kind in _FIXED if name in kind.DEFAULT_CONFIG]
+    if name in _OWN:
+        raise SettingsError(f"settings for Kafka: {name} is set by the ledger itself; leave it out")
+    if not defaults:
+        raise SettingsError(f"settings for Kafka: unknown option {name}; see kafka-python's options")
+    if not isinstance(value, str):
+        return value
+    parse = _PARSERS.get(type(defaults[0]), str)
+    if defaults[0] is None and name.endswith(("_bytes", "_ms")):
+        parse = int
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise SettingsError(
+            f"settings for Kafka: {name} = {value!r} is not a {parse.__name__.strip('_')}"
+        ) from error
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+_PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {bool: _boolean, int: int, float: float}
+
+
+class _LastReason(logging.Handler):
+    """Why the last attempt to connect failed: kafka-python only logs it and raises 'timed out'."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args or ():
+            if isinstance(argument, Exception) and not isinstance(argument, KafkaTimeoutError):
+                self.last = _reason(argument)
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        logger = logging.getLogger("kafka.net.manager")
+        logger.addHandler(self)
+        try:
+            yield
+        finally:
+            logger.removeHandler(self)
+
+
+def _reason(error: BaseException | None) -> str:
+    if error is None or isinstance(error, KafkaTimeoutError):
+        return "broker not reachable: no acknowledgement in time"
+    if isinstance(error, MessageSizeTooLargeError):
+        return f"too large: {error}"
+    return f"{type(error).__name__}: {error}"
+
+
+# --- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A record batch decoded: arrays and lists of length n > 0. Timestamps are in ms."""
+
+    offsets: Int64Array
+    timestamps: Int64Array
+    keys: list[bytes]
+    values: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def offset(self) -> int:
+        """The first one's, where the client asks whether it lies before what it fetched from."""
+        return int(self.offsets[0])
+
+    def split(self, place: int) -> tuple[_Columns, _Columns]:
+        head, tail = slice(None, place), slice(place, None)
+        return (
+            _Columns(self.offsets[head], self.timestamps[head], self.keys[head], self.values[head]),
+            _Columns(self.offsets[tail], self.timestamps[tail], self.keys[tail], self.values[tail]),
+        )
+
+
+@dataclass(slots=True)
+class _Buffered:
+    """What is fetched of a partition and not read yet. `next_offset`: where the last read ended."""
+
+    next_offset: int
+    batches: deque[_Columns] = field(default_factory=deque)
+    size: int = 0
+
+    def add(self, batches: Sequence[_Columns]) -> None:
+        self.batches.extend(batches)
+        self.size += sum(map(len, batches))
+
+    def take(self, size: int) -> list[_Columns]:
+        """The next `size` records, of those that are there."""
+        self.size -= size
+        taken = []
+        while size:
+            batch = self.batches.popleft()
+            if len(batch) > size:
+                batch, rest = batch.split(size)
+                self.batches.appendleft(rest)
+            taken.append(batch)
+            size -= len(batch)
+        return taken
+
+
+class _Reader:
+    """One consumer and what it fetched ahead. Used by one thread at a time."""
+
+    def __init__(self, consumer: KafkaConsumer, prefix: str) -> None:
+        self._consumer = consumer
+        self._prefix = prefix
+        self._buffers: dict[TopicPartition, _Buffered] = {}
+        consumer._fetcher.PartitionRecords = _PartitionColumns
+
+    def forget(self) -> None:
+        """Seek anew at the next read."""
+        self._buffers.clear()
+
+    def read(
+        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float
+    ) -> list[Chunk]:
+        self._stand_at(positions)
+        ready = sum(buffered.size for buffered in self._buffers.values())
+        if ready < max_records:
+            self._fetch(0.0 if ready else timeout_s)
+        shares = fair_shares({tp: b.size for tp, b in self._buffers.items()}, max_records)
+        chunks = [self._chunk(tp, shares.get(tp, 0)) for tp in self._buffers]
+        return [chunk for chunk in chunks if chunk is not None]
+
+    def _stand_at(self, positions: Mapping[TopicPartition, int]) -> None:
+        if self._buffers.keys() != positions.keys():
+            self._buffers.clear()
+            self._consumer.assign([self._named(tp) for tp in positions])
+        for tp, offset in positions.items():
+            buffered = self._buffers.get(tp)
+            if buffered is None or buffered.next_offset != offset:
+                self._buffers[tp] = _Buffered(offset)
+                self._consumer.seek(self._named(tp), offset)
+
+    def _fetch(self, timeout_s: float) -> None:
+        # The records of a poll are decoded batches here, see `_PartitionColumns`; all that came is taken.
+        fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1_000_000)
+        for named, batches in fetched.items():
+            tp = TopicPartition(named.topic.removeprefix(self._prefix), named.partition)
+            self._buffers[tp].add(batches)
+
+    def _chunk(self, tp: TopicPartition, size: int) -> Chunk | None:
+        buffered = self._buffers[tp]
+        taken = buffered.take(size)
+        if buffered.batches:
+            next_offset = buffered.batches[0].offset
+        else:
+            # Where the fetches stand: behind transaction markers, which are never handed out.
+            next_offset = self._consumer.position(self._named(tp))
+        if next_offset == buffered.next_offset:
+            return None
+        buffered.next_offset = next_offset
+        return Chunk(
+            topic=tp.topic,
+            partition=tp.partition,
+            offsets=np.concatenate([_NONE, *(b.offsets for b in taken)]),
+            recorded_at=np.concatenate([_NONE, *(b.timestamps for b in taken)]) * 1000,
+            keys=[key for b in taken for key in b.keys],
+            values=[value for b in taken for value in b.values],
+            next_offset=next_offset,
+        )
+
+    def _named(self, tp: TopicPartition) -> KafkaPartition:
+        return KafkaPartition(self._prefix + tp.topic, tp.partition)
+
+
+_NONE: Final = np.empty(0, np.int64)
+
+
+class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the client has no types
+    """A fetched partition whose "records" are whole batches as columns.
+
+    kafka-python makes two objects of 13 fields for each record; a batch decoded at once costs a fraction.
+    Everything else (which fetch is current, positions, errors in the middle) stays the client's.
+    """
+
+    def _unpack_records(
+        self, tp: KafkaPartition, records: MemoryRecords, _key: None, _value: None
+    ) -> Iterator[_Columns]:
+        while (batch := records.next_batch()) is not None:
+            if batch.magic < 2:
+                raise UnsupportedVersionError(f"{tp}: record format {batch.magic}, 2 is needed (Kafka 0.11)")
+            if not batch.validate_crc():
+                raise CorruptRecordError(f"{tp}: the batch at offset {batch.base_offset} fails its checksum")
+            self.leader_epoch = batch.leader_epoch
+            if self._is_visible(batch):
+                columns = _decode(batch)
+                behind = int(np.searchsorted(columns.offsets, self.fetch_offset))
+                self.next_fetch_offset = batch.next_offset
+                if behind < len(columns):
+                    yield columns.split(behind)[1] if behind else columns
+            self.next_fetch_offset = batch.next_offset
+        self.drain()
+
+    def _is_visible(self, batch: DefaultRecordBatch) -> bool:
+        """Whether a reader of committed records sees it. To be asked of each batch in order."""
+        if batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return False
+        return not batch.is_control_batch
+
+
+def _decode(batch: DefaultRecordBatch) -> _Columns:
+    """A batch of format 2 as columns. Raises `CorruptRecordError`.
+
+    Format: https://kafka.apache.org/documentation/#recordbatch. Only the records' lengths are followed one
+    by one; the fields of all records are then read together. A null key or value is b"".
+    """
+    batch._maybe_uncompress()
+    data = bytes(memoryview(batch._buffer)[batch._pos :])
+    octets = np.frombuffer(data, np.uint8)
+    try:
+        starts, ends = _extents(data, batch.records_count)
+        place = starts + 1  # attributes: unused
+        timestamp_deltas, place = _varints(octets, place)
+        offset_deltas, place = _varints(octets, place)
+        keys, place = _slices(data, octets, place)
+        values, place = _slices(data, octets, place)
+    except IndexError as error:
+        raise CorruptRecordError(f"a record of the batch at offset {batch.base_offset} is cut off") from error
+    # At least the number of headers follows; headers are not used.
+    if (place >= ends).any() or (len(ends) and ends[-1] != len(data)):
+        raise CorruptRecordError(f"a record of the batch at offset {batch.base_offset} has a wrong length")
+    if batch.timestamp_type == batch.LOG_APPEND_TIME:
+        timestamps = np.full(len(starts), batch.max_timestamp, np.int64)
+    else:
+        timestamps = batch.first_timestamp + timestamp_deltas
+    return _Columns(batch.base_offset + offset_deltas, timestamps, keys, values)
+
+
+def _extents(data: bytes, number: int) -> tuple[Int64Array, Int64Array]:
+    """Where each record's body starts and ends."""
+    starts, ends = [], []
+    place = 0
+    for _ in range(number):
+        octet = data[place]
+        length = octet & 0x7F
+        for shift in count(7, 7):
+            place += 1
+            if octet < 0x80:
+                break
+            octet = data[place]
+            length |= (octet & 0x7F) << shift
+        starts.append(place)
+        place += length >> 1  # zigzag of a number that is never negative
+        ends.append(place)
+    return np.array(starts, np.int64), np.array(ends, np.int64)
+
+
+def _varints(octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """The zigzag varints at these places, and where each ends."""
+    octet = octets[places]
+    raw = (octet & 0x7F).astype(np.int64)
+    ends = places + 1
+    longer = np.flatnonzero(octet >= 0x80)
+    shift = 7
+    while len(longer):
+        octet = octets[ends[longer]]
+        raw[longer] |= (octet & 0x7F).astype(np.int64) << shift
+        ends[longer] += 1
+        longer = longer[octet >= 0x80]
+        shift += 7
+    return (raw >> 1) ^ -(raw & 1), ends
+
+
+def _slices(data: bytes, octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[list[bytes], Int64Array]:
+    """The byte strings with their lengths before them at these places, and where each ends."""
+    lengths, starts = _varints(octets, places)
+    ends = starts + np.maximum(lengths, 0)  # a null has the length -1
+    return [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], ends

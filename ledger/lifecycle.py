@@ -1,0 +1,229 @@
+"""The reference fold: what a coupon's deliveries mean, one event after the other, in plain Python.
+
+Slow and readable on purpose: it is what the columnar fold in `projections/live` is checked against, and what
+`coupon-ledger history` explains a coupon with. The two share `lifecycle.toml` and nothing else.
+
+Always true: the result depends on the set of the deliveries alone, except where one identity has two contents
+(there the first position stands). Time comes from the events only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ledger.codec import JSON_FIELDS
+from ledger.events import canonical_json
+from ledger.rules import GUARDS, STATES, TRANSITIONS, types
+from ledger.topics import COUPON
+
+Event = Mapping[str, Any]
+"""A coupon event by its wire names: instants as aware datetimes, absent or None where it carries no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One record of the log: the event in it, when it was recorded (µs), and where it stands."""
+
+    event: Event
+    recorded_at: int
+    partition: int
+    offset: int
+
+    @property
+    def position(self) -> tuple[int, int, int]:
+        return self.recorded_at, self.partition, self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    coupon_id: str
+    event_id: str
+    violation: str
+    state: str | None
+    occurred_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Coupon:
+    """A coupon's row; the names are those of the specification."""
+
+    coupon_id: str
+    state: str = "none"
+    resting: str = "none"
+    campaign_id: str | None = None
+    coupon_type: str | None = None
+    face_value_minor: int | None = None
+    percent_off_bp: int | None = None
+    min_spend_minor: int | None = None
+    currency: str | None = None
+    valid_from: datetime | None = None
+    valid_until: datetime | None = None
+    owner: str | None = None
+    order_id: str | None = None
+    discount_minor: int | None = None
+    issue_channel: str | None = None
+    claim_channel: str | None = None
+    reason: str | None = None
+    created_at: datetime | None = None
+    issued_at: datetime | None = None
+    claimed_at: datetime | None = None
+    reserved_at: datetime | None = None
+    used_at: datetime | None = None
+    ended_at: datetime | None = None
+    last_event_at: datetime | None = None
+    events: int = 0
+    violations: int = 0
+
+
+FIRST_CARRIED = (
+    "campaign_id",
+    "coupon_type",
+    "face_value_minor",
+    "percent_off_bp",
+    "min_spend_minor",
+    "currency",
+    "valid_from",
+    "valid_until",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event in canonical order: the coupon before and after it, and what was wrong with it."""
+
+    event: Event
+    before: str
+    after: str
+    violations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    coupon: Coupon
+    violations: tuple[Violation, ...]
+    steps: tuple[Step, ...]
+
+
+def fold(deliveries: Iterable[Delivery]) -> Folded:
+    """Fold all deliveries of one coupon from the start. At least one is needed."""
+    facts, conflicts = distinct(deliveries)
+    coupon = Coupon(coupon_id=(facts or conflicts)[0]["coupon_id"])
+    steps, violations = [], []
+    for event in sorted(facts, key=canonical_order):
+        before = coupon
+        coupon, codes = evolve(coupon, event)
+        steps.append(Step(event, before.state, coupon.state, codes))
+        violations += [_violation(event, code, before.state) for code in codes]
+    violations += [_violation(event, "conflicting_duplicate", None) for event in conflicts]
+    coupon = replace(coupon, violations=len(violations))
+    return Folded(coupon, tuple(violations), tuple(steps))
+
+
+def _violation(event: Event, code: str, state: str | None) -> Violation:
+    return Violation(event["coupon_id"], event["event_id"], code, state, event["occurred_at"])
+
+
+def distinct(deliveries: Iterable[Delivery]) -> tuple[list[Event], list[Event]]:
+    """The facts, one per identity (the content at its first position), and each distinct other content."""
+    contents: dict[str, dict[tuple[tuple[str, Any], ...], Event]] = {}
+    for delivery in sorted(deliveries, key=lambda d: d.position):
+        event = delivery.event
+        contents.setdefault(event["event_id"], {}).setdefault(content(event), event)
+    facts = [next(iter(c.values())) for c in contents.values()]
+    conflicts = [e for c in contents.values() for e in list(c.values())[1:]]
+    return facts, conflicts
+
+
+def content(event: Event) -> tuple[tuple[str, Any], ...]:
+    """Everything that the event says, by value; null and absent are the same."""
+    return tuple(
+        sorted(
+            (k, canonical_json(v) if k in JSON_FIELDS and not isinstance(v, str) else v)
+            for k, v in event.items()
+            if v is not None
+        )
+    )
+
+
+_TYPE_ORDER = {kind: i for i, kind in enumerate(types(COUPON))}
+
+
+def canonical_order(event: Event) -> tuple[datetime, int, bytes]:
+    return event["occurred_at"], _TYPE_ORDER[event["type"]], event["event_id"].encode()
+
+
+def evolve(coupon: Coupon, event: Event) -> tuple[Coupon, tuple[str, ...]]:
+    """The coupon after one event, and the violations of that event."""
+    kind, found = event["type"], coupon.state
+    coupon = _carry(coupon, event)
+    cell = TRANSITIONS[kind][STATES.index(found)]
+    codes = (*((f"{kind}_when_{found}",) if cell.endswith("!") else ()), *_guards(coupon, event))
+    coupon = replace(coupon, events=coupon.events + 1, last_event_at=event["occurred_at"])
+    if "wrong_order" in codes and kind in GUARDS["wrong_order"]["frozen"]:
+        return coupon, codes
+    if cell == "resting":
+        return replace(coupon, state=coupon.resting, order_id=None, discount_minor=None), codes
+    state = cell.removesuffix("!")
+    if state != found:
+        coupon = _enter(coupon, state, event)
+    return coupon, codes
+
+
+def _carry(coupon: Coupon, event: Event) -> Coupon:
+    """Values come from the first event that carries each, legal or not."""
+    fresh = {
+        f: event[f] for f in FIRST_CARRIED if getattr(coupon, f) is None and event.get(f) is not None
+    }
+    return replace(coupon, **fresh) if fresh else coupon
+
+
+def _guards(coupon: Coupon, event: Event) -> Sequence[str]:
+    kind, state = event["type"], coupon.state
+    codes = []
+    if _applies("no_owner", kind, state) and coupon.owner is None:
+        codes.append("no_owner")
+    if _applies("wrong_user", kind, state) and coupon.owner not in (None, event.get("user_id")):
+        codes.append("wrong_user")
+    if GUARDS["wrong_order"]["events"].get(kind) == state and coupon.order_id != event.get("order_id"):
+        codes.append("wrong_order")
+    if _applies("outside_validity", kind, state) and _outside(coupon, event["occurred_at"]):
+        codes.append("outside_validity")
+    return codes
+
+
+def _applies(guard: str, kind: str, state: str) -> bool:
+    rule = GUARDS[guard]
+    return kind in rule["events"] and (rule["states"] == ["*"] or state in rule["states"])
+
+
+def _outside(coupon: Coupon, instant: datetime) -> bool:
+    early = coupon.valid_from is not None and instant < coupon.valid_from
+    return early or (coupon.valid_until is not None and instant > coupon.valid_until)
+
+
+def _enter(coupon: Coupon, state: str, event: Event) -> Coupon:
+    """The event changed the state, other than by a return to the resting state."""
+    at, kind = event["occurred_at"], event["type"]
+    if state in ("reserved", "used") and coupon.state not in ("reserved", "used"):
+        coupon = replace(coupon, resting=coupon.state)
+    coupon = replace(coupon, state=state)
+    if kind == "claimed" or (kind == "issued" and event.get("user_id") is not None):
+        coupon = replace(coupon, owner=event["user_id"])
+    match state:
+        case "created":
+            return replace(coupon, created_at=coupon.created_at or at)
+        case "issued" if coupon.issued_at is None:
+            return replace(coupon, issued_at=at, issue_channel=event.get("channel"))
+        case "claimed" if coupon.claimed_at is None:
+            return replace(coupon, claimed_at=at, claim_channel=event.get("channel"))
+        case "reserved":
+            return replace(coupon, reserved_at=at, order_id=event["order_id"])
+        case "used":
+            discount = event["discount_minor"]
+            return replace(coupon, used_at=at, order_id=event["order_id"], discount_minor=discount)
+        case "expired" | "revoked":
+            return replace(coupon, ended_at=at, reason=event["reason"])
+    return coupon

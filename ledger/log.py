@@ -1,0 +1,133 @@
+"""The event log: what every implementation promises.
+
+A log has topics, a topic has partitions, a partition is a sequence of records at increasing offsets.
+Records are appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log`. Both pass
+`tests/contract/log_contract.py` whole.
+
+Always true:
+- `append` returns only when the records are durable; the returned positions are theirs, in order.
+- a key always goes to the same partition: murmur2 of the key, as Kafka's default partitioner does.
+- `recorded_at` (microseconds since the epoch, UTC) never decreases within a partition.
+- `read` never skips: a position that the log no longer holds raises `LogTruncated`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.errors import SettingsError
+from ledger.settings import LogSettings
+from ledger.topics import ALL_TOPICS
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+class Record(NamedTuple):
+    """What is appended. `key` decides the partition."""
+
+    topic: str
+    key: bytes
+    value: bytes
+
+
+class Position(NamedTuple):
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chunk:
+    """Consecutive records of one partition, as columns of equal length n.
+
+    `offsets`, `recorded_at` (µs since the epoch): int64 arrays of shape (n,). `values`: n payloads; a record
+    without a value (a Kafka tombstone) is `b""`. `next_offset`: where reading goes on; it can lie beyond
+    `offsets[-1] + 1` where a Kafka partition holds transaction markers.
+    """
+
+    topic: str
+    partition: int
+    offsets: Int64Array
+    recorded_at: Int64Array
+    keys: list[bytes]
+    values: list[bytes]
+    next_offset: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+class EventLog(Protocol):
+    """An append-only, partitioned, durable log."""
+
+    url: str
+
+    def create_topics(self) -> list[str]:
+        """Create the ledger's topics that are missing (partitions, replication: from the settings).
+
+        Returns the names of those created; a second call creates nothing.
+        """
+        ...
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        """The partitions of these topics, sorted. Raises `LogNotInitialised` where a topic is missing."""
+        ...
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        """Append durably; return the records' positions in their order.
+
+        Raises `AppendFailed` with the index and the reason of each record that was not acknowledged,
+        `LogUnavailable`, `LogNotInitialised`, `LogFull`.
+        """
+        ...
+
+    def read(
+        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0
+    ) -> list[Chunk]:
+        """Up to `max_records` committed records from these next offsets on, shared fairly among partitions.
+
+        Waits up to `timeout_s` for the first record; returns an empty list where there is none (also a
+        chunk without records, only with a moved `next_offset`, can come). Raises `LogTruncated` where a
+        position lies before the earliest held or behind the end of its partition.
+        """
+        ...
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The first offset still held, per partition (the end offset where a partition is empty)."""
+        ...
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset that the next record will get, per partition."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
+    """The log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
+
+    `create`: make the embedded log's file where it is missing (topics are made by `create_topics`).
+    Raises `SettingsError` for another address, `LogUnavailable` where nothing answers.
+    """
+    scheme = settings.url.partition("://")[0]
+    if scheme == "sqlite":
+        from ledger.sqlite_log import SqliteLog
+
+        return SqliteLog(settings, create=create)
+    if scheme == "kafka":
+        from ledger.kafka_log import KafkaLog
+
+        return KafkaLog(settings)
+    raise SettingsError(
+        f"log address {settings.url!r}: unknown scheme; use sqlite:///path or kafka://host:port,host:port"
+    )

@@ -1,0 +1,134 @@
+"""What an upstream system imports: validate, encode, append; and say what was not accepted.
+
+    with Publisher.open("kafka://localhost:9092") as publisher:
+        publisher.publish(Used(event_id="e-1", ...))
+    # leaving the block flushes; publisher.report tells what was refused or failed
+
+Delivery is at least once: an append that failed or timed out is repeated with the same `event_id`, which the
+ledger counts as a repeat and folds once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from ledger.codec import encode
+from ledger.errors import AppendFailed, InvalidEvent, LogUnavailable, Problem
+from ledger.events import Event, parse_event
+from ledger.log import EventLog, Record, open_log
+from ledger.settings import LogSettings
+
+_FIRST_PAUSE_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An event that was not appended: its number among all given (from 0) and every rule that it breaks."""
+
+    number: int
+    event_id: str | None
+    problems: tuple[Problem, ...]
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the events given so far: accepted (durably appended), or refused."""
+
+    accepted: int = 0
+    refused: list[Refused] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        return not self.refused
+
+
+class Publisher:
+    """Appends events in batches. Not for use by several threads at once."""
+
+    def __init__(self, log: EventLog, *, batch_size: int = 10_000, attempts: int = 5) -> None:
+        self._log = log
+        self._batch_size = batch_size
+        self._attempts = attempts
+        self._waiting: list[Record] = []
+        self._given = 0
+        self.report = Report()
+
+    @classmethod
+    def open(cls, log: str, *, batch_size: int = 10_000, **settings: Any) -> Self:
+        """A publisher to the log at that address; further settings are those of `LogSettings`."""
+        return cls(open_log(LogSettings(url=log, **settings)), batch_size=batch_size)
+
+    def publish(self, event: Event | Mapping[str, Any]) -> bool:
+        """Take an event, or its data with a `topic`. False: it was refused, see `report`.
+
+        It is durable after the next `flush`. Raises what `flush` raises when the batch is full.
+        """
+        number, self._given = self._given, self._given + 1
+        try:
+            parsed = event if isinstance(event, Event) else _parsed(event)
+        except InvalidEvent as error:
+            event_id = event.get("event_id") if isinstance(event, Mapping) else None
+            name = event_id if isinstance(event_id, str) else None
+            self.report.refused.append(Refused(number, name, error.problems))
+            return False
+        self._waiting.append(Record(parsed.topic, parsed.key.encode(), encode(parsed)))
+        if len(self._waiting) >= self._batch_size:
+            self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Append what is waiting, durably; what fails is tried again, with growing pauses.
+
+        Raises `AppendFailed` or another `LogError` after the last attempt; the events are kept and go with the
+        next flush.
+        """
+        pause = _FIRST_PAUSE_S
+        for attempt in range(1, self._attempts + 1):
+            try:
+                self._append()
+                return
+            except (AppendFailed, LogUnavailable):
+                if attempt == self._attempts:
+                    raise
+            time.sleep(pause)
+            pause *= 2
+
+    def _append(self) -> None:
+        if not self._waiting:
+            return
+        try:
+            self._log.append(self._waiting)
+        except AppendFailed as error:
+            kept = [self._waiting[i] for i in sorted(error.failures)]
+            self.report.accepted += len(self._waiting) - len(kept)
+            self._waiting = kept
+            raise
+        self.report.accepted += len(self._waiting)
+        self._waiting = []
+
+    def close(self) -> None:
+        """Flush and let go of the log."""
+        try:
+            self.flush()
+        finally:
+            self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._log.close()
+
+
+def _parsed(data: Mapping[str, Any]) -> Event:
+    fields = dict(data)
+    topic = fields.pop("topic", None)
+    if not isinstance(topic, str):
+        raise InvalidEvent([Problem("topic", "is needed")])
+    return parse_event(topic, fields)

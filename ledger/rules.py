@@ -1,0 +1,25 @@
+"""`lifecycle.toml`, loaded: the tables that every fold, model and document reads."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from typing import Any, Final
+
+DATA: Final[dict[str, Any]] = tomllib.loads(
+    files(__package__).joinpath("lifecycle.toml").read_text(encoding="utf-8")
+)
+
+STATES: Final[tuple[str, ...]] = tuple(DATA["states"])
+TRANSITIONS: Final[dict[str, list[str]]] = DATA["transitions"]
+GUARDS: Final[dict[str, dict[str, Any]]] = DATA["guards"]
+NEEDS: Final[dict[str, dict[str, list[str]]]] = DATA["topics"]
+CHOICES: Final[dict[str, list[str]]] = DATA["choices"]
+CURRENCIES: Final[frozenset[str]] = frozenset(
+    files(__package__).joinpath("currencies.txt").read_text(encoding="utf-8").split()
+)
+
+
+def types(topic: str) -> tuple[str, ...]:
+    """The event types of that topic, in canonical order."""
+    return tuple(NEEDS[topic])

@@ -1,0 +1,152 @@
+"""Settings: a flag, else an environment variable, else a TOML file, else the default; and where each came from.
+
+The file is `coupon-ledger.toml` in the working folder, or the one that `--config` or `COUPON_LEDGER_CONFIG`
+names. Each key of `[coupon-ledger]` there has the flag's name (`log`, `database`, …); Kafka's client options
+(TLS, SASL, …) stand in `[kafka]` as kafka-python names them, or in `COUPON_LEDGER_KAFKA_<NAME>`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.errors import SettingsError
+
+DEFAULT_FILE: Final = "coupon-ledger.toml"
+ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
+KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Where the log is and how its topics are made.
+
+    `kafka`: options handed to kafka-python's clients as they are (`security_protocol`, `ssl_cafile`,
+    `sasl_mechanism`, …).
+    """
+
+    url: str = "sqlite:///coupon-ledger.log.db"
+    topic_prefix: str = ""
+    partitions: int = 4
+    replication: int = 1
+    kafka: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting: its name, its default, what it means, and whether it is a whole number."""
+
+    name: str
+    default: str | int
+    doc: str
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper().replace("-", "_")
+
+
+OPTIONS: Final = (
+    Option("log", "sqlite:///coupon-ledger.log.db", "address of the event log: sqlite:///path or kafka://host:port,…"),
+    Option("database", "coupon-ledger.duckdb", "path of the DuckDB file with the projections"),
+    Option("topic-prefix", "", "stands before each topic's name"),
+    Option("partitions", 4, "partitions of a topic when it is created"),
+    Option("replication", 1, "replicas of a Kafka topic when it is created"),
+    Option("batch-size", 100_000, "most records folded in one transaction"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it came from: `flag`, `environment NAME`, `file PATH`, `default`."""
+
+    name: str
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    values: Mapping[str, Setting]
+    kafka: Mapping[str, Setting]
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+        file: Path | None = None,
+    ) -> Settings:
+        """Raises `SettingsError` for a file that is missing or broken, an unknown key, a value of the wrong kind."""
+        environment = os.environ if environment is None else environment
+        named = file or (Path(p) if (p := environment.get(ENVIRONMENT_PREFIX + "CONFIG")) else None)
+        path = named or Path(DEFAULT_FILE)
+        if named is not None and not named.is_file():
+            raise SettingsError(f"settings file {named}: not there; name another with --config or leave it out")
+        table, kafka_table = _read_file(path) if path.is_file() else ({}, {})
+        values = {}
+        for option in OPTIONS:
+            if flags.get(option.name) is not None:
+                raw, origin = flags[option.name], "flag"
+            elif option.variable in environment:
+                raw, origin = environment[option.variable], f"environment {option.variable}"
+            elif option.name in table:
+                raw, origin = table[option.name], f"file {path}"
+            else:
+                raw, origin = option.default, "default"
+            values[option.name] = Setting(option.name, _typed(option, raw, origin), origin)
+        kafka = {k: Setting(k, v, f"file {path}") for k, v in kafka_table.items()}
+        for name, text in environment.items():
+            if name.startswith(KAFKA_PREFIX):
+                key = name.removeprefix(KAFKA_PREFIX).lower()
+                kafka[key] = Setting(key, text, f"environment {name}")
+        return cls(values, kafka)
+
+    @property
+    def log(self) -> LogSettings:
+        return LogSettings(
+            url=self.values["log"].value,
+            topic_prefix=self.values["topic-prefix"].value,
+            partitions=self.values["partitions"].value,
+            replication=self.values["replication"].value,
+            kafka={k: s.value for k, s in self.kafka.items()},
+        )
+
+    @property
+    def database(self) -> Path:
+        return Path(self.values["database"].value)
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.values["batch-size"].value)
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path}: not TOML ({error}); mend that line") from error
+    table = document.get("coupon-ledger", {})
+    unknown = set(table) - {o.name for o in OPTIONS}
+    unknown |= set(document) - {"coupon-ledger", "kafka"}
+    if unknown:
+        known = ", ".join(o.name for o in OPTIONS)
+        raise SettingsError(
+            f"settings file {path}: unknown {', '.join(sorted(unknown))}; [coupon-ledger] knows {known}"
+        )
+    return table, document.get("kafka", {})
+
+
+def _typed(option: Option, raw: Any, origin: str) -> str | int:
+    if isinstance(option.default, str):
+        return str(raw)
+    try:
+        number = int(raw)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise SettingsError(f"setting {option.name} ({origin}): {raw!r} is not a whole number above 0")
+    return number

@@ -1,0 +1,413 @@
+"""The embedded log: one SQLite file in WAL mode, written by several processes at once.
+
+Two tables, made to be looked at with any SQLite client:
+- `partitions`: one row each with its head (`next_offset`, last `recorded_at`), so that no append scans;
+- `records`: one row per record, clustered by (partition_id, offset). Triggers refuse UPDATE and DELETE.
+
+Always true:
+- a batch is one transaction with `synchronous=FULL`: it is wholly durable or wholly absent;
+- offsets are dense; heads move in the transaction that inserts the records;
+- every thread has its own connection, so one object may be used from several threads.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from ledger.errors import LogError, LogFull, LogNotInitialised, LogTruncated, LogUnavailable, SettingsError
+from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
+from ledger.partitioner import fair_shares, partitions_of
+from ledger.settings import LogSettings
+from ledger.topics import ALL_TOPICS
+
+SCHEME: Final = "sqlite:///"
+LAYOUT: Final = 1
+APPLICATION_ID: Final = 0x434C4F47  # "CLOG": tells a log from any other SQLite file
+BUSY_S: Final = 30.0
+POLL_S: Final = 0.005
+
+_LAYOUT_SQL: Final = (
+    """CREATE TABLE partitions (
+        partition_id INTEGER PRIMARY KEY,
+        topic TEXT NOT NULL,
+        partition INTEGER NOT NULL,
+        next_offset INTEGER NOT NULL DEFAULT 0,
+        recorded_at INTEGER NOT NULL DEFAULT 0, -- µs since the epoch, of the last record
+        UNIQUE (topic, partition)
+    ) STRICT""",
+    """CREATE TABLE records (
+        partition_id INTEGER NOT NULL REFERENCES partitions,
+        "offset" INTEGER NOT NULL,
+        recorded_at INTEGER NOT NULL, -- µs since the epoch
+        key BLOB NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (partition_id, "offset")
+    ) STRICT, WITHOUT ROWID""",
+    """CREATE TRIGGER records_never_change BEFORE UPDATE ON records
+        BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
+    """CREATE TRIGGER records_never_go BEFORE DELETE ON records
+        BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
+)
+_INSERT_PARTITION: Final = "INSERT INTO partitions (topic, partition) VALUES (?, ?)"
+_HEADS: Final = "SELECT partition_id, topic, partition, next_offset, recorded_at FROM partitions"
+_INSERT_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
+_MOVE_HEAD: Final = "UPDATE partitions SET next_offset = ?, recorded_at = ? WHERE partition_id = ?"
+_EARLIEST: Final = 'SELECT min("offset") FROM records WHERE partition_id = ?'
+_READ: Final = (
+    'SELECT "offset", recorded_at, key, value FROM records'
+    ' WHERE partition_id = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?'
+)
+
+_NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
+_BUSY: Final = frozenset({"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_LOCKED"})
+
+
+class _Head(NamedTuple):
+    partition_id: int
+    next_offset: int
+    recorded_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Records as columns, and where each of them went: `partitions`, `offsets` of shape (n,)."""
+
+    topics: tuple[str, ...]
+    keys: tuple[bytes, ...]
+    values: tuple[bytes, ...]
+    partitions: Int64Array
+    offsets: Int64Array
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> _Batch:
+        topics, keys, values = zip(*records, strict=True)
+        return cls(topics, keys, values, np.empty(len(keys), np.int64), np.empty(len(keys), np.int64))
+
+    def rows_of(self, topic: str) -> Int64Array:
+        if self.topics.count(topic) == len(self.topics):
+            return np.arange(len(self.topics))
+        return np.array([i for i, other in enumerate(self.topics) if other == topic], np.int64)
+
+
+class SqliteLog:
+    """`EventLog` in a SQLite file at `sqlite:///relative` or `sqlite:////absolute`."""
+
+    def __init__(self, settings: LogSettings, *, create: bool = False) -> None:
+        self.url = settings.url
+        self._settings = settings
+        self._path = _path_of(settings.url)
+        self._mine = threading.local()
+        self._guard = threading.Lock()
+        self._connections: list[sqlite3.Connection] = []
+        self._closed = False
+        self._check_place(create)
+        with self._errors("opened"):
+            if create:
+                self._make_layout()
+            self._check_layout()
+        # Which file this is: one that is removed or replaced meanwhile must not swallow records.
+        self._identity = self._identity_now()
+
+    # --- topics
+
+    def create_topics(self) -> list[str]:
+        with self._errors("written"), self._writing() as connection:
+            there = {topic for topic, _ in self._heads(connection)}
+            missing = [topic for topic in ALL_TOPICS if topic not in there]
+            connection.executemany(
+                _INSERT_PARTITION,
+                [
+                    (self._settings.topic_prefix + topic, partition)
+                    for topic in missing
+                    for partition in range(self._settings.partitions)
+                ],
+            )
+        return missing
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        with self._errors("read"):
+            heads = self._heads(self._connection())
+        self._require(topics, heads)
+        return sorted(tp for tp in heads if tp.topic in set(topics))
+
+    # --- append
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        if not records:
+            return []
+        batch = _Batch.of(records)
+        with self._errors("written"), self._writing() as connection:
+            heads = self._heads(connection)
+            self._require(batch.topics, heads)
+            for topic in set(batch.topics):
+                _insert(connection, heads, topic, batch)
+        return list(map(Position, batch.topics, batch.partitions.tolist(), batch.offsets.tolist()))
+
+    # --- read
+
+    def read(
+        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0
+    ) -> list[Chunk]:
+        deadline = time.monotonic() + timeout_s
+        with self._errors("read"):
+            while True:
+                chunks = self._read_now(positions, max_records)
+                left_s = deadline - time.monotonic()
+                if chunks or left_s <= 0:
+                    return chunks
+                time.sleep(min(POLL_S, left_s))
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        with self._errors("read"), self._reading() as connection:
+            heads = self._heads(connection)
+            self._require([tp.topic for tp in partitions], heads)
+            return {tp: _earliest(connection, heads[tp]) for tp in partitions}
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        with self._errors("read"):
+            heads = self._heads(self._connection())
+        self._require([tp.topic for tp in partitions], heads)
+        return {tp: heads[tp].next_offset for tp in partitions}
+
+    def close(self) -> None:
+        with self._guard:
+            self._closed = True
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+
+    def _read_now(self, positions: Mapping[TopicPartition, int], max_records: int) -> list[Chunk]:
+        # One read transaction: heads and records are of one instant.
+        with self._reading() as connection:
+            heads = self._heads(connection)
+            self._require([tp.topic for tp in positions], heads)
+            for tp, offset in positions.items():
+                self._check_held(connection, tp, heads[tp], offset)
+            available = {tp: heads[tp].next_offset - offset for tp, offset in positions.items()}
+            return [
+                _chunk(connection, tp, heads[tp].partition_id, positions[tp], count)
+                for tp, count in fair_shares(available, max_records).items()
+            ]
+
+    def _check_held(
+        self, connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int
+    ) -> None:
+        earliest = _earliest(connection, head)
+        if not earliest <= offset <= head.next_offset:
+            raise LogTruncated(
+                f"log {self.url}: partition {tp.partition} of {tp.topic} has no offset {offset}, it holds"
+                f" {earliest} to {head.next_offset}; rebuild from the log's start or restore the log"
+            )
+
+    # --- the file
+
+    def _check_place(self, create: bool) -> None:
+        path = self._path
+        if path.is_dir():
+            raise LogUnavailable(f"log {self.url}: {path} is a folder; name a file in it")
+        if not path.parent.is_dir():
+            raise LogUnavailable(f"log {self.url}: the folder {path.parent} is not there; make it first")
+        if not create and not path.exists():
+            raise LogUnavailable(f"log {self.url}: no such file; run `coupon-ledger init` to make it")
+
+    def _make_layout(self) -> None:
+        connection = self._connection("rwc")
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            return
+        connection.execute("PRAGMA page_size = 8192")
+        _use_wal(connection)
+        with self._writing() as connection:
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                return  # another process was first
+            for statement in _LAYOUT_SQL:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {LAYOUT}")
+
+    def _check_layout(self) -> None:
+        connection = self._connection()
+        application = connection.execute("PRAGMA application_id").fetchone()[0]
+        layout = connection.execute("PRAGMA user_version").fetchone()[0]
+        if application != APPLICATION_ID:
+            raise LogUnavailable(
+                f"log {self.url}: {self._path} is no event log; name another file, or run"
+                " `coupon-ledger init` for a new one"
+            )
+        if layout != LAYOUT:
+            raise LogUnavailable(
+                f"log {self.url}: written with layout {layout}, this version knows {LAYOUT};"
+                " use the version of coupon-ledger that wrote it, or a newer one"
+            )
+
+    def _identity_now(self) -> tuple[int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _connection(self, mode: str = "rw") -> sqlite3.Connection:
+        """This thread's connection."""
+        if self._closed:
+            raise LogUnavailable(f"log {self.url}: closed; open it again")
+        connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(
+                f"{self._path.as_uri()}?mode={mode}",
+                uri=True,
+                timeout=BUSY_S,
+                isolation_level=None,
+                check_same_thread=False,  # only so that `close` may close those of other threads
+            )
+            with self._guard:
+                self._connections.append(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 4000")
+            self._mine.connection = connection
+        return connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection()
+        connection.execute("BEGIN IMMEDIATE")
+        yield from _transaction(connection)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = self._connection()
+        connection.execute("BEGIN")
+        yield from _transaction(connection)
+
+    def _heads(self, connection: sqlite3.Connection) -> dict[TopicPartition, _Head]:
+        """The heads of the topics that carry our prefix, named without it."""
+        prefix = self._settings.topic_prefix
+        return {
+            TopicPartition(topic.removeprefix(prefix), partition): _Head(
+                partition_id, next_offset, recorded_at
+            )
+            for partition_id, topic, partition, next_offset, recorded_at in connection.execute(_HEADS)
+            if topic.startswith(prefix)
+        }
+
+    def _require(self, topics: Sequence[str], heads: Mapping[TopicPartition, _Head]) -> None:
+        missing = sorted(set(topics) - {tp.topic for tp in heads})
+        if missing:
+            names = ", ".join(self._settings.topic_prefix + topic for topic in missing)
+            raise LogNotInitialised(f"log {self.url}: no topic {names}; run `coupon-ledger init`")
+
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """Turn SQLite's errors into ours; notice a file that went away."""
+        try:
+            if doing == "written" and self._identity_now() != self._identity:
+                raise LogUnavailable(f"log {self.url}: {self._path} was removed or replaced; open it again")
+            yield
+        except sqlite3.Error as error:
+            raise self._named(error, doing) from error
+
+    def _named(self, error: sqlite3.Error, doing: str) -> LogError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name in _NO_ROOM:
+            return LogFull(
+                f"log {self.url}: no room to append ({error}), nothing of the batch was written;"
+                f" free space on the disk of {self._path.parent}, then append again"
+            )
+        if name in _BUSY:
+            return LogUnavailable(
+                f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process"
+            )
+        return LogUnavailable(
+            f"log {self.url}: cannot be {doing} ({error}); check the file and its permissions"
+        )
+
+
+def _path_of(url: str) -> Path:
+    path = url.removeprefix(SCHEME)
+    if path in (url, ""):
+        raise SettingsError(f"log address {url!r}: no path; use sqlite:///relative or sqlite:////absolute")
+    # Absolute from here on: the process may change its working folder.
+    return Path(path).absolute()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL. The switch does not wait for others as statements do, so wait for them here."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname not in _BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
+
+
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    finally:
+        # After a full disk SQLite may have rolled back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _insert(
+    connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head], topic: str, batch: _Batch
+) -> None:
+    """Insert the batch's records of one topic and note in it where they went."""
+    rows = batch.rows_of(topic)
+    keys = batch.keys if len(rows) == len(batch.keys) else [batch.keys[i] for i in rows.tolist()]
+    batch.partitions[rows] = partitions_of(keys, sum(tp.topic == topic for tp in heads))
+    now = time.time_ns() // 1000
+    # Partition by partition: neighbours in the file are inserted together.
+    for partition in np.unique(batch.partitions[rows]).tolist():
+        head = heads[TopicPartition(topic, partition)]
+        ours = rows[batch.partitions[rows] == partition]
+        end = head.next_offset + len(ours)
+        recorded_at = max(now, head.recorded_at)
+        batch.offsets[ours] = np.arange(head.next_offset, end)
+        places = ours.tolist()
+        connection.executemany(
+            _INSERT_RECORD,
+            zip(
+                repeat(head.partition_id),
+                range(head.next_offset, end),
+                repeat(recorded_at),
+                [batch.keys[i] for i in places],
+                [batch.values[i] for i in places],
+                strict=False,  # `repeat` never ends
+            ),
+        )
+        connection.execute(_MOVE_HEAD, (end, recorded_at, head.partition_id))
+
+
+def _earliest(connection: sqlite3.Connection, head: _Head) -> int:
+    earliest: int | None = connection.execute(_EARLIEST, (head.partition_id,)).fetchone()[0]
+    return head.next_offset if earliest is None else earliest
+
+
+def _chunk(
+    connection: sqlite3.Connection, tp: TopicPartition, partition_id: int, offset: int, count: int
+) -> Chunk:
+    rows = connection.execute(_READ, (partition_id, offset, count)).fetchall()
+    offsets, recorded_at, keys, values = zip(*rows, strict=True)
+    return Chunk(
+        topic=tp.topic,
+        partition=tp.partition,
+        offsets=np.array(offsets, np.int64),
+        recorded_at=np.array(recorded_at, np.int64),
+        keys=list(keys),
+        values=list(values),
+        next_offset=offsets[-1] + 1,
+    )

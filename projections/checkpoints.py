@@ -1,0 +1,57 @@
+"""How far the log has been read, and the account of it; kept in the same transaction as the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from ledger.errors import ConservationBroken
+from ledger.log import TopicPartition
+from projections.store import Store
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of the records read from one partition."""
+
+    next_offset: int = 0
+    read: int = 0
+    applied: int = 0
+    repeats: int = 0
+    conflicts: int = 0
+    dead_letters: int = 0
+
+    def check(self, of: TopicPartition) -> None:
+        """Raises `ConservationBroken` unless every record read is accounted for once."""
+        parts = (self.applied, self.repeats, self.conflicts, self.dead_letters)
+        if sum(parts) != self.read or min(parts) < 0:
+            raise ConservationBroken(
+                f"{of.topic} partition {of.partition}: {self.read} read, but {self.applied} applied"
+                f" + {self.repeats} repeats + {self.conflicts} conflicts + {self.dead_letters} dead letters;"
+                " nothing of this batch was committed, please report it with the log"
+            )
+
+
+def load(store: Store) -> dict[TopicPartition, Account]:
+    """The account of every partition that was ever read."""
+    rows = store.frame(
+        "SELECT topic, log_partition, next_offset, read, applied, repeats, conflicts, dead_letters FROM checkpoints"
+    ).iter_rows()
+    return {TopicPartition(topic, partition): Account(*rest) for topic, partition, *rest in rows}
+
+
+def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
+    """Write these accounts, inside the caller's transaction, after checking each."""
+    for partition, account in accounts.items():
+        account.check(partition)
+    frame = pl.DataFrame(
+        [
+            (p.topic, p.partition, a.next_offset, a.read, a.applied, a.repeats, a.conflicts, a.dead_letters)
+            for p, a in accounts.items()
+        ],
+        schema=["topic", "log_partition", "next_offset", "read", "applied", "repeats", "conflicts", "dead_letters"],
+        orient="row",
+    )
+    with store.given(reached=frame):
+        store.execute("INSERT OR REPLACE INTO checkpoints SELECT * FROM reached")

@@ -1,0 +1,422 @@
+"""Fold a batch into the tables: the same steps for every topic, inside the caller's transaction.
+
+1. Find the rows of the keys that the batch touches.
+2. Keys whose events are all new and later than everything folded advance ("advance").
+3. The others, late or repeated, fold again from their journal ("refold"), duplicates and conflicts sorted out by
+   the position of each content.
+4. Write journal, rows and violations; count what was applied, repeated, in conflict, per partition.
+
+Always true afterwards: tables equal a fold from the start of all that was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ledger.rules import STATES, types
+from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
+from projections.live import entities, fold, journal
+from projections.live.signature import bits_of, stable_hash
+from projections.store import Store
+
+Int64 = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
+"""(rows, events) to (rows, violations with `event`, `violation`, `state`)."""
+
+BOOK_KEEPING: Final = pl.Schema(
+    {
+        "last_event_at": pl.Datetime("us"),
+        "events": pl.Int32,
+        "violations": pl.Int32,
+        "last_type": pl.UInt8,
+        "ids_low": pl.Int64,
+        "ids_high": pl.Int64,
+        "first_recorded_at": pl.Datetime("us"),
+    }
+)
+_STATES: Final = pl.Enum(list(STATES))
+_POSITION: Final = list(journal.POSITION)
+_NO_VIOLATIONS: Final = pl.DataFrame(
+    schema={"event": pl.Int64, "violation": pl.String, "state": pl.String}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """A topic, the table of its keys, and how events advance their rows."""
+
+    topic: str
+    table: str
+    fold: Fold
+
+    @property
+    def key(self) -> str:
+        return KEY_FIELD[self.topic]
+
+    @property
+    def journal(self) -> str:
+        return journal.JOURNAL[self.topic]
+
+    @property
+    def conflicts(self) -> str:
+        return journal.CONFLICTS[self.topic]
+
+
+def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The coupon fold on rows whose states have names."""
+    coded = rows.with_columns(pl.col("state", "resting").to_physical().cast(pl.Int8).fill_null(0))
+    folded = fold.fold(coded, events.rename({"entity": "coupon"}))
+    named = folded.rows.with_columns(
+        pl.Series(n, list(STATES), dtype=_STATES).gather(folded.rows[n].cast(pl.Int64))
+        for n in ("state", "resting")
+    )
+    return named, folded.violations
+
+
+def _plain(advance: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]) -> Fold:
+    return lambda rows, events: (advance(rows, events), _NO_VIOLATIONS)
+
+
+PROJECTED: Final = {
+    p.topic: p
+    for p in (
+        Projected(COUPON, "coupons", _coupons),
+        *(
+            Projected(topic, table, _plain(entities.FOLDS[topic]))
+            for topic, table in ((ORDER, "orders"), (CAMPAIGN, "campaigns"), (USER, "users"))
+        ),
+    )
+}
+
+
+@dataclass(slots=True)
+class Counts:
+    """Per partition: deliveries applied and in conflict, as changes (a change can be negative where an earlier
+    position of the same identity turns up in another partition)."""
+
+    applied: dict[int, int] = field(default_factory=dict)
+    conflicts: dict[int, int] = field(default_factory=dict)
+
+
+def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
+    """Fold a batch of one topic: wire fields (instants naive UTC) and `recorded_at`, `log_partition`,
+    `log_offset`; valid, in any order, repeats included."""
+    if not events.height:
+        return Counts()
+    return _Batch(store, PROJECTED[topic], events).apply()
+
+
+class _Batch:
+    def __init__(self, store: Store, projected: Projected, events: pl.DataFrame) -> None:
+        self.store = store
+        self.on = projected
+        self.counts = Counts()
+        key = projected.key
+        events = events.with_columns(key_hash=pl.Series(stable_hash(events[key])))
+        keys = events.select("key_hash", key).unique(subset=[key], maintain_order=True)
+        events = events.join(keys.select(key).with_row_index("entity"), on=key, how="left", maintain_order="left")
+        self.events = _canonical(events, projected.topic)
+        self.keys = keys
+        self.rows = self._rows()
+
+    def _rows(self) -> pl.DataFrame:
+        """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
+        key, table = self.on.key, self.on.table
+        with self.store.given(touched=self.keys):
+            stored = self.store.frame(
+                f"SELECT t.rowid AS row_id, t.* FROM {table} t SEMI JOIN touched USING (key_hash, {key})"
+            )
+        stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
+        rows = self.keys.join(stored, on=key, how="left", maintain_order="left")
+        return rows.with_columns(
+            pl.col("events", "violations", "ids_low", "ids_high").fill_null(0),
+        )
+
+    def apply(self) -> Counts:
+        again = self._must_refold()
+        entity = self.events["entity"].to_numpy()
+        if not again.any():
+            self._advance(np.arange(self.keys.height), self.events)
+            return self.counts
+        late = again[entity]
+        advancing = np.flatnonzero(~again)
+        if advancing.size:
+            self._advance(advancing, self.events.filter(pl.Series(~late)))
+        self._refold(np.flatnonzero(again), self.events.filter(pl.Series(late)))
+        return self.counts
+
+    def _must_refold(self) -> Mask:
+        """Per key: an event of the batch is not surely new, or not later than all that its row has folded."""
+        n = self.keys.height
+        entity: Int64 = self.events["entity"].cast(pl.Int64).to_numpy()
+        id_hash = stable_hash(self.events["event_id"])
+        low, high = bits_of(id_hash)
+        seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
+        maybe_seen = ((seen_low & low) == low) & ((seen_high & high) == high)
+        again = np.zeros(n, dtype=np.bool_)
+        again[entity[maybe_seen]] = True
+        # The same id twice within the batch: equal hashes of (key, id) side by side once sorted.
+        identity = np.sort(id_hash ^ (entity * np.int64(0x1E3779B97F4A7C15)))
+        if (identity[1:] == identity[:-1]).any():
+            twice = self.events.select("entity", "event_id").is_duplicated().to_numpy()
+            again[entity[twice]] = True
+        first = self.events.select("entity", "occurred_at", "type_order").unique(
+            subset="entity", keep="first", maintain_order=True
+        )
+        row = self.rows.select("last_event_at", "last_type")[first["entity"]]
+        # Equal in both, the ids would decide; that is rare, and to fold again is right in either case.
+        not_later = first.with_columns(row).select(
+            (pl.col("occurred_at") < pl.col("last_event_at"))
+            | (
+                (pl.col("occurred_at") == pl.col("last_event_at"))
+                & (pl.col("type_order") <= pl.col("last_type"))
+            )
+        )
+        again[first["entity"].to_numpy()] |= not_later.to_series().fill_null(False).to_numpy()
+        return again
+
+    def _advance(self, chosen: Int64, events: pl.DataFrame) -> None:
+        rows = self.rows if len(chosen) == self.keys.height else self.rows[chosen]
+        events = _renumbered(events, chosen, self.keys.height)
+        self._write_journal(events)
+        _add(self.counts.applied, events)
+        folded, violations = self._folded(rows, events)
+        self._write_violations(events, violations)
+        self._write_rows(folded)
+
+    def _folded(self, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        folded, violations = self.on.fold(rows, events)
+        return _with_book_keeping(folded, events, violations), violations
+
+    def _refold(self, chosen: Int64, events: pl.DataFrame) -> None:
+        """Fold these keys again from their journal and the batch."""
+        key = self.on.key
+        keys = self.keys[chosen]
+        stored, conflicting = self._history(keys, self.rows[chosen])
+        events = _renumbered(events, chosen, self.keys.height)
+        told = pl.concat([stored, conflicting, events.select(stored.columns)])
+        told = told.sort(_POSITION, maintain_order=True)
+        content = ["entity", *journal.wire_fields(self.on.topic)]
+        distinct = told.unique(subset=content, keep="first", maintain_order=True)
+        facts = distinct.unique(subset=["entity", "event_id"], keep="first", maintain_order=True)
+        conflicts = distinct.join(facts.select("entity", *_POSITION), on=["entity", *_POSITION], how="anti")
+        self._replace_journal(stored, facts)
+        self._replace_conflicts(keys, conflicting, conflicts)
+        facts = _canonical(facts, self.on.topic)
+        fresh = self.rows[chosen].select("row_id", "key_hash", key)
+        empty = self.rows.clear(1).select(pl.exclude("row_id", "key_hash", key))
+        rows = fresh.hstack(empty.clear(fresh.height)).with_columns(
+            pl.col("events", "violations", "ids_low", "ids_high").fill_null(0)
+        )
+        folded, violations = self._folded(rows, facts)
+        folded = _with_conflicts(folded, conflicts)
+        self._delete_violations(keys)
+        self._write_violations(facts, violations)
+        self._write_conflict_violations(conflicts)
+        self._write_rows(folded)
+
+    def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Journal and conflicts of these keys; `entity` numbers them."""
+        key = self.on.key
+        columns = ", ".join(f"j.{c}" for c in journal.columns(self.on.topic))
+        since = rows["first_recorded_at"].min()
+        with self.store.given(wanted=keys.with_row_index("entity")):
+            found = [
+                self.store.frame(
+                    f"SELECT w.entity, {columns} FROM {table} j JOIN wanted w USING (key_hash, {key})"
+                    " WHERE j.recorded_at >= $since",
+                    {"since": since},
+                )
+                if since is not None
+                else self.store.frame(f"SELECT 0::UINTEGER AS entity, {columns} FROM {table} j LIMIT 0")
+                for table in (self.on.journal, self.on.conflicts)
+            ]
+        return found[0], found[1]
+
+    def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame) -> None:
+        """Add the facts that the journal lacks; where another position comes first now, it takes the place."""
+        at = ["entity", "event_id", *_POSITION]
+        added = facts.join(stored.select(at), on=at, how="anti")
+        replaced = stored.join(facts.select(at), on=at, how="anti")
+        if replaced.height:
+            key = self.on.key
+            with self.store.given(gone=replaced.select("key_hash", key, "event_id")):
+                self.store.execute(
+                    f"DELETE FROM {self.on.journal} j USING gone g"
+                    f" WHERE j.key_hash = g.key_hash AND j.{key} = g.{key} AND j.event_id = g.event_id"
+                )
+            _add(self.counts.applied, replaced, -1)
+        self._write_journal(added)
+        _add(self.counts.applied, added)
+
+    def _replace_conflicts(self, keys: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> None:
+        if before.height:
+            self._delete(self.on.conflicts, keys)
+        if after.height:
+            self._insert(self.on.conflicts, after.select(journal.columns(self.on.topic)))
+        _add(self.counts.conflicts, before, -1)
+        _add(self.counts.conflicts, after)
+
+    def _write_journal(self, events: pl.DataFrame) -> None:
+        self._insert(self.on.journal, events.select(journal.columns(self.on.topic)))
+
+    def _write_rows(self, rows: pl.DataFrame) -> None:
+        new = rows.filter(pl.col("row_id").is_null())
+        if new.height:
+            self._insert(self.on.table, new.drop("row_id"))
+        old = rows.filter(pl.col("row_id").is_not_null())
+        if old.height:
+            before = self.rows.select(["row_id", *_changeable(rows, self.on.key)])
+            before = old.select("row_id").join(before, on="row_id", how="left", maintain_order="left")
+            for columns in _update_groups(old, self.on.key):
+                self._update(columns, old, before)
+
+    def _update(self, columns: list[str], rows: pl.DataFrame, before: pl.DataFrame) -> None:
+        """Write these columns of the rows in which any of them is another than before."""
+        differs = pl.any_horizontal(rows[c].ne_missing(before[c]) for c in columns)
+        changed = rows.select("row_id", *columns).filter(differs)
+        if not changed.height:
+            return
+        assignments = ", ".join(f"{c} = c.{c}" for c in columns)
+        with self.store.given(changed=changed):
+            self.store.execute(
+                f"UPDATE {self.on.table} t SET {assignments} FROM changed c WHERE t.rowid = c.row_id"
+            )
+
+    def _write_violations(self, events: pl.DataFrame, violations: pl.DataFrame) -> None:
+        if not violations.height:
+            return
+        of = events.select("key_hash", self.on.key, "event_id", "occurred_at")[violations["event"]]
+        self._insert_violations(of.hstack(violations.select("violation", "state")))
+
+    def _write_conflict_violations(self, conflicts: pl.DataFrame) -> None:
+        if conflicts.height:
+            named = conflicts.with_columns(
+                violation=pl.lit("conflicting_duplicate"), state=pl.lit(None, dtype=pl.String)
+            )
+            self._insert_violations(named)
+
+    def _insert_violations(self, rows: pl.DataFrame) -> None:
+        self._insert(
+            "violations",
+            rows.select(
+                "key_hash",
+                pl.lit(self.on.topic).alias("topic"),
+                pl.col(self.on.key).alias("key"),
+                "event_id",
+                "violation",
+                "state",
+                "occurred_at",
+            ),
+        )
+
+    def _delete_violations(self, keys: pl.DataFrame) -> None:
+        with self.store.given(gone=keys):
+            self.store.execute(
+                f"DELETE FROM violations v USING gone g WHERE v.topic = $topic"
+                f" AND v.key_hash = g.key_hash AND v.key = g.{self.on.key}",
+                {"topic": self.on.topic},
+            )
+
+    def _delete(self, table: str, keys: pl.DataFrame) -> None:
+        key = self.on.key
+        with self.store.given(gone=keys):
+            self.store.execute(
+                f"DELETE FROM {table} t USING gone g WHERE t.key_hash = g.key_hash AND t.{key} = g.{key}"
+            )
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
+        if rows.height:
+            with self.store.given(added=rows):
+                names = ", ".join(rows.columns)
+                self.store.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
+
+
+def _changeable(rows: pl.DataFrame, key: str) -> list[str]:
+    return [c for c in rows.columns if c not in ("row_id", "key_hash", key)]
+
+
+# Columns of a coupon that change with most events, and those that change together; the rest changes rarely.
+_OFTEN: Final = ("state", "resting", "last_event_at", "last_type", "events", "ids_low", "ids_high")
+_HELD: Final = ("owner", "claimed_at", "claim_channel")
+_USED: Final = ("order_id", "discount_minor", "reserved_at", "used_at")
+
+
+def _update_groups(rows: pl.DataFrame, key: str) -> list[list[str]]:
+    """The columns, such that an update of a row seldom writes what has not changed."""
+    left = _changeable(rows, key)
+    groups = []
+    for group in (_OFTEN, _HELD, _USED):
+        groups.append([c for c in left if c in group])
+        left = [c for c in left if c not in group]
+    return [g for g in [*groups, left] if g]
+
+
+def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
+    """Sorted by key and canonical order; among equals the first position comes first."""
+    if "type_order" not in events.columns:
+        order = events["type"].cast(pl.Enum(list(types(topic)))).to_physical().cast(pl.UInt8)
+        events = events.with_columns(type_order=order)
+    return events.sort("entity", "occurred_at", "type_order", "event_id", *_POSITION)
+
+
+def _renumbered(events: pl.DataFrame, chosen: Int64, n: int) -> pl.DataFrame:
+    """`entity` counted among the chosen keys instead of among all n."""
+    if len(chosen) == n:
+        return events
+    number = np.zeros(n, dtype=np.uint32)
+    number[chosen] = np.arange(len(chosen), dtype=np.uint32)
+    return events.with_columns(entity=pl.Series(number[events["entity"].to_numpy()]))
+
+
+def _add(counts: dict[int, int], events: pl.DataFrame, sign: int = 1) -> None:
+    partitions, numbers = np.unique(events["log_partition"].to_numpy(), return_counts=True)
+    for partition, number in zip(partitions.tolist(), numbers.tolist(), strict=True):
+        counts[partition] = counts.get(partition, 0) + sign * number
+
+
+def _with_book_keeping(rows: pl.DataFrame, events: pl.DataFrame, violations: pl.DataFrame) -> pl.DataFrame:
+    n = rows.height
+    entity: Int64 = events["entity"].cast(pl.Int64).to_numpy()
+    counted = np.bincount(entity, minlength=n).astype(np.int32)
+    broken = np.bincount(entity[violations["event"].to_numpy()], minlength=n).astype(np.int32)
+    last = np.zeros(n, dtype=np.int64)
+    last[entity] = np.arange(len(entity))
+    tail = events.select("occurred_at", "type_order")[last]
+    low, high = bits_of(stable_hash(events["event_id"]))
+    ids_low, ids_high = rows["ids_low"].to_numpy().copy(), rows["ids_high"].to_numpy().copy()
+    np.bitwise_or.at(ids_low, entity, low)
+    np.bitwise_or.at(ids_high, entity, high)
+    recorded = np.full(n, np.iinfo(np.int64).max)
+    np.minimum.at(recorded, entity, events["recorded_at"].cast(pl.Int64).to_numpy())
+    first = pl.Series(recorded).cast(pl.Datetime("us"))
+    return rows.with_columns(
+        last_event_at=tail["occurred_at"],
+        events=rows["events"] + pl.Series(counted),
+        violations=rows["violations"] + pl.Series(broken),
+        last_type=tail["type_order"],
+        ids_low=pl.Series(ids_low),
+        ids_high=pl.Series(ids_high),
+        first_recorded_at=pl.select(pl.min_horizontal(rows["first_recorded_at"], first)).to_series(),
+    )
+
+
+def _with_conflicts(rows: pl.DataFrame, conflicts: pl.DataFrame) -> pl.DataFrame:
+    if not conflicts.height:
+        return rows
+    entity: Int64 = conflicts["entity"].cast(pl.Int64).to_numpy()
+    number = np.bincount(entity, minlength=rows.height).astype(np.int32)
+    recorded = np.full(rows.height, np.iinfo(np.int64).max)
+    np.minimum.at(recorded, entity, conflicts["recorded_at"].cast(pl.Int64).to_numpy())
+    first = pl.Series(recorded).cast(pl.Datetime("us"))
+    return rows.with_columns(
+        violations=rows["violations"] + pl.Series(number),
+        first_recorded_at=pl.select(pl.min_horizontal(rows["first_recorded_at"], first)).to_series(),
+    )

@@ -1,0 +1,94 @@
+"""The folds of orders, campaigns and users: for each value, the canonically last event that carries it.
+
+Pure functions of (rows, events) like the coupon fold, with the same conventions: `events` has a column `entity`
+(row number in `rows`), is sorted by it and then in canonical order, and is later than what the rows have folded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ledger.topics import CAMPAIGN, ORDER, USER
+
+Int64 = npt.NDArray[np.int64]
+
+ORDER_LAST: Final = (
+    "user_id channel store region currency gross_minor net_minor discounts cost_of_goods_minor reason "
+    "coupon_ids lines"
+).split()
+CAMPAIGN_LAST: Final = (
+    "name rule_id mechanic visibility quantity per_user_limit claim_from claim_until coupon_type "
+    "face_value_minor percent_off_bp min_spend_minor currency applies_to exclusion_group priority "
+    "platform_or_store budget_minor channel funded_by"
+).split()
+USER_LAST: Final = ("attributes",)
+
+_RULE_EVENTS: Final = ("drafted", "published", "unpublished", "amended")
+_STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
+
+
+def fold_orders(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    rows = _last_carried(rows, events, ORDER_LAST)
+    firsts = {
+        f"{kind}_at": _first_of_type(rows, events, kind) for kind in ("placed", "paid", "cancelled")
+    }
+    refunds = events.group_by("entity").agg(
+        pl.when(pl.col("type") == "refunded").then(pl.col("refund_minor")).sum().alias("refund")
+    )
+    refunded = np.zeros(rows.height, dtype=np.int64)
+    refunded[refunds["entity"].to_numpy()] = refunds["refund"].to_numpy()
+    return rows.with_columns(**firsts, refunded_minor=rows["refunded_minor"].fill_null(0) + pl.Series(refunded))
+
+
+def fold_campaigns(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    rows = _last_carried(rows, events, CAMPAIGN_LAST)
+    versions = events.filter(pl.col("type").is_in(_RULE_EVENTS))
+    statuses = events.filter(pl.col("type").is_in(_STATUS_EVENTS))
+    return rows.with_columns(
+        rule_version=_latest(rows["rule_version"], versions["event_id"], versions["entity"]),
+        status=_latest(rows["status"], statuses["type"], statuses["entity"]),
+    )
+
+
+def fold_users(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+    rows = _last_carried(rows, events, USER_LAST).with_row_index("entity")
+    found = events.group_by("entity").agg(
+        pl.col("alias_id").drop_nulls().alias("more"), (pl.col("type") == "touched").sum().alias("contacts")
+    )
+    joined = rows.join(found.with_columns(pl.col("entity").cast(pl.UInt32)), on="entity", how="left")
+    empty = pl.lit([], dtype=pl.List(pl.String))
+    return joined.with_columns(
+        aliases=pl.concat_list(pl.col("aliases").fill_null(empty), pl.col("more").fill_null(empty))
+        .list.unique()
+        .list.sort(),
+        touches=pl.col("touches").fill_null(0) + pl.col("contacts").fill_null(0).cast(pl.Int64),
+    ).drop("entity", "more", "contacts")
+
+
+FOLDS: Final = {ORDER: fold_orders, CAMPAIGN: fold_campaigns, USER: fold_users}
+
+
+def _last_carried(rows: pl.DataFrame, events: pl.DataFrame, names: list[str] | tuple[str, ...]) -> pl.DataFrame:
+    columns = {}
+    for name in names:
+        carrying = events.filter(pl.col(name).is_not_null())
+        columns[name] = _latest(rows[name], carrying[name], carrying["entity"])
+    return rows.with_columns(**columns)
+
+
+def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
+    """Per row: the last of its values, else the old one."""
+    reference = len(values) + np.arange(len(old))
+    reference[entity.to_numpy()] = np.arange(len(values))
+    return pl.concat([values, old]).gather(reference).alias(old.name)
+
+
+def _first_of_type(rows: pl.DataFrame, events: pl.DataFrame, kind: str) -> pl.Series:
+    old = rows[f"{kind}_at"]
+    those = events.filter(pl.col("type") == kind).reverse()
+    found = _latest(old, those["occurred_at"], those["entity"])
+    return pl.select(pl.coalesce(old, found)).to_series().alias(old.name)

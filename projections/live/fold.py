@@ -1,0 +1,309 @@
+"""The columnar fold: many coupons' states advanced by many events at once; a pure function of both.
+
+Rounds: the k-th event of every coupon in parallel, the next state by table look-up. Each coupon's events come in
+canonical order. It knows nothing of files, positions or repeats; `lifecycle.toml` is all it shares with the
+reference fold in `ledger/lifecycle.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ledger.rules import GUARDS, STATES, TRANSITIONS, types
+from ledger.topics import COUPON
+
+Int64 = npt.NDArray[np.int64]
+Int8 = npt.NDArray[np.int8]
+Mask = npt.NDArray[np.bool_]
+
+INSTANT: Final = pl.Datetime("us")
+STATE: Final = {name: code for code, name in enumerate(STATES)}
+TYPES: Final = types(COUPON)
+TYPE: Final = {name: code for code, name in enumerate(TYPES)}
+_RESTING: Final = len(STATES)
+
+FIRST_CARRIED: Final = {
+    "campaign_id": pl.String,
+    "coupon_type": pl.String,
+    "face_value_minor": pl.Int64,
+    "percent_off_bp": pl.Int64,
+    "min_spend_minor": pl.Int64,
+    "currency": pl.String,
+    "valid_from": INSTANT,
+    "valid_until": INSTANT,
+}
+
+ROW_SCHEMA: Final = pl.Schema(
+    {
+        "state": pl.Int8,
+        "resting": pl.Int8,
+        **FIRST_CARRIED,
+        "owner": pl.String,
+        "order_id": pl.String,
+        "discount_minor": pl.Int64,
+        "issue_channel": pl.String,
+        "claim_channel": pl.String,
+        "reason": pl.String,
+        "created_at": INSTANT,
+        "issued_at": INSTANT,
+        "claimed_at": INSTANT,
+        "reserved_at": INSTANT,
+        "used_at": INSTANT,
+        "ended_at": INSTANT,
+    }
+)
+"""What the fold keeps of a coupon. `state` and `resting` are codes into `rules.STATES`; both are 0 (`none`) and all
+else is null for a coupon that has no events yet."""
+
+
+def _transition_tables() -> tuple[Int8, Mask]:
+    after = np.zeros((len(TYPES), len(STATES)), dtype=np.int8)
+    illegal = np.zeros_like(after, dtype=np.bool_)
+    for kind, cells in TRANSITIONS.items():
+        for state, cell in enumerate(cells):
+            name = cell.rstrip("!")
+            after[TYPE[kind], state] = _RESTING if name == "resting" else STATE[name]
+            illegal[TYPE[kind], state] = cell.endswith("!")
+    return after, illegal
+
+
+def _guard_table(name: str) -> Mask:
+    """Where the guard looks: by type and by the state that the event found."""
+    table = np.zeros((len(TYPES), len(STATES)), dtype=np.bool_)
+    events = GUARDS[name]["events"]
+    if isinstance(events, dict):
+        for kind, state in events.items():
+            table[TYPE[kind], STATE[state]] = True
+        return table
+    states = GUARDS[name]["states"]
+    columns = range(len(STATES)) if states == ["*"] else [STATE[s] for s in states]
+    table[np.ix_([TYPE[kind] for kind in events], list(columns))] = True
+    return table
+
+
+_AFTER, _ILLEGAL = _transition_tables()
+_NO_OWNER = _guard_table("no_owner")
+_WRONG_USER = _guard_table("wrong_user")
+_WRONG_ORDER = _guard_table("wrong_order")
+_OUTSIDE = _guard_table("outside_validity")
+_FROZEN = np.isin(TYPES, GUARDS["wrong_order"]["frozen"])
+_HOLDING = np.isin(STATES, ["reserved", "used"])
+_GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validity")
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """`rows`: the coupons' rows after the events, as given plus folded (`ROW_SCHEMA` columns replaced).
+
+    `violations`: a row each, with `event` (row number of the event), `violation`, `state` (name of the one found).
+    """
+
+    rows: pl.DataFrame
+    violations: pl.DataFrame
+
+
+def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
+    """Advance `rows` (n coupons; `ROW_SCHEMA` columns and any others) by `events`.
+
+    `events`: wire columns with naive UTC instants and `coupon` (row number in `rows`), sorted by it and then in
+    canonical order; distinct; all later than what the rows have folded.
+    """
+    run = _Rounds(rows, events)
+    run.play()
+    return Folded(run.finished(), run.violations())
+
+
+class _Rounds:
+    """The working arrays of one fold. Texts (users, orders) are kept as row numbers into one column each."""
+
+    def __init__(self, rows: pl.DataFrame, events: pl.DataFrame) -> None:
+        n, m = rows.height, events.height
+        self.rows, self.events = rows, events
+        self.coupon: Int64 = events["coupon"].cast(pl.Int64).to_numpy()
+        self.kind = events["type"].cast(pl.Enum(list(TYPES))).to_physical().cast(pl.Int64).to_numpy()
+        self.state: Int8 = rows["state"].to_numpy().copy()
+        self.resting: Int8 = rows["resting"].to_numpy().copy()
+        # A reference below m is an event's user, from m on a row's owner; -1: none. Likewise for orders.
+        self.users = pl.concat([events["user_id"], rows["owner"]])
+        self.orders = pl.concat([events["order_id"], rows["order_id"]])
+        self.owner: Int64 = np.where(rows["owner"].is_null().to_numpy(), -1, m + np.arange(n))
+        self.order: Int64 = np.where(rows["order_id"].is_null().to_numpy(), -1, m + np.arange(n))
+        self.has_user: Mask = events["user_id"].is_not_null().to_numpy()
+        self.before = np.zeros(m, dtype=np.int8)
+        self.after = np.zeros(m, dtype=np.int8)
+        self.illegal = np.zeros(m, dtype=np.bool_)
+        self.guards = np.zeros((len(_GUARD_NAMES), m), dtype=np.bool_)
+        self.went_back = np.zeros(m, dtype=np.bool_)
+        self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
+        self.early, self.late = self._beyond("valid_from"), self._beyond("valid_until")
+
+    def _first_carrying(self, name: str) -> Int64:
+        """Per coupon: the event that its value comes from; -1: it has one already or gets none."""
+        carrying = np.flatnonzero(self.events[name].is_not_null().to_numpy())
+        of = self.coupon[carrying]
+        first = np.ones(len(of), dtype=np.bool_)
+        first[1:] = of[1:] != of[:-1]
+        found = np.full(self.rows.height, -1, dtype=np.int64)
+        found[of[first]] = carrying[first]
+        found[self.rows[name].is_not_null().to_numpy()] = -1
+        return found
+
+    def _beyond(self, name: str) -> Mask:
+        """Per event: it lies before `valid_from` (after `valid_until`), as known by then."""
+        source = self.first[name][self.coupon]
+        m = self.events.height
+        known = pl.concat([self.events[name], self.rows[name]])
+        reference = np.where(source >= 0, source, m + self.coupon)
+        limit = known.gather(reference)
+        at = self.events["occurred_at"]
+        beyond = (at < limit if name == "valid_from" else at > limit).fill_null(False).to_numpy()
+        # A value that only a later event carries is not known yet.
+        known_by_then: Mask = (source < 0) | (source <= np.arange(m))
+        found: Mask = beyond & known_by_then
+        return found
+
+    def play(self) -> None:
+        m = len(self.coupon)
+        starts = np.flatnonzero(np.r_[True, self.coupon[1:] != self.coupon[:-1]]) if m else np.zeros(0, int)
+        sizes = np.diff(np.r_[starts, m])
+        turn = 0
+        while starts.size:
+            self._round(starts + turn)
+            turn += 1
+            more = sizes > turn
+            if not more.all():
+                starts, sizes = starts[more], sizes[more]
+
+    def _round(self, at: Int64) -> None:
+        """One event of each of some coupons, all different."""
+        coupon, kind = self.coupon[at], self.kind[at]
+        found = self.state[coupon]
+        cell = _AFTER[kind, found]
+        self.illegal[at] = _ILLEGAL[kind, found]
+        wrong_order = self._judge(at, coupon, kind, found)
+        frozen = wrong_order & _FROZEN[kind]
+        back = (cell == _RESTING) & ~frozen
+        after = np.where(frozen, found, np.where(back, self.resting[coupon], cell)).astype(np.int8)
+        entered = (after != found) & ~back
+        self.before[at], self.after[at], self.went_back[at] = found, after, back
+        self.state[coupon] = after
+        leaving = entered & _HOLDING[after] & ~_HOLDING[found]
+        self.resting[coupon[leaving]] = found[leaving]
+        owned = entered & ((kind == TYPE["claimed"]) | ((kind == TYPE["issued"]) & self.has_user[at]))
+        self.owner[coupon[owned]] = at[owned]
+        held = entered & _HOLDING[after]
+        self.order[coupon[held]] = at[held]
+        self.order[coupon[back]] = -1
+
+    def _judge(self, at: Int64, coupon: Int64, kind: Int64, found: Int8) -> Mask:
+        owner, order = self.owner[coupon], self.order[coupon]
+        self.guards[0, at] = _NO_OWNER[kind, found] & (owner < 0)
+        self.guards[1, at] = _differ(self.users, at, owner, _WRONG_USER[kind, found] & (owner >= 0))
+        wrong_order = _differ(self.orders, at, order, _WRONG_ORDER[kind, found])
+        self.guards[2, at] = wrong_order
+        self.guards[3, at] = _OUTSIDE[kind, found] & (self.early[at] | self.late[at])
+        return wrong_order
+
+    def violations(self) -> pl.DataFrame:
+        frames = [self._named(np.flatnonzero(self.illegal), None)]
+        frames += [
+            self._named(np.flatnonzero(hit), name)
+            for name, hit in zip(_GUARD_NAMES, self.guards, strict=True)
+        ]
+        return pl.concat(frames).sort("event", maintain_order=True)
+
+    def _named(self, events: Int64, guard: str | None) -> pl.DataFrame:
+        states = _names(self.before[events], STATES)
+        if guard is None:
+            kinds = _names(self.kind[events].astype(np.int8), TYPES)
+            violation = kinds + "_when_" + states
+        else:
+            violation = pl.repeat(guard, len(events), dtype=pl.String, eager=True)
+        return pl.DataFrame({"event": events, "violation": violation, "state": states})
+
+    def finished(self) -> pl.DataFrame:
+        new = {
+            "state": pl.Series(self.state),
+            "resting": pl.Series(self.resting),
+            **{name: self._taken(name, source) for name, source in self.first.items()},
+            "owner": _referred(self.users, self.owner),
+            "order_id": _referred(self.orders, self.order),
+            "discount_minor": self._discounts(),
+            **self._instants(),
+        }
+        return self.rows.with_columns(**new)
+
+    def _instants(self) -> dict[str, pl.Series]:
+        """`first` for what only happens once in a coupon's life, `latest` for what can come again."""
+        entered = (self.after != self.before) & ~self.went_back
+        created, issued, claimed, reserved, used = (
+            entered & (self.after == STATE[s]) for s in ("created", "issued", "claimed", "reserved", "used")
+        )
+        ended = entered & np.isin(self.after, [STATE["expired"], STATE["revoked"]])
+        first_issued, first_claimed = self._first(issued, "issued_at"), self._first(claimed, "claimed_at")
+        return {
+            "created_at": self._taken("occurred_at", self._first(created, "created_at"), "created_at"),
+            "issued_at": self._taken("occurred_at", first_issued, "issued_at"),
+            "issue_channel": self._taken("channel", first_issued, "issue_channel"),
+            "claimed_at": self._taken("occurred_at", first_claimed, "claimed_at"),
+            "claim_channel": self._taken("channel", first_claimed, "claim_channel"),
+            "reserved_at": self._taken("occurred_at", self._latest(reserved), "reserved_at"),
+            "used_at": self._taken("occurred_at", self._latest(used), "used_at"),
+            "ended_at": self._taken("occurred_at", self._latest(ended), "ended_at"),
+            "reason": self._taken("reason", self._latest(ended), "reason"),
+        }
+
+    def _first(self, events: Mask, unless: str) -> Int64:
+        """Per coupon: the first of these events, -1 where there is none or the row has it already."""
+        found = np.full(self.rows.height, -1, dtype=np.int64)
+        at = np.flatnonzero(events)[::-1]
+        found[self.coupon[at]] = at
+        found[self.rows[unless].is_not_null().to_numpy()] = -1
+        return found
+
+    def _latest(self, events: Mask) -> Int64:
+        found = np.full(self.rows.height, -1, dtype=np.int64)
+        at = np.flatnonzero(events)
+        found[self.coupon[at]] = at
+        return found
+
+    def _discounts(self) -> pl.Series:
+        entered = (self.after != self.before) & ~self.went_back
+        source = self._latest((entered & (self.after == STATE["used"])) | self.went_back)
+        taken = self._taken("discount_minor", source)
+        cleared = (source >= 0) & self.went_back[source]
+        return taken.set(pl.Series(cleared), None)
+
+    def _taken(self, field: str, source: Int64, name: str | None = None) -> pl.Series:
+        """The row's value, or the event's where `source` names one."""
+        old = self.rows[name or field]
+        here = np.flatnonzero(source >= 0)
+        if not here.size:
+            return old
+        both = pl.concat([self.events[field], old])
+        reference = self.events.height + np.arange(len(old))
+        reference[here] = source[here]
+        return both.gather(reference)
+
+
+def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
+    """Where asked: the two texts differ (a reference of -1 differs from everything)."""
+    result: Mask = np.zeros(len(left), dtype=np.bool_)
+    here = np.flatnonzero(where)
+    if here.size:
+        a, b = texts.gather(left[here]), texts.gather(np.maximum(right[here], 0))
+        result[here] = a.ne_missing(b).to_numpy() | (right[here] < 0)
+    return result
+
+
+def _referred(texts: pl.Series, reference: Int64) -> pl.Series:
+    return texts.gather(np.maximum(reference, 0)).set(pl.Series(reference < 0), None)
+
+
+def _names(codes: Int8, names: tuple[str, ...]) -> pl.Series:
+    return pl.Series(names, dtype=pl.String).gather(codes.astype(np.int64))

@@ -1,0 +1,67 @@
+"""The journals: every distinct event, one table per topic, and beside each the contents that conflict with it.
+
+A journal's columns are the wire fields of its topic, then where and when the log recorded the event. One row per
+identity (key, `event_id`): the content at the first position.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import schemas
+from ledger.codec import SCHEMA_NAME
+from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+
+JOURNAL: Final = {
+    COUPON: "coupon_events",
+    ORDER: "order_events",
+    CAMPAIGN: "campaign_events",
+    USER: "user_events",
+}
+CONFLICTS: Final = {
+    COUPON: "coupon_conflicts",
+    ORDER: "order_conflicts",
+    CAMPAIGN: "campaign_conflicts",
+    USER: "user_conflicts",
+}
+POSITION: Final = ("recorded_at", "log_partition", "log_offset")
+
+
+def wire_fields(topic: str) -> tuple[str, ...]:
+    """The fields of the topic's record: an event's content."""
+    return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"])
+
+
+def columns(topic: str) -> tuple[str, ...]:
+    """The columns of the topic's journal, in their order."""
+    return ("key_hash", *wire_fields(topic), *POSITION)
+
+
+def table_statements() -> list[str]:
+    """CREATE TABLE for every journal and its conflicts."""
+    return [_table(topic, names[topic]) for names in (JOURNAL, CONFLICTS) for topic in SCHEMA_NAME]
+
+
+def _table(topic: str, name: str) -> str:
+    lines = ["key_hash BIGINT NOT NULL"]
+    for field in schemas.current(SCHEMA_NAME[topic])["fields"]:
+        nullable = isinstance(field["type"], list)
+        lines.append(f"{field['name']} {_sql_type(field['type'])}{'' if nullable else ' NOT NULL'}")
+    lines += [
+        "recorded_at TIMESTAMP NOT NULL",
+        "log_partition INTEGER NOT NULL",
+        "log_offset BIGINT NOT NULL",
+    ]
+    return f"CREATE TABLE {name} (\n    " + ",\n    ".join(lines) + "\n)"
+
+
+def _sql_type(kind: Any) -> str:
+    if isinstance(kind, list):
+        return _sql_type(kind[1])
+    if isinstance(kind, str):
+        return {"string": "VARCHAR", "long": "BIGINT", "int": "BIGINT", "bytes": "BLOB"}[kind]
+    if kind["type"] == "array":
+        return _sql_type(kind["items"]) + "[]"
+    if kind["type"] == "record":
+        return "STRUCT(" + ", ".join(f"{f['name']} {_sql_type(f['type'])}" for f in kind["fields"]) + ")"
+    return "TIMESTAMP" if kind["type"] == "long" else "VARCHAR"

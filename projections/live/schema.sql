@@ -1,0 +1,167 @@
+-- The live projection's tables beside the journals (which follow the Avro schemas, see journal.py).
+-- `coupon_state` is an ENUM of the states of lifecycle.toml. Instants are UTC. `key_hash` is signature.stable_hash of the key: what joins go by, always together with the key.
+-- Book-keeping at a row's end: last_type (with last_event_at: of the canonically last event folded),
+-- ids_low, ids_high (signature.py), first_recorded_at (no event of the key stands before it in the journal).
+
+-- Grain: one coupon. The values are those of LIFECYCLE section 3.
+CREATE TABLE coupons (
+    key_hash BIGINT NOT NULL,
+    coupon_id VARCHAR NOT NULL,
+    state coupon_state NOT NULL,
+    resting coupon_state NOT NULL,
+    campaign_id VARCHAR,
+    coupon_type VARCHAR,
+    face_value_minor BIGINT,
+    percent_off_bp BIGINT,
+    min_spend_minor BIGINT,
+    currency VARCHAR,
+    valid_from TIMESTAMP,
+    valid_until TIMESTAMP,
+    owner VARCHAR,
+    order_id VARCHAR,
+    discount_minor BIGINT,
+    issue_channel VARCHAR,
+    claim_channel VARCHAR,
+    reason VARCHAR,
+    created_at TIMESTAMP,
+    issued_at TIMESTAMP,
+    claimed_at TIMESTAMP,
+    reserved_at TIMESTAMP,
+    used_at TIMESTAMP,
+    ended_at TIMESTAMP,
+    last_event_at TIMESTAMP NOT NULL,
+    events INTEGER NOT NULL,
+    violations INTEGER NOT NULL,
+    last_type UTINYINT NOT NULL,
+    ids_low BIGINT NOT NULL,
+    ids_high BIGINT NOT NULL,
+    first_recorded_at TIMESTAMP NOT NULL
+);
+
+-- Grain: one order. Values are those of the canonically last event that carries each; `placed_at`, `paid_at` and
+-- `cancelled_at` of the first event of that type; `refunded_minor` is the sum over all refunds.
+CREATE TABLE orders (
+    key_hash BIGINT NOT NULL,
+    order_id VARCHAR NOT NULL,
+    user_id VARCHAR,
+    channel VARCHAR,
+    store VARCHAR,
+    region VARCHAR,
+    currency VARCHAR,
+    gross_minor BIGINT,
+    net_minor BIGINT,
+    discounts STRUCT(kind VARCHAR, amount_minor BIGINT, funder VARCHAR)[],
+    cost_of_goods_minor BIGINT,
+    reason VARCHAR,
+    coupon_ids VARCHAR[],
+    lines STRUCT(sku VARCHAR, category VARCHAR, quantity BIGINT, net_minor BIGINT, discount_minor BIGINT,
+                 cost_minor BIGINT)[],
+    placed_at TIMESTAMP,
+    paid_at TIMESTAMP,
+    cancelled_at TIMESTAMP,
+    refunded_minor BIGINT,
+    last_event_at TIMESTAMP NOT NULL,
+    events INTEGER NOT NULL,
+    violations INTEGER NOT NULL,
+    last_type UTINYINT NOT NULL,
+    ids_low BIGINT NOT NULL,
+    ids_high BIGINT NOT NULL,
+    first_recorded_at TIMESTAMP NOT NULL
+);
+
+-- Grain: one campaign. `status`: the canonically last of drafted, published, unpublished, ended.
+-- `rule_version`: the event_id of the canonically last drafted, published, unpublished or amended.
+CREATE TABLE campaigns (
+    key_hash BIGINT NOT NULL,
+    campaign_id VARCHAR NOT NULL,
+    name VARCHAR,
+    status VARCHAR,
+    rule_version VARCHAR,
+    rule_id VARCHAR,
+    mechanic VARCHAR,
+    visibility VARCHAR,
+    quantity BIGINT,
+    per_user_limit BIGINT,
+    claim_from TIMESTAMP,
+    claim_until TIMESTAMP,
+    coupon_type VARCHAR,
+    face_value_minor BIGINT,
+    percent_off_bp BIGINT,
+    min_spend_minor BIGINT,
+    currency VARCHAR,
+    applies_to VARCHAR,
+    exclusion_group VARCHAR,
+    priority BIGINT,
+    platform_or_store VARCHAR,
+    budget_minor BIGINT,
+    channel VARCHAR,
+    funded_by VARCHAR,
+    last_event_at TIMESTAMP NOT NULL,
+    events INTEGER NOT NULL,
+    violations INTEGER NOT NULL,
+    last_type UTINYINT NOT NULL,
+    ids_low BIGINT NOT NULL,
+    ids_high BIGINT NOT NULL,
+    first_recorded_at TIMESTAMP NOT NULL
+);
+
+-- Grain: one user. `aliases`: every id linked to it, sorted.
+CREATE TABLE users (
+    key_hash BIGINT NOT NULL,
+    user_id VARCHAR NOT NULL,
+    attributes VARCHAR,
+    aliases VARCHAR[],
+    touches BIGINT,
+    last_event_at TIMESTAMP NOT NULL,
+    events INTEGER NOT NULL,
+    violations INTEGER NOT NULL,
+    last_type UTINYINT NOT NULL,
+    ids_low BIGINT NOT NULL,
+    ids_high BIGINT NOT NULL,
+    first_recorded_at TIMESTAMP NOT NULL
+);
+
+-- Grain: one broken rule of one event (section 3; `state`: the one that the event found), or one content that
+-- conflicts with its identity (`conflicting_duplicate`, no state). `key` is the id on the topic.
+CREATE TABLE violations (
+    key_hash BIGINT NOT NULL,
+    topic VARCHAR NOT NULL,
+    key VARCHAR NOT NULL,
+    event_id VARCHAR NOT NULL,
+    violation VARCHAR NOT NULL,
+    state VARCHAR,
+    occurred_at TIMESTAMP NOT NULL
+);
+
+-- Grain: one record of the log that was not folded.
+CREATE TABLE dead_letters (
+    topic VARCHAR NOT NULL,
+    log_partition INTEGER NOT NULL,
+    log_offset BIGINT NOT NULL,
+    recorded_at TIMESTAMP NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL,
+    reason VARCHAR NOT NULL,
+    detail VARCHAR NOT NULL
+);
+
+-- Grain: one partition of one topic. read = applied + repeats + conflicts + dead_letters, always.
+CREATE TABLE checkpoints (
+    topic VARCHAR NOT NULL,
+    log_partition INTEGER NOT NULL,
+    next_offset BIGINT NOT NULL,
+    read BIGINT NOT NULL,
+    applied BIGINT NOT NULL,
+    repeats BIGINT NOT NULL,
+    conflicts BIGINT NOT NULL,
+    dead_letters BIGINT NOT NULL,
+    PRIMARY KEY (topic, log_partition)
+);
+
+-- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) applied.
+CREATE TABLE ledger (
+    version INTEGER NOT NULL,
+    data_clock TIMESTAMP,
+    commits BIGINT NOT NULL,
+    committed_at TIMESTAMP
+);

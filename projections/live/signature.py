@@ -1,0 +1,64 @@
+"""Has this key seen this event id? A small filter beside each row that answers "surely not" or "maybe".
+
+128 bits per row (two words), four bits set per id: a Bloom filter. With 5 ids it errs (says "maybe" for a new id)
+in 0.05% of cases, with 10 in 0.5%, with 50 mostly; erring costs a look into the journal, never a wrong answer. So a
+batch can pass new ids without touching history, whatever its length.
+
+The hash is our own, since it is stored: the same on every machine and in every version.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+Int64 = npt.NDArray[np.int64]
+UInt64 = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+_MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
+_FINAL_1: Final = np.uint64(0xBF58476D1CE4E5B9)
+_FINAL_2: Final = np.uint64(0x94D049BB133111EB)
+_LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.uint64)
+
+
+def stable_hash(texts: pl.Series) -> Int64:
+    """A 64-bit hash of each text's UTF-8 bytes: eight bytes at a time, mixed as in splitmix64
+    (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014)."""
+    array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
+    buffers = array.buffers()
+    offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
+    data = (buffers[2].to_pybytes() if buffers[2] is not None else b"") + b"\0" * 8
+    words: UInt64 = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))
+    start, left = offsets[:-1].copy(), np.diff(offsets)
+    state = _mixed(left.astype(np.uint64) * _MULTIPLIER)
+    rows = np.flatnonzero(left > 0)
+    while rows.size:
+        word = words[start[rows]] & _LOW_BYTES[np.minimum(left[rows], 8)]
+        state[rows] = _mixed((state[rows] ^ word) * _MULTIPLIER + _MULTIPLIER)
+        start[rows] += 8
+        left[rows] -= 8
+        rows = rows[left[rows] > 0]
+    return state.view(np.int64)
+
+
+def _mixed(x: UInt64) -> UInt64:
+    x = (x ^ (x >> np.uint64(30))) * _FINAL_1
+    x = (x ^ (x >> np.uint64(27))) * _FINAL_2
+    return x ^ (x >> np.uint64(31))
+
+
+def bits_of(id_hashes: Int64) -> tuple[Int64, Int64]:
+    """The four bits of each id, as the low and the high word of its filter."""
+    hashes = id_hashes.view(np.uint64)
+    low, high = np.zeros_like(hashes), np.zeros_like(hashes)
+    for k in range(4):
+        place = (hashes >> np.uint64(7 * k)) & np.uint64(127)
+        bit = np.uint64(1) << (place & np.uint64(63))
+        low |= np.where(place < 64, bit, np.uint64(0))
+        high |= np.where(place < 64, np.uint64(0), bit)
+    return low.view(np.int64), high.view(np.int64)

@@ -1,0 +1,228 @@
+"""The DuckDB file: the one place that opens it.
+
+One process owns the file while it is open for writing. Rows and offsets change in one transaction or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import polars as pl
+
+from ledger.errors import StoreError, StoreFull, StoreNotInitialised, StoreOwned, StoreVersionMismatch
+from ledger.rules import STATES
+from projections.live import journal
+
+VERSION: Final = 1
+"""Of the tables and of what is computed into them. A database of another version is not touched."""
+
+# Checkpoints rewrite what changed; far apart they cost little (the default of 16 MB costs most of the rate).
+_WAL_LIMIT: Final = "1GB"
+
+
+class Store:
+    """An open database. Use as a context manager."""
+
+    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, owner: Path | None) -> None:
+        self.path = path
+        self._connection = connection
+        self._owner = owner
+
+    @classmethod
+    def create(cls, path: Path) -> bool:
+        """Make an empty database at `path`. Returns False where there is one already."""
+        if path.exists():
+            with cls.open(path, read_only=True):
+                return False
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Made under another name first, so that a database is there whole or not at all.
+        fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
+        try:
+            with _failing_clearly(path), duckdb.connect(fresh) as connection:
+                for statement in _schema():
+                    connection.execute(statement)
+                connection.execute("INSERT INTO ledger VALUES (?, NULL, 0, NULL)", [VERSION])
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+            fresh.with_name(fresh.name + ".wal").unlink(missing_ok=True)
+        return True
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> Store:
+        """Open for writing (and so own it) or for reading.
+
+        Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
+        """
+        if not path.exists():
+            raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
+        with _failing_clearly(path):
+            connection = duckdb.connect(path, read_only=read_only, config=_configuration(read_only))
+        store = cls(path, connection, None)
+        try:
+            store._check_version()
+            if not read_only:
+                store._owner = owner_file(path)
+                store._owner.write_text(json.dumps(_self_description()), encoding="utf-8")
+        except BaseException:
+            connection.close()
+            raise
+        return store
+
+    def _check_version(self) -> None:
+        try:
+            found = self._connection.execute("SELECT version FROM ledger").fetchone()
+        except duckdb.CatalogException as error:
+            raise StoreError(
+                f"database {self.path}: a DuckDB file, but not one of coupon-ledger; name another with --database"
+            ) from error
+        version = found[0] if found else None
+        if version != VERSION:
+            newer = isinstance(version, int) and version > VERSION
+            remedy = "use that newer coupon-ledger" if newer else "make a new database and consume the log again"
+            raise StoreVersionMismatch(
+                f"database {self.path}: written by version {version} of the tables, this is {VERSION}; {remedy}"
+            )
+
+    def close(self) -> None:
+        with contextlib.suppress(duckdb.Error):
+            self._connection.close()
+        if self._owner is not None:
+            self._owner.unlink(missing_ok=True)
+            self._owner = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is executed inside is committed durably, or nothing of it. Raises `StoreFull`."""
+        with _failing_clearly(self.path):
+            self._connection.begin()
+            try:
+                yield
+                self._connection.commit()
+            except BaseException:
+                with contextlib.suppress(duckdb.Error):
+                    self._connection.rollback()
+                raise
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
+        """Run one statement; returns how many rows it inserted, updated or deleted."""
+        found = self._connection.execute(sql, parameters).fetchone()
+        return int(found[0]) if found and isinstance(found[0], int) else 0
+
+    def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
+        """The result of a query, as columns."""
+        return self._connection.execute(sql, parameters).pl()
+
+    def batches(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
+    ) -> Iterator[pl.DataFrame]:
+        """The result of a query, piece by piece, for results that should not be in memory whole."""
+        reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
+        for batch in reader:
+            piece = pl.from_arrow(batch)
+            assert isinstance(piece, pl.DataFrame)
+            yield piece
+
+    @contextlib.contextmanager
+    def given(self, **frames: pl.DataFrame) -> Iterator[None]:
+        """Let queries read these frames by name."""
+        for name, frame in frames.items():
+            self._connection.register(name, _Stream(frame))
+        try:
+            yield
+        finally:
+            for name in frames:
+                self._connection.unregister(name)
+
+
+class _Stream:
+    """A frame as a bare Arrow stream, so that no copy is made on the way."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
+
+
+def sql(package: str, name: str) -> str:
+    """The text of a `.sql` file that lies in that package."""
+    return files(package).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+
+
+def _schema() -> list[str]:
+    states = ", ".join(f"'{state}'" for state in STATES)
+    tables = [t for t in sql("projections.live", "schema").split(";\n") if t.strip()]
+    return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements()]
+
+
+def _configuration(read_only: bool) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "autoinstall_known_extensions": False,
+        # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
+        "disabled_optimizers": "join_filter_pushdown",
+    }
+    if not read_only:
+        settings["wal_autocheckpoint"] = _WAL_LIMIT
+    return settings
+
+
+def owner_file(path: Path) -> Path:
+    return path.with_name(path.name + ".owner")
+
+
+def _self_description() -> dict[str, Any]:
+    return {
+        "pid": os.getpid(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _owner_in_words(path: Path) -> str:
+    try:
+        owner = json.loads(owner_file(path).read_text(encoding="utf-8"))
+        return f"process {owner['pid']} ({owner['command']!r}, since {owner['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+@contextlib.contextmanager
+def _failing_clearly(path: Path) -> Iterator[None]:
+    """DuckDB's errors as ours: which database, what is wrong, what to do."""
+    try:
+        yield
+    except duckdb.Error as error:
+        text = str(error)
+        if "lock on file" in text:
+            raise StoreOwned(
+                f"database {path}: in use by {_owner_in_words(path)}; wait for it or stop it"
+            ) from error
+        if "No space left" in text or "disk is full" in text or "File too large" in text:
+            raise StoreFull(
+                f"database {path}: the disk is full; free space and run again, nothing was half-written"
+            ) from error
+        if "newer version" in text or "version number" in text:
+            raise StoreVersionMismatch(
+                f"database {path}: written by a newer DuckDB than this one ({duckdb.__version__}); "
+                "use the coupon-ledger that wrote it"
+            ) from error
+        if isinstance(error, duckdb.IOException | duckdb.SerializationException | duckdb.InvalidInputException):
+            first = text.splitlines()[0]
+            raise StoreError(f"database {path}: cannot be used ({first}); check the file or name another") from error
+        raise

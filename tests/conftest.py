@@ -1,0 +1,62 @@
+"""Logs to test against: a file of its own for each test, and one real broker for the session.
+
+Tests do not see each other: an embedded log lies in the test's own folder, on the broker each test has its
+own topic prefix.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledger.settings import LogSettings
+from tests import kafka_broker as broker
+
+pytest.register_assert_rewrite("tests.contract.log_contract")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # kafka-python 3.0 reads its protocol files this way when it is imported; nothing we could do better.
+    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
+    if threading.current_thread() is threading.main_thread():
+        # So that a session that is ended from outside still stops its broker (atexit).
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+
+
+@pytest.fixture(scope="session")
+def kafka_broker() -> Iterator[broker.Broker]:
+    """The session's broker, started at first use; the test is skipped where none can run."""
+    try:
+        started = broker.session_broker()
+    except broker.BrokerUnavailable as error:
+        if os.environ.get(broker.REQUIRE) == "1":
+            pytest.fail(f"{broker.REQUIRE}=1, but {error}", pytrace=False)
+        pytest.skip(str(error))
+    yield started
+    started.remove()
+
+
+@pytest.fixture
+def sqlite_log_settings(tmp_path: Path) -> LogSettings:
+    return LogSettings(url=f"sqlite:///{tmp_path / 'log.db'}")
+
+
+@pytest.fixture
+def kafka_log_settings(kafka_broker: broker.Broker) -> LogSettings:
+    return LogSettings(url=f"kafka://{kafka_broker.address}", topic_prefix=f"t{uuid.uuid4().hex[:12]}.")
+
+
+@pytest.fixture(
+    params=[pytest.param("sqlite", id="embedded"), pytest.param("kafka", id="kafka", marks=pytest.mark.kafka)]
+)
+def log_settings(request: pytest.FixtureRequest) -> LogSettings:
+    """Where a log may be made: the test runs once with each backend."""
+    settings: LogSettings = request.getfixturevalue(f"{request.param}_log_settings")
+    return settings
