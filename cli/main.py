@@ -1,0 +1,107 @@
+"""The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
+
+Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events were refused;
+4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from ledger.errors import LedgerError
+
+# Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
+COMMANDS: Final = {
+    "init": ("cli.setup", "Make the log's topics and an empty database."),
+    "config": ("cli.setup", "Show every setting and where it came from."),
+    "publish": ("cli.publish", "Append events from an NDJSON file or standard input."),
+    "import": ("cli.imports", "Append events made from another source's data."),
+    "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
+    "consume": ("cli.consume", "Fold the log into the database."),
+    "status": ("cli.consume", "Show positions, lag, the last commit and counts."),
+    "state": ("cli.show", "Show where one coupon stands."),
+    "history": ("cli.show", "Show every event of one coupon and what it did."),
+    "coupons": ("cli.show", "List coupons."),
+    "campaigns": ("cli.show", "List campaigns with their funnel and rates."),
+    "violations": ("cli.show", "List broken rules."),
+    "digest": ("cli.show", "Show the digests of all tables."),
+    "dead-letters": ("cli.show", "List or show records that were not folded."),
+}
+
+EPILOG: Final = """\b
+Start here:
+  coupon-ledger init
+  coupon-ledger publish events.ndjson
+  coupon-ledger consume
+  coupon-ledger state COUPON
+"""
+
+
+class Commands(click.Group):
+    """Loads a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        attribute = cmd_name.replace("-", "_") + ("_" if cmd_name == "import" else "")
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="coupon-ledger", prog_name="coupon-ledger")
+def cli() -> None:
+    """An append-only ledger of coupon events and the live state of every coupon, exact and rebuildable.
+
+    Settings come from flags, else from COUPON_LEDGER_… variables, else from coupon-ledger.toml; see
+    `coupon-ledger config`. Each command explains itself with --help.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console entry point: never a traceback for what a user can act on."""
+    try:
+        cli.main(args=arguments, prog_name="coupon-ledger", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; what was committed stays", 130)
+    except LedgerError as error:
+        _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): no error, and nothing more to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        _fail(_in_words(error), 1)
+
+
+def _in_words(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror or error}"
+
+
+def _fail(message: Any, code: int) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Options that several commands share, as decorators; each hands the command a loaded `Settings`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from ledger.settings import OPTIONS, Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FORMATS: Final = ("table", "json", "ndjson", "csv")
+_BY_NAME: Final = {option.name: option for option in OPTIONS}
+
+
+def settings_options(*names: str) -> Callable[[Command], Command]:
+    """Add the flags of these settings and `--config`; the command gets `settings`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def with_settings(*args: Any, config_file: Path | None, **kwargs: Any) -> Any:
+            flags = {name: kwargs.pop(name.replace("-", "_")) for name in names}
+            return command(*args, settings=Settings.load(flags, file=config_file), **kwargs)
+
+        wrapped: Any = click.option(
+            "--config", "config_file", type=click.Path(path_type=Path), help="Settings file (TOML)."
+        )(with_settings)
+        for name in reversed(names):
+            option = _BY_NAME[name]
+            wrapped = click.option(
+                f"--{name}", default=None, metavar=_metavar(option.default), help=_help(option.doc, option.variable)
+            )(wrapped)
+        return wrapped  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _metavar(default: object) -> str:
+    return "N" if isinstance(default, int) else "TEXT"
+
+
+def _help(doc: str, variable: str) -> str:
+    return f"{doc[0].upper()}{doc[1:]}. [{variable}]"
+
+
+def output_option(command: Command) -> Command:
+    """Add `--output`; the command gets `output`."""
+    return click.option(
+        "--output",
+        "-o",
+        type=click.Choice(FORMATS),
+        default="table",
+        show_default=True,
+        help="How to print: for people (table) or for machines.",
+    )(command)
+
+
+def limit_option(default: int) -> Callable[[Command], Command]:
+    """Add `--limit`; the command gets `limit`, None for all."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        default=None,
+        help=f"At most this many rows. [default: {default} in a table, all in the machine formats]",
+    )

@@ -1,0 +1,130 @@
+"""Printing rows: a table for people, JSON, NDJSON or CSV for machines.
+
+Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON and null is empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+Row = dict[str, Any]
+
+
+def instant(value: datetime) -> str:
+    """RFC 3339 with microseconds and Z. A naive instant is UTC."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON knows it."""
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def print_rows(rows: Iterable[Row], output: str, columns: Sequence[str] | None = None) -> None:
+    """Print rows as they come. `columns`: those that a table shows (all by default)."""
+    if output == "table":
+        _print_table(list(rows), columns)
+    elif output == "json":
+        _print_json(rows)
+    elif output == "ndjson":
+        for row in rows:
+            sys.stdout.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
+    else:
+        _print_csv(rows)
+    sys.stdout.flush()
+
+
+def print_row(row: Row, output: str) -> None:
+    """Print one object: a line per field for people."""
+    if output == "table":
+        width = max(map(len, row), default=0)
+        for name, value in row.items():
+            click.echo(f"{name.ljust(width)}  {_cell(value)}")
+    elif output == "json":
+        click.echo(json.dumps(plain(row), ensure_ascii=False, indent=2))
+    else:
+        print_rows([row], output)
+
+
+def limited(rows: Iterator[Row], limit: int) -> tuple[list[Row], bool]:
+    """The first rows, and whether there were more."""
+    found = []
+    for row in rows:
+        if len(found) == limit:
+            return found, True
+        found.append(row)
+    return found, False
+
+
+def _print_json(rows: Iterable[Row]) -> None:
+    first = True
+    for row in rows:
+        sys.stdout.write("[\n  " if first else ",\n  ")
+        sys.stdout.write(json.dumps(plain(row), ensure_ascii=False))
+        first = False
+    sys.stdout.write("[]\n" if first else "\n]\n")
+
+
+def _print_csv(rows: Iterable[Row]) -> None:
+    writer = None
+    for row in rows:
+        if writer is None:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(row)
+        writer.writerow([_csv_cell(v) for v in row.values()])
+
+
+def _csv_cell(value: Any) -> Any:
+    value = plain(value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else value
+
+
+def _cell(value: Any) -> str:
+    value = plain(value)
+    if value is None:
+        return "–"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value)
+
+
+def _print_table(rows: list[Row], columns: Sequence[str] | None) -> None:
+    if not rows:
+        click.echo("nothing found")
+        return
+    names = list(columns or rows[0])
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in names]
+    widths = [max(map(_width, [name, *column])) for name, column in zip(names, zip(*cells, strict=True), strict=True)]
+    for line in [names, ["─" * w for w in widths], *cells]:
+        padded = [
+            " " * (w - _width(c)) + c if right else c + " " * (w - _width(c))
+            for c, w, right in zip(line, widths, numeric, strict=True)
+        ]
+        click.echo("  ".join(padded).rstrip())
+
+
+def _width(text: str) -> int:
+    """Columns that the text takes on a terminal: two for wide characters."""
+    from unicodedata import east_asian_width
+
+    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,0 +1,57 @@
+"""`init` and `config`."""
+
+from __future__ import annotations
+
+import click
+
+from cli.options import output_option, settings_options
+from cli.output import print_rows
+from ledger.settings import Settings
+
+_SECRET = ("password", "secret", "token")
+
+
+@click.command()
+@settings_options("log", "database", "topic-prefix", "partitions", "replication")
+def init(settings: Settings) -> None:
+    """Make the log's topics and an empty database. What is there already stays as it is.
+
+    \b
+    coupon-ledger init
+    coupon-ledger init --log kafka://localhost:9092 --partitions 12 --replication 3
+    """
+    from ledger.log import open_log
+    from projections.store import Store
+
+    log = open_log(settings.log, create=True)
+    try:
+        created = log.create_topics()
+    finally:
+        log.close()
+    click.echo(f"log {settings.log.url}: " + (f"made {', '.join(created)}" if created else "topics are there"))
+    made = Store.create(settings.database)
+    click.echo(f"database {settings.database}: " + ("made" if made else "is there"))
+
+
+@click.command()
+@settings_options("log", "database", "topic-prefix", "partitions", "replication", "batch-size")
+@output_option
+def config(settings: Settings, output: str) -> None:
+    """Show every setting, its value and where it came from.
+
+    \b
+    coupon-ledger config
+    COUPON_LEDGER_LOG=kafka://localhost:9092 coupon-ledger config --output json
+    """
+    shown = [*settings.values.values(), *settings.kafka.values()]
+    print_rows(
+        (
+            {
+                "setting": ("kafka." if s.name in settings.kafka else "") + s.name,
+                "value": "********" if any(word in s.name for word in _SECRET) else s.value,
+                "from": s.origin,
+            }
+            for s in shown
+        ),
+        output,
+    )

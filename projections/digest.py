@@ -1,0 +1,78 @@
+"""Order-independent digests of the tables: the same facts give the same number, wherever they came from.
+
+A row's digest is the MD5 of its columns as JSON; a table's is the sum of its rows' digests, as two 64-bit halves
+modulo 2^64, with the number of rows. Rows in another order, another batch cut or another file change nothing; one
+other value changes both halves.
+
+*facts*: business columns only. *full*: every column, positions and book-keeping included; equal for the same log up
+to the same positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from projections.live import journal
+from projections.store import Store
+
+_BOOK_KEEPING: Final = {"key_hash", "last_type", "ids_low", "ids_high", "first_recorded_at", *journal.POSITION}
+_ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}
+
+FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
+"""Tables of facts. Conflicting contents are no facts: which of them stands depends on who came first."""
+FULL: Final = (*FACTS, *(journal.CONFLICTS[t] for t in INPUT_TOPICS), "dead_letters", "checkpoints")
+
+_HALF: Final = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """`facts` is None for a table that holds none."""
+
+    table: str
+    rows: int
+    facts: str | None
+    full: str
+
+
+def digests(store: Store) -> list[Digest]:
+    """One digest a table, and as the last one, named `all`, that of all together."""
+    found = [_of(store, table) for table in FULL]
+    total = Digest(
+        "all",
+        sum(d.rows for d in found),
+        _combined([f"{d.table} {d.facts}" for d in found if d.facts]),
+        _combined([f"{d.table} {d.full}" for d in found]),
+    )
+    return [*found, total]
+
+
+def facts_digest(store: Store) -> str:
+    """The digest of all facts together."""
+    return digests(store)[-1].facts or ""
+
+
+def _of(store: Store, table: str) -> Digest:
+    columns = store.frame("SELECT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": table})
+    names = sorted(columns["column_name"].to_list())
+    rows, full = _sum(store, table, names)
+    facts = _sum(store, table, [n for n in names if n not in _BOOK_KEEPING])[1] if table in FACTS else None
+    return Digest(table, rows, facts, full)
+
+
+def _sum(store: Store, table: str, names: list[str]) -> tuple[int, str]:
+    fields = ", ".join(f"{n} := {n}" for n in names)
+    query = f"""
+        SELECT count(*), coalesce(sum(md5_number_lower(row)::HUGEINT), 0)::VARCHAR,
+               coalesce(sum(md5_number_upper(row)::HUGEINT), 0)::VARCHAR
+        FROM (SELECT to_json(struct_pack({fields}))::VARCHAR AS row FROM {table})
+    """
+    count, low, high = store.frame(query).row(0)
+    return count, f"{int(high) % _HALF:016x}{int(low) % _HALF:016x}"
+
+
+def _combined(parts: list[str]) -> str:
+    return hashlib.md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()

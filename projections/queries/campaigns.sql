@@ -1,0 +1,40 @@
+-- How far did each campaign's coupons get? Grain: one campaign that has coupons or events of its own; coupons without a
+-- campaign are one group (null). Counts are of distinct coupons with such an event, legal or not; `in_use` are the
+-- coupons in state used now, `owned` those with an owner. claim_rate = claimed / issued to no one in particular;
+-- use_rate = in_use / owned.
+WITH reached AS (
+    SELECT c.campaign_id, e.type, e.user_id IS NULL AS open, e.key_hash, e.coupon_id
+    FROM coupon_events e JOIN coupons c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
+),
+funnel AS (
+    SELECT campaign_id,
+           count(DISTINCT key_hash) FILTER (type = 'issued') AS issued,
+           count(DISTINCT key_hash) FILTER (type = 'issued' AND open) AS issued_open,
+           count(DISTINCT key_hash) FILTER (type = 'claimed') AS claimed,
+           count(DISTINCT key_hash) FILTER (type = 'used') AS used,
+           count(DISTINCT key_hash) FILTER (type = 'returned') AS returned,
+           count(DISTINCT key_hash) FILTER (type = 'expired') AS expired
+    FROM reached GROUP BY campaign_id
+),
+stock AS (
+    SELECT campaign_id, count(*) AS coupons,
+           count(*) FILTER (state = 'used') AS in_use,
+           count(*) FILTER (owner IS NOT NULL) AS owned,
+           coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT AS discount_minor,
+           coalesce(sum(violations), 0)::BIGINT AS violations
+    FROM coupons GROUP BY campaign_id
+),
+known AS (
+    SELECT campaign_id FROM stock UNION SELECT campaign_id FROM campaigns
+)
+SELECT k.campaign_id, p.name, p.status, coalesce(s.coupons, 0) AS coupons, coalesce(f.issued, 0) AS issued,
+       coalesce(f.claimed, 0) AS claimed, coalesce(f.used, 0) AS used, coalesce(f.returned, 0) AS returned,
+       coalesce(f.expired, 0) AS expired, coalesce(s.in_use, 0) AS in_use, coalesce(s.owned, 0) AS owned,
+       round(f.claimed / nullif(f.issued_open, 0), 4) AS claim_rate,
+       round(s.in_use / nullif(s.owned, 0), 4) AS use_rate,
+       coalesce(s.discount_minor, 0) AS discount_minor, coalesce(s.violations, 0) AS violations
+FROM known k
+LEFT JOIN stock s ON s.campaign_id IS NOT DISTINCT FROM k.campaign_id
+LEFT JOIN funnel f ON f.campaign_id IS NOT DISTINCT FROM k.campaign_id
+LEFT JOIN campaigns p ON p.campaign_id = k.campaign_id
+ORDER BY length(k.campaign_id), k.campaign_id
