@@ -53,9 +53,7 @@ def simulate(events: int, seed: int, orders: bool, settings: Settings) -> None:
     _append_frames(settings.log, sale_day(World(events=events, seed=seed, orders=orders)), events)
 
 
-def _append_frames(
-    log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None
-) -> None:
+def _append_frames(log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None) -> None:
     from ledger.columns import encode_columns
     from ledger.log import Record, open_log
     from ledger.topics import KEY_FIELD

@@ -67,3 +67,13 @@ def limit_option(default: int) -> Callable[[Command], Command]:
         default=None,
         help=f"At most this many rows. [default: {default} in a table, all in the machine formats]",
     )
+
+
+def columns_option(command: Command) -> Command:
+    """Add `--columns`; the command gets `columns`, a list of names or None."""
+    return click.option(
+        "--columns",
+        callback=lambda _ctx, _param, value: value.split(",") if value else None,
+        metavar="A,B,…",
+        help="Only these columns, in this order.",
+    )(command)

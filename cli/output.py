@@ -10,9 +10,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import click
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Row = dict[str, Any]
 
@@ -36,9 +40,11 @@ def plain(value: Any) -> Any:
 
 
 def print_rows(rows: Iterable[Row], output: str, columns: Sequence[str] | None = None) -> None:
-    """Print rows as they come. `columns`: those that a table shows (all by default)."""
+    """Print rows as they come. `columns`: only these, in this order (all by default)."""
+    if columns is not None:
+        rows = (_picked(row, columns) for row in rows)
     if output == "table":
-        _print_table(list(rows), columns)
+        _print_table(list(rows))
     elif output == "json":
         _print_json(rows)
     elif output == "ndjson":
@@ -47,6 +53,33 @@ def print_rows(rows: Iterable[Row], output: str, columns: Sequence[str] | None =
     else:
         _print_csv(rows)
     sys.stdout.flush()
+
+
+def print_frames(frames: Iterable[pl.DataFrame], output: str, columns: Sequence[str] | None = None) -> None:
+    """Print frames piece by piece; NDJSON goes by columns, for exports of any size."""
+    if output != "ndjson":
+        print_rows((row for frame in frames for row in frame.iter_rows(named=True)), output, columns)
+        return
+    import polars as pl
+
+    for frame in frames:
+        if columns is not None:
+            _check_columns(frame.columns, columns)
+            frame = frame.select(columns)
+        instants = pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        sys.stdout.write(frame.with_columns(instants).write_ndjson())
+    sys.stdout.flush()
+
+
+def _picked(row: Row, columns: Sequence[str]) -> Row:
+    _check_columns(list(row), columns)
+    return {name: row[name] for name in columns}
+
+
+def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise click.UsageError(f"no column {', '.join(unknown)}; there are {', '.join(known)}")
 
 
 def print_row(row: Row, output: str) -> None:
@@ -63,7 +96,7 @@ def print_row(row: Row, output: str) -> None:
 
 def limited(rows: Iterator[Row], limit: int) -> tuple[list[Row], bool]:
     """The first rows, and whether there were more."""
-    found = []
+    found: list[Row] = []
     for row in rows:
         if len(found) == limit:
             return found, True
@@ -107,11 +140,11 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _print_table(rows: list[Row], columns: Sequence[str] | None) -> None:
+def _print_table(rows: list[Row]) -> None:
     if not rows:
         click.echo("nothing found")
         return
-    names = list(columns or rows[0])
+    names = list(rows[0])
     cells = [[_cell(row[name]) for name in names] for row in rows]
     numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in names]
     widths = [max(map(_width, [name, *column])) for name, column in zip(names, zip(*cells, strict=True), strict=True)]
@@ -125,6 +158,4 @@ def _print_table(rows: list[Row], columns: Sequence[str] | None) -> None:
 
 def _width(text: str) -> int:
     """Columns that the text takes on a terminal: two for wide characters."""
-    from unicodedata import east_asian_width
-
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import limit_option, output_option, settings_options
-from cli.output import Row, instant, limited, print_row, print_rows
+from cli.options import columns_option, limit_option, output_option, settings_options
+from cli.output import Row, instant, limited, print_frames, print_row, print_rows
 from ledger.errors import LedgerError
 from ledger.rules import STATES
 from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from projections.store import Store
 
 SHOWN = 50
 
@@ -93,6 +99,7 @@ def _for_people(row: Row) -> Row:
 
 
 @click.command()
+@click.option("--count", is_flag=True, help="How many in each state instead of a list.")
 @click.option("--campaign", "campaign_id", help="Only of this campaign.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
 @click.option("--owner", help="Only of this user.")
@@ -100,6 +107,7 @@ def _for_people(row: Row) -> Row:
 @settings_options("database")
 @output_option
 def coupons(
+    count: bool,
     campaign_id: str | None,
     state: str | None,
     owner: str | None,
@@ -110,20 +118,25 @@ def coupons(
     """List coupons by id. The machine formats stream all of them.
 
     \b
+    coupon-ledger coupons --count
     coupon-ledger coupons --campaign 8 --state used
     coupon-ledger coupons --output ndjson > coupons.ndjson
     """
     from projections import queries
 
     filters = {"campaign_id": campaign_id, "state": state, "owner": owner}
+    if count:
+        _all(settings, output, lambda store: queries.states(store, filters), None)
+        return
     shown = "coupon_id state campaign_id coupon_type owner order_id discount_minor last_event_at events violations"
     _list(settings, output, limit, lambda store, n: queries.coupons(store, filters, n), shown.split())
 
 
 @click.command()
+@columns_option
 @settings_options("database")
 @output_option
-def campaigns(settings: Settings, output: str) -> None:
+def campaigns(columns: list[str] | None, settings: Settings, output: str) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
@@ -133,10 +146,8 @@ def campaigns(settings: Settings, output: str) -> None:
     coupon-ledger campaigns
     """
     from projections import queries
-    from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
-        print_rows(queries.campaigns(store).iter_rows(named=True), output)
+    _all(settings, output, queries.campaigns, columns)
 
 
 @click.command()
@@ -156,11 +167,9 @@ def violations(
     coupon-ledger violations --code used_when_used --output csv
     """
     from projections import queries
-    from projections.store import Store
 
     if count:
-        with Store.open(settings.database, read_only=True) as store:
-            print_rows(queries.violation_counts(store).iter_rows(named=True), output)
+        _all(settings, output, queries.violation_counts, None)
         return
     filters = {"coupon_id": coupon_id, "violation": violation}
     shown = "occurred_at coupon_id event_id violation state".split()
@@ -168,9 +177,10 @@ def violations(
 
 
 @click.command()
+@columns_option
 @settings_options("database")
 @output_option
-def digest(settings: Settings, output: str) -> None:
+def digest(columns: list[str] | None, settings: Settings, output: str) -> None:
     """Show the digests of all tables.
 
     facts: equal for the same facts, whatever their arrival, batches, repeats or log. full: every column, equal for
@@ -185,7 +195,7 @@ def digest(settings: Settings, output: str) -> None:
     from projections.store import Store
 
     with Store.open(settings.database, read_only=True) as store:
-        print_rows((asdict(d) for d in digests(store)), output)
+        print_rows((asdict(d) for d in digests(store)), output, columns)
 
 
 @click.group("dead-letters")
@@ -215,9 +225,7 @@ def list_dead_letters(limit: int | None, settings: Settings, output: str) -> Non
 @click.option("--raw", is_flag=True, help="Write the record's value as it was to standard output.")
 @settings_options("database")
 @output_option
-def show_dead_letter(
-    topic: str, partition: int, offset: int, raw: bool, settings: Settings, output: str
-) -> None:
+def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, settings: Settings, output: str) -> None:
     """Show one dead letter with its bytes (in hexadecimal).
 
     \b
@@ -230,29 +238,41 @@ def show_dead_letter(
     with Store.open(settings.database, read_only=True) as store:
         found = queries.dead_letter(store, topic, partition, offset)
     if found is None:
-        raise NotFound(
-            f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`"
-        )
+        raise NotFound(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
     if raw:
-        click.get_binary_stream("stdout").write(found["value"])
+        sys.stdout.buffer.write(found["value"])
     else:
         print_row(found, output)
 
 
-def _list(settings: Settings, output: str, limit: int | None, query: Any, shown: list[str] | None) -> None:
+def _all(settings: Settings, output: str, query: Callable[[Store], pl.DataFrame], columns: list[str] | None) -> None:
+    from projections.store import Store
+
+    with Store.open(settings.database, read_only=True) as store:
+        print_frames([query(store)], output, columns)
+
+
+def _list(
+    settings: Settings,
+    output: str,
+    limit: int | None,
+    query: Callable[[Store, int | None], Iterator[pl.DataFrame]],
+    shown: list[str] | None,
+) -> None:
+    """A list that a table cuts short, to the columns that matter most."""
     from projections.store import Store
 
     with Store.open(settings.database, read_only=True) as store:
         if output != "table":
-            print_rows(_rows(query(store, limit)), output)
+            print_frames(query(store, limit), output)
             return
         at_most = limit or SHOWN
         rows, more = limited(_rows(query(store, at_most + 1)), at_most)
-        print_rows(rows, output, shown)
-        if more:
-            click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
+    print_rows(rows, output, shown)
+    if more:
+        click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
 
 
-def _rows(frames: Iterator[Any]) -> Iterator[Row]:
+def _rows(frames: Iterator[pl.DataFrame]) -> Iterator[Row]:
     for frame in frames:
         yield from frame.iter_rows(named=True)

@@ -165,9 +165,7 @@ def _moved(
 
 def _data_clock(taken: Intake) -> datetime | None:
     """The highest min(occurred_at, recorded_at) of the batch: an event from the future does not move it."""
-    found = [
-        e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in taken.events.values()
-    ]
+    found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in taken.events.values()]
     return max(found, default=None)
 
 

@@ -20,8 +20,18 @@ import polars as pl
 import pyarrow as pa
 
 import schemas
-from ledger.codec import HEADER_BYTES, SCHEMA_NAME, WriterSchema, current_writer, decode, writer_of
+from ledger.codec import (
+    FIRST_INSTANT,
+    HEADER_BYTES,
+    LAST_INSTANT,
+    SCHEMA_NAME,
+    WriterSchema,
+    current_writer,
+    decode,
+    writer_of,
+)
 from ledger.errors import UndecodableRecord
+from ledger.events import MAX_ITEMS
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
@@ -89,9 +99,7 @@ def _by_writer(messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[
     return groups
 
 
-def _row_by_row(
-    rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]
-) -> list[tuple[Int64, pl.DataFrame]]:
+def _row_by_row(rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[Int64, pl.DataFrame]]:
     found = []
     for i in rows:
         try:
@@ -99,8 +107,6 @@ def _row_by_row(
             frame = pl.DataFrame([row], schema=polars_schema(writer.name))
         except UndecodableRecord as error:
             bad.append(Undecodable(int(i), error.reason, str(error)))
-        except OverflowError:
-            bad.append(Undecodable(int(i), "undecodable", "a number is beyond 64 bits"))
         else:
             found.append((np.array([i]), frame))
     return found
@@ -170,9 +176,11 @@ class Cursors:
     def __len__(self) -> int:
         return len(self.at)
 
-    def move(self, to: Int64) -> None:
-        self.fail(to > self.end)
-        self.at = np.minimum(to, self.end)
+    def move(self, by: Int64) -> None:
+        """Forward by that many bytes (not negative; as many as 64 bits hold)."""
+        left = self.end - self.at
+        self.fail(by > left)
+        self.at = self.at + np.minimum(by, left)
 
     def fail(self, rows: Mask) -> None:
         self.bad |= rows
@@ -302,9 +310,7 @@ class _Records:
 
     def arrow(self, valid: Mask | None) -> pa.Array:
         assert valid is None
-        return pa.Array.from_buffers(
-            self.type, self.n, [None], children=[c.arrow(None) for c in self.columns]
-        )
+        return pa.Array.from_buffers(self.type, self.n, [None], children=[c.arrow(None) for c in self.columns])
 
 
 _Column = _Longs | _Texts | _Lists | _Nullable | _Records
@@ -319,8 +325,10 @@ def _read(kind: Any, cursors: Cursors) -> _Column:
         return _read_nullable(kind[1], cursors)
     if kind == "string":
         return _read_texts(cursors)
-    if kind in ("long", "int") or kind["type"] == "long":
+    if kind in ("long", "int"):
         return _Longs(_read_longs(cursors), arrow_type(kind))
+    if kind["type"] == "long":
+        return _read_instants(arrow_type(kind), cursors)
     if kind["type"] == "enum":
         return _read_enum(kind["symbols"], cursors)
     if kind["type"] == "array":
@@ -339,12 +347,8 @@ def _read_longs(cursors: Cursors) -> Int64:
     value = word & ((last << _ONE) - _ONE) & _LOW_BITS
     # Close the gaps that the continuation bits leave: seven bits a byte, by pairs.
     value = (value & np.uint64(0x007F007F007F007F)) | ((value & np.uint64(0x7F007F007F007F00)) >> _ONE)
-    value = (value & np.uint64(0x00003FFF00003FFF)) | (
-        (value & np.uint64(0x3FFF00003FFF0000)) >> np.uint64(2)
-    )
-    value = (value & np.uint64(0x000000000FFFFFFF)) | (
-        (value & np.uint64(0x0FFFFFFF00000000)) >> np.uint64(4)
-    )
+    value = (value & np.uint64(0x00003FFF00003FFF)) | ((value & np.uint64(0x3FFF00003FFF0000)) >> np.uint64(2))
+    value = (value & np.uint64(0x000000000FFFFFFF)) | ((value & np.uint64(0x0FFFFFFF00000000)) >> np.uint64(4))
     long = np.flatnonzero(last == 0)
     if long.size:
         ninth = source.bytes[at[long] + 8].astype(np.uint64)
@@ -354,15 +358,21 @@ def _read_longs(cursors: Cursors) -> Int64:
         value[long] |= np.where(more, tenth & _ONE, np.uint64(0)) << np.uint64(63)
         size[long] = np.where(more, 10, 9)
         cursors.bad[long] |= more & (tenth > 1)
-    cursors.move(at + size)
+    cursors.move(size)
     return (value >> _ONE).view(np.int64) ^ -(value & _ONE).view(np.int64)
+
+
+def _read_instants(kind: pa.DataType, cursors: Cursors) -> _Longs:
+    values = _read_longs(cursors)
+    cursors.fail((values < FIRST_INSTANT) | (values > LAST_INSTANT))
+    return _Longs(values, kind)
 
 
 def _read_texts(cursors: Cursors) -> _Texts:
     length = _read_longs(cursors)
     cursors.fail(length < 0)
     start = cursors.at
-    cursors.move(start + np.maximum(length, 0))
+    cursors.move(np.maximum(length, 0))
     length = cursors.at - start
     words = cursors.source.words
     inline = length <= 12
@@ -402,7 +412,7 @@ def _read_enum(symbols: list[str], cursors: Cursors) -> _Texts:
 def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:
     tag = cursors.source.bytes[cursors.at]
     cursors.fail((tag != 0) & (tag != 2))
-    cursors.move(cursors.at + 1)
+    cursors.move(np.ones(len(cursors), dtype=np.int64))
     valid = tag == 2
     rows = np.flatnonzero(valid)
     if len(rows) == len(valid):
@@ -417,7 +427,10 @@ def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:
 
 
 def _read_arrays(kind: Any, cursors: Cursors) -> _Lists:
-    """The first item of every array, then the second of those that have one, and so on."""
+    """The first item of every array, then the second of those that have one, and so on.
+
+    A longer array than any valid event has is left to the row codec: it would need a round per item.
+    """
     n = len(cursors)
     lengths = np.zeros(n, dtype=np.int64)
     parents: list[Int64] = []
@@ -428,6 +441,7 @@ def _read_arrays(kind: Any, cursors: Cursors) -> _Lists:
         fresh = open_rows[left[open_rows] == 0]
         if fresh.size:
             left[fresh] = _read_block_sizes(cursors, fresh)
+            cursors.bad[fresh] |= lengths[fresh] + left[fresh] > MAX_ITEMS
         open_rows = open_rows[(left[open_rows] > 0) & ~cursors.bad[open_rows]]
         if not open_rows.size:
             break

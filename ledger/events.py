@@ -39,6 +39,8 @@ MAX_TEXT_CHARS: Final = 1_000
 MAX_JSON_CHARS: Final = 65_536
 MAX_ITEMS: Final = 10_000
 INT64_MAX: Final = 2**63 - 1
+EXACT_FLOATS: Final = 2**53
+"""Below it every whole number is a float, and no two are the same."""
 
 _RFC3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}:\d{2})?", re.ASCII
@@ -88,9 +90,22 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def parse_json(text: str) -> Any:
+    """The value of a JSON text. A whole number written with a point (1.0) is that number, so that equal values have
+    one canonical text. Raises `ValueError`, `RecursionError`."""
+    return json.loads(text, parse_float=_number)
+
+
+def _number(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < EXACT_FLOATS else value
+
+
 def _small_json(value: Any) -> Any:
     try:
-        size = len(canonical_json(value))
+        text = canonical_json(value)
+        text.encode()  # a lone surrogate is no text
+        size = len(text)
     except (ValueError, RecursionError) as error:
         raise PydanticCustomError("json", "must be JSON: {why}", {"why": str(error)}) from error
     if size > MAX_JSON_CHARS:

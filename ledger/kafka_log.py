@@ -29,10 +29,12 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import (
     CorruptRecordError,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     LogTruncationError,
     MessageSizeTooLargeError,
+    NodeNotReadyError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
     UnknownTopicOrPartitionError,
@@ -61,7 +63,9 @@ from ledger.topics import ALL_TOPICS
 SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000
 DELIVERY_MS: Final = 30_000
+GRACE_S: Final = 2.0  # for the producer to say itself that a delivery took too long
 PROBE_S: Final = 10.0
+RETRY_S: Final = 0.1
 
 _TOPIC_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
@@ -147,21 +151,20 @@ class KafkaLog:
             for topic in ALL_TOPICS
         }
         with self._errors("create topics"):
-            admin = self._client(KafkaAdminClient)
-            there = {t["name"] for t in admin.describe_topics(list(wanted)) if t["error_code"] == 0}
+            described = self._ask(lambda admin: admin.describe_topics(list(wanted)))
+            there = {t["name"] for t in described if t["error_code"] == 0}
             missing = {name: options for name, options in wanted.items() if name not in there}
             if not missing:
                 return []
-            answers = admin.create_topics(missing, raise_errors=False)["topics"]
+            answers = self._ask(lambda admin: admin.create_topics(missing, raise_errors=False)["topics"])
             created = [a["name"] for a in answers if not self._refused(a)]
-            admin.wait_for_topics(list(wanted))
+            self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
         return [name.removeprefix(settings.topic_prefix) for name in created]
 
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         prefix = self._settings.topic_prefix
         with self._errors("describe topics"):
-            admin = self._client(KafkaAdminClient)
-            described = admin.describe_topics([prefix + topic for topic in topics])
+            described = self._ask(lambda admin: admin.describe_topics([prefix + topic for topic in topics]))
         missing = sorted(
             t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError
         )
@@ -190,7 +193,7 @@ class KafkaLog:
         producer = self._client(KafkaProducer)
         sent, failures = self._send(producer, records)
         try:
-            producer.flush(timeout=(DELIVERY_MS + ANSWER_MS) / 1000)
+            producer.flush(timeout=self._options.get("delivery_timeout_ms", DELIVERY_MS) / 1000 + GRACE_S)
         except KafkaTimeoutError:
             _log.warning("log %s: flush timed out", self.url)
         positions = []
@@ -279,7 +282,7 @@ class KafkaLog:
         offsets = {self._named(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
         try:
             with self._errors("commit group offsets"):
-                answers = self._client(KafkaAdminClient).alter_group_offsets(group, offsets)
+                answers = self._ask(lambda admin: admin.alter_group_offsets(group, offsets))
         except LogError as error:
             _log.info("group %s: %s", group, error)
             return str(error)
@@ -300,8 +303,9 @@ class KafkaLog:
         if not partitions:
             return {}
         with self._errors("ask for offsets"):
-            answers = self._client(KafkaAdminClient).list_partition_offsets(
-                {self._named(tp): spec for tp in partitions}, IsolationLevel.READ_COMMITTED, ANSWER_MS
+            specs = {self._named(tp): spec for tp in partitions}
+            answers = self._ask(
+                lambda admin: admin.list_partition_offsets(specs, IsolationLevel.READ_COMMITTED, ANSWER_MS)
             )
         return {tp: answers[self._named(tp)].offset for tp in partitions}
 
@@ -361,6 +365,17 @@ class KafkaLog:
             if isinstance(error, KafkaTimeoutError):
                 raise self._unavailable("connect", error, reasons.last) from error
             raise SettingsError(f"settings for Kafka: {error}; see kafka-python's options") from error
+
+    def _ask(self, question: Callable[[KafkaAdminClient], Any]) -> Any:
+        """The admin client's answer. It refuses at once while it waits to connect anew: ask again then."""
+        deadline = time.monotonic() + ANSWER_MS / 1000
+        while True:
+            try:
+                return question(self._client(KafkaAdminClient))
+            except (KafkaConnectionError, NodeNotReadyError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RETRY_S)
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from ledger.codec import JSON_FIELDS
-from ledger.events import canonical_json
+from ledger.events import canonical_json, parse_json
 from ledger.rules import GUARDS, STATES, TRANSITIONS, types
 from ledger.topics import COUPON
 
@@ -139,13 +139,12 @@ def distinct(deliveries: Iterable[Delivery]) -> tuple[list[Event], list[Event]]:
 
 def content(event: Event) -> tuple[tuple[str, Any], ...]:
     """Everything that the event says, by value; null and absent are the same."""
-    return tuple(
-        sorted(
-            (k, canonical_json(v) if k in JSON_FIELDS and not isinstance(v, str) else v)
-            for k, v in event.items()
-            if v is not None
-        )
-    )
+    return tuple(sorted((k, _canonical_text(v) if k in JSON_FIELDS else v) for k, v in event.items() if v is not None))
+
+
+def _canonical_text(value: Any) -> str:
+    """Of a coupon's JSON field, as wire text or already parsed (then an object, never a text)."""
+    return canonical_json(parse_json(value if isinstance(value, str) else canonical_json(value)))
 
 
 _TYPE_ORDER = {kind: i for i, kind in enumerate(types(COUPON))}
@@ -174,9 +173,7 @@ def evolve(coupon: Coupon, event: Event) -> tuple[Coupon, tuple[str, ...]]:
 
 def _carry(coupon: Coupon, event: Event) -> Coupon:
     """Values come from the first event that carries each, legal or not."""
-    fresh = {
-        f: event[f] for f in FIRST_CARRIED if getattr(coupon, f) is None and event.get(f) is not None
-    }
+    fresh = {f: event[f] for f in FIRST_CARRIED if getattr(coupon, f) is None and event.get(f) is not None}
     return replace(coupon, **fresh) if fresh else coupon
 
 

@@ -8,27 +8,28 @@ equal values are equal texts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final, get_args, get_type_hints
 
 import polars as pl
+import polars.selectors as cs
+from pydantic import TypeAdapter, ValidationError
 
 from ledger import events
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME, event_data
+from ledger.codec import FIRST_INSTANT, JSON_FIELDS, LAST_INSTANT, SCHEMA_NAME, event_data
 from ledger.columns import polars_schema
 from ledger.errors import InvalidEvent, UndecodableRecord
+from ledger.events import parse_json
 from ledger.rules import CHOICES, CURRENCIES, NEEDS
+from ledger.topics import COUPON, ORDER
 
 Check = Callable[[pl.Expr], pl.Expr]
 
-_FIRST_INSTANT: Final = -62_135_596_800_000_000  # 0001-01-01 in microseconds
-_LAST_INSTANT: Final = 253_402_300_799_999_999  # the end of 9999-12-31
-
 
 def _instant(c: pl.Expr) -> pl.Expr:
-    return c.cast(pl.Int64).is_between(_FIRST_INSTANT, _LAST_INSTANT)
+    return c.cast(pl.Int64).is_between(FIRST_INSTANT, LAST_INSTANT)
 
 
 def _choice(name: str) -> Check:
@@ -60,12 +61,21 @@ def split_valid(topic: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tup
     if passes.all():
         return frame, []
     invalid = []
+    possible = frame.select(_possible_instants()).to_series()
     for i in passes.not_().arg_true().to_list():
-        problem = _model_says(topic, frame.row(i, named=True))
+        problem = _model_says(topic, frame.row(i, named=True)) if possible[i] else _NO_INSTANT
         if problem is not None:
             invalid.append((i, problem))
     gone = [i for i, _ in invalid]
     return frame.filter(~pl.col("row").is_in(gone)), invalid
+
+
+_NO_INSTANT: Final = "an instant lies outside the years 1 to 9999"
+
+
+def _possible_instants() -> pl.Expr:
+    """Python, and so the model, can hold the row's instants."""
+    return pl.all_horizontal(_instant(cs.datetime()).fill_null(True))
 
 
 def _model_says(topic: str, row: dict[str, Any]) -> str | None:
@@ -74,8 +84,6 @@ def _model_says(topic: str, row: dict[str, Any]) -> str | None:
         events.parse_event(topic, event_data(row))
     except (InvalidEvent, UndecodableRecord) as error:
         return str(error)
-    except (OverflowError, ValueError) as error:  # an instant that Python cannot hold
-        return f"a value is out of range ({error})"
     return None
 
 
@@ -94,13 +102,13 @@ def _expression(topic: str) -> pl.Expr:
 
 
 def _of_topic(topic: str) -> list[pl.Expr]:
-    if topic == events.COUPON:
+    if topic == COUPON:
         allowed = CHOICES["expired_reason"]
         return [(pl.col("type") != "expired") | pl.col("reason").is_in(allowed)]
-    if topic == events.ORDER:
-        return [
-            (pl.col(name).is_null() | (pl.col(name).list.len() <= events.MAX_ITEMS)) for name in _LISTS
-        ] + [_items_pass(name, model) for name, model in _LISTS.items()]
+    if topic == ORDER:
+        return [(pl.col(name).is_null() | (pl.col(name).list.len() <= events.MAX_ITEMS)) for name in _LISTS] + [
+            _items_pass(name, model) for name, model in _LISTS.items()
+        ]
     return []
 
 
@@ -112,9 +120,7 @@ def _items_pass(name: str, model: Any) -> pl.Expr:
     if model is None:
         good = item.str.len_bytes().is_between(1, events.MAX_ID_CHARS)
     else:
-        good = pl.all_horizontal(
-            check(item.struct.field(field)).fill_null(True) for field, check in _checks_of(model)
-        )
+        good = pl.all_horizontal(check(item.struct.field(field)).fill_null(True) for field, check in _checks_of(model))
     return pl.col(name).list.eval(good).list.all().fill_null(True)
 
 
@@ -135,38 +141,66 @@ def _checks_of(model: Any) -> list[tuple[str, Check]]:
 
 
 def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    """JSON texts in canonical form, and which rows hold one that is not certainly a valid value."""
+    """JSON texts in canonical form (JSON's null as null), and which rows hold one that is not certainly valid."""
     doubtful = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name in sorted(JSON_FIELDS & set(frame.columns)):
         column = frame[name]
         if column.null_count() == len(column):
             continue
         found = [None if text is None else _canonical(name, text) for text in column.to_list()]
-        texts = pl.Series(name, found, dtype=pl.String)
-        doubtful = doubtful | (texts.is_null() & column.is_not_null())
-        frame = frame.with_columns(pl.coalesce(texts, column).alias(name))
+        texts = pl.Series(name, [f and f.text for f in found], dtype=pl.String)
+        doubtful = doubtful | pl.Series([f is not None and not f.certain for f in found], dtype=pl.Boolean)
+        frame = frame.with_columns(texts)
     return frame, doubtful
 
 
+@dataclass(frozen=True, slots=True)
+class _Json:
+    """A JSON field's canonical text (as it came where it is not `certain`; none for null)."""
+
+    text: str | None
+    certain: bool = True
+
+
+_NULL: Final = _Json(None)
+_SAFE_DEPTH: Final = 100
+"""The model bears more, but not much more."""
+
+
 @lru_cache(maxsize=10_000)
-def _canonical(field: str, text: str) -> str | None:
-    """The canonical text, or None where the model should look at it."""
+def _canonical(field: str, text: str) -> _Json:
+    """Not certain: the model should look at it."""
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         canonical = events.canonical_json(value)
+        canonical.encode()
     except (ValueError, RecursionError):
-        return None
-    if field != "attributes" or not isinstance(value, dict) or len(canonical) > events.MAX_JSON_CHARS:
-        return None if not _model_accepts(field, value) else canonical
-    return canonical
+        return _Json(text, certain=False)
+    if value is None:  # null and absent are the same
+        return _NULL
+    plain = field == "attributes" and isinstance(value, dict) and len(canonical) <= events.MAX_JSON_CHARS
+    if plain and canonical.count("{") + canonical.count("[") <= _SAFE_DEPTH:
+        return _Json(canonical)
+    return _Json(canonical) if _model_accepts(field, value) else _Json(text, certain=False)
+
+
+_JSON_TYPES: Final[dict[str, Any]] = {
+    "applies_to": TypeAdapter(events.AppliesTo),
+    "funded_by": TypeAdapter(events.FundedBy),
+    "attributes": TypeAdapter(events.Attributes),
+}
 
 
 def _model_accepts(field: str, value: Any) -> bool:
-    adapter = {"applies_to": events.AppliesTo, "funded_by": events.FundedBy, "attributes": events.Attributes}
-    from pydantic import TypeAdapter, ValidationError
-
     try:
-        TypeAdapter(adapter[field]).validate_python(value)
+        _ADAPTERS[field].validate_python(value)
     except ValidationError:
         return False
     return True
+
+
+_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
+    "applies_to": TypeAdapter(events.AppliesTo),
+    "funded_by": TypeAdapter(events.FundedBy),
+    "attributes": TypeAdapter(events.Attributes),
+}

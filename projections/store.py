@@ -210,9 +210,7 @@ def _failing_clearly(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         text = str(error)
         if "lock on file" in text:
-            raise StoreOwned(
-                f"database {path}: in use by {_owner_in_words(path)}; wait for it or stop it"
-            ) from error
+            raise StoreOwned(f"database {path}: in use by {_owner_in_words(path)}; wait for it or stop it") from error
         if "No space left" in text or "disk is full" in text or "File too large" in text:
             raise StoreFull(
                 f"database {path}: the disk is full; free space and run again, nothing was half-written"

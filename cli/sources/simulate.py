@@ -406,9 +406,7 @@ def _happened(kind: str, at: Array, user: Array, order: Array | int = -1, reason
         coupon=np.arange(len(at), dtype=np.int32),
         user=user.astype(np.int32),
         order=np.broadcast_to(np.int8(order) if isinstance(order, int) else order.astype(np.int8), at.shape),
-        reason=np.broadcast_to(
-            np.uint8(reason) if isinstance(reason, int) else reason.astype(np.uint8), at.shape
-        ),
+        reason=np.broadcast_to(np.uint8(reason) if isinstance(reason, int) else reason.astype(np.uint8), at.shape),
     )
     return every.take(coupon)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,22 +30,9 @@ Mask = npt.NDArray[np.bool_]
 Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
 """(rows, events) to (rows, violations with `event`, `violation`, `state`)."""
 
-BOOK_KEEPING: Final = pl.Schema(
-    {
-        "last_event_at": pl.Datetime("us"),
-        "events": pl.Int32,
-        "violations": pl.Int32,
-        "last_type": pl.UInt8,
-        "ids_low": pl.Int64,
-        "ids_high": pl.Int64,
-        "first_recorded_at": pl.Datetime("us"),
-    }
-)
 _STATES: Final = pl.Enum(list(STATES))
 _POSITION: Final = list(journal.POSITION)
-_NO_VIOLATIONS: Final = pl.DataFrame(
-    schema={"event": pl.Int64, "violation": pl.String, "state": pl.String}
-)
+_NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, "violation": pl.String, "state": pl.String})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +61,7 @@ def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl
     coded = rows.with_columns(pl.col("state", "resting").to_physical().cast(pl.Int8).fill_null(0))
     folded = fold.fold(coded, events.rename({"entity": "coupon"}))
     named = folded.rows.with_columns(
-        pl.Series(n, list(STATES), dtype=_STATES).gather(folded.rows[n].cast(pl.Int64))
-        for n in ("state", "resting")
+        pl.Series(n, list(STATES), dtype=_STATES).gather(folded.rows[n].cast(pl.Int64)) for n in ("state", "resting")
     )
     return named, folded.violations
 
@@ -174,10 +160,7 @@ class _Batch:
         # Equal in both, the ids would decide; that is rare, and to fold again is right in either case.
         not_later = first.with_columns(row).select(
             (pl.col("occurred_at") < pl.col("last_event_at"))
-            | (
-                (pl.col("occurred_at") == pl.col("last_event_at"))
-                & (pl.col("type_order") <= pl.col("last_type"))
-            )
+            | ((pl.col("occurred_at") == pl.col("last_event_at")) & (pl.col("type_order") <= pl.col("last_type")))
         )
         again[first["entity"].to_numpy()] |= not_later.to_series().fill_null(False).to_numpy()
         return again
@@ -286,9 +269,7 @@ class _Batch:
             return
         assignments = ", ".join(f"{c} = c.{c}" for c in columns)
         with self.store.given(changed=changed):
-            self.store.execute(
-                f"UPDATE {self.on.table} t SET {assignments} FROM changed c WHERE t.rowid = c.row_id"
-            )
+            self.store.execute(f"UPDATE {self.on.table} t SET {assignments} FROM changed c WHERE t.rowid = c.row_id")
 
     def _write_violations(self, events: pl.DataFrame, violations: pl.DataFrame) -> None:
         if not violations.height:

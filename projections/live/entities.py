@@ -17,8 +17,7 @@ from ledger.topics import CAMPAIGN, ORDER, USER
 Int64 = npt.NDArray[np.int64]
 
 ORDER_LAST: Final = (
-    "user_id channel store region currency gross_minor net_minor discounts cost_of_goods_minor reason "
-    "coupon_ids lines"
+    "user_id channel store region currency gross_minor net_minor discounts cost_of_goods_minor reason coupon_ids lines"
 ).split()
 CAMPAIGN_LAST: Final = (
     "name rule_id mechanic visibility quantity per_user_limit claim_from claim_until coupon_type "
@@ -33,9 +32,7 @@ _STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
 
 def fold_orders(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     rows = _last_carried(rows, events, ORDER_LAST)
-    firsts = {
-        f"{kind}_at": _first_of_type(rows, events, kind) for kind in ("placed", "paid", "cancelled")
-    }
+    firsts = {f"{kind}_at": _first_of_type(rows, events, kind) for kind in ("placed", "paid", "cancelled")}
     refunds = events.group_by("entity").agg(
         pl.when(pl.col("type") == "refunded").then(pl.col("refund_minor")).sum().alias("refund")
     )
@@ -59,7 +56,8 @@ def fold_users(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     found = events.group_by("entity").agg(
         pl.col("alias_id").drop_nulls().alias("more"), (pl.col("type") == "touched").sum().alias("contacts")
     )
-    joined = rows.join(found.with_columns(pl.col("entity").cast(pl.UInt32)), on="entity", how="left")
+    found = found.with_columns(pl.col("entity").cast(pl.UInt32))
+    joined = rows.join(found, on="entity", how="left", maintain_order="left")
     empty = pl.lit([], dtype=pl.List(pl.String))
     return joined.with_columns(
         aliases=pl.concat_list(pl.col("aliases").fill_null(empty), pl.col("more").fill_null(empty))

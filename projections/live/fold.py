@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from polars._typing import PolarsDataType
 
 from ledger.rules import GUARDS, STATES, TRANSITIONS, types
 from ledger.topics import COUPON
@@ -27,7 +28,7 @@ TYPES: Final = types(COUPON)
 TYPE: Final = {name: code for code, name in enumerate(TYPES)}
 _RESTING: Final = len(STATES)
 
-FIRST_CARRIED: Final = {
+FIRST_CARRIED: Final[dict[str, PolarsDataType]] = {
     "campaign_id": pl.String,
     "coupon_type": pl.String,
     "face_value_minor": pl.Int64,
@@ -38,25 +39,23 @@ FIRST_CARRIED: Final = {
     "valid_until": INSTANT,
 }
 
-ROW_SCHEMA: Final = pl.Schema(
-    {
-        "state": pl.Int8,
-        "resting": pl.Int8,
-        **FIRST_CARRIED,
-        "owner": pl.String,
-        "order_id": pl.String,
-        "discount_minor": pl.Int64,
-        "issue_channel": pl.String,
-        "claim_channel": pl.String,
-        "reason": pl.String,
-        "created_at": INSTANT,
-        "issued_at": INSTANT,
-        "claimed_at": INSTANT,
-        "reserved_at": INSTANT,
-        "used_at": INSTANT,
-        "ended_at": INSTANT,
-    }
-)
+ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
+    "state": pl.Int8,
+    "resting": pl.Int8,
+    **FIRST_CARRIED,
+    "owner": pl.String,
+    "order_id": pl.String,
+    "discount_minor": pl.Int64,
+    "issue_channel": pl.String,
+    "claim_channel": pl.String,
+    "reason": pl.String,
+    "created_at": INSTANT,
+    "issued_at": INSTANT,
+    "claimed_at": INSTANT,
+    "reserved_at": INSTANT,
+    "used_at": INSTANT,
+    "ended_at": INSTANT,
+}
 """What the fold keeps of a coupon. `state` and `resting` are codes into `rules.STATES`; both are 0 (`none`) and all
 else is null for a coupon that has no events yet."""
 
@@ -211,10 +210,7 @@ class _Rounds:
 
     def violations(self) -> pl.DataFrame:
         frames = [self._named(np.flatnonzero(self.illegal), None)]
-        frames += [
-            self._named(np.flatnonzero(hit), name)
-            for name, hit in zip(_GUARD_NAMES, self.guards, strict=True)
-        ]
+        frames += [self._named(np.flatnonzero(hit), name) for name, hit in zip(_GUARD_NAMES, self.guards, strict=True)]
         return pl.concat(frames).sort("event", maintain_order=True)
 
     def _named(self, events: Int64, guard: str | None) -> pl.DataFrame:

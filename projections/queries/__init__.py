@@ -63,9 +63,7 @@ def history(store: Store, coupon_id: str) -> tuple[Folded, dict[str, dict[str, A
         position = {name: row.pop(name) for name in journal.POSITION}
         positions.setdefault(row["event_id"], position)
         at = position["recorded_at"]
-        deliveries.append(
-            Delivery(row, _micros(at), position["log_partition"], position["log_offset"])
-        )
+        deliveries.append(Delivery(row, _micros(at), position["log_partition"], position["log_offset"]))
     return fold(deliveries), positions
 
 
@@ -86,8 +84,9 @@ def violation_counts(store: Store) -> pl.DataFrame:
     return store.frame(_query("violation_counts"))
 
 
-def states(store: Store) -> pl.DataFrame:
-    return store.frame(_query("states"))
+def states(store: Store, filters: dict[str, Any]) -> pl.DataFrame:
+    """Coupons per state. `filters` as of `coupons`."""
+    return store.frame(_query("states"), filters)
 
 
 def dead_letters(store: Store, limit: int | None) -> Iterator[pl.DataFrame]:
@@ -95,9 +94,7 @@ def dead_letters(store: Store, limit: int | None) -> Iterator[pl.DataFrame]:
 
 
 def dead_letter(store: Store, topic: str, partition: int, offset: int) -> dict[str, Any] | None:
-    found = store.frame(
-        _query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset}
-    )
+    found = store.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
     return found.row(0, named=True) if found.height else None
 
 

@@ -1,0 +1,51 @@
+# Everything a developer or a visitor runs. `make` alone lists the targets.
+SHELL := /bin/bash
+BIN := .venv/bin
+LOG ?= embedded
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test quick lint format bench chaos kafka-up kafka-down clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.installed ## make .venv with the command .venv/bin/coupon-ledger
+
+.venv/.installed: pyproject.toml constraints.txt
+	@python=$$(for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done); \
+	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed, and none was found"; exit 1; fi; \
+	echo "installing into .venv with $$($$python --version) (about a minute)"; \
+	$$python -m venv .venv && \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && touch $@
+
+demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on a real Kafka)
+	@LOG=$(LOG) scripts/demo.sh
+
+test: install ## all tests, the ones on a real Kafka broker included
+	@$(BIN)/python -m tests.kafka_broker check || true
+	$(BIN)/python -m pytest
+
+quick: install ## the fast tests, without Kafka
+	$(BIN)/python -m pytest -q -m "not slow and not kafka"
+
+lint: install ## style, static types, import directions
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+format: install ## format the code
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: install ## the benchmarks (results go to benchmarks/latest.json)
+	$(BIN)/python -m benchmarks.run
+
+chaos: install ## kill the consumer at least 200 times per log and compare with an uninterrupted run
+	$(BIN)/python -m benchmarks.chaos
+
+kafka-up: install ## start a real Kafka broker on 127.0.0.1:9092
+	$(BIN)/python -m tests.kafka_broker up
+
+kafka-down: install ## stop it
+	$(BIN)/python -m tests.kafka_broker down
+
+clean: ## remove what the targets above made
+	rm -rf .venv .demo .kafka build *.egg-info
