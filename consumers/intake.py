@@ -13,18 +13,19 @@ from ledger.codec import SCHEMA_NAME
 from ledger.columns import Decoded, decode_columns
 from ledger.log import Chunk
 from ledger.validity import split_valid
+from projections.live.apply import Prepared, prepare
 
 Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """A batch, decoded. `events`: per topic, the valid ones with `recorded_at`, `log_partition`, `log_offset`.
+    """A batch, decoded. `events`: per topic, the valid ones, prepared for their tables.
 
     `dead_letters`: the columns of the table of that name. Both together are all records of the chunks.
     """
 
-    events: dict[str, pl.DataFrame]
+    events: dict[str, Prepared]
     dead_letters: pl.DataFrame
     records: int
 
@@ -50,7 +51,7 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
         frame, dead = _events(records)
         letters.append(_dead_letters(records, dead))
         if frame is not None and frame.height:
-            events[topic] = frame
+            events[topic] = prepare(topic, frame)
     nothing = _dead_letters(_gathered("", []), {})
     return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks))
 

@@ -17,13 +17,14 @@ from typing import Final
 
 import polars as pl
 
+from consumers import outbox
 from consumers.intake import Intake, take_in
 from ledger.errors import LogTruncated
 from ledger.log import Chunk, EventLog, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.checkpoints import Account
-from projections.live.apply import Counts, apply
+from projections.live.apply import Counts, fold_in
 from projections.store import Store
 
 Boundary = Callable[[str], None]
@@ -31,6 +32,7 @@ Boundary = Callable[[str], None]
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
+_FIRST_BATCH: Final = 25_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,15 @@ class Consumer:
         ends = self._checked_ends(accounts, partitions)
         positions = {p: accounts[p].next_offset for p in partitions}
         target = None if self._follow else ends
+        outbox.deliver(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
             for chunks, taken, ends in reader.batches():
                 started = time.perf_counter()
                 self._commit(chunks, taken, accounts)
                 self._reached("commit")
+                if taken.dead_letters.height:
+                    outbox.deliver(self._store, self._log)
                 lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
                 seconds = time.perf_counter() - started
                 yield Committed(taken.records, taken.dead_letters.height, seconds, lag)
@@ -108,7 +113,7 @@ class Consumer:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
-            counts = {topic: apply(self._store, topic, events) for topic, events in taken.events.items()}
+            counts = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
             moved = _moved(chunks, taken, counts, accounts)
@@ -125,6 +130,7 @@ class Consumer:
         if letters.height:
             with self._store.given(letters=letters):
                 self._store.execute("INSERT INTO dead_letters SELECT * FROM letters")
+            outbox.put_dead_letters(self._store, letters)
 
 
 def _moved(
@@ -143,8 +149,8 @@ def _moved(
         touched |= {TopicPartition(topic, p): 0 for p in (*count.applied, *count.conflicts)}
     valid = {
         (topic, partition): n
-        for topic, events in taken.events.items()
-        for partition, n in events.group_by("log_partition").len().iter_rows()
+        for topic, batch in taken.events.items()
+        for partition, n in batch.events.group_by("log_partition").len().iter_rows()
     }
     moved = {}
     for p in touched:
@@ -165,7 +171,10 @@ def _moved(
 
 def _data_clock(taken: Intake) -> datetime | None:
     """The highest min(occurred_at, recorded_at) of the batch: an event from the future does not move it."""
-    found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in taken.events.values()]
+    found = [
+        batch.events.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item()
+        for batch in taken.events.values()
+    ]
     return max(found, default=None)
 
 
@@ -232,6 +241,8 @@ class _ReadAhead:
     def _poll(self) -> Iterator[_Batch]:
         ends = dict(self._target) if self._target is not None else {}
         looked = 0.0
+        # The first batches are small, so that the fold need not wait long for something to do.
+        size = min(_FIRST_BATCH, self._batch_size)
         while not (self._stop.is_set() or self._closed.is_set()):
             wanted = self._wanted()
             if not wanted:
@@ -240,9 +251,10 @@ class _ReadAhead:
                 looked = time.monotonic()
                 for partition in self._log.partitions(INPUT_TOPICS):
                     self._positions.setdefault(partition, 0)
-            chunks = self._log.read(wanted, self._batch_size, _POLL_S)
+            chunks = self._log.read(wanted, size, _POLL_S)
             if not chunks:
                 continue
+            size = min(2 * size, self._batch_size)
             for chunk in chunks:
                 self._positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
             if self._target is None:

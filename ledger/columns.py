@@ -505,6 +505,9 @@ def encode_columns(topic: str, frame: pl.DataFrame) -> list[bytes]:
     unknown = set(frame.columns) - {f["name"] for f in fields}
     if unknown:
         raise ValueError(f"{name} has no field {', '.join(sorted(unknown))}")
+    lacking = [f["name"] for f in fields if f["name"] not in frame.columns and not isinstance(f["type"], list)]
+    if lacking:
+        raise ValueError(f"{name} needs {', '.join(lacking)}")
     n = frame.height
     header = np.frombuffer(writer.header, dtype=np.uint8)
     pieces = [_Ragged(np.tile(header, n), np.full(n, len(header), dtype=np.int64))]
@@ -545,7 +548,10 @@ def _write(kind: Any, column: pl.Series) -> list[_Ragged]:
     if kind in ("long", "int") or kind["type"] == "long":
         return [_varints(column.cast(pl.Int64).to_numpy())]
     if kind["type"] == "enum":
-        codes = column.cast(pl.Enum(kind["symbols"])).to_physical().cast(pl.Int64)
+        codes = column.cast(pl.Enum(kind["symbols"]), strict=False).to_physical().cast(pl.Int64)
+        if codes.null_count():
+            stranger = column.filter(codes.is_null())[0]
+            raise ValueError(f"{column.name} {stranger!r} is none of {', '.join(kind['symbols'])}")
         return [_varints(codes.to_numpy())]
     if kind["type"] == "array":
         return _write_arrays(kind["items"], column)

@@ -139,12 +139,14 @@ def distinct(deliveries: Iterable[Delivery]) -> tuple[list[Event], list[Event]]:
 
 def content(event: Event) -> tuple[tuple[str, Any], ...]:
     """Everything that the event says, by value; null and absent are the same."""
-    return tuple(sorted((k, _canonical_text(v) if k in JSON_FIELDS else v) for k, v in event.items() if v is not None))
+    values = {k: _json_text(v) if k in JSON_FIELDS else v for k, v in event.items() if v is not None}
+    return tuple(sorted((k, v) for k, v in values.items() if v is not None))
 
 
-def _canonical_text(value: Any) -> str:
-    """Of a coupon's JSON field, as wire text or already parsed (then an object, never a text)."""
-    return canonical_json(parse_json(value if isinstance(value, str) else canonical_json(value)))
+def _json_text(value: Any) -> str | None:
+    """Canonical; of a coupon's JSON field, as wire text or already parsed (an object then, never a text)."""
+    found = parse_json(value if isinstance(value, str) else canonical_json(value))
+    return None if found is None else canonical_json(found)
 
 
 _TYPE_ORDER = {kind: i for i, kind in enumerate(types(COUPON))}

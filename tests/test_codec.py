@@ -21,7 +21,7 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from tests.wire import NAMES, Row, avro_message, avro_row, block_message, rich_row, rows_of, zigzag
 
 SEED = 20261111
-MANY = settings(max_examples=40, deadline=None)
+MANY = settings(max_examples=25, deadline=None)
 
 each_record = pytest.mark.parametrize("name", NAMES)
 each_topic = pytest.mark.parametrize("topic", INPUT_TOPICS)
@@ -30,7 +30,7 @@ each_topic = pytest.mark.parametrize("topic", INPUT_TOPICS)
 def by_columns(messages: Sequence[bytes]) -> tuple[dict[int, Row], dict[int, str]]:
     """Each message's row, or the reason why it is none; every message once."""
     decoded, bad = decode_columns(messages)
-    rows = {}
+    rows: dict[int, Row] = {}
     for part in decoded:
         assert part.rows.tolist() == sorted(part.rows.tolist())
         assert part.frame.schema == polars_schema(part.name)
@@ -110,7 +110,7 @@ def test_arrays_may_come_in_blocks_and_with_sizes(data: st.DataObject) -> None:
     assert agreed_with_avro("order_event", messages) == {0: row, 1: row}
 
 
-@pytest.mark.parametrize("items", [MAX_ITEMS - 1, MAX_ITEMS, MAX_ITEMS + 1, 200_000])
+@pytest.mark.parametrize("items", [MAX_ITEMS, MAX_ITEMS + 1, 50_000])
 def test_arrays_of_any_length_are_read(items: int) -> None:
     """One order with far too many items would hold up or stop the whole consumer."""
     row = dict(rich_row("order_event"), coupon_ids=["c"] * items)
@@ -175,9 +175,11 @@ def test_text_that_is_no_event_is_not_written() -> None:
     frame = pl.DataFrame([row], schema=polars_schema("user_event"))
     with pytest.raises(ValueError, match="no field surprise"):
         encode_columns(USER, frame.with_columns(surprise=pl.lit(1)))
+    with pytest.raises(ValueError, match="needs event_id, occurred_at"):
+        encode_columns(USER, frame.drop("event_id", "occurred_at", "kind"))
     with pytest.raises(ValueError, match="source must not be null"):
         encode_columns(USER, frame.with_columns(source=pl.lit(None, dtype=pl.String)))
-    with pytest.raises(ValueError, match="type"):
+    with pytest.raises(ValueError, match="type 'married' is none of profiled, linked, touched"):
         encode_columns(USER, frame.with_columns(type=pl.lit("married")))
 
 

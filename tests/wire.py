@@ -108,10 +108,12 @@ def block_message(name: str, row: Row, blocks: Callable[[int], list[int]]) -> by
 
 
 def _written(kind: Any, value: Any, blocks: Callable[[int], list[int]]) -> bytes:
+    """The bytes of that value; one branch a kind of Avro type."""
     if isinstance(kind, list):
         return zigzag(0) if value is None else zigzag(1) + _written(kind[1], value, blocks)
     if kind == "string":
-        return zigzag(len(value.encode())) + value.encode()
+        text: bytes = value.encode()
+        return zigzag(len(text)) + text
     if kind in ("long", "int"):
         return zigzag(value)
     if kind["type"] == "long":

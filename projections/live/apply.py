@@ -1,5 +1,6 @@
 """Fold a batch into the tables: the same steps for every topic, inside the caller's transaction.
 
+0. Prepare: number the keys, sort their events (`prepare`, which needs no tables).
 1. Find the rows of the keys that the batch touches.
 2. Keys whose events are all new and later than everything folded advance ("advance").
 3. The others, late or repeated, fold again from their journal ("refold"), duplicates and conflicts sorted out by
@@ -91,36 +92,71 @@ class Counts:
     conflicts: dict[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch of one topic, ready to meet the tables. `keys`: a row per touched key (`key_hash`, the key).
+
+    `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the
+    bits of the event's id (`id_low`, `id_high`).
+    """
+
+    topic: str
+    keys: pl.DataFrame
+    events: pl.DataFrame
+
+
+def prepare(topic: str, events: pl.DataFrame) -> Prepared:
+    """All that can be done without the tables, so that it can be done in another thread.
+
+    `events`: wire fields (instants naive UTC), `recorded_at`, `log_partition`, `log_offset`; valid, in any order,
+    repeats included.
+    """
+    key = KEY_FIELD[topic]
+    key_hash = stable_hash(events[key])
+    distinct, first, entity = np.unique(key_hash, return_index=True, return_inverse=True)
+    keys = pl.DataFrame({"key_hash": distinct, key: events[key].gather(first)})
+    if (keys[key].gather(entity) != events[key]).any():  # two keys with one hash
+        keys = events.select(key).with_columns(key_hash=pl.Series(key_hash)).unique(subset=[key], maintain_order=True)
+        keys = keys.select("key_hash", key)
+        numbered = keys.select(key).with_row_index("entity")
+        entity = events.select(key).join(numbered, on=key, how="left", maintain_order="left")["entity"].to_numpy()
+    low, high = bits_of(stable_hash(events["event_id"]))
+    events = events.with_columns(
+        entity=pl.Series(entity).cast(pl.UInt32),
+        key_hash=pl.Series(key_hash),
+        id_low=pl.Series(low),
+        id_high=pl.Series(high),
+    )
+    return Prepared(topic, keys, _canonical(events, topic))
+
+
 def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
-    """Fold a batch of one topic: wire fields (instants naive UTC) and `recorded_at`, `log_partition`,
-    `log_offset`; valid, in any order, repeats included."""
-    if not events.height:
-        return Counts()
-    return _Batch(store, PROJECTED[topic], events).apply()
+    """Fold a batch of one topic, given as for `prepare`."""
+    return fold_in(store, prepare(topic, events))
+
+
+def fold_in(store: Store, batch: Prepared) -> Counts:
+    """Fold a prepared batch into the tables."""
+    return _Batch(store, batch).apply() if batch.events.height else Counts()
 
 
 class _Batch:
-    def __init__(self, store: Store, projected: Projected, events: pl.DataFrame) -> None:
+    def __init__(self, store: Store, batch: Prepared) -> None:
         self.store = store
-        self.on = projected
+        self.on = PROJECTED[batch.topic]
         self.counts = Counts()
-        key = projected.key
-        events = events.with_columns(key_hash=pl.Series(stable_hash(events[key])))
-        keys = events.select("key_hash", key).unique(subset=[key], maintain_order=True)
-        events = events.join(keys.select(key).with_row_index("entity"), on=key, how="left", maintain_order="left")
-        self.events = _canonical(events, projected.topic)
-        self.keys = keys
+        self.keys = batch.keys
+        self.events = batch.events
         self.rows = self._rows()
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
-        key, table = self.on.key, self.on.table
-        with self.store.given(touched=self.keys):
+        with self.store.given(touched=self.keys.select("key_hash")):
             stored = self.store.frame(
-                f"SELECT t.rowid AS row_id, t.* FROM {table} t SEMI JOIN touched USING (key_hash, {key})"
+                f"SELECT t.rowid AS row_id, t.* FROM {self.on.table} t SEMI JOIN touched USING (key_hash)"
             )
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
-        rows = self.keys.join(stored, on=key, how="left", maintain_order="left")
+        rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
         return rows.with_columns(
             pl.col("events", "violations", "ids_low", "ids_high").fill_null(0),
         )
@@ -142,17 +178,16 @@ class _Batch:
         """Per key: an event of the batch is not surely new, or not later than all that its row has folded."""
         n = self.keys.height
         entity: Int64 = self.events["entity"].cast(pl.Int64).to_numpy()
-        id_hash = stable_hash(self.events["event_id"])
-        low, high = bits_of(id_hash)
+        low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
         seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
         maybe_seen = ((seen_low & low) == low) & ((seen_high & high) == high)
         again = np.zeros(n, dtype=np.bool_)
         again[entity[maybe_seen]] = True
-        # The same id twice within the batch: equal hashes of (key, id) side by side once sorted.
-        identity = np.sort(id_hash ^ (entity * np.int64(0x1E3779B97F4A7C15)))
-        if (identity[1:] == identity[:-1]).any():
-            twice = self.events.select("entity", "event_id").is_duplicated().to_numpy()
-            again[entity[twice]] = True
+        # The same id twice within the batch: the same bits for the same key, side by side once sorted.
+        order = np.lexsort((high, low, entity))
+        same = (entity[order][1:] == entity[order][:-1]) & (low[order][1:] == low[order][:-1])
+        same &= high[order][1:] == high[order][:-1]
+        again[entity[order[1:][same]]] = True
         first = self.events.select("entity", "occurred_at", "type_order").unique(
             subset="entity", keep="first", maintain_order=True
         )
@@ -192,6 +227,8 @@ class _Batch:
         conflicts = distinct.join(facts.select("entity", *_POSITION), on=["entity", *_POSITION], how="anti")
         self._replace_journal(stored, facts)
         self._replace_conflicts(keys, conflicting, conflicts)
+        low, high = bits_of(stable_hash(facts["event_id"]))
+        facts = facts.with_columns(id_low=pl.Series(low), id_high=pl.Series(high))
         facts = _canonical(facts, self.on.topic)
         fresh = self.rows[chosen].select("row_id", "key_hash", key)
         empty = self.rows.clear(1).select(pl.exclude("row_id", "key_hash", key))
@@ -315,6 +352,8 @@ class _Batch:
 
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
         if rows.height:
+            # Columns without any value are cheaper left out.
+            rows = rows.select(c.name for c in rows if c.null_count() < rows.height)
             with self.store.given(added=rows):
                 names = ", ".join(rows.columns)
                 self.store.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
@@ -371,10 +410,9 @@ def _with_book_keeping(rows: pl.DataFrame, events: pl.DataFrame, violations: pl.
     last = np.zeros(n, dtype=np.int64)
     last[entity] = np.arange(len(entity))
     tail = events.select("occurred_at", "type_order")[last]
-    low, high = bits_of(stable_hash(events["event_id"]))
     ids_low, ids_high = rows["ids_low"].to_numpy().copy(), rows["ids_high"].to_numpy().copy()
-    np.bitwise_or.at(ids_low, entity, low)
-    np.bitwise_or.at(ids_high, entity, high)
+    np.bitwise_or.at(ids_low, entity, events["id_low"].to_numpy())
+    np.bitwise_or.at(ids_high, entity, events["id_high"].to_numpy())
     recorded = np.full(n, np.iinfo(np.int64).max)
     np.minimum.at(recorded, entity, events["recorded_at"].cast(pl.Int64).to_numpy())
     first = pl.Series(recorded).cast(pl.Datetime("us"))

@@ -165,3 +165,11 @@ CREATE TABLE ledger (
     commits BIGINT NOT NULL,
     committed_at TIMESTAMP
 );
+
+-- Grain: one record that the ledger itself still has to append. Written with the batch that led to it, removed once it
+-- is in the log; appended again after a crash in between, which its deterministic id makes a harmless repeat.
+CREATE TABLE outbox (
+    topic VARCHAR NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL
+);

@@ -1,0 +1,142 @@
+"""Both folds behind one face: deliveries in, rows and violations out, in the same plain words."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from ledger.codec import SCHEMA_NAME
+from ledger.columns import polars_schema
+from ledger.lifecycle import Coupon, Delivery, Folded
+from ledger.topics import COUPON, KEY_FIELD
+from ledger.validity import split_valid
+from projections.live.apply import Counts
+from projections.live.journal import CONFLICTS, JOURNAL, POSITION
+from projections.store import Store
+
+Row = dict[str, Any]
+Reference = Callable[[Iterable[Delivery]], Folded]
+Apply = Callable[[Store, str, pl.DataFrame], Counts]
+Broken = tuple[str, str, str, str | None, datetime]
+"""Key, event_id, violation, state found, occurred_at."""
+
+COUPON_COLUMNS = tuple(f.name for f in fields(Coupon))
+TABLE = {"coupon.events": "coupons", "order.events": "orders", "campaign.events": "campaigns", "user.events": "users"}
+BOOK_KEEPING = ("last_type", "ids_low", "ids_high", "first_recorded_at", "key_hash")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Rows by key; every violation with its number; per identity the position that stands."""
+
+    rows: dict[str, Row] = field(default_factory=dict)
+    violations: Counter[Broken] = field(default_factory=Counter)
+
+
+def key_of(topic: str, delivery: Delivery) -> str:
+    key: str = delivery.event[KEY_FIELD[topic]]
+    return key
+
+
+def by_key(topic: str, deliveries: Iterable[Delivery]) -> dict[str, list[Delivery]]:
+    found: dict[str, list[Delivery]] = {}
+    for delivery in deliveries:
+        found.setdefault(key_of(topic, delivery), []).append(delivery)
+    return found
+
+
+def by_reference(fold: Reference, deliveries: Iterable[Delivery]) -> Outcome:
+    """What the reference fold says of these coupons."""
+    outcome = Outcome()
+    for key, mine in by_key(COUPON, deliveries).items():
+        folded = fold(mine)
+        outcome.rows[key] = asdict(folded.coupon)
+        outcome.violations.update(
+            (v.coupon_id, v.event_id, v.violation, v.state, v.occurred_at) for v in folded.violations
+        )
+    return outcome
+
+
+def frame_of(topic: str, deliveries: Sequence[Delivery]) -> pl.DataFrame:
+    """The deliveries as `apply` takes them: validated, JSON canonical, instants naive."""
+    schema = polars_schema(SCHEMA_NAME[topic])
+    rows = [{name: d.event.get(name) for name in schema} for d in deliveries]
+    frame, invalid = split_valid(topic, pl.DataFrame(rows, schema=schema))
+    assert not invalid, invalid
+    return frame.drop("row").with_columns(
+        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
+        recorded_at=pl.Series([d.recorded_at for d in deliveries], dtype=pl.Int64).cast(pl.Datetime("us")),
+        log_partition=pl.Series([d.partition for d in deliveries], dtype=pl.Int32),
+        log_offset=pl.Series([d.offset for d in deliveries], dtype=pl.Int64),
+    )
+
+
+@contextlib.contextmanager
+def scratch_store(folder: Path) -> Iterator[Store]:
+    """An empty database, quick since nothing of it must last."""
+    path = folder / "scratch.duckdb"
+    Store.create(path)
+    with Store.open(path) as store:
+        store.execute("PRAGMA disable_checkpoint_on_shutdown")
+        yield store
+
+
+@contextlib.contextmanager
+def emptied(store: Store) -> Iterator[Store]:
+    """The store with no rows in it, before and after."""
+    clear(store)
+    yield store
+    clear(store)
+
+
+def clear(store: Store) -> None:
+    with store.transaction():
+        for table in (*TABLE.values(), "violations", *JOURNAL.values(), *CONFLICTS.values()):
+            store.execute(f"DELETE FROM {table}")
+
+
+def fold_in(store: Store, apply: Apply, topic: str, batches: Iterable[Sequence[Delivery]]) -> list[Counts]:
+    """Each batch in a transaction of its own, as the consumer does it."""
+    counts = []
+    for batch in batches:
+        frame = frame_of(topic, batch)
+        with store.transaction():
+            counts.append(apply(store, topic, frame))
+    return counts
+
+
+def stored(store: Store, topic: str) -> Outcome:
+    """What the tables say."""
+    key = KEY_FIELD[topic]
+    frame = store.frame(f"SELECT * FROM {TABLE[topic]}").with_columns(pl.col(pl.Datetime).dt.replace_time_zone("UTC"))
+    frame = frame.drop(BOOK_KEEPING).cast({pl.Categorical: pl.String, pl.Enum: pl.String})
+    rows = frame.to_dicts()
+    outcome = Outcome({row[key]: row for row in rows})
+    assert len(outcome.rows) == len(rows), "one row a key"
+    broken = store.frame(
+        "SELECT key, event_id, violation, state, occurred_at FROM violations WHERE topic = $topic", {"topic": topic}
+    )
+    outcome.violations.update(
+        (key, event_id, violation, state, at.replace(tzinfo=UTC))
+        for key, event_id, violation, state, at in broken.rows()
+    )
+    return outcome
+
+
+def everything(store: Store) -> dict[str, list[str]]:
+    """Every column of every row of the live tables: what the full digest covers."""
+    tables = (*TABLE.values(), "violations", *JOURNAL.values(), *CONFLICTS.values())
+    return {table: sorted(map(repr, store.frame(f"SELECT * FROM {table}").rows())) for table in tables}
+
+
+def positions(store: Store, table: str, topic: str) -> Counter[tuple[str, str, datetime, int, int]]:
+    """Key, event_id and position of every row of a journal or of its conflicts."""
+    columns = ", ".join((KEY_FIELD[topic], "event_id", *POSITION))
+    return Counter(store.frame(f"SELECT {columns} FROM {table}").rows())
