@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOG ?= embedded
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick lint format bench chaos kafka-up kafka-down clean
+.PHONY: help install demo test quick lint format docs bench chaos kafka-up kafka-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ lint: install ## style, static types, import directions
 
 format: install ## format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: install ## write the documents that are made from the code
+	$(BIN)/python -m scripts.make_docs
 
 bench: install ## the benchmarks (results go to benchmarks/latest.json)
 	$(BIN)/python -m benchmarks.run

@@ -85,6 +85,7 @@ def scratch_store(folder: Path) -> Iterator[Store]:
     Store.create(path)
     with Store.open(path) as store:
         store.execute("PRAGMA disable_checkpoint_on_shutdown")
+        store.execute("SET threads = 1")
         yield store
 
 

@@ -110,12 +110,13 @@ class History:
         return [d for batch in self.batches for d in batch]
 
 
-def histories(topic: str, *, conflicts: bool = True, events: int = 14) -> st.SearchStrategy[History]:
-    """Histories by seed: Hypothesis finds the number, the number draws the rest (much faster than drawing fields)."""
+def histories(topic: str, *, conflicts: bool = True, keys: int = 25) -> st.SearchStrategy[History]:
+    """Histories by seed: Hypothesis finds the numbers, they draw the rest (much faster than drawing fields)."""
     return st.builds(
-        lambda seed, n: history(topic, seed, n, conflicts=conflicts),
+        lambda seed, keys, each: history(topic, seed, keys * each, conflicts=conflicts, keys=keys),
         st.integers(0, 2**32),
-        st.integers(1, events),
+        st.integers(1, keys),
+        st.integers(1, 9),
     )
 
 
@@ -145,9 +146,10 @@ def positioned(random_: random.Random, told: Sequence[Event]) -> list[Delivery]:
 
 
 def cut(random_: random.Random, deliveries: Sequence[Delivery]) -> tuple[tuple[Delivery, ...], ...]:
+    """In about four batches, some of them of one delivery."""
     batches, at = [], 0
     while at < len(deliveries):
-        size = random_.choice((1, 1, 2, 5, len(deliveries)))
+        size = max(1, int(len(deliveries) * random_.choice((0, 0.1, 0.3, 0.3, 0.5))))
         batches.append(tuple(deliveries[at : at + size]))
         at += size
     return tuple(batches)

@@ -44,8 +44,8 @@ from tests.folding import (
 from tests.histories import History, cut, histories, history
 
 SEED = 20261111
-SOME = settings(max_examples=60, deadline=None)
-MANY = settings(max_examples=1_500, deadline=None)
+SOME = settings(max_examples=6, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 
 Row = dict[str, Any]
 Event = dict[str, Any]
@@ -220,7 +220,7 @@ def test_batch_by_batch_is_a_fold_from_the_start(store: Store, topic: str, data:
 @MANY
 def test_batch_by_batch_is_a_fold_from_the_start_at_length(store: Store, topic: str, data: st.DataObject) -> None:
     """The tables would, rarely, depend on how the log happened to be read."""
-    check_history(store, data.draw(histories(topic, events=40)))
+    check_history(store, data.draw(histories(topic, keys=80)))
 
 
 def check_arrivals(store: Store, told: History, *, shuffled: bool) -> None:
@@ -239,7 +239,7 @@ def check_arrivals(store: Store, told: History, *, shuffled: bool) -> None:
 
 @each_topic
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: str, data: st.DataObject) -> None:
     """A rebuild would give another digest than the live tables, conflicts or not."""
     check_arrivals(store, data.draw(histories(topic)), shuffled=True)
@@ -247,7 +247,7 @@ def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: st
 
 @each_topic
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=2, deadline=None)
 def test_without_conflicts_not_even_positions_matter(store: Store, topic: str, data: st.DataObject) -> None:
     """The same facts through another log would give another facts digest."""
     told = data.draw(histories(topic, conflicts=False))
@@ -273,7 +273,7 @@ def test_many_coupons_at_once(store: Store) -> None:
     check_history(store, History(SEED, COUPON, tuple(map(tuple, parts))))
 
 
-@pytest.mark.parametrize("kinds", [1, 2, 5])
+@pytest.mark.parametrize("kinds", [1, 3])
 def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.MonkeyPatch, kinds: int) -> None:
     """Two coupons whose hashes happen to be equal would share a row or a journal."""
 
@@ -281,11 +281,11 @@ def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.Mon
         hashes: Int64 = stable_hash(texts) % kinds
         return hashes
 
-    print(f"seeds {SEED} to {SEED + 19}")
+    print(f"seeds {SEED} to {SEED + 1}")
     monkeypatch.setattr(apply_module, "stable_hash", weak)
     for topic in INPUT_TOPICS:
-        for seed in range(SEED, SEED + 5):
-            check_history(store, history(topic, seed, 12, keys=4))
+        for seed in (SEED, SEED + 1):
+            check_history(store, history(topic, seed, 100, keys=30))
 
 
 def test_an_empty_batch_changes_nothing(store: Store) -> None:
@@ -353,7 +353,7 @@ def world(
     random_ = random.Random(SEED)
     records: list[tuple[Record, Event | None, str]] = []
     for topic in INPUT_TOPICS:
-        for d in history(topic, SEED, 60, keys=7).deliveries:
+        for d in history(topic, SEED, 8).deliveries:
             event = dict(d.event)
             value = encode_row(SCHEMA_NAME[topic], event)
             records.append((Record(topic, random_.choice((b"p", b"q", b"r")), value), event, ""))
