@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import signal
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +15,9 @@ from cli.options import output_option, settings_options
 from cli.output import instant, plain, print_rows
 from cli.progress import progress
 from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from consumers.runner import Committed
 
 
 @click.command()
@@ -22,7 +27,8 @@ def consume(follow: bool, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
     Rows and offsets are committed together: stopped or killed at any moment and started again, nothing is lost and
-    nothing counts twice. SIGTERM finishes the batch under way. Records that are no valid events become dead letters.
+    nothing counts twice. SIGTERM and Ctrl-C finish the batch under way. Records that are no valid events become dead
+    letters.
 
     \b
     coupon-ledger consume
@@ -38,22 +44,30 @@ def consume(follow: bool, settings: Settings) -> None:
         log = open_log(settings.log)
         try:
             consumer = Consumer(log, store, batch_size=settings.batch_size, follow=follow)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: consumer.stop())
-            _run(consumer.run(), follow)
+            with _on_signal(consumer.stop):
+                _run(consumer.run())
         finally:
             log.close()
 
 
-def _run(commits: Any, follow: bool) -> None:
+@contextmanager
+def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(commits: Iterator[Committed]) -> None:
     records = dead_letters = 0
     started = time.monotonic()
-    with progress("consuming", None if follow else 0) as bar:
+    with progress("consuming", 0) as bar:
         for commit in commits:
             records += commit.records
             dead_letters += commit.dead_letters
-            if not follow:
-                bar.total(records + commit.lag)
+            bar.total(records + commit.lag)
             bar.advance(commit.records)
     seconds = time.monotonic() - started
     click.echo(f"consumed {records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
@@ -117,6 +131,9 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     click.echo(f"database    {settings.database}")
     click.echo(f"lag         {summary['lag']:,} records")
     click.echo(f"last commit {instant(committed) if committed else 'none yet'} ({summary['commits']:,} in all)")
+    if committed:
+        records, seconds = summary["batch_records"], summary["batch_seconds"]
+        click.echo(f"last batch  {records:,} records in {seconds:.2f} s ({records / seconds:,.0f}/s)")
     click.echo(f"data clock  {instant(clock) if clock else 'none yet'}")
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
         click.echo("            " + ", ".join(f"{summary[n]:,} {n.replace('_', ' ')}" for n in names))

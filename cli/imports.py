@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 @click.group(name="import")
 def import_() -> None:
-    """Append events made from another source's data."""
+    """Append events made from another source's data.
+
+    \b
+    coupon-ledger import complete-journey
+    """
 
 
-@import_.command("complete-journey")
+@import_.command("complete-journey", short_help="Append a real year of a retailer.")
 @settings_options("log", "topic-prefix")
 def complete_journey(settings: Settings) -> None:
     """Append a real year of a retailer (2,469 households, 27 campaigns, 108,590 coupons).

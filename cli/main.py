@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -43,6 +44,10 @@ Start here:
 """
 
 
+class ReaderGone(Exception):
+    """The reader of our output went away (`| head`)."""
+
+
 class Commands(click.Group):
     """Loads a command's module when the command is used."""
 
@@ -56,6 +61,21 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, cutoff=0.5)
+            meant = f"; did you mean {' or '.join(close)}?" if close else ""
+            raise click.UsageError(f"no command {args[0]!r}{meant}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error  # click would end with exit code 1
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -78,19 +98,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
         cli.main(args=arguments, prog_name="coupon-ledger", standalone_mode=False)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(_usage_in_words(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what was committed stays", 130)
     except LedgerError as error:
         _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): no error, and nothing more to say.
+    except ReaderGone:
+        # No error, and nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
         _fail(_in_words(error), 1)
+
+
+def _usage_in_words(error: click.ClickException) -> str:
+    message = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see `{context.command_path} --help`" if context else message
 
 
 def _in_words(error: OSError) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from ledger.settings import OPTIONS, Settings
+from ledger.settings import OPTIONS, Option, Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,9 +31,9 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
         )(with_settings)
         for name in reversed(names):
             option = _BY_NAME[name]
-            wrapped = click.option(
-                f"--{name}", default=None, metavar=_metavar(option.default), help=_help(option.doc, option.variable)
-            )(wrapped)
+            wrapped = click.option(f"--{name}", default=None, metavar=_metavar(option.default), help=_help(option))(
+                wrapped
+            )
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
@@ -43,8 +43,9 @@ def _metavar(default: object) -> str:
     return "N" if isinstance(default, int) else "TEXT"
 
 
-def _help(doc: str, variable: str) -> str:
-    return f"{doc[0].upper()}{doc[1:]}. [{variable}]"
+def _help(option: Option) -> str:
+    default = f"; default: {option.default}" if option.default != "" else ""
+    return f"{option.doc[0].upper()}{option.doc[1:]}. [{option.variable}{default}]"
 
 
 def output_option(command: Command) -> Command:

@@ -57,18 +57,28 @@ def print_rows(rows: Iterable[Row], output: str, columns: Sequence[str] | None =
 
 def print_frames(frames: Iterable[pl.DataFrame], output: str, columns: Sequence[str] | None = None) -> None:
     """Print frames piece by piece; NDJSON goes by columns, for exports of any size."""
-    if output != "ndjson":
-        print_rows((row for frame in frames for row in frame.iter_rows(named=True)), output, columns)
-        return
+    if columns is not None:
+        frames = (_selected(frame, columns) for frame in frames)
+    if output == "ndjson":
+        _print_ndjson_frames(frames)
+    elif output == "csv":
+        _print_csv_frames(frames)
+    else:
+        print_rows((row for frame in frames for row in frame.iter_rows(named=True)), output)
+    sys.stdout.flush()
+
+
+def _print_ndjson_frames(frames: Iterable[pl.DataFrame]) -> None:
     import polars as pl
 
+    instants = pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
     for frame in frames:
-        if columns is not None:
-            _check_columns(frame.columns, columns)
-            frame = frame.select(columns)
-        instants = pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
         sys.stdout.write(frame.with_columns(instants).write_ndjson())
-    sys.stdout.flush()
+
+
+def _selected(frame: pl.DataFrame, columns: Sequence[str]) -> pl.DataFrame:
+    _check_columns(frame.columns, columns)
+    return frame.select(columns)
 
 
 def _picked(row: Row, columns: Sequence[str]) -> Row:
@@ -114,12 +124,20 @@ def _print_json(rows: Iterable[Row]) -> None:
 
 
 def _print_csv(rows: Iterable[Row]) -> None:
-    writer = None
-    for row in rows:
-        if writer is None:
-            writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, row in enumerate(rows):
+        if not number:
             writer.writerow(row)
         writer.writerow([_csv_cell(v) for v in row.values()])
+
+
+def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
+    """With the names of the columns even where there are no rows."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, frame in enumerate(frames):
+        if not number:
+            writer.writerow(frame.columns)
+        writer.writerows([_csv_cell(v) for v in row] for row in frame.iter_rows())
 
 
 def _csv_cell(value: Any) -> Any:
@@ -137,7 +155,8 @@ def _cell(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
         return f"{value:.4f}"
-    return str(value)
+    # Control characters in somebody's data must not reach the terminal.
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
 def _print_table(rows: list[Row]) -> None:

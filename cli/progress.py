@@ -24,24 +24,29 @@ class _Silent:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Bar]:
-    """A bar over `total` records (None: not known)."""
+    """A bar over `total` records (None: not known; 0: told as it becomes known, and what is left shown as lag)."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
-        def render(self, task: object) -> Text:
-            speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} events/s" if speed else "… events/s")
+
+    class Lag(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"lag {task.remaining:,.0f}" if task.remaining is not None else "")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}" if total is not None else "{task.completed:,.0f}"),
         Rate(),
+        *((Lag(),) if total == 0 else ()),
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )

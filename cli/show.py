@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import columns_option, limit_option, output_option, settings_options
-from cli.output import Row, instant, limited, print_frames, print_row, print_rows
+from cli.output import Row, limited, plain, print_frames, print_row, print_rows
 from ledger.errors import LedgerError
 from ledger.rules import STATES
 from ledger.settings import Settings
@@ -60,9 +61,12 @@ def history(coupon: str, settings: Settings, output: str) -> None:
 
     with Store.open(settings.database, read_only=True) as store:
         folded, positions = queries.history(store, coupon)
+    conflicts = [v for v in folded.violations if v.violation == "conflicting_duplicate"]
     rows = []
     for step in folded.steps:
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
+        if "attributes" in event:
+            event["attributes"] = json.loads(event["attributes"])
         at = positions[event["event_id"]]
         head = {name: event.pop(name) for name in ("occurred_at", "type", "event_id", "source")}
         rows.append(
@@ -70,14 +74,16 @@ def history(coupon: str, settings: Settings, output: str) -> None:
                 **head,
                 "before": step.before,
                 "after": step.after,
-                "violations": list(step.violations),
+                "violations": [
+                    *step.violations,
+                    *(v.violation for v in conflicts if v.event_id == head["event_id"]),
+                ],
                 "data": event,
                 "recorded_at": at["recorded_at"],
                 "partition": at["log_partition"],
                 "offset": at["log_offset"],
             }
         )
-    conflicts = [v for v in folded.violations if v.violation == "conflicting_duplicate"]
     if output != "table":
         print_rows(rows, output)
         return
@@ -87,7 +93,7 @@ def history(coupon: str, settings: Settings, output: str) -> None:
 
 
 def _for_people(row: Row) -> Row:
-    data = ", ".join(f"{k}={instant(v) if hasattr(v, 'year') else v}" for k, v in row["data"].items())
+    data = ", ".join(f"{k}={_value(v)}" for k, v in row["data"].items())
     return {
         "occurred_at": row["occurred_at"],
         "type": row["type"],
@@ -96,6 +102,11 @@ def _for_people(row: Row) -> Row:
         "event_id": row["event_id"],
         "data": data,
     }
+
+
+def _value(value: object) -> str:
+    shown = plain(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
 @click.command()
@@ -200,7 +211,11 @@ def digest(columns: list[str] | None, settings: Settings, output: str) -> None:
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records of the log that were not folded: undecodable bytes, unknown schemas, events that break the rules."""
+    """Records of the log that were not folded: undecodable bytes, unknown schemas, events that break the rules.
+
+    \b
+    coupon-ledger dead-letters list
+    """
 
 
 @dead_letters.command("list")

@@ -86,7 +86,7 @@ class Consumer:
         with reader:
             for chunks, taken, ends in reader.batches():
                 started = time.perf_counter()
-                self._commit(chunks, taken, accounts)
+                self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
@@ -109,7 +109,9 @@ class Consumer:
                 )
         return ends
 
-    def _commit(self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account]) -> None:
+    def _commit(
+        self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
+    ) -> None:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
@@ -119,9 +121,14 @@ class Consumer:
             moved = _moved(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             self._store.execute(
-                "UPDATE ledger SET commits = commits + 1, committed_at = $now,"
-                " data_clock = greatest(data_clock, $clock)",
-                {"now": datetime.now(UTC).replace(tzinfo=None), "clock": _data_clock(taken)},
+                "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
+                " batch_seconds = $seconds, data_clock = greatest(data_clock, $clock)",
+                {
+                    "now": datetime.now(UTC).replace(tzinfo=None),
+                    "clock": _data_clock(taken),
+                    "records": taken.records,
+                    "seconds": time.perf_counter() - started,
+                },
             )
             self._reached("offsets")
         accounts.update(moved)

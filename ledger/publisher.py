@@ -2,7 +2,9 @@
 
     with Publisher.open("kafka://localhost:9092") as publisher:
         publisher.publish(Used(event_id="e-1", ...))
-    # leaving the block flushes; publisher.report tells what was refused or failed
+    # leaving the block flushes; publisher.report tells what was refused
+
+An exception in the block is handed on, and what waits is not appended: `waiting` names it.
 
 Delivery is at least once: an append that failed or timed out is repeated with the same `event_id`, which the
 ledger counts as a repeat and folds once.
@@ -52,14 +54,19 @@ class Publisher:
         self._log = log
         self._batch_size = batch_size
         self._attempts = attempts
-        self._waiting: list[Record] = []
+        self._waiting: list[tuple[str, Record]] = []
         self._given = 0
         self.report = Report()
 
     @classmethod
-    def open(cls, log: str, *, batch_size: int = 10_000, **settings: Any) -> Self:
+    def open(cls, log: str, *, batch_size: int = 10_000, attempts: int = 5, **settings: Any) -> Self:
         """A publisher to the log at that address; further settings are those of `LogSettings`."""
-        return cls(open_log(LogSettings(url=log, **settings)), batch_size=batch_size)
+        return cls(open_log(LogSettings(url=log, **settings)), batch_size=batch_size, attempts=attempts)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The `event_id` of every event that was taken and is not known to be in the log, in their order."""
+        return tuple(event_id for event_id, _ in self._waiting)
 
     def publish(self, event: Event | Mapping[str, Any]) -> bool:
         """Take an event, or its data with a `topic`. False: it was refused, see `report`.
@@ -74,7 +81,7 @@ class Publisher:
             name = event_id if isinstance(event_id, str) else None
             self.report.refused.append(Refused(number, name, error.problems))
             return False
-        self._waiting.append(Record(parsed.topic, parsed.key.encode(), encode(parsed)))
+        self._waiting.append((parsed.event_id, Record(parsed.topic, parsed.key.encode(), encode(parsed))))
         if len(self._waiting) >= self._batch_size:
             self.flush()
         return True
@@ -82,8 +89,8 @@ class Publisher:
     def flush(self) -> None:
         """Append what is waiting, durably; what fails is tried again, with growing pauses.
 
-        Raises `AppendFailed` or another `LogError` after the last attempt; the events are kept and go with the
-        next flush.
+        Raises `AppendFailed` or another `LogError` after the last attempt; `waiting` names the events that are left,
+        which go with the next flush.
         """
         pause = _FIRST_PAUSE_S
         for attempt in range(1, self._attempts + 1):
@@ -100,7 +107,7 @@ class Publisher:
         if not self._waiting:
             return
         try:
-            self._log.append(self._waiting)
+            self._log.append([record for _, record in self._waiting])
         except AppendFailed as error:
             kept = [self._waiting[i] for i in sorted(error.failures)]
             self.report.accepted += len(self._waiting) - len(kept)
@@ -110,7 +117,7 @@ class Publisher:
         self._waiting = []
 
     def close(self) -> None:
-        """Flush and let go of the log."""
+        """Flush and let go of the log, also where the flush fails (`waiting` tells what was left then)."""
         try:
             self.flush()
         finally:

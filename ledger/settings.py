@@ -19,6 +19,7 @@ from ledger.errors import SettingsError
 DEFAULT_FILE: Final = "coupon-ledger.toml"
 ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
 KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
+INT32_MAX: Final = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ OPTIONS: Final = (
     Option("topic-prefix", "", "stands before each topic's name"),
     Option("partitions", 4, "partitions of a topic when it is created"),
     Option("replication", 1, "replicas of a Kafka topic when it is created"),
-    Option("batch-size", 100_000, "most records folded in one transaction"),
+    Option("batch-size", 250_000, "most records folded in one transaction"),
 )
 
 
@@ -84,9 +85,7 @@ class Settings:
         environment = os.environ if environment is None else environment
         named = file or (Path(p) if (p := environment.get(ENVIRONMENT_PREFIX + "CONFIG")) else None)
         path = named or Path(DEFAULT_FILE)
-        if named is not None and not named.is_file():
-            raise SettingsError(f"settings file {named}: not there; name another with --config or leave it out")
-        table, kafka_table = _read_file(path) if path.is_file() else ({}, {})
+        table, kafka_table = _read_file(path) if named is not None or path.is_file() else ({}, {})
         values = {}
         for option in OPTIONS:
             if flags.get(option.name) is not None:
@@ -126,27 +125,36 @@ class Settings:
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise SettingsError(f"settings file {path}: not there; name another with --config or leave it out") from None
+    except OSError as error:
+        raise SettingsError(f"settings file {path}: cannot be read ({error.strerror}); name another file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path}: not TOML ({error}); mend that line") from error
-    table = document.get("coupon-ledger", {})
-    unknown = set(table) - {o.name for o in OPTIONS}
-    unknown |= set(document) - {"coupon-ledger", "kafka"}
+    outside = sorted(set(document) - {"coupon-ledger", "kafka"})
+    if outside:
+        raise SettingsError(f"settings file {path}: {outside[0]} stands outside; put settings under [coupon-ledger]")
+    tables = [document.get(name, {}) for name in ("coupon-ledger", "kafka")]
+    if not all(isinstance(table, dict) for table in tables):
+        raise SettingsError(f"settings file {path}: coupon-ledger and kafka are tables; write them as [coupon-ledger]")
+    unknown = sorted(set(tables[0]) - {o.name for o in OPTIONS})
     if unknown:
         known = ", ".join(o.name for o in OPTIONS)
-        raise SettingsError(
-            f"settings file {path}: unknown {', '.join(sorted(unknown))}; [coupon-ledger] knows {known}"
-        )
-    return table, document.get("kafka", {})
+        raise SettingsError(f"settings file {path}: unknown {', '.join(unknown)}; [coupon-ledger] knows {known}")
+    return tables[0], tables[1]
 
 
 def _typed(option: Option, raw: Any, origin: str) -> str | int:
+    name = f"setting {option.name} ({origin})"
     if isinstance(option.default, str):
-        return str(raw)
-    try:
-        number = int(raw)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise SettingsError(f"setting {option.name} ({origin}): {raw!r} is not a whole number above 0")
+        if not isinstance(raw, str):
+            raise SettingsError(f"{name}: {raw!r} is no text; put it in quotes")
+        if option.default and not raw:
+            raise SettingsError(f"{name}: is empty; give it a value or leave it out")
+        return raw
+    digits = isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 10
+    number = int(raw) if digits or type(raw) is int else 0
+    if not 1 <= number <= INT32_MAX:
+        raise SettingsError(f"{name}: {raw!r} is not a whole number from 1 to {INT32_MAX}")
     return number

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -50,7 +51,7 @@ class Store:
             with _failing_clearly(path), duckdb.connect(fresh) as connection:
                 for statement in _schema():
                     connection.execute(statement)
-                connection.execute("INSERT INTO ledger VALUES (?, NULL, 0, NULL)", [VERSION])
+                connection.execute("INSERT INTO ledger (version, commits) VALUES (?, 0)", [VERSION])
             fresh.replace(path)
         finally:
             fresh.unlink(missing_ok=True)
@@ -194,12 +195,17 @@ def _self_description() -> dict[str, Any]:
     }
 
 
-def _owner_in_words(path: Path) -> str:
+def _owner_in_words(path: Path, refusal: str) -> str:
+    """Who holds the lock that DuckDB names in its refusal. The owner file says more, if it is of that process."""
+    held = re.search(r"\(PID (\d+)\)", refusal)
+    pid = int(held[1]) if held else None
     try:
         owner = json.loads(owner_file(path).read_text(encoding="utf-8"))
-        return f"process {owner['pid']} ({owner['command']!r}, since {owner['since']})"
-    except (OSError, ValueError, KeyError):
-        return "another process"
+        if pid in (None, owner["pid"]):
+            return f"process {owner['pid']} ({owner['command']!r}, since {owner['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return f"process {pid}" if pid else "another process"
 
 
 @contextlib.contextmanager
@@ -210,7 +216,8 @@ def _failing_clearly(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         text = str(error)
         if "lock on file" in text:
-            raise StoreOwned(f"database {path}: in use by {_owner_in_words(path)}; wait for it or stop it") from error
+            owner = _owner_in_words(path, text)
+            raise StoreOwned(f"database {path}: in use by {owner}; wait for it or stop it") from error
         if "No space left" in text or "disk is full" in text or "File too large" in text:
             raise StoreFull(
                 f"database {path}: the disk is full; free space and run again, nothing was half-written"
@@ -220,6 +227,10 @@ def _failing_clearly(path: Path) -> Iterator[None]:
                 f"database {path}: written by a newer DuckDB than this one ({duckdb.__version__}); "
                 "use the coupon-ledger that wrote it"
             ) from error
+        if "not a valid DuckDB database" in text:
+            raise StoreError(f"database {path}: not a DuckDB file; name another with --database") from error
+        if "Is a directory" in text:
+            raise StoreError(f"database {path}: a folder; name a file in it with --database") from error
         if isinstance(error, duckdb.IOException | duckdb.SerializationException | duckdb.InvalidInputException):
             first = text.splitlines()[0]
             raise StoreError(f"database {path}: cannot be used ({first}); check the file or name another") from error

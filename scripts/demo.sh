@@ -12,13 +12,12 @@ say() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
 run() { printf '$ coupon-ledger %s\n' "$*"; "$ledger" "$@"; }
 
 if [ "${LOG:-embedded}" = kafka ]; then
-  say "A real Kafka broker on this machine"
-  if ! address=$($python -m tests.kafka_broker address); then
-    address=$($python -m tests.kafka_broker up --port 19092)
-    trap '$python -m tests.kafka_broker down >/dev/null' EXIT
+  if [ -z "${KAFKA_ADDRESS:-}" ]; then
+    say "A real Kafka broker on this machine"
+    exec "$python" -m tests.kafka_broker run scripts/demo.sh
   fi
-  echo "broker at $address"
-  export COUPON_LEDGER_LOG=kafka://$address COUPON_LEDGER_TOPIC_PREFIX=demo-$(date +%s).
+  echo "broker at $KAFKA_ADDRESS"
+  export COUPON_LEDGER_LOG=kafka://$KAFKA_ADDRESS
 else
   export COUPON_LEDGER_LOG=sqlite:///.demo/log.db
 fi
@@ -46,8 +45,12 @@ say "Try next"
 cat <<TRY
 export COUPON_LEDGER_LOG=$COUPON_LEDGER_LOG COUPON_LEDGER_DATABASE=$COUPON_LEDGER_DATABASE
 $ledger state $coupon
-$ledger status
-$ledger import complete-journey && $ledger consume && $ledger digest   # again: all repeats, the same digest
 $ledger coupons --state used --output csv
 $ledger --help
 TRY
+if [ -n "${KAFKA_ADDRESS:-}" ]; then
+  echo "(this broker stops now; \`make kafka-up\` starts one that stays, for COUPON_LEDGER_LOG=kafka://127.0.0.1:9092)"
+else
+  echo "$ledger status"
+  echo "$ledger import complete-journey && $ledger consume && $ledger digest   # again: all repeats, the same digest"
+fi

@@ -2,6 +2,8 @@
 
     python -m tests.kafka_broker up [--port 9092]    start it (or find it running), print its address
     python -m tests.kafka_broker down                stop it
+    python -m tests.kafka_broker run COMMAND…        a throw-away broker for one command, its address in KAFKA_ADDRESS
+    python -m tests.kafka_broker check               say which tests are left out here, and why
 
 Java 17 and Maven bring it (jars are cached in `.kafka/libs`); where they are missing and Docker answers,
 testcontainers does; where there is neither, `why_unavailable` says so and tests are skipped with that reason,
@@ -323,6 +325,15 @@ def down() -> bool:
     return pid is not None
 
 
+def run(command: Sequence[str]) -> int:
+    """Run a command with a broker of its own; returns its exit code."""
+    broker = session_broker()
+    try:
+        return subprocess.run(command, env={**os.environ, "KAFKA_ADDRESS": broker.address}, check=False).returncode
+    finally:
+        broker.remove()
+
+
 def _running() -> int | None:
     try:
         pid = int((HOME / "broker.pid").read_text().split()[0])
@@ -346,11 +357,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up").add_argument("--port", type=int, default=9092)
     commands.add_parser("down")
+    commands.add_parser("run").add_argument("argv", nargs=argparse.REMAINDER)
+    commands.add_parser("check")
     options = parser.parse_args(arguments)
     if options.command == "down":
         print("stopped" if down() else "no broker was running")
         return 0
+    if options.command == "check":
+        reason = why_unavailable()
+        print(f"LEFT OUT: the tests marked `kafka`, since there is {reason}" if reason else "Kafka tests: included")
+        return 0
     try:
+        if options.command == "run":
+            return run(options.argv)
         if reason := why_no_java():
             raise BrokerUnavailable(f"no Kafka broker: {reason}")
         print(up(options.port))

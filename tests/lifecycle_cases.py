@@ -8,12 +8,14 @@ Written by hand from the specification; the two tables are copied from it as tex
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ledger.lifecycle import Delivery
+from tests.folding import COUPON_COLUMNS, Outcome
 
 Row = dict[str, Any]
 Event = dict[str, Any]
@@ -873,3 +875,29 @@ for _name, _one, _same in _NOT_SAME:
         events=1,
         state="created",
     )
+
+# ── Checking ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+WAYS = ("at once", "one by one", "one by one, backwards")
+
+
+def batches(way: str) -> Iterator[Sequence[Delivery]]:
+    """All cases' deliveries, cut in that way: the k-th delivery of every case is in the k-th batch, or all in one."""
+    told = [case.deliveries[::-1] if way.endswith("backwards") else case.deliveries for case in CASES.values()]
+    if way == "at once":
+        yield [d for mine in told for d in mine]
+    else:
+        for turn in itertools.zip_longest(*told):
+            yield [d for d in turn if d is not None]
+
+
+def check_case(case: Case, outcome: Outcome) -> None:
+    """The outcome says of the case's coupon what the specification says."""
+    row = outcome.rows[case.coupon_id]
+    assert set(COUPON_COLUMNS) == set(row)
+    assert {name: row[name] for name in case.row} == case.row
+    found: Counter[tuple[str, str, str | None]] = Counter()
+    for (coupon, event_id, code, state, _), number in outcome.violations.items():
+        if coupon == case.coupon_id:
+            found[event_id, code, state] += number
+    assert found == Counter(case.violations)

@@ -19,7 +19,7 @@ from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode_row
 from ledger.events import canonical_json
 from ledger.lifecycle import Delivery
 from ledger.log import EventLog, Position, Record, TopicPartition, open_log
-from ledger.rules import types
+from ledger.rules import STATES, types
 from ledger.settings import LogSettings
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from projections import checkpoints
@@ -31,7 +31,6 @@ from projections.store import Store
 from tests.folding import (
     BOOK_KEEPING,
     Outcome,
-    by_key,
     by_reference,
     emptied,
     everything,
@@ -138,8 +137,8 @@ EMPTY: dict[str, Row] = {
     )
     | {"refunded_minor": 0},
     CAMPAIGN: dict.fromkeys(
-        "name status rule_version rule_id mechanic visibility quantity per_user_limit claim_from claim_until coupon_type"
-        " face_value_minor percent_off_bp min_spend_minor currency applies_to exclusion_group priority"
+        "name status rule_version rule_id mechanic visibility quantity per_user_limit claim_from claim_until"
+        " coupon_type face_value_minor percent_off_bp min_spend_minor currency applies_to exclusion_group priority"
         " platform_or_store budget_minor channel funded_by".split()
     ),
     USER: {"attributes": None, "aliases": [], "touches": 0},
@@ -281,11 +280,10 @@ def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.Mon
         hashes: Int64 = stable_hash(texts) % kinds
         return hashes
 
-    print(f"seeds {SEED} to {SEED + 1}")
+    print(f"seed {SEED}")
     monkeypatch.setattr(apply_module, "stable_hash", weak)
     for topic in INPUT_TOPICS:
-        for seed in (SEED, SEED + 1):
-            check_history(store, history(topic, seed, 100, keys=30))
+        check_history(store, history(topic, SEED, 100, keys=30))
 
 
 def test_an_empty_batch_changes_nothing(store: Store) -> None:
@@ -301,7 +299,7 @@ def test_an_empty_batch_changes_nothing(store: Store) -> None:
 def test_a_second_reading_changes_no_table(store: Store) -> None:
     """Reading the log again from its beginning would change what is there."""
     for topic in INPUT_TOPICS:
-        told = history(topic, SEED, 30)
+        told = history(topic, SEED, 30, keys=9)
         with emptied(store):
             fold_in(store, apply, topic, told.batches)
             before = everything(store)
@@ -354,12 +352,13 @@ def world(
     records: list[tuple[Record, Event | None, str]] = []
     for topic in INPUT_TOPICS:
         for d in history(topic, SEED, 8).deliveries:
-            event = dict(d.event)
-            value = encode_row(SCHEMA_NAME[topic], event)
-            records.append((Record(topic, random_.choice((b"p", b"q", b"r")), value), event, ""))
+            value = encode_row(SCHEMA_NAME[topic], d.event)
+            records.append((Record(topic, random_.choice((b"p", b"q", b"r")), value), dict(d.event), ""))
     records += [(Record(topic, b"p", value), None, reason) for topic, value, reason in poison(random_)]
     random_.shuffle(records)
-    log = open_log(LogSettings(url=f"sqlite:///{tmp_path_factory.mktemp('world') / 'log.db'}", partitions=3), create=True)
+    log = open_log(
+        LogSettings(url=f"sqlite:///{tmp_path_factory.mktemp('world') / 'log.db'}", partitions=3), create=True
+    )
     log.create_topics()
     at = [p for i in range(0, len(records), 50) for p in log.append([r for r, _, _ in records[i : i + 50]])]
     recorded = recorded_at(log)
@@ -426,7 +425,6 @@ def test_the_columns_compared_are_all_there_are(store: Store) -> None:
     for topic, table in (("order.events", "orders"), ("campaign.events", "campaigns"), ("user.events", "users")):
         columns = set(store.frame(f"SELECT * FROM {table}").columns) - set(BOOK_KEEPING)
         assert columns == {*EMPTY[topic], KEY_FIELD[topic], "events", "violations", "last_event_at"}
-    assert by_key(COUPON, []) == {}
 
 
 def test_histories_are_full_of_trouble() -> None:
@@ -440,6 +438,6 @@ def test_histories_are_full_of_trouble() -> None:
         found.update(row["state"] for row in outcome.rows.values())
         found["repeats"] += len(told) - sum(row["events"] for row in outcome.rows.values())
     guards = {"no_owner", "wrong_user", "wrong_order", "outside_validity", "conflicting_duplicate"}
-    assert {s for s in ("none", "created", "issued", "claimed", "reserved", "used", "expired", "revoked")} <= found.keys()
+    assert set(STATES) <= found.keys()
     assert all(found[name] >= 5 for name in (*guards, "repeats"))
     assert sum("_when_" in name for name in found) > 40

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Iterator
 
 import pytest
 
 from ledger import lifecycle
-from ledger.lifecycle import Delivery
 from ledger.rules import STATES, TRANSITIONS, types
 from ledger.topics import COUPON
 from projections.live.apply import apply
 from projections.store import Store
-from tests.folding import COUPON_COLUMNS, Outcome, by_reference, emptied, fold_in, scratch_store, stored
-from tests.lifecycle_cases import CASES, CELLS, Case
-
-WAYS = ("at once", "one by one", "one by one, backwards")
-
-
-def batches(way: str) -> Iterator[Sequence[Delivery]]:
-    """All cases' deliveries, cut in that way: the k-th delivery of every case is in the k-th batch, or all in one."""
-    told = [case.deliveries[::-1] if way.endswith("backwards") else case.deliveries for case in CASES.values()]
-    if way == "at once":
-        yield [d for mine in told for d in mine]
-    else:
-        for turn in zip_longest(*told):
-            yield [d for d in turn if d is not None]
+from tests.folding import Outcome, by_reference, emptied, fold_in, scratch_store, stored
+from tests.lifecycle_cases import CASES, CELLS, WAYS, Case, batches, check_case
 
 
 @pytest.fixture(scope="module")
@@ -52,32 +37,20 @@ def reference() -> Outcome:
     return by_reference(lifecycle.fold, [d for case in CASES.values() for d in case.deliveries])
 
 
-def check(case: Case, outcome: Outcome) -> None:
-    """The outcome says of the case's coupon what the specification says."""
-    row = outcome.rows[case.coupon_id]
-    assert set(COUPON_COLUMNS) == set(row)
-    assert {name: row[name] for name in case.row} == case.row
-    found: Counter[tuple[str, str, str | None]] = Counter()
-    for (coupon, event_id, code, state, _), number in outcome.violations.items():
-        if coupon == case.coupon_id:
-            found[event_id, code, state] += number
-    assert found == Counter(case.violations)
-
-
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
 @each_case
 def test_the_reference_fold_follows_the_specification(case: Case, reference: Outcome) -> None:
     """`history` would explain a coupon's life with a rule that is not in the specification."""
-    check(case, reference)
+    check_case(case, reference)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @each_case
 def test_the_tables_follow_the_specification(case: Case, way: str, columnar: dict[str, Outcome]) -> None:
     """The tables would show a state, an owner, an amount or a violation that is not the coupon's."""
-    check(case, columnar[way])
+    check_case(case, columnar[way])
 
 
 @pytest.mark.parametrize("way", WAYS)

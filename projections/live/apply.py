@@ -97,12 +97,15 @@ class Prepared:
     """A batch of one topic, ready to meet the tables. `keys`: a row per touched key (`key_hash`, the key).
 
     `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the
-    bits of the event's id (`id_low`, `id_high`).
+    bits of the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event.
+    `maybe_twice`: per key, an id may stand twice among its events.
     """
 
     topic: str
     keys: pl.DataFrame
     events: pl.DataFrame
+    first: Int64
+    maybe_twice: Mask
 
 
 def prepare(topic: str, events: pl.DataFrame) -> Prepared:
@@ -127,7 +130,22 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
         id_low=pl.Series(low),
         id_high=pl.Series(high),
     )
-    return Prepared(topic, keys, _canonical(events, topic))
+    events = _canonical(events, topic)
+    sorted_entity = events["entity"].to_numpy()
+    first = np.flatnonzero(np.r_[True, sorted_entity[1:] != sorted_entity[:-1]][: len(sorted_entity)])
+    return Prepared(topic, keys, events, first, _maybe_twice(events, keys.height))
+
+
+def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
+    """Per key: two of its events have the same id, or at least the same bits."""
+    columns = [events[c].to_numpy() for c in ("id_high", "id_low", "entity")]
+    order = np.lexsort(columns)
+    same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
+    for column in columns:
+        same &= column[order[1:]] == column[order[:-1]]
+    found = np.zeros(n, dtype=np.bool_)
+    found[columns[2][order[1:][same]]] = True
+    return found
 
 
 def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
@@ -147,6 +165,8 @@ class _Batch:
         self.counts = Counts()
         self.keys = batch.keys
         self.events = batch.events
+        self.first = batch.first
+        self.maybe_twice = batch.maybe_twice
         self.rows = self._rows()
 
     def _rows(self) -> pl.DataFrame:
@@ -176,28 +196,18 @@ class _Batch:
 
     def _must_refold(self) -> Mask:
         """Per key: an event of the batch is not surely new, or not later than all that its row has folded."""
-        n = self.keys.height
         entity: Int64 = self.events["entity"].cast(pl.Int64).to_numpy()
         low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
         seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
-        maybe_seen = ((seen_low & low) == low) & ((seen_high & high) == high)
-        again = np.zeros(n, dtype=np.bool_)
-        again[entity[maybe_seen]] = True
-        # The same id twice within the batch: the same bits for the same key, side by side once sorted.
-        order = np.lexsort((high, low, entity))
-        same = (entity[order][1:] == entity[order][:-1]) & (low[order][1:] == low[order][:-1])
-        same &= high[order][1:] == high[order][:-1]
-        again[entity[order[1:][same]]] = True
-        first = self.events.select("entity", "occurred_at", "type_order").unique(
-            subset="entity", keep="first", maintain_order=True
-        )
-        row = self.rows.select("last_event_at", "last_type")[first["entity"]]
+        again = self.maybe_twice.copy()
+        again[entity[((seen_low & low) == low) & ((seen_high & high) == high)]] = True
+        first = self.events.select("occurred_at", "type_order")[self.first]
         # Equal in both, the ids would decide; that is rare, and to fold again is right in either case.
-        not_later = first.with_columns(row).select(
+        not_later = first.with_columns(self.rows.select("last_event_at", "last_type")).select(
             (pl.col("occurred_at") < pl.col("last_event_at"))
             | ((pl.col("occurred_at") == pl.col("last_event_at")) & (pl.col("type_order") <= pl.col("last_type")))
         )
-        again[first["entity"].to_numpy()] |= not_later.to_series().fill_null(False).to_numpy()
+        again |= not_later.to_series().fill_null(False).to_numpy()
         return again
 
     def _advance(self, chosen: Int64, events: pl.DataFrame) -> None:

@@ -158,12 +158,14 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (topic, log_partition)
 );
 
--- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) applied.
+-- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) applied. `batch_…`: of the last commit.
 CREATE TABLE ledger (
     version INTEGER NOT NULL,
     data_clock TIMESTAMP,
     commits BIGINT NOT NULL,
-    committed_at TIMESTAMP
+    committed_at TIMESTAMP,
+    batch_records BIGINT,
+    batch_seconds DOUBLE
 );
 
 -- Grain: one record that the ledger itself still has to append. Written with the batch that led to it, removed once it

@@ -24,6 +24,16 @@ def _query(name: str) -> str:
     return sql(__package__, name)
 
 
+def _pieces(store: Store, name: str, parameters: dict[str, Any]) -> Iterator[pl.DataFrame]:
+    """The query's result piece by piece; at least one piece, so that the columns are known where no row is found."""
+    found = False
+    for piece in store.batches(_query(name), parameters):
+        found = True
+        yield piece
+    if not found:
+        yield store.frame(_query(name), parameters)
+
+
 def key_hash(key: str) -> int:
     return int(stable_hash(pl.Series([key]))[0])
 
@@ -38,7 +48,7 @@ def coupon(store: Store, coupon_id: str) -> dict[str, Any]:
 
 def coupons(store: Store, filters: dict[str, Any], limit: int | None) -> Iterator[pl.DataFrame]:
     """Coupons by id, piece by piece. `filters`: campaign_id, state, owner (each may be None)."""
-    yield from store.batches(_query("coupons"), {**filters, "limit": limit})
+    yield from _pieces(store, "coupons", {**filters, "limit": limit})
 
 
 def history(store: Store, coupon_id: str) -> tuple[Folded, dict[str, dict[str, Any]]]:
@@ -77,7 +87,7 @@ def campaigns(store: Store) -> pl.DataFrame:
 
 def violations(store: Store, filters: dict[str, Any], limit: int | None) -> Iterator[pl.DataFrame]:
     """Violations by time. `filters`: coupon_id, violation (each may be None)."""
-    yield from store.batches(_query("violations"), {**filters, "limit": limit})
+    yield from _pieces(store, "violations", {**filters, "limit": limit})
 
 
 def violation_counts(store: Store) -> pl.DataFrame:
@@ -90,7 +100,7 @@ def states(store: Store, filters: dict[str, Any]) -> pl.DataFrame:
 
 
 def dead_letters(store: Store, limit: int | None) -> Iterator[pl.DataFrame]:
-    yield from store.batches(_query("dead_letters"), {"limit": limit})
+    yield from _pieces(store, "dead_letters", {"limit": limit})
 
 
 def dead_letter(store: Store, topic: str, partition: int, offset: int) -> dict[str, Any] | None:

@@ -4,5 +4,6 @@ SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) 
        (SELECT count(*) FROM violations) AS violations, (SELECT count(*) FROM dead_letters) AS dead_letters,
        coalesce(sum(read), 0)::BIGINT AS read, coalesce(sum(applied), 0)::BIGINT AS applied,
        coalesce(sum(repeats), 0)::BIGINT AS repeats, coalesce(sum(conflicts), 0)::BIGINT AS conflicts,
-       any_value(data_clock) AS data_clock, any_value(commits) AS commits, any_value(committed_at) AS committed_at
+       any_value(data_clock) AS data_clock, any_value(commits) AS commits, any_value(committed_at) AS committed_at,
+       any_value(batch_records) AS batch_records, any_value(batch_seconds) AS batch_seconds
 FROM ledger LEFT JOIN checkpoints ON true

@@ -1,0 +1,413 @@
+"""Mistakes put in on purpose: each must make the cases or the equivalence check fail, else those tests prove little.
+
+A mutant changes one fold alone: a cell of the table as that fold sees it, or a line of its source, in a copy. A line
+that is no longer there fails by name: put the mistake into the line that took its place.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ledger import lifecycle
+from ledger.rules import STATES, TRANSITIONS, types
+from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections.live import apply as apply_module
+from projections.live import entities, fold
+from projections.store import Store
+from tests.folding import Apply, Reference, by_reference, emptied, everything, fold_in, scratch_store, stored
+from tests.histories import History, history
+from tests.lifecycle_cases import CASES, CELLS, WAYS, batches, check_case
+from tests.test_fold_equivalence import check_counts, check_tables
+
+pytestmark = pytest.mark.slow
+
+SEED = 20261111
+TOPICS = (COUPON, ORDER, CAMPAIGN, USER)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    print(f"seed {SEED}")
+    with scratch_store(tmp_path_factory.mktemp("mutants")) as opened:
+        yield opened
+
+
+# ── The fast checks that must notice ─────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def worlds(topic: str) -> tuple[History, ...]:
+    return tuple(history(topic, SEED + n, 200, keys=40) for n in range(2))
+
+
+def check_reference(mutant: Reference) -> None:
+    """The mutant against the cases, then against the fold as it is."""
+    told = [d for case in CASES.values() for d in case.deliveries]
+    found = by_reference(mutant, told)
+    for case in CASES.values():
+        check_case(case, found)
+    for world in worlds(COUPON):
+        deliveries = world.deliveries
+        assert by_reference(mutant, deliveries) == by_reference(lifecycle.fold, deliveries)
+
+
+def check_columnar(store: Store, mutant: Apply, topics: tuple[str, ...] = TOPICS) -> None:
+    """The mutant against the cases in every way of arrival, then against folds from the start."""
+    for way in WAYS if COUPON in topics else ():
+        with emptied(store):
+            fold_in(store, mutant, COUPON, batches(way))
+            found = stored(store, COUPON)
+        for case in CASES.values():
+            check_case(case, found)
+    for topic in topics:
+        for world in worlds(topic):
+            check_world(store, mutant, world)
+
+
+def check_world(store: Store, mutant: Apply, world: History) -> None:
+    """Tables and counts are right, and all in one batch gives every column alike."""
+    with emptied(store):
+        counts = fold_in(store, mutant, world.topic, world.batches)
+        check_tables(store, world.topic, world.deliveries)
+        check_counts(world.topic, counts, world.deliveries)
+        cut = everything(store)
+    with emptied(store):
+        fold_in(store, mutant, world.topic, [world.deliveries])
+        assert everything(store) == cut
+
+
+def assert_killed(name: str, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except Exception:  # a wrong row, or something that could not go on
+        return
+    pytest.fail(f"mutant survived: {name}", pytrace=False)
+
+
+def test_nothing_is_found_where_nothing_is_wrong(store: Store) -> None:
+    """Every mutant would count as killed by a check that always fails."""
+    check_reference(lifecycle.fold)
+    check_columnar(store, apply_module.apply)
+
+
+# ── The transition table, as one fold sees it ────────────────────────────────────────────────────────────────
+
+
+def other_state(state: str, kind: str) -> str:
+    now = CELLS[state, kind][0]
+    return random.Random(f"{SEED} {state} {kind}").choice([s for s in STATES if s != now])
+
+
+EVERY_CELL = pytest.mark.parametrize(("state", "kind"), CELLS, ids=lambda part: part)
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("change", ["state", "legality"])
+def test_a_wrong_cell_in_the_reference_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, state: str, kind: str, change: str
+) -> None:
+    """`history` could explain by a wrong cell, and no test would say so."""
+    row = list(TRANSITIONS[kind])
+    cell = row[STATES.index(state)]
+    if change == "state":
+        changed = other_state(state, kind) + "!" * cell.endswith("!")
+    else:
+        changed = cell.removesuffix("!") if cell.endswith("!") else cell + "!"
+    row[STATES.index(state)] = changed
+    monkeypatch.setattr(lifecycle, "TRANSITIONS", TRANSITIONS | {kind: row})
+    assert_killed(f"reference: {kind} when {state} is {changed}", lambda: check_reference(lifecycle.fold))
+
+
+@EVERY_CELL
+@pytest.mark.parametrize("change", ["state", "legality"])
+def test_a_wrong_cell_in_the_columns_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, store: Store, state: str, kind: str, change: str
+) -> None:
+    """The tables could follow a wrong cell, and no test would say so."""
+    at = types(COUPON).index(kind), STATES.index(state)
+    if change == "state":
+        after = fold._AFTER.copy()
+        after[at] = STATES.index(other_state(state, kind))
+        monkeypatch.setattr(fold, "_AFTER", after)
+    else:
+        illegal = fold._ILLEGAL.copy()
+        illegal[at] = ~illegal[at]
+        monkeypatch.setattr(fold, "_ILLEGAL", illegal)
+    assert_killed(f"columns: {kind} when {state}, {change}", lambda: check_columnar(store, apply_module.apply))
+
+
+GUARD_TABLES = ("_NO_OWNER", "_WRONG_USER", "_WRONG_ORDER", "_OUTSIDE")
+GUARD_CELLS = [(t, kind, state) for t in GUARD_TABLES for kind in types(COUPON) for state in STATES]
+# Where a guard looks or not makes no difference: an owner is never known in these states, or ...
+UNTELLABLE = {
+    # ... in `none` and `created` nobody can have become the owner (an issue or a claim leads away from them).
+    ("_WRONG_USER", kind, state)
+    for kind in types(COUPON)
+    for state in ("none", "created")
+}
+
+
+@pytest.mark.parametrize(("table", "kind", "state"), GUARD_CELLS)
+def test_a_guard_that_looks_elsewhere_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, store: Store, table: str, kind: str, state: str
+) -> None:
+    """A guard could be missing for one event, or report innocent ones."""
+    if (table, kind, state) in UNTELLABLE:
+        return
+    changed = getattr(fold, table).copy()
+    at = types(COUPON).index(kind), STATES.index(state)
+    changed[at] = ~changed[at]
+    monkeypatch.setattr(fold, table, changed)
+    assert_killed(f"{table}: {kind} when {state}", lambda: check_columnar(store, apply_module.apply, (COUPON,)))
+
+
+# ── Lines of source ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A mistake: in the module's source, `old` (once there) becomes `new`."""
+
+    name: str
+    module: ModuleType
+    old: str
+    new: str
+
+
+def _mutants(module: ModuleType, *mistakes: tuple[str, str, str]) -> list[Mutant]:
+    return [Mutant(name, module, old, new) for name, old, new in mistakes]
+
+
+REFERENCE = _mutants(
+    lifecycle,
+    ("types in reverse order", '_TYPE_ORDER[event["type"]], event', '-_TYPE_ORDER[event["type"]], event'),
+    ("types do not order", '_TYPE_ORDER[event["type"]], event', "0, event"),
+    ("ids as UTF-16", 'event["event_id"].encode()', 'event["event_id"].encode("utf-16-be")'),
+    ("ids without case", 'event["event_id"].encode()', 'event["event_id"].lower().encode()'),
+    ("ids do not order", 'event["event_id"].encode()', 'b""'),
+    ("instants to the second", 'return event["occurred_at"], _TYPE', 'return event["occurred_at"].replace(minute=0), _TYPE'),
+    ("the last position stands", "key=lambda d: d.position)", "key=lambda d: d.position, reverse=True)"),
+    ("the first arrival stands", "sorted(deliveries, key=lambda d: d.position)", "list(deliveries)"),
+    ("the partition before the time", "self.recorded_at, self.partition, self.offset", "self.partition, self.recorded_at, self.offset"),
+    ("the offset before the partition", "self.recorded_at, self.partition, self.offset", "self.recorded_at, self.offset, self.partition"),
+    ("one conflict an identity", "list(c.values())[1:]", "list(c.values())[1:2]"),
+    ("the first conflict is lost", "list(c.values())[1:]", "list(c.values())[2:]"),
+    ("conflicts are folded too", "sorted(facts, key=canonical_order)", "sorted(facts + conflicts, key=canonical_order)"),
+    ("conflicts do not count", "violations=len(violations))", "violations=len(violations) - len(conflicts))"),
+    ("null is content", "for k, v in event.items() if v is not None}", "for k, v in event.items()}\n    return tuple(sorted((k, repr(v)) for k, v in values.items()))"),
+    ("JSON is text", "_json_text(v) if k in JSON_FIELDS else v", "v"),
+    ("JSON null is content", "return None if found is None else canonical_json(found)", "return canonical_json(found)"),
+    ("the source is no content", "for k, v in event.items() if v is not None}", 'for k, v in event.items() if v is not None and k != "source"}'),
+    ("the last carried value", "getattr(coupon, f) is None and event.get(f) is not None", "event.get(f) is not None"),
+    ("zero is no value", "and event.get(f) is not None\n", "and event.get(f)\n"),
+    ("only legal events carry", "coupon = _carry(coupon, event)", 'coupon = coupon if TRANSITIONS[kind][STATES.index(found)].endswith("!") else _carry(coupon, event)'),
+    ("guards before values", "*_guards(coupon, event))", '*_guards(replace(coupon, valid_from=coupon.valid_from and (None if coupon.valid_from == event.get("valid_from") else coupon.valid_from)), event))'),
+    ("no_owner negated", "coupon.owner is None:", "coupon.owner is not None:"),
+    ("no_owner dropped", '_applies("no_owner", kind, state) and', "False and"),
+    ("no_owner in every state", '_applies("no_owner", kind, state) and', 'kind in ("reserved", "used") and'),
+    ("wrong_user also without an owner", 'coupon.owner not in (None, event.get("user_id"))', 'coupon.owner != event.get("user_id")'),
+    ("wrong_user negated", 'coupon.owner not in (None, event.get("user_id"))', 'coupon.owner == event.get("user_id")'),
+    ("wrong_user dropped", '_applies("wrong_user", kind, state) and', "False and"),
+    ("wrong_user without case", 'coupon.owner not in (None, event.get("user_id"))', '(coupon.owner or "").lower() not in ("", (event.get("user_id") or "").lower().strip())'),
+    ("wrong_order negated", 'coupon.order_id != event.get("order_id")', 'coupon.order_id == event.get("order_id")'),
+    ("wrong_order dropped", 'coupon.order_id != event.get("order_id")', "False"),
+    ("wrong_order in every state", 'GUARDS["wrong_order"]["events"].get(kind) == state and', 'kind in GUARDS["wrong_order"]["events"] and'),
+    ("outside_validity dropped", '_applies("outside_validity", kind, state) and', "False and"),
+    ("outside_validity for every event", '_applies("outside_validity", kind, state) and', "True and"),
+    ("valid_from exclusive", "instant < coupon.valid_from", "instant <= coupon.valid_from"),
+    ("valid_until exclusive", "instant > coupon.valid_until", "instant >= coupon.valid_until"),
+    ("outside both ends", "early or (", "early and ("),
+    ("wrong_order freezes nothing", 'if "wrong_order" in codes and', "if False and"),
+    ("wrong_order freezes every event", 'kind in GUARDS["wrong_order"]["frozen"]', "True"),
+    ("frozen events do not count", "        return coupon, codes\n    if cell", "        return replace(coupon, events=coupon.events - 1), codes\n    if cell"),
+    ("resting is not updated", "coupon = replace(coupon, resting=coupon.state)", "pass"),
+    ("resting is updated from a hold too", ' and coupon.state not in ("reserved", "used"):', ":"),
+    ("resting is the first", "coupon = replace(coupon, resting=coupon.state)", 'coupon = replace(coupon, resting=coupon.state if coupon.resting == "none" else coupon.resting)'),
+    ("the discount is not cleared", "order_id=None, discount_minor=None)", "order_id=None)"),
+    ("the order is not cleared", "order_id=None, discount_minor=None)", "discount_minor=None)"),
+    ("returns go to claimed", "state=coupon.resting, order_id", 'state="claimed", order_id'),
+    ("returns set instants", "state=coupon.resting, order_id=None", 'state=coupon.resting, ended_at=event["occurred_at"], order_id=None'),
+    ("events enter without a change", "if state != found:", "if True:"),
+    ("an issue sets no owner", 'kind == "claimed" or (kind == "issued" and event.get("user_id") is not None)', 'kind == "claimed"'),
+    ("a claim sets no owner", 'kind == "claimed" or (kind == "issued"', '(kind == "issued"'),
+    ("a use sets the owner", 'kind == "claimed" or (', 'kind in ("claimed", "used") or ('),
+    ("a reservation has no order", 'reserved_at=at, order_id=event["order_id"]', "reserved_at=at"),
+    ("a use keeps the reserved order", 'used_at=at, order_id=event["order_id"], discount', "used_at=at, order_id=coupon.order_id or event['order_id'], discount"),
+    ("the first reservation's instant", "reserved_at=at,", "reserved_at=coupon.reserved_at or at,"),
+    ("the first use's instant", "used_at=at,", "used_at=coupon.used_at or at,"),
+    ("the first end's instant", "ended_at=at,", "ended_at=coupon.ended_at or at,"),
+    ("the first reason", 'reason=event["reason"])', 'reason=coupon.reason or event["reason"])'),
+    ("no claim channel", 'claim_channel=event.get("channel")', "claim_channel=None"),
+    ("no issue channel", 'issue_channel=event.get("channel")', "issue_channel=None"),
+    ("the first event's instant is the last", 'last_event_at=event["occurred_at"])', 'last_event_at=coupon.last_event_at or event["occurred_at"])'),
+    ("events are not counted", "events=coupon.events + 1", "events=1"),
+    ("violations name the state after", "_violation(event, code, before.state)", "_violation(event, code, coupon.state)"),
+)  # fmt: skip
+
+COLUMNS = _mutants(
+    fold,
+    ("the last carried value", "found[of[first]] = carrying[first]", "found[of] = carrying"),
+    ("a known value is carried again", "found[self.rows[name].is_not_null().to_numpy()] = -1", "pass"),
+    ("validity of a later event", "(source < 0) | (source <= np.arange(m))", "np.ones(m, dtype=np.bool_)"),
+    ("validity not of this event", "source <= np.arange(m)", "source < np.arange(m)"),
+    ("validity of this batch alone", "(source < 0) | (source <= np.arange(m))", "(source >= 0) & (source <= np.arange(m))"),
+    ("valid_from exclusive", "at < limit", "at <= limit"),
+    ("valid_until exclusive", "at > limit", "at >= limit"),
+    ("never too late", "self.early[at] | self.late[at]", "self.early[at]"),
+    ("never too early", "self.early[at] | self.late[at]", "self.late[at]"),
+    ("wrong_order freezes nothing", "frozen = wrong_order & _FROZEN[kind]", "frozen = wrong_order & False"),
+    ("wrong_order freezes every event", "frozen = wrong_order & _FROZEN[kind]", "frozen = wrong_order"),
+    ("frozen events clear the order", "back = (cell == _RESTING) & ~frozen", "back = cell == _RESTING"),
+    ("events enter without a change", "entered = (after != found) & ~back\n        self.before", "entered = ~back\n        self.before"),
+    ("returns enter", "entered = (after != found) & ~back\n        self.before", "entered = after != found\n        self.before"),
+    ("returns go to claimed", "np.where(back, self.resting[coupon], cell)", 'np.where(back, STATE["claimed"], cell)'),
+    ("resting is not updated", "self.resting[coupon[leaving]] = found[leaving]", "pass"),
+    ("resting is updated from a hold too", "entered & _HOLDING[after] & ~_HOLDING[found]", "entered & _HOLDING[after]"),
+    ("resting is the state after", "self.resting[coupon[leaving]] = found[leaving]", "self.resting[coupon[leaving]] = after[leaving]"),
+    ("an owner without a change", 'owned = entered & ((kind == TYPE["claimed"])', 'owned = ((kind == TYPE["claimed"])'),
+    ("a claim sets no owner", '((kind == TYPE["claimed"]) | ((kind == TYPE["issued"])', '((kind == TYPE["issued"]) | ((kind == TYPE["issued"])'),
+    ("an issue sets no owner", '| ((kind == TYPE["issued"]) & self.has_user[at])', ""),
+    ("a use sets the owner", '((kind == TYPE["claimed"]) | ((', '((kind == TYPE["claimed"]) | (kind == TYPE["used"]) | (('),
+    ("an order without a change", "held = entered & _HOLDING[after]", "held = _HOLDING[after]"),
+    ("the order is not cleared", "self.order[coupon[back]] = -1", "pass"),
+    ("a use keeps the reserved order", "self.order[coupon[held]] = at[held]", "self.order[coupon[held & (self.order[coupon] < 0)]] = at[held & (self.order[coupon] < 0)]"),
+    ("no_owner negated", "_NO_OWNER[kind, found] & (owner < 0)", "_NO_OWNER[kind, found] & (owner >= 0)"),
+    ("no_owner dropped", "_NO_OWNER[kind, found] & (owner < 0)", "False"),
+    ("wrong_user also without an owner", "_WRONG_USER[kind, found] & (owner >= 0)", "_WRONG_USER[kind, found]"),
+    ("wrong_user dropped", "_WRONG_USER[kind, found] & (owner >= 0)", "_WRONG_USER[kind, found] & False"),
+    ("users and orders that are equal are wrong", "a.ne_missing(b)", "a.eq_missing(b)"),
+    ("wrong_order dropped", "self.guards[2, at] = wrong_order", "self.guards[2, at] = False"),
+    ("violations name the state after", "_names(self.before[events], STATES)", "_names(self.after[events], STATES)"),
+    ("the first reservation's instant", "self._latest(reserved)", 'self._first(reserved, "reserved_at")'),
+    ("the first use's instant", "self._latest(used)", 'self._first(used, "used_at")'),
+    ("the first end's instant", '"occurred_at", self._latest(ended)', '"occurred_at", self._first(ended, "ended_at")'),
+    ("the first reason", '"reason", self._latest(ended)', '"reason", self._first(ended, "reason")'),
+    ("a revoked coupon has not ended", '[STATE["expired"], STATE["revoked"]]', '[STATE["expired"]]'),
+    ("the issue's channel for the claim", '"channel", first_claimed', '"channel", first_issued'),
+    ("no issue channel", '"channel", first_issued', '"code", first_issued'),
+    ("the discount is not cleared", "taken.set(pl.Series(cleared), None)", "taken"),
+    ("the discount is cleared by later batches alone", '(entered & (self.after == STATE["used"])) | self.went_back', 'entered & (self.after == STATE["used"])'),
+    ("returns set instants", "entered = (self.after != self.before) & ~self.went_back\n        created", "entered = self.after != self.before\n        created"),
+    ("events of one round only", "turn += 1", "turn += 2"),
+)  # fmt: skip
+
+TABLES = _mutants(
+    apply_module,
+    ("instants do not order", 'sort("entity", "occurred_at", "type_order"', 'sort("entity", "type_order"'),
+    ("types do not order", '"occurred_at", "type_order", "event_id", *', '"occurred_at", "event_id", *'),
+    ("ids do not order", '"type_order", "event_id", *_POSITION)', '"type_order", *_POSITION)'),
+    ("every id is surely new", "again[entity[maybe_seen]] = True", "pass"),
+    ("an id cannot come twice in a batch", "again[entity[order[1:][same]]] = True", "pass"),
+    ("only neighbours in arrival can be repeats", "order = np.lexsort((high, low, entity))", "order = np.arange(len(entity))"),
+    ("every event is later", "again[first[\"entity\"].to_numpy()] |= not_later.to_series().fill_null(False).to_numpy()", "pass"),
+    ("earlier types are later", "<= pl.col(\"last_type\")", "< 0"),
+    ("equal types are later", "<= pl.col(\"last_type\")", "< pl.col(\"last_type\")"),
+    ("earlier instants are later", "(pl.col(\"occurred_at\") < pl.col(\"last_event_at\"))", "pl.lit(False)"),
+    ("the last position stands", "told = told.sort(_POSITION, maintain_order=True)", "told = told.sort(_POSITION, descending=True)"),
+    ("what was there stands", "told = told.sort(_POSITION, maintain_order=True)", "pass"),
+    ("the last content stands", 'subset=["entity", "event_id"], keep="first"', 'subset=["entity", "event_id"], keep="last"'),
+    ("the identity is the content", '["entity", *journal.wire_fields(self.on.topic)]', '["entity", "event_id"]'),
+    ("an id is one event for all keys", 'subset=["entity", "event_id"], keep="first"', 'subset=["event_id"], keep="first"'),
+    ("conflicts are forgotten", "[stored, conflicting, events.select", "[stored, events.select"),
+    ("conflicts are no violations", "self._write_conflict_violations(conflicts)", "pass"),
+    ("conflicts do not count", "folded = _with_conflicts(folded, conflicts)", "pass"),
+    ("old violations stay", "self._delete_violations(keys)", "pass"),
+    ("old positions stay in the account", "_add(self.counts.applied, replaced, -1)", "pass"),
+    ("old conflicts stay in the account", "_add(self.counts.conflicts, before, -1)", "pass"),
+    ("old conflicts stay", "self._delete(self.on.conflicts, keys)", "pass"),
+    ("old positions stay", "if replaced.height:", "if False:"),
+    ("the history since the youngest key", 'rows["first_recorded_at"].min()', 'rows["first_recorded_at"].max()'),
+    ("the history is not looked at", "WHERE j.recorded_at >= $since", "WHERE j.recorded_at > $since + INTERVAL 1 YEAR"),
+    ("the first event is the last", "last[entity] = np.arange(len(entity))", "last[entity[::-1]] = np.arange(len(entity))[::-1]"),
+    ("events are counted by batch", 'events=rows["events"] + pl.Series(counted)', "events=pl.Series(counted)"),
+    ("violations are counted by batch", 'violations=rows["violations"] + pl.Series(broken)', "violations=pl.Series(broken)"),
+    ("changes from null are not written", "rows[c].ne_missing(before[c])", "(rows[c] != before[c]).fill_null(False)"),
+    ("rows fold on from what they were", "rows = fresh.hstack(empty.clear(fresh.height))", "rows = self.rows[chosen]"),
+)  # fmt: skip
+
+ENTITIES = _mutants(
+    entities,
+    ("null stands where it comes last", "carrying = events.filter(pl.col(name).is_not_null())", "carrying = events"),
+    ("the first value stands", "reference[entity.to_numpy()] = np.arange(len(values))", "reference[entity.to_numpy()[::-1]] = np.arange(len(values))[::-1]"),
+    ("old values stand", "pl.concat([values, old]).gather(reference)", "pl.select(pl.coalesce(old, pl.concat([values, old]).gather(reference))).to_series()"),
+    ("refunds of the last batch alone", 'rows["refunded_minor"].fill_null(0) + pl.Series(refunded)', "pl.Series(refunded)"),
+    ("every event refunds", 'pl.when(pl.col("type") == "refunded")', "pl.when(True)"),
+    ("the latest payment's instant", "pl.coalesce(old, found)", "pl.coalesce(found, old)"),
+    ("the last payment's instant in a batch", 'events.filter(pl.col("type") == kind).reverse()', 'events.filter(pl.col("type") == kind)'),
+    ("an end makes a rule version", '_RULE_EVENTS: Final = ("drafted", ', '_RULE_EVENTS: Final = ("ended", "drafted", '),
+    ("unpublishing makes no rule version", '"published", "unpublished", "amended")', '"published", "amended")'),
+    ("an amendment is a status", '_STATUS_EVENTS: Final = ("drafted", ', '_STATUS_EVENTS: Final = ("amended", "drafted", '),
+    ("the rule version is the rule", 'versions["event_id"]', 'versions["rule_id"].fill_null("")'),
+    ("every event is a touch", '(pl.col("type") == "touched").sum()', "pl.len()"),
+    ("touches of the last batch alone", 'touches=pl.col("touches").fill_null(0) + ', "touches="),
+    ("aliases are repeated", ".list.unique()", ""),
+    ("aliases are not sorted", ".list.sort()", '.list.reverse()'),
+    ("aliases of the last batch alone", 'pl.concat_list(pl.col("aliases").fill_null(empty), ', "pl.concat_list("),
+)  # fmt: skip
+
+
+def mutated(mutant: Mutant) -> ModuleType:
+    """A copy of the module with the mistake in it."""
+    path = Path(str(mutant.module.__file__))
+    source = path.read_text(encoding="utf-8")
+    number = source.count(mutant.old)
+    assert number == 1, f"{mutant.name}: {mutant.old!r} stands {number} times in {path}; put the mistake elsewhere"
+    name = f"mutants.{mutant.module.__name__}"
+    spec = importlib.util.spec_from_loader(name, loader=None)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = mutant.module.__file__
+    module.__package__ = mutant.module.__package__
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        exec(compile(source.replace(mutant.old, mutant.new), str(path), "exec"), module.__dict__)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+def named(mutants: list[Mutant]) -> Any:
+    return pytest.mark.parametrize("mutant", mutants, ids=[m.name for m in mutants])
+
+
+@named(REFERENCE)
+def test_a_wrong_line_in_the_reference_is_noticed(mutant: Mutant) -> None:
+    """The fold that everything is checked against could be wrong itself."""
+    module = mutated(mutant)
+    assert_killed(mutant.name, lambda: check_reference(module.fold))
+
+
+@named(COLUMNS)
+def test_a_wrong_line_in_the_columns_is_noticed(monkeypatch: pytest.MonkeyPatch, store: Store, mutant: Mutant) -> None:
+    """The tables could be wrong in a way that no test looks at."""
+    monkeypatch.setattr(apply_module, "fold", mutated(mutant))
+    assert_killed(mutant.name, lambda: check_columnar(store, apply_module.apply, (COUPON,)))
+
+
+@named(TABLES)
+def test_a_wrong_line_around_the_tables_is_noticed(store: Store, mutant: Mutant) -> None:
+    """Late, repeated or conflicting events could be folded wrongly, and no test would say so."""
+    module = mutated(mutant)
+    assert_killed(mutant.name, lambda: check_columnar(store, module.apply))
+
+
+@named(ENTITIES)
+def test_a_wrong_line_for_orders_campaigns_users_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, store: Store, mutant: Mutant
+) -> None:
+    """An order's sums or a campaign's rules could be wrong, and no test would say so."""
+    folds = mutated(mutant).FOLDS
+    for topic in folds:
+        projected = replace(apply_module.PROJECTED[topic], fold=apply_module._plain(folds[topic]))
+        monkeypatch.setitem(apply_module.PROJECTED, topic, projected)
+    assert_killed(mutant.name, lambda: check_columnar(store, apply_module.apply, tuple(folds)))
