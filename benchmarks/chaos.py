@@ -223,8 +223,11 @@ def state(database: Path) -> dict[str, Any]:
         found = {f"{d.table}: {kind}": getattr(d, kind) for d in digests(store) for kind in ("rows", "facts", "full")}
         found |= {f"account of {p.topic}/{p.partition}": asdict(a) for p, a in checkpoints.load(store).items()}
         letters = store.frame("SELECT * FROM dead_letters ORDER BY topic, log_partition, log_offset")
-        waiting = store.frame("SELECT count(*) FROM outbox").item()
-        return found | {"dead letters": letters.rows(), "rows left in the outbox": waiting}
+        return found | {
+            "dead letters": letters.rows(),
+            "rows left in the outbox": store.frame("SELECT count(*) FROM outbox").item(),
+            "data clock": store.frame("SELECT data_clock FROM ledger").item(),
+        }
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -242,7 +245,8 @@ def _shortened(value: object) -> str:
 
 def delivered(log: EventLog, since: Mapping[TopicPartition, int]) -> set[str]:
     """The positions of the dead letters that were appended since."""
-    positions, found = dict(since), set()
+    positions = dict(since)
+    found: set[str] = set()
     while chunks := log.read(positions, 10_000, 1.0):
         for chunk in chunks:
             found.update(key.decode() for key in chunk.keys)

@@ -6,6 +6,7 @@ import json
 import select
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -114,7 +115,8 @@ class _Rejects:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with self._failing_clearly():
+                self._file.close()
 
     def add(self, line: int, text: bytes, event_id: Any, problems: tuple[Problem, ...]) -> None:
         self.count += 1
@@ -130,11 +132,16 @@ class _Rejects:
 
     def _write(self, text: str) -> None:
         """Each line goes to the file at once, so that no reason is lost with the process."""
-        try:
+        with self._failing_clearly():
             if self._file is None:
                 # A lone surrogate (JSON can hold one) becomes its escape, which JSON knows.
                 self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
             self._file.write(text)
+
+    @contextmanager
+    def _failing_clearly(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UnusableFile(
                 f"report {self.path}: cannot be written ({error.strerror}); name another file with --rejects and"

@@ -83,11 +83,13 @@ def micros(instant: datetime) -> int:
 
 def encode(event: Event) -> bytes:
     """The message of that event."""
-    return encode_row(SCHEMA_NAME[event.topic], event.__dict__)
+    row = event.__dict__
+    texts = {field: canonical_json(row[field]) for field in JSON_FIELDS if row.get(field) is not None}
+    return encode_row(SCHEMA_NAME[event.topic], {**row, **texts} if texts else row)
 
 
 def encode_row(name: str, row: Mapping[str, Any]) -> bytes:
-    """The message of a record of that schema; fields that `row` lacks are null."""
+    """The message of a record of that schema; fields that `row` lacks are null, JSON fields are texts."""
     out: list[bytes] = [current_writer(name).header]
     for field, write in _fields(name):
         write(row.get(field), out)
@@ -249,7 +251,7 @@ Write = Callable[[Any, list[bytes]], None]
 
 @cache
 def _fields(name: str) -> tuple[tuple[str, Write], ...]:
-    return tuple((f["name"], _writer(f["type"], f["name"])) for f in schemas.current(name)["fields"])
+    return tuple((f["name"], _writer(f["type"])) for f in schemas.current(name)["fields"])
 
 
 def varint(value: int) -> bytes:
@@ -270,11 +272,11 @@ def _length(n: int) -> bytes:
     return _SMALL[n] if n < 1024 else varint(n)
 
 
-def _writer(kind: Any, field: str) -> Write:
+def _writer(kind: Any) -> Write:
     if isinstance(kind, list):
-        return _nullable(_writer(kind[1], field))
+        return _nullable(_writer(kind[1]))
     if kind == "string":
-        return _json_text if field in JSON_FIELDS else _text
+        return _text
     if kind == "bytes":
         return _bytes
     if kind in ("long", "int"):
@@ -285,8 +287,8 @@ def _writer(kind: Any, field: str) -> Write:
         codes = {symbol: varint(i) for i, symbol in enumerate(kind["symbols"])}
         return lambda value, out: out.append(codes[value])
     if kind["type"] == "array":
-        return _array(_writer(kind["items"], field))
-    return _record(tuple((f["name"], _writer(f["type"], f["name"])) for f in kind["fields"]))
+        return _array(_writer(kind["items"]))
+    return _record(tuple((f["name"], _writer(f["type"])) for f in kind["fields"]))
 
 
 def _nullable(write: Write) -> Write:
@@ -309,10 +311,6 @@ def _text(value: str, out: list[bytes]) -> None:
 def _bytes(value: bytes, out: list[bytes]) -> None:
     out.append(_length(len(value)))
     out.append(value)
-
-
-def _json_text(value: Any, out: list[bytes]) -> None:
-    _text(value if isinstance(value, str) and value != "all" else canonical_json(value), out)
 
 
 def _array(write: Write) -> Write:

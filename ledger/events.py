@@ -130,7 +130,7 @@ SignedAmount = Annotated[int, Field(strict=True, ge=-INT64_MAX, le=INT64_MAX)]
 BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 Currency = Annotated[Text, AfterValidator(_currency)]
 CouponType = Annotated[Text, _choice("coupon_type")]
-Attributes = Annotated[dict[str, JsonValue], AfterValidator(_small_json)]
+Attributes = Annotated[JsonValue, AfterValidator(_small_json)]
 AppliesTo = Annotated[JsonValue, AfterValidator(_applies_to), AfterValidator(_small_json)]
 FundedBy = Annotated[dict[Text, BasisPoints], AfterValidator(_small_json)]
 

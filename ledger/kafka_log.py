@@ -165,13 +165,9 @@ class KafkaLog:
         prefix = self._settings.topic_prefix
         with self._errors("describe topics"):
             described = self._ask(lambda admin: admin.describe_topics([prefix + topic for topic in topics]))
-        missing = sorted(
-            t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError
-        )
+        missing = sorted(t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError)
         if missing:
-            raise LogNotInitialised(
-                f"log {self.url}: no topic {', '.join(missing)}; run `coupon-ledger init`"
-            )
+            raise LogNotInitialised(f"log {self.url}: no topic {', '.join(missing)}; run `coupon-ledger init`")
         for topic in described:
             if topic["error_code"]:
                 raise self._unavailable(f"describe topic {topic['name']}", for_code(topic["error_code"])())
@@ -209,9 +205,7 @@ class KafkaLog:
             self._give_up(producer, failures, len(records))
         return positions
 
-    def _send(
-        self, producer: KafkaProducer, records: Sequence[Record]
-    ) -> tuple[list[Any | None], dict[int, str]]:
+    def _send(self, producer: KafkaProducer, records: Sequence[Record]) -> tuple[list[Any | None], dict[int, str]]:
         """Hand the records to the producer: a future each, None where it refuses, and the reasons."""
         prefix = self._settings.topic_prefix
         failures: dict[int, str] = {}
@@ -250,9 +244,7 @@ class KafkaLog:
 
     # --- read
 
-    def read(
-        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0
-    ) -> list[Chunk]:
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
         if not positions:
             return []
         with self._reading, self._errors("read"):
@@ -427,9 +419,7 @@ def _option(name: str, value: Any) -> Any:
     try:
         return parse(value)
     except ValueError as error:
-        raise SettingsError(
-            f"settings for Kafka: {name} = {value!r} is not a {parse.__name__.strip('_')}"
-        ) from error
+        raise SettingsError(f"settings for Kafka: {name} = {value!r} is not a {parse.__name__.strip('_')}") from error
 
 
 def _boolean(text: str) -> bool:
@@ -546,9 +536,7 @@ class _Reader:
         """Seek anew at the next read."""
         self._buffers.clear()
 
-    def read(
-        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float
-    ) -> list[Chunk]:
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float) -> list[Chunk]:
         self._stand_at(positions)
         ready = sum(buffered.size for buffered in self._buffers.values())
         if ready < max_records:

@@ -91,9 +91,7 @@ class EventLog(Protocol):
         """
         ...
 
-    def read(
-        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0
-    ) -> list[Chunk]:
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
         """Up to `max_records` committed records from these next offsets on, shared fairly among partitions.
 
         Waits up to `timeout_s` for the first record; returns an empty list where there is none (also a

@@ -6,9 +6,7 @@ import tomllib
 from importlib.resources import files
 from typing import Any, Final
 
-DATA: Final[dict[str, Any]] = tomllib.loads(
-    files(__package__).joinpath("lifecycle.toml").read_text(encoding="utf-8")
-)
+DATA: Final[dict[str, Any]] = tomllib.loads(files(__package__).joinpath("lifecycle.toml").read_text(encoding="utf-8"))
 
 STATES: Final[tuple[str, ...]] = tuple(DATA["states"])
 TRANSITIONS: Final[dict[str, list[str]]] = DATA["transitions"]

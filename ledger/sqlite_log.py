@@ -155,9 +155,7 @@ class SqliteLog:
 
     # --- read
 
-    def read(
-        self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0
-    ) -> list[Chunk]:
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
         deadline = time.monotonic() + timeout_s
         with self._errors("read"):
             while True:
@@ -199,9 +197,7 @@ class SqliteLog:
                 for tp, count in fair_shares(available, max_records).items()
             ]
 
-    def _check_held(
-        self, connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int
-    ) -> None:
+    def _check_held(self, connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int) -> None:
         earliest = _earliest(connection, head)
         if not earliest <= offset <= head.next_offset:
             raise LogTruncated(
@@ -292,9 +288,7 @@ class SqliteLog:
         """The heads of the topics that carry our prefix, named without it."""
         prefix = self._settings.topic_prefix
         return {
-            TopicPartition(topic.removeprefix(prefix), partition): _Head(
-                partition_id, next_offset, recorded_at
-            )
+            TopicPartition(topic.removeprefix(prefix), partition): _Head(partition_id, next_offset, recorded_at)
             for partition_id, topic, partition, next_offset, recorded_at in connection.execute(_HEADS)
             if topic.startswith(prefix)
         }
@@ -323,12 +317,8 @@ class SqliteLog:
                 f" free space on the disk of {self._path.parent}, then append again"
             )
         if name in _BUSY:
-            return LogUnavailable(
-                f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process"
-            )
-        return LogUnavailable(
-            f"log {self.url}: cannot be {doing} ({error}); check the file and its permissions"
-        )
+            return LogUnavailable(f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process")
+        return LogUnavailable(f"log {self.url}: cannot be {doing} ({error}); check the file and its permissions")
 
 
 def _path_of(url: str) -> Path:
@@ -362,9 +352,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]
             connection.execute("ROLLBACK")
 
 
-def _insert(
-    connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head], topic: str, batch: _Batch
-) -> None:
+def _insert(connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head], topic: str, batch: _Batch) -> None:
     """Insert the batch's records of one topic and note in it where they went."""
     rows = batch.rows_of(topic)
     keys = batch.keys if len(rows) == len(batch.keys) else [batch.keys[i] for i in rows.tolist()]
@@ -397,9 +385,7 @@ def _earliest(connection: sqlite3.Connection, head: _Head) -> int:
     return head.next_offset if earliest is None else earliest
 
 
-def _chunk(
-    connection: sqlite3.Connection, tp: TopicPartition, partition_id: int, offset: int, count: int
-) -> Chunk:
+def _chunk(connection: sqlite3.Connection, tp: TopicPartition, partition_id: int, offset: int, count: int) -> Chunk:
     rows = connection.execute(_READ, (partition_id, offset, count)).fetchall()
     offsets, recorded_at, keys, values = zip(*rows, strict=True)
     return Chunk(

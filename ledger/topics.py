@@ -17,6 +17,4 @@ INPUT_TOPICS: Final = (COUPON, ORDER, CAMPAIGN, USER)
 OUTPUT_TOPICS: Final = (ALERTS, OPERATIONS, DEAD_LETTERS)
 ALL_TOPICS: Final = (*INPUT_TOPICS, *OUTPUT_TOPICS)
 
-KEY_FIELD: Final = MappingProxyType(
-    {COUPON: "coupon_id", ORDER: "order_id", CAMPAIGN: "campaign_id", USER: "user_id"}
-)
+KEY_FIELD: Final = MappingProxyType({COUPON: "coupon_id", ORDER: "order_id", CAMPAIGN: "campaign_id", USER: "user_id"})

@@ -167,7 +167,7 @@ _SAFE_DEPTH: Final = 100
 """The model bears more, but not much more."""
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=1_000)
 def _canonical(field: str, text: str) -> _Json:
     """Not certain: the model should look at it."""
     try:
@@ -184,7 +184,7 @@ def _canonical(field: str, text: str) -> _Json:
     return _Json(canonical) if _model_accepts(field, value) else _Json(text, certain=False)
 
 
-_JSON_TYPES: Final[dict[str, Any]] = {
+_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
     "applies_to": TypeAdapter(events.AppliesTo),
     "funded_by": TypeAdapter(events.FundedBy),
     "attributes": TypeAdapter(events.Attributes),
@@ -197,10 +197,3 @@ def _model_accepts(field: str, value: Any) -> bool:
     except ValidationError:
         return False
     return True
-
-
-_ADAPTERS: Final[dict[str, TypeAdapter[Any]]] = {
-    "applies_to": TypeAdapter(events.AppliesTo),
-    "funded_by": TypeAdapter(events.FundedBy),
-    "attributes": TypeAdapter(events.Attributes),
-}

@@ -120,16 +120,26 @@ def histories(topic: str, *, conflicts: bool = True, keys: int = 25) -> st.Searc
     )
 
 
-def history(topic: str, seed: int, n: int, *, conflicts: bool = True, keys: int = 2) -> History:
-    """`n` drawn events of a few keys, some of them repeated; without `conflicts`, one content per identity."""
+def history(
+    topic: str, seed: int, n: int, *, conflicts: bool = True, keys: int = 2, orderly: bool | None = None
+) -> History:
+    """`n` drawn events of a few keys, some of them repeated; without `conflicts`, one content per identity.
+
+    `orderly` (drawn unless given): few collisions, and most arrive in the order in which they happened, so that most
+    rows advance instead of being folded again.
+    """
     random_ = random.Random(f"{topic} {seed} {n}")
-    told = [_event(random_, topic, keys) for _ in range(n)]
+    orderly = random_.random() < 0.5 if orderly is None else orderly
+    told = [_event(random_, topic, keys, f"{i}" if orderly and random_.random() < 0.9 else None) for i in range(n)]
     if not conflicts:
         told = list({(e[KEY_FIELD[topic]], e["event_id"]): e for e in told}.values())
-    told += random_.choices(told, k=random_.randint(0, n))
+    told += random_.choices(told, k=random_.randint(0, n // 10 if orderly else n))
     random_.shuffle(told)
+    if orderly:
+        told.sort(key=lambda e: e["occurred_at"] + random_.choice((0, 0, 0, 0, 0, 1)) * timedelta(minutes=1))
     deliveries = positioned(random_, told)
-    random_.shuffle(deliveries)
+    if not orderly:
+        random_.shuffle(deliveries)
     return History(seed, topic, cut(random_, deliveries))
 
 
@@ -155,12 +165,13 @@ def cut(random_: random.Random, deliveries: Sequence[Delivery]) -> tuple[tuple[D
     return tuple(batches)
 
 
-def _event(random_: random.Random, topic: str, keys: int) -> Event:
+def _event(random_: random.Random, topic: str, keys: int, event_id: str | None) -> Event:
+    """With an id of its own it has an instant of its own, too."""
     kind = random_.choice(types(topic))
     event: Event = {
-        "event_id": random_.choice(_IDS),
+        "event_id": event_id or random_.choice(_IDS),
         "type": kind,
-        "occurred_at": random_.choice(_MOMENTS),
+        "occurred_at": START + timedelta(seconds=random_.random() * 240) if event_id else random_.choice(_MOMENTS),
         "source": random_.choice(("shop", "shop", "till")),
         KEY_FIELD[topic]: f"key-{random_.randrange(keys)}",
     }

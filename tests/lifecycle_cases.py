@@ -516,6 +516,52 @@ case(
     owner="u-1",
 )
 
+# Every guard at every cell: what it must report there, and above all what it must not.
+_UNOWNED: dict[str, list[Event]] = {
+    "none": [],
+    "created": [CREATED],
+    "issued": OPEN,
+    "reserved": [CREATED, event("reserved", 4)],
+    "used": [CREATED, event("used", 5)],
+    "expired": [*OPEN, event("expired", 7)],
+    "revoked": [*OPEN, event("revoked", 7)],
+}
+for (_state, _kind), (_, _illegal) in CELLS.items():
+    _found = [f"{_kind}_when_{_state}@{_kind}-9"] if _illegal else []
+    if _state in _UNOWNED:
+        _before = [
+            f"{_state}_when_created@{e['event_id']}" for e in _UNOWNED[_state] if e["type"] in ("reserved", "used")
+        ]
+        _guard = [("no_owner@" + _kind + "-9", _state)] if _state == "issued" and _kind in ("reserved", "used") else []
+        case(
+            f"guards: {_kind} when {_state} and nobody owns it",
+            [*_UNOWNED[_state], event(_kind, 9)],
+            *_before,
+            *_found,
+            *_guard,
+        )
+    _guard = [(f"outside_validity@{_kind}-9", _state)] if _kind in ("claimed", "reserved", "used") else []
+    case(
+        f"guards: {_kind} when {_state} and out of date",
+        [*PATHS[_state], event(_kind, 9, valid_until=at(8))],
+        *_found,
+        *_guard,
+        valid_until=at(8),
+    )
+    _order = ANOTHER if _kind in ("reserved", "released", "used", "returned") else {}
+    _told = (_state, _kind) in {("reserved", "used"), ("reserved", "released"), ("used", "returned")}
+    case(
+        f"guards: {_kind} when {_state} by another for another order",
+        [*PATHS[_state], event(_kind, 9, user_id="u-2", **_order)],
+        *_found,
+        *([(f"wrong_order@{_kind}-9", _state)] if _told else []),
+        *(
+            [(f"wrong_user@{_kind}-9", _state)]
+            if _kind in ("claimed", "reserved", "used") and _state not in ("none", "created")
+            else []
+        ),
+    )
+
 # ── The row ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 VALUES = {
@@ -619,6 +665,18 @@ case(
     discount_minor=None,
     reserved_at=at(9),
     used_at=at(5),
+)
+case(
+    "order: what a return says of a discount is not kept",
+    [*PATHS["used"], event("returned", 6, discount_minor=7)],
+    state="claimed",
+    discount_minor=None,
+)
+case(
+    "order: what a reservation says of a discount is not kept",
+    [*PATHS["claimed"], event("reserved", 6, discount_minor=7)],
+    state="reserved",
+    discount_minor=None,
 )
 case(
     "order: a discount of zero is a discount",

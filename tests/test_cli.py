@@ -325,6 +325,20 @@ def test_what_comes_through_a_pipe_is_appended_as_it_comes() -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_while_publishing_keeps_what_was_appended() -> None:
+    """Else a user who stops a pipe would see a traceback, and not know whether to start over."""
+    done("init")
+    process = start("publish", "-", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(ndjson([coupon_event("created", "e-1")]))
+    process.stdin.flush()
+    wait_until(lambda: ends(INPUT_TOPICS) == 1, "the event")
+    process.send_signal(signal.SIGINT)
+    one_sentence(finish(process), 130, "interrupted; what was committed stays")
+    assert ends(INPUT_TOPICS) == 1
+
+
+@pytest.mark.slow
 def test_a_real_year_is_imported_and_again_changes_nothing() -> None:
     """Else the demonstration on real data would not show what it claims."""
     done("init")

@@ -43,8 +43,8 @@ from tests.folding import (
 from tests.histories import History, cut, histories, history
 
 SEED = 20261111
-SOME = settings(max_examples=6, deadline=None)
-MANY = settings(max_examples=150, deadline=None)
+SOME = settings(max_examples=5, deadline=None)
+MANY = settings(max_examples=60, deadline=None)
 
 Row = dict[str, Any]
 Event = dict[str, Any]
@@ -283,7 +283,7 @@ def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.Mon
     print(f"seed {SEED}")
     monkeypatch.setattr(apply_module, "stable_hash", weak)
     for topic in INPUT_TOPICS:
-        check_history(store, history(topic, SEED, 100, keys=30))
+        check_history(store, history(topic, SEED, 60, keys=20))
 
 
 def test_an_empty_batch_changes_nothing(store: Store) -> None:

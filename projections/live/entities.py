@@ -54,7 +54,8 @@ def fold_campaigns(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 def fold_users(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     rows = _last_carried(rows, events, USER_LAST).with_row_index("entity")
     found = events.group_by("entity").agg(
-        pl.col("alias_id").drop_nulls().alias("more"), (pl.col("type") == "touched").sum().alias("contacts")
+        pl.col("alias_id").filter(pl.col("type") == "linked").alias("more"),
+        (pl.col("type") == "touched").sum().alias("contacts"),
     )
     found = found.with_columns(pl.col("entity").cast(pl.UInt32))
     joined = rows.join(found, on="entity", how="left", maintain_order="left")

@@ -1,0 +1,398 @@
+"""What an upstream system gets: events in, a report of what was refused, nothing lost while the log fails."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consumers.runner import Consumer
+from ledger import Publisher
+from ledger.codec import JSON_FIELDS
+from ledger.errors import AppendFailed, LedgerError, LogFull, LogUnavailable
+from ledger.events import (
+    Assigned,
+    Claimed,
+    CostBooked,
+    Created,
+    Discount,
+    Event,
+    Expired,
+    Line,
+    Linked,
+    Paid,
+    Profiled,
+    Published,
+    Refunded,
+    Touched,
+    Used,
+)
+from ledger.log import Chunk, EventLog, Position, Record, TopicPartition, open_log
+from ledger.settings import LogSettings
+from ledger.topics import INPUT_TOPICS
+from projections.live import journal
+from projections.store import Store
+from tests import kafka_broker
+
+AT = datetime(2026, 11, 11, 0, 0, 0, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(log_settings: LogSettings) -> LogSettings:
+    """A log that has its topics, on each backend."""
+    _make(log_settings)
+    return log_settings
+
+
+def _make(settings: LogSettings) -> None:
+    log = open_log(settings, create=True)
+    log.create_topics()
+    log.close()
+
+
+def used(number: int, **changes: Any) -> Used:
+    values = {"user_id": "u-1", "order_id": f"o-{number}", "discount_minor": number, **changes}
+    common = {"event_id": f"e-{number}", "occurred_at": AT, "source": "shop", "coupon_id": f"c-{number}"}
+    return Used.model_validate(common | values)
+
+
+def records(settings: LogSettings) -> int:
+    log = open_log(settings)
+    try:
+        return sum(log.end_positions(log.partitions(INPUT_TOPICS)).values())
+    finally:
+        log.close()
+
+
+# --- on both logs
+
+
+def test_five_lines_are_enough(settings: LogSettings) -> None:
+    """Else an upstream team would need more than the README to publish its first event."""
+    with Publisher.open(settings.url, topic_prefix=settings.topic_prefix) as publisher:
+        publisher.publish(used(1))
+        publisher.publish({"topic": "coupon.events", **used(2).model_dump(mode="json")})
+    assert (publisher.report.accepted, publisher.report.complete, publisher.waiting) == (2, True, ())
+    assert records(settings) == 2
+
+
+EVERY_TOPIC: tuple[Event, ...] = (
+    Created(
+        event_id="🎟️ 1",
+        occurred_at=AT,
+        source="shop",
+        coupon_id="券-1",
+        campaign_id="k-1",
+        coupon_type="cash",
+        face_value_minor=2**63 - 1,
+        min_spend_minor=0,
+        percent_off_bp=10_000,
+        currency="CNY",
+        valid_from=datetime(1, 1, 1, tzinfo=UTC),
+        valid_until=datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+        attributes={"b": [1, 2.5, None, True], "a": {"券": "🎟️"}},
+    ),
+    Claimed(event_id="2", occurred_at=AT, source="shop", coupon_id="券-1", user_id="u", channel="wide, \n'text'"),
+    used(3, ip="::1", device_id="d", phone_prefix="138"),
+    Expired(event_id="4", occurred_at=AT, source="job", coupon_id="c-4", reason="not_used"),
+    Paid(
+        event_id="5",
+        occurred_at=AT,
+        source="shop",
+        order_id="o-1",
+        user_id="u-1",
+        currency="JPY",
+        gross_minor=300,
+        net_minor=250,
+        discounts=(Discount(kind="coupon", amount_minor=50), Discount(kind="match", amount_minor=0, funder="brand")),
+        coupon_ids=("c-1", "c-2"),
+        lines=(Line(sku="s-1", net_minor=-5), Line(sku="s-2", category="bread", quantity=2, cost_minor=3)),
+    ),
+    Refunded(event_id="6", occurred_at=AT, source="shop", order_id="o-1", refund_minor=250),
+    Published(
+        event_id="7",
+        occurred_at=AT,
+        source="plan",
+        campaign_id="k-1",
+        name="双十一",
+        coupon_type="cash",
+        applies_to={"skus": ["s-1"]},
+        funded_by={"platform": 7_000, "brand": 3_000},
+    ),
+    CostBooked(
+        event_id="8",
+        occurred_at=AT,
+        source="erp",
+        campaign_id="k-1",
+        cost_kind="media",
+        amount_minor=-7,
+        currency="EUR",
+    ),
+    Assigned(event_id="9", occurred_at=AT, source="plan", campaign_id="k-1", user_id="u-1", arm="control"),
+    Profiled(event_id="10", occurred_at=AT, source="crm", user_id="u-1", attributes={}),
+    Linked(event_id="11", occurred_at=AT, source="crm", user_id="u-1", alias_id="m-1"),
+    Touched(event_id="12", occurred_at=AT, source="app", user_id="u-1", kind="view"),
+)
+
+
+def test_what_was_published_is_what_the_consumer_reads(settings: LogSettings, tmp_path: Path) -> None:
+    """Else the ledger would hold something other than what the shop said."""
+    with Publisher.open(settings.url, topic_prefix=settings.topic_prefix) as publisher:
+        for event in EVERY_TOPIC:
+            assert publisher.publish(event)
+    tables = journalled(settings, tmp_path)
+    found = {(topic, row["event_id"]): row for topic, rows in tables.items() for row in rows}
+    assert len(found) == len(EVERY_TOPIC)
+    for event in EVERY_TOPIC:
+        assert found[event.topic, event.event_id] == as_row(event)
+
+
+def journalled(settings: LogSettings, folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """What a consumer made of the log: the events of each topic."""
+    path = folder / "ledger.duckdb"
+    Store.create(path)
+    log = open_log(settings)
+    try:
+        with Store.open(path) as store:
+            letters = sum(c.dead_letters for c in Consumer(log, store, batch_size=1_000).run())
+            assert letters == 0
+            tables = {t: store.frame(f"SELECT * FROM {journal.JOURNAL[t]}").to_dicts() for t in INPUT_TOPICS}
+    finally:
+        log.close()
+    for row in (row for rows in tables.values() for row in rows):
+        for name in (*journal.POSITION, "key_hash"):
+            del row[name]
+        for name in JSON_FIELDS & row.keys():
+            row[name] = row[name] and json.loads(row[name])
+    return tables
+
+
+def as_row(event: Event) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.replace(tzinfo=None)
+        return list(value) if isinstance(value, tuple) else value
+
+    return {name: plain(value) for name, value in event.model_dump().items()}
+
+
+def test_refused_events_are_reported_and_the_others_go_on(settings: LogSettings) -> None:
+    """Else one wrong event would stop a shop's events, or vanish."""
+    good = {"topic": "coupon.events", **used(1).model_dump(mode="json")}
+    with Publisher.open(settings.url, topic_prefix=settings.topic_prefix) as publisher:
+        taken = [
+            publisher.publish(event)
+            for event in (
+                good,
+                {**good, "event_id": "e-bad", "discount_minor": 5.5, "currency": "RMB", "user_id": None},
+                {**good, "topic": "coupons"},
+                {k: v for k, v in good.items() if k != "topic"},
+                {**good, "event_id": 7},
+                {**good, "event_id": "e-2"},
+            )
+        ]
+    assert taken == [True, False, False, False, False, True]
+    report = publisher.report
+    assert (report.accepted, report.complete) == (2, False)
+    assert [(r.number, r.event_id) for r in report.refused] == [(1, "e-bad"), (2, "e-1"), (3, "e-1"), (4, None)]
+    assert {p.field for p in report.refused[0].problems} == {"discount_minor", "currency", "user_id"}
+    assert all(p.rule for r in report.refused for p in r.problems)
+    assert records(settings) == 2
+
+
+def test_an_error_in_the_block_is_handed_on_and_appends_nothing_more(settings: LogSettings) -> None:
+    """Else half of what a failing program was about to say would be published as if it were whole."""
+    with (
+        pytest.raises(RuntimeError, match="the shop failed"),
+        Publisher.open(settings.url, topic_prefix=settings.topic_prefix, batch_size=2) as publisher,
+    ):
+        for number in range(3):
+            publisher.publish(used(number))
+        raise RuntimeError("the shop failed")
+    assert records(settings) == 2, "a full batch goes at once"
+    assert publisher.waiting == ("e-2",), "what was given and not appended can be told"
+
+
+# --- a log that fails
+
+
+class FlakyLog:
+    """A log that fails as it is told to, one entry an append: None (it works), an error, or the set of the indexes
+    that are not acknowledged."""
+
+    url = "flaky://"
+
+    def __init__(self, *failures: LedgerError | set[int] | None) -> None:
+        self.failures = list(failures)
+        self.held: list[Record] = []
+        self.appends = 0
+        self.closed = False
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        self.appends += 1
+        failure = self.failures.pop(0) if self.failures else None
+        if isinstance(failure, LedgerError):
+            raise failure
+        lost = failure or set()
+        self.held += [record for i, record in enumerate(records) if i not in lost]
+        if lost:
+            raise AppendFailed("some were not acknowledged", dict.fromkeys(sorted(lost), "timed out"))
+        return [Position(record.topic, 0, n) for n, record in enumerate(records)]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def create_topics(self) -> list[str]:
+        raise NotImplementedError
+
+    def partitions(self, topics: Sequence[str] = ()) -> list[TopicPartition]:
+        raise NotImplementedError
+
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
+        raise NotImplementedError
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        raise NotImplementedError
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        raise NotImplementedError
+
+
+def keys(log: FlakyLog) -> list[str]:
+    return [record.key.decode() for record in log.held]
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that a publisher makes, none of them waited for."""
+    made: list[float] = []
+    monkeypatch.setattr("ledger.publisher.time.sleep", made.append)
+    return made
+
+
+def unavailable() -> LogUnavailable:
+    return LogUnavailable("the log is away")
+
+
+def test_a_log_that_is_away_for_a_moment_costs_nothing(pauses: list[float]) -> None:
+    """Else every restart of a broker would lose events upstream."""
+    log: EventLog = FlakyLog(unavailable(), unavailable(), None)
+    assert isinstance(log, FlakyLog)
+    with Publisher(log) as publisher:
+        for number in range(3):
+            publisher.publish(used(number))
+    assert keys(log) == ["c-0", "c-1", "c-2"]
+    assert publisher.report.accepted == 3 and log.closed
+    assert len(pauses) == 2 and pauses == sorted(pauses) and pauses[0] < pauses[1]
+
+
+def test_only_what_was_not_acknowledged_is_appended_again(pauses: list[float]) -> None:
+    """Else every hiccup would double a batch, or leave a hole in it."""
+    log = FlakyLog({1, 3}, {0}, None)
+    with Publisher(log) as publisher:
+        for number in range(5):
+            publisher.publish(used(number))
+    assert keys(log) == ["c-0", "c-2", "c-4", "c-3", "c-1"]
+    assert (publisher.report.accepted, publisher.waiting) == (5, ())
+
+
+def test_what_could_not_be_appended_is_kept_for_the_next_flush(pauses: list[float]) -> None:
+    """Else a caller that handles the error and goes on would have lost the batch."""
+    log = FlakyLog({0}, unavailable(), unavailable())
+    publisher = Publisher(log, attempts=3)
+    for number in range(2):
+        publisher.publish(used(number))
+    with pytest.raises(LogUnavailable, match="away"):
+        publisher.flush()
+    assert (keys(log), publisher.waiting, publisher.report.accepted) == (["c-1"], ("e-0",), 1)
+    publisher.publish(used(2))
+    publisher.flush()
+    assert (keys(log), publisher.waiting, publisher.report.accepted) == (["c-1", "c-0", "c-2"], (), 3)
+    publisher.flush()
+    assert log.appends == 4, "nothing waits, nothing is appended"
+
+
+def test_a_full_log_is_told_at_once(pauses: list[float]) -> None:
+    """Else a publisher would sit and wait for room that nobody makes."""
+    log = FlakyLog(LogFull("no room"))
+    publisher = Publisher(log)
+    publisher.publish(used(1))
+    with pytest.raises(LogFull):
+        publisher.flush()
+    assert pauses == [] and publisher.waiting == ("e-1",)
+    publisher.flush()
+    assert keys(log) == ["c-1"]
+
+
+def test_leaving_the_block_while_the_log_is_away_says_what_is_left(pauses: list[float]) -> None:
+    """Else the last events before a shutdown would be lost without a trace."""
+    log = FlakyLog(*[unavailable() for _ in range(5)])
+    with pytest.raises(LogUnavailable), Publisher(log) as publisher:
+        publisher.publish(used(1))
+    assert publisher.waiting == ("e-1",) and log.closed
+
+
+def test_a_full_batch_goes_by_itself() -> None:
+    """Else a long-running publisher would keep a day in memory."""
+    log = FlakyLog()
+    publisher = Publisher(log, batch_size=2)
+    for number in range(5):
+        publisher.publish(used(number))
+    assert (keys(log), publisher.waiting) == (["c-0", "c-1", "c-2", "c-3"], ("e-4",))
+
+
+@pytest.mark.slow
+def test_a_repeat_of_the_same_event_counts_once(sqlite_log_settings: LogSettings, tmp_path: Path) -> None:
+    """Else a retry whose first try had arrived would be a double use."""
+    _make(sqlite_log_settings)
+    for _ in range(2):
+        with Publisher.open(sqlite_log_settings.url) as publisher:
+            publisher.publish(used(1))
+    assert records(sqlite_log_settings) == 2
+    assert len(journalled(sqlite_log_settings, tmp_path)["coupon.events"]) == 1
+
+
+# --- a broker that fails
+
+
+@pytest.fixture
+def own_broker() -> Iterator[kafka_broker.JavaBroker]:
+    if reason := kafka_broker.why_no_java():
+        pytest.skip(f"needs a broker that can be stopped: {reason}")
+    broker = kafka_broker.java_broker()
+    yield broker
+    broker.remove()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_broker_that_is_stopped_and_started_again_loses_nothing(
+    own_broker: kafka_broker.JavaBroker, tmp_path: Path
+) -> None:
+    """Else a broker's upgrade would cost the events of that minute."""
+    settings = LogSettings(
+        url=f"kafka://{own_broker.address}",
+        kafka={"delivery_timeout_ms": 3_000, "request_timeout_ms": 1_000, "max_block_ms": 2_000},
+    )
+    _make(settings)
+    with Publisher.open(settings.url, kafka=settings.kafka, attempts=20) as publisher:
+        for number in range(100):
+            publisher.publish(used(number))
+        publisher.flush()
+        own_broker.stop()
+        for number in range(100, 200):
+            publisher.publish(used(number))
+        # It comes back while the publisher is trying.
+        restart = threading.Timer(2.0, own_broker.start)
+        restart.start()
+        assert own_broker.pid is None
+        publisher.flush()
+        restart.join()
+    assert (publisher.report.accepted, publisher.waiting) == (200, ())
+    rows = journalled(settings, tmp_path)["coupon.events"]
+    assert {row["event_id"] for row in rows} == {f"e-{n}" for n in range(200)} and len(rows) == 200
