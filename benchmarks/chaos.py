@@ -291,7 +291,8 @@ class Chaos:
     log: EventLog
     expected: Mapping[str, Any]
     draw: random.Random
-    most_passings: int = 8
+    passings: tuple[int, int] = (1, 8)
+    """A kill at a boundary comes at one of these passings, drawn anew each time."""
 
     def play(self, scenario: str, kills: int) -> Tally:
         tally = Tally(scenario)
@@ -327,7 +328,7 @@ class Chaos:
         return [f"{DEAD_LETTERS}: {_shortened(sorted(wanted ^ found))}"] if wanted != found else []
 
     def _attempt(self, scenario: str, database: Path) -> Run:
-        passings = self.draw.randint(1, self.most_passings)
+        passings = self.draw.randint(*self.passings)
         if scenario == "close":
             return self.consumers.killed_closing(passings, self.draw.uniform(0, 0.04), database)
         if scenario == "random":

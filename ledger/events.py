@@ -189,7 +189,7 @@ def _lacking(cls: type[Event], data: Mapping[str, Any]) -> dict[str, PydanticCus
 
 
 def _again(error: Any) -> InitErrorDetails:
-    kind = PydanticCustomError(error["type"], "{text}", {"text": error["msg"]})
+    kind = PydanticCustomError(error["type"], "{text}", {**error.get("ctx", {}), "text": error["msg"]})
     return InitErrorDetails(type=kind, loc=error["loc"], input=error["input"])
 
 
@@ -422,7 +422,7 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
     Raises `InvalidEvent` with every problem: field and rule.
     """
     if topic not in INPUT_TOPICS:
-        raise InvalidEvent([Problem("topic", f"{topic!r} is none of {', '.join(INPUT_TOPICS)}")])
+        raise InvalidEvent([Problem("topic", f"{_short(topic)} is none of {', '.join(INPUT_TOPICS)}")])
     kind = data.get("type")
     model = MODELS.get((topic, kind)) if isinstance(kind, str) else None
     if model is None:
@@ -437,7 +437,19 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
 
 def problems_of(error: ValidationError) -> list[Problem]:
     """What pydantic found, in the words of the ledger."""
-    return [Problem(".".join(map(str, e["loc"])), _WORDS.get(e["type"], e["msg"])) for e in error.errors()]
+    return [Problem(".".join(map(str, e["loc"])), _in_words(e)) for e in error.errors()]
+
+
+def _in_words(error: Mapping[str, Any]) -> str:
+    limits = error.get("ctx", {})
+    match error["type"]:
+        case "greater_than_equal":
+            return f"must be at least {limits['ge']:,}"
+        case "less_than_equal":
+            return f"must be at most {limits['le']:,}"
+        case "string_too_long":
+            return f"must have at most {limits['max_length']:,} characters"
+    return str(_WORDS.get(error["type"], error["msg"]))
 
 
 _WORDS: Final = {
@@ -446,6 +458,7 @@ _WORDS: Final = {
     "int_type": "must be a whole number (minor units, no decimals, no quotes)",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
+    "string_unicode": "must be text without lone surrogates",
 }
 
 

@@ -6,6 +6,7 @@ One process owns the file while it is open for writing. Rows and offsets change 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -42,8 +43,10 @@ class Store:
     def create(cls, path: Path) -> bool:
         """Make an empty database at `path`. Returns False where there is one already."""
         if path.exists():
-            with cls.open(path, read_only=True):
-                return False
+            # In use means that it is there; anything else that is wrong with it should be known.
+            with contextlib.suppress(StoreOwned), cls.open(path, read_only=True):
+                pass
+            return False
         path.parent.mkdir(parents=True, exist_ok=True)
         # Made under another name first, so that a database is there whole or not at all.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
@@ -52,7 +55,9 @@ class Store:
                 for statement in _schema():
                     connection.execute(statement)
                 connection.execute("INSERT INTO ledger (version, commits) VALUES (?, 0)", [VERSION])
-            fresh.replace(path)
+            os.link(fresh, path)  # unlike a rename, never over one that another process just made
+        except FileExistsError:
+            return False
         finally:
             fresh.unlink(missing_ok=True)
             fresh.with_name(fresh.name + ".wal").unlink(missing_ok=True)
@@ -72,12 +77,24 @@ class Store:
         try:
             store._check_version()
             if not read_only:
-                store._owner = owner_file(path)
-                store._owner.write_text(json.dumps(_self_description()), encoding="utf-8")
+                store._own()
         except BaseException:
             connection.close()
             raise
         return store
+
+    def _own(self) -> None:
+        """Tell others who holds the database; DuckDB's lock is what keeps them out."""
+        file = owner_file(self.path)
+        try:
+            file.write_text(json.dumps(_self_description()), encoding="utf-8")
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+            remedy = "free space and run again" if full else "check the folder's rights"
+            raise (StoreFull if full else StoreError)(
+                f"database {self.path}: cannot write {file.name} beside it ({error.strerror}); {remedy}"
+            ) from error
+        self._owner = file
 
     def _check_version(self) -> None:
         try:
@@ -122,22 +139,25 @@ class Store:
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run one statement; returns how many rows it inserted, updated or deleted."""
-        found = self._connection.execute(sql, parameters).fetchone()
+        with _failing_clearly(self.path):
+            found = self._connection.execute(sql, parameters).fetchone()
         return int(found[0]) if found and isinstance(found[0], int) else 0
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The result of a query, as columns."""
-        return self._connection.execute(sql, parameters).pl()
+        with _failing_clearly(self.path):
+            return self._connection.execute(sql, parameters).pl()
 
     def batches(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
     ) -> Iterator[pl.DataFrame]:
         """The result of a query, piece by piece, for results that should not be in memory whole."""
-        reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
-        for batch in reader:
-            piece = pl.from_arrow(batch)
-            assert isinstance(piece, pl.DataFrame)
-            yield piece
+        with _failing_clearly(self.path):
+            reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
+            for batch in reader:
+                piece = pl.from_arrow(batch)
+                assert isinstance(piece, pl.DataFrame)
+                yield piece
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
@@ -229,6 +249,11 @@ def _failing_clearly(path: Path) -> Iterator[None]:
             ) from error
         if "not a valid DuckDB database" in text:
             raise StoreError(f"database {path}: not a DuckDB file; name another with --database") from error
+        if "Corrupt database" in text:
+            raise StoreError(
+                f"database {path}: damaged on disk ({text.splitlines()[0]}); make a new one with `coupon-ledger init"
+                " --database NEW` and consume the log again"
+            ) from error
         if "Is a directory" in text:
             raise StoreError(f"database {path}: a folder; name a file in it with --database") from error
         if isinstance(error, duckdb.IOException | duckdb.SerializationException | duckdb.InvalidInputException):

@@ -23,12 +23,6 @@ pytest.register_assert_rewrite("tests.contract.log_contract")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # kafka-python 3.0 reads its protocol files this way when it is imported; nothing we could do better.
-    config.addinivalue_line("filterwarnings", "ignore:(read|open)_text is deprecated:DeprecationWarning")
-    # It also leaves the socket of a refused connection to the garbage collector.
-    config.addinivalue_line(
-        "filterwarnings", r"ignore:unclosed <socket\.socket .*laddr=\('0\.0\.0\.0', \d+\)>:ResourceWarning"
-    )
     if threading.current_thread() is threading.main_thread():
         # So that a session that is ended from outside still stops its broker (atexit).
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

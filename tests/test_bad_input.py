@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import sqlite3
@@ -356,7 +357,11 @@ def free_address() -> str:
 def test_a_broker_that_is_not_up_is_named(initialised: Path, events_file: Path, free_address: str) -> None:
     """Else a user would wait for ever, or read kafka-python's debris."""
     commands = (("init",), ("publish", "events.ndjson"), ("consume",), ("status",))
-    processes = [start(*command, "--log", free_address) for command in commands]
+    processes = []
+    for number, command in enumerate(commands):  # at once, and so each with a database of its own
+        shutil.copy(DATABASE, f"{number}.duckdb")
+        environment = {**os.environ, "COUPON_LEDGER_DATABASE": f"{number}.duckdb"}
+        processes.append(start(*command, "--log", free_address, env=environment))
     for process in processes:
         one_sentence(finish(process), LOG_ERROR, f"log {free_address}: cannot connect", "check the address")
     # What was not appended there can go here.
@@ -448,6 +453,29 @@ def test_a_database_of_an_older_version_names_the_way_on(initialised: Path) -> N
     with duckdb.connect(DATABASE) as connection:
         connection.execute("UPDATE ledger SET version = 0")
     one_sentence(ledger("consume"), DATABASE_ERROR, "version 0", "make a new database and consume the log again")
+
+
+@pytest.mark.slow
+def test_a_database_damaged_on_disk_is_named_wherever_the_damage_lies(initialised: Path) -> None:
+    """Else a bad disk would show as a traceback, and nobody would think of the log that holds everything."""
+    done("simulate", "--events", "30000")
+    done("consume")
+    before = facts()
+    whole = (initialised / DATABASE).read_bytes()
+    damaged = []
+    for tenth in range(4, 10):
+        at = tenth * len(whole) // 10
+        name = f"damaged-{tenth}.duckdb"
+        (initialised / name).write_bytes(whole[:at] + bytes(255 - b for b in whole[at : at + 64]) + whole[at + 64 :])
+        damaged.append((name, start("digest", "--database", name)))
+    ended = [(name, finish(process)) for name, process in damaged]
+    assert any(ran.code for _, ran in ended), "some of the damage lies where it is read"
+    for name, ran in ended:
+        if ran.code:
+            one_sentence(ran, DATABASE_ERROR, f"database {name}: damaged on disk", "consume the log again")
+    done("init", "--database", "new.duckdb")
+    done("consume", "--database", "new.duckdb")
+    assert facts("new.duckdb") == before
 
 
 @dataclass

@@ -123,7 +123,7 @@ def _campaign(row: Row, event: Any) -> None:
 
 
 def _user(row: Row, event: Any) -> None:
-    if event.get("alias_id") is not None:
+    if event["type"] == "linked":
         row["aliases"] = sorted({*row["aliases"], event["alias_id"]}, key=str.encode)
     row["touches"] += event["type"] == "touched"
 

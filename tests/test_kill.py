@@ -1,7 +1,7 @@
 """SIGKILL of the real consumer process, at every boundary, while it closes, and at random: nothing lost or repeated.
 
-The same machinery as `make chaos`, which kills at least 200 times per log; here each place gets a few kills on a
-short log. The log and the draws are seeded; the seed is in the test's output.
+The same machinery as `make chaos`, which kills at least 200 times per log; here each place gets one kill on a short
+log. The log and the draws are seeded; the seed is in the test's output.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def chaos(request: pytest.FixtureRequest, folder: Path) -> Iterator[Chaos]:
     place = folder / request.param
     place.mkdir()
     with prepared(log, place, events=EVENTS, batch_size=BATCH_SIZE, seed=SEED) as ready:
-        ready.most_passings = 4
+        ready.passings = (2, 4)  # not at the very first, when there is nothing yet to spoil
         yield ready
 
 
@@ -52,9 +52,9 @@ def test_the_log_holds_all_that_can_become_of_a_record(chaos: Chaos) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_killed_and_started_again_nothing_differs(chaos: Chaos, scenario: str) -> None:
     chaos.draw = random.Random(f"{SEED} {scenario}")
-    tally = chaos.play(scenario, kills=2)
+    tally = chaos.play(scenario, kills=1)
     assert tally.problems == []
-    assert tally.kills >= 2
+    assert tally.kills == 1
 
 
 def test_a_kill_loses_the_batch_under_way_and_nothing_else(chaos: Chaos) -> None:
