@@ -68,6 +68,7 @@ class Figure:
     baseline_events: int = 0
     baseline_rates: list[float] = field(default_factory=list)
     load_before: float = 0.0
+    cores_busy_elsewhere: float | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -463,6 +464,43 @@ def _evolve_all(rows: list[dict[str, Any]]) -> None:
         baseline.evolve(coupon, row)
 
 
+# --- who else was at work
+
+
+class Elsewhere:
+    """Processor time that processes other than ours and the broker took since it was made (Linux only)."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._started = time.monotonic()
+        self._before = self._seconds()
+
+    def cores(self) -> float | None:
+        """How many cores they kept busy on average; None where it cannot be told."""
+        now = self._seconds()
+        if now is None or self._before is None:
+            return None
+        return round(max(0.0, now - self._before) / (time.monotonic() - self._started), 2)
+
+    def _seconds(self) -> float | None:
+        try:
+            user, nice, system, _idle, _wait, irq, softirq, steal = map(
+                int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+            )
+        except OSError:
+            return None
+        ours = os.times()
+        tick = os.sysconf("SC_CLK_TCK")
+        everyone = (user + nice + system + irq + softirq + steal) / tick
+        return everyone - (ours.user + ours.system + ours.children_user + ours.children_system) - self._broker() / tick
+
+    def _broker(self) -> int:
+        broker = self._bench.__dict__.get("broker")
+        if not isinstance(broker, kafka_broker.JavaBroker):
+            return 0
+        return sum(map(int, Path(f"/proc/{broker.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+
 # --- all of it
 
 GROUPS: Final[dict[str, Callable[[Bench], list[Figure]]]] = {
@@ -533,11 +571,12 @@ def main() -> int:
         told = conditions(bench)
         print("\n".join(f"{name}: {value}" for name, value in told.items()))
         for name in options.only or GROUPS:
-            load = os.getloadavg()[0]
+            load, elsewhere = os.getloadavg()[0], Elsewhere(bench)
             figures = GROUPS[name](bench)
             for figure in figures:
-                figure.load_before = load
+                figure.load_before, figure.cores_busy_elsewhere = load, elsewhere.cores()
             print_figures(figures)
+            print(f"load before {load:.2f}, cores busy elsewhere meanwhile {elsewhere.cores()}")
             sys.stdout.flush()
             found += figures
     finally:
