@@ -200,6 +200,8 @@ def _configuration(read_only: bool) -> dict[str, Any]:
     }
     if not read_only:
         settings["wal_autocheckpoint"] = _WAL_LIMIT
+        # The owner decodes the next batch on one core while this one is written with the others.
+        settings["threads"] = max(1, (os.cpu_count() or 1) - 1)
     return settings
 
 
