@@ -43,9 +43,7 @@ def line(basket: int, time: str, product: int, coupon: float, sales: float = 5.0
     return BASKET | sold | {"coupon_disc": coupon, "transaction_timestamp": at(time)}
 
 
-def tiny(
-    lines: list[dict[str, Any]], redeemed: list[tuple[int, str]], campaign_type: str = "Type B"
-) -> Frames:
+def tiny(lines: list[dict[str, Any]], redeemed: list[tuple[int, str]], campaign_type: str = "Type B") -> Frames:
     """Household 7, campaign 3 (1 to 31 May), upcs 10 and 20 on products 1 and 2; `redeemed`: (upc, day)."""
     coupons = [(10, 1, 3), (10, 2, 3), (20, 1, 3), (20, 2, 3), (20, 2, 3)]
     redemptions = [(7, upc, 3, at(day)) for upc, day in redeemed]

@@ -82,9 +82,7 @@ def test_repeats_are_an_earlier_record_once_more(arrived: pl.DataFrame, facts: p
     assert arrived.unique().height == facts.height
 
 
-def test_late_events_come_after_many_that_should_follow_them(
-    facts: pl.DataFrame, arrived: pl.DataFrame
-) -> None:
+def test_late_events_come_after_many_that_should_follow_them(facts: pl.DataFrame, arrived: pl.DataFrame) -> None:
     first = arrived.unique("event_id", keep="first", maintain_order=True)
     due = facts.select("event_id", due=pl.int_range(pl.len()))
     came = first.select("event_id", came=pl.int_range(pl.len()))
@@ -124,9 +122,7 @@ def illegal_events(facts: pl.DataFrame) -> list[str]:
 
 STATES = {
     state: number
-    for number, state in enumerate(
-        ["none", "created", "issued", "claimed", "reserved", "used", "expired", "revoked"]
-    )
+    for number, state in enumerate(["none", "created", "issued", "claimed", "reserved", "used", "expired", "revoked"])
 }
 
 
@@ -158,9 +154,7 @@ def test_event_ids_are_unique_over_the_topics(day: Mapping[str, pl.DataFrame], f
 
 
 def test_orders_say_what_the_uses_say(day: Mapping[str, pl.DataFrame], facts: pl.DataFrame) -> None:
-    used = facts.filter(type="used").select(
-        "coupon_id", "order_id", "user_id", "occurred_at", "discount_minor"
-    )
+    used = facts.filter(type="used").select("coupon_id", "order_id", "user_id", "occurred_at", "discount_minor")
     paid = (
         day[ORDER]
         .filter(type="paid")

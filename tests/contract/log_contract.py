@@ -60,8 +60,7 @@ def opened(settings: LogSettings, *, create: bool = False) -> Iterator[EventLog]
 
 def records(number: int, *, topic: str = COUPON, keys: int = 50, prefix: str = "") -> list[Record]:
     return [
-        Record(topic, f"key-{i % keys}".encode(), f"{prefix}value-{i}-{'x' * (i % 90)}".encode())
-        for i in range(number)
+        Record(topic, f"key-{i % keys}".encode(), f"{prefix}value-{i}-{'x' * (i % 90)}".encode()) for i in range(number)
     ]
 
 
@@ -97,9 +96,7 @@ def by_position(chunks: Sequence[Chunk]) -> dict[Position, tuple[bytes, bytes]]:
 
 def start_producer(settings: LogSettings, name: str, batches: int, size: int) -> subprocess.Popen[str]:
     arguments = [settings.url, settings.topic_prefix, name, str(batches), str(size)]
-    return subprocess.Popen(
-        [sys.executable, "-c", _PRODUCER, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", _PRODUCER, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
 def reported(line: str) -> tuple[int, Position]:
@@ -127,9 +124,7 @@ class LogContract:
 
     def test_a_batch_may_mix_topics(self, log: EventLog) -> None:
         """Else events of one business act could not be appended together."""
-        batch = [
-            record for pair in zip(records(300), records(300, topic=ORDER), strict=True) for record in pair
-        ]
+        batch = [record for pair in zip(records(300), records(300, topic=ORDER), strict=True) for record in pair]
         positions = log.append(batch)
         found = by_position(read_until(log, start_of(log) | start_of(log, ORDER), len(batch)))
         assert found == {p: (r.key, r.value) for p, r in zip(positions, batch, strict=True)}
@@ -148,10 +143,7 @@ class LogContract:
             seen.setdefault(key, []).append(value)
         for key, values in seen.items():
             expected = [
-                r.value
-                for batch in range(5)
-                for r in records(200, keys=7, prefix=f"{batch:02}-")
-                if r.key == key
+                r.value for batch in range(5) for r in records(200, keys=7, prefix=f"{batch:02}-") if r.key == key
             ]
             assert values == expected
 
@@ -199,9 +191,7 @@ class LogContract:
             # The broker's clock counts milliseconds.
             assert all(before_us - 1000 <= t <= time.time_ns() // 1000 for t in times)
 
-    @pytest.mark.parametrize(
-        ("key", "value"), [(b"", b"v"), (b"k", b""), (b"", b""), (b"\x00\xff", b"\x00" * 10)]
-    )
+    @pytest.mark.parametrize(("key", "value"), [(b"", b"v"), (b"k", b""), (b"", b""), (b"\x00\xff", b"\x00" * 10)])
     def test_any_bytes_come_back(self, log: EventLog, key: bytes, value: bytes) -> None:
         """Else a damaged record could not even be put among the dead letters."""
         [position] = log.append([Record(COUPON, key, value)])

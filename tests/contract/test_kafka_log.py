@@ -96,8 +96,7 @@ def test_records_of_other_producers_are_read_as_the_client_reads_them(
     producer.close()
     ours = by_position(read_until(kafka_log, start_of(kafka_log), 2000, max_records=300))
     assert {(p.partition, p.offset): row for p, row in ours.items()} == {
-        (r.partition, r.offset): (r.key or b"", r.value or b"")
-        for r in read_with_client(kafka_log_settings, 2000)
+        (r.partition, r.offset): (r.key or b"", r.value or b"") for r in read_with_client(kafka_log_settings, 2000)
     }
 
 
@@ -149,9 +148,7 @@ def test_only_committed_transactions_are_read(kafka_log_settings: LogSettings, k
     assert at == end == 9 * 21
 
 
-def test_an_open_transaction_does_not_count_as_lag(
-    kafka_log_settings: LogSettings, kafka_log: EventLog
-) -> None:
+def test_an_open_transaction_does_not_count_as_lag(kafka_log_settings: LogSettings, kafka_log: EventLog) -> None:
     """Else lag would never come down to 0 while an upstream transaction hangs."""
     topic = kafka_log_settings.topic_prefix + COUPON
     producer = producer_of(kafka_log_settings, transactional_id=topic)

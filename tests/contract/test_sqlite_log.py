@@ -241,9 +241,7 @@ def test_two_processes_may_make_the_same_log(sqlite_log_settings: LogSettings) -
         "import sys; from ledger.log import open_log; from ledger.settings import LogSettings;"
         "log = open_log(LogSettings(url=sys.argv[1]), create=True); log.create_topics(); log.close()"
     )
-    makers = [
-        subprocess.Popen([sys.executable, "-c", make, sqlite_log_settings.url], cwd=ROOT) for _ in range(4)
-    ]
+    makers = [subprocess.Popen([sys.executable, "-c", make, sqlite_log_settings.url], cwd=ROOT) for _ in range(4)]
     assert [maker.wait(timeout=60) for maker in makers] == [0, 0, 0, 0]
     with opened(sqlite_log_settings) as log:
         assert len(log.partitions()) == 28
