@@ -145,7 +145,7 @@ def cli_md() -> str:
     """The help text of every command."""
     lines = ["# Commands", "", "Made from the commands' own help by `make docs`."]
     for path, command in _commands("coupon-ledger", cli):
-        context = click.Context(command, info_name=path, max_content_width=100, terminal_width=100)
+        context = click.Context(command, info_name=path, terminal_width=100, **cli.context_settings)
         lines += ["", f"## {path}", "", "```", command.get_help(context), "```"]
     return "\n".join(lines) + "\n"
 
