@@ -104,7 +104,7 @@ BAD_LINES: dict[str, tuple[bytes, str, str]] = {
     "negative amount": (line(face_value_minor=-1), "face_value_minor", "0"),
     "amount 2**63": (line(face_value_minor=2**63), "face_value_minor", "must be at most 9,223,372,036,854,775,807"),
     "amount 10**400": (line(face_value_minor=10**400), "face_value_minor", "must be at most 9,223,372,036,854,775,807"),
-    "rate above 1": (line(percent_off_bp=10_001), "percent_off_bp", "10000"),
+    "rate above 1": (line(percent_off_bp=10_001), "percent_off_bp", "must be at most 10,000"),
     "instant without zone": (line(occurred_at="2026-11-11T00:00:00"), "occurred_at", "must carry a time zone"),
     "finer than microseconds": (
         line(occurred_at="2026-11-11T00:00:00.1234567Z"),
