@@ -413,6 +413,8 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=30_000)
     parser.add_argument("--batch-size", type=int, default=500)
     options = parser.parse_args()
+    # So that the broker is removed (atexit), and whoever looks learns why this ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("chaos: ended by SIGTERM"))
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1_000_000)
     kinds = ("embedded", "kafka") if options.log == "both" else (options.log,)

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -564,6 +565,8 @@ def main() -> int:
     parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=", ".join(GROUPS))
     options = parser.parse_args()
     gc.set_threshold(100_000, 50, 100)
+    # So that the broker is removed (atexit).
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: ended by SIGTERM"))
     folder = Path(tempfile.mkdtemp(prefix="coupon-ledger-bench-"))
     bench = Bench(folder, options.events, options.baseline_events, options.slow_baseline_events, options.runs)
     found: list[Figure] = []
