@@ -295,6 +295,7 @@ class Chaos:
     """A kill at a boundary comes at one of these passings, drawn anew each time."""
 
     def play(self, scenario: str, kills: int) -> Tally:
+        """That many kills, in as many rounds as it takes. `fold+commit`: the two in turns on the same database."""
         tally = Tally(scenario)
         while tally.kills < kills and not tally.different:
             self._round(tally, kills)
@@ -302,12 +303,13 @@ class Chaos:
 
     def _round(self, tally: Tally, kills: int) -> None:
         tally.rounds += 1
+        places = tally.scenario.split("+")
         database = self.consumers.folder / f"{tally.scenario}-{tally.rounds}.duckdb"
         Store.create(database)
         since = self.log.end_positions(self.log.partitions([DEAD_LETTERS]))
         try:
             while tally.kills < kills:
-                run = self._attempt(tally.scenario, database)
+                run = self._attempt(places[tally.kills % len(places)], database)
                 tally.kills += run.killed
                 if run.lag == 0 or not (run.killed or run.lag):
                     break

@@ -7,6 +7,7 @@ log. The log and the draws are seeded; the seed is in the test's output.
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from projections.live.journal import JOURNAL
 from projections.store import Store
 
 SEED = 20261111
-EVENTS = 4_000
-BATCH_SIZE = 300
+EVENTS = 2_500
+BATCH_SIZE = 250
+# Two places a database: half the undisturbed starts, and kills of one kind upon what another kind left.
+PAIRS = ["+".join(pair) for pair in zip(SCENARIOS[::2], SCENARIOS[1::2], strict=True)]
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +42,7 @@ def chaos(request: pytest.FixtureRequest, folder: Path) -> Iterator[Chaos]:
     place = folder / request.param
     place.mkdir()
     with prepared(log, place, events=EVENTS, batch_size=BATCH_SIZE, seed=SEED) as ready:
-        ready.passings = (2, 4)  # not at the very first, when there is nothing yet to spoil
+        ready.passings = (2, 3)  # not at the very first, when there is nothing yet to spoil
         yield ready
 
 
@@ -49,12 +52,12 @@ def test_the_log_holds_all_that_can_become_of_a_record(chaos: Chaos) -> None:
         assert sum(a[outcome] for a in accounts) > 0, outcome
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", PAIRS)
 def test_killed_and_started_again_nothing_differs(chaos: Chaos, scenario: str) -> None:
     chaos.draw = random.Random(f"{SEED} {scenario}")
-    tally = chaos.play(scenario, kills=1)
+    tally = chaos.play(scenario, kills=2)
     assert tally.problems == []
-    assert tally.kills == 1
+    assert tally.kills == 2
 
 
 def test_a_kill_loses_the_batch_under_way_and_nothing_else(chaos: Chaos) -> None:
@@ -76,8 +79,7 @@ def test_a_kill_loses_the_batch_under_way_and_nothing_else(chaos: Chaos) -> None
 def test_the_comparison_sees_one_account_and_one_dead_letter(chaos: Chaos) -> None:
     """Or equal results would mean nothing."""
     database = chaos.consumers.folder / "spoiled.duckdb"
-    Store.create(database)
-    chaos.consumers.undisturbed(database, batch_size=5_000)
+    shutil.copy(chaos.consumers.folder / "undisturbed.duckdb", database)
     assert differences(chaos.expected, state(database)) == []
     with Store.open(database) as store:
         store.execute("UPDATE checkpoints SET repeats = repeats - 1, applied = applied + 1 WHERE repeats > 0")
