@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import output_option, settings_options
-from cli.output import instant, plain, print_rows
+from cli.output import instant, print_row, print_rows
 from cli.progress import progress
 from ledger.settings import Settings
 
@@ -116,9 +116,7 @@ def status(settings: Settings, output: str) -> None:
     ]
     summary["lag"] = sum(p["lag"] for p in partitions)
     if output == "json":
-        import json
-
-        click.echo(json.dumps(plain({**summary, "partitions": partitions}), indent=2))
+        print_row({**summary, "partitions": partitions}, output)
         return
     if output == "table":
         _print_summary(settings, summary)

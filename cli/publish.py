@@ -15,7 +15,7 @@ import click
 from cli.options import settings_options
 from ledger.codec import encode
 from ledger.errors import InvalidEvent, LedgerError, LogError, Problem
-from ledger.events import parse_event
+from ledger.events import parse_with_topic
 from ledger.log import EventLog, Record, open_log
 from ledger.settings import Settings
 
@@ -183,10 +183,7 @@ def _records(lines: Iterable[bytes | None], report: _Rejects) -> Iterator[Record
         data: dict[str, Any] = {}
         try:
             data = _json_object(line)
-            topic = data.pop("topic", None)
-            if not isinstance(topic, str):
-                raise InvalidEvent([Problem("topic", "is needed")])
-            event = parse_event(topic, data)
+            event = parse_with_topic(data)
             yield Record(event.topic, event.key.encode(), encode(event))
         except InvalidEvent as error:
             report.add(number, line, data.get("event_id"), error.problems)

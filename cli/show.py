@@ -39,9 +39,8 @@ def state(coupon: str, settings: Settings, output: str) -> None:
     coupon-ledger state c-00000001 --output json
     """
     from projections import queries
-    from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
+    with _reading(settings) as store:
         print_row(queries.coupon(store, coupon), output)
 
 
@@ -57,9 +56,8 @@ def history(coupon: str, settings: Settings, output: str) -> None:
     coupon-ledger history c-00000001 --output ndjson
     """
     from projections import queries
-    from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
+    with _reading(settings) as store:
         folded, positions = queries.history(store, coupon)
     conflicts = [v for v in folded.violations if v.violation == "conflicting_duplicate"]
     rows = []
@@ -203,9 +201,8 @@ def digest(columns: list[str] | None, settings: Settings, output: str) -> None:
     from dataclasses import asdict
 
     from projections.digest import digests
-    from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
+    with _reading(settings) as store:
         print_rows((asdict(d) for d in digests(store)), output, columns)
 
 
@@ -248,9 +245,8 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
     coupon-ledger dead-letters show coupon.events 2 75632 --raw > record.bin
     """
     from projections import queries
-    from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
+    with _reading(settings) as store:
         found = queries.dead_letter(store, topic, partition, offset)
     if found is None:
         raise NotFound(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
@@ -260,10 +256,14 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
         print_row(found, output)
 
 
-def _all(settings: Settings, output: str, query: Callable[[Store], pl.DataFrame], columns: list[str] | None) -> None:
+def _reading(settings: Settings) -> Store:
     from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
+    return Store.open(settings.database, read_only=True)
+
+
+def _all(settings: Settings, output: str, query: Callable[[Store], pl.DataFrame], columns: list[str] | None) -> None:
+    with _reading(settings) as store:
         print_frames([query(store)], output, columns)
 
 
@@ -275,9 +275,7 @@ def _list(
     shown: list[str] | None,
 ) -> None:
     """A list that a table cuts short, to the columns that matter most."""
-    from projections.store import Store
-
-    with Store.open(settings.database, read_only=True) as store:
+    with _reading(settings) as store:
         if output != "table":
             print_frames(query(store, limit), output)
             return

@@ -151,9 +151,9 @@ def _moved(
         (topic, partition): n
         for topic, partition, n in taken.dead_letters.group_by("topic", "log_partition").len().iter_rows()
     }
-    touched = {TopicPartition(c.topic, c.partition): 0 for c in chunks}
+    touched = {TopicPartition(c.topic, c.partition) for c in chunks}
     for topic, count in counts.items():
-        touched |= {TopicPartition(topic, p): 0 for p in (*count.applied, *count.conflicts)}
+        touched |= {TopicPartition(topic, p) for p in (*count.applied, *count.conflicts)}
     valid = {
         (topic, partition): n
         for topic, batch in taken.events.items()

@@ -435,6 +435,15 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
         raise InvalidEvent(problems_of(error)) from error
 
 
+def parse_with_topic(data: Mapping[str, Any]) -> Event:
+    """The event that `data` describes, its topic included. Raises `InvalidEvent` like `parse_event`."""
+    fields = dict(data)
+    topic = fields.pop("topic", None)
+    if not isinstance(topic, str):
+        raise InvalidEvent([Problem("topic", "is needed")])
+    return parse_event(topic, fields)
+
+
 def problems_of(error: ValidationError) -> list[Problem]:
     """What pydantic found, in the words of the ledger."""
     return [Problem(".".join(map(str, e["loc"])), _in_words(e)) for e in error.errors()]

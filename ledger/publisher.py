@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 from ledger.codec import encode
 from ledger.errors import AppendFailed, InvalidEvent, LogUnavailable, Problem
-from ledger.events import Event, parse_event
+from ledger.events import Event, parse_with_topic
 from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 
@@ -75,7 +75,7 @@ class Publisher:
         """
         number, self._given = self._given, self._given + 1
         try:
-            parsed = event if isinstance(event, Event) else _parsed(event)
+            parsed = event if isinstance(event, Event) else parse_with_topic(event)
         except InvalidEvent as error:
             event_id = event.get("event_id") if isinstance(event, Mapping) else None
             name = event_id if isinstance(event_id, str) else None
@@ -131,11 +131,3 @@ class Publisher:
             self.close()
         else:
             self._log.close()
-
-
-def _parsed(data: Mapping[str, Any]) -> Event:
-    fields = dict(data)
-    topic = fields.pop("topic", None)
-    if not isinstance(topic, str):
-        raise InvalidEvent([Problem("topic", "is needed")])
-    return parse_event(topic, fields)

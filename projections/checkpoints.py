@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
+from typing import Final
 
 import polars as pl
 
@@ -33,11 +34,12 @@ class Account:
             )
 
 
+_COLUMNS: Final = tuple(field.name for field in fields(Account))
+
+
 def load(store: Store) -> dict[TopicPartition, Account]:
     """The account of every partition that was ever read."""
-    rows = store.frame(
-        "SELECT topic, log_partition, next_offset, read, applied, repeats, conflicts, dead_letters FROM checkpoints"
-    ).iter_rows()
+    rows = store.frame(f"SELECT topic, log_partition, {', '.join(_COLUMNS)} FROM checkpoints").iter_rows()
     return {TopicPartition(topic, partition): Account(*rest) for topic, partition, *rest in rows}
 
 
@@ -46,11 +48,8 @@ def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
     for partition, account in accounts.items():
         account.check(partition)
     frame = pl.DataFrame(
-        [
-            (p.topic, p.partition, a.next_offset, a.read, a.applied, a.repeats, a.conflicts, a.dead_letters)
-            for p, a in accounts.items()
-        ],
-        schema=["topic", "log_partition", "next_offset", "read", "applied", "repeats", "conflicts", "dead_letters"],
+        [(*p, *astuple(a)) for p, a in accounts.items()],
+        schema=["topic", "log_partition", *_COLUMNS],
         orient="row",
     )
     with store.given(reached=frame):

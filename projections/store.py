@@ -151,13 +151,18 @@ class Store:
     def batches(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
     ) -> Iterator[pl.DataFrame]:
-        """The result of a query, piece by piece, for results that should not be in memory whole."""
+        """The result of a query, piece by piece, for results that should not be in memory whole.
+
+        At least one piece, so that the columns are known where no row is found.
+        """
         with _failing_clearly(self.path):
             reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
+            found = False
             for batch in reader:
-                piece = pl.from_arrow(batch)
-                assert isinstance(piece, pl.DataFrame)
-                yield piece
+                found = True
+                yield _frame(batch)
+            if not found:
+                yield _frame(reader.schema.empty_table())
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
@@ -169,6 +174,12 @@ class Store:
         finally:
             for name in frames:
                 self._connection.unregister(name)
+
+
+def _frame(arrow: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(arrow)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 class _Stream:

@@ -123,13 +123,7 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
         keys = keys.select("key_hash", key)
         numbered = keys.select(key).with_row_index("entity")
         entity = events.select(key).join(numbered, on=key, how="left", maintain_order="left")["entity"].to_numpy()
-    low, high = bits_of(stable_hash(events["event_id"]))
-    events = events.with_columns(
-        entity=pl.Series(entity).cast(pl.UInt32),
-        key_hash=pl.Series(key_hash),
-        id_low=pl.Series(low),
-        id_high=pl.Series(high),
-    )
+    events = events.with_columns(entity=pl.Series(entity).cast(pl.UInt32), key_hash=pl.Series(key_hash))
     events = _canonical(events, topic)
     sorted_entity = events["entity"].to_numpy()
     first = np.flatnonzero(np.r_[True, sorted_entity[1:] != sorted_entity[:-1]][: len(sorted_entity)])
@@ -237,8 +231,6 @@ class _Batch:
         conflicts = distinct.join(facts.select("entity", *_POSITION), on=["entity", *_POSITION], how="anti")
         self._replace_journal(stored, facts)
         self._replace_conflicts(keys, conflicting, conflicts)
-        low, high = bits_of(stable_hash(facts["event_id"]))
-        facts = facts.with_columns(id_low=pl.Series(low), id_high=pl.Series(high))
         facts = _canonical(facts, self.on.topic)
         fresh = self.rows[chosen].select("row_id", "key_hash", key)
         empty = self.rows.clear(1).select(pl.exclude("row_id", "key_hash", key))
@@ -390,10 +382,11 @@ def _update_groups(rows: pl.DataFrame, key: str) -> list[list[str]]:
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
-    """Sorted by key and canonical order; among equals the first position comes first."""
-    if "type_order" not in events.columns:
-        order = events["type"].cast(pl.Enum(list(types(topic)))).to_physical().cast(pl.UInt8)
-        events = events.with_columns(type_order=order)
+    """Sorted by key and canonical order, among equals the first position first; with `type_order` and the bits of
+    the ids."""
+    order = events["type"].cast(pl.Enum(list(types(topic)))).to_physical().cast(pl.UInt8)
+    low, high = bits_of(stable_hash(events["event_id"]))
+    events = events.with_columns(type_order=order, id_low=pl.Series(low), id_high=pl.Series(high))
     return events.sort("entity", "occurred_at", "type_order", "event_id", *_POSITION)
 
 
@@ -423,9 +416,6 @@ def _with_book_keeping(rows: pl.DataFrame, events: pl.DataFrame, violations: pl.
     ids_low, ids_high = rows["ids_low"].to_numpy().copy(), rows["ids_high"].to_numpy().copy()
     np.bitwise_or.at(ids_low, entity, events["id_low"].to_numpy())
     np.bitwise_or.at(ids_high, entity, events["id_high"].to_numpy())
-    recorded = np.full(n, np.iinfo(np.int64).max)
-    np.minimum.at(recorded, entity, events["recorded_at"].cast(pl.Int64).to_numpy())
-    first = pl.Series(recorded).cast(pl.Datetime("us"))
     return rows.with_columns(
         last_event_at=tail["occurred_at"],
         events=rows["events"] + pl.Series(counted),
@@ -433,7 +423,7 @@ def _with_book_keeping(rows: pl.DataFrame, events: pl.DataFrame, violations: pl.
         last_type=tail["type_order"],
         ids_low=pl.Series(ids_low),
         ids_high=pl.Series(ids_high),
-        first_recorded_at=pl.select(pl.min_horizontal(rows["first_recorded_at"], first)).to_series(),
+        first_recorded_at=_first_recorded(rows, events),
     )
 
 
@@ -442,10 +432,14 @@ def _with_conflicts(rows: pl.DataFrame, conflicts: pl.DataFrame) -> pl.DataFrame
         return rows
     entity: Int64 = conflicts["entity"].cast(pl.Int64).to_numpy()
     number = np.bincount(entity, minlength=rows.height).astype(np.int32)
-    recorded = np.full(rows.height, np.iinfo(np.int64).max)
-    np.minimum.at(recorded, entity, conflicts["recorded_at"].cast(pl.Int64).to_numpy())
-    first = pl.Series(recorded).cast(pl.Datetime("us"))
     return rows.with_columns(
-        violations=rows["violations"] + pl.Series(number),
-        first_recorded_at=pl.select(pl.min_horizontal(rows["first_recorded_at"], first)).to_series(),
+        violations=rows["violations"] + pl.Series(number), first_recorded_at=_first_recorded(rows, conflicts)
     )
+
+
+def _first_recorded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
+    """Per row: the earliest of what it has and of its events."""
+    recorded = np.full(rows.height, np.iinfo(np.int64).max)
+    np.minimum.at(recorded, events["entity"].to_numpy(), events["recorded_at"].cast(pl.Int64).to_numpy())
+    first = pl.Series(recorded).cast(pl.Datetime("us"))
+    return pl.select(pl.min_horizontal(rows["first_recorded_at"], first)).to_series()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC
 from typing import Any
 
 import polars as pl
 
+from ledger.codec import micros
 from ledger.errors import LedgerError
 from ledger.lifecycle import Delivery, Folded, fold
 from ledger.topics import COUPON
@@ -24,16 +25,6 @@ def _query(name: str) -> str:
     return sql(__package__, name)
 
 
-def _pieces(store: Store, name: str, parameters: dict[str, Any]) -> Iterator[pl.DataFrame]:
-    """The query's result piece by piece; at least one piece, so that the columns are known where no row is found."""
-    found = False
-    for piece in store.batches(_query(name), parameters):
-        found = True
-        yield piece
-    if not found:
-        yield store.frame(_query(name), parameters)
-
-
 def key_hash(key: str) -> int:
     return int(stable_hash(pl.Series([key]))[0])
 
@@ -48,7 +39,7 @@ def coupon(store: Store, coupon_id: str) -> dict[str, Any]:
 
 def coupons(store: Store, filters: dict[str, Any], limit: int | None) -> Iterator[pl.DataFrame]:
     """Coupons by id, piece by piece. `filters`: campaign_id, state, owner (each may be None)."""
-    yield from _pieces(store, "coupons", {**filters, "limit": limit})
+    yield from store.batches(_query("coupons"), {**filters, "limit": limit})
 
 
 def history(store: Store, coupon_id: str) -> tuple[Folded, dict[str, dict[str, Any]]]:
@@ -72,13 +63,9 @@ def history(store: Store, coupon_id: str) -> tuple[Folded, dict[str, dict[str, A
     for row in rows:
         position = {name: row.pop(name) for name in journal.POSITION}
         positions.setdefault(row["event_id"], position)
-        at = position["recorded_at"]
-        deliveries.append(Delivery(row, _micros(at), position["log_partition"], position["log_offset"]))
+        recorded_at = micros(position["recorded_at"].replace(tzinfo=UTC))
+        deliveries.append(Delivery(row, recorded_at, position["log_partition"], position["log_offset"]))
     return fold(deliveries), positions
-
-
-def _micros(instant: datetime) -> int:
-    return int(pl.Series([instant]).cast(pl.Datetime("us")).cast(pl.Int64)[0])
 
 
 def campaigns(store: Store) -> pl.DataFrame:
@@ -87,7 +74,7 @@ def campaigns(store: Store) -> pl.DataFrame:
 
 def violations(store: Store, filters: dict[str, Any], limit: int | None) -> Iterator[pl.DataFrame]:
     """Violations by time. `filters`: coupon_id, violation (each may be None)."""
-    yield from _pieces(store, "violations", {**filters, "limit": limit})
+    yield from store.batches(_query("violations"), {**filters, "limit": limit})
 
 
 def violation_counts(store: Store) -> pl.DataFrame:
@@ -100,7 +87,7 @@ def states(store: Store, filters: dict[str, Any]) -> pl.DataFrame:
 
 
 def dead_letters(store: Store, limit: int | None) -> Iterator[pl.DataFrame]:
-    yield from _pieces(store, "dead_letters", {"limit": limit})
+    yield from store.batches(_query("dead_letters"), {"limit": limit})
 
 
 def dead_letter(store: Store, topic: str, partition: int, offset: int) -> dict[str, Any] | None:
