@@ -1,7 +1,7 @@
 """The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events were refused;
-4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
+Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events, or a change of a
+schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
+    "schemas": ("cli.schemas", "List, show and check the Avro schemas."),
 }
 
 EPILOG: Final = """\b

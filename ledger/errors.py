@@ -4,6 +4,7 @@
     ├── SettingsError               a flag, variable or line of the settings file
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
     ├── UndecodableRecord           bytes of the log that are no event
+    ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   ├── LogNotInitialised       the log is there, its topics are not
@@ -65,6 +66,10 @@ class UndecodableRecord(LedgerError):
     def __init__(self, message: str, reason: str = "undecodable") -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class IncompatibleSchema(LedgerError):
+    exit_code = 3
 
 
 class LogError(LedgerError):
