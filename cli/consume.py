@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until SIGTERM or Ctrl-C.")
-@settings_options("log", "database", "topic-prefix", "batch-size")
+@settings_options("log", "database", "topic-prefix", "batch-size", "schema-registry")
 def consume(follow: bool, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 

@@ -37,7 +37,7 @@ class UnusableFile(LedgerError):
     type=click.Path(path_type=Path),
     help="Where bad lines are reported (NDJSON). [default: FILE.rejected.ndjson]",
 )
-@settings_options("log", "topic-prefix")
+@settings_options("log", "topic-prefix", "schema-registry")
 def publish(file: Path, strict: bool, rejects: Path | None, settings: Settings) -> None:
     """Append events from FILE (NDJSON: one event a line, with its `topic`), or from standard input with "-".
 

@@ -20,7 +20,11 @@ from ledger.errors import IncompatibleSchema
 
 @click.group()
 def schemas() -> None:
-    """List, show and check the Avro schemas of what stands in the log."""
+    """List, show and check the Avro schemas of what stands in the log.
+
+    \b
+    coupon-ledger schemas check
+    """
 
 
 @schemas.command("list")

@@ -7,6 +7,7 @@
     ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
+    │   │   └── RegistryUnavailable the schema registry does not say what an id stands for, or takes no schema
     │   ├── LogNotInitialised       the log is there, its topics are not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
@@ -77,6 +78,10 @@ class LogError(LedgerError):
 
 
 class LogUnavailable(LogError):
+    pass
+
+
+class RegistryUnavailable(LogUnavailable):
     pass
 
 

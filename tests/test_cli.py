@@ -191,6 +191,8 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
     monkeypatch.setenv("COUPON_LEDGER_DATABASE", "from-environment")
     monkeypatch.setenv("COUPON_LEDGER_LOG", "sqlite:///from-environment")
     monkeypatch.setenv("COUPON_LEDGER_KAFKA_SSL_PASSWORD", "hush")
+    monkeypatch.setenv("COUPON_LEDGER_SCHEMA_REGISTRY_TIMEOUT", "2")
+    monkeypatch.setenv("COUPON_LEDGER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO", "ledger:hush")
     ran = done("config", "--log", "sqlite:///from-flag", "--output", "json")
     default = {option.name: option.default for option in OPTIONS}
     shown = {row["setting"]: (row["value"], row["from"]) for row in ran.json}
@@ -201,9 +203,16 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         "partitions": (7, "file coupon-ledger.toml"),
         "replication": (1, "default"),
         "batch-size": (default["batch-size"], "default"),
+        "schema-registry": ("", "default"),
+        "schema-ids": (default["schema-ids"], "default"),
         "kafka.sasl_plain_password": ("********", "file coupon-ledger.toml"),
         "kafka.security_protocol": ("SASL_SSL", "file coupon-ledger.toml"),
         "kafka.ssl_password": ("********", "environment COUPON_LEDGER_KAFKA_SSL_PASSWORD"),
+        "schema-registry.timeout": ("2", "environment COUPON_LEDGER_SCHEMA_REGISTRY_TIMEOUT"),
+        "schema-registry.basic.auth.user.info": (
+            "********",
+            "environment COUPON_LEDGER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO",
+        ),
     }
     assert "hush" not in done("config").out
 

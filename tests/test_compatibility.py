@@ -210,7 +210,7 @@ def _changes(draw: st.DrawFn) -> Schema:
                             inner["items"]["fields"].append(copy.deepcopy(NEW))
             case how:
                 name = f"new_{draw(st.integers(0, 5))}"
-                new = {"name": name, "type": draw(_KINDS), "doc": "New."}
+                new: Schema = {"name": name, "type": draw(_KINDS), "doc": "New."}
                 if draw(st.booleans()):
                     new["default"] = None
                 fields.insert(at if how == "add" else len(fields), new)
