@@ -17,12 +17,12 @@ from ledger import Publisher
 from ledger.codec import encode, single_object_header
 from ledger.errors import LogUnavailable, RegistryUnavailable, SettingsError
 from ledger.events import Event, parse_event
-from ledger.log import EventLog, Record, TopicPartition, open_log
+from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, INPUT_TOPICS, ORDER
 from projections.store import Store
 from tests.command_line import coupon_event, done, facts, ledger, ndjson, one_sentence, wait_until
-from tests.contract.log_contract import Backend, LogContract
+from tests.contract.log_contract import Backend, LogContract, read_until
 from tests.contract.test_sqlite_log import drop_head
 from tests.fake_registry import FakeRegistry, fake_registry
 
@@ -35,16 +35,18 @@ def registry() -> Iterator[FakeRegistry]:
         yield found
 
 
-@pytest.fixture
-def settings(sqlite_log_settings: LogSettings, registry: FakeRegistry, tmp_path: Path) -> LogSettings:
-    return replace(
-        sqlite_log_settings, schema_registry=registry.url, schema_ids=str(tmp_path / "ids.json"), registry=QUICK
-    )
+def with_registry(log: LogSettings, registry: FakeRegistry, folder: Path) -> LogSettings:
+    return replace(log, schema_registry=registry.url, schema_ids=str(folder / "ids.json"), registry=QUICK)
 
 
 @pytest.fixture
-def backend(settings: LogSettings) -> Backend:
-    return Backend(settings, drop_head)
+def settings(log_settings: LogSettings, registry: FakeRegistry, tmp_path: Path) -> LogSettings:
+    return with_registry(log_settings, registry, tmp_path)
+
+
+@pytest.fixture
+def backend(sqlite_log_settings: LogSettings, registry: FakeRegistry, tmp_path: Path) -> Backend:
+    return Backend(with_registry(sqlite_log_settings, registry, tmp_path), drop_head)
 
 
 class TestRegistryLog(LogContract):
@@ -82,17 +84,20 @@ def framed(found: Event, number: int) -> Record:
 
 
 def everything(log: EventLog, topic: str = COUPON) -> list[bytes]:
-    chunks = log.read(dict.fromkeys(log.partitions([topic]), 0), 10_000)
+    """The values of a topic to its end, sorted."""
+    partitions = log.partitions([topic])
+    number = sum(log.end_positions(partitions).values())
+    chunks = read_until(log, dict.fromkeys(partitions, 0), number)
     return sorted(v for c in chunks for v in c.values)
 
 
 def test_messages_stand_in_the_wire_format_and_are_read_back(
-    opened: EventLog, plain: EventLog, registry: FakeRegistry
+    opened: EventLog, plain: EventLog, registry: FakeRegistry, settings: LogSettings
 ) -> None:
     """A Confluent deserializer of another team reads ours; ours reads as if there were no registry."""
     records = [record(event("created", f"e-{n}", coupon_id=f"c-{n}")) for n in range(20)]
     opened.append(records)
-    number = registry.subjects[f"{COUPON}-value"][0]
+    [number] = registry.subjects[f"{settings.topic_prefix}{COUPON}-value"]
     assert json.loads(registry.schemas[number]["schema"]) == schemas.current("coupon_event")
     assert everything(plain) == sorted(b"\x00" + number.to_bytes(4, "big") + r.value[10:] for r in records)
     assert everything(opened) == sorted(r.value for r in records)
@@ -121,7 +126,12 @@ def test_a_publisher_that_knows_its_schema_needs_no_registry(settings: LogSettin
     log = open_log(settings, create=True)
     log.create_topics()
     log.close()
-    options: dict[str, Any] = {"schema_registry": registry.url, "schema_ids": settings.schema_ids, "registry": QUICK}
+    options: dict[str, Any] = {
+        "schema_registry": registry.url,
+        "schema_ids": settings.schema_ids,
+        "registry": QUICK,
+        "topic_prefix": settings.topic_prefix,
+    }
     with Publisher.open(settings.url, **options) as publisher:
         publisher.publish(event("created", "e-1"))
     registry.down()
@@ -136,7 +146,7 @@ def test_a_registry_that_refuses_is_named_and_nothing_is_appended(
     opened: EventLog, plain: EventLog, registry: FakeRegistry
 ) -> None:
     registry.refuses = True
-    with pytest.raises(RegistryUnavailable, match=r"registering the schema of coupon.events-value .*incompatible"):
+    with pytest.raises(RegistryUnavailable, match=r"registering the schema of .*coupon.events-value .*incompatible"):
         opened.append([record(event("created", "e-1"))])
     assert everything(plain) == []
 
@@ -148,9 +158,10 @@ def test_a_registry_that_refuses_is_named_and_nothing_is_appended(
 def shop(tmp_path: Path, settings: LogSettings, plain: EventLog, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a log and a database, settings for the command."""
     monkeypatch.chdir(tmp_path)
-    for name in ("LOG", "SCHEMA_REGISTRY", "SCHEMA_IDS"):
-        value = {"LOG": settings.url, "SCHEMA_REGISTRY": settings.schema_registry, "SCHEMA_IDS": settings.schema_ids}
-        monkeypatch.setenv(f"COUPON_LEDGER_{name}", value[name])
+    monkeypatch.setenv("COUPON_LEDGER_LOG", settings.url)
+    monkeypatch.setenv("COUPON_LEDGER_TOPIC_PREFIX", settings.topic_prefix)
+    monkeypatch.setenv("COUPON_LEDGER_SCHEMA_REGISTRY", settings.schema_registry)
+    monkeypatch.setenv("COUPON_LEDGER_SCHEMA_IDS", settings.schema_ids)
     monkeypatch.setenv("COUPON_LEDGER_SCHEMA_REGISTRY_MAX_RETRIES", "0")
     done("init")
     return tmp_path
@@ -268,13 +279,10 @@ def test_ids_of_schemas_that_are_not_ours_become_dead_letters_as_they_were(
     done("consume")
     letters = done("dead-letters", "list", "--output", "ndjson").rows
     assert sorted(row["reason"] for row in letters) == ["undecodable"] * 2 + ["unknown_schema"] * 3
-    told = open_log(LogSettings(url=plain.url))
-    positions = [TopicPartition(COUPON, row["partition"]) for row in letters]
     shown = [
-        done("dead-letters", "show", COUPON, str(p.partition), str(row["offset"]), "--output", "json").json["value"]
-        for p, row in zip(positions, letters, strict=True)
+        done("dead-letters", "show", COUPON, str(at["partition"]), str(at["offset"]), "--output", "json").json["value"]
+        for at in letters
     ]
-    told.close()
     assert sorted(shown) == sorted(value.hex() for value in bad)
     assert done("state", "c-1", "--output", "json").json["state"] == "created"
 
@@ -300,7 +308,7 @@ def test_what_is_not_the_registry_is_named(settings: LogSettings, plain: EventLo
     for wrong in (f"{registry.url}/elsewhere", "http://127.0.0.1:1"):
         log = open_log(replace(settings, schema_registry=wrong))
         with pytest.raises(RegistryUnavailable, match=wrong):
-            log.read(dict.fromkeys(log.partitions(INPUT_TOPICS), 0), 10)
+            read_until(log, dict.fromkeys(log.partitions(INPUT_TOPICS), 0), 1)
         log.close()
     for text in ("registry:8081", "http://ledger:hush@registry:8081"):
         with pytest.raises(SettingsError, match="schema-registry"):
