@@ -66,8 +66,9 @@ class RegistryLog:
         """As every log. Raises `RegistryUnavailable` where all that could be read waits for the registry."""
         chunks = self._log.read(positions, max_records, timeout_s)
         unknown: dict[bytes, RegistryUnavailable] = {}
-        self._ids.learn({prefix for c in chunks for prefix in _prefixes(c)}, unknown)
-        readable = [self._single_objects(c, unknown) for c in chunks]
+        prefixes = [_prefixes(c) for c in chunks]
+        self._ids.learn(set().union(*prefixes), unknown)
+        readable = [self._single_objects(c, unknown) if p else c for c, p in zip(chunks, prefixes, strict=True)]
         found = [c for c in readable if c is not None]
         if unknown and not found:
             waiting = next(c for c in chunks if _cut(c, unknown) == 0)
@@ -96,8 +97,6 @@ class RegistryLog:
 
     def _single_objects(self, chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> Chunk | None:
         """The chunk up to its first record that waits for the registry; None where that is the first of all."""
-        if not _prefixes(chunk):
-            return chunk
         end = _cut(chunk, unknown)
         if end == 0:
             return None
@@ -142,7 +141,7 @@ class SchemaIds:
                 f"setting schema-registry: {url!r} is no address; write http://host:port without user and password"
                 " (they go to COUPON_LEDGER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO)"
             )
-        if find_spec("confluent_kafka") is None:
+        if find_spec("confluent_kafka") is None or find_spec("httpx2") is None:
             raise SettingsError(
                 "setting schema-registry: its client is not installed; run pip install 'coupon-ledger[registry]'"
             )
@@ -171,7 +170,9 @@ class SchemaIds:
             return
         with self._lock:
             missing = [p for p in new if not self._learn(p, unknown)]
-            if missing and not unknown:
+            if unknown:
+                unknown |= {p: unknown.get(p) or next(iter(unknown.values())) for p in missing}
+            elif missing:
                 # A registry of several nodes may answer a moment before it knows an id that another one gave out.
                 time.sleep(_SECOND_LOOK_S)
                 for prefix in missing:

@@ -260,6 +260,29 @@ def test_a_consumer_that_follows_waits_for_the_registry(
     assert registry.url in caplog.text
 
 
+def test_an_id_that_was_not_there_once_waits_with_the_others(
+    settings: LogSettings, registry: FakeRegistry, plain: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that is about to go down may not know yet what it will know; one look is no word."""
+    found = event("created", "e-1")
+    plain.append([framed(found, 17), framed(found, 18)])
+    answer = registry.answer
+
+    def failing(method: str, path: str, body: Any) -> tuple[int, Any]:
+        return (500, {"error_code": 50001, "message": "store"}) if path.endswith("/18") else answer(method, path, body)
+
+    monkeypatch.setattr(registry, "answer", failing)
+    log = open_log(settings)
+    with pytest.raises(RegistryUnavailable, match="waits at offset 0"):
+        read_until(log, dict.fromkeys(log.partitions([COUPON]), 0), 1)
+    monkeypatch.undo()
+    numbers = [registry.register(f"{n}-value", json.dumps(schemas.current("coupon_event"))) for n in range(1)]
+    assert numbers == [17]
+    registry.schemas[18] = registry.schemas[17]
+    assert everything(log) == [encode(found)] * 2
+    log.close()
+
+
 def test_ids_of_schemas_that_are_not_ours_become_dead_letters_as_they_were(
     shop: Path, registry: FakeRegistry, plain: EventLog
 ) -> None:
@@ -313,6 +336,13 @@ def test_what_is_not_the_registry_is_named(settings: LogSettings, plain: EventLo
     for text in ("registry:8081", "http://ledger:hush@registry:8081"):
         with pytest.raises(SettingsError, match="schema-registry"):
             open_log(replace(settings, schema_registry=text))
+
+
+def test_a_client_that_is_not_installed_is_named(settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is not there by default, and an operator must learn its name."""
+    monkeypatch.setattr("ledger.registry_log.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"pip install 'coupon-ledger\[registry\]'"):
+        open_log(settings, create=True)
 
 
 def test_the_clients_options_reach_it(shop: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
