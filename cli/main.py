@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
     "consume": ("cli.consume", "Fold the log into the database."),
     "status": ("cli.consume", "Show positions, lag, the last commit and counts."),
+    "tail": ("cli.tail", "Show events as they come from the log."),
     "state": ("cli.show", "Show where one coupon stands."),
     "history": ("cli.show", "Show every event of one coupon and what it did."),
     "coupons": ("cli.show", "List coupons."),
@@ -33,6 +34,7 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
+    "completion": ("cli.completion", "Print the script that completes commands in a shell."),
 }
 
 EPILOG: Final = """\b

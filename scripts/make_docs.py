@@ -13,22 +13,10 @@ import click
 import schemas
 from cli.main import cli
 from ledger.codec import SCHEMA_NAME
-from ledger.rules import GUARDS, NEEDS, STATES, TRANSITIONS
+from ledger.rules import GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 
 DOCS = Path(__file__).parent.parent / "docs"
-
-CHINESE = {
-    "created": "创建",
-    "issued": "发放",
-    "claimed": "领取",
-    "reserved": "锁定",
-    "released": "解锁",
-    "used": "核销",
-    "returned": "退回",
-    "expired": "失效",
-    "revoked": "作废",
-}
 
 VALUES: dict[str, Any] = {
     "campaign_id": "double-11",
@@ -84,7 +72,7 @@ def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
         yield f"| `{field['name']}` | {_type(field['type'])} | {field['doc']} |"
     yield ""
     for kind, needed in NEEDS[topic].items():
-        label = f" {CHINESE[kind]}" if topic == COUPON else ""
+        label = f" {LABELS[kind]}" if topic == COUPON else ""
         needs = ", ".join(f"`{n}`" for n in needed) or "nothing more"
         yield f"**{kind}**{label} needs {needs}."
         yield "```json"

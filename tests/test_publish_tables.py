@@ -148,8 +148,7 @@ def test_every_format_gives_the_same_bytes(topic: str, home: Path) -> None:
 
 
 JSON_TEXTS = [
-    '{"b":1,"a":[true,null]}', '"all"', "{}", "no JSON", "null", '{"a":1.0}', '{"a":1e400}', '{"a":1,"a":2}', 
-    "[NaN]",
+    '{"b":1,"a":[true,null]}', '"all"', "{}", "no JSON", "null", '{"a":1.0}', '{"a":1e400}', '{"a":1,"a":2}', "[NaN]",
     '{"p":10000}', '{"p":10000.0}', '{"skus":["a"]}', '{"a":"\\ud800"}', '{"券": 1}', "[" * 300 + "]" * 300,
     "9" * 5_000,
 ]  # fmt: skip
@@ -220,8 +219,8 @@ def test_bad_rows_of_a_csv_file_are_reported_and_the_others_appended(home: Path)
     assert ran.code == 3
     assert ran.err.splitlines() == [
         "line 4: attributes: not JSON (Expecting property name enclosed in double quotes at column 2); occurred_at:"
-        " must be an RFC 3339 instant such as 2026-11-11T00:00:00Z; discount_minor: must be a whole number (minor units, no"
-        " decimals, no quotes)",
+        " must be an RFC 3339 instant such as 2026-11-11T00:00:00Z; discount_minor: must be a whole number (minor"
+        " units, no decimals, no quotes)",
         "line 5: has 5 cells, but there are 8 columns",
         "line 6: not CSV (',' expected after '\"')",
         "appended 2 events, refused 3; see day.csv.rejected.ndjson",
@@ -360,7 +359,7 @@ def test_instants_of_every_unit_are_exact_or_refused(home: Path, unit: str) -> N
     table = coupon_table(occurred_at=pa.array([value, beyond], pa.timestamp(unit, "Asia/Shanghai")))
     pq.write_table(table, home / "day.parquet")
     good, refused = from_parquet(COUPON, home / "day.parquet")
-    assert isinstance(good, Record) and isinstance(refused, tuple)
+    assert isinstance(good, Record) and not isinstance(refused, Record)
     fraction = {"s": 0, "ms": 1_000, "us": 1, "ns": 1}[unit]
     assert decode(good.value)[1]["occurred_at"] == datetime.fromisoformat(f"1970-01-01T00:00:01.{fraction:06}Z")
     assert [field for field, _ in refused[2]] == ["occurred_at"]
