@@ -386,6 +386,20 @@ def test_consume_goes_to_the_end_and_no_further() -> None:
     assert done("status", "--output", "json").json["lag"] == 0
 
 
+@pytest.mark.slow
+def test_consume_says_nothing_about_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every batch of orders with empty lists would put a library's warning of possible crashes on the terminal."""
+    monkeypatch.delenv("ACERO_ALIGNMENT_HANDLING", raising=False)
+    done("init")
+    head = {"topic": "order.events", "type": "paid", "source": "shop", "occurred_at": "2026-11-11T00:00:00Z"}
+    needs = {"user_id": "u-1", "currency": "CNY", "gross_minor": 1, "net_minor": 1}
+    for batch, lists in (("e", {"lines": []}), ("f", {"channel": "app"})):
+        events = [{**head, **needs, "event_id": f"{batch}-{n}", "order_id": f"o-{n}", **lists} for n in range(50)]
+        done("publish", "-", stdin=ndjson(events))
+        ran = finish(start("consume"))
+        assert (ran.code, ran.err) == (0, "")
+
+
 def test_consume_leaves_the_signals_as_they_were() -> None:
     """Else a program that calls the command would no longer hear Ctrl-C."""
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
