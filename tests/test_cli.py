@@ -366,9 +366,9 @@ def test_a_seeded_sale_day_is_the_same_every_time(home: Path) -> None:
     for name in ("one", "two"):
         at = ("--log", f"sqlite:///{name}.db")
         done("init", *at, "--database", f"{name}.duckdb")
-        ran = done("simulate", "--events", "2000", "--seed", "7", "--orders", *at)
+        ran = done("simulate", "--events", "500", "--seed", "7", "--orders", *at)
         assert re.match(r"appended [\d,]+ events in ", ran.out)
-        done("consume", *at, "--database", f"{name}.duckdb", "--batch-size", "500")
+        done("consume", *at, "--database", f"{name}.duckdb", "--batch-size", "200")
         digests.append(facts(f"{name}.duckdb"))
     assert digests[0] == digests[1]
 

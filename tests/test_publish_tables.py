@@ -156,7 +156,7 @@ JSON_TEXTS = [
 
 @pytest.mark.parametrize("topic", INPUT_TOPICS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_format_refuses_the_same_rows_for_the_same_reasons(
     topic: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -429,10 +429,11 @@ def test_what_is_no_parquet_is_said_to_be_none(home: Path) -> None:
     one_sentence(ledger("publish", "half.parquet", "--topic", COUPON), 2, "half.parquet", "cannot be read as Parquet")
 
 
-def test_rows_of_many_batches_keep_their_numbers_and_their_order(home: Path) -> None:
+def test_rows_of_many_batches_keep_their_numbers_and_their_order(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a report would name wrong rows, and of two contents under one id the wrong one would stand."""
     done("init")
-    n = 60_000
+    monkeypatch.setattr("cli.sources.parquet_rows._BATCH_ROWS", 100)
+    n = 250
     channel = pa.array(["app"] * (n - 1) + ["x" * 2_000])
     pq.write_table(coupon_table(channel=channel, coupon_id=pa.array(["c-1"] * n)), home / "day.parquet")
     ran = ledger("publish", "day.parquet", "--topic", COUPON)
