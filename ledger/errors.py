@@ -2,6 +2,7 @@
 
     LedgerError                     anything a user can act on: one sentence with object, problem, remedy
     ├── SettingsError               a flag, variable or line of the settings file
+    ├── UnusableFile                a file that a command was given cannot be read or written, or is of another kind
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
     ├── UndecodableRecord           bytes of the log that are no event
     ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
@@ -35,6 +36,10 @@ class LedgerError(Exception):
 
 
 class SettingsError(LedgerError):
+    exit_code = 2
+
+
+class UnusableFile(LedgerError):
     exit_code = 2
 
 

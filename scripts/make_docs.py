@@ -26,24 +26,12 @@ from ledger.events import (
     parse_with_topic,
 )
 from ledger.partitioner import murmur2
-from ledger.rules import CHOICES, GUARDS, NEEDS, STATES, TRANSITIONS
+from ledger.rules import CHOICES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from ledger.topics import COUPON, KEY_FIELD
 from scripts import asyncapi
 from scripts.examples import example
 
 DOCS = Path(__file__).parent.parent / "docs"
-
-CHINESE = {
-    "created": "创建",
-    "issued": "发放",
-    "claimed": "领取",
-    "reserved": "锁定",
-    "released": "解锁",
-    "used": "核销",
-    "returned": "退回",
-    "expired": "失效",
-    "revoked": "作废",
-}
 
 
 def events_md() -> str:
@@ -76,7 +64,7 @@ def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
         yield f"| `{field['name']}` | {_type(field['type'])} | {field['doc']} |"
     yield ""
     for kind, needed in NEEDS[topic].items():
-        label = f" {CHINESE[kind]}" if topic == COUPON else ""
+        label = f" {LABELS[kind]}" if topic == COUPON else ""
         needs = ", ".join(f"`{n}`" for n in needed) or "nothing more"
         yield f"**{kind}**{label} needs {needs}."
         yield "```json"

@@ -24,6 +24,10 @@ SEED = 20261111
 MANY = settings(max_examples=25, deadline=None)
 
 each_record = pytest.mark.parametrize("name", NAMES)
+# An order's message is by far the longest.
+each_record_orders_slow = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "order_event" else name for name in NAMES]
+)
 each_topic = pytest.mark.parametrize("topic", INPUT_TOPICS)
 
 
@@ -110,7 +114,9 @@ def test_arrays_may_come_in_blocks_and_with_sizes(data: st.DataObject) -> None:
     assert agreed_with_avro("order_event", messages) == {0: row, 1: row}
 
 
-@pytest.mark.parametrize("items", [MAX_ITEMS, MAX_ITEMS + 1, 50_000])
+@pytest.mark.parametrize(
+    "items", [*(pytest.param(n, marks=pytest.mark.slow) for n in (MAX_ITEMS, 50_000)), MAX_ITEMS + 1]
+)
 def test_arrays_of_any_length_are_read(items: int) -> None:
     """One order with far too many items would hold up or stop the whole consumer."""
     row = dict(rich_row("order_event"), coupon_ids=["c"] * items)
@@ -273,7 +279,7 @@ def test_an_id_of_a_registry_is_named_and_many_strangers_cost_one_pass() -> None
     assert decoded[0].rows.tolist() == [0]
 
 
-@each_record
+@each_record_orders_slow
 def test_every_flipped_bit_is_judged_alike(name: str) -> None:
     """A damaged message would be an event for one reader of the log and a dead letter for another."""
     good = encode_row(name, rich_row(name))
@@ -288,7 +294,7 @@ def test_every_flipped_bit_is_judged_alike(name: str) -> None:
     assert 0 < len(rows) < len(flipped)
 
 
-@each_record
+@each_record_orders_slow
 @given(data=st.data())
 @MANY
 def test_every_damaged_message_is_judged_alike(name: str, data: st.DataObject) -> None:
