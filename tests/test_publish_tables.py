@@ -29,7 +29,7 @@ from ledger.events import MODELS
 from ledger.log import Record
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER
-from scripts.make_docs import example
+from scripts.examples import example
 from tests.command_line import (
     Data,
     coupon_event,

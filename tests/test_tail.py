@@ -17,7 +17,7 @@ from ledger.codec import decode, encode_row
 from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, ORDER
-from scripts.make_docs import example
+from scripts.examples import example
 from tests.command_line import (
     DATABASE,
     Data,
