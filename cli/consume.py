@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until SIGTERM or Ctrl-C.")
-@settings_options("log", "database", "topic-prefix", "batch-size", "schema-registry")
+@settings_options("log", "database", "topic-prefix", "batch-size", "grace-minutes", "schema-registry")
 def consume(follow: bool, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
@@ -43,7 +43,7 @@ def consume(follow: bool, settings: Settings) -> None:
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
-            consumer = Consumer(log, store, batch_size=settings.batch_size, follow=follow)
+            consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
             with _on_signal(consumer.stop):
                 _run(consumer.run())
         finally:

@@ -162,26 +162,41 @@ def campaigns(columns: list[str] | None, settings: Settings, output: str) -> Non
 @click.command()
 @click.option("--coupon", "coupon_id", help="Only of this coupon.")
 @click.option("--code", "violation", help="Only this rule, for example used_when_used.")
+@click.option(
+    "--scope",
+    type=click.Choice(["coupon", "cross"]),
+    help="Only rules of one coupon's life, or those across coupons, campaigns and orders.",
+)
 @click.option("--count", is_flag=True, help="How many of each instead of a list.")
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
 def violations(
-    coupon_id: str | None, violation: str | None, count: bool, limit: int | None, settings: Settings, output: str
+    coupon_id: str | None,
+    violation: str | None,
+    scope: str | None,
+    count: bool,
+    limit: int | None,
+    settings: Settings,
+    output: str,
 ) -> None:
     """List broken rules by time: which event, which rule, in which state it found the coupon.
 
+    Scope coupon: of one coupon's own events. Scope cross: stock, limits and windows of its campaign, and what coupons
+    and orders say of each other (counterpart: the other side).
+
     \b
     coupon-ledger violations --count
+    coupon-ledger violations --scope cross
     coupon-ledger violations --code used_when_used --output csv
     """
     from projections import queries
 
+    filters = {"coupon_id": coupon_id, "violation": violation, "scope": scope}
     if count:
-        _all(settings, output, queries.violation_counts, None)
+        _all(settings, output, lambda store: queries.violation_counts(store, filters), None)
         return
-    filters = {"coupon_id": coupon_id, "violation": violation}
-    shown = "occurred_at coupon_id event_id violation state".split()
+    shown = "occurred_at key event_id violation state scope counterpart".split()
     _list(settings, output, limit, lambda store, n: queries.violations(store, filters, n), shown)
 
 

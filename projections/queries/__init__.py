@@ -73,12 +73,13 @@ def campaigns(store: Store) -> pl.DataFrame:
 
 
 def violations(store: Store, filters: dict[str, Any], limit: int | None) -> Iterator[pl.DataFrame]:
-    """Violations by time. `filters`: coupon_id, violation (each may be None)."""
+    """Violations by time. `filters`: coupon_id, violation, scope (each may be None)."""
     yield from store.batches(_query("violations"), {**filters, "limit": limit})
 
 
-def violation_counts(store: Store) -> pl.DataFrame:
-    return store.frame(_query("violation_counts"))
+def violation_counts(store: Store, filters: dict[str, Any]) -> pl.DataFrame:
+    """Violations per code. `filters` as of `violations`."""
+    return store.frame(_query("violation_counts"), filters)
 
 
 def states(store: Store, filters: dict[str, Any]) -> pl.DataFrame:
