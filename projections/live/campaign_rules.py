@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
+from polars._typing import PolarsDataType
 
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON
@@ -29,7 +30,7 @@ _VALUES: Final = ("quantity", "per_user_limit", "claim_from", "claim_until")
 _CAMPAIGN: Final = ["campaign_hash", "campaign_id"]
 _PLACE: Final = ["acquired_at", "acquired_event_id", "coupon_id"]
 _ACQUIRED: Final = ["campaign_id", "acquired_at", "acquired_event_id", "acquired_by"]
-_ROW: Final = {
+_ROW: Final[dict[str, PolarsDataType]] = {
     "key_hash": pl.Int64,
     "coupon_id": pl.String,
     "campaign_id": pl.String,
@@ -37,7 +38,10 @@ _ROW: Final = {
     "acquired_event_id": pl.String,
     "acquired_by": pl.String,
 }
-_MEMBER: Final = [*_ROW, "campaign_hash", "user_hash"]
+_HASHED: Final = (("campaign_hash", "campaign_id"), ("user_hash", "acquired_by"))
+_NOBODY: Final = pl.DataFrame(schema={**_ROW, "campaign_hash": pl.Int64, "user_hash": pl.Int64})
+_MEMBER: Final = _NOBODY.columns
+_RANKED: Final = ["campaign_id", *_PLACE]
 _CUT: Final = [*_CAMPAIGN, "quantity", "before", *_PLACE]
 _FAR: Final = 100_000
 """A cut that moves further is looked for from the campaign's start."""
@@ -68,7 +72,8 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     _store_cuts(store, cuts, touched)
     passed = pl.concat([new.select(_MEMBER), passed, everyone]).unique("coupon_id")
     groups = pl.concat([_members_of_groups(store, gone, new, terms), everyone]).unique("coupon_id")
-    wished = [_over_issue(passed, terms, cuts), _outside(passed, terms), _over_limit(groups, terms)]
+    beside = _in_force(passed, terms)
+    wished = [_over_issue(beside, cuts), _outside(beside), _over_limit(groups, terms)]
     # A coupon that nobody had acquired before has nothing stored.
     fresh = added.join(removed, on="coupon_id", how="anti")
     old, in_groups = (
@@ -84,7 +89,7 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
 def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Acquisitions that are no more, and new ones. One that changed is both."""
     if coupons is None:
-        return _hashed(pl.DataFrame(schema=_ROW)), _hashed(pl.DataFrame(schema=_ROW))
+        return _NOBODY, _NOBODY
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     before, after = coupons.before.select(columns), coupons.after(*columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
@@ -101,14 +106,14 @@ def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.Da
 
 
 def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.with_columns(
-        campaign_hash=pl.Series(stable_hash(rows["campaign_id"]), dtype=pl.Int64),
-        user_hash=pl.Series(stable_hash(rows["acquired_by"]), dtype=pl.Int64),
-    )
+    hashes = ((name, pl.Series(stable_hash(rows[of]), dtype=pl.Int64)) for name, of in _HASHED)
+    return rows.with_columns(**dict(hashes))
 
 
 def _members_of_campaigns(store: Store, campaigns: pl.DataFrame) -> pl.DataFrame:
-    with store.given(chosen=campaigns.select(_CAMPAIGN)):
+    if not campaigns.height:
+        return _NOBODY
+    with store.given(chosen=campaigns):
         return store.frame(sql(__package__, "members_of_campaigns")).select(_MEMBER)
 
 
@@ -118,7 +123,7 @@ def _members_of_groups(store: Store, removed: pl.DataFrame, added: pl.DataFrame,
     group = [*_CAMPAIGN, "user_hash", "acquired_by"]
     chosen = pl.concat([removed, added]).join(limited, on="campaign_id", how="semi").select(group).unique()
     if not chosen.height:
-        return added.select(_MEMBER).clear()
+        return _NOBODY
     with store.given(chosen=chosen):
         return store.frame(sql(__package__, "members_of_groups")).select(_MEMBER)
 
@@ -173,19 +178,26 @@ def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -
 
 def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> pl.DataFrame:
     """The cuts at their old places, with the number of acquisitions that stand before them now."""
-    if not cuts.height:
-        return cuts
-    marks = pl.concat(
-        [
-            cuts.select("campaign_id", *_PLACE, n=pl.lit(0), cut=pl.int_range(pl.len())),
-            removed.select("campaign_id", *_PLACE, n=pl.lit(-1), cut=pl.lit(None, pl.Int64)),
-            added.select("campaign_id", *_PLACE, n=pl.lit(1), cut=pl.lit(None, pl.Int64)),
-        ]
-    )
-    # The cut comes before an acquisition at its place, and one without a place after all.
-    marks = marks.sort("campaign_id", *_PLACE, "cut", nulls_last=True)
-    shifts = marks.with_columns(pl.col("n").cum_sum().over("campaign_id")).filter(pl.col("cut").is_not_null())
-    return cuts.with_columns(before=cuts["before"] + shifts.sort("cut")["n"])
+    come = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
+    at_end = cuts.filter(pl.col("acquired_at").is_null())
+    inside = cuts.filter(pl.col("acquired_at").is_not_null())
+    all_of = come.group_by("campaign_id").agg(pl.col("n").sum())
+    at_end = at_end.join(all_of, on="campaign_id", how="left")
+    # Whatever comes after a campaign's last cut shifts none.
+    last = inside.group_by("campaign_id").agg(last=pl.col("acquired_at").max())
+    come = come.join(last, on="campaign_id").filter(pl.col("acquired_at") <= pl.col("last")).drop("last")
+    if come.height:
+        numbered = inside.select(*_RANKED, n=pl.lit(0), cut=pl.int_range(pl.len()))
+        # A cut comes before an acquisition at its place.
+        marks = pl.concat([numbered, come.with_columns(cut=pl.lit(None, pl.Int64))]).sort(
+            *_RANKED, "cut", nulls_last=True
+        )
+        shifts = marks.with_columns(pl.col("n").cum_sum().over("campaign_id")).filter(pl.col("cut").is_not_null())
+        inside = inside.with_columns(n=shifts.sort("cut")["n"])
+    else:
+        inside = inside.with_columns(n=pl.lit(0))
+    both = pl.concat([at_end.select(*_CUT, "n"), inside.select(*_CUT, pl.col("n").cast(at_end["n"].dtype))])
+    return both.select(pl.exclude("n", "before"), before=pl.col("before") + pl.col("n").fill_null(0)).select(_CUT)
 
 
 def _moved(store: Store, cuts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
@@ -194,6 +206,8 @@ def _moved(store: Store, cuts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame
     at_end = pl.col("acquired_at").is_null()
     moves = cuts.with_row_index("move").with_columns(places=places.abs(), backward=places > 0)
     moves = moves.filter((places > 0) | ((places < 0) & ~at_end))
+    if not moves.height:
+        return cuts, _NOBODY, moves.select(_CAMPAIGN)
     far = moves.filter(pl.col("places") >= _FAR).select(_CAMPAIGN).unique()
     cuts = cuts.with_row_index("move").join(far, on="campaign_id", how="anti")
     moves = moves.join(far, on="campaign_id", how="anti")
@@ -231,9 +245,6 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
     columns = ["move", *_CAMPAIGN, "places", "backward"]
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     moves = moves.rename(names).select(*columns, *names.values())
-    if not moves.height:
-        none = pl.DataFrame(schema={**_ROW, "campaign_hash": pl.Int64, "user_hash": pl.Int64})
-        return none.join(moves, on=_CAMPAIGN, how="inner")
     with store.given(moves=moves):
         edges = store.frame(sql(__package__, "cut_edges"))
         bounds = {
@@ -246,6 +257,7 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
 
 
 def _store_cuts(store: Store, cuts: pl.DataFrame, campaigns: pl.DataFrame) -> None:
+    """Instead of those that these campaigns have."""
     with store.given(chosen=campaigns, cuts=cuts):
         store.execute(sql(__package__, "remove_cuts"))
         store.execute(sql(__package__, "add_cuts"))
@@ -266,10 +278,10 @@ def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _over_issue(members: pl.DataFrame, terms: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
+def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     cuts = cuts.rename(names).select("campaign_id", "quantity", *names.values())
-    found = _in_force(members, terms).join(cuts, on=["campaign_id", "quantity"], how="inner")
+    found = members.join(cuts, on=["campaign_id", "quantity"], how="inner")
     return _broken("over_issue", found.filter(~_before(_PLACE, list(names.values()))))
 
 
@@ -279,11 +291,10 @@ def _over_limit(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
     return _broken("over_user_limit", ranked.filter(pl.col("rank") > pl.col("per_user_limit")))
 
 
-def _outside(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+def _outside(members: pl.DataFrame) -> pl.DataFrame:
     at = pl.col("acquired_at")
-    found = _in_force(members, terms)
     outside = (at < pl.col("claim_from")).fill_null(False) | (at > pl.col("claim_until")).fill_null(False)
-    return _broken("outside_claim_window", found.filter(outside))
+    return _broken("outside_claim_window", members.filter(outside))
 
 
 def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
