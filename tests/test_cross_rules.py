@@ -6,8 +6,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -668,3 +671,87 @@ def test_a_coupons_own_count_leaves_these_rules_out(store: Store, at: Teller) ->
         consume(store, at.told)
         assert len(stored(store)) == 1
         assert store.frame("SELECT violations FROM coupons").rows() == [(0,)]
+
+
+# ── What it costs ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_late_claim_does_not_rank_its_campaign_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sold-out campaign would slow the consumer with every claim that it ever had."""
+    asked: list[int] = []
+    frame = Store.frame
+
+    def counting(self: Store, *query: Any) -> pl.DataFrame:
+        found = frame(self, *query)
+        if "acquisitions" in query[0]:
+            asked.append(found.height)
+        return found
+
+    at = Teller()
+    at.campaign(-10, quantity=500)
+    for n in range(1_000):
+        at.claim(f"c-{n}", n, user=f"u-{n}")
+    with emptied(store):
+        consume(store, at.told)
+        assert len(stored(store)) == 500
+        monkeypatch.setattr(Store, "frame", counting)
+        for n in range(5):
+            before = len(at.told)
+            at.claim(f"late-{n}", n + 0.5)
+            consume(store, at.told[before:])
+        assert sum(asked) <= 5 * 4
+        monkeypatch.undo()
+        assert stored(store) == expected(at.told)
+
+
+# ── Mistakes put in on purpose ───────────────────────────────────────────────────────────────────────────────
+
+# A file, what stands there once, and what becomes of it.
+MISTAKES = [
+    ("between_topics.sql", "WHERE o.paid_at IS NULL", "WHERE o.order_id IS NULL"),
+    ("between_topics.sql", "WHERE o.gross_minor < u.min_spend_minor", "WHERE o.gross_minor <= u.min_spend_minor"),
+    ("between_topics.sql", "IF d.kind = 'coupon'", "IF d.kind <> ''"),
+    ("between_topics.sql", "WHERE r.so_far >= b.net_minor", "WHERE r.so_far > b.net_minor"),
+    ("between_topics.sql", "WHERE o.names_coupons AND o.told_minor", "WHERE o.told_minor"),
+    ("between_topics.sql", "greatest(b.used_at, t.gross_at)", "b.used_at"),
+    ("named_coupons.sql", " AND o.cancelled_at IS NULL", ""),
+    ("terms_from_journal.sql", "quantity IGNORE NULLS", "quantity"),
+    ("terms_from_journal.sql", "type_order DESC, event_id DESC", "type_order, event_id"),
+    ("cut_edges.sql", "min(a.acquired_at, m.places + 1)", "min(a.acquired_at, 1)"),
+    ("orders_touched_by.sql", "due_at <= $clock", "due_at < $clock"),
+    ("campaign_rules.py", 'pl.col("rank") > pl.col("per_user_limit")', 'pl.col("rank") >= pl.col("per_user_limit")'),
+    ("campaign_rules.py", "found.filter(~_before(_PLACE", "found.filter(_before(_PLACE"),
+    ("campaign_rules.py", 'at > pl.col("claim_until")', 'at >= pl.col("claim_until")'),
+    ("campaign_rules.py", "n=pl.lit(-1)", "n=pl.lit(0)"),
+    ("campaign_rules.py", 'pl.col("acquired_at") <= pl.col("last")', 'pl.col("acquired_at") < pl.col("last")'),
+    ("campaign_rules.py", 'turn - n + pl.col("places")', 'turn - n + pl.col("places") - 1'),
+    ("order_rules.py", 'pl.col("due_at") <= clock', 'pl.col("due_at") < clock'),
+    ("order_rules.py", "coupons.journalled, coupons.dropped", "coupons.journalled, coupons.dropped[:0]"),
+    ("order_rules.py", 'store.execute(sql(__package__, "remove_coupons_in_use"))', "pass"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m[0]}: {m[2]}")
+def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mistake: tuple[str, str, str]) -> None:
+    """A rule could be wrong in a way that no world shows."""
+    name, old, new = mistake
+    source = (Path(campaign_rules.__file__).parent / name).read_text(encoding="utf-8")
+    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {name}; put the mistake elsewhere"
+    if name.endswith(".sql"):
+        for module in (campaign_rules, order_rules):
+            told = module.sql  # type: ignore[attr-defined]
+            changed = source.replace(old, new)
+            monkeypatch.setattr(module, "sql", lambda p, n, told=told: changed if f"{n}.sql" == name else told(p, n))
+    else:
+        module = {"campaign_rules.py": campaign_rules, "order_rules.py": order_rules}[name]
+        wrong = ModuleType(module.__name__)
+        wrong.__package__ = module.__package__
+        exec(compile(source.replace(old, new), name, "exec"), wrong.__dict__)
+        monkeypatch.setattr(cross, module.__name__.rpartition(".")[2], wrong)
+    for seed in range(SEED, SEED + 150):
+        try:
+            check_world(store, seed, bool(seed % 2))
+        except Exception:  # a wrong violation, or something that could not go on
+            return
+    pytest.fail(f"survived: {name}, {new}", pytrace=False)
