@@ -23,7 +23,7 @@ from projections.live import apply as apply_module
 from projections.live import campaign_rules, cross, order_rules
 from projections.live.apply import data_clock, prepare
 from projections.live.signature import Int64, stable_hash
-from projections.store import Store
+from projections.store import Store, sql
 from tests.folding import emptied, frame_of, scratch_store
 
 SEED = 20261111
@@ -286,7 +286,7 @@ class World:
             told = told[size:]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32), shuffled=st.booleans())
 def test_after_every_batch_it_is_what_the_facts_so_far_say(store: Store, seed: int, shuffled: bool) -> None:
     """A violation would be missing, or stay when late facts took its ground away."""
@@ -311,7 +311,7 @@ def check_world(store: Store, seed: int, shuffled: bool) -> None:
             assert stored(store) == expected(so_far)
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_any_arrival_ends_in_the_same_digest(store: Store, seed: int) -> None:
     """Two replicas of one log would differ, or a rebuild from what it replaces."""
@@ -342,7 +342,7 @@ def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.Mon
 
     for module in (apply_module, campaign_rules, order_rules):
         monkeypatch.setattr(module, "stable_hash", weak)
-    for seed in range(SEED, SEED + 4):
+    for seed in range(SEED, SEED + 2):
         check_world(store, seed, True)
 
 
@@ -717,7 +717,8 @@ MISTAKES = [
     ("named_coupons.sql", " AND o.cancelled_at IS NULL", ""),
     ("terms_from_journal.sql", "quantity IGNORE NULLS", "quantity"),
     ("terms_from_journal.sql", "type_order DESC, event_id DESC", "type_order, event_id"),
-    ("cut_edges.sql", "min(a.acquired_at, m.places + 1)", "min(a.acquired_at, 1)"),
+    ("cut_edges.sql", "THEN r.later[m.places + 1] END", "THEN m.cut_at END"),
+    ("cut_edges.sql", "THEN r.earlier[m.places] END", "THEN r.earlier[1] END"),
     ("orders_touched_by.sql", "due_at <= $clock", "due_at < $clock"),
     ("campaign_rules.py", 'pl.col("rank") > pl.col("per_user_limit")', 'pl.col("rank") >= pl.col("per_user_limit")'),
     ("campaign_rules.py", "found.filter(~_before(_PLACE", "found.filter(_before(_PLACE"),
@@ -738,16 +739,19 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
     name, old, new = mistake
     source = (Path(campaign_rules.__file__).parent / name).read_text(encoding="utf-8")
     assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {name}; put the mistake elsewhere"
+    changed = source.replace(old, new)
     if name.endswith(".sql"):
+
+        def wrong_sql(package: str, asked: str) -> str:
+            return changed if f"{asked}.sql" == name else sql(package, asked)
+
         for module in (campaign_rules, order_rules):
-            told = module.sql  # type: ignore[attr-defined]
-            changed = source.replace(old, new)
-            monkeypatch.setattr(module, "sql", lambda p, n, told=told: changed if f"{n}.sql" == name else told(p, n))
+            monkeypatch.setattr(module, "sql", wrong_sql)
     else:
         module = {"campaign_rules.py": campaign_rules, "order_rules.py": order_rules}[name]
         wrong = ModuleType(module.__name__)
         wrong.__package__ = module.__package__
-        exec(compile(source.replace(old, new), name, "exec"), wrong.__dict__)
+        exec(compile(changed, name, "exec"), wrong.__dict__)
         monkeypatch.setattr(cross, module.__name__.rpartition(".")[2], wrong)
     for seed in range(SEED, SEED + 150):
         try:
