@@ -673,6 +673,52 @@ def test_a_coupons_own_count_leaves_these_rules_out(store: Store, at: Teller) ->
         assert store.frame("SELECT violations FROM coupons").rows() == [(0,)]
 
 
+def stock_story(seed: int) -> list[Told]:
+    """Claims of a few instants on a stock that changes, some of them undone by what comes late; in any order."""
+    random_ = random.Random(seed)
+    at = Teller()
+    for _ in range(random_.randrange(1, 4)):
+        at.campaign(random_.randrange(8), quantity=random_.randrange(12), per_user_limit=random_.choice((1, 4, 9)))
+    for n in range(24):
+        event_id = random_.choice(("Z", "\uffff", "\U00010000"))
+        at.claim(f"c-{n}", random_.randrange(8), user=f"u-{n % 4}", event_id=event_id)
+        if random_.random() < 0.4:
+            at.tell(COUPON, f"c-{n}", "revoked", random_.choice((-5, 3)), reason="r")
+    lives = random_.sample(at.told, len(at.told))
+    # The stock is known first, and most claims are there before they are undone.
+    turn = {"claimed": (1,), "revoked": (1, 2, 2)}
+    return sorted(lives, key=lambda t: random_.choice(turn.get(t[1].event["type"], (0,))))
+
+
+def check_stock(store: Store, seed: int) -> None:
+    told = stock_story(seed)
+    random_ = random.Random(seed)
+    with emptied(store):
+        done = 0
+        while done < len(told):
+            size = len(told) // 2 if done == 0 else random_.choice((1, 2, 5))
+            consume(store, told[done : done + size])
+            done += size
+            assert stored(store) == expected(told[:done])
+
+
+def check_waiting(store: Store) -> None:
+    """The clock comes to the instant at which an order is due, and to nothing else of it."""
+    at = Teller()
+    at.use("a", "o", 10)
+    with emptied(store):
+        consume(store, at.told)
+        at.time(25)
+        consume(store, at.told[-1:])
+        assert stored(store) == expected(at.told) != {}
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 4))
+def test_a_stock_that_claims_fight_over(store: Store, seed: int) -> None:
+    """Claims that come late, tie or are undone would leave the wrong coupons over the stock."""
+    check_stock(store, seed)
+
+
 # ── What it costs ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -753,9 +799,14 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
         wrong.__package__ = module.__package__
         exec(compile(changed, name, "exec"), wrong.__dict__)
         monkeypatch.setattr(cross, module.__name__.rpartition(".")[2], wrong)
-    for seed in range(SEED, SEED + 150):
+    checks = [
+        *(lambda seed=seed: check_stock(store, seed) for seed in range(SEED, SEED + 6)),
+        lambda: check_waiting(store),
+        *(lambda seed=seed: check_world(store, seed, bool(seed % 2)) for seed in range(SEED, SEED + 60)),
+    ]
+    for check in checks:
         try:
-            check_world(store, seed, bool(seed % 2))
+            check()
         except Exception:  # a wrong violation, or something that could not go on
             return
     pytest.fail(f"survived: {name}, {new}", pytrace=False)
