@@ -799,14 +799,12 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
         wrong.__package__ = module.__package__
         exec(compile(changed, name, "exec"), wrong.__dict__)
         monkeypatch.setattr(cross, module.__name__.rpartition(".")[2], wrong)
-    checks = [
-        *(lambda seed=seed: check_stock(store, seed) for seed in range(SEED, SEED + 6)),
-        lambda: check_waiting(store),
-        *(lambda seed=seed: check_world(store, seed, bool(seed % 2)) for seed in range(SEED, SEED + 60)),
-    ]
-    for check in checks:
-        try:
-            check()
-        except Exception:  # a wrong violation, or something that could not go on
-            return
+    try:
+        for seed in range(SEED, SEED + 6):
+            check_stock(store, seed)
+        check_waiting(store)
+        for seed in range(SEED, SEED + 60):
+            check_world(store, seed, bool(seed % 2))
+    except Exception:  # a wrong violation, or something that could not go on
+        return
     pytest.fail(f"survived: {name}, {new}", pytrace=False)
