@@ -44,7 +44,7 @@ COUPON_FIELDS = (
     " valid_until owner order_id discount_minor issue_channel claim_channel reason created_at issued_at claimed_at"
     " reserved_at used_at ended_at last_event_at events violations"
 ).split()
-POISON = b"\x00poison\xff"
+POISON = b"poison\xff"
 
 
 @pytest.fixture(autouse=True)
