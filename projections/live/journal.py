@@ -24,6 +24,8 @@ CONFLICTS: Final = {
     CAMPAIGN: "campaign_conflicts",
     USER: "user_conflicts",
 }
+# Ids hardly repeat or compress, and packing them costs a fifth of all writing: 20 bytes an event for 0.4 s a million.
+_UNPACKED: Final = " USING COMPRESSION uncompressed"
 POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 
 
@@ -46,7 +48,8 @@ def _table(topic: str, name: str) -> str:
     lines = ["key_hash BIGINT NOT NULL"]
     for field in schemas.current(SCHEMA_NAME[topic])["fields"]:
         nullable = isinstance(field["type"], list)
-        lines.append(f"{field['name']} {_sql_type(field['type'])}{'' if nullable else ' NOT NULL'}")
+        packed = _UNPACKED if field["name"] == "event_id" else ""
+        lines.append(f"{field['name']} {_sql_type(field['type'])}{'' if nullable else ' NOT NULL'}{packed}")
     lines += [
         "recorded_at TIMESTAMP NOT NULL",
         "log_partition INTEGER NOT NULL",
