@@ -105,23 +105,24 @@ class _Service:
             return
         from uvicorn import Config, Server
 
-        from api.server import application
+        from api.server import application, question_threads
 
-        app = application(self._readers, self.metrics, self._token, self._listening.getsockname()[1])
-        config = Config(
-            app,
-            loop="asyncio",
-            http="h11",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=_LEAVE_S,
-        )
-        self._server = Server(config)
-        if not self._leaving.is_set():
-            self._server.run(sockets=[self._listening])
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        with question_threads(self._readers) as threads:
+            config = Config(
+                application(self._readers, self.metrics, threads, self._token, self._listening.getsockname()[1]),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_LEAVE_S,
+            )
+            self._server = Server(config)
+            if not self._leaving.is_set():
+                self._server.run(sockets=[self._listening])
 
 
 def _listening(port: int) -> socket.socket:

@@ -15,7 +15,7 @@ import inspect
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
@@ -40,10 +40,9 @@ _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 
 
-def application(readers: Readers, metrics: Metrics, token: str, port: int) -> ASGIApp:
-    """The application for a socket on that port of loopback."""
+def application(readers: Readers, metrics: Metrics, threads: Executor, token: str, port: int) -> ASGIApp:
+    """The application for a socket on that port of loopback; its questions run in `threads`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
-    threads = ThreadPoolExecutor(readers.slots, thread_name_prefix="question", initializer=_be_nice)
 
     @app.get(_OPEN)
     async def health() -> dict[str, str]:
@@ -58,6 +57,10 @@ def application(readers: Readers, metrics: Metrics, token: str, port: int) -> AS
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
     return _Guard(_Bounded(app), token, port)
+
+
+def question_threads(readers: Readers) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(readers.slots, thread_name_prefix="question", initializer=_be_nice)
 
 
 def _be_nice() -> None:
@@ -81,9 +84,7 @@ def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
 class _Asking:
     """One question, asked."""
 
-    def __init__(
-        self, readers: Readers, threads: ThreadPoolExecutor, metrics: Metrics, name: str, question: Question
-    ) -> None:
+    def __init__(self, readers: Readers, threads: Executor, metrics: Metrics, name: str, question: Question) -> None:
         self._readers = readers
         self._threads = threads
         self._metrics = metrics
@@ -112,7 +113,13 @@ class _Asking:
     def _answered(self, running: Running, parameters: dict[str, Any], arrow: bool) -> Spool:
         with self._metrics.question(self._name), self._readers.snapshot(running, self._question.limit_s) as cursor:
             found = answer(cursor, self._name, parameters)
-            return spooled(found, arrow=arrow, json_columns=self._question.json)
+            try:
+                return spooled(found, arrow=arrow, json_columns=self._question.json)
+            except OSError as error:
+                raise StoreError(
+                    f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
+                    " folder for those (TMPDIR), or ask for less"
+                ) from error
 
 
 async def _stop_when_gone(request: Request, running: Running) -> None:
@@ -136,6 +143,7 @@ async def _in_words(_: Request, error: Exception) -> Response:
         words = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
     elif isinstance(error, HTTPException):
         status, words, headers = http.HTTPStatus(error.status_code), error.detail, dict(error.headers or {})
+        code = 2 if status == http.HTTPStatus.UNPROCESSABLE_ENTITY else code
     return _refusal(status, words, code, headers)
 
 
