@@ -141,8 +141,8 @@ class _Told:
             _logger.info("dead letters", extra={"dead_letters": commit.dead_letters})
         if commit.seconds > _SLOW_COMMIT_S:
             _logger.warning(
-                "slow commit: %s records took %.1f s",
-                f"{commit.records:,}",
+                "slow commit: %d records took %.1f s",
+                commit.records,
                 commit.seconds,
                 extra={"records": commit.records, "seconds": round(commit.seconds, 3)},
             )

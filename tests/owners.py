@@ -71,6 +71,7 @@ def owning(*arguments: str, database: Path | str = DATABASE) -> Iterator[Owner]:
 
         def answers() -> bool:
             assert process.poll() is None, finish(process).err
+            said.clear()
             said.update(owner(Path(database)))
             return said.get("pid") == process.pid and "url" in said
 
