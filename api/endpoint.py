@@ -23,8 +23,10 @@ _logger = logging.getLogger(__name__)
 
 _NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client")
 _MISSING: Final = "the extra is missing: pip install 'coupon-ledger[service]'"
-SLOTS: Final = 4
-"""Questions that run at once; beside a consumer, more would only make each slower."""
+QUICK: Final = 2
+"""Quick questions that run at once; beside a consumer, more would make it slower and them no faster."""
+SLOW: Final = 1
+"""Slow ones, which so cannot keep the quick ones waiting."""
 _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
 """A run that is shorter than this need not load a web framework; who asks meanwhile waits, and then finds no owner."""
@@ -82,7 +84,7 @@ class _Service:
         from api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store))
-        self._readers = Readers(store, SLOTS)
+        self._readers = Readers(store, QUICK + SLOW)
         self._listening = listening
         self._token = token
         self._leaving = threading.Event()
@@ -108,9 +110,10 @@ class _Service:
         from api.server import application, question_threads
 
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        with question_threads(self._readers) as threads:
+        with question_threads(QUICK, "quick") as quick, question_threads(SLOW, "slow") as slow:
+            port = self._listening.getsockname()[1]
             config = Config(
-                application(self._readers, self.metrics, threads, self._token, self._listening.getsockname()[1]),
+                application(self._readers, self.metrics, (quick, slow), self._token, port),
                 loop="asyncio",
                 http="h11",
                 ws="none",
@@ -126,7 +129,8 @@ class _Service:
 
 
 def _listening(port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio turns Nagle's delay (40 ms an answer) off only where a socket says that it is TCP.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((_HOST, port))

@@ -36,12 +36,14 @@ _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""
 _SEND_S: Final = 120.0
 """A reader that takes nothing for so long is let go."""
-_NICER: Final = 5
+_NICER: Final = 10
 _OPEN: Final = "/v1/health"
 
 
-def application(readers: Readers, metrics: Metrics, threads: Executor, token: str, port: int) -> ASGIApp:
-    """The application for a socket on that port of loopback; its questions run in `threads`."""
+def application(
+    readers: Readers, metrics: Metrics, threads: tuple[Executor, Executor], token: str, port: int
+) -> ASGIApp:
+    """The application for a socket on that port of loopback; its quick and slow questions run in `threads`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
 
     @app.get(_OPEN)
@@ -53,14 +55,14 @@ def application(readers: Readers, metrics: Metrics, threads: Executor, token: st
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     for name, question in QUESTIONS.items():
-        _add(app, name, question, _Asking(readers, threads, metrics, name, question))
+        _add(app, name, question, _Asking(readers, threads[question.slow], metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
     return _Guard(_Bounded(app), token, port)
 
 
-def question_threads(readers: Readers) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(readers.slots, thread_name_prefix="question", initializer=_be_nice)
+def question_threads(number: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix=f"{name}-question", initializer=_be_nice)
 
 
 def _be_nice() -> None:

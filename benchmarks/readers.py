@@ -21,7 +21,6 @@ import multiprocessing
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from api.contact import ARROW, token_file
-from ledger.settings import ENVIRONMENT_PREFIX
+from consumers.runner import Consumer
+from ledger.log import open_log
+from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from projections.store import Store, owner, wal_file
 
 COMMAND: Final = Path(sys.executable).with_name("coupon-ledger")
@@ -53,15 +54,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _run(folder, "init")
-        _run(folder, "simulate", "--events", str(options.events // 2), "--seed", str(SEED))
-        _run(folder, "consume", "--batch-size", str(options.batch_size))
+        _run(folder, "simulate", "--events", str(options.events), "--seed", str(SEED))
+        _consume_half(folder, options.events // 2, options.batch_size)
         kept = {file: file.read_bytes() for file in folder.glob("*.duckdb")}
-        _run(folder, "simulate", "--events", str(options.events // 2), "--seed", str(SEED + 1))
         for readers in options.readers:
             for pause in options.pause if readers else [0.0]:
                 for file, content in kept.items():
                     file.write_bytes(content)
                 print(json.dumps(measured(folder, readers, pause, options.batch_size)), flush=True)
+
+
+def _consume_half(folder: Path, events: int, batch_size: int) -> None:
+    log = open_log(LogSettings(url=f"sqlite:///{folder / 'coupon-ledger.log.db'}"))
+    with Store.open(folder / "coupon-ledger.duckdb") as store:
+        consumer = Consumer(log, store, batch_size=batch_size)
+        consumed = 0
+        for commit in consumer.run():
+            consumed += commit.records
+            if consumed >= events:
+                consumer.stop()
+    log.close()
 
 
 def measured(folder: Path, readers: int, pause: float, batch_size: int) -> dict[str, Any]:
@@ -82,10 +94,7 @@ def measured(folder: Path, readers: int, pause: float, batch_size: int) -> dict[
             lines.append((time.perf_counter(), said))
             with suppress(OSError):
                 largest = max(largest, wal_file(database).stat().st_size)
-            if said["event"] == "commit" and said["lag"] == 0:
-                break
         commits = [(at, said) for at, said in lines if said["event"] == "commit"]
-        process.send_signal(signal.SIGTERM)
         process.wait()
         latencies = found.get(timeout=PATIENCE_S) if readers else {}
         if readers:
@@ -153,7 +162,7 @@ def _coupons(database: Path) -> list[str]:
 @contextmanager
 def _owner(folder: Path, batch_size: int) -> Iterator[subprocess.Popen[str]]:
     database = folder / "coupon-ledger.duckdb"
-    command = [COMMAND, "consume", "--follow", "--log-format", "json", "--batch-size", str(batch_size)]
+    command = [COMMAND, "consume", "--log-format", "json", "--batch-size", str(batch_size)]
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=folder,

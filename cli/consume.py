@@ -129,7 +129,7 @@ class _Told:
     def __init__(self) -> None:
         self._commits = self._records = 0
         self._seconds = 0.0
-        self._lag = 0
+        self._lag = self._told_lag = 0
         self._next = 0.0
 
     def committed(self, commit: Committed) -> None:
@@ -146,7 +146,7 @@ class _Told:
                 commit.seconds,
                 extra={"records": commit.records, "seconds": round(commit.seconds, 3)},
             )
-        if time.monotonic() >= self._next:
+        if time.monotonic() >= self._next or (self._told_lag and not commit.lag):
             self.tell()
 
     def tell(self) -> None:
@@ -156,6 +156,7 @@ class _Told:
         _logger.info("commit", extra={**told, "lag": self._lag})
         self._commits = self._records = 0
         self._seconds = 0.0
+        self._told_lag = self._lag
         self._next = time.monotonic() + _TOLD_EVERY_S
 
 

@@ -54,7 +54,6 @@ class Readers:
     """Cursors for at most `slots` questions at once. Made and closed by the thread that owns the store."""
 
     def __init__(self, store: Store, slots: int) -> None:
-        self.slots = slots
         self._store = store
         self._free = [store.cursor() for _ in range(slots)]
         self._all = tuple(self._free)

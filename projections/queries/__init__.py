@@ -83,6 +83,11 @@ class Question:
     limit_s: float = 30.0
     json: tuple[str, ...] = ()
 
+    @property
+    def slow(self) -> bool:
+        """It may go over all rows."""
+        return self.limit_s > 30
+
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """By name, with their types; those of the function after the reading."""
