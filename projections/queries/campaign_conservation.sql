@@ -11,17 +11,18 @@ told AS MATERIALIZED (
 moving AS (
     SELECT t.key_hash, t.coupon_id, t.type, t.occurred_at, t.event_id
     FROM told t
-    WHERE t.type IN ('reserved', 'released', 'used', 'returned', 'revoked') AND NOT EXISTS (
+    WHERE t.type IN ('reserved', 'released', 'used', 'returned', 'expired', 'revoked') AND NOT EXISTS (
         FROM violations v
         WHERE v.topic = 'coupon.events' AND v.key_hash = t.key_hash AND v.key = t.coupon_id AND v.event_id = t.event_id
           AND (v.violation IN ('used_when_used', 'reserved_when_reserved', 'reserved_when_used',
-                               'reserved_when_expired', 'reserved_when_revoked', 'revoked_when_used')
+                               'reserved_when_expired', 'reserved_when_revoked', 'expired_when_used',
+                               'revoked_when_used')
                OR (t.type IN ('released', 'returned')
                    AND (v.violation = 'wrong_order' OR starts_with(v.violation, t.type || '_when_')))))
 ),
 stepped AS (
     SELECT type, lag(type) OVER (PARTITION BY key_hash, coupon_id ORDER BY occurred_at, list_position(
-               ['reserved', 'released', 'used', 'returned', 'revoked'], type), encode(event_id)) AS before
+               ['reserved', 'released', 'used', 'returned', 'expired', 'revoked'], type), encode(event_id)) AS before
     FROM moving
 )
 SELECT 'coupons with an event = sum over all states' AS statement,
@@ -34,5 +35,5 @@ SELECT 'entries into used - exits by returned = in state used',
 UNION ALL
 SELECT 'entries into reserved - exits = in state reserved',
        (SELECT count(*) FILTER (type = 'reserved')
-               - count(*) FILTER (before = 'reserved' AND type IN ('released', 'used', 'revoked')) FROM stepped),
+               - count(*) FILTER (before = 'reserved' AND type IN ('released', 'used', 'expired', 'revoked')) FROM stepped),
        (SELECT count(*) FROM mine WHERE state = 'reserved')
