@@ -31,6 +31,14 @@ class _Stderr(logging.StreamHandler[TextIO]):
         pass
 
 
+_OURS: Final = {"coupon_ledger", "ledger", "projections", "consumers", "api", "cli", "uvicorn"}
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Not what a library tells its developers: errors that matter come as ours."""
+    return record.name.partition(".")[0] in _OURS
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {super().format(record)}"
@@ -54,6 +62,7 @@ def logging_as(form: str) -> Iterator[None]:
         )
     else:
         handler.setFormatter(_Text("%(message)s"))
+        handler.addFilter(_ours)
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)
