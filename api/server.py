@@ -36,7 +36,7 @@ _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""
 _SEND_S: Final = 120.0
 """A reader that takes nothing for so long is let go."""
-_NICER: Final = 10
+_NICER: Final = 5
 _OPEN: Final = "/v1/health"
 
 

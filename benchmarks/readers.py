@@ -8,8 +8,15 @@ connection of its own in one further process, ask for `state` and `history` of d
 time, with `--pause` seconds between an answer and the next question (0: as fast as they are answered).
 
 One line of JSON per run: `consumed_per_second` (from the first commit of the second half to the last), `questions`,
-`state_ms` and `history_ms` (p50 and p99 as the readers see them, in turn on the same cores), the largest commit and
+`state_ms` and `history_ms` (p50 and p99 as the readers see them, in turn on the same cores), and
 the largest size of the write-ahead log. Every answer is checked to be of a state not older than the one before it.
+
+Seen on two cores that other work shared (800,000 events, 50,000 a batch), consumed per second and milliseconds p50/p99:
+
+    no reader                         64,000
+    20 readers without a pause        43,000   state 258/567   history 260/526   (the readers wait for each other)
+    20 readers, 0.2 s between         44,000   state  61/437   history  71/258
+    one reader beside an idle owner            state 8         history 11
 """
 
 from __future__ import annotations

@@ -116,8 +116,10 @@ def answer(reading: Reading, question: str, parameters: Mapping[str, Any]) -> An
 
 
 def as_of(reading: Reading) -> AsOf:
-    row = reading.frame(_query("as_of")).row(0, named=True)
-    return AsOf(row["commits"], row["committed_at"], row["data_clock"], row["positions"] or [])
+    [(commits, committed_at, data_clock)] = reading.rows(_query("as_of"))
+    names = ("topic", "partition", "next_offset")
+    positions = [dict(zip(names, row, strict=True)) for row in sorted(reading.rows(_query("positions")))]
+    return AsOf(commits, committed_at, data_clock, positions)
 
 
 def _naive(value: Any) -> Any:
