@@ -29,8 +29,9 @@ test: install ## all tests, the ones on a real Kafka broker included
 quick: install ## the fast tests, without Kafka
 	$(BIN)/python -m pytest -q -m "not slow and not kafka"
 
-lint: install ## style, static types, import directions
+lint: install ## style, static types, import directions, changes of schemas
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	$(BIN)/coupon-ledger schemas check
 
 format: install ## format the code
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

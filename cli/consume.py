@@ -40,7 +40,7 @@ _SLOW_COMMIT_S: Final = 10.0
     help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
 )
 @log_format_option
-@settings_options("log", "database", "topic-prefix", "batch-size")
+@settings_options("log", "database", "topic-prefix", "batch-size", "schema-registry")
 def consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 

@@ -1,7 +1,7 @@
 """The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events were refused;
-4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
+Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events, or a change of a
+schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from ledger.errors import LedgerError
 COMMANDS: Final = {
     "init": ("cli.setup", "Make the log's topics and an empty database."),
     "config": ("cli.setup", "Show every setting and where it came from."),
-    "publish": ("cli.publish", "Append events from an NDJSON file or standard input."),
+    "publish": ("cli.publish", "Append events from NDJSON, CSV or Parquet."),
     "import": ("cli.imports", "Append events made from another source's data."),
     "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
     "consume": ("cli.consume", "Fold the log into the database."),
     "status": ("cli.consume", "Show positions, lag, the last commit and counts."),
+    "tail": ("cli.tail", "Show events as they come from the log."),
     "state": ("cli.show", "Show where one coupon stands."),
     "history": ("cli.show", "Show every event of one coupon and what it did."),
     "coupons": ("cli.show", "List coupons."),
@@ -35,6 +36,8 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
+    "schemas": ("cli.schemas", "List, show and check the Avro schemas."),
+    "completion": ("cli.completion", "Print the script that completes commands in a shell."),
 }
 
 EPILOG: Final = """\b

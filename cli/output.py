@@ -80,7 +80,7 @@ def print_row(row: Row, output: str) -> None:
     if output == "table":
         width = max(map(len, row), default=0)
         for name, value in row.items():
-            click.echo(f"{name.ljust(width)}  {_cell(value)}")
+            click.echo(f"{name.ljust(width)}  {cell(value)}")
     elif output == "json":
         click.echo(json.dumps(plain(row), ensure_ascii=False, indent=2))
     else:
@@ -130,7 +130,8 @@ def _csv_cell(value: Any) -> Any:
     return "" if value is None else value
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """The value as a terminal shows it, on one line."""
     value = plain(value)
     if value is None:
         return "–"
@@ -147,17 +148,19 @@ def _print_table(rows: list[Row]) -> None:
         click.echo("nothing found")
         return
     names = list(rows[0])
-    cells = [[_cell(row[name]) for name in names] for row in rows]
+    cells = [[cell(row[name]) for name in names] for row in rows]
     numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in names]
-    widths = [max(map(_width, [name, *column])) for name, column in zip(names, zip(*cells, strict=True), strict=True)]
+    widths = [
+        max(map(text_width, [name, *column])) for name, column in zip(names, zip(*cells, strict=True), strict=True)
+    ]
     for line in [names, ["─" * w for w in widths], *cells]:
         padded = [
-            " " * (w - _width(c)) + c if right else c + " " * (w - _width(c))
+            " " * (w - text_width(c)) + c if right else c + " " * (w - text_width(c))
             for c, w, right in zip(line, widths, numeric, strict=True)
         ]
         click.echo("  ".join(padded).rstrip())
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """Columns that the text takes on a terminal: two for wide characters."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,76 +1,123 @@
-"""`publish`: events from NDJSON to the log."""
+"""`publish`: events from NDJSON, CSV or Parquet to the log."""
 
 from __future__ import annotations
 
 import json
-import select
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
 from cli.options import settings_options
-from ledger.codec import encode
-from ledger.errors import InvalidEvent, LedgerError, LogError, Problem
-from ledger.events import parse_with_topic
-from ledger.log import EventLog, Record, open_log
+from cli.progress import progress
+from ledger.errors import InvalidEvent, LedgerError, UnusableFile
 from ledger.settings import Settings
+from ledger.topics import INPUT_TOPICS
+
+if TYPE_CHECKING:
+    from cli.sources.rows import Item, Refused
+    from ledger.log import EventLog, Record
 
 BATCH: Final = 10_000
-MAX_LINE_BYTES: Final = 4_000_000
-_PIECE_BYTES: Final = 1 << 20
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-
-
-class UnusableFile(LedgerError):
-    exit_code = 2
+FORMATS: Final = ("ndjson", "csv", "parquet")
 
 
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
+@click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Topic of a table's events, and of lines without one.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(FORMATS),
+    help="What FILE holds. [default: by the file's ending, else ndjson]",
+)
 @click.option("--strict", is_flag=True, help="Append nothing when any line is bad.")
 @click.option(
     "--rejects",
     type=click.Path(path_type=Path),
     help="Where bad lines are reported (NDJSON). [default: FILE.rejected.ndjson]",
 )
-@settings_options("log", "topic-prefix")
-def publish(file: Path, strict: bool, rejects: Path | None, settings: Settings) -> None:
-    """Append events from FILE (NDJSON: one event a line, with its `topic`), or from standard input with "-".
+@settings_options("log", "topic-prefix", "schema-registry")
+def publish(
+    file: Path, topic: str | None, file_format: str | None, strict: bool, rejects: Path | None, settings: Settings
+) -> None:
+    """Append events from FILE, or from standard input with "-".
 
-    A bad line is reported with its number and every reason, and the others are appended; the exit code is 3 then.
-    The same file may be published again: repeated events change no state. What comes through a pipe is appended as it
-    comes.
+    NDJSON: one event a line, with its `topic`. CSV and Parquet: one event a row of the topic that --topic names, the
+    columns named as the event's fields (docs/events.md). In CSV an empty cell is null, instants are RFC 3339 with a
+    zone, `lines`, `discounts`, `coupon_ids` and JSON fields are JSON. In Parquet instants are timestamps with a zone,
+    lists are lists, JSON fields are text.
+
+    A bad line or row is reported with its number and every reason, and the others are appended; the exit code is 3
+    then. The report holds its text, to be mended and published. The same file may be published again: repeated events
+    change no state. What comes through a pipe is appended as it comes.
 
     \b
     coupon-ledger publish events.ndjson
-    tail -F orders.ndjson | coupon-ledger publish -
+    coupon-ledger publish orders.parquet --topic order.events
+    tail -F orders.csv | coupon-ledger publish - --format csv --topic order.events
+    jq -r .text orders.parquet.rejected.ndjson > mended.ndjson
     echo '{"topic": "coupon.events", "type": "issued", "event_id": "e-1", "source": "shop",
            "occurred_at": "2026-11-11T00:00:00Z", "coupon_id": "c-1", "channel": "app"}' |
       tr -d '\\n' | coupon-ledger publish -
     """
+    from ledger.log import open_log
+
     appended = 0
-    with _opened(file) as source, _Rejects(_report_path(file, rejects)) as report:
+    kind = file_format or _format_of(file)
+    with _opened(file) as source, _Rejects(_report_path(file, rejects), _UNIT[kind]) as report:
+        items, total = _items(file, source, kind, topic)
         log = open_log(settings.log)
         try:
             log.partitions()
-            records = _records(_lines(source), report)
+            records = _records(items, report)
             if strict:
                 # Everything is validated before the first append.
                 kept = list(records)
                 records = iter(() if report.count else kept)
-            for count in _append(log, records):
-                appended += count
-        except LogError:
+            with progress("publishing", total) as bar:
+                for count in _append(log, records):
+                    appended += count
+                    bar.advance(count)
+        except LedgerError as error:
             if appended:
-                click.echo(f"appended {appended:,} events, then the log failed; publish the same again", err=True)
+                what = "file" if isinstance(error, UnusableFile) else "log"
+                click.echo(f"appended {appended:,} events, then the {what} failed; publish the same again", err=True)
             raise
         finally:
             log.close()
     _conclude(appended, report, strict)
+
+
+_UNIT: Final = {"ndjson": "line", "csv": "line", "parquet": "row"}
+
+
+def _format_of(file: Path) -> str:
+    ending = file.suffix.lower().removeprefix(".")
+    return ending if ending in FORMATS else "ndjson"
+
+
+def _items(file: Path, source: IO[bytes], kind: str, topic: str | None) -> tuple[Iterator[Item], int | None]:
+    """What the file holds, and how many rows where that is known."""
+    from cli.sources.ndjson import lines_of, ndjson_items
+
+    if kind == "ndjson":
+        return ndjson_items(lines_of(source), topic), None
+    if topic is None:
+        raise UnusableFile(f"file {file}: {kind} names no topic; name it with --topic ({', '.join(INPUT_TOPICS)})")
+    if kind == "csv":
+        from cli.sources.csv_rows import csv_items
+
+        return csv_items(lines_of(source), topic, f"file {file}"), None
+    if str(file) == "-":
+        raise UnusableFile("file -: Parquet cannot be read from standard input; write it to a file")
+    from cli.sources.parquet_rows import ParquetRows
+
+    rows = ParquetRows(file, topic)
+    return rows.items(), len(rows)
 
 
 def _conclude(appended: int, report: _Rejects, strict: bool) -> None:
@@ -103,11 +150,12 @@ def _report_path(file: Path, rejects: Path | None) -> Path:
 
 
 class _Rejects:
-    """The report of bad lines; its file is made with the first of them."""
+    """The report of bad lines or rows; its file is made with the first of them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, unit: str) -> None:
         self.path = path
         self.count = 0
+        self._unit = unit
         self._file: IO[str] | None = None
 
     def __enter__(self) -> _Rejects:
@@ -118,17 +166,18 @@ class _Rejects:
             with self._failing_clearly():
                 self._file.close()
 
-    def add(self, line: int, text: bytes, event_id: Any, problems: tuple[Problem, ...]) -> None:
+    def add(self, refused: Refused) -> None:
         self.count += 1
+        number, text, event_id, problems = refused
         entry = {
-            "line": line,
+            self._unit: number,
             "event_id": event_id if isinstance(event_id, str) else None,
             "problems": [{"field": p.field, "rule": p.rule} for p in problems],
-            "text": text.decode("utf-8", "backslashreplace"),
+            "text": text,
         }
         self._write(json.dumps(entry, ensure_ascii=False) + "\n")
         if self.count <= 5:
-            click.echo(f"line {line}: " + "; ".join(map(str, problems)), err=True)
+            click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
     def _write(self, text: str) -> None:
         """Each line goes to the file at once, so that no reason is lost with the process."""
@@ -149,80 +198,14 @@ class _Rejects:
             ) from error
 
 
-def _lines(source: IO[bytes]) -> Iterator[bytes | None]:
-    """Lines without their end, of an over-long one the start only; None where nothing more has come yet."""
-    rest = b""
-    while piece := source.read1(_PIECE_BYTES):  # type: ignore[attr-defined]
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from whole
-        rest = rest[: MAX_LINE_BYTES + 1]
-        if not _more_waits(source):
-            yield None
-    if rest:
-        yield rest
+def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]:
+    from cli.sources.rows import Refused
 
-
-def _more_waits(source: IO[bytes]) -> bool:
-    try:
-        return bool(select.select([source.fileno()], [], [], 0)[0])
-    except (OSError, ValueError):  # nothing that could be waited for
-        return True
-
-
-def _records(lines: Iterable[bytes | None], report: _Rejects) -> Iterator[Record | None]:
-    number = 0
-    for line in lines:
-        if line is None:
-            yield None
-            continue
-        number += 1
-        if number == 1:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-        if not line or line.isspace():
-            continue
-        data: dict[str, Any] = {}
-        try:
-            data = _json_object(line)
-            event = parse_with_topic(data)
-            yield Record(event.topic, event.key.encode(), encode(event))
-        except InvalidEvent as error:
-            report.add(number, line, data.get("event_id"), error.problems)
-
-
-def _json_object(line: bytes) -> dict[str, Any]:
-    if len(line) > MAX_LINE_BYTES:
-        raise _bad_line(f"longer than {MAX_LINE_BYTES:,} bytes")
-    try:
-        data = json.loads(line.decode(), parse_constant=_no_number, object_pairs_hook=_each_name_once)
-    except UnicodeDecodeError as error:
-        raise _bad_line(f"not UTF-8 ({error.reason} at byte {error.start + 1})") from error
-    except json.JSONDecodeError as error:
-        raise _bad_line(f"not JSON ({error.msg} at column {error.colno})") from error
-    except RecursionError as error:
-        raise _bad_line("JSON that is nested too deeply") from error
-    except ValueError as error:  # Python reads no integer of more than 4,300 digits
-        raise _bad_line("JSON with a number of too many digits") from error
-    if not isinstance(data, dict):
-        raise _bad_line("not a JSON object")
-    return data
-
-
-def _bad_line(problem: str) -> InvalidEvent:
-    return InvalidEvent([Problem("", problem)])
-
-
-def _no_number(name: str) -> None:
-    raise _bad_line(f"not JSON ({name} is no JSON number)")
-
-
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two values was meant, nobody can know."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidEvent([Problem(twice, "stands more than once in one object")])
-    return found
+    for item in items:
+        if isinstance(item, Refused):
+            report.add(item)
+        else:
+            yield item
 
 
 def _append(log: EventLog, records: Iterable[Record | None]) -> Iterator[int]:

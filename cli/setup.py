@@ -8,7 +8,7 @@ from cli.options import output_option, settings_options
 from cli.output import print_rows
 from ledger.settings import Settings
 
-_SECRET = ("password", "secret", "token")
+_SECRET = ("password", "secret", "token", "user.info")
 
 
 @click.command()
@@ -34,7 +34,7 @@ def init(settings: Settings) -> None:
 
 
 @click.command()
-@settings_options("log", "database", "topic-prefix", "partitions", "replication", "batch-size")
+@settings_options("log", "database", "topic-prefix", "partitions", "replication", "batch-size", "schema-registry")
 @output_option
 def config(settings: Settings, output: str) -> None:
     """Show every setting, its value and where it came from.
@@ -43,15 +43,16 @@ def config(settings: Settings, output: str) -> None:
     coupon-ledger config
     COUPON_LEDGER_LOG=kafka://localhost:9092 coupon-ledger config --output json
     """
-    shown = [*settings.values.values(), *settings.kafka.values()]
+    groups = {"": settings.values, "kafka.": settings.kafka, "schema-registry.": settings.registry}
     print_rows(
         (
             {
-                "setting": ("kafka." if s.name in settings.kafka else "") + s.name,
+                "setting": group + s.name,
                 "value": "********" if any(word in s.name for word in _SECRET) else s.value,
                 "from": s.origin,
             }
-            for s in shown
+            for group, found in groups.items()
+            for s in found.values()
         ),
         output,
     )

@@ -32,7 +32,8 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """All chunks of one topic behind one another."""
+    """All chunks of one topic behind one another. `values`: as they stand in the log; `messages`: in the ledger's
+    own format."""
 
     topic: str
     partitions: Int64
@@ -40,6 +41,7 @@ class _Records:
     recorded_at: Int64
     keys: list[bytes]
     values: list[bytes]
+    messages: list[bytes]
 
 
 def take_in(chunks: Sequence[Chunk]) -> Intake:
@@ -64,13 +66,14 @@ def _gathered(topic: str, chunks: list[Chunk]) -> _Records:
         np.concatenate([empty, *(c.offsets for c in chunks)]),
         np.concatenate([empty, *(c.recorded_at for c in chunks)]),
         [k for c in chunks for k in c.keys],
-        [v for c in chunks for v in c.values],
+        [v for c in chunks for v in c.wire or c.values],
+        [m for c in chunks for m in c.values],
     )
 
 
 def _events(records: _Records) -> tuple[pl.DataFrame | None, dict[int, tuple[str, str]]]:
     """The valid events of the topic, and per other record the reason and its details."""
-    decoded, undecodable = decode_columns(records.values)
+    decoded, undecodable = decode_columns(records.messages)
     dead = {u.row: (u.reason, u.detail) for u in undecodable}
     found = None
     for part in decoded:

@@ -19,7 +19,7 @@ import polars as pl
 
 from consumers import outbox
 from consumers.intake import Intake, take_in
-from ledger.errors import LogTruncated
+from ledger.errors import LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
@@ -81,7 +81,8 @@ class Consumer:
     def run(self) -> Iterator[Committed]:
         """Consume to the end that the log has now (or for ever, to follow it); yields after each commit.
 
-        Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
+        Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. Following, it waits for a schema
+        registry that is down.
         """
         accounts = checkpoints.load(self._store)
         partitions = self._log.partitions(INPUT_TOPICS)
@@ -284,7 +285,14 @@ class _ReadAhead:
                 looked = time.monotonic()
                 for partition in self._log.partitions(INPUT_TOPICS):
                     self._positions.setdefault(partition, 0)
-            chunks = self._log.read(wanted, size, _POLL_S)
+            try:
+                chunks = self._log.read(wanted, size, _POLL_S)
+            except RegistryUnavailable:
+                # All that is left waits for it, and stays where it is. The log itself says so to whoever runs this.
+                if self._target is not None:
+                    raise
+                self._closed.wait(_POLL_S)
+                continue
             if not chunks:
                 continue
             size = min(2 * size, self._batch_size)

@@ -120,6 +120,13 @@ def writer_of(message: bytes) -> WriterSchema:
         return writer
     if not message:
         raise UndecodableRecord("the record has no value")
+    if message[0] == 0 and len(message) >= 5:
+        number = int.from_bytes(message[1:5], "big")
+        raise UndecodableRecord(
+            f"unknown schema: id {number} of a schema registry (Confluent wire format); no registry is configured,"
+            " or that id is none of the ledger's schemas",
+            reason="unknown_schema",
+        )
     if message[:2] != MARKER or len(message) < HEADER_BYTES:
         raise UndecodableRecord("the value is no Avro single-object message (it must begin with C3 01)")
     raise UndecodableRecord(f"unknown schema: fingerprint {message[2:HEADER_BYTES].hex()}", reason="unknown_schema")

@@ -29,6 +29,7 @@ from ledger.codec import (
     current_writer,
     decode,
     writer_of,
+    writer_schemas,
 )
 from ledger.errors import UndecodableRecord
 from ledger.events import MAX_ITEMS
@@ -84,19 +85,27 @@ def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undec
 
 def _by_writer(messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[WriterSchema, Int64]]:
     headers = [m[:HEADER_BYTES] for m in messages]
-    groups = []
+    known = writer_schemas()
     distinct = set(headers)
-    for header in distinct:
-        rows = (
-            np.arange(len(messages))
-            if len(distinct) == 1
-            else np.array([i for i, h in enumerate(headers) if h == header], dtype=np.int64)
-        )
-        try:
-            groups.append((writer_of(header), rows))
-        except UndecodableRecord as error:
-            bad.extend(Undecodable(int(i), error.reason, str(error)) for i in rows)
-    return groups
+    strangers = distinct - known.keys()
+    if len(distinct) == 1 and not strangers:
+        return [(known[headers[0]], np.arange(len(messages)))]
+    # One pass for all strangers: of foreign messages, nearly every one can begin otherwise.
+    for i, header in enumerate(headers if strangers else ()):
+        if header in strangers:
+            bad.append(_stranger(i, header))
+    return [
+        (known[header], np.array([i for i, h in enumerate(headers) if h == header], dtype=np.int64))
+        for header in distinct & known.keys()
+    ]
+
+
+def _stranger(row: int, header: bytes) -> Undecodable:
+    try:
+        writer = writer_of(header)
+    except UndecodableRecord as error:
+        return Undecodable(row, error.reason, str(error))
+    raise AssertionError(f"{writer.name} is known")
 
 
 def _row_by_row(rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[Int64, pl.DataFrame]]:

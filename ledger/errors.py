@@ -2,10 +2,13 @@
 
     LedgerError                     anything a user can act on: one sentence with object, problem, remedy
     ├── SettingsError               a flag, variable or line of the settings file
+    ├── UnusableFile                a file that a command was given cannot be read or written, or is of another kind
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
     ├── UndecodableRecord           bytes of the log that are no event
+    ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
+    │   │   └── RegistryUnavailable the schema registry does not say what an id stands for, or takes no schema
     │   ├── LogNotInitialised       the log is there, its topics are not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
@@ -34,6 +37,10 @@ class LedgerError(Exception):
 
 
 class SettingsError(LedgerError):
+    exit_code = 2
+
+
+class UnusableFile(LedgerError):
     exit_code = 2
 
 
@@ -68,11 +75,19 @@ class UndecodableRecord(LedgerError):
         super().__init__(message)
 
 
+class IncompatibleSchema(LedgerError):
+    exit_code = 3
+
+
 class LogError(LedgerError):
     exit_code = 4
 
 
 class LogUnavailable(LogError):
+    pass
+
+
+class RegistryUnavailable(LogUnavailable):
     pass
 
 

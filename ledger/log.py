@@ -14,7 +14,7 @@ Always true:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -51,7 +51,8 @@ class Chunk:
     """Consecutive records of one partition, as columns of equal length n.
 
     `offsets`, `recorded_at` (µs since the epoch): int64 arrays of shape (n,). `values`: n payloads; a record
-    without a value (a Kafka tombstone) is `b""`. `next_offset`: where reading goes on; it can lie beyond
+    without a value (a Kafka tombstone) is `b""`. `wire`: the same as they stand in the log, where that is another
+    format than the ledger's own. `next_offset`: where reading goes on; it can lie beyond
     `offsets[-1] + 1` where a Kafka partition holds transaction markers.
     """
 
@@ -62,6 +63,7 @@ class Chunk:
     keys: list[bytes]
     values: list[bytes]
     next_offset: int
+    wire: list[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -115,8 +117,13 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
     """The log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
 
     `create`: make the embedded log's file where it is missing (topics are made by `create_topics`).
+    With a schema registry its messages stand in the Confluent wire format (`registry_log`).
     Raises `SettingsError` for another address, `LogUnavailable` where nothing answers.
     """
+    if settings.schema_registry:
+        from ledger.registry_log import RegistryLog
+
+        return RegistryLog(open_log(replace(settings, schema_registry=""), create=create), settings)
     scheme = settings.url.partition("://")[0]
     if scheme == "sqlite":
         from ledger.sqlite_log import SqliteLog

@@ -13,6 +13,7 @@ TRANSITIONS: Final[dict[str, list[str]]] = DATA["transitions"]
 GUARDS: Final[dict[str, dict[str, Any]]] = DATA["guards"]
 NEEDS: Final[dict[str, dict[str, list[str]]]] = DATA["topics"]
 CHOICES: Final[dict[str, list[str]]] = DATA["choices"]
+LABELS: Final[dict[str, str]] = DATA["labels"]
 CURRENCIES: Final[frozenset[str]] = frozenset(
     files(__package__).joinpath("currencies.txt").read_text(encoding="utf-8").split()
 )

@@ -2,7 +2,8 @@
 
 The file is `coupon-ledger.toml` in the working folder, or the one that `--config` or `COUPON_LEDGER_CONFIG`
 names. Each key of `[coupon-ledger]` there has the flag's name (`log`, `database`, …); Kafka's client options
-(TLS, SASL, …) stand in `[kafka]` as kafka-python names them, or in `COUPON_LEDGER_KAFKA_<NAME>`.
+(TLS, SASL, …) stand in `[kafka]` as kafka-python names them, or in `COUPON_LEDGER_KAFKA_<NAME>`; those of the schema
+registry's client in `[schema-registry]`, or in `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>` with `_` for its dots.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from ledger.errors import SettingsError
 DEFAULT_FILE: Final = "coupon-ledger.toml"
 ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
 KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
+REGISTRY_PREFIX: Final = "COUPON_LEDGER_SCHEMA_REGISTRY_"
 INT32_MAX: Final = 2**31 - 1
+_TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class LogSettings:
     """Where the log is and how its topics are made.
 
     `kafka`: options handed to kafka-python's clients as they are (`security_protocol`, `ssl_cafile`,
-    `sasl_mechanism`, …).
+    `sasl_mechanism`, …). `schema_registry`: address of a registry, then messages stand in the Confluent wire format;
+    `schema_ids`: the file that remembers its ids; `registry`: options handed to its client as they are.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -35,6 +39,9 @@ class LogSettings:
     partitions: int = 4
     replication: int = 1
     kafka: Mapping[str, Any] = field(default_factory=dict)
+    schema_registry: str = ""
+    schema_ids: str = "coupon-ledger.schema-ids.json"
+    registry: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,8 @@ OPTIONS: Final = (
     Option("partitions", 4, "partitions of a topic when it is created"),
     Option("replication", 1, "replicas of a Kafka topic when it is created"),
     Option("batch-size", 250_000, "most records folded in one transaction"),
+    Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
+    Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
 )
 
 
@@ -73,6 +82,7 @@ class Setting:
 class Settings:
     values: Mapping[str, Setting]
     kafka: Mapping[str, Setting]
+    registry: Mapping[str, Setting]
 
     @classmethod
     def load(
@@ -85,7 +95,7 @@ class Settings:
         environment = os.environ if environment is None else environment
         named = file or (Path(p) if (p := environment.get(ENVIRONMENT_PREFIX + "CONFIG")) else None)
         path = named or Path(DEFAULT_FILE)
-        table, kafka_table = _read_file(path) if named is not None or path.is_file() else ({}, {})
+        table, kafka_table, registry_table = _read_file(path) if named is not None or path.is_file() else ({}, {}, {})
         values = {}
         for option in OPTIONS:
             if flags.get(option.name) is not None:
@@ -98,11 +108,15 @@ class Settings:
                 raw, origin = option.default, "default"
             values[option.name] = Setting(option.name, _typed(option, raw, origin), origin)
         kafka = {k: Setting(k, v, f"file {path}") for k, v in kafka_table.items()}
+        registry = {k: Setting(k, v, f"file {path}") for k, v in registry_table.items()}
         for name, text in environment.items():
             if name.startswith(KAFKA_PREFIX):
                 key = name.removeprefix(KAFKA_PREFIX).lower()
                 kafka[key] = Setting(key, text, f"environment {name}")
-        return cls(values, kafka)
+            if name.startswith(REGISTRY_PREFIX):
+                key = name.removeprefix(REGISTRY_PREFIX).lower().replace("_", ".")
+                registry[key] = Setting(key, text, f"environment {name}")
+        return cls(values, kafka, registry)
 
     @property
     def log(self) -> LogSettings:
@@ -112,6 +126,9 @@ class Settings:
             partitions=self.values["partitions"].value,
             replication=self.values["replication"].value,
             kafka={k: s.value for k, s in self.kafka.items()},
+            schema_registry=self.values["schema-registry"].value,
+            schema_ids=self.values["schema-ids"].value,
+            registry={k: s.value for k, s in self.registry.items()},
         )
 
     @property
@@ -123,7 +140,7 @@ class Settings:
         return int(self.values["batch-size"].value)
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -132,17 +149,18 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise SettingsError(f"settings file {path}: cannot be read ({error.strerror}); name another file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path}: not TOML ({error}); mend that line") from error
-    outside = sorted(set(document) - {"coupon-ledger", "kafka"})
+    outside = sorted(set(document) - set(_TABLES))
     if outside:
         raise SettingsError(f"settings file {path}: {outside[0]} stands outside; put settings under [coupon-ledger]")
-    tables = [document.get(name, {}) for name in ("coupon-ledger", "kafka")]
+    tables = [document.get(name, {}) for name in _TABLES]
     if not all(isinstance(table, dict) for table in tables):
-        raise SettingsError(f"settings file {path}: coupon-ledger and kafka are tables; write them as [coupon-ledger]")
+        names = ", ".join(_TABLES)
+        raise SettingsError(f"settings file {path}: {names} are tables; write them as [coupon-ledger]")
     unknown = sorted(set(tables[0]) - {o.name for o in OPTIONS})
     if unknown:
         known = ", ".join(o.name for o in OPTIONS)
         raise SettingsError(f"settings file {path}: unknown {', '.join(unknown)}; [coupon-ledger] knows {known}")
-    return tables[0], tables[1]
+    return tables[0], tables[1], tables[2]
 
 
 def _typed(option: Option, raw: Any, origin: str) -> str | int:

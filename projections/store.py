@@ -27,6 +27,9 @@ from projections.live import journal
 VERSION: Final = 1
 """Of the tables and of what is computed into them. A database of another version is not touched."""
 
+# DuckDB filters given frames with Arrow, which warns on standard error of the empty buffers of empty lists.
+os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
+
 # Checkpoints rewrite what changed; far apart they cost little (the default of 16 MB costs most of the rate).
 WAL_LIMIT: Final = 1_000_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""

@@ -1,58 +1,37 @@
-"""Writes the documents that are made from the code: docs/events.md and docs/cli.md. `make docs` runs it; a test fails
-when a document is not what this would write."""
+"""Writes the documents that are made from the code: docs/events.md, docs/asyncapi.json, docs/cli.md. `make docs` runs
+it; a test fails when a document is not what this would write."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
+import fastavro
 
 import schemas
 from cli.main import cli
-from ledger.codec import SCHEMA_NAME
-from ledger.rules import GUARDS, NEEDS, STATES, TRANSITIONS
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
+from ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer, encode
+from ledger.events import (
+    MAX_ID_CHARS,
+    MAX_ITEMS,
+    MAX_JSON_CHARS,
+    MAX_TEXT_CHARS,
+    Event,
+    canonical_json,
+    parse_with_topic,
+)
+from ledger.partitioner import murmur2
+from ledger.rules import CHOICES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
+from ledger.topics import COUPON, KEY_FIELD
+from scripts import asyncapi
+from scripts.examples import example
 
 DOCS = Path(__file__).parent.parent / "docs"
-
-CHINESE = {
-    "created": "创建",
-    "issued": "发放",
-    "claimed": "领取",
-    "reserved": "锁定",
-    "released": "解锁",
-    "used": "核销",
-    "returned": "退回",
-    "expired": "失效",
-    "revoked": "作废",
-}
-
-VALUES: dict[str, Any] = {
-    "campaign_id": "double-11",
-    "coupon_type": "cash",
-    "channel": "app",
-    "user_id": "u-1",
-    "order_id": "o-1",
-    "discount_minor": 500,
-    "reason": "not_used",
-    "currency": "CNY",
-    "gross_minor": 12000,
-    "net_minor": 11500,
-    "refund_minor": 11500,
-    "name": "双十一",
-    "cost_kind": "media",
-    "amount_minor": 250000,
-    "metric": "use_rate_bp",
-    "target": 1500,
-    "arm": "control",
-    "attributes": {"region": "south"},
-    "alias_id": "phone-9f86d081",
-    "kind": "click",
-}
-KEYS = {"coupon_id": "c-1", "order_id": "o-1", "campaign_id": "double-11", "user_id": "u-1"}
 
 
 def events_md() -> str:
@@ -66,10 +45,11 @@ def _events() -> Iterator[str]:
     yield "Made from the schemas by `make docs`. Amounts are integers in minor units, rates integer basis points;"
     yield "instants in JSON are RFC 3339 with a zone and at most microseconds. Null and absent are the same."
     yield "An event that lacks a field that its type needs is refused; where it comes from elsewhere, it becomes a"
-    yield "dead letter."
+    yield "dead letter. How to publish them from any language, to the byte: [below](#publishing-from-any-language)."
     for topic, name in SCHEMA_NAME.items():
         yield from _topic(topic, schemas.current(name))
     yield from _life()
+    yield from _publishing()
 
 
 def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
@@ -84,27 +64,12 @@ def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
         yield f"| `{field['name']}` | {_type(field['type'])} | {field['doc']} |"
     yield ""
     for kind, needed in NEEDS[topic].items():
-        label = f" {CHINESE[kind]}" if topic == COUPON else ""
+        label = f" {LABELS[kind]}" if topic == COUPON else ""
         needs = ", ".join(f"`{n}`" for n in needed) or "nothing more"
         yield f"**{kind}**{label} needs {needs}."
         yield "```json"
         yield json.dumps(example(topic, kind), ensure_ascii=False)
         yield "```"
-
-
-def example(topic: str, kind: str) -> dict[str, Any]:
-    """A smallest valid event of that type, as a line of NDJSON has it."""
-    key = KEY_FIELD[topic]
-    prefix = {COUPON: "c", ORDER: "o", CAMPAIGN: "m"}.get(topic, "u")
-    head = {
-        "topic": topic,
-        "type": kind,
-        "event_id": f"{prefix}-{kind}-1",
-        "occurred_at": "2026-11-11T00:00:00Z",
-        "source": "shop",
-        key: KEYS[key],
-    }
-    return head | {name: VALUES[name] for name in NEEDS[topic][kind] if name != key}
 
 
 def _type(kind: Any) -> str:
@@ -141,6 +106,65 @@ def _life() -> Iterator[str]:
     yield "again with another content yields `conflicting_duplicate`."
 
 
+def _publishing() -> Iterator[str]:
+    data = example(COUPON, "used") | {"attributes": {"till": 7}}
+    event = parse_with_topic(data)
+    message = encode(event)
+    keys = [event.key, "c-1234", "券-1"]
+    hashes = [int(h) for h in murmur2([k.encode() for k in keys])]
+    template = Path(__file__).with_name("publishing.md").read_text(encoding="utf-8")
+    yield "\n" + template.rstrip("\n").format(
+        topics=", ".join(f"`{t}`" for t in SCHEMA_NAME),
+        keys=", ".join(f"`{f}`" for f in KEY_FIELD.values()),
+        headers="\n".join(f"| `{n}` | `{current_writer(n).header.hex(' ')}` |" for n in SCHEMA_NAME.values()),
+        ids=MAX_ID_CHARS,
+        texts=f"{MAX_TEXT_CHARS:,}",
+        json=f"{MAX_JSON_CHARS:,}",
+        items=f"{MAX_ITEMS:,}",
+        choices="\n".join(f"- `{name}`: {', '.join(values)}" for name, values in CHOICES.items()),
+        event=json.dumps(data, ensure_ascii=False),
+        key=event.key,
+        length=len(message),
+        bytes="\n".join(f"| `{part.hex(' ')}` | {what} |" for part, what in message_parts(event)),
+        whole="\n".join(message[i : i + 24].hex(" ") for i in range(0, len(message), 24)),
+        partitions="\n".join(
+            f"| `{k}` | `{h:08x}` | {(h & 0x7FFFFFFF) % 4} | {(h & 0x7FFFFFFF) % 12} |"
+            for k, h in zip(keys, hashes, strict=True)
+        ),
+    )
+
+
+def message_parts(event: Event) -> Iterator[tuple[bytes, str]]:
+    """The message in pieces, each with what it says; written by another Avro library than the ledger's."""
+    writer = current_writer(SCHEMA_NAME[event.topic])
+    yield writer.header[:2], "the marker of a single object"
+    yield writer.header[2:], f"the fingerprint of `{writer.name}`"
+    nulls: list[str] = []
+    for field in writer.schema["fields"]:
+        value = getattr(event, field["name"])
+        if value is None:
+            nulls.append(field["name"])
+            continue
+        yield from _nulls(nulls)
+        nulls = []
+        text = canonical_json(value) if field["name"] in JSON_FIELDS else value
+        piece = io.BytesIO()
+        fastavro.schemaless_writer(piece, field["type"], text)
+        shown = text.isoformat() if isinstance(text, datetime) else text
+        yield piece.getvalue(), f"`{field['name']}`: {shown}"
+    yield from _nulls(nulls)
+
+
+def _nulls(names: list[str]) -> Iterator[tuple[bytes, str]]:
+    if names:
+        yield bytes(len(names)), ", ".join(f"`{n}`" for n in names) + ": null"
+
+
+def asyncapi_json() -> str:
+    """The same for tools."""
+    return json.dumps(asyncapi.document(), ensure_ascii=False, indent=2) + "\n"
+
+
 def cli_md() -> str:
     """The help text of every command."""
     lines = ["# Commands", "", "Made from the commands' own help by `make docs`."]
@@ -160,7 +184,7 @@ def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Co
             yield from _commands(f"{path} {name}", found)
 
 
-DOCUMENTS = {DOCS / "events.md": events_md, DOCS / "cli.md": cli_md}
+DOCUMENTS = {DOCS / "events.md": events_md, DOCS / "asyncapi.json": asyncapi_json, DOCS / "cli.md": cli_md}
 
 if __name__ == "__main__":
     for document, text in DOCUMENTS.items():

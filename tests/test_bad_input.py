@@ -172,6 +172,7 @@ def test_the_same_event_twice_counts_once(initialised: Path) -> None:
     assert (row["state"], row["events"], row["violations"]) == ("claimed", 3, 0)
 
 
+@pytest.mark.slow
 def test_a_line_of_any_length_takes_no_more_memory_than_a_line_may(initialised: Path) -> None:
     """Else one endless line would take the machine's memory."""
     with (initialised / "endless.ndjson").open("wb") as file:

@@ -202,7 +202,11 @@ def check_history(store: Store, told: History) -> None:
         check_counts(told.topic, counts, told.deliveries)
 
 
-each_topic = pytest.mark.parametrize("topic", INPUT_TOPICS)
+# By default coupons, and orders for the other three topics; all of them in the whole suite.
+each_topic = pytest.mark.parametrize(
+    "topic",
+    [topic if topic in (COUPON, ORDER) else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS],
+)
 
 
 @each_topic
@@ -272,7 +276,7 @@ def test_many_coupons_at_once(store: Store) -> None:
     check_history(store, History(SEED, COUPON, tuple(map(tuple, parts))))
 
 
-@pytest.mark.parametrize("kinds", [1, 3])
+@pytest.mark.parametrize("kinds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.MonkeyPatch, kinds: int) -> None:
     """Two coupons whose hashes happen to be equal would share a row or a journal."""
 
@@ -296,6 +300,7 @@ def test_an_empty_batch_changes_nothing(store: Store) -> None:
         assert everything(store) == before
 
 
+@pytest.mark.slow
 def test_a_second_reading_changes_no_table(store: Store) -> None:
     """Reading the log again from its beginning would change what is there."""
     for topic in INPUT_TOPICS:
@@ -382,7 +387,7 @@ def recorded_at(log: EventLog) -> dict[Position, int]:
     }
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 1_000])
+@pytest.mark.parametrize("batch_size", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 7)), 1_000])
 def test_from_the_logs_bytes_to_the_tables(
     world: tuple[EventLog, dict[str, list[Delivery]], dict[Position, tuple[str, bytes]]],
     tmp_path_factory: pytest.TempPathFactory,

@@ -80,6 +80,16 @@ def test_kafkas_options_come_through_as_they_are(home: Path) -> None:
     assert settings.kafka["sasl_plain_password"].origin == "environment COUPON_LEDGER_KAFKA_SASL_PLAIN_PASSWORD"
 
 
+def test_the_registry_clients_options_come_through_as_they_are(home: Path) -> None:
+    """Else a registry with its own certificate could not be reached."""
+    (home / "coupon-ledger.toml").write_text(
+        '[coupon-ledger]\nschema-registry = "https://r:8081"\n[schema-registry]\n"ssl.ca.location" = "ca.pem"\n'
+    )
+    settings = load(environment={"COUPON_LEDGER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO": "ledger:hush"})
+    assert settings.log.schema_registry == "https://r:8081"
+    assert settings.log.registry == {"ssl.ca.location": "ca.pem", "basic.auth.user.info": "ledger:hush"}
+
+
 def test_a_file_with_a_byte_order_mark_is_read(home: Path) -> None:
     """Else a file saved by a Windows editor would be called broken at line 1."""
     (home / "coupon-ledger.toml").write_bytes(b"\xef\xbb\xbf[coupon-ledger]\nbatch-size = 5\n")
@@ -96,6 +106,7 @@ def test_a_file_with_a_byte_order_mark_is_read(home: Path) -> None:
         ("log = 'x'", "log stands outside; put settings under"),
         ("coupon-ledger = 1", "are tables"),
         ("kafka = 1", "are tables"),
+        ("schema-registry = 1", "are tables"),
         ("[[coupon-ledger]]", "are tables"),
         ("[coupon-ledger]\nlog = 5", "setting log .file .*: 5 is no text; put it in quotes"),
         ("[coupon-ledger]\ndatabase = ['a']", "is no text"),

@@ -1,0 +1,33 @@
+"""`completion`: the script that lets a shell complete commands, options and values."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+import click
+from click.shell_completion import get_completion_class
+
+SHELLS: Final = ("bash", "zsh", "fish")
+VARIABLE: Final = "_COUPON_LEDGER_COMPLETE"
+"""How the script asks; click answers in `main`."""
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print the script that completes commands, options and their values in SHELL.
+
+    The shell asks `coupon-ledger` itself, so the script stays right when commands are added.
+
+    \b
+    coupon-ledger completion bash >> ~/.bashrc     # bash 4.4 or newer
+    coupon-ledger completion zsh >> ~/.zshrc       # after compinit
+    coupon-ledger completion fish > ~/.config/fish/completions/coupon-ledger.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None
+    root = click.get_current_context().find_root().command
+    # Not `source()`: that runs the shell to ask for its version.
+    script = found(root, {}, "coupon-ledger", VARIABLE)
+    sys.stdout.write(script.source_template % script.source_vars())

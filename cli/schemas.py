@@ -1,0 +1,93 @@
+"""`schemas`: list them, show one, check a change."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+import schemas as packaged
+from cli.options import output_option
+from cli.output import print_rows
+from ledger.codec import TOPIC_OF_SCHEMA, writer_schemas
+from ledger.compatibility import check_schemas
+from ledger.errors import IncompatibleSchema
+
+
+@click.group()
+def schemas() -> None:
+    """List, show and check the Avro schemas of what stands in the log.
+
+    \b
+    coupon-ledger schemas check
+    """
+
+
+@schemas.command("list")
+@output_option
+def list_(output: str) -> None:
+    """List every version of every schema with the header that stands before a message written with it.
+
+    \b
+    coupon-ledger schemas list
+    """
+    print_rows(
+        (
+            {
+                "schema": writer.name,
+                "version": f"v{writer.version}",
+                "topic": TOPIC_OF_SCHEMA.get(writer.name),
+                "fields": len(writer.schema["fields"]),
+                "header": writer.header.hex(),
+            }
+            for writer in writer_schemas().values()
+        ),
+        output,
+    )
+
+
+@schemas.command()
+@click.argument("name", type=click.Choice(packaged.NAMES))
+@click.option("--version", "number", type=click.IntRange(min=1), help="A released version. [default: the current one]")
+def show(name: str, number: int | None) -> None:
+    """Print a schema as Avro JSON, the current one unless told otherwise.
+
+    \b
+    coupon-ledger schemas show coupon_event > coupon_event.avsc
+    coupon-ledger schemas show coupon_event --version 1
+    """
+    released = packaged.released(name)
+    if number is not None and number > len(released):
+        raise click.UsageError(f"{name} has no version {number}; the newest is v{len(released)}")
+    schema = packaged.current(name) if number is None else released[number - 1]
+    click.echo(json.dumps(schema, ensure_ascii=False, indent=2))
+
+
+@schemas.command()
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@output_option
+def check(folder: Path | None, output: str) -> None:
+    """Refuse a change of the schemas that old readers or old data could not live with.
+
+    Holds every schema in FOLDER (the installed ones unless given) against all its released versions, both ways. Every
+    breach is named with its field, rule and remedy; the exit code is 3 then. To release the current schema as a new
+    version, copy it to released/NAME/vN.avsc and, in released/, run `sha256sum NAME/vN.avsc >> SHA256SUMS`.
+
+    \b
+    coupon-ledger schemas check
+    coupon-ledger schemas check path/to/schemas --output json
+    """
+    checked, breaches = check_schemas(folder or files(packaged))
+    if breaches:
+        if output == "table":
+            for breach in breaches:
+                click.echo(str(breach), err=True)
+        else:
+            print_rows((asdict(b) for b in breaches), output)
+        click.echo(f"error: {len(breaches)} rules broken; see `coupon-ledger schemas check --help`", err=True)
+        sys.exit(IncompatibleSchema.exit_code)
+    print_rows((asdict(c) for c in checked), output)

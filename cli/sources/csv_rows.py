@@ -1,0 +1,153 @@
+"""CSV: an event a row, its columns named in the first line.
+
+Comma, double quotes, UTF-8 (RFC 4180). An empty cell is null; amounts are whole numbers without separators; instants
+are RFC 3339 with a zone; lists and JSON fields are JSON in a cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cli.sources.rows import (
+    MAX_ROW_BYTES,
+    Item,
+    Refused,
+    bad,
+    check_columns,
+    column_kinds,
+    json_value,
+    record_of,
+    table_event,
+)
+from ledger.errors import InvalidEvent, Problem, UnusableFile
+
+# As JSON writes it. No amount comes near a thousand digits: what is larger, the model refuses in its own words.
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,999})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A row as it stood, at which line it begins, and its cells or why it has none."""
+
+    line: int
+    raw: bytes
+    cells: list[str]
+    problem: InvalidEvent | None = None
+
+
+def csv_items(lines: Iterator[bytes | None], topic: str, what: str) -> Iterator[Item]:
+    """`what`: the file's name for messages. Raises `UnusableFile` for a header that does not fit the topic."""
+    csv.field_size_limit(MAX_ROW_BYTES)
+    names: list[str] | None = None
+    for row in _rows(_Lines(lines)):
+        if row is None:
+            yield None
+        elif names is None:
+            if row.problem:
+                raise UnusableFile(f"{what}: line {row.line}, the columns' names: {row.problem}; mend that line")
+            names = row.cells
+            check_columns(what, topic, names)
+        else:
+            yield _item(row, names, topic)
+
+
+def _item(row: _Row, names: list[str], topic: str) -> Item:
+    cells = dict(zip(names, row.cells, strict=False))
+    try:
+        if row.problem:
+            raise row.problem
+        if len(row.cells) != len(names):
+            raise bad(f"has {len(row.cells)} cells, but there are {len(names)} columns")
+        return record_of(table_event(topic, *_data(topic, cells)))
+    except InvalidEvent as error:
+        text = row.raw.decode("utf-8", "backslashreplace")
+        return Refused(row.line, text, cells.get("event_id") or None, error.problems)
+
+
+def _data(topic: str, cells: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    data: dict[str, Any] = {}
+    problems: list[Problem] = []
+    kinds = column_kinds(topic)
+    for name, text in cells.items():
+        if not text:
+            continue
+        if kinds[name] in ("json", "list"):
+            try:
+                data[name] = json_value(text)
+            except InvalidEvent as error:
+                problems.append(Problem(name, str(error)))
+        elif kinds[name] == "integer" and _INTEGER.fullmatch(text):
+            data[name] = int(text)
+        else:
+            data[name] = text
+    return data, problems
+
+
+class _Lines:
+    """Lines one after the other, counted; some may be given back, to be read again."""
+
+    def __init__(self, lines: Iterator[bytes | None]) -> None:
+        self._lines = lines
+        self._again: deque[bytes] = deque()
+        self.number = 0
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> bytes | None:
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.number += line is not None
+        return line
+
+    def give_back(self, lines: list[bytes]) -> None:
+        self._again.extendleft(reversed(lines))
+        self.number -= len(lines)
+
+
+def _rows(lines: _Lines) -> Iterator[_Row | None]:
+    for line in lines:
+        if line is None:
+            yield None
+        elif line and not line.isspace():
+            yield _row(line, lines)
+
+
+def _row(first: bytes, lines: _Lines) -> _Row:
+    """The row that begins with that line. Broken, it takes no other with it: the lines after its first are read again
+    as rows of their own."""
+    number, taken = lines.number, [first]
+    try:
+        if len(first) > MAX_ROW_BYTES:
+            raise bad(f"longer than {MAX_ROW_BYTES:,} bytes")
+        cells = next(csv.reader(_texts(taken, lines), strict=True))
+        b"\n".join(taken).decode()
+    except csv.Error as error:
+        lines.give_back(taken[1:])
+        return _Row(number, first, [], bad(f"not CSV ({error})"))
+    except UnicodeDecodeError as error:
+        return _Row(number, b"\n".join(taken), [], bad(f"not UTF-8 ({error.reason} at byte {error.start + 1})"))
+    except InvalidEvent as error:
+        return _Row(number, first, [], error)
+    return _Row(number, b"\n".join(taken), cells)
+
+
+def _texts(taken: list[bytes], lines: _Lines) -> Iterator[str]:
+    """The row's first line, and as many more as the reader asks for because a quote is still open."""
+    yield _text(taken[0])
+    left = MAX_ROW_BYTES
+    for line in lines:
+        if line is not None:
+            taken.append(line)
+            left -= len(line)
+            if left < 0:
+                return
+            yield _text(line)
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "surrogateescape") + "\n"

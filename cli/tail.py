@@ -1,0 +1,363 @@
+"""`tail`: events as they come, from the log itself. No consumer's position is read or moved."""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import output_option, settings_options
+from cli.output import Row, cell, print_rows, text_width
+from ledger.errors import UndecodableRecord
+from ledger.plain import instant, plain
+from ledger.rules import LABELS, NEEDS
+from ledger.settings import Settings
+from ledger.topics import INPUT_TOPICS
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ledger.log import Chunk, EventLog, TopicPartition
+
+LAST: Final = 10
+_BATCH: Final = 50_000
+_WINDOW: Final = 1_000
+_WAIT_S: Final = 0.5
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is shown. Of a record that cannot be read only topic and key are known."""
+
+    topics: tuple[str, ...]
+    key: str | None
+    types: tuple[str, ...]
+    fields: dict[str, str]
+
+    @property
+    def any_event(self) -> bool:
+        return not self.types and not self.fields
+
+
+def _instant_option(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """RFC 3339, or how long ago; as microseconds since the epoch."""
+    if value is None:
+        return None
+    if ago := re.fullmatch(r"([0-9]{1,9})([smhd])", value, re.ASCII):
+        return time.time_ns() // 1_000 - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000
+    from pydantic import TypeAdapter, ValidationError
+
+    from ledger.codec import micros
+    from ledger.events import Instant, problems_of
+
+    try:
+        return micros(TypeAdapter(Instant).validate_python(value))
+    except ValidationError as error:
+        raise click.BadParameter(f"{value!r} {problems_of(error)[0].rule}, or how long ago, such as 15m") from error
+
+
+@click.command()
+@click.option("--topic", "topics", multiple=True, type=click.Choice(INPUT_TOPICS), help="Only of this topic (several).")
+@click.option("--key", help="Only of this coupon, order, campaign or user: the record's key.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="TYPE",
+    type=click.Choice([kind for kinds in NEEDS.values() for kind in kinds]),
+    help="Only of this type (several).",
+)
+@click.option("--campaign", "campaign_id", help="Only with this campaign.")
+@click.option("--user", "user_id", help="Only with this user.")
+@click.option("-n", "--last", type=click.IntRange(min=0), help=f"Begin with the last N that match. [default: {LAST}]")
+@click.option("--since", callback=_instant_option, metavar="INSTANT", help="Begin with those recorded since then.")
+@click.option("--from-start", is_flag=True, help="Begin with the first that the log holds.")
+@click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C. [default: --follow]")
+@settings_options("log", "topic-prefix")
+@output_option
+def tail(
+    topics: tuple[str, ...],
+    key: str | None,
+    types: tuple[str, ...],
+    campaign_id: str | None,
+    user_id: str | None,
+    last: int | None,
+    since: int | None,
+    from_start: bool,
+    follow: bool,
+    settings: Settings,
+    output: str,
+) -> None:
+    """Show events as they come from the log, in the order of recording as far as one reading goes.
+
+    Records that are no valid events are shown with the reason (with --type, --campaign or --user: only if they can
+    be read). INSTANT: 2026-11-11T00:00:00Z, or how long ago: 90s, 15m, 2h, 1d.
+
+    \b
+    coupon-ledger tail
+    coupon-ledger tail --type used --campaign double-11 --since 15m
+    coupon-ledger tail --key c-1 --from-start --no-follow --output ndjson
+    """
+    if (last is not None) + (since is not None) + from_start > 1:
+        raise click.UsageError("--last, --since and --from-start exclude each other", click.get_current_context())
+    from ledger.log import open_log
+
+    fields = {"campaign_id": campaign_id, "user_id": user_id}
+    wanted = _Wanted(topics or INPUT_TOPICS, key, types, {k: v for k, v in fields.items() if v is not None})
+    log = open_log(settings.log)
+    try:
+        rows = _rows(log, wanted, LAST if last is None else last, since, from_start, follow)
+        if output == "table":
+            _print_lines(rows)
+        else:
+            print_rows(rows, output)
+    except KeyboardInterrupt:  # the way to end it
+        pass
+    finally:
+        log.close()
+
+
+# ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _rows(
+    log: EventLog, wanted: _Wanted, last: int, since: int | None, from_start: bool, follow: bool
+) -> Iterator[Row]:
+    partitions = log.partitions(wanted.topics)
+    ends = log.end_positions(partitions)
+    if from_start:
+        positions = log.earliest_positions(partitions)
+    elif since is not None:
+        positions = _positions_since(log, ends, since)
+    else:
+        rows, positions = _last_rows(log, wanted, last, ends)
+        yield from rows
+    try:
+        while follow or _behind(positions, ends):
+            chunks = log.read(positions, _BATCH, 0.0)
+            if not chunks:
+                sys.stdout.flush()
+                if _reader_is_gone():
+                    return
+                chunks = log.read(positions, _BATCH, _WAIT_S)
+            _advance(positions, chunks)
+            yield from _matching(chunks, wanted)
+    except KeyboardInterrupt:  # ends the list of rows, so that JSON is closed
+        return
+
+
+def _behind(positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]) -> bool:
+    return any(offset < ends[tp] for tp, offset in positions.items())
+
+
+def _advance(positions: dict[TopicPartition, int], chunks: Iterable[Chunk]) -> None:
+    from ledger.log import TopicPartition
+
+    positions.update({TopicPartition(c.topic, c.partition): c.next_offset for c in chunks})
+
+
+def _reader_is_gone() -> bool:
+    """Nobody would notice while nothing comes: a pipe's other end that was closed is told as an error at once."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError, AttributeError):  # nothing that could be asked
+        return False
+
+
+def _positions_since(log: EventLog, ends: Mapping[TopicPartition, int], since: int) -> dict[TopicPartition, int]:
+    """Per partition, of the first record at or after that instant: `recorded_at` never decreases there."""
+    positions = {}
+    for tp, low in log.earliest_positions(list(ends)).items():
+        high = ends[tp]
+        while low < high:
+            middle = (low + high) // 2
+            found = _first_record(log, tp, middle, high)
+            if found is None or found[1] >= since:
+                high = middle
+            else:
+                low = found[0] + 1
+        positions[tp] = low
+    return positions
+
+
+def _first_record(log: EventLog, tp: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
+    """Offset and `recorded_at` of the first record from there on, before `end`."""
+    positions = {tp: offset}
+    while positions[tp] < end:
+        for chunk in log.read(positions, 1, _WAIT_S):
+            if len(chunk):
+                return int(chunk.offsets[0]), int(chunk.recorded_at[0])
+            positions[tp] = chunk.next_offset
+    return None
+
+
+def _last_rows(
+    log: EventLog, wanted: _Wanted, n: int, ends: Mapping[TopicPartition, int]
+) -> tuple[list[Row], dict[TopicPartition, int]]:
+    """The last n rows that match, and where reading goes on: from the partitions' ends back, further and further."""
+    earliest = log.earliest_positions(list(ends))
+    span = max(n, _WINDOW)
+    while True:
+        start = {tp: max(earliest[tp], end - span) for tp, end in ends.items()}
+        rows, positions, begins = _window(log, wanted, n, start, ends)
+        # Another partition may still hold later rows than those before its window begins.
+        sure_from = max((at for tp, at in begins.items() if start[tp] > earliest[tp]), default=0)
+        sure = sum(_micros(row) >= sure_from for row in rows)
+        if sure >= n or start == earliest:
+            return rows, positions
+        span *= 8
+
+
+def _window(
+    log: EventLog, wanted: _Wanted, n: int, start: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> tuple[list[Row], dict[TopicPartition, int], dict[TopicPartition, int]]:
+    """The last n matching rows between these positions; where reading goes on; when each partition's first record was
+    recorded."""
+    from ledger.log import TopicPartition
+
+    rows: list[Row] = []
+    positions = dict(start)
+    begins: dict[TopicPartition, int] = {}
+    while n and _behind(positions, ends):
+        chunks = log.read(positions, _BATCH, _WAIT_S)
+        for chunk in chunks:
+            if len(chunk):
+                begins.setdefault(TopicPartition(chunk.topic, chunk.partition), int(chunk.recorded_at[0]))
+        _advance(positions, chunks)
+        rows = sorted([*rows, *_matching(chunks, wanted)], key=_order)[-n:]
+    return rows, positions if n else dict(ends), begins
+
+
+def _micros(row: Row) -> int:
+    from ledger.codec import micros
+
+    return micros(row["recorded_at"])
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    return row["recorded_at"], row["topic"], row["partition"], row["offset"]
+
+
+# ── From records to rows ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _matching(chunks: Sequence[Chunk], wanted: _Wanted) -> list[Row]:
+    """The rows that are wanted, in the order of recording."""
+    return sorted((row for chunk in chunks for row in _of_chunk(chunk, wanted)), key=_order)
+
+
+def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
+    from ledger.codec import SCHEMA_NAME
+    from ledger.columns import decode_columns
+
+    at = [i for i, key in enumerate(chunk.keys) if wanted.key is None or key == wanted.key.encode()]
+    decoded, undecodable = decode_columns([chunk.values[i] for i in at])
+    if wanted.any_event:
+        for bad in undecodable:
+            yield _row(chunk, at[bad.row], None, bad.reason, bad.detail)
+    for part in decoded:
+        if part.name == SCHEMA_NAME[chunk.topic]:
+            for i, event, reason, detail in _events(chunk.topic, part.frame, wanted):
+                yield _row(chunk, at[part.rows[i]], event, reason, detail)
+        elif wanted.any_event:
+            for i in part.rows:
+                detail = f"a {part.name} does not belong on {chunk.topic}"
+                yield _row(chunk, at[i], None, "wrong_topic", detail)
+
+
+def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[int, Row, str | None, str | None]]:
+    """The wanted events of the frame: row, data, and why it is not valid where it is not."""
+    import polars as pl
+
+    from ledger.codec import event_data
+    from ledger.validity import split_valid
+
+    if any(name not in frame.columns for name in wanted.fields):
+        return
+    frame = frame.with_row_index("at").filter(
+        *(pl.col(name) == value for name, value in wanted.fields.items()),
+        *([pl.col("type").is_in(wanted.types)] if wanted.types else []),
+    )
+    rows = frame.drop("at")
+    _, invalid = split_valid(topic, rows)
+    problems = dict(invalid)
+    for i, (at, row) in enumerate(zip(frame["at"], rows.iter_rows(named=True), strict=True)):
+        try:
+            event = event_data(row)
+        except UndecodableRecord:  # a JSON field holds none: shown as its text
+            event = {name: value for name, value in row.items() if value is not None}
+        problem = problems.get(i)
+        yield at, event, problem and "invalid_event", problem
+
+
+def _row(chunk: Chunk, i: int, event: Row | None, reason: str | None, detail: str | None) -> Row:
+    from datetime import timedelta
+
+    from ledger.codec import EPOCH
+
+    return {
+        "recorded_at": EPOCH + timedelta(microseconds=int(chunk.recorded_at[i])),
+        "topic": chunk.topic,
+        "partition": chunk.partition,
+        "offset": int(chunk.offsets[i]),
+        "key": chunk.keys[i].decode("utf-8", "backslashreplace"),
+        "event": event,
+        "reason": reason,
+        "detail": detail,
+        "value": chunk.values[i].hex() if event is None else None,
+    }
+
+
+# ── For people ───────────────────────────────────────────────────────────────────────────────────────────────
+
+_EVENT_WIDTH: Final = max(text_width(f"{kind} {label}") for kind, label in LABELS.items())
+_INSTANT_WIDTH: Final = len("2026-11-11T00:00:00.000000Z")
+
+
+def _print_lines(rows: Iterable[Row]) -> None:
+    """A line per event; the keys' column grows with the longest that came."""
+    key_width = 12
+    for number, row in enumerate(rows):
+        if not number:
+            _print_line(("recorded_at", "occurred_at", "event", "key", "data"), key_width)
+        cells = [cell(text) for text in _for_people(row)]
+        key_width = max(key_width, text_width(cells[3]))
+        _print_line(cells, key_width)
+
+
+def _print_line(cells: Sequence[str], key_width: int) -> None:
+    *aligned, data = cells
+    widths = (_INSTANT_WIDTH, _INSTANT_WIDTH, _EVENT_WIDTH, key_width)
+    padded = [text + " " * (width - text_width(text)) for text, width in zip(aligned, widths, strict=True)]
+    click.echo("  ".join([*padded, data]))
+
+
+def _for_people(row: Row) -> tuple[str | None, ...]:
+    event = dict(row["event"] or {})
+    kind, occurred_at = event.pop("type", None), event.pop("occurred_at", None)
+    shown = [f"{name}={_told(value)}" for name, value in event.items() if value != row["key"]]
+    if row["reason"]:
+        place = f"{row['topic']} {row['partition']} {row['offset']}"
+        shown.insert(0, f"NOT VALID ({row['reason']}, {place}): {row['detail']};")
+    return (
+        instant(row["recorded_at"]),
+        instant(occurred_at) if occurred_at else None,
+        f"{kind} {LABELS[kind]}" if kind else "?",
+        row["key"],
+        " ".join(shown),
+    )
+
+
+def _told(value: object) -> str:
+    shown = plain(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)

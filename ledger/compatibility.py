@@ -1,0 +1,318 @@
+"""Which change of a schema old readers and old data can live with.
+
+Every current schema is held against each of its released versions. What passes is compatible both ways by Avro's
+schema resolution: the current schema reads what any released one wrote (BACKWARD), any released one reads what the
+current one writes (FORWARD). The rules are stricter than Avro's, since an event is never written again:
+
+- a released field stays: its name, type, default and place;
+- a new field stands behind the released ones, is nullable and defaults to null, so that its absence can be read;
+- the symbols of an enum and the fields of a record inside a field stay as they are: old readers know no others;
+- a field has a doc, and a type that the ledger's own codec reads;
+- a released file is never edited: `released/SHA256SUMS` (as `sha256sum` writes it) has the fingerprint of each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from typing import Any, Final
+
+from ledger.errors import IncompatibleSchema
+
+Schema = dict[str, Any]
+
+SUMS: Final = "SHA256SUMS"
+_VERSION: Final = re.compile(r"v([1-9][0-9]*)\.avsc")
+_PLAIN: Final = ("string", "bytes", "long", "int")
+_INSTANT: Final = {"type": "long", "logicalType": "timestamp-micros"}
+_MAX_SYMBOL_BYTES: Final = 12
+"""What the columnar codec holds of a symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A rule that a schema breaks. `field`: its path (`lines.sku`), empty for the whole record or file."""
+
+    record: str
+    field: str
+    rule: str
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        place = f"{self.record}.{self.field}" if self.field else self.record
+        return f"{place}: {self.problem} [{self.rule}]; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One schema: how many versions of it were released, and whether the current one adds to the last of them."""
+
+    name: str
+    released: int
+    adds: bool
+
+
+def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
+    """Hold every `<name>.avsc` of that folder against its `released/<name>/v<N>.avsc`.
+
+    Raises `IncompatibleSchema` for a file that is no JSON object.
+    """
+    released = folder.joinpath("released")
+    breaches = list(_files(released))
+    checked = []
+    names = {f.name.removesuffix(".avsc") for f in folder.iterdir() if f.name.endswith(".avsc")}
+    for name in sorted(names | set(_released_names(released))):
+        if name not in names:
+            breaches.append(
+                Breach(name, "", "kept", "was released and its current schema is gone", f"restore {name}.avsc")
+            )
+            continue
+        current = _read(folder.joinpath(f"{name}.avsc"))
+        versions = {n: _read(f) for n, f in sorted(_versions(released.joinpath(name)).items())}
+        breaches += list(dict.fromkeys(_record(name, current, versions)))
+        adds = not versions or _shape(current) != _shape(versions[max(versions)])
+        checked.append(Checked(name, len(versions), adds))
+    return checked, breaches
+
+
+def _read(file: Traversable) -> Schema:
+    try:
+        schema = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise IncompatibleSchema(f"schema {file.name}: not JSON ({error}); mend that line") from error
+    if not isinstance(schema, dict) or not isinstance(schema.get("fields"), list):
+        raise IncompatibleSchema(f"schema {file.name}: not an Avro record; give it a name and fields")
+    return schema
+
+
+def _released_names(released: Traversable) -> list[str]:
+    return [f.name for f in released.iterdir() if f.is_dir()] if released.is_dir() else []
+
+
+def _versions(folder: Traversable) -> dict[int, Traversable]:
+    if not folder.is_dir():
+        return {}
+    return {int(m[1]): f for f in folder.iterdir() if (m := _VERSION.fullmatch(f.name))}
+
+
+# ── Files ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files(released: Traversable) -> Iterator[Breach]:
+    """Released files against their recorded fingerprints."""
+    recorded = _recorded(released)
+    found = {
+        f"{name}/v{version}.avsc": hashlib.sha256(file.read_bytes()).hexdigest()
+        for name in _released_names(released)
+        for version, file in _versions(released.joinpath(name)).items()
+    }
+    for path in sorted(recorded.keys() | found.keys()):
+        name, place = path.partition("/")[0], f"released/{path}"
+        if path not in found:
+            yield Breach(name, "", "released", f"{place} is gone", "restore it: old messages are read with it")
+        elif path not in recorded:
+            yield Breach(
+                name,
+                "",
+                "released",
+                f"{place} has no recorded fingerprint",
+                f"in released/ run: sha256sum {path} >> {SUMS}",
+            )
+        elif found[path] != recorded[path]:
+            yield Breach(
+                name, "", "released", f"{place} was edited", f"restore it, and make the change in {name}.avsc alone"
+            )
+    for name in _released_names(released):
+        numbers = sorted(_versions(released.joinpath(name)))
+        if numbers != list(range(1, len(numbers) + 1)):
+            words = ", ".join(f"v{n}" for n in numbers)
+            yield Breach(name, "", "released", f"there are {words}", "number released versions from v1, without gaps")
+
+
+def _recorded(released: Traversable) -> dict[str, str]:
+    file = released.joinpath(SUMS)
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return {path: digest for digest, path in (line.split() for line in lines if line.strip())}
+
+
+# ── Schemas ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _record(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator[Breach]:
+    yield from _fields_alone(name, current, "")
+    for version, old in versions.items():
+        if _full_name(old) != _full_name(current):
+            yield Breach(
+                name,
+                "",
+                "name",
+                f"is called {_full_name(current)}, and v{version} {_full_name(old)}",
+                "keep the name: readers resolve a record by it",
+            )
+        yield from _against(name, current, version, old)
+    before = {f["name"] for old in versions.values() for f in old["fields"]}
+    for field in current["fields"] if versions else []:
+        if field["name"] not in before and not _may_be_absent(field):
+            yield Breach(
+                name,
+                field["name"],
+                "new_field",
+                "is new, and old data has no value for it",
+                'give it the type ["null", …] and "default": null',
+            )
+
+
+def _full_name(schema: Schema) -> str:
+    return f"{schema.get('namespace', '')}.{schema.get('name')}"
+
+
+def _may_be_absent(field: Schema) -> bool:
+    kind = field["type"]
+    return isinstance(kind, list) and kind[:1] == ["null"] and "default" in field and field["default"] is None
+
+
+def _against(name: str, current: Schema, version: int, old: Schema) -> Iterator[Breach]:
+    """The current record against one released version of it, field by field."""
+    now = {f["name"]: f for f in current["fields"]}
+    for field in old["fields"]:
+        path = field["name"]
+        if path not in now:
+            yield Breach(
+                name,
+                path,
+                "removed",
+                f"is gone since v{version}: old readers need it, and what old data holds would be lost",
+                "put it back; a field that nobody writes any more stays, null",
+            )
+            continue
+        yield from _kind(name, path, now[path]["type"], version, field["type"])
+        if ("default" in field, field.get("default")) != ("default" in now[path], now[path].get("default")):
+            yield Breach(
+                name,
+                path,
+                "default",
+                f"has another default than in v{version}: the same old data would read otherwise",
+                "put the released default back",
+            )
+    kept = [f["name"] for f in old["fields"] if f["name"] in now]
+    if [f["name"] for f in current["fields"]][: len(kept)] != kept and kept == [f["name"] for f in old["fields"]]:
+        yield Breach(
+            name,
+            "",
+            "order",
+            f"the fields of v{version} do not stand first and in their order: whoever reads by position would read"
+            " others",
+            f"begin with {', '.join(kept)}",
+        )
+
+
+def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Breach]:
+    """The type of one field against the released one."""
+    if _is(now, "enum") and _is(old, "enum"):
+        if now["symbols"] != old["symbols"] or now.get("default") != old.get("default"):
+            yield Breach(name, path, "symbols", *_symbols(now["symbols"], old["symbols"], version))
+        if now["name"] != old["name"]:
+            yield _changed_type(name, path, now["name"], version, old["name"])
+    elif _is(now, "record") and _is(old, "record"):
+        if _shape(now) != _shape(old):
+            yield Breach(
+                name,
+                path,
+                "inner_record",
+                f"holds a record of other fields than in v{version}: old readers and the columns that hold it know only"
+                " those",
+                "put the released record back, and carry what is new in a nullable field beside it",
+            )
+    elif _is(now, "array") and _is(old, "array"):
+        yield from _kind(name, path, now["items"], version, old["items"])
+    elif isinstance(now, list) and isinstance(old, list) and len(now) == len(old) == 2 and now[0] == old[0]:
+        yield from _kind(name, path, now[1], version, old[1])
+    elif _shape(now) != _shape(old):
+        yield _changed_type(name, path, _in_words(now), version, _in_words(old))
+
+
+def _symbols(now: list[str], old: list[str], version: int) -> tuple[str, str]:
+    added = [s for s in now if s not in old]
+    gone = [s for s in old if s not in now]
+    if gone:
+        return f"lacks {', '.join(gone)} of v{version}: old data holds it", "put it back"
+    if added:
+        return (
+            f"has {', '.join(added)}, which v{version} has not: old readers stop at a symbol that they do not know",
+            "leave it out; carry it in a new nullable field, or give the new kind of event a record and a topic of its"
+            " own",
+        )
+    return f"has other symbols, another order of them, or another default than in v{version}", "put the enum back"
+
+
+def _changed_type(name: str, path: str, now: str, version: int, old: str) -> Breach:
+    return Breach(
+        name,
+        path,
+        "type",
+        f"is {now}, and was {old} in v{version}: one of old readers and old data cannot be read as the other",
+        "put the type back, and carry the new one in a new nullable field",
+    )
+
+
+def _is(kind: Any, what: str) -> bool:
+    return isinstance(kind, dict) and kind.get("type") == what
+
+
+def _in_words(kind: Any) -> str:
+    if isinstance(kind, list):
+        return " or ".join(map(_in_words, kind))
+    if not isinstance(kind, dict):
+        return str(kind)
+    return str(kind.get("logicalType") or kind.get("type"))
+
+
+def _shape(kind: Any) -> Any:
+    """A type without its docs: what is left decides what can be read."""
+    if isinstance(kind, list):
+        return [_shape(k) for k in kind]
+    if isinstance(kind, dict):
+        return {k: _shape(v) for k, v in kind.items() if k != "doc"}
+    return kind
+
+
+def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
+    """What a field must be by itself, also inside other fields."""
+    for field in record["fields"]:
+        at = path + str(field.get("name"))
+        if not field.get("doc"):
+            yield Breach(name, at, "doc", "has no doc", "say what it means, and its unit")
+        yield from _readable(name, at, field.get("type"))
+
+
+def _readable(name: str, path: str, kind: Any) -> Iterator[Breach]:
+    """Only what the codec reads, by rows and by columns."""
+    if isinstance(kind, list) and len(kind) == 2 and kind[0] == "null" and not isinstance(kind[1], list):
+        yield from _readable(name, path, kind[1])
+    elif _is(kind, "array") and "items" in kind:
+        yield from _readable(name, path, kind["items"])
+    elif _is(kind, "record") and isinstance(kind.get("fields"), list):
+        yield from _fields_alone(name, kind, f"{path}.")
+    elif _is(kind, "enum") and isinstance(kind.get("symbols"), list):
+        long = [s for s in kind["symbols"] if len(s.encode()) > _MAX_SYMBOL_BYTES]
+        if long:
+            yield Breach(
+                name,
+                path,
+                "codec",
+                f"has the symbol {long[0]}, and the codec reads up to {_MAX_SYMBOL_BYTES} bytes of one",
+                "shorten it",
+            )
+    elif kind not in (*_PLAIN, _INSTANT):
+        yield Breach(
+            name,
+            path,
+            "codec",
+            f"is {_in_words(kind)}, which the ledger's codec does not read",
+            'use string, long, timestamp-micros, an enum, a record, an array of them, or ["null", T]',
+        )

@@ -1,0 +1,304 @@
+"""A log whose messages stand in the Confluent wire format: byte 0, the schema's id in a registry (4 bytes, big-endian),
+the Avro body. A wrapper: outwards it gives and takes the ledger's own single-object messages, like every log.
+
+Always true:
+- The registry only says which schema an id stands for. Whether the ledger reads that schema is decided by the
+  released schemas, as without a registry; so a rebuild does not depend on what a registry holds by then.
+- An id never changes its meaning. Ids of our schemas are remembered in a file, so that a registry that is down stops
+  neither a consumer nor a publisher that has met the schema before.
+- A record whose id is not known and cannot be asked for stays where it is: its partition waits, the others go on.
+- Single-object messages are read as they are, so a topic may change its format at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from ledger.codec import HEADER_BYTES, single_object_header, writer_schemas
+from ledger.errors import RegistryUnavailable, SettingsError
+from ledger.log import Chunk, EventLog, Position, Record, TopicPartition
+from ledger.settings import LogSettings
+from ledger.topics import ALL_TOPICS
+
+PREFIX_BYTES: Final = 5
+_MAGIC: Final = 0
+_DEFAULTS: Final = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
+_SECOND_LOOK_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 10.0
+_NOT_THERE: Final = (40401, 40402, 40403)
+"""A registry's own words for a subject, a version, a schema that it lacks; any other 404 is no registry's."""
+_NOT_OURS: Final = b""
+_logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class RegistryLog:
+    """`log`, its messages in the Confluent wire format. `append` registers a schema that the registry lacks."""
+
+    def __init__(self, log: EventLog, settings: LogSettings) -> None:
+        self.url = log.url
+        self._log = log
+        self._prefix = settings.topic_prefix
+        self._ids = SchemaIds(settings.schema_registry, Path(settings.schema_ids), settings.registry)
+
+    def create_topics(self) -> list[str]:
+        return self._log.create_topics()
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        return self._log.partitions(topics)
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        """As every log. Raises `RegistryUnavailable` too, before anything is appended."""
+        return self._log.append([r._replace(value=self._framed(r)) for r in records])
+
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
+        """As every log. Raises `RegistryUnavailable` where all that could be read waits for the registry."""
+        chunks = self._log.read(positions, max_records, timeout_s)
+        unknown: dict[bytes, RegistryUnavailable] = {}
+        prefixes = [_prefixes(c) for c in chunks]
+        self._ids.learn(set().union(*prefixes), unknown)
+        readable = [self._single_objects(c, unknown) if p else c for c, p in zip(chunks, prefixes, strict=True)]
+        found = [c for c in readable if c is not None]
+        if unknown and not found:
+            waiting = next(c for c in chunks if _cut(c, unknown) == 0)
+            raise RegistryUnavailable(
+                f"{waiting.topic} partition {waiting.partition} waits at offset {waiting.offsets[0]}:"
+                f" {next(iter(unknown.values()))}"
+            )
+        return found
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._log.earliest_positions(partitions)
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._log.end_positions(partitions)
+
+    def close(self) -> None:
+        self._ids.close()
+        self._log.close()
+
+    def _framed(self, record: Record) -> bytes:
+        header = record.value[:HEADER_BYTES]
+        if header not in writer_schemas():
+            return record.value
+        subject = f"{self._prefix}{record.topic}-value"
+        return self._ids.prefix_of(subject, header) + record.value[HEADER_BYTES:]
+
+    def _single_objects(self, chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> Chunk | None:
+        """The chunk up to its first record that waits for the registry; None where that is the first of all."""
+        end = _cut(chunk, unknown)
+        if end == 0:
+            return None
+        headers = self._ids.headers
+        wire = chunk.values[:end]
+        values = [header + v[PREFIX_BYTES:] if (header := headers.get(v[:PREFIX_BYTES])) else v for v in wire]
+        if end == len(chunk):
+            return replace(chunk, values=values, wire=wire)
+        return replace(
+            chunk,
+            offsets=chunk.offsets[:end],
+            recorded_at=chunk.recorded_at[:end],
+            keys=chunk.keys[:end],
+            values=values,
+            wire=wire,
+            next_offset=int(chunk.offsets[end]),
+        )
+
+
+def _prefixes(chunk: Chunk) -> set[bytes]:
+    """The distinct magic bytes with id of the chunk's messages in the wire format."""
+    return {p for p in {v[:PREFIX_BYTES] for v in chunk.values} if len(p) == PREFIX_BYTES and p[0] == _MAGIC}
+
+
+def _cut(chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> int:
+    """The index of the first record that waits for the registry; the length where none does."""
+    if not unknown:
+        return len(chunk)
+    return next((i for i, v in enumerate(chunk.values) if v[:PREFIX_BYTES] in unknown), len(chunk))
+
+
+class SchemaIds:
+    """What is known of a registry's ids, and the asking for what is not.
+
+    `headers`: the single-object header of our schema that each prefix (magic byte and id) stands for; `b""` where it
+    stands for none of ours. `file` remembers, per registry, the ids of our schemas.
+    """
+
+    def __init__(self, url: str, file: Path, options: Mapping[str, Any]) -> None:
+        if urlsplit(url).scheme not in ("http", "https") or urlsplit(url).username:
+            raise SettingsError(
+                f"setting schema-registry: {url!r} is no address; write http://host:port without user and password"
+                " (they go to COUPON_LEDGER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO)"
+            )
+        if find_spec("confluent_kafka") is None or find_spec("httpx2") is None:
+            raise SettingsError(
+                "setting schema-registry: its client is not installed; run pip install 'coupon-ledger[registry]'"
+            )
+        self._url = url.rstrip("/")
+        self._file = file
+        numbers = {k: int(v) for k, v in options.items() if k in _DEFAULTS and str(v).isdigit()}
+        self._options = {**_DEFAULTS, **options, **numbers}  # a variable can only hold text
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._ask_after = 0.0
+        self._last: RegistryUnavailable | None = None
+        self.headers: dict[bytes, bytes] = {}
+        self._writing: dict[tuple[str, bytes], bytes] = {}
+        self._recall()
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def learn(self, prefixes: set[bytes], unknown: dict[bytes, RegistryUnavailable]) -> None:
+        """Ask for those that are not known; `unknown` gets those that could not be asked for, with the reason."""
+        new = sorted(prefixes - self.headers.keys())
+        if not new:
+            return
+        with self._lock:
+            missing = [p for p in new if not self._learn(p, unknown)]
+            if unknown:
+                unknown |= {p: unknown.get(p) or next(iter(unknown.values())) for p in missing}
+            elif missing:
+                # A registry of several nodes may answer a moment before it knows an id that another one gave out.
+                time.sleep(_SECOND_LOOK_S)
+                for prefix in missing:
+                    if not self._learn(prefix, unknown) and prefix not in unknown:
+                        self.headers[prefix] = _NOT_OURS
+                        _logger.warning("schema registry %s has no schema id %d", self._url, _id(prefix))
+            self._remember()
+
+    def _learn(self, prefix: bytes, unknown: dict[bytes, RegistryUnavailable]) -> bool:
+        """Whether the registry has a schema of that id."""
+        try:
+            schema = self._ask(f"schema id {_id(prefix)}", lambda client: client.get_schema(_id(prefix)))
+        except RegistryUnavailable as error:
+            unknown[prefix] = error
+            return False
+        if schema is None:
+            return False
+        self.headers[prefix] = _our_header(schema)
+        return True
+
+    def prefix_of(self, subject: str, header: bytes) -> bytes:
+        """The prefix of a message to be written with our schema of that header. Raises `RegistryUnavailable`."""
+        known = self._writing.get((subject, header))
+        if known is not None:
+            return known
+        with self._lock:
+            number = self._number_of(subject, header)
+            prefix = bytes([_MAGIC]) + number.to_bytes(4, "big")
+            self._writing[subject, header] = prefix
+            self.headers[prefix] = header
+            self._remember()
+        return prefix
+
+    def _number_of(self, subject: str, header: bytes) -> int:
+        from confluent_kafka.schema_registry import Schema
+
+        schema = Schema(json.dumps(writer_schemas()[header].schema, ensure_ascii=False), "AVRO")
+        found = self._ask(f"the schema of {subject}", lambda client: client.lookup_schema(subject, schema))
+        if found is not None:
+            return int(found.schema_id)
+        made = self._ask(f"registering the schema of {subject}", lambda c: c.register_schema(subject, schema))
+        if made is None:
+            raise RegistryUnavailable(f"schema registry {self._url}: takes no schemas; check the address")
+        return int(made)
+
+    def _ask(self, what: str, question: Callable[[Any], T]) -> T | None:
+        """The answer, None where the registry says that there is none. After a failure it is left alone for a while."""
+        if self._last is not None and time.monotonic() < self._ask_after:
+            raise self._last
+        import httpx2
+        from confluent_kafka.schema_registry import SchemaRegistryError
+
+        try:
+            if self._client is None:
+                self._client = self._connected()
+            answer = question(self._client)
+        except SchemaRegistryError as error:
+            if error.error_code not in _NOT_THERE:
+                raise self._failed(what, error) from error
+            answer = None
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:  # also an answer that is no registry's
+            raise self._failed(what, error) from error
+        self._failures, self._last = 0, None
+        return answer
+
+    def _connected(self) -> Any:
+        from confluent_kafka.schema_registry import SchemaRegistryClient
+
+        try:
+            return SchemaRegistryClient({"url": self._url, **self._options})
+        except (ValueError, TypeError, OSError) as error:
+            raise SettingsError(f"settings [schema-registry]: {error}; correct that option") from error
+
+    def _failed(self, what: str, error: Exception) -> RegistryUnavailable:
+        pause = min(_LONGEST_PAUSE_S, 0.5 * 2.0**self._failures)
+        self._failures += 1
+        self._ask_after = time.monotonic() + pause
+        self._last = RegistryUnavailable(
+            f"schema registry {self._url}: {what} cannot be had ({error or type(error).__name__}); nothing is skipped,"
+            " start the registry or correct its settings"
+        )
+        _logger.warning("%s; asked again after %.1f s at the earliest", self._last, pause)
+        return self._last
+
+    def _recall(self) -> None:
+        """A file that cannot be used costs nothing but questions."""
+        known = _document(self._file).get(self._url, {})
+        try:
+            for number, header in known.get("reading", {}).items():
+                if bytes.fromhex(header) in writer_schemas():
+                    self.headers[bytes([_MAGIC]) + int(number).to_bytes(4, "big")] = bytes.fromhex(header)
+            for subject, header, number in known.get("writing", []):
+                self._writing[subject, bytes.fromhex(header)] = bytes([_MAGIC]) + int(number).to_bytes(4, "big")
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            _logger.warning("file %s: not as the ledger wrote it (%s); the registry is asked again", self._file, error)
+
+    def _remember(self) -> None:
+        document = _document(self._file)
+        document[self._url] = {
+            "reading": {str(_id(p)): h.hex() for p, h in sorted(self.headers.items()) if h},
+            "writing": [[s, h.hex(), _id(p)] for (s, h), p in sorted(self._writing.items())],
+        }
+        unfinished = self._file.with_name(f"{self._file.name}.{os.getpid()}.new")
+        try:
+            unfinished.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+            unfinished.replace(self._file)
+        except OSError as error:
+            _logger.warning("file %s: cannot be written (%s); ids are forgotten at the end", self._file, error)
+
+
+def _id(prefix: bytes) -> int:
+    return int.from_bytes(prefix[1:PREFIX_BYTES], "big")
+
+
+def _our_header(schema: Any) -> bytes:
+    """The header of a registered schema where it is one of ours, by its fingerprint."""
+    try:
+        header = single_object_header(json.loads(schema.schema_str))
+    except Exception:  # whatever another team registered, in whatever schema language
+        return _NOT_OURS
+    return header if header in writer_schemas() else _NOT_OURS
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,111 @@
+"""The AsyncAPI 3.0 document of the log: channels, keys, messages with their Avro schemas, operations."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import schemas
+from ledger.codec import SCHEMA_NAME, current_writer
+from ledger.rules import NEEDS
+from ledger.topics import ALERTS, ALL_TOPICS, DEAD_LETTERS, KEY_FIELD, OPERATIONS
+from scripts.examples import example
+
+Json = dict[str, Any]
+
+_AVRO: Final = "application/vnd.apache.avro;version=1.9.0"
+_KEYS: Final = {topic: f"The event's `{field}`, UTF-8." for topic, field in KEY_FIELD.items()} | {
+    DEAD_LETTERS: "The record's position: topic-partition-offset.",
+}
+_PLANNED: Final = {
+    ALERTS: "What the ledger finds wrong; key: the alert's fingerprint. Made by `init`, nothing is written to it yet.",
+    OPERATIONS: "What operators did. Made by `init`, nothing is written to it yet.",
+}
+_MESSAGES: Final = {**SCHEMA_NAME, DEAD_LETTERS: "dead_letter"}
+
+
+def document() -> Json:
+    """The whole document, as JSON knows it."""
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Coupon ledger",
+            "version": "1",
+            "description": "Coupon, order, campaign and user events on Kafka. How to publish them from any language, to"
+            " the byte: docs/events.md. A configurable prefix may stand before each address.",
+        },
+        "defaultContentType": "avro/binary",
+        "servers": {
+            "kafka": {
+                "host": "localhost:9092",
+                "protocol": "kafka",
+                "description": "Any Kafka cluster; `coupon-ledger init` makes the topics.",
+            }
+        },
+        "channels": {_identifier(topic): _channel(topic) for topic in ALL_TOPICS},
+        "operations": {_operation_name(topic): _operation(topic) for topic in _MESSAGES},
+        "components": {"messages": {name: _message(topic, name) for topic, name in _MESSAGES.items()}},
+    }
+
+
+def _identifier(topic: str) -> str:
+    """coupon.dead-letters → couponDeadLetters"""
+    first, *rest = topic.replace("-", ".").split(".")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _channel(topic: str) -> Json:
+    if topic in _PLANNED:
+        return {"address": topic, "description": _PLANNED[topic]}
+    name = _MESSAGES[topic]
+    return {
+        "address": topic,
+        "description": str(schemas.current(name)["doc"]),
+        "messages": {name: {"$ref": f"#/components/messages/{name}"}},
+        "bindings": {
+            "kafka": {
+                "topic": topic,
+                "topicConfiguration": {"cleanup.policy": ["delete"], "retention.ms": -1},
+                "bindingVersion": "0.5.0",
+            }
+        },
+    }
+
+
+def _operation_name(topic: str) -> str:
+    return ("append" if topic == DEAD_LETTERS else "fold") + _identifier(topic)[0].upper() + _identifier(topic)[1:]
+
+
+def _operation(topic: str) -> Json:
+    """From the ledger's side: it receives events, and sends dead letters."""
+    channel = _identifier(topic)
+    return {
+        "action": "send" if topic == DEAD_LETTERS else "receive",
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "summary": (
+            "Records that are no valid event, whole, with the reason."
+            if topic == DEAD_LETTERS
+            else "Each event is folded once, in any order of arrival; repeats with the same `event_id` are harmless."
+        ),
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{_MESSAGES[topic]}"}],
+    }
+
+
+def _message(topic: str, name: str) -> Json:
+    schema = schemas.current(name)
+    message: Json = {
+        "name": name,
+        "title": str(schema["doc"]),
+        "summary": "Avro single-object encoding: the header "
+        + current_writer(name).header.hex(" ")
+        + ", then the body. With a schema registry: byte 0, the schema's id in 4 bytes, then the body.",
+        "contentType": "avro/binary",
+        "payload": {"schemaFormat": _AVRO, "schema": schema},
+        "bindings": {"kafka": {"key": {"type": "string", "description": _KEYS[topic]}, "bindingVersion": "0.5.0"}},
+    }
+    if topic in NEEDS:
+        message["examples"] = [{"name": kind, "payload": _payload(topic, kind)} for kind in NEEDS[topic]]
+    return message
+
+
+def _payload(topic: str, kind: str) -> Json:
+    return {name: value for name, value in example(topic, kind).items() if name != "topic"}

@@ -1,0 +1,188 @@
+"""What is installed works without the checkout, and loads no more than it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from importlib.metadata import Distribution, PathDistribution
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from ledger.log import open_log
+from ledger.settings import LogSettings
+from ledger.topics import INPUT_TOPICS
+from tests.command_line import done
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+# Folders of Python that are for developers.
+NOT_INSTALLED: Final = {"tests", "benchmarks", "scripts"}
+DEVELOPERS_EXTRAS: Final = {"dev", "retail"}
+MADE: Final = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+
+
+# ── The wheel ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that the checkout stays as it is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT, folder / "source", ignore=MADE)
+    pip(sys.executable, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source")
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command in an environment that knows nothing but the wheel and what it asks for, its extras included."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder, with_pip=True)
+    extras = ",".join(sorted(PROJECT["project"]["optional-dependencies"].keys() - DEVELOPERS_EXTRAS))
+    pip(folder / "bin" / "python", "install", "-c", ROOT / "constraints.txt", f"{wheel}[{extras}]" if extras else wheel)
+    return folder / "bin" / "coupon-ledger"
+
+
+def pip(python: str | Path, *arguments: str | Path) -> None:
+    """With the user's own cache: nothing is fetched twice."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def rooms() -> list[Path]:
+    """The folders of the checkout that are installed."""
+    folders = sorted(found.parent for found in ROOT.glob("*/__init__.py"))
+    return [folder for folder in folders if folder.name not in NOT_INSTALLED]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_all_rooms_and_nothing_else(wheel: Path) -> None:
+    """Else an installed command would miss a schema or a query, or overwrite somebody's `tests`."""
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if ".dist-info/" not in name}
+    wanted = {
+        str(path.relative_to(ROOT))
+        for room in rooms()
+        for path in room.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert inside == wanted
+    assert {Path(name).suffix for name in inside} >= {".py", ".avsc", ".sql", ".toml", ".txt", ".typed"}
+
+
+@pytest.mark.slow
+def test_the_wheel_names_its_extras(wheel: Path) -> None:
+    """Else `pip install coupon-ledger[…]` would install nothing more, with a warning that nobody reads."""
+    found = metadata(wheel)
+    requires = found.requires or []
+    for extra, needed in PROJECT["project"]["optional-dependencies"].items():
+        assert extra in found.metadata.get_all("Provides-Extra", [])
+        assert len([line for line in requires if f'extra == "{extra}"' in line]) == len(needed)
+    assert len([line for line in requires if "extra ==" not in line]) == len(PROJECT["project"]["dependencies"])
+
+
+def metadata(wheel: Path) -> Distribution:
+    name, number, *_ = wheel.name.split("-")
+    return PathDistribution(zipfile.Path(wheel, f"{name}-{number}.dist-info/"))
+
+
+@pytest.mark.slow
+def test_an_installed_command_works_as_the_checkouts(
+    clean: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it works on its developers' machines alone."""
+    monkeypatch.chdir(tmp_path)
+    example = ROOT / "docs" / "example.ndjson"
+    shared = {name: value for name, value in os.environ.items() if not name.startswith(("COUPON_LEDGER_", "PYTHON"))}
+
+    def installed(*arguments: str | Path) -> str:
+        command = [clean, *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=shared)
+        assert (ran.returncode, ran.stderr) == (0, ""), (arguments, ran.stderr)
+        return ran.stdout
+
+    where = "import ledger, cli, schemas; print(ledger.__file__, cli.__file__, schemas.__file__)"
+    python = clean.with_name("python")
+    told = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path, env=shared)
+    assert all(Path(path).is_relative_to(clean.parent.parent) for path in told.stdout.split())
+    assert installed("--version").startswith("coupon-ledger, version ")
+    installed("init")
+    installed("publish", example)
+    installed("consume")
+    asked = [("state", "c-1"), ("history", "c-1"), ("campaigns",), ("violations",), ("digest", "--columns", "facts")]
+    answers = [json.loads(installed(*question, "--output", "json")) for question in asked]
+    elsewhere = ["--database", "checkout.duckdb"]
+    done("init", *elsewhere)
+    done("consume", *elsewhere)
+    assert answers == [done(*question, *elsewhere, "--output", "json").json for question in asked]
+    assert len(installed("tail", "--no-follow", "--output", "ndjson").splitlines()) == 8
+
+
+# ── What is loaded ───────────────────────────────────────────────────────────────────────────────────────────
+
+WEB: Final = ["fastapi", "prometheus_client", "starlette", "uvicorn"]
+TABLES: Final = ["duckdb", "polars", "pyarrow"]
+HEAVY: Final = {*WEB, *TABLES, "fastavro", "kafka", "numpy", "pydantic", "rich"}
+HELP: Final = """
+import sys
+from cli.main import COMMANDS, main
+for arguments in (["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)):
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert not end.code
+print(*sys.modules, file=sys.stderr)
+"""
+PUBLISH: Final = """
+import sys
+
+url, prefix, *absent = sys.argv[1:]
+
+class NotHere:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in absent:
+            raise ImportError(name + " is not installed")
+
+sys.meta_path.insert(0, NotHere())
+from ledger import Publisher, events
+
+with Publisher.open(url, topic_prefix=prefix) as publisher:
+    publisher.publish(
+        events.Used(event_id="e-1", occurred_at="2026-11-11T00:00:01Z", source="shop", coupon_id="c-1",
+                    user_id="u-1", order_id="o-1", discount_minor=500)
+    )
+    publisher.publish({"topic": "order.events"})
+print(publisher.report.accepted, len(publisher.report.refused))
+"""
+
+
+def run(program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """Else every command, and every press of the tab key, would wait for libraries that it does not use."""
+    loaded = set(run(HELP).stderr.split())
+    assert "click" in loaded
+    assert not loaded & HEAVY
+
+
+def test_publishing_needs_neither_the_database_nor_the_web(log_settings: LogSettings) -> None:
+    """Else a shop would have to install an analytical database to say that a coupon was used."""
+    log = open_log(log_settings, create=True)
+    try:
+        log.create_topics()
+        assert run(PUBLISH, log_settings.url, log_settings.topic_prefix, *WEB, *TABLES).stdout == "1 1\n"
+        assert sum(log.end_positions(log.partitions(INPUT_TOPICS)).values()) == 1
+    finally:
+        log.close()
