@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
 import sys
@@ -69,11 +68,11 @@ def consume(follow: bool, port: int, log_format: str, settings: Settings) -> Non
 def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
     from api.endpoint import Endpoint
     from consumers.runner import Consumer
+    from consumers.tuning import tune_process
     from ledger.log import open_log
     from projections.store import Store
 
-    # Batches hold hundreds of thousands of small objects and no cycles: looking for those costs a tenth of the rate.
-    gc.set_threshold(100_000, 50, 100)
+    tune_process()
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
