@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -44,6 +44,15 @@ class Committed:
     seconds: float
     lag: int
     """Records between the committed positions and the end of the log, as last seen."""
+    lags: Mapping[TopicPartition, int] = field(default_factory=dict)
+    changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
+    """Per partition that the batch touched: what it added to the account, and the next offset."""
+    late: Mapping[str, int] = field(default_factory=dict)
+    """Per topic: events whose keys had to be folded again from their journal."""
+    newest_recorded_at: float | None = None
+    """Of the batch's records, in seconds since the epoch."""
+    data_clock: datetime | None = None
+    """The highest min(occurred_at, recorded_at) of the batch."""
 
 
 class Consumer:
@@ -87,13 +96,23 @@ class Consumer:
         with reader:
             for chunks, taken, ends in reader.batches():
                 started = time.perf_counter()
-                self._commit(chunks, taken, accounts, started)
+                before = dict(accounts)
+                counts = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
-                lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
-                seconds = time.perf_counter() - started
-                yield Committed(taken.records, taken.dead_letters.height, seconds, lag)
+                lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
+                yield Committed(
+                    taken.records,
+                    taken.dead_letters.height,
+                    time.perf_counter() - started,
+                    sum(lags.values()),
+                    lags,
+                    _changes(before, accounts),
+                    {topic: count.late for topic, count in counts.items() if count.late},
+                    max((int(c.recorded_at[-1]) / 1e6 for c in chunks if len(c)), default=None),
+                    _data_clock(taken),
+                )
                 if self._stop.is_set():
                     return
 
@@ -112,7 +131,7 @@ class Consumer:
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
-    ) -> None:
+    ) -> dict[str, Counts]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
@@ -133,6 +152,7 @@ class Consumer:
             )
             self._reached("offsets")
         accounts.update(moved)
+        return counts
 
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:
@@ -175,6 +195,12 @@ def _moved(
             dead_letters=before.dead_letters + dead.get(p, 0),
         )
     return moved
+
+
+def _changes(
+    before: Mapping[TopicPartition, Account], after: Mapping[TopicPartition, Account]
+) -> dict[TopicPartition, Account]:
+    return {p: account.since(before.get(p, Account())) for p, account in after.items() if account is not before.get(p)}
 
 
 def _data_clock(taken: Intake) -> datetime | None:

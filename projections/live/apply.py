@@ -91,6 +91,8 @@ class Counts:
 
     applied: dict[int, int] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
+    late: int = 0
+    """Events of keys that were folded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ class _Batch:
             self._advance(np.arange(self.keys.height), self.events)
         else:
             late = again[entity]
+            self.counts.late = int(np.count_nonzero(late))
             advancing = np.flatnonzero(~again)
             if advancing.size:
                 self._advance(advancing, self.events.filter(pl.Series(~late)))
