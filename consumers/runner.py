@@ -221,7 +221,7 @@ _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, at most two batches ahead of the fold."""
+    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing."""
 
     def __init__(
         self,
@@ -239,7 +239,8 @@ class _ReadAhead:
         self._stop = stop
         self._reached = reached
         self._closed = threading.Event()
-        self._queue: queue.Queue[_Batch | _Failed | None] = queue.Queue(maxsize=1)
+        self._room = threading.Semaphore()
+        self._queue: queue.SimpleQueue[_Batch | _Failed | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
 
     def __enter__(self) -> _ReadAhead:
@@ -248,21 +249,16 @@ class _ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        while self._thread.is_alive():
-            self._drop_one()
+        self._room.release()
         self._thread.join()
-
-    def _drop_one(self) -> None:
-        try:
-            self._queue.get(timeout=0.05)
-        except queue.Empty:
-            return
 
     def batches(self) -> Iterator[_Batch]:
         while (item := self._queue.get()) is not None:
             if isinstance(item, _Failed):
                 raise item.error
+            self._room.release()
             yield item
+            del item  # before the next one is waited for
 
     def _run(self) -> None:
         try:
@@ -277,7 +273,7 @@ class _ReadAhead:
         looked = 0.0
         # The first batches are small, so that the fold need not wait long for something to do.
         size = min(_FIRST_BATCH, self._batch_size)
-        while not (self._stop.is_set() or self._closed.is_set()):
+        while self._room.acquire() and not (self._stop.is_set() or self._closed.is_set()):
             wanted = self._wanted()
             if not wanted:
                 return
@@ -292,8 +288,9 @@ class _ReadAhead:
                 if self._target is not None:
                     raise
                 self._closed.wait(_POLL_S)
-                continue
+                chunks = []
             if not chunks:
+                self._room.release()
                 continue
             size = min(2 * size, self._batch_size)
             for chunk in chunks:

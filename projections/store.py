@@ -34,6 +34,9 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
+# Of DuckDB in the owner; what it does not need at once goes back to the file. The consumer's batches need as much again.
+_MEMORY: Final = "640MB"
+
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"
 
@@ -330,6 +333,7 @@ def _configuration(read_only: bool) -> dict[str, Any]:
     }
     if not read_only:
         settings["wal_autocheckpoint"] = f"{WAL_LIMIT}B"
+        settings["memory_limit"] = _MEMORY
         # The owner decodes the next batch on one core while this one is written with the others.
         settings["threads"] = max(1, (os.cpu_count() or 1) - 1)
     return settings
