@@ -34,7 +34,7 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
-# Of DuckDB in the owner; what it does not need at once goes back to the file. The consumer's batches need as much again.
+# Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need as much again.
 _MEMORY: Final = "640MB"
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
