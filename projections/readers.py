@@ -19,6 +19,7 @@ from projections.store import WAL_LIMIT, Cursor, Store, wal_file
 
 _HELD_S: Final = 2.0
 _EVERY_S: Final = 10.0
+_AGAIN_S: Final = 0.05
 
 
 class Running:
@@ -92,10 +93,11 @@ class Readers:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for cursor in self._all:
-            cursor.interrupt()
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._free) == len(self._all), _HELD_S)
+            while len(self._free) < len(self._all):
+                # Again and again: DuckDB forgets an interruption that comes just before a query begins.
+                for cursor in self._all:
+                    cursor.interrupt()
+                self._changed.wait(_AGAIN_S)
         for cursor in self._all:
             cursor.close()
 

@@ -43,8 +43,8 @@ _STORAGE: Final = "v1.5.0"
 # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
 _DISABLED: Final = "join_filter_pushdown"
 
-# Up to so many keys their rows are found by a narrow scan and fetched by number; a wide scan is cheaper beyond.
-_FEW_KEYS: Final = 250
+# Few rows are found by a narrow scan and fetched by number. Fetching one costs as much as scanning so many, whole.
+_ROWS_SCANNED: Final = 3_000
 _PUSHED_DOWN: Final = 50
 """DuckDB's `dynamic_or_filter_threshold`: up to so many values of a join become a filter of the scan."""
 
@@ -263,19 +263,19 @@ class Store(Reading):
         parameters = {} if since is None else {"since": since}
         wanted = key_hashes.to_frame("key_hash")
         chosen = f"FROM {table} t WHERE t.key_hash IN (SELECT key_hash FROM wanted) {recorded}"
+        [(rows,)] = self.rows(f"SELECT count(*) FROM {table}")
         with self.given(wanted=wanted):
-            if wanted.height > _FEW_KEYS:
-                return self.frame(f"SELECT t.rowid AS row_id, t.* {chosen}", parameters)
-            found = self.frame(f"SELECT t.rowid AS row_id {chosen} ORDER BY row_id", parameters)["row_id"]
-        parts = [found[first : first + _PUSHED_DOWN] for first in range(0, max(1, len(found)), _PUSHED_DOWN)]
-        with self._filters_pushed_down():
-            return pl.concat([self._rows_at(table, part) for part in parts])
+            if wanted.height * _ROWS_SCANNED < rows:
+                found = self.frame(f"SELECT t.rowid AS row_id {chosen} ORDER BY row_id", parameters)["row_id"]
+                if len(found) * _ROWS_SCANNED < rows:
+                    return self._rows_at(table, found)
+            return self.frame(f"SELECT t.rowid AS row_id, t.* {chosen}", parameters)
 
     def _rows_at(self, table: str, row_ids: pl.Series) -> pl.DataFrame:
-        return self.frame(
-            f"SELECT t.rowid AS row_id, t.* FROM {table} t WHERE t.rowid IN (SELECT unnest($row_ids::BIGINT[]))",
-            {"row_ids": row_ids.to_list()},
-        )
+        query = f"SELECT t.rowid AS row_id, t.* FROM {table} t WHERE t.rowid IN (SELECT unnest($row_ids::BIGINT[]))"
+        parts = [row_ids[first : first + _PUSHED_DOWN] for first in range(0, max(1, len(row_ids)), _PUSHED_DOWN)]
+        with self._filters_pushed_down():
+            return pl.concat([self.frame(query, {"row_ids": part.to_list()}) for part in parts])
 
     @contextlib.contextmanager
     def _filters_pushed_down(self) -> Iterator[None]:
