@@ -151,6 +151,10 @@ class Coupon:
     owner: str | None = None
     order_id: str | None = None
     discount_minor: int | None = None
+    acquired_at: int | None = None
+    acquired_event_id: str | None = None
+    acquired_by: str | None = None
+    used_event_id: str | None = None
     issue_channel: str | None = None
     claim_channel: str | None = None
     reason: str | None = None
@@ -211,6 +215,8 @@ def _enter(coupon: Coupon, state: str, row: Mapping[str, Any]) -> None:
     coupon.state = state
     if kind == "claimed" or (kind == "issued" and row["user_id"] is not None):
         coupon.owner = row["user_id"]
+        if coupon.acquired_at is None:
+            coupon.acquired_at, coupon.acquired_event_id, coupon.acquired_by = at, row["event_id"], row["user_id"]
     if state == "created":
         coupon.created_at = coupon.created_at or at
     elif state == "issued" and coupon.issued_at is None:
@@ -221,6 +227,7 @@ def _enter(coupon: Coupon, state: str, row: Mapping[str, Any]) -> None:
         coupon.reserved_at, coupon.order_id = at, row["order_id"]
     elif state == "used":
         coupon.used_at, coupon.order_id, coupon.discount_minor = at, row["order_id"], row["discount_minor"]
+        coupon.used_event_id = row["event_id"]
     elif state in ("expired", "revoked"):
         coupon.ended_at, coupon.reason = at, row["reason"]
 
@@ -326,7 +333,8 @@ class RowConsumer:
 
     def _fold(self, coupon: Coupon, row: Mapping[str, Any]) -> None:
         for code, state in evolve(coupon, row):
-            self.violations.append((0, COUPON, coupon.coupon_id, row["event_id"], code, state, row["occurred_at"]))
+            of = (0, COUPON, coupon.coupon_id, row["event_id"], code, state, row["occurred_at"])
+            self.violations.append((*of, "coupon", None, None))
 
     def commit(self) -> None:
         """Rows and next offsets in one transaction."""

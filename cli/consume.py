@@ -39,7 +39,7 @@ _SLOW_COMMIT_S: Final = 10.0
     help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
 )
 @log_format_option
-@settings_options("log", "database", "topic-prefix", "batch-size", "schema-registry")
+@settings_options("log", "database", "topic-prefix", "batch-size", "grace-minutes", "schema-registry")
 def consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
@@ -79,7 +79,7 @@ def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> No
             with Endpoint(store, port) as endpoint:
                 place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
-                consumer = Consumer(log, store, batch_size=settings.batch_size, follow=follow)
+                consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
                 with _on_signal(consumer.stop):
                     _run(consumer.run(), endpoint.committed, log_format)
         finally:

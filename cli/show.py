@@ -18,6 +18,8 @@ from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import polars as pl
 
     from projections.queries import Answer, AsOf
@@ -235,24 +237,44 @@ def show_campaign(campaign: str, settings: Settings, output: str) -> None:
 @click.command()
 @click.option("--coupon", "coupon_id", help="Only of this coupon.")
 @click.option("--code", "violation", help="Only this rule, for example used_when_used.")
+@click.option(
+    "--scope",
+    type=click.Choice(["coupon", "cross"]),
+    help="Only rules of one coupon's life, or those across coupons, campaigns and orders.",
+)
+@click.option("--since", callback=instant_option, metavar="INSTANT", help="Only of events from then on.")
+@click.option("--until", callback=instant_option, metavar="INSTANT", help="Only of events before then.")
 @click.option("--count", is_flag=True, help="How many of each instead of a list.")
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
 def violations(
-    coupon_id: str | None, violation: str | None, count: bool, limit: int | None, settings: Settings, output: str
+    coupon_id: str | None,
+    violation: str | None,
+    scope: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    count: bool,
+    limit: int | None,
+    settings: Settings,
+    output: str,
 ) -> None:
     """List broken rules by time: which event, which rule, in which state it found the coupon.
 
+    Scope coupon: of one coupon's own events. Scope cross: stock, limits and windows of its campaign, and what coupons
+    and orders say of each other (counterpart: the other side).
+
     \b
     coupon-ledger violations --count
+    coupon-ledger violations --scope cross
     coupon-ledger violations --code used_when_used --output csv
     """
+    filters = {"coupon": coupon_id, "violation": violation, "scope": scope, "since": since, "until": until}
     if count:
-        _whole(settings, output, None, "violation-counts")
+        _whole(settings, output, None, "violation-counts", **filters)
         return
-    shown = "occurred_at coupon_id event_id violation state".split()
-    _listed(settings, output, limit, shown, "violations", coupon=coupon_id, violation=violation)
+    shown = "occurred_at key event_id violation state scope counterpart".split()
+    _listed(settings, output, limit, shown, "violations", **filters)
 
 
 @click.command()

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
@@ -24,7 +24,8 @@ from ledger.log import Chunk, EventLog, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.checkpoints import Account
-from projections.live.apply import Counts, fold_in
+from projections.live import cross
+from projections.live.apply import Counts, data_clock, fold_in
 from projections.store import Store
 
 Boundary = Callable[[str], None]
@@ -64,12 +65,14 @@ class Consumer:
         store: Store,
         *,
         batch_size: int,
+        grace: timedelta | None = None,
         follow: bool = False,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
         self._log = log
         self._store = store
         self._batch_size = batch_size
+        self._grace = grace
         self._follow = follow
         self._reached = at_boundary
         self._stop = threading.Event()
@@ -91,6 +94,9 @@ class Consumer:
         ends = self._checked_ends(accounts, partitions)
         positions = {p: accounts[p].next_offset for p in partitions}
         target = None if self._follow else ends
+        if self._grace is not None:
+            with self._store.transaction():
+                cross.use_grace(self._store, self._grace)
         outbox.deliver(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
@@ -111,7 +117,7 @@ class Consumer:
                     _changes(before, accounts),
                     {topic: count.late for topic, count in counts.items() if count.late},
                     max((int(c.recorded_at[-1]) / 1e6 for c in chunks if len(c)), default=None),
-                    _data_clock(taken),
+                    data_clock(taken.events.values()),
                 )
                 if self._stop.is_set():
                     return
@@ -135,17 +141,18 @@ class Consumer:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
-            counts = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
+            folded = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
+            counts = {topic: counted for topic, (counted, _) in folded.items()}
+            cross.settle(self._store, [changes for _, changes in folded.values()], data_clock(taken.events.values()))
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
             moved = _moved(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
-                " batch_seconds = $seconds, data_clock = greatest(data_clock, $clock)",
+                " batch_seconds = $seconds",
                 {
                     "now": datetime.now(UTC).replace(tzinfo=None),
-                    "clock": _data_clock(taken),
                     "records": taken.records,
                     "seconds": time.perf_counter() - started,
                 },
@@ -201,15 +208,6 @@ def _changes(
     before: Mapping[TopicPartition, Account], after: Mapping[TopicPartition, Account]
 ) -> dict[TopicPartition, Account]:
     return {p: account.since(before.get(p, Account())) for p, account in after.items() if account is not before.get(p)}
-
-
-def _data_clock(taken: Intake) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of the batch: an event from the future does not move it."""
-    found = [
-        batch.events.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item()
-        for batch in taken.events.values()
-    ]
-    return max(found, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,10 @@ class Coupon:
     owner: str | None = None
     order_id: str | None = None
     discount_minor: int | None = None
+    acquired_at: datetime | None = None
+    acquired_event_id: str | None = None
+    acquired_by: str | None = None
+    used_event_id: str | None = None
     issue_channel: str | None = None
     claim_channel: str | None = None
     reason: str | None = None
@@ -210,7 +214,7 @@ def _enter(coupon: Coupon, state: str, event: Event) -> Coupon:
         coupon = replace(coupon, resting=coupon.state)
     coupon = replace(coupon, state=state)
     if kind == "claimed" or (kind == "issued" and event.get("user_id") is not None):
-        coupon = replace(coupon, owner=event["user_id"])
+        coupon = _acquire(replace(coupon, owner=event["user_id"]), event)
     match state:
         case "created":
             return replace(coupon, created_at=coupon.created_at or at)
@@ -222,7 +226,20 @@ def _enter(coupon: Coupon, state: str, event: Event) -> Coupon:
             return replace(coupon, reserved_at=at, order_id=event["order_id"])
         case "used":
             discount = event["discount_minor"]
-            return replace(coupon, used_at=at, order_id=event["order_id"], discount_minor=discount)
+            coupon = replace(coupon, used_at=at, used_event_id=event["event_id"])
+            return replace(coupon, order_id=event["order_id"], discount_minor=discount)
         case "expired" | "revoked":
             return replace(coupon, ended_at=at, reason=event["reason"])
     return coupon
+
+
+def _acquire(coupon: Coupon, event: Event) -> Coupon:
+    """The first time that a coupon came to a user is what counts within its campaign."""
+    if coupon.acquired_at is not None:
+        return coupon
+    return replace(
+        coupon,
+        acquired_at=event["occurred_at"],
+        acquired_event_id=event["event_id"],
+        acquired_by=event["user_id"],
+    )

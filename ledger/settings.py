@@ -12,10 +12,12 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from ledger.errors import SettingsError
+from ledger.rules import GRACE_MINUTES
 
 DEFAULT_FILE: Final = "coupon-ledger.toml"
 ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
@@ -64,6 +66,7 @@ OPTIONS: Final = (
     Option("partitions", 4, "partitions of a topic when it is created"),
     Option("replication", 1, "replicas of a Kafka topic when it is created"),
     Option("batch-size", 250_000, "most records folded in one transaction"),
+    Option("grace-minutes", GRACE_MINUTES, "how long after an event the rules between topics wait for the other side"),
     Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
 )
@@ -138,6 +141,10 @@ class Settings:
     @property
     def batch_size(self) -> int:
         return int(self.values["batch-size"].value)
+
+    @property
+    def grace(self) -> timedelta:
+        return timedelta(minutes=self.values["grace-minutes"].value)
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

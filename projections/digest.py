@@ -18,7 +18,15 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections.live import journal
 from projections.store import Reading
 
-_BOOK_KEEPING: Final = {"key_hash", "last_type", "ids_low", "ids_high", "first_recorded_at", *journal.POSITION}
+_BOOK_KEEPING: Final = {
+    "key_hash",
+    "order_hash",
+    "last_type",
+    "ids_low",
+    "ids_high",
+    "first_recorded_at",
+    *journal.POSITION,
+}
 _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")

@@ -21,10 +21,10 @@ import duckdb
 import polars as pl
 
 from ledger.errors import StoreError, StoreFull, StoreNotInitialised, StoreOwned, StoreVersionMismatch
-from ledger.rules import STATES
+from ledger.rules import GRACE_MINUTES, STATES
 from projections.live import journal
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables and of what is computed into them. A database of another version is not touched."""
 
 # DuckDB filters given frames with Arrow, which warns on standard error of the empty buffers of empty lists.
@@ -153,7 +153,9 @@ class Store(Reading):
             with _failing_clearly(path), duckdb.connect(fresh, config=_configuration(False)) as connection:
                 for statement in _schema():
                     connection.execute(statement)
-                connection.execute("INSERT INTO ledger (version, commits) VALUES (?, 0)", [VERSION])
+                connection.execute(
+                    "INSERT INTO ledger (version, commits, grace_minutes) VALUES (?, 0, ?)", [VERSION, GRACE_MINUTES]
+                )
             os.link(fresh, path)  # unlike a rename, never over one that another process just made
         except FileExistsError:
             return False

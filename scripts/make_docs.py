@@ -26,7 +26,7 @@ from ledger.events import (
     parse_with_topic,
 )
 from ledger.partitioner import murmur2
-from ledger.rules import CHOICES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
+from ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from ledger.topics import COUPON, KEY_FIELD
 from scripts import asyncapi
 from scripts.examples import example
@@ -104,6 +104,12 @@ def _life() -> Iterator[str]:
         + "; an `event_id` that comes"
     )
     yield "again with another content yields `conflicting_duplicate`."
+    yield from _cross_rules()
+
+
+def _cross_rules() -> Iterator[str]:
+    text = Path(__file__).with_name("cross-rules.md").read_text(encoding="utf-8").rstrip("\n")
+    yield "\n" + text.format(grace=GRACE_MINUTES)
 
 
 def _publishing() -> Iterator[str]:

@@ -29,6 +29,7 @@ Broken = tuple[str, str, str, str | None, datetime]
 
 COUPON_COLUMNS = tuple(f.name for f in fields(Coupon))
 TABLE = {"coupon.events": "coupons", "order.events": "orders", "campaign.events": "campaigns", "user.events": "users"}
+LOOKED_UP = ("acquisitions", "campaign_terms", "stock_cuts", "coupons_in_use", "uses", "awaited")
 BOOK_KEEPING = ("last_type", "ids_low", "ids_high", "first_recorded_at", "key_hash")
 
 
@@ -99,8 +100,9 @@ def emptied(store: Store) -> Iterator[Store]:
 
 def clear(store: Store) -> None:
     with store.transaction():
-        for table in (*TABLE.values(), "violations", *JOURNAL.values(), *CONFLICTS.values()):
+        for table in (*TABLE.values(), "violations", *JOURNAL.values(), *CONFLICTS.values(), *LOOKED_UP):
             store.execute(f"DELETE FROM {table}")
+        store.execute("UPDATE ledger SET data_clock = NULL")
 
 
 def fold_in(store: Store, apply: Apply, topic: str, batches: Iterable[Sequence[Delivery]]) -> list[Counts]:
@@ -122,7 +124,8 @@ def stored(store: Store, topic: str) -> Outcome:
     outcome = Outcome({row[key]: row for row in rows})
     assert len(outcome.rows) == len(rows), "one row a key"
     broken = store.frame(
-        "SELECT key, event_id, violation, state, occurred_at FROM violations WHERE topic = $topic", {"topic": topic}
+        "SELECT key, event_id, violation, state, occurred_at FROM violations WHERE topic = $topic AND scope = 'coupon'",
+        {"topic": topic},
     )
     outcome.violations.update(
         (key, event_id, violation, state, at.replace(tzinfo=UTC))

@@ -203,6 +203,7 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         "partitions": (7, "file coupon-ledger.toml"),
         "replication": (1, "default"),
         "batch-size": (default["batch-size"], "default"),
+        "grace-minutes": (15, "default"),
         "schema-registry": ("", "default"),
         "schema-ids": (default["schema-ids"], "default"),
         "kafka.sasl_plain_password": ("********", "file coupon-ledger.toml"),

@@ -290,7 +290,7 @@ COLUMNS = _mutants(
     ("wrong_order dropped", "self.guards[2, at] = wrong_order", "self.guards[2, at] = False"),
     ("violations name the state after", "_names(self.before[events], STATES)", "_names(self.after[events], STATES)"),
     ("the first reservation's instant", "self._latest(reserved)", 'self._first(reserved, "reserved_at")'),
-    ("the first use's instant", "self._latest(used)", 'self._first(used, "used_at")'),
+    ("the first use's instant", "latest_used = self._latest(used)", 'latest_used = self._first(used, "used_at")'),
     ("the first end's instant", '"occurred_at", self._latest(ended)', '"occurred_at", self._first(ended, "ended_at")'),
     ("the first reason", '"reason", self._latest(ended)', '"reason", self._first(ended, "reason")'),
     ("a revoked coupon has not ended", '[STATE["expired"], STATE["revoked"]]', '[STATE["expired"]]'),

@@ -12,7 +12,7 @@ Always true afterwards: tables equal a fold from the start of all that was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -23,7 +23,8 @@ import polars as pl
 
 from ledger.rules import STATES, types
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
-from projections.live import entities, fold, journal
+from projections.live import cross, entities, fold, journal
+from projections.live.cross import Changes
 from projections.live.signature import bits_of, stable_hash
 from projections.store import Store
 
@@ -146,13 +147,26 @@ def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
 
 
 def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
-    """Fold a batch of one topic, given as for `prepare`."""
-    return fold_in(store, prepare(topic, events))
+    """Fold a batch of one topic, given as for `prepare`, and settle the rules across coupons."""
+    batch = prepare(topic, events)
+    if not batch.events.height:
+        return Counts()
+    counts, changes = fold_in(store, batch)
+    cross.settle(store, [changes], data_clock([batch]))
+    return counts
 
 
-def fold_in(store: Store, batch: Prepared) -> Counts:
-    """Fold a prepared batch into the tables."""
-    return _Batch(store, batch).apply() if batch.events.height else Counts()
+def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
+    """Fold a prepared batch, not empty, into the tables. What it changed is for `cross.settle`, once a transaction."""
+    run = _Batch(store, batch)
+    counts = run.apply()
+    return counts, run.changes()
+
+
+def data_clock(batches: Iterable[Prepared]) -> datetime | None:
+    """The highest min(occurred_at, recorded_at) of the batches: an event from the future does not move it."""
+    found = [b.events.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for b in batches]
+    return max(found, default=None)
 
 
 class _Batch:
@@ -165,7 +179,16 @@ class _Batch:
         self.first = batch.first
         self.maybe_twice = batch.maybe_twice
         self.rows = self._rows()
-        self.folded: list[pl.DataFrame] = []
+        self.folded: list[tuple[Int64, pl.DataFrame]] = []
+        self.journalled: list[pl.DataFrame] = []
+        self.dropped: list[pl.DataFrame] = []
+
+    def changes(self) -> Changes:
+        """What became of the touched keys and of their journal."""
+        order = np.concatenate([chosen for chosen, _ in self.folded])
+        return Changes(
+            self.on.topic, self.rows[order], [rows for _, rows in self.folded], self.journalled, self.dropped
+        )
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
@@ -188,7 +211,7 @@ class _Batch:
             if advancing.size:
                 self._advance(advancing, self.events.filter(pl.Series(~late)))
             self._refold(np.flatnonzero(again), self.events.filter(pl.Series(late)))
-        self._write_rows(pl.concat(self.folded))
+        self._write_rows(pl.concat([rows for _, rows in self.folded]))
         return self.counts
 
     def _must_refold(self) -> Mask:
@@ -214,7 +237,7 @@ class _Batch:
         _add(self.counts.applied, events)
         folded, violations = self._folded(rows, events)
         self._write_violations(events, violations)
-        self.folded.append(folded.select(self.rows.columns))
+        self.folded.append((chosen, folded.select(self.rows.columns)))
 
     def _folded(self, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         folded, violations = self.on.fold(rows, events)
@@ -241,7 +264,7 @@ class _Batch:
         self._delete_violations(keys)
         self._write_violations(facts, violations)
         self._write_conflict_violations(conflicts)
-        self.folded.append(folded.select(self.rows.columns))
+        self.folded.append((chosen, folded.select(self.rows.columns)))
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Journal and conflicts of these keys; `entity` numbers them."""
@@ -268,6 +291,7 @@ class _Batch:
                     f"DELETE FROM {self.on.journal} j USING gone g"
                     f" WHERE j.key_hash = g.key_hash AND j.{key} = g.{key} AND j.event_id = g.event_id"
                 )
+            self.dropped.append(replaced)
             _add(self.counts.applied, replaced, -1)
         self._write_journal(added)
         _add(self.counts.applied, added)
@@ -281,6 +305,7 @@ class _Batch:
         _add(self.counts.conflicts, after)
 
     def _write_journal(self, events: pl.DataFrame) -> None:
+        self.journalled.append(events)
         self._insert(self.on.journal, events.select(journal.columns(self.on.topic)))
 
     def _write_rows(self, rows: pl.DataFrame) -> None:
@@ -309,6 +334,7 @@ class _Batch:
             "violations",
             rows.select(
                 "key_hash",
+                pl.lit("coupon").alias("scope"),
                 pl.lit(self.on.topic).alias("topic"),
                 pl.col(self.on.key).alias("key"),
                 "event_id",
@@ -321,7 +347,7 @@ class _Batch:
     def _delete_violations(self, keys: pl.DataFrame) -> None:
         with self.store.given(gone=keys):
             self.store.execute(
-                f"DELETE FROM violations v USING gone g WHERE v.topic = $topic"
+                f"DELETE FROM violations v USING gone g WHERE v.scope = 'coupon' AND v.topic = $topic"
                 f" AND v.key_hash = g.key_hash AND v.key = g.{self.on.key}",
                 {"topic": self.on.topic},
             )

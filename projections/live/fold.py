@@ -46,6 +46,10 @@ ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "owner": pl.String,
     "order_id": pl.String,
     "discount_minor": pl.Int64,
+    "acquired_at": INSTANT,
+    "acquired_event_id": pl.String,
+    "acquired_by": pl.String,
+    "used_event_id": pl.String,
     "issue_channel": pl.String,
     "claim_channel": pl.String,
     "reason": pl.String,
@@ -138,6 +142,7 @@ class _Rounds:
         self.illegal = np.zeros(m, dtype=np.bool_)
         self.guards = np.zeros((len(_GUARD_NAMES), m), dtype=np.bool_)
         self.went_back = np.zeros(m, dtype=np.bool_)
+        self.owned = np.zeros(m, dtype=np.bool_)
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
         self.early, self.late = self._beyond("valid_from"), self._beyond("valid_until")
 
@@ -195,6 +200,7 @@ class _Rounds:
         self.resting[coupon[leaving]] = found[leaving]
         owned = entered & ((kind == TYPE["claimed"]) | ((kind == TYPE["issued"]) & self.has_user[at]))
         self.owner[coupon[owned]] = at[owned]
+        self.owned[at] = owned
         held = entered & _HOLDING[after]
         self.order[coupon[held]] = at[held]
         self.order[coupon[back]] = -1
@@ -230,9 +236,15 @@ class _Rounds:
             "owner": _referred(self.users, self.owner),
             "order_id": _referred(self.orders, self.order),
             "discount_minor": self._discounts(),
+            **self._acquired(),
             **self._instants(),
         }
         return self.rows.with_columns(**new)
+
+    def _acquired(self) -> dict[str, pl.Series]:
+        first = self._first(self.owned, "acquired_at")
+        fields = {"acquired_at": "occurred_at", "acquired_event_id": "event_id", "acquired_by": "user_id"}
+        return {name: self._taken(field, first, name) for name, field in fields.items()}
 
     def _instants(self) -> dict[str, pl.Series]:
         """`first` for what only happens once in a coupon's life, `latest` for what can come again."""
@@ -242,6 +254,7 @@ class _Rounds:
         )
         ended = entered & np.isin(self.after, [STATE["expired"], STATE["revoked"]])
         first_issued, first_claimed = self._first(issued, "issued_at"), self._first(claimed, "claimed_at")
+        latest_used = self._latest(used)
         return {
             "created_at": self._taken("occurred_at", self._first(created, "created_at"), "created_at"),
             "issued_at": self._taken("occurred_at", first_issued, "issued_at"),
@@ -249,7 +262,8 @@ class _Rounds:
             "claimed_at": self._taken("occurred_at", first_claimed, "claimed_at"),
             "claim_channel": self._taken("channel", first_claimed, "claim_channel"),
             "reserved_at": self._taken("occurred_at", self._latest(reserved), "reserved_at"),
-            "used_at": self._taken("occurred_at", self._latest(used), "used_at"),
+            "used_at": self._taken("occurred_at", latest_used, "used_at"),
+            "used_event_id": self._taken("event_id", latest_used, "used_event_id"),
             "ended_at": self._taken("occurred_at", self._latest(ended), "ended_at"),
             "reason": self._taken("reason", self._latest(ended), "reason"),
         }

@@ -4,7 +4,8 @@
 -- Book-keeping at a row's end: last_type (with last_event_at: of the canonically last event folded),
 -- ids_low, ids_high (signature.py), first_recorded_at (no event of the key stands before it in the journal).
 
--- Grain: one coupon. The values are those of LIFECYCLE section 3.
+-- Grain: one coupon. The values are those of LIFECYCLE section 3; `acquired_…`: the first event that made somebody its
+-- owner, `used_event_id`: the one of `used_at`.
 CREATE TABLE coupons (
     key_hash BIGINT NOT NULL,
     coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -21,6 +22,10 @@ CREATE TABLE coupons (
     owner VARCHAR USING COMPRESSION uncompressed,
     order_id VARCHAR USING COMPRESSION uncompressed,
     discount_minor BIGINT,
+    acquired_at TIMESTAMP,
+    acquired_event_id VARCHAR,
+    acquired_by VARCHAR,
+    used_event_id VARCHAR,
     issue_channel VARCHAR,
     claim_channel VARCHAR,
     reason VARCHAR,
@@ -122,8 +127,11 @@ CREATE TABLE users (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one broken rule of one event (section 3; `state`: the one that the event found), or one content that
--- conflicts with its identity (`conflicting_duplicate`, no state). `key` is the id on the topic.
+-- Grain: one broken rule. `key` is the id on the topic. `scope` keeps two kinds apart:
+-- 'coupon': of one event (section 3; `state`: the one that the event found), or one content that conflicts with its
+-- identity (`conflicting_duplicate`, no state). 'cross': across coupons and between topics (section 4), one for a key,
+-- a rule and a `counterpart`: the order of a coupon, the coupon of an order. `order_hash`: of the order that a rule
+-- between topics is about, what its violations are found by.
 CREATE TABLE violations (
     key_hash BIGINT NOT NULL,
     topic VARCHAR NOT NULL,
@@ -131,7 +139,75 @@ CREATE TABLE violations (
     event_id VARCHAR NOT NULL,
     violation VARCHAR NOT NULL,
     state VARCHAR,
-    occurred_at TIMESTAMP NOT NULL
+    occurred_at TIMESTAMP NOT NULL,
+    scope VARCHAR NOT NULL,
+    counterpart VARCHAR,
+    order_hash BIGINT
+);
+
+-- What the rules of section 4 look things up in: narrow, and nothing that is not in the tables above or the journals.
+
+-- Grain: one coupon of a campaign that somebody has acquired (the coupon's `acquired_…`).
+CREATE TABLE acquisitions (
+    campaign_hash BIGINT NOT NULL,
+    campaign_id VARCHAR NOT NULL,
+    user_hash BIGINT NOT NULL,
+    acquired_by VARCHAR NOT NULL,
+    key_hash BIGINT NOT NULL,
+    coupon_id VARCHAR NOT NULL,
+    acquired_at TIMESTAMP NOT NULL,
+    acquired_event_id VARCHAR NOT NULL
+);
+
+-- Grain: one campaign and an instant from which these values are in force (null: none yet), up to the next one.
+CREATE TABLE campaign_terms (
+    campaign_hash BIGINT NOT NULL,
+    campaign_id VARCHAR NOT NULL,
+    since TIMESTAMP NOT NULL,
+    quantity BIGINT,
+    per_user_limit BIGINT,
+    claim_from TIMESTAMP,
+    claim_until TIMESTAMP
+);
+
+-- Grain: one campaign and a quantity that it has or had. The acquisition (in the order of the ranks) from which on that
+-- many were out; null where fewer are. `before`: how many stand before it, the quantity unless there is none.
+CREATE TABLE stock_cuts (
+    campaign_hash BIGINT NOT NULL,
+    campaign_id VARCHAR NOT NULL,
+    quantity BIGINT NOT NULL,
+    before BIGINT NOT NULL,
+    acquired_at TIMESTAMP,
+    acquired_event_id VARCHAR,
+    coupon_id VARCHAR
+);
+
+-- Grain: one coupon in state `used`.
+CREATE TABLE coupons_in_use (
+    order_hash BIGINT NOT NULL,
+    order_id VARCHAR NOT NULL,
+    key_hash BIGINT NOT NULL,
+    coupon_id VARCHAR NOT NULL,
+    used_at TIMESTAMP NOT NULL,
+    used_event_id VARCHAR NOT NULL,
+    discount_minor BIGINT NOT NULL,
+    min_spend_minor BIGINT
+);
+
+-- Grain: one `used` event, whatever became of it.
+CREATE TABLE uses (
+    order_hash BIGINT NOT NULL,
+    order_id VARCHAR NOT NULL,
+    key_hash BIGINT NOT NULL,
+    coupon_id VARCHAR NOT NULL,
+    event_id VARCHAR NOT NULL
+);
+
+-- Grain: one order that a rule between topics will be due for, unless something happens until then.
+CREATE TABLE awaited (
+    order_hash BIGINT NOT NULL,
+    order_id VARCHAR NOT NULL,
+    due_at TIMESTAMP NOT NULL
 );
 
 -- Grain: one record of the log that was not folded.
@@ -160,13 +236,15 @@ CREATE TABLE checkpoints (
 );
 
 -- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) applied. `batch_…`: of the last commit.
+-- `grace_minutes`: what the rules between topics were evaluated with.
 CREATE TABLE ledger (
     version INTEGER NOT NULL,
     data_clock TIMESTAMP,
     commits BIGINT NOT NULL,
     committed_at TIMESTAMP,
     batch_records BIGINT,
-    batch_seconds DOUBLE
+    batch_seconds DOUBLE,
+    grace_minutes BIGINT NOT NULL
 );
 
 -- Grain: one record that the ledger itself still has to append. Written with the batch that led to it, removed once it

@@ -293,14 +293,30 @@ def _versions(reading: Reading, parameters: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def violations(
-    reading: Reading, coupon: str | None = None, violation: str | None = None, limit: int | None = None
+    reading: Reading,
+    coupon: str | None = None,
+    violation: str | None = None,
+    scope: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Violations by time. A filter that is None lets all pass."""
-    return reading.batches(_query("violations"), {"coupon": coupon, "violation": violation, "limit": limit})
+    """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event."""
+    filters = {"coupon": coupon, "violation": violation, "scope": scope, "since": since, "until": until}
+    return reading.batches(_query("violations"), {**filters, "limit": limit})
 
 
-def violation_counts(reading: Reading) -> pl.DataFrame:
-    return reading.frame(_query("violation_counts"))
+def violation_counts(
+    reading: Reading,
+    coupon: str | None = None,
+    violation: str | None = None,
+    scope: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> pl.DataFrame:
+    """Violations per code. Filters as of `violations`."""
+    filters = {"coupon": coupon, "violation": violation, "scope": scope, "since": since, "until": until}
+    return reading.frame(_query("violation_counts"), filters)
 
 
 def dead_letters(reading: Reading, limit: int | None = None) -> Iterator[pl.DataFrame]:

@@ -1,0 +1,317 @@
+"""`over_issue`, `over_user_limit`, `outside_claim_window`: a campaign's coupons against the values in force.
+
+Each coupon counts once, where somebody acquired it; ranks go by instant, `event_id`, and for equal ones by coupon.
+
+A late claim shifts the ranks of all later ones, but not who is over the stock, except at one place: among the coupons
+acquired while a quantity was in force, those above it are the ones from a certain place of the order on. That place,
+the cut, is the same for every term with this quantity; it is kept, with the number of acquisitions before it. Claims
+that come or vanish before it move it by as many places as they are, and only coupons that it passes change sides. So a
+batch costs by what it changes, whatever the campaign's size. Ranks within a user's own are few.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+from polars._typing import PolarsDataType
+
+from ledger.rules import types
+from ledger.topics import CAMPAIGN, COUPON
+from projections.live import violations
+from projections.live.signature import stable_hash
+from projections.store import Store, sql
+
+if TYPE_CHECKING:
+    from projections.live.cross import Changes
+
+_VALUES: Final = ("quantity", "per_user_limit", "claim_from", "claim_until")
+_CAMPAIGN: Final = ["campaign_hash", "campaign_id"]
+_PLACE: Final = ["acquired_at", "acquired_event_id", "coupon_id"]
+_ACQUIRED: Final = ["campaign_id", "acquired_at", "acquired_event_id", "acquired_by"]
+_ROW: Final[dict[str, PolarsDataType]] = {
+    "key_hash": pl.Int64,
+    "coupon_id": pl.String,
+    "campaign_id": pl.String,
+    "acquired_at": pl.Datetime("us"),
+    "acquired_event_id": pl.String,
+    "acquired_by": pl.String,
+}
+_HASHED: Final = (("campaign_hash", "campaign_id"), ("user_hash", "acquired_by"))
+_NOBODY: Final = pl.DataFrame(schema={**_ROW, "campaign_hash": pl.Int64, "user_hash": pl.Int64})
+_MEMBER: Final = _NOBODY.columns
+_RANKED: Final = ["campaign_id", *_PLACE]
+_CUT: Final = [*_CAMPAIGN, "quantity", "before", *_PLACE]
+_FAR: Final = 100_000
+"""A cut that moves further is looked for from the campaign's start."""
+
+
+def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> None:
+    """Keep acquisitions, terms and cuts, and the violations that follow from them."""
+    removed, added = _take_in(store, coupons)
+    whole = _take_in_terms(store, campaigns)
+    touched = pl.concat([removed.select(_CAMPAIGN), added.select(_CAMPAIGN), whole]).unique()
+    if not touched.height:
+        return
+    with store.given(touched=touched):
+        terms = store.frame(sql(__package__, "terms_of_campaigns"))
+        cuts = store.frame(sql(__package__, "cuts_of_campaigns"))
+    ruled = terms.select("campaign_id").unique()
+    cuts = cuts.join(whole, on="campaign_id", how="anti")
+    gone, new = (
+        rows.join(whole, on="campaign_id", how="anti").join(ruled, on="campaign_id", how="semi")
+        for rows in (removed, added)
+    )
+    if not (gone.height or new.height or whole.height):
+        return
+    cuts, passed, far = _moved(store, _shifted(cuts, gone, new))
+    whole = pl.concat([whole, far]).unique()
+    everyone = _members_of_campaigns(store, whole)
+    cuts = pl.concat([cuts, _cuts(everyone, terms, whole)])
+    _store_cuts(store, cuts, touched)
+    passed = pl.concat([new.select(_MEMBER), passed, everyone]).unique("coupon_id")
+    groups = pl.concat([_members_of_groups(store, gone, new, terms), everyone]).unique("coupon_id")
+    beside = _in_force(passed, terms)
+    wished = [_over_issue(beside, cuts), _outside(beside), _over_limit(groups, terms)]
+    # A coupon that nobody had acquired before has nothing stored.
+    fresh = added.join(removed, on="coupon_id", how="anti")
+    old, in_groups = (
+        pl.concat([removed.select(_MEMBER), rows]).join(fresh, on="coupon_id", how="anti") for rows in (passed, groups)
+    )
+    looked_at = {"over_issue": old, "outside_claim_window": old, "over_user_limit": in_groups}
+    violations.replace(store, _stored(store, looked_at), pl.concat(wished))
+
+
+# ── Acquisitions ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Acquisitions that are no more, and new ones. One that changed is both."""
+    if coupons is None:
+        return _NOBODY, _NOBODY
+    columns = ["key_hash", "coupon_id", *_ACQUIRED]
+    before, after = coupons.before.select(columns), coupons.after(*columns)
+    same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
+    counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
+    removed, added = (_hashed(rows.filter(~same).filter(counts)) for rows in (before, after))
+    if removed.height:
+        with store.given(removed=removed):
+            store.execute(sql(__package__, "remove_acquisitions"))
+    if added.height:
+        names = ", ".join(added.columns)
+        with store.given(added=added):
+            store.execute(f"INSERT INTO acquisitions ({names}) SELECT {names} FROM added")
+    return removed, added
+
+
+def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
+    hashes = ((name, pl.Series(stable_hash(rows[of]), dtype=pl.Int64)) for name, of in _HASHED)
+    return rows.with_columns(**dict(hashes))
+
+
+def _members_of_campaigns(store: Store, campaigns: pl.DataFrame) -> pl.DataFrame:
+    if not campaigns.height:
+        return _NOBODY
+    with store.given(chosen=campaigns):
+        return store.frame(sql(__package__, "members_of_campaigns")).select(_MEMBER)
+
+
+def _members_of_groups(store: Store, removed: pl.DataFrame, added: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+    """All acquisitions of the users who got or lost one in a campaign that has, or had, a limit."""
+    limited = terms.filter(pl.col("per_user_limit").is_not_null())
+    group = [*_CAMPAIGN, "user_hash", "acquired_by"]
+    chosen = pl.concat([removed, added]).join(limited, on="campaign_id", how="semi").select(group).unique()
+    if not chosen.height:
+        return _NOBODY
+    with store.given(chosen=chosen):
+        return store.frame(sql(__package__, "members_of_groups")).select(_MEMBER)
+
+
+# ── Terms ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
+    """The campaigns whose terms are others now."""
+    none = pl.DataFrame(schema={"campaign_hash": pl.Int64, "campaign_id": pl.String})
+    if campaigns is None:
+        return none
+    events = campaigns.events("key_hash", "campaign_id", *_VALUES)
+    events = events.filter(pl.any_horizontal(pl.col(_VALUES).is_not_null()))
+    touched = events.select(pl.col("key_hash").alias("campaign_hash"), "campaign_id").unique()
+    if not touched.height:
+        return none
+    with store.given(touched=touched):
+        before = store.frame(sql(__package__, "terms_of_campaigns"))
+        after = store.frame(sql(__package__, "terms_from_journal"), {"types": list(types(CAMPAIGN))})
+    both = pl.concat([before, after.select(before.columns)])
+    once = both.group_by(before.columns).len().filter(pl.col("len") == 1)
+    changed = once.select(_CAMPAIGN).unique()
+    if changed.height:
+        with store.given(chosen=changed, terms=after):
+            store.execute(sql(__package__, "remove_terms"))
+            store.execute(sql(__package__, "add_terms"))
+    return changed
+
+
+# ── Cuts ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ranked(members: pl.DataFrame, within: list[str]) -> pl.DataFrame:
+    return members.sort(*within, *_PLACE).with_columns(rank=pl.int_range(1, pl.len() + 1).over(within))
+
+
+def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -> pl.DataFrame:
+    """The cuts of these campaigns, from all their members."""
+    wanted = terms.join(campaigns, on="campaign_id", how="semi").filter(pl.col("quantity").is_not_null())
+    out = members.group_by("campaign_id").agg(out=pl.len().cast(pl.Int64))
+    ranked = _ranked(members, ["campaign_id"]).select("campaign_id", pl.col("rank") - 1, *_PLACE)
+    return (
+        wanted.select(*_CAMPAIGN, "quantity")
+        .unique()
+        .join(out, on="campaign_id", how="left")
+        .with_columns(before=pl.min_horizontal("quantity", pl.col("out").fill_null(0)))
+        .join(ranked, left_on=["campaign_id", "quantity"], right_on=["campaign_id", "rank"], how="left")
+        .select(_CUT)
+    )
+
+
+def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> pl.DataFrame:
+    """The cuts at their old places, with the number of acquisitions that stand before them now."""
+    come = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
+    at_end = cuts.filter(pl.col("acquired_at").is_null())
+    inside = cuts.filter(pl.col("acquired_at").is_not_null())
+    all_of = come.group_by("campaign_id").agg(pl.col("n").sum())
+    at_end = at_end.join(all_of, on="campaign_id", how="left")
+    # Whatever comes after a campaign's last cut shifts none.
+    last = inside.group_by("campaign_id").agg(last=pl.col("acquired_at").max())
+    come = come.join(last, on="campaign_id").filter(pl.col("acquired_at") <= pl.col("last")).drop("last")
+    if come.height:
+        numbered = inside.select(*_RANKED, n=pl.lit(0), cut=pl.int_range(pl.len()))
+        # A cut comes before an acquisition at its place.
+        marks = pl.concat([numbered, come.with_columns(cut=pl.lit(None, pl.Int64))]).sort(
+            *_RANKED, "cut", nulls_last=True
+        )
+        shifts = marks.with_columns(pl.col("n").cum_sum().over("campaign_id")).filter(pl.col("cut").is_not_null())
+        inside = inside.with_columns(n=shifts.sort("cut")["n"])
+    else:
+        inside = inside.with_columns(n=pl.lit(0))
+    both = pl.concat([at_end.select(*_CUT, "n"), inside.select(*_CUT, pl.col("n").cast(at_end["n"].dtype))])
+    return both.select(pl.exclude("n", "before"), before=pl.col("before") + pl.col("n").fill_null(0)).select(_CUT)
+
+
+def _moved(store: Store, cuts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The cuts at their new places; the acquisitions that they passed; campaigns in which one would move far."""
+    places = pl.col("before") - pl.col("quantity")
+    at_end = pl.col("acquired_at").is_null()
+    moves = cuts.with_row_index("move").with_columns(places=places.abs(), backward=places > 0)
+    moves = moves.filter((places > 0) | ((places < 0) & ~at_end))
+    if not moves.height:
+        return cuts, _NOBODY, moves.select(_CAMPAIGN)
+    far = moves.filter(pl.col("places") >= _FAR).select(_CAMPAIGN).unique()
+    cuts = cuts.with_row_index("move").join(far, on="campaign_id", how="anti")
+    moves = moves.join(far, on="campaign_id", how="anti")
+    near = _near(store, moves)
+    before_cut = pl.col("cut_at").is_null() | _before(_PLACE, ["cut_at", "cut_event_id", "cut_coupon_id"])
+    near = near.filter(before_cut == pl.col("backward")).sort("move", *_PLACE)
+    # Of those in its way: how many it leaves behind, counted along the order.
+    turn, n = pl.int_range(pl.len()).over("move"), pl.len().over("move")
+    near = near.with_columns(turn=pl.when("backward").then(turn - n + pl.col("places")).otherwise(turn), n=n)
+    passed = near.filter(pl.when("backward").then(pl.col("turn") >= 0).otherwise(pl.col("turn") < pl.col("places")))
+    reached = near.filter(pl.col("turn") == pl.when("backward").then(0).otherwise(pl.col("places")))
+    counted = near.group_by("move").agg(met=pl.len())
+    moved = (
+        moves.select("move", *_CAMPAIGN, "quantity", "before")
+        .join(reached.select("move", *_PLACE), on="move", how="left")
+        .join(counted, on="move", how="left")
+        .with_columns(
+            before=pl.when(pl.col("acquired_at").is_null())
+            .then(pl.col("before") + pl.col("met").fill_null(0))
+            .otherwise("quantity")
+        )
+    )
+    still = cuts.join(moves, on="move", how="anti")
+    return pl.concat([still.select(_CUT), moved.select(_CUT)]), passed.select(_MEMBER), far
+
+
+def _before(place: list[str], other: list[str]) -> pl.Expr:
+    """In the order of the ranks."""
+    (a, b, c), (x, y, z) = map(pl.col, place), map(pl.col, other)
+    return (a < x) | ((a == x) & ((b < y) | ((b == y) & (c < z))))
+
+
+def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
+    """The acquisitions on the way of each move, and some more at its ends."""
+    columns = ["move", *_CAMPAIGN, "places", "backward"]
+    names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
+    moves = moves.rename(names).select(*columns, *names.values())
+    with store.given(moves=moves):
+        edges = store.frame(sql(__package__, "cut_edges"))
+        bounds = {
+            "since": edges["since"].fill_null(datetime.min).min(),
+            "until": edges["until"].fill_null(datetime.max).max(),
+        }
+    with store.given(edges=edges):
+        near = store.frame(sql(__package__, "near_cuts"), bounds)
+    return near.join(moves.drop(_CAMPAIGN), on="move")
+
+
+def _store_cuts(store: Store, cuts: pl.DataFrame, campaigns: pl.DataFrame) -> None:
+    """Instead of those that these campaigns have."""
+    with store.given(chosen=campaigns, cuts=cuts):
+        store.execute(sql(__package__, "remove_cuts"))
+        store.execute(sql(__package__, "add_cuts"))
+
+
+# ── The rules ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+    """Each acquisition beside its campaign's values at its instant."""
+    return members.sort("acquired_at").join_asof(
+        terms.select("campaign_id", "since", *_VALUES).sort("since"),
+        left_on="acquired_at",
+        right_on="since",
+        by="campaign_id",
+        strategy="backward",
+        check_sortedness=False,
+    )
+
+
+def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
+    names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
+    cuts = cuts.rename(names).select("campaign_id", "quantity", *names.values())
+    found = members.join(cuts, on=["campaign_id", "quantity"], how="inner")
+    return _broken("over_issue", found.filter(~_before(_PLACE, list(names.values()))))
+
+
+def _over_limit(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+    """`members`: all of each user's in the campaign."""
+    ranked = _in_force(_ranked(members, ["campaign_id", "acquired_by"]), terms)
+    return _broken("over_user_limit", ranked.filter(pl.col("rank") > pl.col("per_user_limit")))
+
+
+def _outside(members: pl.DataFrame) -> pl.DataFrame:
+    at = pl.col("acquired_at")
+    outside = (at < pl.col("claim_from")).fill_null(False) | (at > pl.col("claim_until")).fill_null(False)
+    return _broken("outside_claim_window", members.filter(outside))
+
+
+def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
+    return members.select(
+        violation=pl.lit(rule),
+        topic=pl.lit(COUPON),
+        key_hash="key_hash",
+        key="coupon_id",
+        event_id="acquired_event_id",
+        occurred_at="acquired_at",
+        counterpart=pl.lit(None, pl.String),
+        order_hash=pl.lit(None, pl.Int64),
+    )
+
+
+def _stored(store: Store, looked_at: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """Per rule, what stands about these coupons."""
+    asked = [coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()]
+    with store.given(asked=pl.concat(asked).unique()):
+        return store.frame(sql(__package__, "violations_of_coupons"))

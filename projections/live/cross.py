@@ -1,0 +1,70 @@
+"""The rules across coupons and between topics (LIFECYCLE section 4), kept in `violations` with scope 'cross'.
+
+Runs once in the transaction of a batch, after all its topics were folded, on what they changed. What always holds
+afterwards: these violations are those that an evaluation of the whole tables at the same data's clock would find.
+They are never counted in the rows of coupons or orders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import polars as pl
+
+from ledger.topics import CAMPAIGN, COUPON, ORDER
+from projections.live import campaign_rules, order_rules
+from projections.store import Store
+
+_MINUTE: Final = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a batch did to one topic.
+
+    `before`: the rows of the touched keys, null where there was none; `folded`: the same keys' rows afterwards, in the
+    same order, piece by piece. `journalled`, `dropped`: events that came into the journal, and that left it.
+    """
+
+    topic: str
+    before: pl.DataFrame
+    folded: list[pl.DataFrame]
+    journalled: list[pl.DataFrame]
+    dropped: list[pl.DataFrame]
+
+    def after(self, *columns: str) -> pl.DataFrame:
+        return pl.concat([rows.select(columns) for rows in self.folded])
+
+    def events(self, *columns: str) -> pl.DataFrame:
+        """Of all events that came or went."""
+        return pl.concat([e.select(columns) for e in (*self.journalled, *self.dropped)])
+
+
+def settle(store: Store, changes: Iterable[Changes], clock: datetime | None) -> None:
+    """Bring the violations of section 4 up to these changes and to `clock`, the data's clock of the batch."""
+    by_topic = {c.topic: c for c in changes}
+    coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
+    store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
+    campaign_rules.settle(store, coupons, campaigns)
+    now, grace = _clock_and_grace(store)
+    if now is not None:
+        affected = order_rules.take_in(store, coupons, orders, now)
+        order_rules.settle(store, affected, now, grace)
+
+
+def use_grace(store: Store, grace: timedelta) -> None:
+    """Wait this long from now on; with another grace than before, the rules between topics are evaluated again."""
+    now, before = _clock_and_grace(store)
+    if grace == before:
+        return
+    store.execute("UPDATE ledger SET grace_minutes = $minutes", {"minutes": grace // _MINUTE})
+    if now is not None:
+        order_rules.settle(store, order_rules.all_orders(store), now, grace)
+
+
+def _clock_and_grace(store: Store) -> tuple[datetime | None, timedelta]:
+    clock, minutes = store.frame("SELECT data_clock, grace_minutes FROM ledger").row(0)
+    return clock, minutes * _MINUTE

@@ -1,0 +1,16 @@
+-- How far in time does a cut move that passes so many places? Grain: one move (of `moves`): of a cut at `cut_at` (null:
+-- after all) over `places` acquisitions of its campaign, backward or forward. Between `since` and `until`, both
+-- included (null: no end), lie at least those that it passes and, forward, the one that it comes to. Reads two narrow
+-- columns.
+WITH reach AS (
+    SELECT m.move,
+           max(a.acquired_at, m.places) FILTER (m.backward) AS earlier,
+           min(a.acquired_at, m.places + 1) FILTER (NOT m.backward) AS later
+    FROM acquisitions a JOIN moves m ON a.campaign_hash = m.campaign_hash AND a.campaign_id = m.campaign_id
+    WHERE m.cut_at IS NULL OR (m.backward AND a.acquired_at < m.cut_at) OR (NOT m.backward AND a.acquired_at > m.cut_at)
+    GROUP BY m.move
+)
+SELECT m.move, m.campaign_hash, m.campaign_id,
+       CASE WHEN NOT m.backward THEN m.cut_at WHEN len(r.earlier) = m.places THEN r.earlier[m.places] END AS since,
+       CASE WHEN m.backward THEN m.cut_at WHEN len(r.later) = m.places + 1 THEN r.later[m.places + 1] END AS until
+FROM moves m LEFT JOIN reach r ON r.move = m.move

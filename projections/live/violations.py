@@ -1,0 +1,36 @@
+"""Cross violations as rows: what is stored becomes what is wished, and only the difference is written."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import polars as pl
+
+from projections.store import Store
+
+SCHEMA: Final = {
+    "violation": pl.String,
+    "topic": pl.String,
+    "key_hash": pl.Int64,
+    "key": pl.String,
+    "event_id": pl.String,
+    "occurred_at": pl.Datetime("us"),
+    "counterpart": pl.String,
+    "order_hash": pl.Int64,
+}
+"""A violation of section 4, as it stands in `violations`."""
+
+_COLUMNS: Final = list(SCHEMA)
+
+
+def replace(store: Store, stored: pl.DataFrame, wished: pl.DataFrame) -> None:
+    """`stored`: rows of `violations` with their `row_id`, which are to become `wished` (columns of `SCHEMA`)."""
+    gone = stored.join(wished, on=_COLUMNS, how="anti", nulls_equal=True)
+    if gone.height:
+        with store.given(gone=gone.select("row_id")):
+            store.execute("DELETE FROM violations WHERE rowid IN (SELECT row_id FROM gone)")
+    added = wished.join(stored, on=_COLUMNS, how="anti", nulls_equal=True) if stored.height else wished
+    if added.height:
+        names = ", ".join(_COLUMNS)
+        with store.given(added=added.select(_COLUMNS)):
+            store.execute(f"INSERT INTO violations (scope, {names}) SELECT 'cross', {names} FROM added")
