@@ -25,7 +25,7 @@ from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.checkpoints import Account
 from projections.live import cross
-from projections.live.apply import Counts, data_clock, fold_in
+from projections.live.apply import Counts, fold_in
 from projections.store import Store
 
 Boundary = Callable[[str], None]
@@ -103,7 +103,7 @@ class Consumer:
             for chunks, taken, ends in reader.batches():
                 started = time.perf_counter()
                 before = dict(accounts)
-                counts = self._commit(chunks, taken, accounts, started)
+                counts, clock = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
@@ -117,7 +117,7 @@ class Consumer:
                     _changes(before, accounts),
                     {topic: count.late for topic, count in counts.items() if count.late},
                     max((int(c.recorded_at[-1]) / 1e6 for c in chunks if len(c)), default=None),
-                    data_clock(taken.events.values()),
+                    clock,
                 )
                 if self._stop.is_set():
                     return
@@ -137,13 +137,13 @@ class Consumer:
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
-    ) -> dict[str, Counts]:
+    ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
             folded = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
             counts = {topic: counted for topic, (counted, _) in folded.items()}
-            cross.settle(self._store, [changes for _, changes in folded.values()], data_clock(taken.events.values()))
+            clock = cross.settle(self._store, [changes for _, changes in folded.values()])
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
             moved = _moved(chunks, taken, counts, accounts)
@@ -159,7 +159,7 @@ class Consumer:
             )
             self._reached("offsets")
         accounts.update(moved)
-        return counts
+        return counts, clock
 
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:

@@ -12,7 +12,7 @@ Always true afterwards: tables equal a fold from the start of all that was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -152,7 +152,7 @@ def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
     if not batch.events.height:
         return Counts()
     counts, changes = fold_in(store, batch)
-    cross.settle(store, [changes], data_clock([batch]))
+    cross.settle(store, [changes])
     return counts
 
 
@@ -161,12 +161,6 @@ def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
     run = _Batch(store, batch)
     counts = run.apply()
     return counts, run.changes()
-
-
-def data_clock(batches: Iterable[Prepared]) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of the batches: an event from the future does not move it."""
-    found = [b.events.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for b in batches]
-    return max(found, default=None)
 
 
 class _Batch:
