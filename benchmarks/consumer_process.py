@@ -11,7 +11,6 @@ Otherwise it ends with one line of JSON: `records`, `seconds` (from the start of
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from consumers.runner import Boundary, Consumer
+from consumers.tuning import tune_process
 from ledger.log import EventLog, Position, Record, open_log
 from ledger.settings import LogSettings
 from projections.store import Store
@@ -71,7 +71,7 @@ def main() -> None:
     boundary, _, number = options.kill.partition(":")
     batches = int(number)
     fuse = Fuse(boundary, batches)
-    gc.set_threshold(100_000, 50, 100)  # as `consume` does
+    tune_process()
     with Store.open(options.database) as store:
         opened = open_log(LogSettings(url=options.log, topic_prefix=options.topic_prefix))
         log = cast("EventLog", Announced(opened, fuse))

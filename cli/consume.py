@@ -2,50 +2,86 @@
 
 from __future__ import annotations
 
-import gc
+import logging
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.logs import log_format_option, logging_as
 from cli.options import output_option, settings_options
-from cli.output import instant, print_row, print_rows
-from cli.progress import progress
+from cli.output import print_row, print_rows
+from cli.progress import Bar, progress
+from ledger.errors import LedgerError
+from ledger.plain import instant
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
     from consumers.runner import Committed
 
+_logger = logging.getLogger("coupon_ledger.consume")
+
+_TOLD_EVERY_S: Final = 1.0
+_SLOW_COMMIT_S: Final = 10.0
+
 
 @click.command()
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until SIGTERM or Ctrl-C.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    show_default=True,
+    help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
+)
+@log_format_option
 @settings_options("log", "database", "topic-prefix", "batch-size", "grace-minutes", "schema-registry")
-def consume(follow: bool, settings: Settings) -> None:
+def consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
     Rows and offsets are committed together: stopped or killed at any moment and started again, nothing is lost and
     nothing counts twice. SIGTERM and Ctrl-C finish the batch under way. Records that are no valid events become dead
     letters.
 
+    Meanwhile the other commands ask this one, and get answers as of the last commit; metrics for Prometheus are at
+    /metrics (docs/operations.md).
+
     \b
     coupon-ledger consume
     coupon-ledger consume --follow --log kafka://localhost:9092
+    coupon-ledger consume --follow --port 9310 --log-format json
     """
+    with logging_as(log_format):
+        try:
+            _consume(follow, port, log_format, settings)
+        except LedgerError as error:
+            if log_format == "text":
+                raise
+            _logger.error("error", extra={"error": str(error), "exit_code": error.exit_code})
+            sys.exit(error.exit_code)
+
+
+def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
+    from api.endpoint import Endpoint
     from consumers.runner import Consumer
+    from consumers.tuning import tune_process
     from ledger.log import open_log
     from projections.store import Store
 
-    # Batches hold hundreds of thousands of small objects and no cycles: looking for those costs a tenth of the rate.
-    gc.set_threshold(100_000, 50, 100)
+    tune_process()
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
-            consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
-            with _on_signal(consumer.stop):
-                _run(consumer.run())
+            with Endpoint(store, port) as endpoint:
+                place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
+                _logger.info("start", extra={**place, "follow": follow})
+                consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
+                with _on_signal(consumer.stop):
+                    _run(consumer.run(), endpoint.committed, log_format)
         finally:
             log.close()
 
@@ -60,19 +96,67 @@ def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(commits: Iterator[Committed]) -> None:
+def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log_format: str) -> None:
     records = dead_letters = 0
     started = time.monotonic()
-    with progress("consuming", 0) as bar:
+    told = _Told()
+    shown = progress("consuming", 0) if log_format == "text" else nullcontext(None)
+    with shown as bar:
         for commit in commits:
+            observe(commit)
+            told.committed(commit)
             records += commit.records
             dead_letters += commit.dead_letters
-            bar.total(records + commit.lag)
-            bar.advance(commit.records)
+            _advance(bar, commit, records)
     seconds = time.monotonic() - started
+    told.tell()
+    _logger.info("stop", extra={"records": records, "dead_letters": dead_letters, "seconds": round(seconds, 3)})
     click.echo(f"consumed {records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
-    if dead_letters:
+    if dead_letters and log_format == "text":
         click.echo(f"{dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
+
+
+def _advance(bar: Bar | None, commit: Committed, records: int) -> None:
+    if bar is not None:
+        bar.total(records + commit.lag)
+        bar.advance(commit.records)
+
+
+class _Told:
+    """Commits in the log: at most one line a second for all since the last; what is out of the ordinary at once."""
+
+    def __init__(self) -> None:
+        self._commits = self._records = 0
+        self._seconds = 0.0
+        self._lag = self._told_lag = 0
+        self._next = 0.0
+
+    def committed(self, commit: Committed) -> None:
+        self._commits += 1
+        self._records += commit.records
+        self._seconds += commit.seconds
+        self._lag = commit.lag
+        if commit.dead_letters:
+            _logger.info("dead letters", extra={"dead_letters": commit.dead_letters})
+        if commit.seconds > _SLOW_COMMIT_S:
+            _logger.warning(
+                "slow commit: %d records took %.1f s",
+                commit.records,
+                commit.seconds,
+                extra={"records": commit.records, "seconds": round(commit.seconds, 3)},
+            )
+        if time.monotonic() >= self._next or (self._told_lag and not commit.lag):
+            self.tell()
+
+    def tell(self) -> None:
+        if not self._commits:
+            return
+        told = {"commits": self._commits, "records": self._records, "seconds": round(self._seconds, 3)}
+        _logger.info("commit", extra={**told, "lag": self._lag})
+        self._commits = self._records = 0
+        self._seconds = 0.0
+        self._told_lag = self._lag
+        self._next = time.monotonic() + _TOLD_EVERY_S
 
 
 @click.command()
@@ -85,35 +169,19 @@ def status(settings: Settings, output: str) -> None:
     coupon-ledger status
     coupon-ledger status --output json
     """
+    from api.client import asking
     from ledger.log import open_log
     from ledger.topics import INPUT_TOPICS
-    from projections import checkpoints, queries
-    from projections.checkpoints import Account
-    from projections.store import Store
 
-    with Store.open(settings.database, read_only=True) as store:
-        summary = queries.summary(store)
-        accounts = checkpoints.load(store)
+    with asking(settings.database) as source:
+        summary = source.ask("summary").row()
+    accounts = {(p["topic"], p["partition"]): p for p in summary.pop("partitions")}
     log = open_log(settings.log)
     try:
         ends = log.end_positions(log.partitions(INPUT_TOPICS))
     finally:
         log.close()
-    partitions = [
-        {
-            "topic": p.topic,
-            "partition": p.partition,
-            "next_offset": (account := accounts.get(p, Account())).next_offset,
-            "end": end,
-            "lag": end - account.next_offset,
-            "read": account.read,
-            "applied": account.applied,
-            "repeats": account.repeats,
-            "conflicts": account.conflicts,
-            "dead_letters": account.dead_letters,
-        }
-        for p, end in sorted(ends.items())
-    ]
+    partitions = [_partition(*p, end, accounts.get(p, {})) for p, end in sorted(ends.items())]
     summary["lag"] = sum(p["lag"] for p in partitions)
     if output == "json":
         print_row({**summary, "partitions": partitions}, output)
@@ -121,6 +189,19 @@ def status(settings: Settings, output: str) -> None:
     if output == "table":
         _print_summary(settings, summary)
     print_rows(partitions, output)
+
+
+def _partition(topic: str, partition: int, end: int, account: dict[str, Any]) -> dict[str, Any]:
+    next_offset = account.get("next_offset", 0)
+    parts = ("read", "applied", "repeats", "conflicts", "dead_letters")
+    return {
+        "topic": topic,
+        "partition": partition,
+        "next_offset": next_offset,
+        "end": end,
+        "lag": end - next_offset,
+        **{name: account.get(name, 0) for name in parts},
+    }
 
 
 def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:

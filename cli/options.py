@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -68,6 +69,21 @@ def limit_option(default: int) -> Callable[[Command], Command]:
         default=None,
         help=f"At most this many rows. [default: {default} in a table, all in the machine formats]",
     )
+
+
+def instant_option(_: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
+    """Callback of an option that takes an instant: RFC 3339 with a zone, or a day (UTC)."""
+    if value is None:
+        return None
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is no instant; write 2026-11-11T20:00:00+08:00, or a day", None, option
+        ) from None
+    if found.tzinfo is None and len(value) > len("2026-11-11"):
+        raise click.BadParameter(f"{value!r} has no zone; append Z or +08:00", None, option)
+    return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
 
 
 def columns_option(command: Command) -> Command:

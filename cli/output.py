@@ -9,34 +9,17 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
 import click
 
+from ledger.plain import plain
+
 if TYPE_CHECKING:
     import polars as pl
 
 Row = dict[str, Any]
-
-
-def instant(value: datetime) -> str:
-    """RFC 3339 with microseconds and Z. A naive instant is UTC."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON knows it."""
-    if isinstance(value, datetime):
-        return instant(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return value
 
 
 def print_rows(rows: Iterable[Row], output: str, columns: Sequence[str] | None = None) -> None:

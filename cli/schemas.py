@@ -13,8 +13,6 @@ import click
 import schemas as packaged
 from cli.options import output_option
 from cli.output import print_rows
-from ledger.codec import TOPIC_OF_SCHEMA, writer_schemas
-from ledger.compatibility import check_schemas
 from ledger.errors import IncompatibleSchema
 
 
@@ -35,6 +33,8 @@ def list_(output: str) -> None:
     \b
     coupon-ledger schemas list
     """
+    from ledger.codec import TOPIC_OF_SCHEMA, writer_schemas
+
     print_rows(
         (
             {
@@ -81,6 +81,8 @@ def check(folder: Path | None, output: str) -> None:
     coupon-ledger schemas check
     coupon-ledger schemas check path/to/schemas --output json
     """
+    from ledger.compatibility import check_schemas
+
     checked, breaches = check_schemas(folder or files(packaged))
     if breaches:
         if output == "table":

@@ -1,30 +1,31 @@
-"""What people ask the database: `state`, `history`, `coupons`, `campaigns`, `violations`, `digest`, `dead-letters`."""
+"""What people ask the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `digest`,
+`dead-letters`. Asked of the file, or of the process that owns it: the answers are the same."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import columns_option, limit_option, output_option, settings_options
-from cli.output import Row, limited, plain, print_frames, print_row, print_rows
-from ledger.errors import LedgerError
-from ledger.rules import STATES
+from cli.options import columns_option, instant_option, limit_option, output_option, settings_options
+from cli.output import Row, limited, print_frames, print_row, print_rows
+from ledger.plain import instant, plain
+from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import polars as pl
 
-    from projections.store import Store
+    from projections.queries import Answer, AsOf
 
 SHOWN = 50
-
-
-class NotFound(LedgerError):
-    pass
+LONG_ENDED_DAYS = 30
 
 
 @click.command()
@@ -38,10 +39,8 @@ def state(coupon: str, settings: Settings, output: str) -> None:
     coupon-ledger state c-00000001
     coupon-ledger state c-00000001 --output json
     """
-    from projections import queries
-
-    with _reading(settings) as store:
-        print_row(queries.coupon(store, coupon), output)
+    with _answer(settings, output, "state", coupon=coupon) as answer:
+        print_row(answer.row(), output)
 
 
 @click.command()
@@ -55,43 +54,20 @@ def history(coupon: str, settings: Settings, output: str) -> None:
     coupon-ledger history c-00000001
     coupon-ledger history c-00000001 --output ndjson
     """
-    from projections import queries
-
-    with _reading(settings) as store:
-        folded, positions = queries.history(store, coupon)
-    conflicts = [v for v in folded.violations if v.violation == "conflicting_duplicate"]
-    rows = []
-    for step in folded.steps:
-        event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
-        if "attributes" in event:
-            event["attributes"] = json.loads(event["attributes"])
-        at = positions[event["event_id"]]
-        head = {name: event.pop(name) for name in ("occurred_at", "type", "event_id", "source")}
-        rows.append(
-            {
-                **head,
-                "before": step.before,
-                "after": step.after,
-                "violations": [
-                    *step.violations,
-                    *(v.violation for v in conflicts if v.event_id == head["event_id"]),
-                ],
-                "data": event,
-                "recorded_at": at["recorded_at"],
-                "partition": at["log_partition"],
-                "offset": at["log_offset"],
-            }
-        )
-    if output != "table":
-        print_rows(rows, output)
-        return
-    print_rows((_for_people(row) for row in rows), output)
-    for conflict in conflicts:
-        click.echo(f"conflicting_duplicate: another content came under the id {conflict.event_id}; it is not folded")
+    with _answer(settings, output, "history", coupon=coupon) as answer:
+        rows = [{**row, "data": json.loads(row["data"])} for row in _rows(answer)]
+        if output != "table":
+            print_rows(rows, output)
+            return
+        print_rows((_for_people(row) for row in rows), output)
+        for row in rows:
+            for violation in row["violations"]:
+                if violation == "conflicting_duplicate":
+                    click.echo(f"{violation}: another content came under the id {row['event_id']}; it is not folded")
 
 
 def _for_people(row: Row) -> Row:
-    data = ", ".join(f"{k}={_value(v)}" for k, v in row["data"].items())
+    data = _in_words(row["data"])
     return {
         "occurred_at": row["occurred_at"],
         "type": row["type"],
@@ -102,6 +78,10 @@ def _for_people(row: Row) -> Row:
     }
 
 
+def _in_words(values: Row) -> str:
+    return ", ".join(f"{k}={_value(v)}" for k, v in values.items())
+
+
 def _value(value: object) -> str:
     shown = plain(value)
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
@@ -109,43 +89,106 @@ def _value(value: object) -> str:
 
 @click.command()
 @click.option("--count", is_flag=True, help="How many in each state instead of a list.")
-@click.option("--campaign", "campaign_id", help="Only of this campaign.")
+@click.option("--campaign", help="Only of this campaign.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
-@click.option("--owner", help="Only of this user.")
+@click.option("--owner", "--user", "owner", help="Only of this user (as written; `user` knows linked ids).")
+@click.option("--type", "coupon_type", type=click.Choice(CHOICES["coupon_type"]), help="Only of this type.")
+@click.option("--channel", help="Only issued or claimed on this channel.")
+@click.option("--since", callback=instant_option, metavar="INSTANT", help="Only with a last event from then on.")
+@click.option("--until", callback=instant_option, metavar="INSTANT", help="Only with a last event before then.")
+@click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
-def coupons(
-    count: bool,
-    campaign_id: str | None,
-    state: str | None,
-    owner: str | None,
-    limit: int | None,
-    settings: Settings,
-    output: str,
-) -> None:
+def coupons(count: bool, everything: bool, limit: int | None, settings: Settings, output: str, **filters: Any) -> None:
     """List coupons by id. The machine formats stream all of them.
+
+    A table leaves out those that expired or were revoked more than 30 days before the data's clock, unless --all is
+    given. An INSTANT is RFC 3339 with a zone, or a day (UTC).
 
     \b
     coupon-ledger coupons --count
     coupon-ledger coupons --campaign 8 --state used
+    coupon-ledger coupons --channel app --type cash --since 2026-11-11
     coupon-ledger coupons --output ndjson > coupons.ndjson
     """
-    from projections import queries
-
-    filters = {"campaign_id": campaign_id, "state": state, "owner": owner}
     if count:
-        _all(settings, output, lambda store: queries.states(store, filters), None)
+        with _answer(settings, output, "states", **filters) as answer:
+            print_frames((frame.drop("long_ended") for frame in answer.frames), output)
         return
     shown = "coupon_id state campaign_id coupon_type owner order_id discount_minor last_event_at events violations"
-    _list(settings, output, limit, lambda store, n: queries.coupons(store, filters, n), shown.split())
+    if output != "table" or everything:
+        _listed(settings, output, limit, shown.split(), "coupons", **filters)
+        return
+    _listed(settings, output, limit, shown.split(), "coupons", ended_days=LONG_ENDED_DAYS, **filters)
+    with _answer(settings, "none", "states", ended_days=LONG_ENDED_DAYS, **filters) as answer:
+        left_out = sum(row["long_ended"] for row in _rows(answer))
+    if left_out:
+        click.echo(
+            f"{left_out:,} that ended more than {LONG_ENDED_DAYS} days before are left out; --all lists them", err=True
+        )
 
 
 @click.command()
+@click.argument("user")
+@settings_options("database")
+@output_option
+def user(user: str, settings: Settings, output: str) -> None:
+    """Show the coupons of USER and of every id linked to it: usable now (by the data's clock), used, expired.
+
+    CSV and NDJSON have a row per coupon.
+
+    \b
+    coupon-ledger user u-1
+    coupon-ledger user u-1 --output json
+    """
+    with _answer(settings, output, "user", user=user) as answer:
+        row, lists = _with_lists(answer)
+        if row["attributes"]:
+            row["attributes"] = json.loads(row["attributes"])
+        if output == "json":
+            print_row(row | _plain_lists(lists), output)
+        elif output != "table":
+            print_frames([lists["coupons"]], output)
+        else:
+            print_row(row, output)
+            shown = "coupon_id standing state owner campaign_id coupon_type valid_until order_id discount_minor"
+            _print_list("coupons", lists["coupons"].select(shown.split()))
+
+
+@click.command()
+@click.argument("order")
+@settings_options("database")
+@output_option
+def order(order: str, settings: Settings, output: str) -> None:
+    """Show ORDER: its figures and discounts, the coupons it names or that name it, and what does not match.
+
+    on_order: reserved for it or used on it now. named: among the order's coupon_ids. CSV and NDJSON have a row per
+    coupon.
+
+    \b
+    coupon-ledger order o-1
+    coupon-ledger order o-1 --output json
+    """
+    with _answer(settings, output, "order", order=order) as answer:
+        row, lists = _with_lists(answer)
+        if output == "json":
+            print_row(row | _plain_lists(lists), output)
+        elif output != "table":
+            print_frames([lists["coupons"]], output)
+        else:
+            figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None}
+            print_row(figures, output)
+            for name in ("discounts", "lines", "coupons", "violations"):
+                _print_list(name, lists[name])
+
+
+@click.group(invoke_without_command=True)
 @columns_option
 @settings_options("database")
 @output_option
-def campaigns(columns: list[str] | None, settings: Settings, output: str) -> None:
+@click.pass_context
+def campaigns(context: click.Context, columns: list[str] | None, settings: Settings, output: str) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
@@ -153,10 +196,42 @@ def campaigns(columns: list[str] | None, settings: Settings, output: str) -> Non
 
     \b
     coupon-ledger campaigns
+    coupon-ledger campaigns show 8
     """
-    from projections import queries
+    if context.invoked_subcommand is None:
+        _whole(settings, output, columns, "campaigns")
 
-    _all(settings, output, queries.campaigns, columns)
+
+@campaigns.command("show")
+@click.argument("campaign")
+@settings_options("database")
+@output_option
+def show_campaign(campaign: str, settings: Settings, output: str) -> None:
+    """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, its rule versions
+    with what each changed, and whether its account balances.
+
+    stock_left: quantity less the coupons that were claimed or granted. CSV and NDJSON have one row.
+
+    \b
+    coupon-ledger campaigns show 8
+    coupon-ledger campaigns show 8 --output json
+    """
+    with _answer(settings, output, "campaign", campaign=campaign) as answer:
+        row, lists = _with_lists(answer)
+        whole = row | _plain_lists(lists)
+        for version in whole["versions"]:
+            version["changed"] = json.loads(version["changed"])
+        if output != "table":
+            print_row(whole, output)
+            return
+        print_row({k: v for k, v in row.items() if v is not None}, output)
+        _print_list("states", lists["states"])
+        versions = [{**v, "changed": _in_words(v["changed"])} for v in whole["versions"]]
+        click.echo("\nversions")
+        print_rows(versions, output)
+        held = [{**r, "ok": "ok" if r["ok"] else "BROKEN"} for r in whole["conservation"]]
+        click.echo("\nconservation")
+        print_rows(held, output)
 
 
 @click.command()
@@ -167,6 +242,8 @@ def campaigns(columns: list[str] | None, settings: Settings, output: str) -> Non
     type=click.Choice(["coupon", "cross"]),
     help="Only rules of one coupon's life, or those across coupons, campaigns and orders.",
 )
+@click.option("--since", callback=instant_option, metavar="INSTANT", help="Only of events from then on.")
+@click.option("--until", callback=instant_option, metavar="INSTANT", help="Only of events before then.")
 @click.option("--count", is_flag=True, help="How many of each instead of a list.")
 @limit_option(SHOWN)
 @settings_options("database")
@@ -175,6 +252,8 @@ def violations(
     coupon_id: str | None,
     violation: str | None,
     scope: str | None,
+    since: datetime | None,
+    until: datetime | None,
     count: bool,
     limit: int | None,
     settings: Settings,
@@ -190,14 +269,12 @@ def violations(
     coupon-ledger violations --scope cross
     coupon-ledger violations --code used_when_used --output csv
     """
-    from projections import queries
-
-    filters = {"coupon_id": coupon_id, "violation": violation, "scope": scope}
+    filters = {"coupon": coupon_id, "violation": violation, "scope": scope, "since": since, "until": until}
     if count:
-        _all(settings, output, lambda store: queries.violation_counts(store, filters), None)
+        _whole(settings, output, None, "violation-counts", **filters)
         return
     shown = "occurred_at key event_id violation state scope counterpart".split()
-    _list(settings, output, limit, lambda store, n: queries.violations(store, filters, n), shown)
+    _listed(settings, output, limit, shown, "violations", **filters)
 
 
 @click.command()
@@ -213,12 +290,7 @@ def digest(columns: list[str] | None, settings: Settings, output: str) -> None:
     \b
     coupon-ledger digest
     """
-    from dataclasses import asdict
-
-    from projections.digest import digests
-
-    with _reading(settings) as store:
-        print_rows((asdict(d) for d in digests(store)), output, columns)
+    _whole(settings, output, columns, "digest")
 
 
 @click.group("dead-letters")
@@ -240,9 +312,7 @@ def list_dead_letters(limit: int | None, settings: Settings, output: str) -> Non
     \b
     coupon-ledger dead-letters list
     """
-    from projections import queries
-
-    _list(settings, output, limit, queries.dead_letters, None)
+    _listed(settings, output, limit, None, "dead-letters")
 
 
 @dead_letters.command("show")
@@ -259,48 +329,84 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
     coupon-ledger dead-letters show coupon.events 2 75632
     coupon-ledger dead-letters show coupon.events 2 75632 --raw > record.bin
     """
-    from projections import queries
-
-    with _reading(settings) as store:
-        found = queries.dead_letter(store, topic, partition, offset)
-    if found is None:
-        raise NotFound(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
-    if raw:
-        sys.stdout.buffer.write(found["value"])
-    else:
-        print_row(found, output)
+    place = {"topic": topic, "partition": partition, "offset": offset}
+    with _answer(settings, "raw" if raw else output, "dead-letter", **place) as answer:
+        found = answer.row()
+        if raw:
+            sys.stdout.buffer.write(found["value"])
+        else:
+            print_row(found, output)
 
 
-def _reading(settings: Settings) -> Store:
-    from projections.store import Store
+@contextmanager
+def _answer(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
+    """The answer to print; people are told of which state it is."""
+    from api.client import asking
 
-    return Store.open(settings.database, read_only=True)
+    with asking(settings.database) as source:
+        answer = source.ask(question, **parameters)
+        yield answer
+    if output == "table":
+        click.echo(_as_of(answer.as_of), err=True)
 
 
-def _all(settings: Settings, output: str, query: Callable[[Store], pl.DataFrame], columns: list[str] | None) -> None:
-    with _reading(settings) as store:
-        print_frames([query(store)], output, columns)
+def _as_of(state: AsOf) -> str:
+    if state.committed_at is None:
+        return "nothing has been consumed yet"
+    clock = f", data's clock {instant(state.data_clock)}" if state.data_clock else ""
+    return f"as of commit {state.commits:,} at {instant(state.committed_at)}{clock}"
 
 
-def _list(
+def _whole(settings: Settings, output: str, columns: list[str] | None, question: str, **parameters: Any) -> None:
+    with _answer(settings, output, question, **parameters) as answer:
+        print_frames(answer.frames, output, columns)
+
+
+def _listed(
     settings: Settings,
     output: str,
     limit: int | None,
-    query: Callable[[Store, int | None], Iterator[pl.DataFrame]],
     shown: list[str] | None,
+    question: str,
+    **parameters: Any,
 ) -> None:
     """A list that a table cuts short, to the columns that matter most."""
-    with _reading(settings) as store:
+    at_most = limit or SHOWN
+    asked = at_most + 1 if output == "table" else limit
+    with _answer(settings, output, question, limit=asked, **parameters) as answer:
         if output != "table":
-            print_frames(query(store, limit), output)
+            print_frames(answer.frames, output)
             return
-        at_most = limit or SHOWN
-        rows, more = limited(_rows(query(store, at_most + 1)), at_most)
-    print_rows(rows, output, shown)
-    if more:
-        click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
+        rows, more = limited(_rows(answer), at_most)
+        print_rows(rows, output, shown)
+        if more:
+            click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
 
 
-def _rows(frames: Iterator[pl.DataFrame]) -> Iterator[Row]:
-    for frame in frames:
+def _rows(answer: Answer) -> Iterator[Row]:
+    for frame in answer.frames:
         yield from frame.iter_rows(named=True)
+
+
+def _with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
+    """An answer that is one row: its plain values, and its lists of structs as tables."""
+    import polars as pl
+
+    frame = next(answer.frames)
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List) and dtype.inner == pl.Struct]
+    tables = {}
+    for name in lists:
+        rows = frame[name][0]
+        empty = pl.Series(name, [], dtype=frame.schema[name].inner)  # type: ignore[attr-defined]
+        tables[name] = (empty if rows is None else rows).struct.unnest()
+    return frame.drop(lists).row(0, named=True), tables
+
+
+def _plain_lists(lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
+    return {name: table.to_dicts() for name, table in lists.items()}
+
+
+def _print_list(title: str, table: pl.DataFrame) -> None:
+    if table.height:
+        click.echo(f"\n{title}")
+        print_rows(table.iter_rows(named=True), "table")

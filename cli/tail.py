@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.options import output_option, settings_options
-from cli.output import Row, cell, instant, plain, print_rows, text_width
+from cli.output import Row, cell, print_rows, text_width
 from ledger.errors import UndecodableRecord
+from ledger.plain import instant, plain
 from ledger.rules import LABELS, NEEDS
 from ledger.settings import Settings
 from ledger.topics import INPUT_TOPICS

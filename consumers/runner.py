@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,7 +25,7 @@ from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.checkpoints import Account
 from projections.live import cross
-from projections.live.apply import Counts, data_clock, fold_in
+from projections.live.apply import Counts, fold_in
 from projections.store import Store
 
 Boundary = Callable[[str], None]
@@ -45,6 +45,15 @@ class Committed:
     seconds: float
     lag: int
     """Records between the committed positions and the end of the log, as last seen."""
+    lags: Mapping[TopicPartition, int] = field(default_factory=dict)
+    changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
+    """Per partition that the batch touched: what it added to the account, and the next offset."""
+    late: Mapping[str, int] = field(default_factory=dict)
+    """Per topic: events whose keys had to be folded again from their journal."""
+    newest_recorded_at: float | None = None
+    """Of the batch's records, in seconds since the epoch."""
+    data_clock: datetime | None = None
+    """The highest min(occurred_at, recorded_at) of the batch."""
 
 
 class Consumer:
@@ -93,13 +102,23 @@ class Consumer:
         with reader:
             for chunks, taken, ends in reader.batches():
                 started = time.perf_counter()
-                self._commit(chunks, taken, accounts, started)
+                before = dict(accounts)
+                counts, clock = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
-                lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
-                seconds = time.perf_counter() - started
-                yield Committed(taken.records, taken.dead_letters.height, seconds, lag)
+                lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
+                yield Committed(
+                    taken.records,
+                    taken.dead_letters.height,
+                    time.perf_counter() - started,
+                    sum(lags.values()),
+                    lags,
+                    _changes(before, accounts),
+                    {topic: count.late for topic, count in counts.items() if count.late},
+                    max((int(c.recorded_at[-1]) / 1e6 for c in chunks if len(c)), default=None),
+                    clock,
+                )
                 if self._stop.is_set():
                     return
 
@@ -118,13 +137,13 @@ class Consumer:
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
-    ) -> None:
+    ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
             folded = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
             counts = {topic: counted for topic, (counted, _) in folded.items()}
-            cross.settle(self._store, [changes for _, changes in folded.values()], data_clock(taken.events.values()))
+            clock = cross.settle(self._store, [changes for _, changes in folded.values()])
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
             moved = _moved(chunks, taken, counts, accounts)
@@ -140,6 +159,7 @@ class Consumer:
             )
             self._reached("offsets")
         accounts.update(moved)
+        return counts, clock
 
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:
@@ -184,6 +204,12 @@ def _moved(
     return moved
 
 
+def _changes(
+    before: Mapping[TopicPartition, Account], after: Mapping[TopicPartition, Account]
+) -> dict[TopicPartition, Account]:
+    return {p: account.since(before.get(p, Account())) for p, account in after.items() if account is not before.get(p)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Failed:
     error: BaseException
@@ -193,7 +219,7 @@ _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, at most two batches ahead of the fold."""
+    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing."""
 
     def __init__(
         self,
@@ -211,7 +237,8 @@ class _ReadAhead:
         self._stop = stop
         self._reached = reached
         self._closed = threading.Event()
-        self._queue: queue.Queue[_Batch | _Failed | None] = queue.Queue(maxsize=1)
+        self._room = threading.Semaphore()
+        self._queue: queue.SimpleQueue[_Batch | _Failed | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
 
     def __enter__(self) -> _ReadAhead:
@@ -220,21 +247,16 @@ class _ReadAhead:
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        while self._thread.is_alive():
-            self._drop_one()
+        self._room.release()
         self._thread.join()
-
-    def _drop_one(self) -> None:
-        try:
-            self._queue.get(timeout=0.05)
-        except queue.Empty:
-            return
 
     def batches(self) -> Iterator[_Batch]:
         while (item := self._queue.get()) is not None:
             if isinstance(item, _Failed):
                 raise item.error
+            self._room.release()
             yield item
+            del item  # before the next one is waited for
 
     def _run(self) -> None:
         try:
@@ -249,7 +271,7 @@ class _ReadAhead:
         looked = 0.0
         # The first batches are small, so that the fold need not wait long for something to do.
         size = min(_FIRST_BATCH, self._batch_size)
-        while not (self._stop.is_set() or self._closed.is_set()):
+        while self._room.acquire() and not (self._stop.is_set() or self._closed.is_set()):
             wanted = self._wanted()
             if not wanted:
                 return
@@ -264,8 +286,9 @@ class _ReadAhead:
                 if self._target is not None:
                     raise
                 self._closed.wait(_POLL_S)
-                continue
+                chunks = []
             if not chunks:
+                self._room.release()
                 continue
             size = min(2 * size, self._batch_size)
             for chunk in chunks:

@@ -15,6 +15,7 @@
     │   └── LogFull                 no room to append
     └── StoreError
         ├── StoreOwned              another process owns the database
+        ├── QueryStopped            a query took longer than it may beside the consumer
         ├── StoreNotInitialised     no database there
         ├── StoreVersionMismatch    written by another version of the projections
         ├── StoreFull               no room to commit
@@ -119,7 +120,13 @@ class StoreError(LedgerError):
 
 
 class StoreOwned(StoreError):
-    pass
+    """`pid`: the process that holds the database, where it is known."""
+
+    pid: int | None = None
+
+
+class QueryStopped(StoreError):
+    """A query took longer than it may, or whoever asked has gone."""
 
 
 class StoreNotInitialised(StoreError):

@@ -9,7 +9,7 @@ import polars as pl
 
 from ledger.errors import ConservationBroken
 from ledger.log import TopicPartition
-from projections.store import Store
+from projections.store import Reading, Store
 
 
 @dataclass(slots=True)
@@ -22,6 +22,11 @@ class Account:
     repeats: int = 0
     conflicts: int = 0
     dead_letters: int = 0
+
+    def since(self, before: Account) -> Account:
+        """What was added after `before`; the next offset is this one's."""
+        added = [now - then for now, then in zip(astuple(self)[1:], astuple(before)[1:], strict=True)]
+        return Account(self.next_offset, *added)
 
     def check(self, of: TopicPartition) -> None:
         """Raises `ConservationBroken` unless every record read is accounted for once."""
@@ -37,7 +42,7 @@ class Account:
 _COLUMNS: Final = tuple(field.name for field in fields(Account))
 
 
-def load(store: Store) -> dict[TopicPartition, Account]:
+def load(store: Reading) -> dict[TopicPartition, Account]:
     """The account of every partition that was ever read."""
     rows = store.frame(f"SELECT topic, log_partition, {', '.join(_COLUMNS)} FROM checkpoints").iter_rows()
     return {TopicPartition(topic, partition): Account(*rest) for topic, partition, *rest in rows}

@@ -16,7 +16,7 @@ from typing import Final
 
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections.live import journal
-from projections.store import Store
+from projections.store import Reading
 
 _BOOK_KEEPING: Final = {
     "key_hash",
@@ -46,7 +46,7 @@ class Digest:
     full: str
 
 
-def digests(store: Store) -> list[Digest]:
+def digests(store: Reading) -> list[Digest]:
     """One digest a table, and as the last one, named `all`, that of all together."""
     found = [_of(store, table) for table in FULL]
     total = Digest(
@@ -58,12 +58,12 @@ def digests(store: Store) -> list[Digest]:
     return [*found, total]
 
 
-def facts_digest(store: Store) -> str:
+def facts_digest(store: Reading) -> str:
     """The digest of all facts together."""
     return digests(store)[-1].facts or ""
 
 
-def _of(store: Store, table: str) -> Digest:
+def _of(store: Reading, table: str) -> Digest:
     columns = store.frame("SELECT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": table})
     names = sorted(columns["column_name"].to_list())
     rows, full = _sum(store, table, names)
@@ -71,7 +71,7 @@ def _of(store: Store, table: str) -> Digest:
     return Digest(table, rows, facts, full)
 
 
-def _sum(store: Store, table: str, names: list[str]) -> tuple[int, str]:
+def _sum(store: Reading, table: str, names: list[str]) -> tuple[int, str]:
     fields = ", ".join(f"{n} := {n}" for n in names)
     query = f"""
         SELECT count(*), coalesce(sum(md5_number_lower(row)::HUGEINT), 0)::VARCHAR,

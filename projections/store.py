@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -31,16 +31,112 @@ VERSION: Final = 2
 os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 
 # Checkpoints rewrite what changed; far apart they cost little (the default of 16 MB costs most of the rate).
-_WAL_LIMIT: Final = "1GB"
+WAL_LIMIT: Final = 256_000_000
+"""Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
+
+# Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need as much again.
+_MEMORY: Final = "640MB"
+
+# Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
+_STORAGE: Final = "v1.5.0"
+
+# Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
+_DISABLED: Final = "join_filter_pushdown"
+
+# Few rows are found by a narrow scan and fetched by number. Fetching one costs as much as scanning so many, whole.
+_ROWS_SCANNED: Final = 3_000
+_PUSHED_DOWN: Final = 50
+"""DuckDB's `dynamic_or_filter_threshold`: up to so many values of a join become a filter of the scan."""
 
 
-class Store:
-    """An open database. Use as a context manager."""
+class Reading:
+    """What queries need: one connection to the database, for one thread at a time."""
 
-    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, owner: Path | None) -> None:
+    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self.path = path
         self._connection = connection
+
+    def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
+        """The result of a query, as columns."""
+        with _failing_clearly(self.path):
+            return self._connection.execute(sql, parameters).pl()
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """The result of a query of a few rows, at a fifth of the cost of columns."""
+        with _failing_clearly(self.path):
+            return self._connection.execute(sql).fetchall()
+
+    def batches(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
+    ) -> Iterator[pl.DataFrame]:
+        """The result of a query, piece by piece, for results that should not be in memory whole.
+
+        At least one piece, so that the columns are known where no row is found.
+        """
+        with _failing_clearly(self.path):
+            reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
+            found = False
+            for batch in reader:
+                found = True
+                yield _frame(batch)
+            if not found:
+                yield _frame(reader.schema.empty_table())
+
+
+class Cursor(Reading):
+    """Reads beside the writer. Between `begin` and `end` every query sees the same committed state."""
+
+    _interrupted = False
+
+    def begin(self) -> None:
+        self._interrupted = False
+        with _failing_clearly(self.path):
+            self._connection.execute("BEGIN TRANSACTION READ ONLY")
+
+    def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
+        self._check()
+        return super().frame(sql, parameters)
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        self._check()
+        return super().rows(sql)
+
+    def batches(
+        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
+    ) -> Iterator[pl.DataFrame]:
+        self._check()
+        return super().batches(sql, parameters, rows)
+
+    def _check(self) -> None:
+        """DuckDB forgets an interruption that comes between two queries."""
+        if self._interrupted:
+            raise duckdb.InterruptException("interrupted")
+
+    def end(self) -> None:
+        """Let go of the state; also after a query that failed or was interrupted."""
+        with contextlib.suppress(duckdb.Error):
+            self._connection.rollback()
+
+    def interrupt(self) -> None:
+        """End what is asked since `begin`. The one method that another thread may call."""
+        self._interrupted = True
+        self._connection.interrupt()
+
+    def close(self) -> None:
+        with contextlib.suppress(duckdb.Error):
+            self._connection.close()
+
+
+class Store(Reading):
+    """An open database. Use as a context manager.
+
+    `after_commit`: called after each commit, in the thread that committed.
+    """
+
+    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, owner: Path | None) -> None:
+        super().__init__(path, connection)
         self._owner = owner
+        self.after_commit: Callable[[], None] = lambda: None
 
     @classmethod
     def create(cls, path: Path) -> bool:
@@ -54,7 +150,7 @@ class Store:
         # Made under another name first, so that a database is there whole or not at all.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
-            with _failing_clearly(path), duckdb.connect(fresh) as connection:
+            with _failing_clearly(path), duckdb.connect(fresh, config=_configuration(False)) as connection:
                 for statement in _schema():
                     connection.execute(statement)
                 connection.execute(
@@ -65,7 +161,7 @@ class Store:
             return False
         finally:
             fresh.unlink(missing_ok=True)
-            fresh.with_name(fresh.name + ".wal").unlink(missing_ok=True)
+            wal_file(fresh).unlink(missing_ok=True)
         return True
 
     @classmethod
@@ -91,15 +187,22 @@ class Store:
     def _own(self) -> None:
         """Tell others who holds the database; DuckDB's lock is what keeps them out."""
         file = owner_file(self.path)
+        self._owner = file
+        self.announce({})
+
+    def announce(self, more: Mapping[str, Any]) -> None:
+        """Write into the owner file what else others should know (`url`, …). Readers see it whole or not at all."""
+        file = owner_file(self.path)
+        fresh = file.with_name(file.name + ".new")
         try:
-            file.write_text(json.dumps(_self_description()), encoding="utf-8")
+            fresh.write_text(json.dumps(_self_description() | dict(more)), encoding="utf-8")
+            fresh.replace(file)
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
             remedy = "free space and run again" if full else "check the folder's rights"
             raise (StoreFull if full else StoreError)(
                 f"database {self.path}: cannot write {file.name} beside it ({error.strerror}); {remedy}"
             ) from error
-        self._owner = file
 
     def _check_version(self) -> None:
         try:
@@ -141,6 +244,11 @@ class Store:
                 with contextlib.suppress(duckdb.Error):
                     self._connection.rollback()
                 raise
+        self.after_commit()
+
+    def cursor(self) -> Cursor:
+        """A further connection to the same database, for another thread to read by."""
+        return Cursor(self.path, self._connection.cursor())
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run one statement; returns how many rows it inserted, updated or deleted."""
@@ -148,26 +256,37 @@ class Store:
             found = self._connection.execute(sql, parameters).fetchone()
         return int(found[0]) if found and isinstance(found[0], int) else 0
 
-    def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
-        """The result of a query, as columns."""
-        with _failing_clearly(self.path):
-            return self._connection.execute(sql, parameters).pl()
+    def rows_of(self, table: str, key_hashes: pl.Series, since: datetime | None = None) -> pl.DataFrame:
+        """The rows with these hashes of keys, with their `row_id`.
 
-    def batches(
-        self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
-    ) -> Iterator[pl.DataFrame]:
-        """The result of a query, piece by piece, for results that should not be in memory whole.
-
-        At least one piece, so that the columns are known where no row is found.
+        `since`: none of them was recorded earlier; journals only.
         """
-        with _failing_clearly(self.path):
-            reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
-            found = False
-            for batch in reader:
-                found = True
-                yield _frame(batch)
-            if not found:
-                yield _frame(reader.schema.empty_table())
+        recorded = "" if since is None else "AND t.recorded_at >= $since"
+        parameters = {} if since is None else {"since": since}
+        wanted = key_hashes.to_frame("key_hash")
+        chosen = f"FROM {table} t WHERE t.key_hash IN (SELECT key_hash FROM wanted) {recorded}"
+        [(rows,)] = self.rows(f"SELECT count(*) FROM {table}")
+        with self.given(wanted=wanted):
+            if wanted.height * _ROWS_SCANNED < rows:
+                found = self.frame(f"SELECT t.rowid AS row_id {chosen} ORDER BY row_id", parameters)["row_id"]
+                if len(found) * _ROWS_SCANNED < rows:
+                    return self._rows_at(table, found)
+            return self.frame(f"SELECT t.rowid AS row_id, t.* {chosen}", parameters)
+
+    def _rows_at(self, table: str, row_ids: pl.Series) -> pl.DataFrame:
+        query = f"SELECT t.rowid AS row_id, t.* FROM {table} t WHERE t.rowid IN (SELECT unnest($row_ids::BIGINT[]))"
+        parts = [row_ids[first : first + _PUSHED_DOWN] for first in range(0, max(1, len(row_ids)), _PUSHED_DOWN)]
+        with self._filters_pushed_down():
+            return pl.concat([self.frame(query, {"row_ids": part.to_list()}) for part in parts])
+
+    @contextlib.contextmanager
+    def _filters_pushed_down(self) -> Iterator[None]:
+        """A join's values as filters of the scan that it joins; without given frames only."""
+        self.execute("SET disabled_optimizers = ''")
+        try:
+            yield
+        finally:
+            self.execute(f"SET disabled_optimizers = '{_DISABLED}'")
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
@@ -210,12 +329,13 @@ def _schema() -> list[str]:
 
 def _configuration(read_only: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {
+        "storage_compatibility_version": _STORAGE,
         "autoinstall_known_extensions": False,
-        # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
-        "disabled_optimizers": "join_filter_pushdown",
+        "disabled_optimizers": _DISABLED,
     }
     if not read_only:
-        settings["wal_autocheckpoint"] = _WAL_LIMIT
+        settings["wal_autocheckpoint"] = f"{WAL_LIMIT}B"
+        settings["memory_limit"] = _MEMORY
         # The owner decodes the next batch on one core while this one is written with the others.
         settings["threads"] = max(1, (os.cpu_count() or 1) - 1)
     return settings
@@ -223,6 +343,19 @@ def _configuration(read_only: bool) -> dict[str, Any]:
 
 def owner_file(path: Path) -> Path:
     return path.with_name(path.name + ".owner")
+
+
+def wal_file(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
+
+
+def owner(path: Path) -> dict[str, Any]:
+    """What the owner file says; empty where there is none. It may be one that a killed owner left."""
+    try:
+        said = json.loads(owner_file(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _self_description() -> dict[str, Any]:
@@ -233,17 +366,17 @@ def _self_description() -> dict[str, Any]:
     }
 
 
-def _owner_in_words(path: Path, refusal: str) -> str:
+def _owned(path: Path, refusal: str) -> StoreOwned:
     """Who holds the lock that DuckDB names in its refusal. The owner file says more, if it is of that process."""
     held = re.search(r"\(PID (\d+)\)", refusal)
     pid = int(held[1]) if held else None
-    try:
-        owner = json.loads(owner_file(path).read_text(encoding="utf-8"))
-        if pid in (None, owner["pid"]):
-            return f"process {owner['pid']} ({owner['command']!r}, since {owner['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    return f"process {pid}" if pid else "another process"
+    said = owner(path)
+    words = f"process {pid}" if pid else "another process"
+    if {"pid", "command", "since"} <= set(said) and pid in (None, said["pid"]):
+        pid, words = said["pid"], f"process {said['pid']} ({said['command']!r}, since {said['since']})"
+    error = StoreOwned(f"database {path}: in use by {words}; wait for it or stop it")
+    error.pid = pid
+    return error
 
 
 @contextlib.contextmanager
@@ -254,8 +387,7 @@ def _failing_clearly(path: Path) -> Iterator[None]:
     except duckdb.Error as error:
         text = str(error)
         if "lock on file" in text:
-            owner = _owner_in_words(path, text)
-            raise StoreOwned(f"database {path}: in use by {owner}; wait for it or stop it") from error
+            raise _owned(path, text) from error
         if "No space left" in text or "disk is full" in text or "File too large" in text:
             raise StoreFull(
                 f"database {path}: the disk is full; free space and run again, nothing was half-written"

@@ -41,6 +41,21 @@ say "8. The same facts give the same digest: on any log, in any order, however o
 run digest --columns table,rows,facts
 "$ledger" digest --output csv | tail -n 1 | cut -d, -f3 > .demo/facts-digest
 
+say "9. A flash sale, live: 3 coupons in stock, the shop gave out 5; one use has no paid order"
+"$ledger" consume --follow > .demo/consume.log 2>&1 &
+consumer=$!
+trap 'kill "$consumer" 2>/dev/null || true' EXIT
+run publish docs/flash-sale.ndjson
+echo "(asked of the consumer while it runs: pid $consumer)"
+for _ in $(seq 100); do
+  "$ledger" campaigns show flash-sale > .demo/flash-sale.txt 2>&1 && break
+  sleep 0.2
+done
+run campaigns show flash-sale
+run violations --scope cross --since 2025-11-11
+kill -TERM "$consumer" && wait "$consumer"
+trap - EXIT
+
 say "Try next"
 cat <<TRY
 export COUPON_LEDGER_LOG=$COUPON_LEDGER_LOG COUPON_LEDGER_DATABASE=$COUPON_LEDGER_DATABASE

@@ -505,11 +505,10 @@ def follower(initialised: Path) -> Iterator[Follower]:
 
 
 @pytest.mark.slow
-def test_a_second_consumer_and_readers_are_told_who_owns_the_database(follower: Follower) -> None:
-    """Else two consumers would fold over each other, or nobody would know which process to ask."""
+def test_a_second_consumer_is_told_who_owns_the_database(follower: Follower) -> None:
+    """Else two consumers would fold over each other, or nobody would know which process to stop."""
     owner = f"in use by process {follower.process.pid} ('coupon-ledger consume --follow', since 20"
-    for command in (("consume",), *READING):
-        one_sentence(ledger(*command), DATABASE_ERROR, f"database {DATABASE}: {owner}", "wait for it or stop it")
+    one_sentence(ledger("consume"), DATABASE_ERROR, f"database {DATABASE}: {owner}", "wait for it or stop it")
     follower.process.send_signal(signal.SIGTERM)
     assert finish(follower.process).code == 0
     assert done("coupons", "--count").out == "nothing found\n"

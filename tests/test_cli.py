@@ -44,7 +44,7 @@ COUPON_FIELDS = (
     " valid_until owner order_id discount_minor issue_channel claim_channel reason created_at issued_at claimed_at"
     " reserved_at used_at ended_at last_event_at events violations"
 ).split()
-POISON = b"\x00poison\xff"
+POISON = b"poison\xff"
 
 
 @pytest.fixture(autouse=True)
@@ -544,7 +544,11 @@ def test_a_table_is_cut_and_the_machine_formats_are_whole(at_shop: Path) -> None
     assert "more than 50" in table.err and "--output ndjson" in table.err
     assert len(done("coupons", "--limit", "60").out.splitlines()) == 2 + 60
     whole = done("coupons", "--limit", "64")
-    assert len(whole.out.splitlines()) == 2 + 64 and whole.err == ""
+    assert (
+        len(whole.out.splitlines()) == 2 + 64
+        and whole.err.startswith("as of commit 1 at ")
+        and "more than" not in whole.err
+    )
     assert len(done("coupons", "--output", "ndjson").rows) == 64
     assert len(done("coupons", "--output", "json").json) == 64
     assert len(list(csv.DictReader(io.StringIO(done("coupons", "--output", "csv").out)))) == 64
@@ -744,6 +748,6 @@ def test_a_reader_that_goes_away_is_no_error(at_shop: Path) -> None:
         reader.stdout = None
         readers.append(reader)
     ended: list[Ran] = [finish(reader) for reader in readers]
-    assert [
-        (ran.code, ran.err.replace("… more than 50; --limit shows more, --output ndjson all\n", "")) for ran in ended
-    ] == [(0, "")] * 4
+    assert [ran.code for ran in ended] == [0] * 4
+    notes = ("… more than 50", "as of commit")  # for people, on standard error
+    assert [line for ran in ended for line in ran.err.splitlines() if not line.startswith(notes)] == []

@@ -18,7 +18,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.output import instant
 from cli.sources.csv_rows import csv_items
 from cli.sources.ndjson import lines_of, ndjson_items
 from cli.sources.parquet_rows import ParquetRows
@@ -27,6 +26,7 @@ from ledger.codec import SCHEMA_NAME, decode
 from ledger.columns import polars_schema
 from ledger.events import MODELS
 from ledger.log import Record
+from ledger.plain import instant
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER
 from scripts.examples import example

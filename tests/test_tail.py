@@ -33,7 +33,7 @@ from tests.command_line import (
     wait_until,
 )
 
-POISON = b"\x00poison\xff"
+POISON = b"poison\xff"
 
 
 @pytest.fixture(autouse=True)

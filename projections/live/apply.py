@@ -12,7 +12,7 @@ Always true afterwards: tables equal a fold from the start of all that was read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -92,6 +92,8 @@ class Counts:
 
     applied: dict[int, int] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
+    late: int = 0
+    """Events of keys that were folded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
     if not batch.events.height:
         return Counts()
     counts, changes = fold_in(store, batch)
-    cross.settle(store, [changes], data_clock([batch]))
+    cross.settle(store, [changes])
     return counts
 
 
@@ -159,12 +161,6 @@ def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
     run = _Batch(store, batch)
     counts = run.apply()
     return counts, run.changes()
-
-
-def data_clock(batches: Iterable[Prepared]) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of the batches: an event from the future does not move it."""
-    found = [b.events.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for b in batches]
-    return max(found, default=None)
 
 
 class _Batch:
@@ -190,10 +186,7 @@ class _Batch:
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
-        with self.store.given(touched=self.keys.select("key_hash")):
-            stored = self.store.frame(
-                f"SELECT t.rowid AS row_id, t.* FROM {self.on.table} t SEMI JOIN touched USING (key_hash)"
-            )
+        stored = self.store.rows_of(self.on.table, self.keys["key_hash"])
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
         return rows.with_columns(
@@ -205,12 +198,14 @@ class _Batch:
         entity = self.events["entity"].to_numpy()
         if not again.any():
             self._advance(np.arange(self.keys.height), self.events)
-            return self.counts
-        late = again[entity]
-        advancing = np.flatnonzero(~again)
-        if advancing.size:
-            self._advance(advancing, self.events.filter(pl.Series(~late)))
-        self._refold(np.flatnonzero(again), self.events.filter(pl.Series(late)))
+        else:
+            late = again[entity]
+            self.counts.late = int(np.count_nonzero(late))
+            advancing = np.flatnonzero(~again)
+            if advancing.size:
+                self._advance(advancing, self.events.filter(pl.Series(~late)))
+            self._refold(np.flatnonzero(again), self.events.filter(pl.Series(late)))
+        self._write_rows(pl.concat([rows for _, rows in self.folded]))
         return self.counts
 
     def _must_refold(self) -> Mask:
@@ -236,8 +231,7 @@ class _Batch:
         _add(self.counts.applied, events)
         folded, violations = self._folded(rows, events)
         self._write_violations(events, violations)
-        self._write_rows(folded)
-        self.folded.append((chosen, folded))
+        self.folded.append((chosen, folded.select(self.rows.columns)))
 
     def _folded(self, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         folded, violations = self.on.fold(rows, events)
@@ -250,11 +244,7 @@ class _Batch:
         stored, conflicting = self._history(keys, self.rows[chosen])
         events = _renumbered(events, chosen, self.keys.height)
         told = pl.concat([stored, conflicting, events.select(stored.columns)])
-        told = told.sort(_POSITION, maintain_order=True)
-        content = ["entity", *journal.wire_fields(self.on.topic)]
-        distinct = told.unique(subset=content, keep="first", maintain_order=True)
-        facts = distinct.unique(subset=["entity", "event_id"], keep="first", maintain_order=True)
-        conflicts = distinct.join(facts.select("entity", *_POSITION), on=["entity", *_POSITION], how="anti")
+        facts, conflicts = _told_apart(told, journal.wire_fields(self.on.topic))
         self._replace_journal(stored, facts)
         self._replace_conflicts(keys, conflicting, conflicts)
         facts = _canonical(facts, self.on.topic)
@@ -268,26 +258,20 @@ class _Batch:
         self._delete_violations(keys)
         self._write_violations(facts, violations)
         self._write_conflict_violations(conflicts)
-        self._write_rows(folded)
-        self.folded.append((chosen, folded))
+        self.folded.append((chosen, folded.select(self.rows.columns)))
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Journal and conflicts of these keys; `entity` numbers them."""
-        key = self.on.key
-        columns = ", ".join(f"j.{c}" for c in journal.columns(self.on.topic))
-        since = rows["first_recorded_at"].min()
-        with self.store.given(wanted=keys.with_row_index("entity")):
-            found = [
-                self.store.frame(
-                    f"SELECT w.entity, {columns} FROM {table} j JOIN wanted w USING (key_hash, {key})"
-                    " WHERE j.recorded_at >= $since",
-                    {"since": since},
-                )
-                if since is not None
-                else self.store.frame(f"SELECT 0::UINTEGER AS entity, {columns} FROM {table} j LIMIT 0")
-                for table in (self.on.journal, self.on.conflicts)
-            ]
-        return found[0], found[1]
+        since: datetime | None = rows.select(pl.col("first_recorded_at").min()).item()
+        numbered = keys.with_row_index("entity")
+        columns = ["entity", *journal.columns(self.on.topic)]
+        found = [
+            self.store.rows_of(table, keys["key_hash"], since or datetime.max).join(
+                numbered, on=["key_hash", self.on.key]
+            )
+            for table in (self.on.journal, self.on.conflicts)
+        ]
+        return found[0].select(columns), found[1].select(columns)
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame) -> None:
         """Add the facts that the journal lacks; where another position comes first now, it takes the place."""
@@ -319,25 +303,12 @@ class _Batch:
         self._insert(self.on.journal, events.select(journal.columns(self.on.topic)))
 
     def _write_rows(self, rows: pl.DataFrame) -> None:
-        new = rows.filter(pl.col("row_id").is_null())
-        if new.height:
-            self._insert(self.on.table, new.drop("row_id"))
-        old = rows.filter(pl.col("row_id").is_not_null())
-        if old.height:
-            before = self.rows.select(["row_id", *_changeable(rows, self.on.key)])
-            before = old.select("row_id").join(before, on="row_id", how="left", maintain_order="left")
-            for columns in _update_groups(old, self.on.key):
-                self._update(columns, old, before)
-
-    def _update(self, columns: list[str], rows: pl.DataFrame, before: pl.DataFrame) -> None:
-        """Write these columns of the rows in which any of them is another than before."""
-        differs = pl.any_horizontal(rows[c].ne_missing(before[c]) for c in columns)
-        changed = rows.select("row_id", *columns).filter(differs)
-        if not changed.height:
-            return
-        assignments = ", ".join(f"{c} = c.{c}" for c in columns)
-        with self.store.given(changed=changed):
-            self.store.execute(f"UPDATE {self.on.table} t SET {assignments} FROM changed c WHERE t.rowid = c.row_id")
+        """Put these rows in place of those that were read; what did not change stays where it is."""
+        gone = rows.select("row_id").drop_nulls()
+        if gone.height:
+            with self.store.given(gone=gone):
+                self.store.execute(f"DELETE FROM {self.on.table} WHERE rowid IN (SELECT row_id FROM gone)")
+        self._insert(self.on.table, rows.drop("row_id"))
 
     def _write_violations(self, events: pl.DataFrame, violations: pl.DataFrame) -> None:
         if not violations.height:
@@ -391,24 +362,14 @@ class _Batch:
                 self.store.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
 
 
-def _changeable(rows: pl.DataFrame, key: str) -> list[str]:
-    return [c for c in rows.columns if c not in ("row_id", "key_hash", key)]
-
-
-# Columns of a coupon that change with most events, and those that change together; the rest changes rarely.
-_OFTEN: Final = ("state", "resting", "last_event_at", "last_type", "events", "ids_low", "ids_high")
-_HELD: Final = ("owner", "claimed_at", "claim_channel", "acquired_at", "acquired_event_id", "acquired_by")
-_USED: Final = ("order_id", "discount_minor", "reserved_at", "used_at", "used_event_id")
-
-
-def _update_groups(rows: pl.DataFrame, key: str) -> list[list[str]]:
-    """The columns, such that an update of a row seldom writes what has not changed."""
-    left = _changeable(rows, key)
-    groups = []
-    for group in (_OFTEN, _HELD, _USED):
-        groups.append([c for c in left if c in group])
-        left = [c for c in left if c not in group]
-    return [g for g in [*groups, left] if g]
+def _told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Per identity the content at the first position, and each other content of it once, at its first position."""
+    identity = ["entity", "event_id"]
+    twice = told.select(pl.struct(identity).is_duplicated()).to_series()
+    several = told.filter(twice).sort(_POSITION, maintain_order=True)
+    contents = several.unique(subset=["entity", *wire_fields], keep="first", maintain_order=True)
+    stands = contents.select(pl.struct(identity).is_first_distinct()).to_series()
+    return pl.concat([told.filter(~twice), contents.filter(stands)]), contents.filter(~stands)
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:

@@ -43,9 +43,10 @@ class Changes:
         return pl.concat([e.select(columns) for e in (*self.journalled, *self.dropped)])
 
 
-def settle(store: Store, changes: Iterable[Changes], clock: datetime | None) -> None:
-    """Bring the violations of section 4 up to these changes and to `clock`, the data's clock of the batch."""
+def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
+    """Bring the data's clock and the violations of section 4 up to these changes. Returns the batch's clock."""
     by_topic = {c.topic: c for c in changes}
+    clock = max((c for c in map(_latest, by_topic.values()) if c is not None), default=None)
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
     campaign_rules.settle(store, coupons, campaigns)
@@ -53,6 +54,14 @@ def settle(store: Store, changes: Iterable[Changes], clock: datetime | None) -> 
     if now is not None:
         affected = order_rules.take_in(store, coupons, orders, now)
         order_rules.settle(store, affected, now, grace)
+    return clock
+
+
+def _latest(changes: Changes) -> datetime | None:
+    """The highest min(occurred_at, recorded_at) of what came into the journal: an event from the future does not move
+    the clock, nor does its repetition later."""
+    found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in changes.journalled]
+    return max((at for at in found if at is not None), default=None)
 
 
 def use_grace(store: Store, grace: timedelta) -> None:

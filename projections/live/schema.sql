@@ -1,5 +1,6 @@
 -- The live projection's tables beside the journals (which follow the Avro schemas, see journal.py).
 -- `coupon_state` is an ENUM of the states of lifecycle.toml. Instants are UTC. `key_hash` is signature.stable_hash of the key: what joins go by, always together with the key.
+-- Ids lie uncompressed, as in the journals.
 -- Book-keeping at a row's end: last_type (with last_event_at: of the canonically last event folded),
 -- ids_low, ids_high (signature.py), first_recorded_at (no event of the key stands before it in the journal).
 
@@ -7,7 +8,7 @@
 -- owner, `used_event_id`: the one of `used_at`.
 CREATE TABLE coupons (
     key_hash BIGINT NOT NULL,
-    coupon_id VARCHAR NOT NULL,
+    coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     state coupon_state NOT NULL,
     resting coupon_state NOT NULL,
     campaign_id VARCHAR,
@@ -18,8 +19,8 @@ CREATE TABLE coupons (
     currency VARCHAR,
     valid_from TIMESTAMP,
     valid_until TIMESTAMP,
-    owner VARCHAR,
-    order_id VARCHAR,
+    owner VARCHAR USING COMPRESSION uncompressed,
+    order_id VARCHAR USING COMPRESSION uncompressed,
     discount_minor BIGINT,
     acquired_at TIMESTAMP,
     acquired_event_id VARCHAR,
@@ -47,8 +48,8 @@ CREATE TABLE coupons (
 -- `cancelled_at` of the first event of that type; `refunded_minor` is the sum over all refunds.
 CREATE TABLE orders (
     key_hash BIGINT NOT NULL,
-    order_id VARCHAR NOT NULL,
-    user_id VARCHAR,
+    order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
+    user_id VARCHAR USING COMPRESSION uncompressed,
     channel VARCHAR,
     store VARCHAR,
     region VARCHAR,

@@ -1,8 +1,15 @@
--- How many coupons are in each state? Grain: one state, in the order of the lifecycle. A filter that is null lets all pass.
-SELECT state::VARCHAR AS state, count(*) AS coupons
+-- How many coupons are in each state? Grain: one state, in the order of the lifecycle. The filters are those of
+-- coupons.sql; `long_ended`: how many of them it would leave out.
+SELECT state::VARCHAR AS state, count(*) AS coupons,
+       count(*) FILTER (state IN ('expired', 'revoked')
+           AND ended_at < (SELECT data_clock - to_days($ended_days::INTEGER) FROM ledger)) AS long_ended
 FROM coupons
-WHERE ($campaign_id IS NULL OR campaign_id = $campaign_id)
+WHERE ($campaign IS NULL OR campaign_id = $campaign)
   AND ($state IS NULL OR state::VARCHAR = $state)
   AND ($owner IS NULL OR owner = $owner)
+  AND ($coupon_type IS NULL OR coupon_type = $coupon_type)
+  AND ($channel IS NULL OR issue_channel = $channel OR claim_channel = $channel)
+  AND ($since::TIMESTAMP IS NULL OR last_event_at >= $since)
+  AND ($until::TIMESTAMP IS NULL OR last_event_at < $until)
 GROUP BY coupons.state
 ORDER BY coupons.state

@@ -2,8 +2,10 @@
 SELECT CASE topic WHEN 'coupon.events' THEN key END AS coupon_id, event_id, violation, state, occurred_at, topic, key,
        scope, counterpart
 FROM violations
-WHERE ($coupon_id IS NULL OR (topic = 'coupon.events' AND key = $coupon_id))
+WHERE ($coupon IS NULL OR (topic = 'coupon.events' AND key = $coupon))
   AND ($violation IS NULL OR violation = $violation)
   AND ($scope IS NULL OR scope = $scope)
+  AND ($since::TIMESTAMP IS NULL OR occurred_at >= $since)
+  AND ($until::TIMESTAMP IS NULL OR occurred_at < $until)
 ORDER BY occurred_at, topic, key, event_id, violation, counterpart
 LIMIT coalesce($limit::BIGINT, 9223372036854775807)

@@ -1,0 +1,99 @@
+"""Answers as bytes: Arrow for the command line and for tools that read columns, JSON for everybody else.
+
+An answer is written whole before it is sent: in memory while it is small, else in a temporary file. So a snapshot of
+the database is held while a question runs, and not for as long as a slow reader takes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from tempfile import SpooledTemporaryFile
+from typing import Any, Final
+
+import polars as pl
+import pyarrow as pa
+
+from ledger.plain import plain
+from projections.queries import Answer, AsOf
+
+_IN_MEMORY: Final = 8 << 20
+_PIECE: Final = 1 << 18
+
+Spool = SpooledTemporaryFile[bytes]
+
+
+def spooled(answer: Answer, *, arrow: bool, json_columns: tuple[str, ...]) -> Spool:
+    """The answer's bytes, to be read from the start. The caller closes it."""
+    spool: Spool = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+    try:
+        if arrow:
+            _write_arrow(spool, answer)
+        else:
+            _write_json(spool, answer, json_columns)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def pieces(spool: Spool) -> Iterator[bytes]:
+    spool.seek(0)
+    with spool:
+        while piece := spool.read(_PIECE):
+            yield piece
+
+
+def as_of(state: AsOf) -> str:
+    return json.dumps(
+        {
+            "commits": state.commits,
+            "committed_at": plain(state.committed_at),
+            "data_clock": plain(state.data_clock),
+            "positions": state.positions,
+        }
+    )
+
+
+def _write_arrow(spool: Spool, answer: Answer) -> None:
+    """An IPC stream; the schema's metadata say of which state it is (`as_of`)."""
+    writer = None
+    for frame in answer.frames:
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if writer is None:
+            schema = table.schema.with_metadata({"as_of": as_of(answer.as_of)})
+            writer = pa.ipc.new_stream(spool, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))
+        writer.write_table(table.replace_schema_metadata(schema.metadata))
+    assert writer is not None
+    writer.close()
+
+
+def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> None:
+    """`{"as_of": …, "rows": […]}`"""
+    spool.write(f'{{"as_of": {as_of(answer.as_of)}, "rows": ['.encode())
+    first = True
+    for frame in answer.frames:
+        for rows in _json_rows(frame, json_columns):
+            spool.write(rows if first else b"," + rows)
+            first = False
+    spool.write(b"]}\n")
+
+
+def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[bytes]:
+    """Rows as JSON with commas between them. By columns where all is flat: lists may be of any length."""
+    if not frame.height:
+        return
+    nested = any(dtype.is_nested() for dtype in frame.dtypes)
+    if nested or json_columns:
+        for row in frame.iter_rows(named=True):
+            yield json.dumps(_opened(row, json_columns), ensure_ascii=False).encode()
+        return
+    flat = frame.with_columns(
+        pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ"), pl.col(pl.Binary).bin.encode("hex")
+    )
+    yield flat.write_ndjson().rstrip("\n").replace("\n", ",").encode()
+
+
+def _opened(row: dict[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:
+    """The row as JSON has it, with the columns that are JSON themselves as what they say."""
+    return {k: json.loads(v) if k in json_columns and v is not None else plain(v) for k, v in row.items()}

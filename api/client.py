@@ -1,0 +1,173 @@
+"""Asking: the database itself where nobody owns it, else its owner over HTTP. The same questions, the same answers.
+
+Only the standard library and Arrow: the command line needs no web framework.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import polars as pl
+import pyarrow as pa
+
+from api.contact import ARROW, INTERFACE, read_token
+from ledger.errors import LedgerError, StoreError, StoreOwned
+from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
+from projections.store import Store, owner
+
+_PATIENCE_S: Final = 10.0
+_AGAIN_S: Final = 0.05
+_ANSWER_S: Final = 30.0
+"""More than the owner gives the question itself: it may wait for its turn."""
+
+
+class OwnerGone(StoreError):
+    """The owner ended before it had answered."""
+
+
+class Told(LedgerError):
+    """An error that the owner met, in its words."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@contextmanager
+def asking(database: Path) -> Iterator[Source]:
+    """Who answers questions about this database.
+
+    An owner that is about to end, or has just begun, is given a few seconds. Raises `StoreOwned` where it cannot be
+    asked, and what `Store.open` raises.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            store = Store.open(database, read_only=True)
+        except StoreOwned as owned:
+            remote = _remote(database, owned)
+            if remote is not None:
+                yield remote
+                return
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_S)
+        else:
+            with store:
+                yield Local(store)
+            return
+
+
+def _remote(database: Path, owned: StoreOwned) -> Remote | None:
+    """The owner, if it answers now. Raises `StoreOwned` where it never will."""
+    said = owner(database)
+    if said.get("pid") != owned.pid or "interface" not in said:
+        # Of an earlier owner, or one that has only just opened the database.
+        return None
+    who = str(owned).partition("; ")[0]
+    if said["interface"] is None:
+        raise StoreOwned(f"{who}; it answers no questions ({said.get('because')}); wait for it or stop it") from owned
+    if said["interface"] != INTERFACE:
+        raise StoreOwned(
+            f"{who}; it is another version of coupon-ledger ({said.get('release')}); use that one, or restart it with"
+            " this one"
+        ) from owned
+    remote = Remote(said["url"], database)
+    return remote if remote.answers() else None
+
+
+class Remote:
+    """The process that owns the database."""
+
+    def __init__(self, url: str, database: Path) -> None:
+        self._address = urlsplit(url).netloc
+        self._database = database
+
+    def answers(self) -> bool:
+        try:
+            return self._get("/v1/health", 2.0).status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def ask(self, question: str, **parameters: Any) -> Answer:
+        """Raises `Told`, `OwnerGone`."""
+        given = {k: _text(v) for k, v in parameters.items() if v is not None}
+        path = f"/v1/{question}" + (f"?{urlencode(given)}" if given else "")
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                response = self._get(path, QUESTIONS[question].limit_s + _ANSWER_S)
+            except (OSError, http.client.HTTPException) as error:
+                raise self._gone(error) from error
+            if response.status == http.HTTPStatus.OK:
+                return self._read(response)
+            if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise self._told(response)
+            response.read()
+            time.sleep(float(response.headers.get("Retry-After", 1)))
+
+    def close(self) -> None:
+        pass
+
+    def _get(self, path: str, timeout_s: float) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection(self._address, timeout=timeout_s)
+        headers = {"Accept": ARROW, "Connection": "close"}
+        if path != "/v1/health":
+            headers["Authorization"] = f"Bearer {read_token(self._database)}"
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse()
+
+    def _read(self, response: http.client.HTTPResponse) -> Answer:
+        try:
+            reader = pa.ipc.open_stream(response)
+        except (OSError, pa.ArrowException, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        return Answer(_as_of(reader.schema.metadata), self._frames(reader, response))
+
+    def _frames(self, reader: Any, response: http.client.HTTPResponse) -> Iterator[pl.DataFrame]:
+        try:
+            for batch in reader:
+                frame = pl.from_arrow(batch)
+                assert isinstance(frame, pl.DataFrame)
+                yield frame
+        except (OSError, pa.ArrowException, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        finally:
+            response.close()
+
+    def _gone(self, error: Exception) -> OwnerGone:
+        return OwnerGone(
+            f"database {self._database}: its owner ended before it had answered"
+            f" ({type(error).__name__}); run the command again"
+        )
+
+    def _told(self, response: http.client.HTTPResponse) -> LedgerError:
+        try:
+            said = json.loads(response.read())
+            return Told(said["error"], said["exit_code"])
+        except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
+            return Told(
+                f"database {self._database}: its owner answered with HTTP status {response.status};"
+                " restart it with this version of coupon-ledger",
+                StoreError.exit_code,
+            )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _as_of(metadata: dict[bytes, bytes]) -> AsOf:
+    said = json.loads(metadata[b"as_of"])
+    instants = {k: datetime.fromisoformat(said[k]) if said[k] else None for k in ("committed_at", "data_clock")}
+    return AsOf(said["commits"], instants["committed_at"], instants["data_clock"], said["positions"])

@@ -1,0 +1,141 @@
+"""The owner's endpoint: a socket on loopback, a token, and a thread that serves until the owner leaves."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import socket
+import threading
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final
+
+from api.contact import INTERFACE, remove_token, write_token
+from consumers.runner import Committed
+from ledger.errors import LedgerError
+from projections.queries import as_of
+from projections.readers import Readers
+from projections.store import Store
+
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+_logger = logging.getLogger(__name__)
+
+_NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client")
+_MISSING: Final = "the extra is missing: pip install 'coupon-ledger[service]'"
+QUICK: Final = 2
+"""Quick questions that run at once; beside a consumer, more would make it slower and them no faster."""
+SLOW: Final = 1
+"""Slow ones, which so cannot keep the quick ones waiting."""
+_HOST: Final = "127.0.0.1"
+_NOT_FOR_S: Final = 0.25
+"""A run that is shorter than this need not load a web framework; who asks meanwhile waits, and then finds no owner."""
+_LEAVE_S: Final = 3
+
+
+class PortTaken(LedgerError):
+    exit_code = 2
+
+
+class Endpoint:
+    """Serves questions about the store while it is open. Use as a context manager, in the owner's thread.
+
+    Without the service extra it serves nothing, and says so.
+    """
+
+    def __init__(self, store: Store, port: int = 0) -> None:
+        self._store = store
+        self._port = port
+        self._service: _Service | None = None
+
+    def __enter__(self) -> Endpoint:
+        if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+            self._store.announce({"interface": None, "because": _MISSING})
+            _logger.warning("no questions are answered beside the consumer; %s", _MISSING)
+            return self
+        listening = _listening(self._port)
+        try:
+            token = write_token(self._store.path)
+            self._service = _Service(self._store, listening, token)
+        except BaseException:
+            listening.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._service is not None:
+            self._store.announce({})
+            self._service.stop()
+            remove_token(self._store.path)
+
+    @property
+    def url(self) -> str | None:
+        return self._service.url if self._service else None
+
+    def committed(self, commit: Committed) -> None:
+        if self._service is not None:
+            self._service.metrics.committed(commit)
+
+
+class _Service:
+    """Readers, metrics and the thread that serves them."""
+
+    def __init__(self, store: Store, listening: socket.socket, token: str) -> None:
+        from api.metrics import Metrics
+
+        self.metrics = Metrics(store.path, as_of(store))
+        self._readers = Readers(store, QUICK + SLOW)
+        self._listening = listening
+        self._token = token
+        self._leaving = threading.Event()
+        self._server: Server | None = None
+        self.url = f"http://{_HOST}:{listening.getsockname()[1]}"
+        store.announce({"interface": INTERFACE, "release": version("coupon-ledger"), "url": self.url})
+        self._thread = threading.Thread(target=self._serve, name="endpoint")
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._leaving.set()
+        if self._server is not None:
+            self._server.should_exit = True
+        self._readers.close()
+        self._thread.join()
+        self._listening.close()
+
+    def _serve(self) -> None:
+        if self._leaving.wait(_NOT_FOR_S):
+            return
+        from uvicorn import Config, Server
+
+        from api.server import application, question_threads
+
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        with question_threads(QUICK, "quick") as quick, question_threads(SLOW, "slow") as slow:
+            port = self._listening.getsockname()[1]
+            config = Config(
+                application(self._readers, self.metrics, (quick, slow), self._token, port),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_LEAVE_S,
+            )
+            self._server = Server(config)
+            if not self._leaving.is_set():
+                self._server.run(sockets=[self._listening])
+
+
+def _listening(port: int) -> socket.socket:
+    # asyncio turns Nagle's delay (40 ms an answer) off only where a socket says that it is TCP.
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((_HOST, port))
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        raise PortTaken(f"port {port}: cannot be used ({error.strerror}); name another with --port") from error
+    return listening

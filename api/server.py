@@ -1,0 +1,229 @@
+"""The web application: every question of `projections.queries` under `/v1`, health, metrics.
+
+- Nothing is answered without the owner's token but `/v1/health`, which says no more than that somebody is there.
+- Requests under another host name than loopback's, or from a web page of another origin, are refused: a browser on
+  this machine must not be made to ask for somebody else.
+- A question runs on one of a few cursors, in one snapshot; others wait for their turn, and too many are sent away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import http
+import inspect
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.answers import Spool, pieces, spooled
+from api.contact import ARROW
+from api.metrics import Metrics
+from ledger.errors import LedgerError, QueryStopped, StoreError
+from projections.queries import QUESTIONS, NotThere, Question, answer
+from projections.readers import Readers, Running
+
+_IN_FLIGHT: Final = 64
+"""Questions that run, wait or are being sent; the next one is told to come again."""
+_SEND_S: Final = 120.0
+"""A reader that takes nothing for so long is let go."""
+_NICER: Final = 5
+_OPEN: Final = "/v1/health"
+
+
+def application(
+    readers: Readers, metrics: Metrics, threads: tuple[Executor, Executor], token: str, port: int
+) -> ASGIApp:
+    """The application for a socket on that port of loopback; its quick and slow questions run in `threads`."""
+    app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+
+    @app.get(_OPEN)
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def told() -> PlainTextResponse:
+        return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
+
+    for name, question in QUESTIONS.items():
+        _add(app, name, question, _Asking(readers, threads[question.slow], metrics, name, question))
+    for kind in (LedgerError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _in_words)
+    return _Guard(_Bounded(app), token, port)
+
+
+def question_threads(number: int, name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, thread_name_prefix=f"{name}-question", initializer=_be_nice)
+
+
+def _be_nice() -> None:
+    """The consumer goes first (Linux takes a thread's id for a process's; elsewhere nothing happens)."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICER)
+
+
+def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
+    """A route whose parameters, checks and documentation are the question's."""
+
+    async def endpoint(request: Request, **parameters: Any) -> Response:
+        return await ask(request, parameters)
+
+    first = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
+    endpoint.__signature__ = inspect.Signature([first, *question.parameters.values()])  # type: ignore[attr-defined]
+    endpoint.__doc__ = question.ask.__doc__
+    app.get(f"/v1/{name}", name=name, response_model=None)(endpoint)
+
+
+class _Asking:
+    """One question, asked."""
+
+    def __init__(self, readers: Readers, threads: Executor, metrics: Metrics, name: str, question: Question) -> None:
+        self._readers = readers
+        self._threads = threads
+        self._metrics = metrics
+        self._name = name
+        self._question = question
+
+    async def __call__(self, request: Request, parameters: dict[str, Any]) -> Response:
+        unknown = sorted(set(request.query_params) - set(self._question.parameters))
+        if unknown:
+            raise HTTPException(422, f"{self._name}: no parameter {', '.join(unknown)}")
+        arrow = ARROW in request.headers.get("accept", "")
+        running = Running()
+        gone = asyncio.create_task(_stop_when_gone(request, running))
+        try:
+            spool = await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._answered, running, parameters, arrow
+            )
+        finally:
+            gone.cancel()
+        return StreamingResponse(
+            pieces(spool),
+            headers={"Content-Length": str(spool.seek(0, os.SEEK_END)), "Cache-Control": "no-store"},
+            media_type=ARROW if arrow else "application/json",
+        )
+
+    def _answered(self, running: Running, parameters: dict[str, Any], arrow: bool) -> Spool:
+        with self._metrics.question(self._name), self._readers.snapshot(running, self._question.limit_s) as cursor:
+            found = answer(cursor, self._name, parameters)
+            try:
+                return spooled(found, arrow=arrow, json_columns=self._question.json)
+            except OSError as error:
+                raise StoreError(
+                    f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
+                    " folder for those (TMPDIR), or ask for less"
+                ) from error
+
+
+async def _stop_when_gone(request: Request, running: Running) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    running.stop("whoever asked has gone")
+
+
+async def _in_words(_: Request, error: Exception) -> Response:
+    """`{"error": sentence, "exit_code": of the command line}`"""
+    status, words, code = http.HTTPStatus.INTERNAL_SERVER_ERROR, str(error), StoreError.exit_code
+    headers = {}
+    if isinstance(error, LedgerError):
+        code = error.exit_code
+        if isinstance(error, NotThere):
+            status = http.HTTPStatus.NOT_FOUND
+        elif isinstance(error, QueryStopped):
+            status = http.HTTPStatus.GATEWAY_TIMEOUT
+    elif isinstance(error, RequestValidationError):
+        status, code = http.HTTPStatus.UNPROCESSABLE_ENTITY, 2
+        words = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())
+    elif isinstance(error, HTTPException):
+        status, words, headers = http.HTTPStatus(error.status_code), error.detail, dict(error.headers or {})
+        code = 2 if status == http.HTTPStatus.UNPROCESSABLE_ENTITY else code
+    return _refusal(status, words, code, headers)
+
+
+def _refusal(
+    status: int, words: str, code: int = StoreError.exit_code, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    return JSONResponse({"error": words, "exit_code": code}, status, headers)
+
+
+class _Guard:
+    """Who may ask."""
+
+    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+        self._app = app
+        self._bearer = f"Bearer {token}".encode()
+        self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost", "[::1]")}
+        self._origins = {b"http://" + host for host in self._hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        refusal = self._refusal(scope)
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        given: dict[bytes, list[bytes]] = {}
+        for name, value in scope["headers"]:
+            given.setdefault(name.lower(), []).append(value)
+        hosts = given.get(b"host", [])
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return _refusal(http.HTTPStatus.MISDIRECTED_REQUEST, "this address answers to its loopback name only")
+        if any(origin.lower() not in self._origins for origin in given.get(b"origin", [])):
+            return _refusal(http.HTTPStatus.FORBIDDEN, "web pages of other origins may not ask here")
+        if scope["path"] == _OPEN:
+            return None
+        tokens = given.get(b"authorization", [])
+        if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self._bearer):
+            return _refusal(
+                http.HTTPStatus.UNAUTHORIZED,
+                "the token is missing or not this owner's; it is in the file <database>.token",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return None
+
+
+class _Bounded:
+    """How many may ask at once, and how long a reader may take nothing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in (_OPEN, "/metrics"):
+            await self._app(scope, receive, send)
+            return
+        if self._in_flight >= _IN_FLIGHT:
+            busy = _refusal(
+                http.HTTPStatus.SERVICE_UNAVAILABLE,
+                "too many questions at once; ask again",
+                headers={"Retry-After": "1"},
+            )
+            await busy(scope, receive, send)
+            return
+        with self._counted():
+            await self._app(scope, receive, _patient(send))
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+
+def _patient(send: Send) -> Callable[[Message], Awaitable[None]]:
+    async def within(message: Message) -> None:
+        await asyncio.wait_for(send(message), _SEND_S)
+
+    return within

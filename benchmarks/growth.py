@@ -1,0 +1,255 @@
+"""Does it stay fast and small? Rate, memory and file size per million events; look-ups; from append to visible.
+
+    python -m benchmarks.growth [--events 10000000] [--live 60] [--rate 1000] [--batch-size 250000]
+
+One process consumes a seeded sale day from a log on SQLite into an empty database. Its last records are kept back:
+another process appends them at `--rate` a second for `--live` seconds while the consumer follows; an event is visible
+once the transaction that folded it is committed. `--live 1800` is the soak: its lines show the memory each half minute.
+
+Lines of JSON: one per million events (`events_per_second`, `cpu_seconds` of all threads, `memory_mb`, `database_mb`),
+one for look-ups in the owner (`state_ms`, `history_ms`: p50 and p99 over 300 drawn coupons), one for the live part
+(`visible_ms`: p50 and p99 over all events), one for the size beside that of a database filled from the same log anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, Final
+
+from benchmarks.run import encoded
+from cli.sources.simulate import World, sale_day
+from consumers.runner import Consumer
+from consumers.tuning import tune_process
+from ledger.log import EventLog, Record, TopicPartition, open_log
+from ledger.settings import LogSettings
+from projections import checkpoints, queries
+from projections.store import Store
+
+SEED: Final = 20261111
+_MILLION: Final = 1_000_000
+_TICK_S: Final = 0.01
+_SAMPLE_S: Final = 30.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=10 * _MILLION)
+    parser.add_argument("--live", type=float, default=60.0, help="seconds of live events; 0 leaves them out")
+    parser.add_argument("--rate", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=250_000)
+    parser.add_argument("--anew", action="store_true", help="fill a second database from the log and compare sizes")
+    options = parser.parse_args()
+    tune_process()
+    folder = Path(tempfile.mkdtemp(prefix="coupon-ledger-growth-"))
+    try:
+        settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
+        held = fill(settings, options.events, round(options.live * options.rate))
+        database = folder / "live.duckdb"
+        Store.create(database)
+        with Store.open(database) as store:
+            consume(settings, store, options.batch_size)
+            tell(look_ups(store))
+            if held:
+                tell(live(settings, store, held, options.rate, options.batch_size))
+        if options.anew:
+            tell(anew(settings, database, folder / "anew.duckdb", options.batch_size))
+    finally:
+        shutil.rmtree(folder)
+
+
+def fill(settings: LogSettings, events: int, live: int) -> list[Record]:
+    """Append all but the last records, and return these. In a process of its own, whose memory is not ours."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("spawn").Process(target=_fill, args=(settings, events, live, sender))
+    child.start()
+    held: list[Record] = receiver.recv()
+    child.join()
+    return held
+
+
+def _fill(settings: LogSettings, events: int, live: int, sender: Connection) -> None:
+    held: list[Record] = []
+    log = open_log(settings, create=True)
+    log.create_topics()
+    for topic, frame in sale_day(World(events=events, seed=SEED)):
+        held += encoded(topic, frame)
+        due = len(held) - live
+        if due > 0:
+            log.append(held[:due])
+            del held[:due]
+    log.close()
+    sender.send(held)
+
+
+@dataclass
+class Meter:
+    """What was used since the last reading."""
+
+    started: float
+    cpu: float
+
+    @classmethod
+    def start(cls) -> Meter:
+        return cls(time.perf_counter(), _cpu())
+
+    def read(self, records: int, store: Store) -> dict[str, Any]:
+        seconds, cpu = time.perf_counter() - self.started, _cpu() - self.cpu
+        self.started, self.cpu = time.perf_counter(), _cpu()
+        return {
+            "events_per_second": round(records / seconds),
+            "cpu_seconds": round(cpu, 2),
+            "memory_mb": _memory(),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "database_mb": store.path.stat().st_size // _MILLION,
+        }
+
+
+def consume(settings: LogSettings, store: Store, batch_size: int) -> None:
+    log = open_log(settings)
+    meter, records, total = Meter.start(), 0, 0
+    for commit in Consumer(log, store, batch_size=batch_size).run():
+        records += commit.records
+        total += commit.records
+        if records >= _MILLION or not commit.lag:
+            tell({"events": total, **meter.read(records, store)})
+            records = 0
+    log.close()
+
+
+def look_ups(store: Store) -> dict[str, Any]:
+    coupons = store.frame("SELECT coupon_id FROM coupons USING SAMPLE 300")["coupon_id"].to_list()
+    local = queries.Local(store)
+    return {
+        f"{question}_ms": _percentiles([_timed(lambda c=c, q=question: local.ask(q, coupon=c)) for c in coupons])  # type: ignore[misc]
+        for question in ("state", "history")
+    }
+
+
+def live(settings: LogSettings, store: Store, held: Sequence[Record], rate: int, batch_size: int) -> dict[str, Any]:
+    """Events of another process while the consumer follows."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("spawn").Process(target=_append, args=(settings, held, rate, sender))
+    log = open_log(settings)
+    child.start()
+    sender.close()
+    told = Told(receiver)
+    consumer = Consumer(log, store, batch_size=batch_size, follow=True)
+    waited: list[float] = []
+    commits, sampled = 0, time.perf_counter()
+    for _ in consumer.run():
+        now = time.time()
+        commits += 1
+        reached = {p: account.next_offset for p, account in checkpoints.load(store).items()}
+        waited += told.visible(reached, now)
+        if time.perf_counter() - sampled > _SAMPLE_S:
+            sampled = time.perf_counter()
+            tell({"visible": len(waited), "memory_mb": _memory(), "database_mb": store.path.stat().st_size // _MILLION})
+        if len(waited) >= len(held):
+            consumer.stop()
+    child.join()
+    log.close()
+    return {
+        "live_events": len(waited),
+        "commits": commits,
+        "visible_ms": _percentiles(waited),
+        "memory_mb": _memory(),
+    }
+
+
+class Told:
+    """When each record was appended, as the process that appends tells."""
+
+    def __init__(self, receiver: Connection) -> None:
+        self._appended: dict[TopicPartition, list[tuple[int, float]]] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._listen, args=(receiver,), daemon=True).start()
+
+    def _listen(self, receiver: Connection) -> None:
+        while True:
+            try:
+                positions, at = receiver.recv()
+            except EOFError:
+                return
+            with self._lock:
+                for topic, partition, offset in positions:
+                    self._appended.setdefault(TopicPartition(topic, partition), []).append((offset, at))
+
+    def visible(self, reached: dict[TopicPartition, int], now: float) -> list[float]:
+        """Milliseconds from append to now of what lies before these positions, each once."""
+        found: list[float] = []
+        with self._lock:
+            for p, appended in self._appended.items():
+                found += [1000 * (now - at) for offset, at in appended if offset < reached.get(p, 0)]
+                self._appended[p] = [(offset, at) for offset, at in appended if offset >= reached.get(p, 0)]
+        return found
+
+
+def _append(settings: LogSettings, held: Sequence[Record], rate: int, sender: Connection) -> None:
+    log: EventLog = open_log(settings)
+    time.sleep(2.0)  # the consumer has caught up by then
+    started, done = time.perf_counter(), 0
+    while done < len(held):
+        due = min(len(held), int((time.perf_counter() - started) * rate))
+        if due > done:
+            at = time.time()
+            positions = log.append(held[done:due])
+            sender.send(([(p.topic, p.partition, p.offset) for p in positions], at))
+            done = due
+        time.sleep(_TICK_S)
+    log.close()
+
+
+def anew(settings: LogSettings, grown: Path, fresh: Path, batch_size: int) -> dict[str, Any]:
+    Store.create(fresh)
+    with Store.open(fresh) as store:
+        log = open_log(settings)
+        for _ in Consumer(log, store, batch_size=batch_size).run():
+            pass
+        log.close()
+    sizes = [path.stat().st_size // _MILLION for path in (grown, fresh)]
+    return {"grown_mb": sizes[0], "anew_mb": sizes[1], "ratio": round(sizes[0] / sizes[1], 2)}
+
+
+def tell(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    if len(values) < 2:
+        return {}
+    cuts = quantiles(values, n=100)
+    return {"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)}
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def _memory() -> int:
+    """Resident memory now, MB."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // (1 << 20)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""Values as JSON knows them: instants are RFC 3339 in UTC with microseconds and Z, bytes are hexadecimal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+
+def instant(value: datetime) -> str:
+    """RFC 3339 with microseconds and Z. A naive instant is UTC."""
+    return value.strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON knows it."""
+    if isinstance(value, datetime):
+        return instant(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value

@@ -1,0 +1,29 @@
+-- What is this campaign now? Grain: one campaign; one that only coupons name has no values. `entered`: its
+-- coupons that were claimed or granted to a user (each counts once), stock_left = quantity - entered (below zero: more
+-- were given out than there are). Claims per minute by when they happened; the last hour is that before the data's
+-- clock.
+WITH mine AS MATERIALIZED (
+    SELECT state, owner, claimed_at, discount_minor, violations FROM coupons WHERE campaign_id = $campaign
+),
+minutes AS (
+    SELECT date_trunc('minute', claimed_at) AS minute, count(*) AS claims FROM mine
+    WHERE claimed_at IS NOT NULL GROUP BY ALL
+),
+peak AS (
+    SELECT minute, claims FROM minutes ORDER BY claims DESC, minute LIMIT 1
+)
+SELECT $campaign AS campaign_id, c.name, c.status, c.rule_version, c.rule_id, c.mechanic, c.visibility, c.quantity,
+       c.per_user_limit, c.claim_from, c.claim_until, c.coupon_type, c.face_value_minor, c.percent_off_bp,
+       c.min_spend_minor, c.currency, c.applies_to, c.exclusion_group, c.priority, c.platform_or_store,
+       c.budget_minor, c.channel, c.funded_by, c.last_event_at,
+       (SELECT count(*) FROM mine) AS coupons,
+       (SELECT count(*) FROM mine WHERE owner IS NOT NULL) AS entered,
+       c.quantity - (SELECT count(*) FROM mine WHERE owner IS NOT NULL) AS stock_left,
+       (SELECT claims FROM peak) AS peak_claims_per_minute, (SELECT minute FROM peak) AS peak_at,
+       round((SELECT count(*) FROM mine
+              WHERE claimed_at > (SELECT data_clock FROM ledger) - INTERVAL 1 HOUR
+                AND claimed_at <= (SELECT data_clock FROM ledger)) / 60, 4) AS last_hour_claims_per_minute,
+       (SELECT coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT FROM mine) AS discount_minor,
+       (SELECT coalesce(sum(violations), 0)::BIGINT FROM mine) AS violations,
+       c.campaign_id IS NOT NULL AS known
+FROM (SELECT 1) LEFT JOIN campaigns c ON c.key_hash = $key_hash AND c.campaign_id = $campaign

@@ -1,0 +1,131 @@
+"""Reading beside the writer: a few cursors on the owner's database, each question in one snapshot.
+
+- A question sees one committed state, whatever is committed meanwhile; neither waits for the other's locks.
+- A snapshot lives as long as its question runs, at most `limit_s`; nobody holds one while an answer is sent.
+- DuckDB writes its checkpoint only at a commit that no older snapshot needs (else the write-ahead log grows for ever
+  under readers that overlap). So once the log is due, new questions wait a little, until the running ones are through.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from ledger.errors import QueryStopped
+from projections.store import WAL_LIMIT, Cursor, Store, wal_file
+
+_HELD_S: Final = 2.0
+_EVERY_S: Final = 10.0
+_AGAIN_S: Final = 0.05
+
+
+class Running:
+    """One question under way: can be stopped from any thread, before, while and after it runs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cursor: Cursor | None = None
+        self.stopped: str | None = None
+
+    def stop(self, why: str) -> None:
+        with self._lock:
+            self.stopped = self.stopped or why
+            if self._cursor is not None:
+                self._cursor.interrupt()
+
+    def enter(self, cursor: Cursor) -> None:
+        with self._lock:
+            self._cursor = cursor
+        self.check()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._cursor = None
+
+    def check(self) -> None:
+        """Raises `QueryStopped`."""
+        if self.stopped:
+            raise QueryStopped(self.stopped)
+
+
+class Readers:
+    """Cursors for at most `slots` questions at once. Made and closed by the thread that owns the store."""
+
+    def __init__(self, store: Store, slots: int) -> None:
+        self._store = store
+        self._free = [store.cursor() for _ in range(slots)]
+        self._all = tuple(self._free)
+        self._changed = threading.Condition()
+        self._held_until = 0.0
+        self._next_hold = 0.0
+        self._closed = False
+        store.after_commit = self._make_room
+
+    @contextmanager
+    def snapshot(self, question: Running, limit_s: float) -> Iterator[Cursor]:
+        """A cursor on the last committed state. Raises `QueryStopped` after `limit_s`, or when stopped."""
+        cursor = self._take(question)
+        timer = threading.Timer(
+            limit_s, question.stop, [f"the query took longer than {limit_s:g} s; ask for less, or stop the consumer"]
+        )
+        timer.daemon = True
+        timer.start()
+        try:
+            question.enter(cursor)
+            cursor.begin()
+            yield cursor
+        except Exception as error:  # what an interrupted query raises depends on where it was
+            if question.stopped and not isinstance(error, QueryStopped):
+                raise QueryStopped(question.stopped) from error
+            raise
+        finally:
+            timer.cancel()
+            question.leave()
+            cursor.end()
+            self._give_back(cursor)
+
+    def close(self) -> None:
+        """End what runs, and let the file go."""
+        self._store.after_commit = lambda: None
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            while len(self._free) < len(self._all):
+                # Again and again: DuckDB forgets an interruption that comes just before a query begins.
+                for cursor in self._all:
+                    cursor.interrupt()
+                self._changed.wait(_AGAIN_S)
+        for cursor in self._all:
+            cursor.close()
+
+    def _take(self, question: Running) -> Cursor:
+        with self._changed:
+            while not self._closed:
+                held = self._held_until - time.monotonic()
+                if self._free and held <= 0:
+                    return self._free.pop()
+                self._changed.wait(held if held > 0 else None)
+                question.check()
+        raise QueryStopped("the consumer stops; run the command again")
+
+    def _give_back(self, cursor: Cursor) -> None:
+        with self._changed:
+            self._free.append(cursor)
+            self._changed.notify_all()
+
+    def _make_room(self) -> None:
+        """After a commit: hold new questions back while a checkpoint is due and others run."""
+        try:
+            due = wal_file(self._store.path).stat().st_size > WAL_LIMIT
+        except OSError:
+            due = False
+        now = time.monotonic()
+        with self._changed:
+            if not due:
+                self._held_until = 0.0
+                self._changed.notify_all()
+            elif now >= self._next_hold:
+                self._held_until, self._next_hold = now + _HELD_S, now + _EVERY_S

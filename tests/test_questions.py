@@ -1,0 +1,188 @@
+"""`user`, `order`, `campaigns show` and the filters of `coupons`: what the service desk and marketing look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ledger.topics import COUPON
+from projections.live.apply import apply
+from projections.queries import campaign
+from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
+from tests.folding import fold_in, scratch_store
+from tests.histories import history
+
+Data = dict[str, Any]
+
+
+def sale() -> list[Data]:
+    """Two people who are one, an order with coupons, a campaign with a stock of three that changes its rules."""
+    rules = {"topic": "campaign.events", "source": "plan", "campaign_id": "k-1"}
+    order = {"topic": "order.events", "source": "shop", "order_id": "o-1", "currency": "CNY"}
+    link = {"topic": "user.events", "source": "crm", "type": "linked", "occurred_at": "2026-11-10T00:00:00Z"}
+    until = {"valid_until": "2026-11-30T00:00:00Z"}
+    taken = [
+        coupon_event("claimed", f"{c}-3", coupon_id=c, user_id=u, occurred_at=f"2026-11-11T10:0{n}:30Z")
+        for n, (c, u) in enumerate([("c-1", "u-1"), ("c-2", "m-1"), ("c-3", "u-1"), ("c-4", "u-2")])
+    ]
+    return [
+        {**rules, "type": "published", "event_id": "r-1", "occurred_at": "2026-11-01T00:00:00Z", "name": "K",
+         "coupon_type": "cash", "quantity": 3, "per_user_limit": 2},
+        {**rules, "type": "amended", "event_id": "r-2", "occurred_at": "2026-11-02T00:00:00Z", "per_user_limit": 5,
+         "quantity": 3},
+        {**link, "event_id": "l-1", "user_id": "u-1", "alias_id": "phone-1"},
+        {**link, "event_id": "l-2", "user_id": "m-1", "alias_id": "phone-1"},
+        *(coupon_event("created", f"c-{n}-1", coupon_id=f"c-{n}", **(until if n != 3 else {})) for n in range(1, 6)),
+        *(coupon_event("issued", f"c-{n}-2", coupon_id=f"c-{n}", channel="app" if n < 5 else "shop",
+                       occurred_at="2026-11-11T09:00:00Z") for n in range(1, 6)),
+        *taken,
+        coupon_event("used", "c-1-4", coupon_id="c-1", occurred_at="2026-11-11T11:00:00Z"),
+        coupon_event("used", "c-1-5", coupon_id="c-1", occurred_at="2026-11-11T11:00:01Z"),
+        {**order, "type": "paid", "event_id": "p-1", "occurred_at": "2026-11-11T11:00:00Z", "user_id": "u-1",
+         "gross_minor": 3000, "net_minor": 2500, "coupon_ids": ["c-1", "c-9"],
+         "discounts": [{"kind": "coupon", "amount_minor": 400}, {"kind": "member", "amount_minor": 100}]},
+        coupon_event("created", "x-1", coupon_id="x-1", occurred_at="2026-09-01T00:00:00Z", campaign_id="k-0"),
+        coupon_event("expired", "x-2", coupon_id="x-1", occurred_at="2026-09-02T00:00:00Z"),
+        coupon_event("expired", "c-5-4", coupon_id="c-5", occurred_at="2026-11-11T11:30:00Z"),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("sale")
+    at = ("--log", f"sqlite:///{made / LOG}")
+    done("init", *at, "--database", made / DATABASE)
+    done("publish", "-", *at, stdin=ndjson(sale()))
+    done("consume", *at, "--database", made / DATABASE)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def at_sale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUPON_LEDGER_DATABASE", str(folder / DATABASE))
+
+
+@pytest.mark.parametrize("asked", ["u-1", "m-1", "phone-1"])
+def test_a_person_is_found_under_every_linked_id(asked: str) -> None:
+    """Else a customer who calls with a member number would be told that there are no coupons."""
+    person = done("user", asked, "-o", "json").json
+    assert {asked, *person["linked"]} == {"u-1", "m-1", "phone-1"}
+    assert {c["coupon_id"]: c["standing"] for c in person["coupons"]} == {
+        "c-1": "used",
+        "c-2": "usable",
+        "c-3": "usable",
+    }
+    assert (person["usable"], person["used"], person["expired"]) == (2, 1, 0)
+    assert [row["coupon_id"] for row in done("user", asked, "-o", "ndjson").rows] == ["c-2", "c-3", "c-1"]
+    assert "usable" in done("user", asked).out
+
+
+def test_usable_is_by_validity_and_the_datas_clock(tmp_path: Path) -> None:
+    """Else a coupon that ran out an hour ago, with its expiry not yet told, would be promised to a customer."""
+    at = ("--log", f"sqlite:///{tmp_path / LOG}")
+    database = ("--database", tmp_path / DATABASE)
+    clock = "2026-11-11T12:00:00Z"
+    validity = {
+        "over": {"valid_until": "2026-11-11T11:59:59Z"},
+        "last": {"valid_until": clock},
+        "first": {"valid_from": clock},
+        "early": {"valid_from": "2026-11-11T12:00:01Z"},
+        "always": {},
+    }
+    events = [
+        coupon_event(kind, f"{name}-{kind}", coupon_id=name, **(given if kind == "created" else {"user_id": "u-1"}))
+        for name, given in validity.items()
+        for kind in ("created", "issued")
+    ]
+    done("init", *at, *database)
+    events.append(coupon_event("created", "clock", coupon_id="clock", occurred_at=clock))
+    done("publish", "-", *at, stdin=ndjson(events))
+    done("consume", *at, *database)
+    standing = {c["coupon_id"]: c["standing"] for c in done("user", "u-1", *database, "-o", "json").json["coupons"]}
+    assert standing == {
+        "over": "expired", "last": "usable", "first": "usable", "early": "not_yet", "always": "usable"
+    }  # fmt: skip
+
+
+def test_an_order_shows_its_coupons_and_what_is_wrong() -> None:
+    """Else nobody could tell a customer why the discount is another than promised."""
+    order = done("order", "o-1", "-o", "json").json
+    assert (order["status"], order["coupon_discount_minor"], order["coupons_discount_minor"]) == ("paid", 400, 500)
+    told = {c["coupon_id"]: (c["state"], c["on_order"], c["named"]) for c in order["coupons"]}
+    assert told == {"c-1": ("used", True, True), "c-9": (None, False, True)}
+    assert {(v["violation"], v["event_id"]) for v in order["violations"]} == {
+        ("used_when_used", "c-1-5"),
+        ("discount_mismatch", "p-1"),
+        ("unrecorded_use", "p-1"),
+    }
+    shown = done("order", "o-1").out
+    assert "used_when_used" in shown and "member" in shown
+
+
+def test_a_campaign_shows_stock_rules_claims_and_its_account() -> None:
+    """Else marketing would learn of an empty stock from its customers."""
+    shown = done("campaigns", "show", "k-1", "-o", "json").json
+    assert (shown["quantity"], shown["coupons"], shown["entered"], shown["stock_left"]) == (3, 5, 4, -1)
+    assert [(v["rule_version"], v["changed"]) for v in shown["versions"]] == [
+        ("r-1", {"name": "K", "coupon_type": "cash", "quantity": 3, "per_user_limit": 2}),
+        ("r-2", {"per_user_limit": 5}),
+    ]
+    assert (shown["peak_claims_per_minute"], shown["peak_at"]) == (1, "2026-11-11T10:00:00.000000Z")
+    assert shown["last_hour_claims_per_minute"] == 0
+    assert {s["state"]: s["coupons"] for s in shown["states"] if s["coupons"]} == {
+        "claimed": 3,
+        "used": 1,
+        "expired": 1,
+    }
+    assert all(c["ok"] for c in shown["conservation"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (("--channel", "shop"), ["c-5"]),
+        (("--user", "u-1"), ["c-1", "c-3"]),
+        (("--type", "gift"), []),
+        (("--since", "2026-11-11T11:00:01Z"), ["c-1", "c-5"]),
+        (("--until", "2026-11-11T18:00:30+08:00"), ["x-1"]),
+        (("--until", "2026-11-01"), ["x-1"]),
+        (("--since", "2026-11-11T10:00:00Z", "--until", "2026-11-11T11:00:01Z"), ["c-2", "c-3", "c-4"]),
+    ],
+    ids=" ".join,
+)
+def test_coupons_are_filtered(arguments: tuple[str, ...], found: list[str]) -> None:
+    assert [row["coupon_id"] for row in done("coupons", *arguments, "-o", "ndjson").rows] == found
+
+
+def test_those_that_ended_long_ago_are_left_out_for_people_alone() -> None:
+    """Else today's coupons would drown in last year's; or an export would lack them."""
+    table = done("coupons")
+    assert "x-1" not in table.out and "c-5" in table.out and table.err.splitlines()[-1].startswith("1 that ended")
+    assert "x-1" in done("coupons", "--all").out
+    for output in ("json", "ndjson", "csv"):
+        assert "x-1" in done("coupons", "-o", output).out
+    assert sum(row["coupons"] for row in done("coupons", "--count", "-o", "json").json) == 6
+
+
+@pytest.mark.parametrize("command", [("user",), ("order",), ("campaigns", "show")], ids=" ".join)
+def test_what_nobody_has_heard_of_is_said_to_be_unknown(command: tuple[str, ...]) -> None:
+    one_sentence(ledger(*command, "z-404"), 1, f"{command[0].rstrip('s')} z-404")
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-11-11T10:00:00"])
+def test_an_instant_without_a_zone_is_refused(since: str) -> None:
+    """Else a filter would be off by hours without a word."""
+    one_sentence(ledger("coupons", "--since", since), 2, "--since", since)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: int) -> None:
+    """`conservation` counts entries and exits from events and violations; the fold must come to the same."""
+    drawn = history(COUPON, seed, 1_500, keys=150)
+    with scratch_store(tmp_path) as store:
+        fold_in(store, apply, COUPON, drawn.batches)
+        [row] = campaign(store, "k-1").to_dicts()
+    assert [c for c in row["conservation"] if not c["ok"]] == []
+    assert row["conservation"][0]["counted"] > 10
