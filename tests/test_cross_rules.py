@@ -730,6 +730,26 @@ def check_waiting(store: Store) -> None:
         assert stored(store) == expected(at.told) != {}
 
 
+def check_replaced(store: Store) -> None:
+    """Another content of a use turns up at an earlier position, and names another order."""
+    at = Teller()
+    at.use("a", "o", 10)
+    topic, used = at.told[-1]
+    at.order("o", "paid", 10, coupon_ids=["a"])
+    at.time(60)
+    with emptied(store):
+        consume(store, at.told)
+        at.told.append((topic, Delivery({**used.event, "order_id": "p"}, used.recorded_at - 1, 0, used.offset)))
+        consume(store, at.told[-1:])
+        assert stored(store) == expected(at.told)
+        assert {v for v, *_ in stored(store)} >= {"unrecorded_use", "orphan_use"}
+
+
+def test_a_use_whose_first_content_comes_late(store: Store) -> None:
+    """An order would count a use that was another order's all along."""
+    check_replaced(store)
+
+
 @pytest.mark.parametrize("seed", range(SEED, SEED + 4))
 def test_a_stock_that_claims_fight_over(store: Store, seed: int) -> None:
     """Claims that come late, tie or are undone would leave the wrong coupons over the stock."""
@@ -820,6 +840,7 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
         for seed in range(SEED, SEED + 6):
             check_stock(store, seed)
         check_waiting(store)
+        check_replaced(store)
         for seed in range(SEED, SEED + 60):
             check_world(store, seed, bool(seed % 2))
     except Exception:  # a wrong violation, or something that could not go on
