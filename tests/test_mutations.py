@@ -244,7 +244,7 @@ REFERENCE = _mutants(
     ("a claim sets no owner", 'kind == "claimed" or (kind == "issued"', '(kind == "issued"'),
     ("a use sets the owner", 'kind == "claimed" or (', 'kind in ("claimed", "used") or ('),
     ("a reservation has no order", 'reserved_at=at, order_id=event["order_id"]', "reserved_at=at"),
-    ("a use keeps the reserved order", 'used_at=at, order_id=event["order_id"], discount', "used_at=at, order_id=coupon.order_id or event['order_id'], discount"),
+    ("a use keeps the reserved order", 'order_id=event["order_id"], discount_minor', "order_id=coupon.order_id or event['order_id'], discount_minor"),
     ("the first reservation's instant", "reserved_at=at,", "reserved_at=coupon.reserved_at or at,"),
     ("the first use's instant", "used_at=at,", "used_at=coupon.used_at or at,"),
     ("the first end's instant", "ended_at=at,", "ended_at=coupon.ended_at or at,"),
