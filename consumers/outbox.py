@@ -27,8 +27,7 @@ def put_dead_letters(store: Store, letters: pl.DataFrame) -> None:
     )
     records = [_dead_letter(row) for row in rows.iter_rows(named=True)]
     frame = pl.DataFrame(records, schema={"topic": pl.String, "key": pl.Binary, "value": pl.Binary}, orient="row")
-    with store.given(queued=frame):
-        store.execute("INSERT INTO outbox SELECT * FROM queued")
+    store.insert("outbox", frame)
 
 
 def _dead_letter(row: dict[str, object]) -> Record:
@@ -54,7 +53,7 @@ def deliver(store: Store, log: EventLog) -> None:
             _logger.warning("outbox: %d records wait to be appended: %s", rows.height, error)
             return
         appended = rows.select("row_id").with_row_index().filter(~pl.col("index").is_in(list(left)))
-        with store.transaction(), store.given(gone=appended.select("row_id")):
-            store.execute("DELETE FROM outbox USING gone WHERE outbox.rowid = gone.row_id")
+        with store.transaction():
+            store.delete("outbox", appended["row_id"])
         if left:
             return

@@ -163,8 +163,7 @@ class Consumer:
 
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:
-            with self._store.given(letters=letters):
-                self._store.execute("INSERT INTO dead_letters SELECT * FROM letters")
+            self._store.insert("dead_letters", letters)
             outbox.put_dead_letters(self._store, letters)
 
 

@@ -256,6 +256,19 @@ class Store(Reading):
             found = self._connection.execute(sql, parameters).fetchone()
         return int(found[0]) if found and isinstance(found[0], int) else 0
 
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        """Add these rows; columns of the table that they lack are null."""
+        if rows.height:
+            names = ", ".join(rows.columns)
+            with self.given(added=rows):
+                self.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
+
+    def delete(self, table: str, row_ids: pl.Series) -> None:
+        """Remove the rows with these numbers."""
+        if len(row_ids):
+            with self.given(gone=row_ids.to_frame("row_id")):
+                self.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row_id FROM gone)")
+
     def rows_of(self, table: str, key_hashes: pl.Series, since: datetime | None = None) -> pl.DataFrame:
         """The rows with these hashes of keys, with their `row_id`.
 

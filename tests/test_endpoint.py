@@ -295,13 +295,18 @@ def test_metrics_tell_what_was_consumed(home: Path) -> None:
     assert float(values["coupon_ledger_batch_records_count"]) >= 1
 
 
-def test_logs_for_machines_are_one_json_object_a_line(home: Path) -> None:
-    """Else what happened could not be searched."""
+def an_event_and_poison() -> None:
+    """A new log with both, and an empty database."""
     done("init")
     done("publish", "-", stdin=ndjson([coupon_event("created", "e-1")]))
     log = opened_log()
     log.append([Record(COUPON, b"c-9", POISON)])
     log.close()
+
+
+def test_logs_for_machines_are_one_json_object_a_line(home: Path) -> None:
+    """Else what happened could not be searched."""
+    an_event_and_poison()
     ran = finish(start("consume", "--log-format", "json"))
     lines = [json.loads(line) for line in ran.err.splitlines()]
     assert [line["event"] for line in lines] == ["start", "dead letters", "commit", "stop"]
@@ -466,11 +471,7 @@ def test_an_owner_that_cannot_be_asked_is_named_with_the_remedy(home: Path, said
 
 def test_without_the_extra_it_consumes_and_says_what_is_missing(home: Path) -> None:
     """Else a small installation could not consume, or whoever asks would wonder why nobody answers."""
-    done("init")
-    done("publish", "-", stdin=ndjson([coupon_event("created", "e-1")]))
-    log = opened_log()
-    log.append([Record(COUPON, b"c-9", POISON)])
-    log.close()
+    an_event_and_poison()
     without = "import sys; sys.modules['fastapi'] = None; from cli.main import main; main(['consume', '--follow'])"
     process = subprocess.Popen([sys.executable, "-c", without], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

@@ -334,7 +334,7 @@ TABLES = _mutants(
     ("the first event is the last", "last[entity] = np.arange(len(entity))", "last[entity[::-1]] = np.arange(len(entity))[::-1]"),
     ("events are counted by batch", 'events=rows["events"] + pl.Series(counted)', "events=pl.Series(counted)"),
     ("violations are counted by batch", 'violations=rows["violations"] + pl.Series(broken)', "violations=pl.Series(broken)"),
-    ("rows stay as they were beside the new ones", "if gone.height:", "if False:"),
+    ("rows stay as they were beside the new ones", 'self.store.delete(self.on.table, rows["row_id"].drop_nulls())', "pass"),
     ("rows fold on from what they were", "rows = fresh.hstack(empty.clear(fresh.height))", "rows = self.rows[chosen]"),
 )  # fmt: skip
 

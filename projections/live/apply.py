@@ -304,10 +304,7 @@ class _Batch:
 
     def _write_rows(self, rows: pl.DataFrame) -> None:
         """Put these rows in place of those that were read; what did not change stays where it is."""
-        gone = rows.select("row_id").drop_nulls()
-        if gone.height:
-            with self.store.given(gone=gone):
-                self.store.execute(f"DELETE FROM {self.on.table} WHERE rowid IN (SELECT row_id FROM gone)")
+        self.store.delete(self.on.table, rows["row_id"].drop_nulls())
         self._insert(self.on.table, rows.drop("row_id"))
 
     def _write_violations(self, events: pl.DataFrame, violations: pl.DataFrame) -> None:
@@ -356,10 +353,7 @@ class _Batch:
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
         if rows.height:
             # Columns without any value are cheaper left out.
-            rows = rows.select(c.name for c in rows if c.null_count() < rows.height)
-            with self.store.given(added=rows):
-                names = ", ".join(rows.columns)
-                self.store.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
+            self.store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
 
 
 def _told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -98,10 +98,7 @@ def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.Da
     if removed.height:
         with store.given(removed=removed):
             store.execute(sql(__package__, "remove_acquisitions"))
-    if added.height:
-        names = ", ".join(added.columns)
-        with store.given(added=added):
-            store.execute(f"INSERT INTO acquisitions ({names}) SELECT {names} FROM added")
+    store.insert("acquisitions", added)
     return removed, added
 
 

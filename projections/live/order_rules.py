@@ -70,7 +70,7 @@ def _take_in_coupons(store: Store, coupons: Changes) -> pl.DataFrame:
     if removed.height:
         with store.given(removed=removed):
             store.execute(sql(__package__, "remove_coupons_in_use"))
-    _insert(store, "coupons_in_use", added)
+    store.insert("coupons_in_use", added)
     return pl.concat([removed.select(_ORDER), added.select(_ORDER)])
 
 
@@ -91,19 +91,12 @@ def _take_in_uses(store: Store, coupons: Changes) -> pl.DataFrame:
     if removed.height:
         with store.given(removed=removed):
             store.execute(sql(__package__, "remove_uses"))
-    _insert(store, "uses", added)
+    store.insert("uses", added)
     return pl.concat([removed.select(_ORDER), added.select(_ORDER)])
 
 
 def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(order_hash=pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64))
-
-
-def _insert(store: Store, table: str, rows: pl.DataFrame) -> None:
-    if rows.height:
-        names = ", ".join(rows.columns)
-        with store.given(added=rows):
-            store.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
 
 
 def _as_rows(found: pl.DataFrame) -> pl.DataFrame:

@@ -26,11 +26,6 @@ _COLUMNS: Final = list(SCHEMA)
 def replace(store: Store, stored: pl.DataFrame, wished: pl.DataFrame) -> None:
     """`stored`: rows of `violations` with their `row_id`, which are to become `wished` (columns of `SCHEMA`)."""
     gone = stored.join(wished, on=_COLUMNS, how="anti", nulls_equal=True)
-    if gone.height:
-        with store.given(gone=gone.select("row_id")):
-            store.execute("DELETE FROM violations WHERE rowid IN (SELECT row_id FROM gone)")
+    store.delete("violations", gone["row_id"])
     added = wished.join(stored, on=_COLUMNS, how="anti", nulls_equal=True) if stored.height else wished
-    if added.height:
-        names = ", ".join(_COLUMNS)
-        with store.given(added=added.select(_COLUMNS)):
-            store.execute(f"INSERT INTO violations (scope, {names}) SELECT 'cross', {names} FROM added")
+    store.insert("violations", added.select(pl.lit("cross").alias("scope"), *_COLUMNS))

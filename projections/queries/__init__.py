@@ -204,8 +204,7 @@ def coupons(
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Coupons by id, piece by piece. A filter that is None lets all pass."""
-    parameters = {k: v for k, v in locals().items() if k != "reading"}
-    return reading.batches(_query("coupons"), parameters)
+    return reading.batches(_query("coupons"), _parameters(locals()))
 
 
 def states(
@@ -220,8 +219,7 @@ def states(
     ended_days: int = 30,
 ) -> pl.DataFrame:
     """Coupons per state. Filters as of `coupons`."""
-    parameters = {k: v for k, v in locals().items() if k != "reading"}
-    return reading.frame(_query("states"), parameters)
+    return reading.frame(_query("states"), _parameters(locals()))
 
 
 def user(reading: Reading, user: str) -> pl.DataFrame:
@@ -302,8 +300,7 @@ def violations(
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event."""
-    filters = {"coupon": coupon, "violation": violation, "scope": scope, "since": since, "until": until}
-    return reading.batches(_query("violations"), {**filters, "limit": limit})
+    return reading.batches(_query("violations"), _parameters(locals()))
 
 
 def violation_counts(
@@ -315,8 +312,7 @@ def violation_counts(
     until: datetime | None = None,
 ) -> pl.DataFrame:
     """Violations per code. Filters as of `violations`."""
-    filters = {"coupon": coupon, "violation": violation, "scope": scope, "since": since, "until": until}
-    return reading.frame(_query("violation_counts"), filters)
+    return reading.frame(_query("violation_counts"), _parameters(locals()))
 
 
 def dead_letters(reading: Reading, limit: int | None = None) -> Iterator[pl.DataFrame]:
@@ -357,6 +353,11 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "summary": Question(summary),
     "digest": Question(digest, limit_s=600),
 }
+
+
+def _parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A question's arguments as those of its query, which have the same names."""
+    return {name: value for name, value in arguments.items() if name != "reading"}
 
 
 def key_hash(key: str) -> int:
