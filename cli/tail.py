@@ -259,6 +259,7 @@ def _matching(chunks: Sequence[Chunk], wanted: _Wanted) -> list[Row]:
 def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
     from ledger.codec import SCHEMA_NAME
     from ledger.columns import decode_columns
+    from ledger.validity import wrong_topic
 
     at = [i for i, key in enumerate(chunk.keys) if wanted.key is None or key == wanted.key.encode()]
     decoded, undecodable = decode_columns([chunk.values[i] for i in at])
@@ -271,8 +272,7 @@ def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
                 yield _row(chunk, at[part.rows[i]], event, reason, detail)
         elif wanted.any_event:
             for i in part.rows:
-                detail = f"a {part.name} does not belong on {chunk.topic}"
-                yield _row(chunk, at[i], None, "wrong_topic", detail)
+                yield _row(chunk, at[i], None, *wrong_topic(part.name, chunk.topic))
 
 
 def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[int, Row, str | None, str | None]]:

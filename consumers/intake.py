@@ -12,7 +12,7 @@ import polars as pl
 from ledger.codec import SCHEMA_NAME
 from ledger.columns import Decoded, decode_columns
 from ledger.log import Chunk
-from ledger.validity import split_valid
+from ledger.validity import split_valid, wrong_topic
 from projections.live.apply import Prepared, prepare
 
 Int64 = npt.NDArray[np.int64]
@@ -80,8 +80,7 @@ def _events(records: _Records) -> tuple[pl.DataFrame | None, dict[int, tuple[str
         if part.name == SCHEMA_NAME[records.topic]:
             found = _valid(records, part, dead)
         else:
-            words = f"a {part.name} does not belong on {records.topic}"
-            dead.update({int(i): ("wrong_topic", words) for i in part.rows})
+            dead |= dict.fromkeys(part.rows.tolist(), wrong_topic(part.name, records.topic))
     return found, dead
 
 

@@ -50,6 +50,11 @@ _CHECKS: Final[list[tuple[Any, Check]]] = [
 _CHOICE_FIELDS: Final = ("mechanic", "visibility", "cost_kind")
 
 
+def wrong_topic(record: str, topic: str) -> tuple[str, str]:
+    """Reason and detail for a record that another topic is for."""
+    return "wrong_topic", f"a {record} does not belong on {topic}"
+
+
 def split_valid(topic: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
     """The frame of wire fields with its invalid rows left out, and those rows' numbers with what is wrong.
 

@@ -26,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if threading.current_thread() is threading.main_thread():
         # So that a session that is ended from outside still stops its broker (atexit).
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+        # A shell lets what runs in its background ignore Ctrl-C, and so would the commands that the tests start.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
