@@ -129,7 +129,7 @@ class JavaBroker:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = ["java", "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format"]
         done = subprocess.run(
-            [*command, "-t", cluster, "-c", str(unfinished)], capture_output=True, text=True, check=False
+            [*command, f"--cluster-id={cluster}", "-c", str(unfinished)], capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise BrokerUnavailable(f"formatting the broker's folder failed: {done.stdout}{done.stderr}")
