@@ -35,6 +35,8 @@ Boundary = Callable[[str], None]
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _FIRST_BATCH: Final = 25_000
+_SMALL_BATCH: Final = 10_000
+"""Below it DuckDB gets all cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Consumer:
             for chunks, taken, ends in reader.batches():
                 started = time.perf_counter()
                 before = dict(accounts)
+                self._store.share_cores(alone=taken.records < _SMALL_BATCH)
                 counts, clock = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 compact(self._store)

@@ -135,6 +135,7 @@ class Store(Reading):
         self.after_commit: Callable[[], None] = lambda: None
         self.key_filters: dict[str, KeyFilter] = {}
         """Of the tables that lookup.py looks keys up in: of all keys that they have, or had since it was opened."""
+        self._threads = _threads(alone=True)
         self.deleted = 0
         """Rows deleted by number, since compaction.py looked."""
 
@@ -246,6 +247,12 @@ class Store(Reading):
                 raise
         self.after_commit()
 
+    def share_cores(self, *, alone: bool) -> None:
+        """Leave a core to the decoding of the next batch, or none where there is hardly anything to decode."""
+        if self._threads != _threads(alone=alone):
+            self._threads = _threads(alone=alone)
+            self.execute(f"SET threads = {self._threads}")
+
     def cursor(self) -> Cursor:
         """A further connection to the same database, for another thread to read by."""
         return Cursor(self.path, self._connection.cursor())
@@ -269,7 +276,10 @@ class Store(Reading):
         """Remove the rows with these numbers."""
         if len(row_ids):
             with self.given(gone=row_ids.to_frame("row_id")):
-                self.deleted += self.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row_id FROM gone)")
+                self.deleted += self.execute(
+                    f"DELETE FROM {table} WHERE rowid IN (SELECT row_id FROM gone) AND rowid BETWEEN $first AND $last",
+                    {"first": row_ids.min(), "last": row_ids.max()},
+                )
 
     @contextlib.contextmanager
     def filters_pushed_down(self) -> Iterator[None]:
@@ -319,6 +329,11 @@ def _schema() -> list[str]:
     return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements()]
 
 
+def _threads(*, alone: bool) -> int:
+    cores = os.cpu_count() or 1
+    return cores if alone else max(1, cores - 1)
+
+
 def _configuration(read_only: bool) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "storage_compatibility_version": _STORAGE,
@@ -331,8 +346,7 @@ def _configuration(read_only: bool) -> dict[str, Any]:
         settings["write_buffer_row_group_count"] = 1
         # It would merge the row groups that each batch leaves half full, over and over (compaction.py does the rest).
         settings["max_vacuum_tasks"] = 0
-        # The owner decodes the next batch on one core while this one is written with the others.
-        settings["threads"] = max(1, (os.cpu_count() or 1) - 1)
+        settings["threads"] = _threads(alone=True)
     return settings
 
 
