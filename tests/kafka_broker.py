@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -224,9 +225,15 @@ def session_broker() -> Broker:
 
 
 def fetch_jars() -> None:
-    """Kafka's jars into `.kafka/libs`, once for each version of the pom."""
-    if _jars_complete():
-        return
+    """Kafka's jars into `.kafka/libs`, once for each version of the pom, whoever else wants them meanwhile."""
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "fetching").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _jars_complete():
+            _fetch_jars()
+
+
+def _fetch_jars() -> None:
     shutil.rmtree(LIBS, ignore_errors=True)
     LIBS.mkdir(parents=True)
     goal = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"
