@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.logs import log_format_option, logging_as
-from cli.options import output_option, settings_options
+from cli.options import LOG, output_option, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import Bar, progress
 from ledger.errors import LedgerError
@@ -39,7 +39,7 @@ _SLOW_COMMIT_S: Final = 10.0
     help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
 )
 @log_format_option
-@settings_options("log", "database", "topic-prefix", "batch-size", "grace-minutes", "schema-registry")
+@settings_options(*LOG, "database", "batch-size", "grace-minutes")
 def consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
@@ -160,7 +160,7 @@ class _Told:
 
 
 @click.command()
-@settings_options("log", "database", "topic-prefix")
+@settings_options(*LOG, "database")
 @output_option
 def status(settings: Settings, output: str) -> None:
     """Show positions and lag per partition, the last commit, and counts.
