@@ -76,12 +76,12 @@ def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> No
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
-            with Endpoint(store, port) as endpoint:
+            consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
+            # Who can find this process can stop it.
+            with _on_signal(consumer.stop), Endpoint(store, port) as endpoint:
                 place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
-                consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
-                with _on_signal(consumer.stop):
-                    _run(consumer.run(), endpoint.committed, log_format)
+                _run(consumer.run(), endpoint.committed, log_format)
         finally:
             log.close()
 

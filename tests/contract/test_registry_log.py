@@ -23,7 +23,7 @@ from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, INPUT_TOPICS, ORDER
 from projections.store import Store
-from scripts.make_docs import commands
+from scripts import make_docs
 from tests.command_line import coupon_event, done, facts, ledger, ndjson, one_sentence, wait_until
 from tests.contract.log_contract import Backend, LogContract, read_until
 from tests.contract.test_sqlite_log import drop_head
@@ -204,7 +204,7 @@ def test_every_command_that_opens_the_log_takes_the_registry_as_a_flag(
     assert [row["event"]["event_id"] for row in rows] == ["e-1", "e-2", "e-3"]
     done("consume", *flag)
     assert done("status", "-o", "json", *flag).json["dead_letters"] == 0
-    for path, command in commands("coupon-ledger", cli):
+    for path, command in make_docs.commands("coupon-ledger", cli):
         taken = {option for parameter in command.params for option in parameter.opts}
         assert not taken & {"--log"} or taken >= {"--topic-prefix", "--schema-registry"}, path
 
