@@ -1,10 +1,12 @@
 """Does it stay fast and small? Rate, memory and file size per million events; look-ups; from append to visible.
 
-    python -m benchmarks.growth [--events 10000000] [--live 60] [--rate 1000] [--batch-size 250000]
+    python -m benchmarks.growth [--events 10000000] [--sales 10] [--live 60] [--rate 1000] [--batch-size 125000]
 
-One process consumes a seeded sale day from a log on SQLite into an empty database. Its last records are kept back:
-another process appends them at `--rate` a second for `--live` seconds while the consumer follows; an event is visible
-once the transaction that folded it is committed. `--live 1800` is the soak: its lines show the memory each half minute.
+One process consumes seeded sale days, a week apart, from a log on SQLite into an empty database: ten of them, so that
+each million is of the same mix of events, or one, whose coupons are all made at first and then touched all over until
+its end (`--sales 1`). Users come to every sale. The last records are kept back: another process appends them at
+`--rate` a second for `--live` seconds while the consumer follows; an event is visible once the transaction that folded
+it is committed. `--live 1800` is the soak: its lines show the memory each half minute.
 
 Lines of JSON: one per million events (`events_per_second`, `cpu_seconds` of all threads, `memory_mb`, `database_mb`),
 one for look-ups in the owner (`state_ms`, `history_ms`: p50 and p99 over 300 drawn coupons), one for the live part
@@ -22,12 +24,15 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final
+
+import polars as pl
 
 from benchmarks.run import encoded
 from cli.sources.simulate import World, sale_day
@@ -40,6 +45,7 @@ from projections.store import Store
 
 SEED: Final = 20261111
 _MILLION: Final = 1_000_000
+_OF_ONE_SALE: Final = ("campaign_id", "coupon_id", "order_id")
 _TICK_S: Final = 0.01
 _SAMPLE_S: Final = 30.0
 
@@ -47,16 +53,17 @@ _SAMPLE_S: Final = 30.0
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--events", type=int, default=10 * _MILLION)
+    parser.add_argument("--sales", type=int, default=10, help="over so many sale days, a week apart")
     parser.add_argument("--live", type=float, default=60.0, help="seconds of live events; 0 leaves them out")
     parser.add_argument("--rate", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=250_000)
+    parser.add_argument("--batch-size", type=int, default=125_000)
     parser.add_argument("--anew", action="store_true", help="fill a second database from the log and compare sizes")
     options = parser.parse_args()
     tune_process()
     folder = Path(tempfile.mkdtemp(prefix="coupon-ledger-growth-"))
     try:
         settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
-        held = fill(settings, options.events, round(options.live * options.rate))
+        held = fill(settings, (options.events, options.sales), round(options.live * options.rate))
         database = folder / "live.duckdb"
         Store.create(database)
         with Store.open(database) as store:
@@ -70,21 +77,24 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def fill(settings: LogSettings, events: int, live: int) -> list[Record]:
-    """Append all but the last records, and return these. In a process of its own, whose memory is not ours."""
+def fill(settings: LogSettings, size: tuple[int, int], live: int) -> list[Record]:
+    """Append the events of the sale days but for the last records, and return these.
+
+    In a process of its own, whose memory is not ours.
+    """
     receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("spawn").Process(target=_fill, args=(settings, events, live, sender))
+    child = multiprocessing.get_context("spawn").Process(target=_fill, args=(settings, size, live, sender))
     child.start()
     held: list[Record] = receiver.recv()
     child.join()
     return held
 
 
-def _fill(settings: LogSettings, events: int, live: int, sender: Connection) -> None:
+def _fill(settings: LogSettings, size: tuple[int, int], live: int, sender: Connection) -> None:
     held: list[Record] = []
     log = open_log(settings, create=True)
     log.create_topics()
-    for topic, frame in sale_day(World(events=events, seed=SEED)):
+    for topic, frame in sale_days(*size):
         held += encoded(topic, frame)
         due = len(held) - live
         if due > 0:
@@ -92,6 +102,16 @@ def _fill(settings: LogSettings, events: int, live: int, sender: Connection) -> 
             del held[:due]
     log.close()
     sender.send(held)
+
+
+def sale_days(events: int, sales: int) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Each with campaigns and coupons of its own, all with the same users."""
+    world = World()
+    for sale in range(sales):
+        start = world.start + sale * timedelta(weeks=1)
+        for topic, frame in sale_day(World(events=events // sales, seed=SEED + sale, start=start)):
+            own = [pl.format("s{}-{}", pl.lit(sale), name) for name in _OF_ONE_SALE if name in frame.columns]
+            yield topic, frame.with_columns(own_id.alias(own_id.meta.root_names()[0]) for own_id in own)
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What readers cost the consumer, and what the consumer costs readers.
 
-    python -m benchmarks.readers [--events 1000000] [--readers 0 20] [--pause 0 0.2] [--batch-size 250000]
+    python -m benchmarks.readers [--events 1000000] [--readers 0 20] [--pause 0 0.2] [--batch-size 125000]
 
 A log on SQLite with a seeded sale day; the first half is consumed beforehand, so that there is something to ask about.
 Then `coupon-ledger consume` (a process of its own) folds the second half, while so many readers, each a thread with a
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--readers", type=int, nargs="+", default=[0, 20])
     parser.add_argument("--pause", type=float, nargs="+", default=[0.0, 0.2])
-    parser.add_argument("--batch-size", type=int, default=250_000)
+    parser.add_argument("--batch-size", type=int, default=125_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -52,7 +52,7 @@ from tests import kafka_broker
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = Path(__file__).with_name("latest.json")
 BATCH: Final = 10_000
-CONSUMER_BATCH: Final = 250_000
+CONSUMER_BATCH: Final = 125_000
 SEED: Final = 20261111
 
 
@@ -231,7 +231,7 @@ def coupon_facts(database: Path) -> dict[str, tuple[int, str | None]]:
 
 CONSUMED: Final = (
     "a process of its own over records that lie in the log: reading, checksums, decoding, validation, dedupe, fold,"
-    " journal, coupons, violations, accounts, offsets, a durable commit per 250,000 records; from the start of `run`"
+    " journal, coupons, violations, accounts, offsets, a durable commit per 125,000 records; from the start of `run`"
     " (connecting included) to the last commit"
 )
 
@@ -386,7 +386,7 @@ def micro(bench: Bench) -> list[Figure]:
     rows = [baseline.decode(value) for value in few]
     decode = Figure(
         "decode alone",
-        "messages to columns, 250,000 a time",
+        f"messages to columns, {CONSUMER_BATCH:,} a time",
         len(values),
         [],
         None,
@@ -414,7 +414,7 @@ def folds(bench: Bench, batches: list[list[bytes]], rows: list[dict[str, Any]]) 
     told = sum(map(len, deliveries))
     columnar = Figure(
         "fold alone, beside the reference",
-        "`fold` of distinct events in canonical order, 250,000 a time, every coupon from the start",
+        f"`fold` of distinct events in canonical order, {CONSUMER_BATCH:,} a time, every coupon from the start",
         events,
         [],
         None,

@@ -24,6 +24,7 @@ from ledger.log import Chunk, EventLog, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.checkpoints import Account
+from projections.compaction import compact
 from projections.live import cross
 from projections.live.apply import Counts, fold_in
 from projections.store import Store
@@ -105,6 +106,7 @@ class Consumer:
                 before = dict(accounts)
                 counts, clock = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
+                compact(self._store)
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}

@@ -65,7 +65,7 @@ OPTIONS: Final = (
     Option("topic-prefix", "", "stands before each topic's name"),
     Option("partitions", 4, "partitions of a topic when it is created"),
     Option("replication", 1, "replicas of a Kafka topic when it is created"),
-    Option("batch-size", 250_000, "most records folded in one transaction"),
+    Option("batch-size", 125_000, "most records folded in one transaction"),
     Option("grace-minutes", GRACE_MINUTES, "how long after an event the rules between topics wait for the other side"),
     Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),

@@ -22,6 +22,7 @@ import polars as pl
 
 from ledger.errors import StoreError, StoreFull, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from ledger.rules import GRACE_MINUTES, STATES
+from projections.key_filter import KeyFilter
 from projections.live import journal
 
 VERSION: Final = 2
@@ -34,19 +35,14 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
-# Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need as much again.
-_MEMORY: Final = "640MB"
+# Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need twice as much again.
+_MEMORY: Final = "350MB"
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"
 
 # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
 _DISABLED: Final = "join_filter_pushdown"
-
-# Few rows are found by a narrow scan and fetched by number. Fetching one costs as much as scanning so many, whole.
-_ROWS_SCANNED: Final = 3_000
-_PUSHED_DOWN: Final = 50
-"""DuckDB's `dynamic_or_filter_threshold`: up to so many values of a join become a filter of the scan."""
 
 
 class Reading:
@@ -137,6 +133,10 @@ class Store(Reading):
         super().__init__(path, connection)
         self._owner = owner
         self.after_commit: Callable[[], None] = lambda: None
+        self.key_filters: dict[str, KeyFilter] = {}
+        """Of the tables that lookup.py looks keys up in: of all keys that they have, or had since it was opened."""
+        self.deleted = 0
+        """Rows deleted by number, since compaction.py looked."""
 
     @classmethod
     def create(cls, path: Path) -> bool:
@@ -260,6 +260,8 @@ class Store(Reading):
         """Add these rows; columns of the table that they lack are null."""
         if rows.height:
             names = ", ".join(rows.columns)
+            if table in self.key_filters:
+                self.key_filters[table].add(rows["key_hash"])
             with self.given(added=rows):
                 self.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
 
@@ -267,33 +269,10 @@ class Store(Reading):
         """Remove the rows with these numbers."""
         if len(row_ids):
             with self.given(gone=row_ids.to_frame("row_id")):
-                self.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row_id FROM gone)")
-
-    def rows_of(self, table: str, key_hashes: pl.Series, since: datetime | None = None) -> pl.DataFrame:
-        """The rows with these hashes of keys, with their `row_id`.
-
-        `since`: none of them was recorded earlier; journals only.
-        """
-        recorded = "" if since is None else "AND t.recorded_at >= $since"
-        parameters = {} if since is None else {"since": since}
-        wanted = key_hashes.to_frame("key_hash")
-        chosen = f"FROM {table} t WHERE t.key_hash IN (SELECT key_hash FROM wanted) {recorded}"
-        [(rows,)] = self.rows(f"SELECT count(*) FROM {table}")
-        with self.given(wanted=wanted):
-            if wanted.height * _ROWS_SCANNED < rows:
-                found = self.frame(f"SELECT t.rowid AS row_id {chosen} ORDER BY row_id", parameters)["row_id"]
-                if len(found) * _ROWS_SCANNED < rows:
-                    return self._rows_at(table, found)
-            return self.frame(f"SELECT t.rowid AS row_id, t.* {chosen}", parameters)
-
-    def _rows_at(self, table: str, row_ids: pl.Series) -> pl.DataFrame:
-        query = f"SELECT t.rowid AS row_id, t.* FROM {table} t WHERE t.rowid IN (SELECT unnest($row_ids::BIGINT[]))"
-        parts = [row_ids[first : first + _PUSHED_DOWN] for first in range(0, max(1, len(row_ids)), _PUSHED_DOWN)]
-        with self._filters_pushed_down():
-            return pl.concat([self.frame(query, {"row_ids": part.to_list()}) for part in parts])
+                self.deleted += self.execute(f"DELETE FROM {table} WHERE rowid IN (SELECT row_id FROM gone)")
 
     @contextlib.contextmanager
-    def _filters_pushed_down(self) -> Iterator[None]:
+    def filters_pushed_down(self) -> Iterator[None]:
         """A join's values as filters of the scan that it joins; without given frames only."""
         self.execute("SET disabled_optimizers = ''")
         try:
@@ -349,6 +328,9 @@ def _configuration(read_only: bool) -> dict[str, Any]:
     if not read_only:
         settings["wal_autocheckpoint"] = f"{WAL_LIMIT}B"
         settings["memory_limit"] = _MEMORY
+        settings["write_buffer_row_group_count"] = 1
+        # It would merge the row groups that each batch leaves half full, over and over (compaction.py does the rest).
+        settings["max_vacuum_tasks"] = 0
         # The owner decodes the next batch on one core while this one is written with the others.
         settings["threads"] = max(1, (os.cpu_count() or 1) - 1)
     return settings

@@ -23,6 +23,7 @@ import polars as pl
 
 from ledger.rules import STATES, types
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
+from projections import lookup
 from projections.live import cross, entities, fold, journal
 from projections.live.cross import Changes
 from projections.live.signature import bits_of, stable_hash
@@ -186,7 +187,7 @@ class _Batch:
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
-        stored = self.store.rows_of(self.on.table, self.keys["key_hash"])
+        stored = lookup.of_keys(self.store, self.on.table, self.keys["key_hash"])
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
         return rows.with_columns(
@@ -262,13 +263,11 @@ class _Batch:
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Journal and conflicts of these keys; `entity` numbers them."""
-        since: datetime | None = rows.select(pl.col("first_recorded_at").min()).item()
-        numbered = keys.with_row_index("entity")
-        columns = ["entity", *journal.columns(self.on.topic)]
+        known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
+        since = rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
+        on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
         found = [
-            self.store.rows_of(table, keys["key_hash"], since or datetime.max).join(
-                numbered, on=["key_hash", self.on.key]
-            )
+            lookup.of_journal(self.store, table, known["key_hash"], since).join(known, on=on)
             for table in (self.on.journal, self.on.conflicts)
         ]
         return found[0].select(columns), found[1].select(columns)

@@ -23,9 +23,9 @@ CREATE TABLE coupons (
     order_id VARCHAR USING COMPRESSION uncompressed,
     discount_minor BIGINT,
     acquired_at TIMESTAMP,
-    acquired_event_id VARCHAR,
-    acquired_by VARCHAR,
-    used_event_id VARCHAR,
+    acquired_event_id VARCHAR USING COMPRESSION uncompressed,
+    acquired_by VARCHAR USING COMPRESSION uncompressed,
+    used_event_id VARCHAR USING COMPRESSION uncompressed,
     issue_channel VARCHAR,
     claim_channel VARCHAR,
     reason VARCHAR,
@@ -135,13 +135,13 @@ CREATE TABLE users (
 CREATE TABLE violations (
     key_hash BIGINT NOT NULL,
     topic VARCHAR NOT NULL,
-    key VARCHAR NOT NULL,
-    event_id VARCHAR NOT NULL,
+    key VARCHAR NOT NULL USING COMPRESSION uncompressed,
+    event_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     violation VARCHAR NOT NULL,
     state VARCHAR,
     occurred_at TIMESTAMP NOT NULL,
     scope VARCHAR NOT NULL,
-    counterpart VARCHAR,
+    counterpart VARCHAR USING COMPRESSION uncompressed,
     order_hash BIGINT
 );
 
@@ -152,11 +152,11 @@ CREATE TABLE acquisitions (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
     user_hash BIGINT NOT NULL,
-    acquired_by VARCHAR NOT NULL,
+    acquired_by VARCHAR NOT NULL USING COMPRESSION uncompressed,
     key_hash BIGINT NOT NULL,
-    coupon_id VARCHAR NOT NULL,
+    coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     acquired_at TIMESTAMP NOT NULL,
-    acquired_event_id VARCHAR NOT NULL
+    acquired_event_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
 
 -- Grain: one campaign and an instant from which these values are in force (null: none yet), up to the next one.
@@ -178,18 +178,18 @@ CREATE TABLE stock_cuts (
     quantity BIGINT NOT NULL,
     before BIGINT NOT NULL,
     acquired_at TIMESTAMP,
-    acquired_event_id VARCHAR,
-    coupon_id VARCHAR
+    acquired_event_id VARCHAR USING COMPRESSION uncompressed,
+    coupon_id VARCHAR USING COMPRESSION uncompressed
 );
 
 -- Grain: one coupon in state `used`.
 CREATE TABLE coupons_in_use (
     order_hash BIGINT NOT NULL,
-    order_id VARCHAR NOT NULL,
+    order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     key_hash BIGINT NOT NULL,
-    coupon_id VARCHAR NOT NULL,
+    coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     used_at TIMESTAMP NOT NULL,
-    used_event_id VARCHAR NOT NULL,
+    used_event_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     discount_minor BIGINT NOT NULL,
     min_spend_minor BIGINT
 );
@@ -197,16 +197,16 @@ CREATE TABLE coupons_in_use (
 -- Grain: one `used` event, whatever became of it.
 CREATE TABLE uses (
     order_hash BIGINT NOT NULL,
-    order_id VARCHAR NOT NULL,
+    order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     key_hash BIGINT NOT NULL,
-    coupon_id VARCHAR NOT NULL,
-    event_id VARCHAR NOT NULL
+    coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
+    event_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
 
 -- Grain: one order that a rule between topics will be due for, unless something happens until then.
 CREATE TABLE awaited (
     order_hash BIGINT NOT NULL,
-    order_id VARCHAR NOT NULL,
+    order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     due_at TIMESTAMP NOT NULL
 );
 

@@ -1,0 +1,66 @@
+"""Makes tables small again whose rows are replaced: deleted rows keep their place until all around them are gone.
+
+DuckDB's own way, merging row groups while it checkpoints, holds a commit up for as long as it takes and merges the
+journals' too, where nothing was deleted. Here the end of a table, where the rows in use lie, is written once more when
+so much of it is dead that this costs a small part of what replacing those rows did. What it leaves behind is empty, and
+the next checkpoint lets it go.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+import polars as pl
+
+from projections.live.journal import CONFLICTS, JOURNAL
+from projections.store import Store
+
+_LOOK_AFTER: Final = 100_000
+"""Deleted rows."""
+
+_DEAD_PER_LIVE: Final = 0.75
+_ROW_GROUP: Final = 122_880
+
+_log = logging.getLogger(__name__)
+
+
+def compact(store: Store) -> None:
+    """Do it where it is due. Between transactions; readers keep the state that they see."""
+    if store.deleted < _LOOK_AFTER:
+        return
+    store.deleted = 0
+    tables = {name for (name,) in store.rows("SELECT table_name FROM duckdb_tables()")}
+    for table in sorted(tables - {*JOURNAL.values(), *CONFLICTS.values()}):
+        first = _worth_it_from(store, table)
+        if first is not None:
+            _write_once_more(store, table, first)
+
+
+def _worth_it_from(store: Store, table: str) -> int | None:
+    """The row from which on the table is dead enough; the further back, the better."""
+    [(rows,)] = store.rows(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
+    if rows < _LOOK_AFTER:
+        return None
+    groups = store.frame(
+        f"SELECT rowid // {_ROW_GROUP} AS row_group, count(*) AS live FROM {table} GROUP BY ALL ORDER BY row_group DESC"
+    ).with_columns(first=pl.col("row_group") * _ROW_GROUP)
+    sums = groups.select(
+        "first",
+        live=pl.col("live").cum_sum(),
+        dead=(pl.min_horizontal(pl.lit(_ROW_GROUP), pl.lit(rows) - pl.col("first")) - pl.col("live")).cum_sum(),
+    )
+    worth_it = (pl.col("dead") >= _LOOK_AFTER) & (pl.col("dead") > _DEAD_PER_LIVE * pl.col("live"))
+    first: int | None = sums.filter(worth_it)["first"].min()  # type: ignore[assignment]
+    return first
+
+
+def _write_once_more(store: Store, table: str, first: int) -> None:
+    started = time.perf_counter()
+    with store.transaction():
+        [(last,)] = store.rows(f"SELECT max(rowid) FROM {table}")
+        moved = store.execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE rowid >= {first}")
+        store.execute(f"DELETE FROM {table} WHERE rowid BETWEEN {first} AND {last}")
+    seconds = time.perf_counter() - started
+    _log.info("table %s: %d rows written once more instead of %d, in %.1f s", table, moved, last + 1 - first, seconds)

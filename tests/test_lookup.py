@@ -1,0 +1,150 @@
+"""Rows are found, and tables made small again, as if the tables were always small.
+
+A row that is not found would be folded as if its coupon had no past: its state, and the money that hangs on it, lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.run import encoded
+from cli.sources.simulate import World, sale_day
+from consumers.runner import Consumer
+from ledger.log import EventLog, open_log
+from ledger.settings import LogSettings
+from projections import compaction, lookup
+from projections.digest import Digest, digests
+from projections.key_filter import KeyFilter
+from projections.store import Store
+from tests.folding import scratch_store
+
+SMALL = {
+    lookup: {"_SCANNED_WHOLE": 0, "_OF_LATE": 300, "_APART": 20, "_SCANNED_FOR_ONE": 5, "_PUSHED_DOWN": 3},
+    compaction: {"_LOOK_AFTER": 50, "_ROW_GROUP": 64},
+}
+"""Limits at which a table of a thousand rows is treated like one of millions."""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, limits in SMALL.items():
+        for name, value in limits.items():
+            monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with scratch_store(tmp_path_factory.mktemp("lookup")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
+    """A sale day with late events, repeats and orders."""
+    opened = open_log(LogSettings(url=f"sqlite:///{tmp_path_factory.mktemp('lookup-log') / 'log.db'}"), create=True)
+    opened.create_topics()
+    for topic, frame in sale_day(World(events=1_500, orders=True, seed=5)):
+        opened.append(encoded(topic, frame))
+    yield opened
+    opened.close()
+
+
+def consumed(log: EventLog, path: Path, batch_size: int) -> list[Digest]:
+    Store.create(path)
+    with Store.open(path) as store:
+        for _ in Consumer(log, store, batch_size=batch_size).run():
+            pass
+        return digests(store)
+
+
+def test_large_tables_hold_what_small_ones_do(
+    log: EventLog, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row and every digest, to the last position: batch after batch with narrow searches and compactions."""
+    written: list[str] = []
+    once_more = compaction._write_once_more
+
+    def noted(store: Store, table: str, first: int) -> None:
+        written.append(table)
+        once_more(store, table, first)
+
+    monkeypatch.setattr(compaction, "_write_once_more", noted)
+    found = consumed(log, tmp_path / "small.duckdb", 150)
+    assert "coupons" in written
+    monkeypatch.undo()
+    assert found == consumed(log, tmp_path / "whole.duckdb", 150)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_what_is_found_is_what_a_scan_finds(store: Store, data: st.DataObject) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL[lookup].items():
+            patch.setattr(lookup, name, value)
+        patch.setattr(lookup, "_OF_LATE", data.draw(st.sampled_from([0, 10, 100, 10_000])))
+        patch.setattr(lookup, "_APART", data.draw(st.sampled_from([0, 3, 50])))
+        keys = data.draw(st.lists(st.integers(-300, 300), min_size=1, max_size=400))
+        store.execute("DROP TABLE IF EXISTS looked_up")
+        store.execute("CREATE TABLE looked_up (key_hash BIGINT, n BIGINT, recorded_at TIMESTAMP)")
+        store.key_filters.clear()
+        for part in np.array_split(np.array(keys), 3):  # the filter is made with the first and kept with the others
+            rows = pl.DataFrame({"key_hash": pl.Series(part, dtype=pl.Int64)}).with_row_index("n")
+            store.insert("looked_up", rows.with_columns(pl.col("n").cast(pl.Int64)))
+            gone = data.draw(st.lists(st.integers(0, len(keys)), max_size=30))
+            store.delete("looked_up", pl.Series(gone, dtype=pl.Int64))
+            wanted = pl.Series(data.draw(st.lists(st.integers(-400, 400), max_size=60, unique=True)), dtype=pl.Int64)
+            found = lookup.of_keys(store, "looked_up", wanted)
+            scanned = store.frame(f"SELECT rowid, * FROM looked_up WHERE key_hash IN {tuple(wanted) or '(NULL)'}")
+            assert sorted(found.rows()) == sorted(scanned.rows())
+
+
+def test_a_key_filter_never_denies_a_key() -> None:
+    keys = pl.Series(np.random.default_rng(3).integers(-(2**63), 2**63 - 1, 100_000))
+    known = KeyFilter(keys[:50_000])
+    known.add(keys[50_000:60_000])
+    assert known.maybe(keys[:60_000]).all()
+    assert known.maybe(keys[60_000:]).mean() < 0.01, "new keys would all be looked for"
+    assert not known.crowded
+    known.add(pl.Series(np.arange(2**18) * 2**45 + np.arange(2**18)))
+    assert known.crowded
+
+
+def test_a_compaction_keeps_every_row_and_every_reader(tmp_path: Path, small: None) -> None:
+    """One who reads meanwhile goes on seeing what stood when he began."""
+    path = tmp_path / "compacted.duckdb"
+    Store.create(path)
+    with Store.open(path) as store:
+        store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
+        cursor = store.cursor()
+        cursor.begin()
+        whole = cursor.rows("SELECT sum(order_hash), count(*) FROM awaited")
+        store.delete("awaited", pl.Series([n for n in range(400, 1000) if n % 10]))
+        left = store.rows("SELECT * FROM awaited ORDER BY ALL")
+        compaction.compact(store)
+        assert store.rows("SELECT * FROM awaited ORDER BY ALL") == left
+        assert cursor.rows("SELECT sum(order_hash), count(*) FROM awaited") == whole
+        cursor.end()
+        cursor.close()
+        store.execute("CHECKPOINT")
+    with Store.open(path) as store:
+        assert store.rows("SELECT * FROM awaited ORDER BY ALL") == left
+        assert store.deleted == 0
+
+
+def test_what_is_hardly_dead_is_left_alone(tmp_path: Path, small: None) -> None:
+    """Writing millions of rows again for a few deleted ones would stop the consumer for nothing."""
+    path = tmp_path / "left.duckdb"
+    Store.create(path)
+    with Store.open(path) as store:
+        store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
+        store.delete("awaited", pl.Series(range(0, 1000, 3)))
+        numbers = store.rows("SELECT rowid FROM awaited ORDER BY ALL")
+        compaction.compact(store)
+        assert store.rows("SELECT rowid FROM awaited ORDER BY ALL") == numbers
