@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 LOG ?= embedded
+# A process per core, up to four: each that meets a Kafka test starts a broker of its own.
+PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test quick lint format docs bench chaos kafka-up kafka-down clean
@@ -24,10 +26,10 @@ demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on 
 
 test: install ## all tests, the ones on a real Kafka broker included
 	@$(BIN)/python -m tests.kafka_broker check
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: install ## the fast tests, without Kafka
-	$(BIN)/python -m pytest -q -m "not slow and not kafka"
+	$(PYTEST) -q -m "not slow and not kafka"
 
 lint: install ## style, static types, import directions, changes of schemas
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.logs import log_format_option, logging_as
-from cli.options import output_option, settings_options
+from cli.options import LOG, output_option, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import Bar, progress
 from ledger.errors import LedgerError
@@ -39,7 +39,7 @@ _SLOW_COMMIT_S: Final = 10.0
     help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
 )
 @log_format_option
-@settings_options("log", "database", "topic-prefix", "batch-size", "grace-minutes", "schema-registry")
+@settings_options(*LOG, "database", "batch-size", "grace-minutes")
 def consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
@@ -76,12 +76,12 @@ def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> No
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
-            with Endpoint(store, port) as endpoint:
+            consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
+            # Who can find this process can stop it.
+            with _on_signal(consumer.stop), Endpoint(store, port) as endpoint:
                 place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
-                consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
-                with _on_signal(consumer.stop):
-                    _run(consumer.run(), endpoint.committed, log_format)
+                _run(consumer.run(), endpoint.committed, log_format)
         finally:
             log.close()
 
@@ -160,7 +160,7 @@ class _Told:
 
 
 @click.command()
-@settings_options("log", "database", "topic-prefix")
+@settings_options(*LOG, "database")
 @output_option
 def status(settings: Settings, output: str) -> None:
     """Show positions and lag per partition, the last commit, and counts.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import settings_options
+from cli.options import LOG, settings_options
 from cli.progress import progress
 from ledger.settings import LogSettings, Settings
 
@@ -26,7 +26,7 @@ def import_() -> None:
 
 
 @import_.command("complete-journey", short_help="Append a real year of a retailer.")
-@settings_options("log", "topic-prefix")
+@settings_options(*LOG)
 def complete_journey(settings: Settings) -> None:
     """Append a real year of a retailer (2,469 households, 27 campaigns, 108,590 coupons).
 
@@ -45,7 +45,7 @@ def complete_journey(settings: Settings) -> None:
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
 @click.option("--orders", is_flag=True, help="With the orders behind the uses.")
-@settings_options("log", "topic-prefix")
+@settings_options(*LOG)
 def simulate(events: int, seed: int, orders: bool, settings: Settings) -> None:
     """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -15,7 +16,13 @@ from ledger.settings import OPTIONS, Option, Settings
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FORMATS: Final = ("table", "json", "ndjson", "csv")
+LOG: Final = ("log", "topic-prefix", "schema-registry")
+"""Settings of every command that opens the log."""
+
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
+_AGO: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def settings_options(*names: str) -> Callable[[Command], Command]:
@@ -71,19 +78,30 @@ def limit_option(default: int) -> Callable[[Command], Command]:
     )
 
 
-def instant_option(_: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
-    """Callback of an option that takes an instant: RFC 3339 with a zone, or a day (UTC)."""
-    if value is None:
-        return None
+def instant_option(name: str, text: str) -> Callable[[Command], Command]:
+    """Add an option that takes an instant; the command gets it in UTC, or None."""
+    return click.option(
+        name,
+        callback=lambda _ctx, option, value: None if value is None else _instant(value, option),
+        metavar="INSTANT",
+        help=f"{text} [2026-11-11T20:00:00+08:00, a day (UTC), or how long ago: 90s, 15m, 2h, 1d]",
+    )
+
+
+def _instant(value: str, option: click.Parameter) -> datetime:
+    from pydantic import TypeAdapter, ValidationError
+
+    from ledger.events import Instant, problems_of
+
     try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no instant; write 2026-11-11T20:00:00+08:00, or a day", None, option
-        ) from None
-    if found.tzinfo is None and len(value) > len("2026-11-11"):
-        raise click.BadParameter(f"{value!r} has no zone; append Z or +08:00", None, option)
-    return found.replace(tzinfo=found.tzinfo or UTC).astimezone(UTC)
+        if ago := _AGO.fullmatch(value):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return TypeAdapter(Instant).validate_python(f"{value}T00:00:00Z" if _DAY.fullmatch(value) else value)
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} ago was before the year 1", None, option) from None
+    except ValidationError as error:
+        rule = problems_of(error)[0].rule
+        raise click.BadParameter(f"{value!r} {rule}, or a day, or how long ago, such as 15m", None, option) from error
 
 
 def columns_option(command: Command) -> Command:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from cli.options import settings_options
+from cli.options import LOG, settings_options
 from cli.progress import progress
 from ledger.errors import InvalidEvent, LedgerError, UnusableFile
 from ledger.settings import Settings
@@ -40,7 +40,7 @@ FORMATS: Final = ("ndjson", "csv", "parquet")
     type=click.Path(path_type=Path),
     help="Where bad lines are reported (NDJSON). [default: FILE.rejected.ndjson]",
 )
-@settings_options("log", "topic-prefix", "schema-registry")
+@settings_options(*LOG)
 def publish(
     file: Path, topic: str | None, file_format: str | None, strict: bool, rejects: Path | None, settings: Settings
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cli.options import output_option, settings_options
+from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from ledger.settings import Settings
 
@@ -12,7 +12,7 @@ _SECRET = ("password", "secret", "token", "user.info")
 
 
 @click.command()
-@settings_options("log", "database", "topic-prefix", "partitions", "replication")
+@settings_options(*LOG, "database", "partitions", "replication")
 def init(settings: Settings) -> None:
     """Make the log's topics and an empty database. What is there already stays as it is.
 
@@ -34,7 +34,7 @@ def init(settings: Settings) -> None:
 
 
 @click.command()
-@settings_options("log", "database", "topic-prefix", "partitions", "replication", "batch-size", "schema-registry")
+@settings_options(*LOG, "database", "partitions", "replication", "batch-size")
 @output_option
 def config(settings: Settings, output: str) -> None:
     """Show every setting, its value and where it came from.

@@ -94,8 +94,8 @@ def _value(value: object) -> str:
 @click.option("--owner", "--user", "owner", help="Only of this user (as written; `user` knows linked ids).")
 @click.option("--type", "coupon_type", type=click.Choice(CHOICES["coupon_type"]), help="Only of this type.")
 @click.option("--channel", help="Only issued or claimed on this channel.")
-@click.option("--since", callback=instant_option, metavar="INSTANT", help="Only with a last event from then on.")
-@click.option("--until", callback=instant_option, metavar="INSTANT", help="Only with a last event before then.")
+@instant_option("--since", "Only with a last event from then on.")
+@instant_option("--until", "Only with a last event before then.")
 @click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
 @limit_option(SHOWN)
 @settings_options("database")
@@ -104,7 +104,7 @@ def coupons(count: bool, everything: bool, limit: int | None, settings: Settings
     """List coupons by id. The machine formats stream all of them.
 
     A table leaves out those that expired or were revoked more than 30 days before the data's clock, unless --all is
-    given. An INSTANT is RFC 3339 with a zone, or a day (UTC).
+    given.
 
     \b
     coupon-ledger coupons --count
@@ -242,8 +242,8 @@ def show_campaign(campaign: str, settings: Settings, output: str) -> None:
     type=click.Choice(["coupon", "cross"]),
     help="Only rules of one coupon's life, or those across coupons, campaigns and orders.",
 )
-@click.option("--since", callback=instant_option, metavar="INSTANT", help="Only of events from then on.")
-@click.option("--until", callback=instant_option, metavar="INSTANT", help="Only of events before then.")
+@instant_option("--since", "Only of events from then on.")
+@instant_option("--until", "Only of events before then.")
 @click.option("--count", is_flag=True, help="How many of each instead of a list.")
 @limit_option(SHOWN)
 @settings_options("database")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import select
 import sys
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import output_option, settings_options
+from cli.options import LOG, instant_option, output_option, settings_options
 from cli.output import Row, cell, print_rows, text_width
 from ledger.errors import UndecodableRecord
 from ledger.plain import instant, plain
@@ -30,7 +29,6 @@ LAST: Final = 10
 _BATCH: Final = 50_000
 _WINDOW: Final = 1_000
 _WAIT_S: Final = 0.5
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +45,6 @@ class _Wanted:
         return not self.types and not self.fields
 
 
-def _instant_option(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
-    """RFC 3339, or how long ago; as microseconds since the epoch."""
-    if value is None:
-        return None
-    if ago := re.fullmatch(r"([0-9]{1,9})([smhd])", value, re.ASCII):
-        return time.time_ns() // 1_000 - int(ago[1]) * _SECONDS[ago[2]] * 1_000_000
-    from pydantic import TypeAdapter, ValidationError
-
-    from ledger.codec import micros
-    from ledger.events import Instant, problems_of
-
-    try:
-        return micros(TypeAdapter(Instant).validate_python(value))
-    except ValidationError as error:
-        raise click.BadParameter(f"{value!r} {problems_of(error)[0].rule}, or how long ago, such as 15m") from error
-
-
 @click.command()
 @click.option("--topic", "topics", multiple=True, type=click.Choice(INPUT_TOPICS), help="Only of this topic (several).")
 @click.option("--key", help="Only of this coupon, order, campaign or user: the record's key.")
@@ -78,10 +59,10 @@ def _instant_option(_ctx: click.Context, _param: click.Parameter, value: str | N
 @click.option("--campaign", "campaign_id", help="Only with this campaign.")
 @click.option("--user", "user_id", help="Only with this user.")
 @click.option("-n", "--last", type=click.IntRange(min=0), help=f"Begin with the last N that match. [default: {LAST}]")
-@click.option("--since", callback=_instant_option, metavar="INSTANT", help="Begin with those recorded since then.")
+@instant_option("--since", "Begin with those recorded since then.")
 @click.option("--from-start", is_flag=True, help="Begin with the first that the log holds.")
 @click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C. [default: --follow]")
-@settings_options("log", "topic-prefix")
+@settings_options(*LOG)
 @output_option
 def tail(
     topics: tuple[str, ...],
@@ -90,7 +71,7 @@ def tail(
     campaign_id: str | None,
     user_id: str | None,
     last: int | None,
-    since: int | None,
+    since: datetime | None,
     from_start: bool,
     follow: bool,
     settings: Settings,
@@ -99,7 +80,7 @@ def tail(
     """Show events as they come from the log, in the order of recording as far as one reading goes.
 
     Records that are no valid events are shown with the reason (with --type, --campaign or --user: only if they can
-    be read). INSTANT: 2026-11-11T00:00:00Z, or how long ago: 90s, 15m, 2h, 1d.
+    be read).
 
     \b
     coupon-ledger tail
@@ -129,7 +110,7 @@ def tail(
 
 
 def _rows(
-    log: EventLog, wanted: _Wanted, last: int, since: int | None, from_start: bool, follow: bool
+    log: EventLog, wanted: _Wanted, last: int, since: datetime | None, from_start: bool, follow: bool
 ) -> Iterator[Row]:
     partitions = log.partitions(wanted.topics)
     ends = log.end_positions(partitions)
@@ -174,15 +155,17 @@ def _reader_is_gone() -> bool:
         return False
 
 
-def _positions_since(log: EventLog, ends: Mapping[TopicPartition, int], since: int) -> dict[TopicPartition, int]:
+def _positions_since(log: EventLog, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
     """Per partition, of the first record at or after that instant: `recorded_at` never decreases there."""
+    from ledger.codec import micros
+
     positions = {}
     for tp, low in log.earliest_positions(list(ends)).items():
         high = ends[tp]
         while low < high:
             middle = (low + high) // 2
             found = _first_record(log, tp, middle, high)
-            if found is None or found[1] >= since:
+            if found is None or found[1] >= micros(since):
                 high = middle
             else:
                 low = found[0] + 1

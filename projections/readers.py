@@ -26,29 +26,39 @@ class Running:
     """One question under way: can be stopped from any thread, before, while and after it runs."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._cursor: Cursor | None = None
         self.stopped: str | None = None
 
     def stop(self, why: str) -> None:
-        with self._lock:
+        with self._changed:
             self.stopped = self.stopped or why
-            if self._cursor is not None:
-                self._cursor.interrupt()
+            self._changed.notify_all()
 
-    def enter(self, cursor: Cursor) -> None:
-        with self._lock:
-            self._cursor = cursor
+    def enter(self, cursor: Cursor, limit_s: float) -> None:
+        """What this cursor is asked ends when the question is stopped, at the latest after `limit_s`."""
         self.check()
+        self._cursor = cursor
+        threading.Thread(target=self._watch, args=(limit_s,), daemon=True).start()
 
     def leave(self) -> None:
-        with self._lock:
+        with self._changed:
             self._cursor = None
+            self._changed.notify_all()
 
     def check(self) -> None:
         """Raises `QueryStopped`."""
         if self.stopped:
             raise QueryStopped(self.stopped)
+
+    def _watch(self, limit_s: float) -> None:
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.stopped or self._cursor is None, limit_s):
+                self.stopped = f"the query took longer than {limit_s:g} s; ask for less, or stop the consumer"
+            # Again and again: DuckDB forgets an interruption that comes just before a query begins.
+            while self._cursor is not None:
+                self._cursor.interrupt()
+                self._changed.wait(_AGAIN_S)
 
 
 class Readers:
@@ -68,13 +78,8 @@ class Readers:
     def snapshot(self, question: Running, limit_s: float) -> Iterator[Cursor]:
         """A cursor on the last committed state. Raises `QueryStopped` after `limit_s`, or when stopped."""
         cursor = self._take(question)
-        timer = threading.Timer(
-            limit_s, question.stop, [f"the query took longer than {limit_s:g} s; ask for less, or stop the consumer"]
-        )
-        timer.daemon = True
-        timer.start()
         try:
-            question.enter(cursor)
+            question.enter(cursor, limit_s)
             cursor.begin()
             yield cursor
         except Exception as error:  # what an interrupted query raises depends on where it was
@@ -82,7 +87,6 @@ class Readers:
                 raise QueryStopped(question.stopped) from error
             raise
         finally:
-            timer.cancel()
             question.leave()
             cursor.end()
             self._give_back(cursor)
@@ -94,8 +98,7 @@ class Readers:
             self._closed = True
             self._changed.notify_all()
             while len(self._free) < len(self._all):
-                # Again and again: DuckDB forgets an interruption that comes just before a query begins.
-                for cursor in self._all:
+                for cursor in self._all:  # again and again: see `Running._watch`
                     cursor.interrupt()
                 self._changed.wait(_AGAIN_S)
         for cursor in self._all:

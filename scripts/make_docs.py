@@ -174,20 +174,20 @@ def asyncapi_json() -> str:
 def cli_md() -> str:
     """The help text of every command."""
     lines = ["# Commands", "", "Made from the commands' own help by `make docs`."]
-    for path, command in _commands("coupon-ledger", cli):
+    for path, command in commands("coupon-ledger", cli):
         context = click.Context(command, info_name=path, terminal_width=100, **cli.context_settings)
         lines += ["", f"## {path}", "", "```", command.get_help(context), "```"]
     return "\n".join(lines) + "\n"
 
 
-def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+def commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
     yield path, command
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             assert found is not None
-            yield from _commands(f"{path} {name}", found)
+            yield from commands(f"{path} {name}", found)
 
 
 DOCUMENTS = {DOCS / "events.md": events_md, DOCS / "asyncapi.json": asyncapi_json, DOCS / "cli.md": cli_md}

@@ -18,8 +18,10 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -67,13 +69,18 @@ class BrokerUnavailable(Exception):
 
 
 class JavaBroker:
-    """One broker process. `kill`, `pause` and `stop` keep its data, so `start` goes on with the same log."""
+    """One broker process. `kill`, `pause` and `stop` keep its data, so `start` goes on with the same log.
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    `stays`: also when this process ends; else broker and data are gone then, even where it is killed.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, *, stays: bool = False) -> None:
         self._folder = folder
         self._port = port or _free_port()
         self._controller = _free_port()
+        self._stays = stays
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
@@ -94,19 +101,30 @@ class JavaBroker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C ends the tests first, they end the broker
             )
+        if not self._stays:
+            # The pipe that it reads from closes with this process.
+            command = f"cat; kill -9 {self._process.pid}; rm -rf {shlex.quote(str(self._folder))}"
+            self._guard = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, start_new_session=True)
         self._wait_until_ready()
 
     def stop(self) -> None:
         if self._process is not None:
             stop_process(self._process.pid, self._process)
-            self._process = None
+            self._dismiss()
 
     def kill(self) -> None:
         """As a power cut would: no goodbye."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
+        self._dismiss()
+
+    def _dismiss(self) -> None:
         self._process = None
+        if self._guard is not None:
+            os.killpg(self._guard.pid, signal.SIGKILL)
+            self._guard.communicate()
+            self._guard = None
 
     def pause(self) -> None:
         assert self._process is not None
@@ -204,7 +222,7 @@ def why_unavailable() -> str | None:
 def java_broker(folder: Path | None = None, port: int | None = None) -> JavaBroker:
     """A started broker; its data is removed at exit unless a folder is given."""
     fetch_jars()
-    broker = JavaBroker(folder or Path(tempfile.mkdtemp(prefix="coupon-ledger-kafka-")), port)
+    broker = JavaBroker(folder or Path(tempfile.mkdtemp(prefix="coupon-ledger-kafka-")), port, stays=folder is not None)
     if folder is None:
         atexit.register(broker.remove)
     broker.start()
@@ -224,9 +242,15 @@ def session_broker() -> Broker:
 
 
 def fetch_jars() -> None:
-    """Kafka's jars into `.kafka/libs`, once for each version of the pom."""
-    if _jars_complete():
-        return
+    """Kafka's jars into `.kafka/libs`, once for each version of the pom, whoever else wants them meanwhile."""
+    HOME.mkdir(exist_ok=True)
+    with (HOME / "fetching").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _jars_complete():
+            _fetch_jars()
+
+
+def _fetch_jars() -> None:
     shutil.rmtree(LIBS, ignore_errors=True)
     LIBS.mkdir(parents=True)
     goal = "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies"

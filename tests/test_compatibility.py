@@ -209,8 +209,8 @@ def _changes(draw: st.DrawFn) -> Schema:
                         if isinstance(inner, dict) and isinstance(inner.get("items"), dict):
                             inner["items"]["fields"].append(copy.deepcopy(NEW))
             case how:
-                name = f"new_{draw(st.integers(0, 5))}"
-                new: Schema = {"name": name, "type": draw(_KINDS), "doc": "New."}
+                names = {f"new_{n}" for n in range(6)} - {f["name"] for f in fields}
+                new: Schema = {"name": draw(st.sampled_from(sorted(names))), "type": draw(_KINDS), "doc": "New."}
                 if draw(st.booleans()):
                     new["default"] = None
                 fields.insert(at if how == "add" else len(fields), new)

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pytest
 
 from api.contact import ARROW, INTERFACE, token_file
+from api.endpoint import Endpoint
 from cli.main import cli
 from ledger.log import Record
 from ledger.topics import COUPON
@@ -441,6 +442,21 @@ def test_what_a_killed_owner_left_is_coped_with(home: Path) -> None:
         assert done("state", "c-1", "-o", "json").json["state"] == "created"
         assert running.get("/v1/summary", {"Authorization": f"Bearer {old}"}).status == 401
     assert not token_file(home / DATABASE).exists() and not owner_file(home / DATABASE).exists()
+
+
+def test_it_can_be_stopped_as_soon_as_it_can_be_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a quick restart would leave a token and an owner behind that is none."""
+    done("init")
+    enter, outside = Endpoint.__enter__, signal.getsignal(signal.SIGTERM)
+    heard: list[bool] = []
+
+    def entered(self: Endpoint) -> Endpoint:
+        heard.append(signal.getsignal(signal.SIGTERM) is not outside)
+        return enter(self)
+
+    monkeypatch.setattr(Endpoint, "__enter__", entered)
+    done("consume")
+    assert heard == [True]
 
 
 def test_a_planted_token_file_is_not_written_through(home: Path) -> None:

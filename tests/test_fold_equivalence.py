@@ -43,7 +43,7 @@ from tests.folding import (
 from tests.histories import History, cut, histories, history
 
 SEED = 20261111
-SOME = settings(max_examples=5, deadline=None)
+SOME = settings(max_examples=3, deadline=None)
 MANY = settings(max_examples=60, deadline=None)
 
 Row = dict[str, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -171,13 +172,48 @@ def test_what_nobody_has_heard_of_is_said_to_be_unknown(command: tuple[str, ...]
     one_sentence(ledger(*command, "z-404"), 1, f"{command[0].rstrip('s')} z-404")
 
 
-@pytest.mark.parametrize("since", ["yesterday", "2026-11-11T10:00:00"])
-def test_an_instant_without_a_zone_is_refused(since: str) -> None:
-    """Else a filter would be off by hours without a word."""
-    one_sentence(ledger("coupons", "--since", since), 2, "--since", since)
+INSTANTS = [
+    (command, option)
+    for command in (("coupons",), ("violations",), ("tail", "--no-follow"))
+    for option in ("--since", "--until")
+    if (command[0], option) != ("tail", "--until")
+]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("command", "option"), INSTANTS)
+def test_every_command_reads_instants_alike(folder: Path, command: tuple[str, ...], option: str) -> None:
+    """Else what one command taught would be refused by the next, or be off by hours without a word."""
+    at = ("--log", f"sqlite:///{folder / LOG}") if command[0] == "tail" else ()
+    for instant in ("2026-11-11", "2026-11-11t18:00:00.5+08:00", "90s", "15m", "2h", "1d"):
+        done(*command, option, instant, *at)
+    for wrong, why in [
+        ("yesterday", "must be an RFC 3339 instant"),
+        ("2026-11-11T10:00:00", "time zone"),
+        ("2026-02-30", "is no instant"),
+        ("15 m", "such as 15m"),
+        ("999999999d", "before the year 1"),
+    ]:
+        one_sentence(ledger(*command, option, wrong, *at), 2, option, repr(wrong), why)
+
+
+def test_how_long_ago_counts_back_from_now(tmp_path: Path) -> None:
+    """Else `--since 15m` would show another quarter of an hour than the last."""
+    at = ("--log", f"sqlite:///{tmp_path / LOG}")
+    database = ("--database", tmp_path / DATABASE)
+    done("init", *at, *database)
+    now = datetime.now(UTC)
+    events = [
+        coupon_event("created", f"{ago}", coupon_id=f"c-{ago}", occurred_at=(now - timedelta(minutes=ago)).isoformat())
+        for ago in (40, 80)
+    ]
+    done("publish", "-", *at, stdin=ndjson(events))
+    done("consume", *at, *database)
+    for ago, found in (("90m", ["c-40", "c-80"]), ("1h", ["c-40"]), ("60s", [])):
+        rows = done("coupons", "--since", ago, *database, "-o", "ndjson").rows
+        assert [row["coupon_id"] for row in rows] == found
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
 def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: int) -> None:
     """`conservation` counts entries and exits from events and violations; the fold must come to the same."""
     drawn = history(COUPON, seed, 1_500, keys=150)

@@ -10,8 +10,8 @@ import pytest
 
 from ledger.errors import QueryStopped
 from projections.readers import Readers, Running
-from projections.store import Store, wal_file
-from tests.command_line import wait_until
+from projections.store import Cursor, Store, wal_file
+from tests.command_line import PATIENCE_S, wait_until
 
 ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
 
@@ -71,6 +71,37 @@ def test_whoever_asked_and_left_frees_the_place(readers: Readers) -> None:
         cursor.frame(ENDLESS)
     with pytest.raises(QueryStopped, match="gone"), readers.snapshot(running, 30):
         pytest.fail("asked although the one who asked has gone")
+
+
+@pytest.mark.parametrize("limit_s", [0.05, 60])
+def test_a_stop_just_before_a_query_begins_ends_it_too(
+    readers: Readers, monkeypatch: pytest.MonkeyPatch, limit_s: float
+) -> None:
+    """Else now and then a heavy question would run for ever, in spite of its limit: DuckDB forgets such a stop."""
+    running = Running()
+    check = Cursor._check
+
+    def slow(self: Cursor) -> None:
+        check(self)
+        if limit_s == 60:
+            running.stop("gone")
+        wait_until(lambda: self._interrupted, "the stop")
+
+    monkeypatch.setattr(Cursor, "_check", slow)
+    failures: list[str] = []
+
+    def ask() -> None:
+        try:
+            with readers.snapshot(running, limit_s) as cursor:
+                cursor.frame(ENDLESS)
+        except QueryStopped as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(PATIENCE_S)
+    [failure] = failures
+    assert failure.startswith("gone" if limit_s == 60 else "the query took longer than 0.05 s")
 
 
 def test_checkpoints_happen_under_readers_that_never_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

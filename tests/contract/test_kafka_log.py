@@ -20,7 +20,8 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from ledger.errors import AppendFailed, LogNotInitialised, LogUnavailable, SettingsError
-from ledger.kafka_log import KafkaLog, _decode
+from ledger.kafka_log import KafkaLog
+from ledger.kafka_reader import decode_batch
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON
@@ -177,7 +178,7 @@ def encoded(count: int, compression: int = 0) -> bytearray:
 
 def test_timestamps_of_producers_are_kept() -> None:
     """Else a topic made by someone else (CreateTime) would have one time for a whole batch."""
-    columns = _decode(DefaultRecordBatch(encoded(300)))
+    columns = decode_batch(DefaultRecordBatch(encoded(300)))
     assert columns.timestamps.tolist() == list(range(1000, 1300))
     assert columns.offsets.tolist() == list(range(300))
 
@@ -189,12 +190,12 @@ def test_damaged_batches_are_refused(compression: int) -> None:
     print("seed", seed)
     source = random.Random(seed)
     whole = encoded(20, compression)
-    expected = _decode(DefaultRecordBatch(whole))
+    expected = decode_batch(DefaultRecordBatch(whole))
     assert not _damaged(whole, 61, 1).validate_crc()
     for _ in range(300):
         batch = _damaged(encoded(20), source.randrange(61, 600), source.randrange(1, 256))
         try:
-            columns = _decode(batch)
+            columns = decode_batch(batch)
         except CorruptRecordError:
             continue
         # A changed byte of a value is the checksum's to find; the shape must hold.
@@ -212,7 +213,7 @@ def test_a_batch_cut_short_is_refused() -> None:
     whole = encoded(20)
     for end in range(61, len(whole)):
         with pytest.raises(CorruptRecordError):
-            _decode(DefaultRecordBatch(whole[:end]))
+            decode_batch(DefaultRecordBatch(whole[:end]))
 
 
 def test_a_failed_checksum_stops_reading(kafka_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

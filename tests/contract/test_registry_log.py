@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import schemas
+from cli.main import cli
 from consumers.runner import Consumer
 from ledger import Publisher
 from ledger.codec import encode, single_object_header
@@ -22,6 +23,7 @@ from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, INPUT_TOPICS, ORDER
 from projections.store import Store
+from scripts import make_docs
 from tests.command_line import coupon_event, done, facts, ledger, ndjson, one_sentence, wait_until
 from tests.contract.log_contract import Backend, LogContract, read_until
 from tests.contract.test_sqlite_log import drop_head
@@ -186,6 +188,25 @@ def test_the_facts_are_those_of_the_plain_format(shop: Path, monkeypatch: pytest
     done("publish", "-", stdin=ndjson(EVENTS))
     done("consume", "--database", "plain.duckdb")
     assert facts("plain.duckdb") == with_registry
+
+
+def test_every_command_that_opens_the_log_takes_the_registry_as_a_flag(
+    shop: Path, registry: FakeRegistry, plain: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one command publishes another would show as undecodable, or append in the other format."""
+    monkeypatch.delenv("COUPON_LEDGER_SCHEMA_REGISTRY")
+    flag = ("--schema-registry", registry.url)
+    done("init", *flag)
+    done("publish", "-", *flag, stdin=ndjson(EVENTS))
+    done("simulate", "--events", "20", *flag)
+    assert {value[:1] for value in everything(plain)} == {b"\x00"}
+    rows = done("tail", "--no-follow", "--key", "c-1", "-o", "ndjson", *flag).rows
+    assert [row["event"]["event_id"] for row in rows] == ["e-1", "e-2", "e-3"]
+    done("consume", *flag)
+    assert done("status", "-o", "json", *flag).json["dead_letters"] == 0
+    for path, command in make_docs.commands("coupon-ledger", cli):
+        taken = {option for parameter in command.params for option in parameter.opts}
+        assert not taken & {"--log"} or taken >= {"--topic-prefix", "--schema-registry"}, path
 
 
 def test_a_registry_that_is_down_does_not_stop_a_consumer_that_knows_the_schema(
