@@ -36,7 +36,7 @@ _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _FIRST_BATCH: Final = 25_000
 _SMALL_BATCH: Final = 10_000
-"""Below it DuckDB gets all cores."""
+"""Records; with fewer there is no backlog: DuckDB gets all cores, and the next batch is polled after the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,10 @@ _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing."""
+    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing.
+
+    When it has caught up, not ahead: what comes during a fold would only wait for the next one.
+    """
 
     def __init__(
         self,
@@ -258,9 +261,13 @@ class _ReadAhead:
         while (item := self._queue.get()) is not None:
             if isinstance(item, _Failed):
                 raise item.error
-            self._room.release()
+            behind = item[1].records >= min(_SMALL_BATCH, self._batch_size)
+            if behind:
+                self._room.release()
             yield item
             del item  # before the next one is waited for
+            if not behind:
+                self._room.release()
 
     def _run(self) -> None:
         try:
