@@ -19,6 +19,7 @@ import polars as pl
 
 from consumers import outbox
 from consumers.intake import Intake, take_in
+from consumers.tuning import keep_small
 from ledger.errors import LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, TopicPartition
 from ledger.topics import INPUT_TOPICS
@@ -110,6 +111,7 @@ class Consumer:
                 counts, clock = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 compact(self._store)
+                keep_small()
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
