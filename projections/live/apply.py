@@ -187,7 +187,7 @@ class _Batch:
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
-        stored = lookup.of_keys(self.store, self.on.table, self.keys["key_hash"])
+        stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
         return rows.with_columns(
