@@ -107,6 +107,15 @@ def test_what_is_found_is_what_a_scan_finds(store: Store, data: st.DataObject) -
             assert sorted(found.rows()) == sorted(scanned.rows())
 
 
+def test_a_key_with_the_hash_of_a_later_one_is_found(tmp_path: Path, small: None) -> None:
+    numbers = list(range(1000))
+    with scratch_store(tmp_path) as store:
+        store.execute("CREATE TABLE looked_up (key_hash BIGINT, name VARCHAR)")
+        store.insert("looked_up", keys([*numbers[::2], *numbers[1::2]]))
+        found = lookup.of_keys(store, "looked_up", keys(numbers))
+        assert sorted(found["name"]) == sorted(f"k{n}" for n in numbers)
+
+
 def keys(numbers: list[int]) -> pl.DataFrame:
     """Several keys have one hash, as two in 2^64 may."""
     hashes = pl.Series("key_hash", [n // 20 for n in numbers], dtype=pl.Int64)
