@@ -386,7 +386,16 @@ def restore(
     archive = ArchiveLog(folder)
 
     def told() -> Iterator[Chunk]:
+        at = dict(earliest)
         for chunk in archive.chunks():
+            tp, first = TopicPartition(chunk.topic, chunk.partition), int(chunk.offsets[0])
+            if at[tp] == earliest[tp] != first:
+                raise ArchiveUnusable(
+                    f"archive {folder}: {tp.topic} partition {tp.partition} begins at offset {earliest[tp]}, its first"
+                    f" record is at {first} (a Kafka transaction that was taken back), and the restored log would not"
+                    " know that nothing is missing; read the archive itself"
+                )
+            at[tp] = chunk.next_offset
             yield chunk
             advance(len(chunk))
 

@@ -6,7 +6,8 @@ Two tables, made to be looked at with any SQLite client:
 
 Always true:
 - a batch is one transaction with `synchronous=FULL`: it is wholly durable or wholly absent;
-- offsets are dense, but where a restored partition came from a Kafka topic with gaps; heads move in the transaction that inserts the records;
+- offsets are dense, but where a partition was restored from an archive that has gaps (a Kafka topic's);
+- heads move in the transaction that inserts the records;
 - every thread has its own connection, so one object may be used from several threads.
 """
 

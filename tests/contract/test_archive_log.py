@@ -17,7 +17,7 @@ from tests.contract.test_sqlite_log import drop_head
 
 
 class Archived:
-    """A log of which only the archive is read; each append is archived by a run of its own, in files of a few records."""
+    """A log of which only the archive is read; each append is archived by a run of its own, in small files."""
 
     def __init__(self, log: EventLog, folder: Path) -> None:
         self.url = log.url
