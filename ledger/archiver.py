@@ -54,7 +54,11 @@ _POLL_S: Final = 1.0
 _GROUP_ROWS: Final = 32_768
 _FILE_RECORDS: Final = 1_000_000
 _COMMIT_S: Final = 5.0
-_NAME: Final = re.compile(r"topic=([^/]+)/day=[^/]+/([0-9]+)-([0-9]{20})" + re.escape(SUFFIX))
+_NAME: Final = re.compile(
+    r"topic=(?P<topic>[^/]+)/day=[^/]+/(?P<partition>[0-9]+)-(?P<first>[0-9]{20})"
+    + re.escape(SUFFIX)
+    + f"(?P<unfinished>{re.escape(UNFINISHED)})?"
+)
 _WRITING: Final = {
     "compression": "zstd",
     "use_dictionary": ["partition"],
@@ -74,6 +78,8 @@ class Archived:
 
 class Archiver:
     """Archives one log into one folder, which is made where it is missing. `run` may be called once.
+
+    `log`: as it is kept (`open_backend`), so that its own bytes are archived.
 
     `advance` is told how many records came, and how many offsets are left.
     """
@@ -204,8 +210,10 @@ class Archiver:
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
             parts = _NAME.fullmatch(name)
-            is_behind = parts is not None and int(parts[3]) >= ends.get(TopicPartition(parts[1], int(parts[2])), 0)
-            if name.endswith(UNFINISHED) or (is_behind and name not in named):
+            if parts is None or name in named:
+                continue
+            is_behind = int(parts["first"]) >= ends.get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
+            if is_behind or parts["unfinished"]:
                 path.unlink()
 
     # --- records

@@ -422,8 +422,12 @@ def rewritten(archive: Path, manifest: Manifest) -> None:
 @pytest.mark.parametrize("spoil", [missing, altered, torn, swapped, overlapping, gap, unlisted])
 def test_verify_names_the_file_and_what_is_wrong(archive: Path, spoil: Callable[[Path], str]) -> None:
     """Else a damaged archive would be noticed on the day when it is needed."""
-    named = {unlisted: "notes.txt", gap: read_manifest(archive).files[2].path}.get(spoil, second(archive))
-    named = named.replace("day=", "day=x") if spoil is overlapping else named
+    others: dict[Callable[[Path], str], str] = {
+        unlisted: "notes.txt",
+        gap: read_manifest(archive).files[2].path,
+        overlapping: second(archive).replace("day=", "day=x"),
+    }
+    named = others.get(spoil, second(archive))
     problem = spoil(archive)
     ran = ledger("archive", "verify", "a", "--output", "ndjson")
     one_sentence(ran, LOG_ERROR, "archive a: 1 findings")
