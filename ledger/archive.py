@@ -197,6 +197,8 @@ class ArchiveLog:
         self.url = f"archive://{folder}"
         self.manifest = read_manifest(folder)
         self._folder = folder
+        if found := next(_misplaced(self.manifest), None):
+            raise ArchiveDamaged(f"archive {folder}: {found.file}: {found.problem}; see `coupon-ledger archive verify`")
         self._files = {
             tp: [span for span in spans if isinstance(span, ArchivedFile)]
             for tp, spans in self.manifest.spans().items()

@@ -446,6 +446,14 @@ def test_no_record_comes_out_of_a_damaged_file(archive: Path, spoil: Callable[[P
         log.partitions()
 
 
+@pytest.mark.parametrize("spoil", [overlapping, gap])
+def test_an_archive_with_a_gap_or_an_overlap_is_not_read(archive: Path, spoil: Callable[[Path], str]) -> None:
+    """Else a rebuild or a restore would skip records in silence, or fold them twice."""
+    problem = spoil(archive)
+    one_sentence(ledger("restore", "--from", "a", "--log", "sqlite:///back.db"), LOG_ERROR, problem)
+    one_sentence(ledger("archive", "--to", "a"), LOG_ERROR, problem)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
 def test_a_torn_manifest_is_told(archive: Path, keep: float) -> None:
     """Else half of the files would be taken for all, or removed as leftovers."""
