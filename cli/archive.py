@@ -8,13 +8,10 @@ from pathlib import Path
 
 import click
 
-from cli.options import output_option, settings_options
+from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.settings import Settings
-
-_LOG = ("log", "topic-prefix")
-"""Bytes are kept as they stand in the log: no schema registry is asked."""
 
 _folder = click.Path(path_type=Path)
 
@@ -22,13 +19,14 @@ _folder = click.Path(path_type=Path)
 @click.group(invoke_without_command=True)
 @click.option("--to", "folder", type=_folder, help="Folder of the archive; made where it is missing.")
 @click.option("--accept-loss", is_flag=True, help="Note what the log no longer holds as lost, and archive the rest.")
-@settings_options(*_LOG)
+@settings_options(*LOG)
 @click.pass_context
 def archive(context: click.Context, folder: Path | None, accept_loss: bool, settings: Settings) -> None:
     """Archive the log into a folder of Parquet files, or verify such a folder.
 
     Run again, it goes on where the archive ends; killed at any moment, too. Each record is archived once, with its
-    bytes, position and time of recording, beside live consumers and publishers. docs/archive.md describes the files.
+    bytes, position and time of recording, beside live consumers and publishers. The bytes are kept as they stand in the
+    log, without asking a schema registry. docs/archive.md describes the files.
 
     \b
     coupon-ledger archive --to /backup/ledger
@@ -101,7 +99,7 @@ def verify(folder: Path, output: str) -> None:
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
 @click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
-@settings_options(*_LOG, "replication")
+@settings_options(*LOG, "replication")
 def restore(folder: Path, accept_loss: bool, settings: Settings) -> None:
     """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
 

@@ -123,13 +123,16 @@ class Archiver:
             archived = manifest.ends()
             self._left = sum(ends[tp] - archived[tp] for tp in partitions)
             self._advance(0, self._left)
-            for tp in partitions:
-                for file in self._files(tp, archived[tp], ends[tp]):
-                    manifest = replace(manifest, files=(*manifest.files, file))
-                    self._count(file)
-                    if time.monotonic() - self._committed_at >= self._commit_s:
-                        self._commit(manifest)
-            self._commit(manifest)
+            try:
+                for tp in partitions:
+                    for file in self._files(tp, archived[tp], ends[tp]):
+                        manifest = replace(manifest, files=(*manifest.files, file))
+                        self._count(file)
+                        if time.monotonic() - self._committed_at >= self._commit_s:
+                            self._commit(manifest)
+            finally:
+                # Interrupted too: the log may not hold these records for ever.
+                self._commit(manifest)
         return self._archived
 
     def _count(self, file: ArchivedFile) -> None:
@@ -232,6 +235,7 @@ class Archiver:
                         start = first
                     if file is None:
                         file = _File(self._folder, tp, start, day, self._reached)
+                        self._reached("file")
                     file.add(part)
                 next_offset = chunk.next_offset
                 self._left -= next_offset - int(chunk.offsets[0])
@@ -309,7 +313,6 @@ class _File:
         self._unfinished.parent.mkdir(parents=True, exist_ok=True)
         self._sink = _Sink(self._unfinished)
         self._writer = pq.ParquetWriter(self._sink, SCHEMA, **_WRITING)
-        reached("file")
 
     def add(self, part: Chunk) -> None:
         self._times += [int(part.recorded_at.min()), int(part.recorded_at.max())]

@@ -302,6 +302,25 @@ def test_killed_at_any_boundary_and_run_again_it_is_whole(
     archive.close()
 
 
+def test_what_was_finished_before_an_error_is_kept(tmp_path: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else records could pass out of the log's retention while each run begins anew."""
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        log.append(records(1000))
+        passed = iter([False] * 3 + [True])
+
+        def interrupted(boundary: str) -> None:
+            if boundary == "file" and next(passed):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Archiver(log, tmp_path / "a", file_records=100, at_boundary=interrupted).run()
+    assert len(read_manifest(tmp_path / "a").files) == 3
+    assert verify(tmp_path / "a") == []
+    archived(sqlite_log_settings, tmp_path / "a")
+    assert verify(tmp_path / "a") == []
+
+
 RESTORE: Final = """
 import os, signal, sys
 from pathlib import Path
