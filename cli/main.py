@@ -36,6 +36,8 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
+    "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),
+    "restore": ("cli.archive", "Make a log of an archive."),
     "schemas": ("cli.schemas", "List, show and check the Avro schemas."),
     "completion": ("cli.completion", "Print the script that completes commands in a shell."),
 }

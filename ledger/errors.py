@@ -12,7 +12,10 @@
     │   ├── LogNotInitialised       the log is there, its topics are not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
-    │   └── LogFull                 no room to append
+    │   ├── LogFull                 no room to append
+    │   ├── LogNotEmpty             a log that was to be restored has records already
+    │   ├── ArchiveUnusable         no archive there, another's, another process's, or it cannot be written
+    │   └── ArchiveDamaged          an archive's file or manifest is not as it was written
     └── StoreError
         ├── StoreOwned              another process owns the database
         ├── QueryStopped            a query took longer than it may beside the consumer
@@ -112,6 +115,18 @@ class AppendFailed(LogError):
 
 
 class LogFull(LogError):
+    pass
+
+
+class LogNotEmpty(LogError):
+    pass
+
+
+class ArchiveUnusable(LogError):
+    pass
+
+
+class ArchiveDamaged(LogError):
     pass
 
 

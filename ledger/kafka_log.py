@@ -15,13 +15,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
     CorruptRecordError,
     KafkaConnectionError,
@@ -42,12 +45,13 @@ from kafka.structs import OffsetAndMetadata
 from ledger.errors import (
     AppendFailed,
     LogError,
+    LogNotEmpty,
     LogNotInitialised,
     LogTruncated,
     LogUnavailable,
     SettingsError,
 )
-from ledger.kafka_reader import Reader
+from ledger.kafka_reader import RECORDED_AT_HEADER, Reader
 from ledger.log import Chunk, Position, Record, TopicPartition
 from ledger.partitioner import partitions_of
 from ledger.settings import LogSettings
@@ -170,6 +174,76 @@ class KafkaLog:
             for topic in described
             for partition in topic["partitions"]
         )
+
+    # --- restoring
+
+    def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
+        """Make these topics with these records, each at its own partition, offset and instant.
+
+        The broker counts offsets from 0, so that only `gapless` partitions can be restored. Records keep their instants
+        since the topics are made with CreateTime (what is finer than ms goes into a header); at the end they get
+        LogAppendTime as all others have. Ended before, what there is stays behind, and must be deleted.
+        Raises `LogNotEmpty` where a topic is there, `AppendFailed`.
+        """
+        if not gapless:
+            raise LogUnavailable(
+                f"log {self.url}: cannot be restored: the archive has gaps in its offsets, and a broker counts them"
+                " from 0 without any; restore into an embedded log (sqlite:///path)"
+            )
+        self._make_for_restoring(Counter(tp.topic for tp in ends))
+        for chunk in chunks:
+            self._append_restored(chunk)
+        with self._errors("set topics to LogAppendTime"):
+            stamped = {"message.timestamp.type": _TOPIC_CONFIG["message.timestamp.type"]}
+            names = sorted({self._named(tp).topic for tp in ends})
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name, stamped) for name in names]
+            answers = self._ask(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
+        if refused := {name: answer for name, answer in answers.items() if answer != "OK"}:
+            raise LogUnavailable(
+                f"log {self.url}: restored, but the topics keep CreateTime ({refused});"
+                " set message.timestamp.type=LogAppendTime on them before anything is published"
+            )
+
+    def _make_for_restoring(self, partitions: Mapping[str, int]) -> None:
+        wanted = {
+            self._settings.topic_prefix + topic: {
+                "num_partitions": number,
+                "replication_factor": self._settings.replication,
+                "configs": _TOPIC_CONFIG | {"message.timestamp.type": "CreateTime"},
+            }
+            for topic, number in partitions.items()
+        }
+        with self._errors("create topics"):
+            described = self._ask(lambda admin: admin.describe_topics(list(wanted)))
+            there = sorted(t["name"] for t in described if t["error_code"] == 0)
+            if not there:
+                answers = self._ask(lambda admin: admin.create_topics(wanted, raise_errors=False)["topics"])
+                there = [answer["name"] for answer in answers if self._refused(answer)]
+            if there:
+                raise LogNotEmpty(
+                    f"log {self.url}: topic {there[0]} is there already, and its records would get new instants; delete"
+                    " the topics, or restore with another --topic-prefix"
+                )
+            self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
+
+    def _append_restored(self, chunk: Chunk) -> None:
+        producer = self._client(KafkaProducer)
+        topic = self._settings.topic_prefix + chunk.topic
+        with self._errors("append"):
+            sent = [
+                producer.send(
+                    topic, value, key, [(RECORDED_AT_HEADER, at.to_bytes(8, "big", signed=True))], partition, at // 1000
+                )
+                for partition, at, key, value in zip(
+                    repeat(chunk.partition), chunk.recorded_at.tolist(), chunk.keys, chunk.values, strict=False
+                )
+            ]
+            producer.flush()
+        failed = [future for future in sent if not (future.is_done and future.succeeded())]
+        if failed:
+            raise self._unavailable(f"restore {chunk.topic}", failed[0].exception or KafkaTimeoutError())
+        if [future.value.offset for future in sent] != chunk.offsets.tolist():
+            raise LogNotEmpty(f"log {self.url}: topic {topic} got other records meanwhile; delete it and restore again")
 
     # --- append
 

@@ -24,15 +24,19 @@ from kafka.record.memory_records import MemoryRecords
 from ledger.log import Chunk, Int64Array, TopicPartition
 from ledger.partitioner import fair_shares
 
+RECORDED_AT_HEADER: Final = "recorded_at"
+"""On restored records: µs since the epoch, 8 bytes, big-endian."""
+_RESTORED_HEAD: Final = bytes([2, 2 * len(RECORDED_AT_HEADER), *RECORDED_AT_HEADER.encode(), 16])
+"""One header, its key, the length of its value; lengths and counts are zigzag."""
 _NONE: Final = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A record batch decoded: arrays and lists of length n > 0. Timestamps are in ms."""
+    """A record batch decoded: arrays and lists of length n > 0. `recorded_at`: µs since the epoch."""
 
     offsets: Int64Array
-    timestamps: Int64Array
+    recorded_at: Int64Array
     keys: list[bytes]
     values: list[bytes]
 
@@ -47,8 +51,8 @@ class _Columns:
     def split(self, place: int) -> tuple[_Columns, _Columns]:
         head, tail = slice(None, place), slice(place, None)
         return (
-            _Columns(self.offsets[head], self.timestamps[head], self.keys[head], self.values[head]),
-            _Columns(self.offsets[tail], self.timestamps[tail], self.keys[tail], self.values[tail]),
+            _Columns(self.offsets[head], self.recorded_at[head], self.keys[head], self.values[head]),
+            _Columns(self.offsets[tail], self.recorded_at[tail], self.keys[tail], self.values[tail]),
         )
 
 
@@ -132,7 +136,7 @@ class Reader:
             topic=tp.topic,
             partition=tp.partition,
             offsets=np.concatenate([_NONE, *(b.offsets for b in taken)]),
-            recorded_at=np.concatenate([_NONE, *(b.timestamps for b in taken)]) * 1000,
+            recorded_at=np.concatenate([_NONE, *(b.recorded_at for b in taken)]),
             keys=[key for b in taken for key in b.keys],
             values=[value for b in taken for value in b.values],
             next_offset=next_offset,
@@ -203,14 +207,30 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
         values, place = _slices(data, octets, place)
     except IndexError as error:
         raise CorruptRecordError(f"a record of the batch at offset {batch.base_offset} is cut off") from error
-    # At least the number of headers follows; headers are not used.
+    # At least the number of headers follows.
     if (place >= ends).any() or (len(ends) and ends[-1] != len(data)):
         raise CorruptRecordError(f"a record of the batch at offset {batch.base_offset} has a wrong length")
     if batch.timestamp_type == batch.LOG_APPEND_TIME:
-        timestamps = np.full(len(starts), batch.max_timestamp, np.int64)
+        recorded_at = np.full(len(starts), batch.max_timestamp * 1000, np.int64)
     else:
-        timestamps = batch.first_timestamp + timestamp_deltas
-    return _Columns(batch.base_offset + offset_deltas, timestamps, keys, values)
+        recorded_at = (batch.first_timestamp + timestamp_deltas) * 1000
+        _refine(recorded_at, octets, place, ends)
+    return _Columns(batch.base_offset + offset_deltas, recorded_at, keys, values)
+
+
+def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:
+    """Restored records carry their instant to the µs as their one header; it may only refine the timestamp's ms.
+
+    No producer can do so in the ledger's topics: there the broker stamps what it appends.
+    """
+    length = len(_RESTORED_HEAD) + 8
+    rows = np.flatnonzero(ends - places == length)
+    found = octets[places[rows, None] + np.arange(length)]
+    exact = np.ascontiguousarray(found[:, -8:]).view(">i8")[:, 0].astype(np.int64)
+    good = (found[:, :-8] == np.frombuffer(_RESTORED_HEAD, np.uint8)).all(axis=1) & (
+        exact // 1000 * 1000 == recorded_at[rows]
+    )
+    recorded_at[rows[good]] = exact[good]
 
 
 def _extents(data: bytes, number: int) -> tuple[Int64Array, Int64Array]:

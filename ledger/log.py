@@ -2,7 +2,7 @@
 
 A log has topics, a topic has partitions, a partition is a sequence of records at increasing offsets.
 Records are appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log`. Both pass
-`tests/contract/log_contract.py` whole.
+`tests/contract/log_contract.py` whole; an `archive` of one is read as they are.
 
 Always true:
 - `append` returns only when the records are durable; the returned positions are theirs, in order.
@@ -13,8 +13,8 @@ Always true:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -69,28 +69,13 @@ class Chunk:
         return len(self.values)
 
 
-class EventLog(Protocol):
-    """An append-only, partitioned, durable log."""
+class LogReader(Protocol):
+    """What can be read of a log, or of its archive."""
 
     url: str
 
-    def create_topics(self) -> list[str]:
-        """Create the ledger's topics that are missing (partitions, replication: from the settings).
-
-        Returns the names of those created; a second call creates nothing.
-        """
-        ...
-
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         """The partitions of these topics, sorted. Raises `LogNotInitialised` where a topic is missing."""
-        ...
-
-    def append(self, records: Sequence[Record]) -> list[Position]:
-        """Append durably; return the records' positions in their order.
-
-        Raises `AppendFailed` with the index and the reason of each record that was not acknowledged,
-        `LogUnavailable`, `LogNotInitialised`, `LogFull`.
-        """
         ...
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
@@ -113,6 +98,38 @@ class EventLog(Protocol):
     def close(self) -> None: ...
 
 
+class EventLog(LogReader, Protocol):
+    """An append-only, partitioned, durable log."""
+
+    def create_topics(self) -> list[str]:
+        """Create the ledger's topics that are missing (partitions, replication: from the settings).
+
+        Returns the names of those created; a second call creates nothing.
+        """
+        ...
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        """Append durably; return the records' positions in their order.
+
+        Raises `AppendFailed` with the index and the reason of each record that was not acknowledged,
+        `LogUnavailable`, `LogNotInitialised`, `LogFull`.
+        """
+        ...
+
+
+class Backend(EventLog, Protocol):
+    """A log as it is kept, its records as they stand there."""
+
+    def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
+        """Make the log of these records, each at its own partition, offset and instant (`recorded_at`).
+
+        `ends`: every partition, and the offset that its next record gets. `chunks`: those of a partition in the order
+        of their offsets; `gapless` where offsets from 0 up to the end all have a record.
+        Raises `LogNotEmpty` where records would meet others.
+        """
+        ...
+
+
 def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
     """The log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
 
@@ -123,7 +140,12 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
     if settings.schema_registry:
         from ledger.registry_log import RegistryLog
 
-        return RegistryLog(open_log(replace(settings, schema_registry=""), create=create), settings)
+        return RegistryLog(open_backend(settings, create=create), settings)
+    return open_backend(settings, create=create)
+
+
+def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
+    """The same with the bytes that stand in it, whatever their format: without the schema registry."""
     scheme = settings.url.partition("://")[0]
     if scheme == "sqlite":
         from ledger.sqlite_log import SqliteLog

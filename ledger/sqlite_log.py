@@ -6,7 +6,8 @@ Two tables, made to be looked at with any SQLite client:
 
 Always true:
 - a batch is one transaction with `synchronous=FULL`: it is wholly durable or wholly absent;
-- offsets are dense; heads move in the transaction that inserts the records;
+- offsets are dense, but where a partition was restored from an archive that has gaps (a Kafka topic's);
+- heads move in the transaction that inserts the records;
 - every thread has its own connection, so one object may be used from several threads.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
@@ -24,7 +25,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ledger.errors import LogError, LogFull, LogNotInitialised, LogTruncated, LogUnavailable, SettingsError
+from ledger.errors import LogError, LogFull, LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable, SettingsError
 from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
 from ledger.partitioner import fair_shares, partitions_of
 from ledger.settings import LogSettings
@@ -153,6 +154,28 @@ class SqliteLog:
                 _insert(connection, heads, topic, batch)
         return list(map(Position, batch.topics, batch.partitions.tolist(), batch.offsets.tolist()))
 
+    def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
+        """Make these partitions with these records, each at its own offset and instant: all, or nothing.
+
+        Raises `LogNotEmpty` where there is any record, `LogFull`.
+        """
+        prefix = self._settings.topic_prefix
+        latest = dict.fromkeys(ends, 0)
+        with self._errors("written"), self._writing() as connection:
+            # Seen in the transaction: nobody appends meanwhile.
+            if connection.execute("SELECT max(next_offset) FROM partitions").fetchone()[0]:
+                raise LogNotEmpty(f"log {self.url}: holds records already; restore into a log that is not there yet")
+            connection.executemany("DELETE FROM partitions WHERE topic = ?", {(prefix + tp.topic,) for tp in ends})
+            connection.executemany(_INSERT_PARTITION, [(prefix + tp.topic, tp.partition) for tp in sorted(ends)])
+            heads = self._heads(connection)
+            for chunk in chunks:
+                tp = TopicPartition(chunk.topic, chunk.partition)
+                rows = (chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.keys, chunk.values)
+                connection.executemany(_INSERT_RECORD, zip(repeat(heads[tp].partition_id), *rows, strict=False))
+                latest[tp] = max(latest[tp], int(chunk.recorded_at.max(initial=0)))
+            for tp, end in ends.items():
+                connection.execute(_MOVE_HEAD, (end, latest[tp], heads[tp].partition_id))
+
     # --- read
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
@@ -193,7 +216,7 @@ class SqliteLog:
                 self._check_held(connection, tp, heads[tp], offset)
             available = {tp: heads[tp].next_offset - offset for tp, offset in positions.items()}
             return [
-                _chunk(connection, tp, heads[tp].partition_id, positions[tp], count)
+                _chunk(connection, tp, heads[tp], positions[tp], count)
                 for tp, count in fair_shares(available, max_records).items()
             ]
 
@@ -385,9 +408,9 @@ def _earliest(connection: sqlite3.Connection, head: _Head) -> int:
     return head.next_offset if earliest is None else earliest
 
 
-def _chunk(connection: sqlite3.Connection, tp: TopicPartition, partition_id: int, offset: int, count: int) -> Chunk:
-    rows = connection.execute(_READ, (partition_id, offset, count)).fetchall()
-    offsets, recorded_at, keys, values = zip(*rows, strict=True)
+def _chunk(connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int, count: int) -> Chunk:
+    rows = connection.execute(_READ, (head.partition_id, offset, count)).fetchall()
+    offsets, recorded_at, keys, values = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Chunk(
         topic=tp.topic,
         partition=tp.partition,
@@ -395,5 +418,6 @@ def _chunk(connection: sqlite3.Connection, tp: TopicPartition, partition_id: int
         recorded_at=np.array(recorded_at, np.int64),
         keys=list(keys),
         values=list(values),
-        next_offset=offsets[-1] + 1,
+        # Fewer than there could be: a restored partition holds nothing more up to its head.
+        next_offset=offsets[-1] + 1 if len(rows) == count else head.next_offset,
     )

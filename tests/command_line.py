@@ -25,6 +25,12 @@ LOG: Final = "coupon-ledger.log.db"
 DATABASE: Final = "coupon-ledger.duckdb"
 PATIENCE_S: Final = 60.0
 
+_LIMIT: Final = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 Data = dict[str, Any]
 
 
@@ -91,6 +97,12 @@ def start(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
 def finish(process: subprocess.Popen[bytes]) -> Ran:
     out, err = process.communicate(timeout=PATIENCE_S)
     return Ran(process.returncode, out or b"", (err or b"").decode())
+
+
+def limited(*arguments: str, file_bytes: int) -> Ran:
+    """Run the command in a process whose files cannot grow beyond that size: a full disk, for real."""
+    command = [sys.executable, "-c", _LIMIT, str(file_bytes), str(COMMAND), *arguments]
+    return finish(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 
 def wait_until(reached: Callable[[], bool], what: str) -> None:

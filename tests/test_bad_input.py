@@ -23,11 +23,9 @@ import pytest
 from ledger.log import Record
 from ledger.topics import COUPON, INPUT_TOPICS
 from tests.command_line import (
-    COMMAND,
     DATABASE,
     LOG,
     PATIENCE_S,
-    Ran,
     coupon_event,
     dead_letters_told,
     done,
@@ -35,6 +33,7 @@ from tests.command_line import (
     facts,
     finish,
     ledger,
+    limited,
     ndjson,
     one_sentence,
     opened_log,
@@ -543,19 +542,6 @@ def test_a_stale_owner_is_not_blamed_for_another_process(initialised: Path) -> N
 
 
 # --- no room
-
-
-LIMIT = """
-import os, resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-
-
-def limited(*arguments: str, file_bytes: int) -> Ran:
-    """Run the command in a process whose files cannot grow beyond that size: a full disk, for real."""
-    command = [sys.executable, "-c", LIMIT, str(file_bytes), str(COMMAND), *arguments]
-    return finish(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 
 def sale(number: int) -> bytes:

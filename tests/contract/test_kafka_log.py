@@ -179,7 +179,7 @@ def encoded(count: int, compression: int = 0) -> bytearray:
 def test_timestamps_of_producers_are_kept() -> None:
     """Else a topic made by someone else (CreateTime) would have one time for a whole batch."""
     columns = decode_batch(DefaultRecordBatch(encoded(300)))
-    assert columns.timestamps.tolist() == list(range(1000, 1300))
+    assert columns.recorded_at.tolist() == list(range(1_000_000, 1_300_000, 1000))
     assert columns.offsets.tolist() == list(range(300))
 
 

@@ -1,0 +1,131 @@
+"""`archive`, `archive verify` and `restore`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from cli.options import LOG, output_option, settings_options
+from cli.output import print_rows
+from cli.progress import progress
+from ledger.settings import Settings
+
+_folder = click.Path(path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--to", "folder", type=_folder, help="Folder of the archive; made where it is missing.")
+@click.option("--accept-loss", is_flag=True, help="Note what the log no longer holds as lost, and archive the rest.")
+@settings_options(*LOG)
+@click.pass_context
+def archive(context: click.Context, folder: Path | None, accept_loss: bool, settings: Settings) -> None:
+    """Archive the log into a folder of Parquet files, or verify such a folder.
+
+    Run again, it goes on where the archive ends; killed at any moment, too. Each record is archived once, with its
+    bytes, position and time of recording, beside live consumers and publishers. The bytes are kept as they stand in the
+    log, without asking a schema registry. docs/archive.md describes the files.
+
+    \b
+    coupon-ledger archive --to /backup/ledger
+    coupon-ledger archive --to /backup/ledger --log kafka://localhost:9092
+    coupon-ledger archive verify /backup/ledger
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if folder is None:
+        raise click.UsageError("name the folder of the archive with --to", context)
+    from ledger.archiver import Archiver
+    from ledger.log import open_backend
+
+    log = open_backend(settings.log)
+    started = time.monotonic()
+    try:
+        with progress("archiving", 0) as bar:
+            done = 0
+
+            def advance(records: int, left: int) -> None:
+                nonlocal done
+                done += records
+                bar.advance(records)
+                bar.total(done + left)
+
+            archived = Archiver(log, folder, accept_loss=accept_loss, advance=advance).run()
+    finally:
+        log.close()
+    for loss in archived.losses:
+        click.echo(f"lost: {loss}, which the log no longer held", err=True)
+    click.echo(
+        f"archived {archived.records:,} records in {archived.files:,} files, {archived.bytes:,} bytes"
+        + _rate(archived.records, started)
+    )
+
+
+@archive.command(short_help="Check every file of an archive.")
+@click.argument("folder", type=_folder)
+@output_option
+def verify(folder: Path, output: str) -> None:
+    """Read every file of an archive and name what is missing, altered, overlapping or unlisted, and gaps in positions.
+
+    Ends with 4 where it finds anything. No log is needed.
+
+    \b
+    coupon-ledger archive verify /backup/ledger
+    coupon-ledger archive verify /backup/ledger --output json
+    """
+    from ledger.archive import read_manifest
+    from ledger.archive import verify as findings_of
+    from ledger.errors import ArchiveDamaged
+
+    manifest = read_manifest(folder)
+    with progress("verifying", sum(file.records for file in manifest.files)) as bar:
+        findings = findings_of(folder, bar.advance)
+    if findings or output != "table":
+        print_rows((asdict(finding) for finding in findings), output)
+    if findings:
+        raise ArchiveDamaged(
+            f"archive {folder}: {len(findings)} findings, see above; put back copies of missing and altered files, move"
+            " others away"
+        )
+    if output == "table":
+        for loss in manifest.losses:
+            click.echo(f"noted as lost: {loss}")
+        records, size = sum(f.records for f in manifest.files), sum(f.bytes for f in manifest.files)
+        click.echo(f"archive {folder}: whole, {records:,} records in {len(manifest.files):,} files, {size:,} bytes")
+
+
+@click.command()
+@click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
+@click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
+@settings_options(*LOG, "replication")
+def restore(folder: Path, accept_loss: bool, settings: Settings) -> None:
+    """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
+
+    The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all;
+    of a restore into Kafka that was interrupted, delete the topics and start again.
+
+    \b
+    coupon-ledger restore --from /backup/ledger --log sqlite:///restored.log.db
+    coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic-prefix restored.
+    """
+    from ledger.archive import read_manifest
+    from ledger.archive import restore as restored
+    from ledger.log import open_backend
+
+    manifest = read_manifest(folder)
+    log = open_backend(settings.log, create=True)
+    started = time.monotonic()
+    try:
+        with progress("restoring", sum(file.records for file in manifest.files)) as bar:
+            records = restored(folder, log, accept_loss=accept_loss, advance=bar.advance)
+        log.create_topics()
+    finally:
+        log.close()
+    click.echo(f"restored {records:,} records to {settings.log.url}" + _rate(records, started))
+
+
+def _rate(records: int, started: float) -> str:
+    seconds = time.monotonic() - started
+    return f" in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)"

@@ -1,0 +1,515 @@
+"""The archive: a log kept in a folder of Parquet files that needs neither a broker nor this program to be read.
+
+    FOLDER/manifest.json                                        what the archive holds, with checksums
+    FOLDER/archive.lock                                         held by the process that writes
+    FOLDER/topic=T/day=2026-11-11/0-00000000000000000042.parquet   partition 0 from offset 42 on
+
+Always true:
+- A file holds consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Key and
+  value are the bytes that stood in the log.
+- What the manifest names is whole: its files were on the disk under their names before, and it is replaced at once.
+- The files of a partition follow one another without gap or overlap, except for losses that the manifest names.
+- No record is handed out of a file whose bytes are not those that were written.
+
+`archiver` writes it; here it is read and verified.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ledger.errors import ArchiveDamaged, ArchiveUnusable, LogNotInitialised, LogTruncated
+from ledger.log import Backend, Chunk, Int64Array, TopicPartition
+from ledger.partitioner import fair_shares
+from ledger.topics import ALL_TOPICS
+
+MANIFEST: Final = "manifest.json"
+LOCK: Final = "archive.lock"
+UNFINISHED: Final = ".new"
+SUFFIX: Final = ".parquet"
+FORMAT: Final = 1
+DAY_US: Final = 86_400_000_000
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("recorded_at", pa.timestamp("us", "UTC"), nullable=False),
+        pa.field("key", pa.large_binary(), nullable=False),
+        pa.field("value", pa.large_binary(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Offsets of one partition, from `first_offset` up to, not including, `next_offset`."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    next_offset: int
+
+    @property
+    def tp(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
+
+    def __str__(self) -> str:
+        return f"{self.topic} partition {self.partition} offsets {self.first_offset} to {self.next_offset - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivedFile(Span):
+    """A file. `recorded_from`, `recorded_until`: the least and the greatest of its records, in µs since the epoch.
+
+    Its span can be longer than its records are many, where a Kafka partition holds transaction markers.
+    """
+
+    path: str
+    day: str
+    records: int
+    recorded_from: int
+    recorded_until: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`topics`: how many partitions each has. `losses`: what the log no longer held when it was to be archived."""
+
+    topics: Mapping[str, int] = field(default_factory=dict)
+    files: tuple[ArchivedFile, ...] = ()
+    losses: tuple[Span, ...] = ()
+
+    def partitions(self) -> list[TopicPartition]:
+        return sorted(TopicPartition(topic, p) for topic, count in self.topics.items() for p in range(count))
+
+    def spans(self) -> dict[TopicPartition, list[Span]]:
+        """Files and losses of each partition, in the order of their offsets."""
+        found: dict[TopicPartition, list[Span]] = {tp: [] for tp in self.partitions()}
+        for span in sorted((*self.files, *self.losses), key=lambda span: span.first_offset):
+            found.setdefault(span.tp, []).append(span)
+        return found
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Per partition, where archiving goes on."""
+        return {tp: spans[-1].next_offset if spans else 0 for tp, spans in self.spans().items()}
+
+    def text(self) -> str:
+        """A file a line, with a checksum over all of it."""
+        parts = {
+            "format": json.dumps(FORMAT),
+            "topics": json.dumps(dict(self.topics)),
+            "files": _lines(self.files),
+            "losses": _lines(self.losses),
+        }
+        digest = hashlib.sha256("".join(parts.values()).encode()).hexdigest()
+        return "{\n" + ",\n".join(f'"{n}": {t}' for n, t in parts.items()) + f',\n"sha256": "{digest}"\n}}\n'
+
+
+def _lines(rows: Iterable[Span]) -> str:
+    lines = ",\n".join(json.dumps(asdict(row), ensure_ascii=False) for row in rows)
+    return f"[\n{lines}\n]" if lines else "[]"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises `ArchiveUnusable` where there is none or it is another version's, `ArchiveDamaged` where it is altered."""
+    path = folder / MANIFEST
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArchiveUnusable(f"archive {folder}: no {MANIFEST} there; name the folder of an archive") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArchiveUnusable(f"archive {folder}: {MANIFEST} cannot be read ({error})") from error
+    try:
+        document = json.loads(text)
+        written = document["format"]
+        manifest = Manifest(
+            document["topics"],
+            tuple(ArchivedFile(**row) for row in document["files"]),
+            tuple(Span(**row) for row in document["losses"]),
+        )
+        altered = manifest.text() != text
+    except (ValueError, KeyError, TypeError, AttributeError):
+        written, altered = FORMAT, True
+    if written != FORMAT:
+        raise ArchiveUnusable(
+            f"archive {folder}: written in format {written}, this version knows {FORMAT};"
+            " use the version of coupon-ledger that wrote it, or a newer one"
+        )
+    if altered:
+        raise ArchiveDamaged(
+            f"archive {folder}: {MANIFEST} is not as it was written (torn or altered); put back a copy of it,"
+            " or archive the log into a new folder"
+        )
+    return manifest
+
+
+@contextmanager
+def locked(folder: Path, *, writing: bool) -> Iterator[None]:
+    """Keep writers out meanwhile, and with `writing` readers that need it whole. A killed process holds nothing.
+
+    Raises `ArchiveUnusable` where another process has it.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY, 0o644)
+    except FileNotFoundError:
+        yield  # nobody has ever written here
+        return
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_EX if writing else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ArchiveUnusable(
+                f"archive {folder}: another process writes or verifies it; wait for its end"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+# --- reading
+
+
+class ArchiveLog:
+    """The archive in that folder, read as logs are (`LogReader`): its records are where they were in the log.
+
+    It does not change while it is open: what is archived meanwhile is seen by the next one. Used by one thread at a
+    time. Raises `ArchiveUnusable`, `ArchiveDamaged`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"archive://{folder}"
+        self.manifest = read_manifest(folder)
+        self._folder = folder
+        if found := next(_misplaced(self.manifest), None):
+            raise ArchiveDamaged(f"archive {folder}: {found.file}: {found.problem}; see `coupon-ledger archive verify`")
+        self._files = {
+            tp: [span for span in spans if isinstance(span, ArchivedFile)]
+            for tp, spans in self.manifest.spans().items()
+        }
+        self._ends = self.manifest.ends()
+        self._opened: dict[TopicPartition, _OpenFile] = {}
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        self._require(topics)
+        return [tp for tp in self.manifest.partitions() if tp.topic in set(topics)]
+
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
+        """As every log, but never waits: nothing can come."""
+        self._require([tp.topic for tp in positions])
+        for tp, offset in positions.items():
+            self._check_held(tp, offset)
+        available = {tp: self._ends[tp] - offset for tp, offset in positions.items()}
+        shares = fair_shares(available, max_records)
+        return [self._chunk(tp, positions[tp], share) for tp, share in shares.items()]
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Behind the losses that it begins with."""
+        self._require([tp.topic for tp in partitions])
+        return {tp: self._files[tp][0].first_offset if self._files[tp] else self._ends[tp] for tp in partitions}
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        self._require([tp.topic for tp in partitions])
+        return {tp: self._ends[tp] for tp in partitions}
+
+    def close(self) -> None:
+        for opened in self._opened.values():
+            opened.close()
+        self._opened.clear()
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All there is, partition by partition; losses are passed over."""
+        for tp, files in self._files.items():
+            for file in files:
+                at = file.first_offset
+                while at < file.next_offset:
+                    chunk = self._open(file).take(at, file.records)
+                    at = chunk.next_offset
+                    yield chunk
+            self._close(tp)
+
+    def last_record(self, tp: TopicPartition) -> Chunk | None:
+        """The last record of the partition, alone."""
+        return self._open(self._files[tp][-1]).last() if self._files.get(tp) else None
+
+    def _require(self, topics: Sequence[str]) -> None:
+        if missing := sorted(set(topics) - self.manifest.topics.keys()):
+            raise LogNotInitialised(f"{self._named()}: no topic {', '.join(missing)}; archive a log that has it")
+
+    def _named(self) -> str:
+        return f"archive {self._folder}"
+
+    def _check_held(self, tp: TopicPartition, offset: int) -> None:
+        if offset == self._ends[tp] or self._file_at(tp, offset) is not None:
+            return
+        [earliest] = self.earliest_positions([tp]).values()
+        if earliest < offset < self._ends[tp]:
+            [lost] = [s for s in self.manifest.losses if s.tp == tp and s.first_offset <= offset < s.next_offset]
+            raise LogTruncated(f"{self._named()}: {lost} were lost before they were archived; nothing is skipped")
+        raise LogTruncated(
+            f"{self._named()}: partition {tp.partition} of {tp.topic} has no offset {offset}, it holds"
+            f" {earliest} to {self._ends[tp]}; read from the log, or from another archive"
+        )
+
+    def _chunk(self, tp: TopicPartition, offset: int, count: int) -> Chunk:
+        """The next records, of several files where it takes that; up to the next loss."""
+        parts = []
+        while count > 0 and (file := self._file_at(tp, offset)) is not None:
+            part = self._open(file).take(offset, count)
+            parts.append(part)
+            offset = part.next_offset
+            count -= len(part)
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _file_at(self, tp: TopicPartition, offset: int) -> ArchivedFile | None:
+        files = self._files[tp]
+        place = bisect_right(files, offset, key=lambda file: file.first_offset) - 1
+        return files[place] if place >= 0 and offset < files[place].next_offset else None
+
+    def _open(self, file: ArchivedFile) -> _OpenFile:
+        opened = self._opened.get(file.tp)
+        if opened is None or opened.file is not file:
+            self._close(file.tp)
+            opened = self._opened[file.tp] = _OpenFile(self._folder, file)
+        return opened
+
+    def _close(self, tp: TopicPartition) -> None:
+        if tp in self._opened:
+            self._opened.pop(tp).close()
+
+
+class _OpenFile:
+    """A file that was found whole, and the row group of it that was read last."""
+
+    def __init__(self, folder: Path, file: ArchivedFile) -> None:
+        self.file = file
+        problem = altered(folder, file)
+        if problem:
+            raise ArchiveDamaged(f"archive {folder}: {file.path} {problem}; put back a copy of it")
+        self._parquet = pq.ParquetFile(folder / file.path)
+        groups = (self._parquet.metadata.row_group(i) for i in range(self._parquet.num_row_groups))
+        self._last_offsets = [group.column(1).statistics.max for group in groups]
+        self._group = -1
+        self._chunk: Chunk
+
+    def close(self) -> None:
+        self._parquet.close()
+
+    def take(self, offset: int, count: int) -> Chunk:
+        """Up to `count` records from that offset on, of one row group."""
+        group = bisect_left(self._last_offsets, offset)
+        if group == len(self._last_offsets):
+            return part_of(self._chunk_of(group - 1), 0, 0, self.file.next_offset)
+        chunk = self._chunk_of(group)
+        start = int(np.searchsorted(chunk.offsets, offset))
+        return part_of(chunk, start, min(start + count, len(chunk)), chunk.next_offset)
+
+    def last(self) -> Chunk:
+        chunk = self._chunk_of(len(self._last_offsets) - 1)
+        return part_of(chunk, len(chunk) - 1, len(chunk), chunk.next_offset)
+
+    def _chunk_of(self, group: int) -> Chunk:
+        if group != self._group:
+            table = self._parquet.read_row_group(group, columns=["offset", "recorded_at", "key", "value"])
+            offsets = table["offset"].to_numpy()
+            is_last = group == len(self._last_offsets) - 1
+            self._chunk = Chunk(
+                topic=self.file.topic,
+                partition=self.file.partition,
+                offsets=offsets,
+                recorded_at=table["recorded_at"].cast(pa.int64()).to_numpy(),
+                keys=table["key"].to_numpy().tolist(),
+                values=table["value"].to_numpy().tolist(),
+                next_offset=self.file.next_offset if is_last else int(offsets[-1]) + 1,
+            )
+            self._group = group
+        return self._chunk
+
+
+def part_of(chunk: Chunk, start: int, end: int, next_offset: int) -> Chunk:
+    """Those of its records; `next_offset` is where reading goes on behind its last one."""
+    if start == 0 and end == len(chunk):
+        return chunk
+    rows = slice(start, end)
+    return Chunk(
+        topic=chunk.topic,
+        partition=chunk.partition,
+        offsets=chunk.offsets[rows],
+        recorded_at=chunk.recorded_at[rows],
+        keys=chunk.keys[rows],
+        values=chunk.values[rows],
+        next_offset=int(chunk.offsets[end]) if 0 < end < len(chunk) else next_offset,
+    )
+
+
+def _joined(parts: Sequence[Chunk]) -> Chunk:
+    return Chunk(
+        topic=parts[0].topic,
+        partition=parts[0].partition,
+        offsets=np.concatenate([part.offsets for part in parts]),
+        recorded_at=np.concatenate([part.recorded_at for part in parts]),
+        keys=[key for part in parts for key in part.keys],
+        values=[value for part in parts for value in part.values],
+        next_offset=parts[-1].next_offset,
+    )
+
+
+# --- restoring
+
+
+def restore(
+    folder: Path,
+    log: Backend,
+    *,
+    accept_loss: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Make an empty log of the archive; returns how many records it holds. `advance` is told of them as they come.
+
+    Raises `LogNotEmpty`; `LogTruncated` for losses between archived records, unless they are accepted; and what the
+    archive and the log raise.
+    """
+    archive = ArchiveLog(folder)
+
+    def told() -> Iterator[Chunk]:
+        at = dict(earliest)
+        for chunk in archive.chunks():
+            tp, first = TopicPartition(chunk.topic, chunk.partition), int(chunk.offsets[0])
+            if at[tp] == earliest[tp] != first:
+                raise ArchiveUnusable(
+                    f"archive {folder}: {tp.topic} partition {tp.partition} begins at offset {earliest[tp]}, its first"
+                    f" record is at {first} (a Kafka transaction that was taken back), and the restored log would not"
+                    " know that nothing is missing; read the archive itself"
+                )
+            at[tp] = chunk.next_offset
+            yield chunk
+            advance(len(chunk))
+
+    try:
+        partitions = archive.partitions(sorted(archive.manifest.topics))
+        earliest, ends = archive.earliest_positions(partitions), archive.end_positions(partitions)
+        lost = [str(loss) for loss in archive.manifest.losses if loss.first_offset >= earliest[loss.tp]]
+        if lost and not accept_loss:
+            raise LogTruncated(
+                f"archive {folder}: {'; '.join(lost)} were lost before they were archived, and the restored log would"
+                " not show it; restore the rest with --accept-loss"
+            )
+        records = sum(file.records for file in archive.manifest.files)
+        log.restore(ends, told(), gapless=records == sum(ends.values()))
+    finally:
+        archive.close()
+    return records
+
+
+# --- verifying
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a file of the archive (its path in the folder), or in its manifest."""
+
+    file: str
+    problem: str
+
+
+def verify(folder: Path, advance: Callable[[int], None] = lambda _: None) -> list[Finding]:
+    """Everything that is wrong: files missing, altered, overlapping, unlisted; gaps in positions.
+
+    Every file is read. `advance` is told the records of each. Raises `ArchiveUnusable`, `ArchiveDamaged` (manifest).
+    """
+    with locked(folder, writing=False):
+        manifest = read_manifest(folder)
+        findings = [*_misplaced(manifest), *_unlisted(folder, manifest)]
+        for file in manifest.files:
+            problem = altered(folder, file) or _disagreement(folder, file)
+            if problem:
+                findings.append(Finding(file.path, problem))
+            advance(file.records)
+    return findings
+
+
+def altered(folder: Path, file: ArchivedFile) -> str | None:
+    """Why the file is not the one that was written; None where it is."""
+    path = folder / file.path
+    try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            return f"is altered: {size:,} bytes instead of {file.bytes:,}"
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError:
+        return f"is missing: it held {file}"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if digest == file.sha256 else "is altered: its checksum is another"
+
+
+def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
+    """Where the file's records are not those that the manifest says."""
+    try:
+        with pq.ParquetFile(folder / file.path) as parquet:
+            table = parquet.read(columns=["partition", "offset", "recorded_at"])
+    except (pa.ArrowException, OSError) as error:
+        return f"is no Parquet file: {str(error).splitlines()[0]}"
+    offsets: Int64Array = table["offset"].to_numpy()
+    recorded_at: Int64Array = table["recorded_at"].cast(pa.int64()).to_numpy()
+    days = np.unique(recorded_at // DAY_US)
+    holds = {
+        "its records": (len(offsets), file.records),
+        "its partitions": (table["partition"].unique().to_pylist(), [file.partition]),
+        "the order of its offsets": (bool((np.diff(offsets) > 0).all()), True),
+        "its offsets": (bool(((offsets >= file.first_offset) & (offsets < file.next_offset)).all()), True),
+        "its days": ([day_of(int(d) * DAY_US) for d in days], [file.day]),
+        "its times": ((int(recorded_at.min()), int(recorded_at.max())), (file.recorded_from, file.recorded_until)),
+    }
+    wrong = [name for name, (found, told) in holds.items() if found != told]
+    return f"disagrees with the manifest in {', '.join(wrong)}" if wrong else None
+
+
+def _misplaced(manifest: Manifest) -> Iterator[Finding]:
+    """Files that overlap, and offsets between them that nothing holds."""
+    for tp, spans in manifest.spans().items():
+        for before, after in pairwise([Span(*tp, 0, 0), *spans]):
+            name = after.path if isinstance(after, ArchivedFile) else MANIFEST
+            if after.first_offset > before.next_offset:
+                gap = Span(*tp, before.next_offset, after.first_offset)
+                yield Finding(name, f"a gap before it: nothing holds {gap}")
+            elif after.first_offset < before.next_offset:
+                last = min(before.next_offset, after.next_offset)
+                other = before.path if isinstance(before, ArchivedFile) else MANIFEST
+                yield Finding(name, f"overlaps {other}: both hold {Span(*tp, after.first_offset, last)}")
+
+
+def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    known = {MANIFEST, LOCK, *(file.path for file in manifest.files)}
+    counts: dict[str, int] = defaultdict(int)
+    for file in manifest.files:
+        counts[file.path] += 1
+    for path, count in counts.items():
+        if count > 1:
+            yield Finding(path, f"is listed {count} times")
+    for found in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        name = found.relative_to(folder).as_posix()
+        if name not in known:
+            yield Finding(name, "is unlisted: the manifest does not name it")
+
+
+def day_of(recorded_at: int) -> str:
+    """The UTC day of an instant in µs since the epoch: `2026-11-11`."""
+    return str(np.datetime64(recorded_at // DAY_US, "D"))

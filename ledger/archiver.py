@@ -1,0 +1,425 @@
+"""Writes the archive: what the log holds behind the manifest's end, as new files, in any number of runs.
+
+Always true:
+- Each record is archived once: a run goes on where the manifest ends, and what a killed run left is removed first.
+- A file is on the disk, under its name, before the manifest names it.
+- Nothing is skipped in silence: where the log no longer holds the next offset, the run ends, or notes the loss.
+- Records of two logs never come into one archive, as far as the last archived record can tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ledger.archive import (
+    DAY_US,
+    LOCK,
+    MANIFEST,
+    SCHEMA,
+    SUFFIX,
+    UNFINISHED,
+    ArchivedFile,
+    ArchiveLog,
+    Manifest,
+    Span,
+    day_of,
+    locked,
+    part_of,
+    read_manifest,
+)
+from ledger.errors import ArchiveUnusable, LogTruncated
+from ledger.log import Chunk, LogReader, TopicPartition
+
+Boundary = Callable[[str], None]
+"""Called with the name of each step that was reached: file, written, renamed, manifest, committed."""
+
+_READ_RECORDS: Final = 32_768
+_POLL_S: Final = 1.0
+_GROUP_ROWS: Final = 32_768
+_FILE_RECORDS: Final = 1_000_000
+_COMMIT_S: Final = 5.0
+_NAME: Final = re.compile(
+    r"topic=(?P<topic>[^/]+)/day=[^/]+/(?P<partition>[0-9]+)-(?P<first>[0-9]{20})"
+    + re.escape(SUFFIX)
+    + f"(?P<unfinished>{re.escape(UNFINISHED)})?"
+)
+_WRITING: Final = {
+    "compression": "zstd",
+    "use_dictionary": ["partition"],
+    "column_encoding": {"offset": "DELTA_BINARY_PACKED", "recorded_at": "DELTA_BINARY_PACKED"},
+}
+
+
+@dataclass(slots=True)
+class Archived:
+    """What a run did. `losses`: what it noted as lost."""
+
+    files: int = 0
+    records: int = 0
+    bytes: int = 0
+    losses: tuple[Span, ...] = ()
+
+
+class Archiver:
+    """Archives one log into one folder, which is made where it is missing. `run` may be called once.
+
+    `log`: as it is kept (`open_backend`), so that its own bytes are archived.
+
+    `advance` is told how many records came, and how many offsets are left.
+    """
+
+    def __init__(
+        self,
+        log: LogReader,
+        folder: Path,
+        *,
+        accept_loss: bool = False,
+        advance: Callable[[int, int], None] = lambda _records, _left: None,
+        file_records: int = _FILE_RECORDS,
+        commit_s: float = _COMMIT_S,
+        at_boundary: Boundary = lambda _: None,
+    ) -> None:
+        self._log = log
+        self._folder = folder
+        self._accept_loss = accept_loss
+        self._advance = advance
+        self._file_records = file_records
+        self._commit_s = commit_s
+        self._reached = at_boundary
+        self._committed = Manifest()
+        self._committed_at = time.monotonic()
+        self._left = 0
+        self._archived = Archived()
+
+    def run(self) -> Archived:
+        """Archive up to the end that the log has now.
+
+        Raises `LogTruncated` for what the log no longer holds, `ArchiveUnusable` where the folder cannot be written,
+        is being written, or is another log's, `ArchiveDamaged`.
+        """
+        with self._writable():
+            self._folder.mkdir(exist_ok=True)
+        with locked(self._folder, writing=True), self._writable():
+            partitions = self._log.partitions()
+            ends = self._log.end_positions(partitions)
+            manifest = self._continued(self._manifest(), partitions, ends)
+            self._remove_leftovers(manifest)
+            archived = manifest.ends()
+            self._left = sum(ends[tp] - archived[tp] for tp in partitions)
+            self._advance(0, self._left)
+            try:
+                for tp in partitions:
+                    for file in self._files(tp, archived[tp], ends[tp]):
+                        manifest = replace(manifest, files=(*manifest.files, file))
+                        self._count(file)
+                        if time.monotonic() - self._committed_at >= self._commit_s:
+                            self._commit(manifest)
+            finally:
+                # Interrupted too: the log may not hold these records for ever.
+                self._commit(manifest)
+        return self._archived
+
+    def _count(self, file: ArchivedFile) -> None:
+        self._archived.files += 1
+        self._archived.records += file.records
+        self._archived.bytes += file.bytes
+
+    # --- before
+
+    def _manifest(self) -> Manifest:
+        """The folder's; an empty one is written into an empty folder."""
+        if (self._folder / MANIFEST).exists():
+            self._committed = read_manifest(self._folder)
+            return self._committed
+        others = sorted({path.name for path in self._folder.iterdir()} - {LOCK, MANIFEST + UNFINISHED})
+        if others:
+            raise ArchiveUnusable(
+                f"archive {self._folder}: no {MANIFEST} there, but {others[0]}; name an empty folder, or put back"
+                " the manifest"
+            )
+        self._write(self._committed)
+        return self._committed
+
+    def _continued(
+        self, manifest: Manifest, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int]
+    ) -> Manifest:
+        """The manifest with the log's partitions, and with what the log no longer holds as losses."""
+        if missing := sorted(set(manifest.partitions()) - set(partitions)):
+            raise self._another_log(f"it has no partition {missing[0].partition} of {missing[0].topic}")
+        counts = Counter(tp.topic for tp in partitions)
+        manifest = replace(manifest, topics=dict(sorted(counts.items())))
+        archived, earliest = manifest.ends(), self._log.earliest_positions(partitions)
+        self._check_same_log(archived, earliest, ends)
+        losses = tuple(Span(*tp, end, earliest[tp]) for tp, end in archived.items() if earliest[tp] > end)
+        if losses and not self._accept_loss:
+            raise LogTruncated(
+                f"archive {self._folder}: log {self._log.url} no longer holds {'; '.join(map(str, losses))}, and they"
+                " were not archived; restore them, or archive the rest with --accept-loss, which notes them as lost"
+            )
+        self._archived.losses = losses
+        return replace(manifest, losses=(*manifest.losses, *losses))
+
+    def _check_same_log(
+        self,
+        archived: Mapping[TopicPartition, int],
+        earliest: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> None:
+        """The log must reach to where the archive ends, with the same record there if it still holds it."""
+        archive = ArchiveLog(self._folder)
+        try:
+            for tp, end in archived.items():
+                if end > ends[tp]:
+                    raise self._another_log(f"partition {tp.partition} of {tp.topic} ends at {ends[tp]}, not {end}")
+                last = archive.last_record(tp)
+                if last is None or last.offsets[0] < earliest[tp]:
+                    continue
+                if not _same(last, self._record(last)):
+                    raise self._another_log(
+                        f"it has another record at offset {last.offsets[0]} of partition {tp.partition} of {tp.topic}"
+                    )
+        finally:
+            archive.close()
+
+    def _record(self, like: Chunk) -> Chunk | None:
+        """The log's record at the position of that one."""
+        tp, offset = TopicPartition(like.topic, like.partition), int(like.offsets[0])
+        return next((chunk for chunk in self._read(tp, offset, 1) if len(chunk)), None)
+
+    def _another_log(self, why: str) -> ArchiveUnusable:
+        return ArchiveUnusable(
+            f"archive {self._folder}: it is of another log than {self._log.url} ({why}); name that log, or a new folder"
+        )
+
+    def _remove_leftovers(self, manifest: Manifest) -> None:
+        """Files of a killed run that nothing names: unfinished ones, and those behind the end. The log holds them."""
+        named, ends = {file.path for file in manifest.files}, manifest.ends()
+        for path in self._folder.rglob("*"):
+            name = path.relative_to(self._folder).as_posix()
+            parts = _NAME.fullmatch(name)
+            if parts is None or name in named:
+                continue
+            is_behind = int(parts["first"]) >= ends.get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
+            if is_behind or parts["unfinished"]:
+                path.unlink()
+
+    # --- records
+
+    def _files(self, tp: TopicPartition, start: int, end: int) -> Iterator[ArchivedFile]:
+        """The partition's records from `start` up to `end` as files, each yielded when it is whole."""
+        file: _File | None = None
+        next_offset = start
+        try:
+            for chunk in self._chunks(tp, start, end):
+                for part in _days(chunk):
+                    first, day = int(part.offsets[0]), day_of(int(part.recorded_at[0]))
+                    if file is not None and (file.day != day or file.records >= self._file_records):
+                        whole, file = file, None
+                        yield whole.finish(first)
+                        start = first
+                    if file is None:
+                        file = _File(self._folder, tp, start, day, self._reached)
+                        self._reached("file")
+                    file.add(part)
+                next_offset = chunk.next_offset
+                self._left -= next_offset - int(chunk.offsets[0])
+                self._advance(len(chunk), max(0, self._left))
+            if file is not None:
+                whole, file = file, None
+                yield whole.finish(next_offset)
+        finally:
+            if file is not None:
+                file.abandon()
+
+    def _chunks(self, tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
+        """The partition's records from `start` on, at least up to `end`; the next ones are read meanwhile."""
+        if start >= end:
+            return
+        count = min(_READ_RECORDS, self._file_records)
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self._read, tp, start, count)
+            while start < end:
+                chunks = coming.result()
+                start = chunks[-1].next_offset
+                if start < end:
+                    coming = ahead.submit(self._read, tp, start, count)
+                yield from (chunk for chunk in chunks if len(chunk))
+
+    def _read(self, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
+        while not (chunks := self._log.read({tp: offset}, count, _POLL_S)):
+            pass
+        return chunks
+
+    # --- the manifest
+
+    def _commit(self, manifest: Manifest) -> None:
+        if manifest != self._committed:
+            self._write(manifest)
+        self._committed, self._committed_at = manifest, time.monotonic()
+
+    def _write(self, manifest: Manifest) -> None:
+        unfinished = self._folder / (MANIFEST + UNFINISHED)
+        with unfinished.open("w", encoding="utf-8") as written:
+            written.write(manifest.text())
+            written.flush()
+            os.fsync(written.fileno())
+        self._reached("manifest")
+        unfinished.replace(self._folder / MANIFEST)
+        _sync_folder(self._folder)
+        self._reached("committed")
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            what = Path(error.filename).name if error.filename else "a file"
+            raise ArchiveUnusable(
+                f"archive {self._folder}: {what} cannot be written ({error.strerror}); check space and permissions"
+                " there, then run it again: what the manifest names is whole, and it goes on behind it"
+            ) from error
+
+
+class _File:
+    """A file that is being written, under another name until it is whole."""
+
+    def __init__(self, folder: Path, tp: TopicPartition, first_offset: int, day: str, reached: Boundary) -> None:
+        self.day = day
+        self.records = 0
+        self._folder = folder
+        self._tp = tp
+        self._first_offset = first_offset
+        self._reached = reached
+        self._path = f"topic={tp.topic}/day={day}/{tp.partition}-{first_offset:020}{SUFFIX}"
+        self._times: list[int] = []
+        self._waiting: list[pa.Table] = []
+        self._unfinished = folder / (self._path + UNFINISHED)
+        self._unfinished.parent.mkdir(parents=True, exist_ok=True)
+        self._sink = _Sink(self._unfinished)
+        self._writer = pq.ParquetWriter(self._sink, SCHEMA, **_WRITING)
+
+    def add(self, part: Chunk) -> None:
+        self._times += [int(part.recorded_at.min()), int(part.recorded_at.max())]
+        self.records += len(part)
+        columns = {
+            "partition": np.full(len(part), part.partition, np.int32),
+            "offset": part.offsets,
+            "recorded_at": part.recorded_at.view("datetime64[us]"),
+            "key": pa.array(part.keys, pa.large_binary()),
+            "value": pa.array(part.values, pa.large_binary()),
+        }
+        self._waiting.append(pa.table(columns, schema=SCHEMA))
+        if sum(table.num_rows for table in self._waiting) >= _GROUP_ROWS:
+            self._flush()
+
+    def finish(self, next_offset: int) -> ArchivedFile:
+        """The file on the disk, under its name, with all records up to `next_offset`."""
+        try:
+            self._flush()
+            self._writer.close()
+            self._sink.settle()
+        except BaseException:
+            self.abandon()
+            raise
+        self._reached("written")
+        path = self._folder / self._path
+        self._unfinished.rename(path)
+        for folder in (path.parent, path.parent.parent, self._folder):
+            _sync_folder(folder)
+        self._reached("renamed")
+        return ArchivedFile(
+            *self._tp,
+            first_offset=self._first_offset,
+            next_offset=next_offset,
+            path=self._path,
+            day=self.day,
+            records=self.records,
+            recorded_from=min(self._times),
+            recorded_until=max(self._times),
+            bytes=self._sink.size,
+            sha256=self._sink.sha256.hexdigest(),
+        )
+
+    def abandon(self) -> None:
+        self._sink.discard()
+        with suppress(pa.ArrowException, OSError):
+            self._writer.close()
+        self._unfinished.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._waiting.clear()
+
+
+class _Sink(io.RawIOBase):
+    """A new file, its size and checksum, worked out on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self._file.closed:
+            self._file.write(data)
+            self.sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
+
+    def settle(self) -> None:
+        """Have all of it on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def discard(self) -> None:
+        """Take what is still written, and forget it."""
+        with suppress(OSError):
+            self._file.close()
+
+
+def _days(chunk: Chunk) -> Iterator[Chunk]:
+    """The chunk's records, cut where a new day of recording begins."""
+    cuts = np.flatnonzero(np.diff(chunk.recorded_at // DAY_US)) + 1
+    for start, end in pairwise([0, *cuts.tolist(), len(chunk)]):
+        yield part_of(chunk, start, end, chunk.next_offset)
+
+
+def _same(one: Chunk, other: Chunk | None) -> bool:
+    return other is not None and _first(one) == _first(other)
+
+
+def _first(chunk: Chunk) -> tuple[int, int, bytes, bytes]:
+    return int(chunk.offsets[0]), int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in it on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,575 @@
+"""The archive: byte-exact there and back, whole after any kill, and honest about what is missing, altered or lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ledger.archive import MANIFEST, ArchiveLog, Manifest, locked, read_manifest, restore, verify
+from ledger.archiver import Archiver
+from ledger.errors import ArchiveUnusable, LogNotInitialised, LogTruncated, LogUnavailable
+from ledger.log import Chunk, LogReader, Record, TopicPartition, open_backend
+from ledger.settings import LogSettings
+from ledger.topics import ALL_TOPICS, COUPON, ORDER
+from tests.command_line import LOG, done, facts, finish, ledger, limited, one_sentence, start
+from tests.contract import test_sqlite_log
+from tests.contract.log_contract import ROOT, opened, records
+
+LOG_ERROR: Final = 4
+DAY_US: Final = 86_400_000_000
+START_US: Final = 1_794_000_000_000_000
+Row = tuple[int, int, bytes, bytes]
+"""Offset, recorded_at, key, value."""
+Rows = dict[TopicPartition, list[Row]]
+EVERYWHERE: Final = [TopicPartition(topic, p) for topic in ALL_TOPICS for p in range(2)]
+
+
+def made(settings: LogSettings, rows: Mapping[TopicPartition, Sequence[Row]], ends: Mapping[Any, int]) -> None:
+    """An embedded log with exactly these records."""
+    chunks = [
+        Chunk(*tp, np.array([r[0] for r in mine]), np.array([r[1] for r in mine]), [r[2] for r in mine],
+              [r[3] for r in mine], mine[-1][0] + 1)
+        for tp, mine in rows.items()
+        if mine
+    ]  # fmt: skip
+    log = open_backend(settings, create=True)
+    log.restore(dict(ends), chunks, gapless=False)
+    log.close()
+
+
+def held(log: LogReader, max_records: int = 1000) -> tuple[Rows, dict[TopicPartition, int]]:
+    """All records of a log or an archive, and where its partitions end."""
+    partitions = log.partitions()
+    at, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+    found: Rows = {tp: [] for tp in partitions}
+    while left := {tp: offset for tp, offset in at.items() if offset < ends[tp]}:
+        for c in log.read(left, max_records, 1.0):
+            tp = TopicPartition(c.topic, c.partition)
+            found[tp] += zip(c.offsets.tolist(), c.recorded_at.tolist(), c.keys, c.values, strict=True)
+            at[tp] = c.next_offset
+    return found, ends
+
+
+def held_by(settings: LogSettings) -> tuple[Rows, dict[TopicPartition, int]]:
+    with opened(settings) as log:
+        return held(log)
+
+
+def archived(settings: LogSettings, folder: Path, **options: Any) -> None:
+    with opened(settings) as log:
+        Archiver(log, folder, **options).run()
+
+
+def drop_head(settings: LogSettings, before: int) -> None:
+    test_sqlite_log.drop_head(settings, TopicPartition(COUPON, 0), before)
+
+
+# --- there and back
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[Rows, dict[TopicPartition, int]]:
+    """Two topics with gaps, days, and any bytes; and ends that may lie behind the last record."""
+    rows: Rows = {tp: [] for tp in EVERYWHERE}
+    ends = dict.fromkeys(EVERYWHERE, 0)
+    for tp in (TopicPartition(COUPON, 0), TopicPartition(COUPON, 1), TopicPartition(ORDER, 1)):
+        steps = draw(
+            st.lists(
+                st.tuples(
+                    st.sampled_from((1, 1, 1, 2, 5)),
+                    st.sampled_from((0, 1, 999, DAY_US // 3, 2 * DAY_US)),
+                    st.binary(max_size=5),
+                    st.binary(max_size=40),
+                ),
+                max_size=30,
+            )
+        )
+        offset, at = -1, START_US
+        for step, pause, key, value in steps:
+            offset, at = offset + step if offset >= 0 else 0, at + pause
+            rows[tp].append((offset, at, key, value))
+        ends[tp] = offset + 1
+    return rows, ends
+
+
+@settings(max_examples=8, deadline=None)
+@given(histories(), st.integers(1, 9), st.floats(0, 1))
+def test_archived_and_restored_not_a_bit_differs(
+    history: tuple[Rows, dict[TopicPartition, int]], file_records: int, share: float
+) -> None:
+    """Else a lost log would come back as another one. Archived in two runs, cut anywhere."""
+    rows, ends = history
+    begun = {tp: mine[: int(share * len(mine))] for tp, mine in rows.items()}
+    begun_ends = {tp: mine[-1][0] + 1 if mine else 0 for tp, mine in begun.items()}
+    with tempfile.TemporaryDirectory() as name:
+        at = {part: LogSettings(url=f"sqlite:///{name}/{part}.db", partitions=2) for part in ("begun", "whole", "back")}
+        folder = Path(name) / "archive"
+        made(at["begun"], begun, begun_ends)
+        made(at["whole"], rows, ends)
+        archived(at["begun"], folder, file_records=file_records)
+        archived(at["whole"], folder, file_records=file_records)
+        assert verify(folder) == []
+        archive = ArchiveLog(folder)
+        assert held(archive, 7) == held_by(at["whole"]) == (rows, ends)
+        archive.close()
+        log = open_backend(at["back"], create=True)
+        assert restore(folder, log) == sum(map(len, rows.values()))
+        log.close()
+        assert held_by(at["back"]) == (rows, ends)
+
+
+def test_a_partition_that_begins_with_nothing_is_not_restored_as_another(
+    tmp_path: Path, sqlite_log_settings: LogSettings
+) -> None:
+    """Else a consumer of the restored log would be told of a loss that there was not. The archive can be read."""
+    first = TopicPartition(COUPON, 0)
+    rows, ends = {first: [(3, START_US, b"k", b"v")]}, dict.fromkeys(EVERYWHERE, 0) | {first: 4}
+    made(sqlite_log_settings, rows, ends)
+    archived(sqlite_log_settings, tmp_path / "a", accept_loss=True)
+    manifest = read_manifest(tmp_path / "a")
+    [file] = manifest.files
+    rewritten(tmp_path / "a", replace(manifest, files=(replace(file, first_offset=0),), losses=()))
+    assert verify(tmp_path / "a") == []
+    reader = ArchiveLog(tmp_path / "a")
+    assert reader.earliest_positions([first]) == {first: 0}
+    assert held(reader) == ({tp: rows.get(tp, []) for tp in EVERYWHERE}, ends)
+    reader.close()
+    log = open_backend(LogSettings(url=f"sqlite:///{tmp_path}/back.db"), create=True)
+    with pytest.raises(ArchiveUnusable, match="begins at offset 0, its first record is at 3"):
+        restore(tmp_path / "a", log)
+    log.close()
+
+
+def test_files_are_pruned_by_topic_and_day_and_sorted(tmp_path: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else whoever asks for one day would read the year."""
+    first = TopicPartition(COUPON, 0)
+    made(sqlite_log_settings, {first: [(n, START_US + n * DAY_US // 2, b"k", b"v") for n in range(6)]},
+         dict.fromkeys(EVERYWHERE, 0) | {first: 6})  # fmt: skip
+    archived(sqlite_log_settings, tmp_path / "a")
+    files = read_manifest(tmp_path / "a").files
+    assert sum(file.records for file in files) == 6 and len({file.day for file in files}) == len(files) >= 3
+    for file in files:
+        assert file.path.startswith(f"topic=coupon.events/day={file.day}/") and (tmp_path / "a" / file.path).exists()
+
+
+def test_a_restored_log_goes_on_where_the_old_one_ended(tmp_path: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else new events would take the positions, or come before the time, of old ones."""
+    made(sqlite_log_settings, {TopicPartition(COUPON, 1): [(0, 2**55, b"k", b"v")]},
+         dict.fromkeys(EVERYWHERE, 0) | {TopicPartition(COUPON, 1): 3})  # fmt: skip
+    archived(sqlite_log_settings, tmp_path / "a")
+    with opened(sqlite_log_settings) as log:
+        log.append([Record(COUPON, b"k%d" % n, b"new") for n in range(20)])
+        found = held(log)[0][TopicPartition(COUPON, 1)]
+    assert [row[0] for row in found] == [0, *range(3, 2 + len(found))]
+    assert all(row[1] >= 2**55 for row in found)
+    archived(sqlite_log_settings, tmp_path / "a")
+    assert verify(tmp_path / "a") == []
+
+
+def test_the_restored_log_gives_the_same_facts(home: Path) -> None:
+    """Else what people were told would change with a lost disk."""
+    done("init")
+    done("simulate", "--events", "3000", "--orders")
+    done("consume")
+    done("archive", "--to", "a")
+    done("restore", "--from", "a", "--log", "sqlite:///back.db")
+    other = ("--log", "sqlite:///back.db", "--database", "back.duckdb")
+    done("init", *other)
+    done("consume", *other)
+    assert done("digest", "--output", "json", "--database", "back.duckdb").json == (
+        done("digest", "--output", "json").json
+    )
+    assert facts("back.duckdb") == facts()
+
+
+@pytest.mark.kafka
+def test_kafka_is_archived_and_comes_back(
+    home: Path, kafka_log_settings: LogSettings, sqlite_log_settings: LogSettings
+) -> None:
+    """Else a Kafka that lost its topics would be the end, or its events would have been known at another time."""
+    kafka = ("--log", kafka_log_settings.url, "--topic-prefix")
+    prefix = kafka_log_settings.topic_prefix
+    done("init", *kafka, prefix)
+    done("simulate", "--events", "3000", *kafka, prefix)
+    done("archive", "--to", "a", *kafka, prefix)
+    assert verify(Path("a")) == []
+    done("simulate", "--events", "500", "--seed", "2", *kafka, prefix)
+    done("archive", "--to", "a", *kafka, prefix)
+    done("restore", "--from", "a", "--log", sqlite_log_settings.url)
+    done("restore", "--from", "a", *kafka, prefix + "back.")
+    expected = held_by(kafka_log_settings)
+    assert held_by(sqlite_log_settings) == expected
+    back = replace(kafka_log_settings, topic_prefix=prefix + "back.")
+    assert held_by(back) == expected
+    one_sentence(ledger("restore", "--from", "a", *kafka, prefix), LOG_ERROR, "is there already", "--topic-prefix")
+    with opened(back) as log:
+        [position] = log.append([Record(COUPON, b"k", b"new")])
+        row = held(log)[0][TopicPartition(COUPON, position.partition)][-1]
+        assert row[0] == position.offset and row[1] >= max(r[1] for rows in expected[0].values() for r in rows)
+
+
+@pytest.mark.kafka
+def test_an_embedded_log_moves_to_kafka_to_the_microsecond(
+    home: Path, kafka_log_settings: LogSettings, sqlite_log_settings: LogSettings
+) -> None:
+    """Else "as known at" would give other answers after the move."""
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        for _ in range(3):
+            log.append(records(200))
+    archived(sqlite_log_settings, Path("a"))
+    log = open_backend(kafka_log_settings)
+    restore(Path("a"), log)
+    log.close()
+    assert held_by(kafka_log_settings) == held_by(sqlite_log_settings)
+    assert any(row[1] % 1000 for rows in held_by(kafka_log_settings)[0].values() for row in rows)
+
+
+@pytest.mark.kafka
+def test_gaps_in_offsets_are_not_closed_on_kafka(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
+    """Else positions that tables and people noted would name other events."""
+    embedded = LogSettings(url=f"sqlite:///{tmp_path}/log.db")
+    first = TopicPartition(COUPON, 0)
+    made(embedded, {first: [(3, START_US, b"k", b"v")]}, dict.fromkeys(EVERYWHERE, 0) | {first: 4})
+    archived(embedded, tmp_path / "a", accept_loss=True)
+    log = open_backend(kafka_log_settings)
+    with pytest.raises(LogUnavailable, match="gaps in its offsets"):
+        restore(tmp_path / "a", log)
+    with pytest.raises(LogNotInitialised):
+        log.partitions()
+    log.close()
+
+
+# --- killed
+
+
+ARCHIVE: Final = """
+import os, signal, sys
+from pathlib import Path
+from ledger.archiver import Archiver
+from ledger.log import open_log
+from ledger.settings import LogSettings
+url, folder, boundary, passings, commit_s = sys.argv[1:]
+left = int(passings)
+def reached(name):
+    global left
+    left -= name == boundary
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+log = open_log(LogSettings(url=url))
+Archiver(log, Path(folder), file_records=100, commit_s=float(commit_s), at_boundary=reached).run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", ["file", "written", "renamed", "manifest", "committed"])
+@pytest.mark.parametrize("commit_s", [0, 60], ids=["a-manifest-per-file", "one-manifest"])
+def test_killed_at_any_boundary_and_run_again_it_is_whole(
+    boundary: str, commit_s: int, tmp_path: Path, sqlite_log_settings: LogSettings
+) -> None:
+    """Else a power cut would lose records, or have them twice."""
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        log.append(records(1500))
+    folder = tmp_path / "a"
+    kills = 0
+    for passing in (1, 2, 3, 5):
+        ended = subprocess.run(
+            [sys.executable, "-c", ARCHIVE, sqlite_log_settings.url, folder, boundary, str(passing), str(commit_s)],
+            cwd=ROOT, check=False, timeout=60,
+        )  # fmt: skip
+        kills += ended.returncode == -signal.SIGKILL
+        assert ended.returncode in (0, -signal.SIGKILL)
+    assert kills >= 1
+    archived(sqlite_log_settings, folder, file_records=100)
+    assert verify(folder) == []
+    archive = ArchiveLog(folder)
+    assert held(archive) == held_by(sqlite_log_settings)
+    archive.close()
+
+
+def test_what_was_finished_before_an_error_is_kept(tmp_path: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else records could pass out of the log's retention while each run begins anew."""
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        log.append(records(1000))
+        passed = iter([False] * 3 + [True])
+
+        def interrupted(boundary: str) -> None:
+            if boundary == "file" and next(passed):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            Archiver(log, tmp_path / "a", file_records=100, at_boundary=interrupted).run()
+    assert len(read_manifest(tmp_path / "a").files) == 3
+    assert verify(tmp_path / "a") == []
+    archived(sqlite_log_settings, tmp_path / "a")
+    assert verify(tmp_path / "a") == []
+
+
+RESTORE: Final = """
+import os, signal, sys
+from pathlib import Path
+from ledger.archive import restore
+from ledger.log import open_backend
+from ledger.settings import LogSettings
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+restore(Path(sys.argv[2]), open_backend(LogSettings(url=sys.argv[1]), create=True), advance=killed)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_restore_leaves_an_empty_log(tmp_path: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else half a log could be taken for all of it."""
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        log.append(records(500))
+    archived(sqlite_log_settings, tmp_path / "a")
+    back = LogSettings(url=f"sqlite:///{tmp_path}/back.db")
+    ended = subprocess.run([sys.executable, "-c", RESTORE, back.url, tmp_path / "a"], cwd=ROOT, check=False, timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    log = open_backend(back)
+    restore(tmp_path / "a", log)
+    log.close()
+    assert held_by(back) == held_by(sqlite_log_settings)
+
+
+# --- what can be wrong
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder and no settings from outside."""
+    for name in [name for name in os.environ if name.startswith("COUPON_LEDGER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def archive(home: Path) -> Path:
+    """The archive `a` of the log in the working folder, with several files for each partition of one topic."""
+    settings = LogSettings(url=f"sqlite:///{LOG}")
+    with opened(settings, create=True) as log:
+        log.create_topics()
+        log.append(records(1000))
+    archived(settings, Path("a"), file_records=100)
+    assert done("archive", "verify", "a").out == f"archive a: {told(read_manifest(Path('a')))}\n"
+    return home / "a"
+
+
+def told(manifest: Manifest) -> str:
+    return f"whole, 1,000 records in {len(manifest.files)} files, {sum(f.bytes for f in manifest.files):,} bytes"
+
+
+def second(archive: Path) -> str:
+    """The path of a file in the midst of its partition."""
+    return read_manifest(archive).files[1].path
+
+
+def missing(archive: Path) -> str:
+    (archive / second(archive)).unlink()
+    return "is missing"
+
+
+def altered(archive: Path) -> str:
+    path = archive / second(archive)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return "its checksum is another"
+
+
+def torn(archive: Path) -> str:
+    path = archive / second(archive)
+    path.write_bytes(path.read_bytes()[:-100])
+    return "is altered"
+
+
+def swapped(archive: Path) -> str:
+    """With a manifest that knows the bytes: only the records can tell."""
+    manifest = read_manifest(archive)
+    good, other = manifest.files[1], manifest.files[2]
+    shutil.copy(archive / other.path, archive / good.path)
+    rewritten(archive, replace(manifest, files=(
+        manifest.files[0], replace(good, bytes=other.bytes, sha256=other.sha256), *manifest.files[2:])))  # fmt: skip
+    return "disagrees with the manifest in"
+
+
+def overlapping(archive: Path) -> str:
+    manifest = read_manifest(archive)
+    one = manifest.files[1]
+    path = one.path.replace("day=", "day=x")
+    (archive / path).parent.mkdir()
+    shutil.copy(archive / one.path, archive / path)
+    rewritten(archive, replace(manifest, files=(*manifest.files, replace(one, path=path))))
+    return f"both hold {one}"
+
+
+def gap(archive: Path) -> str:
+    manifest = read_manifest(archive)
+    one = manifest.files[1]
+    (archive / one.path).unlink()
+    rewritten(archive, replace(manifest, files=(manifest.files[0], *manifest.files[2:])))
+    return f"nothing holds {one}"
+
+
+def unlisted(archive: Path) -> str:
+    (archive / "notes.txt").write_text("mine")
+    return "is unlisted"
+
+
+def rewritten(archive: Path, manifest: Manifest) -> None:
+    (archive / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+
+
+@pytest.mark.parametrize("spoil", [missing, altered, torn, swapped, overlapping, gap, unlisted])
+def test_verify_names_the_file_and_what_is_wrong(archive: Path, spoil: Callable[[Path], str]) -> None:
+    """Else a damaged archive would be noticed on the day when it is needed."""
+    others: dict[Callable[[Path], str], str] = {
+        unlisted: "notes.txt",
+        gap: read_manifest(archive).files[2].path,
+        overlapping: second(archive).replace("day=", "day=x"),
+    }
+    named = others.get(spoil, second(archive))
+    problem = spoil(archive)
+    ran = ledger("archive", "verify", "a", "--output", "ndjson")
+    one_sentence(ran, LOG_ERROR, "archive a: 1 findings")
+    [finding] = ran.rows
+    assert finding["file"] == named and problem in finding["problem"]
+
+
+@pytest.mark.parametrize("spoil", [missing, altered, torn])
+def test_no_record_comes_out_of_a_damaged_file(archive: Path, spoil: Callable[[Path], str]) -> None:
+    """Else a rebuild or a restore would make facts of damaged bytes."""
+    name = second(archive)
+    problem = spoil(archive)
+    one_sentence(ledger("restore", "--from", "a", "--log", "sqlite:///back.db"), LOG_ERROR, name, problem)
+    done("archive", "--to", "b")
+    with opened(LogSettings(url="sqlite:///back.db")) as log, pytest.raises(LogNotInitialised):
+        log.partitions()
+
+
+@pytest.mark.parametrize("spoil", [overlapping, gap])
+def test_an_archive_with_a_gap_or_an_overlap_is_not_read(archive: Path, spoil: Callable[[Path], str]) -> None:
+    """Else a rebuild or a restore would skip records in silence, or fold them twice."""
+    problem = spoil(archive)
+    one_sentence(ledger("restore", "--from", "a", "--log", "sqlite:///back.db"), LOG_ERROR, problem)
+    one_sentence(ledger("archive", "--to", "a"), LOG_ERROR, problem)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_a_torn_manifest_is_told(archive: Path, keep: float) -> None:
+    """Else half of the files would be taken for all, or removed as leftovers."""
+    path = archive / MANIFEST
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+    files = sorted(archive.rglob("*.parquet"))
+    for command in (("archive", "verify", "a"), ("archive", "--to", "a"), ("restore", "--from", "a", "--log", "sqlite:///b.db")):  # fmt: skip  # noqa: E501
+        one_sentence(ledger(*command), LOG_ERROR, "manifest.json is not as it was written")
+    assert sorted(archive.rglob("*.parquet")) == files
+
+
+def test_an_altered_manifest_is_told(archive: Path) -> None:
+    """Else a slip in an editor would move positions."""
+    path = archive / MANIFEST
+    path.write_text(path.read_text().replace('"next_offset": 100', '"next_offset": 101', 1))
+    one_sentence(ledger("archive", "verify", "a"), LOG_ERROR, "manifest.json is not as it was written")
+
+
+def test_without_its_manifest_nothing_is_removed(archive: Path) -> None:
+    """Else archiving into a folder whose manifest was lost would clear the folder."""
+    (archive / MANIFEST).unlink()
+    files = sorted(archive.rglob("*.parquet"))
+    one_sentence(ledger("archive", "--to", "a"), LOG_ERROR, "no manifest.json there", "put back")
+    assert sorted(archive.rglob("*.parquet")) == files
+    one_sentence(ledger("archive", "verify", "a"), LOG_ERROR, "no manifest.json there")
+    one_sentence(ledger("archive"), 2, "--to")
+
+
+def test_another_logs_records_do_not_come_in(archive: Path) -> None:
+    """Else two histories would be mixed, and neither could be restored."""
+    other = LogSettings(url="sqlite:///other.db")
+    with opened(other, create=True) as log:
+        log.create_topics()
+        log.append(records(100))
+    one_sentence(ledger("archive", "--to", "a", "--log", other.url), LOG_ERROR, "is of another log", "ends at")
+    with opened(other) as log:
+        log.append(records(2000))
+    one_sentence(ledger("archive", "--to", "a", "--log", other.url), LOG_ERROR, "another record at offset")
+    done("archive", "verify", "a")
+
+
+def test_two_archivers_do_not_spoil_each_other(archive: Path) -> None:
+    """Else a second cron job would damage the archive of the first."""
+    with locked(archive, writing=True):
+        for command in (("archive", "--to", "a"), ("archive", "verify", "a")):
+            one_sentence(ledger(*command), LOG_ERROR, "archive a: another process")
+    both = [start("archive", "--to", "b") for _ in range(2)]
+    assert {finish(process).code for process in both} <= {0, LOG_ERROR}
+    done("archive", "--to", "b")
+    assert f"{done('archive', 'verify', 'b').out}".startswith("archive b: whole, 1,000 records")
+
+
+def test_what_retention_took_is_told_with_its_positions(archive: Path) -> None:
+    """Else a hole would be found on the day when the log is rebuilt."""
+    settings = LogSettings(url=f"sqlite:///{LOG}")
+    with opened(settings) as log:
+        log.append(records(800))
+        end = log.end_positions([TopicPartition(COUPON, 0)])[TopicPartition(COUPON, 0)]
+    begin = read_manifest(archive).ends()[TopicPartition(COUPON, 0)]
+    drop_head(settings, end - 20)
+    lost = f"coupon.events partition 0 offsets {begin} to {end - 21}"
+    one_sentence(ledger("archive", "--to", "a"), LOG_ERROR, f"no longer holds {lost}", "--accept-loss")
+    assert lost in done("archive", "--to", "a", "--accept-loss").err
+    assert f"noted as lost: {lost}" in done("archive", "verify", "a").out
+    reader = ArchiveLog(archive)
+    with pytest.raises(LogTruncated, match=f"{lost} were lost"):
+        reader.read({TopicPartition(COUPON, 0): begin}, 10)
+    [chunk] = reader.read({TopicPartition(COUPON, 0): end - 20}, 1000)
+    assert chunk.offsets.tolist() == list(range(end - 20, end))
+    reader.close()
+    back = ("restore", "--from", "a", "--log", "sqlite:///back.db")
+    one_sentence(ledger(*back), LOG_ERROR, lost, "--accept-loss")
+    done(*back, "--accept-loss")
+
+
+def test_restoring_needs_an_empty_log(archive: Path) -> None:
+    """Else two logs would be mixed."""
+    one_sentence(ledger("restore", "--from", "a"), LOG_ERROR, "holds records already")
+    done("init", "--log", "sqlite:///empty.db", "--partitions", "9")
+    done("restore", "--from", "a", "--log", "sqlite:///empty.db")
+    assert held_by(LogSettings(url="sqlite:///empty.db")) == held_by(LogSettings(url=f"sqlite:///{LOG}"))
+
+
+def test_a_full_disk_is_told_and_run_again_it_is_whole(home: Path) -> None:
+    """Else a full disk would leave an archive that looks whole."""
+    noise = random.Random(1)
+    with opened(LogSettings(url=f"sqlite:///{LOG}"), create=True) as log:
+        log.create_topics()
+        log.append([Record(COUPON, b"k%d" % n, noise.randbytes(500)) for n in range(3000)])
+    ran = limited("archive", "--to", "a", file_bytes=200_000)
+    one_sentence(ran, LOG_ERROR, "archive a:", "cannot be written (File too large)", "run it again")
+    assert not list(Path("a").rglob("*.new"))
+    done("archive", "--to", "a")
+    assert done("archive", "verify", "a").out.startswith("archive a: whole, 3,000 records")
+
+
+def test_a_folder_that_cannot_be_made_is_named(archive: Path) -> None:
+    """Else a slip in the path would end in a traceback."""
+    one_sentence(ledger("archive", "--to", "no/such/folder"), LOG_ERROR, "archive no/such/folder", "cannot be written")
+    one_sentence(ledger("archive", "--to", LOG), LOG_ERROR, f"archive {LOG}", "cannot be written")
