@@ -110,6 +110,7 @@ def _value(value: object) -> str:
 @click.pass_context
 def coupons(
     context: click.Context,
+    /,
     count: bool,
     everything: bool,
     limit: int | None,
