@@ -25,6 +25,8 @@ from projections.store import Store, owner
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
+_SWEEP_S: Final = 330.0
+"""More than the owner gives a sweep."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
@@ -114,15 +116,27 @@ class Remote:
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
+    def expire(self, until: datetime | None) -> dict[str, int]:
+        """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
+        path = "/v1/expire" + (f"?{urlencode({'until': _text(until)})}" if until else "")
+        try:
+            response = self._get(path, _SWEEP_S, "POST")
+            if response.status != http.HTTPStatus.OK:
+                raise self._told(response)
+            swept: dict[str, int] = json.loads(response.read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        return swept
+
     def close(self) -> None:
         pass
 
-    def _get(self, path: str, timeout_s: float) -> http.client.HTTPResponse:
+    def _get(self, path: str, timeout_s: float, method: str = "GET") -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self._address, timeout=timeout_s)
         headers = {"Accept": ARROW, "Connection": "close"}
         if path != "/v1/health":
             headers["Authorization"] = f"Bearer {read_token(self._database)}"
-        connection.request("GET", path, headers=headers)
+        connection.request(method, path, headers=headers)
         return connection.getresponse()
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:

@@ -83,16 +83,17 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
+            sweeper = Sweeper(store, log, sweep_every)
             consumer = Consumer(
                 log,
                 store,
                 batch_size=settings.batch_size,
                 grace=settings.grace,
                 follow=follow,
-                caught_up=Sweeper(store, log, sweep_every) if sweep_every else lambda: None,
+                caught_up=sweeper,
             )
             # Who can find this process can stop it.
-            with _on_signal(consumer.stop), Endpoint(store, port) as endpoint:
+            with _on_signal(consumer.stop), Endpoint(store, port, sweeper if follow else None) as endpoint:
                 place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
                 _run(consumer.run(), endpoint.committed, log_format)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,16 +10,14 @@ from cli.options import LOG, instant_option, output_option, settings_options
 from cli.output import Row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
-from ledger.errors import StoreOwned
-from ledger.plain import instant
 from ledger.rules import REASON_LABELS
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
 
     from consumers.runner import Committed
-    from consumers.sweeper import Swept
 
 _PARTS = ("reason", "campaign", "channel")
 
@@ -37,26 +33,25 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
 
     The log is folded to its end before and after. Interrupted or killed at any moment and run again, nothing is
     appended that counts twice. What is told only later and lies before (a use in the last minute) wins; the event of
-    the sweep is superseded then. While `consume --follow` owns the database, let it sweep: `consume --follow
-    --sweep-every 60s`.
+    the sweep is superseded then. While `consume --follow` owns the database, it is asked to sweep; with --sweep-every
+    it does so by itself.
 
-    --dry-run takes the database as it is, also beside an owner.
+    --dry-run takes the database as it is.
 
     \b
     coupon-ledger expire --dry-run
     coupon-ledger expire --until 2026-12-01
     """
-    if until is not None and until > datetime.now(UTC):
-        raise click.BadParameter(
-            f"{instant(until)} is still to come; what expires cannot be undone, name an instant that is over",
-            param_hint="'--until'",
-        )
+    from consumers.sweeper import over
+
+    upto = over(until)
     if dry_run:
         with answered(settings, output, "due", until=until) as answer:
             print_rows(_labelled(rows_of(answer), output), output)
         return
-    with _owner_named():
-        swept = _expire(settings, until)
+    swept = _asked(settings, until)
+    if swept is None:
+        swept = _expire(settings, upto)
     rows = [{"reason": reason, "events": number} for reason, number in sorted(swept.items())]
     if output != "table" or rows:
         print_rows(_labelled(rows, output), output)
@@ -64,18 +59,15 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
         click.echo("nothing is due")
 
 
-@contextmanager
-def _owner_named() -> Iterator[None]:
-    try:
-        yield
-    except StoreOwned as error:
-        who = str(error).partition("; ")[0]
-        raise StoreOwned(
-            f"{who}; let that sweep (start it with `consume --follow --sweep-every 60s`), or stop it and run this again"
-        ) from error
+def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
+    """What the owner appended; None where nobody owns the database."""
+    from api.client import Remote, asking
+
+    with asking(settings.database) as source:
+        return source.expire(until) if isinstance(source, Remote) else None
 
 
-def _expire(settings: Settings, until: datetime | None) -> Swept:
+def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
     from consumers.runner import Consumer
     from consumers.sweeper import expire as sweep_all
     from consumers.tuning import tune_process
@@ -98,8 +90,7 @@ def _expire(settings: Settings, until: datetime | None) -> Swept:
                 def consumer() -> Consumer:
                     return Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace)
 
-                naive = until.astimezone(UTC).replace(tzinfo=None) if until else None
-                return sweep_all(store, log, consumer, naive, committed)
+                return sweep_all(store, log, consumer, until, committed)
         finally:
             log.close()
 

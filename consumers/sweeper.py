@@ -10,7 +10,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
 from typing import Final
 
 import polars as pl
@@ -18,8 +20,9 @@ import polars as pl
 from consumers import outbox
 from consumers.runner import Committed, Consumer
 from ledger.codec import encode_row, micros
-from ledger.errors import ConservationBroken, LogUnavailable
+from ledger.errors import ConservationBroken, LedgerError, LogUnavailable
 from ledger.log import EventLog, Record
+from ledger.plain import instant
 from ledger.topics import COUPON
 from projections.due import SOURCE, due
 from projections.store import Store
@@ -31,6 +34,23 @@ _logger = logging.getLogger("coupon_ledger.sweep")
 
 Swept = Counter[str]
 """Events per reason."""
+
+
+class StillToCome(LedgerError):
+    """What expires cannot be undone."""
+
+    exit_code = 2
+
+
+def over(until: datetime | None) -> datetime | None:
+    """An instant that somebody named, as naive UTC. Raises `StillToCome`."""
+    if until is None:
+        return None
+    if until > datetime.now(UTC):
+        raise StillToCome(
+            f"--until {instant(until)} is still to come, and an expiry cannot be undone; name an instant that is past"
+        )
+    return until.astimezone(UTC).replace(tzinfo=None)
 
 
 def sweep(
@@ -99,19 +119,42 @@ class _Fingerprint:
 
 
 class Sweeper:
-    """Sweeps beside a consumer, every so often, up to the data's clock."""
+    """Sweeps beside a consumer, up to the data's clock every so often (None: never), and when it is asked."""
 
-    def __init__(self, store: Store, log: EventLog, every: timedelta) -> None:
+    def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
         self._store = store
         self._log = log
-        self._every_s = every.total_seconds()
+        self._every_s = every.total_seconds() if every else None
         self._next = 0.0
+        self._asked: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
+
+    def ask(self, until: datetime | None) -> Future[Swept]:
+        """Have all swept that is due then (naive UTC; the data's clock, if None). From any thread."""
+        future: Future[Swept] = Future()
+        self._asked.put((future, until))
+        return future
 
     def __call__(self) -> None:
         """Sweep if it is time. For the thread that owns the database, when all of the log has been folded."""
-        if time.monotonic() < self._next or _waiting(self._store):
+        if _waiting(self._store):
+            outbox.deliver(self._store, self._log)
             return
-        self._next = time.monotonic() + self._every_s
+        if not self._asked.empty():
+            self._answer(*self._asked.get())
+        elif self._every_s is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._every_s
+            self._sweep_some()
+
+    def _answer(self, future: Future[Swept], until: datetime | None) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            upto = until or clock(self._store)
+            future.set_result(sweep(self._store, self._log, upto) if upto else Swept())
+        except LedgerError as error:
+            future.set_exception(error)
+
+    def _sweep_some(self) -> None:
         until = clock(self._store)
         if until is None:
             return
