@@ -121,6 +121,12 @@ class Remote:
         path = "/v1/expire" + (f"?{urlencode({'until': _text(until)})}" if until else "")
         try:
             response = self._get(path, _SWEEP_S, "POST")
+            if response.status == http.HTTPStatus.NOT_FOUND:
+                raise Told(
+                    f"database {self._database}: its owner stops at the end of the log and does not sweep; run again"
+                    " when it has, or start it with --follow",
+                    StoreError.exit_code,
+                )
             if response.status != http.HTTPStatus.OK:
                 raise self._told(response)
             swept: dict[str, int] = json.loads(response.read())

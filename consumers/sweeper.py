@@ -61,16 +61,21 @@ def sweep(
     Raises `LogUnavailable` where the log does not take it; what waits is delivered by the next consumer or sweep.
     """
     swept: Swept = Counter()
+    _deliver(store, log)
     for piece in due(store, until):
-        _append(store, log, piece)
+        _put(store, piece)
+        _deliver(store, log)
         swept.update(piece["reason"].to_list())
         events(piece)
-        if waiting := _waiting(store):
-            raise LogUnavailable(
-                f"log {log.url}: did not take {waiting:,} events of the sweep, which wait in the database; run again"
-                " when it does"
-            )
     return swept
+
+
+def _deliver(store: Store, log: EventLog) -> None:
+    outbox.deliver(store, log)
+    if waiting := _waiting(store):
+        raise LogUnavailable(
+            f"log {log.url}: did not take {waiting:,} records, which wait in the database; run again when it does"
+        )
 
 
 def expire(
@@ -136,9 +141,6 @@ class Sweeper:
 
     def __call__(self) -> None:
         """Sweep if it is time. For the thread that owns the database, when all of the log has been folded."""
-        if _waiting(self._store):
-            outbox.deliver(self._store, self._log)
-            return
         if not self._asked.empty():
             self._answer(*self._asked.get())
         elif self._every_s is not None and time.monotonic() >= self._next:
@@ -158,8 +160,12 @@ class Sweeper:
         until = clock(self._store)
         if until is None:
             return
+        if _waiting(self._store):
+            outbox.deliver(self._store, self._log)
+            return
         for piece in due(self._store, until, _AT_ONCE):
-            _append(self._store, self._log, piece)
+            _put(self._store, piece)
+            outbox.deliver(self._store, self._log)
             _logger.info("swept", extra={"events": piece.height, "until": until.isoformat() + "Z"})
             # The rest when these have been folded.
             self._next = 0.0
@@ -172,7 +178,7 @@ def clock(store: Store) -> datetime | None:
     return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
 
 
-def _append(store: Store, log: EventLog, events: pl.DataFrame) -> None:
+def _put(store: Store, events: pl.DataFrame) -> None:
     records = [
         Record(COUPON, row["coupon_id"].encode(), _encoded(row))
         for row in events.select("event_id", "type", "occurred_at", "coupon_id", "reason", "order_id").iter_rows(
@@ -181,7 +187,6 @@ def _append(store: Store, log: EventLog, events: pl.DataFrame) -> None:
     ]
     with store.transaction():
         outbox.put(store, records)
-    outbox.deliver(store, log)
 
 
 def _encoded(row: dict[str, object]) -> bytes:

@@ -30,7 +30,7 @@ from projections.store import Reading, sql
 SOURCE: Final = "coupon-ledger"
 """The `source` of the events that a sweep appends."""
 
-_PIECE: Final = 100_000
+_PIECE: Final = 50_000
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TYPES: Final = types(COUPON)
 _EXPIRED: Final = _TYPES.index("expired")

@@ -572,7 +572,7 @@ def test_a_log_that_takes_nothing_leaves_the_sweep_waiting(place: Path, monkeypa
         for _ in Consumer(log, store, batch_size=100).run():
             pass
         broken.setattr(log, "append", refuse)
-        with pytest.raises(LogUnavailable, match="3 events of the sweep, which wait"):
+        with pytest.raises(LogUnavailable, match="3 records, which wait"):
             sweep(store, log, datetime(2026, 11, 11, 1))
         assert store.rows("SELECT count(*) FROM outbox") == [(3,)]
     log.close()
@@ -642,4 +642,21 @@ def test_killed_over_and_over_the_same_comes_out(place: Path) -> None:
     done("consume", "--database", "undisturbed.duckdb")
     assert facts() == facts("undisturbed.duckdb")
     assert sum(r["coupons"] for r in done("expiries", "-o", "json").json) == 8_000
+    assert done("violations", "-o", "json").json == []
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_expire_each_coupon_once(place: Path) -> None:
+    """Each with a database of its own on one log, as in two data centres: one event a coupon, whoever came first."""
+    publish(lives(4_000))
+    other = "other.duckdb"
+    done("init", "--database", other)
+    both = [start("expire", "--until", "2026-11-13", "--database", name) for name in (DATABASE, other)]
+    for process in both:
+        ran = finish(process)
+        assert ran.code == 0, ran.err
+    for name in (DATABASE, other):
+        done("consume", "--database", name)
+    assert facts() == facts(other)
+    assert sum(r["coupons"] for r in done("expiries", "-o", "json").json) == 4_000
     assert done("violations", "-o", "json").json == []
