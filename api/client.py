@@ -153,11 +153,14 @@ class Remote:
         return Answer(_as_of(reader.schema.metadata), self._frames(reader, response))
 
     def _frames(self, reader: Any, response: http.client.HTTPResponse) -> Iterator[pl.DataFrame]:
+        """At least one, so that the columns are known where no row is found."""
+        found = False
         try:
             for batch in reader:
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                yield frame
+                found = True
+                yield _frame(batch)
+            if not found:
+                yield _frame(reader.schema.empty_table())
         except (OSError, pa.ArrowException, http.client.HTTPException) as error:
             raise self._gone(error) from error
         finally:
@@ -179,6 +182,12 @@ class Remote:
                 " restart it with this version of coupon-ledger",
                 StoreError.exit_code,
             )
+
+
+def _frame(arrow: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(arrow)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _text(value: Any) -> str:
