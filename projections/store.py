@@ -36,7 +36,7 @@ WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
 # Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need twice as much again.
-_MEMORY: Final = "350MB"
+_MEMORY: Final = "300MB"
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"

@@ -5,6 +5,9 @@ A row that is not found would be folded as if its coupon had no past: its state,
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +139,42 @@ def test_a_compaction_keeps_every_row_and_every_reader(tmp_path: Path, small: No
     with Store.open(path) as store:
         assert store.rows("SELECT * FROM awaited ORDER BY ALL") == left
         assert store.deleted == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import polars as pl
+from projections import compaction
+from projections.store import Store
+
+compaction._LOOK_AFTER, compaction._ROW_GROUP = 50, 64
+with Store.open(Path(sys.argv[1])) as store:
+    store.delete("awaited", pl.Series(range(400, 990)))
+    execute = store.execute
+
+    def killed(statement, *parameters):
+        if statement.startswith("DELETE"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return execute(statement, *parameters)
+
+    store.execute = killed
+    compaction.compact(store)
+"""
+
+
+def test_a_compaction_killed_half_way_changed_nothing(tmp_path: Path) -> None:
+    """Rows written once more, but not yet deleted, would be there twice."""
+    path = tmp_path / "killed.duckdb"
+    Store.create(path)
+    with Store.open(path) as store:
+        store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
+    root = Path(compaction.__file__).parent.parent
+    ended = subprocess.run([sys.executable, "-c", KILLED, path], cwd=root, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with Store.open(path) as store:
+        numbers = [n for (n,) in store.rows("SELECT order_hash FROM awaited ORDER BY ALL")]
+        assert numbers == [*range(400), *range(990, 1000)]
 
 
 def test_what_is_hardly_dead_is_left_alone(tmp_path: Path, small: None) -> None:
