@@ -307,7 +307,7 @@ def test_sweeps_at_any_time_by_anybody_lead_to_the_same_states(sweepers: list[St
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_sweeps_at_many_times_lead_to_the_same_states(sweepers: list[Store], seed: int) -> None:
     swept_anyhow(sweepers, seed)
