@@ -371,6 +371,14 @@ LIVES = [
 ]
 
 
+def test_an_expiry_names_what_it_was_made_of(store: Store) -> None:
+    """Else one that was made without knowing the grant would count as a repeat of the one that knew it."""
+    grants = [[GRANTED], [told("issued", 1, "another", user_id="u-1")], [GRANTED, told("claimed", 11)]]
+    first, other, first_again = [swept_events(store, [CREATED, *grant])[0]["event_id"] for grant in grants]
+    assert first != other
+    assert first == first_again, "what came after its end is no part of it"
+
+
 def test_what_overtakes_a_sweep_wins_and_is_swept_again_when_it_comes_back(store: Store) -> None:
     """Else a coupon that was used in time would stay expired, or, given back, would be usable for ever."""
     log = [CREATED, GRANTED]
