@@ -324,7 +324,12 @@ TABLES = _mutants(
     ("conflicts are forgotten", "[stored, conflicting, events.select", "[stored, events.select"),
     ("conflicts are no violations", "self._write_conflict_violations(conflicts)", "pass"),
     ("conflicts do not count", "folded = _with_conflicts(folded, conflicts)", "pass"),
-    ("old violations stay", "self._delete_violations(keys)", "pass"),
+    (
+        "old violations stay",
+        'self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))',
+        "pass",
+    ),
+    ("nothing broken before is nothing to delete", '["violations"] > 0))', '["violations"] > 1))'),
     ("old positions stay in the account", "_add(self.counts.applied, replaced, -1)", "pass"),
     ("old conflicts stay in the account", "_add(self.counts.conflicts, before, -1)", "pass"),
     ("old conflicts stay", "self._delete(self.on.conflicts, keys)", "pass"),

@@ -187,7 +187,7 @@ class _Batch:
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
-        stored = lookup.of_keys(self.store, self.on.table, self.keys["key_hash"])
+        stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
         return rows.with_columns(
@@ -256,7 +256,7 @@ class _Batch:
         )
         folded, violations = self._folded(rows, facts)
         folded = _with_conflicts(folded, conflicts)
-        self._delete_violations(keys)
+        self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))
         self._write_violations(facts, violations)
         self._write_conflict_violations(conflicts)
         self.folded.append((chosen, folded.select(self.rows.columns)))
@@ -335,6 +335,8 @@ class _Batch:
         )
 
     def _delete_violations(self, keys: pl.DataFrame) -> None:
+        if not keys.height:
+            return
         with self.store.given(gone=keys):
             self.store.execute(
                 f"DELETE FROM violations v USING gone g WHERE v.scope = 'coupon' AND v.topic = $topic"
