@@ -25,6 +25,8 @@ from projections.store import Store, owner
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
+_SWEEP_S: Final = 330.0
+"""More than the owner gives a sweep."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
@@ -114,15 +116,33 @@ class Remote:
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
+    def expire(self, until: datetime | None) -> dict[str, int]:
+        """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
+        path = "/v1/expire" + (f"?{urlencode({'until': _text(until)})}" if until else "")
+        try:
+            response = self._get(path, _SWEEP_S, "POST")
+            if response.status == http.HTTPStatus.NOT_FOUND:
+                raise Told(
+                    f"database {self._database}: its owner stops at the end of the log and does not sweep; run again"
+                    " when it has, or start it with --follow",
+                    StoreError.exit_code,
+                )
+            if response.status != http.HTTPStatus.OK:
+                raise self._told(response)
+            swept: dict[str, int] = json.loads(response.read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        return swept
+
     def close(self) -> None:
         pass
 
-    def _get(self, path: str, timeout_s: float) -> http.client.HTTPResponse:
+    def _get(self, path: str, timeout_s: float, method: str = "GET") -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self._address, timeout=timeout_s)
         headers = {"Accept": ARROW, "Connection": "close"}
         if path != "/v1/health":
             headers["Authorization"] = f"Bearer {read_token(self._database)}"
-        connection.request("GET", path, headers=headers)
+        connection.request(method, path, headers=headers)
         return connection.getresponse()
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:
@@ -133,11 +153,14 @@ class Remote:
         return Answer(_as_of(reader.schema.metadata), self._frames(reader, response))
 
     def _frames(self, reader: Any, response: http.client.HTTPResponse) -> Iterator[pl.DataFrame]:
+        """At least one, so that the columns are known where no row is found."""
+        found = False
         try:
             for batch in reader:
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                yield frame
+                found = True
+                yield _frame(batch)
+            if not found:
+                yield _frame(reader.schema.empty_table())
         except (OSError, pa.ArrowException, http.client.HTTPException) as error:
             raise self._gone(error) from error
         finally:
@@ -159,6 +182,12 @@ class Remote:
                 " restart it with this version of coupon-ledger",
                 StoreError.exit_code,
             )
+
+
+def _frame(arrow: Any) -> pl.DataFrame:
+    frame = pl.from_arrow(arrow)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _text(value: Any) -> str:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
@@ -28,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Spool, pieces, spooled
 from api.contact import ARROW
 from api.metrics import Metrics
+from consumers.sweeper import StillToCome, Sweeper, Swept, over
 from ledger.errors import LedgerError, QueryStopped, StoreError
 from projections.queries import QUESTIONS, NotThere, Question, answer
 from projections.readers import Readers, Running
@@ -36,12 +38,19 @@ _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""
 _SEND_S: Final = 120.0
 """A reader that takes nothing for so long is let go."""
+SWEEP_S: Final = 300.0
+"""A sweep begins when the consumer has caught up."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 
 
 def application(
-    readers: Readers, metrics: Metrics, threads: tuple[Executor, Executor], token: str, port: int
+    readers: Readers,
+    metrics: Metrics,
+    threads: tuple[Executor, Executor],
+    token: str,
+    port: int,
+    sweeper: Sweeper | None = None,
 ) -> ASGIApp:
     """The application for a socket on that port of loopback; its quick and slow questions run in `threads`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
@@ -54,6 +63,8 @@ def application(
     async def told() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
 
+    if sweeper is not None:
+        _add_expire(app, sweeper)
     for name, question in QUESTIONS.items():
         _add(app, name, question, _Asking(readers, threads[question.slow], metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
@@ -81,6 +92,18 @@ def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
     endpoint.__signature__ = inspect.Signature([first, *question.parameters.values()])  # type: ignore[attr-defined]
     endpoint.__doc__ = question.ask.__doc__
     app.get(f"/v1/{name}", name=name, response_model=None)(endpoint)
+
+
+def _add_expire(app: FastAPI, sweeper: Sweeper) -> None:
+    @app.post("/v1/expire")
+    async def expire(until: datetime | None = None) -> dict[str, int]:
+        """Have the owner sweep all that is due then (the data's clock, if not given): events appended, by reason."""
+        asked = sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
+        try:
+            swept: Swept = await asyncio.wait_for(asyncio.wrap_future(asked), SWEEP_S)
+            return dict(swept)
+        except TimeoutError:
+            raise HTTPException(503, "the owner has not read all of the log yet; ask again later") from None
 
 
 class _Asking:
@@ -140,6 +163,8 @@ async def _in_words(_: Request, error: Exception) -> Response:
             status = http.HTTPStatus.NOT_FOUND
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT
+        elif isinstance(error, StillToCome):
+            status = http.HTTPStatus.UNPROCESSABLE_ENTITY
     elif isinstance(error, RequestValidationError):
         status, code = http.HTTPStatus.UNPROCESSABLE_ENTITY, 2
         words = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())

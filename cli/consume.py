@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.logs import log_format_option, logging_as
-from cli.options import LOG, output_option, settings_options
+from cli.options import LOG, duration_option, output_option, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import Bar, progress
 from ledger.errors import LedgerError
@@ -21,6 +21,8 @@ from ledger.plain import instant
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from consumers.runner import Committed
 
 _logger = logging.getLogger("coupon_ledger.consume")
@@ -38,9 +40,10 @@ _SLOW_COMMIT_S: Final = 10.0
     show_default=True,
     help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
 )
+@duration_option("--sweep-every", "With --follow: expire coupons and release holds whose time is over, so often.")
 @log_format_option
 @settings_options(*LOG, "database", "batch-size", "grace-minutes")
-def consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
+def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
     Rows and offsets are committed together: stopped or killed at any moment and started again, nothing is lost and
@@ -48,16 +51,19 @@ def consume(follow: bool, port: int, log_format: str, settings: Settings) -> Non
     letters.
 
     Meanwhile the other commands ask this one, and get answers as of the last commit; metrics for Prometheus are at
-    /metrics (docs/operations.md).
+    /metrics (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
 
     \b
     coupon-ledger consume
     coupon-ledger consume --follow --log kafka://localhost:9092
     coupon-ledger consume --follow --port 9310 --log-format json
+    coupon-ledger consume --follow --sweep-every 60s
     """
+    if sweep_every is not None and not follow:
+        raise click.UsageError("--sweep-every needs --follow; `coupon-ledger expire` sweeps once")
     with logging_as(log_format):
         try:
-            _consume(follow, port, log_format, settings)
+            _consume(follow, port, sweep_every, log_format, settings)
         except LedgerError as error:
             if log_format == "text":
                 raise
@@ -65,9 +71,10 @@ def consume(follow: bool, port: int, log_format: str, settings: Settings) -> Non
             sys.exit(error.exit_code)
 
 
-def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> None:
+def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
     from api.endpoint import Endpoint
     from consumers.runner import Consumer
+    from consumers.sweeper import Sweeper
     from consumers.tuning import tune_process
     from ledger.log import open_log
     from projections.store import Store
@@ -76,9 +83,17 @@ def _consume(follow: bool, port: int, log_format: str, settings: Settings) -> No
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
-            consumer = Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace, follow=follow)
+            sweeper = Sweeper(store, log, sweep_every)
+            consumer = Consumer(
+                log,
+                store,
+                batch_size=settings.batch_size,
+                grace=settings.grace,
+                follow=follow,
+                caught_up=sweeper,
+            )
             # Who can find this process can stop it.
-            with _on_signal(consumer.stop), Endpoint(store, port) as endpoint:
+            with _on_signal(consumer.stop), Endpoint(store, port, sweeper if follow else None) as endpoint:
                 place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
                 _run(consumer.run(), endpoint.committed, log_format)

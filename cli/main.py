@@ -34,6 +34,8 @@ COMMANDS: Final = {
     "order": ("cli.show", "Show an order with its coupons and what does not match."),
     "campaigns": ("cli.show", "List campaigns with their funnel and rates, or show one."),
     "violations": ("cli.show", "List broken rules."),
+    "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
+    "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
     "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),

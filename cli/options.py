@@ -104,6 +104,28 @@ def _instant(value: str, option: click.Parameter) -> datetime:
         raise click.BadParameter(f"{value!r} {rule}, or a day, or how long ago, such as 15m", None, option) from error
 
 
+def duration_option(name: str, text: str, default: str | None = None) -> Callable[[Command], Command]:
+    """Add an option that takes a length of time; the command gets a timedelta, or None."""
+    return click.option(
+        name,
+        default=default,
+        callback=lambda _ctx, option, value: None if value is None else _duration(value, option),
+        metavar="TIME",
+        show_default=default is not None,
+        help=f"{text} [90s, 15m, 2h, 3d]",
+    )
+
+
+def _duration(value: str, option: click.Parameter) -> timedelta:
+    told = _AGO.fullmatch(value)
+    if not told or not int(told[1]):
+        raise click.BadParameter(f"{value!r} is no length of time; write a whole number and s, m, h or d", None, option)
+    try:
+        return timedelta(**{_UNITS[told[2]]: int(told[1])})
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} is too long", None, option) from None
+
+
 def columns_option(command: Command) -> Command:
     """Add `--columns`; the command gets `columns`, a list of names or None."""
     return click.option(

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import columns_option, instant_option, limit_option, output_option, settings_options
+from cli.options import columns_option, duration_option, instant_option, limit_option, output_option, settings_options
 from cli.output import Row, limited, print_frames, print_row, print_rows
 from ledger.plain import instant, plain
-from ledger.rules import CHOICES, STATES
+from ledger.rules import CHOICES, STATES, SWEPT
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     import polars as pl
 
@@ -39,7 +39,7 @@ def state(coupon: str, settings: Settings, output: str) -> None:
     coupon-ledger state c-00000001
     coupon-ledger state c-00000001 --output json
     """
-    with _answer(settings, output, "state", coupon=coupon) as answer:
+    with answered(settings, output, "state", coupon=coupon) as answer:
         print_row(answer.row(), output)
 
 
@@ -54,8 +54,8 @@ def history(coupon: str, settings: Settings, output: str) -> None:
     coupon-ledger history c-00000001
     coupon-ledger history c-00000001 --output ndjson
     """
-    with _answer(settings, output, "history", coupon=coupon) as answer:
-        rows = [{**row, "data": json.loads(row["data"])} for row in _rows(answer)]
+    with answered(settings, output, "history", coupon=coupon) as answer:
+        rows = [{**row, "data": json.loads(row["data"])} for row in rows_of(answer)]
         if output != "table":
             print_rows(rows, output)
             return
@@ -72,10 +72,17 @@ def _for_people(row: Row) -> Row:
         "occurred_at": row["occurred_at"],
         "type": row["type"],
         "transition": f"{row['before']} → {row['after']}",
-        "violations": ", ".join(row["violations"]) or None,
+        "violations": _violations_in_words(row),
         "event_id": row["event_id"],
         "data": data,
     }
+
+
+def _violations_in_words(row: Row) -> str | None:
+    """An event of a sweep that a fact told later overtook is no fault."""
+    codes = ", ".join(row["violations"])
+    superseded = row["event_id"].startswith(SWEPT) and "conflicting_duplicate" not in row["violations"]
+    return (f"superseded ({codes})" if superseded else codes) if codes else None
 
 
 def _in_words(values: Row) -> str:
@@ -87,7 +94,7 @@ def _value(value: object) -> str:
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--count", is_flag=True, help="How many in each state instead of a list.")
 @click.option("--campaign", help="Only of this campaign.")
 @click.option("--state", type=click.Choice(STATES), help="Only in this state.")
@@ -100,7 +107,17 @@ def _value(value: object) -> str:
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
-def coupons(count: bool, everything: bool, limit: int | None, settings: Settings, output: str, **filters: Any) -> None:
+@click.pass_context
+def coupons(
+    context: click.Context,
+    /,
+    count: bool,
+    everything: bool,
+    limit: int | None,
+    settings: Settings,
+    output: str,
+    **filters: Any,
+) -> None:
     """List coupons by id. The machine formats stream all of them.
 
     A table leaves out those that expired or were revoked more than 30 days before the data's clock, unless --all is
@@ -111,9 +128,12 @@ def coupons(count: bool, everything: bool, limit: int | None, settings: Settings
     coupon-ledger coupons --campaign 8 --state used
     coupon-ledger coupons --channel app --type cash --since 2026-11-11
     coupon-ledger coupons --output ndjson > coupons.ndjson
+    coupon-ledger coupons expiring --within 3d
     """
+    if context.invoked_subcommand is not None:
+        return
     if count:
-        with _answer(settings, output, "states", **filters) as answer:
+        with answered(settings, output, "states", **filters) as answer:
             print_frames((frame.drop("long_ended") for frame in answer.frames), output)
         return
     shown = "coupon_id state campaign_id coupon_type owner order_id discount_minor last_event_at events violations"
@@ -121,12 +141,30 @@ def coupons(count: bool, everything: bool, limit: int | None, settings: Settings
         _listed(settings, output, limit, shown.split(), "coupons", **filters)
         return
     _listed(settings, output, limit, shown.split(), "coupons", ended_days=LONG_ENDED_DAYS, **filters)
-    with _answer(settings, "none", "states", ended_days=LONG_ENDED_DAYS, **filters) as answer:
-        left_out = sum(row["long_ended"] for row in _rows(answer))
+    with answered(settings, "none", "states", ended_days=LONG_ENDED_DAYS, **filters) as answer:
+        left_out = sum(row["long_ended"] for row in rows_of(answer))
     if left_out:
         click.echo(
             f"{left_out:,} that ended more than {LONG_ENDED_DAYS} days before are left out; --all lists them", err=True
         )
+
+
+@coupons.command("expiring")
+@duration_option("--within", "How long before its end a coupon is listed, by the data's clock.", default="3d")
+@click.option("--campaign", help="Only of this campaign.")
+@click.option("--channel", help="Only claimed, or granted, on this channel.")
+@limit_option(SHOWN)
+@settings_options("database")
+@output_option
+def expiring(within: timedelta, limit: int | None, settings: Settings, output: str, **filters: Any) -> None:
+    """List coupons that their owners should be reminded of: still usable, and over soon.
+
+    \b
+    coupon-ledger coupons expiring --within 3d
+    coupon-ledger coupons expiring --within 12h --campaign 8 --output csv
+    """
+    shown = "valid_until owner coupon_id state campaign_id coupon_type face_value_minor percent_off_bp currency channel"
+    _listed(settings, output, limit, shown.split(), "expiring", within_s=int(within.total_seconds()), **filters)
 
 
 @click.command()
@@ -142,7 +180,7 @@ def user(user: str, settings: Settings, output: str) -> None:
     coupon-ledger user u-1
     coupon-ledger user u-1 --output json
     """
-    with _answer(settings, output, "user", user=user) as answer:
+    with answered(settings, output, "user", user=user) as answer:
         row, lists = _with_lists(answer)
         if row["attributes"]:
             row["attributes"] = json.loads(row["attributes"])
@@ -170,7 +208,7 @@ def order(order: str, settings: Settings, output: str) -> None:
     coupon-ledger order o-1
     coupon-ledger order o-1 --output json
     """
-    with _answer(settings, output, "order", order=order) as answer:
+    with answered(settings, output, "order", order=order) as answer:
         row, lists = _with_lists(answer)
         if output == "json":
             print_row(row | _plain_lists(lists), output)
@@ -216,7 +254,7 @@ def show_campaign(campaign: str, settings: Settings, output: str) -> None:
     coupon-ledger campaigns show 8
     coupon-ledger campaigns show 8 --output json
     """
-    with _answer(settings, output, "campaign", campaign=campaign) as answer:
+    with answered(settings, output, "campaign", campaign=campaign) as answer:
         row, lists = _with_lists(answer)
         whole = row | _plain_lists(lists)
         for version in whole["versions"]:
@@ -262,7 +300,8 @@ def violations(
     """List broken rules by time: which event, which rule, in which state it found the coupon.
 
     Scope coupon: of one coupon's own events. Scope cross: stock, limits and windows of its campaign, and what coupons
-    and orders say of each other (counterpart: the other side).
+    and orders say of each other (counterpart: the other side). Superseded: an event of a sweep (`expire`) that a fact
+    told later overtook; no fault.
 
     \b
     coupon-ledger violations --count
@@ -273,7 +312,7 @@ def violations(
     if count:
         _whole(settings, output, None, "violation-counts", **filters)
         return
-    shown = "occurred_at key event_id violation state scope counterpart".split()
+    shown = "occurred_at key event_id violation state scope counterpart superseded".split()
     _listed(settings, output, limit, shown, "violations", **filters)
 
 
@@ -330,7 +369,7 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
     coupon-ledger dead-letters show coupon.events 2 75632 --raw > record.bin
     """
     place = {"topic": topic, "partition": partition, "offset": offset}
-    with _answer(settings, "raw" if raw else output, "dead-letter", **place) as answer:
+    with answered(settings, "raw" if raw else output, "dead-letter", **place) as answer:
         found = answer.row()
         if raw:
             sys.stdout.buffer.write(found["value"])
@@ -339,7 +378,7 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
 
 
 @contextmanager
-def _answer(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
+def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
     """The answer to print; people are told of which state it is."""
     from api.client import asking
 
@@ -358,7 +397,7 @@ def _as_of(state: AsOf) -> str:
 
 
 def _whole(settings: Settings, output: str, columns: list[str] | None, question: str, **parameters: Any) -> None:
-    with _answer(settings, output, question, **parameters) as answer:
+    with answered(settings, output, question, **parameters) as answer:
         print_frames(answer.frames, output, columns)
 
 
@@ -373,17 +412,17 @@ def _listed(
     """A list that a table cuts short, to the columns that matter most."""
     at_most = limit or SHOWN
     asked = at_most + 1 if output == "table" else limit
-    with _answer(settings, output, question, limit=asked, **parameters) as answer:
+    with answered(settings, output, question, limit=asked, **parameters) as answer:
         if output != "table":
             print_frames(answer.frames, output)
             return
-        rows, more = limited(_rows(answer), at_most)
+        rows, more = limited(rows_of(answer), at_most)
         print_rows(rows, output, shown)
         if more:
             click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
 
 
-def _rows(answer: Answer) -> Iterator[Row]:
+def rows_of(answer: Answer) -> Iterator[Row]:
     for frame in answer.frames:
         yield from frame.iter_rows(named=True)
 

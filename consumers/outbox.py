@@ -4,6 +4,7 @@ to the log. Appended at least once; deterministic ids make a repeat harmless."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
@@ -25,7 +26,11 @@ def put_dead_letters(store: Store, letters: pl.DataFrame) -> None:
     rows = letters.rename({"log_partition": "partition", "log_offset": "offset"}).with_columns(
         pl.col("recorded_at").cast(pl.Int64)
     )
-    records = [_dead_letter(row) for row in rows.iter_rows(named=True)]
+    put(store, [_dead_letter(row) for row in rows.iter_rows(named=True)])
+
+
+def put(store: Store, records: Sequence[Record]) -> None:
+    """Queue these records, inside the caller's transaction."""
     frame = pl.DataFrame(records, schema={"topic": pl.String, "key": pl.Binary, "value": pl.Binary}, orient="row")
     store.insert("outbox", frame)
 

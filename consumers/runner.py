@@ -71,13 +71,16 @@ class Consumer:
         batch_size: int,
         grace: timedelta | None = None,
         follow: bool = False,
+        caught_up: Callable[[], None] = lambda: None,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
+        """`caught_up`: called between batches, in the thread of `run`, where all that the log has is folded."""
         self._log = log
         self._store = store
         self._batch_size = batch_size
         self._grace = grace
         self._follow = follow
+        self._caught_up = caught_up
         self._reached = at_boundary
         self._stop = threading.Event()
 
@@ -104,7 +107,12 @@ class Consumer:
         outbox.deliver(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
-            for chunks, taken, ends in reader.batches():
+            for batch in reader.batches():
+                if batch is None:
+                    if reader.idle:
+                        self._caught_up()
+                    continue
+                chunks, taken, ends = batch
                 started = time.perf_counter()
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
@@ -115,11 +123,12 @@ class Consumer:
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
+                lag = sum(lags.values())
                 yield Committed(
                     taken.records,
                     taken.dead_letters.height,
                     time.perf_counter() - started,
-                    sum(lags.values()),
+                    lag,
                     lags,
                     _changes(before, accounts),
                     {topic: count.late for topic, count in counts.items() if count.late},
@@ -128,6 +137,8 @@ class Consumer:
                 )
                 if self._stop.is_set():
                     return
+                if not lag:
+                    self._caught_up()
 
     def _checked_ends(
         self, accounts: Mapping[TopicPartition, Account], partitions: list[TopicPartition]
@@ -245,6 +256,8 @@ class _ReadAhead:
         self._target = target
         self._stop = stop
         self._reached = reached
+        self.idle = False
+        """The log had nothing when it was last asked, and all that it had before has been handed over."""
         self._closed = threading.Event()
         self._room = threading.Semaphore()
         self._queue: queue.SimpleQueue[_Batch | _Failed | None] = queue.SimpleQueue()
@@ -259,8 +272,16 @@ class _ReadAhead:
         self._room.release()
         self._thread.join()
 
-    def batches(self) -> Iterator[_Batch]:
-        while (item := self._queue.get()) is not None:
+    def batches(self) -> Iterator[_Batch | None]:
+        """Batch after batch; None where nothing has come for a while."""
+        while True:
+            try:
+                item = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                yield None
+                continue
+            if item is None:
+                return
             if isinstance(item, _Failed):
                 raise item.error
             behind = item[1].records >= min(_SMALL_BATCH, self._batch_size)
@@ -294,12 +315,13 @@ class _ReadAhead:
                     self._positions.setdefault(partition, 0)
             try:
                 chunks = self._log.read(wanted, size, _POLL_S)
+                self.idle = not chunks
             except RegistryUnavailable:
                 # All that is left waits for it, and stays where it is. The log itself says so to whoever runs this.
                 if self._target is not None:
                     raise
                 self._closed.wait(_POLL_S)
-                chunks = []
+                chunks, self.idle = [], False
             if not chunks:
                 self._room.release()
                 continue

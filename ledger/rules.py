@@ -13,6 +13,10 @@ TRANSITIONS: Final[dict[str, list[str]]] = DATA["transitions"]
 GUARDS: Final[dict[str, dict[str, Any]]] = DATA["guards"]
 CROSS_RULES: Final[tuple[str, ...]] = (*DATA["cross"]["campaign"], *DATA["cross"]["between_topics"])
 GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
+EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
+REASON_LABELS: Final[dict[str, str]] = DATA["reason_labels"]
+SWEPT: Final = "sweep:"
+"""What the ids of the events begin with that the ledger's own sweeps append."""
 NEEDS: Final[dict[str, dict[str, list[str]]]] = DATA["topics"]
 CHOICES: Final[dict[str, list[str]]] = DATA["choices"]
 LABELS: Final[dict[str, str]] = DATA["labels"]

@@ -42,10 +42,17 @@ class Owner:
 
     def get(self, path: str, headers: dict[str, str] | None = None, **parameters: Any) -> Reply:
         """With the token, unless `headers` are given."""
+        return self._ask("GET", path, headers, parameters)
+
+    def post(self, path: str, headers: dict[str, str] | None = None, **parameters: Any) -> Reply:
+        """With the token, unless `headers` are given."""
+        return self._ask("POST", path, headers, parameters)
+
+    def _ask(self, method: str, path: str, headers: dict[str, str] | None, parameters: Data) -> Reply:
         query = f"?{urlencode(parameters)}" if parameters else ""
         connection = http.client.HTTPConnection(self.address, timeout=60)
         try:
-            connection.request("GET", path + query, headers=self.headers if headers is None else headers)
+            connection.request(method, path + query, headers=self.headers if headers is None else headers)
             response = connection.getresponse()
             return Reply(response.status, response.headers, response.read())
         finally:

@@ -174,7 +174,7 @@ def test_what_nobody_has_heard_of_is_said_to_be_unknown(command: tuple[str, ...]
 
 INSTANTS = [
     (command, option)
-    for command in (("coupons",), ("violations",), ("tail", "--no-follow"))
+    for command in (("coupons",), ("violations",), ("expiries",), ("tail", "--no-follow"))
     for option in ("--since", "--until")
     if (command[0], option) != ("tail", "--until")
 ]

@@ -21,9 +21,10 @@ from ledger.codec import micros
 from ledger.errors import LedgerError
 from ledger.lifecycle import Delivery, fold
 from ledger.plain import plain
-from ledger.rules import STATES
+from ledger.rules import STATES, SWEPT
 from ledger.topics import COUPON
 from projections import digest as digests_of
+from projections.due import due as due_at
 from projections.live import journal
 from projections.live.signature import stable_hash
 from projections.store import Reading, sql
@@ -299,8 +300,11 @@ def violations(
     until: datetime | None = None,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event."""
-    return reading.batches(_query("violations"), _parameters(locals()))
+    """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event.
+
+    `superseded`: of an event of the ledger's own sweeps that a fact told later overtook: no fault.
+    """
+    return reading.batches(_query("violations"), _parameters(locals()) | {"swept": SWEPT})
 
 
 def violation_counts(
@@ -311,8 +315,56 @@ def violation_counts(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> pl.DataFrame:
-    """Violations per code. Filters as of `violations`."""
-    return reading.frame(_query("violation_counts"), _parameters(locals()))
+    """Violations per code; the superseded are counted apart. Filters as of `violations`."""
+    return reading.frame(_query("violation_counts"), _parameters(locals()) | {"swept": SWEPT})
+
+
+_DUE: Final = ("type", "reason", "campaign_id", "currency")
+
+
+def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
+    """What a sweep up to then (the data's clock, if None) would append: coupons and their face value, by reason and
+    campaign."""
+    until = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
+    pieces = due_at(reading, until) if until else iter(())
+    counted = [_counted(piece.with_columns(coupons=pl.lit(1, dtype=pl.Int64))) for piece in pieces]
+    nothing = dict.fromkeys(_DUE, pl.String()) | dict.fromkeys(("coupons", "face_value_minor"), pl.Int64())
+    return _counted(pl.concat([pl.DataFrame(schema=nothing), *counted])).sort(_DUE, nulls_last=True)
+
+
+def _counted(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.group_by(_DUE).agg(pl.col("coupons", "face_value_minor").sum())
+
+
+_EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel": "channel"}
+
+
+def expiries(
+    reading: Reading,
+    by: str = "reason,campaign,channel",
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> pl.DataFrame:
+    """Expired coupons and the face value lost with them. `by`: reason, campaign, channel, with commas between them;
+    `since`, `until`: of the expiry."""
+    wanted = by.split(",")
+    if unknown := sorted(set(wanted) - set(_EXPIRIES_BY)):
+        raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
+    asked = {f"by_{name}": name in wanted for name in _EXPIRIES_BY}
+    found = reading.frame(_query("expiries"), {**asked, "campaign": campaign, "since": since, "until": until})
+    return found.drop(column for name, column in _EXPIRIES_BY.items() if name not in wanted)
+
+
+def expiring(
+    reading: Reading,
+    within_s: int,
+    campaign: str | None = None,
+    channel: str | None = None,
+    limit: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Usable coupons whose validity ends within so many seconds of the data's clock, by what ends first."""
+    return reading.batches(_query("expiring"), _parameters(locals()))
 
 
 def dead_letters(reading: Reading, limit: int | None = None) -> Iterator[pl.DataFrame]:
@@ -348,6 +400,9 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaign": Question(campaign, limit_s=120),
     "violations": Question(violations, limit_s=300),
     "violation-counts": Question(violation_counts),
+    "due": Question(due, limit_s=300),
+    "expiries": Question(expiries),
+    "expiring": Question(expiring, limit_s=300),
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
     "summary": Question(summary),

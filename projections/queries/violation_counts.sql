@@ -1,6 +1,11 @@
--- How often was each rule broken? Grain: one violation code.
-SELECT violation, scope, count(*) AS violations, count(DISTINCT (topic, key)) AS keys
-FROM violations
+-- How often was each rule broken? Grain: one violation code. `violations`, `keys`: without the superseded (see
+-- violations.sql).
+WITH told AS (
+    SELECT *, starts_with(event_id, $swept) AND violation <> 'conflicting_duplicate' AS superseded FROM violations
+)
+SELECT violation, scope, count(*) FILTER (NOT superseded) AS violations,
+       count(DISTINCT (topic, key)) FILTER (NOT superseded) AS keys, count(*) FILTER (superseded) AS superseded
+FROM told
 WHERE ($coupon IS NULL OR (topic = 'coupon.events' AND key = $coupon))
   AND ($violation IS NULL OR violation = $violation)
   AND ($scope IS NULL OR scope = $scope)

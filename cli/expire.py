@@ -1,0 +1,141 @@
+"""`expire` and `expiries`: coupons whose time ran out, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import LOG, instant_option, output_option, settings_options
+from cli.output import Row, print_rows
+from cli.progress import progress
+from cli.show import answered, rows_of
+from ledger.rules import REASON_LABELS
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+
+    from consumers.runner import Committed
+
+_PARTS = ("reason", "campaign", "channel")
+
+
+@click.command()
+@instant_option("--until", "Coupons and holds whose time was over by then. By default: the data's clock.")
+@click.option("--dry-run", is_flag=True, help="Show what would be appended, by reason and campaign; write nothing.")
+@settings_options(*LOG, "database", "batch-size", "grace-minutes")
+@output_option
+def expire(until: datetime | None, dry_run: bool, settings: Settings, output: str) -> None:
+    """Append `expired` for coupons past their valid_until, with the cause, and `released` for holds past their
+    hold_until.
+
+    The log is folded to its end before and after. Interrupted or killed at any moment and run again, nothing is
+    appended that counts twice. What is told only later and lies before (a use in the last minute) wins; the event of
+    the sweep is superseded then. While `consume --follow` owns the database, it is asked to sweep; with --sweep-every
+    it does so by itself.
+
+    --dry-run takes the database as it is.
+
+    \b
+    coupon-ledger expire --dry-run
+    coupon-ledger expire --until 2026-12-01
+    """
+    from consumers.sweeper import over
+
+    upto = over(until)
+    if dry_run:
+        with answered(settings, output, "due", until=until) as answer:
+            print_rows(_labelled(rows_of(answer), output), output)
+        return
+    swept = _asked(settings, until)
+    if swept is None:
+        swept = _expire(settings, upto)
+    rows = [{"reason": reason, "events": number} for reason, number in sorted(swept.items())]
+    if output != "table" or rows:
+        print_rows(_labelled(rows, output), output)
+    else:
+        click.echo("nothing is due")
+
+
+def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
+    """What the owner appended; None where nobody owns the database."""
+    from api.client import Remote, asking
+
+    with asking(settings.database) as source:
+        return source.expire(until) if isinstance(source, Remote) else None
+
+
+def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
+    from consumers.runner import Consumer
+    from consumers.sweeper import expire as sweep_all
+    from consumers.tuning import tune_process
+    from ledger.log import open_log
+    from projections.store import Store
+
+    tune_process()
+    with Store.open(settings.database) as store:
+        log = open_log(settings.log)
+        try:
+            with progress("expiring", 0) as bar:
+                done = 0
+
+                def committed(commit: Committed) -> None:
+                    nonlocal done
+                    done += commit.records
+                    bar.total(done + commit.lag)
+                    bar.advance(commit.records)
+
+                def consumer() -> Consumer:
+                    return Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace)
+
+                return sweep_all(store, log, consumer, until, committed)
+        finally:
+            log.close()
+
+
+@click.command()
+@click.option(
+    "--by",
+    metavar=",".join(_PARTS),
+    default=",".join(_PARTS),
+    show_default=True,
+    callback=lambda ctx, param, value: _parts(value, ctx, param),
+    help="What to count by: one or several of these.",
+)
+@click.option("--campaign", help="Only of this campaign.")
+@instant_option("--since", "Only of coupons that expired from then on.")
+@instant_option("--until", "Only of coupons that expired before then.")
+@settings_options("database")
+@output_option
+def expiries(settings: Settings, output: str, **asked: Any) -> None:
+    """Show why coupons expired (失效归因), by cause, campaign and channel, with the face value that was lost.
+
+    Counts are of the coupons that are expired now. channel: where it was claimed, else issued. without_value: those
+    that have no face value (a percentage, a gift).
+
+    \b
+    coupon-ledger expiries
+    coupon-ledger expiries --by reason --since 2026-11-01 --until 2026-12-01
+    coupon-ledger expiries --by campaign,channel --output csv
+    """
+    with answered(settings, output, "expiries", **asked) as answer:
+        if output == "table":
+            click.echo("失效归因 · expiries by cause")
+        print_rows(_labelled(rows_of(answer), output), output)
+
+
+def _parts(value: str, ctx: click.Context, param: click.Parameter) -> str:
+    unknown = [part for part in value.split(",") if part not in _PARTS]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(_PARTS)}", ctx, param)
+    return value
+
+
+def _labelled(rows: Iterator[Row] | list[Row], output: str) -> Iterator[Row]:
+    """For people, reasons in both languages."""
+    for row in rows:
+        if output == "table" and row.get("reason") in REASON_LABELS:
+            row = row | {"reason": f"{row['reason']} {REASON_LABELS[row['reason']]}"}
+        yield row

@@ -1,0 +1,200 @@
+"""Sweeping: the ledger's own events for coupons whose time ran out, and for holds that are over (`projections.due`).
+
+Written into the outbox in a transaction, delivered to the log, folded when they come back from it like any other event.
+Killed at any moment, or several on one log: what is appended twice is the same event twice, which counts once.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
+from queue import SimpleQueue
+from typing import Final
+
+import polars as pl
+
+from consumers import outbox
+from consumers.runner import Committed, Consumer
+from ledger.codec import encode_row, micros
+from ledger.errors import ConservationBroken, LedgerError, LogUnavailable
+from ledger.log import EventLog, Record
+from ledger.plain import instant
+from ledger.topics import COUPON
+from projections.due import SOURCE, due
+from projections.store import Store
+
+_AT_ONCE: Final = 20_000
+"""Coupons in one go beside the consumer, which waits meanwhile."""
+
+_logger = logging.getLogger("coupon_ledger.sweep")
+
+Swept = Counter[str]
+"""Events per reason."""
+
+
+class StillToCome(LedgerError):
+    """What expires cannot be undone."""
+
+    exit_code = 2
+
+
+def over(until: datetime | None) -> datetime | None:
+    """An instant that somebody named, as naive UTC. Raises `StillToCome`."""
+    if until is None:
+        return None
+    if until > datetime.now(UTC):
+        raise StillToCome(
+            f"--until {instant(until)} is still to come, and an expiry cannot be undone; name an instant that is past"
+        )
+    return until.astimezone(UTC).replace(tzinfo=None)
+
+
+def sweep(
+    store: Store, log: EventLog, until: datetime, events: Callable[[pl.DataFrame], None] = lambda _: None
+) -> Swept:
+    """Append all that is due at `until` (naive UTC), piece by piece. The database must know the whole log.
+
+    Raises `LogUnavailable` where the log does not take it; what waits is delivered by the next consumer or sweep.
+    """
+    swept: Swept = Counter()
+    _deliver(store, log)
+    for piece in due(store, until):
+        _put(store, piece)
+        _deliver(store, log)
+        swept.update(piece["reason"].to_list())
+        events(piece)
+    return swept
+
+
+def _deliver(store: Store, log: EventLog) -> None:
+    outbox.deliver(store, log)
+    if waiting := _waiting(store):
+        raise LogUnavailable(
+            f"log {log.url}: did not take {waiting:,} records, which wait in the database; run again when it does"
+        )
+
+
+def expire(
+    store: Store,
+    log: EventLog,
+    consumer: Callable[[], Consumer],
+    until: datetime | None,
+    committed: Callable[[Committed], None] = lambda _: None,
+) -> Swept:
+    """Fold the log to its end, sweep, fold what was swept, until nothing is due.
+
+    A sweep must know what has happened, and one can lead to the next: a coupon that is released is reserved again by
+    an event that had been illegal before. `until`: naive UTC; the data's clock, if None.
+
+    Raises what consuming and `sweep` raise.
+    """
+    swept: Swept = Counter()
+    before = None
+    while True:
+        outbox.deliver(store, log)
+        for commit in consumer().run():
+            committed(commit)
+        told = _Fingerprint()
+        # The data's clock moves with what was folded.
+        upto = until or clock(store)
+        round_ = sweep(store, log, upto, told.add) if upto else Swept()
+        if not round_:
+            return swept
+        if told.value == before:
+            raise ConservationBroken(
+                f"database {store.path}: {round_.total():,} events of a sweep were appended and changed nothing;"
+                " see `coupon-ledger dead-letters list`, and report it"
+            )
+        swept += round_
+        before = told.value
+
+
+class _Fingerprint:
+    """Of a set of events, whatever their order."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, events: pl.DataFrame) -> None:
+        self.value = (self.value + int(events["event_id"].hash(seed=0).cast(pl.UInt64).sum())) % 2**64
+
+
+class Sweeper:
+    """Sweeps beside a consumer, up to the data's clock every so often (None: never), and when it is asked."""
+
+    def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
+        self._store = store
+        self._log = log
+        self._every_s = every.total_seconds() if every else None
+        self._next = 0.0
+        self._asked: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
+
+    def ask(self, until: datetime | None) -> Future[Swept]:
+        """Have all swept that is due then (naive UTC; the data's clock, if None). From any thread."""
+        future: Future[Swept] = Future()
+        self._asked.put((future, until))
+        return future
+
+    def __call__(self) -> None:
+        """Sweep if it is time. For the thread that owns the database, when all of the log has been folded."""
+        if not self._asked.empty():
+            self._answer(*self._asked.get())
+        elif self._every_s is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._every_s
+            self._sweep_some()
+
+    def _answer(self, future: Future[Swept], until: datetime | None) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            upto = until or clock(self._store)
+            future.set_result(sweep(self._store, self._log, upto) if upto else Swept())
+        except LedgerError as error:
+            future.set_exception(error)
+
+    def _sweep_some(self) -> None:
+        until = clock(self._store)
+        if until is None:
+            return
+        if _waiting(self._store):
+            outbox.deliver(self._store, self._log)
+            return
+        for piece in due(self._store, until, _AT_ONCE):
+            _put(self._store, piece)
+            outbox.deliver(self._store, self._log)
+            _logger.info("swept", extra={"events": piece.height, "until": until.isoformat() + "Z"})
+            # The rest when these have been folded.
+            self._next = 0.0
+            return
+
+
+def clock(store: Store) -> datetime | None:
+    """The data's, but never ahead of ours, as it is where the log's is."""
+    [(at,)] = store.rows("SELECT data_clock FROM ledger")
+    return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
+
+
+def _put(store: Store, events: pl.DataFrame) -> None:
+    records = [
+        Record(COUPON, row["coupon_id"].encode(), _encoded(row))
+        for row in events.select("event_id", "type", "occurred_at", "coupon_id", "reason", "order_id").iter_rows(
+            named=True
+        )
+    ]
+    with store.transaction():
+        outbox.put(store, records)
+
+
+def _encoded(row: dict[str, object]) -> bytes:
+    at = row["occurred_at"]
+    assert isinstance(at, datetime)
+    return encode_row("coupon_event", {**row, "source": SOURCE, "occurred_at": micros(at.replace(tzinfo=UTC))})
+
+
+def _waiting(store: Store) -> int:
+    [(waiting,)] = store.rows("SELECT count(*) FROM outbox")
+    return int(waiting)

@@ -1,0 +1,168 @@
+"""What a sweep would append at an instant: `expired` for coupons past their `valid_until`, with the cause; `released`
+for reservations past their `hold_until`.
+
+Always true: each event is a function of its coupon's history up to it, its id included. So sweepers that know the same
+append the same, however often and however many; and one that knows more finds the same instant and another cause only
+where what it knows more is about the time before.
+
+A coupon expires one microsecond after its `valid_until` where that finds it created, issued or claimed. One that is
+reserved or used then expires one microsecond after the first later event that brings it back. What is told only later
+and lies before, wins by the table of transitions: the sweep's event is illegal then, and its violation superseded.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, Final
+
+import polars as pl
+
+from ledger.lifecycle import Coupon, canonical_order, evolve
+from ledger.rules import EXPIRY, SWEPT, types
+from ledger.topics import COUPON
+from projections.store import Reading, sql
+
+SOURCE: Final = "coupon-ledger"
+"""The `source` of the events that a sweep appends."""
+
+_PIECE: Final = 50_000
+_MICROSECOND: Final = timedelta(microseconds=1)
+_TYPES: Final = types(COUPON)
+_EXPIRED: Final = _TYPES.index("expired")
+_STANDING: Final = ["drafted", "published", "unpublished", "ended"]
+_SCHEMA: Final[dict[str, Any]] = {
+    "event_id": pl.String,
+    "type": pl.String,
+    "occurred_at": pl.Datetime("us"),
+    "coupon_id": pl.String,
+    "reason": pl.String,
+    "order_id": pl.String,
+    "campaign_id": pl.String,
+    "channel": pl.String,
+    "currency": pl.String,
+    "face_value_minor": pl.Int64,
+}
+
+Event = dict[str, Any]
+
+
+def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.DataFrame]:
+    """The events that are due at `until` (naive UTC), by coupon, in pieces of about so many; none is empty.
+
+    Columns: those of the event, then the coupon's campaign, channel and face value.
+    """
+    after = ""
+    while True:
+        parameters = {"until": until, "after": after, "piece": piece, "types": list(_TYPES), "standing": _STANDING}
+        coupons = reading.frame(sql("projections.queries", "due"), parameters)
+        if not coupons.height:
+            return
+        after = coupons["coupon_id"][-1]
+        events = [
+            event
+            for row, history in _with_histories(reading, coupons)
+            for event in (_of_history(row, history, until) if row["told"] else _at_once(row))
+        ]
+        if events:
+            yield pl.DataFrame(events, schema=_SCHEMA, orient="row")
+        if coupons.height < piece:
+            return
+
+
+def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[Event, list[Event]]]:
+    """Each coupon, and where its history must tell, its events."""
+    hashes = coupons.filter("told")["key_hash"].to_list()
+    histories: dict[str, list[Event]] = {}
+    if hashes:
+        for event in reading.frame(sql("projections.queries", "told"), {"key_hashes": hashes}).iter_rows(named=True):
+            histories.setdefault(event["coupon_id"], []).append(event)
+    for row in coupons.iter_rows(named=True):
+        yield row, histories.get(row["coupon_id"], [])
+
+
+def _at_once(row: Event) -> list[Event]:
+    if row["state"] == "reserved":
+        return [_released(row)]
+    reason = _reason(row["state"], owned=row["owned"], campaign_over=row["campaign_over"], given_back=False)
+    return [_expired(row, row["valid_until"] + _MICROSECOND, reason, row["follows"])]
+
+
+def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[Event]:
+    """Expired where it was there to; released where its hold is over, and expired after that where its time is too."""
+    released = [_released(row)] if row["lapsed"] else []
+    found = _first_end([*history, *released], row["valid_until"])
+    if found is None or found.at > until:
+        return released
+    reason = _reason(
+        found.coupon.state,
+        owned=found.coupon.owner is not None,
+        campaign_over=row["campaign_over"],
+        given_back=found.given_back,
+    )
+    expired = _expired(row, found.at, reason, found.follows)
+    return [event for event in released if event["occurred_at"] < found.at] + [expired]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Where a coupon was there to expire: the instant for it, the coupon then, and the event before it."""
+
+    at: datetime
+    coupon: Coupon
+    follows: str
+    given_back: bool
+
+
+def _first_end(history: Sequence[Mapping[str, Any]], valid_until: datetime) -> _End | None:
+    steps: list[tuple[tuple[datetime, int], _End]] = []
+    coupon, given_back = Coupon(history[0]["coupon_id"]), False
+    for event in sorted(history, key=canonical_order):
+        before, (coupon, _) = coupon, evolve(coupon, event)
+        at = event["occurred_at"]
+        if coupon.state != before.state:
+            given_back = event["type"] == "returned" and at > valid_until
+        steps.append(((at, _TYPES.index(event["type"])), _End(at, coupon, event["event_id"], given_back)))
+    places = [place for place, _ in steps]
+    for end in [valid_until, *(at for at, _ in places if at > valid_until)]:
+        at = end + _MICROSECOND
+        known = bisect_left(places, (at, _EXPIRED))
+        if known and steps[known - 1][1].coupon.state in EXPIRY["state"]:
+            last = steps[known - 1][1]
+            return _End(at, last.coupon, last.follows, last.given_back)
+    return None
+
+
+def _reason(state: str, *, owned: bool, campaign_over: bool, given_back: bool) -> str:
+    if given_back:
+        return str(EXPIRY["given_back"])
+    if owned:
+        return str(EXPIRY["owned"])
+    return str(EXPIRY["campaign_over"] if campaign_over else EXPIRY["state"][state])
+
+
+def _expired(row: Event, at: datetime, reason: str, follows: str) -> Event:
+    worth = {name: row[name] for name in ("campaign_id", "channel", "currency", "face_value_minor")}
+    return _event(row, "expired", row["valid_until"], at, reason, follows) | worth
+
+
+def _released(row: Event) -> Event:
+    at = max(row["hold_until"], row["reserved_at"]) + _MICROSECOND
+    place = {name: row[name] for name in ("order_id", "campaign_id", "channel")}
+    return _event(row, "released", row["hold_until"], at, EXPIRY["hold"], row["reservation"]) | place
+
+
+def _event(row: Event, kind: str, end: datetime, at: datetime, reason: str, follows: str) -> Event:
+    """Its id is made of all that it says, and of the event that it follows: another one never has the same."""
+    identity = json.dumps([row["coupon_id"], kind, end.isoformat(), at.isoformat(), reason, follows])
+    return {
+        "event_id": SWEPT + sha256(identity.encode()).hexdigest()[:32],
+        "type": kind,
+        "occurred_at": at,
+        "coupon_id": row["coupon_id"],
+        "reason": reason,
+    }
