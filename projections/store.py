@@ -78,6 +78,23 @@ class Reading:
             if not found:
                 yield _frame(reader.schema.empty_table())
 
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
+        """Run one statement; returns how many rows it inserted, updated or deleted."""
+        with _failing_clearly(self.path):
+            found = self._connection.execute(sql, parameters).fetchone()
+        return int(found[0]) if found and isinstance(found[0], int) else 0
+
+    @contextlib.contextmanager
+    def given(self, **frames: pl.DataFrame) -> Iterator[None]:
+        """Let queries read these frames by name."""
+        for name, frame in frames.items():
+            self._connection.register(name, _Stream(frame))
+        try:
+            yield
+        finally:
+            for name in frames:
+                self._connection.unregister(name)
+
 
 class Cursor(Reading):
     """Reads beside the writer. Between `begin` and `end` every query sees the same committed state."""
@@ -102,6 +119,10 @@ class Cursor(Reading):
     ) -> Iterator[pl.DataFrame]:
         self._check()
         return super().batches(sql, parameters, rows)
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
+        self._check()
+        return super().execute(sql, parameters)
 
     def _check(self) -> None:
         """DuckDB forgets an interruption that comes between two queries."""
@@ -257,12 +278,6 @@ class Store(Reading):
         """A further connection to the same database, for another thread to read by."""
         return Cursor(self.path, self._connection.cursor())
 
-    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
-        """Run one statement; returns how many rows it inserted, updated or deleted."""
-        with _failing_clearly(self.path):
-            found = self._connection.execute(sql, parameters).fetchone()
-        return int(found[0]) if found and isinstance(found[0], int) else 0
-
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Add these rows; columns of the table that they lack are null."""
         if rows.height:
@@ -289,17 +304,6 @@ class Store(Reading):
             yield
         finally:
             self.execute(f"SET disabled_optimizers = '{_DISABLED}'")
-
-    @contextlib.contextmanager
-    def given(self, **frames: pl.DataFrame) -> Iterator[None]:
-        """Let queries read these frames by name."""
-        for name, frame in frames.items():
-            self._connection.register(name, _Stream(frame))
-        try:
-            yield
-        finally:
-            for name in frames:
-                self._connection.unregister(name)
 
 
 def _frame(arrow: Any) -> pl.DataFrame:
