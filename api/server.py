@@ -29,7 +29,7 @@ from api.answers import Spool, pieces, spooled
 from api.contact import ARROW
 from api.metrics import Metrics
 from ledger.errors import LedgerError, QueryStopped, StoreError
-from projections.queries import QUESTIONS, NotThere, Question, answer
+from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
 from projections.readers import Readers, Running
 
 _IN_FLIGHT: Final = 64
@@ -143,6 +143,8 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
+        elif isinstance(error, WrongQuestion):
+            status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT
     elif isinstance(error, RequestValidationError):

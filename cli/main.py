@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "order": ("cli.show", "Show an order with its coupons and what does not match."),
     "campaigns": ("cli.show", "List campaigns with their funnel and rates, or show one."),
     "violations": ("cli.show", "List broken rules."),
+    "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
     "schemas": ("cli.schemas", "List, show and check the Avro schemas."),

@@ -1,5 +1,5 @@
-"""What people ask the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `digest`,
-`dead-letters`. Asked of the file, or of the process that owns it: the answers are the same."""
+"""What people ask the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `diff`,
+`digest`, `dead-letters`. Asked of the file, or of the process that owns it: the answers are the same."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import columns_option, instant_option, limit_option, output_option, past_options, settings_options
-from cli.output import Row, limited, print_frames, print_row, print_rows
+from cli.output import Row, cell, limited, print_frames, print_row, print_rows
 from ledger.plain import instant, plain
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
@@ -292,6 +292,45 @@ def violations(
         return
     shown = "occurred_at key event_id violation state scope counterpart".split()
     _listed(settings, output, limit, shown, "violations", **filters)
+
+
+@click.command()
+@instant_option("--from", "From what had happened until then.")
+@instant_option("--to", "To what had happened until then; now unless given.")
+@instant_option("--known-from", "From what was recorded until then.")
+@instant_option("--known-to", "To what was recorded until then; now unless given.")
+@click.option("--campaign", help="Only of this campaign.")
+@settings_options("database")
+@output_option
+def diff(campaign: str | None, settings: Settings, output: str, **bounds: datetime | None) -> None:
+    """List the coupons that events came to between two instants: their state before and after, what else changed, and
+    the events.
+
+    --from, --to: of business time. --known-from, --known-to: of recording, for what was learned in between, however
+    late. Both together: between the two states that each pair describes.
+
+    \b
+    coupon-ledger diff --from 2026-11-11 --to 2026-11-12 --campaign 8
+    coupon-ledger diff --from 2026-11-12 --to 2026-11-12 --known-from 2026-11-12 --known-to 2026-11-13
+    """
+    given = {"from_at": bounds["from"], "to_at": bounds["to"], **{n: bounds[n] for n in ("known_from", "known_to")}}
+    with _answer(settings, output, "diff", campaign=campaign, **given) as answer:
+        if output in ("ndjson", "csv"):
+            print_frames(answer.frames, output)
+            return
+        rows = ({**row, "changed": json.loads(row["changed"])} for row in _rows(answer))
+        print_rows(rows if output == "json" else map(_difference, rows), output)
+
+
+def _difference(row: Row) -> Row:
+    events = zip(row["types"], row["event_ids"], strict=True)
+    return {
+        "coupon_id": row["coupon_id"],
+        "campaign_id": row["campaign_id"],
+        "transition": f"{row['before'] or 'not there'} → {row['after']}",
+        "changed": _in_words({name: f"{cell(old)} → {cell(new)}" for name, (old, new) in row["changed"].items()}),
+        "events": ", ".join(f"{kind} {event_id}" for kind, event_id in events),
+    }
 
 
 @click.command()

@@ -53,26 +53,47 @@ class Cut:
         return " and ".join(f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None)
 
 
+def told_of(topic: str, live: str) -> str:
+    """Every content of every identity, as a relation: with a cut, what the log had told."""
+    on = PROJECTED[topic]
+    return f"(SELECT * FROM {live}.{on.journal} UNION ALL SELECT * FROM {live}.{on.conflicts})"
+
+
+def live_schema(reading: Reading) -> str:
+    """What stands before the name of a live table, whatever stands before that table."""
+    [(database,)] = reading.rows("SELECT current_database()")
+    return '"' + database.replace('"', '""') + '".main'
+
+
 class Past:
     """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
 
     Journals, `ledger` (its `data_clock`) and `violations` (none) are in place at once, the tables of keys and their
-    violations topic by topic as they are needed.
+    violations topic by topic as they are needed. `leave` brings the present back.
     """
 
     def __init__(self, reading: Reading, cut: Cut) -> None:
         self.reading = reading
         self.cut = cut
-        [(database,)] = reading.rows("SELECT current_database()")
-        self._live = '"' + database.replace('"', '""') + '".main'
+        self._made: list[str] = []
+        self._live = live_schema(reading)
         for topic in INPUT_TOPICS:
             self._cut_journal(PROJECTED[topic])
         self._make("ledger", f"SELECT * FROM {self._live}.ledger")
         reading.execute(sql(__package__, "data_clock"))
         self._make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
 
+    def leave(self) -> None:
+        while self._made:
+            self.reading.execute(f"DROP {self._made.pop()}")
+
     def _make(self, table: str, query: str, **parameters: Sequence[str] | Sequence[int]) -> None:
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
+        self._made.append(f"TABLE temp.{table}")
+
+    def _show(self, view: str, query: str) -> None:
+        self.reading.execute(f"CREATE TEMP VIEW {view} AS {query}")
+        self._made.append(f"VIEW temp.{view}")
 
     def _cut_journal(self, on: Projected) -> None:
         """The journal keeps each identity's content at the first position. Where that one happens later than the cut,
@@ -96,26 +117,27 @@ class Past:
             f"DELETE FROM {on.conflicts} c USING {on.journal}_standing s"
             " WHERE c.recorded_at = s.recorded_at AND c.log_partition = s.log_partition AND c.log_offset = s.log_offset"
         )
-        self.reading.execute(
-            f"CREATE TEMP VIEW {on.journal} AS SELECT * FROM {self._live}.{on.journal} WHERE {inside}"
-            f" UNION ALL SELECT * FROM {on.journal}_standing"
+        self._show(
+            on.journal,
+            f"SELECT * FROM {self._live}.{on.journal} WHERE {inside} UNION ALL SELECT * FROM {on.journal}_standing",
         )
 
-    def stand_in(self, topic: str, **carrying: Sequence[str] | Sequence[int] | None) -> None:
+    def stand_in(self, topic: str, among: str | None = None, **carrying: Sequence[str] | Sequence[int] | None) -> None:
         """Put the rows of this topic's keys as they were, and their violations, in the place of what they are.
 
-        `carrying`: only of keys of which some event, in the cut or not, has one of these values; for questions that
-        ask of no others. Of several fields the first that is given narrows.
+        For questions that ask of no others: `among`, only of the keys in this table (`key_hash`); `carrying`, only of
+        keys of which some event, in the cut or not, has one of these values (of several fields, the first given).
         """
         on = PROJECTED[topic]
-        told = f"(SELECT * FROM {self._live}.{on.journal} UNION ALL SELECT * FROM {self._live}.{on.conflicts})"
+        told = told_of(topic, self._live)
         narrowing = next(((field, values) for field, values in carrying.items() if values is not None), None)
-        asked = ""
         if narrowing is not None:
             field, values = narrowing
-            among = f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))"
-            self._make(f"{on.table}_asked", among, values=values)
-            asked = f"SEMI JOIN {on.table}_asked USING (key_hash)"
+            among = f"{on.table}_asked"
+            self._make(
+                among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
+            )
+        asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
         outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition})"
         self._make(f"{on.table}_touched", outside)
         unchanged = f"{asked} ANTI JOIN {on.table}_touched USING (key_hash)"
@@ -126,20 +148,23 @@ class Past:
             {"topic": topic},
         )
         self._fold_again(on)
-        self.reading.execute(
-            f"CREATE TEMP VIEW {on.table} AS SELECT t.* FROM {self._live}.{on.table} t {unchanged}"
-            f" UNION ALL SELECT * FROM {on.table}_again"
+        self._show(
+            on.table,
+            f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} UNION ALL SELECT * FROM {on.table}_again",
         )
 
     def _fold_again(self, on: Projected) -> None:
         """The rows and violations of the touched keys, as far as they have events in the cut."""
         like = self.reading.frame(f"SELECT * FROM {on.table}_again").cast({pl.Categorical: pl.Enum(list(STATES))})
-        of = f"SEMI JOIN {on.table}_touched USING (key_hash)"
+        self._make(
+            f"{on.table}_torn",
+            f"SELECT DISTINCT key_hash FROM {on.journal} SEMI JOIN {on.table}_touched USING (key_hash)",
+        )
         columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
-        for within in self._ranges(f"{on.table}_touched"):
+        for within in self._ranges(f"{on.table}_torn"):
+            mine = f"SEMI JOIN (SELECT key_hash FROM {on.table}_torn WHERE {within}) USING (key_hash) WHERE {within}"
             facts, conflicts = (
-                self.reading.frame(f"SELECT {columns} FROM {table} {of} WHERE {within}")
-                for table in (on.journal, on.conflicts)
+                self.reading.frame(f"SELECT {columns} FROM {table} {mine}") for table in (on.journal, on.conflicts)
             )
             if not facts.height:
                 continue

@@ -28,6 +28,7 @@ from projections import digest as digests_of
 from projections.live import journal
 from projections.live.signature import stable_hash
 from projections.past import Cut, Past
+from projections.past.diff import differences
 from projections.store import Reading, Store, sql
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
@@ -41,6 +42,12 @@ class NotThere(LedgerError):
 
 class UnknownCoupon(NotThere):
     pass
+
+
+class WrongQuestion(LedgerError):
+    """Its parameters do not go together."""
+
+    exit_code = 2
 
 
 # --- asking
@@ -159,15 +166,15 @@ def _naive(value: Any) -> Any:
 
 def state(reading: Reading, coupon: str, at: datetime | None = None, known_at: datetime | None = None) -> pl.DataFrame:
     """One coupon's row. Raises `UnknownCoupon`."""
+    cut = Cut(at, known_at)
+    if cut:
+        then = asdict(_folded(reading, coupon, cut)[0].coupon)
+        columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
+        return pl.DataFrame([{name: then[name] for name in columns}], schema=columns)
     found = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
     if not found.height:
         raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
-    cut = Cut(at, known_at)
-    if not cut:
-        return found
-    folded, _ = _folded(reading, coupon, cut)
-    then = asdict(folded.coupon)
-    return pl.DataFrame([{name: then[name] for name in found.columns}], schema=found.schema)
+    return found
 
 
 _HISTORY: Final[dict[str, Any]] = {
@@ -363,6 +370,31 @@ def violation_counts(
     return reading.frame(_query("violation_counts"), _parameters(locals()))
 
 
+def diff(
+    reading: Reading,
+    from_at: datetime | None = None,
+    to_at: datetime | None = None,
+    known_from: datetime | None = None,
+    known_to: datetime | None = None,
+    campaign: str | None = None,
+) -> Iterator[pl.DataFrame]:
+    """What became of coupons between two instants, two states of knowledge, or both. Without an end: until now.
+
+    Raises `WrongQuestion`.
+    """
+    if from_at is None and known_from is None:
+        raise WrongQuestion("differences: from when is not said; give --from, --known-from or both")
+    for start, end, names in (
+        (from_at, to_at, ("--from", "--to")),
+        (known_from, known_to, ("--known-from", "--known-to")),
+    ):
+        if start is None and end is not None:
+            raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
+        if start is not None and end is not None and start > end:
+            raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
+    return differences(reading, Cut(from_at, known_from), Cut(to_at, known_to), campaign)
+
+
 def dead_letters(reading: Reading, limit: int | None = None) -> Iterator[pl.DataFrame]:
     return reading.batches(_query("dead_letters"), {"limit": limit})
 
@@ -435,6 +467,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaign": Question(campaign, limit_s=120, then=_campaign_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),
+    "diff": Question(diff, limit_s=300, json=("changed",)),
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
     "summary": Question(summary),
