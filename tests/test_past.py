@@ -84,8 +84,10 @@ def cuts(random_: random.Random, deliveries: Sequence[Delivery]) -> Iterator[Cut
 def check_cut(store: Store, topic: str, deliveries: Sequence[Delivery], cut: Cut) -> None:
     wanted = expected(topic, [d for d in deliveries if inside(cut, d)])
     with looking(store) as cursor:
-        Past(cursor, cut).stand_in(topic)
+        past = Past(cursor, cut)
+        past.stand_in(topic)
         found = stored(cursor, topic)
+        past.close()
         assert found.rows == wanted.rows, cut
         assert found.violations == wanted.violations, cut
 
@@ -292,6 +294,7 @@ def check_world(store: Store, seed: int) -> None:
                     past.stand_in(topic)
                 past.stand_in_across()
                 assert across.stored(cursor) == (across.expected(told) if told else {}), (seed, cut)
+                past.close()
 
 
 @settings(max_examples=5, deadline=None)

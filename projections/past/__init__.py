@@ -6,8 +6,8 @@ questions, asked of the same names, are then answered of the past. They are temp
 transaction.
 
 What always holds: they are what a fold from the start of the events in the cut gives. A key whose events all lie in the
-cut has the row that it has now; every other is folded again from its journal, range by range of the hashes, so that
-memory does not grow with the tables.
+cut has the row that it has now; every other is folded again from its journal, range by range of the hashes, into files
+that are temporary too, so that memory does not grow with the tables.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import polars as pl
 
+from ledger.errors import StoreError
 from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
 from projections.live import campaign_rules, order_rules
@@ -27,7 +30,7 @@ from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
 from projections.store import Reading, sql
 
-_AT_ONCE: Final = 100_000
+_AT_ONCE: Final = 50_000
 """Keys folded at once."""
 
 
@@ -65,17 +68,24 @@ def live_schema(reading: Reading) -> str:
     return '"' + database.replace('"', '""') + '".main'
 
 
+def _text(value: str) -> str:
+    """As SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 class Past:
     """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
 
     Journals, `ledger` (its `data_clock`) and `violations` (none) are in place at once, the tables of keys and their
-    violations topic by topic as they are needed. `leave` brings the present back.
+    violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another cut in
+    the same transaction.
     """
 
     def __init__(self, reading: Reading, cut: Cut) -> None:
         self.reading = reading
         self.cut = cut
         self._made: list[str] = []
+        self._folder: TemporaryDirectory[str] | None = None
         self._live = live_schema(reading)
         for topic in INPUT_TOPICS:
             self._cut_journal(PROJECTED[topic])
@@ -86,6 +96,11 @@ class Past:
     def leave(self) -> None:
         while self._made:
             self.reading.execute(f"DROP {self._made.pop()}")
+        self.close()
+
+    def close(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _make(self, table: str, query: str, **parameters: Sequence[str] | Sequence[int]) -> None:
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
@@ -141,26 +156,31 @@ class Past:
         outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition})"
         self._make(f"{on.table}_touched", outside)
         unchanged = f"{asked} ANTI JOIN {on.table}_touched USING (key_hash)"
-        self._make(f"{on.table}_again", f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         self.reading.execute(
             f"INSERT INTO violations SELECT v.* FROM {self._live}.violations v {unchanged}"
             " WHERE v.scope = 'coupon' AND v.topic = $topic",
             {"topic": topic},
         )
-        self._fold_again(on)
-        self._show(
-            on.table,
-            f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} UNION ALL SELECT * FROM {on.table}_again",
-        )
+        files = self._fold_again(on)
+        again = f"UNION ALL BY NAME ({self._rows_in(files, on)})" if files else ""
+        self._show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
 
-    def _fold_again(self, on: Projected) -> None:
-        """The rows and violations of the touched keys, as far as they have events in the cut."""
-        like = self.reading.frame(f"SELECT * FROM {on.table}_again").cast({pl.Categorical: pl.Enum(list(STATES))})
+    def _rows_in(self, files: list[Path], on: Projected) -> str:
+        """The rows in these files, in the types of the live table."""
+        columns = self.reading.rows(f"DESCRIBE {self._live}.{on.table}")
+        cast = ", ".join(f"{name}::{kind} AS {name}" for name, kind, *_ in columns)
+        return f"SELECT {cast} FROM read_parquet([{', '.join(_text(str(file)) for file in files)}])"
+
+    def _fold_again(self, on: Projected) -> list[Path]:
+        """The touched keys that have events in the cut: their violations into the table, their rows into files."""
+        like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
+        like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
         self._make(
             f"{on.table}_torn",
             f"SELECT DISTINCT key_hash FROM {on.journal} SEMI JOIN {on.table}_touched USING (key_hash)",
         )
         columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
+        files: list[Path] = []
         for within in self._ranges(f"{on.table}_torn"):
             mine = f"SEMI JOIN (SELECT key_hash FROM {on.table}_torn WHERE {within}) USING (key_hash) WHERE {within}"
             facts, conflicts = (
@@ -172,8 +192,21 @@ class Past:
             numbered = keys.select(on.key).with_row_index("entity")
             facts, conflicts = (told.join(numbered, on=on.key) for told in (facts, conflicts))
             rows, violations = from_the_start(on, keys, like, facts, conflicts)
-            self._insert(f"{on.table}_again", rows)
+            files.append(self._keep(rows, f"{on.table}-{len(files)}"))
             self._insert("violations", violations)
+        return files
+
+    def _keep(self, rows: pl.DataFrame, name: str) -> Path:
+        try:
+            self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
+            file = Path(self._folder.name, f"{name}.parquet")
+            rows.write_parquet(file, compression="lz4")
+        except OSError as error:
+            raise StoreError(
+                f"the past: its rows cannot be kept in a temporary file ({error.strerror or error}); free space in the"
+                " folder for those (TMPDIR), or ask for less"
+            ) from error
+        return file
 
     def _ranges(self, table: str) -> Iterator[str]:
         """Conditions on `key_hash` that part the keys of this table, evenly since hashes are as good as drawn."""

@@ -135,14 +135,26 @@ def answer(reading: Reading, question: str, parameters: Mapping[str, Any]) -> An
     """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
     asked = QUESTIONS[question]
     given = {name: _naive(value) for name, value in parameters.items()}
-    state = as_of(reading)
+    cut = cut_of(given) if asked.then is not None else Cut()
+    frames = _of_the_past(reading, asked, cut, given) if cut else _frames(asked, reading, given)
+    return Answer(as_of(reading), frames)
+
+
+def _frames(asked: Question, reading: Reading, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
     if asked.then is not None:
-        cut = cut_of(given)
         given = {name: value for name, value in given.items() if name not in ("at", "known_at")}
-        if cut:
-            asked.then(Past(reading, cut), given)
     found = asked.ask(reading, **given)
-    return Answer(state, iter([found]) if isinstance(found, pl.DataFrame) else found)
+    return iter([found]) if isinstance(found, pl.DataFrame) else found
+
+
+def _of_the_past(reading: Reading, asked: Question, cut: Cut, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    past = Past(reading, cut)
+    try:
+        assert asked.then is not None
+        asked.then(past, given)
+        yield from _frames(asked, reading, given)
+    finally:
+        past.close()
 
 
 def cut_of(parameters: Mapping[str, Any]) -> Cut:
