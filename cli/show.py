@@ -198,7 +198,7 @@ def order(order: str, settings: Settings, output: str) -> None:
 @output_option
 @click.pass_context
 def campaigns(
-    context: click.Context, columns: list[str] | None, settings: Settings, output: str, **past: datetime | None
+    context: click.Context, /, columns: list[str] | None, settings: Settings, output: str, **past: datetime | None
 ) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
@@ -210,6 +210,8 @@ def campaigns(
     coupon-ledger campaigns --at 2026-11-11
     coupon-ledger campaigns show 8
     """
+    if context.invoked_subcommand is not None and any(past.values()):
+        raise click.UsageError(f"--at and --known-at of one campaign come after `{context.invoked_subcommand}`")
     if context.invoked_subcommand is None:
         _whole(settings, output, columns, "campaigns", **past)
 

@@ -87,13 +87,15 @@ class Reading:
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
         """Let queries read these frames by name."""
-        for name, frame in frames.items():
-            self._connection.register(name, _Stream(frame))
+        streams = {name: _Stream(frame) for name, frame in frames.items()}
+        for name, stream in streams.items():
+            self._connection.register(name, stream)
         try:
             yield
         finally:
-            for name in frames:
+            for name, stream in streams.items():
                 self._connection.unregister(name)
+                stream.release()
 
 
 class Cursor(Reading):
@@ -317,6 +319,10 @@ class _Stream:
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame
+
+    def release(self) -> None:
+        """DuckDB keeps what was registered until the transaction ends, and the frame would live as long."""
+        self._frame = self._frame.clear()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self._frame.__arrow_c_stream__(requested_schema)

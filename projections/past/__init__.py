@@ -65,7 +65,7 @@ def told_of(topic: str, live: str) -> str:
 def live_schema(reading: Reading) -> str:
     """What stands before the name of a live table, whatever stands before that table."""
     [(database,)] = reading.rows("SELECT current_database()")
-    return '"' + database.replace('"', '""') + '".main'
+    return '"' + str(database).replace('"', '""') + '".main'
 
 
 def _text(value: str) -> str:

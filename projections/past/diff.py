@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import polars as pl
+from polars._typing import PolarsDataType
 
 from ledger.plain import plain
 from ledger.rules import types
@@ -19,7 +20,7 @@ _COMPARED: Final = (
     " order_id discount_minor issue_channel claim_channel reason created_at issued_at claimed_at reserved_at used_at"
     " ended_at violations"
 ).split()
-_PIECE: Final = {
+_PIECE: Final[dict[str, PolarsDataType]] = {
     "coupon_id": pl.String,
     "campaign_id": pl.String,
     "before": pl.String,

@@ -218,11 +218,11 @@ def history(
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
         if "attributes" in event:
             event["attributes"] = json.loads(event["attributes"])
-        at = positions[event["event_id"]]
+        position = positions[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
         violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
         data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, data, *at.values()])
+        rows.append([*head, step.before, step.after, violations, data, *position.values()])
     return pl.DataFrame(rows, schema=_HISTORY, orient="row")
 
 
