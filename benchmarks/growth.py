@@ -64,34 +64,38 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="coupon-ledger-growth-"))
     try:
         settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
-        held = fill(settings, (options.events, options.sales), round(options.live * options.rate))
+        upstream = Upstream(settings, (options.events, options.sales), round(options.live * options.rate), options.rate)
         database = folder / "live.duckdb"
         Store.create(database)
         with Store.open(database) as store:
             consume(settings, store, options.batch_size)
             tell(look_ups(store))
-            if held:
-                tell(live(settings, store, held, options.rate, options.batch_size))
+            if upstream.held:
+                tell(live(settings, store, upstream, options.batch_size))
         if options.anew:
             tell(anew(settings, database, folder / "anew.duckdb", options.batch_size))
     finally:
         shutil.rmtree(folder)
 
 
-def fill(settings: LogSettings, size: tuple[int, int], live: int) -> list[Record]:
-    """Append the events of the sale days but for the last records, and return these.
+class Upstream:
+    """Another process, whose memory is not ours: fills the log but for the last records, and appends these later."""
 
-    In a process of its own, whose memory is not ours.
-    """
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("spawn").Process(target=_fill, args=(settings, size, live, sender))
-    child.start()
-    held: list[Record] = receiver.recv()
-    child.join()
-    return held
+    def __init__(self, settings: LogSettings, size: tuple[int, int], live: int, rate: int) -> None:
+        self.connection, theirs = multiprocessing.Pipe()
+        child = multiprocessing.get_context("spawn").Process(
+            target=_upstream, args=(settings, size, live, rate, theirs), daemon=True
+        )
+        child.start()
+        theirs.close()
+        self.held: int = self.connection.recv()
+
+    def go_on(self) -> None:
+        """From now on it tells the positions that it appended, and when."""
+        self.connection.send(None)
 
 
-def _fill(settings: LogSettings, size: tuple[int, int], live: int, sender: Connection) -> None:
+def _upstream(settings: LogSettings, size: tuple[int, int], live: int, rate: int, connection: Connection) -> None:
     held: list[Record] = []
     log = open_log(settings, create=True)
     log.create_topics()
@@ -101,8 +105,10 @@ def _fill(settings: LogSettings, size: tuple[int, int], live: int, sender: Conne
         if due > 0:
             log.append(held[:due])
             del held[:due]
+    connection.send(len(held))
+    connection.recv()
+    _append(log, held, rate, connection)
     log.close()
-    sender.send(held)
 
 
 def sale_days(events: int, sales: int) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -159,14 +165,11 @@ def look_ups(store: Store) -> dict[str, Any]:
         }
 
 
-def live(settings: LogSettings, store: Store, held: Sequence[Record], rate: int, batch_size: int) -> dict[str, Any]:
+def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: int) -> dict[str, Any]:
     """Events of another process while the consumer follows."""
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("spawn").Process(target=_append, args=(settings, held, rate, sender))
     log = open_log(settings)
-    child.start()
-    sender.close()
-    told = Told(receiver)
+    upstream.go_on()
+    told = Told(upstream.connection)
     consumer = Consumer(log, store, batch_size=batch_size, follow=True)
     waited: list[float] = []
     commits, sampled = 0, time.perf_counter()
@@ -178,9 +181,8 @@ def live(settings: LogSettings, store: Store, held: Sequence[Record], rate: int,
         if time.perf_counter() - sampled > _SAMPLE_S:
             sampled = time.perf_counter()
             tell({"visible": len(waited), "memory_mb": _memory(), "database_mb": store.path.stat().st_size // _MILLION})
-        if len(waited) >= len(held):
+        if len(waited) >= upstream.held:
             consumer.stop()
-    child.join()
     log.close()
     return {
         "live_events": len(waited),
@@ -218,8 +220,7 @@ class Told:
         return found
 
 
-def _append(settings: LogSettings, held: Sequence[Record], rate: int, sender: Connection) -> None:
-    log: EventLog = open_log(settings)
+def _append(log: EventLog, held: Sequence[Record], rate: int, sender: Connection) -> None:
     time.sleep(2.0)  # the consumer has caught up by then
     started, done = time.perf_counter(), 0
     while done < len(held):
@@ -230,7 +231,6 @@ def _append(settings: LogSettings, held: Sequence[Record], rate: int, sender: Co
             sender.send(([(p.topic, p.partition, p.offset) for p in positions], at))
             done = due
         time.sleep(_TICK_S)
-    log.close()
 
 
 def anew(settings: LogSettings, grown: Path, fresh: Path, batch_size: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import polars as pl
 
 from consumers import outbox
 from consumers.intake import Intake, take_in
+from consumers.tuning import keep_small
 from ledger.errors import LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, TopicPartition
 from ledger.topics import INPUT_TOPICS
@@ -36,7 +37,7 @@ _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _FIRST_BATCH: Final = 25_000
 _SMALL_BATCH: Final = 10_000
-"""Below it DuckDB gets all cores."""
+"""Records; with fewer there is no backlog: DuckDB gets all cores, and the next batch is polled after the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,7 @@ class Consumer:
                 counts, clock = self._commit(chunks, taken, accounts, started)
                 self._reached("commit")
                 compact(self._store)
+                keep_small()
                 if taken.dead_letters.height:
                     outbox.deliver(self._store, self._log)
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
@@ -223,7 +225,10 @@ _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing."""
+    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing.
+
+    When it has caught up, not ahead: what comes during a fold would only wait for the next one.
+    """
 
     def __init__(
         self,
@@ -258,9 +263,13 @@ class _ReadAhead:
         while (item := self._queue.get()) is not None:
             if isinstance(item, _Failed):
                 raise item.error
-            self._room.release()
+            behind = item[1].records >= min(_SMALL_BATCH, self._batch_size)
+            if behind:
+                self._room.release()
             yield item
             del item  # before the next one is waited for
+            if not behind:
+                self._room.release()
 
     def _run(self) -> None:
         try:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 # mallopt's parameters, from malloc.h of the GNU C library.
 _TRIM_THRESHOLD: Final = -1
 _TOP_PAD: Final = -2
 _MMAP_THRESHOLD: Final = -3
 _MEGABYTE: Final = 1 << 20
+_KEPT: Final = 1200 * _MEGABYTE
 
 
 def tune_process() -> None:
@@ -22,8 +25,25 @@ def tune_process() -> None:
     costs a sixth of the processor time (page faults).
     """
     gc.set_threshold(100_000, 50, 100)
-    if sys.platform == "linux":
-        tune = getattr(ctypes.CDLL(None), "mallopt", None)
-        if tune is not None:  # the GNU C library's alone
-            for parameter, value in ((_MMAP_THRESHOLD, 32), (_TRIM_THRESHOLD, 256), (_TOP_PAD, 16)):
-                tune(parameter, value * _MEGABYTE)
+    tune = _of_libc("mallopt")
+    if tune is not None:
+        for parameter, value in ((_MMAP_THRESHOLD, 32), (_TRIM_THRESHOLD, 256), (_TOP_PAD, 16)):
+            tune(parameter, value * _MEGABYTE)
+
+
+def keep_small() -> None:
+    """Call between batches. Beyond a limit all that is free goes back, holes between what lives on included: they
+    would grow for hours."""
+    trim = _of_libc("malloc_trim")
+    if trim is not None and _resident() > _KEPT:
+        trim(0)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _of_libc(name: str) -> Any:
+    """A function that the GNU C library alone has; None elsewhere."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

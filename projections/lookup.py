@@ -28,20 +28,23 @@ _PUSHED_DOWN: Final = 50
 """DuckDB's `dynamic_or_filter_threshold`: up to so many values of a join become a filter of the scan."""
 
 
-def of_keys(store: Store, table: str, key_hashes: pl.Series) -> pl.DataFrame:
-    """The rows with these hashes of keys, with their `row_id`. `table`: of entities, a row a key."""
+def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
+    """The rows of these keys, with their `row_id`, and perhaps some of others with equal hashes.
+
+    `table`: of entities, a row a key. `keys`: `key_hash` and the key, under its name in the table.
+    """
     rows = _rows(store, table)
     if rows <= _SCANNED_WHOLE:
-        return _whole(store, table, key_hashes, "")
+        return _whole(store, table, keys["key_hash"], "")
     if table not in store.key_filters or store.key_filters[table].crowded:
         store.key_filters[table] = KeyFilter(store.frame(f"SELECT key_hash FROM {table}")["key_hash"])
-    wanted = key_hashes.filter(pl.Series(store.key_filters[table].maybe(key_hashes)))
+    wanted = keys.filter(pl.Series(store.key_filters[table].maybe(keys["key_hash"])))
     since = rows - _OF_LATE
-    found = _search(store, table, wanted, f"AND t.rowid >= {since}")
-    older = wanted.filter(~wanted.is_in(found["key_hash"].implode())) if since > 0 else wanted.clear()
-    if len(older):
-        found = pl.concat([_search(store, table, older, f"AND t.rowid < {since}"), found])
-    return _at(store, table, found["row_id"])
+    late = _at(store, table, _search(store, table, wanted["key_hash"], f"AND t.rowid >= {since}"))
+    older = wanted.join(late, on=keys.columns, how="anti")["key_hash"]
+    if since <= 0 or not len(older):
+        return late
+    return pl.concat([_at(store, table, _search(store, table, older, f"AND t.rowid < {since}")), late])
 
 
 def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime) -> pl.DataFrame:
@@ -49,7 +52,7 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
     recorded = f"AND t.recorded_at >= TIMESTAMP '{since}'"
     if _rows(store, table) <= _SCANNED_WHOLE:
         return _whole(store, table, key_hashes, recorded)
-    return _at(store, table, _search(store, table, key_hashes, recorded)["row_id"])
+    return _at(store, table, _search(store, table, key_hashes, recorded))
 
 
 def _rows(store: Store, table: str) -> int:
@@ -66,13 +69,13 @@ def _whole(store: Store, table: str, key_hashes: pl.Series, condition: str) -> p
         )
 
 
-def _search(store: Store, table: str, key_hashes: pl.Series, condition: str) -> pl.DataFrame:
-    """`row_id` (ascending) and `key_hash` of the rows with these hashes."""
+def _search(store: Store, table: str, key_hashes: pl.Series, condition: str) -> pl.Series:
+    """The numbers of the rows with these hashes, ascending."""
     with store.given(wanted=key_hashes.to_frame("key_hash")):
         return store.frame(
-            f"SELECT t.rowid AS row_id, t.key_hash FROM {table} t"
+            f"SELECT t.rowid AS row_id FROM {table} t"
             f" WHERE t.key_hash IN (SELECT key_hash FROM wanted) {condition} ORDER BY row_id"
-        )
+        )["row_id"]
 
 
 def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:

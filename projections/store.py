@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -36,7 +37,7 @@ WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
 # Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need twice as much again.
-_MEMORY: Final = "350MB"
+_MEMORY: Final = "300MB"
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"
@@ -50,7 +51,11 @@ class Reading:
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self.path = path
-        self._connection = connection
+        self._direct = connection
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return self._direct
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The result of a query, as columns."""
@@ -149,6 +154,9 @@ class Cursor(Reading):
 class Store(Reading):
     """An open database. Use as a context manager.
 
+    Inserts go on in a thread of their own while the caller computes; whatever uses the connection next waits for them,
+    and gets what went wrong.
+
     `after_commit`: called after each commit, in the thread that committed.
     """
 
@@ -159,8 +167,21 @@ class Store(Reading):
         self.key_filters: dict[str, KeyFilter] = {}
         """Of the tables that lookup.py looks keys up in: of all keys that they have, or had since it was opened."""
         self._threads = _threads(alone=True)
+        self._inserting: Future[None] | None = None
+        self._inserter = ThreadPoolExecutor(1, "insert")
         self.deleted = 0
         """Rows deleted by number, since compaction.py looked."""
+
+    @property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        self._inserted()
+        return self._direct
+
+    def _inserted(self) -> None:
+        """Wait for the insert under way, and raise what it raised."""
+        if self._inserting is not None:
+            inserting, self._inserting = self._inserting, None
+            inserting.result()
 
     @classmethod
     def create(cls, path: Path) -> bool:
@@ -244,11 +265,15 @@ class Store(Reading):
             )
 
     def close(self) -> None:
-        with contextlib.suppress(duckdb.Error):
-            self._connection.close()
-        if self._owner is not None:
-            self._owner.unlink(missing_ok=True)
-            self._owner = None
+        try:
+            self._inserted()
+        finally:
+            self._inserter.shutdown()
+            with contextlib.suppress(duckdb.Error):
+                self._direct.close()
+            if self._owner is not None:
+                self._owner.unlink(missing_ok=True)
+                self._owner = None
 
     def __enter__(self) -> Store:
         return self
@@ -265,8 +290,10 @@ class Store(Reading):
                 yield
                 self._connection.commit()
             except BaseException:
+                with contextlib.suppress(Exception):
+                    self._inserted()
                 with contextlib.suppress(duckdb.Error):
-                    self._connection.rollback()
+                    self._direct.rollback()
                 raise
         self.after_commit()
 
@@ -281,13 +308,23 @@ class Store(Reading):
         return Cursor(self.path, self._connection.cursor())
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Add these rows; columns of the table that they lack are null."""
+        """Add these rows; columns of the table that they lack are null. Returns before it is done."""
         if rows.height:
-            names = ", ".join(rows.columns)
             if table in self.key_filters:
                 self.key_filters[table].add(rows["key_hash"])
-            with self.given(added=rows):
-                self.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
+            self._inserted()
+            self._inserting = self._inserter.submit(self._insert, table, rows)
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
+        names = ", ".join(rows.columns)
+        with _failing_clearly(self.path):
+            stream = _Stream(rows)
+            self._direct.register("added", stream)
+            try:
+                self._direct.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
+            finally:
+                self._direct.unregister("added")
+                stream.release()
 
     def delete(self, table: str, row_ids: pl.Series) -> None:
         """Remove the rows with these numbers."""

@@ -5,6 +5,9 @@ A row that is not found would be folded as if its coupon had no past: its state,
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,19 +93,33 @@ def test_what_is_found_is_what_a_scan_finds(store: Store, data: st.DataObject) -
             patch.setattr(lookup, name, value)
         patch.setattr(lookup, "_OF_LATE", data.draw(st.sampled_from([0, 10, 100, 10_000])))
         patch.setattr(lookup, "_APART", data.draw(st.sampled_from([0, 3, 50])))
-        keys = data.draw(st.lists(st.integers(-300, 300), min_size=1, max_size=400))
+        numbers = data.draw(st.lists(st.integers(-300, 300), min_size=1, max_size=400, unique=True))
         store.execute("DROP TABLE IF EXISTS looked_up")
-        store.execute("CREATE TABLE looked_up (key_hash BIGINT, n BIGINT, recorded_at TIMESTAMP)")
+        store.execute("CREATE TABLE looked_up (key_hash BIGINT, name VARCHAR)")
         store.key_filters.clear()
-        for part in np.array_split(np.array(keys), 3):  # the filter is made with the first and kept with the others
-            rows = pl.DataFrame({"key_hash": pl.Series(part, dtype=pl.Int64)}).with_row_index("n")
-            store.insert("looked_up", rows.with_columns(pl.col("n").cast(pl.Int64)))
-            gone = data.draw(st.lists(st.integers(0, len(keys)), max_size=30))
+        for part in np.array_split(np.array(numbers), 3):  # the filter is made with the first and kept with the others
+            store.insert("looked_up", keys(part.tolist()))
+            gone = data.draw(st.lists(st.integers(0, len(numbers)), max_size=30))
             store.delete("looked_up", pl.Series(gone, dtype=pl.Int64))
-            wanted = pl.Series(data.draw(st.lists(st.integers(-400, 400), max_size=60, unique=True)), dtype=pl.Int64)
-            found = lookup.of_keys(store, "looked_up", wanted)
-            scanned = store.frame(f"SELECT rowid, * FROM looked_up WHERE key_hash IN {tuple(wanted) or '(NULL)'}")
+            wanted = keys(data.draw(st.lists(st.integers(-400, 400), max_size=60, unique=True)))
+            found = lookup.of_keys(store, "looked_up", wanted).join(wanted, on="name", how="semi")
+            scanned = store.frame("SELECT rowid AS row_id, * FROM looked_up").join(wanted, on="name", how="semi")
             assert sorted(found.rows()) == sorted(scanned.rows())
+
+
+def test_a_key_with_the_hash_of_a_later_one_is_found(tmp_path: Path, small: None) -> None:
+    numbers = list(range(1000))
+    with scratch_store(tmp_path) as store:
+        store.execute("CREATE TABLE looked_up (key_hash BIGINT, name VARCHAR)")
+        store.insert("looked_up", keys([*numbers[::2], *numbers[1::2]]))
+        found = lookup.of_keys(store, "looked_up", keys(numbers))
+        assert sorted(found["name"]) == sorted(f"k{n}" for n in numbers)
+
+
+def keys(numbers: list[int]) -> pl.DataFrame:
+    """Several keys have one hash, as two in 2^64 may."""
+    hashes = pl.Series("key_hash", [n // 20 for n in numbers], dtype=pl.Int64)
+    return pl.DataFrame([hashes, pl.Series("name", [f"k{n}" for n in numbers], dtype=pl.String)])
 
 
 def test_a_key_filter_never_denies_a_key() -> None:
@@ -136,6 +153,42 @@ def test_a_compaction_keeps_every_row_and_every_reader(tmp_path: Path, small: No
     with Store.open(path) as store:
         assert store.rows("SELECT * FROM awaited ORDER BY ALL") == left
         assert store.deleted == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import polars as pl
+from projections import compaction
+from projections.store import Store
+
+compaction._LOOK_AFTER, compaction._ROW_GROUP = 50, 64
+with Store.open(Path(sys.argv[1])) as store:
+    store.delete("awaited", pl.Series(range(400, 990)))
+    execute = store.execute
+
+    def killed(statement, *parameters):
+        if statement.startswith("DELETE"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return execute(statement, *parameters)
+
+    store.execute = killed
+    compaction.compact(store)
+"""
+
+
+def test_a_compaction_killed_half_way_changed_nothing(tmp_path: Path) -> None:
+    """Rows written once more, but not yet deleted, would be there twice."""
+    path = tmp_path / "killed.duckdb"
+    Store.create(path)
+    with Store.open(path) as store:
+        store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
+    root = Path(compaction.__file__).parent.parent
+    ended = subprocess.run([sys.executable, "-c", KILLED, path], cwd=root, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    with Store.open(path) as store:
+        numbers = [n for (n,) in store.rows("SELECT order_hash FROM awaited ORDER BY ALL")]
+        assert numbers == [*range(400), *range(990, 1000)]
 
 
 def test_what_is_hardly_dead_is_left_alone(tmp_path: Path, small: None) -> None:

@@ -192,7 +192,7 @@ class _Batch:
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
-        stored = lookup.of_keys(self.store, self.on.table, self.keys["key_hash"])
+        stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
         return rows.with_columns(
@@ -246,12 +246,12 @@ class _Batch:
         stored, conflicting = self._history(keys, self.rows[chosen])
         events = _renumbered(events, chosen, self.keys.height)
         told = pl.concat([stored, conflicting, events.select(stored.columns)])
-        facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))
+        facts, conflicts = _told_apart(told, journal.wire_fields(self.on.topic))
         self._replace_journal(stored, facts)
         self._replace_conflicts(keys, conflicting, conflicts)
         fresh = self.rows[chosen].select("row_id", "key_hash", key)
         folded, violations = from_the_start(self.on, fresh, self.rows, facts, conflicts)
-        self._delete_violations(keys)
+        self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))
         self._insert("violations", violations)
         self.folded.append((chosen, folded))
 
@@ -301,6 +301,8 @@ class _Batch:
         self._insert(self.on.table, rows.drop("row_id"))
 
     def _delete_violations(self, keys: pl.DataFrame) -> None:
+        if not keys.height:
+            return
         with self.store.given(gone=keys):
             self.store.execute(
                 f"DELETE FROM violations v USING gone g WHERE v.scope = 'coupon' AND v.topic = $topic"
@@ -327,7 +329,7 @@ def from_the_start(
     """Rows and violations of these keys, folded from nothing.
 
     `keys`: `key_hash`, the key, and more where wanted, a row per key; `like`: the columns of the rows. `facts`, at
-    least one a key, and `conflicts` as `told_apart` tells them apart: `entity` is the row number in `keys`.
+    least one a key, and `conflicts` as `_told_apart` tells them apart: `entity` is the row number in `keys`.
     """
     empty = like.clear(1).select(pl.exclude(keys.columns)).clear(keys.height)
     rows = keys.hstack(empty).with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
@@ -360,7 +362,7 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Per identity the content at the first position, and each other content of it once, at its first position."""
     identity = ["entity", "event_id"]
     twice = told.select(pl.struct(identity).is_duplicated()).to_series()
