@@ -9,7 +9,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -63,8 +63,8 @@ def asking(database: Path) -> Iterator[Source]:
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store:
-                yield Local(store)
+            with store, closing(Local(store)) as local:
+                yield local
             return
 
 
@@ -106,7 +106,7 @@ class Remote:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                response = self._get(path, QUESTIONS[question].limit_s + _ANSWER_S)
+                response = self._get(path, QUESTIONS[question].limit_for(parameters) + _ANSWER_S)
             except (OSError, http.client.HTTPException) as error:
                 raise self._gone(error) from error
             if response.status == http.HTTPStatus.OK:

@@ -31,7 +31,7 @@ from api.contact import ARROW
 from api.metrics import Metrics
 from consumers.sweeper import StillToCome, Sweeper, Swept, over
 from ledger.errors import LedgerError, QueryStopped, StoreError
-from projections.queries import QUESTIONS, NotThere, Question, answer
+from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
 from projections.readers import Readers, Running
 
 _IN_FLIGHT: Final = 64
@@ -40,6 +40,8 @@ _SEND_S: Final = 120.0
 """A reader that takes nothing for so long is let go."""
 SWEEP_S: Final = 300.0
 """A sweep begins when the consumer has caught up."""
+_QUICK_S: Final = 30.0
+"""Questions that may take longer, since they may go over all rows, wait for each other."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 
@@ -66,7 +68,7 @@ def application(
     if sweeper is not None:
         _add_expire(app, sweeper)
     for name, question in QUESTIONS.items():
-        _add(app, name, question, _Asking(readers, threads[question.slow], metrics, name, question))
+        _add(app, name, question, _Asking(readers, threads, metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
     return _Guard(_Bounded(app), token, port)
@@ -109,7 +111,9 @@ def _add_expire(app: FastAPI, sweeper: Sweeper) -> None:
 class _Asking:
     """One question, asked."""
 
-    def __init__(self, readers: Readers, threads: Executor, metrics: Metrics, name: str, question: Question) -> None:
+    def __init__(
+        self, readers: Readers, threads: tuple[Executor, Executor], metrics: Metrics, name: str, question: Question
+    ) -> None:
         self._readers = readers
         self._threads = threads
         self._metrics = metrics
@@ -121,11 +125,12 @@ class _Asking:
         if unknown:
             raise HTTPException(422, f"{self._name}: no parameter {', '.join(unknown)}")
         arrow = ARROW in request.headers.get("accept", "")
+        limit_s = self._question.limit_for(parameters)
         running = Running()
         gone = asyncio.create_task(_stop_when_gone(request, running))
         try:
             spool = await asyncio.get_running_loop().run_in_executor(
-                self._threads, self._answered, running, parameters, arrow
+                self._threads[limit_s > _QUICK_S], self._answered, running, parameters, arrow, limit_s
             )
         finally:
             gone.cancel()
@@ -135,8 +140,8 @@ class _Asking:
             media_type=ARROW if arrow else "application/json",
         )
 
-    def _answered(self, running: Running, parameters: dict[str, Any], arrow: bool) -> Spool:
-        with self._metrics.question(self._name), self._readers.snapshot(running, self._question.limit_s) as cursor:
+    def _answered(self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float) -> Spool:
+        with self._metrics.question(self._name), self._readers.snapshot(running, limit_s) as cursor:
             found = answer(cursor, self._name, parameters)
             try:
                 return spooled(found, arrow=arrow, json_columns=self._question.json)
@@ -161,6 +166,8 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
+        elif isinstance(error, WrongQuestion):
+            status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT
         elif isinstance(error, StillToCome):

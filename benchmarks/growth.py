@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -157,11 +158,11 @@ def consume(settings: LogSettings, store: Store, batch_size: int) -> None:
 
 def look_ups(store: Store) -> dict[str, Any]:
     coupons = store.frame("SELECT coupon_id FROM coupons USING SAMPLE 300")["coupon_id"].to_list()
-    local = queries.Local(store)
-    return {
-        f"{question}_ms": _percentiles([_timed(lambda c=c, q=question: local.ask(q, coupon=c)) for c in coupons])  # type: ignore[misc]
-        for question in ("state", "history")
-    }
+    with closing(queries.Local(store)) as local:
+        return {
+            f"{question}_ms": _percentiles([_timed(lambda c=c, q=question: local.ask(q, coupon=c)) for c in coupons])  # type: ignore[misc]
+            for question in ("state", "history")
+        }
 
 
 def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: int) -> dict[str, Any]:

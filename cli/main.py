@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
+    "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
     "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),

@@ -88,6 +88,12 @@ def instant_option(name: str, text: str) -> Callable[[Command], Command]:
     )
 
 
+def past_options(command: Command) -> Command:
+    """Add `--at` and `--known-at`; the command gets `at` and `known_at`, None for no bound."""
+    known_at = instant_option("--known-at", "As it was known then: only what was recorded until then.")
+    return instant_option("--at", "As of then: only what happened until then.")(known_at(command))
+
+
 def _instant(value: str, option: click.Parameter) -> datetime:
     from pydantic import TypeAdapter, ValidationError
 

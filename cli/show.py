@@ -1,5 +1,5 @@
-"""What people ask the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `digest`,
-`dead-letters`. Asked of the file, or of the process that owns it: the answers are the same."""
+"""What people ask the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `diff`,
+`digest`, `dead-letters`. Asked of the file, or of the process that owns it: the answers are the same."""
 
 from __future__ import annotations
 
@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import columns_option, duration_option, instant_option, limit_option, output_option, settings_options
-from cli.output import Row, limited, print_frames, print_row, print_rows
+from cli.options import (
+    columns_option,
+    duration_option,
+    instant_option,
+    limit_option,
+    output_option,
+    past_options,
+    settings_options,
+)
+from cli.output import Row, cell, limited, print_frames, print_row, print_rows
 from ledger.plain import instant, plain
 from ledger.rules import CHOICES, STATES, SWEPT
 from ledger.settings import Settings
@@ -30,31 +38,35 @@ LONG_ENDED_DAYS = 30
 
 @click.command()
 @click.argument("coupon")
+@past_options
 @settings_options("database")
 @output_option
-def state(coupon: str, settings: Settings, output: str) -> None:
+def state(coupon: str, settings: Settings, output: str, **past: datetime | None) -> None:
     """Show where COUPON stands: its state, owner, order, values and instants.
 
     \b
     coupon-ledger state c-00000001
     coupon-ledger state c-00000001 --output json
+    coupon-ledger state c-00000001 --at 2026-11-11T20:00:00+08:00 --known-at 2026-11-12
     """
-    with answered(settings, output, "state", coupon=coupon) as answer:
+    with answered(settings, output, "state", coupon=coupon, **past) as answer:
         print_row(answer.row(), output)
 
 
 @click.command()
 @click.argument("coupon")
+@past_options
 @settings_options("database")
 @output_option
-def history(coupon: str, settings: Settings, output: str) -> None:
+def history(coupon: str, settings: Settings, output: str, **past: datetime | None) -> None:
     """Show every event of COUPON in canonical order, the state before and after it, and what was wrong with it.
 
     \b
     coupon-ledger history c-00000001
     coupon-ledger history c-00000001 --output ndjson
+    coupon-ledger history c-00000001 --known-at 2026-11-12
     """
-    with answered(settings, output, "history", coupon=coupon) as answer:
+    with answered(settings, output, "history", coupon=coupon, **past) as answer:
         rows = [{**row, "data": json.loads(row["data"])} for row in rows_of(answer)]
         if output != "table":
             print_rows(rows, output)
@@ -104,6 +116,7 @@ def _value(value: object) -> str:
 @instant_option("--since", "Only with a last event from then on.")
 @instant_option("--until", "Only with a last event before then.")
 @click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
+@past_options
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
@@ -127,6 +140,7 @@ def coupons(
     coupon-ledger coupons --count
     coupon-ledger coupons --campaign 8 --state used
     coupon-ledger coupons --channel app --type cash --since 2026-11-11
+    coupon-ledger coupons --campaign 8 --count --at 2026-11-11T20:00:00+08:00
     coupon-ledger coupons --output ndjson > coupons.ndjson
     coupon-ledger coupons expiring --within 3d
     """
@@ -169,9 +183,10 @@ def expiring(within: timedelta, limit: int | None, settings: Settings, output: s
 
 @click.command()
 @click.argument("user")
+@past_options
 @settings_options("database")
 @output_option
-def user(user: str, settings: Settings, output: str) -> None:
+def user(user: str, settings: Settings, output: str, **past: datetime | None) -> None:
     """Show the coupons of USER and of every id linked to it: usable now (by the data's clock), used, expired.
 
     CSV and NDJSON have a row per coupon.
@@ -179,8 +194,9 @@ def user(user: str, settings: Settings, output: str) -> None:
     \b
     coupon-ledger user u-1
     coupon-ledger user u-1 --output json
+    coupon-ledger user u-1 --at 2026-11-11
     """
-    with answered(settings, output, "user", user=user) as answer:
+    with answered(settings, output, "user", user=user, **past) as answer:
         row, lists = _with_lists(answer)
         if row["attributes"]:
             row["attributes"] = json.loads(row["attributes"])
@@ -223,10 +239,13 @@ def order(order: str, settings: Settings, output: str) -> None:
 
 @click.group(invoke_without_command=True)
 @columns_option
+@past_options
 @settings_options("database")
 @output_option
 @click.pass_context
-def campaigns(context: click.Context, columns: list[str] | None, settings: Settings, output: str) -> None:
+def campaigns(
+    context: click.Context, /, columns: list[str] | None, settings: Settings, output: str, **past: datetime | None
+) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
@@ -234,17 +253,21 @@ def campaigns(context: click.Context, columns: list[str] | None, settings: Setti
 
     \b
     coupon-ledger campaigns
+    coupon-ledger campaigns --at 2026-11-11
     coupon-ledger campaigns show 8
     """
+    if context.invoked_subcommand is not None and any(past.values()):
+        raise click.UsageError(f"--at and --known-at of one campaign come after `{context.invoked_subcommand}`")
     if context.invoked_subcommand is None:
-        _whole(settings, output, columns, "campaigns")
+        _whole(settings, output, columns, "campaigns", **past)
 
 
 @campaigns.command("show")
 @click.argument("campaign")
+@past_options
 @settings_options("database")
 @output_option
-def show_campaign(campaign: str, settings: Settings, output: str) -> None:
+def show_campaign(campaign: str, settings: Settings, output: str, **past: datetime | None) -> None:
     """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, its rule versions
     with what each changed, and whether its account balances.
 
@@ -253,8 +276,9 @@ def show_campaign(campaign: str, settings: Settings, output: str) -> None:
     \b
     coupon-ledger campaigns show 8
     coupon-ledger campaigns show 8 --output json
+    coupon-ledger campaigns show 8 --at 2026-11-11T20:00:00+08:00
     """
-    with answered(settings, output, "campaign", campaign=campaign) as answer:
+    with answered(settings, output, "campaign", campaign=campaign, **past) as answer:
         row, lists = _with_lists(answer)
         whole = row | _plain_lists(lists)
         for version in whole["versions"]:
@@ -283,6 +307,7 @@ def show_campaign(campaign: str, settings: Settings, output: str) -> None:
 @instant_option("--since", "Only of events from then on.")
 @instant_option("--until", "Only of events before then.")
 @click.option("--count", is_flag=True, help="How many of each instead of a list.")
+@past_options
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
@@ -296,6 +321,7 @@ def violations(
     limit: int | None,
     settings: Settings,
     output: str,
+    **past: datetime | None,
 ) -> None:
     """List broken rules by time: which event, which rule, in which state it found the coupon.
 
@@ -306,14 +332,54 @@ def violations(
     \b
     coupon-ledger violations --count
     coupon-ledger violations --scope cross
+    coupon-ledger violations --scope coupon --known-at 2026-11-12
     coupon-ledger violations --code used_when_used --output csv
     """
-    filters = {"coupon": coupon_id, "violation": violation, "scope": scope, "since": since, "until": until}
+    filters = {"coupon": coupon_id, "violation": violation, "scope": scope, "since": since, "until": until, **past}
     if count:
         _whole(settings, output, None, "violation-counts", **filters)
         return
     shown = "occurred_at key event_id violation state scope counterpart superseded".split()
     _listed(settings, output, limit, shown, "violations", **filters)
+
+
+@click.command()
+@instant_option("--from", "From what had happened until then.")
+@instant_option("--to", "To what had happened until then; now unless given.")
+@instant_option("--known-from", "From what was recorded until then.")
+@instant_option("--known-to", "To what was recorded until then; now unless given.")
+@click.option("--campaign", help="Only of this campaign.")
+@settings_options("database")
+@output_option
+def diff(campaign: str | None, settings: Settings, output: str, **bounds: datetime | None) -> None:
+    """List the coupons that events came to between two instants: their state before and after, what else changed, and
+    the events.
+
+    --from, --to: of business time. --known-from, --known-to: of recording, for what was learned in between, however
+    late. Both together: between the two states that each pair describes.
+
+    \b
+    coupon-ledger diff --from 2026-11-11 --to 2026-11-12 --campaign 8
+    coupon-ledger diff --from 2026-11-12 --to 2026-11-12 --known-from 2026-11-12 --known-to 2026-11-13
+    """
+    given = {"from_at": bounds["from"], "to_at": bounds["to"], **{n: bounds[n] for n in ("known_from", "known_to")}}
+    with answered(settings, output, "diff", campaign=campaign, **given) as answer:
+        if output in ("ndjson", "csv"):
+            print_frames(answer.frames, output)
+            return
+        rows = ({**row, "changed": json.loads(row["changed"])} for row in rows_of(answer))
+        print_rows(rows if output == "json" else map(_difference, rows), output)
+
+
+def _difference(row: Row) -> Row:
+    events = zip(row["types"], row["event_ids"], strict=True)
+    return {
+        "coupon_id": row["coupon_id"],
+        "campaign_id": row["campaign_id"],
+        "transition": f"{row['before'] or 'not there'} → {row['after']}",
+        "changed": _in_words({name: f"{cell(old)} → {cell(new)}" for name, (old, new) in row["changed"].items()}),
+        "events": ", ".join(f"{kind} {event_id}" for kind, event_id in events),
+    }
 
 
 @click.command()
@@ -386,14 +452,16 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
         answer = source.ask(question, **parameters)
         yield answer
     if output == "table":
-        click.echo(_as_of(answer.as_of), err=True)
+        click.echo(_as_of(answer.as_of, parameters), err=True)
 
 
-def _as_of(state: AsOf) -> str:
+def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
     if state.committed_at is None:
         return "nothing has been consumed yet"
     clock = f", data's clock {instant(state.data_clock)}" if state.data_clock else ""
-    return f"as of commit {state.commits:,} at {instant(state.committed_at)}{clock}"
+    words = {"at": "only what happened until", "known_at": "only what was recorded until"}
+    past = "".join(f"; {words[n]} {instant(parameters[n])}" for n in words if parameters.get(n) is not None)
+    return f"as of commit {state.commits:,} at {instant(state.committed_at)}{clock}{past}"
 
 
 def _whole(settings: Settings, output: str, columns: list[str] | None, question: str, **parameters: Any) -> None:

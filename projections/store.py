@@ -83,6 +83,25 @@ class Reading:
             if not found:
                 yield _frame(reader.schema.empty_table())
 
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
+        """Run one statement; returns how many rows it inserted, updated or deleted."""
+        with _failing_clearly(self.path):
+            found = self._connection.execute(sql, parameters).fetchone()
+        return int(found[0]) if found and isinstance(found[0], int) else 0
+
+    @contextlib.contextmanager
+    def given(self, **frames: pl.DataFrame) -> Iterator[None]:
+        """Let queries read these frames by name."""
+        streams = {name: _Stream(frame) for name, frame in frames.items()}
+        for name, stream in streams.items():
+            self._connection.register(name, stream)
+        try:
+            yield
+        finally:
+            for name, stream in streams.items():
+                self._connection.unregister(name)
+                stream.release()
+
 
 class Cursor(Reading):
     """Reads beside the writer. Between `begin` and `end` every query sees the same committed state."""
@@ -107,6 +126,10 @@ class Cursor(Reading):
     ) -> Iterator[pl.DataFrame]:
         self._check()
         return super().batches(sql, parameters, rows)
+
+    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
+        self._check()
+        return super().execute(sql, parameters)
 
     def _check(self) -> None:
         """DuckDB forgets an interruption that comes between two queries."""
@@ -284,12 +307,6 @@ class Store(Reading):
         """A further connection to the same database, for another thread to read by."""
         return Cursor(self.path, self._connection.cursor())
 
-    def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
-        """Run one statement; returns how many rows it inserted, updated or deleted."""
-        with _failing_clearly(self.path):
-            found = self._connection.execute(sql, parameters).fetchone()
-        return int(found[0]) if found and isinstance(found[0], int) else 0
-
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Add these rows; columns of the table that they lack are null. Returns before it is done."""
         if rows.height:
@@ -301,11 +318,13 @@ class Store(Reading):
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
         names = ", ".join(rows.columns)
         with _failing_clearly(self.path):
-            self._direct.register("added", _Stream(rows))
+            stream = _Stream(rows)
+            self._direct.register("added", stream)
             try:
                 self._direct.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
             finally:
                 self._direct.unregister("added")
+                stream.release()
 
     def delete(self, table: str, row_ids: pl.Series) -> None:
         """Remove the rows with these numbers."""
@@ -325,17 +344,6 @@ class Store(Reading):
         finally:
             self.execute(f"SET disabled_optimizers = '{_DISABLED}'")
 
-    @contextlib.contextmanager
-    def given(self, **frames: pl.DataFrame) -> Iterator[None]:
-        """Let queries read these frames by name."""
-        for name, frame in frames.items():
-            self._connection.register(name, _Stream(frame))
-        try:
-            yield
-        finally:
-            for name in frames:
-                self._connection.unregister(name)
-
 
 def _frame(arrow: Any) -> pl.DataFrame:
     frame = pl.from_arrow(arrow)
@@ -348,6 +356,10 @@ class _Stream:
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = frame
+
+    def release(self) -> None:
+        """DuckDB keeps what was registered until the transaction ends, and the frame would live as long."""
+        self._frame = self._frame.clear()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self._frame.__arrow_c_stream__(requested_schema)

@@ -19,7 +19,7 @@ from ledger.topics import COUPON, KEY_FIELD
 from ledger.validity import split_valid
 from projections.live.apply import Counts
 from projections.live.journal import CONFLICTS, JOURNAL, POSITION
-from projections.store import Store
+from projections.store import Reading, Store
 
 Row = dict[str, Any]
 Reference = Callable[[Iterable[Delivery]], Folded]
@@ -115,7 +115,7 @@ def fold_in(store: Store, apply: Apply, topic: str, batches: Iterable[Sequence[D
     return counts
 
 
-def stored(store: Store, topic: str) -> Outcome:
+def stored(store: Reading, topic: str) -> Outcome:
     """What the tables say."""
     key = KEY_FIELD[topic]
     frame = store.frame(f"SELECT * FROM {TABLE[topic]}").with_columns(pl.col(pl.Datetime).dt.replace_time_zone("UTC"))

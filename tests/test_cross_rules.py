@@ -24,7 +24,7 @@ from projections.live import apply as apply_module
 from projections.live import campaign_rules, cross, order_rules
 from projections.live.apply import prepare
 from projections.live.signature import Int64, stable_hash
-from projections.store import Store, sql
+from projections.store import Reading, Store, sql
 from tests.folding import emptied, frame_of, scratch_store
 
 SEED = 20261111
@@ -53,7 +53,7 @@ def consume(store: Store, told: Sequence[Told]) -> None:
         cross.settle(store, changes)
 
 
-def stored(store: Store) -> dict[Violation, tuple[str, datetime]]:
+def stored(store: Reading) -> dict[Violation, tuple[str, datetime]]:
     """Each violation with its topic and instant; none stands twice."""
     rows = store.frame(
         "SELECT violation, key, event_id, counterpart, topic, occurred_at FROM violations WHERE scope = 'cross'"

@@ -322,7 +322,7 @@ TABLES = _mutants(
     ("an id is one event for all keys", 'identity = ["entity", "event_id"]', 'identity = ["event_id"]'),
     ("repeats are events", "several = told.filter(twice)", "several = told.clear()"),
     ("conflicts are forgotten", "[stored, conflicting, events.select", "[stored, events.select"),
-    ("conflicts are no violations", "self._write_conflict_violations(conflicts)", "pass"),
+    ("conflicts are no violations", "violations = pl.concat([violations, _as_stored(on, named)])", "pass"),
     ("conflicts do not count", "folded = _with_conflicts(folded, conflicts)", "pass"),
     (
         "old violations stay",
@@ -340,7 +340,7 @@ TABLES = _mutants(
     ("events are counted by batch", 'events=rows["events"] + pl.Series(counted)', "events=pl.Series(counted)"),
     ("violations are counted by batch", 'violations=rows["violations"] + pl.Series(broken)', "violations=pl.Series(broken)"),
     ("rows stay as they were beside the new ones", 'self.store.delete(self.on.table, rows["row_id"].drop_nulls())', "pass"),
-    ("rows fold on from what they were", "rows = fresh.hstack(empty.clear(fresh.height))", "rows = self.rows[chosen]"),
+    ("rows fold on from what they were", "from_the_start(self.on, fresh, ", "from_the_start(self.on, self.rows[chosen], "),
 )  # fmt: skip
 
 ENTITIES = _mutants(

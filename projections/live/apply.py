@@ -41,11 +41,12 @@ _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, "violation": pl.
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """A topic, the table of its keys, and how events advance their rows."""
+    """A topic, the table of its keys, how events advance their rows, and which of their fields that reads."""
 
     topic: str
     table: str
     fold: Fold
+    reads: tuple[str, ...]
 
     @property
     def key(self) -> str:
@@ -74,12 +75,16 @@ def _plain(advance: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]) -> Fol
     return lambda rows, events: (advance(rows, events), _NO_VIOLATIONS)
 
 
+def _without_key(topic: str) -> tuple[str, ...]:
+    return tuple(name for name in journal.wire_fields(topic) if name != KEY_FIELD[topic])
+
+
 PROJECTED: Final = {
     p.topic: p
     for p in (
-        Projected(COUPON, "coupons", _coupons),
+        Projected(COUPON, "coupons", _coupons, fold.EVENT_FIELDS),
         *(
-            Projected(topic, table, _plain(entities.FOLDS[topic]))
+            Projected(topic, table, _plain(entities.FOLDS[topic]), _without_key(topic))
             for topic, table in ((ORDER, "orders"), (CAMPAIGN, "campaigns"), (USER, "users"))
         ),
     )
@@ -230,13 +235,9 @@ class _Batch:
         events = _renumbered(events, chosen, self.keys.height)
         self._write_journal(events)
         _add(self.counts.applied, events)
-        folded, violations = self._folded(rows, events)
-        self._write_violations(events, violations)
+        folded, violations = _folded(self.on, rows, events)
+        self._insert("violations", violations)
         self.folded.append((chosen, folded.select(self.rows.columns)))
-
-    def _folded(self, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        folded, violations = self.on.fold(rows, events)
-        return _with_book_keeping(folded, events, violations), violations
 
     def _refold(self, chosen: Int64, events: pl.DataFrame) -> None:
         """Fold these keys again from their journal and the batch."""
@@ -248,18 +249,11 @@ class _Batch:
         facts, conflicts = _told_apart(told, journal.wire_fields(self.on.topic))
         self._replace_journal(stored, facts)
         self._replace_conflicts(keys, conflicting, conflicts)
-        facts = _canonical(facts, self.on.topic)
         fresh = self.rows[chosen].select("row_id", "key_hash", key)
-        empty = self.rows.clear(1).select(pl.exclude("row_id", "key_hash", key))
-        rows = fresh.hstack(empty.clear(fresh.height)).with_columns(
-            pl.col("events", "violations", "ids_low", "ids_high").fill_null(0)
-        )
-        folded, violations = self._folded(rows, facts)
-        folded = _with_conflicts(folded, conflicts)
+        folded, violations = from_the_start(self.on, fresh, self.rows, facts, conflicts)
         self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))
-        self._write_violations(facts, violations)
-        self._write_conflict_violations(conflicts)
-        self.folded.append((chosen, folded.select(self.rows.columns)))
+        self._insert("violations", violations)
+        self.folded.append((chosen, folded))
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Journal and conflicts of these keys; `entity` numbers them."""
@@ -306,34 +300,6 @@ class _Batch:
         self.store.delete(self.on.table, rows["row_id"].drop_nulls())
         self._insert(self.on.table, rows.drop("row_id"))
 
-    def _write_violations(self, events: pl.DataFrame, violations: pl.DataFrame) -> None:
-        if not violations.height:
-            return
-        of = events.select("key_hash", self.on.key, "event_id", "occurred_at")[violations["event"]]
-        self._insert_violations(of.hstack(violations.select("violation", "state")))
-
-    def _write_conflict_violations(self, conflicts: pl.DataFrame) -> None:
-        if conflicts.height:
-            named = conflicts.with_columns(
-                violation=pl.lit("conflicting_duplicate"), state=pl.lit(None, dtype=pl.String)
-            )
-            self._insert_violations(named)
-
-    def _insert_violations(self, rows: pl.DataFrame) -> None:
-        self._insert(
-            "violations",
-            rows.select(
-                "key_hash",
-                pl.lit("coupon").alias("scope"),
-                pl.lit(self.on.topic).alias("topic"),
-                pl.col(self.on.key).alias("key"),
-                "event_id",
-                "violation",
-                "state",
-                "occurred_at",
-            ),
-        )
-
     def _delete_violations(self, keys: pl.DataFrame) -> None:
         if not keys.height:
             return
@@ -355,6 +321,45 @@ class _Batch:
         if rows.height:
             # Columns without any value are cheaper left out.
             self.store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
+
+
+def from_the_start(
+    on: Projected, keys: pl.DataFrame, like: pl.DataFrame, facts: pl.DataFrame, conflicts: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows and violations of these keys, folded from nothing.
+
+    `keys`: `key_hash`, the key, and more where wanted, a row per key; `like`: the columns of the rows. `facts`, at
+    least one a key, and `conflicts` as `_told_apart` tells them apart: `entity` is the row number in `keys`.
+    """
+    empty = like.clear(1).select(pl.exclude(keys.columns)).clear(keys.height)
+    rows = keys.hstack(empty).with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
+    folded, violations = _folded(on, rows, _canonical(facts, on.topic))
+    if conflicts.height:
+        folded = _with_conflicts(folded, conflicts)
+        named = conflicts.with_columns(violation=pl.lit("conflicting_duplicate"), state=pl.lit(None, dtype=pl.String))
+        violations = pl.concat([violations, _as_stored(on, named)])
+    return folded.select(like.columns), violations
+
+
+def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows with their book-keeping, and violations as they are stored."""
+    folded, violations = on.fold(rows, events)
+    of = events.select("key_hash", on.key, "event_id", "occurred_at")[violations["event"]]
+    broken = _as_stored(on, of.hstack(violations.select("violation", "state")))
+    return _with_book_keeping(folded, events, violations), broken
+
+
+def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
+    return violations.select(
+        "key_hash",
+        pl.lit("coupon").alias("scope"),
+        pl.lit(on.topic).alias("topic"),
+        pl.col(on.key).alias("key"),
+        "event_id",
+        "violation",
+        "state",
+        "occurred_at",
+    )
 
 
 def _told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -414,8 +419,6 @@ def _with_book_keeping(rows: pl.DataFrame, events: pl.DataFrame, violations: pl.
 
 
 def _with_conflicts(rows: pl.DataFrame, conflicts: pl.DataFrame) -> pl.DataFrame:
-    if not conflicts.height:
-        return rows
     entity: Int64 = conflicts["entity"].cast(pl.Int64).to_numpy()
     number = np.bincount(entity, minlength=rows.height).astype(np.int32)
     return rows.with_columns(

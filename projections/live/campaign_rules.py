@@ -21,7 +21,7 @@ from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON
 from projections.live import violations
 from projections.live.signature import stable_hash
-from projections.store import Store, sql
+from projections.store import Reading, Store, sql
 
 if TYPE_CHECKING:
     from projections.live.cross import Changes
@@ -140,7 +140,7 @@ def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
         return none
     with store.given(touched=touched):
         before = store.frame(sql(__package__, "terms_of_campaigns"))
-        after = store.frame(sql(__package__, "terms_from_journal"), {"types": list(types(CAMPAIGN))})
+    after = terms_of(store, touched)
     both = pl.concat([before, after.select(before.columns)])
     once = both.group_by(before.columns).len().filter(pl.col("len") == 1)
     changed = once.select(_CAMPAIGN).unique()
@@ -149,6 +149,12 @@ def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
             store.execute(sql(__package__, "remove_terms"))
             store.execute(sql(__package__, "add_terms"))
     return changed
+
+
+def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
+    """From the journal, the terms of these campaigns (`campaign_hash`, `campaign_id`)."""
+    with reading.given(touched=campaigns):
+        return reading.frame(sql(__package__, "terms_from_journal"), {"types": list(types(CAMPAIGN))})
 
 
 # ── Cuts ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -261,6 +267,13 @@ def _store_cuts(store: Store, cuts: pl.DataFrame, campaigns: pl.DataFrame) -> No
 
 
 # ── The rules ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def broken(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+    """All that is broken in some campaigns. `members`: all their acquisitions."""
+    beside = _in_force(members, terms)
+    cuts = _cuts(members, terms, terms.select(_CAMPAIGN).unique())
+    return pl.concat([_over_issue(beside, cuts), _outside(beside), _over_limit(members, terms)])
 
 
 def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import polars as pl
 
 from ledger.topics import CAMPAIGN, COUPON, ORDER
 from projections.live import campaign_rules, order_rules
-from projections.store import Store
+from projections.store import Reading, Store
 
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -50,7 +50,7 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
     campaign_rules.settle(store, coupons, campaigns)
-    now, grace = _clock_and_grace(store)
+    now, grace = clock_and_grace(store)
     if now is not None:
         affected = order_rules.take_in(store, coupons, orders, now)
         order_rules.settle(store, affected, now, grace)
@@ -66,7 +66,7 @@ def _latest(changes: Changes) -> datetime | None:
 
 def use_grace(store: Store, grace: timedelta) -> None:
     """Wait this long from now on; with another grace than before, the rules between topics are evaluated again."""
-    now, before = _clock_and_grace(store)
+    now, before = clock_and_grace(store)
     if grace == before:
         return
     store.execute("UPDATE ledger SET grace_minutes = $minutes", {"minutes": grace // _MINUTE})
@@ -74,6 +74,6 @@ def use_grace(store: Store, grace: timedelta) -> None:
         order_rules.settle(store, order_rules.all_orders(store), now, grace)
 
 
-def _clock_and_grace(store: Store) -> tuple[datetime | None, timedelta]:
-    clock, minutes = store.frame("SELECT data_clock, grace_minutes FROM ledger").row(0)
+def clock_and_grace(reading: Reading) -> tuple[datetime | None, timedelta]:
+    clock, minutes = reading.frame("SELECT data_clock, grace_minutes FROM ledger").row(0)
     return clock, minutes * _MINUTE

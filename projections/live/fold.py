@@ -39,6 +39,12 @@ FIRST_CARRIED: Final[dict[str, PolarsDataType]] = {
     "valid_until": INSTANT,
 }
 
+EVENT_FIELDS: Final = (
+    *("event_id", "type", "occurred_at", "user_id", "order_id", "channel", "reason", "discount_minor"),
+    *FIRST_CARRIED,
+)
+"""What the fold reads of an event."""
+
 ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "state": pl.Int8,
     "resting": pl.Int8,

@@ -15,7 +15,7 @@ from ledger.rules import types
 from ledger.topics import COUPON, ORDER
 from projections.live import violations
 from projections.live.signature import stable_hash
-from projections.store import Store, sql
+from projections.store import Reading, Store, sql
 
 if TYPE_CHECKING:
     from projections.live.cross import Changes
@@ -36,8 +36,8 @@ def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock
         return store.frame(sql(__package__, "orders_touched_by"), {"clock": clock})
 
 
-def all_orders(store: Store) -> pl.DataFrame:
-    return store.frame(sql(__package__, "all_orders"))
+def all_orders(reading: Reading) -> pl.DataFrame:
+    return reading.frame(sql(__package__, "all_orders"))
 
 
 def settle(store: Store, affected: pl.DataFrame, clock: datetime, grace: timedelta) -> None:
@@ -46,18 +46,27 @@ def settle(store: Store, affected: pl.DataFrame, clock: datetime, grace: timedel
         return
     with store.given(affected=affected):
         stored = store.frame(sql(__package__, "violations_of_orders"), {"orders": ORDER})
-        named = store.frame(sql(__package__, "named_coupons"))
-        named = named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
-        with store.given(named=named):
-            found = store.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
         store.execute(sql(__package__, "remove_awaited"))
-    found = found.with_columns(due_at=pl.col("triggered_at") + grace)
-    due = pl.col("due_at") <= clock
-    violations.replace(store, stored, _as_rows(found.filter(due)))
-    awaiting = found.filter(~due).group_by(_ORDER).agg(pl.col("due_at").min())
+    due, awaiting = broken(store, affected, clock, grace)
+    violations.replace(store, stored, due)
     if awaiting.height:
         with store.given(awaiting=awaiting):
             store.execute(sql(__package__, "add_awaited"))
+
+
+def broken(
+    reading: Reading, affected: pl.DataFrame, clock: datetime, grace: timedelta
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is wrong about these orders, and of which of them something will be, and when (`due_at`)."""
+    with reading.given(affected=affected):
+        named = reading.frame(sql(__package__, "named_coupons"))
+        named = named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
+        with reading.given(named=named):
+            found = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
+    found = found.with_columns(due_at=pl.col("triggered_at") + grace)
+    due = pl.col("due_at") <= clock
+    awaiting = found.filter(~due).group_by(_ORDER).agg(pl.col("due_at").min())
+    return _as_rows(found.filter(due)), awaiting
 
 
 def _take_in_coupons(store: Store, coupons: Changes) -> pl.DataFrame:

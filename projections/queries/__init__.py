@@ -2,7 +2,8 @@
 
 `QUESTIONS` is the table of them. The command line asks through a `Source`, which is the database itself (`Local`) or,
 where another process owns it, that process (`api.client.Remote`); both come here, so the answers are the same.
-A new question is a function, its SQL, and a line in `QUESTIONS`.
+A new question is a function, its SQL, and a line in `QUESTIONS`. `at` and `known_at` ask of the past (LIFECYCLE section
+5): for one coupon its events are cut, for all else the tables (`projections.past`), before the same question is asked.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ import polars as pl
 
 from ledger.codec import micros
 from ledger.errors import LedgerError
-from ledger.lifecycle import Delivery, fold
+from ledger.lifecycle import Delivery, Folded, fold
 from ledger.plain import plain
 from ledger.rules import STATES, SWEPT
-from ledger.topics import COUPON
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, USER
 from projections import digest as digests_of
 from projections.due import due as due_at
 from projections.live import journal
 from projections.live.signature import stable_hash
-from projections.store import Reading, sql
+from projections.past import Cut, Past
+from projections.past.diff import differences
+from projections.store import Reading, Store, sql
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
+_PAST_LIMIT_S: Final = 300.0
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
 
 
@@ -39,6 +43,12 @@ class NotThere(LedgerError):
 
 class UnknownCoupon(NotThere):
     pass
+
+
+class WrongQuestion(LedgerError):
+    """Its parameters do not go together."""
+
+    exit_code = 2
 
 
 # --- asking
@@ -78,42 +88,78 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """`limit_s`: how long it may take beside the consumer. `json`: columns whose text is JSON."""
+    """`limit_s`: how long it may take beside the consumer. `json`: columns whose text is JSON.
+
+    `then`: puts in place what it reads of the past, given its parameters; it can be asked `at` and `known_at`.
+    """
 
     ask: Callable[..., pl.DataFrame | Iterator[pl.DataFrame]]
     limit_s: float = 30.0
     json: tuple[str, ...] = ()
+    then: Callable[[Past, Mapping[str, Any]], None] | None = None
 
-    @property
-    def slow(self) -> bool:
-        """It may go over all rows."""
-        return self.limit_s > 30
+    def limit_for(self, parameters: Mapping[str, Any]) -> float:
+        """`limit_s`, or more for the past."""
+        return max(self.limit_s, _PAST_LIMIT_S) if self.then and cut_of(parameters) else self.limit_s
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """By name, with their types; those of the function after the reading."""
         hints = get_type_hints(self.ask)
         _, *rest = inspect.signature(self.ask).parameters.values()
-        return {p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in rest}
+        found = {p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in rest}
+        if self.then is not None:
+            for name in ("at", "known_at"):
+                found[name] = inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=datetime | None
+                )
+        return found
 
 
 class Local:
-    """The database itself, open for reading."""
+    """The database itself, open for reading. An answer can be taken until the next question."""
 
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
+    def __init__(self, store: Store) -> None:
+        self._cursor = store.cursor()
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        return answer(self._reading, question, parameters)
+        self._cursor.end()
+        self._cursor.begin()
+        return answer(self._cursor, question, parameters)
 
     def close(self) -> None:
-        pass
+        self._cursor.end()
+        self._cursor.close()
 
 
 def answer(reading: Reading, question: str, parameters: Mapping[str, Any]) -> Answer:
-    """The answer as of what `reading` sees; the caller sees to it that this is one state."""
-    found = QUESTIONS[question].ask(reading, **{name: _naive(value) for name, value in parameters.items()})
-    return Answer(as_of(reading), iter([found]) if isinstance(found, pl.DataFrame) else found)
+    """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
+    asked = QUESTIONS[question]
+    given = {name: _naive(value) for name, value in parameters.items()}
+    cut = cut_of(given) if asked.then is not None else Cut()
+    frames = _of_the_past(reading, asked, cut, given) if cut else _frames(asked, reading, given)
+    return Answer(as_of(reading), frames)
+
+
+def _frames(asked: Question, reading: Reading, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    if asked.then is not None:
+        given = {name: value for name, value in given.items() if name not in ("at", "known_at")}
+    found = asked.ask(reading, **given)
+    return iter([found]) if isinstance(found, pl.DataFrame) else found
+
+
+def _of_the_past(reading: Reading, asked: Question, cut: Cut, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    past = Past(reading, cut)
+    try:
+        assert asked.then is not None
+        asked.then(past, given)
+        yield from _frames(asked, reading, given)
+    finally:
+        past.close()
+
+
+def cut_of(parameters: Mapping[str, Any]) -> Cut:
+    return Cut(parameters.get("at"), parameters.get("known_at"))
 
 
 def as_of(reading: Reading) -> AsOf:
@@ -131,8 +177,13 @@ def _naive(value: Any) -> Any:
 # --- questions
 
 
-def state(reading: Reading, coupon: str) -> pl.DataFrame:
+def state(reading: Reading, coupon: str, at: datetime | None = None, known_at: datetime | None = None) -> pl.DataFrame:
     """One coupon's row. Raises `UnknownCoupon`."""
+    cut = Cut(at, known_at)
+    if cut:
+        then = asdict(_folded(reading, coupon, cut)[0].coupon)
+        columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
+        return pl.DataFrame([{name: then[name] for name in columns}], schema=columns)
     found = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
     if not found.height:
         raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
@@ -154,22 +205,45 @@ _HISTORY: Final[dict[str, Any]] = {
 }
 
 
-def history(reading: Reading, coupon: str) -> pl.DataFrame:
+def history(
+    reading: Reading, coupon: str, at: datetime | None = None, known_at: datetime | None = None
+) -> pl.DataFrame:
     """The coupon folded by the reference: a row per event, with where and when the log recorded it.
 
     `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
     """
+    folded, positions = _folded(reading, coupon, Cut(at, known_at))
+    conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
+    rows = []
+    for step in folded.steps:
+        event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
+        if "attributes" in event:
+            event["attributes"] = json.loads(event["attributes"])
+        position = positions[event["event_id"]]
+        head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
+        violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
+        data = json.dumps(plain(event), ensure_ascii=False)
+        rows.append([*head, step.before, step.after, violations, data, *position.values()])
+    return pl.DataFrame(rows, schema=_HISTORY, orient="row")
+
+
+def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
+    """The coupon's events in the cut folded, and the position of each that stands. Raises `UnknownCoupon`."""
     parameters = {"coupon_id": coupon, "key_hash": key_hash(coupon)}
     told = [
         row
         for table in (journal.JOURNAL[COUPON], journal.CONFLICTS[COUPON])
         for row in reading.frame(
-            f"SELECT * EXCLUDE (key_hash) FROM {table} WHERE key_hash = $key_hash AND coupon_id = $coupon_id",
+            f"SELECT * EXCLUDE (key_hash) FROM {table} WHERE key_hash = $key_hash AND coupon_id = $coupon_id"
+            f" AND {cut.condition}",
             parameters,
         ).iter_rows(named=True)
     ]
     if not told:
-        state(reading, coupon)
+        if cut:
+            raise UnknownCoupon(f"coupon {coupon}: no event of it {cut}; check the id, or ask for a later instant")
+        raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
+    told.sort(key=lambda row: tuple(row[name] for name in journal.POSITION))
     positions: dict[str, dict[str, Any]] = {}
     deliveries = []
     for row in told:
@@ -177,19 +251,7 @@ def history(reading: Reading, coupon: str) -> pl.DataFrame:
         positions.setdefault(row["event_id"], position)
         recorded_at = micros(position["recorded_at"].replace(tzinfo=UTC))
         deliveries.append(Delivery(row, recorded_at, position["log_partition"], position["log_offset"]))
-    folded = fold(deliveries)
-    conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
-    rows = []
-    for step in folded.steps:
-        event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
-        if "attributes" in event:
-            event["attributes"] = json.loads(event["attributes"])
-        at = positions[event["event_id"]]
-        head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
-        violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
-        data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, data, *at.values()])
-    return pl.DataFrame(rows, schema=_HISTORY, orient="row")
+    return fold(deliveries), positions
 
 
 def coupons(
@@ -225,9 +287,7 @@ def states(
 
 def user(reading: Reading, user: str) -> pl.DataFrame:
     """One person, with all that is linked: one row, its `coupons` a list. Raises `NotThere`."""
-    found = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
-    linked = found["linked"].list.drop_nulls()[0]
-    ids = [user, *(linked.to_list() if linked is not None else [])]
+    found, ids = _person(reading, user)
     theirs = reading.frame(_query("user_coupons"), {"ids": ids})
     if not theirs.height and not found["known"][0] and len(ids) == 1:
         raise NotThere(f"user {user}: has no coupon and no event; check the id, or run `consume`")
@@ -237,6 +297,13 @@ def user(reading: Reading, user: str) -> pl.DataFrame:
         **{name: pl.lit(count, dtype=pl.Int64) for name, count in counts.items()},
         coupons=_as_list(theirs),
     )
+
+
+def _person(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
+    """Who this is, and every id of theirs."""
+    found = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
+    linked = found["linked"].list.drop_nulls()[0]
+    return found, [user, *(linked.to_list() if linked is not None else [])]
 
 
 def order(reading: Reading, order: str) -> pl.DataFrame:
@@ -367,6 +434,31 @@ def expiring(
     return reading.batches(_query("expiring"), _parameters(locals()))
 
 
+def diff(
+    reading: Reading,
+    from_at: datetime | None = None,
+    to_at: datetime | None = None,
+    known_from: datetime | None = None,
+    known_to: datetime | None = None,
+    campaign: str | None = None,
+) -> Iterator[pl.DataFrame]:
+    """What became of coupons between two instants, two states of knowledge, or both. Without an end: until now.
+
+    Raises `WrongQuestion`.
+    """
+    if from_at is None and known_from is None:
+        raise WrongQuestion("differences: from when is not said; give --from, --known-from or both")
+    for start, end, names in (
+        (from_at, to_at, ("--from", "--to")),
+        (known_from, known_to, ("--known-from", "--known-to")),
+    ):
+        if start is None and end is not None:
+            raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
+        if start is not None and end is not None and start > end:
+            raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
+    return differences(reading, Cut(from_at, known_from), Cut(to_at, known_to), campaign)
+
+
 def dead_letters(reading: Reading, limit: int | None = None) -> Iterator[pl.DataFrame]:
     return reading.batches(_query("dead_letters"), {"limit": limit})
 
@@ -389,17 +481,57 @@ def digest(reading: Reading) -> pl.DataFrame:
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
+# --- what they read of the past
+
+
+def _coupons_then(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, user_id=_one(given.get("owner")), campaign_id=_one(given.get("campaign")))
+
+
+def _user_then(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(USER)
+    _, ids = _person(past.reading, given["user"])
+    past.stand_in(COUPON, user_id=ids)
+
+
+def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON)
+    past.stand_in(CAMPAIGN)
+
+
+def _campaign_then(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=[given["campaign"]])
+    past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
+
+
+def _violations_then(past: Past, given: Mapping[str, Any]) -> None:
+    """The rules across coupons and between topics depend on everything."""
+    coupon, scope = given.get("coupon"), given.get("scope")
+    if scope == "coupon" and coupon is not None:
+        past.stand_in(COUPON, key_hash=[key_hash(coupon)])
+        return
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+    if scope != "coupon":
+        past.stand_in_across()
+
+
+def _one(value: str | None) -> list[str] | None:
+    return None if value is None else [value]
+
+
 QUESTIONS: Final[Mapping[str, Question]] = {
     "state": Question(state),
     "history": Question(history, json=("data",)),
-    "coupons": Question(coupons, limit_s=300),
-    "states": Question(states),
-    "user": Question(user),
+    "coupons": Question(coupons, limit_s=300, then=_coupons_then),
+    "states": Question(states, then=_coupons_then),
+    "user": Question(user, then=_user_then),
     "order": Question(order),
-    "campaigns": Question(campaigns, limit_s=120),
-    "campaign": Question(campaign, limit_s=120),
-    "violations": Question(violations, limit_s=300),
-    "violation-counts": Question(violation_counts),
+    "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
+    "campaign": Question(campaign, limit_s=120, then=_campaign_then),
+    "violations": Question(violations, limit_s=300, then=_violations_then),
+    "violation-counts": Question(violation_counts, then=_violations_then),
+    "diff": Question(diff, limit_s=300, json=("changed",)),
     "due": Question(due, limit_s=300),
     "expiries": Question(expiries),
     "expiring": Question(expiring, limit_s=300),

@@ -1,0 +1,254 @@
+"""The tables as they stood at an instant, on either of two clocks (LIFECYCLE section 5): cut first, then told apart and
+folded.
+
+On a cursor's connection, tables and views are made that have the names of the live ones and stand before them: the same
+questions, asked of the same names, are then answered of the past. They are temporary, and go with the cursor's
+transaction.
+
+What always holds: they are what a fold from the start of the events in the cut gives. A key whose events all lie in the
+cut has the row that it has now; every other is folded again from its journal, range by range of the hashes, into files
+that are temporary too, so that memory does not grow with the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import polars as pl
+
+from ledger.errors import StoreError
+from ledger.rules import STATES
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
+from projections.live import campaign_rules, order_rules
+from projections.live.apply import PROJECTED, Projected, from_the_start
+from projections.live.cross import clock_and_grace
+from projections.live.signature import stable_hash
+from projections.store import Reading, sql
+
+_AT_ONCE: Final = 50_000
+"""Keys folded at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which events count: those that happened until `at` and were recorded until `known_at`, both included, in naive
+    UTC. None: whenever."""
+
+    at: datetime | None = None
+    known_at: datetime | None = None
+
+    def __bool__(self) -> bool:
+        return self.at is not None or self.known_at is not None
+
+    @property
+    def condition(self) -> str:
+        """What SQL asks of an event."""
+        bounds = {"occurred_at": self.at, "recorded_at": self.known_at}
+        return " AND ".join(f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None) or "true"
+
+    def __str__(self) -> str:
+        bounds = {"happened until": self.at, "was recorded until": self.known_at}
+        return " and ".join(f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None)
+
+
+def told_of(topic: str, live: str) -> str:
+    """Every content of every identity, as a relation: with a cut, what the log had told."""
+    on = PROJECTED[topic]
+    return f"(SELECT * FROM {live}.{on.journal} UNION ALL SELECT * FROM {live}.{on.conflicts})"
+
+
+def live_schema(reading: Reading) -> str:
+    """What stands before the name of a live table, whatever stands before that table."""
+    [(database,)] = reading.rows("SELECT current_database()")
+    return '"' + str(database).replace('"', '""') + '".main'
+
+
+def _text(value: str) -> str:
+    """As SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+class Past:
+    """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
+
+    Journals, `ledger` (its `data_clock`) and `violations` (none) are in place at once, the tables of keys and their
+    violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another cut in
+    the same transaction.
+    """
+
+    def __init__(self, reading: Reading, cut: Cut) -> None:
+        self.reading = reading
+        self.cut = cut
+        self._made: list[str] = []
+        self._folder: TemporaryDirectory[str] | None = None
+        self._live = live_schema(reading)
+        for topic in INPUT_TOPICS:
+            self._cut_journal(PROJECTED[topic])
+        self._make("ledger", f"SELECT * FROM {self._live}.ledger")
+        reading.execute(sql(__package__, "data_clock"))
+        self._make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
+
+    def leave(self) -> None:
+        while self._made:
+            self.reading.execute(f"DROP {self._made.pop()}")
+        self.close()
+
+    def close(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def _make(self, table: str, query: str, **parameters: Sequence[str] | Sequence[int]) -> None:
+        self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
+        self._made.append(f"TABLE temp.{table}")
+
+    def _show(self, view: str, query: str) -> None:
+        self.reading.execute(f"CREATE TEMP VIEW {view} AS {query}")
+        self._made.append(f"VIEW temp.{view}")
+
+    def _cut_journal(self, on: Projected) -> None:
+        """The journal keeps each identity's content at the first position. Where that one happens later than the cut,
+        the first of the contents in conflict that lie in it stands instead."""
+        inside = self.cut.condition
+        self._make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
+        self._make(
+            f"{on.journal}_standing",
+            f"""
+            SELECT c.* FROM {on.conflicts} c
+            ANTI JOIN (
+                SELECT key_hash, {on.key}, event_id FROM {self._live}.{on.journal}
+                WHERE key_hash IN (SELECT key_hash FROM {on.conflicts}) AND {inside}
+            ) j USING (key_hash, {on.key}, event_id)
+            QUALIFY row_number() OVER (
+                PARTITION BY c.key_hash, c.{on.key}, c.event_id ORDER BY c.recorded_at, c.log_partition, c.log_offset
+            ) = 1
+            """,
+        )
+        self.reading.execute(
+            f"DELETE FROM {on.conflicts} c USING {on.journal}_standing s"
+            " WHERE c.recorded_at = s.recorded_at AND c.log_partition = s.log_partition AND c.log_offset = s.log_offset"
+        )
+        self._show(
+            on.journal,
+            f"SELECT * FROM {self._live}.{on.journal} WHERE {inside} UNION ALL SELECT * FROM {on.journal}_standing",
+        )
+
+    def stand_in(self, topic: str, among: str | None = None, **carrying: Sequence[str] | Sequence[int] | None) -> None:
+        """Put the rows of this topic's keys as they were, and their violations, in the place of what they are.
+
+        For questions that ask of no others: `among`, only of the keys in this table (`key_hash`); `carrying`, only of
+        keys of which some event, in the cut or not, has one of these values (of several fields, the first given).
+        """
+        on = PROJECTED[topic]
+        told = told_of(topic, self._live)
+        narrowing = next(((field, values) for field, values in carrying.items() if values is not None), None)
+        if narrowing is not None:
+            field, values = narrowing
+            among = f"{on.table}_asked"
+            self._make(
+                among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
+            )
+        asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
+        outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition})"
+        self._make(f"{on.table}_touched", outside)
+        unchanged = f"{asked} ANTI JOIN {on.table}_touched USING (key_hash)"
+        self.reading.execute(
+            f"INSERT INTO violations SELECT v.* FROM {self._live}.violations v {unchanged}"
+            " WHERE v.scope = 'coupon' AND v.topic = $topic",
+            {"topic": topic},
+        )
+        files = self._fold_again(on)
+        again = f"UNION ALL BY NAME ({self._rows_in(files, on)})" if files else ""
+        self._show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
+
+    def _rows_in(self, files: list[Path], on: Projected) -> str:
+        """The rows in these files, in the types of the live table."""
+        columns = self.reading.rows(f"DESCRIBE {self._live}.{on.table}")
+        cast = ", ".join(f"{name}::{kind} AS {name}" for name, kind, *_ in columns)
+        return f"SELECT {cast} FROM read_parquet([{', '.join(_text(str(file)) for file in files)}])"
+
+    def _fold_again(self, on: Projected) -> list[Path]:
+        """The touched keys that have events in the cut: their violations into the table, their rows into files."""
+        like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
+        like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
+        self._make(
+            f"{on.table}_torn",
+            f"SELECT DISTINCT key_hash FROM {on.journal} SEMI JOIN {on.table}_touched USING (key_hash)",
+        )
+        columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
+        files: list[Path] = []
+        for within in self._ranges(f"{on.table}_torn"):
+            mine = f"SEMI JOIN (SELECT key_hash FROM {on.table}_torn WHERE {within}) USING (key_hash) WHERE {within}"
+            facts, conflicts = (
+                self.reading.frame(f"SELECT {columns} FROM {table} {mine}") for table in (on.journal, on.conflicts)
+            )
+            if not facts.height:
+                continue
+            keys = facts.select("key_hash", on.key).unique(on.key, maintain_order=True)
+            numbered = keys.select(on.key).with_row_index("entity")
+            facts, conflicts = (told.join(numbered, on=on.key) for told in (facts, conflicts))
+            rows, violations = from_the_start(on, keys, like, facts, conflicts)
+            files.append(self._keep(rows, f"{on.table}-{len(files)}"))
+            self._insert("violations", violations)
+        return files
+
+    def _keep(self, rows: pl.DataFrame, name: str) -> Path:
+        try:
+            self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
+            file = Path(self._folder.name, f"{name}.parquet")
+            rows.write_parquet(file, compression="lz4")
+        except OSError as error:
+            raise StoreError(
+                f"the past: its rows cannot be kept in a temporary file ({error.strerror or error}); free space in the"
+                " folder for those (TMPDIR), or ask for less"
+            ) from error
+        return file
+
+    def _ranges(self, table: str) -> Iterator[str]:
+        """Conditions on `key_hash` that part the keys of this table, evenly since hashes are as good as drawn."""
+        [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {table}")
+        parts = 1 + keys // _AT_ONCE
+        ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)]
+        for first, after in zip(ends, [*ends[1:], 1 << 63], strict=True):
+            yield f"key_hash BETWEEN {first} AND {after - 1}"
+
+    def _insert(self, table: str, rows: pl.DataFrame) -> None:
+        if rows.height:
+            with self.reading.given(added=rows):
+                self.reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")
+
+    def stand_in_across(self) -> None:
+        """Add the violations of the rules across coupons and between topics. Coupons, orders and campaigns are in
+        place."""
+        self._within_campaigns()
+        clock, grace = clock_and_grace(self.reading)
+        if clock is not None:
+            self._between_topics(clock, grace)
+
+    def _within_campaigns(self) -> None:
+        everyone = self.reading.frame(f"SELECT key_hash AS campaign_hash, campaign_id FROM {PROJECTED[CAMPAIGN].table}")
+        terms = campaign_rules.terms_of(self.reading, everyone)
+        with self.reading.given(ruled=terms.select("campaign_id").unique()):
+            sizes = self.reading.frame(sql(__package__, "acquired_in_campaigns"))
+        pieces = sizes.with_columns(piece=pl.col("coupons").cum_sum() // _AT_ONCE).partition_by("piece")
+        for campaigns in pieces:
+            with self.reading.given(chosen=campaigns):
+                members = self.reading.frame(sql(__package__, "acquired"))
+            mine = terms.join(campaigns, on="campaign_id", how="semi")
+            self._insert("violations", campaign_rules.broken(members, mine).with_columns(scope=pl.lit("cross")))
+
+    def _between_topics(self, clock: datetime, grace: timedelta) -> None:
+        for table in ("coupons_in_use", "uses"):
+            self._make(table, f"SELECT * FROM {self._live}.{table} LIMIT 0")
+            for within in self._ranges(PROJECTED[COUPON].table):
+                rows = self.reading.frame(f"{sql(__package__, table)} AND {within}")
+                hashes = pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64)
+                self._insert(table, rows.with_columns(order_hash=hashes))
+        orders = order_rules.all_orders(self.reading)
+        for piece in orders.iter_slices(_AT_ONCE):
+            due, _ = order_rules.broken(self.reading, piece, clock, grace)
+            self._insert("violations", due.with_columns(scope=pl.lit("cross")))

@@ -1,0 +1,3 @@
+-- Which coupons were in state used? Grain: one coupon. As the live table, but for the hash of the order.
+SELECT order_id, key_hash, coupon_id, used_at, used_event_id, discount_minor, min_spend_minor
+FROM coupons WHERE state = 'used'

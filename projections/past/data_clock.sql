@@ -1,0 +1,10 @@
+-- Where was the data's clock? Grain: the database: the highest min(occurred_at, recorded_at) of the events in the cut.
+UPDATE ledger SET data_clock = (
+    SELECT max(least(occurred_at, recorded_at))
+    FROM (
+        SELECT occurred_at, recorded_at FROM coupon_events
+        UNION ALL SELECT occurred_at, recorded_at FROM order_events
+        UNION ALL SELECT occurred_at, recorded_at FROM campaign_events
+        UNION ALL SELECT occurred_at, recorded_at FROM user_events
+    )
+)

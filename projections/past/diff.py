@@ -1,0 +1,64 @@
+"""What became of coupons between two cuts, of which the later one holds the earlier, and which events did it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Final
+
+import polars as pl
+from polars._typing import PolarsDataType
+
+from ledger.plain import plain
+from ledger.rules import types
+from ledger.topics import COUPON
+from projections.past import Cut, Past, live_schema, told_of
+from projections.store import Reading, sql
+
+_COMPARED: Final = (
+    "campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor currency valid_from valid_until owner"
+    " order_id discount_minor issue_channel claim_channel reason created_at issued_at claimed_at reserved_at used_at"
+    " ended_at violations"
+).split()
+_PIECE: Final[dict[str, PolarsDataType]] = {
+    "coupon_id": pl.String,
+    "campaign_id": pl.String,
+    "before": pl.String,
+    "after": pl.String,
+    "changed": pl.String,
+    "types": pl.List(pl.String),
+    "event_ids": pl.List(pl.String),
+}
+
+
+def differences(reading: Reading, earlier: Cut, later: Cut, campaign: str | None) -> Iterator[pl.DataFrame]:
+    """A row per coupon that an event came to, by id: state before and after (null: not there yet), as JSON the other
+    values that changed (`[before, after]`), and the events in canonical order, piece by piece."""
+    told = told_of(COUPON, live_schema(reading))
+    between = f"{later.condition} AND NOT ({earlier.condition})"
+    mine = f"AND key_hash IN (SELECT key_hash FROM {told} WHERE campaign_id = $campaign)" if campaign else ""
+    parameters = {"campaign": campaign} if campaign else {}
+    reading.execute(f"CREATE TEMP TABLE came AS SELECT * FROM {told} WHERE {between} {mine}", parameters)
+    reading.execute("CREATE TEMP TABLE came_to AS SELECT DISTINCT key_hash FROM came")
+    for name, cut in (("earlier", earlier), ("later", later)):
+        past = Past(reading, cut)
+        past.stand_in(COUPON, among="came_to")
+        reading.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM coupons")
+        past.leave()
+    for pairs in reading.batches(sql(__package__, "differences"), {"campaign": campaign, "types": list(types(COUPON))}):
+        yield pl.DataFrame(map(_told, pairs.iter_rows(named=True)), schema=_PIECE)
+
+
+def _told(pair: dict[str, dict[str, object]]) -> dict[str, object]:
+    """`pair`: a row of differences.sql as a row of the answer."""
+    before, after = pair["earlier"] or {}, pair["later"]
+    changed = {n: [before.get(n), after[n]] for n in _COMPARED if before.get(n) != after[n]}
+    return {
+        "coupon_id": after["coupon_id"],
+        "campaign_id": after["campaign_id"],
+        "before": before.get("state"),
+        "after": after["state"],
+        "changed": json.dumps(plain(changed), ensure_ascii=False),
+        "types": pair["types"],
+        "event_ids": pair["event_ids"],
+    }

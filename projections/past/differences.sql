@@ -1,0 +1,14 @@
+-- What was each coupon before and after, and what came to it in between? Grain: one coupon to which an event (of `came`)
+-- came, by id. A coupon may share its hash with one that did; no event came to that.
+WITH events AS (
+    SELECT key_hash, coupon_id, list(type ORDER BY occurred_at, place, encode(event_id), recorded_at) AS types,
+           list(event_id ORDER BY occurred_at, place, encode(event_id), recorded_at) AS event_ids
+    FROM (SELECT *, list_position($types, type) AS place FROM came)
+    GROUP BY ALL
+)
+SELECT b AS earlier, a AS later, e.types, e.event_ids
+FROM events e
+JOIN later a ON a.key_hash = e.key_hash AND a.coupon_id = e.coupon_id
+LEFT JOIN earlier b ON b.key_hash = e.key_hash AND b.coupon_id = e.coupon_id
+WHERE $campaign IS NULL OR a.campaign_id = $campaign OR b.campaign_id = $campaign
+ORDER BY e.coupon_id
