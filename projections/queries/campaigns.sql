@@ -3,18 +3,17 @@
 -- coupons in state used now, `owned` those with an owner. claim_rate = claimed / issued to no one in particular;
 -- use_rate = in_use / owned.
 WITH reached AS (
-    SELECT c.campaign_id, e.type, e.user_id IS NULL AS open, e.key_hash, e.coupon_id
-    FROM coupon_events e JOIN coupons c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
+    SELECT key_hash, coupon_id, bool_or(type = 'issued') AS issued,
+           bool_or(type = 'issued' AND user_id IS NULL) AS issued_open, bool_or(type = 'claimed') AS claimed,
+           bool_or(type = 'used') AS used, bool_or(type = 'returned') AS returned, bool_or(type = 'expired') AS expired
+    FROM coupon_events GROUP BY ALL
 ),
 funnel AS (
-    SELECT campaign_id,
-           count(DISTINCT key_hash) FILTER (type = 'issued') AS issued,
-           count(DISTINCT key_hash) FILTER (type = 'issued' AND open) AS issued_open,
-           count(DISTINCT key_hash) FILTER (type = 'claimed') AS claimed,
-           count(DISTINCT key_hash) FILTER (type = 'used') AS used,
-           count(DISTINCT key_hash) FILTER (type = 'returned') AS returned,
-           count(DISTINCT key_hash) FILTER (type = 'expired') AS expired
-    FROM reached GROUP BY campaign_id
+    SELECT c.campaign_id, count(*) FILTER (r.issued) AS issued, count(*) FILTER (r.issued_open) AS issued_open,
+           count(*) FILTER (r.claimed) AS claimed, count(*) FILTER (r.used) AS used,
+           count(*) FILTER (r.returned) AS returned, count(*) FILTER (r.expired) AS expired
+    FROM reached r JOIN coupons c ON c.key_hash = r.key_hash AND c.coupon_id = r.coupon_id
+    GROUP BY c.campaign_id
 ),
 stock AS (
     SELECT campaign_id, count(*) AS coupons,
