@@ -335,7 +335,7 @@ TABLES = _mutants(
     ("old conflicts stay", "self._delete(self.on.conflicts, keys)", "pass"),
     ("old positions stay", "if replaced.height:", "if False:"),
     ("the history since the youngest key", 'pl.col("first_recorded_at").min()', 'pl.col("first_recorded_at").max()'),
-    ("the history is not looked at", "since or datetime.max", "datetime.max"),
+    ("the history is not looked at", ".item() or datetime.max", ".item() and datetime.max"),
     ("the first event is the last", "last[entity] = np.arange(len(entity))", "last[entity[::-1]] = np.arange(len(entity))[::-1]"),
     ("events are counted by batch", 'events=rows["events"] + pl.Series(counted)', "events=pl.Series(counted)"),
     ("violations are counted by batch", 'violations=rows["violations"] + pl.Series(broken)', "violations=pl.Series(broken)"),
