@@ -53,7 +53,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
     """A sale day with late events, repeats and orders."""
     opened = open_log(LogSettings(url=f"sqlite:///{tmp_path_factory.mktemp('lookup-log') / 'log.db'}"), create=True)
     opened.create_topics()
-    for topic, frame in sale_day(World(events=1_500, orders=True, seed=5)):
+    for topic, frame in sale_day(World(events=1_000, orders=True, seed=5)):
         opened.append(encoded(topic, frame))
     yield opened
     opened.close()

@@ -159,7 +159,8 @@ def rows(cursor: Cursor, question: str, **parameters: Any) -> list[dict[str, Any
 each_way = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 
 
-@each_way
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
 def test_questions_of_the_past_are_those_of_a_ledger_that_ended_there(store: Store, tmp_path: Path, seed: int) -> None:
     """Whatever is asked, narrowed or not: as if the log had ended at the cut."""
     told = history(COUPON, seed, 300, keys=40)
