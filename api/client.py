@@ -21,7 +21,7 @@ import pyarrow as pa
 from api.contact import ARROW, INTERFACE, read_token
 from ledger.errors import LedgerError, StoreError, StoreOwned
 from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
-from projections.store import Store, owner
+from projections.store import Store, frames_of, owner
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
@@ -153,14 +153,8 @@ class Remote:
         return Answer(_as_of(reader.schema.metadata), self._frames(reader, response))
 
     def _frames(self, reader: Any, response: http.client.HTTPResponse) -> Iterator[pl.DataFrame]:
-        """At least one, so that the columns are known where no row is found."""
-        found = False
         try:
-            for batch in reader:
-                found = True
-                yield _frame(batch)
-            if not found:
-                yield _frame(reader.schema.empty_table())
+            yield from frames_of(reader)
         except (OSError, pa.ArrowException, http.client.HTTPException) as error:
             raise self._gone(error) from error
         finally:
@@ -182,12 +176,6 @@ class Remote:
                 " restart it with this version of coupon-ledger",
                 StoreError.exit_code,
             )
-
-
-def _frame(arrow: Any) -> pl.DataFrame:
-    frame = pl.from_arrow(arrow)
-    assert isinstance(frame, pl.DataFrame)
-    return frame
 
 
 def _text(value: Any) -> str:

@@ -166,12 +166,10 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
-        elif isinstance(error, WrongQuestion):
+        elif isinstance(error, WrongQuestion | StillToCome):
             status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT
-        elif isinstance(error, StillToCome):
-            status = http.HTTPStatus.UNPROCESSABLE_ENTITY
     elif isinstance(error, RequestValidationError):
         status, code = http.HTTPStatus.UNPROCESSABLE_ENTITY, 2
         words = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors())

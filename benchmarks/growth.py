@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import resource
 import shutil
 import tempfile
@@ -38,7 +37,7 @@ import polars as pl
 from benchmarks.run import encoded
 from cli.sources.simulate import World, sale_day
 from consumers.runner import Consumer
-from consumers.tuning import tune_process
+from consumers.tuning import resident, tune_process
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from projections import checkpoints, queries
@@ -268,8 +267,7 @@ def _cpu() -> float:
 
 def _memory() -> int:
     """Resident memory now, MB."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // (1 << 20)
+    return resident() >> 20
 
 
 if __name__ == "__main__":

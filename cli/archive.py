@@ -44,15 +44,7 @@ def archive(context: click.Context, folder: Path | None, accept_loss: bool, sett
     started = time.monotonic()
     try:
         with progress("archiving", 0) as bar:
-            done = 0
-
-            def advance(records: int, left: int) -> None:
-                nonlocal done
-                done += records
-                bar.advance(records)
-                bar.total(done + left)
-
-            archived = Archiver(log, folder, accept_loss=accept_loss, advance=advance).run()
+            archived = Archiver(log, folder, accept_loss=accept_loss, advance=bar.advance).run()
     finally:
         log.close()
     for loss in archived.losses:

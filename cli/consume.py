@@ -15,7 +15,7 @@ import click
 from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, settings_options
 from cli.output import print_row, print_rows
-from cli.progress import Bar, progress
+from cli.progress import progress
 from ledger.errors import LedgerError
 from ledger.plain import instant
 from ledger.settings import Settings
@@ -122,19 +122,14 @@ def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log
             told.committed(commit)
             records += commit.records
             dead_letters += commit.dead_letters
-            _advance(bar, commit, records)
+            if bar is not None:
+                bar.advance(commit.records, commit.lag)
     seconds = time.monotonic() - started
     told.tell()
     _logger.info("stop", extra={"records": records, "dead_letters": dead_letters, "seconds": round(seconds, 3)})
     click.echo(f"consumed {records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
     if dead_letters and log_format == "text":
         click.echo(f"{dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
-
-
-def _advance(bar: Bar | None, commit: Committed, records: int) -> None:
-    if bar is not None:
-        bar.total(records + commit.lag)
-        bar.advance(commit.records)
 
 
 class _Told:

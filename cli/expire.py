@@ -79,13 +79,9 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
         log = open_log(settings.log)
         try:
             with progress("expiring", 0) as bar:
-                done = 0
 
                 def committed(commit: Committed) -> None:
-                    nonlocal done
-                    done += commit.records
-                    bar.total(done + commit.lag)
-                    bar.advance(commit.records)
+                    bar.advance(commit.records, commit.lag)
 
                 def consumer() -> Consumer:
                     return Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace)

@@ -9,16 +9,13 @@ from typing import Protocol
 
 
 class Bar(Protocol):
-    def advance(self, records: int) -> None: ...
-
-    def total(self, records: int) -> None: ...
+    def advance(self, records: int, left: int | None = None) -> None:
+        """`left`: how many are still to come, where that is only known now."""
+        ...
 
 
 class _Silent:
-    def advance(self, records: int) -> None:
-        pass
-
-    def total(self, records: int) -> None:
+    def advance(self, records: int, left: int | None = None) -> None:
         pass
 
 
@@ -54,10 +51,9 @@ def progress(what: str, total: int | None) -> Iterator[Bar]:
         task = shown.add_task(what, total=total)
 
         class _Shown:
-            def advance(self, records: int) -> None:
+            def advance(self, records: int, left: int | None = None) -> None:
                 shown.advance(task, records)
-
-            def total(self, records: int) -> None:
-                shown.update(task, total=records)
+                if left is not None:
+                    shown.update(task, total=shown.tasks[task].completed + left)
 
         yield _Shown()

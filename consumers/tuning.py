@@ -35,11 +35,12 @@ def keep_small() -> None:
     """Call between batches. Beyond a limit all that is free goes back, holes between what lives on included: they
     would grow for hours."""
     trim = _of_libc("malloc_trim")
-    if trim is not None and _resident() > _KEPT:
+    if trim is not None and resident() > _KEPT:
         trim(0)
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Memory of this process now, bytes. On Linux."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 

@@ -61,21 +61,17 @@ def _rows(store: Store, table: str) -> int:
     return int(rows)
 
 
-def _whole(store: Store, table: str, key_hashes: pl.Series, condition: str) -> pl.DataFrame:
+def _whole(store: Store, table: str, key_hashes: pl.Series, condition: str, columns: str = ", t.*") -> pl.DataFrame:
     with store.given(wanted=key_hashes.to_frame("key_hash")):
         return store.frame(
-            f"SELECT t.rowid AS row_id, t.* FROM {table} t"
+            f"SELECT t.rowid AS row_id{columns} FROM {table} t"
             f" WHERE t.key_hash IN (SELECT key_hash FROM wanted) {condition}"
         )
 
 
 def _search(store: Store, table: str, key_hashes: pl.Series, condition: str) -> pl.Series:
     """The numbers of the rows with these hashes, ascending."""
-    with store.given(wanted=key_hashes.to_frame("key_hash")):
-        return store.frame(
-            f"SELECT t.rowid AS row_id FROM {table} t"
-            f" WHERE t.key_hash IN (SELECT key_hash FROM wanted) {condition} ORDER BY row_id"
-        )["row_id"]
+    return _whole(store, table, key_hashes, condition, columns="")["row_id"].sort()
 
 
 def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:

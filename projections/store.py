@@ -75,13 +75,7 @@ class Reading:
         At least one piece, so that the columns are known where no row is found.
         """
         with _failing_clearly(self.path):
-            reader = self._connection.execute(sql, parameters).to_arrow_reader(rows)
-            found = False
-            for batch in reader:
-                found = True
-                yield _frame(batch)
-            if not found:
-                yield _frame(reader.schema.empty_table())
+            yield from frames_of(self._connection.execute(sql, parameters).to_arrow_reader(rows))
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run one statement; returns how many rows it inserted, updated or deleted."""
@@ -343,6 +337,16 @@ class Store(Reading):
             yield
         finally:
             self.execute(f"SET disabled_optimizers = '{_DISABLED}'")
+
+
+def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
+    """The batches of an Arrow reader; at least one, so that the columns are known where no row is found."""
+    found = False
+    for batch in reader:
+        found = True
+        yield _frame(batch)
+    if not found:
+        yield _frame(reader.schema.empty_table())
 
 
 def _frame(arrow: Any) -> pl.DataFrame:

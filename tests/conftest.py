@@ -44,6 +44,15 @@ def kafka_broker() -> Iterator[broker.Broker]:
 
 
 @pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder and no settings from outside."""
+    for name in [name for name in os.environ if name.startswith("COUPON_LEDGER_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def sqlite_log_settings(tmp_path: Path) -> LogSettings:
     return LogSettings(url=f"sqlite:///{tmp_path / 'log.db'}")
 

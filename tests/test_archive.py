@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -350,15 +349,6 @@ def test_a_killed_restore_leaves_an_empty_log(tmp_path: Path, sqlite_log_setting
 
 
 # --- what can be wrong
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("COUPON_LEDGER_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

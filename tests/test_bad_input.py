@@ -41,16 +41,9 @@ from tests.command_line import (
     wait_until,
 )
 
+pytestmark = pytest.mark.usefixtures("home")
+
 USAGE, REFUSED, LOG_ERROR, DATABASE_ERROR = 2, 3, 4, 5
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder and no settings from outside."""
-    for name in [name for name in os.environ if name.startswith("COUPON_LEDGER_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
