@@ -105,8 +105,9 @@ def _upstream(settings: LogSettings, size: tuple[int, int], live: int, rate: int
             log.append(held[:due])
             del held[:due]
     connection.send(len(held))
-    connection.recv()
-    _append(log, held, rate, connection)
+    if held:
+        connection.recv()
+        _append(log, held, rate, connection)
     log.close()
 
 
