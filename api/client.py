@@ -19,13 +19,13 @@ import polars as pl
 import pyarrow as pa
 
 from api.contact import ARROW, INTERFACE, read_token
-from ledger.errors import LedgerError, StoreError, StoreOwned
+from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
 from projections.store import Store, frames_of, owner
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
-_SWEEP_S: Final = 330.0
+_DONE_S: Final = 330.0
 """More than the owner gives a sweep."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
@@ -66,6 +66,15 @@ def asking(database: Path) -> Iterator[Source]:
             with store, closing(Local(store)) as local:
                 yield local
             return
+
+
+def owner_of(database: Path) -> Remote | None:
+    """The process that owns the database; None where nobody does, or there is none."""
+    try:
+        with asking(database) as source:
+            return source if isinstance(source, Remote) else None
+    except (StoreNotInitialised, StoreVersionMismatch):
+        return None
 
 
 def _remote(database: Path, owned: StoreOwned) -> Remote | None:
@@ -118,21 +127,28 @@ class Remote:
 
     def expire(self, until: datetime | None) -> dict[str, int]:
         """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
-        path = "/v1/expire" + (f"?{urlencode({'until': _text(until)})}" if until else "")
+        return self._do("expire", "does not sweep", until=until)
+
+    def succeed(self, *, back: bool) -> dict[str, Any]:
+        """Have what was rebuilt (or was live before, `back`) take the database's place. Raises `Told`, `OwnerGone`."""
+        return self._do("succeed", "swaps nothing", back=back)
+
+    def _do(self, what: str, does_not: str, **parameters: Any) -> dict[str, Any]:
+        given = {k: _text(v) for k, v in parameters.items() if v is not None}
         try:
-            response = self._get(path, _SWEEP_S, "POST")
+            response = self._get(f"/v1/{what}?{urlencode(given)}", _DONE_S, "POST")
             if response.status == http.HTTPStatus.NOT_FOUND:
                 raise Told(
-                    f"database {self._database}: its owner stops at the end of the log and does not sweep; run again"
+                    f"database {self._database}: its owner stops at the end of the log and {does_not}; run again"
                     " when it has, or start it with --follow",
                     StoreError.exit_code,
                 )
             if response.status != http.HTTPStatus.OK:
                 raise self._told(response)
-            swept: dict[str, int] = json.loads(response.read())
+            done: dict[str, Any] = json.loads(response.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
-        return swept
+        return done
 
     def close(self) -> None:
         pass

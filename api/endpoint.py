@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from api.contact import INTERFACE, remove_token, write_token
+from consumers.owner import Owner
 from consumers.runner import Committed
-from consumers.sweeper import Sweeper
 from ledger.errors import LedgerError
 from projections.queries import as_of
 from projections.readers import Readers
@@ -44,10 +44,11 @@ class Endpoint:
     Without the service extra it serves nothing, and says so.
     """
 
-    def __init__(self, store: Store, port: int = 0, sweeper: Sweeper | None = None) -> None:
+    def __init__(self, store: Store, port: int = 0, owner: Owner | None = None) -> None:
+        """`owner`: who does what is asked of it beside the consumer; None where it will not."""
         self._store = store
         self._port = port
-        self._sweeper = sweeper
+        self._owner = owner
         self._service: _Service | None = None
 
     def __enter__(self) -> Endpoint:
@@ -58,7 +59,9 @@ class Endpoint:
         listening = _listening(self._port)
         try:
             token = write_token(self._store.path)
-            self._service = _Service(self._store, listening, token, self._sweeper)
+            self._service = _Service(self._store, listening, token, self._owner)
+            if self._owner is not None:
+                self._owner.on_succession = self._succeeded
         except BaseException:
             listening.close()
             raise
@@ -69,6 +72,11 @@ class Endpoint:
             self._store.announce({})
             self._service.stop()
             remove_token(self._store.path)
+
+    def _succeeded(self, _before: Store) -> None:
+        assert self._service is not None and self._owner is not None
+        self._store = self._owner.store
+        self._service.change(self._store)
 
     @property
     def url(self) -> str | None:
@@ -82,20 +90,28 @@ class Endpoint:
 class _Service:
     """Readers, metrics and the thread that serves them."""
 
-    def __init__(self, store: Store, listening: socket.socket, token: str, sweeper: Sweeper | None) -> None:
+    def __init__(self, store: Store, listening: socket.socket, token: str, owner: Owner | None) -> None:
         from api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store))
         self._readers = Readers(store, QUICK + SLOW)
         self._listening = listening
         self._token = token
-        self._sweeper = sweeper
+        self._owner = owner
         self._leaving = threading.Event()
         self._server: Server | None = None
         self.url = f"http://{_HOST}:{listening.getsockname()[1]}"
-        store.announce({"interface": INTERFACE, "release": version("coupon-ledger"), "url": self.url})
+        self._announce(store)
         self._thread = threading.Thread(target=self._serve, name="endpoint")
         self._thread.start()
+
+    def change(self, store: Store) -> None:
+        """Answer of another generation of the database from now on."""
+        self._announce(store)
+        self._readers.change(store)
+
+    def _announce(self, store: Store) -> None:
+        store.announce({"interface": INTERFACE, "release": version("coupon-ledger"), "url": self.url})
 
     def stop(self) -> None:
         self._leaving.set()
@@ -116,7 +132,7 @@ class _Service:
         with question_threads(QUICK, "quick") as quick, question_threads(SLOW, "slow") as slow:
             port = self._listening.getsockname()[1]
             config = Config(
-                application(self._readers, self.metrics, (quick, slow), self._token, port, self._sweeper),
+                application(self._readers, self.metrics, (quick, slow), self._token, port, self._owner),
                 loop="asyncio",
                 http="h11",
                 ws="none",

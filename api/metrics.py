@@ -7,7 +7,7 @@ Counters count from the start of the process; what stands in the database is gau
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -26,8 +26,8 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from consumers.runner import Committed
+from projections.generations import file_of, wal_file
 from projections.queries import AsOf
-from projections.store import wal_file
 
 _PARTITION: Final = ("topic", "partition")
 _RECORDS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)
@@ -90,9 +90,9 @@ class Metrics:
             "The data's clock: the highest min(occurred_at, recorded_at) applied.",
             registry=registry,
         )
-        for name, file in (("database", database), ("wal", wal_file(database))):
-            Gauge(f"coupon_ledger_{name}_bytes", f"Size of {_FILES[name]}.", registry=registry).set_function(
-                partial(_size, file)
+        for name, (what, file) in _FILES.items():
+            Gauge(f"coupon_ledger_{name}_bytes", f"Size of {what}.", registry=registry).set_function(
+                partial(_size, database, file)
             )
         self._questions = Histogram(
             "coupon_ledger_question_seconds",
@@ -157,10 +157,13 @@ class Metrics:
         return max(0.0, time.time() - self._newest_recorded)
 
 
-_FILES: Final = {"database": "the database's file", "wal": "the write-ahead log beside it"}
+_FILES: Final[dict[str, tuple[str, Callable[[Path], Path]]]] = {
+    "database": ("the database's file", file_of),
+    "wal": ("the write-ahead log beside it", lambda database: wal_file(file_of(database))),
+}
 
 
-def _size(file: Path) -> float:
+def _size(database: Path, file: Callable[[Path], Path]) -> float:
     with suppress(OSError):
-        return float(file.stat().st_size)
+        return float(file(database).stat().st_size)
     return 0.0

@@ -29,7 +29,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Spool, pieces, spooled
 from api.contact import ARROW
 from api.metrics import Metrics
-from consumers.sweeper import StillToCome, Sweeper, Swept, over
+from consumers.owner import Owner, Succeeded, waiting
+from consumers.sweeper import StillToCome, Swept, over
 from ledger.errors import LedgerError, QueryStopped, StoreError
 from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
 from projections.readers import Readers, Running
@@ -52,7 +53,7 @@ def application(
     threads: tuple[Executor, Executor],
     token: str,
     port: int,
-    sweeper: Sweeper | None = None,
+    owner: Owner | None = None,
 ) -> ASGIApp:
     """The application for a socket on that port of loopback; its quick and slow questions run in `threads`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
@@ -65,8 +66,9 @@ def application(
     async def told() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
 
-    if sweeper is not None:
-        _add_expire(app, sweeper)
+    if owner is not None:
+        _add_expire(app, owner)
+        _add_succeed(app, owner)
     for name, question in QUESTIONS.items():
         _add(app, name, question, _Asking(readers, threads, metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
@@ -96,16 +98,23 @@ def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
     app.get(f"/v1/{name}", name=name, response_model=None)(endpoint)
 
 
-def _add_expire(app: FastAPI, sweeper: Sweeper) -> None:
+def _add_expire(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/expire")
     async def expire(until: datetime | None = None) -> dict[str, int]:
         """Have the owner sweep all that is due then (the data's clock, if not given): events appended, by reason."""
-        asked = sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
+        asked = owner.sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
         try:
             swept: Swept = await asyncio.wait_for(asyncio.wrap_future(asked), SWEEP_S)
             return dict(swept)
         except TimeoutError:
             raise HTTPException(503, "the owner has not read all of the log yet; ask again later") from None
+
+
+def _add_succeed(app: FastAPI, owner: Owner) -> None:
+    @app.post("/v1/succeed")
+    async def succeed(back: bool = False) -> Succeeded:
+        """Have what was rebuilt take the database's place; `back`: what was live before."""
+        return await asyncio.wrap_future(owner.ask(waiting(owner.store.path, back=back)))
 
 
 class _Asking:

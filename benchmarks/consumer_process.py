@@ -75,7 +75,7 @@ def main() -> None:
     with Store.open(options.database) as store:
         opened = open_log(LogSettings(url=options.log, topic_prefix=options.topic_prefix))
         log = cast("EventLog", Announced(opened, fuse))
-        consumer = Consumer(log, store, batch_size=options.batch_size, at_boundary=fuse)
+        consumer = Consumer(log, store, outlet=log, batch_size=options.batch_size, at_boundary=fuse)
         started = last = time.perf_counter()
         records = committed = lag = 0
         for commit in consumer.run():

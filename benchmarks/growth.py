@@ -147,7 +147,7 @@ class Meter:
 def consume(settings: LogSettings, store: Store, batch_size: int) -> None:
     log = open_log(settings)
     meter, records, total = Meter.start(), 0, 0
-    for commit in Consumer(log, store, batch_size=batch_size).run():
+    for commit in Consumer(log, store, outlet=log, batch_size=batch_size).run():
         records += commit.records
         total += commit.records
         if records >= _MILLION or not commit.lag:
@@ -170,7 +170,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
     log = open_log(settings)
     upstream.go_on()
     told = Told(upstream.connection)
-    consumer = Consumer(log, store, batch_size=batch_size, follow=True)
+    consumer = Consumer(log, store, outlet=log, batch_size=batch_size, follow=True)
     waited: list[float] = []
     commits, sampled = 0, time.perf_counter()
     for _ in consumer.run():
@@ -237,7 +237,7 @@ def anew(settings: LogSettings, grown: Path, fresh: Path, batch_size: int) -> di
     Store.create(fresh)
     with Store.open(fresh) as store:
         log = open_log(settings)
-        for _ in Consumer(log, store, batch_size=batch_size).run():
+        for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
             pass
         log.close()
     sizes = [path.stat().st_size // _MILLION for path in (grown, fresh)]

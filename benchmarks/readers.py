@@ -44,7 +44,8 @@ from api.contact import ARROW, token_file
 from consumers.runner import Consumer
 from ledger.log import open_log
 from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
-from projections.store import Store, owner, wal_file
+from projections.generations import wal_file
+from projections.store import Store, owner
 
 COMMAND: Final = Path(sys.executable).with_name("coupon-ledger")
 SEED: Final = 20261111
@@ -74,7 +75,7 @@ def main() -> None:
 def _consume_half(folder: Path, events: int, batch_size: int) -> None:
     log = open_log(LogSettings(url=f"sqlite:///{folder / 'coupon-ledger.log.db'}"))
     with Store.open(folder / "coupon-ledger.duckdb") as store:
-        consumer = Consumer(log, store, batch_size=batch_size)
+        consumer = Consumer(log, store, outlet=log, batch_size=batch_size)
         consumed = 0
         for commit in consumer.run():
             consumed += commit.records

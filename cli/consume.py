@@ -73,32 +73,31 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
     from api.endpoint import Endpoint
-    from consumers.runner import Consumer
-    from consumers.sweeper import Sweeper
+    from consumers.owner import Owner
     from consumers.tuning import tune_process
     from ledger.log import open_log
     from projections.store import Store
 
     tune_process()
-    with Store.open(settings.database) as store:
+    store = Store.open(settings.database)
+    owner = None
+    try:
         log = open_log(settings.log)
-        try:
-            sweeper = Sweeper(store, log, sweep_every)
-            consumer = Consumer(
-                log,
-                store,
-                batch_size=settings.batch_size,
-                grace=settings.grace,
-                follow=follow,
-                caught_up=sweeper,
-            )
-            # Who can find this process can stop it.
-            with _on_signal(consumer.stop), Endpoint(store, port, sweeper if follow else None) as endpoint:
-                place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
-                _logger.info("start", extra={**place, "follow": follow})
-                _run(consumer.run(), endpoint.committed, log_format)
-        finally:
-            log.close()
+        owner = Owner(
+            store,
+            log,
+            batch_size=settings.batch_size,
+            grace=settings.grace,
+            follow=follow,
+            sweep_every=sweep_every,
+        )
+        # Who can find this process can stop it.
+        with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
+            place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
+            _logger.info("start", extra={**place, "follow": follow})
+            _run(owner.run(), endpoint.committed, log_format)
+    finally:
+        (owner or store).close()
 
 
 @contextmanager

@@ -61,10 +61,10 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
 
 def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
     """What the owner appended; None where nobody owns the database."""
-    from api.client import Remote, asking
+    from api.client import owner_of
 
-    with asking(settings.database) as source:
-        return source.expire(until) if isinstance(source, Remote) else None
+    owner = owner_of(settings.database)
+    return owner.expire(until) if owner is not None else None
 
 
 def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
@@ -84,7 +84,7 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
                     bar.advance(commit.records, commit.lag)
 
                 def consumer() -> Consumer:
-                    return Consumer(log, store, batch_size=settings.batch_size, grace=settings.grace)
+                    return Consumer(log, store, outlet=log, batch_size=settings.batch_size, grace=settings.grace)
 
                 return sweep_all(store, log, consumer, until, committed)
         finally:

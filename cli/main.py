@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
+    "rebuild": ("cli.rebuild", "Build the database anew, compare, swap; or roll back."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
     "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),
     "restore": ("cli.archive", "Make a log of an archive."),

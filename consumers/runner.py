@@ -21,7 +21,7 @@ from consumers import outbox
 from consumers.intake import Intake, take_in
 from consumers.tuning import keep_small
 from ledger.errors import LogTruncated, RegistryUnavailable
-from ledger.log import Chunk, EventLog, TopicPartition
+from ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.checkpoints import Account
@@ -65,17 +65,27 @@ class Consumer:
 
     def __init__(
         self,
-        log: EventLog,
+        log: LogReader,
         store: Store,
         *,
+        outlet: EventLog | None,
         batch_size: int,
         grace: timedelta | None = None,
         follow: bool = False,
+        until: Mapping[TopicPartition, int] | None = None,
         caught_up: Callable[[], None] = lambda: None,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
-        """`caught_up`: called between batches, in the thread of `run`, where all that the log has is folded."""
+        """`outlet`: where what follows from the records (dead letters) is appended; None where another consumer of the
+        same log does so.
+
+        `until`: stop at these positions, not at the end that the log has.
+
+        `caught_up`: called between batches, in the thread of `run`, where all that the log has is folded.
+        """
         self._log = log
+        self._until = until
+        self._outlet = outlet
         self._store = store
         self._batch_size = batch_size
         self._grace = grace
@@ -100,11 +110,11 @@ class Consumer:
             accounts.setdefault(partition, Account())
         ends = self._checked_ends(accounts, partitions)
         positions = {p: accounts[p].next_offset for p in partitions}
-        target = None if self._follow else ends
+        target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         if self._grace is not None:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
-        outbox.deliver(self._store, self._log)
+        self._deliver()
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
             for batch in reader.batches():
@@ -121,7 +131,7 @@ class Consumer:
                 compact(self._store)
                 keep_small()
                 if taken.dead_letters.height:
-                    outbox.deliver(self._store, self._log)
+                    self._deliver()
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
                 lag = sum(lags.values())
                 yield Committed(
@@ -182,7 +192,12 @@ class Consumer:
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:
             self._store.insert("dead_letters", letters)
-            outbox.put_dead_letters(self._store, letters)
+            if self._outlet is not None:
+                outbox.put_dead_letters(self._store, letters)
+
+    def _deliver(self) -> None:
+        if self._outlet is not None:
+            outbox.deliver(self._store, self._outlet)
 
 
 def _moved(
@@ -243,7 +258,7 @@ class _ReadAhead:
 
     def __init__(
         self,
-        log: EventLog,
+        log: LogReader,
         positions: dict[TopicPartition, int],
         batch_size: int,
         target: dict[TopicPartition, int] | None,
@@ -326,6 +341,8 @@ class _ReadAhead:
                 self._room.release()
                 continue
             size = min(2 * size, self._batch_size)
+            if self._target is not None:
+                chunks = [c.before(self._target[TopicPartition(c.topic, c.partition)]) for c in chunks]
             for chunk in chunks:
                 self._positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
             if self._target is None:

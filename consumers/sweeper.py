@@ -133,6 +133,10 @@ class Sweeper:
         self._next = 0.0
         self._asked: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
 
+    def use(self, store: Store) -> None:
+        """Sweep another generation of the database from now on."""
+        self._store = store
+
     def ask(self, until: datetime | None) -> Future[Swept]:
         """Have all swept that is due then (naive UTC; the data's clock, if None). From any thread."""
         future: Future[Swept] = Future()

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -43,6 +43,7 @@ from ledger.archive import (
     part_of,
     read_manifest,
 )
+from ledger.continued_log import another_log, read_some
 from ledger.errors import ArchiveUnusable, LogTruncated
 from ledger.log import Chunk, LogReader, TopicPartition
 
@@ -50,7 +51,6 @@ Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: file, written, renamed, manifest, committed."""
 
 _READ_RECORDS: Final = 32_768
-_POLL_S: Final = 1.0
 _GROUP_ROWS: Final = 32_768
 _FILE_RECORDS: Final = 1_000_000
 _COMMIT_S: Final = 5.0
@@ -118,7 +118,7 @@ class Archiver:
         with locked(self._folder, writing=True), self._writable():
             partitions = self._log.partitions()
             ends = self._log.end_positions(partitions)
-            manifest = self._continued(self._manifest(), partitions, ends)
+            manifest = self._continued(self._manifest(), partitions)
             self._remove_leftovers(manifest)
             archived = manifest.ends()
             self._left = sum(ends[tp] - archived[tp] for tp in partitions)
@@ -156,16 +156,12 @@ class Archiver:
         self._write(self._committed)
         return self._committed
 
-    def _continued(
-        self, manifest: Manifest, partitions: list[TopicPartition], ends: Mapping[TopicPartition, int]
-    ) -> Manifest:
+    def _continued(self, manifest: Manifest, partitions: list[TopicPartition]) -> Manifest:
         """The manifest with the log's partitions, and with what the log no longer holds as losses."""
-        if missing := sorted(set(manifest.partitions()) - set(partitions)):
-            raise self._another_log(f"it has no partition {missing[0].partition} of {missing[0].topic}")
+        self._check_same_log()
         counts = Counter(tp.topic for tp in partitions)
         manifest = replace(manifest, topics=dict(sorted(counts.items())))
         archived, earliest = manifest.ends(), self._log.earliest_positions(partitions)
-        self._check_same_log(archived, earliest, ends)
         losses = tuple(Span(*tp, end, earliest[tp]) for tp, end in archived.items() if earliest[tp] > end)
         if losses and not self._accept_loss:
             raise LogTruncated(
@@ -175,37 +171,16 @@ class Archiver:
         self._archived.losses = losses
         return replace(manifest, losses=(*manifest.losses, *losses))
 
-    def _check_same_log(
-        self,
-        archived: Mapping[TopicPartition, int],
-        earliest: Mapping[TopicPartition, int],
-        ends: Mapping[TopicPartition, int],
-    ) -> None:
-        """The log must reach to where the archive ends, with the same record there if it still holds it."""
+    def _check_same_log(self) -> None:
         archive = ArchiveLog(self._folder)
         try:
-            for tp, end in archived.items():
-                if end > ends[tp]:
-                    raise self._another_log(f"partition {tp.partition} of {tp.topic} ends at {ends[tp]}, not {end}")
-                last = archive.last_record(tp)
-                if last is None or last.offsets[0] < earliest[tp]:
-                    continue
-                if not _same(last, self._record(last)):
-                    raise self._another_log(
-                        f"it has another record at offset {last.offsets[0]} of partition {tp.partition} of {tp.topic}"
-                    )
+            if why := another_log(archive, self._log):
+                raise ArchiveUnusable(
+                    f"archive {self._folder}: it is of another log than {self._log.url} ({why}); name that log, or a"
+                    " new folder"
+                )
         finally:
             archive.close()
-
-    def _record(self, like: Chunk) -> Chunk | None:
-        """The log's record at the position of that one."""
-        tp, offset = TopicPartition(like.topic, like.partition), int(like.offsets[0])
-        return next((chunk for chunk in self._read(tp, offset, 1) if len(chunk)), None)
-
-    def _another_log(self, why: str) -> ArchiveUnusable:
-        return ArchiveUnusable(
-            f"archive {self._folder}: it is of another log than {self._log.url} ({why}); name that log, or a new folder"
-        )
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
         """Files of a killed run that nothing names: unfinished ones, and those behind the end. The log holds them."""
@@ -262,9 +237,7 @@ class Archiver:
                 yield from (chunk for chunk in chunks if len(chunk))
 
     def _read(self, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
-        while not (chunks := self._log.read({tp: offset}, count, _POLL_S)):
-            pass
-        return chunks
+        return read_some(self._log, tp, offset, count)
 
     # --- the manifest
 
@@ -406,14 +379,6 @@ def _days(chunk: Chunk) -> Iterator[Chunk]:
     cuts = np.flatnonzero(np.diff(chunk.recorded_at // DAY_US)) + 1
     for start, end in pairwise([0, *cuts.tolist(), len(chunk)]):
         yield part_of(chunk, start, end, chunk.next_offset)
-
-
-def _same(one: Chunk, other: Chunk | None) -> bool:
-    return other is not None and _first(one) == _first(other)
-
-
-def _first(chunk: Chunk) -> tuple[int, int, bytes, bytes]:
-    return int(chunk.offsets[0]), int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0]
 
 
 def _sync_folder(folder: Path) -> None:

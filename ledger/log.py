@@ -14,7 +14,7 @@ Always true:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -67,6 +67,21 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def before(self, offset: int) -> Chunk:
+        """Those of its records that stand before this offset, which is where reading then goes on."""
+        if self.next_offset <= offset:
+            return self
+        n = int(np.searchsorted(self.offsets, offset))
+        return replace(
+            self,
+            offsets=self.offsets[:n],
+            recorded_at=self.recorded_at[:n],
+            keys=self.keys[:n],
+            values=self.values[:n],
+            next_offset=offset,
+            wire=self.wire and self.wire[:n],
+        )
 
 
 class LogReader(Protocol):

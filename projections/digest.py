@@ -11,12 +11,14 @@ to the same positions.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections.live import journal
 from projections.store import Reading
+from projections.versions import TABLES
 
 _BOOK_KEEPING: Final = {
     "key_hash",
@@ -31,7 +33,8 @@ _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER:
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
 """Tables of facts. Conflicting contents are no facts: which of them stands depends on who came first."""
-FULL: Final = (*FACTS, *(journal.CONFLICTS[t] for t in INPUT_TOPICS), "dead_letters", "checkpoints")
+FULL: Final = tuple(dict.fromkeys((*FACTS, *(table for tables in TABLES.values() for table in tables))))
+ALL: Final = "all"
 
 _HALF: Final = 1 << 64
 
@@ -46,11 +49,11 @@ class Digest:
     full: str
 
 
-def digests(store: Reading) -> list[Digest]:
+def digests(store: Reading, tables: Sequence[str] = FULL) -> list[Digest]:
     """One digest a table, and as the last one, named `all`, that of all together."""
-    found = [_of(store, table) for table in FULL]
+    found = [_of(store, table) for table in tables]
     total = Digest(
-        "all",
+        ALL,
         sum(d.rows for d in found),
         _combined([f"{d.table} {d.facts}" for d in found if d.facts]),
         _combined([f"{d.table} {d.full}" for d in found]),
@@ -66,20 +69,24 @@ def facts_digest(store: Reading) -> str:
 def _of(store: Reading, table: str) -> Digest:
     columns = store.frame("SELECT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": table})
     names = sorted(columns["column_name"].to_list())
-    rows, full = _sum(store, table, names)
-    facts = _sum(store, table, [n for n in names if n not in _BOOK_KEEPING])[1] if table in FACTS else None
-    return Digest(table, rows, facts, full)
-
-
-def _sum(store: Reading, table: str, names: list[str]) -> tuple[int, str]:
-    fields = ", ".join(f"{n} := {n}" for n in names)
+    facts = [n for n in names if n not in _BOOK_KEEPING] if table in FACTS else names
     query = f"""
-        SELECT count(*), coalesce(sum(md5_number_lower(row)::HUGEINT), 0)::VARCHAR,
-               coalesce(sum(md5_number_upper(row)::HUGEINT), 0)::VARCHAR
-        FROM (SELECT to_json(struct_pack({fields}))::VARCHAR AS row FROM {table})
+        SELECT count(*), {_sum("facts")}, {_sum("whole")}
+        FROM (SELECT {_json(facts)} AS facts, {_json(names)} AS whole FROM {table})
     """
-    count, low, high = store.frame(query).row(0)
-    return count, f"{int(high) % _HALF:016x}{int(low) % _HALF:016x}"
+    rows, *halves = store.frame(query).row(0)
+    low, high, whole_low, whole_high = (int(half) % _HALF for half in halves)
+    full = f"{whole_high:016x}{whole_low:016x}"
+    return Digest(table, rows, f"{high:016x}{low:016x}" if table in FACTS else None, full)
+
+
+def _json(names: list[str]) -> str:
+    return f"to_json(struct_pack({', '.join(f'{n} := {n}' for n in names)}))::VARCHAR"
+
+
+def _sum(row: str) -> str:
+    halves = (f"coalesce(sum(md5_number_{half}({row})::HUGEINT), 0)::VARCHAR" for half in ("lower", "upper"))
+    return ", ".join(halves)
 
 
 def _combined(parts: list[str]) -> str:

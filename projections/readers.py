@@ -2,6 +2,7 @@
 
 - A question sees one committed state, whatever is committed meanwhile; neither waits for the other's locks.
 - A snapshot lives as long as its question runs, at most `limit_s`; nobody holds one while an answer is sent.
+- The store can be changed for another generation of the database (`change`): no question fails, none sees both.
 - DuckDB writes its checkpoint only at a commit that no older snapshot needs (else the write-ahead log grows for ever
   under readers that overlap). So once the log is due, new questions wait a little, until the running ones are through.
 """
@@ -15,7 +16,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from ledger.errors import QueryStopped
-from projections.store import WAL_LIMIT, Cursor, Store, wal_file
+from projections.generations import wal_file
+from projections.store import WAL_LIMIT, Cursor, Store
 
 _HELD_S: Final = 2.0
 _EVERY_S: Final = 10.0
@@ -68,6 +70,7 @@ class Readers:
         self._store = store
         self._free = [store.cursor() for _ in range(slots)]
         self._all = tuple(self._free)
+        self._retired: list[tuple[Store, set[Cursor]]] = []
         self._changed = threading.Condition()
         self._held_until = 0.0
         self._next_hold = 0.0
@@ -91,18 +94,47 @@ class Readers:
             cursor.end()
             self._give_back(cursor)
 
+    def change(self, store: Store) -> None:
+        """Read another generation of the database from now on. What runs finishes on the one so far, which is then
+        closed."""
+        fresh = [store.cursor() for _ in self._all]
+        store.after_commit = self._make_room
+        with self._changed:
+            idle, self._free = self._free, fresh
+            reading = set(self._all) - set(idle)
+            before, self._store, self._all = self._store, store, tuple(fresh)
+            before.after_commit = lambda: None
+            for cursor in idle:
+                cursor.close()
+            self._retired.append((before, reading))
+            self._changed.notify_all()
+        self._close_retired()
+
     def close(self) -> None:
-        """End what runs, and let the file go."""
+        """End what runs, and let the files go."""
         self._store.after_commit = lambda: None
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            while len(self._free) < len(self._all):
-                for cursor in self._all:  # again and again: see `Running._watch`
+            while running := self._running():
+                for cursor in running:  # again and again: see `Running._watch`
                     cursor.interrupt()
                 self._changed.wait(_AGAIN_S)
+        self._close_retired()
         for cursor in self._all:
             cursor.close()
+
+    def _running(self) -> list[Cursor]:
+        retired = [cursor for _, reading in self._retired for cursor in reading]
+        return [*(cursor for cursor in self._all if cursor not in self._free), *retired]
+
+    def _close_retired(self) -> None:
+        """Close the generations that nobody reads any more."""
+        with self._changed:
+            done = [store for store, reading in self._retired if not reading]
+            self._retired = [(store, reading) for store, reading in self._retired if reading]
+        for store in done:
+            store.close()
 
     def _take(self, question: Running) -> Cursor:
         with self._changed:
@@ -116,13 +148,21 @@ class Readers:
 
     def _give_back(self, cursor: Cursor) -> None:
         with self._changed:
-            self._free.append(cursor)
+            live = cursor in self._all
+            if live:
+                self._free.append(cursor)
+            else:
+                cursor.close()
+                for _, reading in self._retired:
+                    reading.discard(cursor)
             self._changed.notify_all()
+        if not live:
+            self._close_retired()
 
     def _make_room(self) -> None:
         """After a commit: hold new questions back while a checkpoint is due and others run."""
         try:
-            due = wal_file(self._store.path).stat().st_size > WAL_LIMIT
+            due = wal_file(self._store.file).stat().st_size > WAL_LIMIT
         except OSError:
             due = False
         now = time.monotonic()

@@ -23,11 +23,14 @@ import polars as pl
 
 from ledger.errors import StoreError, StoreFull, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from ledger.rules import GRACE_MINUTES, STATES
+from projections import generations
+from projections.generations import wal_file
 from projections.key_filter import KeyFilter
 from projections.live import journal
+from projections.versions import VERSIONS, differing, written_versions
 
-VERSION: Final = 2
-"""Of the tables and of what is computed into them. A database of another version is not touched."""
+VERSION: Final = 3
+"""Of the tables that are no projection's. A database of another version is not touched."""
 
 # DuckDB filters given frames with Arrow, which warns on standard error of the empty buffers of empty lists.
 os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
@@ -154,9 +157,11 @@ class Store(Reading):
     `after_commit`: called after each commit, in the thread that committed.
     """
 
-    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection, owner: Path | None) -> None:
+    def __init__(self, path: Path, file: Path, connection: duckdb.DuckDBPyConnection) -> None:
         super().__init__(path, connection)
-        self._owner = owner
+        self.file = file
+        """What the path stands for, or another generation."""
+        self._owner: Path | None = None
         self.after_commit: Callable[[], None] = lambda: None
         self.key_filters: dict[str, KeyFilter] = {}
         """Of the tables that lookup.py looks keys up in: of all keys that they have, or had since it was opened."""
@@ -186,6 +191,8 @@ class Store(Reading):
                 pass
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            path.unlink()  # of generations that are gone
         # Made under another name first, so that a database is there whole or not at all.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
@@ -195,6 +202,7 @@ class Store(Reading):
                 connection.execute(
                     "INSERT INTO ledger (version, commits, grace_minutes) VALUES (?, 0, ?)", [VERSION, GRACE_MINUTES]
                 )
+                connection.executemany("INSERT INTO projections VALUES (?, ?)", [[*v] for v in VERSIONS.items()])
             os.link(fresh, path)  # unlike a rename, never over one that another process just made
         except FileExistsError:
             return False
@@ -211,23 +219,38 @@ class Store(Reading):
         """
         if not path.exists():
             raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
-        with _failing_clearly(path):
-            connection = duckdb.connect(path, read_only=read_only, config=_configuration(read_only))
-        store = cls(path, connection, None)
+        store = cls._opened(path, generations.file_of(path), read_only=read_only)
+        while generations.file_of(path) != store.file:  # another took its place meanwhile
+            store.close()
+            store = cls._opened(path, generations.file_of(path), read_only=read_only)
         try:
-            store._check_version()
+            store.check_version()
             if not read_only:
-                store._own()
+                generations.settle(path)
+                store.own()
         except BaseException:
-            connection.close()
+            store.close()
             raise
         return store
 
-    def _own(self) -> None:
+    @classmethod
+    def open_generation(cls, path: Path, file: Path, *, read_only: bool = True) -> Store:
+        """Open a generation of the database at `path`, of any version, without owning it."""
+        return cls._opened(path, file, read_only=read_only)
+
+    @classmethod
+    def _opened(cls, path: Path, file: Path, *, read_only: bool) -> Store:
+        with _failing_clearly(path):
+            return cls(path, file, duckdb.connect(file, read_only=read_only, config=_configuration(read_only)))
+
+    def own(self) -> None:
         """Tell others who holds the database; DuckDB's lock is what keeps them out."""
-        file = owner_file(self.path)
-        self._owner = file
+        self._owner = owner_file(self.path)
         self.announce({})
+
+    def disown(self) -> None:
+        """Leave what tells others to the generation that comes after this one."""
+        self._owner = None
 
     def announce(self, more: Mapping[str, Any]) -> None:
         """Write into the owner file what else others should know (`url`, …). Readers see it whole or not at all."""
@@ -243,7 +266,8 @@ class Store(Reading):
                 f"database {self.path}: cannot write {file.name} beside it ({error.strerror}); {remedy}"
             ) from error
 
-    def _check_version(self) -> None:
+    def check_version(self) -> None:
+        """Raises `StoreVersionMismatch` where other code filled it."""
         try:
             found = self._connection.execute("SELECT version FROM ledger").fetchone()
         except duckdb.CatalogException as error:
@@ -252,11 +276,9 @@ class Store(Reading):
             ) from error
         version = found[0] if found else None
         if version != VERSION:
-            newer = isinstance(version, int) and version > VERSION
-            remedy = "use that newer coupon-ledger" if newer else "make a new database and consume the log again"
-            raise StoreVersionMismatch(
-                f"database {self.path}: written by version {version} of the tables, this is {VERSION}; {remedy}"
-            )
+            raise _other_version(self.path, f"version {version} of the tables, this is {VERSION}", version, VERSION)
+        for name, before, now in differing(written_versions(self)):
+            raise _other_version(self.path, f"version {before} of the projection {name}, this has {now}", before, now)
 
     def close(self) -> None:
         try:
@@ -405,10 +427,6 @@ def owner_file(path: Path) -> Path:
     return path.with_name(path.name + ".owner")
 
 
-def wal_file(path: Path) -> Path:
-    return path.with_name(path.name + ".wal")
-
-
 def owner(path: Path) -> dict[str, Any]:
     """What the owner file says; empty where there is none. It may be one that a killed owner left."""
     try:
@@ -424,6 +442,14 @@ def _self_description() -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _other_version(path: Path, written_by: str, before: int | None, now: int | None) -> StoreVersionMismatch:
+    newer = (before or 0) > (now or 0)
+    remedy = (
+        "use that newer coupon-ledger" if newer else "`coupon-ledger rebuild` builds a new one beside it and swaps them"
+    )
+    return StoreVersionMismatch(f"database {path}: written by {written_by}; {remedy}")
 
 
 def _owned(path: Path, refusal: str) -> StoreOwned:

@@ -562,7 +562,7 @@ def test_a_sweep_on_either_log(log_settings: LogSettings, tmp_path: Path) -> Non
         for one in lives(40):
             assert publisher.publish(one)
         publisher.flush()
-        swept = expire(store, log, lambda: Consumer(log, store, batch_size=10_000), datetime(2026, 11, 13))
+        swept = expire(store, log, lambda: Consumer(log, store, outlet=log, batch_size=10_000), datetime(2026, 11, 13))
         assert swept == {"not_claimed": 20, "not_used": 10, "order_cancelled": 10}
         assert store.rows("SELECT DISTINCT state::VARCHAR FROM coupons") == [("expired",)]
     log.close()
@@ -577,7 +577,7 @@ def test_a_log_that_takes_nothing_leaves_the_sweep_waiting(place: Path, monkeypa
         raise LogUnavailable("log: cannot be reached")
 
     with Store.open(Path(DATABASE)) as store, monkeypatch.context() as broken:
-        for _ in Consumer(log, store, batch_size=100).run():
+        for _ in Consumer(log, store, outlet=log, batch_size=100).run():
             pass
         broken.setattr(log, "append", refuse)
         with pytest.raises(LogUnavailable, match="3 records, which wait"):
@@ -623,7 +623,7 @@ def test_gone_at_an_append_and_started_again_nothing_differs(place: Path, n: int
     until = datetime(2026, 11, 13)
     with Store.open(Path(DATABASE)) as store, pytest.raises(Killed):
         mortal: Any = Mortal(log, n, after)
-        expire(store, mortal, lambda: Consumer(log, store, batch_size=10_000), until)
+        expire(store, mortal, lambda: Consumer(log, store, outlet=log, batch_size=10_000), until)
     log.close()
     done("expire", "--until", "2026-11-13")
     done("init", "--database", "undisturbed.duckdb")

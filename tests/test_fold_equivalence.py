@@ -396,7 +396,7 @@ def test_from_the_logs_bytes_to_the_tables(
     """Poison in the log would stop the consumer, get lost, or change its neighbours; an account would not add up."""
     log, told, dead = world
     with scratch_store(tmp_path_factory.mktemp("path")) as store:
-        read = sum(batch.records for batch in Consumer(log, store, batch_size=batch_size).run())
+        read = sum(batch.records for batch in Consumer(log, store, outlet=log, batch_size=batch_size).run())
         assert read == sum(map(len, told.values())) + len(dead)
         for topic, deliveries in told.items():
             check_tables(store, topic, deliveries)

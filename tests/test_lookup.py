@@ -62,7 +62,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
 def consumed(log: EventLog, path: Path, batch_size: int) -> list[Digest]:
     Store.create(path)
     with Store.open(path) as store:
-        for _ in Consumer(log, store, batch_size=batch_size).run():
+        for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
             pass
         return digests(store)
 

@@ -160,7 +160,7 @@ def journalled(settings: LogSettings, folder: Path) -> dict[str, list[dict[str, 
     log = open_log(settings)
     try:
         with Store.open(path) as store:
-            letters = sum(c.dead_letters for c in Consumer(log, store, batch_size=1_000).run())
+            letters = sum(c.dead_letters for c in Consumer(log, store, outlet=log, batch_size=1_000).run())
             assert letters == 0
             tables = {t: store.frame(f"SELECT * FROM {journal.JOURNAL[t]}").to_dicts() for t in INPUT_TOPICS}
     finally:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ledger.errors import QueryStopped
+from projections.generations import wal_file
 from projections.readers import Readers, Running
-from projections.store import Cursor, Store, wal_file
+from projections.store import Cursor, Store
 from tests.command_line import PATIENCE_S, wait_until
 
 ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"

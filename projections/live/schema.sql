@@ -254,3 +254,9 @@ CREATE TABLE outbox (
     key BLOB NOT NULL,
     value BLOB NOT NULL
 );
+
+-- Grain: one projection (versions.py), with the version of the code that filled its tables.
+CREATE TABLE projections (
+    name VARCHAR NOT NULL PRIMARY KEY,
+    version INTEGER NOT NULL
+);

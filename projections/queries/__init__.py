@@ -476,6 +476,11 @@ def summary(reading: Reading) -> pl.DataFrame:
     return reading.frame(_query("summary"))
 
 
+def standing(reading: Reading) -> pl.DataFrame:
+    """What the database was computed with: the grace of the rules, the version of each projection."""
+    return reading.frame(_query("standing"))
+
+
 def digest(reading: Reading) -> pl.DataFrame:
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
@@ -538,6 +543,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
     "summary": Question(summary),
+    "standing": Question(standing),
     "digest": Question(digest, limit_s=600),
 }
 

@@ -259,7 +259,7 @@ def test_a_consumer_that_follows_waits_for_the_registry(
     seen: dict[str, int] = {"read": 0}
     with Store.open(tmp_path / "live.duckdb") as store:
         log = open_log(settings)
-        consumer = Consumer(log, store, batch_size=100, follow=True)
+        consumer = Consumer(log, store, outlet=log, batch_size=100, follow=True)
 
         def feed() -> None:
             try:

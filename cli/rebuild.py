@@ -1,0 +1,183 @@
+"""`rebuild`: the database made anew beside the live one, compared, swapped; and back again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.options import LOG, output_option, settings_options
+from cli.output import print_row, print_rows
+from cli.progress import progress
+from ledger.errors import StoreError
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from consumers.rebuild import Compared
+    from ledger.log import EventLog
+
+
+Say = Callable[[str, str], None]
+
+
+class RebuiltDiffers(StoreError):
+    """The rebuilt database is not the live one."""
+
+
+@click.command()
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["log", "archive"]),
+    default="log",
+    show_default=True,
+    help="What to read: the log, or its archive up to the archive's end and the log from there.",
+)
+@click.option("--archive", type=click.Path(path_type=Path), help="Folder of the archive.")
+@click.option("--compare-only", is_flag=True, help="Build and compare; leave the live database where it is.")
+@click.option("--accept-differences", metavar="WHY", help="Swap although tables differ: the change of logic is meant.")
+@click.option("--anew", is_flag=True, help="Throw away what an interrupted rebuild has built.")
+@click.option("--rollback", is_flag=True, help="Bring back the generation that was live before.")
+@settings_options(*LOG, "database", "batch-size")
+@output_option
+def rebuild(
+    source: str,
+    archive: Path | None,
+    compare_only: bool,
+    accept_differences: str | None,
+    anew: bool,
+    rollback: bool,
+    settings: Settings,
+    output: str,
+) -> None:
+    """Build the database anew from the log beside the live one, compare every table, and swap them.
+
+    The live one goes on consuming and answering meanwhile. Interrupted or killed, it is untouched; run again, the
+    rebuild goes on. The digests of all tables are compared at the same positions. Only where they are equal the new one
+    takes the place of the live one: questions under way finish on the old, later ones see the new, none fails. The one
+    before is kept, and --rollback brings it back. Where they differ nothing is swapped, and the tables and rows are
+    shown.
+
+    A database that another version of coupon-ledger filled is rebuilt in the same way; those projections whose version
+    is the same are compared.
+
+    \b
+    coupon-ledger rebuild
+    coupon-ledger rebuild --from archive --archive /backup/ledger
+    coupon-ledger rebuild --compare-only
+    coupon-ledger rebuild --accept-differences "discounts of gifts count since release 1.4"
+    coupon-ledger rebuild --rollback
+    """
+    if rollback and (archive or compare_only or accept_differences or anew):
+        raise click.UsageError("--rollback goes alone")
+    if (source == "archive") != (archive is not None):
+        raise click.UsageError("--from archive and --archive FOLDER go together")
+    from consumers.tuning import tune_process
+
+    tune_process()
+    log = _log(settings, archive)
+    try:
+        if rollback:
+            told = _swapped(settings, log, _say if output == "table" else _nothing, back=True)
+        else:
+            told = _rebuilt(settings, log, compare_only, accept_differences, anew, output)
+    finally:
+        log.close()
+    if output != "table":
+        print_row(told, output)
+
+
+def _log(settings: Settings, archive: Path | None) -> EventLog:
+    if archive is None:
+        from ledger.log import open_log
+
+        return open_log(settings.log)
+    from ledger.continued_log import open_continued
+
+    return open_continued(settings.log, archive)
+
+
+def _rebuilt(
+    settings: Settings, log: EventLog, compare_only: bool, accepted: str | None, anew: bool, output: str
+) -> dict[str, Any]:
+    from api.client import asking
+    from consumers.rebuild import LiveDatabase, Rebuild
+    from projections import generations
+
+    say = _say if output == "table" else _nothing
+    if anew:
+        generations.remove(generations.rebuilt_file(settings.database))
+    live = LiveDatabase(settings.database, lambda: asking(settings.database))
+    started = time.monotonic()
+    with progress("rebuilding", 0) as bar, Rebuild(live, log, settings.batch_size, bar.advance) as run:
+        if run.already:
+            say("going on", f"behind the {run.already:,} records that an interrupted rebuild has folded")
+        records = run.build()
+        seconds = time.monotonic() - started
+        say("built", f"{records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
+        compared = run.compare()
+    told: dict[str, Any] = {"records": records, "seconds": round(seconds, 3)}
+    if compared is not None:
+        told |= _compared(compared, say)
+        if compared.different and accepted is None:
+            print_rows(told["different"], output)
+            raise RebuiltDiffers(
+                f"database {settings.database}: {len(compared.different)} of its tables are not what the log gives;"
+                " nothing was swapped. Where the change is meant: --accept-differences WHY"
+            )
+    if not compare_only:
+        told["swap"] = _swapped(settings, log, say, back=False)
+    return told
+
+
+def _compared(compared: Compared, say: Say) -> dict[str, Any]:
+    for name in compared.other_versions:
+        say("versions", f"the live {name} were filled by another version of coupon-ledger, and are not compared")
+    alike = f"{len(compared.equal)} tables are equal at the same positions"
+    say("compared", alike + (f", {len(compared.different)} are not" if compared.different else ""))
+    say("facts", compared.facts)
+    different = [
+        {
+            "table": found.table,
+            "live_rows": found.live.rows,
+            "rebuilt_rows": found.rebuilt.rows,
+            "live": found.live.full,
+            "rebuilt": found.rebuilt.full,
+        }
+        for found in compared.different
+    ]
+    return {
+        "facts": compared.facts,
+        "equal": list(compared.equal),
+        "different": different,
+        "other_versions": list(compared.other_versions),
+    }
+
+
+def _swapped(settings: Settings, log: EventLog, say: Say, *, back: bool) -> dict[str, Any]:
+    """Let the rebuilt database (or the one before, `back`) take the place of the live one."""
+    from api.client import owner_of
+    from consumers.owner import take_place
+
+    owner = owner_of(settings.database)
+    if owner is None:
+        done = asdict(take_place(settings.database, log, settings.batch_size, back=back))
+    else:
+        done = owner.succeed(back=back)
+        say("", f"the owner consumed nothing for {done['seconds']:.2f} s, and answered meanwhile")
+    say("live", f"{done['file']}; {done['records']:,} records came since it was compared")
+    if done["previous"]:
+        say("kept", f"{done['previous']}, which `coupon-ledger rebuild --rollback` brings back")
+    return done
+
+
+def _say(what: str, words: str) -> None:
+    click.echo(f"{what:9} {words}")
+
+
+def _nothing(what: str, words: str) -> None:
+    pass

@@ -1,0 +1,195 @@
+"""The process that owns a database: it consumes, sweeps, and lets another generation take the database's place, one
+after the other in one thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from queue import SimpleQueue
+
+from consumers.runner import Committed, Consumer
+from consumers.sweeper import Sweeper
+from ledger.errors import LedgerError, StoreNotInitialised
+from ledger.log import EventLog
+from projections import checkpoints, generations
+from projections.live.cross import clock_and_grace
+from projections.store import Store
+
+_logger = logging.getLogger("coupon_ledger.owner")
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """A generation took the place of another. `records`: folded to reach where that one stood. `seconds`: so long
+    nothing was consumed. `previous`: the file of the one that was live."""
+
+    file: str
+    previous: str
+    records: int
+    seconds: float
+
+
+class Owner:
+    """Consumes one log into one database, whichever generation of it is live. `run` may be called once.
+
+    Takes store and log over: `close` closes the log and the generation that is live then.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        log: EventLog,
+        *,
+        batch_size: int,
+        grace: timedelta | None = None,
+        follow: bool = False,
+        sweep_every: timedelta | None = None,
+    ) -> None:
+        self.store = store
+        self.sweeper = Sweeper(store, log, sweep_every)
+        self.on_succession: Callable[[Store], None] = Store.close
+        """Called with the generation that was live until now, to be closed when nobody reads it any more."""
+        self._log = log
+        self._batch_size = batch_size
+        self._grace = grace
+        self._follow = follow
+        self._stopped = False
+        self._asked: SimpleQueue[tuple[Future[Succeeded], Path]] = SimpleQueue()
+        self._consumer = self._new_consumer()
+
+    def _new_consumer(self) -> Consumer:
+        return Consumer(
+            self._log,
+            self.store,
+            outlet=self._log,
+            batch_size=self._batch_size,
+            grace=self._grace,
+            follow=self._follow,
+            caught_up=self.sweeper,
+        )
+
+    def run(self) -> Iterator[Committed]:
+        """Consume as `Consumer.run` does, in one generation after the other."""
+        while True:
+            yield from self._consumer.run()
+            if self._stopped or self._asked.empty():
+                return
+            self._answer(*self._asked.get())
+            self._consumer = self._new_consumer()
+            if self._stopped or not self._asked.empty():
+                self._consumer.stop()
+
+    def stop(self) -> None:
+        """Finish the batch under way, then leave. Safe to call from a signal handler."""
+        self._stopped = True
+        self._consumer.stop()
+
+    def ask(self, file: Path) -> Future[Succeeded]:
+        """Have this generation take the place of the live one. From any thread."""
+        future: Future[Succeeded] = Future()
+        self._asked.put((future, file))
+        self._consumer.stop()
+        return future
+
+    def close(self) -> None:
+        while not self._asked.empty():
+            self._asked.get()[0].cancel()
+        self.store.close()
+        self._log.close()
+
+    def _answer(self, future: Future[Succeeded], file: Path) -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        started = time.monotonic()
+        before = self.store
+        try:
+            self.store, records = succeed(before, file, self._log, self._batch_size)
+        except (LedgerError, OSError) as error:
+            _logger.error("%s stays live: %s", before.file.name, error)
+            future.set_exception(error)
+            return
+        self.sweeper.use(self.store)
+        self.on_succession(before)
+        done = _succeeded(self.store, records, started)
+        _logger.info("succeeded", extra={"file": done.file, "records": done.records, "seconds": done.seconds})
+        future.set_result(done)
+
+
+def waiting(path: Path, *, back: bool) -> Path:
+    """The generation that can take the live one's place: what was rebuilt, or with `back` what was live before.
+
+    Raises `StoreNotInitialised` where there is none.
+    """
+    file = generations.previous(path) if back else generations.rebuilt_file(path)
+    if file is None or not file.exists():
+        what = "previous generation to go back to" if back else "rebuilt database; run `coupon-ledger rebuild`"
+        raise StoreNotInitialised(f"database {path}: there is no {what}")
+    return file
+
+
+def take_place(path: Path, log: EventLog, batch_size: int, *, back: bool) -> Succeeded:
+    """Let that generation take the place of the live one, which nobody owns. Raises `StoreOwned`."""
+    started, file = time.monotonic(), waiting(path, back=back)
+    if not path.exists():
+        file.rename(path)
+        return Succeeded(path.name, "", 0, round(time.monotonic() - started, 3))
+    with closing(Store.open_generation(path, generations.file_of(path), read_only=False)) as before:
+        before.own()
+        store, records = succeed(before, file, log, batch_size)
+        store.close()
+    return _succeeded(store, records, started)
+
+
+def _succeeded(store: Store, records: int, started: float) -> Succeeded:
+    previous = generations.previous(store.path)
+    assert previous is not None
+    return Succeeded(store.file.name, previous.name, records, round(time.monotonic() - started, 3))
+
+
+def succeed(before: Store, file: Path, log: EventLog, batch_size: int) -> tuple[Store, int]:
+    """Bring a generation to where `before` stands and make it live; returns it, owned, and how many records it took.
+
+    `before` must not be consumed into meanwhile; it stays open for those who read it. What it still had to append goes
+    over. Nothing has changed where this raises.
+    """
+    path = before.path
+    built = file == generations.rebuilt_file(path)
+    if built:
+        file = generations.add(path, file)
+    try:
+        store = Store.open_generation(path, file, read_only=False)
+        try:
+            store.check_version()
+            records = _catch_up(store, before, log, batch_size)
+            _hand_over_outbox(before, store)
+            generations.make_live(path, file)
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        if built:
+            generations.take_back(path, file)
+        raise
+    before.disown()
+    store.own()
+    return store, records
+
+
+def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> int:
+    until = {partition: account.next_offset for partition, account in checkpoints.load(before).items()}
+    _, grace = clock_and_grace(before)
+    consumer = Consumer(log, store, outlet=None, batch_size=batch_size, grace=grace, until=until)
+    return sum(commit.records for commit in consumer.run())
+
+
+def _hand_over_outbox(before: Store, after: Store) -> None:
+    waiting = before.frame("SELECT * FROM outbox")
+    with after.transaction():
+        after.execute("DELETE FROM outbox")
+        after.insert("outbox", waiting)

@@ -1,0 +1,197 @@
+"""A new database beside the live one, proven equal to it, to take its place (docs/decisions/0014-rebuild.md).
+
+    build     fold the log (or its archive, and the log from there) into another file, up to where the live one stands
+    compare   the digests of every table, at the same positions, while the live one goes on
+    succeed   the new one is brought to where the live one stands by then, and takes its place (`owner.succeed`)
+
+What always holds: the live database is only read until the last step, which changes what its name stands for, at once.
+Interrupted or killed at any moment and run again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from consumers.runner import Consumer
+from ledger.errors import StoreError, StoreNotInitialised, StoreVersionMismatch
+from ledger.log import LogReader, TopicPartition
+from ledger.topics import INPUT_TOPICS
+from projections import checkpoints, generations
+from projections.digest import ALL, Digest, digests
+from projections.live.cross import clock_and_grace
+from projections.queries import Source
+from projections.store import Store
+from projections.versions import TABLES, VERSIONS, differing, written_versions
+
+Asking = Callable[[], AbstractContextManager[Source]]
+"""Opens who answers questions about the live database."""
+Advance = Callable[[int, int], None]
+"""Told how many records came, and how many are left."""
+Positions = Mapping[TopicPartition, int]
+
+_MINUTE: Final = timedelta(minutes=1)
+_NEAR: Final = 20_000
+"""Records behind the live database from which on comparing begins: the rest takes less than a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the live database stands. `versions`: of the projections that filled it. `digests`: by table; empty where
+    they were not asked for, or another version of the tables keeps them from being compared."""
+
+    positions: Positions
+    grace: timedelta
+    versions: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, Digest] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A table that is another in the rebuilt database."""
+
+    table: str
+    live: Digest
+    rebuilt: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """At `positions`. `equal`: tables whose full digests are. `other_versions`: projections that other code filled."""
+
+    positions: Positions
+    equal: tuple[str, ...]
+    different: tuple[Difference, ...]
+    other_versions: tuple[str, ...]
+    facts: str
+
+
+class LiveDatabase:
+    """The database that people ask: through its owner, or from its file where nobody owns it. Never changed."""
+
+    def __init__(self, path: Path, asking: Asking) -> None:
+        self.path = path
+        self._asking = asking
+
+    def standing(self, *, compare: bool = False) -> Standing | None:
+        """None where there is no database. `compare`: with digests, all of one committed state."""
+        try:
+            with self._asking() as source:
+                told = source.ask("standing")
+                row = told.row()
+                versions = {v["name"]: v["version"] for v in row["versions"]}
+                positions, found = told.as_of.positions, {}
+                if compare:
+                    answer = source.ask("digest")
+                    positions = answer.as_of.positions
+                    found = {d["table"]: Digest(**d) for frame in answer.frames for d in frame.iter_rows(named=True)}
+        except StoreNotInitialised:
+            return None
+        except StoreVersionMismatch:
+            return self._of_other_code(compare=compare)
+        at = {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in positions}
+        return Standing(at, row["grace_minutes"] * _MINUTE, versions, found)
+
+    def _of_other_code(self, *, compare: bool) -> Standing:
+        """What can be read and compared of a database that another version filled."""
+        with Store.open_generation(self.path, generations.file_of(self.path)) as store:
+            versions = written_versions(store)
+            same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]
+            _, grace = clock_and_grace(store)
+            at = {partition: account.next_offset for partition, account in checkpoints.load(store).items()}
+            found = {d.table: d for d in digests(store, same)} if compare else {}
+        return Standing(at, grace, versions, found)
+
+
+class Rebuild:
+    """Builds the database at `path` anew, beside it. Use as a context manager; it owns the file that is being built.
+
+    Raises `StoreOwned` where another process rebuilds.
+    """
+
+    def __init__(self, live: LiveDatabase, log: LogReader, batch_size: int, advance: Advance) -> None:
+        self._live = live
+        self._log = log
+        self._batch_size = batch_size
+        self._advance = advance
+        self._file = generations.rebuilt_file(live.path)
+        self._store = self._begun()
+
+    def __enter__(self) -> Rebuild:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+    def _begun(self) -> Store:
+        """What an interrupted run left, if this code made it; else an empty one."""
+        Store.create(self._file)
+        try:
+            return Store.open(self._file)
+        except StoreVersionMismatch:
+            generations.remove(self._file)
+            Store.create(self._file)
+            return Store.open(self._file)
+
+    @property
+    def already(self) -> int:
+        """Records that an interrupted run has folded."""
+        return sum(account.read for account in checkpoints.load(self._store).values())
+
+    def build(self) -> int:
+        """Fold up to where the live database stands, again until that is near; returns how many records it took."""
+        records = 0
+        while True:
+            standing = self._live.standing()
+            until = standing.positions if standing else self._log.end_positions(self._log.partitions(INPUT_TOPICS))
+            took = self._fold(until, standing)
+            records += took
+            if took < _NEAR:
+                return records
+
+    def compare(self) -> Compared | None:
+        """Fold to exactly where the live database stood when it was asked for its digests, and compare.
+
+        None where there is no live database.
+        """
+        standing = self._live.standing(compare=True)
+        if standing is None:
+            return None
+        self._fold(standing.positions, standing)
+        found = {d.table: d for d in digests(self._store)}
+        tables = [table for name in TABLES for table in TABLES[name] if table in standing.digests]
+        different = [Difference(t, standing.digests[t], found[t]) for t in tables if standing.digests[t] != found[t]]
+        return Compared(
+            standing.positions,
+            tuple(table for table in tables if standing.digests[table] == found[table]),
+            tuple(different),
+            tuple(name for name, _, _ in differing(standing.versions)),
+            found[ALL].facts or "",
+        )
+
+    def _fold(self, until: Positions, standing: Standing | None) -> int:
+        reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
+        if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
+            raise StoreError(
+                f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; delete it and run again"
+            )
+        left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
+        consumer = Consumer(
+            self._log,
+            self._store,
+            outlet=None,
+            batch_size=self._batch_size,
+            grace=standing.grace if standing else None,
+            until=until,
+        )
+        records = 0
+        self._advance(0, left)
+        for commit in consumer.run():
+            records += commit.records
+            left -= commit.records
+            self._advance(commit.records, max(0, left))
+        return records

@@ -1,0 +1,114 @@
+"""An archive and the log that it is of, as one log: the archive up to its end, the log from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ledger.archive import ArchiveLog, Span
+from ledger.errors import ArchiveUnusable, LogTruncated
+from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_backend
+from ledger.settings import LogSettings
+from ledger.topics import ALL_TOPICS
+
+_POLL_S: Final = 1.0
+
+
+class ContinuedLog:
+    """`log`, with what `archive` holds read from there. Both are closed with it.
+
+    Raises `ArchiveUnusable` where the archive is another log's, `LogTruncated` where records are in neither of them.
+    """
+
+    def __init__(self, archive: ArchiveLog, log: EventLog) -> None:
+        self.url = f"{archive.url} and {log.url}"
+        self._archive = archive
+        self._log = log
+        if why := another_log(archive, log):
+            raise ArchiveUnusable(f"{archive.url}: it is of another log than {log.url} ({why}); name the one it is of")
+        self._archived = archive.manifest.ends()
+        held = log.earliest_positions(log.partitions())
+        lost = [Span(*tp, self._archived.get(tp, 0), first) for tp, first in held.items()]
+        if lost := [span for span in lost if span.next_offset > span.first_offset]:
+            raise LogTruncated(
+                f"{self.url}: neither holds {'; '.join(map(str, lost))}; restore them from another archive, nothing is"
+                " skipped"
+            )
+
+    def create_topics(self) -> list[str]:
+        return self._log.create_topics()
+
+    def append(self, records: Sequence[Record]) -> list[Position]:
+        return self._log.append(records)
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        return self._log.partitions(topics)
+
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
+        """As every log; nothing of the log as long as something is wanted of the archive."""
+        archived = {tp: offset for tp, offset in positions.items() if offset < self._archived.get(tp, 0)}
+        return (
+            self._archive.read(archived, max_records) if archived else self._log.read(positions, max_records, timeout_s)
+        )
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        archived = [tp for tp in partitions if self._archived.get(tp, 0)]
+        return {**self._log.earliest_positions(partitions), **self._archive.earliest_positions(archived)}
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._log.end_positions(partitions)
+
+    def close(self) -> None:
+        self._archive.close()
+        self._log.close()
+
+
+def open_continued(settings: LogSettings, archive: Path) -> EventLog:
+    """The log at `settings.url`, behind its archive in that folder. Raises what opening either of them raises."""
+    backend = open_backend(settings)
+    try:
+        log = ContinuedLog(ArchiveLog(archive), backend)
+    except BaseException:
+        backend.close()
+        raise
+    if settings.schema_registry:
+        from ledger.registry_log import RegistryLog
+
+        return RegistryLog(log, settings)
+    return log
+
+
+def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
+    """Why this is not the log that was archived, as far as the last archived records can tell; None where it may be."""
+    archived = {tp: end for tp, end in archive.manifest.ends().items() if archive.manifest.topics}
+    partitions = log.partitions(sorted({tp.topic for tp in archived}))
+    if missing := sorted(set(archived) - set(partitions)):
+        return f"it has no partition {missing[0].partition} of {missing[0].topic}"
+    earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+    for tp, end in archived.items():
+        if end > ends[tp]:
+            return f"partition {tp.partition} of {tp.topic} ends at {ends[tp]}, not {end}"
+        last = archive.last_record(tp)
+        if last is None or last.offsets[0] < earliest[tp]:
+            continue
+        offset = int(last.offsets[0])
+        found = next((chunk for chunk in read_some(log, tp, offset, 1) if len(chunk)), None)
+        if not _same(last, found):
+            return f"it has another record at offset {offset} of partition {tp.partition} of {tp.topic}"
+    return None
+
+
+def read_some(log: LogReader, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
+    """Up to `count` records from that offset on, which must be there."""
+    while not (chunks := log.read({tp: offset}, count, _POLL_S)):
+        pass
+    return chunks
+
+
+def _same(one: Chunk, other: Chunk | None) -> bool:
+    return other is not None and _first(one) == _first(other)
+
+
+def _first(chunk: Chunk) -> tuple[int, int, bytes, bytes]:
+    return int(chunk.offsets[0]), int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0]

@@ -1,0 +1,117 @@
+"""The generations of a database: the files that its name has stood for.
+
+    DATABASE            a file, until a rebuilt one takes its place; from then on a link to the generation that is live
+    DATABASE.previous   a link to the one before, which `rebuild --rollback` brings back
+    DATABASE.gen2       a generation
+    DATABASE.rebuild    what is being built
+
+Always true:
+- `DATABASE` names a whole database at every moment: what it stands for is replaced at once.
+- The file of a generation keeps its name as long as it is there, since DuckDB finds its write-ahead log by it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from ledger.errors import StoreError
+
+
+def file_of(database: Path) -> Path:
+    """The file that this name stands for now."""
+    return database.parent / database.readlink() if database.is_symlink() else database
+
+
+def wal_file(file: Path) -> Path:
+    return file.with_name(file.name + ".wal")
+
+
+def rebuilt_file(database: Path) -> Path:
+    """Where what is being built lies, until it is complete."""
+    return database.with_name(database.name + ".rebuild")
+
+
+def previous(database: Path) -> Path | None:
+    """The generation before the live one; None where there is none."""
+    file = file_of(_previous_link(database))
+    return file if file.exists() and not (database.exists() and file.samefile(database)) else None
+
+
+def add(database: Path, built: Path) -> Path:
+    """Make what was built, which nobody has open, a generation. Returns its file."""
+    file = _next(database)
+    built.rename(file)
+    return file
+
+
+def take_back(database: Path, file: Path) -> None:
+    """Undo `add`."""
+    file.rename(rebuilt_file(database))
+
+
+def make_live(database: Path, file: Path) -> None:
+    """Let the name stand for this generation, and what was live be the previous one. The one before goes.
+
+    The one that was live may be open. Killed on the way, the name stands for the one or the other.
+    """
+    try:
+        before = file_of(database)
+        if not database.is_symlink():
+            before = _named(database)
+        _link(_previous_link(database), before)
+        _link(database, file)
+        for old in _all(database):
+            if old not in (file.name, before.name):
+                remove(database.with_name(old))
+    except OSError as error:
+        raise StoreError(
+            f"database {database}: the other generation cannot take its place ({error.strerror or error}); the folder"
+            " must allow links, and its user to write; the database is as it was"
+        ) from error
+
+
+def remove(file: Path) -> None:
+    """A database's file and its write-ahead log."""
+    wal_file(file).unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
+
+
+def settle(database: Path) -> None:
+    """Before a generation is opened for writing: clear away what an owner that was killed left of an earlier one."""
+    if database.is_symlink():
+        # Of the time when the name was a file itself. Its other name below is what belongs to that generation.
+        wal_file(database).unlink(missing_ok=True)
+
+
+def _named(database: Path) -> Path:
+    """A first database under a second name, with what its write-ahead log holds, before its own name is taken."""
+    file = _next(database)
+    os.link(database, file)
+    if wal_file(database).exists():
+        os.link(wal_file(database), wal_file(file))
+    return file
+
+
+def _previous_link(database: Path) -> Path:
+    return database.with_name(database.name + ".previous")
+
+
+def _link(name: Path, file: Path) -> None:
+    """At once, in place of what stood there."""
+    fresh = name.with_name(name.name + ".link")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(file.name)
+    fresh.replace(name)
+
+
+def _all(database: Path) -> dict[str, int]:
+    """The names of all generations' files, with their numbers."""
+    pattern = re.compile(re.escape(database.name) + r"\.gen([0-9]+)")
+    found = ((file.name, pattern.fullmatch(file.name)) for file in database.parent.iterdir())
+    return {name: int(match[1]) for name, match in found if match}
+
+
+def _next(database: Path) -> Path:
+    return database.with_name(f"{database.name}.gen{max(_all(database).values(), default=0) + 1}")
