@@ -1,0 +1,246 @@
+"""`rebuild`: what a company would lose if the tables that it trusts could not be thrown away and made again, beside the
+ones in use, proven equal and swapped with nobody noticing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from projections import generations, versions
+from tests.command_line import (
+    DATABASE,
+    LOG,
+    coupon_event,
+    done,
+    facts,
+    ledger,
+    ndjson,
+    one_sentence,
+    opened_log,
+)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log with repeats, late events, conflicts and dead letters, and a database that was filled in many batches."""
+    folder = tmp_path_factory.mktemp("filled")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        done("init")
+        done("simulate", "--events", "3000", "--seed", "5")
+        publish_broken_records()
+        done("consume", "--batch-size", "700")
+    finally:
+        os.chdir(before)
+    return folder
+
+
+def publish_broken_records() -> None:
+    from ledger.log import Record
+    from ledger.topics import COUPON
+
+    log = opened_log()
+    try:
+        log.append([Record(COUPON, b"c-broken", b"no event"), Record(COUPON, b"c-broken", b"")])
+    finally:
+        log.close()
+
+
+@pytest.fixture
+def shop(filled: Path, home: Path) -> Path:
+    for file in filled.iterdir():
+        shutil.copy(file, home / file.name)
+    return home
+
+
+def state(coupon: str = "c-1") -> str:
+    found: str = done("state", coupon, "--output", "json").json["state"]
+    return found
+
+
+def digests() -> list[dict[str, object]]:
+    found: list[dict[str, object]] = done("digest", "--output", "ndjson").rows
+    return found
+
+
+def accounts() -> list[dict[str, int]]:
+    found: list[dict[str, int]] = done("status", "--output", "json").json["partitions"]
+    return found
+
+
+def corrupt(statement: str, file: Path | str = DATABASE) -> None:
+    with duckdb.connect(str(file)) as connection:
+        connection.execute(statement)
+
+
+def test_what_the_log_gives_again_is_equal_in_every_table_and_takes_the_place(shop: Path) -> None:
+    """Else nobody could throw the tables away."""
+    before = digests()
+    told = done("rebuild", "--output", "json").json
+    assert told["different"] == [] and set(told["equal"]) == {t for tables in versions.TABLES.values() for t in tables}
+    assert told["records"] == sum(account["read"] for account in accounts())
+    assert digests() == before
+    assert generations.file_of(shop / DATABASE).name == told["swap"]["file"]
+    assert generations.previous(shop / DATABASE) is not None
+
+
+def test_dead_letters_are_not_appended_once_more_by_a_rebuild(shop: Path) -> None:
+    """Else every rebuild would raise the alarm for what was settled long ago."""
+    from tests.command_line import dead_letters_told
+
+    told = dead_letters_told()
+    assert told == 2
+    done("rebuild")
+    done("consume")
+    assert dead_letters_told() == told
+
+
+def test_a_table_that_is_not_what_the_log_gives_is_found_and_nothing_is_swapped(shop: Path) -> None:
+    """Else a rebuild would hide that the live tables were wrong, or make them wrong."""
+    corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
+    before = digests()
+    ran = ledger("rebuild")
+    assert ran.code == 5 and "1 of its tables" in ran.err and "--accept-differences" in ran.err
+    assert "coupons" in ran.out
+    assert digests() == before and not (shop / DATABASE).is_symlink()
+
+
+def test_an_intended_change_is_swapped_with_its_reason(shop: Path) -> None:
+    right = digests()
+    corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
+    done("rebuild", "--accept-differences", "somebody wrote into the table by hand")
+    assert digests() == right
+
+
+def test_rolled_back_to_the_generation_before_and_on_from_there(shop: Path) -> None:
+    """Else a rebuild by wrong code could not be undone in a second."""
+    corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
+    wrong = digests()
+    done("rebuild", "--accept-differences", "a test")
+    right = digests()
+    done("rebuild", "--rollback")
+    assert digests() == wrong
+    done("rebuild", "--rollback")
+    assert digests() == right
+    done("publish", "-", stdin=ndjson([coupon_event("created", "e-new")]))
+    done("consume")
+    assert state() == "created"
+    done("rebuild", "--rollback")
+    assert state() == "created", "what came since is folded into the generation that comes back"
+
+
+def test_without_a_generation_to_go_back_to_it_says_so(shop: Path) -> None:
+    one_sentence(ledger("rebuild", "--rollback"), 5, DATABASE, "no previous generation")
+
+
+def test_a_lost_database_is_made_again(shop: Path) -> None:
+    before = facts()
+    (shop / DATABASE).unlink()
+    done("rebuild")
+    assert facts() == before and not (shop / DATABASE).is_symlink()
+
+
+def test_only_one_generation_before_the_live_one_is_kept(shop: Path) -> None:
+    """Else every rebuild would take the disk space of a database for ever."""
+    for _ in range(3):
+        done("rebuild")
+    assert len(list(shop.glob(f"{DATABASE}.gen*"))) == 2
+
+
+def test_filled_by_an_older_projection_it_says_what_to_do_and_does_it_on_command(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never silently: a database of older logic must not be read as if it were of this one."""
+    monkeypatch.setitem(versions.VERSIONS, "coupons", 2)
+    for command in (["state", "c-1"], ["consume"], ["coupons"]):
+        one_sentence(ledger(*command), 5, "version 1 of the projection coupons", "coupon-ledger rebuild")
+    told = done("rebuild", "--output", "json").json
+    assert told["other_versions"] == ["coupons"]
+    assert "coupons" not in told["equal"] and {"orders", "violations", "checkpoints"} <= set(told["equal"])
+    done("consume")
+
+
+def test_filled_by_newer_code_it_is_left_alone_but_can_be_rolled_back(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad deploy is undone by the release before: it brings back its own generation, which goes on."""
+    before = facts()
+    with monkeypatch.context() as newer:
+        newer.setitem(versions.VERSIONS, "rules", 2)
+        done("rebuild")
+    one_sentence(ledger("state", "c-1"), 5, "version 2 of the projection rules", "newer")
+    done("rebuild", "--rollback")
+    assert facts() == before
+
+
+def test_older_than_versions_are_kept_it_is_rebuilt_too(shop: Path) -> None:
+    corrupt("DROP TABLE projections; UPDATE ledger SET version = 2")
+    one_sentence(ledger("coupons"), 5, "version 2 of the tables", "coupon-ledger rebuild")
+    told = done("rebuild", "--output", "json").json
+    assert told["equal"] == [] and set(told["other_versions"]) == set(versions.VERSIONS)
+    done("consume")
+
+
+def test_interrupted_it_goes_on_where_it_was(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours of a rebuild are not thrown away by Ctrl-C."""
+    from consumers.runner import Consumer
+
+    commit, calls = Consumer._commit, iter(range(100))
+
+    def interrupted(self: Consumer, *arguments: object) -> object:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return commit(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Consumer, "_commit", interrupted)
+        assert ledger("rebuild", "--batch-size", "500").code == 130
+    assert (shop / f"{DATABASE}.rebuild").exists()
+    ran = done("rebuild", "--batch-size", "500")
+    assert "behind the 1,000 records" in ran.out and "21 tables are equal" in ran.out
+
+
+def test_from_the_archive_and_the_log_from_there_without_gap_or_overlap(shop: Path) -> None:
+    """A log whose retention has passed is not the end of rebuilding."""
+    done("archive", "--to", "archive")
+    done("publish", "-", stdin=ndjson([coupon_event("created", "e-new")]))
+    done("consume")
+    forget(shop / LOG)
+    one_sentence(ledger("rebuild"), 4, "nothing is skipped")
+    told = done("rebuild", "--from", "archive", "--archive", "archive", "--output", "json").json
+    assert told["different"] == [] and state() == "created"
+
+
+def test_what_neither_archive_nor_log_holds_is_a_loss_with_its_positions(shop: Path) -> None:
+    done("archive", "--to", "archive")
+    done("publish", "-", stdin=ndjson([coupon_event("created", f"e-{n}", coupon_id=f"c-{n}") for n in range(50)]))
+    done("consume")
+    forget(shop / LOG)
+    ran = ledger("rebuild", "--from", "archive", "--archive", "archive")
+    one_sentence(ran, 4, "neither holds", "coupon.events partition", "offsets")
+
+
+def test_an_archive_of_another_log_is_refused(shop: Path) -> None:
+    done("archive", "--to", "archive")
+    done("init", "--log", "sqlite:///other.db")
+    ran = ledger("rebuild", "--from", "archive", "--archive", "archive", "--log", "sqlite:///other.db")
+    one_sentence(ran, 4, "another log")
+
+
+def forget(log: Path) -> None:
+    """As retention would: of every partition only the last records are left."""
+    with closing(sqlite3.connect(log)) as connection:
+        connection.execute("DROP TRIGGER records_never_go")
+        # A partition's last record tells where it ends, even where all are gone for its readers.
+        connection.execute(
+            "DELETE FROM records WHERE offset < (SELECT p.next_offset - 1 FROM partitions p"
+            " WHERE p.partition_id = records.partition_id)",
+        )
+        connection.commit()
