@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
-from consumers.runner import Committed, Consumer
+from consumers.runner import Boundary, Committed, Consumer
 from consumers.sweeper import Sweeper
 from ledger.errors import LedgerError, StoreNotInitialised
 from ledger.log import EventLog
@@ -133,7 +133,9 @@ def waiting(path: Path, *, back: bool) -> Path:
     return file
 
 
-def take_place(path: Path, log: EventLog, batch_size: int, *, back: bool) -> Succeeded:
+def take_place(
+    path: Path, log: EventLog, batch_size: int, *, back: bool, reached: Boundary = lambda _: None
+) -> Succeeded:
     """Let that generation take the place of the live one, which nobody owns. Raises `StoreOwned`."""
     started, file = time.monotonic(), waiting(path, back=back)
     if not path.exists():
@@ -141,7 +143,7 @@ def take_place(path: Path, log: EventLog, batch_size: int, *, back: bool) -> Suc
         return Succeeded(path.name, "", 0, round(time.monotonic() - started, 3))
     with closing(Store.open_generation(path, generations.file_of(path), read_only=False)) as before:
         before.own()
-        store, records = succeed(before, file, log, batch_size)
+        store, records = succeed(before, file, log, batch_size, reached)
         store.close()
     return _succeeded(store, records, started)
 
@@ -152,23 +154,29 @@ def _succeeded(store: Store, records: int, started: float) -> Succeeded:
     return Succeeded(store.file.name, previous.name, records, round(time.monotonic() - started, 3))
 
 
-def succeed(before: Store, file: Path, log: EventLog, batch_size: int) -> tuple[Store, int]:
+def succeed(
+    before: Store, file: Path, log: EventLog, batch_size: int, reached: Boundary = lambda _: None
+) -> tuple[Store, int]:
     """Bring a generation to where `before` stands and make it live; returns it, owned, and how many records it took.
 
     `before` must not be consumed into meanwhile; it stays open for those who read it. What it still had to append goes
     over. Nothing has changed where this raises.
+
+    `reached`: called with the name of each step: added, caught up, and those of `generations.make_live`.
     """
     path = before.path
     built = file == generations.rebuilt_file(path)
     if built:
         file = generations.add(path, file)
+        reached("added")
     try:
         store = Store.open_generation(path, file, read_only=False)
         try:
             store.check_version()
             records = _catch_up(store, before, log, batch_size)
             _hand_over_outbox(before, store)
-            generations.make_live(path, file)
+            reached("caught up")
+            generations.make_live(path, file, reached)
         except BaseException:
             store.close()
             raise

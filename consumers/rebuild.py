@@ -17,7 +17,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from consumers.runner import Consumer
+from consumers.runner import Boundary, Consumer
 from ledger.errors import StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
@@ -113,7 +113,15 @@ class Rebuild:
     Raises `StoreOwned` where another process rebuilds.
     """
 
-    def __init__(self, live: LiveDatabase, log: LogReader, batch_size: int, advance: Advance) -> None:
+    def __init__(
+        self,
+        live: LiveDatabase,
+        log: LogReader,
+        batch_size: int,
+        advance: Advance = lambda _records, _left: None,
+        at_boundary: Boundary = lambda _: None,
+    ) -> None:
+        self._reached = at_boundary
         self._live = live
         self._log = log
         self._batch_size = batch_size
@@ -187,6 +195,7 @@ class Rebuild:
             batch_size=self._batch_size,
             grace=standing.grace if standing else None,
             until=until,
+            at_boundary=self._reached,
         )
         records = 0
         self._advance(0, left)

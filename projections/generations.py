@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from ledger.errors import StoreError
@@ -51,20 +52,26 @@ def take_back(database: Path, file: Path) -> None:
     file.rename(rebuilt_file(database))
 
 
-def make_live(database: Path, file: Path) -> None:
+def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambda _: None) -> None:
     """Let the name stand for this generation, and what was live be the previous one. The one before goes.
 
     The one that was live may be open. Killed on the way, the name stands for the one or the other.
+
+    `reached`: called with the name of each step: named, kept, linked, cleared.
     """
     try:
         before = file_of(database)
         if not database.is_symlink():
             before = _named(database)
+        reached("named")
         _link(_previous_link(database), before)
+        reached("kept")
         _link(database, file)
+        reached("linked")
         for old in _all(database):
             if old not in (file.name, before.name):
                 remove(database.with_name(old))
+        reached("cleared")
     except OSError as error:
         raise StoreError(
             f"database {database}: the other generation cannot take its place ({error.strerror or error}); the folder"
