@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,12 @@ from ledger.errors import StoreError
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from consumers.rebuild import Compared
+    from consumers.rebuild import Compared, DifferentRow, Rebuild
     from ledger.log import EventLog
 
 
+_ROWS = 10
+"""Of each table that differs, so many rows are shown."""
 Say = Callable[[str, str], None]
 
 
@@ -105,7 +107,8 @@ def _rebuilt(
     settings: Settings, log: EventLog, compare_only: bool, accepted: str | None, anew: bool, output: str
 ) -> dict[str, Any]:
     from api.client import asking
-    from consumers.rebuild import LiveDatabase, Rebuild
+    from consumers.rebuild import LiveDatabase
+    from consumers.rebuild import Rebuild as Run
     from projections import generations
 
     say = _say if output == "table" else _nothing
@@ -113,18 +116,23 @@ def _rebuilt(
         generations.remove(generations.rebuilt_file(settings.database))
     live = LiveDatabase(settings.database, lambda: asking(settings.database))
     started = time.monotonic()
-    with progress("rebuilding", 0) as bar, Rebuild(live, log, settings.batch_size, bar.advance) as run:
+    with progress("rebuilding", 0) as bar, Run(live, log, settings.batch_size, bar.advance) as run:
         if run.already:
             say("going on", f"behind the {run.already:,} records that an interrupted rebuild has folded")
         records = run.build()
         seconds = time.monotonic() - started
         say("built", f"{records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
         compared = run.compare()
+        rows = _different_rows(run, compared)
     told: dict[str, Any] = {"records": records, "seconds": round(seconds, 3)}
     if compared is not None:
-        told |= _compared(compared, say)
+        told |= _compared(compared, say) | {"rows": rows}
         if compared.different and accepted is None:
-            print_rows(told["different"], output)
+            if output == "table":
+                print_rows(told["different"], output)
+                print_rows(rows, output)
+            else:
+                print_row(told, output)
             raise RebuiltDiffers(
                 f"database {settings.database}: {len(compared.different)} of its tables are not what the log gives;"
                 " nothing was swapped. Where the change is meant: --accept-differences WHY"
@@ -156,6 +164,23 @@ def _compared(compared: Compared, say: Say) -> dict[str, Any]:
         "different": different,
         "other_versions": list(compared.other_versions),
     }
+
+
+def _different_rows(run: Rebuild, compared: Compared | None) -> list[dict[str, Any]]:
+    """Some of those that differ; of a live database that this version can read."""
+    if compared is None or compared.other_versions:
+        return []
+    return [_row(row) for found in compared.different for row in run.different_rows(found.table, _ROWS)]
+
+
+def _row(row: DifferentRow) -> dict[str, Any]:
+    only = {"live": "only in the live one", "rebuilt": "only in the rebuilt one"}
+    fields = {name: f"{live} → {rebuilt}" for name, (live, rebuilt) in row.fields.items()}
+    return {"table": row.table, "row": _in_words(row.row), "difference": only.get(row.where) or _in_words(fields)}
+
+
+def _in_words(fields: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
 def _swapped(settings: Settings, log: EventLog, say: Say, *, back: bool) -> dict[str, Any]:

@@ -10,23 +10,25 @@ Interrupted or killed at any moment and run again, it goes on where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from consumers.runner import Boundary, Consumer
 from ledger.errors import StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints, generations
-from projections.digest import ALL, Digest, digests
+from projections.digest import ALL, Digest, buckets, digests, rows_of
 from projections.live.cross import clock_and_grace
-from projections.queries import Source
+from projections.queries import AsOf, Source
 from projections.store import Store
-from projections.versions import TABLES, VERSIONS, differing, written_versions
+from projections.versions import IDENTITY, TABLES, VERSIONS, differing, written_versions
 
 Asking = Callable[[], AbstractContextManager[Source]]
 """Opens who answers questions about the live database."""
@@ -60,6 +62,16 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class DifferentRow:
+    """A row that only one of them has, or whose `fields` differ (live, rebuilt). `row`: what tells it apart."""
+
+    table: str
+    row: Mapping[str, Any]
+    where: str
+    fields: Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class Compared:
     """At `positions`. `equal`: tables whose full digests are. `other_versions`: projections that other code filled."""
 
@@ -77,24 +89,26 @@ class LiveDatabase:
         self.path = path
         self._asking = asking
 
+    def ask(self, question: str, **parameters: Any) -> tuple[list[dict[str, Any]], Positions]:
+        """Rows, and the positions that they are of."""
+        with self._asking() as source:
+            answer = source.ask(question, **parameters)
+            rows = [row for frame in answer.frames for row in frame.iter_rows(named=True)]
+        return rows, _positions(answer.as_of)
+
     def standing(self, *, compare: bool = False) -> Standing | None:
         """None where there is no database. `compare`: with digests, all of one committed state."""
         try:
-            with self._asking() as source:
-                told = source.ask("standing")
-                row = told.row()
-                versions = {v["name"]: v["version"] for v in row["versions"]}
-                positions, found = told.as_of.positions, {}
-                if compare:
-                    answer = source.ask("digest")
-                    positions = answer.as_of.positions
-                    found = {d["table"]: Digest(**d) for frame in answer.frames for d in frame.iter_rows(named=True)}
+            [row], at = self.ask("standing")
+            found: list[dict[str, Any]] = []
+            if compare:
+                found, at = self.ask("digest")
         except StoreNotInitialised:
             return None
         except StoreVersionMismatch:
             return self._of_other_code(compare=compare)
-        at = {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in positions}
-        return Standing(at, row["grace_minutes"] * _MINUTE, versions, found)
+        versions = {v["name"]: v["version"] for v in row["versions"]}
+        return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in found})
 
     def _of_other_code(self, *, compare: bool) -> Standing:
         """What can be read and compared of a database that another version filled."""
@@ -103,8 +117,12 @@ class LiveDatabase:
             same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]
             _, grace = clock_and_grace(store)
             at = {partition: account.next_offset for partition, account in checkpoints.load(store).items()}
-            found = {d.table: d for d in digests(store, same)} if compare else {}
-        return Standing(at, grace, versions, found)
+            told = {d.table: d for d in digests(store, same)} if compare else {}
+        return Standing(at, grace, versions, told)
+
+
+def _positions(as_of: AsOf) -> Positions:
+    return {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in as_of.positions}
 
 
 class Rebuild:
@@ -181,6 +199,32 @@ class Rebuild:
             found[ALL].facts or "",
         )
 
+    def different_rows(self, table: str, at_most: int) -> Iterator[DifferentRow]:
+        """Some of the rows of that table that differ, at the same positions again, wherever the live database is."""
+        live, until = self._live.ask("digest-buckets", table=table)
+        self._fold(until, None)
+        ours = {b["bucket"]: b for b in buckets(self._store, table).iter_rows(named=True)}
+        theirs = {b["bucket"]: b for b in live}
+        told = 0
+        for bucket in sorted(ours.keys() | theirs.keys()):
+            if ours.get(bucket) != theirs.get(bucket) and told < at_most:
+                for row in self._different_in(table, bucket):
+                    if (told := told + 1) <= at_most:
+                        yield row
+
+    def _different_in(self, table: str, bucket: int) -> Iterator[DifferentRow]:
+        live, until = self._live.ask("digest-rows", table=table, bucket=bucket)
+        self._fold(until, None)
+        ours = Counter(rows_of(self._store, table, bucket)["row"].to_list())
+        theirs = Counter(row["row"] for row in live)
+        live_rows, our_rows = (_by_identity(table, rows) for rows in (theirs - ours, ours - theirs))
+        for key in sorted(live_rows.keys() | our_rows.keys()):
+            before, after = live_rows.get(key, {}), our_rows.get(key, {})
+            where = "both" if before and after else "live" if before else "rebuilt"
+            fields = {n: (before.get(n), after.get(n)) for n in before | after if before.get(n) != after.get(n)}
+            row = {name: (before or after)[name] for name in IDENTITY[table]}
+            yield DifferentRow(table, row, where, fields if where == "both" else {})
+
     def _fold(self, until: Positions, standing: Standing | None) -> int:
         reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
@@ -204,3 +248,8 @@ class Rebuild:
             left -= commit.records
             self._advance(commit.records, max(0, left))
         return records
+
+
+def _by_identity(table: str, rows: Iterable[str]) -> dict[str, dict[str, Any]]:
+    found = (json.loads(row) for row in rows)
+    return {json.dumps([row[name] for name in IDENTITY[table]]): row for row in found}

@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import polars as pl
+
+from ledger.errors import LedgerError
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections.live import journal
 from projections.store import Reading
-from projections.versions import TABLES
+from projections.versions import IDENTITY
 
 _BOOK_KEEPING: Final = {
     "key_hash",
@@ -33,10 +36,15 @@ _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER:
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
 """Tables of facts. Conflicting contents are no facts: which of them stands depends on who came first."""
-FULL: Final = tuple(dict.fromkeys((*FACTS, *(table for tables in TABLES.values() for table in tables))))
+FULL: Final = tuple(dict.fromkeys((*FACTS, *IDENTITY)))
 ALL: Final = "all"
 
+BUCKETS: Final = 4096
 _HALF: Final = 1 << 64
+
+
+class UnknownTable(LedgerError):
+    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +74,46 @@ def facts_digest(store: Reading) -> str:
     return digests(store)[-1].facts or ""
 
 
+def buckets(store: Reading, table: str) -> pl.DataFrame:
+    """The full digest of the table in pieces: `bucket`, `rows`, `digest`. A row's bucket follows from its key."""
+    names = _columns(store, table)
+    return store.frame(f"""
+        SELECT {_bucket(names)} AS bucket, count(*) AS rows,
+               sum(md5_number_lower(whole)::HUGEINT)::VARCHAR || ' ' || sum(md5_number_upper(whole)::HUGEINT)::VARCHAR
+               AS digest
+        FROM (SELECT *, {_json(names)} AS whole FROM {_known(table)}) GROUP BY bucket ORDER BY bucket
+    """)
+
+
+def rows_of(store: Reading, table: str, bucket: int) -> pl.DataFrame:
+    """The rows of one bucket as JSON: `row`."""
+    names = _columns(store, table)
+    return store.frame(
+        f"SELECT {_json(names)} AS row FROM {_known(table)} WHERE {_bucket(names)} = $bucket ORDER BY row",
+        {"bucket": bucket},
+    )
+
+
+def _known(table: str) -> str:
+    if table not in FULL:
+        raise UnknownTable(f"table {table}: has no digest; there are {', '.join(FULL)}")
+    return table
+
+
+def _bucket(names: list[str]) -> str:
+    by = next((name for name in names if name.endswith("_hash")), "log_partition")
+    return f"{by} & {BUCKETS - 1}"
+
+
+def _columns(store: Reading, table: str) -> list[str]:
+    columns = store.frame(
+        "SELECT DISTINCT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": _known(table)}
+    )
+    return sorted(columns["column_name"].to_list())
+
+
 def _of(store: Reading, table: str) -> Digest:
-    columns = store.frame("SELECT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": table})
-    names = sorted(columns["column_name"].to_list())
+    names = _columns(store, table)
     facts = [n for n in names if n not in _BOOK_KEEPING] if table in FACTS else names
     query = f"""
         SELECT count(*), {_sum("facts")}, {_sum("whole")}

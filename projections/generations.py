@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,8 +81,9 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
 
 
 def remove(file: Path) -> None:
-    """A database's file and its write-ahead log."""
+    """A database's file, its write-ahead log, and what DuckDB kept on the disk meanwhile."""
     wal_file(file).unlink(missing_ok=True)
+    shutil.rmtree(file.with_name(file.name + ".tmp"), ignore_errors=True)
     file.unlink(missing_ok=True)
 
 

@@ -14,15 +14,36 @@ if TYPE_CHECKING:
 
 VERSIONS: Final = {"intake": 1, "coupons": 1, "orders": 1, "campaigns": 1, "users": 1, "rules": 1}
 
-TABLES: Final = {
-    "intake": ("dead_letters", "checkpoints"),
-    "coupons": ("coupon_events", "coupon_conflicts", "coupons"),
-    "orders": ("order_events", "order_conflicts", "orders"),
-    "campaigns": ("campaign_events", "campaign_conflicts", "campaigns"),
-    "users": ("user_events", "user_conflicts", "users"),
-    "rules": ("violations", "acquisitions", "campaign_terms", "stock_cuts", "coupons_in_use", "uses", "awaited"),
+_LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")
+
+
+def _of_topic(journal: str, conflicts: str, rows: str, key: str) -> dict[str, tuple[str, ...]]:
+    return {journal: (key, "event_id"), conflicts: (key, "event_id", *_LOG_POSITION), rows: (key,)}
+
+
+TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
+    "intake": {
+        "dead_letters": ("topic", "log_partition", "log_offset"),
+        "checkpoints": ("topic", "log_partition"),
+    },
+    "coupons": _of_topic("coupon_events", "coupon_conflicts", "coupons", "coupon_id"),
+    "orders": _of_topic("order_events", "order_conflicts", "orders", "order_id"),
+    "campaigns": _of_topic("campaign_events", "campaign_conflicts", "campaigns", "campaign_id"),
+    "users": _of_topic("user_events", "user_conflicts", "users", "user_id"),
+    "rules": {
+        "violations": ("topic", "key", "event_id", "violation", "counterpart"),
+        "acquisitions": ("coupon_id",),
+        "campaign_terms": ("campaign_id", "since"),
+        "stock_cuts": ("campaign_id", "quantity"),
+        "coupons_in_use": ("coupon_id",),
+        "uses": ("coupon_id", "event_id"),
+        "awaited": ("order_id",),
+    },
 }
-"""Which projection fills which table. The violations within single keys are among the rules', too."""
+"""Which projection fills which table, and what tells a table's rows apart. The violations within single keys are among
+the rules', too."""
+
+IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}
 
 
 def written_versions(reading: Reading) -> dict[str, int]:

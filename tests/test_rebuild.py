@@ -104,11 +104,12 @@ def test_dead_letters_are_not_appended_once_more_by_a_rebuild(shop: Path) -> Non
 
 def test_a_table_that_is_not_what_the_log_gives_is_found_and_nothing_is_swapped(shop: Path) -> None:
     """Else a rebuild would hide that the live tables were wrong, or make them wrong."""
-    corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
+    corrupt("UPDATE coupons SET discount_minor = 17 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
+    corrupt("DELETE FROM uses WHERE rowid = (SELECT min(rowid) FROM uses)")
     before = digests()
     ran = ledger("rebuild")
-    assert ran.code == 5 and "1 of its tables" in ran.err and "--accept-differences" in ran.err
-    assert "coupons" in ran.out
+    assert ran.code == 5 and "2 of its tables" in ran.err and "--accept-differences" in ran.err
+    assert "discount_minor 17 → " in ran.out and "only in the rebuilt one" in ran.out
     assert digests() == before and not (shop / DATABASE).is_symlink()
 
 

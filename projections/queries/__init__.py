@@ -486,6 +486,16 @@ def digest(reading: Reading) -> pl.DataFrame:
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
+def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
+    """The full digest of a table in pieces, to find where two databases differ."""
+    return digests_of.buckets(reading, table)
+
+
+def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
+    """The rows of one piece."""
+    return digests_of.rows_of(reading, table, bucket)
+
+
 # --- what they read of the past
 
 
@@ -545,6 +555,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "summary": Question(summary),
     "standing": Question(standing),
     "digest": Question(digest, limit_s=600),
+    "digest-buckets": Question(digest_buckets, limit_s=300),
+    "digest-rows": Question(digest_rows, limit_s=300),
 }
 
 
