@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 
 from cli.options import LOG, output_option, settings_options
 from cli.output import Row, print_row, print_rows
@@ -30,7 +31,7 @@ _SAMPLE: Final = 5_000
 _SHOWN: Final = 10
 
 
-class _Sample(click.ParamType):
+class _Sample(click.ParamType[int | None]):
     name = "n"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
@@ -50,11 +51,16 @@ class _Sample(click.ParamType):
     "--sample", type=_Sample(), default=_SAMPLE, show_default=True, metavar="N|all", help="How many coupons, about."
 )
 @click.option("--seed", type=int, help="Draws the sample again that another run has named.")
-@click.option("--from-log", is_flag=True, help="Fold them from the log's own bytes, and compare the journal with these.")
+@click.option(
+    "--from-log", is_flag=True, help="Fold them from the log's own bytes, and compare the journal with these."
+)
 @click.option("--without-log", is_flag=True, help="Leave out what needs the log.")
 @settings_options(*LOG, "database")
 @output_option
+@click.pass_context
 def verify(
+    context: click.Context,
+    /,
     only: tuple[str, ...],
     deep: bool,
     sample: int | None,
@@ -67,8 +73,8 @@ def verify(
     """Check that the tables are what the log says, and show their digests.
 
     Audits look for what must not be: accounts that do not balance, journal and state that differ, violations of no
-    event, positions that the log does not have. None offends in a sound database. It may run beside a live consumer: each
-    check sees one committed state. docs/operations.md says what each finding means and what to do.
+    event, positions that the log does not have. None offends in a sound database. It may run beside a live consumer:
+    each check sees one committed state. docs/operations.md says what each finding means and what to do.
 
     --deep folds a sample of the coupons, event by event, with the reference fold (`--sample all`: every one), from the
     journal, or with --from-log from the log's bytes, which are then read from the start.
@@ -80,8 +86,13 @@ def verify(
     coupon-ledger verify --deep --sample all --from-log
     coupon-ledger verify --only accounts --only rows_of_journal --output json
     """
-    if from_log and (without_log or not deep):
-        raise click.UsageError("--from-log needs --deep, and the log")
+    given = [
+        n for n in ("sample", "seed", "from_log") if context.get_parameter_source(n) is ParameterSource.COMMANDLINE
+    ]
+    if given and not deep:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} needs --deep")
+    if from_log and without_log:
+        raise click.UsageError("--from-log and --without-log exclude each other")
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     checks = _Checks(settings, only, without_log)
     with progress("verifying", len(checks.names), "checks") as bar:

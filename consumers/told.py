@@ -15,7 +15,7 @@ from typing import Any, Final
 import polars as pl
 
 from ledger.codec import decode, event_data
-from ledger.errors import InvalidEvent, LogTruncated, StoreError, UndecodableRecord
+from ledger.errors import InvalidEvent, LogTruncated, LogUnavailable, StoreError, UndecodableRecord
 from ledger.events import parse_event
 from ledger.lifecycle import Delivery
 from ledger.log import Chunk, LogReader, TopicPartition
@@ -52,7 +52,7 @@ class Told:
     def of(self, first: int, last: int, positions: Mapping[TopicPartition, int]) -> dict[str, list[Delivery]]:
         """By coupon, what was told of those with hashes in this range before these next offsets.
 
-        Raises `LogTruncated` where the log does not hold all of it.
+        Raises `LogTruncated` where the log does not hold all of it, `LogUnavailable`.
         """
         self.read_on(positions)
         if not self._files:
@@ -75,13 +75,20 @@ class Told:
     def read_on(self, positions: Mapping[TopicPartition, int], advance: Callable[[int], None] = lambda _: None) -> None:
         """Read up to these next offsets at least; what was read is not read again."""
         ends = {at: end for at, end in positions.items() if at.topic == COUPON}
+        there = self._log.end_positions(list(ends))
+        for at, end in ends.items():
+            if there[at] < end:
+                raise LogTruncated(
+                    f"{at.topic} partition {at.partition}: the log ends at {there[at]}, but the database has read up to"
+                    f" {end}; restore the log, or check --log and --database"
+                )
         while behind := {at: self._read.get(at, 0) for at, end in ends.items() if self._read.get(at, 0) < end}:
             chunks = self._log.read(behind, _AT_ONCE, _WAIT_S)
             if not chunks:
                 at, offset = next(iter(behind.items()))
-                raise LogTruncated(
-                    f"{at.topic} partition {at.partition}: nothing comes from offset {offset} on, but the database has"
-                    f" read up to {ends[at]}; restore the log, or check --log and --database"
+                raise LogUnavailable(
+                    f"{at.topic} partition {at.partition}: nothing came from offset {offset} on, though the log ends at"
+                    f" {there[at]}; check the log and run again"
                 )
             for chunk in chunks:
                 self._read[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset

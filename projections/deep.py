@@ -1,8 +1,8 @@
 """The reference fold beside the rows: what some coupons' deliveries mean, against what is kept of them.
 
-The deliveries are those of the journal, or of the log's own bytes (`consumers/told.py`); either way each coupon is folded
-by `ledger/lifecycle.py`, which shares no code with the fold that made the rows. It needs no database: the rows come with
-the question `evidence`, so that the slow part runs where it was asked for and not in the owner.
+The deliveries are those of the journal, or of the log's own bytes (`consumers/told.py`); either way each coupon is
+folded by `ledger/lifecycle.py`, which shares no code with the fold that made the rows. It needs no database: the rows
+come with the question `evidence`, so that the slow part runs where it was asked for and not in the owner.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC
+from itertools import pairwise
 from typing import Any, Final
 
 import polars as pl
@@ -40,7 +41,7 @@ def ranges(coupons: int, sample: int | None, seed: int) -> list[tuple[int, int]]
     start = _FIRST + (random.Random(seed).randrange(_HASHES - width + 1) if width else 0)
     parts = 1 + wanted // _AT_ONCE
     ends = [start + width * part // parts for part in range(parts + 1)]
-    return [(first, after - 1) for first, after in zip(ends, ends[1:], strict=False) if after > first]
+    return [(first, after - 1) for first, after in pairwise(ends) if after > first]
 
 
 class Evidence:
@@ -68,7 +69,7 @@ def _by_coupon(told: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
     return found
 
 
-def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[Row]:
+def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[dict[str, Any]]:
     """Where the reference comes to something else: coupon, field, what is kept and what it should be.
 
     `log`: what the log says of the same coupons; it is folded, and the journal compared with it.
@@ -80,7 +81,7 @@ def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[R
         yield from _of_row(coupon, evidence, deliveries.get(coupon, ()))
 
 
-def _of_row(coupon: str, evidence: Evidence, deliveries: Sequence[Delivery]) -> Iterator[Row]:
+def _of_row(coupon: str, evidence: Evidence, deliveries: Sequence[Delivery]) -> Iterator[dict[str, Any]]:
     row = evidence.rows.get(coupon)
     folded = fold(deliveries) if deliveries else None
     if row is None or folded is None:
@@ -101,7 +102,7 @@ def _told(violation: tuple[Any, ...], counted: Counter[tuple[Any, ...]]) -> str 
     return f"{counted[violation]} × {code} in state {state}" if counted[violation] else None
 
 
-def _of_journal(coupon: str, kept: Sequence[Delivery], told: Sequence[Delivery]) -> Iterator[Row]:
+def _of_journal(coupon: str, kept: Sequence[Delivery], told: Sequence[Delivery]) -> Iterator[dict[str, Any]]:
     journal, log = _contents(kept), _contents(told)
     for identity in sorted(journal.keys() | log.keys(), key=repr):
         if journal.get(identity) != log.get(identity):
@@ -123,6 +124,5 @@ def _at(position: tuple[int, int, int] | None) -> str | None:
     return None if position is None else f"this content at partition {position[1]}, offset {position[2]}"
 
 
-def _difference(coupon: str, field: str, kept: Any, folded: Any) -> Row:
+def _difference(coupon: str, field: str, kept: Any, folded: Any) -> dict[str, Any]:
     return {"coupon_id": coupon, "field": field, "kept": kept, "folded": folded}
-

@@ -1,11 +1,12 @@
 """Audits: what must hold in the tables, each as a query of what offends against it; none is good.
 
 An audit is a `.sql` file here, whose header says what is asked (its first sentence), the grain, and what an offender
-means. Where SQL cannot say it, a function below judges what the query finds. Each asks one state of the database, in the
-caller's transaction, so nothing that is committed meanwhile is a false alarm.
+means. Where SQL cannot say it, a function below judges what the query finds. Each asks one state of the database, in
+the caller's transaction, so nothing that is committed meanwhile is a false alarm.
 
 Memory does not grow with the tables: a query with `$first` and `$last` is asked once per range of key hashes, one with
-`$first_offset` and `$last_offset` once per range of offsets; offenders are counted as they come and only the first kept.
+`$first_offset` and `$last_offset` once per range of offsets; offenders are counted as they come, and only the first of
+them kept.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import polars as pl
 
 from ledger.plain import plain
 from ledger.rules import types
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
 from projections.live import order_rules
 from projections.live.cross import clock_and_grace
 from projections.live.journal import JOURNAL
@@ -45,7 +46,8 @@ def asked(name: str) -> str:
 
 def run(reading: Reading, name: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
     """How many offend, and the first `limit` of them."""
-    offenders, shown = 0, []
+    offenders = 0
+    shown: list[dict[str, Any]] = []
     for frame in AUDITS[name](reading, name):
         offenders += frame.height
         shown += frame.head(limit - len(shown)).to_dicts()
