@@ -121,7 +121,8 @@ class _Checks:
 
         self._settings = settings
         self.digests: list[Row] = []
-        known = [*AUDITS, *(() if without_log else ("positions_of_log",)), "digest"]
+        # The log first: where it cannot be reached, that is said at once.
+        known = [*(() if without_log else ("positions_of_log",)), *AUDITS, "digest"]
         if unknown := sorted(set(only) - set(known)):
             raise click.UsageError(f"no check {', '.join(unknown)}; there are {', '.join(known)}")
         self.names = [name for name in known if not only or name in only]

@@ -504,7 +504,7 @@ def test_a_log_that_lost_its_beginning_is_said_to_have(shop: Path) -> None:
         (("--seed", "5"), "needs --deep"),
         (("--deep", "--sample", "-5"), "neither a number of coupons nor `all`"),
         (("--deep", "--from-log", "--without-log"), "exclude each other"),
-        (("--only", "nothing"), "no check nothing; there are accounts,"),
+        (("--only", "nothing"), "no check nothing; there are positions_of_log, accounts,"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(home: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -59,11 +59,17 @@ def as_json(offenders: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _found(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """All that the query finds, part by part."""
+    """All that the query finds."""
+    for query, parameters in _queries(reading, name):
+        yield from reading.batches(query, parameters)
+
+
+def _queries(reading: Reading, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The query and its parameters, part by part."""
     query = sql(__package__, name)
     wanted = set(re.findall(r"\$(\w+)", re.sub("--.*", "", query)))
     for part in _parts(reading, wanted):
-        yield from reading.batches(query, {name: value for name, value in part.items() if name in wanted})
+        yield query, {name: value for name, value in part.items() if name in wanted}
 
 
 def _parts(reading: Reading, wanted: set[str]) -> Iterator[dict[str, Any]]:
@@ -107,8 +113,8 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
     clock, grace = clock_and_grace(reading)
     if clock is None:
         return
-    for orders in list(_found(reading, name)):
-        for piece in orders.iter_slices(_ORDERS_AT_ONCE):
+    for query, parameters in _queries(reading, name):
+        for piece in reading.frame(query, parameters).iter_slices(_ORDERS_AT_ONCE):
             due, awaiting = order_rules.broken(reading, piece, clock, grace)
             with reading.given(affected=piece):
                 told = reading.frame(sql("projections.live", "violations_of_orders"), {"orders": ORDER})
