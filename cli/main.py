@@ -1,7 +1,8 @@
 """The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
 
 Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events, or a change of a
-schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
+schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found something; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ COMMANDS: Final = {
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "rebuild": ("cli.rebuild", "Build the database anew, compare, swap; or roll back."),
+    "verify": ("cli.verify", "Check tables, accounts and positions, and show the digests."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
     "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),
     "restore": ("cli.archive", "Make a log of an archive."),

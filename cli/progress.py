@@ -20,7 +20,7 @@ class _Silent:
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Bar]:
+def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
     """A bar over `total` records (None: not known; 0: told as it becomes known, and what is left shown as lag)."""
     if not sys.stderr.isatty():
         yield _Silent()
@@ -32,7 +32,7 @@ def progress(what: str, total: int | None) -> Iterator[Bar]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} events/s" if speed else "… events/s")
+            return Text(f"{speed:,.0f} {unit}/s" if speed else f"… {unit}/s")
 
     class Lag(ProgressColumn):
         def render(self, task: Task) -> Text:

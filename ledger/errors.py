@@ -6,6 +6,7 @@
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
     ├── UndecodableRecord           bytes of the log that are no event
     ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
+    ├── OffendersFound              a verification found something that must not be
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   └── RegistryUnavailable the schema registry does not say what an id stands for, or takes no schema
@@ -80,6 +81,10 @@ class UndecodableRecord(LedgerError):
 
 class IncompatibleSchema(LedgerError):
     exit_code = 3
+
+
+class OffendersFound(LedgerError):
+    exit_code = 6
 
 
 class LogError(LedgerError):

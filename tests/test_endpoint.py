@@ -84,6 +84,7 @@ ASKED = [
     ("violations", "--count", "--at", "2026-11-11T00:00:05Z", "--scope", "coupon"),
     ("diff", "--from", "2026-11-11", "--to", "2026-11-11T00:00:04Z"),
     ("digest",),
+    ("verify", "--without-log", "--deep", "--seed", "1"),
     ("dead-letters", "list"),
     ("dead-letters", "show", COUPON, "0", "999"),
     ("status",),

@@ -171,7 +171,8 @@ CREATE TABLE campaign_terms (
 );
 
 -- Grain: one campaign and a quantity that it has or had. The acquisition (in the order of the ranks) from which on that
--- many were out; null where fewer are. `before`: how many stand before it, the quantity unless there is none.
+-- many were out, or the place where it stood, if it went away since; null where fewer are. `before`: how many stand
+-- before it, the quantity unless there is none.
 CREATE TABLE stock_cuts (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,

@@ -24,6 +24,7 @@ from ledger.lifecycle import Delivery, Folded, fold
 from ledger.plain import plain
 from ledger.rules import STATES, SWEPT
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, USER
+from projections import audits
 from projections import digest as digests_of
 from projections.due import due as due_at
 from projections.live import journal
@@ -496,6 +497,38 @@ def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
     return digests_of.rows_of(reading, table, bucket)
 
 
+def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
+    """One audit: how many offend against what it asks, and the first of them as JSON. Raises `NotThere`."""
+    if name not in audits.AUDITS:
+        raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
+    offenders, shown = audits.run(reading, name, limit)
+    said = {"audit": name, "asked": audits.asked(name), "offenders": offenders, "examples": audits.as_json(shown)}
+    return pl.DataFrame([said], schema_overrides={"offenders": pl.Int64})
+
+
+def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
+    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of four lists: their
+    rows, events, contents in conflict, and violations of their own events."""
+    asked = {
+        "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
+        "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
+        "conflicts": "SELECT * FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last",
+        "violations": (
+            "SELECT * FROM violations WHERE topic = $coupons AND scope = 'coupon' AND key_hash BETWEEN $first AND $last"
+        ),
+    }
+    given = {"first": first, "last": last}
+    found = {
+        name: reading.frame(query, given | ({"coupons": COUPON} if "$coupons" in query else {}))
+        for name, query in asked.items()
+    }
+    return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
+
+
+def _without_categories(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
+
+
 # --- what they read of the past
 
 
@@ -557,6 +590,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest": Question(digest, limit_s=600),
     "digest-buckets": Question(digest_buckets, limit_s=300),
     "digest-rows": Question(digest_rows, limit_s=300),
+    "audit": Question(audit, limit_s=600, json=("examples",)),
+    "evidence": Question(evidence, limit_s=300),
 }
 
 

@@ -1,0 +1,244 @@
+"""`verify`: audits, positions against the log, digests, and with `--deep` the reference fold beside the rows.
+
+Each check is a question of its own, asked of whoever owns the database then: it sees one committed state, holds it no
+longer than it takes, and a consumer may start, stop or commit in between.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.core import ParameterSource
+
+from cli.options import LOG, output_option, settings_options
+from cli.output import Row, print_row, print_rows
+from cli.progress import progress
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from consumers.told import Told
+    from ledger.log import TopicPartition
+    from projections.queries import AsOf
+
+_SAMPLE: Final = 5_000
+_SHOWN: Final = 10
+
+
+class _Sample(click.ParamType[int | None]):
+    name = "n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "all" or value is None:
+            return None
+        try:
+            number = int(value)
+        except ValueError:
+            number = 0
+        return number if number > 0 else self.fail(f"{value!r} is neither a number of coupons nor `all`", param, ctx)
+
+
+@click.command()
+@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be given several times.")
+@click.option("--deep", is_flag=True, help="Also fold coupons with the reference and compare their rows.")
+@click.option(
+    "--sample", type=_Sample(), default=_SAMPLE, show_default=True, metavar="N|all", help="How many coupons, about."
+)
+@click.option("--seed", type=int, help="Draws the sample again that another run has named.")
+@click.option(
+    "--from-log", is_flag=True, help="Fold them from the log's own bytes, and compare the journal with these."
+)
+@click.option("--without-log", is_flag=True, help="Leave out what needs the log.")
+@settings_options(*LOG, "database")
+@output_option
+@click.pass_context
+def verify(
+    context: click.Context,
+    /,
+    only: tuple[str, ...],
+    deep: bool,
+    sample: int | None,
+    seed: int | None,
+    from_log: bool,
+    without_log: bool,
+    settings: Settings,
+    output: str,
+) -> None:
+    """Check that the tables are what the log says, and show their digests.
+
+    Audits look for what must not be: accounts that do not balance, journal and state that differ, violations of no
+    event, positions that the log does not have. None offends in a sound database. It may run beside a live consumer:
+    each check sees one committed state. docs/operations.md says what each finding means and what to do.
+
+    --deep folds a sample of the coupons, event by event, with the reference fold (`--sample all`: every one), from the
+    journal, or with --from-log from the log's bytes, which are then read from the start.
+
+    Ends with 6 where it finds anything.
+
+    \b
+    coupon-ledger verify
+    coupon-ledger verify --deep --sample all --from-log
+    coupon-ledger verify --only accounts --only rows_of_journal --output json
+    """
+    given = [
+        n for n in ("sample", "seed", "from_log") if context.get_parameter_source(n) is ParameterSource.COMMANDLINE
+    ]
+    if given and not deep:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} needs --deep")
+    if from_log and without_log:
+        raise click.UsageError("--from-log and --without-log exclude each other")
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    checks = _Checks(settings, only, without_log)
+    with progress("verifying", len(checks.names), "checks") as bar:
+        rows = []
+        for name in checks.names:
+            rows.append(checks.run(name))
+            bar.advance(1)
+    if deep:
+        rows.append(_deep(settings, sample, seed, from_log))
+    failed = [row["check"] for row in rows if row["result"] != "ok"]
+    _print(rows, checks.digests, output)
+    if failed:
+        from ledger.errors import OffendersFound
+
+        raise OffendersFound(
+            f"database {settings.database}: {len(failed)} of {len(rows)} checks found something ({', '.join(failed)});"
+            " docs/operations.md says what that means and what to do"
+        )
+
+
+class _Checks:
+    """The checks that were asked for. `digests`: of all tables, once `digest` has run."""
+
+    def __init__(self, settings: Settings, only: Sequence[str], without_log: bool) -> None:
+        from projections.audits import AUDITS
+
+        self._settings = settings
+        self.digests: list[Row] = []
+        # The log first: where it cannot be reached, that is said at once.
+        known = [*(() if without_log else ("positions_of_log",)), *AUDITS, "digest"]
+        if unknown := sorted(set(only) - set(known)):
+            raise click.UsageError(f"no check {', '.join(unknown)}; there are {', '.join(known)}")
+        self.names = [name for name in known if not only or name in only]
+
+    def run(self, name: str) -> Row:
+        if name == "positions_of_log":
+            return _positions(self._settings)
+        if name == "digest":
+            state, found = _ask(self._settings, "digest")
+            self.digests = found.to_dicts()
+            return _row(name, "facts {facts}, full {full}".format(**self.digests[-1]), 0, [], state)
+        state, found = _ask(self._settings, "audit", name=name, limit=_SHOWN)
+        said = found.row(0, named=True)
+        return _row(name, said["asked"], said["offenders"], json.loads(said["examples"]), state)
+
+
+def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
+    """The whole answer, and of which state it is."""
+    import polars as pl
+
+    from api.client import asking
+
+    with asking(settings.database) as source:
+        answer = source.ask(question, **parameters)
+        return answer.as_of, pl.concat(answer.frames)
+
+
+def _row(check: str, checked: str, offenders: int, examples: list[Row], state: AsOf) -> Row:
+    result = "FAILED" if offenders else "ok"
+    found = {"check": check, "checked": checked, "offenders": offenders, "result": result}
+    return found | {"commit": state.commits, "examples": examples}
+
+
+def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
+    from ledger.log import TopicPartition
+
+    return {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in state.positions}
+
+
+def _positions(settings: Settings) -> Row:
+    """The log is asked after the database: it only grows."""
+    from ledger.log import open_log
+    from ledger.topics import INPUT_TOPICS
+
+    state, _ = _ask(settings, "summary")
+    with closing(open_log(settings.log)) as log:
+        there = log.partitions(INPUT_TOPICS)
+        earliest, ends = log.earliest_positions(there), log.end_positions(there)
+    offenders = [
+        {**at._asdict(), "next_offset": offset, "log_from": earliest.get(at), "log_to": ends.get(at)}
+        for at, offset in sorted(_next_offsets(state).items())
+        if at not in ends or not earliest[at] <= offset <= ends[at]
+    ]
+    checked = "Does the log hold every partition, as far as it was read, and what comes next?"
+    return _row("positions_of_log", checked, len(offenders), offenders[:_SHOWN], state)
+
+
+def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
+    """Range by range of the coupons' hashes, each in a state of its own; folded here and not in the owner."""
+    from projections.deep import Evidence, differences, ranges
+
+    state, summary = _ask(settings, "summary")
+    asked = ranges(summary["coupons"][0], sample, seed)
+    coupons = offenders = 0
+    examples: list[Row] = []
+    with _told(settings, asked, state) if from_log else nullcontext(None) as told:
+        total = summary["coupons"][0] if sample is None else min(sample, summary["coupons"][0])
+        with progress("folding again", total, "coupons") as bar:
+            for first, last in asked:
+                state, found = _ask(settings, "evidence", first=first, last=last)
+                evidence = Evidence(found)
+                log = told.of(first, last, _next_offsets(state)) if told else None
+                different = list(differences(evidence, log))
+                offenders += len(different)
+                examples += different[: _SHOWN - len(examples)]
+                coupons += len(evidence.rows)
+                bar.advance(len(evidence.rows))
+    drawn = "" if sample is None else f" (drawn by --seed {seed})"
+    of = "the log's bytes" if from_log else "the journal"
+    checked = f"Are {coupons:,} coupons{drawn} what the reference fold makes of {of}?"
+    return _row("deep", checked, offenders, examples, state)
+
+
+@contextmanager
+def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[Told]:
+    """What the log says of these coupons, read as far as that state has."""
+    from consumers.told import Told
+    from ledger.log import open_log
+    from ledger.topics import COUPON
+
+    positions = _next_offsets(state)
+    first, last = (asked[0][0], asked[-1][1]) if asked else (0, -1)
+    with closing(open_log(settings.log)) as log, Told(log, first, last) as told:
+        total = sum(offset for at, offset in positions.items() if at.topic == COUPON)
+        with progress("reading the log", total) as bar:
+            told.read_on(positions, bar.advance)
+        yield told
+
+
+def _print(rows: list[Row], digests: list[Row], output: str) -> None:
+    if output == "json":
+        whole = {"ok": all(row["result"] == "ok" for row in rows), "checks": rows, "digests": digests}
+        print_row(whole, output)
+        return
+    if output != "table":
+        print_rows(rows, output)
+        return
+    print_rows(({name: row[name] for name in ("check", "result", "offenders", "checked")} for row in rows), output)
+    for row in rows:
+        if row["examples"]:
+            click.echo(f"\n{row['check']}: {row['offenders']:,} found, the first {len(row['examples'])}")
+            print_rows(row["examples"], output)
+    if digests:
+        click.echo("\ndigests")
+        print_rows(digests, output)
+        click.echo(f"\nfacts digest {digests[-1]['facts']}")
+    commits = sorted({row["commit"] for row in rows})
+    states = f"commit {commits[0]:,}" if len(commits) == 1 else f"commits {commits[0]:,} to {commits[-1]:,}"
+    click.echo(f"as of {states}", err=True)

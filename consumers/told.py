@@ -1,0 +1,140 @@
+"""What the log itself says of some coupons: its bytes read from the start and decoded one by one.
+
+Nothing is shared with the consumer's way from bytes to events (`consumers/intake.py`). What lies in the range of hashes
+is kept in a temporary folder, so that memory does not grow with the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import polars as pl
+
+from ledger.codec import decode, event_data
+from ledger.errors import InvalidEvent, LogTruncated, LogUnavailable, StoreError, UndecodableRecord
+from ledger.events import parse_event
+from ledger.lifecycle import Delivery
+from ledger.log import Chunk, LogReader, TopicPartition
+from ledger.topics import COUPON
+from projections.live.signature import stable_hash
+
+_AT_ONCE: Final = 50_000
+_WAIT_S: Final = 5.0
+_SCHEMA: Final = {
+    "key_hash": pl.Int64,
+    "log_partition": pl.Int64,
+    "log_offset": pl.Int64,
+    "recorded_at": pl.Int64,
+    "value": pl.Binary,
+}
+
+
+class Told:
+    """The coupon events of a log whose keys' hashes lie in `first` to `last`. Use as a context manager."""
+
+    def __init__(self, log: LogReader, first: int, last: int) -> None:
+        self._log = log
+        self._first, self._last = first, last
+        self._read: dict[TopicPartition, int] = {}
+        self._folder = TemporaryDirectory(prefix="coupon-ledger-")
+        self._files: list[Path] = []
+
+    def __enter__(self) -> Told:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def of(self, first: int, last: int, positions: Mapping[TopicPartition, int]) -> dict[str, list[Delivery]]:
+        """By coupon, what was told of those with hashes in this range before these next offsets.
+
+        Raises `LogTruncated` where the log does not hold all of it, `LogUnavailable`.
+        """
+        self.read_on(positions)
+        if not self._files:
+            return {}
+        until = pl.DataFrame(
+            [(at.partition, end) for at, end in positions.items() if at.topic == COUPON],
+            schema={"log_partition": pl.Int64, "end": pl.Int64},
+            orient="row",
+        )
+        kept = pl.scan_parquet(self._files).filter(pl.col("key_hash").is_between(first, last))
+        wanted = kept.join(until.lazy(), on="log_partition").filter(pl.col("log_offset") < pl.col("end")).collect()
+        found: dict[str, list[Delivery]] = {}
+        for _, partition, offset, recorded_at, value, _ in wanted.iter_rows():
+            event = _event(value)
+            if event is not None and _valid(event):
+                delivery = Delivery(_naive(event), recorded_at, partition, offset)
+                found.setdefault(event["coupon_id"], []).append(delivery)
+        return found
+
+    def read_on(self, positions: Mapping[TopicPartition, int], advance: Callable[[int], None] = lambda _: None) -> None:
+        """Read up to these next offsets at least; what was read is not read again."""
+        ends = {at: end for at, end in positions.items() if at.topic == COUPON}
+        there = self._log.end_positions(self._log.partitions([COUPON]))
+        for at, end in ends.items():
+            if there.get(at, 0) < end:
+                raise LogTruncated(
+                    f"{at.topic} partition {at.partition}: the log ends at {there.get(at, 0)}, but the database has"
+                    f" read up to {end}; restore the log, or check --log and --database"
+                )
+        while behind := {at: self._read.get(at, 0) for at, end in ends.items() if self._read.get(at, 0) < end}:
+            chunks = self._log.read(behind, _AT_ONCE, _WAIT_S)
+            if not chunks:
+                at, offset = next(iter(behind.items()))
+                raise LogUnavailable(
+                    f"{at.topic} partition {at.partition}: nothing came from offset {offset} on, though the log ends at"
+                    f" {there[at]}; check the log and run again"
+                )
+            for chunk in chunks:
+                self._read[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
+                advance(len(chunk))
+            self._keep(chunks)
+
+    def _keep(self, chunks: list[Chunk]) -> None:
+        rows, keys = [], []
+        for chunk in chunks:
+            told = zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True)
+            for offset, recorded_at, value in told:
+                event = _event(value)
+                if event is not None:
+                    keys.append(event["coupon_id"])
+                    rows.append((chunk.partition, offset, recorded_at, value))
+        hashes = stable_hash(pl.Series(keys, dtype=pl.String)).tolist()
+        mine = [(h, *row) for h, row in zip(hashes, rows, strict=True) if self._first <= h <= self._last]
+        if mine:
+            file = Path(self._folder.name, f"{len(self._files)}.parquet")
+            try:
+                pl.DataFrame(mine, schema=_SCHEMA, orient="row").write_parquet(file, compression="lz4")
+            except OSError as error:
+                raise StoreError(
+                    f"the log's events: cannot be kept in a temporary file ({error.strerror or error}); free space in"
+                    " the folder for those (TMPDIR), or ask for a smaller --sample"
+                ) from error
+            self._files.append(file)
+
+
+def _event(value: bytes) -> dict[str, Any] | None:
+    """The coupon event, valid or not, in these bytes; None where they are something else."""
+    try:
+        writer, row = decode(value)
+    except UndecodableRecord:
+        return None
+    return row if writer.topic == COUPON else None
+
+
+def _valid(event: dict[str, Any]) -> bool:
+    try:
+        parse_event(COUPON, event_data(event))
+    except (UndecodableRecord, InvalidEvent):
+        return False
+    return True
+
+
+def _naive(event: dict[str, Any]) -> dict[str, Any]:
+    """Instants as the tables hold them."""
+    return {k: v.replace(tzinfo=None) if isinstance(v, datetime) else v for k, v in event.items()}

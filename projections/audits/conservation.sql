@@ -1,0 +1,59 @@
+-- Does the account of every campaign balance, and that of all together?
+-- Grain: one campaign (no campaign is one of its own, `all` are all together) and statement; `counted` from the journal,
+-- `stands` by the rows. An offender: coupons appeared or vanished, or one changed its state without an event. An event is
+-- an entry or an exit where it changed the state, which the violations tell: an illegal one that changes nothing has one
+-- that names the state it found. The query: the accounts, part by part, to be added up.
+WITH mine AS (
+    SELECT key_hash, coupon_id, campaign_id, state::VARCHAR AS state
+    FROM coupons WHERE key_hash BETWEEN $first AND $last
+),
+told AS (
+    SELECT key_hash, coupon_id, event_id, type, occurred_at
+    FROM coupon_events WHERE key_hash BETWEEN $first AND $last
+),
+still AS (
+    SELECT key_hash, key AS coupon_id, event_id, violation
+    FROM violations
+    WHERE topic = 'coupon.events' AND scope = 'coupon' AND key_hash BETWEEN $first AND $last
+      AND (violation IN ('used_when_used', 'reserved_when_reserved', 'reserved_when_used', 'reserved_when_expired',
+                         'reserved_when_revoked', 'expired_when_used', 'revoked_when_used', 'wrong_order')
+           OR starts_with(violation, 'released_when_') OR starts_with(violation, 'returned_when_'))
+),
+moving AS (
+    SELECT t.* FROM told t
+    ANTI JOIN still s ON s.key_hash = t.key_hash AND s.coupon_id = t.coupon_id AND s.event_id = t.event_id
+                     AND (s.violation <> 'wrong_order' OR t.type IN ('released', 'returned'))
+    WHERE t.type IN ('reserved', 'released', 'used', 'returned', 'expired', 'revoked')
+),
+stepped AS (
+    SELECT key_hash, coupon_id, type, lag(type) OVER (
+               PARTITION BY key_hash, coupon_id ORDER BY occurred_at, list_position($coupon_types, type), event_id
+           ) AS before
+    FROM moving
+),
+moved AS (
+    SELECT key_hash, coupon_id, count(*) FILTER (type = 'used') - count(*) FILTER (type = 'returned') AS used,
+           count(*) FILTER (type = 'reserved') - count(*) FILTER (
+               before = 'reserved' AND type IN ('released', 'used', 'expired', 'revoked')) AS reserved
+    FROM stepped GROUP BY ALL
+),
+existing AS (
+    SELECT DISTINCT key_hash, coupon_id FROM told
+),
+accounts AS (
+    SELECT m.campaign_id, m.state, e.coupon_id IS NOT NULL AS existing, m.coupon_id IS NOT NULL AS has_row,
+           coalesce(x.used, 0) AS used, coalesce(x.reserved, 0) AS reserved
+    FROM mine m FULL JOIN existing e USING (key_hash, coupon_id)
+    LEFT JOIN moved x USING (key_hash, coupon_id)
+)
+SELECT campaign_id, 'coupons with an event = sum over all states' AS statement,
+       count(*) FILTER (existing) AS counted, count(*) FILTER (has_row) AS stands
+FROM accounts GROUP BY ALL
+UNION ALL
+SELECT campaign_id, 'entries into used - exits by returned = in state used', sum(used)::BIGINT,
+       count(*) FILTER (state = 'used')
+FROM accounts GROUP BY ALL
+UNION ALL
+SELECT campaign_id, 'entries into reserved - exits = in state reserved', sum(reserved)::BIGINT,
+       count(*) FILTER (state = 'reserved')
+FROM accounts GROUP BY ALL

@@ -1,0 +1,45 @@
+-- Is every content in conflict another than the one that stands, and kept once?
+-- Grain: one content. An offender: a repeat that was taken for a conflict.
+SELECT 'coupon.events' AS topic, told.coupon_id AS key, told.event_id AS event_id, n AS times
+FROM (
+    SELECT c AS told, count(*) AS n
+    FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM coupon_conflicts
+          UNION ALL
+          SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
+          FROM coupon_events SEMI JOIN coupon_conflicts USING (key_hash, coupon_id, event_id)) c
+    GROUP BY c
+)
+WHERE n > 1
+UNION ALL
+SELECT 'order.events', told.order_id, told.event_id, n
+FROM (
+    SELECT c AS told, count(*) AS n
+    FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM order_conflicts
+          UNION ALL
+          SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
+          FROM order_events SEMI JOIN order_conflicts USING (key_hash, order_id, event_id)) c
+    GROUP BY c
+)
+WHERE n > 1
+UNION ALL
+SELECT 'campaign.events', told.campaign_id, told.event_id, n
+FROM (
+    SELECT c AS told, count(*) AS n
+    FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM campaign_conflicts
+          UNION ALL
+          SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
+          FROM campaign_events SEMI JOIN campaign_conflicts USING (key_hash, campaign_id, event_id)) c
+    GROUP BY c
+)
+WHERE n > 1
+UNION ALL
+SELECT 'user.events', told.user_id, told.event_id, n
+FROM (
+    SELECT c AS told, count(*) AS n
+    FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM user_conflicts
+          UNION ALL
+          SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
+          FROM user_events SEMI JOIN user_conflicts USING (key_hash, user_id, event_id)) c
+    GROUP BY c
+)
+WHERE n > 1

@@ -1,0 +1,31 @@
+-- Are a coupon's values those of the first event in canonical order that carries each?
+-- Grain: one coupon. An offender: its row does not say what its events say.
+WITH told AS (
+    SELECT key_hash, coupon_id, campaign_id, coupon_type, face_value_minor, percent_off_bp, min_spend_minor, currency,
+           valid_from, valid_until,
+           row_number() OVER (PARTITION BY key_hash, coupon_id
+                              ORDER BY occurred_at, list_position($coupon_types, type), event_id) AS place
+    FROM coupon_events WHERE key_hash BETWEEN $first AND $last
+),
+carried AS (
+    SELECT key_hash, coupon_id,
+           {campaign_id: arg_min(campaign_id, place) FILTER (campaign_id IS NOT NULL),
+            coupon_type: arg_min(coupon_type, place) FILTER (coupon_type IS NOT NULL),
+            face_value_minor: arg_min(face_value_minor, place) FILTER (face_value_minor IS NOT NULL),
+            percent_off_bp: arg_min(percent_off_bp, place) FILTER (percent_off_bp IS NOT NULL),
+            min_spend_minor: arg_min(min_spend_minor, place) FILTER (min_spend_minor IS NOT NULL),
+            currency: arg_min(currency, place) FILTER (currency IS NOT NULL),
+            valid_from: arg_min(valid_from, place) FILTER (valid_from IS NOT NULL),
+            valid_until: arg_min(valid_until, place) FILTER (valid_until IS NOT NULL)} AS journal
+    FROM told GROUP BY ALL
+),
+kept AS (
+    SELECT key_hash, coupon_id,
+           {campaign_id: campaign_id, coupon_type: coupon_type, face_value_minor: face_value_minor,
+            percent_off_bp: percent_off_bp, min_spend_minor: min_spend_minor, currency: currency,
+            valid_from: valid_from, valid_until: valid_until} AS row_says
+    FROM coupons WHERE key_hash BETWEEN $first AND $last
+)
+SELECT coupon_id, row_says, journal
+FROM kept JOIN carried USING (key_hash, coupon_id)
+WHERE row_says IS DISTINCT FROM journal

@@ -1,0 +1,23 @@
+-- Does every violation point to an event of its key, at its instant, or to a content in conflict?
+-- Grain: one violation. An offender: nobody can say what happened; it was left behind, or its event is lost.
+WITH events AS (
+    SELECT 'coupon.events' AS topic, key_hash, coupon_id AS key, event_id, occurred_at, false AS conflicting FROM coupon_events WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'order.events', key_hash, order_id, event_id, occurred_at, false FROM order_events WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'campaign.events', key_hash, campaign_id, event_id, occurred_at, false FROM campaign_events WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'user.events', key_hash, user_id, event_id, occurred_at, false FROM user_events WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'coupon.events', key_hash, coupon_id, event_id, occurred_at, true FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'order.events', key_hash, order_id, event_id, occurred_at, true FROM order_conflicts WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'campaign.events', key_hash, campaign_id, event_id, occurred_at, true FROM campaign_conflicts WHERE key_hash BETWEEN $first AND $last
+    UNION ALL
+    SELECT 'user.events', key_hash, user_id, event_id, occurred_at, true FROM user_conflicts WHERE key_hash BETWEEN $first AND $last
+)
+SELECT topic, key, event_id, violation, scope, occurred_at
+FROM (SELECT *, violation = 'conflicting_duplicate' AS conflicting FROM violations
+      WHERE key_hash BETWEEN $first AND $last) v
+ANTI JOIN events e USING (topic, key_hash, key, event_id, occurred_at, conflicting)
