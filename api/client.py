@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,8 @@ from projections.store import Store, frames_of, owner
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
 _SWEEP_S: Final = 330.0
-"""More than the owner gives a sweep."""
+_REPAIR_S: Final = 630.0
+"""More than the owner gives a sweep, and a repair."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
@@ -118,21 +119,29 @@ class Remote:
 
     def expire(self, until: datetime | None) -> dict[str, int]:
         """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
-        path = "/v1/expire" + (f"?{urlencode({'until': _text(until)})}" if until else "")
+        swept: dict[str, int] = self._post("/v1/expire", _SWEEP_S, {"until": until}, "sweep")
+        return swept
+
+    def repair(self, action: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Have the owner `replay` or `discard` dead letters; what became of them. Raises `Told`, `OwnerGone`."""
+        done: list[dict[str, Any]] = self._post(f"/v1/dead-letters/{action}", _REPAIR_S, parameters, "repair")
+        return done
+
+    def _post(self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str) -> Any:
+        given = {k: _text(v) for k, v in parameters.items() if v is not None}
         try:
-            response = self._get(path, _SWEEP_S, "POST")
+            response = self._get(path + (f"?{urlencode(given)}" if given else ""), timeout_s, "POST")
             if response.status == http.HTTPStatus.NOT_FOUND:
                 raise Told(
-                    f"database {self._database}: its owner stops at the end of the log and does not sweep; run again"
+                    f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
                     " when it has, or start it with --follow",
                     StoreError.exit_code,
                 )
             if response.status != http.HTTPStatus.OK:
                 raise self._told(response)
-            swept: dict[str, int] = json.loads(response.read())
+            return json.loads(response.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
-        return swept
 
     def close(self) -> None:
         pass

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from api.contact import INTERFACE, remove_token, write_token
+from consumers.replay import Repairs
 from consumers.runner import Committed
 from consumers.sweeper import Sweeper
 from ledger.errors import LedgerError
@@ -44,10 +45,13 @@ class Endpoint:
     Without the service extra it serves nothing, and says so.
     """
 
-    def __init__(self, store: Store, port: int = 0, sweeper: Sweeper | None = None) -> None:
+    def __init__(
+        self, store: Store, port: int = 0, sweeper: Sweeper | None = None, repairs: Repairs | None = None
+    ) -> None:
         self._store = store
         self._port = port
         self._sweeper = sweeper
+        self._repairs = repairs
         self._service: _Service | None = None
 
     def __enter__(self) -> Endpoint:
@@ -58,7 +62,7 @@ class Endpoint:
         listening = _listening(self._port)
         try:
             token = write_token(self._store.path)
-            self._service = _Service(self._store, listening, token, self._sweeper)
+            self._service = _Service(self._store, listening, token, self._sweeper, self._repairs)
         except BaseException:
             listening.close()
             raise
@@ -82,7 +86,14 @@ class Endpoint:
 class _Service:
     """Readers, metrics and the thread that serves them."""
 
-    def __init__(self, store: Store, listening: socket.socket, token: str, sweeper: Sweeper | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        listening: socket.socket,
+        token: str,
+        sweeper: Sweeper | None,
+        repairs: Repairs | None,
+    ) -> None:
         from api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store))
@@ -90,6 +101,7 @@ class _Service:
         self._listening = listening
         self._token = token
         self._sweeper = sweeper
+        self._repairs = repairs
         self._leaving = threading.Event()
         self._server: Server | None = None
         self.url = f"http://{_HOST}:{listening.getsockname()[1]}"
@@ -116,7 +128,9 @@ class _Service:
         with question_threads(QUICK, "quick") as quick, question_threads(SLOW, "slow") as slow:
             port = self._listening.getsockname()[1]
             config = Config(
-                application(self._readers, self.metrics, (quick, slow), self._token, port, self._sweeper),
+                application(
+                    self._readers, self.metrics, (quick, slow), self._token, port, self._sweeper, self._repairs
+                ),
                 loop="asyncio",
                 http="h11",
                 ws="none",

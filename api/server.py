@@ -18,9 +18,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
@@ -29,10 +30,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Spool, pieces, spooled
 from api.contact import ARROW
 from api.metrics import Metrics
+from consumers.discards import NothingChosen, Signed, discard
+from consumers.replay import Repairs, Rows, replay
 from consumers.sweeper import StillToCome, Sweeper, Swept, over
-from ledger.errors import LedgerError, QueryStopped, StoreError
+from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
+from ledger.log import EventLog
+from projections.dead_letters import Chosen
 from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
 from projections.readers import Readers, Running
+from projections.store import Store
 
 _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""
@@ -40,6 +46,8 @@ _SEND_S: Final = 120.0
 """A reader that takes nothing for so long is let go."""
 SWEEP_S: Final = 300.0
 """A sweep begins when the consumer has caught up."""
+REPAIR_S: Final = 600.0
+"""A repair begins between two batches."""
 _QUICK_S: Final = 30.0
 """Questions that may take longer, since they may go over all rows, wait for each other."""
 _NICER: Final = 5
@@ -53,6 +61,7 @@ def application(
     token: str,
     port: int,
     sweeper: Sweeper | None = None,
+    repairs: Repairs | None = None,
 ) -> ASGIApp:
     """The application for a socket on that port of loopback; its quick and slow questions run in `threads`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
@@ -67,6 +76,8 @@ def application(
 
     if sweeper is not None:
         _add_expire(app, sweeper)
+    if repairs is not None:
+        _add_repairs(app, repairs)
     for name, question in QUESTIONS.items():
         _add(app, name, question, _Asking(readers, threads, metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
@@ -106,6 +117,32 @@ def _add_expire(app: FastAPI, sweeper: Sweeper) -> None:
             return dict(swept)
         except TimeoutError:
             raise HTTPException(503, "the owner has not read all of the log yet; ask again later") from None
+
+
+class Repair(Chosen):
+    """A repair of the chosen dead letters, who asks for it, and why."""
+
+    operator: str
+    why: str
+    dry_run: bool = False
+
+    def work(self, store: Store, log: EventLog, do: Callable[..., Rows]) -> Rows:
+        chosen = Chosen(**self.model_dump(include=set(Chosen.model_fields)))
+        return do(store, log, chosen, Signed(self.operator, self.why), dry_run=self.dry_run)
+
+
+_REPAIRS: Final[dict[str, Callable[..., Rows]]] = {"replay": replay, "discard": discard}
+
+
+def _add_repairs(app: FastAPI, repairs: Repairs) -> None:
+    @app.post("/v1/dead-letters/{action}")
+    async def repair(action: Literal["replay", "discard"], asked: Annotated[Repair, Query()]) -> Rows:
+        """Have the owner take the chosen dead letters in again, or settle them as they are: what became of them."""
+        future = repairs.ask(partial(asked.work, do=_REPAIRS[action]))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), REPAIR_S)
+        except TimeoutError:
+            raise HTTPException(503, "the owner has not come to it yet; look again later, then ask again") from None
 
 
 class _Asking:
@@ -166,7 +203,7 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
-        elif isinstance(error, WrongQuestion | StillToCome):
+        elif isinstance(error, WrongQuestion | StillToCome | NothingChosen | InvalidEvent):
             status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT

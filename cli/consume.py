@@ -73,6 +73,7 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
     from api.endpoint import Endpoint
+    from consumers.replay import Repairs
     from consumers.runner import Consumer
     from consumers.sweeper import Sweeper
     from consumers.tuning import tune_process
@@ -83,7 +84,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
     with Store.open(settings.database) as store:
         log = open_log(settings.log)
         try:
-            sweeper = Sweeper(store, log, sweep_every)
+            sweeper, repairs = Sweeper(store, log, sweep_every), Repairs(store, log)
             consumer = Consumer(
                 log,
                 store,
@@ -91,9 +92,11 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
                 grace=settings.grace,
                 follow=follow,
                 caught_up=sweeper,
+                between=repairs,
             )
             # Who can find this process can stop it.
-            with _on_signal(consumer.stop), Endpoint(store, port, sweeper if follow else None) as endpoint:
+            asked = (sweeper, repairs) if follow else (None, None)
+            with _on_signal(consumer.stop), Endpoint(store, port, *asked) as endpoint:
                 place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
                 _run(consumer.run(), endpoint.committed, log_format)
@@ -225,6 +228,10 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
         click.echo(f"last batch  {records:,} records in {seconds:.2f} s ({records / seconds:,.0f}/s)")
     click.echo(f"data clock  {instant(clock) if clock else 'none yet'}")
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
-        click.echo("            " + ", ".join(f"{summary[n]:,} {n.replace('_', ' ')}" for n in names))
+        told = [f"{summary[n]:,} {n.replace('_', ' ')}" for n in names]
+        settled = summary["dead_letters"] - summary["dead_letters_open"]
+        if "dead_letters" in names and settled:
+            told[-1] += f" ({summary['dead_letters_open']:,} open, {settled:,} discarded)"
+        click.echo("            " + ", ".join(told))
     click.echo(f"            {summary['violations']:,} violations")
     click.echo()

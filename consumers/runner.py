@@ -18,6 +18,7 @@ from typing import Final
 import polars as pl
 
 from consumers import outbox
+from consumers.discards import note_discards
 from consumers.intake import Intake, take_in
 from consumers.tuning import keep_small
 from ledger.errors import LogTruncated, RegistryUnavailable
@@ -72,15 +73,20 @@ class Consumer:
         grace: timedelta | None = None,
         follow: bool = False,
         caught_up: Callable[[], None] = lambda: None,
+        between: Callable[[], bool] = lambda: False,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
-        """`caught_up`: called between batches, in the thread of `run`, where all that the log has is folded."""
+        """`caught_up`: called between batches, in the thread of `run`, where all that the log has is folded.
+
+        `between`: called there wherever it has got to; whether it changed the accounts of what was read before.
+        """
         self._log = log
         self._store = store
         self._batch_size = batch_size
         self._grace = grace
         self._follow = follow
         self._caught_up = caught_up
+        self._between = between
         self._reached = at_boundary
         self._stop = threading.Event()
 
@@ -105,9 +111,12 @@ class Consumer:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
         outbox.deliver(self._store, self._log)
+        note_discards(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
             for batch in reader.batches():
+                if self._between():
+                    accounts.update(checkpoints.load(self._store))
                 if batch is None:
                     if reader.idle:
                         self._caught_up()
@@ -164,7 +173,7 @@ class Consumer:
             clock = cross.settle(self._store, [changes for _, changes in folded.values()])
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
-            moved = _moved(chunks, taken, counts, accounts)
+            moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
@@ -185,7 +194,7 @@ class Consumer:
             outbox.put_dead_letters(self._store, letters)
 
 
-def _moved(
+def accounts_after(
     chunks: list[Chunk],
     taken: Intake,
     counts: Mapping[str, Counts],

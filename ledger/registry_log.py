@@ -64,7 +64,10 @@ class RegistryLog:
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
         """As every log. Raises `RegistryUnavailable` where all that could be read waits for the registry."""
-        chunks = self._log.read(positions, max_records, timeout_s)
+        return self.translated(self._log.read(positions, max_records, timeout_s))
+
+    def translated(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """These chunks, as they stand in the log, as `read` gives them: as far as the registry can be asked."""
         unknown: dict[bytes, RegistryUnavailable] = {}
         prefixes = [_prefixes(c) for c in chunks]
         self._ids.learn(set().union(*prefixes), unknown)
@@ -114,6 +117,14 @@ class RegistryLog:
             wire=wire,
             next_offset=int(chunk.offsets[end]),
         )
+
+
+def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Chunks with the bytes that stand in this log as reading it gives them. Raises `RegistryUnavailable`."""
+    found = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
+    if sum(map(len, found)) < sum(map(len, chunks)):
+        raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
+    return found
 
 
 def _prefixes(chunk: Chunk) -> set[bytes]:
