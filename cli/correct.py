@@ -85,7 +85,8 @@ def correct(
     \b
     coupon-ledger correct returns.csv
     coupon-ledger correct returns.csv --apply --why "till 7 booked the wrong coupons"
-    coupon-ledger correct surplus.csv --set type=revoked --set reason=issued_twice --set occurred_at=2026-11-12T09:00:00Z
+    coupon-ledger correct surplus.csv --set type=revoked --set reason=issued_twice \
+      --set occurred_at=2026-11-12T09:00:00Z
     """
     by = signed(why, operator) if apply_ else None
     correction = _read(file, file_format, given)
@@ -261,8 +262,8 @@ def _for_people(effect: Effect) -> Row:
 def _append(
     settings: Settings, correction: Correction, fresh: Sequence[Row], effects: Sequence[Effect], by: tuple[str, str]
 ) -> None:
-    """The events that are new and, behind them, the operation, in one append. Where that is cut short, the same again completes it:
-    all ids are made of what the rows say."""
+    """The events that are new and, behind them, the operation, in one append. Where that is cut short, the same command
+    completes it: all ids are made of what the rows say."""
     from ledger import operations
     from ledger.codec import encode_row
     from ledger.log import Record, open_log

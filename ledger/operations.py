@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, StringConstraints, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, ValidationError
 
 from ledger.codec import EPOCH, decode, encode_row
-from ledger.errors import InvalidEvent, LogUnavailable, UndecodableRecord
+from ledger.errors import InvalidEvent, LogUnavailable, Problem, UndecodableRecord
 from ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
 from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition
 from ledger.topics import OPERATIONS
@@ -39,22 +38,19 @@ _PATIENCE_S: Final = 10.0
 _logger = logging.getLogger(__name__)
 
 
-def _known(action: str) -> str:
-    if action not in ACTIONS:
-        raise PydanticCustomError("action", "must be one of {known}", {"known": ", ".join(ACTIONS)})
-    return action
-
-
 Why = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS)]
 
 
 class Operation(BaseModel):
-    """One action. `subject`: what it was done to; `details`: what else there is to know of it."""
+    """One action. `subject`: what it was done to; `details`: what else there is to know of it.
+
+    `action`: one of `ACTIONS`, or another that a newer ledger knows.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     event_id: Id
-    action: Annotated[str, AfterValidator(_known)]
+    action: Id
     occurred_at: Instant
     operator: Id
     reason: Why
@@ -89,6 +85,8 @@ def operation(
     event_id: str | None = None,
 ) -> Operation:
     """That action, done now. `event_id`: where doing it again is no other operation. Raises `InvalidEvent`."""
+    if action not in ACTIONS:
+        raise InvalidEvent([Problem("action", f"must be one of {', '.join(ACTIONS)}")])
     try:
         return Operation(
             event_id=event_id or str(uuid.uuid4()),
@@ -160,17 +158,11 @@ def _decoded(value: bytes) -> Operation:
         raise UndecodableRecord(f"a {writer.name} does not belong on {OPERATIONS}")
     try:
         row["details"] = None if row["details"] is None else parse_json(row["details"])
-        return _AsWritten.model_validate(row)
+        return Operation.model_validate(row)
     except ValidationError as error:
         raise InvalidEvent(problems_of(error)) from error
     except (ValueError, RecursionError) as error:
         raise UndecodableRecord(f"details: no JSON ({error})") from error
-
-
-class _AsWritten(Operation):
-    """A newer ledger may know more actions."""
-
-    action: str
 
 
 def spans(positions: list[Position]) -> list[list[str | int]]:
