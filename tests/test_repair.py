@@ -376,9 +376,10 @@ def test_operations_are_listed_by_what_is_asked(home: Path) -> None:
     for operator, action in (("mei", "rebuild_swapped"), ("li", "rebuild_swapped"), ("mei", "differences_accepted")):
         operations.append(log, action, why="because", operator=operator)
     log.close()
-    listed = lambda *arguments: [  # noqa: E731
-        (row["operator"], row["action"]) for row in done("operations", "-o", "ndjson", *arguments).rows
-    ]
+
+    def listed(*arguments: str) -> list[tuple[str, str]]:
+        return [(row["operator"], row["action"]) for row in done("operations", "-o", "ndjson", *arguments).rows]
+
     assert listed() == [("mei", "differences_accepted"), ("li", "rebuild_swapped"), ("mei", "rebuild_swapped")]
     assert listed("--operator", "mei") == [("mei", "differences_accepted"), ("mei", "rebuild_swapped")]
     assert listed("--action", "rebuild_swapped", "--limit", "1") == [("li", "rebuild_swapped")]

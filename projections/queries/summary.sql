@@ -2,8 +2,6 @@
 SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) AS orders,
        (SELECT count(*) FROM campaigns) AS campaigns, (SELECT count(*) FROM users) AS users,
        (SELECT count(*) FROM violations) AS violations, (SELECT count(*) FROM dead_letters) AS dead_letters,
-       (SELECT count(*) FROM dead_letters ANTI JOIN discarded USING (topic, log_partition, log_offset))
-           AS dead_letters_open,
        coalesce(sum(read), 0)::BIGINT AS read, coalesce(sum(applied), 0)::BIGINT AS applied,
        coalesce(sum(repeats), 0)::BIGINT AS repeats, coalesce(sum(conflicts), 0)::BIGINT AS conflicts,
        any_value(data_clock) AS data_clock, any_value(commits) AS commits, any_value(committed_at) AS committed_at,
