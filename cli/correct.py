@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cli.sources.rows import Filling, Item
     from ledger.log import Record
     from projections.correction import Effect
+    from projections.queries import AsOf
 
 SOURCE: Final = "operator"
 """The `source` of every compensating event."""
@@ -206,12 +207,29 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     with asking(settings.database) as source, progress("folding", len(by_coupon)) as bar:
         for coupons in _pieces(sorted(by_coupon)):
             told: dict[str, list[Row]] = {}
-            for row in rows_of(source.ask("histories", coupons=json.dumps(coupons, ensure_ascii=False))):
+            answer = source.ask("histories", coupons=json.dumps(coupons, ensure_ascii=False))
+            for row in rows_of(answer):
                 told.setdefault(row["coupon_id"], []).append(row)
                 there.add(row["event_id"])
             effects += [effect(coupon, told.get(coupon, []), by_coupon[coupon]) for coupon in coupons]
             bar.advance(len(coupons))
+    _say_what_is_not_known(settings, answer.as_of)
     return effects, there
+
+
+def _say_what_is_not_known(settings: Settings, as_of: AsOf) -> None:
+    from ledger.log import TopicPartition, open_log
+
+    read = {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in as_of.positions}
+    log = open_log(settings.log)
+    try:
+        ends = log.end_positions(log.partitions([COUPON]))
+    finally:
+        log.close()
+    if behind := sum(end - read.get(partition, 0) for partition, end in ends.items()):
+        click.echo(
+            f"warning: {behind:,} records of {COUPON} are not consumed yet; the effect is without them", err=True
+        )
 
 
 def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:

@@ -27,7 +27,7 @@ from cli.progress import progress
 from cli.show import SHOWN, answered, dead_letters, rows_of
 from ledger.errors import UnusableFile
 from ledger.plain import plain
-from ledger.settings import Settings
+from ledger.settings import LogSettings, Settings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,7 +38,7 @@ __all__ = ["dead_letters", "operations"]
 @dead_letters.command("export")
 @click.argument("file", required=False, default="-", type=click.Path(allow_dash=True, path_type=Path))
 @dead_letter_options
-@settings_options("database")
+@settings_options("database", "schema-registry")
 def export(file: Path, settings: Settings, **chosen: Any) -> None:
     """Write dead letters to FILE, or to standard output: NDJSON, a line a record.
 
@@ -53,17 +53,18 @@ def export(file: Path, settings: Settings, **chosen: Any) -> None:
         count = 0
         with progress("exporting", None) as bar:
             for row in rows_of(answer):
-                out.write(json.dumps(plain(_exported(row)), ensure_ascii=False) + "\n")
+                out.write(json.dumps(plain(_exported(row, settings.log)), ensure_ascii=False) + "\n")
                 count += 1
                 bar.advance(1)
     click.echo(f"exported {count:,} dead letters", err=True)
 
 
-def _exported(row: Row) -> Row:
+def _exported(row: Row, log: LogSettings) -> Row:
     from ledger.codec import decode_some
+    from ledger.registry_log import single_object
 
     key, value = row.pop("key"), row.pop("value")
-    writer, fields = decode_some(value)
+    writer, fields = decode_some(single_object(value, log))
     found = {
         "key": b64encode(key).decode(),
         "value": b64encode(value).decode(),

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -125,6 +126,17 @@ def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
     if sum(map(len, found)) < sum(map(len, chunks)):
         raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
     return found
+
+
+def single_object(message: bytes, settings: LogSettings) -> bytes:
+    """A message in the wire format as a single object, where its schema's id is remembered; else as it is."""
+    header = _remembered(settings.schema_registry, settings.schema_ids).get(message[:PREFIX_BYTES])
+    return header + message[PREFIX_BYTES:] if header else message
+
+
+@cache
+def _remembered(url: str, file: str) -> Mapping[bytes, bytes]:
+    return SchemaIds(url, Path(file), {}).headers if url else {}
 
 
 def _prefixes(chunk: Chunk) -> set[bytes]:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,12 +31,12 @@ from ledger.columns import Decoded, Undecodable, decode_columns
 from ledger.errors import InvalidEvent, LogUnavailable
 from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
+from ledger.sqlite_log import SqliteLog
 from ledger.topics import COUPON, DEAD_LETTERS, OPERATIONS
 from projections.dead_letters import Chosen
 from projections.store import Store
 from tests.command_line import (
     DATABASE,
-    LOG,
     coupon_event,
     done,
     ends,
@@ -46,6 +47,7 @@ from tests.command_line import (
     opened_log,
     wait_until,
 )
+from tests.fake_registry import fake_registry
 from tests.histories import history
 from tests.owners import owning
 
@@ -106,7 +108,7 @@ def test_whatever_is_taken_in_again_counts_at_its_own_place(
         consume(log, tmp_path / "live", older(lambda _: draw.random() < 0.4), batch_size=60)
         with Store.open(tmp_path / "live") as store:
             for chosen in (Chosen(partition=1), Chosen(partition=0), Chosen()):
-                with patch.object(discards, "PIECE", 7):
+                with patch.object(discards, "PIECE", 20):
                     replay(store, log, chosen, BY)
         assert as_consumed_anew(log, tmp_path / "live", tmp_path / "anew") == []
 
@@ -136,6 +138,29 @@ def test_replay_equals_a_rebuild(log_settings: LogSettings, tmp_path: Path) -> N
     assert len(operations.positions_in(details)) == before - left
 
 
+@pytest.mark.slow
+def test_in_the_wire_format_of_a_registry_it_equals_a_rebuild_too(
+    sqlite_log_settings: LogSettings, tmp_path: Path
+) -> None:
+    """There dead letters are kept as they stand in the log, which the ledger's own codec does not read."""
+    with fake_registry() as registry:
+        ids = str(tmp_path / "ids.json")
+        settings = replace(sqlite_log_settings, schema_registry=registry.url, schema_ids=ids)
+        with logged(settings, dense(0)) as log:
+            consume(log, tmp_path / "live", older(lambda m: len(m) % 3 == 0))
+            with Store.open(tmp_path / "live") as store:
+                [(before,)] = store.rows("SELECT count(*) FROM dead_letters WHERE hex(value) LIKE '00%'")
+            assert before
+            flags = ("--schema-registry", registry.url, "--database", tmp_path / "live")
+            with patch.dict("os.environ", {"COUPON_LEDGER_SCHEMA_IDS": ids}):
+                exported = done("dead-letters", "export", *flags).rows
+            assert {line["schema"] for line in exported} == {"coupon_event v1"}
+            with Store.open(tmp_path / "live") as store:
+                replay(store, log, Chosen(), BY)
+                assert store.rows("SELECT count(*) FROM dead_letters") == [(0,)]
+            assert as_consumed_anew(log, tmp_path / "live", tmp_path / "anew") == []
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -143,6 +168,7 @@ from consumers.discards import Signed
 from consumers.replay import replay
 from ledger.log import open_log
 from ledger.settings import LogSettings
+from ledger.sqlite_log import SqliteLog
 from projections.dead_letters import Chosen
 from projections.store import Store
 
@@ -450,8 +476,9 @@ def test_a_correction_is_shown_before_it_is_made(sold: Path) -> None:
 def test_applied_twice_it_is_made_once(sold: Path) -> None:
     """Else whoever is not sure whether it was done could only make it worse."""
     row = ndjson([RETURNED])
-    for _ in range(2):  # the second time before any consumer has seen the first
-        done("correct", "-", "--apply", "--why", "wrong till", stdin=row)
+    for unknown in (False, True):  # the second time before any consumer has seen the first
+        ran = done("correct", "-", "--apply", "--why", "wrong till", stdin=row)
+        assert ("1 records of coupon.events are not consumed yet" in ran.err) == unknown
     done("consume")
     after = facts()
     again = done("correct", "-", "--apply", "--why", "wrong till", stdin=ndjson([RETURNED]))
@@ -524,16 +551,14 @@ def test_cut_short_in_the_midst_of_appending_it_is_completed_by_the_same(
 ) -> None:
     """On Kafka an append is not all or nothing: some of it may be there, and the operation not."""
     rows = [RETURNED, {"coupon_id": "c-2", "type": "revoked", "reason": "x", "occurred_at": "2026-11-12T00:00:00Z"}]
-    real = open_log(LogSettings(url=f"sqlite:///{LOG}"))
+    whole = SqliteLog.append
 
-    def cut_short(given: Sequence[Record]) -> None:
-        real_append(list(given)[:kept])
+    def cut_short(log: SqliteLog, given: Sequence[Record]) -> None:
+        whole(log, list(given)[:kept])
         raise Killed
 
-    real_append = real.append
     with monkeypatch.context() as broken:
-        broken.setattr(real, "append", cut_short)
-        broken.setattr("ledger.log.open_log", lambda _: real)
+        broken.setattr(SqliteLog, "append", cut_short)
         with pytest.raises(Killed):
             ledger("correct", "-", "--apply", "--why", "w", stdin=ndjson(rows))
     done("consume")
