@@ -17,7 +17,7 @@ import polars as pl
 from consumers import outbox
 from ledger import operations
 from ledger.errors import LedgerError, LogUnavailable
-from ledger.log import EventLog, Position
+from ledger.log import EventLog, LogReader, Position
 from ledger.operations import Operation
 from projections.dead_letters import Chosen, chosen_letters
 from projections.store import Store
@@ -87,7 +87,7 @@ def deliver(store: Store, log: EventLog) -> None:
         )
 
 
-def note_discards(store: Store, log: EventLog) -> None:
+def note_discards(store: Store, log: LogReader) -> None:
     """Bring `discarded` up to what the log's operations say."""
     told = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
     if told:

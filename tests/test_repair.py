@@ -568,3 +568,28 @@ def test_cut_short_in_the_midst_of_appending_it_is_completed_by_the_same(
     assert done("violations", "--scope", "coupon", "-o", "json").json == []
     assert len(done("operations", "-o", "json").json) == 1
     assert ends([DEAD_LETTERS]) == 0
+
+
+@pytest.mark.slow
+def test_the_commands_on_either_log(home: Path, log_settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what was rehearsed on a laptop would not work in production."""
+    monkeypatch.setenv("COUPON_LEDGER_LOG", log_settings.url)
+    monkeypatch.setenv("COUPON_LEDGER_TOPIC_PREFIX", log_settings.topic_prefix)
+    done("init")
+    events = [coupon_event("created", "e-1"), coupon_event("issued", "e-2"), coupon_event("used", "e-3")]
+    done("publish", "-", stdin=ndjson(events))
+    log = open_log(log_settings)
+    log.append([Record(COUPON, b"c-1", POISON)])
+    log.close()
+    with owning():
+        wait_until(lambda: len(offsets()) == 1, "the dead letter")
+        done("correct", "-", "--apply", "--why", "wrong till", stdin=ndjson([RETURNED]))
+        wait_until(lambda: done("state", "c-1", "-o", "json").json["state"] == "issued", "the correction")
+        done("dead-letters", "replay", "--why", "mended?")
+        done("dead-letters", "discard", "--reason", "unknown_schema", "--why", "nobody knows it")
+        assert offsets() == []
+    done("init", "--database", "anew.duckdb")
+    done("consume", "--database", "anew.duckdb")
+    assert done("dead-letters", "list", "--database", "anew.duckdb", "-o", "ndjson").rows == []
+    actions = [row["action"] for row in done("operations", "-o", "json").json]
+    assert actions == ["dead_letters_discarded", "dead_letters_replayed", "correction_applied"]
