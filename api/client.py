@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +25,9 @@ from projections.store import Store, frames_of, owner
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
-_DONE_S: Final = 330.0
-"""More than the owner gives a sweep."""
+_SWEEP_S: Final = 330.0
+_REPAIR_S: Final = 630.0
+"""More than the owner gives a sweep, and a repair."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
@@ -127,28 +128,34 @@ class Remote:
 
     def expire(self, until: datetime | None) -> dict[str, int]:
         """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
-        return self._do("expire", "does not sweep", until=until)
+        swept: dict[str, int] = self._post("/v1/expire", _SWEEP_S, {"until": until}, "sweep")
+        return swept
 
     def succeed(self, *, back: bool) -> dict[str, Any]:
         """Have what was rebuilt (or was live before, `back`) take the database's place. Raises `Told`, `OwnerGone`."""
-        return self._do("succeed", "swaps nothing", back=back)
+        done: dict[str, Any] = self._post("/v1/succeed", _REPAIR_S, {"back": back}, "swap")
+        return done
 
-    def _do(self, what: str, does_not: str, **parameters: Any) -> dict[str, Any]:
+    def repair(self, action: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Have the owner `replay` or `discard` dead letters; what became of them. Raises `Told`, `OwnerGone`."""
+        done: list[dict[str, Any]] = self._post(f"/v1/dead-letters/{action}", _REPAIR_S, parameters, "repair")
+        return done
+
+    def _post(self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str) -> Any:
         given = {k: _text(v) for k, v in parameters.items() if v is not None}
         try:
-            response = self._get(f"/v1/{what}?{urlencode(given)}", _DONE_S, "POST")
+            response = self._get(path + (f"?{urlencode(given)}" if given else ""), timeout_s, "POST")
             if response.status == http.HTTPStatus.NOT_FOUND:
                 raise Told(
-                    f"database {self._database}: its owner stops at the end of the log and {does_not}; run again"
+                    f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
                     " when it has, or start it with --follow",
                     StoreError.exit_code,
                 )
             if response.status != http.HTTPStatus.OK:
                 raise self._told(response)
-            done: dict[str, Any] = json.loads(response.read())
+            return json.loads(response.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
-        return done
 
     def close(self) -> None:
         pass

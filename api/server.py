@@ -18,9 +18,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Final
+from functools import partial
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
@@ -29,11 +30,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Spool, pieces, spooled
 from api.contact import ARROW
 from api.metrics import Metrics
+from consumers.discards import NothingChosen, Signed, discard
 from consumers.owner import Owner, Succeeded, waiting
+from consumers.replay import Rows, replay
 from consumers.sweeper import StillToCome, Swept, over
-from ledger.errors import LedgerError, QueryStopped, StoreError
+from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
+from ledger.log import EventLog
+from projections.dead_letters import Chosen
 from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
 from projections.readers import Readers, Running
+from projections.store import Store
 
 _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""
@@ -41,6 +47,8 @@ _SEND_S: Final = 120.0
 """A reader that takes nothing for so long is let go."""
 SWEEP_S: Final = 300.0
 """A sweep begins when the consumer has caught up."""
+REPAIR_S: Final = 600.0
+"""A repair begins between two batches."""
 _QUICK_S: Final = 30.0
 """Questions that may take longer, since they may go over all rows, wait for each other."""
 _NICER: Final = 5
@@ -68,6 +76,7 @@ def application(
 
     if owner is not None:
         _add_expire(app, owner)
+        _add_repairs(app, owner)
         _add_succeed(app, owner)
     for name, question in QUESTIONS.items():
         _add(app, name, question, _Asking(readers, threads, metrics, name, question))
@@ -115,6 +124,32 @@ def _add_succeed(app: FastAPI, owner: Owner) -> None:
     async def succeed(back: bool = False) -> Succeeded:
         """Have what was rebuilt take the database's place; `back`: what was live before."""
         return await asyncio.wrap_future(owner.ask(waiting(owner.store.path, back=back)))
+
+
+class Repair(Chosen):
+    """A repair of the chosen dead letters, who asks for it, and why."""
+
+    operator: str
+    why: str
+    dry_run: bool = False
+
+    def work(self, store: Store, log: EventLog, do: Callable[..., Rows]) -> Rows:
+        chosen = Chosen(**self.model_dump(include=set(Chosen.model_fields)))
+        return do(store, log, chosen, Signed(self.operator, self.why), dry_run=self.dry_run)
+
+
+_REPAIRS: Final[dict[str, Callable[..., Rows]]] = {"replay": replay, "discard": discard}
+
+
+def _add_repairs(app: FastAPI, owner: Owner) -> None:
+    @app.post("/v1/dead-letters/{action}")
+    async def repair(action: Literal["replay", "discard"], asked: Annotated[Repair, Query()]) -> Rows:
+        """Have the owner take the chosen dead letters in again, or settle them as they are: what became of them."""
+        future = owner.repairs.ask(partial(asked.work, do=_REPAIRS[action]))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), REPAIR_S)
+        except TimeoutError:
+            raise HTTPException(503, "the owner has not come to it yet; look again later, then ask again") from None
 
 
 class _Asking:
@@ -175,7 +210,7 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
-        elif isinstance(error, WrongQuestion | StillToCome):
+        elif isinstance(error, WrongQuestion | StillToCome | NothingChosen | InvalidEvent):
             status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT

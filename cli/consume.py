@@ -224,6 +224,10 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
         click.echo(f"last batch  {records:,} records in {seconds:.2f} s ({records / seconds:,.0f}/s)")
     click.echo(f"data clock  {instant(clock) if clock else 'none yet'}")
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
-        click.echo("            " + ", ".join(f"{summary[n]:,} {n.replace('_', ' ')}" for n in names))
+        told = [f"{summary[n]:,} {n.replace('_', ' ')}" for n in names]
+        settled = summary["dead_letters"] - summary["dead_letters_open"]
+        if "dead_letters" in names and settled:
+            told[-1] += f" ({summary['dead_letters_open']:,} open, {settled:,} discarded)"
+        click.echo("            " + ", ".join(told))
     click.echo(f"            {summary['violations']:,} violations")
     click.echo()

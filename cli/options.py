@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from ledger.settings import OPTIONS, Option, Settings
+from ledger.topics import INPUT_TOPICS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -108,6 +109,44 @@ def _instant(value: str, option: click.Parameter) -> datetime:
     except ValidationError as error:
         rule = problems_of(error)[0].rule
         raise click.BadParameter(f"{value!r} {rule}, or a day, or how long ago, such as 15m", None, option) from error
+
+
+def dead_letter_options(command: Command) -> Command:
+    """Add what chooses dead letters; the command gets `topic`, `partition`, `offset`, `reason`, `since`, `until` and
+    `settled`."""
+    for option in reversed(
+        (
+            click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Only of this topic."),
+            click.option("--partition", type=click.IntRange(min=0), help="Only of this partition."),
+            click.option("--offset", type=click.IntRange(min=0), help="Only at this offset."),
+            click.option("--reason", help="Only with this reason, for example unknown_schema."),
+            instant_option("--since", "Only those recorded from then on."),
+            instant_option("--until", "Only those recorded before then."),
+            click.option("--all", "settled", is_flag=True, help="Those that were discarded, too."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def operator_options(command: Command) -> Command:
+    """Add `--why` and `--operator` of what changes something; the command gets `why` and `operator`."""
+    operator = click.option("--operator", help="Who does it. [default: the name of the user who runs the command]")
+    return click.option("--why", metavar="TEXT", help="Why it is done; kept with who does it (`operations`).")(
+        operator(command)
+    )
+
+
+def signed(why: str | None, operator: str | None) -> tuple[str, str]:
+    """Who does it and why. Raises click's error where either is not known."""
+    from ledger.operations import user_name
+
+    who = operator or user_name()
+    if not why or not why.strip():
+        raise click.UsageError("--why is needed: in a few words, for those who wonder later")
+    if not who:
+        raise click.UsageError("--operator is needed: the user who runs this has no name")
+    return who, why
 
 
 def duration_option(name: str, text: str, default: str | None = None) -> Callable[[Command], Command]:

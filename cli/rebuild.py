@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, output_option, settings_options
+from cli.options import LOG, operator_options, output_option, settings_options, signed
 from cli.output import print_row, print_rows
 from cli.progress import progress
 from ledger.errors import StoreError
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from ledger.log import EventLog
 
 
-_ROWS = 10
+_EQUAL: Final = "every table that can be compared is equal"
+_ROWS: Final = 10
 """Of each table that differs, so many rows are shown."""
 Say = Callable[[str, str], None]
 
@@ -44,6 +45,7 @@ class RebuiltDiffers(StoreError):
 @click.option("--accept-differences", metavar="WHY", help="Swap although tables differ: the change of logic is meant.")
 @click.option("--anew", is_flag=True, help="Throw away what an interrupted rebuild has built.")
 @click.option("--rollback", is_flag=True, help="Bring back the generation that was live before.")
+@operator_options
 @settings_options(*LOG, "database", "batch-size")
 @output_option
 def rebuild(
@@ -53,6 +55,8 @@ def rebuild(
     accept_differences: str | None,
     anew: bool,
     rollback: bool,
+    why: str | None,
+    operator: str | None,
     settings: Settings,
     output: str,
 ) -> None:
@@ -65,28 +69,33 @@ def rebuild(
     shown.
 
     A database that another version of coupon-ledger filled is rebuilt in the same way; those projections whose version
-    is the same are compared.
+    is the same are compared. Swaps and rollbacks are kept with who did it and why (`operations`).
 
     \b
     coupon-ledger rebuild
     coupon-ledger rebuild --from archive --archive /backup/ledger
     coupon-ledger rebuild --compare-only
     coupon-ledger rebuild --accept-differences "discounts of gifts count since release 1.4"
-    coupon-ledger rebuild --rollback
+    coupon-ledger rebuild --rollback --why "release 1.4 counted gifts twice"
     """
     if rollback and (archive or compare_only or accept_differences or anew):
         raise click.UsageError("--rollback goes alone")
     if (source == "archive") != (archive is not None):
         raise click.UsageError("--from archive and --archive FOLDER go together")
+    by = signed(why if rollback else accept_differences or why or _EQUAL, operator)
     from consumers.tuning import tune_process
 
     tune_process()
+    say = _say if output == "table" else _nothing
     log = _log(settings, archive)
     try:
         if rollback:
-            told = _swapped(settings, log, _say if output == "table" else _nothing, back=True)
+            told = _swapped(settings, log, say, by, "rebuild_rolled_back")
         else:
-            told = _rebuilt(settings, log, compare_only, accept_differences, anew, output)
+            told = _rebuilt(settings, log, say, anew, accept_differences is not None, output)
+            if not compare_only:
+                action = "differences_accepted" if told.get("different") else "rebuild_swapped"
+                told["swap"] = _swapped(settings, log, say, by, action)
     finally:
         log.close()
     if output != "table":
@@ -103,15 +112,13 @@ def _log(settings: Settings, archive: Path | None) -> EventLog:
     return open_continued(settings.log, archive)
 
 
-def _rebuilt(
-    settings: Settings, log: EventLog, compare_only: bool, accepted: str | None, anew: bool, output: str
-) -> dict[str, Any]:
+def _rebuilt(settings: Settings, log: EventLog, say: Say, anew: bool, accepted: bool, output: str) -> dict[str, Any]:
+    """Built and compared. Raises `RebuiltDiffers` where tables differ, unless that is accepted."""
     from api.client import asking
     from consumers.rebuild import LiveDatabase
     from consumers.rebuild import Rebuild as Run
     from projections import generations
 
-    say = _say if output == "table" else _nothing
     if anew:
         generations.remove(generations.rebuilt_file(settings.database))
     live = LiveDatabase(settings.database, lambda: asking(settings.database))
@@ -127,7 +134,7 @@ def _rebuilt(
     told: dict[str, Any] = {"records": records, "seconds": round(seconds, 3)}
     if compared is not None:
         told |= _compared(compared, say) | {"rows": rows}
-        if compared.different and accepted is None:
+        if compared.different and not accepted:
             if output == "table":
                 print_rows(told["different"], output)
                 print_rows(rows, output)
@@ -137,8 +144,6 @@ def _rebuilt(
                 f"database {settings.database}: {len(compared.different)} of its tables are not what the log gives;"
                 " nothing was swapped. Where the change is meant: --accept-differences WHY"
             )
-    if not compare_only:
-        told["swap"] = _swapped(settings, log, say, back=False)
     return told
 
 
@@ -183,12 +188,13 @@ def _in_words(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _swapped(settings: Settings, log: EventLog, say: Say, *, back: bool) -> dict[str, Any]:
-    """Let the rebuilt database (or the one before, `back`) take the place of the live one."""
+def _swapped(settings: Settings, log: EventLog, say: Say, by: tuple[str, str], action: str) -> dict[str, Any]:
+    """Let the rebuilt database, or on rolling back the one before, take the place of the live one."""
     from api.client import owner_of
     from consumers.owner import take_place
+    from ledger import operations
 
-    owner = owner_of(settings.database)
+    owner, back = owner_of(settings.database), action == "rebuild_rolled_back"
     if owner is None:
         done = asdict(take_place(settings.database, log, settings.batch_size, back=back))
     else:
@@ -197,6 +203,8 @@ def _swapped(settings: Settings, log: EventLog, say: Say, *, back: bool) -> dict
     say("live", f"{done['file']}; {done['records']:,} records came since it was compared")
     if done["previous"]:
         say("kept", f"{done['previous']}, which `coupon-ledger rebuild --rollback` brings back")
+    who, why = by
+    operations.append(log, action, why=why, operator=who, subject=settings.database.name, details=done)
     return done
 
 

@@ -13,6 +13,7 @@ import click
 
 from cli.options import (
     columns_option,
+    dead_letter_options,
     duration_option,
     instant_option,
     limit_option,
@@ -408,16 +409,22 @@ def dead_letters() -> None:
 
 
 @dead_letters.command("list")
+@dead_letter_options
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
-def list_dead_letters(limit: int | None, settings: Settings, output: str) -> None:
-    """List dead letters with position and reason.
+def list_dead_letters(limit: int | None, settings: Settings, output: str, **chosen: Any) -> None:
+    """List dead letters with position and reason; those that were discarded only with --all.
 
     \b
     coupon-ledger dead-letters list
+    coupon-ledger dead-letters list --reason unknown_schema --since 1d
+    coupon-ledger dead-letters list --all --output ndjson
     """
-    _listed(settings, output, limit, None, "dead-letters")
+    shown = "topic partition offset recorded_at reason detail bytes".split()
+    if chosen["settled"]:
+        shown += ["discarded_by", "discarded_because"]
+    _listed(settings, output, limit, shown, "dead-letters", **chosen)
 
 
 @dead_letters.command("show")

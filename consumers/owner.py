@@ -1,5 +1,5 @@
-"""The process that owns a database: it consumes, sweeps, and lets another generation take the database's place, one
-after the other in one thread."""
+"""The process that owns a database: consuming, sweeping, repairing, and letting another generation take the database's
+place, one after the other in one thread."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
+from consumers.replay import Repairs
 from consumers.runner import Boundary, Committed, Consumer
 from consumers.sweeper import Sweeper
 from ledger.errors import LedgerError, StoreNotInitialised
@@ -53,6 +54,7 @@ class Owner:
     ) -> None:
         self.store = store
         self.sweeper = Sweeper(store, log, sweep_every)
+        self.repairs = Repairs(store, log)
         self.on_succession: Callable[[Store], None] = Store.close
         """Called with the generation that was live until now, to be closed when nobody reads it any more."""
         self._log = log
@@ -72,6 +74,7 @@ class Owner:
             grace=self._grace,
             follow=self._follow,
             caught_up=self.sweeper,
+            between=self.repairs,
         )
 
     def run(self) -> Iterator[Committed]:
@@ -115,6 +118,7 @@ class Owner:
             future.set_exception(error)
             return
         self.sweeper.use(self.store)
+        self.repairs.use(self.store)
         self.on_succession(before)
         done = _succeeded(self.store, records, started)
         _logger.info("succeeded", extra={"file": done.file, "records": done.records, "seconds": done.seconds})

@@ -18,6 +18,7 @@ from typing import Final
 import polars as pl
 
 from consumers import outbox
+from consumers.discards import note_discards
 from consumers.intake import Intake, take_in
 from consumers.tuning import keep_small
 from ledger.errors import LogTruncated, RegistryUnavailable
@@ -74,6 +75,7 @@ class Consumer:
         follow: bool = False,
         until: Mapping[TopicPartition, int] | None = None,
         caught_up: Callable[[], None] = lambda: None,
+        between: Callable[[], bool] = lambda: False,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
         """`outlet`: where what follows from the records (dead letters) is appended; None where another consumer of the
@@ -82,6 +84,8 @@ class Consumer:
         `until`: stop at these positions, not at the end that the log has.
 
         `caught_up`: called between batches, in the thread of `run`, where all that the log has is folded.
+
+        `between`: called there wherever it has got to; whether it changed the accounts of what was read before.
         """
         self._log = log
         self._until = until
@@ -91,6 +95,7 @@ class Consumer:
         self._grace = grace
         self._follow = follow
         self._caught_up = caught_up
+        self._between = between
         self._reached = at_boundary
         self._stop = threading.Event()
 
@@ -115,9 +120,12 @@ class Consumer:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
         self._deliver()
+        note_discards(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
             for batch in reader.batches():
+                if self._between():
+                    accounts.update(checkpoints.load(self._store))
                 if batch is None:
                     if reader.idle:
                         self._caught_up()
@@ -174,7 +182,7 @@ class Consumer:
             clock = cross.settle(self._store, [changes for _, changes in folded.values()])
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
-            moved = _moved(chunks, taken, counts, accounts)
+            moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
@@ -200,7 +208,7 @@ class Consumer:
             outbox.deliver(self._store, self._outlet)
 
 
-def _moved(
+def accounts_after(
     chunks: list[Chunk],
     taken: Intake,
     counts: Mapping[str, Counts],

@@ -8,6 +8,7 @@ The fingerprint is looked up among all released schemas, so that old messages st
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -110,6 +111,21 @@ def decode(message: bytes) -> tuple[WriterSchema, Row]:
     surplus = len(message) - body.at
     if surplus:
         raise UndecodableRecord(f"{surplus} bytes too many after the {writer.name}")
+    return writer, row
+
+
+def decode_some(message: bytes) -> tuple[WriterSchema | None, Row]:
+    """What can be read of a message that may be broken: the writer's schema, and its fields up to the first that
+    cannot be read."""
+    row: Row = {}
+    try:
+        writer = writer_of(message)
+    except UndecodableRecord:
+        return None, row
+    body = _Body(message, HEADER_BYTES)
+    with suppress(ValueError, IndexError, OverflowError):
+        for name, read in _readers(writer.header):
+            row[name] = read(body)
     return writer, row
 
 

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -64,7 +65,10 @@ class RegistryLog:
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
         """As every log. Raises `RegistryUnavailable` where all that could be read waits for the registry."""
-        chunks = self._log.read(positions, max_records, timeout_s)
+        return self.translated(self._log.read(positions, max_records, timeout_s))
+
+    def translated(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """These chunks, as they stand in the log, as `read` gives them: as far as the registry can be asked."""
         unknown: dict[bytes, RegistryUnavailable] = {}
         prefixes = [_prefixes(c) for c in chunks]
         self._ids.learn(set().union(*prefixes), unknown)
@@ -114,6 +118,25 @@ class RegistryLog:
             wire=wire,
             next_offset=int(chunk.offsets[end]),
         )
+
+
+def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Chunks with the bytes that stand in this log as reading it gives them. Raises `RegistryUnavailable`."""
+    found = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
+    if sum(map(len, found)) < sum(map(len, chunks)):
+        raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
+    return found
+
+
+def single_object(message: bytes, settings: LogSettings) -> bytes:
+    """A message in the wire format as a single object, where its schema's id is remembered; else as it is."""
+    header = _remembered(settings.schema_registry, settings.schema_ids).get(message[:PREFIX_BYTES])
+    return header + message[PREFIX_BYTES:] if header else message
+
+
+@cache
+def _remembered(url: str, file: str) -> Mapping[bytes, bytes]:
+    return SchemaIds(url, Path(file), {}).headers if url else {}
 
 
 def _prefixes(chunk: Chunk) -> set[bytes]:

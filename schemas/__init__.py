@@ -13,7 +13,7 @@ from typing import Any
 
 Schema = dict[str, Any]
 
-NAMES = ("coupon_event", "order_event", "campaign_event", "user_event", "dead_letter")
+NAMES = ("coupon_event", "order_event", "campaign_event", "user_event", "dead_letter", "operation_event")
 
 
 @cache

@@ -15,12 +15,16 @@ Json = dict[str, Any]
 _AVRO: Final = "application/vnd.apache.avro;version=1.9.0"
 _KEYS: Final = {topic: f"The event's `{field}`, UTF-8." for topic, field in KEY_FIELD.items()} | {
     DEAD_LETTERS: "The record's position: topic-partition-offset.",
+    OPERATIONS: "The operation's `event_id`, UTF-8.",
 }
 _PLANNED: Final = {
     ALERTS: "What the ledger finds wrong; key: the alert's fingerprint. Made by `init`, nothing is written to it yet.",
-    OPERATIONS: "What operators did. Made by `init`, nothing is written to it yet.",
 }
-_MESSAGES: Final = {**SCHEMA_NAME, DEAD_LETTERS: "dead_letter"}
+_MESSAGES: Final = {**SCHEMA_NAME, DEAD_LETTERS: "dead_letter", OPERATIONS: "operation_event"}
+_SENT: Final = {
+    DEAD_LETTERS: "Records that are no valid event, whole, with the reason.",
+    OPERATIONS: "What operators did to the ledger: repairs, swaps; who and why.",
+}
 
 
 def document() -> Json:
@@ -72,19 +76,17 @@ def _channel(topic: str) -> Json:
 
 
 def _operation_name(topic: str) -> str:
-    return ("append" if topic == DEAD_LETTERS else "fold") + _identifier(topic)[0].upper() + _identifier(topic)[1:]
+    return ("append" if topic in _SENT else "fold") + _identifier(topic)[0].upper() + _identifier(topic)[1:]
 
 
 def _operation(topic: str) -> Json:
-    """From the ledger's side: it receives events, and sends dead letters."""
+    """From the ledger's side: it receives events, and sends dead letters and operations."""
     channel = _identifier(topic)
     return {
-        "action": "send" if topic == DEAD_LETTERS else "receive",
+        "action": "send" if topic in _SENT else "receive",
         "channel": {"$ref": f"#/channels/{channel}"},
-        "summary": (
-            "Records that are no valid event, whole, with the reason."
-            if topic == DEAD_LETTERS
-            else "Each event is folded once, in any order of arrival; repeats with the same `event_id` are harmless."
+        "summary": _SENT.get(
+            topic, "Each event is folded once, in any order of arrival; repeats with the same `event_id` are harmless."
         ),
         "messages": [{"$ref": f"#/channels/{channel}/messages/{_MESSAGES[topic]}"}],
     }

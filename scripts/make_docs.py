@@ -25,9 +25,10 @@ from ledger.events import (
     canonical_json,
     parse_with_topic,
 )
+from ledger.operations import ACTIONS
 from ledger.partitioner import murmur2
 from ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
-from ledger.topics import COUPON, KEY_FIELD
+from ledger.topics import COUPON, KEY_FIELD, OPERATIONS
 from scripts import asyncapi
 from scripts.examples import example
 
@@ -48,6 +49,7 @@ def _events() -> Iterator[str]:
     yield "dead letter. How to publish them from any language, to the byte: [below](#publishing-from-any-language)."
     for topic, name in SCHEMA_NAME.items():
         yield from _topic(topic, schemas.current(name))
+    yield from _operations()
     yield from _life()
     yield from _publishing()
 
@@ -57,12 +59,7 @@ def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
     yield f"## `{topic}`"
     yield ""
     yield f"{schema['doc']} Key: `{KEY_FIELD[topic]}`."
-    yield ""
-    yield "| field | type | meaning |"
-    yield "|---|---|---|"
-    for field in schema["fields"]:
-        yield f"| `{field['name']}` | {_type(field['type'])} | {field['doc']} |"
-    yield ""
+    yield from _field_table(schema)
     for kind, needed in NEEDS[topic].items():
         label = f" {LABELS[kind]}" if topic == COUPON else ""
         needs = ", ".join(f"`{n}`" for n in needed) or "nothing more"
@@ -70,6 +67,28 @@ def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
         yield "```json"
         yield json.dumps(example(topic, kind), ensure_ascii=False)
         yield "```"
+
+
+def _field_table(schema: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "| field | type | meaning |"
+    yield "|---|---|---|"
+    for field in schema["fields"]:
+        yield f"| `{field['name']}` | {_type(field['type'])} | {field['doc']} |"
+    yield ""
+
+
+def _operations() -> Iterator[str]:
+    schema = schemas.current("operation_event")
+    yield ""
+    yield f"## `{OPERATIONS}`"
+    yield ""
+    yield f"{schema['doc']} Key: `event_id`. Appended by the ledger itself, listed by `coupon-ledger operations`."
+    yield from _field_table(schema)
+    yield "| action | what was done |"
+    yield "|---|---|"
+    for action, meaning in ACTIONS.items():
+        yield f"| `{action}` | {meaning} |"
 
 
 def _type(kind: Any) -> str:

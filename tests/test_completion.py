@@ -44,7 +44,7 @@ def test_bash_completes_commands_options_and_values() -> None:
     """Else whoever pressed the tab key would get nothing, or names that are not there."""
     assert completed("") == list(COMMANDS)
     assert completed("dead") == ["dead-letters"]
-    assert completed("dead-letters", "") == ["list", "show"]
+    assert completed("dead-letters", "") == ["discard", "export", "list", "replay", "show"]
     assert {"--topic", "--type", "--since", "--follow", "--no-follow"} <= set(completed("tail", "--"))
     assert completed("publish", "--topic", "") == list(INPUT_TOPICS)
     assert completed("tail", "--type", "re") == ["reserved", "released", "returned", "revoked", "refunded"]

@@ -118,6 +118,11 @@ def test_an_intended_change_is_swapped_with_its_reason(shop: Path) -> None:
     corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
     done("rebuild", "--accept-differences", "somebody wrote into the table by hand")
     assert digests() == right
+    [operation] = done("operations", "--output", "ndjson").rows
+    assert (operation["action"], operation["reason"]) == (
+        "differences_accepted",
+        "somebody wrote into the table by hand",
+    )
 
 
 def test_rolled_back_to_the_generation_before_and_on_from_there(shop: Path) -> None:
@@ -126,19 +131,19 @@ def test_rolled_back_to_the_generation_before_and_on_from_there(shop: Path) -> N
     wrong = digests()
     done("rebuild", "--accept-differences", "a test")
     right = digests()
-    done("rebuild", "--rollback")
+    done("rebuild", "--rollback", "--why", "a test")
     assert digests() == wrong
-    done("rebuild", "--rollback")
+    done("rebuild", "--rollback", "--why", "a test")
     assert digests() == right
     done("publish", "-", stdin=ndjson([coupon_event("created", "e-new")]))
     done("consume")
     assert state() == "created"
-    done("rebuild", "--rollback")
+    done("rebuild", "--rollback", "--why", "a test")
     assert state() == "created", "what came since is folded into the generation that comes back"
 
 
 def test_without_a_generation_to_go_back_to_it_says_so(shop: Path) -> None:
-    one_sentence(ledger("rebuild", "--rollback"), 5, DATABASE, "no previous generation")
+    one_sentence(ledger("rebuild", "--rollback", "--why", "a test"), 5, DATABASE, "no previous generation")
 
 
 def test_a_lost_database_is_made_again(shop: Path) -> None:
@@ -177,7 +182,7 @@ def test_filled_by_newer_code_it_is_left_alone_but_can_be_rolled_back(
         newer.setitem(versions.VERSIONS, "rules", 2)
         done("rebuild")
     one_sentence(ledger("state", "c-1"), 5, "version 2 of the projection rules", "newer")
-    done("rebuild", "--rollback")
+    done("rebuild", "--rollback", "--why", "a test")
     assert facts() == before
 
 

@@ -104,7 +104,7 @@ def test_swapped_under_load_no_question_fails_and_no_answer_goes_back(ready: Pat
     with owning() as owner, published_all_the_time(), asked_all_the_time(owner) as seen:
         for number in range(3):
             before = seen["answers"]
-            ran = finish(start("rebuild", *(("--rollback",) if number == 1 else ())))
+            ran = finish(start("rebuild", *(("--rollback", "--why", "a test") if number == 1 else ())))
             assert ran.code == 0, ran.err
             wait_until(lambda b=before: seen["answers"] > b + 2 * READERS, "answers after the swap")  # type: ignore[misc]
     assert seen["errors"] == []
@@ -177,7 +177,7 @@ def test_killed_at_any_step_there_is_a_whole_database_and_the_next_rebuild_succe
     done("consume")
     ran = done("rebuild")
     assert "21 tables are equal" in ran.out
-    done("rebuild", "--rollback")
+    done("rebuild", "--rollback", "--why", "a test")
     assert done("state", "c-1", "--output", "json").json["state"] == "created"
     assert len(list(Path().glob(f"{DATABASE}.gen*"))) == 2
 

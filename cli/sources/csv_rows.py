@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from cli.sources.rows import (
     MAX_ROW_BYTES,
+    NOTHING,
+    Filling,
     Item,
     Refused,
     bad,
@@ -40,7 +42,7 @@ class _Row:
     problem: InvalidEvent | None = None
 
 
-def csv_items(lines: Iterator[bytes | None], topic: str, what: str) -> Iterator[Item]:
+def csv_items(lines: Iterator[bytes | None], topic: str, what: str, filling: Filling = NOTHING) -> Iterator[Item]:
     """`what`: the file's name for messages. Raises `UnusableFile` for a header that does not fit the topic."""
     csv.field_size_limit(MAX_ROW_BYTES)
     names: list[str] | None = None
@@ -51,25 +53,27 @@ def csv_items(lines: Iterator[bytes | None], topic: str, what: str) -> Iterator[
             if row.problem:
                 raise UnusableFile(f"{what}: line {row.line}, the columns' names: {row.problem}; mend that line")
             names = row.cells
-            check_columns(what, topic, names)
+            check_columns(what, topic, names, filling)
         else:
-            yield _item(row, names, topic)
+            yield _item(row, names, topic, filling)
 
 
-def _item(row: _Row, names: list[str], topic: str) -> Item:
+def _item(row: _Row, names: list[str], topic: str, filling: Filling) -> Item:
     cells = dict(zip(names, row.cells, strict=False))
     try:
         if row.problem:
             raise row.problem
         if len(row.cells) != len(names):
             raise bad(f"has {len(row.cells)} cells, but there are {len(names)} columns")
-        return record_of(table_event(topic, *_data(topic, cells)))
+        data, problems = data_of(topic, cells)
+        return record_of(table_event(topic, filling(data), problems))
     except InvalidEvent as error:
         text = row.raw.decode("utf-8", "backslashreplace")
         return Refused(row.line, text, cells.get("event_id") or None, error.problems)
 
 
-def _data(topic: str, cells: dict[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+def data_of(topic: str, cells: Mapping[str, str]) -> tuple[dict[str, Any], list[Problem]]:
+    """The data that these cells hold, and what is wrong with those that hold none."""
     data: dict[str, Any] = {}
     problems: list[Problem] = []
     kinds = column_kinds(topic)

@@ -6,7 +6,7 @@ import select
 from collections.abc import Iterable, Iterator
 from typing import IO, Any, Final
 
-from cli.sources.rows import MAX_ROW_BYTES, Item, Refused, bad, json_value, record_of
+from cli.sources.rows import MAX_ROW_BYTES, NOTHING, Filling, Item, Refused, bad, json_value, record_of
 from ledger.errors import InvalidEvent
 from ledger.events import parse_with_topic
 
@@ -36,7 +36,7 @@ def _more_waits(source: IO[bytes]) -> bool:
         return True
 
 
-def ndjson_items(lines: Iterable[bytes | None], topic: str | None) -> Iterator[Item]:
+def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Filling = NOTHING) -> Iterator[Item]:
     """`topic`: that of lines that name none."""
     number = 0
     for line in lines:
@@ -45,16 +45,16 @@ def ndjson_items(lines: Iterable[bytes | None], topic: str | None) -> Iterator[I
             continue
         number += 1
         if line and not line.isspace():
-            yield _item(number, line, topic)
+            yield _item(number, line, topic, filling)
 
 
-def _item(number: int, line: bytes, topic: str | None) -> Item:
+def _item(number: int, line: bytes, topic: str | None, filling: Filling) -> Item:
     data: dict[str, Any] = {}
     try:
         data = _json_object(line)
         if topic is not None:
             data.setdefault("topic", topic)
-        return record_of(parse_with_topic(data))
+        return record_of(parse_with_topic(filling(data)))
     except InvalidEvent as error:
         text = line.decode("utf-8", "backslashreplace")
         return Refused(number, text, data.get("event_id"), error.problems)

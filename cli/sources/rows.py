@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
@@ -32,6 +33,27 @@ class Refused(NamedTuple):
 
 
 Item = Record | Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What rows are given: `made`, which none may bring itself, and `default`, where a row lacks it."""
+
+    made: Mapping[str, Any] = field(default_factory=dict)
+    default: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.made, *self.default}
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises `InvalidEvent`."""
+        if brought := [name for name in self.made if data.get(name) is not None]:
+            raise InvalidEvent([Problem(name, "is made here; leave it out") for name in brought])
+        return {**self.default, **{k: v for k, v in data.items() if v is not None}, **self.made}
+
+
+NOTHING: Final = Filling()
 
 
 def record_of(event: Event) -> Record:
@@ -76,7 +98,7 @@ def needed_columns(topic: str) -> tuple[str, ...]:
     return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"] if not isinstance(f["type"], list))
 
 
-def check_columns(what: str, topic: str, names: Sequence[str]) -> None:
+def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling = NOTHING) -> None:
     """Raises `UnusableFile` for columns that are unknown, stand twice or lack."""
     known = column_kinds(topic)
     for name in names:
@@ -84,7 +106,7 @@ def check_columns(what: str, topic: str, names: Sequence[str]) -> None:
             raise UnusableFile(f"{what}: no column {name!r} on {topic}; there are {', '.join(known)}")
         if names.count(name) > 1:
             raise UnusableFile(f"{what}: column {name} stands more than once; leave one")
-    lacking = [name for name in needed_columns(topic) if name not in names]
+    lacking = [name for name in needed_columns(topic) if name not in names and name not in filling.names]
     if lacking:
         raise UnusableFile(f"{what}: lacks the column {', '.join(lacking)}, which every event of {topic} needs")
 

@@ -223,6 +223,17 @@ CREATE TABLE dead_letters (
     detail VARCHAR NOT NULL
 );
 
+-- Grain: one dead letter that an operator settled as it is. Noted from `coupon.operations`, which says so for good.
+CREATE TABLE discarded (
+    topic VARCHAR NOT NULL,
+    log_partition INTEGER NOT NULL,
+    log_offset BIGINT NOT NULL,
+    event_id VARCHAR NOT NULL,
+    occurred_at TIMESTAMP NOT NULL,
+    operator VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL
+);
+
 -- Grain: one partition of one topic. read = applied + repeats + conflicts + dead_letters, always.
 CREATE TABLE checkpoints (
     topic VARCHAR NOT NULL,

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any, Final, Protocol, get_type_hints
 
 import polars as pl
+from pydantic import TypeAdapter, ValidationError
 
 from ledger.codec import micros
 from ledger.errors import LedgerError
@@ -26,6 +27,7 @@ from ledger.rules import STATES, SWEPT
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, USER
 from projections import audits
 from projections import digest as digests_of
+from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.live import journal
 from projections.live.signature import stable_hash
@@ -460,8 +462,39 @@ def diff(
     return differences(reading, Cut(from_at, known_from), Cut(to_at, known_to), campaign)
 
 
-def dead_letters(reading: Reading, limit: int | None = None) -> Iterator[pl.DataFrame]:
-    return reading.batches(_query("dead_letters"), {"limit": limit})
+def dead_letters(
+    reading: Reading,
+    topic: str | None = None,
+    partition: int | None = None,
+    offset: int | None = None,
+    reason: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    settled: bool = False,
+    whole: bool = False,
+    limit: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Records that were not folded, by position. A filter that is None lets all pass; `since`, `until`: of recording.
+
+    `settled`: those that were discarded, too. `whole`: with key and value.
+    """
+    wanted = _parameters(locals())
+    del wanted["whole"], wanted["limit"]
+    bulk = "" if whole else ", key, value"
+    return chosen_letters(reading, Chosen(**wanted), f"* EXCLUDE (row_id{bulk})", limit)
+
+
+def histories(reading: Reading, coupons: str) -> pl.DataFrame:
+    """All that was told of several coupons (`coupons`: a JSON list of ids), every content at its first position.
+
+    Raises `WrongQuestion`.
+    """
+    try:
+        ids = TypeAdapter(list[str]).validate_json(coupons)
+    except ValidationError as error:
+        raise WrongQuestion("histories: coupons is no JSON list of ids; write it as one") from error
+    hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
+    return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
 
 
 def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
@@ -473,8 +506,15 @@ def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl
 
 
 def summary(reading: Reading) -> pl.DataFrame:
-    """Counts over the whole database, the data's clock, the last commit; `partitions`: the account of each."""
-    return reading.frame(_query("summary"))
+    """Counts over the whole database, the data's clock, the last commit; `partitions`: the account of each.
+
+    `dead_letters_open`: those that nobody settled.
+    """
+    found = reading.frame(_query("summary"))
+    # A join costs as much as all the rest, and hardly any database has a discarded dead letter.
+    [(discarded,)] = reading.rows("SELECT count(*) FROM discarded")
+    settled = reading.rows(_query("dead_letters_settled"))[0][0] if discarded else 0
+    return found.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
 
 
 def standing(reading: Reading) -> pl.DataFrame:
@@ -585,6 +625,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "expiring": Question(expiring, limit_s=300),
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
+    "histories": Question(histories),
     "summary": Question(summary),
     "standing": Question(standing),
     "digest": Question(digest, limit_s=600),

@@ -1,0 +1,310 @@
+"""`correct`: compensating events from a file. What is wrong stays in the log; what puts it right is appended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+import click
+
+from cli.options import LOG, operator_options, output_option, settings_options, signed
+from cli.output import Row, limited, print_row, print_rows
+from cli.progress import progress
+from cli.show import SHOWN, rows_of
+from ledger.errors import InvalidEvent, UnusableFile
+from ledger.plain import plain
+from ledger.settings import Settings
+from ledger.topics import COUPON
+
+if TYPE_CHECKING:
+    from cli.sources.rows import Filling, Item
+    from ledger.log import Record
+    from projections.correction import Effect
+    from projections.queries import AsOf
+
+SOURCE: Final = "operator"
+"""The `source` of every compensating event."""
+_PREFIX: Final = "correct:"
+_FORMATS: Final = ("ndjson", "csv")
+_ASKED_BYTES: Final = 12_000
+"""Of coupons' ids in the address of one question: a server takes 16 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """The file's events in its order. `sha256`: of its bytes."""
+
+    file: str
+    sha256: str
+    events: list[Row]
+
+    @property
+    def event_id(self) -> str:
+        """Of the operation: the same for the same events."""
+        ids = "\n".join(sorted(event["event_id"] for event in self.events))
+        return _PREFIX + hashlib.sha256(ids.encode()).hexdigest()
+
+
+@click.command()
+@click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
+@click.option("--format", "file_format", type=click.Choice(_FORMATS), help="What FILE holds. [default: by its ending]")
+@click.option("--set", "given", multiple=True, metavar="FIELD=VALUE", help="For every row that lacks it (several).")
+@click.option("--apply", "apply_", is_flag=True, help="Append the events; without it nothing is written.")
+@click.option("--allow-violations", is_flag=True, help="Also where that breaks rules of a coupon's life.")
+@operator_options
+@settings_options(*LOG, "database")
+@output_option
+def correct(
+    file: Path,
+    file_format: str | None,
+    given: tuple[str, ...],
+    apply_: bool,
+    allow_violations: bool,
+    why: str | None,
+    operator: str | None,
+    settings: Settings,
+    output: str,
+) -> None:
+    """Show what compensating events from FILE ("-": standard input) would do; with --apply, append them.
+
+    A row is a coupon event: coupon_id, type, occurred_at, and what its type needs (docs/events.md); NDJSON, or CSV with
+    the fields' names. source and event_id are made here: the id of what the row says, so that the same row is the same
+    event, however often it is applied. A use that was recorded wrongly is `returned` with its order_id; a coupon that
+    should not have been issued is `revoked`, with a reason.
+
+    Shown per coupon and campaign: the state, the discount that its use takes, the face value still promised, and the
+    violations that would come and go, by folding their histories. Where rules would be broken nothing is appended, and
+    all of it is named (exit code 3). With --apply, the events go to the log with an operation that says who and why; a
+    consumer folds them.
+
+    \b
+    coupon-ledger correct returns.csv
+    coupon-ledger correct returns.csv --apply --why "till 7 booked the wrong coupons"
+    coupon-ledger correct surplus.csv --set type=revoked --set reason=issued_twice \
+      --set occurred_at=2026-11-12T09:00:00Z
+    """
+    by = signed(why, operator) if apply_ else None
+    correction = _read(file, file_format, given)
+    effects, there = _effects(settings, correction.events)
+    _show(effects, output)
+    broken = [f"{e.coupon_id}: {violation}" for e in effects for violation in e.violations]
+    if broken and not allow_violations:
+        for words in broken:
+            click.echo(words, err=True)
+        raise InvalidEvent(_broken(file, len(broken)))
+    fresh = [event for event in correction.events if event["event_id"] not in there]
+    told = f"{len(fresh):,} events ({len(correction.events) - len(fresh):,} are there already)"
+    if by is None:
+        click.echo(f"nothing was appended; --apply would append {told}", err=True)
+        return
+    _append(settings, correction, fresh, effects, by)
+    click.echo(f"appended {told}; `coupon-ledger consume` folds them", err=True)
+
+
+def _broken(file: Path, count: int) -> list[Any]:
+    from ledger.errors import Problem
+
+    words = f"{count:,} rules would be broken, and nothing was appended; mend it, or insist with --allow-violations"
+    return [Problem(f"correction {file}", words)]
+
+
+# ── The file ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(file: Path, file_format: str | None, given: Sequence[str]) -> Correction:
+    """Raises `InvalidEvent` with all rows that are no events, `UnusableFile`."""
+    from ledger.codec import decode
+
+    content = _bytes(file)
+    kind = file_format or ("csv" if file.suffix.lower() == ".csv" else "ndjson")
+    records = list(_records(_items(content, kind, f"file {file}", _filling(given)), file))
+    events: dict[str, Row] = {}
+    for record in records:
+        _, row = decode(record.value)
+        row["event_id"] = _id_of(row)
+        events[row["event_id"]] = row
+    if twice := len(records) - len(events):
+        raise UnusableFile(f"file {file}: {twice:,} rows say what another one says; leave one of each")
+    if not events:
+        raise UnusableFile(f"file {file}: holds no rows; write one for each compensating event")
+    return Correction(file.name, hashlib.sha256(content).hexdigest(), list(events.values()))
+
+
+def _bytes(file: Path) -> bytes:
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UnusableFile(f"file {file}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _filling(given: Sequence[str]) -> Filling:
+    from cli.sources.csv_rows import data_of
+    from cli.sources.rows import Filling, column_kinds
+
+    cells = dict(text.partition("=")[::2] for text in given)
+    for name in cells:
+        if name not in column_kinds(COUPON) or name in ("event_id", "source"):
+            raise click.UsageError(f"--set {name}: no field that a row may have; see docs/events.md")
+    default, problems = data_of(COUPON, cells)
+    if problems:
+        raise click.UsageError(f"--set {problems[0]}")
+    return Filling({"event_id": "made", "source": SOURCE}, default)
+
+
+def _items(content: bytes, kind: str, what: str, filling: Filling) -> Iterator[Item]:
+    from cli.sources.csv_rows import csv_items
+    from cli.sources.ndjson import ndjson_items
+    from cli.sources.rows import MAX_ROW_BYTES
+
+    lines = (line[: MAX_ROW_BYTES + 1] for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+    return csv_items(lines, COUPON, what, filling) if kind == "csv" else ndjson_items(lines, COUPON, filling)
+
+
+def _records(items: Iterator[Item], file: Path) -> Iterator[Record]:
+    from cli.sources.rows import Refused
+
+    problems = []
+    for item in items:
+        if isinstance(item, Refused):
+            problems.append(f"line {item.number}: " + "; ".join(map(str, item.problems)))
+        elif item is not None and item.topic != COUPON:
+            problems.append(f"{item.key.decode()}: only events of {COUPON} can be corrected here")
+        elif item is not None:
+            yield item
+    if problems:
+        for words in problems:
+            click.echo(words, err=True)
+        raise UnusableFile(f"file {file}: {len(problems):,} rows are no events; mend them, nothing was appended")
+
+
+def _id_of(event: Row) -> str:
+    content = {name: value for name, value in plain(event).items() if value is not None and name != "event_id"}
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    return _PREFIX + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+# ── The effect ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str]]:
+    """Per coupon, in the order of their ids; and the ids of all events that these coupons have."""
+    from api.client import asking
+    from projections.correction import effect, naive
+
+    by_coupon: dict[str, list[Row]] = {}
+    for event in events:
+        by_coupon.setdefault(event["coupon_id"], []).append(naive(event))
+    effects: list[Effect] = []
+    there: set[str] = set()
+    with asking(settings.database) as source, progress("folding", len(by_coupon)) as bar:
+        for coupons in _pieces(sorted(by_coupon)):
+            told: dict[str, list[Row]] = {}
+            answer = source.ask("histories", coupons=json.dumps(coupons, ensure_ascii=False))
+            for row in rows_of(answer):
+                told.setdefault(row["coupon_id"], []).append(row)
+                there.add(row["event_id"])
+            effects += [effect(coupon, told.get(coupon, []), by_coupon[coupon]) for coupon in coupons]
+            bar.advance(len(coupons))
+    _say_what_is_not_known(settings, answer.as_of)
+    return effects, there
+
+
+def _say_what_is_not_known(settings: Settings, as_of: AsOf) -> None:
+    from ledger.log import TopicPartition, open_log
+
+    read = {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in as_of.positions}
+    log = open_log(settings.log)
+    try:
+        ends = log.end_positions(log.partitions([COUPON]))
+    finally:
+        log.close()
+    if behind := sum(end - read.get(partition, 0) for partition, end in ends.items()):
+        click.echo(
+            f"warning: {behind:,} records of {COUPON} are not consumed yet; the effect is without them", err=True
+        )
+
+
+def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:
+    piece: list[str] = []
+    size = 0
+    for coupon in coupons:
+        piece.append(coupon)
+        size += len(quote(coupon)) + len(quote('"", '))
+        if size >= _ASKED_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _show(effects: Sequence[Effect], output: str) -> None:
+    from projections.correction import totals
+
+    if output == "json":
+        print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects)}, output)
+        return
+    if output != "table":
+        print_rows(map(asdict, effects), output)
+        return
+    shown, more = limited((_for_people(e) for e in effects), SHOWN)
+    print_rows(shown, output)
+    if more:
+        click.echo(f"… of {len(effects):,}; --output ndjson shows all", err=True)
+    click.echo("\ncampaigns")
+    print_rows(totals(effects), output)
+
+
+def _for_people(effect: Effect) -> Row:
+    return {
+        "coupon_id": effect.coupon_id,
+        "campaign_id": effect.campaign_id,
+        "transition": f"{effect.before or 'not there'} → {effect.after}",
+        "discount_minor": f"{effect.discount_before_minor} → {effect.discount_after_minor}",
+        "face_value_minor": f"{effect.face_value_before_minor} → {effect.face_value_after_minor}",
+        "violations": ", ".join(v.partition(" ")[2] for v in effect.violations) or None,
+        "healed": ", ".join(v.partition(" ")[2] for v in effect.healed) or None,
+    }
+
+
+# ── The log ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _append(
+    settings: Settings, correction: Correction, fresh: Sequence[Row], effects: Sequence[Effect], by: tuple[str, str]
+) -> None:
+    """The events that are new and, behind them, the operation, in one append. Where that is cut short, the same command
+    completes it: all ids are made of what the rows say."""
+    from ledger import operations
+    from ledger.codec import encode_row
+    from ledger.log import Record, open_log
+    from projections.correction import totals
+
+    operator, why = by
+    details = {
+        "sha256": correction.sha256,
+        "events": len(correction.events),
+        "coupons": len(effects),
+        "money": totals(effects, by_campaign=False),
+    }
+    done = operations.operation(
+        "correction_applied",
+        why=why,
+        operator=operator,
+        subject=correction.file,
+        details=details,
+        event_id=correction.event_id,
+    )
+    records = [Record(COUPON, e["coupon_id"].encode(), encode_row("coupon_event", e)) for e in fresh]
+    log = open_log(settings.log)
+    try:
+        log.append([*records, operations.record_of(done)])
+    finally:
+        log.close()

@@ -1,0 +1,224 @@
+"""`dead-letters export`, `replay`, `discard`, and `operations`: what operators do, and who did what."""
+
+from __future__ import annotations
+
+import json
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from cli.options import (
+    LOG,
+    dead_letter_options,
+    instant_option,
+    limit_option,
+    operator_options,
+    output_option,
+    settings_options,
+    signed,
+)
+from cli.output import Row, limited, print_rows
+from cli.progress import progress
+from cli.show import SHOWN, answered, dead_letters, rows_of
+from ledger.errors import UnusableFile
+from ledger.plain import plain
+from ledger.settings import LogSettings, Settings
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+__all__ = ["dead_letters", "operations"]
+
+
+@dead_letters.command("export")
+@click.argument("file", required=False, default="-", type=click.Path(allow_dash=True, path_type=Path))
+@dead_letter_options
+@settings_options("database", "schema-registry")
+def export(file: Path, settings: Settings, **chosen: Any) -> None:
+    """Write dead letters to FILE, or to standard output: NDJSON, a line a record.
+
+    Each has its position, the reason, key and value in base64, and what can be read of it: the schema, and the fields
+    up to the one that is broken.
+
+    \b
+    coupon-ledger dead-letters export broken.ndjson
+    coupon-ledger dead-letters export --reason invalid_event | jq .read
+    """
+    with answered(settings, "none", "dead-letters", whole=True, **chosen) as answer, _written(file) as out:
+        count = 0
+        with progress("exporting", None) as bar:
+            for row in rows_of(answer):
+                out.write(json.dumps(plain(_exported(row, settings.log)), ensure_ascii=False) + "\n")
+                count += 1
+                bar.advance(1)
+    click.echo(f"exported {count:,} dead letters", err=True)
+
+
+def _exported(row: Row, log: LogSettings) -> Row:
+    from ledger.codec import decode_some
+    from ledger.registry_log import single_object
+
+    key, value = row.pop("key"), row.pop("value")
+    writer, fields = decode_some(single_object(value, log))
+    found = {
+        "key": b64encode(key).decode(),
+        "value": b64encode(value).decode(),
+        "key_text": key.decode("utf-8", "backslashreplace"),
+        "schema": f"{writer.name} v{writer.version}" if writer else None,
+        "read": {name: field for name, field in fields.items() if field is not None},
+    }
+    return row | found
+
+
+def _written(file: Path) -> Any:
+    if str(file) == "-":
+        return nullcontext(sys.stdout)
+    try:
+        opened: TextIO = file.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UnusableFile(f"file {file}: cannot be written ({error.strerror}); name another") from error
+    return opened
+
+
+@dead_letters.command("replay")
+@dead_letter_options
+@click.option("--dry-run", is_flag=True, help="Show what would become of them; write nothing.")
+@operator_options
+@settings_options(*LOG, "database")
+@output_option
+def replay(
+    dry_run: bool, why: str | None, operator: str | None, settings: Settings, output: str, **chosen: Any
+) -> None:
+    """Decode dead letters again, after a schema or the ledger was mended, and fold them in their own place in time.
+
+    All that are open, unless less is chosen. The tables become those of a rebuild: each record counts at its position
+    and instant of recording. What still cannot be folded stays a dead letter, with its reason of now. Killed at any
+    moment and run again, nothing counts twice. While `consume --follow` owns the database, it is asked; the release
+    that mends them must be the one that it runs.
+
+    applied, repeats, conflicts, dead_letters: what changes in the partition's account.
+
+    \b
+    coupon-ledger dead-letters replay --dry-run
+    coupon-ledger dead-letters replay --reason unknown_schema --why "schema v2 is deployed"
+    """
+    by = ("", "") if dry_run else signed(why, operator)
+    rows = _repaired(settings, "replay", dry_run, by, chosen)
+    print_rows(rows, output)
+    tried = sum(row["records"] for row in rows)
+    dead = sum(row["dead_letters"] for row in rows)
+    would = "would be" if dry_run else "were"
+    click.echo(f"{tried - dead:,} of {tried:,} dead letters {would} folded; {dead:,} stay dead letters", err=True)
+
+
+@dead_letters.command("discard")
+@dead_letter_options
+@click.option("--dry-run", is_flag=True, help="Show which would be settled; write nothing.")
+@operator_options
+@settings_options(*LOG, "database")
+@output_option
+def discard(
+    dry_run: bool, why: str | None, operator: str | None, settings: Settings, output: str, **chosen: Any
+) -> None:
+    """Settle dead letters as they are: nobody needs to look at them again. Name which; who did it and why is kept.
+
+    They are hidden from the list (`--all` shows them) and from the open ones that `status` counts. Nothing is deleted:
+    the bytes stay, and a rebuild hides the same ones.
+
+    \b
+    coupon-ledger dead-letters discard --reason undecodable --until 2026-11-11 --why "load test on the wrong topic"
+    coupon-ledger dead-letters discard --topic coupon.events --partition 2 --offset 75632 --why "sent by hand"
+    """
+    if chosen.pop("settled"):
+        raise click.UsageError("--all: what was discarded is settled already")
+    if all(value is None for value in chosen.values()):
+        raise click.UsageError("name which: --topic, --partition, --offset, --reason, --since, --until")
+    by = ("", "") if dry_run else signed(why, operator)
+    print_rows(_repaired(settings, "discard", dry_run, by, chosen), output)
+
+
+def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]) -> list[Row]:
+    """Done by the owner of the database, or here where there is none."""
+    from api.client import Remote, asking
+
+    with asking(settings.database) as source:
+        if isinstance(source, Remote):
+            who, why = by
+            return source.repair(action, operator=who, why=why, dry_run=dry_run, **chosen)
+    return _repaired_here(settings, action, dry_run, by, chosen)
+
+
+def _repaired_here(
+    settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]
+) -> list[Row]:
+    from consumers.discards import Signed, discard
+    from consumers.replay import replay
+    from consumers.tuning import tune_process
+    from ledger.log import open_log
+    from projections.dead_letters import Chosen
+    from projections.store import Store
+
+    tune_process()
+    with Store.open(settings.database) as store:
+        log = open_log(settings.log)
+        try:
+            if action == "discard":
+                return discard(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run)
+            with progress("replaying", None) as bar:
+                return replay(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run, advance=bar.advance)
+        finally:
+            log.close()
+
+
+@click.command()
+@click.option("--action", help="Only this action, for example dead_letters_discarded.")
+@click.option("--operator", help="Only of this operator.")
+@instant_option("--since", "Only those done from then on.")
+@instant_option("--until", "Only those done before then.")
+@limit_option(SHOWN)
+@settings_options(*LOG)
+@output_option
+def operations(
+    action: str | None,
+    operator: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    limit: int | None,
+    settings: Settings,
+    output: str,
+) -> None:
+    """List what operators did, when, and why, from the log: the latest first.
+
+    \b
+    coupon-ledger operations
+    coupon-ledger operations --action correction_applied --since 1d --output json
+    """
+    from ledger.log import open_log
+    from ledger.operations import read
+
+    log = open_log(settings.log)
+    try:
+        told = read(log)
+    finally:
+        log.close()
+    rows: Iterator[Row] = (
+        done.model_dump() | {"recorded_at": t.recorded_at}
+        for t in reversed(told)
+        if (done := t.operation)
+        and action in (None, done.action)
+        and operator in (None, done.operator)
+        and (since is None or done.occurred_at >= since)
+        and (until is None or done.occurred_at < until)
+    )
+    if output != "table":
+        print_rows(limited(rows, limit)[0] if limit else rows, output)
+        return
+    found, more = limited(rows, limit or SHOWN)
+    print_rows(found, output, "occurred_at action operator subject reason".split() if found else None)
+    if more:
+        click.echo(f"… more than {limit or SHOWN}; --limit shows more, --output ndjson all", err=True)

@@ -1,0 +1,124 @@
+"""Settling dead letters as they are: an operation in `coupon.operations` says which, who and why; the table `discarded`
+is noted from it, so that a database that is made again hides the same ones.
+
+Nothing is deleted: a discarded dead letter stays in the log, in `dead_letters` and in the account of its partition.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any, Final
+
+import polars as pl
+
+from consumers import outbox
+from ledger import operations
+from ledger.errors import LedgerError, LogUnavailable
+from ledger.log import EventLog, LogReader, Position
+from ledger.operations import Operation
+from projections.dead_letters import Chosen, chosen_letters
+from projections.store import Store
+
+PIECE: Final = 10_000
+"""Dead letters in one operation: its positions must fit into a message."""
+DISCARDED: Final = "dead_letters_discarded"
+_logger = logging.getLogger(__name__)
+
+
+class NothingChosen(LedgerError):
+    """No dead letter is there to be repaired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Who does it, and why."""
+
+    operator: str
+    why: str
+
+    def operation(self, action: str, subject: str | None, details: dict[str, Any]) -> Operation:
+        return operations.operation(action, why=self.why, operator=self.operator, subject=subject, details=details)
+
+
+def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run: bool = False) -> list[dict[str, Any]]:
+    """Settle the chosen dead letters that are open; counts of them, by topic, partition and reason.
+
+    Raises `NothingChosen`, `LogUnavailable` where the log does not take the operation now (it waits in the database).
+    """
+    counted: list[pl.DataFrame] = []
+    chosen = chosen.model_copy(update={"settled": False})
+    after = Position("", -1, -1)
+    while letters := piece_of(store, chosen, after):
+        positions, frame = letters
+        after = positions[-1]
+        counted.append(frame.select("topic", "partition", "reason"))
+        if not dry_run:
+            done = by.operation(DISCARDED, chosen.topic, {"positions": operations.spans(positions)})
+            with store.transaction():
+                _note(store, [done])
+                outbox.put(store, [operations.record_of(done)])
+    if not counted:
+        raise NothingChosen("dead letters: none of these is open; see `coupon-ledger dead-letters list --all`")
+    if not dry_run:
+        deliver(store, log)
+    by_reason = pl.concat(counted).group_by("topic", "partition", "reason").agg(pl.len().alias("records"))
+    return by_reason.sort("topic", "partition", "reason").to_dicts()
+
+
+def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Position], pl.DataFrame] | None:
+    """The next chosen dead letters behind that position, whole; None where there are none."""
+    frame = pl.concat(list(chosen_letters(store, chosen, limit=PIECE, after=after)))
+    if not frame.height:
+        return None
+    return [Position(*row) for row in frame.select("topic", "partition", "offset").iter_rows()], frame
+
+
+def deliver(store: Store, log: EventLog) -> None:
+    """Raises `LogUnavailable` where something is left waiting."""
+    outbox.deliver(store, log)
+    [(waiting,)] = store.rows("SELECT count(*) FROM outbox")
+    if waiting:
+        raise LogUnavailable(
+            f"log {log.url}: did not take {waiting:,} records; the repair is done, they wait in the database and are"
+            " delivered by the next consumer"
+        )
+
+
+def note_discards(store: Store, log: LogReader) -> None:
+    """Bring `discarded` up to what the log's operations say."""
+    told = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
+    if told:
+        with store.transaction():
+            _note(store, told)
+
+
+def _note(store: Store, told: Iterable[Operation]) -> None:
+    rows = [
+        (*position, done.event_id, done.occurred_at.astimezone(UTC).replace(tzinfo=None), done.operator, done.reason)
+        for done in told
+        for position in _positions(done)
+    ]
+    schema: dict[str, Any] = {
+        "topic": pl.String,
+        "log_partition": pl.Int32,
+        "log_offset": pl.Int64,
+        "event_id": pl.String,
+        "occurred_at": pl.Datetime("us"),
+        "operator": pl.String,
+        "reason": pl.String,
+    }
+    place = list(schema)[:3]
+    frame = pl.DataFrame(rows, schema=schema, orient="row").unique(place, keep="first", maintain_order=True)
+    known = store.frame(f"SELECT {', '.join(place)} FROM discarded")
+    store.insert("discarded", frame.join(known, on=place, how="anti"))
+
+
+def _positions(done: Operation) -> list[Position]:
+    try:
+        return operations.positions_in(done.details or {})
+    except (ValueError, TypeError, KeyError, OverflowError):
+        _logger.warning("operation %s: names no positions of dead letters; it hides none", done.event_id)
+        return []

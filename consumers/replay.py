@@ -1,0 +1,204 @@
+"""Decoding dead letters again, after a schema or the ledger was mended, and folding them in their own place in time.
+
+What always holds afterwards: the tables, the accounts included, are those of a consumer that read these records for
+the first time with the ledger as it is now, at their own positions and instants of recording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from consumers import outbox
+from consumers.discards import NothingChosen, Signed, deliver, piece_of
+from consumers.intake import take_in
+from consumers.runner import Boundary, accounts_after
+from ledger import operations
+from ledger.errors import LedgerError
+from ledger.log import Chunk, EventLog, Position, TopicPartition
+from ledger.registry_log import as_read
+from projections import checkpoints
+from projections.checkpoints import Account
+from projections.dead_letters import Chosen
+from projections.live import cross
+from projections.live.apply import fold_in
+from projections.store import Store
+
+REPLAYED = "dead_letters_replayed"
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What became of a partition's chosen dead letters. `applied`, `repeats`, `conflicts`: changes of its account;
+    the first is smaller than the number folded where one took the place of a delivery that had counted until now."""
+
+    topic: str
+    partition: int
+    records: int
+    applied: int
+    repeats: int
+    conflicts: int
+    dead_letters: int
+
+
+class _OnlyAsIf(Exception):
+    """Ends the transaction of a dry run."""
+
+
+def replay(
+    store: Store,
+    log: EventLog,
+    chosen: Chosen,
+    by: Signed,
+    *,
+    dry_run: bool = False,
+    reached: Boundary = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Rows:
+    """Take the chosen dead letters in again; what became of them, by partition. What still cannot be folded stays a
+    dead letter, with its reason of now.
+
+    Piece by piece: the rows, the accounts and the operation that names them are committed together. `dry_run`: the
+    same, and nothing committed (an event that stands in two pieces is counted as new in both).
+    Raises `NothingChosen`, what folding raises, and `LogUnavailable` where the log does not take the operations now.
+    """
+    outcomes: dict[TopicPartition, Replayed] = {}
+    after = Position("", -1, -1)
+    while letters := piece_of(store, chosen, after):
+        positions, frame = letters
+        after = positions[-1]
+        for replayed in _piece(store, log, frame, by, dry_run, reached):
+            at = TopicPartition(replayed.topic, replayed.partition)
+            outcomes[at] = _sum(outcomes[at], replayed) if at in outcomes else replayed
+        advance(len(positions))
+    if not outcomes:
+        raise NothingChosen("dead letters: none of these is there; see `coupon-ledger dead-letters list --all`")
+    if not dry_run:
+        deliver(store, log)
+        reached("delivered")
+    return [asdict(replayed) for _, replayed in sorted(outcomes.items())]
+
+
+def _sum(one: Replayed, other: Replayed) -> Replayed:
+    names = ("records", "applied", "repeats", "conflicts", "dead_letters")
+    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in names})
+
+
+def _piece(
+    store: Store, log: EventLog, letters: pl.DataFrame, by: Signed, dry_run: bool, reached: Boundary
+) -> list[Replayed]:
+    accounts = checkpoints.load(store)
+    chunks = as_read(log, _chunks(letters, accounts))
+    taken = take_in(chunks)
+    unread = accounts | {p: _without(accounts[p], n) for p, n in _lengths(chunks).items()}
+    try:
+        with store.transaction():
+            reached("begin")
+            store.delete("dead_letters", letters["row_id"])
+            store.insert("dead_letters", taken.dead_letters)
+            folded = {topic: fold_in(store, batch) for topic, batch in taken.events.items()}
+            cross.settle(store, [changes for _, changes in folded.values()])
+            reached("fold")
+            counts = {topic: counted for topic, (counted, _) in folded.items()}
+            moved = accounts_after(chunks, taken, counts, unread)
+            checkpoints.save(store, moved)
+            outcomes = _outcomes(moved, unread, chunks)
+            if dry_run:
+                raise _OnlyAsIf
+            _sign(store, by, letters, taken.dead_letters, outcomes)
+            reached("signed")
+    except _OnlyAsIf:
+        pass
+    reached("commit")
+    return outcomes
+
+
+def _chunks(letters: pl.DataFrame, accounts: Mapping[TopicPartition, Account]) -> list[Chunk]:
+    """The records as they stand in the log; reading goes on where it stood before."""
+    chunks = []
+    for (topic, partition), mine in letters.group_by("topic", "partition", maintain_order=True):
+        at = TopicPartition(str(topic), int(str(partition)))
+        recorded = mine["recorded_at"].cast(pl.Int64).to_numpy()
+        keys, values = mine["key"].to_list(), mine["value"].to_list()
+        offsets = mine["offset"].to_numpy().astype(np.int64)
+        chunks.append(Chunk(*at, offsets, recorded, keys, values, accounts[at].next_offset))
+    return chunks
+
+
+def _lengths(chunks: list[Chunk]) -> dict[TopicPartition, int]:
+    return {TopicPartition(c.topic, c.partition): len(c) for c in chunks}
+
+
+def _without(account: Account, letters: int) -> Account:
+    """As if these dead letters had not been read yet."""
+    return replace(account, read=account.read - letters, dead_letters=account.dead_letters - letters)
+
+
+def _outcomes(
+    moved: Mapping[TopicPartition, Account], unread: Mapping[TopicPartition, Account], chunks: list[Chunk]
+) -> list[Replayed]:
+    """Partitions whose account changes; of some nothing was chosen, only a place taken."""
+    lengths = _lengths(chunks)
+    found = []
+    for p, account in sorted(moved.items()):
+        change = account.since(unread.get(p, Account()))
+        parts = (change.applied, change.repeats, change.conflicts, change.dead_letters)
+        found.append(Replayed(*p, lengths.get(p, 0), *parts))
+    return found
+
+
+def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, outcomes: list[Replayed]) -> None:
+    """The operation, to be appended when this is committed; and the commit itself."""
+    place = ["topic", "log_partition", "log_offset"]
+    tried = letters.select("topic", log_partition=pl.col("partition").cast(pl.Int32), log_offset="offset")
+    folded = [Position(*row) for row in tried.join(dead, on=place, how="anti").iter_rows()]
+    details = {
+        "records": letters.height,
+        "folded": len(folded),
+        "dead_letters": dead.height,
+        "positions": operations.spans(folded),
+        "accounts": [asdict(outcome) for outcome in outcomes],
+    }
+    outbox.put(store, [operations.record_of(by.operation(REPLAYED, None, details))])
+    now = datetime.now(UTC).replace(tzinfo=None)
+    store.execute("UPDATE ledger SET commits = commits + 1, committed_at = $now", {"now": now})
+
+
+class Repairs:
+    """What operators ask of the process that owns the database, done by the thread that does, between batches."""
+
+    def __init__(self, store: Store, log: EventLog) -> None:
+        self._store = store
+        self._log = log
+        self._asked: SimpleQueue[tuple[Future[Rows], Callable[[Store, EventLog], Rows]]] = SimpleQueue()
+
+    def use(self, store: Store) -> None:
+        """Repair another generation of the database from now on."""
+        self._store = store
+
+    def ask(self, work: Callable[[Store, EventLog], Rows]) -> Future[Rows]:
+        """Have it done. From any thread."""
+        future: Future[Rows] = Future()
+        self._asked.put((future, work))
+        return future
+
+    def __call__(self) -> bool:
+        """Do what is asked. Returns whether accounts may have changed."""
+        if self._asked.empty():
+            return False
+        future, work = self._asked.get()
+        if not future.set_running_or_notify_cancel():
+            return False
+        try:
+            future.set_result(work(self._store, self._log))
+        except LedgerError as error:
+            future.set_exception(error)
+        return True

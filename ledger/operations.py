@@ -1,0 +1,185 @@
+"""What operators do: each action an event in `coupon.operations`, with who did it and why. Appended, never changed.
+
+    operations.append(log, "rebuild_swapped", why="faster disks", operator="mei", details={"generation": 7})
+
+Where an action and a transaction belong together, its record (`operation`, then `record_of`) goes through the outbox
+of that transaction instead. Either may append it twice; the same `event_id` is the same operation, and is read once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, ValidationError
+
+from ledger.codec import EPOCH, decode, encode_row
+from ledger.errors import InvalidEvent, LogUnavailable, Problem, UndecodableRecord
+from ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
+from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition
+from ledger.topics import OPERATIONS
+
+ACTIONS: Final[Mapping[str, str]] = {
+    "dead_letters_replayed": "dead letters were decoded again, and folded where they can be by now",
+    "dead_letters_discarded": "dead letters were looked at and settled as they are",
+    "correction_applied": "compensating events were appended from a file",
+    "rebuild_swapped": "a rebuilt database took the live one's place",
+    "rebuild_rolled_back": "the database before the last rebuild came back",
+    "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
+}
+_SCHEMA: Final = "operation_event"
+_AT_ONCE: Final = 1_000
+_PATIENCE_S: Final = 10.0
+_logger = logging.getLogger(__name__)
+
+
+Why = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=MAX_TEXT_CHARS)]
+
+
+class Operation(BaseModel):
+    """One action. `subject`: what it was done to; `details`: what else there is to know of it.
+
+    `action`: one of `ACTIONS`, or another that a newer ledger knows.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    event_id: Id
+    action: Id
+    occurred_at: Instant
+    operator: Id
+    reason: Why
+    subject: Id | None = None
+    details: dict[str, JsonValue] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An operation as the log holds it."""
+
+    operation: Operation
+    recorded_at: datetime
+    position: Position
+
+
+def user_name() -> str | None:
+    """Who runs this process, as its system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container's user without a name
+        return None
+
+
+def operation(
+    action: str,
+    *,
+    why: str,
+    operator: str,
+    subject: str | None = None,
+    details: Mapping[str, Any] | None = None,
+    event_id: str | None = None,
+) -> Operation:
+    """That action, done now. `event_id`: where doing it again is no other operation. Raises `InvalidEvent`."""
+    if action not in ACTIONS:
+        raise InvalidEvent([Problem("action", f"must be one of {', '.join(ACTIONS)}")])
+    try:
+        return Operation(
+            event_id=event_id or str(uuid.uuid4()),
+            action=action,
+            occurred_at=datetime.now(UTC),
+            operator=operator,
+            reason=why,
+            subject=subject,
+            details=None if details is None else dict(details),
+        )
+    except ValidationError as error:
+        raise InvalidEvent(problems_of(error)) from error
+
+
+def record_of(done: Operation) -> Record:
+    row = done.__dict__ | {"details": None if done.details is None else canonical_json(done.details)}
+    return Record(OPERATIONS, done.event_id.encode(), encode_row(_SCHEMA, row))
+
+
+def append(
+    log: EventLog,
+    action: str,
+    *,
+    why: str,
+    operator: str,
+    subject: str | None = None,
+    details: Mapping[str, Any] | None = None,
+    event_id: str | None = None,
+) -> Operation:
+    """Record that action in the log, durably. Raises `InvalidEvent`, and what appending raises."""
+    done = operation(action, why=why, operator=operator, subject=subject, details=details, event_id=event_id)
+    log.append([record_of(done)])
+    return done
+
+
+def read(log: LogReader) -> list[Told]:
+    """Every operation that the log holds now, once, in the order of recording. What is none is left out, with a
+    warning. Raises what reading raises."""
+    partitions = log.partitions([OPERATIONS])
+    ends, positions = log.end_positions(partitions), log.earliest_positions(partitions)
+    found: list[Told] = []
+    while behind := {p: offset for p, offset in positions.items() if offset < ends[p]}:
+        chunks = log.read(behind, _AT_ONCE, _PATIENCE_S)
+        if not chunks:
+            raise LogUnavailable(f"log {log.url}: {OPERATIONS} gave nothing for {_PATIENCE_S:g} s; try again later")
+        for chunk in chunks:
+            positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
+            found += _told(chunk)
+    first: dict[str, Told] = {}
+    for told in sorted(found, key=lambda told: (told.recorded_at, told.position)):
+        first.setdefault(told.operation.event_id, told)
+    return list(first.values())
+
+
+def _told(chunk: Chunk) -> list[Told]:
+    found = []
+    for offset, at, value in zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True):
+        position = Position(chunk.topic, chunk.partition, offset)
+        try:
+            found.append(Told(_decoded(value), EPOCH + timedelta(microseconds=at), position))
+        except (UndecodableRecord, InvalidEvent) as error:
+            _logger.warning("%s %d %d: no operation (%s)", *position, error)
+    return found
+
+
+def _decoded(value: bytes) -> Operation:
+    writer, row = decode(value)
+    if writer.name != _SCHEMA:
+        raise UndecodableRecord(f"a {writer.name} does not belong on {OPERATIONS}")
+    try:
+        row["details"] = None if row["details"] is None else parse_json(row["details"])
+        return Operation.model_validate(row)
+    except ValidationError as error:
+        raise InvalidEvent(problems_of(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise UndecodableRecord(f"details: no JSON ({error})") from error
+
+
+def spans(positions: list[Position]) -> list[list[str | int]]:
+    """Positions for the details of an operation: topic, partition, first and last offset of each run."""
+    found: list[list[Any]] = []
+    for topic, partition, offset in sorted(positions):
+        if found and found[-1][:2] == [topic, partition] and found[-1][3] == offset - 1:
+            found[-1][3] = offset
+        else:
+            found.append([topic, partition, offset, offset])
+    return found
+
+
+def positions_in(details: Mapping[str, Any]) -> list[Position]:
+    """The other way round. Raises `ValueError`, `TypeError`, `KeyError` where they are not as `spans` writes them."""
+    return [
+        Position(str(topic), int(partition), offset)
+        for topic, partition, first, last in details["positions"]
+        for offset in range(int(first), int(last) + 1)
+    ]

@@ -1,0 +1,49 @@
+"""Dead letters chosen by where they stand, why they were not folded, and when they were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import polars as pl
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from ledger.log import Position
+from projections.store import Reading, sql
+
+_START: Final = Position("", -1, -1)
+
+
+def _naive(value: datetime | None) -> datetime | None:
+    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+
+
+Recorded = Annotated[datetime | None, AfterValidator(_naive)]
+
+
+class Chosen(BaseModel):
+    """What is left out lets all pass. `since`, `until`: of recording, naive UTC. `settled`: those that were discarded,
+    too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    reason: str | None = None
+    since: Recorded = None
+    until: Recorded = None
+    settled: bool = False
+
+    def narrows(self) -> bool:
+        return self.model_copy(update={"settled": False}) != Chosen()
+
+
+def chosen_letters(
+    reading: Reading, chosen: Chosen, columns: str = "*", limit: int | None = None, after: Position = _START
+) -> Iterator[pl.DataFrame]:
+    """The chosen dead letters behind a position, by position, piece by piece."""
+    behind = dict(zip(("after_topic", "after_partition", "after_offset"), after, strict=True))
+    query = f"SELECT {columns} FROM (\n{sql('projections.queries', 'dead_letters')})"
+    return reading.batches(query, {**chosen.model_dump(), **behind, "limit": limit})
