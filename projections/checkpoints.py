@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 from typing import Final
 
-import polars as pl
-
 from ledger.errors import ConservationBroken
 from ledger.log import TopicPartition
 from projections.store import Reading, Store
@@ -40,6 +38,9 @@ class Account:
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Account))
+_SAVE: Final = "INSERT OR REPLACE INTO checkpoints SELECT unnest($topic::VARCHAR[]), " + ", ".join(
+    f"unnest(${name}::BIGINT[])" for name in ("log_partition", *_COLUMNS)
+)
 
 
 def load(store: Reading) -> dict[TopicPartition, Account]:
@@ -52,10 +53,5 @@ def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
     """Write these accounts, inside the caller's transaction, after checking each."""
     for partition, account in accounts.items():
         account.check(partition)
-    frame = pl.DataFrame(
-        [(*p, *astuple(a)) for p, a in accounts.items()],
-        schema=["topic", "log_partition", *_COLUMNS],
-        orient="row",
-    )
-    with store.given(reached=frame):
-        store.execute("INSERT OR REPLACE INTO checkpoints SELECT * FROM reached")
+    columns = zip(*((*p, *astuple(a)) for p, a in accounts.items()), strict=True)
+    store.execute(_SAVE, dict(zip(("topic", "log_partition", *_COLUMNS), map(list, columns), strict=True)))
