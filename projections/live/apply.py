@@ -346,9 +346,8 @@ def onward(
 
 def _nothing_folded(keys: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
     """Rows of these keys, with the columns of `like`, that have no events yet."""
-    empty = like.clear(1).select(pl.exclude(keys.columns)).clear(keys.height)
-    rows = keys.hstack(empty).with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
-    return rows.select(like.columns)
+    rows = pl.concat([like.clear(), keys], how="diagonal")
+    return rows.with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
 
 
 def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
