@@ -38,9 +38,6 @@ class Account:
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Account))
-_SAVE: Final = "INSERT OR REPLACE INTO checkpoints SELECT unnest($topic::VARCHAR[]), " + ", ".join(
-    f"unnest(${name}::BIGINT[])" for name in ("log_partition", *_COLUMNS)
-)
 
 
 def load(store: Reading) -> dict[TopicPartition, Account]:
@@ -53,5 +50,7 @@ def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
     """Write these accounts, inside the caller's transaction, after checking each."""
     for partition, account in accounts.items():
         account.check(partition)
-    columns = zip(*((*p, *astuple(a)) for p, a in accounts.items()), strict=True)
-    store.execute(_SAVE, dict(zip(("topic", "log_partition", *_COLUMNS), map(list, columns), strict=True)))
+    rows = [(*p, *astuple(a)) for p, a in accounts.items()]
+    if rows:
+        places = ", ".join([f"({', '.join('?' * len(rows[0]))})"] * len(rows))
+        store.execute(f"INSERT OR REPLACE INTO checkpoints VALUES {places}", [value for row in rows for value in row])

@@ -97,7 +97,7 @@ def _search(store: Store, table: str, column: str, hashes: pl.Series, condition:
 
 def _late(store: Store, table: str, key_hashes: pl.Series, since: int) -> pl.DataFrame:
     condition = f"AND t.rowid >= {since}"
-    if _OF_LATE < len(key_hashes) * _SCANNED_FOR_ONE and len(key_hashes) <= LISTED:
+    if len(key_hashes) * _SCANNED_FOR_ONE > _OF_LATE and len(key_hashes) <= LISTED:
         return _scanned(store, table, "key_hash", key_hashes, condition)
     return _at(store, table, _search(store, table, "key_hash", key_hashes, condition))
 

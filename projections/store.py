@@ -162,9 +162,9 @@ class Store(Reading):
         self._owner = owner
         self.after_commit: Callable[[], None] = lambda: None
         self.key_filters: dict[tuple[str, str], KeyFilter] = {}
-        """Of the tables and columns that lookup.py looks hashes up in: of all that they have, or had since it was
-        opened. More never does harm, so a transaction that fails may leave its own; less would: rows come into these
-        tables by `insert` alone."""
+        """Of the tables and columns that lookup.py looks hashes up in: of all that they have, or had since. More never
+        does harm; less would lose rows, so these come by `insert` alone, and a transaction that fails, which may have
+        made a filter after it deleted, leaves none."""
         self.no_rows: dict[str, pl.DataFrame] = {}
         """What lookup.py finds in a table where it finds nothing."""
         self._sizes: dict[str, int] = {}
@@ -297,6 +297,7 @@ class Store(Reading):
                     self._inserted()
                 with contextlib.suppress(duckdb.Error):
                     self._direct.rollback()
+                self.key_filters.clear()
                 raise
         self.after_commit()
 
@@ -339,12 +340,14 @@ class Store(Reading):
         """Remove the rows with these numbers."""
         if not len(row_ids):
             return
-        among = f"DELETE FROM {table} WHERE rowid BETWEEN {row_ids.min()} AND {row_ids.max()} AND rowid IN"
+        among = f"DELETE FROM {table} WHERE rowid BETWEEN $first AND $last AND rowid IN"
+        bounds = {"first": row_ids.min(), "last": row_ids.max()}
         if len(row_ids) <= LISTED:
-            self.deleted += self.execute(f"{among} (SELECT unnest($gone::BIGINT[]))", {"gone": row_ids.to_list()})
+            numbers = {"gone": row_ids.to_list()}
+            self.deleted += self.execute(f"{among} (SELECT unnest($gone::BIGINT[]))", bounds | numbers)
         else:
             with self.given(gone=row_ids.to_frame("row_id")):
-                self.deleted += self.execute(f"{among} (SELECT row_id FROM gone)")
+                self.deleted += self.execute(f"{among} (SELECT row_id FROM gone)", bounds)
 
     def replace(self, table: str, stored: pl.DataFrame, wished: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows of the table, with their `row_id`, become `wished`: only the difference is written, and returned as what

@@ -244,8 +244,9 @@ class _Batch:
     def _refolding(
         self, chosen: Int64, events: pl.DataFrame, others: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The facts of these keys, and the contents in conflict with them, from journal and batch. The journal gets what it
-        lacks of them, and the `others`."""
+        """The facts of these keys, and the contents in conflict with them, from journal and batch.
+
+        The journal gets what it lacks of them, and the `others`."""
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
         events = _renumbered(events, chosen, self.keys.height)
@@ -334,8 +335,9 @@ def from_the_start(
 def onward(
     on: Projected, rows: pl.DataFrame, events: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows with these events folded in, and violations as they are stored, those of the `conflicts` among them. `entity`
-    is the row number in `rows`; the events come in canonical order."""
+    """Rows with these events folded in, and violations as they are stored, those of the `conflicts` among them.
+
+    `entity` is the row number in `rows`; the events come in canonical order."""
     folded, violations = _folded(on, rows, events)
     if conflicts.height:
         folded = _with_conflicts(folded, conflicts)

@@ -25,7 +25,8 @@ _MINUTE: Final = timedelta(minutes=1)
 class Changes:
     """What a batch did to one topic.
 
-    `before`: the rows of the touched keys, null where there was none; `after`: the same keys' rows, in the same order. `journalled`, `dropped`: events that came into the journal, and that left it.
+    `before`: the rows of the touched keys, null where there was none; `after`: the same keys' rows, in the same order.
+    `journalled`, `dropped`: events that came into the journal, and that left it.
     """
 
     topic: str

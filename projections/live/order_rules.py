@@ -27,9 +27,8 @@ _USE: Final = ["order_id", "used_at", "used_event_id", "discount_minor", "min_sp
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _IN_USE: Final = ["order_hash", *_COUPON, *_USE]
-_SAID: Final = (
-    "order_id gross_minor net_minor refunded_minor paid_at cancelled_at coupon_ids discounts"
-).split()
+_SAID: Final = "order_id gross_minor net_minor refunded_minor paid_at cancelled_at coupon_ids discounts".split()
+_TOLD: Final = [*_COUPON, "order_id", "event_id"]
 _OF_ORDER: Final = ("unrecorded_use", "discount_mismatch")
 _AT_ONCE: Final = 50_000
 
@@ -48,27 +47,41 @@ def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock
     """Keep what the rules look up; the orders that must be looked at again: those that the batch touched, and those
     that are due by the data's clock."""
     touched = [store.frame(sql(__package__, "awaited_until"), {"clock": clock})]
-    said = _said(orders.after) if orders is not None else None
-    if said is not None:
-        touched.append(said.select(_ORDER))
-    if coupons is not None:
-        before, after = _changed(coupons)
-        gone, come = _told(coupons)
-        touched += [rows.select(_ORDER) for rows in (before, after, gone, come)]
-    affected = pl.concat(touched).unique()
-    in_use = _of_orders(store, "coupons_in_use", affected)
-    others = affected if said is None else affected.join(said, on="order_id", how="anti")
-    stored = _said(lookup.of_hashes(store, "orders", "key_hash", others["order_hash"])).join(others, on=_ORDER, how="semi")
-    if coupons is not None:
-        removed = in_use.join(before, on=_COUPON, how="semi")
-        store.delete("coupons_in_use", removed["row_id"])
-        store.insert("coupons_in_use", after)
-        if gone.height:
-            with store.given(removed=gone):
-                store.execute(sql(__package__, "remove_uses"))
-        store.insert("uses", come)
-        in_use = pl.concat([in_use.join(before, on=_COUPON, how="anti").select(_IN_USE), after.select(_IN_USE)])
-    return Affected(affected, stored if said is None else pl.concat([stored, said]), in_use.select(_IN_USE))
+    if orders is not None:
+        touched.append(_said(orders.after).select(_ORDER))
+    if coupons is None:
+        affected = pl.concat(touched).unique()
+        in_use = _of_orders(store, "coupons_in_use", affected).select(_IN_USE)
+    else:
+        was, now, gone, come = *_changed(coupons), *_told(coupons)
+        affected = pl.concat([*touched, *(rows.select(_ORDER) for rows in (was, now, gone, come))]).unique()
+        in_use = _take_in_changed(store, affected, was, now)
+        _take_in_told(store, gone, come)
+    return Affected(affected, _said_by(store, affected, orders), in_use)
+
+
+def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """The coupons in use on these orders, now."""
+    before = _of_orders(store, "coupons_in_use", orders)
+    store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])
+    store.insert("coupons_in_use", now)
+    return pl.concat([before.join(was, on=_COUPON, how="anti").select(_IN_USE), now.select(_IN_USE)])
+
+
+def _take_in_told(store: Store, gone: pl.DataFrame, come: pl.DataFrame) -> None:
+    if gone.height:
+        with store.given(removed=gone):
+            store.execute(sql(__package__, "remove_uses"))
+    store.insert("uses", come)
+
+
+def _said_by(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
+    """What these orders say, those that the batch changed among them."""
+    if changes is None:
+        return _said(_of_orders(store, "orders", orders, "key_hash"))
+    fresh = _said(changes.after)
+    others = orders.join(fresh, on="order_id", how="anti")
+    return pl.concat([_said(_of_orders(store, "orders", others, "key_hash")), fresh])
 
 
 def everything(reading: Reading) -> Iterator[Affected]:
@@ -123,16 +136,17 @@ def _orphans(affected: Affected) -> pl.DataFrame:
 
 
 def _named(affected: Affected) -> pl.DataFrame:
-    """The coupons that paid, not cancelled orders name and that are not in use on them. A row for each and its order."""
+    """The coupons that paid, not cancelled orders name and that are not in use on them. A row for an order's each."""
     stands = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
     named = affected.said.filter(stands).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
     named = named.drop_nulls("coupon_id").unique().join(affected.in_use, on=[*_ORDER, "coupon_id"], how="anti")
     return named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
 
 
-def _of_orders(store: Store, table: str, orders: pl.DataFrame) -> pl.DataFrame:
-    found = lookup.of_hashes(store, table, "order_hash", orders["order_hash"])
-    return found.join(orders, on=_ORDER, how="semi")
+def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "order_hash") -> pl.DataFrame:
+    """The rows about these orders, with their `row_id`; `column`: of the orders' hashes."""
+    found = lookup.of_hashes(store, table, column, orders["order_hash"])
+    return found.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
 
 
 def _said(orders: pl.DataFrame) -> pl.DataFrame:
@@ -141,7 +155,7 @@ def _said(orders: pl.DataFrame) -> pl.DataFrame:
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Coupons in use, of which something changed: as they were, and as they are. One or the other may not be."""
-    columns = ["key_hash", "coupon_id", "state", *_USE]
+    columns = [*_COUPON, "state", *_USE]
     before, after = coupons.before.select(columns), coupons.after.select(columns)
     used = pl.col("state") == "used"
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in ("state", *_USE))).to_series()
@@ -151,10 +165,9 @@ def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _told(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The `used` events that are no facts any more, and those that came."""
-    columns = [*_COUPON, "order_id", "event_id"]
     none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id")
     come, gone = (
-        _hashed(pl.concat([none, *(e.filter(pl.col("type") == "used").select(columns) for e in events)]))
+        _hashed(pl.concat([none, *(e.filter(pl.col("type") == "used").select(_TOLD) for e in events)]))
         for events in (coupons.journalled, coupons.dropped)
     )
     return gone, come
