@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass, fields
 from typing import Final
 
-import polars as pl
-
 from ledger.errors import ConservationBroken
 from ledger.log import TopicPartition
 from projections.store import Reading, Store
@@ -52,10 +50,7 @@ def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
     """Write these accounts, inside the caller's transaction, after checking each."""
     for partition, account in accounts.items():
         account.check(partition)
-    frame = pl.DataFrame(
-        [(*p, *astuple(a)) for p, a in accounts.items()],
-        schema=["topic", "log_partition", *_COLUMNS],
-        orient="row",
-    )
-    with store.given(reached=frame):
-        store.execute("INSERT OR REPLACE INTO checkpoints SELECT * FROM reached")
+    rows = [(*p, *astuple(a)) for p, a in accounts.items()]
+    if rows:
+        places = ", ".join([f"({', '.join('?' * len(rows[0]))})"] * len(rows))
+        store.execute(f"INSERT OR REPLACE INTO checkpoints VALUES {places}", [value for row in rows for value in row])

@@ -22,10 +22,10 @@ class KeyFilter:
     """Of hashes of keys (`signature.stable_hash`, whose bits are as good as drawn)."""
 
     def __init__(self, key_hashes: pl.Series) -> None:
-        self._keys = 0
+        self._keys = len(key_hashes)
         self._places = 1 << max(_LEAST, 16 * len(key_hashes)).bit_length()
         self._bytes = np.zeros(self._places // 8, dtype=np.uint8)
-        self.add(key_hashes)
+        self._set(key_hashes)
 
     @property
     def crowded(self) -> bool:
@@ -34,6 +34,9 @@ class KeyFilter:
 
     def add(self, key_hashes: pl.Series) -> None:
         self._keys += int(np.count_nonzero(~self.maybe(key_hashes)))
+        self._set(key_hashes)
+
+    def _set(self, key_hashes: pl.Series) -> None:
         for place in self._of(key_hashes):
             np.bitwise_or.at(self._bytes, place >> 3, (1 << (place & 7)).astype(np.uint8))
 

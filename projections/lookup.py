@@ -13,7 +13,7 @@ from typing import Final
 import polars as pl
 
 from projections.key_filter import KeyFilter
-from projections.store import Store
+from projections.store import LISTED, Store
 
 # Up to so many rows of a table are scanned whole.
 _SCANNED_WHOLE: Final = 200_000
@@ -33,45 +33,73 @@ def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
 
     `table`: of entities, a row a key. `keys`: `key_hash` and the key, under its name in the table.
     """
-    rows = _rows(store, table)
+    rows = store.size(table)
     if rows <= _SCANNED_WHOLE:
-        return _whole(store, table, keys["key_hash"], "")
-    if table not in store.key_filters or store.key_filters[table].crowded:
-        store.key_filters[table] = KeyFilter(store.frame(f"SELECT key_hash FROM {table}")["key_hash"])
-    wanted = keys.filter(pl.Series(store.key_filters[table].maybe(keys["key_hash"])))
+        return _scanned(store, table, "key_hash", keys["key_hash"])
+    wanted = keys.filter(_maybe_there(store, table, "key_hash", keys["key_hash"]))
     since = rows - _OF_LATE
-    late = _at(store, table, _search(store, table, wanted["key_hash"], f"AND t.rowid >= {since}"))
+    late = _late(store, table, wanted["key_hash"], since)
     older = wanted.join(late, on=keys.columns, how="anti")["key_hash"]
     if since <= 0 or not len(older):
         return late
-    return pl.concat([_at(store, table, _search(store, table, older, f"AND t.rowid < {since}")), late])
+    return pl.concat([_at(store, table, _search(store, table, "key_hash", older, f"AND t.rowid < {since}")), late])
+
+
+def of_hashes(store: Store, table: str, column: str, hashes: pl.Series) -> pl.DataFrame:
+    """All rows with one of these hashes in that column, with their `row_id`. Cheap where hardly any has one."""
+    wanted = hashes.filter(_maybe_there(store, table, column, hashes))
+    if not len(wanted):
+        return _nothing(store, table)
+    if store.size(table) <= _SCANNED_WHOLE:
+        return _scanned(store, table, column, wanted)
+    return _at(store, table, _search(store, table, column, wanted))
 
 
 def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime) -> pl.DataFrame:
     """The rows of a journal with these hashes of keys, with their `row_id`. None was recorded before `since`."""
     recorded = f"AND t.recorded_at >= TIMESTAMP '{since}'"
-    if _rows(store, table) <= _SCANNED_WHOLE:
-        return _whole(store, table, key_hashes, recorded)
-    return _at(store, table, _search(store, table, key_hashes, recorded))
+    if store.size(table) <= _SCANNED_WHOLE:
+        return _scanned(store, table, "key_hash", key_hashes, recorded)
+    return _at(store, table, _search(store, table, "key_hash", key_hashes, recorded))
 
 
-def _rows(store: Store, table: str) -> int:
-    """How many rows there are, deleted ones included; an estimate, on which only the cost depends."""
-    [(rows,)] = store.rows(f"SELECT estimated_size FROM duckdb_tables() WHERE table_name = '{table}'")
-    return int(rows)
+def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
+    """Per hash: a row may have it in that column."""
+    known = store.key_filters.get((table, column))
+    if known is None or known.crowded:
+        there = store.frame(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")[column]
+        known = store.key_filters[table, column] = KeyFilter(there)
+    return pl.Series(known.maybe(hashes))
 
 
-def _whole(store: Store, table: str, key_hashes: pl.Series, condition: str, columns: str = ", t.*") -> pl.DataFrame:
-    with store.given(wanted=key_hashes.to_frame("key_hash")):
-        return store.frame(
-            f"SELECT t.rowid AS row_id{columns} FROM {table} t"
-            f" WHERE t.key_hash IN (SELECT key_hash FROM wanted) {condition}"
-        )
+def _nothing(store: Store, table: str) -> pl.DataFrame:
+    if table not in store.no_rows:
+        store.no_rows[table] = store.frame(f"SELECT t.rowid AS row_id, t.* FROM {table} t LIMIT 0")
+    return store.no_rows[table]
 
 
-def _search(store: Store, table: str, key_hashes: pl.Series, condition: str) -> pl.Series:
+def _scanned(
+    store: Store, table: str, column: str, hashes: pl.Series, condition: str = "", columns: str = ", t.*"
+) -> pl.DataFrame:
+    """By one query, which reads the whole of these columns where the condition allows no less."""
+    select = f"SELECT t.rowid AS row_id{columns} FROM {table} t WHERE t.{column} IN"
+    if len(hashes) <= LISTED:
+        listed = {"wanted": hashes.to_list()}
+        return store.frame(f"{select} (SELECT unnest($wanted::BIGINT[])) {condition}", listed)
+    with store.given(wanted=hashes.to_frame("wanted")):
+        return store.frame(f"{select} (SELECT wanted FROM wanted) {condition}")
+
+
+def _search(store: Store, table: str, column: str, hashes: pl.Series, condition: str = "") -> pl.Series:
     """The numbers of the rows with these hashes, ascending."""
-    return _whole(store, table, key_hashes, condition, columns="")["row_id"].sort()
+    return _scanned(store, table, column, hashes, condition, columns="")["row_id"].sort()
+
+
+def _late(store: Store, table: str, key_hashes: pl.Series, since: int) -> pl.DataFrame:
+    condition = f"AND t.rowid >= {since}"
+    if len(key_hashes) * _SCANNED_FOR_ONE > _OF_LATE and len(key_hashes) <= LISTED:
+        return _scanned(store, table, "key_hash", key_hashes, condition)
+    return _at(store, table, _search(store, table, "key_hash", key_hashes, condition))
 
 
 def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:
@@ -81,17 +109,13 @@ def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:
         first=pl.col("row_id").min(), last=pl.col("row_id").max(), rows=pl.len().cast(pl.Int64)
     )
     dense = spans.filter(pl.col("rows") * _SCANNED_FOR_ONE > pl.col("last") - pl.col("first") + _APART)
-    select = f"SELECT t.rowid AS row_id, t.* FROM {table} t"
-    parts = []
-    with store.given(found=found):
-        for first, last in dense.select("first", "last").iter_rows():
-            between = f"t.rowid BETWEEN {first} AND {last} AND t.rowid IN (SELECT row_id FROM found)"
-            parts.append(store.frame(f"{select} WHERE {between}"))
+    parts = [_nothing(store, table)]
+    for first, last in dense.select("first", "last").iter_rows():
+        between = row_ids.filter(row_ids.is_between(first, last))
+        parts.append(_scanned(store, table, "rowid", between, f"AND t.rowid BETWEEN {first} AND {last}"))
     single = found.join(dense, on="span", how="anti")["row_id"]
-    with store.filters_pushed_down():
-        for at in range(0, len(single) if parts else max(1, len(single)), _PUSHED_DOWN):
-            numbers = single[at : at + _PUSHED_DOWN].to_list()
-            parts.append(
-                store.frame(f"{select} WHERE t.rowid IN (SELECT unnest($numbers::BIGINT[]))", {"numbers": numbers})
-            )
+    if len(single):
+        with store.filters_pushed_down():
+            for at in range(0, len(single), _PUSHED_DOWN):
+                parts.append(_scanned(store, table, "rowid", single[at : at + _PUSHED_DOWN]))
     return pl.concat(parts)

@@ -39,6 +39,9 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
+LISTED: Final = 2_000
+"""Up to so many values go into a query as a list, at a third of what a frame costs."""
+
 # Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need twice as much again.
 _MEMORY: Final = "300MB"
 
@@ -163,8 +166,13 @@ class Store(Reading):
         """What the path stands for, or another generation."""
         self._owner: Path | None = None
         self.after_commit: Callable[[], None] = lambda: None
-        self.key_filters: dict[str, KeyFilter] = {}
-        """Of the tables that lookup.py looks keys up in: of all keys that they have, or had since it was opened."""
+        self.key_filters: dict[tuple[str, str], KeyFilter] = {}
+        """Of the tables and columns that lookup.py looks hashes up in: of all that they have, or had since. More never
+        does harm; less would lose rows, so these come by `insert` alone, and a transaction that fails, which may have
+        made a filter after it deleted, leaves none."""
+        self.no_rows: dict[str, pl.DataFrame] = {}
+        """What lookup.py finds in a table where it finds nothing."""
+        self._sizes: dict[str, int] = {}
         self._threads = _threads(alone=True)
         self._inserting: Future[None] | None = None
         self._inserter = ThreadPoolExecutor(1, "insert")
@@ -301,6 +309,7 @@ class Store(Reading):
     def transaction(self) -> Iterator[None]:
         """All that is executed inside is committed durably, or nothing of it. Raises `StoreFull`."""
         with _failing_clearly(self.path):
+            self._sizes.clear()
             self._connection.begin()
             try:
                 yield
@@ -310,8 +319,16 @@ class Store(Reading):
                     self._inserted()
                 with contextlib.suppress(duckdb.Error):
                     self._direct.rollback()
+                self.key_filters.clear()
                 raise
         self.after_commit()
+
+    def size(self, table: str) -> int:
+        """How many rows there are, deleted ones included: an estimate, on which only costs may depend. Within a
+        transaction it stays what it was."""
+        if table not in self._sizes:
+            self._sizes = dict(self.rows("SELECT table_name, estimated_size FROM duckdb_tables()"))
+        return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
         """Leave a core to the decoding of the next batch, or none where there is hardly anything to decode."""
@@ -326,30 +343,44 @@ class Store(Reading):
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Add these rows; columns of the table that they lack are null. Returns before it is done."""
         if rows.height:
-            if table in self.key_filters:
-                self.key_filters[table].add(rows["key_hash"])
+            for (filtered, column), known in self.key_filters.items():
+                if filtered == table and column in rows.columns:
+                    known.add(rows[column].drop_nulls())
             self._inserted()
             self._inserting = self._inserter.submit(self._insert, table, rows)
 
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
         names = ", ".join(rows.columns)
         with _failing_clearly(self.path):
-            stream = _Stream(rows)
-            self._direct.register("added", stream)
+            added = _Stream(rows)  # DuckDB finds it by its name, at half the cost of registering it
             try:
                 self._direct.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
             finally:
-                self._direct.unregister("added")
-                stream.release()
+                added.release()
 
     def delete(self, table: str, row_ids: pl.Series) -> None:
         """Remove the rows with these numbers."""
-        if len(row_ids):
+        if not len(row_ids):
+            return
+        among = f"DELETE FROM {table} WHERE rowid BETWEEN $first AND $last AND rowid IN"
+        bounds = {"first": row_ids.min(), "last": row_ids.max()}
+        if len(row_ids) <= LISTED:
+            numbers = {"gone": row_ids.to_list()}
+            self.deleted += self.execute(f"{among} (SELECT unnest($gone::BIGINT[]))", bounds | numbers)
+        else:
             with self.given(gone=row_ids.to_frame("row_id")):
-                self.deleted += self.execute(
-                    f"DELETE FROM {table} WHERE rowid IN (SELECT row_id FROM gone) AND rowid BETWEEN $first AND $last",
-                    {"first": row_ids.min(), "last": row_ids.max()},
-                )
+                self.deleted += self.execute(f"{among} (SELECT row_id FROM gone)", bounds)
+
+    def replace(self, table: str, stored: pl.DataFrame, wished: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of the table, with their `row_id`, become `wished`: only the difference is written, and returned as what
+        went and what came. Columns of the table that `wished` lacks are not compared."""
+        gone, come, columns = stored, wished, wished.columns
+        if stored.height and wished.height:
+            gone = stored.join(wished, on=columns, how="anti", nulls_equal=True)
+            come = wished.join(stored, on=columns, how="anti", nulls_equal=True)
+        self.delete(table, gone["row_id"])
+        self.insert(table, come)
+        return gone, come
 
     @contextlib.contextmanager
     def filters_pushed_down(self) -> Iterator[None]:

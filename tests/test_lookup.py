@@ -5,10 +5,12 @@ A row that is not found would be folded as if its coupon had no past: its state,
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,55 @@ def test_a_key_with_the_hash_of_a_later_one_is_found(tmp_path: Path, small: None
         store.insert("looked_up", keys([*numbers[::2], *numbers[1::2]]))
         found = lookup.of_keys(store, "looked_up", keys(numbers))
         assert sorted(found["name"]) == sorted(f"k{n}" for n in numbers)
+
+
+class Refused(Exception):
+    pass
+
+
+def test_what_a_failed_transaction_removed_is_found_again(tmp_path: Path) -> None:
+    """A violation or a coupon in use would stand for ever, or be stored twice, after an error and a new try."""
+    with scratch_store(tmp_path) as store:
+        store.insert("awaited", awaited([1, 2, 3]))
+        with pytest.raises(Refused), store.transaction():
+            store.execute("DELETE FROM awaited WHERE order_hash < 3")
+            store.insert("awaited", awaited([4]))
+            found = lookup.of_hashes(store, "awaited", "order_hash", pl.Series([1, 2, 3, 4, 5]))
+            assert sorted(found["order_hash"]) == [3, 4]
+            raise Refused
+        found = lookup.of_hashes(store, "awaited", "order_hash", pl.Series([1, 2, 3, 4, 5]))
+        assert sorted(found["order_hash"]) == [1, 2, 3]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_all_rows_with_a_hash_are_found(store: Store, data: st.DataObject) -> None:
+    """Several rows have one hash here, and some come, go or fail to come between two questions."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL[lookup].items():
+            patch.setattr(lookup, name, value)
+        store.execute("DELETE FROM awaited")
+        store.key_filters.clear()
+        numbers = st.lists(st.integers(0, 400), max_size=80)
+        for _ in range(4):
+            with contextlib.suppress(Refused), store.transaction():
+                store.insert("awaited", awaited(data.draw(numbers)))
+                wanted = pl.Series(data.draw(numbers), dtype=pl.Int64).unique()
+                found = lookup.of_hashes(store, "awaited", "order_hash", wanted)
+                scanned = store.frame("SELECT rowid AS row_id, * FROM awaited")
+                assert sorted(found.rows()) == sorted(
+                    scanned.filter(pl.col("order_hash").is_in(wanted.to_list())).rows()
+                )
+                store.delete("awaited", found["row_id"][::2])
+                if data.draw(st.booleans()):
+                    raise Refused
+
+
+def awaited(numbers: list[int]) -> pl.DataFrame:
+    hashes = pl.Series("order_hash", numbers, dtype=pl.Int64)
+    return hashes.to_frame().with_columns(
+        order_id=pl.col("order_hash").cast(pl.String), due_at=pl.lit(datetime(2026, 11, 11))
+    )
 
 
 def keys(numbers: list[int]) -> pl.DataFrame:

@@ -340,7 +340,7 @@ TABLES = _mutants(
     ("events are counted by batch", 'events=rows["events"] + pl.Series(counted)', "events=pl.Series(counted)"),
     ("violations are counted by batch", 'violations=rows["violations"] + pl.Series(broken)', "violations=pl.Series(broken)"),
     ("rows stay as they were beside the new ones", 'self.store.delete(self.on.table, rows["row_id"].drop_nulls())', "pass"),
-    ("rows fold on from what they were", "from_the_start(self.on, fresh, ", "from_the_start(self.on, self.rows[chosen], "),
+    ("rows fold on from what they were", "_nothing_folded(fresh, self.rows)]", "self.rows[refolding]]"),
 )  # fmt: skip
 
 ENTITIES = _mutants(

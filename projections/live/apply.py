@@ -179,16 +179,14 @@ class _Batch:
         self.first = batch.first
         self.maybe_twice = batch.maybe_twice
         self.rows = self._rows()
-        self.folded: list[tuple[Int64, pl.DataFrame]] = []
+        self.order: Int64 = np.arange(self.keys.height)
+        self.folded = self.rows
         self.journalled: list[pl.DataFrame] = []
         self.dropped: list[pl.DataFrame] = []
 
     def changes(self) -> Changes:
         """What became of the touched keys and of their journal."""
-        order = np.concatenate([chosen for chosen, _ in self.folded])
-        return Changes(
-            self.on.topic, self.rows[order], [rows for _, rows in self.folded], self.journalled, self.dropped
-        )
+        return Changes(self.on.topic, self.rows[self.order], self.folded, self.journalled, self.dropped)
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
@@ -201,17 +199,15 @@ class _Batch:
 
     def apply(self) -> Counts:
         again = self._must_refold()
-        entity = self.events["entity"].to_numpy()
-        if not again.any():
-            self._advance(np.arange(self.keys.height), self.events)
+        rows, events, conflicts = self.rows, self.events, self.events.clear()
+        if again.any():
+            rows, events, conflicts = self._with_history(again)
         else:
-            late = again[entity]
-            self.counts.late = int(np.count_nonzero(late))
-            advancing = np.flatnonzero(~again)
-            if advancing.size:
-                self._advance(advancing, self.events.filter(pl.Series(~late)))
-            self._refold(np.flatnonzero(again), self.events.filter(pl.Series(late)))
-        self._write_rows(pl.concat([rows for _, rows in self.folded]))
+            self._write_journal(events)
+        folded, violations = onward(self.on, rows, events, conflicts)
+        self._insert("violations", violations)
+        self.folded = folded.select(self.rows.columns)
+        self._write_rows(self.folded)
         return self.counts
 
     def _must_refold(self) -> Mask:
@@ -230,44 +226,49 @@ class _Batch:
         again |= not_later.to_series().fill_null(False).to_numpy()
         return again
 
-    def _advance(self, chosen: Int64, events: pl.DataFrame) -> None:
-        rows = self.rows if len(chosen) == self.keys.height else self.rows[chosen]
-        events = _renumbered(events, chosen, self.keys.height)
-        self._write_journal(events)
-        _add(self.counts.applied, events)
-        folded, violations = _folded(self.on, rows, events)
-        self._insert("violations", violations)
-        self.folded.append((chosen, folded.select(self.rows.columns)))
+    def _with_history(self, again: Mask) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        """Rows, events and conflicts to fold: the keys that advance as they are, behind them those that fold `again`,
+        from nothing, with all their events."""
+        advancing, refolding = np.flatnonzero(~again), np.flatnonzero(again)
+        late = again[self.events["entity"].to_numpy()]
+        self.counts.late = int(np.count_nonzero(late))
+        events = _renumbered(self.events.filter(pl.Series(~late)), advancing, self.keys.height)
+        facts, conflicts = self._refolding(refolding, self.events.filter(pl.Series(late)), events)
+        fresh = self.rows[refolding].select("row_id", "key_hash", self.on.key)
+        rows = pl.concat([self.rows[advancing], _nothing_folded(fresh, self.rows)], rechunk=True)
+        behind = pl.col("entity") + pl.lit(len(advancing), pl.UInt32)
+        facts, conflicts = _canonical(facts, self.on.topic).with_columns(behind), conflicts.with_columns(behind)
+        self.order = np.concatenate([advancing, refolding])
+        return rows, pl.concat([events.select(facts.columns), facts], rechunk=True), conflicts
 
-    def _refold(self, chosen: Int64, events: pl.DataFrame) -> None:
-        """Fold these keys again from their journal and the batch."""
-        key = self.on.key
+    def _refolding(
+        self, chosen: Int64, events: pl.DataFrame, others: pl.DataFrame
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The facts of these keys, and the contents in conflict with them, from journal and batch.
+
+        The journal gets what it lacks of them, and the `others`."""
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
         events = _renumbered(events, chosen, self.keys.height)
         told = pl.concat([stored, conflicting, events.select(stored.columns)])
         facts, conflicts = _told_apart(told, journal.wire_fields(self.on.topic))
-        self._replace_journal(stored, facts)
+        self._replace_journal(stored, facts, others)
         self._replace_conflicts(keys, conflicting, conflicts)
-        fresh = self.rows[chosen].select("row_id", "key_hash", key)
-        folded, violations = from_the_start(self.on, fresh, self.rows, facts, conflicts)
         self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))
-        self._insert("violations", violations)
-        self.folded.append((chosen, folded))
+        return facts, conflicts
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Journal and conflicts of these keys; `entity` numbers them."""
         known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
         since = rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
         on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
-        found = [
-            lookup.of_journal(self.store, table, known["key_hash"], since).join(known, on=on)
-            for table in (self.on.journal, self.on.conflicts)
-        ]
-        return found[0].select(columns), found[1].select(columns)
+        stored = lookup.of_journal(self.store, self.on.journal, known["key_hash"], since)
+        conflicting = lookup.of_hashes(self.store, self.on.conflicts, "key_hash", known["key_hash"])
+        return stored.join(known, on=on).select(columns), conflicting.join(known, on=on).select(columns)
 
-    def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame) -> None:
-        """Add the facts that the journal lacks; where another position comes first now, it takes the place."""
+    def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
+        """Add the others, and the facts that the journal lacks; where another position comes first now, it takes the
+        place."""
         at = ["entity", "event_id", *_POSITION]
         added = facts.join(stored.select(at), on=at, how="anti")
         replaced = stored.join(facts.select(at), on=at, how="anti")
@@ -280,8 +281,7 @@ class _Batch:
                 )
             self.dropped.append(replaced)
             _add(self.counts.applied, replaced, -1)
-        self._write_journal(added)
-        _add(self.counts.applied, added)
+        self._write_journal(pl.concat([others.select(added.columns), added]))
 
     def _replace_conflicts(self, keys: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> None:
         if before.height:
@@ -293,6 +293,7 @@ class _Batch:
 
     def _write_journal(self, events: pl.DataFrame) -> None:
         self.journalled.append(events)
+        _add(self.counts.applied, events)
         self._insert(self.on.journal, events.select(journal.columns(self.on.topic)))
 
     def _write_rows(self, rows: pl.DataFrame) -> None:
@@ -301,14 +302,10 @@ class _Batch:
         self._insert(self.on.table, rows.drop("row_id"))
 
     def _delete_violations(self, keys: pl.DataFrame) -> None:
-        if not keys.height:
-            return
-        with self.store.given(gone=keys):
-            self.store.execute(
-                f"DELETE FROM violations v USING gone g WHERE v.scope = 'coupon' AND v.topic = $topic"
-                f" AND v.key_hash = g.key_hash AND v.key = g.{self.on.key}",
-                {"topic": self.on.topic},
-            )
+        found = lookup.of_hashes(self.store, "violations", "key_hash", keys["key_hash"])
+        mine = (pl.col("scope") == "coupon") & (pl.col("topic") == self.on.topic)
+        gone = found.filter(mine).join(keys, left_on="key", right_on=self.on.key, how="semi")
+        self.store.delete("violations", gone["row_id"])
 
     def _delete(self, table: str, keys: pl.DataFrame) -> None:
         key = self.on.key
@@ -331,14 +328,28 @@ def from_the_start(
     `keys`: `key_hash`, the key, and more where wanted, a row per key; `like`: the columns of the rows. `facts`, at
     least one a key, and `conflicts` as `_told_apart` tells them apart: `entity` is the row number in `keys`.
     """
-    empty = like.clear(1).select(pl.exclude(keys.columns)).clear(keys.height)
-    rows = keys.hstack(empty).with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
-    folded, violations = _folded(on, rows, _canonical(facts, on.topic))
+    folded, violations = onward(on, _nothing_folded(keys, like), _canonical(facts, on.topic), conflicts)
+    return folded.select(like.columns), violations
+
+
+def onward(
+    on: Projected, rows: pl.DataFrame, events: pl.DataFrame, conflicts: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows with these events folded in, and violations as they are stored, those of the `conflicts` among them.
+
+    `entity` is the row number in `rows`; the events come in canonical order."""
+    folded, violations = _folded(on, rows, events)
     if conflicts.height:
         folded = _with_conflicts(folded, conflicts)
         named = conflicts.with_columns(violation=pl.lit("conflicting_duplicate"), state=pl.lit(None, dtype=pl.String))
         violations = pl.concat([violations, _as_stored(on, named)])
-    return folded.select(like.columns), violations
+    return folded, violations
+
+
+def _nothing_folded(keys: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
+    """Rows of these keys, with the columns of `like`, that have no events yet."""
+    rows = pl.concat([like.clear(), keys], how="diagonal")
+    return rows.with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
 
 
 def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

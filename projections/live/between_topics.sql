@@ -1,14 +1,15 @@
--- Which rules between topics are broken, or will be once they are due? Grain: one order (of `affected`), rule, coupon.
--- `triggered_at`: what the grace counts from. `event_id`, `occurred_at`: of the event at fault. `named`: coupons that
--- a paid order names (named_coupons.sql), with the coupon's hash. $types: the order's types in canonical order.
+-- Which rules between topics are broken on orders that say something of themselves, or will be once they are due? Grain:
+-- one order, rule, coupon. `orphan_use` is not among them. Given: `said`, the orders' rows; `in_use`, the coupons in use
+-- on them; `named`, the coupons that they name beside those. `triggered_at`: what the grace counts from. `event_id`,
+-- `occurred_at`: of the event at fault. $types: the order's types in canonical order.
 WITH o AS MATERIALIZED (
-    SELECT o.key_hash AS order_hash, o.order_id, o.gross_minor, o.net_minor, o.refunded_minor, o.paid_at,
-           o.cancelled_at, len(o.coupon_ids) > 0 AS names_coupons,
-           coalesce(list_sum([d.amount_minor FOR d IN o.discounts IF d.kind = 'coupon']), 0)::BIGINT AS told_minor
-    FROM orders o SEMI JOIN affected a ON o.key_hash = a.order_hash AND o.order_id = a.order_id
+    SELECT order_hash, order_id, gross_minor, net_minor, refunded_minor, paid_at, cancelled_at,
+           len(coupon_ids) > 0 AS names_coupons,
+           coalesce(list_sum([d.amount_minor FOR d IN discounts IF d.kind = 'coupon']), 0)::BIGINT AS told_minor
+    FROM said
 ),
 u AS MATERIALIZED (
-    SELECT u.* FROM coupons_in_use u SEMI JOIN affected a ON u.order_hash = a.order_hash AND u.order_id = a.order_id
+    SELECT order_hash, order_id, key_hash, coupon_id, used_at, used_event_id, discount_minor, min_spend_minor FROM in_use
 ),
 -- Those whose other half has no event at all, or another amount.
 unrecorded AS MATERIALIZED (
@@ -76,12 +77,8 @@ undone AS (
     GROUP BY ALL
 ),
 found AS (
-    SELECT 'orphan_use' AS violation, u.order_hash, u.order_id, u.key_hash, u.coupon_id, u.used_event_id AS event_id,
-           u.used_at AS occurred_at, u.used_at AS triggered_at
-    FROM u LEFT JOIN o ON o.order_hash = u.order_hash AND o.order_id = u.order_id
-    WHERE o.paid_at IS NULL
-    UNION ALL
-    SELECT 'use_not_returned', u.order_hash, u.order_id, u.key_hash, u.coupon_id, u.used_event_id, u.used_at, x.undone_at
+    SELECT 'use_not_returned' AS violation, u.order_hash, u.order_id, u.key_hash, u.coupon_id,
+           u.used_event_id AS event_id, u.used_at AS occurred_at, x.undone_at AS triggered_at
     FROM u JOIN undone x ON x.order_hash = u.order_hash AND x.order_id = u.order_id
     UNION ALL
     SELECT 'below_min_spend', b.order_hash, b.order_id, b.key_hash, b.coupon_id, b.used_event_id, b.used_at,

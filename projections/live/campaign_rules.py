@@ -19,6 +19,7 @@ from polars._typing import PolarsDataType
 
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON
+from projections import lookup
 from projections.live import violations
 from projections.live.signature import stable_hash
 from projections.store import Reading, Store, sql
@@ -54,9 +55,8 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     touched = pl.concat([removed.select(_CAMPAIGN), added.select(_CAMPAIGN), whole]).unique()
     if not touched.height:
         return
-    with store.given(touched=touched):
-        terms = store.frame(sql(__package__, "terms_of_campaigns"))
-        cuts = store.frame(sql(__package__, "cuts_of_campaigns"))
+    terms, stored = (_of_campaigns(store, table, touched) for table in ("campaign_terms", "stock_cuts"))
+    cuts = stored.select(_CUT)
     ruled = terms.select("campaign_id").unique()
     cuts = cuts.join(whole, on="campaign_id", how="anti")
     gone, new = (
@@ -69,7 +69,7 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     whole = pl.concat([whole, far]).unique()
     everyone = _members_of_campaigns(store, whole)
     cuts = pl.concat([cuts, _cuts(everyone, terms, whole)])
-    _store_cuts(store, cuts, touched)
+    store.replace("stock_cuts", stored, cuts)
     passed = pl.concat([new.select(_MEMBER), passed, everyone]).unique("coupon_id")
     groups = pl.concat([_members_of_groups(store, gone, new, terms), everyone]).unique("coupon_id")
     beside = _in_force(passed, terms)
@@ -91,7 +91,7 @@ def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.Da
     if coupons is None:
         return _NOBODY, _NOBODY
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
-    before, after = coupons.before.select(columns), coupons.after(*columns)
+    before, after = coupons.before.select(columns), coupons.after.select(columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
     counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
     removed, added = (_hashed(rows.filter(~same).filter(counts)) for rows in (before, after))
@@ -138,17 +138,15 @@ def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
     touched = events.select(pl.col("key_hash").alias("campaign_hash"), "campaign_id").unique()
     if not touched.height:
         return none
-    with store.given(touched=touched):
-        before = store.frame(sql(__package__, "terms_of_campaigns"))
-    after = terms_of(store, touched)
-    both = pl.concat([before, after.select(before.columns)])
-    once = both.group_by(before.columns).len().filter(pl.col("len") == 1)
-    changed = once.select(_CAMPAIGN).unique()
-    if changed.height:
-        with store.given(chosen=changed, terms=after):
-            store.execute(sql(__package__, "remove_terms"))
-            store.execute(sql(__package__, "add_terms"))
-    return changed
+    before, after = _of_campaigns(store, "campaign_terms", touched), terms_of(store, touched)
+    gone, come = store.replace("campaign_terms", before, after)
+    return pl.concat([gone.select(_CAMPAIGN), come.select(_CAMPAIGN)]).unique()
+
+
+def _of_campaigns(store: Store, table: str, campaigns: pl.DataFrame) -> pl.DataFrame:
+    """Its rows about these campaigns, with their `row_id`."""
+    found = lookup.of_hashes(store, table, "campaign_hash", campaigns["campaign_hash"])
+    return found.join(campaigns, on=_CAMPAIGN, how="semi")
 
 
 def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
@@ -259,13 +257,6 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
     return near.join(moves.drop(_CAMPAIGN), on="move")
 
 
-def _store_cuts(store: Store, cuts: pl.DataFrame, campaigns: pl.DataFrame) -> None:
-    """Instead of those that these campaigns have."""
-    with store.given(chosen=campaigns, cuts=cuts):
-        store.execute(sql(__package__, "remove_cuts"))
-        store.execute(sql(__package__, "add_cuts"))
-
-
 # ── The rules ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -323,5 +314,7 @@ def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
 def _stored(store: Store, looked_at: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """Per rule, what stands about these coupons."""
     asked = [coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()]
-    with store.given(asked=pl.concat(asked).unique()):
-        return store.frame(sql(__package__, "violations_of_coupons"))
+    wanted = pl.concat(asked).unique()
+    found = lookup.of_hashes(store, "violations", "key_hash", wanted["key_hash"].unique())
+    found = found.filter((pl.col("scope") == "cross") & pl.col("order_hash").is_null())
+    return found.join(wanted, on=["key_hash", "key", "violation"], how="semi")

@@ -16,7 +16,7 @@ import polars as pl
 
 from ledger.topics import CAMPAIGN, COUPON, ORDER
 from projections.live import campaign_rules, order_rules
-from projections.store import Reading, Store
+from projections.store import Reading, Store, sql
 
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -25,18 +25,15 @@ _MINUTE: Final = timedelta(minutes=1)
 class Changes:
     """What a batch did to one topic.
 
-    `before`: the rows of the touched keys, null where there was none; `folded`: the same keys' rows afterwards, in the
-    same order, piece by piece. `journalled`, `dropped`: events that came into the journal, and that left it.
+    `before`: the rows of the touched keys, null where there was none; `after`: the same keys' rows, in the same order.
+    `journalled`, `dropped`: events that came into the journal, and that left it.
     """
 
     topic: str
     before: pl.DataFrame
-    folded: list[pl.DataFrame]
+    after: pl.DataFrame
     journalled: list[pl.DataFrame]
     dropped: list[pl.DataFrame]
-
-    def after(self, *columns: str) -> pl.DataFrame:
-        return pl.concat([rows.select(columns) for rows in self.folded])
 
     def events(self, *columns: str) -> pl.DataFrame:
         """Of all events that came or went."""
@@ -48,9 +45,8 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     by_topic = {c.topic: c for c in changes}
     clock = max((c for c in map(_latest, by_topic.values()) if c is not None), default=None)
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
-    store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
     campaign_rules.settle(store, coupons, campaigns)
-    now, grace = clock_and_grace(store)
+    now, grace = _moved_on(store, clock)
     if now is not None:
         affected = order_rules.take_in(store, coupons, orders, now)
         order_rules.settle(store, affected, now, grace)
@@ -71,9 +67,20 @@ def use_grace(store: Store, grace: timedelta) -> None:
         return
     store.execute("UPDATE ledger SET grace_minutes = $minutes", {"minutes": grace // _MINUTE})
     if now is not None:
-        order_rules.settle(store, order_rules.all_orders(store), now, grace)
+        for affected in order_rules.everything(store):
+            order_rules.settle(store, affected, now, grace)
+
+
+def _moved_on(store: Store, clock: datetime | None) -> tuple[datetime | None, timedelta]:
+    """Clock and grace, once the data's clock has come to the batch's."""
+    moved = store.frame(sql(__package__, "move_clock"), {"clock": clock})
+    return _as_clock_and_grace(moved)
 
 
 def clock_and_grace(reading: Reading) -> tuple[datetime | None, timedelta]:
-    clock, minutes = reading.frame("SELECT data_clock, grace_minutes FROM ledger").row(0)
+    return _as_clock_and_grace(reading.frame("SELECT data_clock, grace_minutes FROM ledger"))
+
+
+def _as_clock_and_grace(ledger: pl.DataFrame) -> tuple[datetime | None, timedelta]:
+    clock, minutes = ledger.row(0)
     return clock, minutes * _MINUTE

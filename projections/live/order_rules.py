@@ -6,6 +6,8 @@ again. What is not due yet is not stored; the order is awaited, and looked at ag
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +15,7 @@ import polars as pl
 
 from ledger.rules import types
 from ledger.topics import COUPON, ORDER
+from projections import lookup
 from projections.live import violations
 from projections.live.signature import stable_hash
 from projections.store import Reading, Store, sql
@@ -22,86 +25,152 @@ if TYPE_CHECKING:
 
 _USE: Final = ["order_id", "used_at", "used_event_id", "discount_minor", "min_spend_minor"]
 _ORDER: Final = ["order_hash", "order_id"]
+_COUPON: Final = ["key_hash", "coupon_id"]
+_IN_USE: Final = ["order_hash", *_COUPON, *_USE]
+_SAID: Final = "order_id gross_minor net_minor refunded_minor paid_at cancelled_at coupon_ids discounts".split()
+_TOLD: Final = [*_COUPON, "order_id", "event_id"]
 _OF_ORDER: Final = ("unrecorded_use", "discount_mismatch")
+_AT_ONCE: Final = 50_000
 
 
-def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> pl.DataFrame:
-    """Keep what the rules look up; the orders (`order_hash`, `order_id`) that must be looked at again."""
-    affected = [pl.DataFrame(schema={"order_hash": pl.Int64, "order_id": pl.String})]
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """Orders to be looked at (`order_hash`, `order_id`), and what stands about them: what they say of themselves, a
+    row for each that does, and the coupons in use on them."""
+
+    orders: pl.DataFrame
+    said: pl.DataFrame
+    in_use: pl.DataFrame
+
+
+def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:
+    """Keep what the rules look up; the orders that must be looked at again: those that the batch touched, and those
+    that are due by the data's clock."""
+    touched = [store.frame(sql(__package__, "awaited_until"), {"clock": clock})]
     if orders is not None:
-        affected.append(orders.before.select(pl.col("key_hash").alias("order_hash"), "order_id"))
-    if coupons is not None:
-        affected += [_take_in_coupons(store, coupons), _take_in_uses(store, coupons)]
-    with store.given(given_orders=pl.concat(affected)):
-        return store.frame(sql(__package__, "orders_touched_by"), {"clock": clock})
+        touched.append(_said(orders.after).select(_ORDER))
+    if coupons is None:
+        affected = pl.concat(touched).unique()
+        in_use = _of_orders(store, "coupons_in_use", affected).select(_IN_USE)
+    else:
+        was, now, gone, come = *_changed(coupons), *_told(coupons)
+        affected = pl.concat([*touched, *(rows.select(_ORDER) for rows in (was, now, gone, come))]).unique()
+        in_use = _take_in_changed(store, affected, was, now)
+        _take_in_told(store, gone, come)
+    return Affected(affected, _said_by(store, affected, orders), in_use)
 
 
-def all_orders(reading: Reading) -> pl.DataFrame:
-    return reading.frame(sql(__package__, "all_orders"))
+def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """The coupons in use on these orders, now."""
+    before = _of_orders(store, "coupons_in_use", orders)
+    store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])
+    store.insert("coupons_in_use", now)
+    return pl.concat([before.join(was, on=_COUPON, how="anti").select(_IN_USE), now.select(_IN_USE)])
 
 
-def settle(store: Store, affected: pl.DataFrame, clock: datetime, grace: timedelta) -> None:
+def _take_in_told(store: Store, gone: pl.DataFrame, come: pl.DataFrame) -> None:
+    if gone.height:
+        with store.given(removed=gone):
+            store.execute(sql(__package__, "remove_uses"))
+    store.insert("uses", come)
+
+
+def _said_by(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
+    """What these orders say, those that the batch changed among them."""
+    if changes is None:
+        return _said(_of_orders(store, "orders", orders, "key_hash"))
+    fresh = _said(changes.after)
+    others = orders.join(fresh, on="order_id", how="anti")
+    return pl.concat([_said(_of_orders(store, "orders", others, "key_hash")), fresh])
+
+
+def everything(reading: Reading) -> Iterator[Affected]:
+    """Every order that a rule between topics could be about, piece by piece."""
+    for orders in reading.frame(sql(__package__, "all_orders")).iter_slices(_AT_ONCE):
+        with reading.given(affected=orders):
+            said = reading.frame(sql(__package__, "rows_of_orders"))
+            in_use = reading.frame(sql(__package__, "in_use_on_orders"))
+        yield Affected(orders, _said(said), in_use.select(_IN_USE))
+
+
+def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) -> None:
     """Make what is stored about these orders what it should be."""
-    if not affected.height:
+    orders = affected.orders
+    if not orders.height:
         return
-    with store.given(affected=affected):
-        stored = store.frame(sql(__package__, "violations_of_orders"), {"orders": ORDER})
-        store.execute(sql(__package__, "remove_awaited"))
+    store.delete("awaited", _of_orders(store, "awaited", orders)["row_id"])
+    stored = lookup.of_hashes(store, "violations", "order_hash", orders["order_hash"])
+    order_id = pl.when(pl.col("topic") == ORDER).then("key").otherwise("counterpart")
+    stored = stored.with_columns(order_id=order_id).join(orders, on=_ORDER, how="semi")
     due, awaiting = broken(store, affected, clock, grace)
     violations.replace(store, stored, due)
-    if awaiting.height:
-        with store.given(awaiting=awaiting):
-            store.execute(sql(__package__, "add_awaited"))
+    store.insert("awaited", awaiting)
 
 
 def broken(
-    reading: Reading, affected: pl.DataFrame, clock: datetime, grace: timedelta
+    reading: Reading, affected: Affected, clock: datetime, grace: timedelta
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is wrong about these orders, and of which of them something will be, and when (`due_at`)."""
-    with reading.given(affected=affected):
-        named = reading.frame(sql(__package__, "named_coupons"))
-        named = named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
-        with reading.given(named=named):
-            found = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
+    found = _orphans(affected)
+    if affected.said.height:
+        with reading.given(said=affected.said, in_use=affected.in_use, named=_named(affected)):
+            others = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
+        found = pl.concat([found, others])
     found = found.with_columns(due_at=pl.col("triggered_at") + grace)
     due = pl.col("due_at") <= clock
     awaiting = found.filter(~due).group_by(_ORDER).agg(pl.col("due_at").min())
     return _as_rows(found.filter(due)), awaiting
 
 
-def _take_in_coupons(store: Store, coupons: Changes) -> pl.DataFrame:
-    """The orders on which a coupon is used now, or was, and something of that changed."""
-    columns = ["key_hash", "coupon_id", "state", *_USE]
-    before, after = coupons.before.select(columns), coupons.after(*columns)
+def _orphans(affected: Affected) -> pl.DataFrame:
+    """`orphan_use`: what is in use on orders without a payment."""
+    paid = affected.said.filter(pl.col("paid_at").is_not_null())
+    return affected.in_use.join(paid, on=_ORDER, how="anti").select(
+        pl.lit("orphan_use").alias("violation"),
+        *_ORDER,
+        *_COUPON,
+        event_id="used_event_id",
+        occurred_at="used_at",
+        triggered_at="used_at",
+    )
+
+
+def _named(affected: Affected) -> pl.DataFrame:
+    """The coupons that paid, not cancelled orders name and that are not in use on them. A row for an order's each."""
+    stands = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
+    named = affected.said.filter(stands).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
+    named = named.drop_nulls("coupon_id").unique().join(affected.in_use, on=[*_ORDER, "coupon_id"], how="anti")
+    return named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
+
+
+def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "order_hash") -> pl.DataFrame:
+    """The rows about these orders, with their `row_id`; `column`: of the orders' hashes."""
+    found = lookup.of_hashes(store, table, column, orders["order_hash"])
+    return found.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
+
+
+def _said(orders: pl.DataFrame) -> pl.DataFrame:
+    return orders.select(pl.col("key_hash").alias("order_hash"), *_SAID)
+
+
+def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Coupons in use, of which something changed: as they were, and as they are. One or the other may not be."""
+    columns = [*_COUPON, "state", *_USE]
+    before, after = coupons.before.select(columns), coupons.after.select(columns)
     used = pl.col("state") == "used"
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in ("state", *_USE))).to_series()
-    removed, added = (_hashed(rows.filter(~same).filter(used)).drop("state") for rows in (before, after))
-    if removed.height:
-        with store.given(removed=removed):
-            store.execute(sql(__package__, "remove_coupons_in_use"))
-    store.insert("coupons_in_use", added)
-    return pl.concat([removed.select(_ORDER), added.select(_ORDER)])
+    was, now = (_hashed(rows.filter(~same).filter(used)).drop("state") for rows in (before, after))
+    return was, now
 
 
-def _take_in_uses(store: Store, coupons: Changes) -> pl.DataFrame:
-    """The orders that a `used` event names which came, or which is no fact any more."""
-    columns = ["key_hash", "coupon_id", "order_id", "event_id"]
-    added, removed = (
-        _hashed(
-            pl.concat(
-                [
-                    coupons.before.clear().select("key_hash", "coupon_id", "order_id", event_id="order_id"),
-                    *(e.filter(pl.col("type") == "used").select(columns) for e in events),
-                ]
-            )
-        )
+def _told(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The `used` events that are no facts any more, and those that came."""
+    none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id")
+    come, gone = (
+        _hashed(pl.concat([none, *(e.filter(pl.col("type") == "used").select(_TOLD) for e in events)]))
         for events in (coupons.journalled, coupons.dropped)
     )
-    if removed.height:
-        with store.given(removed=removed):
-            store.execute(sql(__package__, "remove_uses"))
-    store.insert("uses", added)
-    return pl.concat([removed.select(_ORDER), added.select(_ORDER)])
+    return gone, come
 
 
 def _hashed(rows: pl.DataFrame) -> pl.DataFrame:

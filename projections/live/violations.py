@@ -20,12 +20,7 @@ SCHEMA: Final = {
 }
 """A violation of section 4, as it stands in `violations`."""
 
-_COLUMNS: Final = list(SCHEMA)
-
 
 def replace(store: Store, stored: pl.DataFrame, wished: pl.DataFrame) -> None:
     """`stored`: rows of `violations` with their `row_id`, which are to become `wished` (columns of `SCHEMA`)."""
-    gone = stored.join(wished, on=_COLUMNS, how="anti", nulls_equal=True)
-    store.delete("violations", gone["row_id"])
-    added = wished.join(stored, on=_COLUMNS, how="anti", nulls_equal=True) if stored.height else wished
-    store.insert("violations", added.select(pl.lit("cross").alias("scope"), *_COLUMNS))
+    store.replace("violations", stored, wished.select(pl.lit("cross").alias("scope"), *SCHEMA))

@@ -248,7 +248,6 @@ class Past:
                 rows = self.reading.frame(f"{sql(__package__, table)} AND {within}")
                 hashes = pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64)
                 self._insert(table, rows.with_columns(order_hash=hashes))
-        orders = order_rules.all_orders(self.reading)
-        for piece in orders.iter_slices(_AT_ONCE):
-            due, _ = order_rules.broken(self.reading, piece, clock, grace)
+        for affected in order_rules.everything(self.reading):
+            due, _ = order_rules.broken(self.reading, affected, clock, grace)
             self._insert("violations", due.with_columns(scope=pl.lit("cross")))

@@ -1,2 +1,0 @@
--- Or until another instant. `awaiting`: as the table.
-INSERT INTO awaited BY NAME SELECT * FROM awaiting

@@ -1,2 +1,0 @@
--- The stored cuts of some campaigns (`touched`). Grain: as the table.
-SELECT t.* FROM stock_cuts t SEMI JOIN touched c ON t.campaign_hash = c.campaign_hash AND t.campaign_id = c.campaign_id
