@@ -39,6 +39,8 @@ COMMANDS: Final = {
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "dead-letters": ("cli.show", "List or show records that were not folded."),
+    "backup": ("cli.backup", "Copy the database into a file while it runs."),
+    "restore-db": ("cli.backup", "Put a backup in the place of the database."),
     "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),
     "restore": ("cli.archive", "Make a log of an archive."),
     "schemas": ("cli.schemas", "List, show and check the Avro schemas."),

@@ -20,8 +20,9 @@ class _Silent:
 
 
 @contextmanager
-def progress(what: str, total: int | None) -> Iterator[Bar]:
-    """A bar over `total` records (None: not known; 0: told as it becomes known, and what is left shown as lag)."""
+def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
+    """A bar over `total` records (None: not known; 0: told as it becomes known, and events that are left shown as
+    lag)."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
@@ -32,7 +33,7 @@ def progress(what: str, total: int | None) -> Iterator[Bar]:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} events/s" if speed else "… events/s")
+            return Text(f"{speed:,.0f} {unit}/s" if speed else f"… {unit}/s")
 
     class Lag(ProgressColumn):
         def render(self, task: Task) -> Text:
@@ -43,7 +44,7 @@ def progress(what: str, total: int | None) -> Iterator[Bar]:
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}" if total is not None else "{task.completed:,.0f}"),
         Rate(),
-        *((Lag(),) if total == 0 else ()),
+        *((Lag(),) if total == 0 and unit == "events" else ()),
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )

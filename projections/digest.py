@@ -64,7 +64,10 @@ def facts_digest(store: Reading) -> str:
 
 
 def _of(store: Reading, table: str) -> Digest:
-    columns = store.frame("SELECT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": table})
+    columns = store.frame(
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND table_name = $table",
+        {"table": table},
+    )
     names = sorted(columns["column_name"].to_list())
     rows, full = _sum(store, table, names)
     facts = _sum(store, table, [n for n in names if n not in _BOOK_KEEPING])[1] if table in FACTS else None

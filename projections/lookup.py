@@ -57,7 +57,10 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
 
 def _rows(store: Store, table: str) -> int:
     """How many rows there are, deleted ones included; an estimate, on which only the cost depends."""
-    [(rows,)] = store.rows(f"SELECT estimated_size FROM duckdb_tables() WHERE table_name = '{table}'")
+    [(rows,)] = store.rows(
+        "SELECT estimated_size FROM duckdb_tables()"
+        f" WHERE database_name = current_database() AND table_name = '{table}'"
+    )
     return int(rows)
 
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -41,6 +43,8 @@ _MEMORY: Final = "300MB"
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"
+
+_AGAIN_S: Final = 0.02
 
 # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
 _DISABLED: Final = "join_filter_pushdown"
@@ -129,6 +133,42 @@ class Cursor(Reading):
         """DuckDB forgets an interruption that comes between two queries."""
         if self._interrupted:
             raise duckdb.InterruptException("interrupted")
+
+    @contextlib.contextmanager
+    def copying_to(self, path: Path) -> Iterator[str]:
+        """A transaction that sees one committed state of this database and writes into a new one at `path`: the name
+        of that one in queries. All of it is at `path` afterwards, in one file; after an error, what is there is no
+        database. The database that is read goes on whatever happens to the copy.
+        """
+        name = "copied"
+        self._interrupted = False
+        place = str(path).replace("'", "''")
+        with _failing_clearly(path):
+            # A write-ahead log would only be read if what is half-written were opened.
+            self._connection.execute(
+                f"ATTACH '{place}' AS {name} (STORAGE_VERSION '{_STORAGE}', RECOVERY_MODE no_wal_writes)"
+            )
+            try:
+                self._connection.execute("BEGIN TRANSACTION")
+                yield name
+                self._connection.execute("COMMIT")
+                self._checkpoint(name)
+            finally:
+                self.end()
+                with contextlib.suppress(duckdb.Error):
+                    self._connection.execute(f"DETACH {name}")
+
+    def _checkpoint(self, name: str) -> None:
+        """When nobody reads there: a transaction that looks into the catalog does so in that of every database."""
+        while True:
+            try:
+                self._connection.execute(f"CHECKPOINT {name}")
+                return
+            except duckdb.TransactionException as error:
+                if "Cannot CHECKPOINT" not in str(error):
+                    raise
+            self._check()
+            time.sleep(_AGAIN_S)
 
     def end(self) -> None:
         """Let go of the state; also after a query that failed or was interrupted."""
@@ -399,6 +439,42 @@ def _configuration(read_only: bool) -> dict[str, Any]:
         settings["max_vacuum_tasks"] = 0
         settings["threads"] = _threads(alone=True)
     return settings
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Nobody opens the database meanwhile, if it is there. Raises `StoreOwned`."""
+    if not path.exists():
+        yield
+        return
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock that DuckDB takes
+        except OSError as error:
+            raise _owned(path, "") from error
+        yield
+
+
+def put_in_place(fresh: Path, path: Path) -> Path | None:
+    """Let the closed database `fresh`, of the same folder, be the one at `path`.
+
+    Returns where the one before is now, None where there was none. At every moment one of the two is at `path`.
+    Raises `StoreOwned`.
+    """
+    if not path.exists():
+        fresh.replace(path)
+        return None
+    with held(path):
+        if path.is_symlink():
+            kept = path.resolve()
+        else:
+            kept = path.with_name(f"{path.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+            os.link(path, kept)
+        # Killed after this, the one before goes on from its last checkpoint.
+        if wal_file(path).exists():
+            wal_file(path).rename(wal_file(kept))
+        fresh.replace(path)
+    return kept
 
 
 def owner_file(path: Path) -> Path:
