@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -146,6 +147,10 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
 
 def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
     """The same with the bytes that stand in it, whatever their format: without the schema registry."""
+    if settings.writer_schemas:
+        from ledger.codec import know_writers
+
+        know_writers(Path(settings.writer_schemas))
     scheme = settings.url.partition("://")[0]
     if scheme == "sqlite":
         from ledger.sqlite_log import SqliteLog

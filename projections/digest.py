@@ -33,6 +33,14 @@ FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "v
 """Tables of facts. Conflicting contents are no facts: which of them stands depends on who came first."""
 FULL: Final = (*FACTS, *(journal.CONFLICTS[t] for t in INPUT_TOPICS), "dead_letters", "checkpoints")
 
+_LATER: Final = {
+    names[topic]: journal.later_fields(topic)
+    for names in (journal.JOURNAL, journal.CONFLICTS)
+    for topic in INPUT_TOPICS
+}
+"""Columns that came with a later version of the schema: where they are null they are as if they were not there, so that
+the same facts have the same digest in every release."""
+
 _HALF: Final = 1 << 64
 
 
@@ -75,14 +83,21 @@ def _of(store: Reading, table: str) -> Digest:
 
 
 def _sum(store: Reading, table: str, names: list[str]) -> tuple[int, str]:
-    fields = ", ".join(f"{n} := {n}" for n in names)
+    later = [n for n in names if n in _LATER.get(table, ())]
+    row = _json([n for n in names if n not in later])
+    for name in later:
+        row += f" || CASE WHEN {name} IS NULL THEN '' ELSE {_json([name])} END"
     query = f"""
         SELECT count(*), coalesce(sum(md5_number_lower(row)::HUGEINT), 0)::VARCHAR,
                coalesce(sum(md5_number_upper(row)::HUGEINT), 0)::VARCHAR
-        FROM (SELECT to_json(struct_pack({fields}))::VARCHAR AS row FROM {table})
+        FROM (SELECT {row} AS row FROM {table})
     """
     count, low, high = store.frame(query).row(0)
     return count, f"{int(high) % _HALF:016x}{int(low) % _HALF:016x}"
+
+
+def _json(names: list[str]) -> str:
+    return f"to_json(struct_pack({', '.join(f'{n} := {n}' for n in names)}))::VARCHAR"
 
 
 def _combined(parts: list[str]) -> str:

@@ -28,7 +28,7 @@ from ledger.rules import GRACE_MINUTES, STATES
 from projections.key_filter import KeyFilter
 from projections.live import journal
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables and of what is computed into them. A database of another version is not touched."""
 
 # DuckDB filters given frames with Arrow, which warns on standard error of the empty buffers of empty lists.
