@@ -26,7 +26,7 @@ from tests.wire import rich_row
 Schema = dict[str, Any]
 Change = Callable[[Schema], object]
 
-NEW = {"name": "terminal", "type": ["null", "string"], "default": None, "doc": "The till."}
+NEW = {"name": "of_tomorrow", "type": ["null", "string"], "default": None, "doc": "Not yet there."}
 
 
 @pytest.fixture
@@ -73,13 +73,13 @@ REFUSED: dict[str, tuple[str, Change, tuple[str, str]]] = {
     ),
     "a new field without null": (
         "coupon_event",
-        lambda s: s["fields"].append({"name": "terminal", "type": "string", "default": "", "doc": "The till."}),
-        ("new_field", "terminal"),
+        lambda s: s["fields"].append({"name": "of_tomorrow", "type": "string", "default": "", "doc": "Not yet there."}),
+        ("new_field", "of_tomorrow"),
     ),
     "a new nullable field without default": (
         "coupon_event",
         lambda s: s["fields"].append({k: v for k, v in NEW.items() if k != "default"}),
-        ("new_field", "terminal"),
+        ("new_field", "of_tomorrow"),
     ),
     "a new field in front": ("coupon_event", lambda s: s["fields"].insert(5, NEW), ("order", "")),
     "fields in another order": ("coupon_event", lambda s: s["fields"].reverse(), ("order", "")),
@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[str, Change, tuple[str, str]]] = {
     "a type that the codec cannot read": (
         "coupon_event",
         lambda s: s["fields"].append({**NEW, "type": ["null", {"type": "map", "values": "string"}]}),
-        ("codec", "terminal"),
+        ("codec", "of_tomorrow"),
     ),
     "another record name": ("user_event", lambda s: s.update(name="person_event"), ("name", "")),
 }
@@ -265,9 +265,9 @@ def test_the_codec_reads_old_and_new_messages_of_a_schema_that_grew(grown: Schem
     row = rich_row("coupon_event")
     new = encode_row("coupon_event", row)
     old = codec.single_object_header(schemas.released("coupon_event")[-1]) + new[10:].removesuffix(
-        bytes([2]) + codec.varint(len(row["terminal"].encode())) + row["terminal"].encode()
+        bytes([2]) + codec.varint(len(row["of_tomorrow"].encode())) + row["of_tomorrow"].encode()
     )
     [decoded], bad = decode_columns([old, new])
     assert not bad
-    assert decoded.frame["terminal"].to_list() == [None, row["terminal"]]
+    assert decoded.frame["of_tomorrow"].to_list() == [None, row["of_tomorrow"]]
     assert decoded.frame["coupon_id"].to_list() == [row["coupon_id"]] * 2

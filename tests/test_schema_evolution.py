@@ -24,6 +24,13 @@ FACTS_AT_VERSION_1 = "0ccc7b1151071e0f68e0fc074dad7ce0"
 V1 = [g.message for g in golden("coupon_event", 1)]
 
 
+def by_version_1(row: Data) -> bytes:
+    """What later versions have behind it is null."""
+    first = schemas.released("coupon_event")[0]
+    later = len(schemas.current("coupon_event")["fields"]) - len(first["fields"])
+    return single_object_header(first) + encode_row("coupon_event", row)[10:].removesuffix(bytes(later))
+
+
 @pytest.mark.parametrize(("name", "version"), VERSIONS)
 def test_golden_bytes_of_every_released_version_are_read_by_rows_and_by_columns(name: str, version: int) -> None:
     """Else a year that lies in the log would be lost to a release."""
@@ -44,13 +51,10 @@ def test_the_current_schema_is_written_as_its_golden_bytes(name: str) -> None:
 
 def test_a_log_of_both_versions_is_folded_and_a_field_of_the_second_is_shown(home: Path) -> None:
     done("init", "--partitions", "1")
-    second = codec.current_writer("coupon_event")
-    first = single_object_header(schemas.released("coupon_event")[0])
     created = {"event_id": "e-1", "type": "created", "occurred_at": 0, "source": "shop", "coupon_id": "c-1"}
-    message = encode_row("coupon_event", {**created, "campaign_id": "k", "coupon_type": "cash"})
-    assert message.startswith(second.header) and message.endswith(b"\0")
+    message = by_version_1({**created, "campaign_id": "k", "coupon_type": "cash"})
     log = opened_log()
-    log.append([Record(COUPON, b"c-1", first + message[len(first) : -1])])
+    log.append([Record(COUPON, b"c-1", message)])
     log.close()
     done("publish", "-", stdin=ndjson([coupon_event("issued", "e-2", store="上海 1")]))
     done("consume")
@@ -81,7 +85,9 @@ def test_the_same_facts_have_the_digest_that_they_had_before_the_field_came(home
 def newer(home: Path) -> Iterator[Path]:
     """A folder with the coupon schema as a newer release may have it."""
     grown = copy.deepcopy(schemas.current("coupon_event"))
-    grown["fields"].append({"name": "terminal", "type": ["null", "string"], "default": None, "doc": "The till."})
+    grown["fields"].append(
+        {"name": "of_tomorrow", "type": ["null", "string"], "default": None, "doc": "Not yet there."}
+    )
     folder = home / "newer"
     folder.mkdir()
     (folder / "coupon_event.avsc").write_text(json.dumps(grown), encoding="utf-8")
@@ -91,9 +97,9 @@ def newer(home: Path) -> Iterator[Path]:
     assert dict(codec.writer_schemas()) == before
 
 
-def message_of(folder: Path, row: Data, terminal: str) -> bytes:
+def message_of(folder: Path, row: Data, of_tomorrow: str) -> bytes:
     schema = json.loads((folder / "coupon_event.avsc").read_text(encoding="utf-8"))
-    written = b"\x02" + codec.varint(len(terminal)) + terminal.encode()
+    written = b"\x02" + codec.varint(len(of_tomorrow)) + of_tomorrow.encode()
     return single_object_header(schema) + encode_row("coupon_event", row)[10:] + written
 
 
@@ -159,7 +165,7 @@ def test_a_changed_meaning_is_upcast_alike_by_rows_and_by_columns(monkeypatch: p
     plain = [decode(m)[1] for m in V1]
     monkeypatch.setitem(upcasting.MEANING, ("coupon_event", 1), in_yuan)
     small = encode_row("coupon_event", plain[0] | {"face_value_minor": 7})
-    old = single_object_header(schemas.released("coupon_event")[0]) + small[10:-1]
+    old = by_version_1(plain[0] | {"face_value_minor": 7})
     [decoded], bad = decode_columns([old, small, V1[1]])
     assert not bad
     assert decoded.frame.to_dicts() == [decode(m)[1] for m in (old, small, V1[1])]
