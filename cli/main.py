@@ -1,7 +1,7 @@
 """The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events, or a change of a
-schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
+Exit codes: 0 done; 1 what was asked for is not there, or `doctor` found errors; 2 wrong usage or settings; 3 some
+events, or a change of a schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
     "consume": ("cli.consume", "Fold the log into the database."),
     "status": ("cli.consume", "Show positions, lag, the last commit and counts."),
+    "doctor": ("cli.doctor", "Examine log, database and machine, with remedies."),
     "tail": ("cli.tail", "Show events as they come from the log."),
     "state": ("cli.show", "Show where one coupon stands."),
     "history": ("cli.show", "Show every event of one coupon and what it did."),

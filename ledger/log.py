@@ -118,8 +118,22 @@ class EventLog(LogReader, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an examination found of an object. `level`: ok, warning or error; `remedy`: a command, or what to do."""
+
+    level: str
+    object: str
+    finding: str
+    remedy: str = ""
+
+
 class Backend(EventLog, Protocol):
     """A log as it is kept, its records as they stand there."""
+
+    def examine(self) -> list[Finding]:
+        """Whether the log is kept as it must be. For people; raises what asking raises."""
+        ...
 
     def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
         """Make the log of these records, each at its own partition, offset and instant (`recorded_at`).
