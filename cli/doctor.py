@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.consume import summary_of
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
@@ -72,7 +73,7 @@ def findings(settings: Settings, archive: Path | None = None) -> Iterator[Findin
     yield from _rights(settings.database)
     summary = None
     try:
-        summary = _summary(settings.database)
+        summary = summary_of(settings.database)
     except LedgerError as error:
         yield _of(error)
     else:
@@ -155,13 +156,6 @@ def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
 
 
 # ── The database ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _summary(database: Path) -> dict[str, Any]:
-    from api.client import asking
-
-    with asking(database) as source:
-        return source.ask("summary").row()
 
 
 def _owner(database: Path) -> Iterator[Finding]:

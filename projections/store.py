@@ -45,6 +45,7 @@ _MEMORY: Final = "300MB"
 _STORAGE: Final = "v1.5.0"
 
 _AGAIN_S: Final = 0.02
+_READERS_S: Final = 5.0
 
 # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
 _DISABLED: Final = "join_filter_pushdown"
@@ -251,8 +252,7 @@ class Store(Reading):
         """
         if not path.exists():
             raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
-        with _failing_clearly(path):
-            connection = duckdb.connect(path, read_only=read_only, config=_configuration(read_only))
+        connection = _connected(path, read_only)
         store = cls(path, connection, None)
         try:
             store._check_version()
@@ -377,6 +377,19 @@ class Store(Reading):
             yield
         finally:
             self.execute(f"SET disabled_optimizers = '{_DISABLED}'")
+
+
+def _connected(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Who only reads will soon let go of it, and a consumer can start then; an owner stays, and is told at once."""
+    deadline = time.monotonic() + _READERS_S
+    while True:
+        try:
+            with _failing_clearly(path):
+                return duckdb.connect(path, read_only=read_only, config=_configuration(read_only))
+        except StoreOwned as owned:
+            if read_only or owner(path).get("pid") == owned.pid or time.monotonic() > deadline:
+                raise
+        time.sleep(_AGAIN_S)
 
 
 def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
