@@ -20,11 +20,13 @@ from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.errors import LedgerError, StoreOwned
-from ledger.log import Backend, Finding
+from ledger.findings import Finding
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from ledger.log import Backend
 
 _DUCKDB: Final = "1.5.5"
 _EXTRAS: Final = {"service": ("fastapi", "uvicorn", "prometheus_client"), "registry": ("confluent_kafka", "httpx2")}

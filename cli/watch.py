@@ -9,15 +9,17 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from cli.consume import status_of, summary_of
 from cli.output import Row, print_rows
 from ledger.errors import LedgerError
-from ledger.log import LogReader
 from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from ledger.log import LogReader
 
 _LOOKS: Final = 10
 """What rates are of."""

@@ -51,8 +51,9 @@ from ledger.errors import (
     LogUnavailable,
     SettingsError,
 )
+from ledger.findings import Finding
 from ledger.kafka_reader import RECORDED_AT_HEADER, Reader
-from ledger.log import Chunk, Finding, Position, Record, TopicPartition
+from ledger.log import Chunk, Position, Record, TopicPartition
 from ledger.partitioner import partitions_of
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS

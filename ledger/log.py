@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ledger.errors import SettingsError
+from ledger.findings import Finding
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 
@@ -116,16 +117,6 @@ class EventLog(LogReader, Protocol):
         `LogUnavailable`, `LogNotInitialised`, `LogFull`.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What an examination found of an object. `level`: ok, warning or error; `remedy`: a command, or what to do."""
-
-    level: str
-    object: str
-    finding: str
-    remedy: str = ""
 
 
 class Backend(EventLog, Protocol):

@@ -27,7 +27,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ledger.errors import LogError, LogFull, LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable, SettingsError
-from ledger.log import Chunk, Finding, Int64Array, Position, Record, TopicPartition
+from ledger.findings import Finding
+from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
 from ledger.partitioner import fair_shares, partitions_of
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS

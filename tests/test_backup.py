@@ -65,6 +65,7 @@ def test_a_backup_is_the_database_with_the_same_digest_and_positions(small: None
     assert parts() == []
 
 
+@pytest.mark.slow
 def test_a_backup_keeps_what_makes_the_database_fast(small: None) -> None:
     done("backup", BACKUP)
     schema = "SELECT table_name, column_name, data_type, is_nullable FROM duckdb_columns() ORDER BY ALL"
@@ -92,6 +93,7 @@ def test_nothing_is_overwritten_unless_it_is_said_so(small: None) -> None:
     assert full(BACKUP) == full()
 
 
+@pytest.mark.slow
 def test_force_replaces_neither_the_database_nor_what_is_no_backup(small: None) -> None:
     Path("link.duckdb").symlink_to(DATABASE)
     Path("letter.txt").write_text("no database")
@@ -117,6 +119,7 @@ def test_restored_and_consumed_it_equals_the_live_one(small: None) -> None:
     assert parts() == []
 
 
+@pytest.mark.slow
 def test_a_lost_database_is_restored(small: None) -> None:
     done("backup", BACKUP)
     live = full()
@@ -125,6 +128,7 @@ def test_a_lost_database_is_restored(small: None) -> None:
     assert full() == live
 
 
+@pytest.mark.slow
 def test_restored_in_the_place_of_a_link_the_generation_stays(small: None) -> None:
     done("backup", BACKUP)
     Path(DATABASE).rename(f"{DATABASE}.gen2")
@@ -135,6 +139,7 @@ def test_restored_in_the_place_of_a_link_the_generation_stays(small: None) -> No
     assert full() == full(BACKUP)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["torn", "altered", "empty", "other"])
 def test_a_damaged_backup_is_refused_and_the_database_stays(small: None, damage: str) -> None:
     done("backup", BACKUP)
@@ -154,6 +159,7 @@ def test_a_damaged_backup_is_refused_and_the_database_stays(small: None, damage:
     assert parts() == []
 
 
+@pytest.mark.slow
 def test_a_backup_of_another_log_or_ahead_of_it_is_refused(small: None) -> None:
     done("backup", BACKUP)
     log = "sqlite:///other.log.db"
@@ -161,6 +167,7 @@ def test_a_backup_of_another_log_or_ahead_of_it_is_refused(small: None) -> None:
     one_sentence(ledger("restore-db", BACKUP, "--log", log), 4, BACKUP, "ahead of the log", "--log")
 
 
+@pytest.mark.slow
 def test_a_backup_whose_positions_the_log_has_let_go_is_refused(small: None) -> None:
     done("backup", BACKUP)
     publish(50, 100)
@@ -173,6 +180,7 @@ def test_a_backup_whose_positions_the_log_has_let_go_is_refused(small: None) -> 
     assert full() == live
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_backup(small: None) -> None:
     ran = limited("backup", BACKUP, file_bytes=200_000)
     one_sentence(ran, 5, "disk is full")

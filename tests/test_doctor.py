@@ -61,12 +61,14 @@ def test_what_is_not_there(home: Path) -> None:
     assert errors[f"log sqlite:///{LOG}"] == ("no such file", "run `coupon-ledger init` to make it")
 
 
+@pytest.mark.slow
 def test_a_database_of_another_version(healthy: None) -> None:
     in_database("UPDATE ledger SET version = 99")
     [(what, remedy)] = found().values()
     assert "version 99" in what and "newer coupon-ledger" in remedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "level", "place", "words", "remedy"),
     [
@@ -91,11 +93,13 @@ def test_what_the_database_tells(
     assert words in what and remedy in do
 
 
+@pytest.mark.slow
 def test_what_is_not_folded_yet(healthy: None) -> None:
     done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3")]))
     assert found(level="warning")["lag"] == ("1 records are not folded yet", "coupon-ledger consume")
 
 
+@pytest.mark.slow
 def test_a_damaged_log(healthy: None) -> None:
     size = Path(LOG).stat().st_size
     in_log("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -105,12 +109,14 @@ def test_a_damaged_log(healthy: None) -> None:
     assert found()
 
 
+@pytest.mark.slow
 def test_a_log_that_may_be_changed(healthy: None) -> None:
     in_log("DROP TRIGGER records_never_go")
     what, remedy = found()[f"log file {Path(LOG).absolute()}"]
     assert "records_never_go" in what and "archive" in remedy
 
 
+@pytest.mark.slow
 def test_a_log_whose_clock_is_ahead(healthy: None) -> None:
     ahead = (time.time_ns() // 1000) + 3_600_000_000
     in_log(
@@ -122,6 +128,7 @@ def test_a_log_whose_clock_is_ahead(healthy: None) -> None:
     assert "ahead of this machine's clock" in what and "chronyc" in remedy
 
 
+@pytest.mark.slow
 def test_a_disk_too_small_for_as_much_again(healthy: None) -> None:
     os.truncate(DATABASE, 1 << 43)  # takes no room, but a copy would
     what, remedy = found(level="warning")["disk of the database"]
@@ -139,6 +146,7 @@ def test_rights(healthy: None, home: Path) -> None:
     assert f"folder {home}" in errors and f"file {DATABASE}" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lacking", "place", "arguments", "level"),
     [
@@ -161,6 +169,7 @@ def test_missing_packages(
     assert remedy.startswith("pip install")
 
 
+@pytest.mark.slow
 def test_an_archive(healthy: None) -> None:
     done("archive", "--to", "kept")
     assert "2 records" in found("--archive", "kept", level="ok")["archive kept"][0]

@@ -62,6 +62,7 @@ def test_a_log_of_both_versions_is_folded_and_a_field_of_the_second_is_shown(hom
     assert [(e["type"], e["data"].get("store")) for e in history] == [("created", None), ("issued", "上海 1")]
 
 
+@pytest.mark.slow
 def test_the_same_facts_have_the_digest_that_they_had_before_the_field_came(home: Path) -> None:
     """Else every schema that grows would make all comparisons with the time before worthless."""
     done("init")
@@ -103,6 +104,7 @@ def message_of(folder: Path, row: Data, of_tomorrow: str) -> bytes:
     return single_object_header(schema) + encode_row("coupon_event", row)[10:] + written
 
 
+@pytest.mark.slow
 def test_a_newer_writers_unknown_fields_are_left_out(newer: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else producers could only go forward after every consumer has."""
     done("init", "--partitions", "1")
@@ -136,6 +138,7 @@ def test_rows_and_columns_leave_the_same_out(newer: Path) -> None:
     assert decoded.frame.row(0) == decoded.frame.row(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["removed", "not nullable", "no JSON", "no folder"])
 def test_a_schema_that_is_no_newer_version_of_ours_is_refused(
     newer: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
