@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from api.contact import ARROW, INTERFACE, read_token
 from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
+from projections.backup import Advanced, Copied
 from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
 from projections.store import Store, frames_of, owner
 
@@ -156,6 +157,25 @@ class Remote:
             return json.loads(response.read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
+
+    def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
+        """Have the owner copy the database to this file. Raises `Told`, `OwnerGone`."""
+        path = f"/v1/backup?{urlencode({'to': to, 'full': _text(full)})}"
+        try:
+            response = self._get(path, _ANSWER_S, "POST")
+            if response.status != http.HTTPStatus.OK:
+                raise self._told(response)
+            for line in response:
+                said = json.loads(line)
+                if "error" in said:
+                    raise Told(said["error"], said["exit_code"])
+                if "copied" in said:
+                    sums = {table: (rows, total) for table, (rows, total) in said["copied"]["sums"].items()}
+                    return Copied(sums, said["copied"]["full"])
+                told(said["done"], said["total"])
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        raise self._gone(EOFError())
 
     def close(self) -> None:
         pass

@@ -28,6 +28,8 @@ QUICK: Final = 2
 """Quick questions that run at once; beside a consumer, more would make it slower and them no faster."""
 SLOW: Final = 1
 """Slow ones, which so cannot keep the quick ones waiting."""
+COPIES: Final = 1
+"""Backups at once."""
 _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
 """A run that is shorter than this need not load a web framework; who asks meanwhile waits, and then finds no owner."""
@@ -94,7 +96,7 @@ class _Service:
         from api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store))
-        self._readers = Readers(store, QUICK + SLOW)
+        self._readers = Readers(store, QUICK + SLOW + COPIES)
         self._listening = listening
         self._token = token
         self._owner = owner
@@ -129,10 +131,14 @@ class _Service:
         from api.server import application, question_threads
 
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        with question_threads(QUICK, "quick") as quick, question_threads(SLOW, "slow") as slow:
+        with (
+            question_threads(QUICK, "quick") as quick,
+            question_threads(SLOW, "slow") as slow,
+            question_threads(COPIES, "backup") as copying,
+        ):
             port = self._listening.getsockname()[1]
             config = Config(
-                application(self._readers, self.metrics, (quick, slow), self._token, port, self._owner),
+                application(self._readers, self.metrics, (quick, slow), self._token, port, self._owner, copying),
                 loop="asyncio",
                 http="h11",
                 ws="none",

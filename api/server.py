@@ -12,13 +12,16 @@ import asyncio
 import hmac
 import http
 import inspect
+import json
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, Query, Request
@@ -36,6 +39,7 @@ from consumers.replay import Rows, replay
 from consumers.sweeper import StillToCome, Swept, over
 from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
 from ledger.log import EventLog
+from projections.backup import Copied, copy_to
 from projections.dead_letters import Chosen
 from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
 from projections.readers import Readers, Running
@@ -51,6 +55,9 @@ REPAIR_S: Final = 600.0
 """A repair begins between two batches."""
 _QUICK_S: Final = 30.0
 """Questions that may take longer, since they may go over all rows, wait for each other."""
+_COPY_S: Final = 3600.0
+"""A backup: the write-ahead log grows while it runs."""
+_TOLD_S: Final = 0.2
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 
@@ -61,9 +68,11 @@ def application(
     threads: tuple[Executor, Executor],
     token: str,
     port: int,
-    owner: Owner | None = None,
+    owner: Owner | None,
+    copying: Executor,
 ) -> ASGIApp:
-    """The application for a socket on that port of loopback; its quick and slow questions run in `threads`."""
+    """The application for a socket on that port of loopback; its quick and slow questions run in `threads`, a backup
+    in `copying`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
 
     @app.get(_OPEN)
@@ -78,6 +87,7 @@ def application(
         _add_expire(app, owner)
         _add_repairs(app, owner)
         _add_succeed(app, owner)
+    _add_backup(app, readers, copying)
     for name, question in QUESTIONS.items():
         _add(app, name, question, _Asking(readers, threads, metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
@@ -150,6 +160,34 @@ def _add_repairs(app: FastAPI, owner: Owner) -> None:
             return await asyncio.wait_for(asyncio.wrap_future(future), REPAIR_S)
         except TimeoutError:
             raise HTTPException(503, "the owner has not come to it yet; look again later, then ask again") from None
+
+
+def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
+    @app.post("/v1/backup", response_model=None)
+    async def backup(to: Path, full: bool = False) -> StreamingResponse:
+        """Have the owner copy the database to a new file (`projections.backup`), `full`: with its full digest. Lines of
+        JSON: `{"done", "total"}` in rows while it runs, at last `{"copied"}` or `{"error", "exit_code"}`."""
+        return StreamingResponse(_backed_up(readers, thread, to, full), media_type="application/x-ndjson")
+
+
+async def _backed_up(readers: Readers, thread: Executor, to: Path, full: bool) -> AsyncIterator[bytes]:
+    running, rows = Running(), {"done": 0, "total": 0}
+
+    def copied() -> Copied:
+        with readers.cursor(running, _COPY_S) as cursor:
+            return copy_to(cursor, to, full=full, told=lambda done, total: rows.update(done=done, total=total))
+
+    under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
+    try:
+        while not under_way.done():
+            await asyncio.wait([under_way], timeout=_TOLD_S)
+            yield json.dumps(rows).encode() + b"\n"
+        yield json.dumps({"copied": asdict(under_way.result())}).encode() + b"\n"
+    except Exception as error:  # a status has been sent already
+        code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
+        yield json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
+    finally:
+        running.stop("whoever asked has gone")
 
 
 class _Asking:

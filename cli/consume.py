@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -22,8 +23,10 @@ from ledger.settings import Settings
 
 if TYPE_CHECKING:
     from datetime import timedelta
+    from pathlib import Path
 
     from consumers.runner import Committed
+    from ledger.log import LogReader
 
 _logger = logging.getLogger("coupon_ledger.consume")
 
@@ -169,35 +172,69 @@ class _Told:
 
 
 @click.command()
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0.1),
+    is_flag=False,
+    flag_value="2",
+    metavar="[SECONDS]",
+    help="Again and again, with rates, until Ctrl-C; every 2 seconds unless told otherwise.",
+)
 @settings_options(*LOG, "database")
 @output_option
-def status(settings: Settings, output: str) -> None:
+def status(watch: float | None, settings: Settings, output: str) -> None:
     """Show positions and lag per partition, the last commit, and counts.
+
+    With --watch also events/s, how the lag changes and when it will be gone; a line for each look in the machine
+    formats.
 
     \b
     coupon-ledger status
     coupon-ledger status --output json
+    coupon-ledger status --watch 5
     """
-    from api.client import asking
     from ledger.log import open_log
-    from ledger.topics import INPUT_TOPICS
 
-    with asking(settings.database) as source:
-        summary = source.ask("summary").row()
-    accounts = {(p["topic"], p["partition"]): p for p in summary.pop("partitions")}
     log = open_log(settings.log)
     try:
-        ends = log.end_positions(log.partitions(INPUT_TOPICS))
+        if watch is None:
+            _print_status(settings, status_of(summary_of(settings.database), log), output)
+            return
+        from cli.watch import Watch
+
+        stop = threading.Event()
+        with _on_signal(stop.set):
+            Watch(settings, log, watch, stop).show(output, _print_summary)
     finally:
         log.close()
+
+
+def summary_of(database: Path) -> dict[str, Any]:
+    """What the database tells of itself."""
+    from api.client import asking
+
+    with asking(database) as source:
+        return source.ask("summary").row()
+
+
+def status_of(summary: dict[str, Any], log: LogReader) -> dict[str, Any]:
+    """The summary, with the lag, as a whole and of each partition."""
+    from ledger.topics import INPUT_TOPICS
+
+    accounts = {(p["topic"], p["partition"]): p for p in summary["partitions"]}
+    ends = log.end_positions(log.partitions(INPUT_TOPICS))
     partitions = [_partition(*p, end, accounts.get(p, {})) for p, end in sorted(ends.items())]
-    summary["lag"] = sum(p["lag"] for p in partitions)
+    return {**summary, "lag": sum(p["lag"] for p in partitions), "partitions": partitions}
+
+
+def _print_status(settings: Settings, status: dict[str, Any], output: str) -> None:
     if output == "json":
-        print_row({**summary, "partitions": partitions}, output)
+        print_row(status, output)
         return
     if output == "table":
-        _print_summary(settings, summary)
-    print_rows(partitions, output)
+        _print_summary(settings, status)
+        click.echo()
+    print_rows(status["partitions"], output)
 
 
 def _partition(topic: str, partition: int, end: int, account: dict[str, Any]) -> dict[str, Any]:
@@ -230,4 +267,3 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
             told[-1] += f" ({summary['dead_letters_open']:,} open, {settled:,} discarded)"
         click.echo("            " + ", ".join(told))
     click.echo(f"            {summary['violations']:,} violations")
-    click.echo()

@@ -1,8 +1,8 @@
 """The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
 
-Exit codes: 0 done; 1 what was asked for is not there; 2 wrong usage or settings; 3 some events, or a change of a
-schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found something; 130
-interrupted.
+Exit codes: 0 done; 1 what was asked for is not there, or `doctor` found errors; 2 wrong usage or settings; 3 some
+events, or a change of a schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found
+something; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
     "consume": ("cli.consume", "Fold the log into the database."),
     "status": ("cli.consume", "Show positions, lag, the last commit and counts."),
+    "doctor": ("cli.doctor", "Examine log, database and machine, with remedies."),
     "tail": ("cli.tail", "Show events as they come from the log."),
     "state": ("cli.show", "Show where one coupon stands."),
     "history": ("cli.show", "Show every event of one coupon and what it did."),
@@ -44,6 +45,8 @@ COMMANDS: Final = {
     "dead-letters": ("cli.repair", "List, export, replay or discard records that were not folded."),
     "correct": ("cli.correct", "Append compensating events from a file, dry-run first."),
     "operations": ("cli.repair", "List what operators did."),
+    "backup": ("cli.backup", "Copy the database into a file while it runs."),
+    "restore-db": ("cli.backup", "Put a backup in the place of the database."),
     "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),
     "restore": ("cli.archive", "Make a log of an archive."),
     "schemas": ("cli.schemas", "List, show and check the Avro schemas."),

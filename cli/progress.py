@@ -21,7 +21,8 @@ class _Silent:
 
 @contextmanager
 def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
-    """A bar over `total` records (None: not known; 0: told as it becomes known, and what is left shown as lag)."""
+    """A bar over `total` records (None: not known; 0: told as it becomes known, and events that are left shown as
+    lag)."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
@@ -43,7 +44,7 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}" if total is not None else "{task.completed:,.0f}"),
         Rate(),
-        *((Lag(),) if total == 0 else ()),
+        *((Lag(),) if total == 0 and unit == "events" else ()),
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )

@@ -162,13 +162,8 @@ class Consumer:
         self, accounts: Mapping[TopicPartition, Account], partitions: list[TopicPartition]
     ) -> dict[TopicPartition, int]:
         earliest, ends = self._log.earliest_positions(partitions), self._log.end_positions(partitions)
-        for p in partitions:
-            wanted = accounts[p].next_offset
-            if not earliest[p] <= wanted <= ends[p]:
-                raise LogTruncated(
-                    f"{p.topic} partition {p.partition}: the next offset is {wanted}, but the log holds"
-                    f" {earliest[p]} to {ends[p]}; nothing is skipped: restore the log, or check --log and --database"
-                )
+        for found in checkpoints.outside({p: accounts[p] for p in partitions}, earliest, ends):
+            raise LogTruncated(f"{found}; nothing is skipped: restore the log, or check --log and --database")
         return ends
 
     def _commit(

@@ -1,7 +1,8 @@
 """Avro single-object encoding of events, row by row.
 
 A message is C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of its writer's schema, then the Avro body.
-The fingerprint is looked up among all released schemas, so that old messages stay readable for ever.
+The fingerprint is looked up among all released schemas, so that old messages stay readable for ever, and among those
+of newer releases where `know_writers` was told of them. Rows have the fields of the current schema (`upcasting.py`).
 `columns.py` does the same for many messages at once.
 """
 
@@ -12,14 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 import schemas
-from ledger.errors import UndecodableRecord
+from ledger.compatibility import breaches, read_schema
+from ledger.errors import IncompatibleSchema, SettingsError, UndecodableRecord
 from ledger.events import Event, canonical_json, parse_json
 from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from ledger.upcasting import upcast_row
 
 MARKER: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10
@@ -43,7 +47,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WriterSchema:
-    """A schema that a message can be written with; `header` stands before each such body."""
+    """A schema that a message can be written with; `header` stands before each such body. `version`: 0 for one of a
+    newer release."""
 
     name: str
     version: int
@@ -72,6 +77,27 @@ def writer_schemas() -> Mapping[bytes, WriterSchema]:
     return known
 
 
+def know_writers(folder: Path) -> None:
+    """Also read what is written with the schemas of that folder (`NAME.avsc`, as a newer release has them), in this
+    process. Their fields that this one does not know are left out.
+
+    Raises `SettingsError` for a folder or file that cannot be read, `IncompatibleSchema` for a schema that is not ours
+    with nullable fields added.
+    """
+    if not folder.is_dir():
+        raise SettingsError(f"setting writer-schemas: there is no folder {folder}; name one with .avsc files")
+    known = cast("dict[bytes, WriterSchema]", writer_schemas())
+    for name in schemas.NAMES:
+        file = folder / f"{name}.avsc"
+        schema = read_schema(file) if file.is_file() else schemas.current(name)
+        if schema in (*schemas.released(name), schemas.current(name)):
+            continue
+        for breach in breaches(name, schema, schemas.current(name)):
+            raise IncompatibleSchema(f"setting writer-schemas: file {file} is no newer version of ours: {breach}")
+        header = single_object_header(schema)
+        known[header] = WriterSchema(name, 0, schema, header)
+
+
 @cache
 def current_writer(name: str) -> WriterSchema:
     return writer_schemas()[single_object_header(schemas.current(name))]
@@ -98,7 +124,7 @@ def encode_row(name: str, row: Mapping[str, Any]) -> bytes:
 
 
 def decode(message: bytes) -> tuple[WriterSchema, Row]:
-    """The writer's schema and the row (instants as aware datetimes, JSON fields still text).
+    """The writer's schema and the row as the current one has it (instants as aware datetimes, JSON fields still text).
 
     Raises `UndecodableRecord` for anything but exactly one record.
     """
@@ -111,7 +137,7 @@ def decode(message: bytes) -> tuple[WriterSchema, Row]:
     surplus = len(message) - body.at
     if surplus:
         raise UndecodableRecord(f"{surplus} bytes too many after the {writer.name}")
-    return writer, row
+    return writer, upcast_row(writer.name, writer.version, row, writer.schema["fields"], _names(writer.name))
 
 
 def decode_some(message: bytes) -> tuple[WriterSchema | None, Row]:
@@ -270,6 +296,11 @@ def _read_array(read: Read) -> Read:
 
 # Writing: one small function per field, put together once per schema.
 Write = Callable[[Any, list[bytes]], None]
+
+
+@cache
+def _names(name: str) -> tuple[str, ...]:
+    return tuple(f["name"] for f in schemas.current(name)["fields"])
 
 
 @cache

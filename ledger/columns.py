@@ -9,7 +9,7 @@ itself and cannot shift its neighbours; it goes to the row codec, whose word is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -33,6 +33,7 @@ from ledger.codec import (
 )
 from ledger.errors import UndecodableRecord
 from ledger.events import MAX_ITEMS
+from ledger.upcasting import upcast_columns
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]
@@ -74,6 +75,7 @@ def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undec
     for writer, rows in _by_writer(messages, bad):
         group = messages if len(rows) == len(messages) else [messages[i] for i in rows]
         frame, broken = _read_messages(writer, group)
+        frame = upcast_columns(writer.name, writer.version, frame, polars_schema(writer.name))
         found = frames.setdefault(writer.name, [])
         if broken.any():
             found.append((rows[~broken], frame))
@@ -123,33 +125,28 @@ def _row_by_row(rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]) 
 
 def _joined(name: str, parts: list[tuple[Int64, pl.DataFrame]]) -> Decoded:
     rows = np.concatenate([r for r, _ in parts])
-    frame = pl.concat([_conformed(f, polars_schema(name)) for _, f in parts])
+    frame = pl.concat([f for _, f in parts])
     if len(parts) > 1:
         order = np.argsort(rows, kind="stable")
         rows, frame = rows[order], frame[order]
     return Decoded(name, rows, frame)
 
 
-def _conformed(frame: pl.DataFrame, wanted: pl.Schema) -> pl.DataFrame:
-    """The frame with the fields of the current schema: null where its writer did not know a field."""
-    if frame.schema == wanted:
-        return frame
-    lacking = [pl.lit(None, dtype=t).alias(f) for f, t in wanted.items() if f not in frame.columns]
-    return frame.with_columns(lacking).select(wanted.names())
-
-
 @cache
 def polars_schema(name: str) -> pl.Schema:
     """The current schema of that record as a frame's schema."""
-    frame = pl.from_arrow(arrow_schema(name).empty_table())
+    return frame_schema(schemas.current(name)["fields"])
+
+
+def frame_schema(fields: Sequence[Mapping[str, Any]]) -> pl.Schema:
+    """These Avro fields as a frame's schema."""
+    frame = pl.from_arrow(_arrow_schema(fields).empty_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.schema
 
 
-@cache
-def arrow_schema(name: str) -> pa.Schema:
-    """The current schema of that record as Arrow types."""
-    return pa.schema([pa.field(f["name"], arrow_type(f["type"])) for f in schemas.current(name)["fields"]])
+def _arrow_schema(fields: Sequence[Mapping[str, Any]]) -> pa.Schema:
+    return pa.schema([pa.field(f["name"], arrow_type(f["type"])) for f in fields])
 
 
 def arrow_type(kind: Any) -> pa.DataType:
@@ -158,7 +155,7 @@ def arrow_type(kind: Any) -> pa.DataType:
     if kind == "string":
         return pa.string_view()
     if kind == "bytes":
-        return pa.binary()
+        return pa.binary_view()
     if kind in ("long", "int"):
         return pa.int64()
     if kind["type"] == "long":
@@ -223,7 +220,7 @@ def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.
     cursors.fail(cursors.at != end)
     table = pa.Table.from_arrays(
         [a.arrow(None) for a in arrays],
-        schema=pa.schema([pa.field(f["name"], arrow_type(f["type"])) for f in fields]),
+        schema=_arrow_schema(fields),
     )
     broken = cursors.bad | _not_utf8(table)
     if broken.any():  # no frame may hold text that is none: read the good ones by themselves
@@ -267,15 +264,16 @@ class _Texts:
 
     views: UInt64
     source: _Source
+    type: pa.DataType
 
     def spread(self, rows: Int64, n: int) -> _Texts:
         views = np.zeros((n, 2), dtype=np.uint64)
         views[rows] = self.views
-        return _Texts(views, self.source)
+        return _Texts(views, self.source, self.type)
 
     def arrow(self, valid: Mask | None) -> pa.Array:
         return pa.Array.from_buffers(
-            pa.string_view(),
+            self.type,
             len(self.views),
             [_bitmap(valid), pa.py_buffer(self.views), self.source.buffer],
         )
@@ -332,8 +330,8 @@ def _bitmap(valid: Mask | None) -> pa.Buffer | None:
 def _read(kind: Any, cursors: Cursors) -> _Column:
     if isinstance(kind, list):
         return _read_nullable(kind[1], cursors)
-    if kind == "string":
-        return _read_texts(cursors)
+    if kind in ("string", "bytes"):
+        return _read_texts(arrow_type(kind), cursors)
     if kind in ("long", "int"):
         return _Longs(_read_longs(cursors), arrow_type(kind))
     if kind["type"] == "long":
@@ -377,7 +375,7 @@ def _read_instants(kind: pa.DataType, cursors: Cursors) -> _Longs:
     return _Longs(values, kind)
 
 
-def _read_texts(cursors: Cursors) -> _Texts:
+def _read_texts(kind: pa.DataType, cursors: Cursors) -> _Texts:
     length = _read_longs(cursors)
     cursors.fail(length < 0)
     start = cursors.at
@@ -390,7 +388,7 @@ def _read_texts(cursors: Cursors) -> _Texts:
     views = np.empty((len(start), 2), dtype=np.uint64)
     views[:, 0] = length.astype(np.uint64) | (first << np.uint64(32))
     views[:, 1] = np.where(inline, rest, start.astype(np.uint64) << np.uint64(32))
-    return _Texts(views, cursors.source)
+    return _Texts(views, cursors.source, kind)
 
 
 _LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.uint64)
@@ -415,7 +413,7 @@ def _read_enum(symbols: list[str], cursors: Cursors) -> _Texts:
         (source.words[start] & np.uint64(0xFFFFFFFF) & _low_bytes(np.minimum(lengths, 4))) << np.uint64(32)
     )
     names[:, 1] = source.words[start + 4] & _low_bytes(np.clip(lengths - 4, 0, 8))
-    return _Texts(names[np.where(unknown, 0, codes)], source)
+    return _Texts(names[np.where(unknown, 0, codes)], source, pa.string_view())
 
 
 def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any, Final
 
+import schemas
 from ledger.errors import IncompatibleSchema
 
 Schema = dict[str, Any]
@@ -63,24 +64,33 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
     Raises `IncompatibleSchema` for a file that is no JSON object.
     """
     released = folder.joinpath("released")
-    breaches = list(_files(released))
+    found = list(_files(released))
     checked = []
     names = {f.name.removesuffix(".avsc") for f in folder.iterdir() if f.name.endswith(".avsc")}
     for name in sorted(names | set(_released_names(released))):
         if name not in names:
-            breaches.append(
+            found.append(
                 Breach(name, "", "kept", "was released and its current schema is gone", f"restore {name}.avsc")
             )
             continue
-        current = _read(folder.joinpath(f"{name}.avsc"))
-        versions = {n: _read(f) for n, f in sorted(_versions(released.joinpath(name)).items())}
-        breaches += list(dict.fromkeys(_record(name, current, versions)))
+        current = read_schema(folder.joinpath(f"{name}.avsc"))
+        versions = {n: read_schema(f) for n, f in sorted(_versions(released.joinpath(name)).items())}
+        first: dict[tuple[str, str], Breach] = {}  # of several versions that are broken with alike
+        for breach in _record(name, current, versions):
+            first.setdefault((breach.field, breach.rule), breach)
+        found += first.values()
         adds = not versions or _shape(current) != _shape(versions[max(versions)])
         checked.append(Checked(name, len(versions), adds))
-    return checked, breaches
+    return checked, found
 
 
-def _read(file: Traversable) -> Schema:
+def breaches(name: str, newer: Schema, older: Schema) -> Iterator[Breach]:
+    """What stands between a schema and being a later version of another one."""
+    yield from _record(name, newer, {len(schemas.released(name)): older})
+
+
+def read_schema(file: Traversable) -> Schema:
+    """Raises `IncompatibleSchema` for a file that is no JSON object with fields."""
     try:
         schema = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

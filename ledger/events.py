@@ -219,6 +219,7 @@ class CouponEvent(Event):
     device_id: Text | None = None
     phone_prefix: Text | None = None
     attributes: Attributes | None = None
+    store: Text | None = None
 
 
 class Created(CouponEvent):

@@ -51,6 +51,7 @@ from ledger.errors import (
     LogUnavailable,
     SettingsError,
 )
+from ledger.findings import Finding
 from ledger.kafka_reader import RECORDED_AT_HEADER, Reader
 from ledger.log import Chunk, Position, Record, TopicPartition
 from ledger.partitioner import partitions_of
@@ -69,6 +70,11 @@ _TOPIC_CONFIG: Final = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",
     "retention.bytes": "-1",
+}
+_LIMITED: Final = "what is older goes; `coupon-ledger archive` before it does, or keep all"
+_WRONG: Final = {
+    "message.timestamp.type": "recorded_at would be the producers' clocks",
+    "cleanup.policy": "all but the last event of a key would go",
 }
 # What the log's promises rest on. Nobody may set these otherwise.
 _FIXED: Final[dict[Any, dict[str, Any]]] = {
@@ -174,6 +180,46 @@ class KafkaLog:
             for topic in described
             for partition in topic["partitions"]
         )
+
+    # --- examining
+
+    def examine(self) -> list[Finding]:
+        """The topics that are there: partitions, replicas, and the configuration that the log's promises rest on."""
+        names = [self._settings.topic_prefix + topic for topic in ALL_TOPICS]
+        with self._errors("describe topics"):
+            described = {t["name"]: t for t in self._ask(lambda admin: admin.describe_topics(names))}
+            there = [name for name in names if described[name]["error_code"] == 0]
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in there]
+            answers = self._ask(lambda admin: admin.describe_configs(resources, config_filter="all"))
+        configured = answers.get("topic", {})
+        found = []
+        for name in there:
+            values = {key: str(said["value"]) for key, said in configured.get(name, {}).items()}
+            found += self._examined(name, described[name]["partitions"], values)
+        return found
+
+    def _examined(self, name: str, partitions: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[Finding]:
+        place, tool = f"topic {name}", f"kafka-configs.sh --bootstrap-server {self._servers[0]}"
+        found = []
+        for key, wanted in _TOPIC_CONFIG.items():
+            value = values.get(key, wanted)
+            if value != wanted:
+                level, why = ("warning", _LIMITED) if key.startswith("retention") else ("error", _WRONG[key])
+                remedy = f"{tool} --alter --entity-type topics --entity-name {name} --add-config {key}={wanted}"
+                found.append(Finding(level, place, f"{key} is {value}: {why}", remedy))
+        replicas = min(len(p["replica_nodes"]) for p in partitions)
+        behind = [p["partition_index"] for p in partitions if len(p["isr_nodes"]) < len(p["replica_nodes"])]
+        if replicas < self._settings.replication:
+            what = f"{replicas} replicas, and the settings say {self._settings.replication}"
+            found.append(Finding("warning", place, what, "kafka-reassign-partitions.sh, or correct replication"))
+        if behind:
+            what = f"partitions {behind} have replicas that are behind or gone"
+            found.append(Finding("warning", place, what, f"start the missing brokers of {self.url}"))
+        if len(partitions) < self._settings.partitions:
+            what = f"{len(partitions)} partitions, and the settings say {self._settings.partitions}"
+            remedy = f"set partitions = {len(partitions)}; with more, keys would move between partitions"
+            found.append(Finding("warning", place, what, remedy))
+        return found or [Finding("ok", place, f"{len(partitions)} partitions, {replicas} replicas, kept for ever")]
 
     # --- restoring
 

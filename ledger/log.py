@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ledger.errors import SettingsError
+from ledger.findings import Finding
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 
@@ -135,6 +137,10 @@ class EventLog(LogReader, Protocol):
 class Backend(EventLog, Protocol):
     """A log as it is kept, its records as they stand there."""
 
+    def examine(self) -> list[Finding]:
+        """Whether the log is kept as it must be. For people; raises what asking raises."""
+        ...
+
     def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
         """Make the log of these records, each at its own partition, offset and instant (`recorded_at`).
 
@@ -161,6 +167,10 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
 
 def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
     """The same with the bytes that stand in it, whatever their format: without the schema registry."""
+    if settings.writer_schemas:
+        from ledger.codec import know_writers
+
+        know_writers(Path(settings.writer_schemas))
     scheme = settings.url.partition("://")[0]
     if scheme == "sqlite":
         from ledger.sqlite_log import SqliteLog

@@ -34,6 +34,7 @@ class LogSettings:
     `kafka`: options handed to kafka-python's clients as they are (`security_protocol`, `ssl_cafile`,
     `sasl_mechanism`, …). `schema_registry`: address of a registry, then messages stand in the Confluent wire format;
     `schema_ids`: the file that remembers its ids; `registry`: options handed to its client as they are.
+    `writer_schemas`: a folder with the schemas of newer releases, whose messages are read too.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -44,6 +45,7 @@ class LogSettings:
     schema_registry: str = ""
     schema_ids: str = "coupon-ledger.schema-ids.json"
     registry: Mapping[str, Any] = field(default_factory=dict)
+    writer_schemas: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ OPTIONS: Final = (
     Option("grace-minutes", GRACE_MINUTES, "how long after an event the rules between topics wait for the other side"),
     Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
+    Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
 )
 
 
@@ -132,6 +135,7 @@ class Settings:
             schema_registry=self.values["schema-registry"].value,
             schema_ids=self.values["schema-ids"].value,
             registry={k: s.value for k, s in self.registry.items()},
+            writer_schemas=self.values["writer-schemas"].value,
         )
 
     @property

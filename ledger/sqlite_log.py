@@ -13,6 +13,7 @@ Always true:
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -26,6 +27,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ledger.errors import LogError, LogFull, LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable, SettingsError
+from ledger.findings import Finding
 from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
 from ledger.partitioner import fair_shares, partitions_of
 from ledger.settings import LogSettings
@@ -59,6 +61,7 @@ _LAYOUT_SQL: Final = (
     """CREATE TRIGGER records_never_go BEFORE DELETE ON records
         BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
 )
+_TRIGGERS: Final = {"records_never_change", "records_never_go"}
 _INSERT_PARTITION: Final = "INSERT INTO partitions (topic, partition) VALUES (?, ?)"
 _HEADS: Final = "SELECT partition_id, topic, partition, next_offset, recorded_at FROM partitions"
 _INSERT_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
@@ -199,6 +202,26 @@ class SqliteLog:
             heads = self._heads(self._connection())
         self._require([tp.topic for tp in partitions], heads)
         return {tp: heads[tp].next_offset for tp in partitions}
+
+    def examine(self) -> list[Finding]:
+        """The file: its pages, the triggers that keep records as they are, who may write it."""
+        name = f"log file {self._path}"
+        with self._errors("read"):
+            connection = self._connection()
+            [(broken,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
+            triggers = {n for (n,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")}
+        found = []
+        if broken != "ok":
+            remedy = "restore it from an archive: coupon-ledger restore --from FOLDER --log sqlite:///NEW"
+            found.append(Finding("error", name, f"damaged: {broken}", remedy))
+        if missing := _TRIGGERS - triggers:
+            remedy = "archive and restore it: coupon-ledger archive --to FOLDER"
+            found.append(
+                Finding("error", name, f"lacks {', '.join(sorted(missing))}: records can be changed or removed", remedy)
+            )
+        if not (os.access(self._path, os.W_OK) and os.access(self._path.parent, os.W_OK)):
+            found.append(Finding("error", name, "this user may not write it", f"chmod u+w {self._path}"))
+        return found or [Finding("ok", name, f"whole, {self._path.stat().st_size:,} bytes")]
 
     def close(self) -> None:
         with self._guard:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass, fields
 from typing import Final
 
@@ -35,6 +36,32 @@ class Account:
                 f" + {self.repeats} repeats + {self.conflicts} conflicts + {self.dead_letters} dead letters;"
                 " nothing of this batch was committed, please report it with the log"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A position from which the log cannot be read."""
+
+    partition: TopicPartition
+    next_offset: int
+    earliest: int
+    end: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.partition.topic} partition {self.partition.partition}: the next offset is {self.next_offset}, but"
+            f" the log holds {self.earliest} to {self.end}"
+        )
+
+
+def outside(
+    accounts: Mapping[TopicPartition, Account],
+    earliest: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+) -> list[Outside]:
+    """Positions that the log does not hold, or not any more, by partition. One that it lacks holds nothing."""
+    found = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
+    return [o for o in found if not o.earliest <= o.next_offset <= o.end]
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Account))

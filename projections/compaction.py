@@ -31,7 +31,8 @@ def compact(store: Store) -> None:
     if store.deleted < _LOOK_AFTER:
         return
     store.deleted = 0
-    tables = {name for (name,) in store.rows("SELECT table_name FROM duckdb_tables()")}
+    names = store.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()")
+    tables = {name for (name,) in names}
     for table in sorted(tables - {*JOURNAL.values(), *CONFLICTS.values()}):
         first = _worth_it_from(store, table)
         if first is not None:

@@ -40,6 +40,14 @@ FULL: Final = tuple(dict.fromkeys((*FACTS, *IDENTITY)))
 ALL: Final = "all"
 
 BUCKETS: Final = 4096
+_LATER: Final = {
+    names[topic]: journal.later_fields(topic)
+    for names in (journal.JOURNAL, journal.CONFLICTS)
+    for topic in INPUT_TOPICS
+}
+"""Columns that came with a later version of the schema: where they are null they are as if they were not there, so that
+the same facts have the same digest in every release."""
+
 _HALF: Final = 1 << 64
 
 
@@ -81,7 +89,7 @@ def buckets(store: Reading, table: str) -> pl.DataFrame:
         SELECT {_bucket(names)} AS bucket, count(*) AS rows,
                sum(md5_number_lower(whole)::HUGEINT)::VARCHAR || ' ' || sum(md5_number_upper(whole)::HUGEINT)::VARCHAR
                AS digest
-        FROM (SELECT *, {_json(names)} AS whole FROM {_known(table)}) GROUP BY bucket ORDER BY bucket
+        FROM (SELECT *, {_row(table, names)} AS whole FROM {_known(table)}) GROUP BY bucket ORDER BY bucket
     """)
 
 
@@ -107,7 +115,8 @@ def _bucket(names: list[str]) -> str:
 
 def _columns(store: Reading, table: str) -> list[str]:
     columns = store.frame(
-        "SELECT DISTINCT column_name FROM duckdb_columns() WHERE table_name = $table", {"table": _known(table)}
+        "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() AND table_name = $table",
+        {"table": _known(table)},
     )
     return sorted(columns["column_name"].to_list())
 
@@ -117,12 +126,19 @@ def _of(store: Reading, table: str) -> Digest:
     facts = [n for n in names if n not in _BOOK_KEEPING] if table in FACTS else names
     query = f"""
         SELECT count(*), {_sum("facts")}, {_sum("whole")}
-        FROM (SELECT {_json(facts)} AS facts, {_json(names)} AS whole FROM {table})
+        FROM (SELECT {_row(table, facts)} AS facts, {_row(table, names)} AS whole FROM {table})
     """
     rows, *halves = store.frame(query).row(0)
     low, high, whole_low, whole_high = (int(half) % _HALF for half in halves)
     full = f"{whole_high:016x}{whole_low:016x}"
     return Digest(table, rows, f"{high:016x}{low:016x}" if table in FACTS else None, full)
+
+
+def _row(table: str, names: list[str]) -> str:
+    """What is summed of a row."""
+    later = [n for n in names if n in _LATER.get(table, ())]
+    row = _json([n for n in names if n not in later])
+    return row + "".join(f" || CASE WHEN {name} IS NULL THEN '' ELSE {_json([name])} END" for name in later)
 
 
 def _json(names: list[str]) -> str:

@@ -22,6 +22,7 @@ from projections.store import WAL_LIMIT, Cursor, Store
 _HELD_S: Final = 2.0
 _EVERY_S: Final = 10.0
 _AGAIN_S: Final = 0.05
+_STOPS: Final = "the consumer stops; run the command again"
 
 
 class Running:
@@ -80,14 +81,21 @@ class Readers:
     @contextmanager
     def snapshot(self, question: Running, limit_s: float) -> Iterator[Cursor]:
         """A cursor on the last committed state. Raises `QueryStopped` after `limit_s`, or when stopped."""
+        with self.cursor(question, limit_s) as cursor:
+            cursor.begin()
+            yield cursor
+
+    @contextmanager
+    def cursor(self, question: Running, limit_s: float) -> Iterator[Cursor]:
+        """One that sees no state yet. Raises as `snapshot` does."""
         cursor = self._take(question)
         try:
             question.enter(cursor, limit_s)
-            cursor.begin()
             yield cursor
         except Exception as error:  # what an interrupted query raises depends on where it was
-            if question.stopped and not isinstance(error, QueryStopped):
-                raise QueryStopped(question.stopped) from error
+            why = question.stopped or (_STOPS if self._closed else None)
+            if why and not isinstance(error, QueryStopped):
+                raise QueryStopped(why) from error
             raise
         finally:
             question.leave()
@@ -144,7 +152,7 @@ class Readers:
                     return self._free.pop()
                 self._changed.wait(held if held > 0 else None)
                 question.check()
-        raise QueryStopped("the consumer stops; run the command again")
+        raise QueryStopped(_STOPS)
 
     def _give_back(self, cursor: Cursor) -> None:
         with self._changed:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -47,6 +49,9 @@ _MEMORY: Final = "300MB"
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"
+
+_AGAIN_S: Final = 0.02
+_READERS_S: Final = 5.0
 
 # Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
 _DISABLED: Final = "join_filter_pushdown"
@@ -135,6 +140,42 @@ class Cursor(Reading):
         """DuckDB forgets an interruption that comes between two queries."""
         if self._interrupted:
             raise duckdb.InterruptException("interrupted")
+
+    @contextlib.contextmanager
+    def copying_to(self, path: Path) -> Iterator[str]:
+        """A transaction that sees one committed state of this database and writes into a new one at `path`: the name
+        of that one in queries. All of it is at `path` afterwards, in one file; after an error, what is there is no
+        database. The database that is read goes on whatever happens to the copy.
+        """
+        name = "copied"
+        self._interrupted = False
+        place = str(path).replace("'", "''")
+        with _failing_clearly(path):
+            # A write-ahead log would only be read if what is half-written were opened.
+            self._connection.execute(
+                f"ATTACH '{place}' AS {name} (STORAGE_VERSION '{_STORAGE}', RECOVERY_MODE no_wal_writes)"
+            )
+            try:
+                self._connection.execute("BEGIN TRANSACTION")
+                yield name
+                self._connection.execute("COMMIT")
+                self._checkpoint(name)
+            finally:
+                self.end()
+                with contextlib.suppress(duckdb.Error):
+                    self._connection.execute(f"DETACH {name}")
+
+    def _checkpoint(self, name: str) -> None:
+        """When nobody reads there: a transaction that looks into the catalog does so in that of every database."""
+        while True:
+            try:
+                self._connection.execute(f"CHECKPOINT {name}")
+                return
+            except duckdb.TransactionException as error:
+                if "Cannot CHECKPOINT" not in str(error):
+                    raise
+            self._check()
+            time.sleep(_AGAIN_S)
 
     def end(self) -> None:
         """Let go of the state; also after a query that failed or was interrupted."""
@@ -248,8 +289,16 @@ class Store(Reading):
 
     @classmethod
     def _opened(cls, path: Path, file: Path, *, read_only: bool) -> Store:
-        with _failing_clearly(path):
-            return cls(path, file, duckdb.connect(file, read_only=read_only, config=_configuration(read_only)))
+        """Who only reads will soon let go of it, and a consumer can start then; an owner stays, and is told at once."""
+        deadline = time.monotonic() + _READERS_S
+        while True:
+            try:
+                with _failing_clearly(path):
+                    return cls(path, file, duckdb.connect(file, read_only=read_only, config=_configuration(read_only)))
+            except StoreOwned as owned:
+                if read_only or owner(path).get("pid") == owned.pid or time.monotonic() > deadline:
+                    raise
+            time.sleep(_AGAIN_S)
 
     def own(self) -> None:
         """Tell others who holds the database; DuckDB's lock is what keeps them out."""
@@ -327,7 +376,11 @@ class Store(Reading):
         """How many rows there are, deleted ones included: an estimate, on which only costs may depend. Within a
         transaction it stays what it was."""
         if table not in self._sizes:
-            self._sizes = dict(self.rows("SELECT table_name, estimated_size FROM duckdb_tables()"))
+            self._sizes = dict(
+                self.rows(
+                    "SELECT table_name, estimated_size FROM duckdb_tables() WHERE database_name = current_database()"
+                )
+            )
         return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
@@ -454,6 +507,34 @@ def _configuration(read_only: bool) -> dict[str, Any]:
     return settings
 
 
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Nobody opens the database meanwhile, if it is there. Raises `StoreOwned`."""
+    if not path.exists():
+        yield
+        return
+    with path.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock that DuckDB takes
+        except OSError as error:
+            raise _owned(path, "") from error
+        yield
+
+
+def put_in_place(fresh: Path, path: Path) -> Path | None:
+    """Let the closed database `fresh`, of the same folder, be the one at `path`.
+
+    Returns the one before, as the previous generation; None where there was none. At every moment one of the two is at
+    `path`. Raises `StoreOwned`.
+    """
+    if not path.exists():
+        fresh.replace(path)
+        return None
+    with held(path):
+        generations.make_live(path, generations.add(path, fresh))
+    return generations.previous(path)
+
+
 def owner_file(path: Path) -> Path:
     return path.with_name(path.name + ".owner")
 
@@ -518,8 +599,8 @@ def _failing_clearly(path: Path) -> Iterator[None]:
             raise StoreError(f"database {path}: not a DuckDB file; name another with --database") from error
         if "Corrupt database" in text:
             raise StoreError(
-                f"database {path}: damaged on disk ({text.splitlines()[0]}); make a new one with `coupon-ledger init"
-                " --database NEW` and consume the log again"
+                f"database {path}: damaged on disk ({text.splitlines()[0]}); move it away and run `coupon-ledger"
+                " rebuild`: the log has it all"
             ) from error
         if "Is a directory" in text:
             raise StoreError(f"database {path}: a folder; name a file in it with --database") from error

@@ -48,7 +48,9 @@ IDENTITY: Final = {table: identity for tables in TABLES.values() for table, iden
 
 def written_versions(reading: Reading) -> dict[str, int]:
     """By which versions the database was filled; none where it is older than that is kept."""
-    if not reading.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'projections'"):
+    if not reading.rows(
+        "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'projections'"
+    ):
         return {}
     return dict(reading.rows("SELECT name, version FROM projections"))
 

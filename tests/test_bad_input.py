@@ -445,7 +445,7 @@ def test_a_database_of_an_older_version_names_the_way_on(initialised: Path) -> N
     """Else someone who upgraded would not know that the log can rebuild everything."""
     with duckdb.connect(DATABASE) as connection:
         connection.execute("UPDATE ledger SET version = 0")
-    one_sentence(ledger("consume"), DATABASE_ERROR, "version 0", "make a new database and consume the log again")
+    one_sentence(ledger("consume"), DATABASE_ERROR, "version 0", "coupon-ledger rebuild")
 
 
 @pytest.mark.slow

@@ -206,6 +206,7 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         "grace-minutes": (15, "default"),
         "schema-registry": ("", "default"),
         "schema-ids": (default["schema-ids"], "default"),
+        "writer-schemas": ("", "default"),
         "kafka.sasl_plain_password": ("********", "file coupon-ledger.toml"),
         "kafka.security_protocol": ("SASL_SSL", "file coupon-ledger.toml"),
         "kafka.ssl_password": ("********", "environment COUPON_LEDGER_KAFKA_SSL_PASSWORD"),

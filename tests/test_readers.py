@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,3 +169,36 @@ def test_closing_stops_what_runs(store: Store) -> None:
     readers.close()
     thread.join(30)
     assert not thread.is_alive() and failures
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from projections.store import Store
+with Store.open(Path(sys.argv[1]), read_only=True):
+    print("reads", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_consumer_waits_for_who_only_reads(tmp_path: Path) -> None:
+    """Else a `status` at the wrong moment, or one that watches, would keep a consumer from starting."""
+    database = tmp_path / "s.duckdb"
+    Store.create(database)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdin is not None and holder.stdout is not None
+    assert holder.stdout.readline() == b"reads\n"
+    opened = threading.Event()
+
+    def open_it() -> None:
+        with Store.open(database):
+            opened.set()
+
+    opening = threading.Thread(target=open_it)
+    opening.start()
+    holder.communicate(timeout=PATIENCE_S)
+    opening.join(PATIENCE_S)
+    assert opened.is_set()

@@ -147,8 +147,10 @@ def rich_row(name: str) -> Row:
             return value(kind[1], field)
         if kind == "string":
             return '{"a":1}' if field in JSON_FIELDS else f"{field[:4]}-{number}" + "长🎟️" * (number % 3)
+        if kind == "bytes":
+            return bytes([number, 255, 0]) * number
         if kind in ("long", "int"):
-            return 7**number % INT64_MAX * (-1) ** number
+            return 7**number % (INT64_MAX if kind == "long" else 2**31) * (-1) ** number
         if kind["type"] == "long":
             return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number, microseconds=number)
         if kind["type"] == "enum":

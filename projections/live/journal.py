@@ -36,6 +36,12 @@ def wire_fields(topic: str) -> tuple[str, ...]:
     return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"])
 
 
+def later_fields(topic: str) -> frozenset[str]:
+    """Those of them that the first released version of the record had not."""
+    first = {f["name"] for f in schemas.released(SCHEMA_NAME[topic])[0]["fields"]}
+    return frozenset(wire_fields(topic)) - first
+
+
 def columns(topic: str) -> tuple[str, ...]:
     """The columns of the topic's journal, in their order."""
     return ("key_hash", *wire_fields(topic), *POSITION)

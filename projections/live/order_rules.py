@@ -87,10 +87,15 @@ def _said_by(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.
 def everything(reading: Reading) -> Iterator[Affected]:
     """Every order that a rule between topics could be about, piece by piece."""
     for orders in reading.frame(sql(__package__, "all_orders")).iter_slices(_AT_ONCE):
-        with reading.given(affected=orders):
-            said = reading.frame(sql(__package__, "rows_of_orders"))
-            in_use = reading.frame(sql(__package__, "in_use_on_orders"))
-        yield Affected(orders, _said(said), in_use.select(_IN_USE))
+        yield as_stored(reading, orders)
+
+
+def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
+    """These orders (`order_hash`, `order_id`) with what the tables say of them."""
+    with reading.given(affected=orders):
+        said = reading.frame(sql(__package__, "rows_of_orders"))
+        in_use = reading.frame(sql(__package__, "in_use_on_orders"))
+    return Affected(orders, _said(said), in_use.select(_IN_USE))
 
 
 def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) -> None:

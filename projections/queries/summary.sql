@@ -2,6 +2,7 @@
 SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) AS orders,
        (SELECT count(*) FROM campaigns) AS campaigns, (SELECT count(*) FROM users) AS users,
        (SELECT count(*) FROM violations) AS violations, (SELECT count(*) FROM dead_letters) AS dead_letters,
+       (SELECT count(*) FROM outbox) AS outbox,
        coalesce(sum(read), 0)::BIGINT AS read, coalesce(sum(applied), 0)::BIGINT AS applied,
        coalesce(sum(repeats), 0)::BIGINT AS repeats, coalesce(sum(conflicts), 0)::BIGINT AS conflicts,
        any_value(data_clock) AS data_clock, any_value(commits) AS commits, any_value(committed_at) AS committed_at,

@@ -1,0 +1,213 @@
+"""`backup` and `restore-db`: the database as a file, while it runs, and back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import LOG, output_option, settings_options
+from cli.output import print_row, print_rows
+from cli.progress import Bar, progress
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from projections.backup import Advanced, Copied
+    from projections.queries import AsOf
+    from projections.store import Store
+
+_PIECE: Final = 8 << 20
+_PATIENCE_S: Final = 30.0
+_AGAIN_S: Final = 0.05
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Also in place of a backup that is there.")
+@click.option(
+    "--verify", is_flag=True, help="Compare and show the full digest of all tables; takes several times as long."
+)
+@settings_options("database")
+@output_option
+def backup(file: Path, force: bool, verify: bool, settings: Settings, output: str) -> None:
+    """Copy the database into a file, as of one commit, while it runs.
+
+    A consumer that owns the database makes the copy and goes on consuming and answering. The copy is read back and
+    compared before it gets its name: a file of that name is whole. It is a database itself (`--database FILE`), and
+    what `restore-db` takes. It holds no log: back that up with `archive`.
+
+    \b
+    coupon-ledger backup /backup/ledger.duckdb
+    coupon-ledger backup /backup/ledger.duckdb --force --verify --output json
+    """
+    from ledger.errors import UnusableFile
+    from projections.backup import check, placed
+    from projections.queries import as_of
+
+    if file.resolve() == settings.database.resolve():
+        raise UnusableFile(f"backup {file}: is the database itself; name another file")
+    started = time.monotonic()
+    place = file.absolute()
+    with placed(place, force=force) as part:
+        copied = _copied(settings.database, part, verify)
+        with _opened(part) as copy:
+            check(copy, copied)
+            state = as_of(copy)
+    row: dict[str, Any] = {
+        "backup": str(file),
+        "bytes": place.stat().st_size,
+        "rows": sum(rows for rows, _ in copied.sums.values()),
+        "commits": state.commits,
+        "committed_at": state.committed_at,
+        "data_clock": state.data_clock,
+        "seconds": round(time.monotonic() - started, 3),
+        "full_digest": copied.full,
+    }
+    if output == "table":
+        print_row(row, output)
+        click.echo()
+        print_rows(state.positions, output)
+    else:
+        print_row({**row, "positions": state.positions}, output)
+
+
+def _copied(database: Path, part: Path, full: bool) -> Copied:
+    """By the owner, or by this process where nobody owns the database."""
+    from api.client import Remote, asking
+    from projections.backup import copy_to
+    from projections.store import Store
+
+    with progress("copying", 0, "rows") as bar:
+        told = _advancing(bar)
+        with asking(database) as source:
+            if isinstance(source, Remote):
+                return source.backup(part, full, told)
+        with Store.open(database) as store:
+            cursor = store.cursor()
+            try:
+                return copy_to(cursor, part, full=full, told=told)
+            finally:
+                cursor.close()
+
+
+def _opened(part: Path) -> Store:
+    """The copy; the owner lets go of it when the last transaction ends that has looked at what databases there are."""
+    from ledger.errors import StoreOwned
+    from projections.store import Store
+
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return Store.open(part, read_only=True)
+        except StoreOwned:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_S)
+
+
+def _advancing(bar: Bar) -> Advanced:
+    before = 0
+
+    def told(done: int, total: int) -> None:
+        nonlocal before
+        bar.advance(done - before, total - done)
+        before = done
+
+    return told
+
+
+@click.command("restore-db")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@settings_options(*LOG, "database")
+@output_option
+def restore_db(file: Path, settings: Settings, output: str) -> None:
+    """Put a backup in the place of the database; `consume` then goes on from the backup's positions.
+
+    Refused while anybody uses the database, where the backup is damaged or of another version, and where the log does
+    not hold the backup's positions any more, or not yet (another log). The database that was there is kept aside, and
+    where is told.
+
+    \b
+    coupon-ledger restore-db /backup/ledger.duckdb
+    coupon-ledger consume
+    """
+    from projections.backup import part_of
+    from projections.store import held, put_in_place
+
+    with held(settings.database):  # rather now than after the copy
+        lag, state = _examined(file, settings)
+    with part_of(settings.database) as part:
+        _copy_file(file, part)
+        kept = put_in_place(part, settings.database)
+    row = {
+        "database": str(settings.database),
+        "backup": str(file),
+        "kept": str(kept) if kept else None,
+        "commits": state.commits,
+        "committed_at": state.committed_at,
+        "data_clock": state.data_clock,
+        "lag": lag,
+    }
+    print_row(row, output)
+
+
+def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
+    """How many records of the log the backup has not folded, and what it is of. Raises `StoreError`, `LogTruncated`."""
+    from ledger.errors import LogTruncated, StoreError, StoreVersionMismatch
+    from ledger.log import open_log
+    from ledger.topics import INPUT_TOPICS
+    from projections import checkpoints
+    from projections.backup import read_whole
+    from projections.queries import as_of
+    from projections.store import Store
+
+    try:
+        with Store.open(file, read_only=True) as copy:
+            read_whole(copy)
+            accounts, state = checkpoints.load(copy), as_of(copy)
+    except StoreVersionMismatch:
+        raise
+    except StoreError as error:
+        what = str(error).removeprefix("database").partition("; ")[0]
+        raise StoreError(f"backup{what}; nothing was changed, name another backup") from error
+    log = open_log(settings.log)
+    try:
+        partitions = log.partitions(INPUT_TOPICS)
+        earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+    finally:
+        log.close()
+    for found in checkpoints.outside(accounts, earliest, ends):
+        ahead = found.next_offset > found.end
+        problem = "it is ahead of the log" if ahead else "what lies between is not in the log any more"
+        remedy = "is this the log that it was made from? Check --log" if ahead else "`restore` the log from an archive"
+        raise LogTruncated(f"backup {file}: {found}: {problem}; nothing was changed: {remedy}, or name another backup")
+    return sum(end - (accounts[p].next_offset if p in accounts else 0) for p, end in ends.items()), state
+
+
+def _copy_file(file: Path, to: Path) -> None:
+    """Durably, with the write-ahead log of a backup that was used as a database."""
+    from ledger.errors import StoreFull, UnusableFile
+    from projections.generations import wal_file
+    from projections.store import Store
+
+    try:
+        with progress("copying", file.stat().st_size, "bytes") as bar, file.open("rb") as source, to.open("wb") as copy:
+            while piece := source.read(_PIECE):
+                copy.write(piece)
+                bar.advance(len(piece))
+            copy.flush()
+            os.fsync(copy.fileno())
+        if wal_file(file).exists():
+            shutil.copyfile(wal_file(file), wal_file(to))
+            Store.open(to).close()  # takes it in
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise StoreFull(
+                f"database {to}: the disk is full; free space and run again, nothing was changed"
+            ) from error
+        raise UnusableFile(f"backup {file}: cannot be copied ({error.strerror}); check the rights") from error

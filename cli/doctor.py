@@ -1,0 +1,264 @@
+"""`doctor`: what is not as it must be, each with its remedy."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.consume import summary_of
+from cli.options import LOG, output_option, settings_options
+from cli.output import print_rows
+from cli.progress import progress
+from ledger.errors import LedgerError, StoreOwned
+from ledger.findings import Finding
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ledger.log import Backend
+
+_DUCKDB: Final = "1.5.5"
+_EXTRAS: Final = {"service": ("fastapi", "uvicorn", "prometheus_client"), "registry": ("confluent_kafka", "httpx2")}
+_ROOM: Final = 1 << 30
+_SKEW_S: Final = 5.0
+_READ_S: Final = 5.0
+_MARKS: Final = {"ok": "✓", "warning": "!", "error": "✗"}
+
+
+@click.command()
+@click.option("--archive", type=click.Path(path_type=Path), help="Also examine the folder of an archive.")
+@settings_options(*LOG, "database", "partitions", "replication")
+@output_option
+def doctor(archive: Path | None, settings: Settings, output: str) -> None:
+    """Examine this machine, the log and the database: what is wrong, and the remedy.
+
+    Versions and extras; database, owner, rights, disk; the log's file, or topics with their retention; clocks,
+    positions, lag, the outbox, dead letters. Beside a running consumer too. Ends with 1 where an error is found.
+
+    \b
+    coupon-ledger doctor
+    coupon-ledger doctor --log kafka://localhost:9092 --replication 3
+    coupon-ledger doctor --archive /backup/ledger --output json
+    """
+    with progress("examining", None, "findings") as bar:
+        found = []
+        for finding in findings(settings, archive):
+            found.append(finding)
+            bar.advance(1)
+    rows = [{name: getattr(f, name) for name in ("level", "object", "finding", "remedy")} for f in found]
+    if output == "table":
+        for finding in found:
+            click.echo(f"{_MARKS[finding.level]} {finding.object}: {finding.finding}")
+            if finding.remedy:
+                click.echo(f"    → {finding.remedy}")
+        errors, warnings = (sum(f.level == level for f in found) for level in ("error", "warning"))
+        click.echo(f"{errors} errors, {warnings} warnings, {len(found)} findings")
+    else:
+        print_rows(rows, output)
+    if any(f.level == "error" for f in found):
+        sys.exit(1)
+
+
+def findings(settings: Settings, archive: Path | None = None) -> Iterator[Finding]:
+    yield from _versions(settings)
+    yield from _rights(settings.database)
+    summary = None
+    try:
+        summary = summary_of(settings.database)
+    except LedgerError as error:
+        yield _of(error)
+    else:
+        yield Finding("ok", f"database {settings.database}", f"{summary['commits']:,} commits")
+        yield from _waiting(summary)
+    yield from _owner(settings.database)
+    yield from _rooms(settings, archive)
+    try:
+        yield from _log(settings, summary)
+    except LedgerError as error:
+        yield _of(error)
+    if archive is not None:
+        yield from _archive(archive)
+
+
+def _of(error: LedgerError) -> Finding:
+    """An error's sentence: object, problem, remedy."""
+    said, _, remedy = str(error).partition("; ")
+    place, _, problem = said.partition(": ")
+    return Finding("error", place, problem or said, remedy)
+
+
+# ── The machine ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _versions(settings: Settings) -> Iterator[Finding]:
+    import duckdb
+
+    needed = ("coupon-ledger", "polars", "pyarrow", "kafka-python")
+    said = ", ".join(f"{name} {version(name)}" for name in needed)
+    yield Finding("ok", "versions", f"Python {platform.python_version()}, DuckDB {duckdb.__version__}, {said}")
+    if not duckdb.__version__.startswith(_DUCKDB):
+        remedy = f"pip install 'duckdb=={_DUCKDB}'"
+        yield Finding("error", "DuckDB", f"version {duckdb.__version__}, and {_DUCKDB} is what is tested", remedy)
+    if importlib.util.find_spec("crc32c") is None:
+        yield Finding("warning", "crc32c", "is missing: reading Kafka takes twice as long", "pip install crc32c")
+    for extra, modules in _EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        wanted = extra == "service" or settings.log.schema_registry
+        if missing and wanted:
+            level = "error" if extra == "registry" else "warning"
+            what = f"{', '.join(missing)} missing" + (
+                ": a schema registry cannot be asked" if extra == "registry" else ": no questions beside a consumer"
+            )
+            yield Finding(level, f"extra [{extra}]", what, f"pip install 'coupon-ledger[{extra}]'")
+
+
+def _rights(database: Path) -> Iterator[Finding]:
+    from api.contact import token_file
+
+    folder = database.absolute().parent
+    if not os.access(folder, os.W_OK):
+        yield Finding("error", f"folder {folder}", "this user may not write in it", f"chmod u+w {folder}")
+    for file in (database, database.with_name(database.name + ".wal")):
+        if file.exists() and not os.access(file, os.W_OK):
+            yield Finding("error", f"file {file}", "this user may not write it", f"chmod u+w {file}")
+    token = token_file(database)
+    if token.exists() and token.stat().st_mode & 0o077:
+        yield Finding("error", f"token file {token}", "others may read it, and so ask the owner", f"chmod 600 {token}")
+
+
+def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
+    """Room beside each file for as much again: a backup, a rebuild, a restore."""
+    files = [("database", settings.database.absolute())]
+    if settings.log.url.startswith("sqlite:///"):
+        files.append(("log", Path(settings.log.url.removeprefix("sqlite:///")).absolute()))
+    if archive is not None:
+        files.append(("archive", archive.absolute()))
+    for what, file in files:
+        if not file.parent.is_dir():
+            continue
+        free = shutil.disk_usage(file.parent).free
+        size = file.stat().st_size if file.is_file() else 0
+        told = f"{free / 1e9:,.1f} GB free"
+        if free < max(_ROOM, size):
+            remedy = f"free space on the disk of {file.parent}; at least {max(_ROOM, size) / 1e9:,.1f} GB"
+            yield Finding("warning", f"disk of the {what}", f"{told}, too little for as much again", remedy)
+        else:
+            yield Finding("ok", f"disk of the {what}", told)
+
+
+# ── The database ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _owner(database: Path) -> Iterator[Finding]:
+    from projections.store import held, owner, owner_file
+
+    said = owner(database)
+    try:
+        with held(database):
+            owned = False
+    except (StoreOwned, OSError):
+        owned = True
+    if owned and said:
+        yield Finding("ok", "owner", f"process {said.get('pid')} ({said.get('command')!r}, since {said.get('since')})")
+    elif said:
+        file = owner_file(database)
+        what = f"was left by process {said.get('pid')}, which is gone (killed?); the next consumer takes over"
+        yield Finding("warning", f"owner file {file}", what, "coupon-ledger consume")
+    else:
+        yield Finding("ok", "owner", "nobody owns the database")
+
+
+def _waiting(summary: dict[str, Any]) -> Iterator[Finding]:
+    if summary["outbox"]:
+        what = f"{summary['outbox']:,} records wait to be appended to the log"
+        yield Finding("warning", "outbox", what, "coupon-ledger consume")
+    if summary["dead_letters"]:
+        what = f"{summary['dead_letters']:,} records were not folded"
+        yield Finding("warning", "dead letters", what, "coupon-ledger dead-letters list")
+    clock = summary["data_clock"]
+    if clock is not None and _ahead_s(clock) > _SKEW_S:
+        what = f"is {_ahead_s(clock):,.0f} s ahead of this machine's"
+        yield Finding("error", "data's clock", what, "set this machine's clock (chronyc makestep), or the broker's")
+
+
+def _ahead_s(instant: datetime) -> float:
+    from datetime import UTC
+
+    return instant.replace(tzinfo=UTC).timestamp() - time.time()
+
+
+# ── The log ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _log(settings: Settings, summary: dict[str, Any] | None) -> Iterator[Finding]:
+    from ledger.log import open_backend
+    from ledger.topics import INPUT_TOPICS
+
+    log = open_backend(settings.log)
+    try:
+        yield from log.examine()
+        log.partitions()  # all of them are needed
+        partitions = log.partitions(INPUT_TOPICS)
+        earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+        yield from _clock(log, earliest, ends)
+    finally:
+        log.close()
+    if summary is not None:
+        yield from _positions(summary, earliest, ends)
+
+
+def _clock(log: Backend, earliest: dict[Any, int], ends: dict[Any, int]) -> Iterator[Finding]:
+    last = {p: end - 1 for p, end in ends.items() if end > earliest[p]}
+    chunks = log.read(last, len(last), _READ_S) if last else []
+    newest = max((int(c.recorded_at[-1]) / 1e6 for c in chunks if len(c)), default=None)
+    if newest is not None and newest - time.time() > _SKEW_S:
+        what = f"newest record is {newest - time.time():,.0f} s ahead of this machine's clock"
+        yield Finding("error", "clock", what, "set this machine's clock (chronyc makestep), or the log's machine's")
+    elif newest is not None:
+        yield Finding("ok", "clock", f"newest record {max(0.0, time.time() - newest):,.0f} s ago")
+
+
+def _positions(summary: dict[str, Any], earliest: dict[Any, int], ends: dict[Any, int]) -> Iterator[Finding]:
+    from ledger.log import TopicPartition
+    from projections.checkpoints import Account, outside
+
+    accounts = {TopicPartition(p["topic"], p["partition"]): Account(p["next_offset"]) for p in summary["partitions"]}
+    wrong = outside(accounts, earliest, ends)
+    for found in wrong:
+        remedy = (
+            "check --log and --database; else restore the log (coupon-ledger restore --from FOLDER) or the database"
+        )
+        yield Finding("error", "positions", str(found), remedy)
+    lag = sum(max(0, end - (accounts[p].next_offset if p in accounts else earliest[p])) for p, end in ends.items())
+    if lag and not wrong:
+        yield Finding("warning", "lag", f"{lag:,} records are not folded yet", "coupon-ledger consume")
+    elif not wrong:
+        yield Finding("ok", "positions", f"{sum(ends.values()):,} records, all folded")
+
+
+def _archive(folder: Path) -> Iterator[Finding]:
+    from ledger.archive import read_manifest
+
+    try:
+        manifest = read_manifest(folder)
+    except LedgerError as error:
+        yield _of(error)
+        return
+    missing = [file.path for file in manifest.files if not (folder / file.path).is_file()]
+    if missing:
+        what = f"{len(missing)} files are missing, {missing[0]} first"
+        yield Finding("error", f"archive {folder}", what, f"coupon-ledger archive verify {folder}")
+    else:
+        records = sum(file.records for file in manifest.files)
+        yield Finding("ok", f"archive {folder}", f"{records:,} records in {len(manifest.files):,} files")

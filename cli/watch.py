@@ -1,0 +1,109 @@
+"""`status --watch`: the same again and again, with what changes between the looks."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.consume import status_of, summary_of
+from cli.output import Row, print_rows
+from ledger.errors import LedgerError
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from ledger.log import LogReader
+
+_LOOKS: Final = 10
+"""What rates are of."""
+_AGAIN: Final = "\x1b[H\x1b[J"
+_TOLD: Final = ("commits", "committed_at", "data_clock", "applied", "repeats", "conflicts", "dead_letters", "outbox")
+
+
+class Watch:
+    """Looks every so many seconds until it is stopped. What cannot be asked for a moment is told, and asked again."""
+
+    def __init__(self, settings: Settings, log: LogReader, every_s: float, stop: threading.Event) -> None:
+        self._settings = settings
+        self._log = log
+        self._every_s = every_s
+        self._stop = stop
+        self._looks: deque[tuple[float, int, int]] = deque(maxlen=_LOOKS)
+        self._summary: dict[str, Any] = {}
+        self._seen: object = None
+
+    def show(self, output: str, print_summary: Callable[[Settings, dict[str, Any]], None]) -> None:
+        if output != "table":
+            print_rows(self._rows(), output)
+            return
+        for status in self._statuses():
+            if sys.stdout.isatty():
+                click.echo(_AGAIN, nl=False)
+            if "error" in status:
+                click.echo(f"{status['at']:%H:%M:%S}    {status['error']}")
+                continue
+            print_summary(self._settings, status)
+            click.echo(f"events/s    {_number(status['events_per_s'])}, lag {_number(status['lag_per_s'], '+')}/s")
+            eta = status["eta_s"]
+            click.echo(f"caught up   {'now' if not status['lag'] else f'in {timedelta(seconds=eta)}' if eta else '–'}")
+            click.echo(f"{status['at']:%H:%M:%S}    every {self._every_s:g} s, Ctrl-C ends it")
+            sys.stdout.flush()
+
+    def _rows(self) -> Iterator[Row]:
+        for status in self._statuses():
+            told = {name: status.get(name) for name in ("lag", "events_per_s", "lag_per_s", "eta_s", *_TOLD, "error")}
+            yield {"at": status["at"], **told}
+            sys.stdout.flush()
+
+    def _statuses(self) -> Iterator[dict[str, Any]]:
+        """A look after the other; the first must succeed."""
+        while not self._stop.is_set():
+            try:
+                yield self._look()
+            except LedgerError as error:
+                if not self._summary:
+                    raise
+                yield {"at": datetime.now(UTC).replace(tzinfo=None), "error": str(error)}
+            self._stop.wait(self._every_s)
+
+    def _look(self) -> dict[str, Any]:
+        seen = _state_of(self._settings.database)
+        # Where nothing was written, the file is left alone: it cannot be consumed into while it is read.
+        if seen != self._seen or not self._summary:
+            self._summary = summary_of(self._settings.database)
+            self._seen = seen
+        status = status_of(self._summary, self._log)
+        self._looks.append((time.monotonic(), status["read"], status["lag"]))
+        return {"at": datetime.now(UTC).replace(tzinfo=None), **status, **_rates(list(self._looks))}
+
+
+def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
+    """Over the last looks: events/s, how many the lag grows a second, seconds until it is gone (None: it is not)."""
+    (began, read, lag), (now, read_now, lag_now) = looks[0], looks[-1]
+    if now == began:
+        return {"events_per_s": None, "lag_per_s": None, "eta_s": None}
+    change = (lag_now - lag) / (now - began)
+    eta = round(lag_now / -change) if lag_now and change < 0 else None
+    return {"events_per_s": round((read_now - read) / (now - began), 1), "lag_per_s": round(change, 1), "eta_s": eta}
+
+
+def _state_of(database: Path) -> object:
+    """Differs when the database may have changed. An owner's is asked each time: that disturbs nobody."""
+    from projections.generations import file_of, wal_file
+    from projections.store import owner
+
+    if owner(database):
+        return time.monotonic()
+    file = file_of(database)
+    return [(f.stat().st_mtime_ns, f.stat().st_size) for f in (file, wal_file(file)) if f.exists()]
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign},.1f}"

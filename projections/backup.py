@@ -1,0 +1,158 @@
+"""A copy of the database as of one commit, made beside the consumer and the readers: nobody waits for it.
+
+The copy is a database like the one that it was made of (storage, types, compression, positions), without the room that
+replaced rows leave behind. While it is made, the write-ahead log of the database grows, since the state that is copied
+must stay readable.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import StoreError, StoreFull, UnusableFile
+from projections import digest
+from projections.generations import wal_file
+from projections.store import Cursor, Reading, Store
+
+Advanced = Callable[[int, int], None]
+"""Called with the rows done so far and how many there are."""
+
+Sum = tuple[int, str]
+"""A table's rows, and a sum over all that stands in them; comparable within one version of DuckDB."""
+
+_AT_ONCE: Final = 8 * 122_880
+"""Row numbers in one statement, in whole row groups: what progress is told by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What must be equal in a copy. `full`: the full digest of all tables, where it was asked for."""
+
+    sums: dict[str, Sum]
+    full: str | None = None
+
+
+@contextmanager
+def placed(path: Path, *, force: bool) -> Iterator[Path]:
+    """Where to write the database that shall be at `path`: it gets that name when all is done.
+
+    `force`: also in place of a database that is there and that nobody uses. Raises `UnusableFile`, `StoreError`.
+    """
+    _check_place(path, force)
+    with part_of(path) as part:
+        yield part
+        try:
+            if force:
+                part.replace(path)
+            else:
+                os.link(part, path)  # unlike a rename, never over what another process just made
+        except OSError as error:
+            raise UnusableFile(f"backup {path}: cannot be written ({error.strerror}); name another file") from error
+
+
+@contextmanager
+def part_of(path: Path) -> Iterator[Path]:
+    """The name for what is not yet whole of a file; gone afterwards, and so is what a killed process left."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
+        if not _alive(left.name.removeprefix(f"{path.name}.part-").partition(".")[0]):
+            left.unlink(missing_ok=True)
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+        wal_file(part).unlink(missing_ok=True)
+
+
+def _check_place(path: Path, force: bool) -> None:
+    if not path.parent.is_dir():
+        raise UnusableFile(f"backup {path}: there is no folder {path.parent}; make it, or name another file")
+    if path.is_dir():
+        raise UnusableFile(f"backup {path}: is a folder; name a file in it")
+    if not path.exists():
+        return
+    if not force:
+        raise UnusableFile(f"backup {path}: is there already; name another file, or replace it with --force")
+    with Store.open(path, read_only=True):  # what somebody uses, and what is no database, stays
+        pass
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def copy_to(cursor: Cursor, path: Path, *, full: bool = False, told: Advanced = lambda _done, _total: None) -> Copied:
+    """Make a database at `path`, where no file may be, of all that this one has committed.
+
+    `full`: with the full digest of what was copied, which takes several times as long. After an error (`StoreFull`,
+    `StoreError`, an interruption) nothing is there.
+    """
+    if path.exists():
+        raise StoreError(f"copy {path}: a file is there; name another")
+    try:
+        return _copied(cursor, path, full, told)
+    except BaseException as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, StoreFull):
+            raise StoreFull(f"copy {path}: the disk is full; free space there, or name another place") from error
+        raise
+
+
+def _copied(cursor: Cursor, path: Path, full: bool, told: Advanced) -> Copied:
+    with cursor.copying_to(path) as copy:
+        main = _quoted(str(cursor.rows("SELECT current_database()")[0][0]))
+        cursor.execute(f"COPY FROM DATABASE {main} TO {copy} (SCHEMA)")
+        tables = _tables(cursor)
+        total = sum(int(cursor.rows(f"SELECT count(*) FROM {table}")[0][0]) for table in tables)
+        done = 0
+        for table in tables:
+            [(end,)] = cursor.rows(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
+            for first in range(0, end, _AT_ONCE):
+                done += cursor.execute(
+                    f"INSERT INTO {copy}.{table} SELECT * FROM {table} WHERE rowid BETWEEN $first AND $last",
+                    {"first": first, "last": first + _AT_ONCE - 1},
+                )
+                told(done, total)
+        return Copied(read_whole(cursor), digest.digests(cursor)[-1].full if full else None)
+
+
+def check(copy: Reading, copied: Copied) -> None:
+    """Raises `StoreError` unless the copy can be read from end to end and has what was copied."""
+    sums = read_whole(copy)
+    different = sorted(t for t in sums.keys() | copied.sums.keys() if sums.get(t) != copied.sums.get(t))
+    if different:
+        raise StoreError(f"copy {copy.path}: differs from the database in {', '.join(different)}; make it again")
+    if copied.full is not None and digest.digests(copy)[-1].full != copied.full:
+        raise StoreError(f"copy {copy.path}: its full digest is not the database's; make it again and report it")
+
+
+def read_whole(reading: Reading) -> dict[str, Sum]:
+    """Read every block of every table; DuckDB looks at each one's checksum. Raises `StoreError` for a damaged one."""
+    return {table: _sum(reading, table) for table in _tables(reading)}
+
+
+def _sum(reading: Reading, table: str) -> Sum:
+    [(rows, total)] = reading.rows(f"SELECT count(*), coalesce(sum(hash(t)), 0)::VARCHAR FROM {table} t")
+    return int(rows), str(total)
+
+
+def _tables(reading: Reading) -> list[str]:
+    names = reading.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() ORDER BY 1")
+    return [name for (name,) in names]
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
