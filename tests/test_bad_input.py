@@ -465,7 +465,7 @@ def test_a_database_damaged_on_disk_is_named_wherever_the_damage_lies(initialise
     assert any(ran.code for _, ran in ended), "some of the damage lies where it is read"
     for name, ran in ended:
         if ran.code:
-            one_sentence(ran, DATABASE_ERROR, f"database {name}: damaged on disk", "consume the log again")
+            one_sentence(ran, DATABASE_ERROR, f"database {name}: damaged on disk", "coupon-ledger rebuild")
     done("init", "--database", "new.duckdb")
     done("consume", "--database", "new.duckdb")
     assert facts("new.duckdb") == before

@@ -117,7 +117,7 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
         for piece in reading.frame(query, parameters).iter_slices(_ORDERS_AT_ONCE):
             due, awaiting = order_rules.broken(reading, order_rules.as_stored(reading, piece), clock, grace)
             with reading.given(affected=piece):
-                told = reading.frame(sql("projections.live", "violations_of_orders"), {"orders": ORDER})
+                told = reading.frame(sql(__package__, "told_of_orders"), {"orders": ORDER})
                 awaited = reading.frame("SELECT w.* FROM awaited w SEMI JOIN affected USING (order_hash, order_id)")
             yield _differences(due, told)
             yield _differences(awaiting, awaited)
