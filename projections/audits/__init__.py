@@ -109,6 +109,12 @@ def _conservation(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
     yield pl.concat([each, everything]).filter(pl.col("counted") != pl.col("stands"))
 
 
+_TOLD: Final = """
+    SELECT v.* FROM violations v
+    SEMI JOIN affected a ON v.order_hash = a.order_hash AND a.order_id = if(v.topic = $orders, v.key, v.counterpart)
+"""
+
+
 def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
     clock, grace = clock_and_grace(reading)
     if clock is None:
@@ -117,7 +123,7 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
         for piece in reading.frame(query, parameters).iter_slices(_ORDERS_AT_ONCE):
             due, awaiting = order_rules.broken(reading, order_rules.as_stored(reading, piece), clock, grace)
             with reading.given(affected=piece):
-                told = reading.frame(sql(__package__, "told_of_orders"), {"orders": ORDER})
+                told = reading.frame(_TOLD, {"orders": ORDER})
                 awaited = reading.frame("SELECT w.* FROM awaited w SEMI JOIN affected USING (order_hash, order_id)")
             yield _differences(due, told)
             yield _differences(awaiting, awaited)
