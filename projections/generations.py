@@ -96,7 +96,8 @@ def settle(database: Path) -> None:
 
 def _named(database: Path) -> Path:
     """A first database under a second name, with what its write-ahead log holds, before its own name is taken."""
-    file = _next(database)
+    file = _numbered(database, 1)
+    file = _next(database) if file.exists() else file
     os.link(database, file)
     if wal_file(database).exists():
         os.link(wal_file(database), wal_file(file))
@@ -123,4 +124,8 @@ def _all(database: Path) -> dict[str, int]:
 
 
 def _next(database: Path) -> Path:
-    return database.with_name(f"{database.name}.gen{max(_all(database).values(), default=0) + 1}")
+    return _numbered(database, max(_all(database).values(), default=1) + 1)
+
+
+def _numbered(database: Path, number: int) -> Path:
+    return database.with_name(f"{database.name}.gen{number}")
