@@ -108,8 +108,8 @@ class Consumer:
         partitions = self._log.partitions(INPUT_TOPICS)
         for partition in partitions:
             accounts.setdefault(partition, Account())
-        ends = self._checked_ends(accounts, partitions)
         positions = {p: accounts[p].next_offset for p in partitions}
+        ends = checked_ends(self._log, positions, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         if self._grace is not None:
             with self._store.transaction():
@@ -150,19 +150,6 @@ class Consumer:
                 if not lag:
                     self._caught_up()
 
-    def _checked_ends(
-        self, accounts: Mapping[TopicPartition, Account], partitions: list[TopicPartition]
-    ) -> dict[TopicPartition, int]:
-        earliest, ends = self._log.earliest_positions(partitions), self._log.end_positions(partitions)
-        for p in partitions:
-            wanted = accounts[p].next_offset
-            if not earliest[p] <= wanted <= ends[p]:
-                raise LogTruncated(
-                    f"{p.topic} partition {p.partition}: the next offset is {wanted}, but the log holds"
-                    f" {earliest[p]} to {ends[p]}; nothing is skipped: restore the log, or check --log and --database"
-                )
-        return ends
-
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
     ) -> tuple[dict[str, Counts], datetime | None]:
@@ -198,6 +185,20 @@ class Consumer:
     def _deliver(self) -> None:
         if self._outlet is not None:
             outbox.deliver(self._store, self._outlet)
+
+
+def checked_ends(
+    log: LogReader, wanted: Mapping[TopicPartition, int], partitions: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Where the log ends. Raises `LogTruncated` where it does not hold what is wanted."""
+    earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+    for p in partitions:
+        if not earliest[p] <= wanted[p] <= ends[p]:
+            raise LogTruncated(
+                f"{p.topic} partition {p.partition}: the next offset is {wanted[p]}, but the log holds"
+                f" {earliest[p]} to {ends[p]}; nothing is skipped: restore the log, or check --log and --database"
+            )
+    return ends
 
 
 def _moved(

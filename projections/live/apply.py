@@ -124,20 +124,25 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
     `events`: wire fields (instants naive UTC), `recorded_at`, `log_partition`, `log_offset`; valid, in any order,
     repeats included.
     """
+    events, keys = numbered(topic, events)
+    events = _canonical(events, topic)
+    sorted_entity = events["entity"].to_numpy()
+    first = np.flatnonzero(np.r_[True, sorted_entity[1:] != sorted_entity[:-1]][: len(sorted_entity)])
+    return Prepared(topic, keys, events, first, _maybe_twice(events, keys.height))
+
+
+def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events with `entity` and `key_hash` as in `Prepared`, in the order given; and the `keys`."""
     key = KEY_FIELD[topic]
-    key_hash = stable_hash(events[key])
+    key_hash = events["key_hash"].to_numpy() if "key_hash" in events.columns else stable_hash(events[key])
     distinct, first, entity = np.unique(key_hash, return_index=True, return_inverse=True)
     keys = pl.DataFrame({"key_hash": distinct, key: events[key].gather(first)})
     if (keys[key].gather(entity) != events[key]).any():  # two keys with one hash
         keys = events.select(key).with_columns(key_hash=pl.Series(key_hash)).unique(subset=[key], maintain_order=True)
         keys = keys.select("key_hash", key)
-        numbered = keys.select(key).with_row_index("entity")
-        entity = events.select(key).join(numbered, on=key, how="left", maintain_order="left")["entity"].to_numpy()
-    events = events.with_columns(entity=pl.Series(entity).cast(pl.UInt32), key_hash=pl.Series(key_hash))
-    events = _canonical(events, topic)
-    sorted_entity = events["entity"].to_numpy()
-    first = np.flatnonzero(np.r_[True, sorted_entity[1:] != sorted_entity[:-1]][: len(sorted_entity)])
-    return Prepared(topic, keys, events, first, _maybe_twice(events, keys.height))
+        rows = keys.select(key).with_row_index("entity")
+        entity = events.select(key).join(rows, on=key, how="left", maintain_order="left")["entity"].to_numpy()
+    return events.with_columns(entity=pl.Series(entity).cast(pl.UInt32), key_hash=pl.Series(key_hash)), keys
 
 
 def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
@@ -246,7 +251,7 @@ class _Batch:
         stored, conflicting = self._history(keys, self.rows[chosen])
         events = _renumbered(events, chosen, self.keys.height)
         told = pl.concat([stored, conflicting, events.select(stored.columns)])
-        facts, conflicts = _told_apart(told, journal.wire_fields(self.on.topic))
+        facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))
         self._replace_journal(stored, facts)
         self._replace_conflicts(keys, conflicting, conflicts)
         fresh = self.rows[chosen].select("row_id", "key_hash", key)
@@ -318,9 +323,13 @@ class _Batch:
             )
 
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
-        if rows.height:
-            # Columns without any value are cheaper left out.
-            self.store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
+        insert(self.store, table, rows)
+
+
+def insert(store: Store, table: str, rows: pl.DataFrame) -> None:
+    """Columns without any value are cheaper left out."""
+    if rows.height:
+        store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
 
 
 def from_the_start(
@@ -329,7 +338,7 @@ def from_the_start(
     """Rows and violations of these keys, folded from nothing.
 
     `keys`: `key_hash`, the key, and more where wanted, a row per key; `like`: the columns of the rows. `facts`, at
-    least one a key, and `conflicts` as `_told_apart` tells them apart: `entity` is the row number in `keys`.
+    least one a key, and `conflicts` as `told_apart` tells them apart: `entity` is the row number in `keys`.
     """
     empty = like.clear(1).select(pl.exclude(keys.columns)).clear(keys.height)
     rows = keys.hstack(empty).with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
@@ -362,7 +371,7 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Per identity the content at the first position, and each other content of it once, at its first position."""
     identity = ["entity", "event_id"]
     twice = told.select(pl.struct(identity).is_duplicated()).to_series()

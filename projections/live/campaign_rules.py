@@ -49,7 +49,7 @@ _FAR: Final = 100_000
 
 def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> None:
     """Keep acquisitions, terms and cuts, and the violations that follow from them."""
-    removed, added = _take_in(store, coupons)
+    removed, added = keep(store, coupons)
     whole = _take_in_terms(store, campaigns)
     touched = pl.concat([removed.select(_CAMPAIGN), added.select(_CAMPAIGN), whole]).unique()
     if not touched.height:
@@ -86,8 +86,8 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
 # ── Acquisitions ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Acquisitions that are no more, and new ones. One that changed is both."""
+def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Keep the acquisitions; those that are no more, and new ones. One that changed is both."""
     if coupons is None:
         return _NOBODY, _NOBODY
     columns = ["key_hash", "coupon_id", *_ACQUIRED]

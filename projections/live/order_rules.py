@@ -31,9 +31,14 @@ def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock
     if orders is not None:
         affected.append(orders.before.select(pl.col("key_hash").alias("order_hash"), "order_id"))
     if coupons is not None:
-        affected += [_take_in_coupons(store, coupons), _take_in_uses(store, coupons)]
+        affected += keep(store, coupons)
     with store.given(given_orders=pl.concat(affected)):
         return store.frame(sql(__package__, "orders_touched_by"), {"clock": clock})
+
+
+def keep(store: Store, coupons: Changes) -> list[pl.DataFrame]:
+    """Keep what the rules look up of coupons; the orders that something of that changed for."""
+    return [_take_in_coupons(store, coupons), _take_in_uses(store, coupons)]
 
 
 def all_orders(reading: Reading) -> pl.DataFrame:
