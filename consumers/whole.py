@@ -15,7 +15,7 @@ import errno
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -71,7 +71,8 @@ def fold_whole(
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
     partitions = log.partitions(INPUT_TOPICS)
-    checked_ends(log, dict.fromkeys(partitions, 0), partitions)
+    for wanted in (dict.fromkeys(partitions, 0), {p: until.get(p, 0) for p in partitions}):
+        checked_ends(log, wanted, partitions)
     if grace is not None:
         with store.transaction():
             cross.use_grace(store, grace)
@@ -79,7 +80,8 @@ def fold_whole(
     with _emptied(spill_folder(store.file)) as folder, ThreadPoolExecutor(_WORKERS, "whole") as pool:
         run = _Whole(log, store, until, _Progress(sum(until.values()), advance), folder, pool)
         with store.transaction():
-            return run.fill()
+            records = run.fill()
+    return records
 
 
 class _Whole:
@@ -108,6 +110,7 @@ class _Whole:
             slices = self._scatter(topic)
             self._fold(slices)
             slices.remove()
+        self._store.share_cores(alone=True)
         whole.settle(self._store, self._clock)
         checkpoints.save(self._store, self._accounts)
         records = sum(account.read for account in self._accounts.values())
@@ -246,7 +249,7 @@ class _Progress:
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
     """What becomes of each item, in their order, some of them worked on ahead."""
-    waiting = deque()
+    waiting: deque[Future[_Result]] = deque()
     for item in items:
         waiting.append(pool.submit(do, item))
         if len(waiting) >= _AHEAD:

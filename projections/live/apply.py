@@ -35,6 +35,8 @@ Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
 """(rows, events) to (rows, violations with `event`, `violation`, `state`)."""
 
 _STATES: Final = pl.Enum(list(STATES))
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Multiplied by it, small numbers differ in the high bits, too."""
 _POSITION: Final = list(journal.POSITION)
 _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, "violation": pl.String, "state": pl.String})
 
@@ -374,11 +376,22 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
 def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Per identity the content at the first position, and each other content of it once, at its first position."""
     identity = ["entity", "event_id"]
-    twice = told.select(pl.struct(identity).is_duplicated()).to_series()
-    several = told.filter(twice).sort(_POSITION, maintain_order=True)
+    twice = np.flatnonzero(_ids_of_keys(told).is_duplicated().to_numpy())
+    if not twice.size:
+        return told, told.clear()
+    several = told[twice].with_columns(row=pl.Series(twice)).sort(_POSITION, maintain_order=True)
     contents = several.unique(subset=["entity", *wire_fields], keep="first", maintain_order=True)
     stands = contents.select(pl.struct(identity).is_first_distinct()).to_series()
-    return pl.concat([told.filter(~twice), contents.filter(stands)]), contents.filter(~stands)
+    kept = np.ones(told.height, dtype=np.bool_)
+    kept[twice] = False
+    kept[contents.filter(stands)["row"].to_numpy()] = True
+    return told.filter(pl.Series(kept)), contents.filter(~stands).drop("row")
+
+
+def _ids_of_keys(events: pl.DataFrame) -> pl.Series:
+    """A number for each identity: equal for equal ones, hardly ever for others."""
+    ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
+    return pl.Series(ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD))
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
