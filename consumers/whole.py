@@ -213,8 +213,7 @@ class _Slices:
         table = carried[order].to_arrow(compat_level=pl.CompatLevel.oldest())
         with _room(file.parent), file.open("wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             for start, end in pairwise(bounds.tolist()):
-                part = table.slice(start, end - start).combine_chunks()
-                [batch] = part.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+                [batch] = table.slice(start, end - start).to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
                 writer.write_batch(batch)
 
     def take_up(self, number: int) -> pl.DataFrame:

@@ -137,8 +137,12 @@ def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
     """The events with `entity` and `key_hash` as in `Prepared`, in the order given; and the `keys`."""
     key = KEY_FIELD[topic]
     key_hash = events["key_hash"].to_numpy() if "key_hash" in events.columns else stable_hash(events[key])
-    distinct, first, entity = np.unique(key_hash, return_index=True, return_inverse=True)
-    keys = pl.DataFrame({"key_hash": distinct, key: events[key].gather(first)})
+    order = np.argsort(key_hash)
+    placed = key_hash[order]
+    is_first = np.r_[True, placed[1:] != placed[:-1]][: len(placed)]
+    entity = np.empty(len(order), dtype=np.int64)
+    entity[order] = np.cumsum(is_first) - 1
+    keys = pl.DataFrame({"key_hash": placed[is_first], key: events[key].gather(order[is_first])})
     if (keys[key].gather(entity) != events[key]).any():  # two keys with one hash
         keys = events.select(key).with_columns(key_hash=pl.Series(key_hash)).unique(subset=[key], maintain_order=True)
         keys = keys.select("key_hash", key)
@@ -376,7 +380,7 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
 def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Per identity the content at the first position, and each other content of it once, at its first position."""
     identity = ["entity", "event_id"]
-    twice = np.flatnonzero(_ids_of_keys(told).is_duplicated().to_numpy())
+    twice = _maybe_repeated(told)
     if not twice.size:
         return told, told.clear()
     several = told[twice].with_columns(row=pl.Series(twice)).sort(_POSITION, maintain_order=True)
@@ -388,10 +392,13 @@ def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.Dat
     return told.filter(pl.Series(kept)), contents.filter(~stands).drop("row")
 
 
-def _ids_of_keys(events: pl.DataFrame) -> pl.Series:
-    """A number for each identity: equal for equal ones, hardly ever for others."""
+def _maybe_repeated(events: pl.DataFrame) -> Int64:
+    """The rows whose identity stands in another one, too, and hardly any others."""
     ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
-    return pl.Series(ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD))
+    identities = ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD)
+    placed = np.sort(identities)
+    repeated = placed[1:][placed[1:] == placed[:-1]]
+    return np.flatnonzero(pl.Series(identities).is_in(pl.Series(repeated).implode()).to_numpy())
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:

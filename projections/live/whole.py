@@ -15,7 +15,7 @@ from typing import Final
 import polars as pl
 
 from ledger.rules import STATES
-from ledger.topics import CAMPAIGN, COUPON
+from ledger.topics import COUPON
 from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
@@ -71,12 +71,10 @@ def put(store: Store, folded: Slice) -> None:
 def settle(store: Store, clock: datetime | None) -> None:
     """Set the data's clock, and find what is broken across coupons and between topics. All slices are in."""
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
-    ruled = store.frame(sql(__package__, "ruled_campaigns"))
-    pieces = ruled.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
+    everyone = store.frame(sql(__package__, "campaign_sizes"))
+    pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
     for campaigns in pieces.partition_by("piece"):
-        with store.given(chosen=campaigns.select("campaign_id")):
-            events = store.frame("SELECT * FROM campaign_events SEMI JOIN chosen USING (campaign_id)")
-        campaign_rules.settle(store, None, Changes(CAMPAIGN, events.clear(), [], [events], []))
+        campaign_rules.settle_new(store, campaigns.select("campaign_hash", "campaign_id"))
     now, grace = clock_and_grace(store)
     if now is not None:
         for orders in order_rules.all_orders(store).iter_slices(_ORDERS_AT_ONCE):
