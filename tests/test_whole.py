@@ -3,13 +3,12 @@ filled day by day."""
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +18,23 @@ from consumers import rebuild, whole
 from consumers.runner import Consumer
 from ledger.codec import SCHEMA_NAME, encode_row
 from ledger.errors import LogTruncated
-from ledger.log import Chunk, TopicPartition
+from ledger.log import Chunk, LogReader, Record, TopicPartition, open_log
+from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from projections.digest import Digest, digests
 from projections.live import whole as slices
 from projections.store import Store
 from projections.versions import TABLES
-from tests.command_line import DATABASE, done, ledger, limited, one_sentence
+from tests.command_line import Ran, done, finish, ledger, one_sentence
 from tests.histories import history
 from tests.test_cross_rules import GRACE, START, Told, World
 from tests.test_rebuild import digests as told_digests
-from tests.test_rebuild import filled, forget, shop  # noqa: F401
+from tests.test_rebuild import filled, shop  # noqa: F401
 
 SEED = 20261111
 PARTITIONS = 3
 _INCOMPLETE = {"event_id": "e", "type": "touched", "occurred_at": START, "source": "s", "user_id": "u"}
-Record = tuple[int, int, bytes, bytes]
+Row = tuple[int, int, bytes, bytes]
 """Offset, recorded_at, key, value."""
 
 
@@ -43,7 +43,7 @@ class MemoryLog:
 
     url = "memory://"
 
-    def __init__(self, records: Mapping[TopicPartition, Sequence[Record]]) -> None:
+    def __init__(self, records: Mapping[TopicPartition, Sequence[Row]]) -> None:
         self.records = records
 
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
@@ -77,7 +77,7 @@ def rich_log(seed: int, events: int = 150) -> MemoryLog:
         for delivery in history(topic, seed, events, keys=20).deliveries:
             told.append((topic, delivery))
     draw = random.Random(seed)
-    records: dict[TopicPartition, list[Record]] = {TopicPartition(t, p): [] for t in ALL_TOPICS for p in range(PARTITIONS)}
+    records: dict[TopicPartition, list[Row]] = {TopicPartition(t, p): [] for t in ALL_TOPICS for p in range(PARTITIONS)}
     for topic, delivery in told:
         partition = records[TopicPartition(topic, delivery.partition)]
         key = delivery.event[KEY_FIELD[topic]].encode()
@@ -96,7 +96,7 @@ def by_table(store: Store) -> dict[str, Digest]:
     return found
 
 
-def batch_by_batch(log: MemoryLog, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
+def batch_by_batch(log: LogReader, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
     Store.create(folder / "batches.duckdb")
     with Store.open(folder / "batches.duckdb") as store:
         for _ in Consumer(log, store, outlet=None, batch_size=300, grace=GRACE, until=until).run():
@@ -104,7 +104,7 @@ def batch_by_batch(log: MemoryLog, folder: Path, until: Mapping[TopicPartition, 
         return by_table(store)
 
 
-def at_once(log: MemoryLog, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
+def at_once(log: LogReader, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
     Store.create(folder / "whole.duckdb")
     with Store.open(folder / "whole.duckdb") as store:
         left: list[int] = []
@@ -129,6 +129,12 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
 
 
+@pytest.fixture
+def some_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(whole, "_SLICE_EVENTS", 1500)
+    monkeypatch.setattr(rebuild, "WORTH_IT", 1)
+
+
 def check(seed: int, folder: Path, share: float = 1.0) -> None:
     print(f"seed {seed}")
     log = rich_log(seed)
@@ -150,6 +156,17 @@ def test_of_many_histories_too_at_positions_within_them(seed: int, tmp_path: Pat
     check(seed, tmp_path, random.Random(seed).choice((0.3, 0.7, 1.0)))
 
 
+@pytest.mark.slow
+def test_from_either_log(tmp_path: Path, small_slices: None, log_settings: LogSettings) -> None:
+    """Kafka gives a few records of some partitions at a time, and its offsets need not be without gaps."""
+    with closing(open_log(log_settings, create=True)) as log:
+        log.create_topics()
+        told = rich_log(SEED + 1).records.items()
+        log.append([Record(p.topic, key, value) for p, records in told for _, _, key, value in records])
+        until = log.end_positions(log.partitions(INPUT_TOPICS))
+        assert at_once(log, tmp_path, until) == batch_by_batch(log, tmp_path, until)
+
+
 def test_what_the_log_no_longer_holds_is_told_and_nothing_is_begun(tmp_path: Path) -> None:
     """Else a database without its first year would look whole."""
     log = rich_log(SEED)
@@ -163,7 +180,7 @@ def test_what_the_log_no_longer_holds_is_told_and_nothing_is_begun(tmp_path: Pat
     assert not list(tmp_path.glob("*.slices"))
 
 
-def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, small_slices: None) -> None:  # noqa: F811
+def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, some_slices: None) -> None:  # noqa: F811
     """Fast or not, it is compared, and equal."""
     before = told_digests()
     told = done("rebuild", "--output", "json").json
@@ -172,9 +189,10 @@ def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, small_slices
     assert not list(shop.glob("*.slices"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_one_leaves_nothing_and_begins_anew(
     shop: Path,  # noqa: F811
-    small_slices: None,
+    some_slices: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else a part of a history could be taken for all of it, or would fill the disk."""
@@ -192,42 +210,79 @@ def test_an_interrupted_one_leaves_nothing_and_begins_anew(
     assert "21 tables are equal" in done("rebuild").out
 
 
-_KILLED = """
-import os, signal, sys
+_BROKEN_OFF = """
+import os, resource, signal, sys
+from pathlib import Path
 from consumers import rebuild, whole
-from projections.live import whole as slices
 from projections import checkpoints
+from projections.live import whole as slices
+
+how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS = 1, 500, 500
-place, passing = {"read": whole._Slices, "fold": slices, "settle": slices, "save": checkpoints, "done": whole}, int(sys.argv[2])
-name = {"read": "lay_down", "fold": "put", "settle": "settle", "save": "save", "done": "fold_whole"}[sys.argv[1]]
-what = getattr(place[sys.argv[1]], name)
-def killed(*arguments, **more):
+steps = {
+    "read": (whole._Slices, "lay_down"),
+    "fold": (slices, "put"),
+    "settle": (slices, "settle"),
+    "save": (checkpoints, "save"),
+    "done": (rebuild, "fold_whole"),
+}
+place, name = steps[step]
+done = getattr(place, name)
+
+def break_off():
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    largest = Path("coupon-ledger.duckdb.rebuild").stat().st_size if step == "fold" else 100
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+
+def broken_off(*arguments, **more):
     global passing
     passing -= 1
-    found = what(*arguments, **more)
+    if not passing and how == "full":
+        break_off()
+    found = done(*arguments, **more)
     if not passing:
-        os.kill(os.getpid(), signal.SIGKILL)
+        break_off()
     return found
-setattr(place[sys.argv[1]], name, killed)
+
+setattr(place, name, broken_off)
 from cli.main import main
 sys.argv = ["coupon-ledger", "rebuild"]
 main()
 """
 
 
+def broken_off(how: str, step: str, passing: int) -> Ran:
+    command = [sys.executable, "-c", _BROKEN_OFF, how, step, str(passing)]
+    return finish(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "passing"), [("read", 2), ("fold", 4), ("settle", 1), ("save", 1), ("done", 1)])
 def test_killed_at_any_step_the_next_run_makes_it_whole(
     shop: Path,  # noqa: F811
-    small_slices: None,
+    some_slices: None,
     step: str,
     passing: int,
 ) -> None:
     """Else a power cut would leave a database that is neither the old nor the new one."""
     before = told_digests()
-    ran = subprocess.run([sys.executable, "-c", _KILLED, step, str(passing)], check=False, env=os.environ)
-    assert ran.returncode == -signal.SIGKILL
+    assert broken_off("kill", step, passing).code == -signal.SIGKILL
     assert told_digests() == before
     assert "21 tables are equal" in done("rebuild").out
     assert told_digests() == before
     assert not list(shop.glob("*.slices")) and not list(shop.glob("*.rebuild*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("step", "what"), [("read", "folder"), ("fold", "database")])
+def test_a_full_disk_is_told_and_run_again_it_is_whole(
+    shop: Path,  # noqa: F811
+    some_slices: None,
+    step: str,
+    what: str,
+) -> None:
+    """Else a part of a history could be taken for all of it, or what is left of it would keep the disk full."""
+    one_sentence(broken_off("full", step, 1), 5, what, "free space and run again")
+    assert not list(shop.glob("*.slices"))
+    assert "21 tables are equal" in done("rebuild").out

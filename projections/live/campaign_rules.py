@@ -215,9 +215,7 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
     return both.select(pl.exclude("n", "before"), before=pl.col("before") + pl.col("n").fill_null(0)).select(_CUT)
 
 
-def _moved(
-    store: Store, cuts: pl.DataFrame, lost: pl.DataFrame
-) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """The cuts at their new places; the acquisitions that they passed; campaigns in which one would move far.
 
     `lost`: acquisitions that are no more. A cut that stood at one goes to the next, without passing any.

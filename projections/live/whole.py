@@ -1,5 +1,5 @@
-"""The fold of a whole history into empty tables, slice by slice of the keys: what a consumer would have made of it batch
-by batch, many times faster, since nothing has to be looked up, replaced or folded again.
+"""The fold of a whole history into empty tables, slice by slice of the keys: what a consumer would have made of it
+batch by batch, faster, since nothing has to be looked up, replaced or folded again.
 
 What always holds: a slice has every event of its keys, repeats included, so that its rows are final when it is folded
 (`fold_slice`, which needs no tables). What the rules across coupons look up is kept with them; the rules themselves are
