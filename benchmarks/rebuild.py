@@ -81,6 +81,7 @@ def measured(folder: Path, way: str, batch_size: int, digest: bool) -> dict[str,
     log: LogReader = ArchiveLog(folder / "archive") if "archive" in way else open_log(_log(folder))
     Store.create(database)
     with closing(log), Store.open(database) as store:
+        store.execute("SET enable_progress_bar = false")
         until = log.end_positions(log.partitions(INPUT_TOPICS))
         started, cpu = time.perf_counter(), time.process_time()
         if way == _WAYS[0]:
