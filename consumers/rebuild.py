@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumers.runner import Boundary, Consumer
+from consumers.whole import WORTH_IT, fold_whole
 from ledger.errors import StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
@@ -232,6 +233,8 @@ class Rebuild:
                 f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; delete it and run again"
             )
         left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
+        if not reached and left >= WORTH_IT:
+            return fold_whole(self._log, self._store, until, self._advance, standing.grace if standing else None)
         consumer = Consumer(
             self._log,
             self._store,
