@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -70,17 +70,32 @@ def fold_whole(
 
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
-    partitions = log.partitions(INPUT_TOPICS)
-    for wanted in (dict.fromkeys(partitions, 0), {p: until.get(p, 0) for p in partitions}):
-        checked_ends(log, wanted, partitions)
     if grace is not None:
         with store.transaction():
             cross.use_grace(store, grace)
+    return _fill(log, store, until, advance, INPUT_TOPICS)
+
+
+def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Advance) -> int:
+    """Fill what follows from these topics anew, with all that the log holds before the positions that the store has
+    reached; returns how many records. Raises what `fold_whole` raises."""
+    reached = checkpoints.load(store).items()
+    until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
+    return _fill(log, store, until, advance, topics)
+
+
+def _fill(
+    log: LogReader, store: Store, until: Mapping[TopicPartition, int], advance: Advance, topics: Sequence[str]
+) -> int:
+    partitions = log.partitions(topics)
+    for wanted in (dict.fromkeys(partitions, 0), {p: until.get(p, 0) for p in partitions}):
+        checked_ends(log, wanted, partitions)
     store.share_cores(alone=False)
     with _emptied(spill_folder(store.file)) as folder, ThreadPoolExecutor(_WORKERS, "whole") as pool:
         run = _Whole(log, store, until, _Progress(sum(until.values()), advance), folder, pool)
         with store.transaction():
-            records = run.fill()
+            whole.clear(store, topics)
+            records = run.fill(topics)
     return records
 
 
@@ -105,8 +120,8 @@ class _Whole:
         self._accounts: dict[TopicPartition, Account] = {}
         self._clock: datetime | None = None
 
-    def fill(self) -> int:
-        for topic in INPUT_TOPICS:
+    def fill(self, topics: Sequence[str]) -> int:
+        for topic in topics:
             slices = self._scatter(topic)
             self._fold(slices)
             slices.remove()

@@ -22,6 +22,7 @@ from ledger.log import Chunk, LogReader, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from projections.digest import Digest, digests
+from projections.live import order_rules
 from projections.live import whole as slices
 from projections.store import Store
 from projections.versions import TABLES
@@ -125,7 +126,7 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole, "_SLICE_EVENTS", 100)
     monkeypatch.setattr(whole, "_FILE_RECORDS", 60)
     monkeypatch.setattr(slices, "_ACQUISITIONS_AT_ONCE", 2)
-    monkeypatch.setattr(slices, "_ORDERS_AT_ONCE", 2)
+    monkeypatch.setattr(order_rules, "_AT_ONCE", 2)
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
 
 
@@ -214,6 +215,7 @@ import os, resource, signal, sys
 from pathlib import Path
 from consumers import rebuild, whole
 from projections import checkpoints
+from projections.live import order_rules
 from projections.live import whole as slices
 
 how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])

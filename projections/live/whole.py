@@ -8,6 +8,7 @@ settled once, when all slices are in (`settle`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -65,6 +66,22 @@ def put(store: Store, folded: Slice) -> None:
         changes = Changes(COUPON, nothing, folded.rows, [folded.facts], [])
         campaign_rules.keep(store, changes)
         order_rules.keep(store, changes)
+
+
+def clear(store: Store, topics: Sequence[str]) -> None:
+    """Empty the tables of these topics, and those of the rules across coupons, which `settle` fills. Inside a
+    transaction of the caller's."""
+    for topic in topics:
+        on = PROJECTED[topic]
+        for table in (on.journal, on.conflicts, on.table):
+            store.execute(f"DELETE FROM {table}")
+        for table in ("dead_letters", "checkpoints"):
+            store.execute(f"DELETE FROM {table} WHERE topic = $topic", {"topic": topic})
+        store.execute("DELETE FROM violations WHERE scope = 'coupon' AND topic = $topic", {"topic": topic})
+    kept = ("acquisitions", "coupons_in_use", "uses") if COUPON in topics else ()
+    for table in (*kept, "campaign_terms", "stock_cuts", "awaited"):
+        store.execute(f"DELETE FROM {table}")
+    store.execute("DELETE FROM violations WHERE scope = 'cross'")
 
 
 def settle(store: Store, clock: datetime | None) -> None:
