@@ -95,6 +95,7 @@ def rebuild(
         raise click.UsageError("--from archive and --archive FOLDER go together")
     by = signed(why if rollback else accept_differences or why or _EQUAL, operator)
     from consumers.tuning import tune_process
+    from projections.generations import rebuilt_file, remove
 
     tune_process()
     say = _say if output == "table" else _nothing
@@ -107,6 +108,8 @@ def rebuild(
             if not compare_only:
                 action = "differences_accepted" if told.get("different") else "rebuild_swapped"
                 told["swap"] = _swapped(settings, log, say, by, action)
+            elif not told.get("different"):
+                remove(rebuilt_file(settings.database))
     finally:
         log.close()
     if output != "table":

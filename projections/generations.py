@@ -69,9 +69,10 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
         reached("kept")
         _link(database, file)
         reached("linked")
-        for old in _all(database):
-            if old not in (file.name, before.name):
-                remove(database.with_name(old))
+        # A generation that a link of another name stands for was put aside by somebody.
+        named = {link.readlink().name for link in database.parent.iterdir() if link.is_symlink()}
+        for old in _all(database).keys() - named:
+            remove(database.with_name(old))
         reached("cleared")
     except OSError as error:
         raise StoreError(
