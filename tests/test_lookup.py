@@ -69,6 +69,7 @@ def consumed(log: EventLog, path: Path, batch_size: int) -> list[Digest]:
         return digests(store)
 
 
+@pytest.mark.slow
 def test_large_tables_hold_what_small_ones_do(
     log: EventLog, tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,6 +244,7 @@ def test_of_several_other_versions_all_must_be_rebuilt(shop: Path, monkeypatch: 
     done("consume")
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_was(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours of a rebuild are not thrown away by Ctrl-C."""
     from consumers.runner import Consumer

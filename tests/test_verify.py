@@ -574,6 +574,7 @@ def check_one_figure(seed: int, settings: LogSettings, folder: Path, partitions:
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_the_same_facts_have_the_same_digest(log_settings: LogSettings, tmp_path: Path) -> None:
     """Arrival, batches, repeats, restarts, partitions and the log must not show: two sites would never agree."""
     check_one_figure(SEED, log_settings, tmp_path, partitions=3)

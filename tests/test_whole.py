@@ -180,6 +180,7 @@ def test_what_the_log_no_longer_holds_is_told_and_nothing_is_begun(tmp_path: Pat
     assert not list(tmp_path.glob("*.slices"))
 
 
+@pytest.mark.slow
 def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, some_slices: None) -> None:  # noqa: F811
     """Fast or not, it is compared, and equal."""
     before = told_digests()
