@@ -17,7 +17,7 @@ from projections.store import Store
 
 # Up to so many rows of a table are scanned whole.
 _SCANNED_WHOLE: Final = 200_000
-_OF_LATE: Final = 500_000
+OF_LATE: Final = 500_000
 """Rows at the end of a table that are searched first."""
 
 # Fetching one row by its number costs as much as scanning so many, whole.
@@ -39,7 +39,7 @@ def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
     if table not in store.key_filters or store.key_filters[table].crowded:
         store.key_filters[table] = KeyFilter(store.frame(f"SELECT key_hash FROM {table}")["key_hash"])
     wanted = keys.filter(pl.Series(store.key_filters[table].maybe(keys["key_hash"])))
-    since = rows - _OF_LATE
+    since = rows - OF_LATE
     late = _at(store, table, _search(store, table, wanted["key_hash"], f"AND t.rowid >= {since}"))
     older = wanted.join(late, on=keys.columns, how="anti")["key_hash"]
     if since <= 0 or not len(older):
