@@ -129,9 +129,9 @@ class Rebuild:
         self._store.close()
 
     def _begun(self) -> Store:
-        """What an interrupted run left, if this code made it; else an empty one."""
-        Store.create(self._file)
+        """What an interrupted run left, if this code made it and it can go on; else an empty one."""
         try:
+            Store.create(self._file)
             return Store.open(self._file)
         except StoreVersionMismatch:
             generations.remove(self._file)
