@@ -163,13 +163,13 @@ class Rebuild:
         self._store.close()
 
     def _begun(self) -> Store:
-        """What an interrupted run left, if this code made it; else an empty one. With `only`: a copy."""
+        """What an interrupted run left, if it can be gone on with; else an empty one. With `only`: a copy."""
         if self._copy is not None:
             generations.remove(self._file)
             self._copy(self._file)
             return self._copied()
-        Store.create(self._file)
         try:
+            Store.create(self._file)
             return Store.open(self._file)
         except StoreVersionMismatch:
             generations.remove(self._file)

@@ -3,10 +3,11 @@
     scatter   read each topic, decode and validate it (`intake`), and lay its events down by slices of their keys, in
               files beside the database that are gone afterwards
     fold      one slice after the other (`projections.live.whole`), the next ones while this one is written
-    settle    the rules across coupons, the accounts, one commit
+    settle    the rules across coupons, the accounts
 
-What always holds: the tables are those that the consumer would have made of the same records, at the same positions; or
-nothing at all where it was interrupted or killed. Memory does not grow with the log.
+What always holds: the tables are those that the consumer would have made of the same records, at the same positions.
+Until they are, the database is marked as one that nobody can open, and that is where it was interrupted or killed.
+Memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from projections import checkpoints
 from projections.checkpoints import Account
 from projections.live import cross, whole
 from projections.live.signature import stable_hash
-from projections.store import Store
+from projections.store import VERSION, Store
 
 Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""
@@ -46,6 +47,8 @@ _Result = TypeVar("_Result")
 WORTH_IT: Final = 100_000
 """Records; fewer are consumed as soon."""
 
+_UNFINISHED: Final = 0
+"""The version of the tables in a database that is being filled; there is no such version."""
 _SLICE_EVENTS: Final = 250_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
@@ -70,10 +73,7 @@ def fold_whole(
 
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
-    if grace is not None:
-        with store.transaction():
-            cross.use_grace(store, grace)
-    return _fill(log, store, until, advance, INPUT_TOPICS)
+    return _fill(log, store, until, advance, INPUT_TOPICS, grace)
 
 
 def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Advance) -> int:
@@ -81,22 +81,29 @@ def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Adv
     reached; returns how many records. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
-    return _fill(log, store, until, advance, topics)
+    return _fill(log, store, until, advance, topics, None)
 
 
 def _fill(
-    log: LogReader, store: Store, until: Mapping[TopicPartition, int], advance: Advance, topics: Sequence[str]
+    log: LogReader,
+    store: Store,
+    until: Mapping[TopicPartition, int],
+    advance: Advance,
+    topics: Sequence[str],
+    grace: timedelta | None,
 ) -> int:
     partitions = log.partitions(topics)
     for wanted in (dict.fromkeys(partitions, 0), {p: until.get(p, 0) for p in partitions}):
         checked_ends(log, wanted, partitions)
+    with store.transaction():
+        if grace is not None:
+            cross.use_grace(store, grace)
+        whole.clear(store, topics)
+        _mark(store, _UNFINISHED)
     store.share_cores(alone=False)
     with _emptied(spill_folder(store.file)) as folder, ThreadPoolExecutor(_WORKERS, "whole") as pool:
         run = _Whole(log, store, until, _Progress(sum(until.values()), advance), folder, pool)
-        with store.transaction():
-            whole.clear(store, topics)
-            records = run.fill(topics)
-    return records
+        return run.fill(topics)
 
 
 class _Whole:
@@ -122,27 +129,34 @@ class _Whole:
 
     def fill(self, topics: Sequence[str]) -> int:
         for topic in topics:
-            slices = self._scatter(topic)
-            self._fold(slices)
+            with self._store.transaction():
+                slices = self._scatter(topic)
+            with self._store.transaction():
+                self._fold(slices)
             slices.remove()
         self._store.share_cores(alone=True)
-        whole.settle(self._store, self._clock)
-        checkpoints.save(self._store, self._accounts)
-        records = sum(account.read for account in self._accounts.values())
-        self._store.execute(
-            "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records",
-            {"now": datetime.now(UTC).replace(tzinfo=None), "records": records},
-        )
+        with self._store.transaction():
+            whole.settle(self._store, self._clock)
+            checkpoints.save(self._store, self._accounts)
+            records = sum(account.read for account in self._accounts.values())
+            self._store.execute(
+                "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records",
+                {"now": datetime.now(UTC).replace(tzinfo=None), "records": records},
+            )
+            _mark(self._store, VERSION)
+        self._progress.done_all()
         return records
 
     def _scatter(self, topic: str) -> _Slices:
         wanted = {p: offset for p, offset in self._until.items() if p.topic == topic and offset > 0}
         slices = _Slices(self._folder, topic, 1 + sum(wanted.values()) // _SLICE_EVENTS)
-        for letters in _ahead(self._pool, slices.lay_down, enumerate(self._read(wanted))):
+        for events, letters in _ahead(self._pool, slices.lay_down, enumerate(self._read(wanted))):
             for partition, count in letters.group_by("log_partition").len().iter_rows():
                 self._accounts[TopicPartition(topic, partition)].dead_letters += count
             self._store.insert("dead_letters", letters)
             self._progress.done(letters.height)
+            if events is not None:
+                whole.write_journal(self._store, topic, events)
         return slices
 
     def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[Chunk]]:
@@ -172,18 +186,27 @@ class _Whole:
     def _fold(self, slices: _Slices) -> None:
         like = whole.rows_like(self._store, slices.topic)
 
-        def folded(number: int) -> tuple[pl.Series, whole.Slice] | None:
+        def folded(number: int) -> tuple[pl.Series, whole.Slice, pl.DataFrame] | None:
             events = slices.take_up(number)
-            return (events["log_partition"], whole.fold_slice(slices.topic, events, like)) if events.height else None
+            if not events.height:
+                return None
+            one = whole.fold_slice(slices.topic, events, like)
+            early, late = whole.parted(one.rows, slices.count)
+            slices.put_aside(number, late)
+            return events["log_partition"], one, early
 
         for found in _ahead(self._pool, folded, range(slices.count)):
             if found is not None:
-                partitions, one = found
+                partitions, one, early = found
                 whole.put(self._store, one)
+                whole.put_rows(self._store, slices.topic, early)
                 self._account_of(partitions, one)
                 self._progress.done(len(partitions))
+                del partitions, one, early
             del found
             keep_small()
+        for late in slices.put_asides():
+            whole.put_rows(self._store, slices.topic, late)
 
     def _account_of(self, partitions: pl.Series, one: whole.Slice) -> None:
         valid, applied, conflicts = (
@@ -207,8 +230,8 @@ class _Slices:
         self._schema = pl.Schema()
         self._files: list[Path] = []
 
-    def lay_down(self, numbered: tuple[int, list[Chunk]]) -> pl.DataFrame:
-        """The valid events of these chunks, into a file; the dead letters."""
+    def lay_down(self, numbered: tuple[int, list[Chunk]]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+        """The valid events of these chunks, into a file; they themselves, and the dead letters."""
         number, chunks = numbered
         events, letters = told_valid(self.topic, chunks)
         if events is not None and events.height:
@@ -217,7 +240,8 @@ class _Slices:
             self._write(file, events)
             self._files.append(file)
             self._schema = events.schema
-        return letters
+            return events, letters
+        return None, letters
 
     def _write(self, file: Path, events: pl.DataFrame) -> None:
         hashes = events["key_hash"].to_numpy().view(np.uint64)
@@ -241,8 +265,20 @@ class _Slices:
             parts.append(part)
         return pl.concat(parts, how="diagonal", rechunk=True)
 
+    def put_aside(self, number: int, rows: pl.DataFrame) -> None:
+        with _room(self._folder):
+            rows.write_ipc(self._aside(number), compat_level=pl.CompatLevel.oldest())
+
+    def put_asides(self) -> Iterator[pl.DataFrame]:
+        for file in map(self._aside, range(self.count)):
+            if file.exists():
+                yield pl.read_ipc(file)
+
+    def _aside(self, number: int) -> Path:
+        return self._folder / f"{self.topic}-rows-{number:06}"
+
     def remove(self) -> None:
-        for file in self._files:
+        for file in self._folder.iterdir():
             file.unlink()
 
 
@@ -259,6 +295,15 @@ class _Progress:
         told = self._halves // 2
         self._halves += records
         self._advance(self._halves // 2 - told, max(0, self._records - self._halves // 2))
+
+    def done_all(self) -> None:
+        """Also where offsets have gaps, and records were fewer than they seemed."""
+        self._advance(0, 0)
+
+
+def _mark(store: Store, version: int) -> None:
+    """By which version of the tables the database is filled."""
+    store.execute("UPDATE ledger SET version = $version", {"version": version})
 
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:

@@ -20,6 +20,7 @@ from ledger.topics import COUPON
 from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
+from projections.lookup import OF_LATE
 from projections.store import Reading, Store, sql
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
@@ -28,10 +29,12 @@ _ACQUISITIONS_AT_ONCE: Final = 300_000
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What became of some keys of a topic. `facts`: what their journal holds; `clock`: the data's, of them."""
+    """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
+    other events; `clock`: the data's, of the facts."""
 
     topic: str
     facts: pl.DataFrame
+    repeats: pl.DataFrame
     conflicts: pl.DataFrame
     rows: pl.DataFrame
     violations: pl.DataFrame
@@ -51,21 +54,44 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
     facts, conflicts = told_apart(events, journal.wire_fields(topic))
     read = facts.select("entity", "key_hash", on.key, *on.reads, *journal.POSITION)
     rows, violations = from_the_start(on, keys, like, read, conflicts)
-    return Slice(topic, facts, conflicts, rows, violations, latest([facts]))
+    at = journal.POSITION
+    repeats = events.select(at).join(facts.select(at), on=at, how="anti")
+    return Slice(topic, facts, repeats, conflicts, rows, violations, latest([facts]))
+
+
+def write_journal(store: Store, topic: str, events: pl.DataFrame) -> None:
+    """Events in the order of the log, which look-ups prune by; the repeats among them go with their slices (`put`)."""
+    insert(store, PROJECTED[topic].journal, events.select(journal.columns(topic)))
 
 
 def put(store: Store, folded: Slice) -> None:
-    """Write a slice into the tables, inside the caller's transaction."""
-    on, columns = PROJECTED[folded.topic], journal.columns(folded.topic)
-    insert(store, on.journal, folded.facts.select(columns))
-    insert(store, on.conflicts, folded.conflicts.select(columns))
-    insert(store, on.table, folded.rows)
+    """Write what became of a slice into the tables, but for the rows of its keys. Its journal is committed."""
+    on = PROJECTED[folded.topic]
+    if folded.repeats.height:
+        with store.given(gone=folded.repeats):
+            store.execute(
+                f"DELETE FROM {on.journal} j USING gone g"
+                " WHERE j.log_partition = g.log_partition AND j.log_offset = g.log_offset"
+            )
+    insert(store, on.conflicts, folded.conflicts.select(journal.columns(folded.topic)))
     insert(store, "violations", folded.violations)
     if folded.topic == COUPON:
         nothing = folded.rows.clear(folded.rows.height)
         changes = Changes(COUPON, nothing, folded.rows, [folded.facts], [])
         campaign_rules.keep(store, changes)
         order_rules.keep(store, changes)
+
+
+def put_rows(store: Store, topic: str, rows: pl.DataFrame) -> None:
+    insert(store, PROJECTED[topic].table, rows)
+
+
+def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows of a slice, one of so many; apart from them those of the keys that something happened to last. These
+    belong at the table's end, where rows are looked for first (lookup.py)."""
+    rows = rows.sort("last_event_at")
+    early = max(0, rows.height - OF_LATE // slices)
+    return rows[:early], rows[early:]
 
 
 def clear(store: Store, topics: Sequence[str]) -> None:
