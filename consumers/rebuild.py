@@ -5,7 +5,8 @@
     succeed   the new one is brought to where the live one stands by then, and takes its place (`owner.succeed`)
 
 What always holds: the live database is only read until the last step, which changes what its name stands for, at once.
-Interrupted or killed at any moment and run again, it goes on where it was.
+Interrupted or killed at any moment and run again, it goes on behind what it has folded; a whole history that is folded
+at once (`whole`) is begun anew.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from ledger.log import Chunk, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS, KEY_FIELD
 from projections import checkpoints
 from projections.checkpoints import Account
+from projections.generations import SLICES
 from projections.live import cross, whole
 from projections.live.signature import stable_hash
 from projections.store import VERSION, Store
@@ -59,7 +60,7 @@ _AHEAD: Final = 3
 
 def spill_folder(file: Path) -> Path:
     """Where the events lie meanwhile, for a database in that file."""
-    return file.with_name(file.name + ".slices")
+    return file.with_name(file.name + SLICES)
 
 
 def fold_whole(

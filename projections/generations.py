@@ -17,8 +17,12 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from ledger.errors import StoreError
+
+SLICES: Final = ".slices"
+"""Ends the name of the folder beside a database in which a whole history lies while it is folded."""
 
 
 def file_of(database: Path) -> Path:
@@ -82,9 +86,10 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
 
 
 def remove(file: Path) -> None:
-    """A database's file, its write-ahead log, and what DuckDB kept on the disk meanwhile."""
+    """A database's file, its write-ahead log, and what was kept on the disk meanwhile, by DuckDB and by `whole`."""
     wal_file(file).unlink(missing_ok=True)
-    shutil.rmtree(file.with_name(file.name + ".tmp"), ignore_errors=True)
+    for folder in (".tmp", SLICES):
+        shutil.rmtree(file.with_name(file.name + folder), ignore_errors=True)
     file.unlink(missing_ok=True)
 
 
