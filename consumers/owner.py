@@ -143,6 +143,7 @@ def take_place(
     """Let that generation take the place of the live one, which nobody owns. Raises `StoreOwned`."""
     started, file = time.monotonic(), waiting(path, back=back)
     if not path.exists():
+        generations.make_room(path)
         file.rename(path)
         return Succeeded(path.name, "", 0, round(time.monotonic() - started, 3))
     with closing(Store.open_generation(path, generations.file_of(path), read_only=False)) as before:

@@ -93,6 +93,13 @@ def remove(file: Path) -> None:
     file.unlink(missing_ok=True)
 
 
+def make_room(database: Path) -> None:
+    """Before a database gets a name that none has: put aside the write-ahead log of one that was there."""
+    left = wal_file(database)
+    if left.exists() and not database.exists():
+        left.replace(left.with_name(left.name + ".left"))
+
+
 def settle(database: Path) -> None:
     """Before a generation is opened for writing: clear away what an owner that was killed left of an earlier one."""
     if database.is_symlink():

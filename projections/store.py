@@ -242,6 +242,7 @@ class Store(Reading):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
             path.unlink()  # of generations that are gone
+        generations.make_room(path)
         # Made under another name first, so that a database is there whole or not at all.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
@@ -528,6 +529,7 @@ def put_in_place(fresh: Path, path: Path) -> Path | None:
     `path`. Raises `StoreOwned`.
     """
     if not path.exists():
+        generations.make_room(path)
         fresh.replace(path)
         return None
     with held(path):
@@ -597,10 +599,10 @@ def _failing_clearly(path: Path) -> Iterator[None]:
             ) from error
         if "not a valid DuckDB database" in text:
             raise StoreError(f"database {path}: not a DuckDB file; name another with --database") from error
-        if "Corrupt database" in text:
+        if any(word in text for word in ("Corrupt database", "Corrupt WAL", "WAL does not match")):
             raise StoreError(
-                f"database {path}: damaged on disk ({text.splitlines()[0]}); move it away and run `coupon-ledger"
-                " rebuild`: the log has it all"
+                f"database {path}: damaged on disk ({text.splitlines()[0]}); move it away, with its .wal,"
+                " and run `coupon-ledger rebuild`: the log has it all"
             ) from error
         if "Is a directory" in text:
             raise StoreError(f"database {path}: a folder; name a file in it with --database") from error

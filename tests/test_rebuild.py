@@ -19,11 +19,14 @@ from tests.command_line import (
     coupon_event,
     done,
     facts,
+    finish,
     ledger,
     ndjson,
     one_sentence,
     opened_log,
+    wait_until,
 )
+from tests.owners import owning
 
 ROOT = Path(__file__).parent.parent
 TOUCH = {
@@ -168,6 +171,43 @@ def test_a_lost_database_is_made_again(shop: Path) -> None:
     (shop / DATABASE).unlink()
     done("rebuild")
     assert facts() == before and not (shop / DATABASE).is_symlink()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["half", "a byte less", "other bytes", "more bytes", "nothing", "of another database"])
+def test_a_torn_write_ahead_log_is_recovered_from_the_log(home: Path, how: str) -> None:
+    """Else a power cut at a bad moment would cost numbers, or the night of whoever is on call."""
+    done("init")
+    done("simulate", "--events", "2000", "--seed", "5")
+    with owning("--batch-size", "500") as owner:
+        wait_until(lambda: done("status", "--output", "json").json["lag"] == 0, "the log's end")
+        owner.process.kill()
+        finish(owner.process)
+    wal = home / f"{DATABASE}.wal"
+    written = wal.read_bytes()
+    middle = len(written) // 2
+    torn = {
+        "half": written[:middle],
+        "a byte less": written[:-1],
+        "other bytes": written[:middle]
+        + bytes(byte ^ 255 for byte in written[middle : middle + 8])
+        + written[middle + 8 :],
+        "more bytes": written + b"\x01" * 5000,
+        "nothing": b"",
+        "of another database": written,
+    }
+    wal.write_bytes(torn[how])
+    if how == "of another database":
+        (home / DATABASE).unlink()
+    if how in ("other bytes", "of another database"):
+        if how == "other bytes":
+            one_sentence(ledger("consume"), 5, "damaged on disk", "coupon-ledger rebuild")
+            (home / DATABASE).rename(home / "damaged")
+        done("rebuild")
+    done("consume")
+    done("init", "--database", "again.duckdb")
+    done("consume", "--database", "again.duckdb")
+    assert facts() == facts("again.duckdb")
 
 
 @pytest.mark.slow
