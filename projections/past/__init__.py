@@ -1,5 +1,5 @@
-"""The tables as they stood at an instant, on either of two clocks (LIFECYCLE section 5): cut first, then told apart and
-folded.
+"""The tables as they stood at an instant, on either of two clocks (LIFECYCLE section 5), or at a position of the log:
+cut first, then told apart and folded.
 
 On a cursor's connection, tables and views are made that have the names of the live ones and stand before them: the same
 questions, asked of the same names, are then answered of the past. They are temporary, and go with the cursor's
@@ -12,7 +12,7 @@ that are temporary too, so that memory does not grow with the tables.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,23 +37,37 @@ _AT_ONCE: Final = 50_000
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Which events count: those that happened until `at` and were recorded until `known_at`, both included, in naive
-    UTC. None: whenever."""
+    UTC, and that lie in the log before these positions. None: whenever, wherever.
+
+    `positions`: the next offset by topic and partition, as a consumer keeps it; of a partition that is not named
+    nothing had been read. An event counts by its first position, which is exact while its repeats come in the same
+    partition, as they do where a topic goes by its keys.
+    """
 
     at: datetime | None = None
     known_at: datetime | None = None
+    positions: Mapping[tuple[str, int], int] | None = None
 
     def __bool__(self) -> bool:
-        return self.at is not None or self.known_at is not None
+        return self.at is not None or self.known_at is not None or self.positions is not None
 
-    @property
-    def condition(self) -> str:
-        """What SQL asks of an event."""
+    def condition(self, topic: str) -> str:
+        """What SQL asks of an event of this topic."""
         bounds = {"occurred_at": self.at, "recorded_at": self.known_at}
-        return " AND ".join(f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None) or "true"
+        asked = [f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None]
+        if self.positions is not None:
+            read = [
+                f"(log_partition = {partition} AND log_offset < {offset})"
+                for (of, partition), offset in sorted(self.positions.items())
+                if of == topic
+            ]
+            asked.append(f"({' OR '.join(read) or 'false'})")
+        return " AND ".join(asked) or "true"
 
     def __str__(self) -> str:
         bounds = {"happened until": self.at, "was recorded until": self.known_at}
-        return " and ".join(f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None)
+        told = [f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None]
+        return " and ".join([*told, *(["lies before these positions"] if self.positions is not None else [])])
 
 
 def told_of(topic: str, live: str) -> str:
@@ -89,9 +103,9 @@ class Past:
         self._live = live_schema(reading)
         for topic in INPUT_TOPICS:
             self._cut_journal(PROJECTED[topic])
-        self._make("ledger", f"SELECT * FROM {self._live}.ledger")
+        self.make("ledger", f"SELECT * FROM {self._live}.ledger")
         reading.execute(sql(__package__, "data_clock"))
-        self._make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
+        self.make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
 
     def leave(self) -> None:
         while self._made:
@@ -102,7 +116,8 @@ class Past:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _make(self, table: str, query: str, **parameters: Sequence[str] | Sequence[int]) -> None:
+    def make(self, table: str, query: str, **parameters: str | Sequence[str] | Sequence[int]) -> None:
+        """Keep what this asks in a table of this name, until `leave`."""
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
         self._made.append(f"TABLE temp.{table}")
 
@@ -113,9 +128,9 @@ class Past:
     def _cut_journal(self, on: Projected) -> None:
         """The journal keeps each identity's content at the first position. Where that one happens later than the cut,
         the first of the contents in conflict that lie in it stands instead."""
-        inside = self.cut.condition
-        self._make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
-        self._make(
+        inside = self.cut.condition(on.topic)
+        self.make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
+        self.make(
             f"{on.journal}_standing",
             f"""
             SELECT c.* FROM {on.conflicts} c
@@ -149,12 +164,12 @@ class Past:
         if narrowing is not None:
             field, values = narrowing
             among = f"{on.table}_asked"
-            self._make(
+            self.make(
                 among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
             )
         asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
-        outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition})"
-        self._make(f"{on.table}_touched", outside)
+        outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition(topic)})"
+        self.make(f"{on.table}_touched", outside)
         unchanged = f"{asked} ANTI JOIN {on.table}_touched USING (key_hash)"
         self.reading.execute(
             f"INSERT INTO violations SELECT v.* FROM {self._live}.violations v {unchanged}"
@@ -175,7 +190,7 @@ class Past:
         """The touched keys that have events in the cut: their violations into the table, their rows into files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
-        self._make(
+        self.make(
             f"{on.table}_torn",
             f"SELECT DISTINCT key_hash FROM {on.journal} SEMI JOIN {on.table}_touched USING (key_hash)",
         )
@@ -243,7 +258,7 @@ class Past:
 
     def _between_topics(self, clock: datetime, grace: timedelta) -> None:
         for table in ("coupons_in_use", "uses"):
-            self._make(table, f"SELECT * FROM {self._live}.{table} LIMIT 0")
+            self.make(table, f"SELECT * FROM {self._live}.{table} LIMIT 0")
             for within in self._ranges(PROJECTED[COUPON].table):
                 rows = self.reading.frame(f"{sql(__package__, table)} AND {within}")
                 hashes = pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64)
