@@ -6,32 +6,37 @@ questions, asked of the same names, are then answered of the past. They are temp
 transaction.
 
 What always holds: they are what a fold from the start of the events in the cut gives. A key whose events all lie in the
-cut has the row that it has now; every other is folded again from its journal, range by range of the hashes, into files
+cut has the row that it has now; every other is folded again from its journal, slice by slice of the hashes, into files
 that are temporary too, so that memory does not grow with the tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
+from uuid import uuid4
 
+import numpy as np
 import polars as pl
 
-from ledger.errors import StoreError
 from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
 from projections.live import campaign_rules, order_rules
 from projections.live.apply import PROJECTED, Projected, from_the_start
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
+from projections.past.slices import Slices, ahead, room_for_files
 from projections.store import Reading, sql
 
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""
+_READ_AT_ONCE: Final = 200_000
+"""Events parted at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,20 @@ def live_schema(reading: Reading) -> str:
 def _text(value: str) -> str:
     """As SQL writes it."""
     return "'" + value.replace("'", "''") + "'"
+
+
+def _numbered(
+    on: Projected, facts: pl.DataFrame, conflicts: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The keys, and facts and conflicts with the `entity` that is each one's row number there."""
+    hashes, first, entity = np.unique(facts["key_hash"].to_numpy(), return_index=True, return_inverse=True)
+    keys = pl.DataFrame({"key_hash": hashes, on.key: facts[on.key].gather(first)})
+    if (keys[on.key].gather(entity) != facts[on.key]).any():  # two keys with one hash
+        keys = facts.select("key_hash", on.key).unique(on.key, maintain_order=True)
+        facts = facts.join(keys.select(on.key).with_row_index("entity"), on=on.key)
+    else:
+        facts = facts.with_columns(entity=pl.Series(entity, dtype=pl.UInt32))
+    return keys, facts, conflicts.join(keys.select(on.key).with_row_index("entity"), on=on.key)
 
 
 class Past:
@@ -190,38 +209,45 @@ class Past:
         """The touched keys that have events in the cut: their violations into the table, their rows into files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
-        self.make(
-            f"{on.table}_torn",
-            f"SELECT DISTINCT key_hash FROM {on.journal} SEMI JOIN {on.table}_touched USING (key_hash)",
-        )
-        columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
-        files: list[Path] = []
-        for within in self._ranges(f"{on.table}_torn"):
-            mine = f"SEMI JOIN (SELECT key_hash FROM {on.table}_torn WHERE {within}) USING (key_hash) WHERE {within}"
-            facts, conflicts = (
-                self.reading.frame(f"SELECT {columns} FROM {table} {mine}") for table in (on.journal, on.conflicts)
-            )
+        [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {on.table}_touched")
+        told = [self._parted(table, on, 1 + keys // _AT_ONCE) for table in (on.journal, on.conflicts)]
+
+        def folded(slices: Iterable[Callable[[], pl.DataFrame]]) -> tuple[Path, pl.DataFrame] | None:
+            facts, conflicts = (take_up() for take_up in slices)
             if not facts.height:
-                continue
-            keys = facts.select("key_hash", on.key).unique(on.key, maintain_order=True)
-            numbered = keys.select(on.key).with_row_index("entity")
-            facts, conflicts = (told.join(numbered, on=on.key) for told in (facts, conflicts))
+                return None
+            keys, facts, conflicts = _numbered(on, facts, conflicts)
             rows, violations = from_the_start(on, keys, like, facts, conflicts)
-            files.append(self._keep(rows, f"{on.table}-{len(files)}"))
-            self._insert("violations", violations)
+            return self._keep(rows), violations
+
+        files: list[Path] = []
+        for found in ahead(folded, zip(*told, strict=True)):
+            if found is not None:
+                files.append(found[0])
+                self._insert("violations", found[1])
         return files
 
-    def _keep(self, rows: pl.DataFrame, name: str) -> Path:
-        try:
-            self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
-            file = Path(self._folder.name, f"{name}.parquet")
+    def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:
+        """The touched keys' rows of a journal, or of its conflicts, in so many slices."""
+        columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
+        asked = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
+        if count == 1:
+            frame = self.reading.frame(asked)
+            return [lambda: frame]
+        slices = Slices(self._files(), table, count, self.reading.batches(asked, rows=_READ_AT_ONCE))
+        return [partial(slices.take_up, number) for number in range(count)]
+
+    def _keep(self, rows: pl.DataFrame) -> Path:
+        with room_for_files():
+            file = self._files() / f"{uuid4()}.parquet"
             rows.write_parquet(file, compression="lz4")
-        except OSError as error:
-            raise StoreError(
-                f"the past: its rows cannot be kept in a temporary file ({error.strerror or error}); free space in the"
-                " folder for those (TMPDIR), or ask for less"
-            ) from error
         return file
+
+    def _files(self) -> Path:
+        """The folder of what is kept until `close`."""
+        with room_for_files():
+            self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
+        return Path(self._folder.name)
 
     def _ranges(self, table: str) -> Iterator[str]:
         """Conditions on `key_hash` that part the keys of this table, evenly since hashes are as good as drawn."""
