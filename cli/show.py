@@ -6,11 +6,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.export import write_parquet
 from cli.options import (
     columns_option,
     dead_letter_options,
@@ -23,6 +27,7 @@ from cli.options import (
     settings_options,
 )
 from cli.output import Row, cell, limited, print_frames, print_row, print_rows
+from cli.progress import progress
 from ledger.plain import instant, plain
 from ledger.rules import CHOICES, STATES, SWEPT
 from ledger.settings import Settings
@@ -119,6 +124,12 @@ def _value(value: object) -> str:
 @instant_option("--since", "Only with a last event from then on.")
 @instant_option("--until", "Only with a last event before then.")
 @click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
+@click.option(
+    "--to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.parquet",
+    help="Write all of them to this Parquet file instead; it is there when it is whole.",
+)
 @past_options
 @limit_option(SHOWN)
 @settings_options("database")
@@ -129,6 +140,7 @@ def coupons(
     /,
     count: bool,
     everything: bool,
+    to: Path | None,
     limit: int | None,
     settings: Settings,
     output: str,
@@ -145,9 +157,15 @@ def coupons(
     coupon-ledger coupons --channel app --type cash --since 2026-11-11
     coupon-ledger coupons --campaign 8 --count --at 2026-11-11T20:00:00+08:00
     coupon-ledger coupons --output ndjson > coupons.ndjson
+    coupon-ledger coupons --at 2026-11-12 --to coupons.parquet
     coupon-ledger coupons expiring --within 3d
     """
     if context.invoked_subcommand is not None:
+        return
+    if to is not None:
+        if count:
+            raise click.UsageError("--to writes coupons, --count counts them; leave one out")
+        _exported(settings, to, limit=limit, **filters)
         return
     if count:
         with answered(settings, output, "states", **filters) as answer:
@@ -164,6 +182,13 @@ def coupons(
         click.echo(
             f"{left_out:,} that ended more than {LONG_ENDED_DAYS} days before are left out; --all lists them", err=True
         )
+
+
+def _exported(settings: Settings, to: Path, **parameters: Any) -> None:
+    with answered(settings, "table", "coupons", **parameters) as answer:
+        with progress("writing", None, "coupons") as bar:
+            rows = write_parquet(answer, to, bar.advance)
+        click.echo(f"{rows:,} coupons written to {to}")
 
 
 @coupons.command("expiring")
@@ -474,10 +499,18 @@ def print_totals(settings: Settings, output: str, **past: Any) -> None:
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
     """The answer to print; people are told of which state it is."""
     from api.client import asking
+    from projections.queries import QUESTIONS
 
-    with asking(settings.database) as source:
-        answer = source.ask(question, **parameters)
-        yield answer
+    back = QUESTIONS[question].looks_back(parameters)
+    with ExitStack() as looking:
+        bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
+        with asking(settings.database, *([bar.advance] if bar else [])) as source:
+            answer = source.ask(question, **parameters)
+            if bar:
+                first = next(answer.frames)
+                looking.close()
+                answer = replace(answer, frames=chain([first], answer.frames))
+            yield answer
     if output == "table":
         click.echo(_as_of(answer.as_of, parameters), err=True)
 

@@ -283,7 +283,7 @@ def test_differences_are_those_of_two_folds(store: Store, seed: int) -> None:
             at = [naive(i) for i in instants] if random_.random() < 0.7 else [None, None]
             seen = [naive(i) for i in known] if at[0] is None or random_.random() < 0.5 else [None, None]
             ends = [at[1] if random_.random() < 0.8 else None, seen[1] if random_.random() < 0.8 else None]
-            check_difference(store, told, Cut(at[0], seen[0]), Cut(*ends))
+            check_difference(store, told, Cut(at[0], seen[0]), Cut(ends[0], ends[1]))
 
 
 def check_difference(store: Store, told: History, earlier: Cut, later: Cut) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from cli.export import write_parquet
+from ledger.errors import QueryStopped
 from ledger.topics import COUPON
 from projections.live.apply import apply
-from projections.queries import campaign
+from projections.queries import Answer, AsOf, campaign
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
 from tests.histories import history
@@ -235,6 +241,38 @@ def test_an_order_at_an_instant() -> None:
     one_sentence(ledger("order", "o-1", "--at", "2026-11-11T10:59:59Z"), 1, "order o-1")
 
 
+def test_all_coupons_as_a_parquet_file(tmp_path: Path) -> None:
+    """Else who wants all of them at midnight would have to make columns of text again."""
+    for past in ((), ("--at", "2026-11-11T10:02:00Z"), ("--at", "2020-01-01")):
+        ran = done("coupons", *past, "--to", tmp_path / "c.parquet", "-o", "json")
+        rows = done("coupons", *past, "-o", "ndjson").rows
+        assert ran.out == f"{len(rows)} coupons written to {tmp_path / 'c.parquet'}\n"
+        written = pl.read_parquet(tmp_path / "c.parquet")
+        instants = pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        assert written.with_columns(instants).to_dicts() == rows
+    as_of = json.loads(pq.read_schema(tmp_path / "c.parquet").metadata[b"as_of"])
+    positions = tmp_path / "as_of.json"
+    positions.write_text(json.dumps({"as_of": as_of}))
+    now = done("coupons", "-o", "json").json
+    assert done("coupons", "--at-position", positions, "-o", "json").json == now
+    one_sentence(ledger("coupons", "--to", tmp_path / "no" / "c.parquet"), 2, "c.parquet", "cannot be written")
+
+
+def test_a_half_written_file_takes_no_place(tmp_path: Path) -> None:
+    """Else last night's file would be gone, or be read as whole."""
+    file = tmp_path / "c.parquet"
+    file.write_text("before")
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"coupon_id": ["c-1"]})
+        raise QueryStopped("stopped")
+
+    answer = Answer(AsOf(1, None, None, []), frames())
+    with pytest.raises(QueryStopped):
+        write_parquet(answer, file, lambda _: None)
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("c.parquet", "before")]
+
+
 def test_a_person_at_an_instant() -> None:
     assert done("user", "u-1", "--at", "2026-11-11T10:00:45Z", "-o", "json").json["usable"] == 1
     one_sentence(ledger("user", "m-1", "--at", "2026-11-09"), 1, "user m-1")
@@ -277,6 +315,8 @@ def test_what_the_log_held_before_a_position(folder: Path) -> None:
     one_sentence(ledger("order", "o-1", "--at-position", "user.events:0:0"), 1, "order o-1")
     [row] = done("diff", "--from-position", place, "--campaign", "k-1", "-o", "json").json[:1]
     assert (row["coupon_id"], row["event_ids"]) == ("c-1", ["c-1-5"])
+
+    one_sentence(ledger("diff", "--from-position", place, "--to-position", "user.events:0:0"), 2, "is later than")
 
     status = folder / "status.json"
     status.write_text(done("status", "--log", f"sqlite:///{folder / LOG}", "-o", "json").out)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -37,6 +38,10 @@ _AT_ONCE: Final = 50_000
 """Keys folded at once."""
 _READ_AT_ONCE: Final = 200_000
 """Events parted at once."""
+
+
+Progress = Callable[[int, int], None]
+"""Told of keys that were folded again, and how many are left of their topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +119,10 @@ class Past:
     the same transaction.
     """
 
-    def __init__(self, reading: Reading, cut: Cut) -> None:
+    def __init__(self, reading: Reading, cut: Cut, told: Progress = lambda _done, _left: None) -> None:
         self.reading = reading
         self.cut = cut
+        self._told = told
         self._made: list[str] = []
         self._folder: TemporaryDirectory[str] | None = None
         self._live = live_schema(reading)
@@ -221,10 +227,12 @@ class Past:
             return self._keep(rows), violations
 
         files: list[Path] = []
-        for found in ahead(folded, zip(*told, strict=True)):
+        ends = [keys * number // len(told[0]) for number in range(len(told[0]) + 1)]
+        for found, (start, end) in zip(ahead(folded, zip(*told, strict=True)), pairwise(ends), strict=True):
             if found is not None:
                 files.append(found[0])
                 self._insert("violations", found[1])
+            self._told(end - start, keys - end)
         return files
 
     def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -34,7 +33,7 @@ from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.live import journal
 from projections.live.signature import stable_hash
-from projections.past import Cut, Past
+from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
 from projections.store import Reading, Store, sql
 
@@ -110,8 +109,11 @@ class Question:
 
     def limit_for(self, parameters: Mapping[str, Any]) -> float:
         """`limit_s`, or more for the past."""
-        past = any(parameters.get(name) is not None for name in _PAST)
-        return max(self.limit_s, _PAST_LIMIT_S) if self.then and past else self.limit_s
+        return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
+
+    def looks_back(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether tables are put in place before this can be answered."""
+        return self.then is not None and any(parameters.get(name) is not None for name in _PAST)
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -130,25 +132,29 @@ class Question:
 class Local:
     """The database itself, open for reading. An answer can be taken until the next question."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, told: Progress = lambda _done, _left: None) -> None:
+        """`told`: how far looking back has come."""
         self._cursor = store.cursor()
+        self._told = told
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         self._cursor.end()
         self._cursor.begin()
-        return answer(self._cursor, question, parameters)
+        return answer(self._cursor, question, parameters, self._told)
 
     def close(self) -> None:
         self._cursor.end()
         self._cursor.close()
 
 
-def answer(reading: Reading, question: str, parameters: Mapping[str, Any]) -> Answer:
+def answer(
+    reading: Reading, question: str, parameters: Mapping[str, Any], told: Progress = lambda _done, _left: None
+) -> Answer:
     """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
     asked = QUESTIONS[question]
     given = {name: _naive(value) for name, value in parameters.items()}
     cut = cut_of(reading, given) if asked.then is not None else Cut()
-    frames = _of_the_past(reading, asked, cut, given) if cut else _frames(asked, reading, given)
+    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given)
     return Answer(as_of(reading), frames)
 
 
@@ -159,12 +165,11 @@ def _frames(asked: Question, reading: Reading, given: Mapping[str, Any]) -> Iter
     return iter([found]) if isinstance(found, pl.DataFrame) else found
 
 
-def _of_the_past(reading: Reading, asked: Question, cut: Cut, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
-    past = Past(reading, cut)
+def _of_the_past(past: Past, asked: Question, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
     try:
         assert asked.then is not None
         asked.then(past, given)
-        yield from _frames(asked, reading, given)
+        yield from _frames(asked, past.reading, given)
     finally:
         past.close()
 
@@ -500,20 +505,22 @@ def diff(
         raise WrongQuestion(
             "differences: from when is not said; give --from, --known-from or --from-position, or several of them"
         )
-    for start, end, holds, names in (
-        (from_at, to_at, operator.le, ("--from", "--to")),
-        (known_from, known_to, operator.le, ("--known-from", "--known-to")),
-        (earlier.positions, later.positions, _at_or_before, ("--from-position", "--to-position")),
+    for start, end, reversed_, names in (
+        (from_at, to_at, from_at and to_at and from_at > to_at, ("--from", "--to")),
+        (known_from, known_to, known_from and known_to and known_from > known_to, ("--known-from", "--known-to")),
+        (from_positions, to_positions, _beyond(earlier, later), ("--from-position", "--to-position")),
     ):
         if start is None and end is not None:
             raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
-        if start is not None and end is not None and not holds(start, end):
+        if reversed_:
             raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
     return differences(reading, earlier, later, campaign)
 
 
-def _at_or_before(start: Mapping[tuple[str, int], int], end: Mapping[tuple[str, int], int]) -> bool:
-    return all(offset <= end.get(place, 0) for place, offset in start.items())
+def _beyond(earlier: Cut, later: Cut) -> bool:
+    """Some position of the earlier one lies beyond that of the later one."""
+    start, end = earlier.positions, later.positions
+    return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
 
 
 def dead_letters(
