@@ -128,7 +128,7 @@ def _value(value: object) -> str:
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.parquet",
-    help="Write all of them to this Parquet file instead; it is there when it is whole.",
+    help="Write all of them, in no order, to this Parquet file instead; it is there when it is whole.",
 )
 @past_options
 @limit_option(SHOWN)
@@ -165,7 +165,7 @@ def coupons(
     if to is not None:
         if count:
             raise click.UsageError("--to writes coupons, --count counts them; leave one out")
-        _exported(settings, to, limit=limit, **filters)
+        _exported(settings, to, limit=limit, ordered=limit is not None, **filters)
         return
     if count:
         with answered(settings, output, "states", **filters) as answer:

@@ -56,13 +56,13 @@ class Slices:
         return frame
 
 
-def ahead(do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _WORKERS) -> Iterator[Result]:
     """What becomes of each item, in their order, a few of them worked on ahead of who takes them."""
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for item in items:
             waiting.append(pool.submit(do, item))
-            if len(waiting) > _WORKERS:
+            if len(waiting) > workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
