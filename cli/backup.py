@@ -54,7 +54,7 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
     started = time.monotonic()
     place = file.absolute()
     with placed(place, force=force) as part:
-        copied = _copied(settings.database, part, verify)
+        copied = copy_of(settings.database, part, full=verify)
         with _opened(part) as copy:
             check(copy, copied)
             state = as_of(copy)
@@ -76,8 +76,8 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
         print_row({**row, "positions": state.positions}, output)
 
 
-def _copied(database: Path, part: Path, full: bool) -> Copied:
-    """By the owner, or by this process where nobody owns the database."""
+def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
+    """Copied to `part` by the owner, or by this process where nobody owns the database."""
     from api.client import Remote, asking
     from projections.backup import copy_to
     from projections.store import Store
@@ -86,7 +86,7 @@ def _copied(database: Path, part: Path, full: bool) -> Copied:
         told = _advancing(bar)
         with asking(database) as source:
             if isinstance(source, Remote):
-                return source.backup(part, full, told)
+                return source.backup(part.absolute(), full, told)
         with Store.open(database) as store:
             cursor = store.cursor()
             try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +43,13 @@ class RebuiltDiffers(StoreError):
     help="What to read: the log, or its archive up to the archive's end and the log from there.",
 )
 @click.option("--archive", type=click.Path(path_type=Path), help="Folder of the archive.")
+@click.option(
+    "--projection",
+    "only",
+    type=click.Choice(["coupons", "orders", "campaigns", "users", "rules", "intake"]),
+    multiple=True,
+    help="Only this one (several), the others are copied; rules: those across coupons, with the coupons.",
+)
 @click.option("--compare-only", is_flag=True, help="Build and compare; leave the live database where it is.")
 @click.option("--accept-differences", metavar="WHY", help="Swap although tables differ: the change of logic is meant.")
 @click.option("--anew", is_flag=True, help="Throw away what an interrupted rebuild has built.")
@@ -51,6 +60,7 @@ class RebuiltDiffers(StoreError):
 def rebuild(
     source: str,
     archive: Path | None,
+    only: tuple[str, ...],
     compare_only: bool,
     accept_differences: str | None,
     anew: bool,
@@ -74,16 +84,18 @@ def rebuild(
     \b
     coupon-ledger rebuild
     coupon-ledger rebuild --from archive --archive /backup/ledger
+    coupon-ledger rebuild --projection rules --projection orders
     coupon-ledger rebuild --compare-only
     coupon-ledger rebuild --accept-differences "discounts of gifts count since release 1.4"
     coupon-ledger rebuild --rollback --why "release 1.4 counted gifts twice"
     """
-    if rollback and (archive or compare_only or accept_differences or anew):
+    if rollback and (archive or only or compare_only or accept_differences or anew):
         raise click.UsageError("--rollback goes alone")
     if (source == "archive") != (archive is not None):
         raise click.UsageError("--from archive and --archive FOLDER go together")
     by = signed(why if rollback else accept_differences or why or _EQUAL, operator)
     from consumers.tuning import tune_process
+    from projections.generations import rebuilt_file, remove
 
     tune_process()
     say = _say if output == "table" else _nothing
@@ -92,10 +104,12 @@ def rebuild(
         if rollback:
             told = _swapped(settings, log, say, by, "rebuild_rolled_back")
         else:
-            told = _rebuilt(settings, log, say, anew, accept_differences is not None, output)
+            told = _rebuilt(settings, log, say, only, anew=anew, accepted=accept_differences is not None, output=output)
             if not compare_only:
                 action = "differences_accepted" if told.get("different") else "rebuild_swapped"
                 told["swap"] = _swapped(settings, log, say, by, action)
+            elif not told.get("different"):
+                remove(rebuilt_file(settings.database))
     finally:
         log.close()
     if output != "table":
@@ -112,7 +126,9 @@ def _log(settings: Settings, archive: Path | None) -> EventLog:
     return open_continued(settings.log, archive)
 
 
-def _rebuilt(settings: Settings, log: EventLog, say: Say, anew: bool, accepted: bool, output: str) -> dict[str, Any]:
+def _rebuilt(
+    settings: Settings, log: EventLog, say: Say, only: tuple[str, ...], *, anew: bool, accepted: bool, output: str
+) -> dict[str, Any]:
     """Built and compared. Raises `RebuiltDiffers` where tables differ, unless that is accepted."""
     from api.client import asking
     from consumers.rebuild import LiveDatabase
@@ -123,8 +139,12 @@ def _rebuilt(settings: Settings, log: EventLog, say: Say, anew: bool, accepted: 
         generations.remove(generations.rebuilt_file(settings.database))
     live = LiveDatabase(settings.database, lambda: asking(settings.database))
     started = time.monotonic()
-    with progress("rebuilding", 0) as bar, Run(live, log, settings.batch_size, bar.advance) as run:
-        if run.already:
+    copy = partial(_copied, settings.database) if only else None
+    with (
+        progress("rebuilding", 0) as bar,
+        Run(live, log, settings.batch_size, bar.advance, only=only, copy=copy) as run,
+    ):
+        if run.already and not only:
             say("going on", f"behind the {run.already:,} records that an interrupted rebuild has folded")
         records = run.build()
         seconds = time.monotonic() - started
@@ -145,6 +165,21 @@ def _rebuilt(settings: Settings, log: EventLog, say: Say, anew: bool, accepted: 
                 " nothing was swapped. Where the change is meant: --accept-differences WHY"
             )
     return told
+
+
+def _copied(database: Path, to: Path) -> None:
+    """Also of a database that another version filled."""
+    from cli.backup import copy_of
+    from ledger.errors import StoreVersionMismatch
+    from projections.backup import copy_to
+    from projections.generations import file_of
+    from projections.store import Store
+
+    try:
+        copy_of(database, to)
+    except StoreVersionMismatch:
+        with closing(Store.open_generation(database, file_of(database), read_only=False)) as store:
+            copy_to(store.cursor(), to)
 
 
 def _compared(compared: Compared, say: Say) -> dict[str, Any]:

@@ -49,13 +49,19 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
     events, letters = {}, []
     topics = dict.fromkeys(c.topic for c in chunks if len(c))
     for topic in topics:
-        records = _gathered(topic, [c for c in chunks if c.topic == topic])
-        frame, dead = _events(records)
-        letters.append(_dead_letters(records, dead))
+        frame, dead = told_valid(topic, [c for c in chunks if c.topic == topic])
+        letters.append(dead)
         if frame is not None and frame.height:
             events[topic] = prepare(topic, frame)
     nothing = _dead_letters(_gathered("", []), {})
     return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks))
+
+
+def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+    """The valid events of chunks of one topic, and everything else as dead letters."""
+    records = _gathered(topic, chunks)
+    frame, dead = _events(records)
+    return frame, _dead_letters(records, dead)
 
 
 def _gathered(topic: str, chunks: list[Chunk]) -> _Records:

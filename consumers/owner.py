@@ -178,7 +178,7 @@ def succeed(
         try:
             store.check_version()
             records = _catch_up(store, before, log, batch_size)
-            _hand_over_outbox(before, store)
+            _hand_over(before, store)
             reached("caught up")
             generations.make_live(path, file, reached)
         except BaseException:
@@ -200,8 +200,11 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
     return sum(commit.records for commit in consumer.run())
 
 
-def _hand_over_outbox(before: Store, after: Store) -> None:
+def _hand_over(before: Store, after: Store) -> None:
+    """What is still to be appended; and the count of commits goes on, as those see who ask."""
     waiting = before.frame("SELECT * FROM outbox")
+    [(commits,)] = before.rows("SELECT commits FROM ledger")
     with after.transaction():
         after.execute("DELETE FROM outbox")
         after.insert("outbox", waiting)
+        after.execute("UPDATE ledger SET commits = greatest(commits, $before) + 1", {"before": commits})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumers.runner import Boundary, Consumer
+from consumers.whole import WORTH_IT, fold_again, fold_whole
 from ledger.errors import StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
@@ -28,10 +29,12 @@ from projections.digest import ALL, Digest, buckets, digests, rows_of
 from projections.live.cross import clock_and_grace
 from projections.queries import AsOf, Source
 from projections.store import Store
-from projections.versions import IDENTITY, TABLES, VERSIONS, differing, written_versions
+from projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
 
 Asking = Callable[[], AbstractContextManager[Source]]
 """Opens who answers questions about the live database."""
+Copy = Callable[[Path], object]
+"""Makes a copy of the live database in that file."""
 Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""
 Positions = Mapping[TopicPartition, int]
@@ -138,7 +141,13 @@ class Rebuild:
         batch_size: int,
         advance: Advance = lambda _records, _left: None,
         at_boundary: Boundary = lambda _: None,
+        *,
+        only: Sequence[str] = (),
+        copy: Copy | None = None,
     ) -> None:
+        """`only`: of these projections; `copy` then makes a copy of the live database in a file, for the others."""
+        self._only = only
+        self._copy = copy
         self._reached = at_boundary
         self._live = live
         self._log = log
@@ -154,14 +163,34 @@ class Rebuild:
         self._store.close()
 
     def _begun(self) -> Store:
-        """What an interrupted run left, if this code made it; else an empty one."""
-        Store.create(self._file)
+        """What an interrupted run left, if it can be gone on with; else an empty one. With `only`: a copy."""
+        if self._copy is not None:
+            generations.remove(self._file)
+            self._copy(self._file)
+            return self._copied()
         try:
+            Store.create(self._file)
             return Store.open(self._file)
         except StoreVersionMismatch:
             generations.remove(self._file)
             Store.create(self._file)
             return Store.open(self._file)
+
+    def _copied(self) -> Store:
+        store = Store.open_generation(self._file, self._file, read_only=False)
+        try:
+            others = [name for name, _, _ in differing(written_versions(store)) if name not in self._only]
+            if others:
+                raise StoreVersionMismatch(
+                    f"database {self._live.path}: {', '.join(others)} were filled by another version too; rebuild them"
+                    " as well (--projection), or all"
+                )
+            store.own()
+        except BaseException:
+            store.close()
+            generations.remove(self._file)
+            raise
+        return store
 
     @property
     def already(self) -> int:
@@ -170,7 +199,7 @@ class Rebuild:
 
     def build(self) -> int:
         """Fold up to where the live database stands, again until that is near; returns how many records it took."""
-        records = 0
+        records = self._fold_only() if self._only else 0
         while True:
             standing = self._live.standing()
             until = standing.positions if standing else self._log.end_positions(self._log.partitions(INPUT_TOPICS))
@@ -178,6 +207,15 @@ class Rebuild:
             records += took
             if took < _NEAR:
                 return records
+
+    def _fold_only(self) -> int:
+        wanted = {topic for name in self._only for topic in TOPICS[name]}
+        records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._advance)
+        with self._store.transaction():
+            for name in self._only:
+                version = {"name": name, "version": VERSIONS[name]}
+                self._store.execute("INSERT OR REPLACE INTO projections VALUES ($name, $version)", version)
+        return records
 
     def compare(self) -> Compared | None:
         """Fold to exactly where the live database stood when it was asked for its digests, and compare.
@@ -232,6 +270,8 @@ class Rebuild:
                 f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; delete it and run again"
             )
         left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
+        if not reached and left >= WORTH_IT:
+            return fold_whole(self._log, self._store, until, self._advance, standing.grace if standing else None)
         consumer = Consumer(
             self._log,
             self._store,

@@ -113,8 +113,8 @@ class Consumer:
         partitions = self._log.partitions(INPUT_TOPICS)
         for partition in partitions:
             accounts.setdefault(partition, Account())
-        ends = self._checked_ends(accounts, partitions)
         positions = {p: accounts[p].next_offset for p in partitions}
+        ends = checked_ends(self._log, positions, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         if self._grace is not None:
             with self._store.transaction():
@@ -158,14 +158,6 @@ class Consumer:
                 if not lag:
                     self._caught_up()
 
-    def _checked_ends(
-        self, accounts: Mapping[TopicPartition, Account], partitions: list[TopicPartition]
-    ) -> dict[TopicPartition, int]:
-        earliest, ends = self._log.earliest_positions(partitions), self._log.end_positions(partitions)
-        for found in checkpoints.outside({p: accounts[p] for p in partitions}, earliest, ends):
-            raise LogTruncated(f"{found}; nothing is skipped: restore the log, or check --log and --database")
-        return ends
-
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
     ) -> tuple[dict[str, Counts], datetime | None]:
@@ -201,6 +193,16 @@ class Consumer:
     def _deliver(self) -> None:
         if self._outlet is not None:
             outbox.deliver(self._store, self._outlet)
+
+
+def checked_ends(
+    log: LogReader, wanted: Mapping[TopicPartition, int], partitions: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Where the log ends. Raises `LogTruncated` where it does not hold what is wanted."""
+    earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+    for found in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
+        raise LogTruncated(f"{found}; nothing is skipped: restore the log, or check --log and --database")
+    return ends
 
 
 def accounts_after(

@@ -69,9 +69,10 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
         reached("kept")
         _link(database, file)
         reached("linked")
-        for old in _all(database):
-            if old not in (file.name, before.name):
-                remove(database.with_name(old))
+        # A generation that a link of another name stands for was put aside by somebody.
+        named = {link.readlink().name for link in database.parent.iterdir() if link.is_symlink()}
+        for old in _all(database).keys() - named:
+            remove(database.with_name(old))
         reached("cleared")
     except OSError as error:
         raise StoreError(
@@ -96,7 +97,8 @@ def settle(database: Path) -> None:
 
 def _named(database: Path) -> Path:
     """A first database under a second name, with what its write-ahead log holds, before its own name is taken."""
-    file = _next(database)
+    file = _numbered(database, 1)
+    file = _next(database) if file.exists() else file
     os.link(database, file)
     if wal_file(database).exists():
         os.link(wal_file(database), wal_file(file))
@@ -123,4 +125,8 @@ def _all(database: Path) -> dict[str, int]:
 
 
 def _next(database: Path) -> Path:
-    return database.with_name(f"{database.name}.gen{max(_all(database).values(), default=0) + 1}")
+    return _numbered(database, max(_all(database).values(), default=1) + 1)
+
+
+def _numbered(database: Path, number: int) -> Path:
+    return database.with_name(f"{database.name}.gen{number}")

@@ -17,7 +17,7 @@ from projections.store import LISTED, Store
 
 # Up to so many rows of a table are scanned whole.
 _SCANNED_WHOLE: Final = 200_000
-_OF_LATE: Final = 500_000
+OF_LATE: Final = 500_000
 """Rows at the end of a table that are searched first."""
 
 # Fetching one row by its number costs as much as scanning so many, whole.
@@ -37,7 +37,7 @@ def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
     if rows <= _SCANNED_WHOLE:
         return _scanned(store, table, "key_hash", keys["key_hash"])
     wanted = keys.filter(_maybe_there(store, table, "key_hash", keys["key_hash"]))
-    since = rows - _OF_LATE
+    since = rows - OF_LATE
     late = _late(store, table, wanted["key_hash"], since)
     older = wanted.join(late, on=keys.columns, how="anti")["key_hash"]
     if since <= 0 or not len(older):
@@ -97,7 +97,7 @@ def _search(store: Store, table: str, column: str, hashes: pl.Series, condition:
 
 def _late(store: Store, table: str, key_hashes: pl.Series, since: int) -> pl.DataFrame:
     condition = f"AND t.rowid >= {since}"
-    if len(key_hashes) * _SCANNED_FOR_ONE > _OF_LATE and len(key_hashes) <= LISTED:
+    if len(key_hashes) * _SCANNED_FOR_ONE > OF_LATE and len(key_hashes) <= LISTED:
         return _scanned(store, table, "key_hash", key_hashes, condition)
     return _at(store, table, _search(store, table, "key_hash", key_hashes, condition))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+
 if TYPE_CHECKING:
     from projections.store import Reading
 
@@ -42,6 +44,16 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 }
 """Which projection fills which table, and what tells a table's rows apart. The violations within single keys are among
 the rules', too."""
+
+TOPICS: Final = {
+    "intake": INPUT_TOPICS,
+    "coupons": (COUPON,),
+    "orders": (ORDER,),
+    "campaigns": (CAMPAIGN,),
+    "users": (USER,),
+    "rules": (COUPON,),
+}
+"""What is to be folded again for a projection; the rules across coupons always follow."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}
 

@@ -53,6 +53,17 @@ for _ in $(seq 100); do
 done
 run campaigns show flash-sale
 run violations --scope cross --since 2025-11-11
+
+say "10. The first coupon again, on three past days (business time; --known-at asks what was known)"
+days=$("$ledger" history "$coupon" --output ndjson | sed 's/.*"occurred_at": "\([0-9-]*\).*/\1/' | sort -u | head -n 3)
+for day in $days; do
+  run state "$coupon" --at "${day}T23:59:59Z" | grep -E '^([$]|state|owner|order_id|discount_minor|last_event_at)'
+done
+say "11. The log, kept for ever: Parquet files with checksums"
+run archive --to .demo/archive
+say "12. Rebuild every table from the archive while the consumer runs; prove them equal; swap them under its readers"
+run rebuild --from archive --archive .demo/archive
+run verify --only accounts --only conservation --only rows_of_journal
 kill -TERM "$consumer" && wait "$consumer"
 trap - EXIT
 

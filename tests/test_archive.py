@@ -179,6 +179,7 @@ def test_a_restored_log_goes_on_where_the_old_one_ended(tmp_path: Path, sqlite_l
     assert verify(tmp_path / "a") == []
 
 
+@pytest.mark.slow
 def test_the_restored_log_gives_the_same_facts(home: Path) -> None:
     """Else what people were told would change with a lost disk."""
     done("init")

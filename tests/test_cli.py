@@ -371,6 +371,7 @@ def test_a_real_year_is_imported_and_again_changes_nothing() -> None:
     assert done("status", "--output", "json").json["repeats"] == appended
 
 
+@pytest.mark.slow
 def test_a_seeded_sale_day_is_the_same_every_time(home: Path) -> None:
     """Else two people could not talk about the same synthetic data."""
     digests = []

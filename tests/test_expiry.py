@@ -301,6 +301,7 @@ def drawn(random_: random.Random) -> list[Data]:
 
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32))
+@pytest.mark.slow
 def test_sweeps_at_any_time_by_anybody_lead_to_the_same_states(sweepers: list[Store], seed: int) -> None:
     """Else which coupons a customer may use would depend on when a job happened to run."""
     swept_anyhow(sweepers, seed)
@@ -536,6 +537,7 @@ def test_a_consumer_that_follows_sweeps_by_itself(place: Path) -> None:
     one_sentence(ledger("consume", "--sweep-every", "1s"), 2, "--follow")
 
 
+@pytest.mark.slow
 def test_a_consumer_that_owns_the_database_is_asked_to_sweep(place: Path) -> None:
     """Else a nightly job would fail whenever the consumer runs, which is always."""
     publish(lives(40))
@@ -616,6 +618,7 @@ class Mortal:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before the append", "after it"])
 @pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.slow
 def test_gone_at_an_append_and_started_again_nothing_differs(place: Path, n: int, after: bool) -> None:
     """Between the append and the removal from the outbox lies the one place where a record is appended twice."""
     publish(lives(2_400))  # more than the outbox delivers in one append

@@ -124,6 +124,7 @@ def test_the_past_is_a_fold_at_length(store: Store, topic: str, data: st.DataObj
 
 
 @pytest.mark.parametrize("kinds", [1, 3])
+@pytest.mark.slow
 def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.MonkeyPatch, kinds: int) -> None:
     def weak(texts: Any) -> Int64:
         hashes: Int64 = stable_hash(texts) % kinds
@@ -271,6 +272,7 @@ def _asked(store: Store, question: str, **parameters: Any) -> list[dict[str, Any
 
 
 @each_way
+@pytest.mark.slow
 def test_differences_are_those_of_two_folds(store: Store, seed: int) -> None:
     """What a late delivery changed would be looked for in the wrong coupons."""
     told = history(COUPON, seed, 200, keys=30)
@@ -344,6 +346,7 @@ def check_world(store: Store, seed: int) -> None:
 
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32))
+@pytest.mark.slow
 def test_the_rules_across_coupons_are_those_of_the_cut(store: Store, seed: int) -> None:
     """Whether a stock was overdrawn at noon would be answered by what came in the evening."""
     check_world(store, seed)

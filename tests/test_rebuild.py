@@ -25,6 +25,17 @@ from tests.command_line import (
     opened_log,
 )
 
+ROOT = Path(__file__).parent.parent
+TOUCH = {
+    "topic": "user.events",
+    "type": "touched",
+    "event_id": "t-1",
+    "source": "ads",
+    "occurred_at": "2026-11-10T00:00:00Z",
+    "user_id": "u-1",
+    "kind": "click",
+}
+
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,6 +47,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done("init")
         done("simulate", "--events", "3000", "--seed", "5")
         publish_broken_records()
+        done("publish", ROOT / "docs" / "flash-sale.ndjson")
+        done("publish", "-", stdin=ndjson([TOUCH]))
         done("consume", "--batch-size", "700")
     finally:
         os.chdir(before)
@@ -91,6 +104,7 @@ def test_what_the_log_gives_again_is_equal_in_every_table_and_takes_the_place(sh
     assert generations.previous(shop / DATABASE) is not None
 
 
+@pytest.mark.slow
 def test_dead_letters_are_not_appended_once_more_by_a_rebuild(shop: Path) -> None:
     """Else every rebuild would raise the alarm for what was settled long ago."""
     from tests.command_line import dead_letters_told
@@ -113,6 +127,7 @@ def test_a_table_that_is_not_what_the_log_gives_is_found_and_nothing_is_swapped(
     assert digests() == before and not (shop / DATABASE).is_symlink()
 
 
+@pytest.mark.slow
 def test_an_intended_change_is_swapped_with_its_reason(shop: Path) -> None:
     right = digests()
     corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
@@ -125,6 +140,7 @@ def test_an_intended_change_is_swapped_with_its_reason(shop: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_rolled_back_to_the_generation_before_and_on_from_there(shop: Path) -> None:
     """Else a rebuild by wrong code could not be undone in a second."""
     corrupt("UPDATE coupons SET discount_minor = 1 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")
@@ -146,6 +162,7 @@ def test_without_a_generation_to_go_back_to_it_says_so(shop: Path) -> None:
     one_sentence(ledger("rebuild", "--rollback", "--why", "a test"), 5, DATABASE, "no previous generation")
 
 
+@pytest.mark.slow
 def test_a_lost_database_is_made_again(shop: Path) -> None:
     before = facts()
     (shop / DATABASE).unlink()
@@ -153,6 +170,7 @@ def test_a_lost_database_is_made_again(shop: Path) -> None:
     assert facts() == before and not (shop / DATABASE).is_symlink()
 
 
+@pytest.mark.slow
 def test_only_one_generation_before_the_live_one_is_kept(shop: Path) -> None:
     """Else every rebuild would take the disk space of a database for ever."""
     for _ in range(3):
@@ -173,6 +191,7 @@ def test_filled_by_an_older_projection_it_says_what_to_do_and_does_it_on_command
     done("consume")
 
 
+@pytest.mark.slow
 def test_filled_by_newer_code_it_is_left_alone_but_can_be_rolled_back(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +205,7 @@ def test_filled_by_newer_code_it_is_left_alone_but_can_be_rolled_back(
     assert facts() == before
 
 
+@pytest.mark.slow
 def test_older_than_versions_are_kept_it_is_rebuilt_too(shop: Path) -> None:
     corrupt("DROP TABLE projections; UPDATE ledger SET version = 2")
     one_sentence(ledger("coupons"), 5, "version 2 of the tables", "coupon-ledger rebuild")
@@ -194,6 +214,37 @@ def test_older_than_versions_are_kept_it_is_rebuilt_too(shop: Path) -> None:
     done("consume")
 
 
+@pytest.mark.parametrize(
+    ("projection", "spoiled"),
+    [
+        ("coupons", "UPDATE coupons SET discount_minor = 17; DELETE FROM uses; DELETE FROM acquisitions"),
+        ("orders", "DELETE FROM orders; UPDATE order_events SET net_minor = 1"),
+        ("campaigns", "DELETE FROM campaigns; DELETE FROM campaign_terms; DELETE FROM stock_cuts"),
+        ("users", "UPDATE users SET touches = 77"),
+        ("rules", "DELETE FROM violations WHERE scope = 'cross'; DELETE FROM awaited; DELETE FROM coupons_in_use"),
+        ("intake", "DELETE FROM dead_letters; UPDATE checkpoints SET read = read + 1, applied = applied + 1"),
+    ],
+)
+@pytest.mark.slow
+def test_one_projection_is_rebuilt_and_the_others_are_copied(shop: Path, projection: str, spoiled: str) -> None:
+    """Else a change of one rule would cost the rebuild of everything."""
+    right = digests()
+    corrupt(spoiled)
+    assert digests() != right
+    done("rebuild", "--projection", projection, "--accept-differences", "spoiled by a test")
+    assert digests() == right
+
+
+@pytest.mark.slow
+def test_of_several_other_versions_all_must_be_rebuilt(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(versions.VERSIONS, "users", 2)
+    monkeypatch.setitem(versions.VERSIONS, "orders", 2)
+    one_sentence(ledger("rebuild", "--projection", "users"), 5, "orders", "another version too")
+    done("rebuild", "--projection", "users", "--projection", "orders")
+    done("consume")
+
+
+@pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_was(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours of a rebuild are not thrown away by Ctrl-C."""
     from consumers.runner import Consumer
@@ -213,6 +264,7 @@ def test_interrupted_it_goes_on_where_it_was(shop: Path, monkeypatch: pytest.Mon
     assert "behind the 1,000 records" in ran.out and "21 tables are equal" in ran.out
 
 
+@pytest.mark.slow
 def test_from_the_archive_and_the_log_from_there_without_gap_or_overlap(shop: Path) -> None:
     """A log whose retention has passed is not the end of rebuilding."""
     done("archive", "--to", "archive")
@@ -224,6 +276,7 @@ def test_from_the_archive_and_the_log_from_there_without_gap_or_overlap(shop: Pa
     assert told["different"] == [] and state() == "created"
 
 
+@pytest.mark.slow
 def test_what_neither_archive_nor_log_holds_is_a_loss_with_its_positions(shop: Path) -> None:
     done("archive", "--to", "archive")
     done("publish", "-", stdin=ndjson([coupon_event("created", f"e-{n}", coupon_id=f"c-{n}") for n in range(50)]))
@@ -233,6 +286,7 @@ def test_what_neither_archive_nor_log_holds_is_a_loss_with_its_positions(shop: P
     one_sentence(ran, 4, "neither holds", "coupon.events partition", "offsets")
 
 
+@pytest.mark.slow
 def test_an_archive_of_another_log_is_refused(shop: Path) -> None:
     done("archive", "--to", "archive")
     done("init", "--log", "sqlite:///other.db")

@@ -99,6 +99,7 @@ def dense(seed: int) -> list[Record]:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20))])
+@pytest.mark.slow
 def test_whatever_is_taken_in_again_counts_at_its_own_place(
     seed: int, sqlite_log_settings: LogSettings, tmp_path: Path
 ) -> None:
@@ -275,6 +276,7 @@ def test_dead_letters_are_chosen_by_place_reason_and_time(shop: Path) -> None:
     assert len(offsets()) == 2, "a dry run writes nothing"
 
 
+@pytest.mark.slow
 def test_what_was_discarded_is_hidden_and_never_gone(shop: Path) -> None:
     """Else the list would fill until nobody reads it; or a settled record would be lost, or come back by a rebuild."""
     one_sentence(ledger("dead-letters", "discard", "--why", "w"), 2, "name which")
@@ -473,6 +475,7 @@ def test_a_correction_is_shown_before_it_is_made(sold: Path) -> None:
     assert (event["type"], event["source"]) == ("returned", "operator")
 
 
+@pytest.mark.slow
 def test_applied_twice_it_is_made_once(sold: Path) -> None:
     """Else whoever is not sure whether it was done could only make it worse."""
     row = ndjson([RETURNED])
@@ -546,6 +549,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("kept", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 2))])
+@pytest.mark.slow
 def test_cut_short_in_the_midst_of_appending_it_is_completed_by_the_same(
     sold: Path, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

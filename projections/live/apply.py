@@ -35,6 +35,8 @@ Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
 """(rows, events) to (rows, violations with `event`, `violation`, `state`)."""
 
 _STATES: Final = pl.Enum(list(STATES))
+_ODD: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Multiplied by it, small numbers differ in the high bits, too."""
 _POSITION: Final = list(journal.POSITION)
 _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, "violation": pl.String, "state": pl.String})
 
@@ -124,20 +126,29 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
     `events`: wire fields (instants naive UTC), `recorded_at`, `log_partition`, `log_offset`; valid, in any order,
     repeats included.
     """
-    key = KEY_FIELD[topic]
-    key_hash = stable_hash(events[key])
-    distinct, first, entity = np.unique(key_hash, return_index=True, return_inverse=True)
-    keys = pl.DataFrame({"key_hash": distinct, key: events[key].gather(first)})
-    if (keys[key].gather(entity) != events[key]).any():  # two keys with one hash
-        keys = events.select(key).with_columns(key_hash=pl.Series(key_hash)).unique(subset=[key], maintain_order=True)
-        keys = keys.select("key_hash", key)
-        numbered = keys.select(key).with_row_index("entity")
-        entity = events.select(key).join(numbered, on=key, how="left", maintain_order="left")["entity"].to_numpy()
-    events = events.with_columns(entity=pl.Series(entity).cast(pl.UInt32), key_hash=pl.Series(key_hash))
+    events, keys = numbered(topic, events)
     events = _canonical(events, topic)
     sorted_entity = events["entity"].to_numpy()
     first = np.flatnonzero(np.r_[True, sorted_entity[1:] != sorted_entity[:-1]][: len(sorted_entity)])
     return Prepared(topic, keys, events, first, _maybe_twice(events, keys.height))
+
+
+def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events with `entity` and `key_hash` as in `Prepared`, in the order given; and the `keys`."""
+    key = KEY_FIELD[topic]
+    key_hash = events["key_hash"].to_numpy() if "key_hash" in events.columns else stable_hash(events[key])
+    order = np.argsort(key_hash)
+    placed = key_hash[order]
+    is_first = np.r_[True, placed[1:] != placed[:-1]][: len(placed)]
+    entity = np.empty(len(order), dtype=np.int64)
+    entity[order] = np.cumsum(is_first) - 1
+    keys = pl.DataFrame({"key_hash": placed[is_first], key: events[key].gather(order[is_first])})
+    if (keys[key].gather(entity) != events[key]).any():  # two keys with one hash
+        keys = events.select(key).with_columns(key_hash=pl.Series(key_hash)).unique(subset=[key], maintain_order=True)
+        keys = keys.select("key_hash", key)
+        rows = keys.select(key).with_row_index("entity")
+        entity = events.select(key).join(rows, on=key, how="left", maintain_order="left")["entity"].to_numpy()
+    return events.with_columns(entity=pl.Series(entity).cast(pl.UInt32), key_hash=pl.Series(key_hash)), keys
 
 
 def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
@@ -251,7 +262,7 @@ class _Batch:
         stored, conflicting = self._history(keys, self.rows[chosen])
         events = _renumbered(events, chosen, self.keys.height)
         told = pl.concat([stored, conflicting, events.select(stored.columns)])
-        facts, conflicts = _told_apart(told, journal.wire_fields(self.on.topic))
+        facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))
         self._replace_journal(stored, facts, others)
         self._replace_conflicts(keys, conflicting, conflicts)
         self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))
@@ -315,9 +326,13 @@ class _Batch:
             )
 
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
-        if rows.height:
-            # Columns without any value are cheaper left out.
-            self.store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
+        insert(self.store, table, rows)
+
+
+def insert(store: Store, table: str, rows: pl.DataFrame) -> None:
+    """Columns without any value are cheaper left out."""
+    if rows.height:
+        store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
 
 
 def from_the_start(
@@ -326,7 +341,7 @@ def from_the_start(
     """Rows and violations of these keys, folded from nothing.
 
     `keys`: `key_hash`, the key, and more where wanted, a row per key; `like`: the columns of the rows. `facts`, at
-    least one a key, and `conflicts` as `_told_apart` tells them apart: `entity` is the row number in `keys`.
+    least one a key, and `conflicts` as `told_apart` tells them apart: `entity` is the row number in `keys`.
     """
     folded, violations = onward(on, _nothing_folded(keys, like), _canonical(facts, on.topic), conflicts)
     return folded.select(like.columns), violations
@@ -373,14 +388,28 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Per identity the content at the first position, and each other content of it once, at its first position."""
     identity = ["entity", "event_id"]
-    twice = told.select(pl.struct(identity).is_duplicated()).to_series()
-    several = told.filter(twice).sort(_POSITION, maintain_order=True)
+    twice = _maybe_repeated(told)
+    if not twice.size:
+        return told, told.clear()
+    several = told[twice].with_columns(row=pl.Series(twice)).sort(_POSITION, maintain_order=True)
     contents = several.unique(subset=["entity", *wire_fields], keep="first", maintain_order=True)
     stands = contents.select(pl.struct(identity).is_first_distinct()).to_series()
-    return pl.concat([told.filter(~twice), contents.filter(stands)]), contents.filter(~stands)
+    kept = np.ones(told.height, dtype=np.bool_)
+    kept[twice] = False
+    kept[contents.filter(stands)["row"].to_numpy()] = True
+    return told.filter(pl.Series(kept)), contents.filter(~stands).drop("row")
+
+
+def _maybe_repeated(events: pl.DataFrame) -> Int64:
+    """The rows whose identity stands in another one, too, and hardly any others."""
+    ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
+    identities = ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD)
+    placed = np.sort(identities)
+    repeated = placed[1:][placed[1:] == placed[:-1]]
+    return np.flatnonzero(pl.Series(identities).is_in(pl.Series(repeated).implode()).to_numpy())
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:

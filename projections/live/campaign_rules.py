@@ -50,7 +50,7 @@ _FAR: Final = 100_000
 
 def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> None:
     """Keep acquisitions, terms and cuts, and the violations that follow from them."""
-    removed, added = _take_in(store, coupons)
+    removed, added = keep(store, coupons)
     whole = _take_in_terms(store, campaigns)
     touched = pl.concat([removed.select(_CAMPAIGN), added.select(_CAMPAIGN), whole]).unique()
     if not touched.height:
@@ -65,7 +65,8 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     )
     if not (gone.height or new.height or whole.height):
         return
-    cuts, passed, far = _moved(store, _shifted(cuts, gone, new))
+    lost = gone.join(new, on=_RANKED, how="anti")
+    cuts, passed, far = _moved(store, _shifted(cuts, gone, new), lost)
     whole = pl.concat([whole, far]).unique()
     everyone = _members_of_campaigns(store, whole)
     cuts = pl.concat([cuts, _cuts(everyone, terms, whole)])
@@ -83,11 +84,22 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     violations.replace(store, _stored(store, looked_at), pl.concat(wished))
 
 
+def settle_new(store: Store, campaigns: pl.DataFrame) -> None:
+    """The same for campaigns (`campaign_hash`, `campaign_id`) of which nothing is kept yet but the acquisitions, all of
+    them."""
+    terms = terms_of(store, campaigns)
+    members = _members_of_campaigns(store, terms.select(_CAMPAIGN).unique())
+    cuts = _cuts(members, terms, campaigns)
+    store.insert("campaign_terms", terms)
+    store.insert("stock_cuts", cuts)
+    store.insert("violations", _broken_behind(cuts, members, terms).with_columns(scope=pl.lit("cross")))
+
+
 # ── Acquisitions ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take_in(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Acquisitions that are no more, and new ones. One that changed is both."""
+def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Keep the acquisitions; those that are no more, and new ones. One that changed is both."""
     if coupons is None:
         return _NOBODY, _NOBODY
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
@@ -201,12 +213,16 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
     return both.select(pl.exclude("n", "before"), before=pl.col("before") + pl.col("n").fill_null(0)).select(_CUT)
 
 
-def _moved(store: Store, cuts: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The cuts at their new places; the acquisitions that they passed; campaigns in which one would move far."""
+def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The cuts at their new places; the acquisitions that they passed; campaigns in which one would move far.
+
+    `lost`: acquisitions that are no more. A cut that stood at one goes to the next, without passing any.
+    """
     places = pl.col("before") - pl.col("quantity")
     at_end = pl.col("acquired_at").is_null()
     moves = cuts.with_row_index("move").with_columns(places=places.abs(), backward=places > 0)
-    moves = moves.filter((places > 0) | ((places < 0) & ~at_end))
+    unsupported = moves.join(lost, on=_RANKED, how="semi")["move"]
+    moves = moves.filter((places > 0) | ((places < 0) & ~at_end) | pl.col("move").is_in(unsupported.implode()))
     if not moves.height:
         return cuts, _NOBODY, moves.select(_CAMPAIGN)
     far = moves.filter(pl.col("places") >= _FAR).select(_CAMPAIGN).unique()
@@ -262,8 +278,11 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
 
 def broken(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
     """All that is broken in some campaigns. `members`: all their acquisitions."""
+    return _broken_behind(_cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
+
+
+def _broken_behind(cuts: pl.DataFrame, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
     beside = _in_force(members, terms)
-    cuts = _cuts(members, terms, terms.select(_CAMPAIGN).unique())
     return pl.concat([_over_issue(beside, cuts), _outside(beside), _over_limit(members, terms)])
 
 
@@ -287,7 +306,11 @@ def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _over_limit(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """`members`: all of each user's in the campaign."""
+    """`members`: all of each user's in the campaign. Only those are ranked that some limit could be too low for."""
+    lowest = terms.group_by("campaign_id").agg(lowest=pl.col("per_user_limit").min())
+    members = members.join(lowest, on="campaign_id").filter(
+        pl.len().over("campaign_id", "acquired_by") > pl.col("lowest")
+    )
     ranked = _in_force(_ranked(members, ["campaign_id", "acquired_by"]), terms)
     return _broken("over_user_limit", ranked.filter(pl.col("rank") > pl.col("per_user_limit")))
 

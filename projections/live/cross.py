@@ -43,7 +43,7 @@ class Changes:
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     """Bring the data's clock and the violations of section 4 up to these changes. Returns the batch's clock."""
     by_topic = {c.topic: c for c in changes}
-    clock = max((c for c in map(_latest, by_topic.values()) if c is not None), default=None)
+    clock = latest([events for c in by_topic.values() for events in c.journalled])
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
     campaign_rules.settle(store, coupons, campaigns)
     now, grace = _moved_on(store, clock)
@@ -53,10 +53,10 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     return clock
 
 
-def _latest(changes: Changes) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of what came into the journal: an event from the future does not move
-    the clock, nor does its repetition later."""
-    found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in changes.journalled]
+def latest(journalled: Iterable[pl.DataFrame]) -> datetime | None:
+    """The highest min(occurred_at, recorded_at) of what came into journals: an event from the future does not move the
+    clock, nor does its repetition later."""
+    found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in journalled]
     return max((at for at in found if at is not None), default=None)
 
 

