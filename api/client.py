@@ -21,6 +21,7 @@ import pyarrow as pa
 from api.contact import ARROW, INTERFACE, read_token
 from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from projections.backup import Advanced, Copied
+from projections.past import Progress
 from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
 from projections.store import Store, frames_of, owner
 
@@ -46,8 +47,8 @@ class Told(LedgerError):
 
 
 @contextmanager
-def asking(database: Path) -> Iterator[Source]:
-    """Who answers questions about this database.
+def asking(database: Path, told: Progress = lambda _done, _left: None) -> Iterator[Source]:
+    """Who answers questions about this database. `told`: how far looking back has come, of the database itself.
 
     An owner that is about to end, or has just begun, is given a few seconds. Raises `StoreOwned` where it cannot be
     asked, and what `Store.open` raises.
@@ -65,7 +66,7 @@ def asking(database: Path) -> Iterator[Source]:
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store, closing(Local(store)) as local:
+            with store, closing(Local(store, told)) as local:
                 yield local
             return
 

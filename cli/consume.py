@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.logs import log_format_option, logging_as
-from cli.options import LOG, duration_option, output_option, settings_options
+from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import progress
 from ledger.errors import LedgerError
@@ -180,19 +180,28 @@ class _Told:
     metavar="[SECONDS]",
     help="Again and again, with rates, until Ctrl-C; every 2 seconds unless told otherwise.",
 )
+@past_options
 @settings_options(*LOG, "database")
 @output_option
-def status(watch: float | None, settings: Settings, output: str) -> None:
+def status(watch: float | None, settings: Settings, output: str, **past: Any) -> None:
     """Show positions and lag per partition, the last commit, and counts.
 
     With --watch also events/s, how the lag changes and when it will be gone; a line for each look in the machine
-    formats.
+    formats. Of the past: how much there was of everything, coupons per state, broken rules per code, the data's clock.
 
     \b
     coupon-ledger status
     coupon-ledger status --output json
     coupon-ledger status --watch 5
+    coupon-ledger status --at 2026-11-11T20:00:00+08:00
     """
+    if any(value is not None for value in past.values()):
+        if watch is not None:
+            raise click.UsageError("--watch is of the present; leave out --at, --known-at and --at-position")
+        from cli.show import print_totals
+
+        print_totals(settings, output, **past)
+        return
     from ledger.log import open_log
 
     log = open_log(settings.log)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -22,6 +23,7 @@ LOG: Final = ("log", "topic-prefix", "schema-registry")
 
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 _AGO: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_POSITION: Final = re.compile(r"[^:]+:[0-9]+:[0-9]+")
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -90,9 +92,50 @@ def instant_option(name: str, text: str) -> Callable[[Command], Command]:
 
 
 def past_options(command: Command) -> Command:
-    """Add `--at` and `--known-at`; the command gets `at` and `known_at`, None for no bound."""
-    known_at = instant_option("--known-at", "As it was known then: only what was recorded until then.")
-    return instant_option("--at", "As of then: only what happened until then.")(known_at(command))
+    """Add `--at`, `--known-at` and `--at-position`; the command gets `at`, `known_at` and `positions`, None for no
+    bound."""
+    for option in (
+        position_option("--at-position", "positions", "As it was known there: only what the log held before."),
+        instant_option("--known-at", "As it was known then: only what was recorded until then."),
+        instant_option("--at", "As of then: only what happened until then."),
+    ):
+        command = option(command)
+    return command
+
+
+def position_option(name: str, parameter: str, text: str) -> Callable[[Command], Command]:
+    """Add an option that takes positions of the log; the command gets them as questions take them, or None."""
+    return click.option(
+        name,
+        parameter,
+        multiple=True,
+        callback=lambda _ctx, option, values: ",".join(_positions(values, option)) if values else None,
+        metavar="POSITION",
+        help=f"{text} [{INPUT_TOPICS[0]}:2:75632: topic, partition, next offset (several; of partitions that are not"
+        " named, nothing), or a file with what `status -o json` or an answer's as_of says]",
+    )
+
+
+def _positions(values: Iterable[str], option: click.Parameter) -> Iterator[str]:
+    for value in values:
+        if _POSITION.fullmatch(value):
+            yield value
+        else:
+            yield from _positions_in(value, option)
+
+
+def _positions_in(file: str, option: click.Parameter) -> list[str]:
+    """Of rows with topic, partition and next_offset, as a list or as what `status` and answers call them."""
+    try:
+        said = json.loads(Path(file).read_text(encoding="utf-8"))
+        rows = said if isinstance(said, list) else said.get("as_of", said)
+        rows = rows if isinstance(rows, list) else rows.get("positions") or rows["partitions"]
+        return [f"{row['topic']}:{int(row['partition'])}:{int(row['next_offset'])}" for row in rows]
+    except OSError as error:
+        why = f"is no TOPIC:PARTITION:OFFSET, and no file that can be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        why = "has no JSON rows with topic, partition and next_offset"
+    raise click.BadParameter(f"{file!r} {why}", None, option)
 
 
 def _instant(value: str, option: click.Parameter) -> datetime:

@@ -6,11 +6,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.export import write_parquet
 from cli.options import (
     columns_option,
     dead_letter_options,
@@ -19,9 +23,11 @@ from cli.options import (
     limit_option,
     output_option,
     past_options,
+    position_option,
     settings_options,
 )
 from cli.output import Row, cell, limited, print_frames, print_row, print_rows
+from cli.progress import progress
 from ledger.plain import instant, plain
 from ledger.rules import CHOICES, STATES, SWEPT
 from ledger.settings import Settings
@@ -42,13 +48,14 @@ LONG_ENDED_DAYS = 30
 @past_options
 @settings_options("database")
 @output_option
-def state(coupon: str, settings: Settings, output: str, **past: datetime | None) -> None:
+def state(coupon: str, settings: Settings, output: str, **past: Any) -> None:
     """Show where COUPON stands: its state, owner, order, values and instants.
 
     \b
     coupon-ledger state c-00000001
     coupon-ledger state c-00000001 --output json
     coupon-ledger state c-00000001 --at 2026-11-11T20:00:00+08:00 --known-at 2026-11-12
+    coupon-ledger state c-00000001 --at-position coupon.events:2:75632
     """
     with answered(settings, output, "state", coupon=coupon, **past) as answer:
         print_row(answer.row(), output)
@@ -59,7 +66,7 @@ def state(coupon: str, settings: Settings, output: str, **past: datetime | None)
 @past_options
 @settings_options("database")
 @output_option
-def history(coupon: str, settings: Settings, output: str, **past: datetime | None) -> None:
+def history(coupon: str, settings: Settings, output: str, **past: Any) -> None:
     """Show every event of COUPON in canonical order, the state before and after it, and what was wrong with it.
 
     \b
@@ -117,6 +124,12 @@ def _value(value: object) -> str:
 @instant_option("--since", "Only with a last event from then on.")
 @instant_option("--until", "Only with a last event before then.")
 @click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
+@click.option(
+    "--to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.parquet",
+    help="Write all of them, in no order, to this Parquet file instead; it is there when it is whole.",
+)
 @past_options
 @limit_option(SHOWN)
 @settings_options("database")
@@ -127,6 +140,7 @@ def coupons(
     /,
     count: bool,
     everything: bool,
+    to: Path | None,
     limit: int | None,
     settings: Settings,
     output: str,
@@ -143,9 +157,15 @@ def coupons(
     coupon-ledger coupons --channel app --type cash --since 2026-11-11
     coupon-ledger coupons --campaign 8 --count --at 2026-11-11T20:00:00+08:00
     coupon-ledger coupons --output ndjson > coupons.ndjson
+    coupon-ledger coupons --at 2026-11-12 --to coupons.parquet
     coupon-ledger coupons expiring --within 3d
     """
     if context.invoked_subcommand is not None:
+        return
+    if to is not None:
+        if count:
+            raise click.UsageError("--to writes coupons, --count counts them; leave one out")
+        _exported(settings, to, limit=limit, ordered=limit is not None, **filters)
         return
     if count:
         with answered(settings, output, "states", **filters) as answer:
@@ -162,6 +182,13 @@ def coupons(
         click.echo(
             f"{left_out:,} that ended more than {LONG_ENDED_DAYS} days before are left out; --all lists them", err=True
         )
+
+
+def _exported(settings: Settings, to: Path, **parameters: Any) -> None:
+    with answered(settings, "table", "coupons", **parameters) as answer:
+        with progress("writing", None, "coupons") as bar:
+            rows = write_parquet(answer, to, bar.advance)
+        click.echo(f"{rows:,} coupons written to {to}")
 
 
 @coupons.command("expiring")
@@ -187,7 +214,7 @@ def expiring(within: timedelta, limit: int | None, settings: Settings, output: s
 @past_options
 @settings_options("database")
 @output_option
-def user(user: str, settings: Settings, output: str, **past: datetime | None) -> None:
+def user(user: str, settings: Settings, output: str, **past: Any) -> None:
     """Show the coupons of USER and of every id linked to it: usable now (by the data's clock), used, expired.
 
     CSV and NDJSON have a row per coupon.
@@ -213,9 +240,10 @@ def user(user: str, settings: Settings, output: str, **past: datetime | None) ->
 
 @click.command()
 @click.argument("order")
+@past_options
 @settings_options("database")
 @output_option
-def order(order: str, settings: Settings, output: str) -> None:
+def order(order: str, settings: Settings, output: str, **past: Any) -> None:
     """Show ORDER: its figures and discounts, the coupons it names or that name it, and what does not match.
 
     on_order: reserved for it or used on it now. named: among the order's coupon_ids. CSV and NDJSON have a row per
@@ -224,8 +252,9 @@ def order(order: str, settings: Settings, output: str) -> None:
     \b
     coupon-ledger order o-1
     coupon-ledger order o-1 --output json
+    coupon-ledger order o-1 --at 2026-11-11T20:00:00+08:00
     """
-    with answered(settings, output, "order", order=order) as answer:
+    with answered(settings, output, "order", order=order, **past) as answer:
         row, lists = _with_lists(answer)
         if output == "json":
             print_row(row | _plain_lists(lists), output)
@@ -245,7 +274,7 @@ def order(order: str, settings: Settings, output: str) -> None:
 @output_option
 @click.pass_context
 def campaigns(
-    context: click.Context, /, columns: list[str] | None, settings: Settings, output: str, **past: datetime | None
+    context: click.Context, /, columns: list[str] | None, settings: Settings, output: str, **past: Any
 ) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
@@ -257,8 +286,10 @@ def campaigns(
     coupon-ledger campaigns --at 2026-11-11
     coupon-ledger campaigns show 8
     """
-    if context.invoked_subcommand is not None and any(past.values()):
-        raise click.UsageError(f"--at and --known-at of one campaign come after `{context.invoked_subcommand}`")
+    if context.invoked_subcommand is not None and any(value is not None for value in past.values()):
+        raise click.UsageError(
+            f"--at, --known-at and --at-position of one campaign come after `{context.invoked_subcommand}`"
+        )
     if context.invoked_subcommand is None:
         _whole(settings, output, columns, "campaigns", **past)
 
@@ -268,7 +299,7 @@ def campaigns(
 @past_options
 @settings_options("database")
 @output_option
-def show_campaign(campaign: str, settings: Settings, output: str, **past: datetime | None) -> None:
+def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -> None:
     """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, its rule versions
     with what each changed, and whether its account balances.
 
@@ -322,7 +353,7 @@ def violations(
     limit: int | None,
     settings: Settings,
     output: str,
-    **past: datetime | None,
+    **past: Any,
 ) -> None:
     """List broken rules by time: which event, which rule, in which state it found the coupon.
 
@@ -349,21 +380,24 @@ def violations(
 @instant_option("--to", "To what had happened until then; now unless given.")
 @instant_option("--known-from", "From what was recorded until then.")
 @instant_option("--known-to", "To what was recorded until then; now unless given.")
+@position_option("--from-position", "from_positions", "From what the log held before.")
+@position_option("--to-position", "to_positions", "To what the log held before; all unless given.")
 @click.option("--campaign", help="Only of this campaign.")
 @settings_options("database")
 @output_option
-def diff(campaign: str | None, settings: Settings, output: str, **bounds: datetime | None) -> None:
+def diff(campaign: str | None, settings: Settings, output: str, **bounds: Any) -> None:
     """List the coupons that events came to between two instants: their state before and after, what else changed, and
     the events.
 
     --from, --to: of business time. --known-from, --known-to: of recording, for what was learned in between, however
-    late. Both together: between the two states that each pair describes.
+    late. --from-position, --to-position: of the log. Several together: between the two states that they describe.
 
     \b
     coupon-ledger diff --from 2026-11-11 --to 2026-11-12 --campaign 8
     coupon-ledger diff --from 2026-11-12 --to 2026-11-12 --known-from 2026-11-12 --known-to 2026-11-13
+    coupon-ledger diff --from-position yesterday.json
     """
-    given = {"from_at": bounds["from"], "to_at": bounds["to"], **{n: bounds[n] for n in ("known_from", "known_to")}}
+    given = {"from_at": bounds.pop("from"), "to_at": bounds.pop("to"), **bounds}
     with answered(settings, output, "diff", campaign=campaign, **given) as answer:
         if output in ("ndjson", "csv"):
             print_frames(answer.frames, output)
@@ -450,14 +484,33 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
             print_row(found, output)
 
 
+def print_totals(settings: Settings, output: str, **past: Any) -> None:
+    with answered(settings, output, "totals", **past) as answer:
+        row, lists = _with_lists(answer)
+        if output != "table":
+            print_row(row | _plain_lists(lists), output)
+            return
+        print_row(row, output)
+        for name in ("states", "broken"):
+            _print_list(name, lists[name])
+
+
 @contextmanager
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
     """The answer to print; people are told of which state it is."""
     from api.client import asking
+    from projections.queries import QUESTIONS
 
-    with asking(settings.database) as source:
-        answer = source.ask(question, **parameters)
-        yield answer
+    back = QUESTIONS[question].looks_back(parameters)
+    with ExitStack() as looking:
+        bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
+        with asking(settings.database, *([bar.advance] if bar else [])) as source:
+            answer = source.ask(question, **parameters)
+            if bar:
+                first = next(answer.frames)
+                looking.close()
+                answer = replace(answer, frames=chain([first], answer.frames))
+            yield answer
     if output == "table":
         click.echo(_as_of(answer.as_of, parameters), err=True)
 
@@ -468,6 +521,8 @@ def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
     clock = f", data's clock {instant(state.data_clock)}" if state.data_clock else ""
     words = {"at": "only what happened until", "known_at": "only what was recorded until"}
     past = "".join(f"; {words[n]} {instant(parameters[n])}" for n in words if parameters.get(n) is not None)
+    if (positions := parameters.get("positions")) is not None:
+        past += f"; only what the log held before {positions.replace(',', ', ') or 'its start'}"
     return f"as of commit {state.commits:,} at {instant(state.committed_at)}{clock}{past}"
 
 

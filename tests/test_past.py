@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from consumers.runner import Consumer
 from ledger import lifecycle
+from ledger.codec import SCHEMA_NAME, encode_row
 from ledger.lifecycle import Delivery
+from ledger.log import EventLog, Record, TopicPartition, open_log
+from ledger.settings import LogSettings
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from projections import past as past_module
 from projections.live import apply as apply_module
@@ -165,14 +169,7 @@ each_way = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest
 def test_questions_of_the_past_are_those_of_a_ledger_that_ended_there(store: Store, tmp_path: Path, seed: int) -> None:
     """Whatever is asked, narrowed or not: as if the log had ended at the cut."""
     told = history(COUPON, seed, 300, keys=40)
-    people = history(USER, seed, 30, keys=5)
-    plans = history(CAMPAIGN, seed, 30, keys=3)
-    # `history` names its keys alike everywhere: the campaigns that coupons name, and the users that they know.
-    renamed = [
-        History(seed, topic, tuple(tuple(_renamed(topic, d) for d in batch) for batch in those.batches))
-        for topic, those in ((USER, people), (CAMPAIGN, plans))
-    ]
-    worlds = [told, *renamed]
+    worlds = [told, *_around_coupons(seed)]
     random_ = random.Random(seed)
     with emptied(store):
         for world in worlds:
@@ -196,6 +193,8 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("states", {"campaign": "k-2"}),
     ("user", {"user": "u-1"}),
     ("user", {"user": "m-1"}),
+    ("order", {"order": "o-1"}),
+    ("totals", {}),
     ("campaigns", {}),
     ("campaign", {"campaign": "k-1"}),
     ("violations", {}),
@@ -204,7 +203,52 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
     ("violation-counts", {"scope": "coupon"}),
     *((question, {"coupon": f"key-{n}"}) for question in ("state", "history") for n in range(3)),
 ]
-_NAMES = {USER: ("u-1", "u-2", "m-1", "x-1", "x-2"), CAMPAIGN: ("k-1", "k-2", "k-3")}
+_NAMES = {
+    USER: ("u-1", "u-2", "m-1", "x-1", "x-2"),
+    CAMPAIGN: ("k-1", "k-2", "k-3"),
+    ORDER: ("o-1", "o-2", "o-3"),
+}
+
+
+@each_way
+def test_a_position_is_a_consumer_that_stopped_there(tmp_path: Path, seed: int) -> None:
+    """What a report was made of on the day, from the positions that it names, could not be shown again."""
+    random_ = random.Random(seed)
+    worlds = [*_around_coupons(seed), history(COUPON, seed, 120, keys=20 if seed else 8)]
+    records = [
+        Record(w.topic, d.event[KEY_FIELD[w.topic]].encode(), encode_row(SCHEMA_NAME[w.topic], d.event))
+        for w in worlds
+        for d in w.deliveries
+    ]
+    random_.shuffle(records)
+    log = open_log(LogSettings(url=f"sqlite:///{tmp_path / 'log.db'}", partitions=3), create=True)
+    with closing(log), scratch_store(_folder(tmp_path, 0)) as store, scratch_store(_folder(tmp_path, 1)) as stopped:
+        log.create_topics()
+        log.append(records)
+        _consume(log, store, None)
+        ends = log.end_positions(log.partitions(INPUT_TOPICS))
+        reached = dict.fromkeys(ends, 0)
+        for _ in range(2 if seed else 1):
+            reached = {at: random_.randint(reached[at], end) for at, end in ends.items()}
+            _consume(log, stopped, reached)
+            told = ",".join(f"{at.topic}:{at.partition}:{offset}" for at, offset in reached.items() if offset)
+            for question, parameters in ASKED if seed else ASKED[::4]:
+                then = _asked(stopped, question, **parameters)
+                assert _asked(store, question, **parameters, positions=told) == then, (question, parameters, told)
+
+
+def _consume(log: EventLog, store: Store, until: dict[TopicPartition, int] | None) -> None:
+    for _ in Consumer(log, store, outlet=log, batch_size=70, until=until).run():
+        pass
+
+
+def _around_coupons(seed: int) -> list[History]:
+    """`history` names its keys alike everywhere: here the users, campaigns and orders that coupons name."""
+    told = [history(topic, seed, 30, keys=len(names)) for topic, names in _NAMES.items()]
+    return [
+        History(seed, of.topic, tuple(tuple(_renamed(of.topic, d) for d in batch) for batch in of.batches))
+        for of in told
+    ]
 
 
 def _renamed(topic: str, delivery: Delivery) -> Delivery:
@@ -241,7 +285,7 @@ def test_differences_are_those_of_two_folds(store: Store, seed: int) -> None:
             at = [naive(i) for i in instants] if random_.random() < 0.7 else [None, None]
             seen = [naive(i) for i in known] if at[0] is None or random_.random() < 0.5 else [None, None]
             ends = [at[1] if random_.random() < 0.8 else None, seen[1] if random_.random() < 0.8 else None]
-            check_difference(store, told, Cut(at[0], seen[0]), Cut(*ends))
+            check_difference(store, told, Cut(at[0], seen[0]), Cut(ends[0], ends[1]))
 
 
 def check_difference(store: Store, told: History, earlier: Cut, later: Cut) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
+from cli.export import write_parquet
+from ledger.errors import QueryStopped
 from ledger.topics import COUPON
 from projections.live.apply import apply
-from projections.queries import campaign
+from projections.queries import Answer, AsOf, campaign
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
 from tests.histories import history
@@ -175,7 +181,7 @@ def test_what_nobody_has_heard_of_is_said_to_be_unknown(command: tuple[str, ...]
 # ── The past ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 PAST = (("state", "c-1"), ("history", "c-1"), ("coupons",), ("campaigns",), ("campaigns", "show", "k-1"),
-        ("user", "u-1"), ("violations",))  # fmt: skip
+        ("user", "u-1"), ("order", "o-1"), ("violations",))  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,58 @@ def test_totals_at_an_instant() -> None:
     assert (k_0["campaign_id"], k_1["campaign_id"], k_1["claimed"], k_1["used"]) == ("k-0", "k-1", 2, 0)
 
 
+def test_everything_at_an_instant() -> None:
+    """Else nobody could say what stood in the books at midnight."""
+    noon = ("--at", "2026-11-11T10:03:45Z")
+    told = done("status", *noon, "-o", "json").json
+    assert (told["coupons"], told["orders"], told["campaigns"], told["users"]) == (6, 0, 1, 2)
+    assert {s["state"]: s["coupons"] for s in told["states"]} == {"issued": 1, "claimed": 4, "expired": 1}
+    assert told["broken"] == [{"violation": "over_issue", "violations": 1}] and told["violations"] == 1
+    assert told["data_clock"] == "2026-11-11T10:03:30.000000Z"
+    shown = done("status", *noon)
+    assert "over_issue" in shown.out and "only what happened until 2026-11-11T10:03:45" in shown.err
+    assert ledger("status", *noon, "--watch").code == 2
+
+
+def test_an_order_at_an_instant() -> None:
+    then = done("order", "o-1", "--at", "2026-11-11T11:00:00Z", "-o", "json").json
+    assert [(c["coupon_id"], c["state"]) for c in then["coupons"]] == [("c-1", "used"), ("c-9", None)]
+    assert then["violations"] == []
+    one_sentence(ledger("order", "o-1", "--at", "2026-11-11T10:59:59Z"), 1, "order o-1")
+
+
+def test_all_coupons_as_a_parquet_file(tmp_path: Path) -> None:
+    """Else who wants all of them at midnight would have to make columns of text again."""
+    for past in ((), ("--at", "2026-11-11T10:02:00Z"), ("--at", "2020-01-01")):
+        ran = done("coupons", *past, "--to", tmp_path / "c.parquet", "-o", "json")
+        rows = done("coupons", *past, "-o", "ndjson").rows
+        assert ran.out == f"{len(rows)} coupons written to {tmp_path / 'c.parquet'}\n"
+        written = pl.read_parquet(tmp_path / "c.parquet").sort("coupon_id")
+        instants = pl.col(pl.Datetime("us")).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+        assert written.with_columns(instants).to_dicts() == rows
+    as_of = json.loads(pq.read_schema(tmp_path / "c.parquet").metadata[b"as_of"])
+    positions = tmp_path / "as_of.json"
+    positions.write_text(json.dumps({"as_of": as_of}))
+    now = done("coupons", "-o", "json").json
+    assert done("coupons", "--at-position", positions, "-o", "json").json == now
+    one_sentence(ledger("coupons", "--to", tmp_path / "no" / "c.parquet"), 2, "c.parquet", "cannot be written")
+
+
+def test_a_half_written_file_takes_no_place(tmp_path: Path) -> None:
+    """Else last night's file would be gone, or be read as whole."""
+    file = tmp_path / "c.parquet"
+    file.write_text("before")
+
+    def frames() -> Iterator[pl.DataFrame]:
+        yield pl.DataFrame({"coupon_id": ["c-1"]})
+        raise QueryStopped("stopped")
+
+    answer = Answer(AsOf(1, None, None, []), frames())
+    with pytest.raises(QueryStopped):
+        write_parquet(answer, file, lambda _: None)
+    assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("c.parquet", "before")]
+
+
 def test_a_person_at_an_instant() -> None:
     assert done("user", "u-1", "--at", "2026-11-11T10:00:45Z", "-o", "json").json["usable"] == 1
     one_sentence(ledger("user", "m-1", "--at", "2026-11-09"), 1, "user m-1")
@@ -244,6 +302,42 @@ def test_what_was_known_when(command: tuple[str, ...]) -> None:
         assert before.json == []
     else:
         one_sentence(before, 1, command[-1])
+
+
+def test_what_the_log_held_before_a_position(folder: Path) -> None:
+    """Else what a report was made of, by the positions that it names, could not be shown again."""
+    [*before, _, last] = done("history", "c-1", "-o", "json").json
+    place = f"coupon.events:{last['partition']}:{last['offset']}"
+    told = done("history", "c-1", "--at-position", place, "-o", "json").json
+    assert [step["event_id"] for step in told] == [*(step["event_id"] for step in before), "c-1-4"]
+    ran = done("state", "c-1", "--at-position", place)
+    assert f"only what the log held before {place}" in ran.err
+    one_sentence(ledger("order", "o-1", "--at-position", "user.events:0:0"), 1, "order o-1")
+    [row] = done("diff", "--from-position", place, "--campaign", "k-1", "-o", "json").json[:1]
+    assert (row["coupon_id"], row["event_ids"]) == ("c-1", ["c-1-5"])
+
+    one_sentence(ledger("diff", "--from-position", place, "--to-position", "user.events:0:0"), 2, "is later than")
+
+    status = folder / "status.json"
+    status.write_text(done("status", "--log", f"sqlite:///{folder / LOG}", "-o", "json").out)
+    for command in PAST:
+        now = done(*command, "-o", "json")
+        assert done(*command, "--at-position", str(status), "-o", "json").json == now.json
+    assert done("diff", "--from-position", str(status), "-o", "json").json == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("state", "c-1", "--at-position", "coupon.events:0"), ["no file"]),
+        (("state", "c-1", "--at-position", "coupon.alerts:0:1"), ["position coupon.alerts:0:1"]),
+        (("state", "c-1", "--at-position", "coupon.events:0:99999"), ["99999", "has read this partition up to"]),
+        (("coupons", "--at-position", "user.events:0:0", "--at-position", "user.events:0:1"), ["twice"]),
+        (("diff", "--to-position", "user.events:0:0", "--from", "1d"), ["--to-position without --from-position"]),
+    ],
+)
+def test_positions_that_are_none_are_refused(command: tuple[str, ...], words: list[str]) -> None:
+    one_sentence(ledger(*command), 2, *words)
 
 
 def test_a_forgotten_place_for_the_instant_is_refused() -> None:
@@ -278,7 +372,7 @@ def test_what_changed_between_two_instants() -> None:
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [
-        ((), "--from, --known-from or both"),
+        ((), "--from, --known-from or --from-position"),
         (("--to", "2026-11-11", "--known-from", "1d"), "--to without --from"),
         (("--from", "1d", "--known-to", "1d"), "--known-to without --known-from"),
         (("--from", "2026-11-12", "--to", "2026-11-11"), "--from is later than --to"),

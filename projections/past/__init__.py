@@ -1,59 +1,83 @@
-"""The tables as they stood at an instant, on either of two clocks (LIFECYCLE section 5): cut first, then told apart and
-folded.
+"""The tables as they stood at an instant, on either of two clocks (LIFECYCLE section 5), or at a position of the log:
+cut first, then told apart and folded.
 
 On a cursor's connection, tables and views are made that have the names of the live ones and stand before them: the same
 questions, asked of the same names, are then answered of the past. They are temporary, and go with the cursor's
 transaction.
 
 What always holds: they are what a fold from the start of the events in the cut gives. A key whose events all lie in the
-cut has the row that it has now; every other is folded again from its journal, range by range of the hashes, into files
+cut has the row that it has now; every other is folded again from its journal, slice by slice of the hashes, into files
 that are temporary too, so that memory does not grow with the tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
+from uuid import uuid4
 
+import numpy as np
 import polars as pl
 
-from ledger.errors import StoreError
 from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
 from projections.live import campaign_rules, order_rules
 from projections.live.apply import PROJECTED, Projected, from_the_start
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
+from projections.past.slices import Slices, ahead, room_for_files
 from projections.store import Reading, sql
 
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""
+_READ_AT_ONCE: Final = 200_000
+"""Events parted at once."""
+
+
+Progress = Callable[[int, int], None]
+"""Told of keys that were folded again, and how many are left of their topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Which events count: those that happened until `at` and were recorded until `known_at`, both included, in naive
-    UTC. None: whenever."""
+    UTC, and that lie in the log before these positions. None: whenever, wherever.
+
+    `positions`: the next offset by topic and partition, as a consumer keeps it; of a partition that is not named
+    nothing had been read. An event counts by its first position, which is exact while its repeats come in the same
+    partition, as they do where a topic goes by its keys.
+    """
 
     at: datetime | None = None
     known_at: datetime | None = None
+    positions: Mapping[tuple[str, int], int] | None = None
 
     def __bool__(self) -> bool:
-        return self.at is not None or self.known_at is not None
+        return self.at is not None or self.known_at is not None or self.positions is not None
 
-    @property
-    def condition(self) -> str:
-        """What SQL asks of an event."""
+    def condition(self, topic: str) -> str:
+        """What SQL asks of an event of this topic."""
         bounds = {"occurred_at": self.at, "recorded_at": self.known_at}
-        return " AND ".join(f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None) or "true"
+        asked = [f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None]
+        if self.positions is not None:
+            read = [
+                f"(log_partition = {partition} AND log_offset < {offset})"
+                for (of, partition), offset in sorted(self.positions.items())
+                if of == topic
+            ]
+            asked.append(f"({' OR '.join(read) or 'false'})")
+        return " AND ".join(asked) or "true"
 
     def __str__(self) -> str:
         bounds = {"happened until": self.at, "was recorded until": self.known_at}
-        return " and ".join(f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None)
+        told = [f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None]
+        return " and ".join([*told, *(["lies before these positions"] if self.positions is not None else [])])
 
 
 def told_of(topic: str, live: str) -> str:
@@ -73,6 +97,20 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
+def _numbered(
+    on: Projected, facts: pl.DataFrame, conflicts: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """The keys, and facts and conflicts with the `entity` that is each one's row number there."""
+    hashes, first, entity = np.unique(facts["key_hash"].to_numpy(), return_index=True, return_inverse=True)
+    keys = pl.DataFrame({"key_hash": hashes, on.key: facts[on.key].gather(first)})
+    if (keys[on.key].gather(entity) != facts[on.key]).any():  # two keys with one hash
+        keys = facts.select("key_hash", on.key).unique(on.key, maintain_order=True)
+        facts = facts.join(keys.select(on.key).with_row_index("entity"), on=on.key)
+    else:
+        facts = facts.with_columns(entity=pl.Series(entity, dtype=pl.UInt32))
+    return keys, facts, conflicts.join(keys.select(on.key).with_row_index("entity"), on=on.key)
+
+
 class Past:
     """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
 
@@ -81,17 +119,18 @@ class Past:
     the same transaction.
     """
 
-    def __init__(self, reading: Reading, cut: Cut) -> None:
+    def __init__(self, reading: Reading, cut: Cut, told: Progress = lambda _done, _left: None) -> None:
         self.reading = reading
         self.cut = cut
+        self._told = told
         self._made: list[str] = []
         self._folder: TemporaryDirectory[str] | None = None
         self._live = live_schema(reading)
         for topic in INPUT_TOPICS:
             self._cut_journal(PROJECTED[topic])
-        self._make("ledger", f"SELECT * FROM {self._live}.ledger")
+        self.make("ledger", f"SELECT * FROM {self._live}.ledger")
         reading.execute(sql(__package__, "data_clock"))
-        self._make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
+        self.make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
 
     def leave(self) -> None:
         while self._made:
@@ -102,7 +141,8 @@ class Past:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _make(self, table: str, query: str, **parameters: Sequence[str] | Sequence[int]) -> None:
+    def make(self, table: str, query: str, **parameters: str | Sequence[str] | Sequence[int]) -> None:
+        """Keep what this asks in a table of this name, until `leave`."""
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
         self._made.append(f"TABLE temp.{table}")
 
@@ -113,9 +153,9 @@ class Past:
     def _cut_journal(self, on: Projected) -> None:
         """The journal keeps each identity's content at the first position. Where that one happens later than the cut,
         the first of the contents in conflict that lie in it stands instead."""
-        inside = self.cut.condition
-        self._make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
-        self._make(
+        inside = self.cut.condition(on.topic)
+        self.make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
+        self.make(
             f"{on.journal}_standing",
             f"""
             SELECT c.* FROM {on.conflicts} c
@@ -149,12 +189,12 @@ class Past:
         if narrowing is not None:
             field, values = narrowing
             among = f"{on.table}_asked"
-            self._make(
+            self.make(
                 among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
             )
         asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
-        outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition})"
-        self._make(f"{on.table}_touched", outside)
+        outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition(topic)})"
+        self.make(f"{on.table}_touched", outside)
         unchanged = f"{asked} ANTI JOIN {on.table}_touched USING (key_hash)"
         self.reading.execute(
             f"INSERT INTO violations SELECT v.* FROM {self._live}.violations v {unchanged}"
@@ -175,38 +215,47 @@ class Past:
         """The touched keys that have events in the cut: their violations into the table, their rows into files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
-        self._make(
-            f"{on.table}_torn",
-            f"SELECT DISTINCT key_hash FROM {on.journal} SEMI JOIN {on.table}_touched USING (key_hash)",
-        )
-        columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
-        files: list[Path] = []
-        for within in self._ranges(f"{on.table}_torn"):
-            mine = f"SEMI JOIN (SELECT key_hash FROM {on.table}_torn WHERE {within}) USING (key_hash) WHERE {within}"
-            facts, conflicts = (
-                self.reading.frame(f"SELECT {columns} FROM {table} {mine}") for table in (on.journal, on.conflicts)
-            )
+        [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {on.table}_touched")
+        told = [self._parted(table, on, 1 + keys // _AT_ONCE) for table in (on.journal, on.conflicts)]
+
+        def folded(slices: Iterable[Callable[[], pl.DataFrame]]) -> tuple[Path, pl.DataFrame] | None:
+            facts, conflicts = (take_up() for take_up in slices)
             if not facts.height:
-                continue
-            keys = facts.select("key_hash", on.key).unique(on.key, maintain_order=True)
-            numbered = keys.select(on.key).with_row_index("entity")
-            facts, conflicts = (told.join(numbered, on=on.key) for told in (facts, conflicts))
+                return None
+            keys, facts, conflicts = _numbered(on, facts, conflicts)
             rows, violations = from_the_start(on, keys, like, facts, conflicts)
-            files.append(self._keep(rows, f"{on.table}-{len(files)}"))
-            self._insert("violations", violations)
+            return self._keep(rows), violations
+
+        files: list[Path] = []
+        ends = [keys * number // len(told[0]) for number in range(len(told[0]) + 1)]
+        for found, (start, end) in zip(ahead(folded, zip(*told, strict=True)), pairwise(ends), strict=True):
+            if found is not None:
+                files.append(found[0])
+                self._insert("violations", found[1])
+            self._told(end - start, keys - end)
         return files
 
-    def _keep(self, rows: pl.DataFrame, name: str) -> Path:
-        try:
-            self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
-            file = Path(self._folder.name, f"{name}.parquet")
+    def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:
+        """The touched keys' rows of a journal, or of its conflicts, in so many slices."""
+        columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
+        asked = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
+        if count == 1:
+            frame = self.reading.frame(asked)
+            return [lambda: frame]
+        slices = Slices(self._files(), table, count, self.reading.batches(asked, rows=_READ_AT_ONCE))
+        return [partial(slices.take_up, number) for number in range(count)]
+
+    def _keep(self, rows: pl.DataFrame) -> Path:
+        with room_for_files():
+            file = self._files() / f"{uuid4()}.parquet"
             rows.write_parquet(file, compression="lz4")
-        except OSError as error:
-            raise StoreError(
-                f"the past: its rows cannot be kept in a temporary file ({error.strerror or error}); free space in the"
-                " folder for those (TMPDIR), or ask for less"
-            ) from error
         return file
+
+    def _files(self) -> Path:
+        """The folder of what is kept until `close`."""
+        with room_for_files():
+            self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
+        return Path(self._folder.name)
 
     def _ranges(self, table: str) -> Iterator[str]:
         """Conditions on `key_hash` that part the keys of this table, evenly since hashes are as good as drawn."""
@@ -243,7 +292,7 @@ class Past:
 
     def _between_topics(self, clock: datetime, grace: timedelta) -> None:
         for table in ("coupons_in_use", "uses"):
-            self._make(table, f"SELECT * FROM {self._live}.{table} LIMIT 0")
+            self.make(table, f"SELECT * FROM {self._live}.{table} LIMIT 0")
             for within in self._ranges(PROJECTED[COUPON].table):
                 rows = self.reading.frame(f"{sql(__package__, table)} AND {within}")
                 hashes = pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64)

@@ -35,7 +35,7 @@ def differences(reading: Reading, earlier: Cut, later: Cut, campaign: str | None
     """A row per coupon that an event came to, by id: state before and after (null: not there yet), as JSON the other
     values that changed (`[before, after]`), and the events in canonical order, piece by piece."""
     told = told_of(COUPON, live_schema(reading))
-    between = f"{later.condition} AND NOT ({earlier.condition})"
+    between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
     mine = f"AND key_hash IN (SELECT key_hash FROM {told} WHERE campaign_id = $campaign)" if campaign else ""
     parameters = {"campaign": campaign} if campaign else {}
     reading.execute(f"CREATE TEMP TABLE came AS SELECT * FROM {told} WHERE {between} {mine}", parameters)

@@ -2,14 +2,16 @@
 
 `QUESTIONS` is the table of them. The command line asks through a `Source`, which is the database itself (`Local`) or,
 where another process owns it, that process (`api.client.Remote`); both come here, so the answers are the same.
-A new question is a function, its SQL, and a line in `QUESTIONS`. `at` and `known_at` ask of the past (LIFECYCLE section
-5): for one coupon its events are cut, for all else the tables (`projections.past`), before the same question is asked.
+A new question is a function, its SQL, and a line in `QUESTIONS`. `at`, `known_at` (LIFECYCLE section 5) and
+`positions` (of the log) ask of the past: for one coupon its events are cut, for all else the tables
+(`projections.past`), before the same question is asked.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -24,19 +26,22 @@ from ledger.errors import LedgerError
 from ledger.lifecycle import Delivery, Folded, fold
 from ledger.plain import plain
 from ledger.rules import STATES, SWEPT
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, USER
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.live import journal
 from projections.live.signature import stable_hash
-from projections.past import Cut, Past
+from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
 from projections.store import Reading, Store, sql
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
 _PAST_LIMIT_S: Final = 300.0
+_PAST: Final[Mapping[str, Any]] = {"at": datetime | None, "known_at": datetime | None, "positions": str | None}
+"""What cuts the past off, with its types."""
+_POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
 
 
@@ -93,7 +98,8 @@ class Source(Protocol):
 class Question:
     """`limit_s`: how long it may take beside the consumer. `json`: columns whose text is JSON.
 
-    `then`: puts in place what it reads of the past, given its parameters; it can be asked `at` and `known_at`.
+    `then`: puts in place what it reads of the past, given its parameters; it can be asked `at`, `known_at` and
+    `positions`.
     """
 
     ask: Callable[..., pl.DataFrame | Iterator[pl.DataFrame]]
@@ -103,7 +109,11 @@ class Question:
 
     def limit_for(self, parameters: Mapping[str, Any]) -> float:
         """`limit_s`, or more for the past."""
-        return max(self.limit_s, _PAST_LIMIT_S) if self.then and cut_of(parameters) else self.limit_s
+        return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
+
+    def looks_back(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether tables are put in place before this can be answered."""
+        return self.then is not None and any(parameters.get(name) is not None for name in _PAST)
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -112,9 +122,9 @@ class Question:
         _, *rest = inspect.signature(self.ask).parameters.values()
         found = {p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in rest}
         if self.then is not None:
-            for name in ("at", "known_at"):
+            for name, annotation in _PAST.items():
                 found[name] = inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=datetime | None
+                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
                 )
         return found
 
@@ -122,47 +132,74 @@ class Question:
 class Local:
     """The database itself, open for reading. An answer can be taken until the next question."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, told: Progress = lambda _done, _left: None) -> None:
+        """`told`: how far looking back has come."""
         self._cursor = store.cursor()
+        self._told = told
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         self._cursor.end()
         self._cursor.begin()
-        return answer(self._cursor, question, parameters)
+        return answer(self._cursor, question, parameters, self._told)
 
     def close(self) -> None:
         self._cursor.end()
         self._cursor.close()
 
 
-def answer(reading: Reading, question: str, parameters: Mapping[str, Any]) -> Answer:
+def answer(
+    reading: Reading, question: str, parameters: Mapping[str, Any], told: Progress = lambda _done, _left: None
+) -> Answer:
     """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
     asked = QUESTIONS[question]
     given = {name: _naive(value) for name, value in parameters.items()}
-    cut = cut_of(given) if asked.then is not None else Cut()
-    frames = _of_the_past(reading, asked, cut, given) if cut else _frames(asked, reading, given)
+    cut = cut_of(reading, given) if asked.then is not None else Cut()
+    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given)
     return Answer(as_of(reading), frames)
 
 
 def _frames(asked: Question, reading: Reading, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
     if asked.then is not None:
-        given = {name: value for name, value in given.items() if name not in ("at", "known_at")}
+        given = {name: value for name, value in given.items() if name not in _PAST}
     found = asked.ask(reading, **given)
     return iter([found]) if isinstance(found, pl.DataFrame) else found
 
 
-def _of_the_past(reading: Reading, asked: Question, cut: Cut, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
-    past = Past(reading, cut)
+def _of_the_past(past: Past, asked: Question, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
     try:
         assert asked.then is not None
         asked.then(past, given)
-        yield from _frames(asked, reading, given)
+        yield from _frames(asked, past.reading, given)
     finally:
         past.close()
 
 
-def cut_of(parameters: Mapping[str, Any]) -> Cut:
-    return Cut(parameters.get("at"), parameters.get("known_at"))
+def cut_of(reading: Reading, parameters: Mapping[str, Any]) -> Cut:
+    """Raises `WrongQuestion`."""
+    return Cut(parameters.get("at"), parameters.get("known_at"), _positions(reading, parameters.get("positions")))
+
+
+def _positions(reading: Reading, told: str | None) -> dict[tuple[str, int], int] | None:
+    """Next offsets, told as `TOPIC:PARTITION:OFFSET,…`; None where nothing is told. Raises `WrongQuestion` where they
+    are not such, or lie beyond what the database has read."""
+    if told is None:
+        return None
+    read = {(topic, partition): offset for topic, partition, offset in reading.rows(_query("positions"))}
+    found: dict[tuple[str, int], int] = {}
+    for one in told.split(",") if told else ():
+        parts = _POSITION.fullmatch(one)
+        if parts is None or parts[1] not in INPUT_TOPICS:
+            raise WrongQuestion(f"position {one}: is none; write TOPIC:PARTITION:OFFSET, such as {COUPON}:2:75632")
+        place, offset = (parts[1], int(parts[2])), int(parts[3])
+        if place in found:
+            raise WrongQuestion(f"position {one}: this partition is named twice; name it once")
+        if offset > read.get(place, 0):
+            raise WrongQuestion(
+                f"position {one}: the database has read this partition up to {read.get(place, 0)} only; ask for an"
+                " earlier position, or run `consume`"
+            )
+        found[place] = offset
+    return found
 
 
 def as_of(reading: Reading) -> AsOf:
@@ -180,9 +217,15 @@ def _naive(value: Any) -> Any:
 # --- questions
 
 
-def state(reading: Reading, coupon: str, at: datetime | None = None, known_at: datetime | None = None) -> pl.DataFrame:
+def state(
+    reading: Reading,
+    coupon: str,
+    at: datetime | None = None,
+    known_at: datetime | None = None,
+    positions: str | None = None,
+) -> pl.DataFrame:
     """One coupon's row. Raises `UnknownCoupon`."""
-    cut = Cut(at, known_at)
+    cut = cut_of(reading, locals())
     if cut:
         then = asdict(_folded(reading, coupon, cut)[0].coupon)
         columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
@@ -209,20 +252,24 @@ _HISTORY: Final[dict[str, Any]] = {
 
 
 def history(
-    reading: Reading, coupon: str, at: datetime | None = None, known_at: datetime | None = None
+    reading: Reading,
+    coupon: str,
+    at: datetime | None = None,
+    known_at: datetime | None = None,
+    positions: str | None = None,
 ) -> pl.DataFrame:
     """The coupon folded by the reference: a row per event, with where and when the log recorded it.
 
     `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
     """
-    folded, positions = _folded(reading, coupon, Cut(at, known_at))
+    folded, found_at = _folded(reading, coupon, cut_of(reading, locals()))
     conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
     rows = []
     for step in folded.steps:
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
         if "attributes" in event:
             event["attributes"] = json.loads(event["attributes"])
-        position = positions[event["event_id"]]
+        position = found_at[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
         violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
         data = json.dumps(plain(event), ensure_ascii=False)
@@ -238,7 +285,7 @@ def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, 
         for table in (journal.JOURNAL[COUPON], journal.CONFLICTS[COUPON])
         for row in reading.frame(
             f"SELECT * EXCLUDE (key_hash) FROM {table} WHERE key_hash = $key_hash AND coupon_id = $coupon_id"
-            f" AND {cut.condition}",
+            f" AND {cut.condition(COUPON)}",
             parameters,
         ).iter_rows(named=True)
     ]
@@ -267,10 +314,16 @@ def coupons(
     since: datetime | None = None,
     until: datetime | None = None,
     ended_days: int | None = None,
+    ordered: bool = True,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Coupons by id, piece by piece. A filter that is None lets all pass."""
-    return reading.batches(_query("coupons"), _parameters(locals()))
+    """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
+    pass."""
+    parameters = _parameters(locals())
+    order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
+    return reading.batches(
+        f"{_query('coupons')} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", parameters
+    )
 
 
 def states(
@@ -443,23 +496,37 @@ def diff(
     to_at: datetime | None = None,
     known_from: datetime | None = None,
     known_to: datetime | None = None,
+    from_positions: str | None = None,
+    to_positions: str | None = None,
     campaign: str | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """What became of coupons between two instants, two states of knowledge, or both. Without an end: until now.
+    """What became of coupons between two instants, two states of knowledge, two positions of the log, or several of
+    these together. Without an end: until now.
 
     Raises `WrongQuestion`.
     """
-    if from_at is None and known_from is None:
-        raise WrongQuestion("differences: from when is not said; give --from, --known-from or both")
-    for start, end, names in (
-        (from_at, to_at, ("--from", "--to")),
-        (known_from, known_to, ("--known-from", "--known-to")),
+    earlier = Cut(from_at, known_from, _positions(reading, from_positions))
+    later = Cut(to_at, known_to, _positions(reading, to_positions))
+    if not earlier:
+        raise WrongQuestion(
+            "differences: from when is not said; give --from, --known-from or --from-position, or several of them"
+        )
+    for start, end, reversed_, names in (
+        (from_at, to_at, from_at and to_at and from_at > to_at, ("--from", "--to")),
+        (known_from, known_to, known_from and known_to and known_from > known_to, ("--known-from", "--known-to")),
+        (from_positions, to_positions, _beyond(earlier, later), ("--from-position", "--to-position")),
     ):
         if start is None and end is not None:
             raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
-        if start is not None and end is not None and start > end:
+        if reversed_:
             raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
-    return differences(reading, Cut(from_at, known_from), Cut(to_at, known_to), campaign)
+    return differences(reading, earlier, later, campaign)
+
+
+def _beyond(earlier: Cut, later: Cut) -> bool:
+    """Some position of the earlier one lies beyond that of the later one."""
+    start, end = earlier.positions, later.positions
+    return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
 
 
 def dead_letters(
@@ -515,6 +582,11 @@ def summary(reading: Reading) -> pl.DataFrame:
     [(discarded,)] = reading.rows("SELECT count(*) FROM discarded")
     settled = reading.rows(_query("dead_letters_settled"))[0][0] if discarded else 0
     return found.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
+
+
+def totals(reading: Reading) -> pl.DataFrame:
+    """Keys of each table, events, violations, the data's clock: one row; `states` and `broken` are lists."""
+    return reading.frame(_query("totals"))
 
 
 def standing(reading: Reading) -> pl.DataFrame:
@@ -582,6 +654,23 @@ def _user_then(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, user_id=ids)
 
 
+def _order_then(past: Past, given: Mapping[str, Any]) -> None:
+    order = given["order"]
+    past.stand_in(ORDER, key_hash=[key_hash(order)])
+    past.stand_in(CAMPAIGN)
+    asked = "SELECT unnest(coupon_ids) AS coupon_id FROM orders WHERE order_id = $order"
+    named = stable_hash(past.reading.frame(asked, {"order": order})["coupon_id"])
+    past.make("order_asked", _query("order_campaigns"), order=order, named=named.tolist())
+    past.stand_in(COUPON, among="order_asked")
+    past.stand_in_across()
+
+
+def _everything_then(past: Past, _: Mapping[str, Any]) -> None:
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+    past.stand_in_across()
+
+
 def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in(COUPON)
     past.stand_in(CAMPAIGN)
@@ -614,7 +703,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "coupons": Question(coupons, limit_s=300, then=_coupons_then),
     "states": Question(states, then=_coupons_then),
     "user": Question(user, then=_user_then),
-    "order": Question(order),
+    "order": Question(order, then=_order_then),
     "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
     "campaign": Question(campaign, limit_s=120, then=_campaign_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
@@ -627,6 +716,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "dead-letter": Question(dead_letter),
     "histories": Question(histories),
     "summary": Question(summary),
+    "totals": Question(totals, then=_everything_then),
     "standing": Question(standing),
     "digest": Question(digest, limit_s=600),
     "digest-buckets": Question(digest_buckets, limit_s=300),

@@ -1,0 +1,60 @@
+"""An answer as a Parquet file: written piece by piece under another name, and in its place when it is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ledger.errors import UnusableFile
+
+if TYPE_CHECKING:
+    from projections.queries import Answer
+
+
+def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
+    """The answer's rows in this file, what it is of in the file's metadata (`as_of`, as answers over HTTP have it); how
+    many. A file that was there stays until the new one takes its place. `told`: rows, as they are written.
+
+    Raises `UnusableFile`.
+    """
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        rows = _write(answer, unfinished, told)
+        unfinished.replace(file)
+    except OSError as error:
+        raise UnusableFile(
+            f"file {file}: cannot be written ({error.strerror or error}); name another, or free space and run again"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return rows
+
+
+def _write(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    from api.answers import as_of
+    from projections.past.slices import ahead
+
+    def write(piece: pl.DataFrame) -> int:
+        writer.write_table(piece.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+        return piece.height
+
+    rows = 0
+    with file.open("wb") as sink:
+        frame = next(answer.frames)
+        schema = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        schema = schema.with_metadata({"as_of": as_of(answer.as_of)})
+        # A dictionary of ids, which hardly repeat, takes longer than all the rest.
+        repeated = [values.name for values in frame if values.n_unique() * 10 <= frame.height]
+        with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeated) as writer:
+            for written in ahead(write, chain([frame], answer.frames), workers=1):
+                rows += written
+                told(written)
+        sink.flush()
+        os.fsync(sink.fileno())
+    return rows

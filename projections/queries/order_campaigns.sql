@@ -1,0 +1,10 @@
+-- Which coupons does an answer about an order depend on? Grain: one hash of a coupon: those that it names (`named`) or
+-- that name it, and all of their campaigns, since rules across coupons count these.
+WITH concerned AS (
+    SELECT unnest($named::BIGINT[]) AS key_hash
+    UNION SELECT key_hash FROM coupon_events WHERE order_id = $order
+)
+SELECT key_hash FROM concerned
+UNION
+SELECT key_hash FROM coupon_events
+WHERE campaign_id IN (SELECT campaign_id FROM coupon_events SEMI JOIN concerned USING (key_hash))

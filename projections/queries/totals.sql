@@ -1,0 +1,11 @@
+-- How much is there of everything, and where is the data's clock? Grain: the database; `states`: one state of coupons, in
+-- the order of the lifecycle; `broken`: one rule, by name.
+SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) AS orders,
+       (SELECT count(*) FROM campaigns) AS campaigns, (SELECT count(*) FROM users) AS users,
+       (SELECT count(*) FROM coupon_events) + (SELECT count(*) FROM order_events)
+           + (SELECT count(*) FROM campaign_events) + (SELECT count(*) FROM user_events) AS events,
+       (SELECT count(*) FROM violations) AS violations, (SELECT data_clock FROM ledger) AS data_clock,
+       (SELECT coalesce(list({state: state::VARCHAR, coupons: n} ORDER BY state), [])
+        FROM (SELECT state, count(*) AS n FROM coupons GROUP BY state)) AS states,
+       (SELECT coalesce(list({violation: violation, violations: n} ORDER BY violation), [])
+        FROM (SELECT violation, count(*) AS n FROM violations GROUP BY violation)) AS broken
