@@ -505,6 +505,7 @@ def test_another_logs_records_do_not_come_in(archive: Path) -> None:
     done("archive", "verify", "a")
 
 
+@pytest.mark.slow
 def test_two_archivers_do_not_spoil_each_other(archive: Path) -> None:
     """Else a second cron job would damage the archive of the first."""
     with locked(archive, writing=True):

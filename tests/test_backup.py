@@ -106,6 +106,7 @@ def test_force_replaces_neither_the_database_nor_what_is_no_backup(small: None) 
     assert full() == before
 
 
+@pytest.mark.slow
 def test_restored_and_consumed_it_equals_the_live_one(small: None) -> None:
     done("backup", BACKUP)
     publish(50, 30)

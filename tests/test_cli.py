@@ -275,6 +275,7 @@ def test_strict_appends_nothing_when_a_line_is_bad(home: Path) -> None:
     assert done("publish", "-", "--strict", stdin=many).out == "appended 10,050 events\n"
 
 
+@pytest.mark.slow
 def test_the_same_file_again_changes_no_state() -> None:
     """Else a retry after a timeout would count coupons twice."""
     done("init")

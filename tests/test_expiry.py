@@ -525,6 +525,7 @@ def expired(owner: Owner) -> int:
     return sum(row["coupons"] for row in rows)
 
 
+@pytest.mark.slow
 def test_a_consumer_that_follows_sweeps_by_itself(place: Path) -> None:
     """Else coupons would stay usable in the tables until somebody thinks of a job."""
     publish(lives(40))

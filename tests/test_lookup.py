@@ -229,6 +229,7 @@ with Store.open(Path(sys.argv[1])) as store:
 """
 
 
+@pytest.mark.slow
 def test_a_compaction_killed_half_way_changed_nothing(tmp_path: Path) -> None:
     """Rows written once more, but not yet deleted, would be there twice."""
     path = tmp_path / "killed.duckdb"

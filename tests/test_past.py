@@ -211,6 +211,7 @@ _NAMES = {
 
 
 @each_way
+@pytest.mark.slow
 def test_a_position_is_a_consumer_that_stopped_there(tmp_path: Path, seed: int) -> None:
     """What a report was made of on the day, from the positions that it names, could not be shown again."""
     random_ = random.Random(seed)

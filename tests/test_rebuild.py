@@ -218,6 +218,7 @@ def test_only_one_generation_before_the_live_one_is_kept(shop: Path) -> None:
     assert len(list(shop.glob(f"{DATABASE}.gen*"))) == 2
 
 
+@pytest.mark.slow
 def test_filled_by_an_older_projection_it_says_what_to_do_and_does_it_on_command(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

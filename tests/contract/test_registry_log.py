@@ -177,6 +177,7 @@ EVENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_facts_are_those_of_the_plain_format(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The wire format is no fact: the digest must not know of it."""
     done("publish", "-", stdin=ndjson(EVENTS))
