@@ -30,7 +30,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from api.contact import token_file
-from benchmarks.growth import Upstream
+from benchmarks.growth import Told, Upstream
 from benchmarks.readers import COMMAND, PATIENCE_S
 from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from projections.store import Store, owner
@@ -69,6 +69,7 @@ def measured(folder: Path, upstream: Upstream, options: argparse.Namespace) -> d
         )
         asking.start()
         upstream.go_on()
+        Told(upstream.connection)  # or it would wait for somebody to listen
         time.sleep(_WARM_S)
         started = time.perf_counter()
         rebuilt = json.loads(run(folder, "rebuild", "--output", "json"))
