@@ -183,8 +183,8 @@ def _waiting(summary: dict[str, Any]) -> Iterator[Finding]:
     if summary["outbox"]:
         what = f"{summary['outbox']:,} records wait to be appended to the log"
         yield Finding("warning", "outbox", what, "coupon-ledger consume")
-    if summary["dead_letters"]:
-        what = f"{summary['dead_letters']:,} records were not folded"
+    if summary["dead_letters_open"]:
+        what = f"{summary['dead_letters_open']:,} records were not folded"
         yield Finding("warning", "dead letters", what, "coupon-ledger dead-letters list")
     clock = summary["data_clock"]
     if clock is not None and _ahead_s(clock) > _SKEW_S:
