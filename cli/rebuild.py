@@ -17,6 +17,7 @@ from cli.output import print_row, print_rows
 from cli.progress import progress
 from ledger.errors import StoreError
 from ledger.settings import Settings
+from projections.versions import VERSIONS
 
 if TYPE_CHECKING:
     from consumers.rebuild import Compared, DifferentRow, Rebuild
@@ -46,7 +47,7 @@ class RebuiltDiffers(StoreError):
 @click.option(
     "--projection",
     "only",
-    type=click.Choice(["coupons", "orders", "campaigns", "users", "rules", "intake"]),
+    type=click.Choice(list(VERSIONS)),
     multiple=True,
     help="Only this one (several), the others are copied; rules: those across coupons, with the coupons.",
 )

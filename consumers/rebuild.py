@@ -77,9 +77,8 @@ class DifferentRow:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """At `positions`. `equal`: tables whose full digests are. `other_versions`: projections that other code filled."""
+    """At the same positions. `equal`: tables whose full digests are. `other_versions`: projections of other code."""
 
-    positions: Positions
     equal: tuple[str, ...]
     different: tuple[Difference, ...]
     other_versions: tuple[str, ...]
@@ -231,7 +230,6 @@ class Rebuild:
         tables = [table for name in TABLES for table in TABLES[name] if table in standing.digests]
         different = [Difference(t, standing.digests[t], found[t]) for t in tables if standing.digests[t] != found[t]]
         return Compared(
-            standing.positions,
             tuple(table for table in tables if standing.digests[table] == found[table]),
             tuple(different),
             tuple(name for name, _, _ in differing(standing.versions)),

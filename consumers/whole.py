@@ -12,25 +12,20 @@ Memory does not grow with the log.
 
 from __future__ import annotations
 
-import errno
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from consumers.intake import told_valid
 from consumers.runner import checked_ends
 from consumers.tuning import keep_small
-from ledger.errors import StoreError, StoreFull
 from ledger.log import Chunk, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS, KEY_FIELD
 from projections import checkpoints
@@ -38,7 +33,8 @@ from projections.checkpoints import Account
 from projections.generations import SLICES
 from projections.live import cross, whole
 from projections.live.signature import stable_hash
-from projections.store import VERSION, Store
+from projections.sliced import lay_down, taken_up
+from projections.store import VERSION, Store, disk_failed
 
 Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""
@@ -238,32 +234,16 @@ class _Slices:
         if events is not None and events.height:
             events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]])))
             file = self._folder / f"{self.topic}-{number:06}"
-            self._write(file, events)
+            with _room(self._folder):
+                lay_down(file, events.select(c.name for c in events if c.null_count() < events.height), self.count)
             self._files.append(file)
             self._schema = events.schema
             return events, letters
         return None, letters
 
-    def _write(self, file: Path, events: pl.DataFrame) -> None:
-        hashes = events["key_hash"].to_numpy().view(np.uint64)
-        number = ((hashes >> np.uint64(32)) * np.uint64(self.count) >> np.uint64(32)).astype(np.uint16)
-        order = np.argsort(number, kind="stable")
-        bounds = np.searchsorted(number[order], np.arange(self.count + 1))
-        carried = events.select(c.name for c in events if c.null_count() < events.height)
-        table = carried[order].to_arrow(compat_level=pl.CompatLevel.oldest())
-        with _room(file.parent), file.open("wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            for start, end in pairwise(bounds.tolist()):
-                batches = table.slice(start, end - start).to_batches()
-                writer.write_batch(batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema))
-
     def take_up(self, number: int) -> pl.DataFrame:
         """All events of one slice, in the order in which they were read."""
-        parts = [pl.DataFrame(schema=self._schema)]
-        for file in sorted(self._files):
-            with pa.memory_map(str(file)) as source:
-                part = pl.from_arrow(pa.ipc.open_file(source).get_batch(number))
-            assert isinstance(part, pl.DataFrame)
-            parts.append(part)
+        parts = [pl.DataFrame(schema=self._schema), *(taken_up(file, number) for file in sorted(self._files))]
         return pl.concat(parts, how="diagonal", rechunk=True)
 
     def put_aside(self, number: int, rows: pl.DataFrame) -> None:
@@ -335,8 +315,4 @@ def _room(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        remedy = "free space and run again" if full else "check the folder's rights"
-        raise (StoreFull if full else StoreError)(
-            f"folder {folder}: the events cannot be kept there meanwhile ({error.strerror or error}); {remedy}"
-        ) from error
+        raise disk_failed(f"folder {folder}: the events cannot be kept there meanwhile", error) from error

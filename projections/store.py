@@ -269,10 +269,10 @@ class Store(Reading):
         """
         if not path.exists():
             raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
-        store = cls._opened(path, generations.file_of(path), read_only=read_only)
+        store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
         while generations.file_of(path) != store.file:  # another took its place meanwhile
             store.close()
-            store = cls._opened(path, generations.file_of(path), read_only=read_only)
+            store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
         try:
             store.check_version()
             if not read_only:
@@ -285,12 +285,10 @@ class Store(Reading):
 
     @classmethod
     def open_generation(cls, path: Path, file: Path, *, read_only: bool = True) -> Store:
-        """Open a generation of the database at `path`, of any version, without owning it."""
-        return cls._opened(path, file, read_only=read_only)
+        """Open a generation of the database at `path`, of any version, without owning it.
 
-    @classmethod
-    def _opened(cls, path: Path, file: Path, *, read_only: bool) -> Store:
-        """Who only reads will soon let go of it, and a consumer can start then; an owner stays, and is told at once."""
+        Who only reads will soon let go of it, and a consumer can start then; an owner stays, and is told at once.
+        """
         deadline = time.monotonic() + _READERS_S
         while True:
             try:
@@ -318,11 +316,7 @@ class Store(Reading):
             fresh.write_text(json.dumps(_self_description() | dict(more)), encoding="utf-8")
             fresh.replace(file)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-            remedy = "free space and run again" if full else "check the folder's rights"
-            raise (StoreFull if full else StoreError)(
-                f"database {self.path}: cannot write {file.name} beside it ({error.strerror}); {remedy}"
-            ) from error
+            raise disk_failed(f"database {self.path}: cannot write {file.name} beside it", error) from error
 
     def check_version(self) -> None:
         """Raises `StoreVersionMismatch` where other code filled it."""
@@ -556,6 +550,13 @@ def _self_description() -> dict[str, Any]:
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def disk_failed(problem: str, error: OSError) -> StoreError:
+    """The error for what could not be written beside a database: with the reason and the remedy."""
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    remedy = "free space and run again" if full else "check the folder's rights"
+    return (StoreFull if full else StoreError)(f"{problem} ({error.strerror or error}); {remedy}")
 
 
 def _other_version(path: Path, written_by: str, before: int | None, now: int | None) -> StoreVersionMismatch:

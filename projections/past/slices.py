@@ -1,5 +1,4 @@
-"""Events parted by the hashes of their keys: laid down in temporary files as they are read, in one scan, and taken up
-slice by slice. So memory holds some pieces and a few slices, however long the history is."""
+"""Events of the past, in slices (`projections.sliced`): laid down in temporary files in one scan, folded ahead."""
 
 from __future__ import annotations
 
@@ -7,15 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, TypeVar
 
-import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from ledger.errors import StoreError
+from projections.sliced import lay_down, taken_up
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,7 +21,7 @@ _WORKERS: Final = 2
 
 
 class Slices:
-    """A file holds a piece of the events, parted: its n-th batch is the n-th slice's."""
+    """Pieces of events, each in a file of its own."""
 
     def __init__(self, folder: Path, name: str, count: int, pieces: Iterable[pl.DataFrame]) -> None:
         """`pieces`: with `key_hash`; at least one, which may be empty. No more than 65,536 slices."""
@@ -34,26 +31,13 @@ class Slices:
 
     def _lay_down(self, piece: tuple[Path, pl.DataFrame]) -> Path:
         file, events = piece
-        hashes = events["key_hash"].to_numpy().view(np.uint64)
-        slices = ((hashes >> np.uint64(32)) * np.uint64(self.count) >> np.uint64(32)).astype(np.uint16)
-        order = np.argsort(slices, kind="stable")
-        bounds = np.searchsorted(slices[order], np.arange(self.count + 1)).tolist()
-        table = events[order].rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-        [whole] = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
-        with room_for_files(), file.open("wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-            for start, end in pairwise(bounds):
-                writer.write_batch(whole.slice(start, end - start))
+        with room_for_files():
+            lay_down(file, events, self.count)
         return file
 
     def take_up(self, number: int) -> pl.DataFrame:
         """All events of a slice, in the order in which they were read."""
-        batches = []
-        for file in self._files:
-            with pa.memory_map(str(file)) as source:
-                batches.append(pa.ipc.open_file(source).get_batch(number))
-        frame = pl.from_arrow(pa.Table.from_batches(batches))
-        assert isinstance(frame, pl.DataFrame)
-        return frame
+        return pl.concat([taken_up(file, number) for file in self._files], rechunk=True)
 
 
 def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _WORKERS) -> Iterator[Result]:

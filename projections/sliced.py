@@ -1,0 +1,33 @@
+"""Events parted by the hashes of their keys, in Arrow files: laid down as they are read, a file a piece, and taken up
+slice by slice, so that memory holds some pieces and a few slices, however long the history is."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+
+def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
+    """Write events (`key_hash` among their columns), parted: the file's n-th batch is the n-th slice's, in the order in
+    which they stand. No more than 65,536 slices."""
+    hashes = events["key_hash"].to_numpy().view(np.uint64)
+    slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)
+    order = np.argsort(slices, kind="stable")
+    bounds = np.searchsorted(slices[order], np.arange(count + 1)).tolist()
+    table = events[order].rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+    [whole] = table.to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
+    with file.open("wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        for start, end in pairwise(bounds):
+            writer.write_batch(whole.slice(start, end - start))
+
+
+def taken_up(file: Path, number: int) -> pl.DataFrame:
+    """What a file has of that slice."""
+    with pa.memory_map(str(file)) as source:
+        events = pl.from_arrow(pa.ipc.open_file(source).get_batch(number))
+    assert isinstance(events, pl.DataFrame)
+    return events
