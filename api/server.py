@@ -41,7 +41,7 @@ from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
 from ledger.log import EventLog
 from projections.backup import Copied, copy_to
 from projections.dead_letters import Chosen
-from projections.queries import QUESTIONS, NotThere, Question, WrongQuestion, answer
+from projections.queries import QUESTIONS, Question, answer
 from projections.readers import Readers, Running
 from projections.store import Store
 

@@ -26,7 +26,7 @@ from projections.live import apply as apply_module
 from projections.live.apply import apply
 from projections.live.signature import Int64, stable_hash
 from projections.past import Cut, Past
-from projections.queries import NotThere, answer
+from projections.queries import answer
 from projections.store import Cursor, Store
 from tests import test_cross_rules as across
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored

@@ -22,7 +22,6 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from ledger.codec import micros
-from ledger.errors import LedgerError
 from ledger.lifecycle import Delivery, Folded, fold
 from ledger.plain import plain
 from ledger.rules import STATES, SWEPT
@@ -36,6 +35,7 @@ from projections.live.signature import stable_hash
 from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
 from projections.store import Reading, Store, sql
+from projections.unanswered import NotThere, UnknownCoupon, WrongQuestion
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
 _PAST_LIMIT_S: Final = 300.0
@@ -43,20 +43,6 @@ _PAST: Final[Mapping[str, Any]] = {"at": datetime | None, "known_at": datetime |
 """What cuts the past off, with its types."""
 _POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
-
-
-class NotThere(LedgerError):
-    """What was asked for is not in the database."""
-
-
-class UnknownCoupon(NotThere):
-    pass
-
-
-class WrongQuestion(LedgerError):
-    """Its parameters do not go together."""
-
-    exit_code = 2
 
 
 # --- asking

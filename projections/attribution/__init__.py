@@ -1,0 +1,1 @@
+"""Which contacts led to an order: the projection of paths, and the models that credit them."""

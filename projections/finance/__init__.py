@@ -1,0 +1,1 @@
+"""What coupons cost and who bears it: splits, statements that balance, losses."""
