@@ -44,6 +44,7 @@ from projections.dead_letters import Chosen
 from projections.queries import QUESTIONS, Question, answer
 from projections.readers import Readers, Running
 from projections.store import Store
+from projections.unanswered import NotThere, WrongQuestion
 
 _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""

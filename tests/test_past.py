@@ -28,6 +28,7 @@ from projections.live.signature import Int64, stable_hash
 from projections.past import Cut, Past
 from projections.queries import answer
 from projections.store import Cursor, Store
+from projections.unanswered import NotThere
 from tests import test_cross_rules as across
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored
 from tests.histories import History, histories, history
