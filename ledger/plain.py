@@ -1,8 +1,8 @@
-"""Values as JSON knows them: instants are RFC 3339 in UTC with microseconds and Z, bytes are hexadecimal."""
+"""Values as JSON knows them: instants in RFC 3339 (UTC, microseconds, Z), days in ISO 8601, bytes in hexadecimal."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 
@@ -15,6 +15,8 @@ def plain(value: Any) -> Any:
     """The value as JSON knows it."""
     if isinstance(value, datetime):
         return instant(value)
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):

@@ -48,6 +48,10 @@ from tests.test_cli import POISON, commands, shop_events
 pytestmark = pytest.mark.slow
 
 ASKED = [
+    ("report", "finance", "split", "--by", "kind,funder"),
+    ("report", "finance", "statement"),
+    ("report", "finance", "cash"),
+    ("report", "expiry"),
     ("state", "c-1"),
     ("state", "c-404"),
     ("history", "c-1"),

@@ -22,6 +22,7 @@ import polars as pl
 from ledger.plain import plain
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections.finance.statement import statement
 from projections.live import order_rules
 from projections.live.cross import clock_and_grace
 from projections.live.journal import JOURNAL
@@ -109,6 +110,15 @@ def _conservation(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
     yield pl.concat([each, everything]).filter(pl.col("counted") != pl.col("stands"))
 
 
+def _liability(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    by = ["campaign_id", "currency"]
+    moved = statement(reading).select(*by, counted="closing_coupons", counted_minor="closing_minor")
+    rows = pl.concat(_found(reading, name))
+    both = moved.join(rows, on=by, how="full", nulls_equal=True, coalesce=True).fill_null(0)
+    differ = (pl.col("counted") != pl.col("stands")) | (pl.col("counted_minor") != pl.col("stands_minor"))
+    yield both.filter(differ)
+
+
 _TOLD: Final = """
     SELECT v.* FROM violations v
     SEMI JOIN affected a ON v.order_hash = a.order_hash AND a.order_id = if(v.topic = $orders, v.key, v.counterpart)
@@ -149,6 +159,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "event_ids": _event_ids,
     "rows_of_journal": _found,
     "conservation": _conservation,
+    "liability": _liability,
     "coupon_values": _found,
     "coupon_states": _found,
     "order_values": _found,

@@ -127,6 +127,18 @@ def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
     return Folded(run.finished(), run.violations())
 
 
+def states_of(events: pl.DataFrame) -> tuple[Int8, Int8]:
+    """Per event, the codes of the state that it found and of the one after it.
+
+    `events` as for `fold`, all that there are of these coupons.
+    """
+    coupons = 1 + int(events["coupon"].max() or 0) if events.height else 0  # type: ignore[arg-type]
+    nothing = pl.DataFrame(schema=ROW_SCHEMA).clear(coupons).with_columns(pl.col("state", "resting").fill_null(0))
+    run = _Rounds(nothing, events)
+    run.play()
+    return run.before, run.after
+
+
 class _Rounds:
     """The working arrays of one fold. Texts (users, orders) are kept as row numbers into one column each."""
 

@@ -30,6 +30,7 @@ from projections import audits
 from projections import digest as digests_of
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
+from projections.finance import questions as finance
 from projections.live import journal
 from projections.live.signature import stable_hash
 from projections.past import Cut, Past, Progress
@@ -709,6 +710,15 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
+    "finance-split": Question(finance.split, limit_s=300, then=_everything_then),
+    "finance-margin": Question(finance.margin, limit_s=300, then=_everything_then),
+    "finance-categories": Question(finance.categories, limit_s=300, then=_everything_then),
+    "finance-budgets": Question(finance.budgets, limit_s=300, then=_everything_then),
+    "finance-cash": Question(finance.cash, limit_s=300, then=_everything_then),
+    "finance-losses": Question(finance.losses, limit_s=300, then=_everything_then),
+    "finance-refunds": Question(finance.refunds, limit_s=300, then=_everything_then),
+    "finance-doubts": Question(finance.doubts, limit_s=300, then=_everything_then),
+    "finance-statement": Question(finance.statement, limit_s=300, then=_everything_then),
 }
 
 

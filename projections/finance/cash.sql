@@ -1,0 +1,27 @@
+-- What came in and went out, day by day? Grain: one day (of the time zone asked, whose offsets stand in `zone`) and
+-- currency. In: what orders paid. Out: refunds, what cancelled orders had paid, booked costs by kind. A discount is no
+-- cash: it is what did not come in (`discount_minor`, beside the flows).
+WITH moved AS (
+    SELECT paid_at AS moved_at, currency, net_minor AS paid, 0 AS refunded, 0 AS cancelled, NULL AS cost_kind, 0 AS cost,
+           coalesce(list_sum([d.amount_minor FOR d IN discounts]), 0) AS discount
+    FROM orders WHERE paid_at IS NOT NULL
+    UNION ALL
+    SELECT e.occurred_at, o.currency, 0, e.refund_minor, 0, NULL, 0, 0
+    FROM order_events e JOIN orders o ON o.key_hash = e.key_hash AND o.order_id = e.order_id WHERE e.type = 'refunded'
+    UNION ALL
+    SELECT cancelled_at, currency, 0, 0, net_minor - coalesce(refunded_minor, 0), NULL, 0, 0
+    FROM orders WHERE cancelled_at IS NOT NULL AND paid_at IS NOT NULL
+    UNION ALL
+    SELECT occurred_at, currency, 0, 0, 0, cost_kind, amount_minor, 0 FROM campaign_events WHERE type = 'cost_booked'
+)
+SELECT (m.moved_at + to_microseconds(z.offset_us))::DATE AS day, m.currency, sum(paid)::BIGINT AS paid_minor,
+       sum(refunded)::BIGINT AS refunded_minor, sum(cancelled)::BIGINT AS cancelled_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'acquisition'), 0)::BIGINT AS acquisition_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'media'), 0)::BIGINT AS media_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'operation'), 0)::BIGINT AS operation_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'subsidy'), 0)::BIGINT AS subsidy_minor,
+       (sum(paid) - sum(refunded) - sum(cancelled) - sum(cost))::BIGINT AS flow_minor, sum(discount)::BIGINT AS discount_minor
+FROM moved m ASOF JOIN zone z ON m.moved_at >= z.since
+WHERE ($since::TIMESTAMP IS NULL OR m.moved_at >= $since) AND ($until::TIMESTAMP IS NULL OR m.moved_at < $until)
+GROUP BY ALL
+ORDER BY day, m.currency

@@ -1,0 +1,40 @@
+-- What in the data makes the figures doubtful, and how is it counted? Grain: one kind of doubt and currency, with how
+-- many there are and the money in question. Kinds without any are left out.
+WITH named AS (
+    SELECT DISTINCT o.order_id, o.currency, u.coupon_id
+    FROM (SELECT order_id, currency, unnest(coupon_ids) AS coupon_id FROM orders) u JOIN orders o USING (order_id)
+)
+SELECT 'order_names_unknown_coupon' AS doubt, n.currency, count(*) AS cases, NULL::BIGINT AS amount_minor
+FROM named n ANTI JOIN coupons c ON c.coupon_id = n.coupon_id GROUP BY ALL
+UNION ALL
+SELECT 'order_not_above_zero', currency, count(*), sum(net_minor)::BIGINT FROM orders
+WHERE paid_at IS NOT NULL AND net_minor <= 0 GROUP BY ALL
+UNION ALL
+SELECT 'refund_above_order', currency, count(*), sum(refunded_minor - net_minor)::BIGINT FROM orders
+WHERE paid_at IS NOT NULL AND refunded_minor > net_minor GROUP BY ALL
+UNION ALL
+SELECT 'coupon_of_another_currency', o.currency, count(*), sum(u.discount_minor)::BIGINT
+FROM coupons_in_use u JOIN coupons c ON c.key_hash = u.key_hash AND c.coupon_id = u.coupon_id
+JOIN orders o ON o.key_hash = u.order_hash AND o.order_id = u.order_id
+WHERE o.currency <> c.currency GROUP BY ALL
+UNION ALL
+SELECT 'use_without_paid_order', c.currency, count(*), sum(u.discount_minor)::BIGINT
+FROM coupons_in_use u JOIN coupons c ON c.key_hash = u.key_hash AND c.coupon_id = u.coupon_id
+LEFT JOIN orders o ON o.key_hash = u.order_hash AND o.order_id = u.order_id
+WHERE o.paid_at IS NULL GROUP BY ALL
+UNION ALL
+SELECT 'campaign_without_cost', c.currency, count(DISTINCT c.campaign_id), sum(c.discount_minor)::BIGINT
+FROM coupons c
+WHERE c.state = 'used' AND c.campaign_id IS NOT NULL
+  AND c.campaign_id NOT IN (SELECT campaign_id FROM campaign_events WHERE type = 'cost_booked') GROUP BY ALL
+UNION ALL
+SELECT 'order_without_cost_of_goods', currency, count(*), sum(net_minor)::BIGINT FROM orders
+WHERE paid_at IS NOT NULL AND cancelled_at IS NULL AND cost_of_goods_minor IS NULL
+  AND (lines IS NULL OR list_count([l.cost_minor FOR l IN lines IF l.cost_minor IS NOT NULL]) < len(lines) OR len(lines) = 0)
+GROUP BY ALL
+UNION ALL
+SELECT 'funding_not_whole', currency, count(*), NULL FROM (
+    SELECT campaign_id, currency, list_sum(map_values(CAST(CAST(funded_by AS JSON) AS MAP(VARCHAR, BIGINT)))) AS bp
+    FROM campaigns WHERE funded_by IS NOT NULL AND funded_by <> 'null'
+) WHERE bp <> 10000 GROUP BY ALL
+ORDER BY doubt, currency

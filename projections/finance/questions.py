@@ -1,0 +1,180 @@
+"""What finance people ask, each a function of what is read; they are among `projections.queries.QUESTIONS`.
+
+Instants are naive UTC. `rates`: JSON of category to cost of goods in basis points of what was paid, '*' for any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from projections.finance.statement import statement as statement_of
+from projections.finance.zones import in_zone, offsets
+from projections.store import Reading, sql
+from projections.unanswered import WrongQuestion
+
+SPLIT_BY: Final = {
+    "kind": "kind",
+    "campaign": "campaign_id",
+    "coupon-type": "coupon_type",
+    "channel": "channel",
+    "store": "store",
+    "region": "region",
+    "funder": "funder",
+    "day": in_zone("taken_at"),
+}
+MARGIN_BY: Final = {"channel": "channel", "store": "store", "region": "region", "day": in_zone("paid_at")}
+_SHOPS: Final = "Asia/Shanghai"
+
+
+def split(
+    reading: Reading,
+    by: str = "kind",
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    zone: str = _SHOPS,
+    explain: bool = False,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Discounts by these parts (`by`, with commas between them): orders, coupons, `discount_minor` and its share of all
+    of that currency; the greatest first. `explain`: the discounts themselves, order by order. Raises `WrongQuestion`.
+    """
+    parameters = {"campaign": campaign, "since": since, "until": until}
+    if explain:
+        return _limited(
+            reading, f"{_query('discounts')} ORDER BY taken_at, order_id, kind, coupon_id", parameters, limit
+        )
+    chosen = _parts("split", by, SPLIT_BY)
+    query = f"""
+        SELECT *, round(discount_minor / nullif(sum(discount_minor) OVER (PARTITION BY currency), 0), 4) AS share
+        FROM (
+            SELECT {_named(chosen, SPLIT_BY)} currency, count(DISTINCT order_id) AS orders,
+                   count(DISTINCT coupon_id) AS coupons, sum(amount_minor)::BIGINT AS discount_minor
+            FROM ({_query("discounts")}) d ASOF JOIN zone z ON d.taken_at >= z.since
+            GROUP BY ALL
+        )
+        ORDER BY currency, discount_minor DESC{_then(chosen)}
+    """
+    with reading.given(zone=offsets(zone)):
+        return _limited(reading, query, parameters, limit)
+
+
+def margin(
+    reading: Reading,
+    by: str = "channel",
+    rates: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    zone: str = _SHOPS,
+    explain: bool = False,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Net sales, cost of goods and margin of paid orders by these parts; the margin is of the orders whose cost is
+    known (`orders_without_cost` are not). `explain`: the orders themselves. Raises `WrongQuestion`."""
+    parameters, costs = {"since": since, "until": until}, _rates(rates)
+    if explain:
+        with reading.given(rates=costs):
+            return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", parameters, limit)
+    chosen = _parts("margin", by, MARGIN_BY)
+    query = f"""
+        SELECT {_named(chosen, MARGIN_BY)} currency, count(*) FILTER (stands) AS orders,
+               sum(gross_minor) FILTER (stands)::BIGINT AS gross_minor,
+               sum(refunded_minor) FILTER (stands)::BIGINT AS refunded_minor,
+               sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(cost_minor)::BIGINT AS cost_minor,
+               sum(net_sales_minor - cost_minor)::BIGINT AS margin_minor,
+               round(margin_minor / nullif(sum(net_sales_minor) FILTER (cost_minor IS NOT NULL), 0), 4) AS margin_rate,
+               count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost
+        FROM ({_query("sales")}) s ASOF JOIN zone z ON s.paid_at >= z.since
+        GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_then(chosen)}
+    """
+    with reading.given(zone=offsets(zone), rates=costs):
+        return _limited(reading, query, parameters, limit)
+
+
+def categories(
+    reading: Reading,
+    rates: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
+    with reading.given(rates=_rates(rates)):
+        return _limited(reading, _query("categories"), {"since": since, "until": until}, limit)
+
+
+def budgets(reading: Reading, campaign: str | None = None, days: int = 7) -> pl.DataFrame:
+    """Budget, what of it is gone, and when it will be, at the rate of the last so many days."""
+    if days < 1:
+        raise WrongQuestion(f"budgets: a rate of {days} days is none; give at least one")
+    return reading.frame(_query("budgets"), {"campaign": campaign, "days": days})
+
+
+def cash(
+    reading: Reading, since: datetime | None = None, until: datetime | None = None, zone: str = _SHOPS
+) -> pl.DataFrame:
+    """What came in and went out, by day. Raises `WrongQuestion`."""
+    with reading.given(zone=offsets(zone)):
+        return reading.frame(_query("cash"), {"since": since, "until": until})
+
+
+def losses(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
+    """Money lost to broken rules, by point of loss."""
+    return reading.frame(_query("losses"), {"campaign": campaign})
+
+
+def refunds(reading: Reading, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+    """What was given back of the orders paid in that time, and the discounts that were clawed back with it."""
+    return reading.frame(_query("refunds"), {"since": since, "until": until})
+
+
+def doubts(reading: Reading) -> pl.DataFrame:
+    """What in the data makes figures doubtful."""
+    return reading.frame(_query("doubts"))
+
+
+def statement(
+    reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
+) -> pl.DataFrame:
+    """The liability of coupons that are out, per campaign: opening, what moved it, closing."""
+    return statement_of(reading, campaign, since, until)
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)
+
+
+def _limited(reading: Reading, query: str, parameters: Mapping[str, Any], limit: int | None) -> pl.DataFrame:
+    at_most = "" if limit is None else f" LIMIT {int(limit)}"
+    return reading.frame(query + at_most, parameters)
+
+
+def _parts(what: str, by: str, known: Mapping[str, str]) -> list[str]:
+    chosen = [part for part in by.split(",") if part]
+    if unknown := [part for part in chosen if part not in known]:
+        raise WrongQuestion(f"{what} by {', '.join(unknown)}: there is no such part; there are {', '.join(known)}")
+    return list(dict.fromkeys(chosen))
+
+
+def _named(chosen: list[str], known: Mapping[str, str]) -> str:
+    return "".join(f"{known[part]} AS {part.replace('-', '_')}, " for part in chosen)
+
+
+def _then(chosen: list[str]) -> str:
+    return "".join(f", {part.replace('-', '_')} NULLS LAST" for part in chosen)
+
+
+def _rates(told: str | None) -> pl.DataFrame:
+    try:
+        rates = {} if told is None else json.loads(told)
+        if all(isinstance(bp, int) and 0 <= bp <= 10_000 for bp in rates.values()):
+            columns = {"category": list(rates), "bp": list(rates.values())}
+            return pl.DataFrame(columns, schema={"category": pl.String, "bp": pl.Int64})
+    except (ValueError, AttributeError):
+        pass
+    raise WrongQuestion('rates: write JSON of category to basis points, such as {"DAIRY": 7500, "*": 8000}')

@@ -1,0 +1,109 @@
+"""The statement of a campaign's coupons: the liability at the start, what moved it, the liability at the end.
+
+A coupon is out while it is issued, claimed or reserved: somebody can come and use it. What it is worth is its face
+value; what has none (a percentage, a gift) is counted only. Every event that takes a coupon in or out is one move,
+found by folding the coupon's history from the start (LIFECYCLE section 3), so
+
+    opening + issued + returned - used - expired - revoked = closing
+
+to the coupon and to the minor unit; the audit `liability` holds the closing against the live rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from ledger.rules import STATES
+from ledger.topics import COUPON
+from projections.live.apply import prepare
+from projections.live.fold import EVENT_FIELDS, states_of
+from projections.live.journal import POSITION
+from projections.store import Reading
+
+OUT: Final = ("issued", "claimed", "reserved")
+MOVES: Final = ("issued", "returned", "used", "expired", "revoked")
+"""The first two take coupons in, the others out."""
+_IN: Final = MOVES[:2]
+_AT_ONCE: Final = 1_000_000
+"""Events folded at once."""
+_IS_OUT: Final = np.isin(STATES, OUT)
+_CODES: Final = {name: code for code, name in enumerate(STATES)}
+
+
+def statement(
+    reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
+) -> pl.DataFrame:
+    """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer."""
+    moved = pl.concat([_nothing(), *(_summed(piece, since, until) for piece in moves(reading, campaign))])
+    by = ["campaign_id", "currency"]
+    found = moved.group_by(by).agg(pl.exclude(by).sum())
+    for unit in ("coupons", "minor"):
+        signed = [pl.col(f"{move}_{unit}") * (1 if move in _IN else -1) for move in MOVES]
+        found = found.with_columns((pl.col(f"opening_{unit}") + pl.sum_horizontal(signed)).alias(f"closing_{unit}"))
+    columns = [f"{part}_{unit}" for unit in ("coupons", "minor") for part in ("opening", *MOVES, "closing")]
+    return found.select(*by, *columns, "without_value").sort(by, nulls_last=True)
+
+
+def moves(reading: Reading, campaign: str | None = None) -> Iterator[pl.DataFrame]:
+    """Every event that took a coupon in or out: `campaign_id`, `currency`, `face_value_minor` of the coupon, `at`,
+    `move`; the coupons part by part, so that memory does not grow with their number."""
+    [(events,)] = reading.rows("SELECT count(*) FROM coupon_events")
+    parts = 1 + int(events) // _AT_ONCE
+    for part in range(parts):
+        first, after = (-(1 << 63) + (1 << 64) * n // parts for n in (part, part + 1))
+        found = reading.frame(
+            f"""
+            SELECT e.key_hash, e.coupon_id, {", ".join(f"e.{name}" for name in (*EVENT_FIELDS, *POSITION))},
+                   c.campaign_id AS of_campaign, c.currency AS in_currency, c.face_value_minor AS worth
+            FROM coupon_events e JOIN coupons c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
+            WHERE e.key_hash BETWEEN $first AND $last AND ($campaign IS NULL OR c.campaign_id = $campaign)
+            """,
+            {"first": first, "last": after - 1, "campaign": campaign},
+        )
+        if found.height:
+            yield _moved(found)
+
+
+def _moved(events: pl.DataFrame) -> pl.DataFrame:
+    events = prepare(COUPON, events).events
+    before, after = states_of(events.rename({"entity": "coupon"}))
+    was, is_ = _IS_OUT[before], _IS_OUT[after]
+    came = np.where(before == _CODES["used"], "returned", "issued")
+    move = np.where(was, np.array(STATES)[after], came)
+    return events.select(
+        campaign_id="of_campaign",
+        currency="in_currency",
+        face_value_minor="worth",
+        at="occurred_at",
+        move=pl.Series(move),
+    ).filter(pl.Series(was != is_))
+
+
+def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None) -> pl.DataFrame:
+    """Per campaign and currency, what was out before the period, and the moves in it."""
+    earlier = pl.lit(False) if since is None else pl.col("at") < since
+    within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
+    sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)
+    worth = pl.col("face_value_minor").fill_null(0)
+    parts = {
+        "opening_coupons": sign.filter(earlier).sum(),
+        "opening_minor": (sign * worth).filter(earlier).sum(),
+        **{f"{m}_coupons": (within & (pl.col("move") == m)).sum() for m in MOVES},
+        **{f"{m}_minor": worth.filter(within & (pl.col("move") == m)).sum() for m in MOVES},
+        "without_value": (pl.col("face_value_minor").is_null() & within & (pl.col("move") == "issued")).sum(),
+    }
+    by = ["campaign_id", "currency"]
+    found = moved.group_by(by).agg(**{name: part.cast(pl.Int64) for name, part in parts.items()})
+    return found.select(_nothing().columns)
+
+
+def _nothing() -> pl.DataFrame:
+    numbers = [f"{part}_{unit}" for unit in ("coupons", "minor") for part in ("opening", *MOVES)]
+    return pl.DataFrame(
+        schema={"campaign_id": pl.String, "currency": pl.String, **dict.fromkeys([*numbers, "without_value"], pl.Int64)}
+    )

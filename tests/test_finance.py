@@ -1,0 +1,345 @@
+"""What coupons cost and who bears it: every split sums to what was split, every statement balances, and what is
+doubtful is said."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cli.sources.complete_journey import load
+from ledger import lifecycle
+from ledger.codec import micros
+from ledger.lifecycle import Delivery
+from projections.finance.statement import MOVES, OUT, statement
+from projections.finance.zones import offsets
+from projections.store import Store
+from projections.unanswered import WrongQuestion
+from tests.command_line import ledger, ndjson
+from tests.histories import START
+from tests.test_verify import consumed
+
+Data = dict[str, Any]
+DAY = timedelta(days=1)
+NOON = datetime(2026, 11, 11, 12, tzinfo=UTC)
+
+
+# ── Statements ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with consumed(tmp_path_factory.mktemp("finance"), 11) as (_, store):
+        yield store
+
+
+def by_the_reference(store: Store, since: datetime | None, until: datetime | None) -> dict[Any, Counter[str]]:
+    """Per campaign and currency, from the reference fold of every coupon."""
+    rows = store.frame("SELECT * FROM coupon_events").drop("key_hash").to_dicts()
+    of: dict[str, list[Delivery]] = defaultdict(list)
+    for row in rows:
+        at = [row.pop(name) for name in ("recorded_at", "log_partition", "log_offset")]
+        of[row["coupon_id"]].append(Delivery(row, micros(at[0].replace(tzinfo=UTC)), at[1], at[2]))
+    found: dict[Any, Counter[str]] = defaultdict(Counter)
+    for deliveries in of.values():
+        folded = lifecycle.fold(deliveries)
+        coupon = folded.coupon
+        account = found[coupon.campaign_id, coupon.currency]
+        for step in folded.steps:
+            was, is_ = step.before in OUT, step.after in OUT
+            if was == is_:
+                continue
+            move = step.after if was else "returned" if step.before == "used" else "issued"
+            at = step.event["occurred_at"]
+            worth = coupon.face_value_minor or 0
+            if since is not None and at < since:
+                sign = 1 if is_ else -1
+                account.update({"opening_coupons": sign, "opening_minor": sign * worth})
+            elif until is None or at < until:
+                account.update({f"{move}_coupons": 1, f"{move}_minor": worth})
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(None, None), (timedelta(minutes=1), timedelta(minutes=3)), (timedelta(minutes=2), None)]
+)
+def test_a_statement_has_every_move_and_balances(world: Store, first: timedelta | None, last: timedelta | None) -> None:
+    """Finance books the liability by it: a coupon too many is money that is not owed."""
+    start = START.replace(tzinfo=None)
+    since, until = (None if part is None else start + part for part in (first, last))
+    wanted = by_the_reference(world, since, until)
+    found = {(row["campaign_id"], row["currency"]): row for row in statement(world, None, since, until).to_dicts()}
+    assert {key for key, account in wanted.items() if any(account.values())} <= set(found)
+    assert len(found) > 2 and (since or until or any(row["returned_coupons"] for row in found.values()))
+    for key, row in found.items():
+        for unit in ("coupons", "minor"):
+            told = {move: row[f"{move}_{unit}"] for move in ("opening", *MOVES)}
+            assert told == {move: wanted[key][f"{move}_{unit}"] for move in told}, key
+            closing = told["opening"] + told["issued"] + told["returned"]
+            closing -= told["used"] + told["expired"] + told["revoked"]
+            assert row[f"closing_{unit}"] == closing
+
+
+def test_a_statement_goes_on_where_the_last_one_ended(world: Store) -> None:
+    """Else a month would be lost between two of them."""
+    middle = START.replace(tzinfo=None) + timedelta(minutes=2)
+    closing = statement(world, until=middle).select("campaign_id", "currency", "closing_coupons", "closing_minor")
+    opening = statement(world, since=middle).select("campaign_id", "currency", "opening_coupons", "opening_minor")
+    kept = closing.filter(pl.col("closing_coupons") != 0).rows()
+    assert kept and set(kept) == set(opening.filter(pl.col("opening_coupons") != 0).rows())
+
+
+# ── A small world, counted by hand ───────────────────────────────────────────────────────────────────────────
+
+
+def event(topic: str, kind: str, key: str, days: float = 0, **fields: Any) -> Data:
+    name = {"coupon.events": "coupon_id", "order.events": "order_id", "campaign.events": "campaign_id"}[topic]
+    at = (NOON + days * DAY).isoformat()
+    return {
+        "topic": topic,
+        "type": kind,
+        "event_id": f"{kind}-{key}-{days}",
+        "occurred_at": at,
+        "source": "shop",
+        name: key,
+        **fields,
+    }
+
+
+def coupon(key: str, campaign: str, order: str | None, discount: int, currency: str = "CNY") -> Iterator[Data]:
+    topic = "coupon.events"
+    carried = {"campaign_id": campaign, "coupon_type": "cash", "face_value_minor": 1000, "currency": currency}
+    yield event(topic, "created", key, -3, **carried)
+    yield event(topic, "issued", key, -2, user_id="u", channel="app")
+    if order:
+        yield event(topic, "used", key, 0, user_id="u", order_id=order, discount_minor=discount)
+
+
+def paid(key: str, net: int, discounts: list[tuple[str, int, str | None]], **fields: Any) -> Data:
+    taken = [{"kind": kind, "amount_minor": amount, "funder": funder} for kind, amount, funder in discounts]
+    head = {"user_id": "u", "currency": "CNY", "gross_minor": net + sum(d[1] for d in discounts), "net_minor": net}
+    return event("order.events", "paid", key, 0, **{**head, "discounts": taken, "channel": "app", **fields})
+
+
+WORLD: list[Data] = [
+    event("campaign.events", "published", "k", -4, name="K", coupon_type="cash",
+          funded_by={"brand": 3333, "merchant": 3333, "platform": 3334}, budget_minor=2_000, currency="CNY"),
+    event("campaign.events", "published", "half", -4, name="H", coupon_type="cash", funded_by={"brand": 5000}),
+    event("campaign.events", "cost_booked", "k", -1, cost_kind="media", amount_minor=700, currency="CNY"),
+    event("campaign.events", "cost_booked", "k", -0.5, cost_kind="media", amount_minor=-200, currency="CNY"),
+    *coupon("c1", "k", "o1", 1001),
+    *coupon("c2", "half", "o1", 301),
+    *coupon("c3", "none", "o2", 50),
+    *coupon("c4", "k", "gone", 77),
+    *coupon("c5", "k", None, 0),
+    *coupon("c6", "k", "o5", 40, currency="USD"),
+    paid("o1", 5000, [("coupon", 1400, "brand"), ("promotion", 99, "merchant")], cost_of_goods_minor=4000),
+    paid("o2", 800, [("coupon", 50, "merchant")], channel="web", coupon_ids=["c3", "nobody"],
+         lines=[{"sku": "s", "category": "TEA", "quantity": 2, "net_minor": 300, "cost_minor": 350},
+                {"sku": "t", "category": "CUP", "quantity": 1, "net_minor": 500}]),
+    paid("o3", 900, [("promotion", 500, None)]),
+    event("order.events", "cancelled", "o3", 1, reason="late"),
+    paid("o4", 600, [("member", 60, None)]),
+    event("order.events", "refunded", "o4", 2, refund_minor=650),
+    paid("o5", 0, [("coupon", 40, None)]),
+    paid("o6", 1000, [("promotion", 5, "merchant")], currency="USD", cost_of_goods_minor=1500),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("shop")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        assert ledger("init").code == 0
+        assert ledger("publish", "-", stdin=ndjson(WORLD)).code == 0
+        assert ledger("consume").code == 0
+        yield
+
+
+def told(*arguments: str) -> list[Data]:
+    ran = ledger("report", "finance", *arguments, "--output", "ndjson")
+    assert ran.code == 0, ran.err
+    return ran.rows
+
+
+def split(by: str, *more: str) -> dict[tuple[Any, ...], int]:
+    names = by.split(",")
+    return {
+        (*(row[n] for n in names), row["currency"]): row["discount_minor"] for row in told("split", "--by", by, *more)
+    }
+
+
+def test_discounts_are_of_orders_that_stand_and_of_coupons_in_use(shop: None) -> None:
+    """A cancelled or refunded order's promotion cost nothing; a coupon used on nobody's order did."""
+    coupons = 1400 + 50 + 77 + 40
+    assert split("kind") == {
+        ("promotion", "CNY"): 99, ("coupon", "CNY"): coupons, ("promotion", "USD"): 5,
+    }  # fmt: skip
+
+
+def test_the_funders_shares_of_a_discount_sum_to_it(shop: None) -> None:
+    """A cent that nobody bears would be missing at the end of the year. 1400 of coupons, as o1 says, are 98 more than
+    what c1 and c2 took."""
+    assert split("kind,funder") == {
+        ("coupon", "brand", "CNY"): (333 + 25 + 13) + 150 + 98,
+        ("coupon", "merchant", "CNY"): (334 + 26 + 13) + 50,
+        ("coupon", "platform", "CNY"): 334 + 26 + 14,
+        ("coupon", None, "CNY"): 151,
+        ("promotion", "merchant", "CNY"): 99,
+        ("promotion", "merchant", "USD"): 5,
+    }  # fmt: skip
+
+
+def test_discounts_by_campaign(shop: None) -> None:
+    assert split("campaign") == {
+        ("k", "CNY"): 1001 + 77 + 40, ("half", "CNY"): 301, ("none", "CNY"): 50, (None, "CNY"): 98 + 99,
+        (None, "USD"): 5,
+    }  # fmt: skip
+    assert split("kind", "--campaign", "k") == {("coupon", "CNY"): 1118}
+
+
+def test_every_split_sums_to_the_same(shop: None) -> None:
+    """Else two people would tell two totals."""
+    totals = [Counter[str]() for _ in range(6)]
+    for by, total in zip(("kind", "campaign", "coupon-type", "channel", "store", "funder,day"), totals, strict=True):
+        for row in told("split", "--by", by):
+            total[row["currency"]] += row["discount_minor"]
+    assert all(total == totals[0] for total in totals), totals
+    explained = Counter[str]()
+    for row in told("split", "--explain"):
+        explained[row["currency"]] += row["amount_minor"]
+    assert explained == totals[0]
+
+
+def test_a_margin_takes_refunds_off_and_costs_that_are_known(shop: None) -> None:
+    """o4 was given back 50 more than it paid; of o2, o4 and o5 nothing is known of what the goods cost."""
+    rows = {(row["channel"], row["currency"]): row for row in told("margin")}
+    app = rows["app", "CNY"]
+    assert (app["orders"], app["net_sales_minor"], app["cost_minor"], app["margin_minor"]) == (3, 4950, 4000, 1000)
+    assert app["orders_without_cost"] == 2 and rows["web", "CNY"]["margin_minor"] is None
+    assert rows["app", "USD"]["margin_minor"] == -500
+    with_rates = {
+        (row["channel"], row["currency"]): row for row in told("margin", "--rate", "CUP=60", "--rate", "*=50")
+    }
+    assert with_rates["web", "CNY"]["margin_minor"] == 800 - 350 - 300
+    assert with_rates["app", "CNY"]["cost_minor"] == 4000 + 300
+
+
+def test_what_was_sold_below_cost_is_told(shop: None) -> None:
+    tea, cup = (next(row for row in told("categories") if row["category"] == name) for name in ("TEA", "CUP"))
+    assert (tea["margin_minor"], tea["below_cost"], tea["lost_minor"]) == (-50, 1, 50)
+    assert (cup["margin_minor"], cup["lines_without_cost"]) == (None, 1)
+
+
+def test_a_budget_burns_by_discounts_and_booked_costs(shop: None) -> None:
+    """The forecast is when marketing has to stop or to ask for more. One coupon of k says USD: what it took is not of
+    the budget."""
+    rows = {(row["campaign_id"], row["currency"]): row for row in told("budget")}
+    k = rows["k", "CNY"]
+    assert (k["discount_minor"], k["media_minor"], k["spent_minor"], k["left_minor"]) == (1078, 500, 1578, 422)
+    assert k["burned"] == pytest.approx(0.789) and k["per_day_minor"] == round(1578 / 7)
+    clock = NOON + 2 * DAY
+    exhausted = datetime.fromisoformat(k["exhausted_at"])
+    assert exhausted - clock == pytest.approx(timedelta(days=422 / (1578 / 7)), abs=timedelta(seconds=1))
+    assert k["liability_minor"] == 1000 and rows["k", "USD"]["budget_minor"] is None
+
+
+def test_cash_has_every_flow_on_its_day(shop: None) -> None:
+    days = {(row["day"], row["currency"]): row for row in told("cash")}
+    assert days["2026-11-11", "CNY"]["paid_minor"] == 5000 + 800 + 900 + 600
+    assert days["2026-11-12", "CNY"]["cancelled_minor"] == 900
+    assert days["2026-11-13", "CNY"]["refunded_minor"] == 650
+    assert sum(row["flow_minor"] for row in days.values() if row["currency"] == "CNY") == 7300 - 900 - 650 - 500
+    assert {row["day"] for row in told("cash", "--zone", "Pacific/Kiritimati")} & {"2026-11-14"}
+
+
+def test_losses_have_their_money(shop: None) -> None:
+    points = {row["point"]: row["lost_minor"] for row in told("losses")}
+    assert points == {"use_without_paid_order": 77}
+
+
+def test_refunds_say_what_was_not_clawed_back(shop: None) -> None:
+    [row] = told("refunds")
+    assert (row["cancelled_orders"], row["refunded_orders"], row["refunded_above_order"]) == (1, 1, 1)
+    assert (row["refunded_minor"], row["cancelled_minor"]) == (650, 900)
+
+
+def test_what_is_doubtful_is_said(shop: None) -> None:
+    """A number that rests on odd data must not look like one that does not."""
+    doubts = {(row["doubt"], row["currency"]): row["cases"] for row in told("doubts")}
+    assert doubts == {
+        ("order_names_unknown_coupon", "CNY"): 1,
+        ("order_not_above_zero", "CNY"): 1,
+        ("refund_above_order", "CNY"): 1,
+        ("coupon_of_another_currency", "CNY"): 1,
+        ("use_without_paid_order", "CNY"): 1,
+        ("campaign_without_cost", "CNY"): 2,
+        ("order_without_cost_of_goods", "CNY"): 3,
+        ("funding_not_whole", None): 1,
+    }
+    shown = ledger("report", "finance", "doubts").out
+    assert "超额退款" in shown and "未知券" in shown
+
+
+def test_the_past_is_restated(shop: None) -> None:
+    """As of the day of the sale, nothing was cancelled or refunded yet."""
+    then = {
+        (row["kind"], row["currency"]): row["discount_minor"] for row in told("split", "--at", "2026-11-11T20:00:00Z")
+    }
+    assert then["promotion", "CNY"] == 599 and then["member", "CNY"] == 60
+
+
+def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) -> None:
+    shown = ledger("report", "finance")
+    assert shown.code == 0 and all(title in shown.out for title in ("折扣构成", "毛利", "预算", "现金流", "券负债对账"))
+    everything = ledger("report", "finance", "--output", "json").json
+    assert {"split", "statement", "doubts"} < set(everything)
+    for wrong, word in (
+        (("--output", "csv"), "name one part"),
+        (("split", "--by", "colour"), "colour"),
+        (("cash", "--zone", "Mars/Base"), "Mars/Base"),
+        (("losses", "--by", "kind"), "--by"),
+        (("losses", "--explain"), "--explain"),
+        (("margin", "--rate", "x=200"), "x=200"),
+    ):
+        ran = ledger("report", "finance", *wrong)
+        assert ran.code == 2 and word in ran.err, wrong
+
+
+def test_days_are_those_of_the_zone() -> None:
+    """A sale day begins at midnight there, also where clocks are changed."""
+    new_york = offsets("America/New_York")
+    change = new_york.filter(pl.col("since") == datetime(2026, 11, 1, 6))
+    assert change["offset_us"].to_list() == [-5 * 3_600_000_000]
+    assert offsets("Asia/Shanghai")["offset_us"].to_list()[-1] == 8 * 3_600_000_000
+    with pytest.raises(WrongQuestion):
+        offsets("nowhere")
+
+
+# ── The real year ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_the_discounts_of_the_real_year_are_those_of_its_own_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retail, coupon and coupon-match, to the cent: what a retailer's own books say."""
+    monkeypatch.chdir(tmp_path)
+    for command in (("init",), ("import", "complete-journey"), ("consume",)):
+        assert ledger(*command).code == 0
+    lines = load().transactions
+    cents = {
+        name: int((lines[name] * 100).round().sum()) for name in ("retail_disc", "coupon_disc", "coupon_match_disc")
+    }
+    assert split("kind") == {
+        ("promotion", "USD"): cents["retail_disc"],
+        ("coupon", "USD"): cents["coupon_disc"],
+        ("match", "USD"): cents["coupon_match_disc"],
+    }
+    assert ledger("verify", "--only", "liability").code == 0
