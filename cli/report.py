@@ -1,4 +1,4 @@
-"""Reports for marketing, finance and risk people: `report finance`, `report expiry`.
+"""Reports for marketing, finance and risk people: `report finance`, `segments`, `cohorts`, `funnel`, `expiry`.
 
 For people each part is a table under a title in both languages; the machine formats have the bare figures.
 """
@@ -6,9 +6,9 @@ For people each part is a table under a title in both languages; the machine for
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -16,11 +16,14 @@ from cli.expire import expiries
 from cli.options import instant_option, limit_option, output_option, past_options, settings_options
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
-from ledger.plain import plain
 from ledger.settings import Settings
+from projections.unanswered import WrongQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
 _MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "closing")
@@ -72,13 +75,35 @@ _FINANCE: Final = {
 }
 
 
+_SEGMENTS: Final = {
+    "rfm": Part("客户分层 · segments by recency, frequency and money", "customer-segments"),
+    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers"),
+    "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters"),
+    "use": Part("用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}),
+    "repurchase": Part(
+        "复购相关因素 · what goes with coming again", "customer-drivers", fixed={"outcome": "repurchase"}
+    ),
+    "lapsing": Part("即将流失 · customers about to lapse", "customers-lapsing", ("limit",)),
+}
+_COHORTS: Final = {
+    "retention": Part("留存 · who came again, by month of the first order", "cohorts", ("zone",)),
+    "coupon": Part("用券留存 · by month of the first use of a coupon", "cohorts", ("zone",), {"with_coupon": True}),
+    "repurchase": Part("复购 · coming again after the first use of a coupon", "repurchase"),
+}
+_FUNNEL: Final = {
+    "coupons": Part("券漏斗 · how far coupons got", "campaigns"),
+    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD)),
+}
+
+
 @click.group()
 def report() -> None:
-    """Reports: what coupons cost, who bears it, why they expired.
+    """Reports: what coupons cost and who bears it, who the customers are, why coupons expired.
 
     \b
     coupon-ledger report finance
     coupon-ledger report finance split --by kind,funder
+    coupon-ledger report segments
     coupon-ledger report expiry --by reason
     """
 
@@ -86,8 +111,19 @@ def report() -> None:
 report.add_command(expiries, "expiry")
 
 
+def _parts_argument(parts: Mapping[str, Part]) -> Callable[[Command], Command]:
+    return click.argument("parts", nargs=-1, type=click.Choice(list(parts)), metavar="[PART]...")
+
+
+def _shared(command: Command) -> Command:
+    """Options of every report."""
+    for option in (output_option, settings_options("database"), past_options, limit_option(_SHOWN)):
+        command = option(command)
+    return command
+
+
 @report.command()
-@click.argument("parts", nargs=-1, type=click.Choice(list(_FINANCE)), metavar="[PART]...")
+@_parts_argument(_FINANCE)
 @click.option(
     "--by",
     metavar="A,B",
@@ -107,13 +143,8 @@ report.add_command(expiries, "expiry")
 )
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
 @click.option("--explain", is_flag=True, help="split, margin: the discounts or orders that a number is made of.")
-@limit_option(_SHOWN)
-@past_options
-@settings_options("database")
-@output_option
-def finance(
-    parts: tuple[str, ...], explain: bool, limit: int | None, settings: Settings, output: str, **asked: Any
-) -> None:
+@_shared
+def finance(parts: tuple[str, ...], **given: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or those that are named.
 
     split: discounts by kind, campaign, channel, store, funder, day. margin: net sales and margin. categories: the
@@ -131,34 +162,104 @@ def finance(
     coupon-ledger report finance split --campaign k-1 --explain --output csv
     coupon-ledger report finance --known-at 2026-11-12 --output json
     """
-    past = {name: asked.pop(name) for name in ("at", "known_at", "positions")}
-    chosen = list(dict.fromkeys(parts)) or list(_FINANCE)
-    if output in ("ndjson", "csv") and len(chosen) > 1:
-        raise click.UsageError(f"{output} holds one table: name one part, such as `report finance split`")
-    if explain and (len(chosen) > 1 or "explain" not in _FINANCE[chosen[0]].takes):
+    if given["explain"] and (len(parts) != 1 or "explain" not in _FINANCE[parts[0]].takes):
         raise click.UsageError("--explain goes with one part, split or margin")
-    if (asked["by"] and any("by" not in _FINANCE[name].takes for name in parts)) or (asked["by"] and not parts):
+    if given["by"] and not (parts and all("by" in _FINANCE[name].takes for name in parts)):
         raise click.UsageError("--by goes with split or margin: name it, such as `report finance split --by funder`")
-    given = asked | {"explain": explain or None, "limit": limit or (_SHOWN + 1 if output == "table" else None)}
-    found: dict[str, list[Row]] = {}
+    given["explain"] = given["explain"] or None
+    _report(_FINANCE, parts, **given)
+
+
+@report.command()
+@_parts_argument(_SEGMENTS)
+@_shared
+def segments(parts: tuple[str, ...], **given: Any) -> None:
+    """Show who the customers are (客户): named segments by recency, frequency and money; tiers; clusters; what goes
+    with using coupons and with coming again; who is about to lapse.
+
+    A customer is a user with a paid order that stands. projected_minor is what the next 90 days may bring by a model
+    (BG/NBD and Gamma-Gamma); it is no result, and in no other number.
+
+    \b
+    coupon-ledger report segments
+    coupon-ledger report segments tiers lapsing
+    coupon-ledger report segments rfm --at 2026-11-11 --output csv
+    """
+    _report(_SEGMENTS, parts, **given)
+
+
+@report.command()
+@_parts_argument(_COHORTS)
+@click.option("--zone", help="Time zone of months. [default: Asia/Shanghai]")
+@_shared
+def cohorts(parts: tuple[str, ...], **given: Any) -> None:
+    """Show who came again (留存与复购): by month of the first order, by month of the first use of a coupon, and within
+    7, 30, 60 and 90 days of it.
+
+    \b
+    coupon-ledger report cohorts
+    coupon-ledger report cohorts repurchase --output json
+    """
+    _report(_COHORTS, parts, **given)
+
+
+@report.command()
+@_parts_argument(_FUNNEL)
+@click.option("--campaign", help="behaviour: only of this campaign.")
+@instant_option("--since", "behaviour: only from then on.")
+@instant_option("--until", "behaviour: only before then.")
+@_shared
+def funnel(parts: tuple[str, ...], **given: Any) -> None:
+    """Show how far coupons got (issued, claimed, used), and how far people got (view, cart, order, paid, returned).
+
+    \b
+    coupon-ledger report funnel
+    coupon-ledger report funnel behaviour --campaign k-1 --since 2026-11-01
+    """
+    _report(_FUNNEL, parts, **given)
+
+
+def _report(
+    known: Mapping[str, Part],
+    parts: tuple[str, ...],
+    settings: Settings,
+    output: str,
+    limit: int | None,
+    at: datetime | None,
+    known_at: datetime | None,
+    positions: str | None,
+    **asked: Any,
+) -> None:
+    """Print the chosen parts, all where none is named. A part that the data do not carry says so beside the others."""
+    chosen = list(dict.fromkeys(parts)) or list(known)
+    if output in ("ndjson", "csv") and len(chosen) > 1:
+        raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
+    given = asked | {"limit": limit or (_SHOWN + 1 if output == "table" else None)}
+    past = {"at": at, "known_at": known_at, "positions": positions}
+    found: dict[str, Any] = {}
     for name in chosen:
-        part = _FINANCE[name]
-        told = {n: given[n] for n in part.takes if given.get(n) is not None}
-        with answered(settings, output if name == chosen[-1] else "quiet", part.asks, **told, **past) as answer:
-            rows = list(rows_of(answer))
+        part = known[name]
+        told = {n: given[n] for n in part.takes if given.get(n) is not None} | dict(part.fixed)
+        try:
+            with answered(settings, output if name == chosen[-1] else "quiet", part.asks, **told, **past) as answer:
+                found[name] = list(rows_of(answer))
+        except WrongQuestion as error:
+            if len(chosen) == 1:
+                raise
+            found[name] = {"refused": str(error)}
         if output == "table":
-            _print_part(name, part.title, rows, limit or _SHOWN)
-        else:
-            found[name] = rows
+            _print_part(name, part.title, found[name], limit or _SHOWN)
     if output == "json" and len(chosen) > 1:
-        print_row(plain(found), output)
+        print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
 
 
-def _print_part(name: str, title: str, rows: list[Row], limit: int) -> None:
+def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: int) -> None:
     click.echo(click.style(f"\n{title}", bold=True))
-    if name == "statement":
+    if isinstance(rows, dict):
+        click.echo(f"refused (数据不足): {rows['refused']}")
+    elif name == "statement":
         _print_statement(rows)
     elif name == "doubts":
         for row in rows:

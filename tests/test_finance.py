@@ -26,7 +26,7 @@ from tests.test_verify import consumed
 
 Data = dict[str, Any]
 DAY = timedelta(days=1)
-NOON = datetime(2026, 11, 11, 12, tzinfo=UTC)
+NOON = datetime(2025, 11, 11, 12, tzinfo=UTC)
 
 
 # ── Statements ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -252,11 +252,11 @@ def test_a_budget_burns_by_discounts_and_booked_costs(shop: None) -> None:
 
 def test_cash_has_every_flow_on_its_day(shop: None) -> None:
     days = {(row["day"], row["currency"]): row for row in told("cash")}
-    assert days["2026-11-11", "CNY"]["paid_minor"] == 5000 + 800 + 900 + 600
-    assert days["2026-11-12", "CNY"]["cancelled_minor"] == 900
-    assert days["2026-11-13", "CNY"]["refunded_minor"] == 650
+    assert days["2025-11-11", "CNY"]["paid_minor"] == 5000 + 800 + 900 + 600
+    assert days["2025-11-12", "CNY"]["cancelled_minor"] == 900
+    assert days["2025-11-13", "CNY"]["refunded_minor"] == 650
     assert sum(row["flow_minor"] for row in days.values() if row["currency"] == "CNY") == 7300 - 900 - 650 - 500
-    assert {row["day"] for row in told("cash", "--zone", "Pacific/Kiritimati")} & {"2026-11-14"}
+    assert {row["day"] for row in told("cash", "--zone", "Pacific/Kiritimati")} & {"2025-11-14"}
 
 
 def test_losses_have_their_money(shop: None) -> None:
@@ -290,7 +290,7 @@ def test_what_is_doubtful_is_said(shop: None) -> None:
 def test_the_past_is_restated(shop: None) -> None:
     """As of the day of the sale, nothing was cancelled or refunded yet."""
     then = {
-        (row["kind"], row["currency"]): row["discount_minor"] for row in told("split", "--at", "2026-11-11T20:00:00Z")
+        (row["kind"], row["currency"]): row["discount_minor"] for row in told("split", "--at", "2025-11-11T20:00:00Z")
     }
     assert then["promotion", "CNY"] == 599 and then["member", "CNY"] == 60
 

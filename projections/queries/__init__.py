@@ -28,6 +28,7 @@ from ledger.rules import STATES, SWEPT
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
+from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.finance import questions as finance
@@ -710,6 +711,15 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
+    "customers": Question(customers.customers, limit_s=300, then=_everything_then),
+    "customer-segments": Question(customers.segments, limit_s=300, then=_everything_then),
+    "customer-tiers": Question(customers.tiers, limit_s=300, then=_everything_then),
+    "customer-clusters": Question(customers.clusters, limit_s=300, then=_everything_then),
+    "customer-drivers": Question(customers.goes_with, limit_s=300, then=_everything_then),
+    "customers-lapsing": Question(customers.lapsing, limit_s=300, then=_everything_then),
+    "cohorts": Question(customers.cohorts, limit_s=300, then=_everything_then),
+    "repurchase": Question(customers.repurchase, limit_s=300, then=_everything_then),
+    "behaviour": Question(customers.behaviour, limit_s=300, then=_everything_then),
     "finance-split": Question(finance.split, limit_s=300, then=_everything_then),
     "finance-margin": Question(finance.margin, limit_s=300, then=_everything_then),
     "finance-categories": Question(finance.categories, limit_s=300, then=_everything_then),

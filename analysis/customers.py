@@ -1,0 +1,164 @@
+"""Who the customers are: recency, frequency, money; tiers; clusters; and what goes with coming again. Pure functions of
+columns, a customer a row.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Floats = npt.NDArray[np.float64]
+
+# By recency (rows, 5 = most recent, first) and the mean of the frequency and money scores (columns, 1 first). After the
+# grid that RFM tools share (Hughes, "Strategic Database Marketing", 1994, for the scores).
+_GRID: Final = (
+    "new potential potential champion champion",
+    "new potential potential champion champion",
+    "promising attention attention loyal loyal",
+    "sleeping sleeping at_risk at_risk at_risk",
+    "lost hibernating at_risk cant_lose cant_lose",
+)
+SEGMENTS: Final = {
+    "champion": "冠军客户",
+    "loyal": "忠诚客户",
+    "potential": "潜力客户",
+    "new": "新客户",
+    "promising": "有希望客户",
+    "attention": "需关注客户",
+    "sleeping": "将沉睡客户",
+    "at_risk": "流失风险客户",
+    "cant_lose": "不可失去客户",
+    "hibernating": "沉睡客户",
+    "lost": "流失客户",
+}
+FEWEST_PER_FEATURE: Final = 10
+"""Customers of the rarer outcome per feature, below which no regression is made (Peduzzi et al., Journal of Clinical
+Epidemiology 49, 1996)."""
+_ALIKE: Final = 1e-9
+"""Spread below which values are the same but for rounding."""
+_CERTAIN: Final = 20.0
+"""Log odds per standard deviation beyond which an outcome follows from a feature."""
+_SAMPLE: Final = 4_000
+_SEED: Final = 20_261_111
+
+
+class CannotTell(ValueError):
+    """The data do not carry the question; the words say why."""
+
+
+def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
+    """1 to 5 by the share of customers that are no better; equal values get the same score."""
+    ranked = (-values if low_is_best else values).rank("max")
+    return (ranked * 5 / len(values)).ceil().cast(pl.Int64)
+
+
+def scored(customers: pl.DataFrame) -> pl.DataFrame:
+    """With `recency`, `frequency`, `money` (1 to 5, 5 best) and the named `segment`.
+
+    Takes `recency_days`, `orders`, `net_sales_minor`; customers who bought nothing are not to be among them.
+    """
+    found = customers.with_columns(
+        recency=quintile(customers["recency_days"], low_is_best=True),
+        frequency=quintile(customers["orders"]),
+        money=quintile(customers["net_sales_minor"]),
+    )
+    grid = pl.Series([name for row in _GRID for name in row.split()])
+    both = ((found["frequency"] + found["money"]) / 2).round().cast(pl.Int64)
+    return found.with_columns(segment=grid.gather((5 - found["recency"]) * 5 + both - 1).alias("segment"))
+
+
+def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, dependent: float = 0.6) -> pl.DataFrame:
+    """With `high_value` (高价值: among the top part by net sales), `active` (活跃: bought lately) and `bargain_hunter`
+    (羊毛型: most orders with a coupon, of at least three). A customer can be several; the evidence stands beside."""
+    least = customers["net_sales_minor"].quantile(1 - top, "higher") if customers.height else 0
+    return customers.with_columns(
+        high_value=(pl.col("net_sales_minor") >= least) & (pl.col("net_sales_minor") > 0),
+        active=pl.col("recency_days") <= active_days,
+        bargain_hunter=(pl.col("coupon_order_share") >= dependent) & (pl.col("orders") >= 3),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """`cluster`: per customer. `choice`: per number of clusters tried its silhouette (Rousseeuw 1987, on a sample) and
+    inertia; the greatest silhouette is chosen. `centres`: of the chosen ones, in the units of the features."""
+
+    cluster: npt.NDArray[np.int64]
+    choice: pl.DataFrame
+    centres: pl.DataFrame
+
+
+def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) -> Clusters:
+    """K-means on these columns, each as log(1 + value), standardised. The same for the same customers in the same
+    order. Raises `CannotTell`."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    values = np.log1p(np.maximum(customers.select(features).cast(pl.Float64).to_numpy(), 0.0))
+    spread = values.std(axis=0)
+    kept = spread > _ALIKE
+    if customers.height < 10 * most or not kept.any():
+        raise CannotTell(f"{customers.height} customers, or all alike: too few to tell groups apart")
+    points = (values[:, kept] - values[:, kept].mean(axis=0)) / spread[kept]
+    sample = np.random.default_rng(_SEED).permutation(len(points))[:_SAMPLE]
+    tried = []
+    for k in range(2, most + 1):
+        model = KMeans(k, n_init=4, random_state=_SEED).fit(points[sample])
+        score = silhouette_score(points[sample], model.labels_)
+        tried.append((k, float(score), float(model.inertia_), model))
+    best = max(tried, key=lambda found: found[1])[3]
+    labels = best.predict(points).astype(np.int64)
+    found = customers.select(features).with_columns(cluster=pl.Series(labels))
+    centres = found.group_by("cluster").agg(pl.len().alias("customers"), pl.col(features).mean()).sort("cluster")
+    choice = pl.DataFrame([row[:3] for row in tried], schema=["k", "silhouette", "inertia"], orient="row")
+    return Clusters(labels, choice.with_columns(chosen=pl.col("k") == len(centres)), centres)
+
+
+def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) -> pl.DataFrame:
+    """What goes with an outcome (a column of true and false): a logistic regression on all features together.
+
+    A row per feature: `odds_ratio` per standard deviation with its 95% interval (Wald) and `p`, and the rank
+    correlation (Spearman) of the feature alone. It says what goes together, not what causes what. Raises `CannotTell`.
+    """
+    import statsmodels.api as sm
+    from scipy.stats import spearmanr
+
+    y = customers[outcome].cast(pl.Float64).to_numpy()
+    values = customers.select(features).cast(pl.Float64).fill_null(0).to_numpy()
+    spread = values.std(axis=0)
+    kept = [name for name, s in zip(features, spread, strict=True) if s > _ALIKE]
+    rarer = int(min(y.sum(), len(y) - y.sum()))
+    if not kept or rarer < FEWEST_PER_FEATURE * len(kept):
+        raise CannotTell(
+            f"{rarer:,} customers of the rarer outcome for {len(kept)} features: {FEWEST_PER_FEATURE} each are needed"
+        )
+    points = ((values - values.mean(axis=0)) / np.maximum(spread, _ALIKE))[:, spread > _ALIKE]
+    certain = CannotTell("the features say the same, or the outcome follows from them; leave some out")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they would say is asked below
+            fitted = sm.Logit(y, sm.add_constant(points)).fit(disp=0, maxiter=100)
+            low, high = fitted.conf_int()[1:].T
+    except (np.linalg.LinAlgError, sm.tools.sm_exceptions.PerfectSeparationError) as error:
+        raise certain from error
+    if not fitted.mle_retvals["converged"] or np.abs(fitted.params[1:]).max() > _CERTAIN:
+        raise certain
+    rows: list[dict[str, Any]] = []
+    for n, name in enumerate(kept):
+        alone = spearmanr(points[:, n], y)
+        rows.append(
+            {
+                "feature": name,
+                "odds_ratio": float(np.exp(fitted.params[n + 1])),
+                "low": float(np.exp(low[n])),
+                "high": float(np.exp(high[n])),
+                "p": float(fitted.pvalues[n + 1]),
+                "correlation": float(alone.statistic),
+            }
+        )
+    return pl.DataFrame(rows)

@@ -1,0 +1,128 @@
+"""How often will a customer come again, and what will that be worth? BG/NBD and Gamma-Gamma.
+
+Fader, Hardie, Lee: "Counting Your Customers" the Easy Way: An Alternative to the Pareto/NBD Model, Marketing Science
+24 (2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). A projection from a model: it stands in a
+column of its own, and never in what was earned.
+
+Customers are arrays of one length: `x` repeat purchases (the first is not counted), `t_x` time of the last of them
+since the first purchase, `t` time observed since then (any one unit of time), `z` mean spend of the repeat purchases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+FEWEST: Final = 50
+"""Customers that came again, below which nothing is fitted."""
+_MOST: Final = 600.0
+"""The logarithm of odds beyond which they are as good as certain."""
+_PENALTY: Final = 1e-8
+"""Keeps parameters finite where the data say nothing of them; too small to move those of real data."""
+
+
+class TooFew(ValueError):
+    """What is known does not carry the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchases:
+    """BG/NBD: buying at a rate that is Gamma(`r`, `alpha`) over customers, and leaving after a purchase with a chance
+    that is Beta(`a`, `b`)."""
+
+    r: float
+    alpha: float
+    a: float
+    b: float
+
+    def alive(self, x: Floats, t_x: Floats, t: Floats) -> Floats:
+        """The chance that a customer has not left: 1 for whom never came again."""
+        return 1.0 / (1.0 + self._left(x, t_x, t))
+
+    def expected(self, ahead: float, x: Floats, t_x: Floats, t: Floats) -> Floats:
+        """Purchases in the time ahead (equation 10)."""
+        from scipy.special import hyp2f1
+
+        r, alpha, a, b = self.r, self.alpha, self.a, self.b
+        shrinking = ((alpha + t) / (alpha + t + ahead)) ** (r + x)
+        series = hyp2f1(r + x, b + x, a + b + x - 1, ahead / (alpha + t + ahead))
+        found: Floats = (a + b + x - 1) / (a - 1) * (1 - shrinking * series) / (1 + self._left(x, t_x, t))
+        return found
+
+    def _left(self, x: Floats, t_x: Floats, t: Floats) -> Floats:
+        logs = (self.r + x) * np.log((self.alpha + t) / (self.alpha + t_x))
+        odds = self.a / (self.b + np.maximum(x, 1) - 1) * np.exp(np.minimum(logs, _MOST))
+        return np.where(x > 0, odds, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """Gamma-Gamma: spend per purchase is Gamma(`p`, ν), and ν is Gamma(`q`, `v`) over customers."""
+
+    p: float
+    q: float
+    v: float
+
+    def expected(self, x: Floats, z: Floats) -> Floats:
+        """Mean spend per purchase of a customer; that of all where nothing was bought again."""
+        known = np.where(x > 0, x * z, 0.0)
+        found: Floats = self.p * (self.v + known) / (self.p * x + self.q - 1)
+        return found
+
+
+def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
+    """By maximum likelihood (equation 6). Raises `TooFew`."""
+    from scipy.special import betaln, gammaln
+
+    if np.count_nonzero(x) < FEWEST:
+        raise TooFew(f"{np.count_nonzero(x)} customers came again; {FEWEST} are needed")
+    scale = 10.0 / t.max()
+
+    def surprise(logs: Floats) -> float:
+        r, alpha, a, b = np.exp(logs)
+        rate = gammaln(r + x) - gammaln(r) + r * np.log(alpha)
+        staying = betaln(a, b + x) - betaln(a, b)
+        quiet = -(r + x) * np.log(alpha + t * scale)
+        gone = np.log(a) - np.log(b + np.maximum(x, 1) - 1) - (r + x) * np.log(alpha + t_x * scale)
+        either = np.where(x > 0, np.logaddexp(quiet, gone), quiet)
+        return float(-(rate + staying + either).mean() + _PENALTY * (logs**2).sum())
+
+    r, alpha, a, b = _least(surprise, np.zeros(4))
+    return Purchases(r, alpha / scale, a, b)
+
+
+def fit_spend(x: Floats, z: Floats) -> Spend:
+    """By maximum likelihood, of customers who bought again for more than nothing. Raises `TooFew`."""
+    from scipy.special import gammaln
+
+    some = (x > 0) & (z > 0)
+    x, z = x[some], z[some]
+    if len(x) < FEWEST:
+        raise TooFew(f"{len(x)} customers paid again; {FEWEST} are needed")
+    scale = 1.0 / z.mean()
+    spent = z * scale
+
+    def surprise(logs: Floats) -> float:
+        p, q, v = np.exp(logs)
+        likelihood = gammaln(p * x + q) - gammaln(p * x) - gammaln(q) + q * np.log(v)
+        likelihood += (p * x - 1) * np.log(spent) + p * x * np.log(x) - (p * x + q) * np.log(x * spent + v)
+        return float(-likelihood.mean() + _PENALTY * (logs**2).sum())
+
+    p, q, v = _least(surprise, np.zeros(3))
+    if q <= 1:
+        raise TooFew("spend varies so much between customers that its mean is not known")
+    return Spend(p, q, v / scale)
+
+
+def _least(surprise: object, start: Floats) -> list[float]:
+    from scipy.optimize import minimize
+
+    found = minimize(surprise, start, method="Nelder-Mead", options={"maxiter": 5_000, "xatol": 1e-7, "fatol": 1e-10})
+    if not found.success:
+        raise TooFew("no parameters fit what is known")
+    return [float(value) for value in np.exp(found.x)]

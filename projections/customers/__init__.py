@@ -1,0 +1,1 @@
+"""Who uses coupons, and what becomes of them: recency and worth, segments, cohorts, paths, what may come."""

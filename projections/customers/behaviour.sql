@@ -1,0 +1,32 @@
+-- How far did people get, from looking to keeping? Grain: one step. Users with at least one such event in the time asked,
+-- for the campaign asked; `of_before`: their share of those of the step before. Steps are not proven to follow each other
+-- within one visit: who viewed and, some day, paid is in both.
+WITH touched AS (
+    SELECT user_id, kind FROM user_events
+    WHERE type = 'touched' AND ($campaign IS NULL OR campaign_id = $campaign)
+      AND ($since::TIMESTAMP IS NULL OR occurred_at >= $since) AND ($until::TIMESTAMP IS NULL OR occurred_at < $until)
+),
+had AS (
+    SELECT DISTINCT acquired_by AS user_id FROM coupons WHERE acquired_at IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
+      AND ($since::TIMESTAMP IS NULL OR acquired_at >= $since) AND ($until::TIMESTAMP IS NULL OR acquired_at < $until)
+),
+in_use AS (
+    SELECT u.order_hash, u.order_id FROM coupons_in_use u JOIN coupons c ON c.key_hash = u.key_hash AND c.coupon_id = u.coupon_id
+    WHERE $campaign IS NULL OR c.campaign_id = $campaign
+),
+ordered AS (
+    SELECT o.user_id, o.placed_at, o.paid_at, o.cancelled_at, o.refunded_minor FROM orders o
+    WHERE ($since::TIMESTAMP IS NULL OR coalesce(o.placed_at, o.paid_at) >= $since)
+      AND ($until::TIMESTAMP IS NULL OR coalesce(o.placed_at, o.paid_at) < $until)
+      AND ($campaign IS NULL OR EXISTS (SELECT 1 FROM in_use i WHERE i.order_hash = o.key_hash AND i.order_id = o.order_id))
+),
+steps AS (
+    SELECT 1 AS n, 'view' AS step, count(DISTINCT user_id) AS users FROM touched WHERE kind = 'view'
+    UNION ALL SELECT 2, 'coupon', count(*) FROM had
+    UNION ALL SELECT 3, 'cart', count(DISTINCT user_id) FROM touched WHERE kind = 'cart'
+    UNION ALL SELECT 4, 'ordered', count(DISTINCT user_id) FROM ordered
+    UNION ALL SELECT 5, 'paid', count(DISTINCT user_id) FROM ordered WHERE paid_at IS NOT NULL
+    UNION ALL SELECT 6, 'returned', count(DISTINCT user_id) FROM ordered
+              WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor > 0)
+)
+SELECT step, users, round(users / nullif(lag(users) OVER (ORDER BY n), 0), 4) AS of_before FROM steps ORDER BY n

@@ -1,0 +1,35 @@
+-- What is known of each customer? Grain: one user (as orders name it) and currency, of those with an order
+-- that stands (`sold`). Net sales: paid minus refunds.
+-- `coupon_orders`: orders on which a coupon is in use; `first_coupon_at`: when the first of these was paid;
+-- `full_price_after`: orders later than that without any discount. `received`, `used`: coupons that are or were theirs,
+-- and those in use now. `mean_gap_days`: between orders.
+WITH clock AS (SELECT data_clock AS now FROM ledger),
+bought AS (
+    SELECT user_id, currency, count(*) AS orders, min(paid_at) AS first_paid_at, max(paid_at) AS last_paid_at,
+           sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(gross_minor)::BIGINT AS gross_minor,
+           sum(discount_minor)::BIGINT AS discount_minor, count(*) FILTER (with_coupon) AS coupon_orders,
+           min(paid_at) FILTER (with_coupon) AS first_coupon_at, arg_min(net_sales_minor, paid_at) AS first_net_minor
+    FROM sold GROUP BY ALL
+),
+later AS (
+    SELECT s.user_id, s.currency, count(*) FILTER (s.full_price) AS full_price_after
+    FROM sold s JOIN bought b ON b.user_id = s.user_id AND b.currency IS NOT DISTINCT FROM s.currency
+    WHERE s.paid_at > b.first_coupon_at GROUP BY ALL
+),
+owned AS (
+    SELECT owner AS user_id, count(*) AS received, count(*) FILTER (state = 'used') AS used
+    FROM coupons WHERE owner IS NOT NULL GROUP BY ALL
+)
+SELECT b.user_id, b.currency, b.orders, b.first_paid_at, b.last_paid_at,
+       date_diff('second', b.last_paid_at, (SELECT now FROM clock)) / 86400.0 AS recency_days,
+       date_diff('second', b.first_paid_at, (SELECT now FROM clock)) / 86400.0 AS tenure_days,
+       date_diff('second', b.first_paid_at, b.last_paid_at) / 86400.0 / nullif(b.orders - 1, 0) AS mean_gap_days,
+       b.net_sales_minor, b.gross_minor, b.first_net_minor, b.net_sales_minor / b.orders AS average_order_minor, b.coupon_orders,
+       b.coupon_orders / b.orders AS coupon_order_share, coalesce(b.discount_minor / nullif(b.gross_minor, 0), 0) AS discount_share,
+       b.first_coupon_at, coalesce(l.full_price_after, 0) AS full_price_after, coalesce(o.received, 0) AS received,
+       coalesce(o.used, 0) AS used, u.attributes
+FROM bought b
+LEFT JOIN later l ON l.user_id = b.user_id AND l.currency IS NOT DISTINCT FROM b.currency
+LEFT JOIN owned o ON o.user_id = b.user_id
+LEFT JOIN users u ON u.user_id = b.user_id
+ORDER BY b.user_id, b.currency
