@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
+    "segments": ("cli.segments", "Choose customers by rules that are kept by name."),
     "report": ("cli.report", "Reports: finance, segments, cohorts, funnel, expiry."),
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),

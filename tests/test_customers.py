@@ -225,3 +225,40 @@ def test_all_parts_are_shown_and_what_the_data_do_not_carry_is_refused(shop: Non
 def test_the_past_has_its_own_customers(shop: None) -> None:
     then = report("segments", "rfm", "--at", (NOON + timedelta(days=1.5)).isoformat())
     assert sum(row["customers"] for row in then) == 2
+
+
+# ── Segments by rules ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_segment_is_defined_shown_counted_and_exported(shop: None) -> None:
+    """The next campaign is sent to these ids, and to no others."""
+    rule = "orders >= 2 AND currency = 'CNY'"
+    made = ledger("segments", "define", "regular", "--rule", rule, "--why", "winter", "--operator", "mei")
+    assert made.code == 0 and "1 customers" in made.out
+    [listed] = ledger("segments", "list", "--output", "ndjson").rows
+    assert (listed["name"], listed["rule"], listed["operator"], listed["reason"]) == ("regular", rule, "mei", "winter")
+    assert [row["user_id"] for row in ledger("segments", "show", "regular", "--output", "ndjson").rows] == ["ann"]
+    assert ledger("segments", "export", "regular").out.split() == ["user_id", "ann"]
+    span = ("--since", "2025-11-20", "--until", "2025-12-20", "--every", "15d")
+    sizes = ledger("segments", "size", "regular", *span, "--output", "ndjson").rows
+    assert [row["customers"] for row in sizes] == [0, 1, 1]
+    assert (
+        ledger("segments", "define", "regular", "--rule", "used > 0", "--why", "again", "--operator", "mei").code == 0
+    )
+    assert ledger("segments", "export", "regular").out.split() == ["user_id", "ann", "cat"]
+
+
+def test_a_tag_of_the_profile_can_be_asked_for(shop: None) -> None:
+    rule = """attributes LIKE '%"tag":"vip"%'"""
+    assert "1 customers" in ledger("segments", "define", "vip", "--rule", rule, "--why", "x", "--operator", "mei").out
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["nonsense >", "price > 3", "user_id IN (SELECT a FROM read_csv('/etc/passwd'))", "orders + 1", "1; DROP TABLE x"],
+)
+def test_a_rule_can_name_nothing_but_what_is_known_of_customers(shop: None, rule: str) -> None:
+    """Rules come from people, and are kept: none may read a file or another table."""
+    ran = ledger("segments", "define", "odd", "--rule", rule, "--why", "x", "--operator", "mei")
+    assert ran.code == 2 and "rule" in ran.err and "Traceback" not in ran.err
+    assert ledger("segments", "show", "odd").code != 0

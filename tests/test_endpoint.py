@@ -157,7 +157,7 @@ def test_every_command_that_reads_is_compared() -> None:
     working = (
         "init config publish import simulate consume tail archive restore backup restore-db doctor rebuild correct"
     )
-    other = f"{working} operations schemas completion"
+    other = f"{working} operations segments schemas completion"
     asked = {" ".join(a for a in arguments if not a.startswith("-")) for arguments in ASKED}
     missing = {n for n in reading if n.split()[0] not in other.split() and not any(a.startswith(n) for a in asked)}
     assert missing == set()

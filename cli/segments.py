@@ -1,0 +1,195 @@
+"""`segments`: rules that choose customers, kept by name; who is in them, how many there were, their ids."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import (
+    LOG,
+    columns_option,
+    duration_option,
+    instant_option,
+    limit_option,
+    operator_options,
+    output_option,
+    past_options,
+    settings_options,
+    signed,
+)
+from cli.output import Row, limited, print_rows
+from cli.show import answered, rows_of
+from ledger.errors import LedgerError
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+DEFINED: Final = "segment_defined"
+_SHOWN: Final = 20
+_COLUMNS: Final = (
+    "user_id currency segment orders net_sales_minor last_paid_at coupon_order_share received used".split()
+)
+_MOST_INSTANTS: Final = 60
+
+
+class UnknownSegment(LedgerError):
+    """No rule of that name was defined."""
+
+
+@click.group()
+def segments() -> None:
+    """Choose customers by a rule, kept by name (动态人群): always those who satisfy it now, or did at an instant.
+
+    A rule is an SQL condition on what is known of a customer: orders, net_sales_minor, recency_days, tenure_days,
+    mean_gap_days, coupon_orders, coupon_order_share, discount_share, received, used, full_price_after, segment,
+    high_value, active, bargain_hunter, alive, projected_minor, currency, attributes (JSON text of the profile, tags
+    among them).
+
+    \b
+    coupon-ledger segments define asleep --rule "segment = 'cant_lose' AND used > 0" --why "win them back"
+    coupon-ledger segments show asleep
+    coupon-ledger segments export asleep > ids.csv
+    """
+
+
+@segments.command()
+@click.argument("name")
+@click.option("--rule", required=True, metavar="CONDITION", help="Which customers are in it.")
+@operator_options
+@settings_options(*LOG, "database")
+def define(name: str, rule: str, why: str | None, operator: str | None, settings: Settings) -> None:
+    """Define the segment NAME, or define it anew, and say how many are in it. The rule is kept in coupon.operations.
+
+    \b
+    coupon-ledger segments define big --rule "net_sales_minor > 100000" --why "winter sale"
+    coupon-ledger segments define vip --rule "attributes LIKE '%\\"tag\\":\\"vip\\"%'" --why "invitations"
+    """
+    from ledger import operations
+    from ledger.log import open_log
+
+    who, because = signed(why, operator)
+    with answered(settings, "table", "customers", rule=rule) as answer:
+        inside = sum(frame.height for frame in answer.frames)
+    with closing(open_log(settings.log)) as log:
+        operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"rule": rule})
+    click.echo(f"segment {name}: {inside:,} customers satisfy {rule}")
+
+
+@segments.command("list")
+@settings_options(*LOG)
+@output_option
+def list_segments(settings: Settings, output: str) -> None:
+    """List the segments with their rules, who defined them and why.
+
+    \b
+    coupon-ledger segments list
+    """
+    print_rows(list(_defined(settings).values()), output)
+
+
+@segments.command()
+@click.argument("name")
+@columns_option
+@limit_option(_SHOWN)
+@past_options
+@settings_options(*LOG, "database")
+@output_option
+def show(name: str, columns: list[str] | None, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
+    """Show the customers who are in the segment NAME: those with the greatest net sales first.
+
+    \b
+    coupon-ledger segments show asleep
+    coupon-ledger segments show asleep --at 2026-11-01 --output csv
+    """
+    rule = _rule(name, settings)
+    at_most = limit or (_SHOWN if output == "table" else None)
+    with answered(settings, output, "customers", rule=rule, limit=at_most and at_most + 1, **past) as answer:
+        rows, more = limited(rows_of(answer), at_most) if at_most else (list(rows_of(answer)), False)
+        print_rows(rows, output, columns or (_COLUMNS if output == "table" and rows else None))
+    if more and output == "table":
+        click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
+
+
+@segments.command()
+@click.argument("name")
+@past_options
+@settings_options(*LOG, "database")
+def export(name: str, settings: Settings, **past: Any) -> None:
+    """Write the user ids of the segment NAME to standard output, a line each under the header user_id: for the next
+    campaign, or for `experiment assign`.
+
+    \b
+    coupon-ledger segments export asleep > ids.csv
+    """
+    with answered(settings, "csv", "customers", rule=_rule(name, settings), **past) as answer:
+        ids = sorted({row["user_id"] for row in rows_of(answer)})
+    print_rows([{"user_id": one} for one in ids], "csv")
+
+
+@segments.command()
+@click.argument("name")
+@instant_option("--since", "The first instant.")
+@instant_option("--until", "The last instant. [default: now]")
+@duration_option("--every", "How far apart.", "7d")
+@settings_options(*LOG, "database")
+@output_option
+def size(
+    name: str, since: datetime | None, until: datetime | None, every: timedelta, settings: Settings, output: str
+) -> None:
+    """Show how many customers were in the segment NAME over time, by the rule as it is now.
+
+    \b
+    coupon-ledger segments size asleep --since 2026-09-01 --every 7d
+    """
+    from datetime import UTC
+    from datetime import datetime as clock
+
+    end = until or clock.now(UTC)
+    if since is None or since > end:
+        raise click.UsageError("--since is needed, before --until")
+    if (end - since) // every >= _MOST_INSTANTS:
+        raise click.UsageError(f"more than {_MOST_INSTANTS} instants; make --every longer or --since later")
+    rule = _rule(name, settings)
+    rows: list[Row] = []
+    at = since
+    while at <= end:
+        with answered(settings, "none", "customers", rule=rule, at=at) as answer:
+            found = list(rows_of(answer))
+        by_currency: dict[str | None, list[Row]] = {}
+        for row in found:
+            by_currency.setdefault(row["currency"], []).append(row)
+        for currency, inside in by_currency.items() or [(None, [])]:
+            net = sum(row["net_sales_minor"] for row in inside)
+            rows.append({"at": at, "currency": currency, "customers": len(inside), "net_sales_minor": net})
+        at += every
+    print_rows(rows, output)
+
+
+def _rule(name: str, settings: Settings) -> str:
+    defined = _defined(settings)
+    if name not in defined:
+        known = f"there are {', '.join(defined)}" if defined else "none was defined"
+        raise UnknownSegment(f"segment {name}: not known, {known}; see `coupon-ledger segments define`")
+    return str(defined[name]["rule"])
+
+
+def _defined(settings: Settings) -> dict[str, Row]:
+    """By name, the latest definition of each."""
+    from ledger import operations
+    from ledger.log import open_log
+
+    with closing(open_log(settings.log)) as log:
+        told = [t.operation for t in operations.read(log) if t.operation.action == DEFINED]
+    return {
+        str(done.subject): {
+            "name": done.subject,
+            "rule": (done.details or {}).get("rule"),
+            "defined_at": done.occurred_at,
+            "operator": done.operator,
+            "reason": done.reason,
+        }
+        for done in told
+    }
