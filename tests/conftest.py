@@ -42,7 +42,7 @@ def pytest_collection_finish() -> None:
 def kafka_broker() -> Iterator[broker.Broker]:
     """The session's broker, started at first use; the test is skipped where none can run."""
     try:
-        started = broker.session_broker()
+        started = broker.session_broker(brief=True)
     except broker.BrokerUnavailable as error:
         if os.environ.get(broker.REQUIRE) == "1":
             pytest.fail(f"{broker.REQUIRE}=1, but {error}", pytrace=False)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +81,20 @@ def frame_of(topic: str, deliveries: Sequence[Delivery]) -> pl.DataFrame:
     )
 
 
+@cache
+def _empty_database() -> bytes:
+    """Made once: making the tables takes longer than most histories."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.duckdb"
+        Store.create(path)
+        return path.read_bytes()
+
+
 @contextlib.contextmanager
 def scratch_store(folder: Path) -> Iterator[Store]:
     """An empty database, quick since nothing of it must last."""
     path = folder / "scratch.duckdb"
-    Store.create(path)
+    path.write_bytes(_empty_database())
     with Store.open(path) as store:
         store.execute("PRAGMA disable_checkpoint_on_shutdown")
         store.execute("SET threads = 1")
