@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,20 @@ LOOKED_UP = ("acquisitions", "campaign_terms", "stock_cuts", "coupons_in_use", "
 BOOK_KEEPING = ("last_type", "ids_low", "ids_high", "first_recorded_at", "key_hash")
 
 
-@dataclass(slots=True)
+@dataclass
 class Outcome:
-    """Rows by key; every violation with its number; per identity the position that stands."""
+    """Rows by key; every violation with its number."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     violations: Counter[Broken] = field(default_factory=Counter)
+
+    @cached_property
+    def violations_by_key(self) -> dict[str, Counter[Broken]]:
+        """When all are there."""
+        found: dict[str, Counter[Broken]] = {}
+        for broken, number in self.violations.items():
+            found.setdefault(broken[0], Counter())[broken] = number
+        return found
 
 
 def key_of(topic: str, delivery: Delivery) -> str:
