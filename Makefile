@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 LOG ?= embedded
+# Where it is set, each of the hundreds of commands that tests start would compile the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 # A process per core, up to four: each that meets a Kafka test starts a broker of its own.
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 

@@ -247,12 +247,14 @@ class Store(Reading):
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
             with _failing_clearly(path), duckdb.connect(fresh, config=_configuration(False)) as connection:
+                connection.begin()  # each statement by itself would wait for the disk
                 for statement in _schema():
                     connection.execute(statement)
                 connection.execute(
                     "INSERT INTO ledger (version, commits, grace_minutes) VALUES (?, 0, ?)", [VERSION, GRACE_MINUTES]
                 )
                 connection.executemany("INSERT INTO projections VALUES (?, ?)", [[*v] for v in VERSIONS.items()])
+                connection.commit()
             os.link(fresh, path)  # unlike a rename, never over one that another process just made
         except FileExistsError:
             return False

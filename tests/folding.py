@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,20 @@ LOOKED_UP = ("acquisitions", "campaign_terms", "stock_cuts", "coupons_in_use", "
 BOOK_KEEPING = ("last_type", "ids_low", "ids_high", "first_recorded_at", "key_hash")
 
 
-@dataclass(slots=True)
+@dataclass
 class Outcome:
-    """Rows by key; every violation with its number; per identity the position that stands."""
+    """Rows by key; every violation with its number."""
 
     rows: dict[str, Row] = field(default_factory=dict)
     violations: Counter[Broken] = field(default_factory=Counter)
+
+    @cached_property
+    def violations_by_key(self) -> dict[str, Counter[Broken]]:
+        """When all are there."""
+        found: dict[str, Counter[Broken]] = {}
+        for broken, number in self.violations.items():
+            found.setdefault(broken[0], Counter())[broken] = number
+        return found
 
 
 def key_of(topic: str, delivery: Delivery) -> str:
@@ -79,11 +89,20 @@ def frame_of(topic: str, deliveries: Sequence[Delivery]) -> pl.DataFrame:
     )
 
 
+@cache
+def _empty_database() -> bytes:
+    """Made once: making the tables takes longer than most histories."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "empty.duckdb"
+        Store.create(path)
+        return path.read_bytes()
+
+
 @contextlib.contextmanager
 def scratch_store(folder: Path) -> Iterator[Store]:
     """An empty database, quick since nothing of it must last."""
     path = folder / "scratch.duckdb"
-    Store.create(path)
+    path.write_bytes(_empty_database())
     with Store.open(path) as store:
         store.execute("PRAGMA disable_checkpoint_on_shutdown")
         store.execute("SET threads = 1")

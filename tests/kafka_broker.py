@@ -43,6 +43,8 @@ REQUIRE: Final = "COUPON_LEDGER_REQUIRE_KAFKA"
 READY_S: Final = 60.0
 TERM_S: Final = 10.0
 
+_BRIEF: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
 _PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
@@ -72,13 +74,15 @@ class JavaBroker:
     """One broker process. `kill`, `pause` and `stop` keep its data, so `start` goes on with the same log.
 
     `stays`: also when this process ends; else broker and data are gone then, even where it is killed.
+    `brief`: for little work, it starts at half the cost, and is slower at much.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, *, stays: bool = False) -> None:
+    def __init__(self, folder: Path, port: int | None = None, *, stays: bool = False, brief: bool = False) -> None:
         self._folder = folder
         self._port = port or _free_port()
         self._controller = _free_port()
         self._stays = stays
+        self._java = ["java", *(_BRIEF if brief else ()), "-Xmx512m", "-cp", f"{LIBS}/*"]
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -96,7 +100,7 @@ class JavaBroker:
             self._format(properties)
         with (self._folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["java", "-Xmx512m", "-cp", f"{LIBS}/*", "kafka.Kafka", str(properties)],
+                [*self._java, "kafka.Kafka", str(properties)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C ends the tests first, they end the broker
@@ -145,7 +149,7 @@ class JavaBroker:
         unfinished = properties.with_suffix(".new")
         unfinished.write_text(text, encoding="utf-8")
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = ["java", "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format"]
+        command = ["java", *_BRIEF, "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format"]
         done = subprocess.run(
             [*command, f"--cluster-id={cluster}", "-c", str(unfinished)], capture_output=True, text=True, check=False
         )
@@ -219,20 +223,21 @@ def why_unavailable() -> str | None:
     return f"no Kafka broker: {no_java}; {no_docker}" if no_java and no_docker else None
 
 
-def java_broker(folder: Path | None = None, port: int | None = None) -> JavaBroker:
+def java_broker(folder: Path | None = None, port: int | None = None, *, brief: bool = False) -> JavaBroker:
     """A started broker; its data is removed at exit unless a folder is given."""
     fetch_jars()
-    broker = JavaBroker(folder or Path(tempfile.mkdtemp(prefix="coupon-ledger-kafka-")), port, stays=folder is not None)
+    home = folder or Path(tempfile.mkdtemp(prefix="coupon-ledger-kafka-"))
+    broker = JavaBroker(home, port, stays=folder is not None, brief=brief)
     if folder is None:
         atexit.register(broker.remove)
     broker.start()
     return broker
 
 
-def session_broker() -> Broker:
+def session_broker(*, brief: bool = False) -> Broker:
     """A started broker of whichever kind can run here. Raises `BrokerUnavailable`."""
     if why_no_java() is None:
-        return java_broker()
+        return java_broker(brief=brief)
     if reason := why_unavailable():
         raise BrokerUnavailable(reason)
     broker = DockerBroker()

@@ -955,7 +955,6 @@ def check_case(case: Case, outcome: Outcome) -> None:
     assert set(COUPON_COLUMNS) == set(row)
     assert {name: row[name] for name in case.row} == case.row
     found: Counter[tuple[str, str, str | None]] = Counter()
-    for (coupon, event_id, code, state, _), number in outcome.violations.items():
-        if coupon == case.coupon_id:
-            found[event_id, code, state] += number
+    for (_, event_id, code, state, _), number in outcome.violations_by_key.get(case.coupon_id, {}).items():
+        found[event_id, code, state] += number
     assert found == Counter(case.violations)

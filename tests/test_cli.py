@@ -19,6 +19,7 @@ from cli.main import COMMANDS, cli
 from ledger.log import Record
 from ledger.settings import OPTIONS
 from ledger.topics import COUPON, INPUT_TOPICS
+from projections.store import Store
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -85,7 +86,7 @@ def shop_events() -> list[Data]:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a log and a database of that day, for reading only."""
     folder = tmp_path_factory.mktemp("shop")
     at = ("--log", f"sqlite:///{folder / LOG}")
@@ -95,7 +96,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     log.append([Record(COUPON, b"c-9", POISON)])
     log.close()
     done("consume", *at, "--database", folder / DATABASE)
-    return folder
+    with Store.open(folder / DATABASE, read_only=True):  # commands of this process share what DuckDB has open
+        yield folder
 
 
 @pytest.fixture

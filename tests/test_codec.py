@@ -21,7 +21,7 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from tests.wire import NAMES, Row, avro_message, avro_row, block_message, rich_row, rows_of, zigzag
 
 SEED = 20261111
-MANY = settings(max_examples=25, deadline=None)
+MANY = settings(max_examples=15, deadline=None)
 
 each_record = pytest.mark.parametrize("name", NAMES)
 # An order's message is by far the longest.

@@ -228,7 +228,7 @@ def _avro_allows(one: Schema, other: Schema) -> bool:
 
 
 @given(schema=_changes())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=75, deadline=None)
 def test_what_passes_is_compatible_both_ways_by_avros_own_rules(
     tmp_path_factory: pytest.TempPathFactory, schema: Schema
 ) -> None:

@@ -394,7 +394,7 @@ _NEAR: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("topic", INPUT_TOPICS)
 @given(data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_columns_refuse_what_the_models_refuse(topic: str, data: st.DataObject) -> None:
     """An event would be refused when published alone and folded when it comes from elsewhere, or the reverse."""
     rows = data.draw(st.lists(plausible(topic), min_size=1, max_size=4))
@@ -478,7 +478,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(value=st.dictionaries(st.text(max_size=3), JSON_VALUES, max_size=4), indent=st.sampled_from([None, 0, 3]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_canonical_json_depends_on_the_value_alone(value: Data, indent: int | None) -> None:
     """Two producers' JSON libraries would make conflicts of the same event."""
     backwards = json.dumps(dict(reversed(value.items())), indent=indent, ensure_ascii=bool(indent))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -46,6 +46,8 @@ from tests.folding import by_reference, clear, fold_in, scratch_store, stored
 from tests.owners import Owner, owning
 
 Data = dict[str, Any]
+Due = tuple[str, str, datetime]
+"""Type, reason and instant of what a sweep is to append."""
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = START + timedelta(days=10)
@@ -87,11 +89,18 @@ def fold_all(store: Store, events: Sequence[Data]) -> None:
             fold_in(store, apply, topic, [delivered(mine)])
 
 
-def found(store: Store, until: datetime = LATER) -> list[tuple[str, str, datetime]]:
-    """Type, reason and instant of what is due."""
-    frames = list(due(store, until.replace(tzinfo=None)))
-    rows = pl.concat(frames).select("type", "reason", "occurred_at").rows() if frames else []
-    return [(kind, reason, at.replace(tzinfo=UTC)) for kind, reason, at in rows]
+def found_by_coupon(store: Store, until: datetime = LATER) -> dict[str, list[Due]]:
+    """What is due of each coupon of which something is."""
+    by_coupon: dict[str, list[Due]] = {}
+    for frame in due(store, until.replace(tzinfo=None)):
+        for coupon, kind, reason, at in frame.select("coupon_id", "type", "reason", "occurred_at").rows():
+            by_coupon.setdefault(coupon, []).append((kind, reason, at.replace(tzinfo=UTC)))
+    return by_coupon
+
+
+def found(store: Store, until: datetime = LATER) -> list[Due]:
+    """What is due of coupon c-1."""
+    return found_by_coupon(store, until).get("c-1", [])
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +120,7 @@ GRANTED = told("issued", 1, user_id="u-1")
 RESERVED, USED = told("reserved", 8), told("used", 9)
 AFTER_HOLD = START + timedelta(days=9) + _TICK
 
-WHY: Mapping[str, tuple[list[Data], list[tuple[str, str, datetime]]]] = {
+WHY: Mapping[str, tuple[list[Data], list[Due]]] = {
     "created alone": ([CREATED], [("expired", "not_issued", END + _TICK)]),
     "put out, and nobody took it": ([CREATED, ISSUED], [("expired", "not_claimed", END + _TICK)]),
     "granted": ([CREATED, GRANTED], [("expired", "not_used", END + _TICK)]),
@@ -185,23 +194,47 @@ WHY: Mapping[str, tuple[list[Data], list[tuple[str, str, datetime]]]] = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Swept:
+    """What became of all cases, folded together, each on a coupon and a campaign of its name."""
+
+    due: Mapping[str, list[Due]]
+    due_again: Mapping[str, list[Due]]
+    states: Mapping[str, str]
+    broken: list[str]
+    """Cases in which what was swept broke a rule."""
+
+
+@pytest.fixture(scope="module")
+def swept(scratch: Store) -> Swept:
+    events = [
+        {**event, **{key: case for key in ("coupon_id", "campaign_id") if key in event}}
+        for case, (lived, _) in WHY.items()
+        for event in lived
+    ]
+    clear(scratch)
+    fold_all(scratch, events)
+    at_first = found_by_coupon(scratch)
+    more = appended(scratch, LATER)
+    clear(scratch)
+    fold_all(scratch, [*events, *more])
+    broken = scratch.rows("SELECT key FROM violations WHERE starts_with(event_id, 'sweep:')")
+    states = dict(scratch.rows("SELECT coupon_id, state FROM coupons"))
+    return Swept(at_first, found_by_coupon(scratch), states, [key for (key,) in broken])
+
+
 @pytest.mark.parametrize("case", WHY)
-def test_every_cause_has_its_reason_and_instant(case: str, store: Store) -> None:
+def test_every_cause_has_its_reason_and_instant(case: str, swept: Swept) -> None:
     """Else marketing would blame the wrong thing: coupons that nobody could take for coupons that nobody wanted."""
-    events, expected = WHY[case]
-    fold_all(store, events)
-    assert found(store) == expected
+    assert swept.due.get(case, []) == WHY[case][1]
 
 
 @pytest.mark.parametrize("case", [case for case, (_, expected) in WHY.items() if expected])
-def test_what_was_swept_stays_swept(case: str, store: Store) -> None:
+def test_what_was_swept_stays_swept(case: str, swept: Swept) -> None:
     """Else each sweep would append again, for ever, what has no effect."""
-    events, expected = WHY[case]
-    fold_all(store, [*events, *swept_events(store, events)])
-    assert found(store) == []
-    [state] = store.rows("SELECT state FROM coupons WHERE coupon_id = 'c-1'")
-    assert state[0] == ("expired" if expected[-1][0] == "expired" else "issued")
-    assert not store.rows("SELECT * FROM violations WHERE starts_with(event_id, 'sweep:')")
+    assert case not in swept.due_again
+    assert swept.states[case] == ("expired" if WHY[case][1][-1][0] == "expired" else "issued")
+    assert case not in swept.broken
 
 
 def swept_events(store: Store, events: Sequence[Data]) -> list[Data]:

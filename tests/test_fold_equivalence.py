@@ -43,8 +43,8 @@ from tests.folding import (
 from tests.histories import History, cut, histories, history
 
 SEED = 20261111
-SOME = settings(max_examples=3, deadline=None)
-MANY = settings(max_examples=60, deadline=None)
+SOME = settings(max_examples=2, deadline=None)
+MANY = settings(max_examples=20, deadline=None)
 
 Row = dict[str, Any]
 Event = dict[str, Any]
@@ -202,11 +202,15 @@ def check_history(store: Store, told: History) -> None:
         check_counts(told.topic, counts, told.deliveries)
 
 
-# By default coupons, and orders for the other three topics; all of them in the whole suite.
-each_topic = pytest.mark.parametrize(
-    "topic",
-    [topic if topic in (COUPON, ORDER) else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS],
-)
+def topics_of(*fast: str) -> pytest.MarkDecorator:
+    """All topics in the whole suite, these by default."""
+    return pytest.mark.parametrize(
+        "topic", [topic if topic in fast else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS]
+    )
+
+
+each_topic = topics_of(COUPON, ORDER)  # orders stand for the other three
+each_topic_coupons_fast = topics_of(COUPON)
 
 
 @each_topic
@@ -240,7 +244,7 @@ def check_arrivals(store: Store, told: History, *, shuffled: bool) -> None:
     assert ends[0] == ends[1] == ends[2]
 
 
-@each_topic
+@each_topic_coupons_fast
 @given(data=st.data())
 @settings(max_examples=2, deadline=None)
 def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: str, data: st.DataObject) -> None:
@@ -248,7 +252,7 @@ def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: st
     check_arrivals(store, data.draw(histories(topic)), shuffled=True)
 
 
-@each_topic
+@each_topic_coupons_fast
 @given(data=st.data())
 @settings(max_examples=2, deadline=None)
 def test_without_conflicts_not_even_positions_matter(store: Store, topic: str, data: st.DataObject) -> None:

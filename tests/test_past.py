@@ -36,7 +36,7 @@ from tests.test_fold_equivalence import each_topic, expected
 
 SEED = 20261111
 SOME = settings(max_examples=3, deadline=None)
-MANY = settings(max_examples=60, deadline=None)
+MANY = settings(max_examples=15, deadline=None)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -162,11 +162,11 @@ def rows(cursor: Cursor, question: str, **parameters: Any) -> list[dict[str, Any
     return [row for frame in answer(cursor, question, parameters).frames for row in frame.to_dicts()]
 
 
-each_way = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
+each_way = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_questions_of_the_past_are_those_of_a_ledger_that_ended_there(store: Store, tmp_path: Path, seed: int) -> None:
     """Whatever is asked, narrowed or not: as if the log had ended at the cut."""
     told = history(COUPON, seed, 300, keys=40)
@@ -358,7 +358,7 @@ def test_the_rules_across_coupons_are_those_of_the_cut(store: Store, seed: int) 
 @pytest.mark.parametrize("part", range(4))
 def test_the_rules_across_coupons_in_many_worlds(store: Store, part: int) -> None:
     print(f"seed {SEED}")
-    for seed in range(SEED + 100 * part, SEED + 100 * part + 30):
+    for seed in range(SEED + 100 * part, SEED + 100 * part + 10):
         check_world(store, seed)
 
 

@@ -365,7 +365,7 @@ def test_a_repeat_of_the_same_event_counts_once(sqlite_log_settings: LogSettings
 def own_broker() -> Iterator[kafka_broker.JavaBroker]:
     if reason := kafka_broker.why_no_java():
         pytest.skip(f"needs a broker that can be stopped: {reason}")
-    broker = kafka_broker.java_broker()
+    broker = kafka_broker.java_broker(brief=True)
     yield broker
     broker.remove()
     # kafka-python's refused sockets go now, while the session's filters know them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,13 +28,28 @@ READERS = 12
 EVENTS = 6_000
 
 
+def fill(database: Path | str, *log: str) -> None:
+    done("init", "--database", database, *log)
+    done("simulate", "--events", str(EVENTS), "--seed", "3", *log)
+    done("consume", "--batch-size", "4000", "--database", database, *log)
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filled log and database, to be copied."""
+    folder = tmp_path_factory.mktemp("filled")
+    fill(folder / DATABASE, "--log", f"sqlite:///{folder / 'log.db'}")
+    return folder
+
+
 @pytest.fixture
-def ready(home: Path, log_settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ready(home: Path, log_settings: LogSettings, embedded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COUPON_LEDGER_LOG", log_settings.url)
     monkeypatch.setenv("COUPON_LEDGER_TOPIC_PREFIX", log_settings.topic_prefix)
-    done("init")
-    done("simulate", "--events", str(EVENTS), "--seed", "3")
-    done("consume", "--batch-size", "4000")
+    if log_settings.url.startswith("sqlite:"):
+        shutil.copytree(embedded, home, dirs_exist_ok=True)
+    else:
+        fill(DATABASE)
     return home
 
 

@@ -346,7 +346,7 @@ def own_broker() -> Iterator[kafka_broker.JavaBroker]:
     """A broker that the test may end."""
     if reason := kafka_broker.why_no_java():
         pytest.skip(f"needs a broker that can be killed: {reason}")
-    broker = kafka_broker.java_broker()
+    broker = kafka_broker.java_broker(brief=True)
     yield broker
     broker.remove()
 
