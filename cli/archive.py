@@ -91,16 +91,20 @@ def verify(folder: Path, output: str) -> None:
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
 @click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
+@click.option(
+    "--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made."
+)
 @settings_options(*LOG, "replication")
-def restore(folder: Path, accept_loss: bool, settings: Settings) -> None:
+def restore(folder: Path, accept_loss: bool, anew: bool, settings: Settings) -> None:
     """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
 
-    The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all;
-    of a restore into Kafka that was interrupted, delete the topics and start again.
+    The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all.
+    Topics of a restore into Kafka that was interrupted cannot be used; run it again with --anew, which deletes them.
 
     \b
     coupon-ledger restore --from /backup/ledger --log sqlite:///restored.log.db
     coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic-prefix restored.
+    coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --anew
     """
     from ledger.archive import read_manifest
     from ledger.archive import restore as restored
@@ -111,7 +115,7 @@ def restore(folder: Path, accept_loss: bool, settings: Settings) -> None:
     started = time.monotonic()
     try:
         with progress("restoring", sum(file.records for file in manifest.files)) as bar:
-            records = restored(folder, log, accept_loss=accept_loss, advance=bar.advance)
+            records = restored(folder, log, accept_loss=accept_loss, anew=anew, advance=bar.advance)
         log.create_topics()
     finally:
         log.close()

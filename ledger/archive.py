@@ -378,26 +378,18 @@ def restore(
     log: Backend,
     *,
     accept_loss: bool = False,
+    anew: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Make an empty log of the archive; returns how many records it holds. `advance` is told of them as they come.
 
-    Raises `LogNotEmpty`; `LogTruncated` for losses between archived records, unless they are accepted; and what the
-    archive and the log raise.
+    `anew`: without what an interrupted restore left there. Raises `LogNotEmpty`; `LogTruncated` for losses between
+    archived records, unless they are accepted; and what the archive and the log raise.
     """
     archive = ArchiveLog(folder)
 
     def told() -> Iterator[Chunk]:
-        at = dict(earliest)
         for chunk in archive.chunks():
-            tp, first = TopicPartition(chunk.topic, chunk.partition), int(chunk.offsets[0])
-            if at[tp] == earliest[tp] != first:
-                raise ArchiveUnusable(
-                    f"archive {folder}: {tp.topic} partition {tp.partition} begins at offset {earliest[tp]}, its first"
-                    f" record is at {first} (a Kafka transaction that was taken back), and the restored log would not"
-                    " know that nothing is missing; read the archive itself"
-                )
-            at[tp] = chunk.next_offset
             yield chunk
             advance(len(chunk))
 
@@ -411,7 +403,8 @@ def restore(
                 " not show it; restore the rest with --accept-loss"
             )
         records = sum(file.records for file in archive.manifest.files)
-        log.restore(ends, told(), gapless=records == sum(ends.values()))
+        gapless = records == sum(ends.values()) - sum(earliest.values())
+        log.restore(earliest, ends, told(), gapless=gapless, anew=anew)
     finally:
         archive.close()
     return records

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kafka import KafkaProducer
 
 from ledger.archive import MANIFEST, ArchiveLog, Manifest, locked, read_manifest, restore, verify
 from ledger.archiver import Archiver
-from ledger.errors import ArchiveUnusable, LogNotInitialised, LogTruncated, LogUnavailable
+from ledger.errors import LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable
 from ledger.log import Chunk, LogReader, Record, TopicPartition, open_backend
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, ORDER
@@ -46,7 +47,8 @@ def made(settings: LogSettings, rows: Mapping[TopicPartition, Sequence[Row]], en
         if mine
     ]  # fmt: skip
     log = open_backend(settings, create=True)
-    log.restore(dict(ends), chunks, gapless=False)
+    begins = {tp: rows[tp][0][0] if rows.get(tp) else end for tp, end in ends.items()}
+    log.restore(begins, dict(ends), chunks, gapless=False)
     log.close()
 
 
@@ -148,7 +150,7 @@ def test_a_partition_that_begins_with_nothing_is_not_restored_as_another(
     assert held(reader) == ({tp: rows.get(tp, []) for tp in EVERYWHERE}, ends)
     reader.close()
     log = open_backend(LogSettings(url=f"sqlite:///{tmp_path}/back.db"), create=True)
-    with pytest.raises(ArchiveUnusable, match="begins at offset 0, its first record is at 3"):
+    with pytest.raises(LogUnavailable, match="begins at offset 0, its first record is at 3"):
         restore(tmp_path / "a", log)
     log.close()
 
@@ -239,19 +241,116 @@ def test_an_embedded_log_moves_to_kafka_to_the_microsecond(
     assert any(row[1] % 1000 for rows in held_by(kafka_log_settings)[0].values() for row in rows)
 
 
+GAPS: Final = (3, 4, 6, 7, 10, 14, 15, 60)
+"""Offsets with all kinds of gaps: before the first, of one, of two, of more."""
+
+
+def with_gaps(folder: Path) -> tuple[Rows, dict[TopicPartition, int]]:
+    """What the archive `a` in that folder holds: lost heads, gaps, ends behind the last record, nothing but an end."""
+    rows = {
+        TopicPartition(COUPON, 0): [(at, START_US + at * 1001, b"k%d" % at, b"v%d" % at) for at in GAPS],
+        TopicPartition(COUPON, 1): [(at, START_US + at, b"k", b"v") for at in range(5)],
+        TopicPartition(ORDER, 0): [(6, START_US, b"k", b"v")],
+    }
+    embedded = LogSettings(url=f"sqlite:///{folder}/log.db")
+    ends = {TopicPartition(COUPON, 0): 63, TopicPartition(COUPON, 1): 6, TopicPartition(ORDER, 0): 7}
+    ends = dict.fromkeys(EVERYWHERE, 0) | ends | {TopicPartition(ORDER, 1): 9}
+    made(embedded, rows, ends)
+    archived(embedded, folder / "a", accept_loss=True)
+    manifest = read_manifest(folder / "a")
+    # As of a Kafka whose retention ended at a marker: the records begin behind the earliest offset.
+    files = tuple(replace(f, first_offset=5) if f.topic == ORDER else f for f in manifest.files)
+    losses = tuple(replace(loss, next_offset=5) if loss.tp == (ORDER, 0) else loss for loss in manifest.losses)
+    rewritten(folder / "a", replace(manifest, files=files, losses=losses))
+    assert verify(folder / "a") == []
+    reader = ArchiveLog(folder / "a")
+    found = held(reader)
+    reader.close()
+    return found
+
+
 @pytest.mark.kafka
-def test_gaps_in_offsets_are_not_closed_on_kafka(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
-    """Else positions that tables and people noted would name other events."""
-    embedded = LogSettings(url=f"sqlite:///{tmp_path}/log.db")
-    first = TopicPartition(COUPON, 0)
-    made(embedded, {first: [(3, START_US, b"k", b"v")]}, dict.fromkeys(EVERYWHERE, 0) | {first: 4})
-    archived(embedded, tmp_path / "a", accept_loss=True)
+def test_gaps_in_offsets_come_back_on_kafka(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
+    """Else positions that tables and people noted would name other events, or none."""
+    expected = with_gaps(tmp_path)
     log = open_backend(kafka_log_settings)
-    with pytest.raises(LogUnavailable, match="gaps in its offsets"):
-        restore(tmp_path / "a", log)
-    with pytest.raises(LogNotInitialised):
-        log.partitions()
+    assert restore(tmp_path / "a", log) == sum(map(len, expected[0].values()))
     log.close()
+    assert held_by(kafka_log_settings) == expected
+    begins = {(COUPON, 0): 3, (ORDER, 0): 5, (ORDER, 1): 9}
+    with opened(kafka_log_settings) as log:
+        partitions = log.partitions()
+        assert log.earliest_positions(partitions) == dict.fromkeys(partitions, 0) | begins
+        with pytest.raises(LogTruncated):
+            log.read({TopicPartition(COUPON, 0): 2}, 10, 1.0)
+        assert all(log.append([Record(COUPON, b"k%d" % n, b"new")])[0].offset >= 6 for n in range(5))
+    archived(kafka_log_settings, tmp_path / "a")
+    assert verify(tmp_path / "a") == []
+
+
+@pytest.mark.kafka
+def test_one_offset_that_nothing_can_take_is_refused(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
+    """Else all records behind it would be one place off."""
+    first = TopicPartition(COUPON, 0)
+    embedded = LogSettings(url=f"sqlite:///{tmp_path}/log.db")
+    made(embedded, {first: [(1, START_US, b"k", b"v")]}, dict.fromkeys(EVERYWHERE, 0) | {first: 2})
+    archived(embedded, tmp_path / "a", accept_loss=True)
+    manifest = read_manifest(tmp_path / "a")
+    rewritten(tmp_path / "a", replace(manifest, files=(replace(manifest.files[0], first_offset=0),), losses=()))
+    log = open_backend(kafka_log_settings)
+    with pytest.raises(LogUnavailable, match="nothing can take the offset 0 of partition 0 alone"):
+        restore(tmp_path / "a", log)
+    log.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_database_goes_on_from_a_restored_kafka_with_transactions(
+    home: Path, kafka_log_settings: LogSettings
+) -> None:
+    """Else after the loss of a topic events would be skipped or folded twice. Each way gives the same tables."""
+    prefix = kafka_log_settings.topic_prefix
+    old = ("--log", kafka_log_settings.url, "--topic-prefix", prefix)
+    new = ("--log", kafka_log_settings.url, "--topic-prefix", f"{prefix}back.")
+    done("init", "--log", f"sqlite:///{LOG}")
+    done("simulate", "--events", "1500", "--orders", "--log", f"sqlite:///{LOG}")
+    done("init", *old)
+    sent_in_transactions(LogSettings(url=f"sqlite:///{LOG}"), kafka_log_settings)
+    done("consume", *old)
+    done("archive", "--to", "a", *old)
+    manifest = read_manifest(Path("a"))
+    assert sum(manifest.ends().values()) > sum(file.records for file in manifest.files), "no gaps"
+    done("restore", "--from", "a", *new)
+    assert held_by(replace(kafka_log_settings, topic_prefix=f"{prefix}back.")) == held_by(kafka_log_settings)
+    done("simulate", "--events", "300", "--seed", "5", *new)
+    done("consume", *new)
+    done("init", "--database", "other.duckdb", *new)
+    done("consume", "--database", "other.duckdb", *new)
+    told = done("rebuild", "--from", "archive", "--archive", "a", "--compare-only", "--output", "json", *new).json
+    assert told["different"] == [] and told["equal"]
+    assert facts("other.duckdb") == facts() == told["facts"]
+    assert (
+        done("digest", "--output", "json", "--database", "other.duckdb").json == done("digest", "--output", "json").json
+    )
+
+
+def sent_in_transactions(source: LogSettings, target: LogSettings) -> None:
+    """The records, and between them some that are taken back."""
+    producer = KafkaProducer(
+        bootstrap_servers=target.url.removeprefix("kafka://"), transactional_id=target.topic_prefix + "upstream"
+    )
+    producer.init_transactions()
+    for tp, rows in held_by(source)[0].items():
+        for at in range(0, len(rows), 100):
+            producer.begin_transaction()
+            for _offset, _recorded_at, key, value in rows[at : at + 100]:
+                producer.send(target.topic_prefix + tp.topic, value, key, None, tp.partition)
+            producer.commit_transaction()
+            producer.begin_transaction()
+            for _ in range(at // 100 % 3 + 1):
+                producer.send(target.topic_prefix + tp.topic, b"taken back", b"k", None, tp.partition)
+            producer.abort_transaction()
+    producer.close()
 
 
 # --- killed
@@ -347,6 +446,76 @@ def test_a_killed_restore_leaves_an_empty_log(tmp_path: Path, sqlite_log_setting
     restore(tmp_path / "a", log)
     log.close()
     assert held_by(back) == held_by(sqlite_log_settings)
+
+
+INTO_KAFKA: Final = """
+import os, signal, sys
+from pathlib import Path
+from kafka import KafkaAdminClient, KafkaProducer
+from ledger.archive import restore
+from ledger.log import open_backend
+from ledger.settings import LogSettings
+url, prefix, folder, method, passings, moment, anew = sys.argv[1:]
+kind = KafkaAdminClient if hasattr(KafkaAdminClient, method) else KafkaProducer
+real, left = getattr(kind, method), int(passings)
+def killing(*arguments, **options):
+    global left
+    left -= 1
+    if left or moment == "after":
+        answer = real(*arguments, **options)
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+setattr(kind, method, killing)
+restore(Path(folder), open_backend(LogSettings(url=url, topic_prefix=prefix)), anew=anew == "anew")
+"""
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("method", "passing"),
+    [
+        ("create_topics", 1),
+        ("create_topics", 2),
+        ("flush", 1),
+        ("flush", 3),
+        ("commit_transaction", 1),
+        ("abort_transaction", 1),
+        ("delete_records", 1),
+        ("alter_configs", 1),
+        ("delete_topics", 1),
+    ],
+)
+def test_a_killed_restore_into_kafka_is_never_taken_for_all(
+    method: str, passing: int, moment: str, kafka_log_settings: LogSettings, tmp_path: Path
+) -> None:
+    """Else half a log could be taken for all of it, or records would be there twice. Twice killed, it comes back."""
+    expected = with_gaps(tmp_path)
+    log = open_backend(kafka_log_settings)
+    for anew in ("first", "anew"):
+        ended = subprocess.run(
+            [sys.executable, "-c", INTO_KAFKA, kafka_log_settings.url, kafka_log_settings.topic_prefix,
+             tmp_path / "a", method, str(passing), moment, anew],
+            cwd=ROOT, check=False, timeout=120,
+        )  # fmt: skip
+        assert ended.returncode == -signal.SIGKILL
+        if (method, passing, moment) == ("delete_topics", 1, "after") and anew == "first":
+            break  # the last of all calls: it is whole
+        if (method, passing, moment) == ("create_topics", 1, "before"):
+            with pytest.raises(LogNotInitialised, match="run `coupon-ledger init`"):
+                log.partitions()
+            continue
+        for use in (log.partitions, log.create_topics, lambda: log.append(records(1))):
+            with pytest.raises(LogNotInitialised, match=r"a restore into it has not ended.*--anew"):
+                use()
+        with pytest.raises(LogNotEmpty, match=r"a restore into it has not ended.*--anew"):
+            restore(tmp_path / "a", log)
+    else:
+        restore(tmp_path / "a", log, anew=True)
+    log.close()
+    assert held_by(kafka_log_settings) == expected
 
 
 # --- what can be wrong
