@@ -88,12 +88,30 @@ def verify(folder: Path, output: str) -> None:
         click.echo(f"archive {folder}: whole, {records:,} records in {len(manifest.files):,} files, {size:,} bytes")
 
 
+@archive.command(short_help="Join small files of an archive.")
+@click.argument("folder", type=_folder)
+def merge(folder: Path) -> None:
+    """Join the small files that frequent runs of `archive` make: those of one topic, partition and day.
+
+    Bytes, positions and times stay as they are. It may be killed at any moment, and beside readers: old files go when
+    the manifest names the new ones and nobody reads them; a later run removes what is left.
+
+    \b
+    coupon-ledger archive merge /backup/ledger
+    """
+    from ledger.archiver import Merger
+
+    with progress("merging", 0) as bar:
+        merged = Merger(folder, advance=bar.advance).run()
+    click.echo(f"merged {merged.files:,} files into {merged.into:,}, {merged.records:,} records")
+    if merged.kept:
+        click.echo(f"{merged.kept:,} old files are still being read; the next run removes them", err=True)
+
+
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
 @click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
-@click.option(
-    "--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made."
-)
+@click.option("--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made.")
 @settings_options(*LOG, "replication")
 def restore(folder: Path, accept_loss: bool, anew: bool, settings: Settings) -> None:
     """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
