@@ -12,6 +12,7 @@ from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.settings import Settings
+from ledger.topics import ALL_TOPICS
 
 _folder = click.Path(path_type=Path)
 
@@ -110,10 +111,11 @@ def merge(folder: Path) -> None:
 
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
+@click.option("--topic", "topics", type=click.Choice(ALL_TOPICS), multiple=True, help="Only this one (several).")
 @click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
 @click.option("--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made.")
 @settings_options(*LOG, "replication")
-def restore(folder: Path, accept_loss: bool, anew: bool, settings: Settings) -> None:
+def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool, settings: Settings) -> None:
     """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
 
     The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all.
@@ -122,18 +124,19 @@ def restore(folder: Path, accept_loss: bool, anew: bool, settings: Settings) -> 
     \b
     coupon-ledger restore --from /backup/ledger --log sqlite:///restored.log.db
     coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic-prefix restored.
+    coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic order.events
     coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --anew
     """
     from ledger.archive import read_manifest
     from ledger.archive import restore as restored
     from ledger.log import open_backend
 
-    manifest = read_manifest(folder)
+    held = sum(file.records for file in read_manifest(folder).files if not topics or file.topic in topics)
     log = open_backend(settings.log, create=True)
     started = time.monotonic()
     try:
-        with progress("restoring", sum(file.records for file in manifest.files)) as bar:
-            records = restored(folder, log, accept_loss=accept_loss, anew=anew, advance=bar.advance)
+        with progress("restoring", held) as bar:
+            records = restored(folder, log, topics=topics, accept_loss=accept_loss, anew=anew, advance=bar.advance)
         log.create_topics()
     finally:
         log.close()

@@ -273,10 +273,10 @@ class ArchiveLog:
         self._opened.clear()
         self._reading.close()
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, partitions: Sequence[TopicPartition]) -> Iterator[Chunk]:
         """All there is, partition by partition; losses are passed over."""
-        for tp, files in self._files.items():
-            for file in files:
+        for tp in partitions:
+            for file in self._files[tp]:
                 yield from self.chunks_of(file)
             self._close(tp)
 
@@ -420,32 +420,34 @@ def restore(
     folder: Path,
     log: Backend,
     *,
+    topics: Sequence[str] = (),
     accept_loss: bool = False,
     anew: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Make an empty log of the archive; returns how many records it holds. `advance` is told of them as they come.
 
-    `anew`: without what an interrupted restore left there. Raises `LogNotEmpty`; `LogTruncated` for losses between
-    archived records, unless they are accepted; and what the archive and the log raise.
+    `topics`: only these, else all. `anew`: without what an interrupted restore left there. Raises `LogNotEmpty`;
+    `LogTruncated` for losses between archived records, unless they are accepted; and what archive and log raise.
     """
     archive = ArchiveLog(folder)
 
     def told() -> Iterator[Chunk]:
-        for chunk in archive.chunks():
+        for chunk in archive.chunks(partitions):
             yield chunk
             advance(len(chunk))
 
     try:
-        partitions = archive.partitions(sorted(archive.manifest.topics))
+        partitions = archive.partitions(list(topics) or sorted(archive.manifest.topics))
         earliest, ends = archive.earliest_positions(partitions), archive.end_positions(partitions)
-        lost = [str(loss) for loss in archive.manifest.losses if loss.first_offset >= earliest[loss.tp]]
+        losses = [loss for loss in archive.manifest.losses if loss.tp in ends]
+        lost = [str(loss) for loss in losses if loss.first_offset >= earliest[loss.tp]]
         if lost and not accept_loss:
             raise LogTruncated(
                 f"archive {folder}: {'; '.join(lost)} were lost before they were archived, and the restored log would"
                 " not show it; restore the rest with --accept-loss"
             )
-        records = sum(file.records for file in archive.manifest.files)
+        records = sum(file.records for file in archive.manifest.files if file.tp in ends)
         gapless = records == sum(ends.values()) - sum(earliest.values())
         log.restore(earliest, ends, told(), gapless=gapless, anew=anew)
     finally:

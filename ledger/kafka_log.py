@@ -182,7 +182,10 @@ class KafkaLog:
         described = [t for t in described if t["name"] != prefix + RESTORING]
         missing = sorted(t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError)
         if missing:
-            raise LogNotInitialised(f"log {self.url}: no topic {', '.join(missing)}; run `coupon-ledger init`")
+            remedy = "run `coupon-ledger init`"
+            if len(missing) < len(described):
+                remedy += ", or where it was there before `coupon-ledger restore --topic`"
+            raise LogNotInitialised(f"log {self.url}: no topic {', '.join(missing)}; {remedy}")
         for topic in described:
             if topic["error_code"]:
                 raise self._unavailable(f"describe topic {topic['name']}", for_code(topic["error_code"])())
