@@ -278,12 +278,12 @@ def test_gaps_in_offsets_come_back_on_kafka(kafka_log_settings: LogSettings, tmp
     log.close()
     assert held_by(kafka_log_settings) == expected
     begins = {(COUPON, 0): 3, (ORDER, 0): 5, (ORDER, 1): 9}
-    with opened(kafka_log_settings) as log:
-        partitions = log.partitions()
-        assert log.earliest_positions(partitions) == dict.fromkeys(partitions, 0) | begins
+    with opened(kafka_log_settings) as back:
+        partitions = back.partitions()
+        assert back.earliest_positions(partitions) == dict.fromkeys(partitions, 0) | begins
         with pytest.raises(LogTruncated):
-            log.read({TopicPartition(COUPON, 0): 2}, 10, 1.0)
-        assert all(log.append([Record(COUPON, b"k%d" % n, b"new")])[0].offset >= 6 for n in range(5))
+            back.read({TopicPartition(COUPON, 0): 2}, 10, 1.0)
+        assert all(back.append([Record(COUPON, b"k%d" % n, b"new")])[0].offset >= 6 for n in range(5))
     archived(kafka_log_settings, tmp_path / "a")
     assert verify(tmp_path / "a") == []
 
