@@ -1,10 +1,11 @@
 """How fast is a history folded into an empty database: at once, as `rebuild` does it, and batch by batch?
 
-    python -m benchmarks.rebuild [--events 1000000] [--sales 1] [--runs 3] [--batch-size 125000]
+    python -m benchmarks.rebuild [--log embedded|kafka] [--events 1000000] [--sales 1] [--runs 3] [--batch-size 125000]
 
-Seeded sale days (`benchmarks.growth`) in an embedded log and in an archive of it. Each run is a process of its own on
-an empty database, all in the page cache: batch by batch from the log, at once from the log, at once from the archive,
-in turns. All must come to the same full digest. A run is timed from the first read to the commit.
+Seeded sale days (`benchmarks.growth`) in a log (embedded, or on a Kafka broker of its own with four partitions a topic)
+and in an archive of it. Each run is a process of its own on an empty database, all in the page cache: batch by batch
+from the log, at once from the log, at once from the archive, in turns. All must come to the same full digest. A run is
+timed from the first read to the commit; the broker's CPU is not in its `cpu_seconds_per_million`.
 
 Lines of JSON: one per run (`events_per_second`, `cpu_seconds_per_million` of all threads, `memory_mb` at its peak,
 `load` of the machine before), then the medians and how they stand to batch by batch (`times_as_fast`, `cpu_share`).
@@ -36,12 +37,14 @@ from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
 from projections.digest import digests
 from projections.store import Store
+from tests import kafka_broker
 
 _WAYS: Final = ("batches from the log", "at once from the log", "at once from the archive")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--log", choices=("embedded", "kafka"), default="embedded")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--sales", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3)
@@ -49,19 +52,20 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="coupon-ledger-rebuild-") as name:
         folder = Path(name)
-        prepare(folder, options.events, options.sales)
+        log = _log(folder) if options.log == "embedded" else _kafka()
+        prepare(log, folder, options.events, options.sales)
         runs: list[dict[str, Any]] = []
         for run in range(options.runs):
             for way in _WAYS:
                 with multiprocessing.get_context("spawn").Pool(1) as process:
-                    runs.append(process.apply(measured, (folder, way, options.batch_size, run == 0)))
+                    runs.append(process.apply(measured, (log, folder, way, options.batch_size, run == 0)))
                 print(json.dumps(runs[-1]), flush=True)
         assert len({run["digest"] for run in runs if "digest" in run}) == 1, "the tables differ"
         print(json.dumps(compared(runs)))
 
 
-def prepare(folder: Path, events: int, sales: int) -> None:
-    with closing(open_log(_log(folder), create=True)) as log:
+def prepare(settings: LogSettings, folder: Path, events: int, sales: int) -> None:
+    with closing(open_log(settings, create=True)) as log:
         log.create_topics()
         for topic, frame in sale_days(events, sales):
             records = encoded(topic, frame)
@@ -74,11 +78,16 @@ def _log(folder: Path) -> LogSettings:
     return LogSettings(url=f"sqlite:///{folder / 'log.db'}")
 
 
-def measured(folder: Path, way: str, batch_size: int, digest: bool) -> dict[str, Any]:
+def _kafka() -> LogSettings:
+    """On a broker that ends with this process."""
+    return LogSettings(url=f"kafka://{kafka_broker.session_broker().address}")
+
+
+def measured(settings: LogSettings, folder: Path, way: str, batch_size: int, digest: bool) -> dict[str, Any]:
     tune_process()
     database = folder / "rebuilt.duckdb"
     load = os.getloadavg()[0]
-    log: LogReader = ArchiveLog(folder / "archive") if "archive" in way else open_log(_log(folder))
+    log: LogReader = ArchiveLog(folder / "archive") if "archive" in way else open_log(settings)
     Store.create(database)
     with closing(log), Store.open(database) as store:
         store.execute("SET enable_progress_bar = false")

@@ -12,6 +12,7 @@ from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.settings import Settings
+from ledger.topics import ALL_TOPICS
 
 _folder = click.Path(path_type=Path)
 
@@ -88,30 +89,54 @@ def verify(folder: Path, output: str) -> None:
         click.echo(f"archive {folder}: whole, {records:,} records in {len(manifest.files):,} files, {size:,} bytes")
 
 
+@archive.command(short_help="Join small files of an archive.")
+@click.argument("folder", type=_folder)
+def merge(folder: Path) -> None:
+    """Join the small files that frequent runs of `archive` make: those of one topic, partition and day.
+
+    Bytes, positions and times stay as they are. It may be killed at any moment, and beside readers: old files go when
+    the manifest names the new ones and nobody reads them; a later run removes what is left.
+
+    \b
+    coupon-ledger archive merge /backup/ledger
+    """
+    from ledger.archiver import Merger
+
+    with progress("merging", 0) as bar:
+        merged = Merger(folder, advance=bar.advance).run()
+    click.echo(f"merged {merged.files:,} files into {merged.into:,}, {merged.records:,} records")
+    if merged.kept:
+        click.echo(f"{merged.kept:,} old files are still being read; the next run removes them", err=True)
+
+
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
+@click.option("--topic", "topics", type=click.Choice(ALL_TOPICS), multiple=True, help="Only this one (several).")
 @click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
+@click.option("--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made.")
 @settings_options(*LOG, "replication")
-def restore(folder: Path, accept_loss: bool, settings: Settings) -> None:
+def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool, settings: Settings) -> None:
     """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
 
-    The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all;
-    of a restore into Kafka that was interrupted, delete the topics and start again.
+    The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all.
+    Topics of a restore into Kafka that was interrupted cannot be used; run it again with --anew, which deletes them.
 
     \b
     coupon-ledger restore --from /backup/ledger --log sqlite:///restored.log.db
     coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic-prefix restored.
+    coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic order.events
+    coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --anew
     """
     from ledger.archive import read_manifest
     from ledger.archive import restore as restored
     from ledger.log import open_backend
 
-    manifest = read_manifest(folder)
+    held = sum(file.records for file in read_manifest(folder).files if not topics or file.topic in topics)
     log = open_backend(settings.log, create=True)
     started = time.monotonic()
     try:
-        with progress("restoring", sum(file.records for file in manifest.files)) as bar:
-            records = restored(folder, log, accept_loss=accept_loss, advance=bar.advance)
+        with progress("restoring", held) as bar:
+            records = restored(folder, log, topics=topics, accept_loss=accept_loss, anew=anew, advance=bar.advance)
         log.create_topics()
     finally:
         log.close()

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from consumers.runner import Boundary, Consumer
 from consumers.whole import WORTH_IT, fold_again, fold_whole
-from ledger.errors import StoreError, StoreNotInitialised, StoreVersionMismatch
+from ledger.archive import Span
+from ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints, generations
@@ -267,6 +268,12 @@ class Rebuild:
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
             raise StoreError(
                 f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; delete it and run again"
+            )
+        ends = self._log.end_positions(list(until))
+        if lost := [Span(*p, end, until[p]) for p, end in sorted(ends.items()) if end < until[p]]:
+            raise LogTruncated(
+                f"database {self._live.path}: it has folded {'; '.join(map(str, lost))}, and the log ends before;"
+                " restore them. Where they are lost, move the database away and rebuild from what the log holds"
             )
         left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
         if not reached and left >= WORTH_IT:

@@ -3,6 +3,7 @@
     FOLDER/manifest.json                                        what the archive holds, with checksums
     FOLDER/archive.lock                                         held by the process that writes
     FOLDER/topic=T/day=2026-11-11/0-00000000000000000042.parquet   partition 0 from offset 42 on
+    FOLDER/topic=T/day=2026-11-11/0-00000000000000000042-00000000000000001042.parquet   merged: before offset 1042
 
 Always true:
 - A file holds consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Key and
@@ -20,10 +21,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -42,6 +44,11 @@ MANIFEST: Final = "manifest.json"
 LOCK: Final = "archive.lock"
 UNFINISHED: Final = ".new"
 SUFFIX: Final = ".parquet"
+NAME: Final = re.compile(
+    r"topic=(?P<topic>[^/]+)/day=[^/]+/(?P<partition>[0-9]+)-(?P<first>[0-9]{20})(-[0-9]{20})?"
+    + re.escape(SUFFIX)
+    + f"(?P<unfinished>{re.escape(UNFINISHED)})?"
+)
 FORMAT: Final = 1
 DAY_US: Final = 86_400_000_000
 SCHEMA: Final = pa.schema(
@@ -183,6 +190,32 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def being_read(folder: Path) -> Iterator[None]:
+    """Have no file of it removed meanwhile (`unread`); does not keep writers out."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def unread(folder: Path) -> Iterator[bool]:
+    """Whether nobody reads it; who wants to, waits meanwhile."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
 # --- reading
 
 
@@ -195,10 +228,16 @@ class ArchiveLog:
 
     def __init__(self, folder: Path) -> None:
         self.url = f"archive://{folder}"
-        self.manifest = read_manifest(folder)
         self._folder = folder
-        if found := next(_misplaced(self.manifest), None):
-            raise ArchiveDamaged(f"archive {folder}: {found.file}: {found.problem}; see `coupon-ledger archive verify`")
+        with ExitStack() as reading:
+            if folder.is_dir():
+                reading.enter_context(being_read(folder))
+            self.manifest = read_manifest(folder)
+            if found := next(_misplaced(self.manifest), None):
+                raise ArchiveDamaged(
+                    f"archive {folder}: {found.file}: {found.problem}; see `coupon-ledger archive verify`"
+                )
+            self._reading = reading.pop_all()
         self._files = {
             tp: [span for span in spans if isinstance(span, ArchivedFile)]
             for tp, spans in self.manifest.spans().items()
@@ -232,17 +271,21 @@ class ArchiveLog:
         for opened in self._opened.values():
             opened.close()
         self._opened.clear()
+        self._reading.close()
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self, partitions: Sequence[TopicPartition]) -> Iterator[Chunk]:
         """All there is, partition by partition; losses are passed over."""
-        for tp, files in self._files.items():
-            for file in files:
-                at = file.first_offset
-                while at < file.next_offset:
-                    chunk = self._open(file).take(at, file.records)
-                    at = chunk.next_offset
-                    yield chunk
+        for tp in partitions:
+            for file in self._files[tp]:
+                yield from self.chunks_of(file)
             self._close(tp)
+
+    def chunks_of(self, file: ArchivedFile) -> Iterator[Chunk]:
+        at = file.first_offset
+        while at < file.next_offset:
+            chunk = self._open(file).take(at, file.records)
+            at = chunk.next_offset
+            yield chunk
 
     def last_record(self, tp: TopicPartition) -> Chunk | None:
         """The last record of the partition, alone."""
@@ -377,41 +420,36 @@ def restore(
     folder: Path,
     log: Backend,
     *,
+    topics: Sequence[str] = (),
     accept_loss: bool = False,
+    anew: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
     """Make an empty log of the archive; returns how many records it holds. `advance` is told of them as they come.
 
-    Raises `LogNotEmpty`; `LogTruncated` for losses between archived records, unless they are accepted; and what the
-    archive and the log raise.
+    `topics`: only these, else all. `anew`: without what an interrupted restore left there. Raises `LogNotEmpty`;
+    `LogTruncated` for losses between archived records, unless they are accepted; and what archive and log raise.
     """
     archive = ArchiveLog(folder)
 
     def told() -> Iterator[Chunk]:
-        at = dict(earliest)
-        for chunk in archive.chunks():
-            tp, first = TopicPartition(chunk.topic, chunk.partition), int(chunk.offsets[0])
-            if at[tp] == earliest[tp] != first:
-                raise ArchiveUnusable(
-                    f"archive {folder}: {tp.topic} partition {tp.partition} begins at offset {earliest[tp]}, its first"
-                    f" record is at {first} (a Kafka transaction that was taken back), and the restored log would not"
-                    " know that nothing is missing; read the archive itself"
-                )
-            at[tp] = chunk.next_offset
+        for chunk in archive.chunks(partitions):
             yield chunk
             advance(len(chunk))
 
     try:
-        partitions = archive.partitions(sorted(archive.manifest.topics))
+        partitions = archive.partitions(list(topics) or sorted(archive.manifest.topics))
         earliest, ends = archive.earliest_positions(partitions), archive.end_positions(partitions)
-        lost = [str(loss) for loss in archive.manifest.losses if loss.first_offset >= earliest[loss.tp]]
+        losses = [loss for loss in archive.manifest.losses if loss.tp in ends]
+        lost = [str(loss) for loss in losses if loss.first_offset >= earliest[loss.tp]]
         if lost and not accept_loss:
             raise LogTruncated(
                 f"archive {folder}: {'; '.join(lost)} were lost before they were archived, and the restored log would"
                 " not show it; restore the rest with --accept-loss"
             )
-        records = sum(file.records for file in archive.manifest.files)
-        log.restore(ends, told(), gapless=records == sum(ends.values()))
+        records = sum(file.records for file in archive.manifest.files if file.tp in ends)
+        gapless = records == sum(ends.values()) - sum(earliest.values())
+        log.restore(earliest, ends, told(), gapless=gapless, anew=anew)
     finally:
         archive.close()
     return records
@@ -507,7 +545,21 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for found in sorted(path for path in folder.rglob("*") if not path.is_dir()):
         name = found.relative_to(folder).as_posix()
         if name not in known:
-            yield Finding(name, "is unlisted: the manifest does not name it")
+            holder = _holder(manifest, name)
+            yield Finding(
+                name,
+                f"is a leftover: {holder.path} holds its records; `coupon-ledger archive merge` removes it"
+                if holder
+                else "is unlisted: the manifest does not name it",
+            )
+
+
+def _holder(manifest: Manifest, name: str) -> ArchivedFile | None:
+    """The file that has taken the place of the unlisted one with this name, or was to be replaced by it."""
+    if (parts := NAME.fullmatch(name)) is None:
+        return None
+    tp, first = TopicPartition(parts["topic"], int(parts["partition"])), int(parts["first"])
+    return next((f for f in manifest.files if f.tp == tp and f.first_offset <= first < f.next_offset), None)
 
 
 def day_of(recorded_at: int) -> str:

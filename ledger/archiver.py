@@ -1,10 +1,11 @@
-"""Writes the archive: what the log holds behind the manifest's end, as new files, in any number of runs.
+"""Writes the archive: what the log holds behind the manifest's end, as new files, in any number of runs; merges them.
 
 Always true:
 - Each record is archived once: a run goes on where the manifest ends, and what a killed run left is removed first.
 - A file is on the disk, under its name, before the manifest names it.
 - Nothing is skipped in silence: where the log no longer holds the next offset, the run ends, or notes the loss.
 - Records of two logs never come into one archive, as far as the last archived record can tell.
+- Merged, the archive is the same at every instant: what is replaced goes after the manifest names what replaces it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ from ledger.archive import (
     DAY_US,
     LOCK,
     MANIFEST,
+    NAME,
     SCHEMA,
     SUFFIX,
     UNFINISHED,
@@ -38,27 +39,24 @@ from ledger.archive import (
     ArchiveLog,
     Manifest,
     Span,
+    altered,
     day_of,
     locked,
     part_of,
     read_manifest,
+    unread,
 )
 from ledger.continued_log import another_log, read_some
 from ledger.errors import ArchiveUnusable, LogTruncated
 from ledger.log import Chunk, LogReader, TopicPartition
 
 Boundary = Callable[[str], None]
-"""Called with the name of each step that was reached: file, written, renamed, manifest, committed."""
+"""Called with the name of each step that was reached: file, written, renamed, manifest, committed, removed."""
 
 _READ_RECORDS: Final = 32_768
 _GROUP_ROWS: Final = 32_768
 _FILE_RECORDS: Final = 1_000_000
 _COMMIT_S: Final = 5.0
-_NAME: Final = re.compile(
-    r"topic=(?P<topic>[^/]+)/day=[^/]+/(?P<partition>[0-9]+)-(?P<first>[0-9]{20})"
-    + re.escape(SUFFIX)
-    + f"(?P<unfinished>{re.escape(UNFINISHED)})?"
-)
 _WRITING: Final = {
     "compression": "zstd",
     "use_dictionary": ["partition"],
@@ -113,9 +111,9 @@ class Archiver:
         Raises `LogTruncated` for what the log no longer holds, `ArchiveUnusable` where the folder cannot be written,
         is being written, or is another log's, `ArchiveDamaged`.
         """
-        with self._writable():
+        with _writable(self._folder):
             self._folder.mkdir(exist_ok=True)
-        with locked(self._folder, writing=True), self._writable():
+        with locked(self._folder, writing=True), _writable(self._folder):
             partitions = self._log.partitions()
             ends = self._log.end_positions(partitions)
             manifest = self._continued(self._manifest(), partitions)
@@ -153,7 +151,7 @@ class Archiver:
                 f"archive {self._folder}: no {MANIFEST} there, but {others[0]}; name an empty folder, or put back"
                 " the manifest"
             )
-        self._write(self._committed)
+        _write_manifest(self._folder, self._committed, self._reached)
         return self._committed
 
     def _continued(self, manifest: Manifest, partitions: list[TopicPartition]) -> Manifest:
@@ -187,7 +185,7 @@ class Archiver:
         named, ends = {file.path for file in manifest.files}, manifest.ends()
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
-            parts = _NAME.fullmatch(name)
+            parts = NAME.fullmatch(name)
             if parts is None or name in named:
                 continue
             is_behind = int(parts["first"]) >= ends.get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
@@ -243,43 +241,180 @@ class Archiver:
 
     def _commit(self, manifest: Manifest) -> None:
         if manifest != self._committed:
-            self._write(manifest)
+            _write_manifest(self._folder, manifest, self._reached)
         self._committed, self._committed_at = manifest, time.monotonic()
 
-    def _write(self, manifest: Manifest) -> None:
-        unfinished = self._folder / (MANIFEST + UNFINISHED)
-        with unfinished.open("w", encoding="utf-8") as written:
-            written.write(manifest.text())
-            written.flush()
-            os.fsync(written.fileno())
-        self._reached("manifest")
-        unfinished.replace(self._folder / MANIFEST)
-        _sync_folder(self._folder)
-        self._reached("committed")
 
-    @contextmanager
-    def _writable(self) -> Iterator[None]:
+@dataclass(slots=True)
+class Merged:
+    """What a run did: `files` became `into`. `kept`: leftovers that somebody still reads, for the next run."""
+
+    files: int = 0
+    into: int = 0
+    records: int = 0
+    kept: int = 0
+
+
+class Merger:
+    """Joins small files of an archive that follow one another, of one partition and day. `run` may be called once.
+
+    Readers go on with what they have opened: while there are any, what was replaced stays, for the next run to remove.
+    `advance` is told how many records came, and how many are left.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        advance: Callable[[int, int], None] = lambda _records, _left: None,
+        file_records: int = _FILE_RECORDS,
+        at_boundary: Boundary = lambda _: None,
+    ) -> None:
+        self._folder = folder
+        self._advance = advance
+        self._file_records = file_records
+        self._reached = at_boundary
+        self._left = 0
+        self._merged = Merged()
+
+    def run(self) -> Merged:
+        """Raises `ArchiveDamaged`, `ArchiveUnusable` where there is none, or another process writes or verifies it."""
+        with locked(self._folder, writing=True), _writable(self._folder):
+            manifest = read_manifest(self._folder)
+            self._remove_leftovers(manifest)
+            groups = list(_small(manifest, self._file_records))
+            self._left = sum(file.records for group in groups for file in group)
+            self._advance(0, self._left)
+            for group in groups:
+                whole = self._joined(group)
+                files = [whole if file is group[0] else file for file in manifest.files if file not in group[1:]]
+                manifest = replace(manifest, files=tuple(files))
+                _write_manifest(self._folder, manifest, self._reached)
+                self._merged.files += len(group)
+                self._merged.into += 1
+                self._merged.records += whole.records
+            self._remove_leftovers(manifest)
+        return self._merged
+
+    def _joined(self, group: Sequence[ArchivedFile]) -> ArchivedFile:
+        first, end = group[0], group[-1].next_offset
+        archive = ArchiveLog(self._folder)
+        file = _File(self._folder, first.tp, first.first_offset, first.day, self._reached, before=end)
         try:
-            yield
-        except OSError as error:
-            what = Path(error.filename).name if error.filename else "a file"
-            raise ArchiveUnusable(
-                f"archive {self._folder}: {what} cannot be written ({error.strerror}); check space and permissions"
-                " there, then run it again: what the manifest names is whole, and it goes on behind it"
-            ) from error
+            self._reached("file")
+            for chunk in (chunk for small in group for chunk in archive.chunks_of(small)):
+                file.add(chunk)
+                self._left -= len(chunk)
+                self._advance(len(chunk), self._left)
+            return file.finish(end)
+        except BaseException:
+            file.abandon()
+            raise
+        finally:
+            archive.close()
+
+    def _remove_leftovers(self, manifest: Manifest) -> None:
+        """Files that nothing names and whose records others hold, whole."""
+        leftovers = sorted(path for path in self._folder.rglob("*") if self._is_leftover(path, manifest))
+        with unread(self._folder) as removable:
+            self._merged.kept = 0 if removable else len(leftovers)
+            for path in leftovers if removable else ():
+                path.unlink()
+                self._reached("removed")
+
+    def _is_leftover(self, path: Path, manifest: Manifest) -> bool:
+        name = path.relative_to(self._folder).as_posix()
+        parts = NAME.fullmatch(name)
+        if parts is None or any(file.path == name for file in manifest.files):
+            return False
+        if parts["unfinished"]:
+            return True
+        tp, at = TopicPartition(parts["topic"], int(parts["partition"])), int(parts["first"])
+        try:
+            end = _last_offset(path) + 1
+        except (pa.ArrowException, OSError):
+            return False
+        held = [file for file in manifest.files if file.tp == tp and file.first_offset < end and file.next_offset > at]
+        for file in sorted(held, key=lambda file: file.first_offset):
+            if file.first_offset > at or altered(self._folder, file):
+                return False
+            at = file.next_offset
+        return at >= end
+
+
+def _small(manifest: Manifest, file_records: int) -> Iterator[list[ArchivedFile]]:
+    """Files that together are not more than one should be, two or more."""
+    for spans in manifest.spans().values():
+        group: list[ArchivedFile] = []
+        for span in spans:
+            file = span if isinstance(span, ArchivedFile) else None
+            fits = (
+                file is not None
+                and group
+                and file.day == group[0].day
+                and sum(f.records for f in group) + file.records <= file_records
+            )
+            if not fits:
+                if len(group) > 1:
+                    yield group
+                group = []
+            if file is not None:
+                group.append(file)
+        if len(group) > 1:
+            yield group
+
+
+def _last_offset(path: Path) -> int:
+    metadata = pq.read_metadata(path)
+    return int(metadata.row_group(metadata.num_row_groups - 1).column(1).statistics.max)
+
+
+def _write_manifest(folder: Path, manifest: Manifest, reached: Boundary) -> None:
+    unfinished = folder / (MANIFEST + UNFINISHED)
+    with unfinished.open("w", encoding="utf-8") as written:
+        written.write(manifest.text())
+        written.flush()
+        os.fsync(written.fileno())
+    reached("manifest")
+    unfinished.replace(folder / MANIFEST)
+    _sync_folder(folder)
+    reached("committed")
+
+
+@contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = Path(error.filename).name if error.filename else "a file"
+        raise ArchiveUnusable(
+            f"archive {folder}: {what} cannot be written ({error.strerror}); check space and permissions there, then"
+            " run it again: what the manifest names is whole, and it goes on behind it"
+        ) from error
 
 
 class _File:
     """A file that is being written, under another name until it is whole."""
 
-    def __init__(self, folder: Path, tp: TopicPartition, first_offset: int, day: str, reached: Boundary) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tp: TopicPartition,
+        first_offset: int,
+        day: str,
+        reached: Boundary,
+        *,
+        before: int | None = None,
+    ) -> None:
+        """`before`: where a merged file ends, in its name too, which is not that of a file that it is made of."""
         self.day = day
         self.records = 0
         self._folder = folder
         self._tp = tp
         self._first_offset = first_offset
         self._reached = reached
-        self._path = f"topic={tp.topic}/day={day}/{tp.partition}-{first_offset:020}{SUFFIX}"
+        end = "" if before is None else f"-{before:020}"
+        self._path = f"topic={tp.topic}/day={day}/{tp.partition}-{first_offset:020}{end}{SUFFIX}"
         self._times: list[int] = []
         self._waiting: list[pa.Table] = []
         self._unfinished = folder / (self._path + UNFINISHED)

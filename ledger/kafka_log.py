@@ -1,4 +1,5 @@
-"""The log on Apache Kafka, through kafka-python. Beside `kafka_reader` the only module that knows Kafka.
+"""The log on Apache Kafka, through kafka-python. Beside `kafka_reader` and `kafka_restore` the only
+module that knows Kafka.
 
 Topics are made with LogAppendTime and without retention; `recorded_at` is the broker's clock in milliseconds.
 
@@ -17,8 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import repeat
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -52,7 +52,8 @@ from ledger.errors import (
     SettingsError,
 )
 from ledger.findings import Finding
-from ledger.kafka_reader import RECORDED_AT_HEADER, Reader
+from ledger.kafka_reader import Reader
+from ledger.kafka_restore import Placing
 from ledger.log import Chunk, Position, Record, TopicPartition
 from ledger.partitioner import partitions_of
 from ledger.settings import LogSettings
@@ -71,6 +72,12 @@ _TOPIC_CONFIG: Final = {
     "retention.ms": "-1",
     "retention.bytes": "-1",
 }
+RESTORING: Final = "coupon.restoring"
+"""The topic that is there from the begin of a restore to its end."""
+_UNFINISHED: Final = (
+    "a restore into it has not ended; wait for it, or where it was interrupted restore again with --anew, which deletes"
+    " what it made"
+)
 _LIMITED: Final = "what is older goes; `coupon-ledger archive` before it does, or keep all"
 _WRONG: Final = {
     "message.timestamp.type": "recorded_at would be the producers' clocks",
@@ -154,8 +161,9 @@ class KafkaLog:
             for topic in ALL_TOPICS
         }
         with self._errors("create topics"):
-            described = self._ask(lambda admin: admin.describe_topics(list(wanted)))
-            there = {t["name"] for t in described if t["error_code"] == 0}
+            there = set(self._there([settings.topic_prefix + RESTORING, *wanted]))
+            if settings.topic_prefix + RESTORING in there:
+                raise LogNotInitialised(f"log {self.url}: {_UNFINISHED}")
             missing = {name: options for name, options in wanted.items() if name not in there}
             if not missing:
                 return []
@@ -166,11 +174,18 @@ class KafkaLog:
 
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         prefix = self._settings.topic_prefix
+        asked = [prefix + topic for topic in (RESTORING, *topics)]
         with self._errors("describe topics"):
-            described = self._ask(lambda admin: admin.describe_topics([prefix + topic for topic in topics]))
+            described = self._ask(lambda admin: admin.describe_topics(asked))
+        if any(t["name"] == prefix + RESTORING and t["error_code"] == 0 for t in described):
+            raise LogNotInitialised(f"log {self.url}: {_UNFINISHED}")
+        described = [t for t in described if t["name"] != prefix + RESTORING]
         missing = sorted(t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError)
         if missing:
-            raise LogNotInitialised(f"log {self.url}: no topic {', '.join(missing)}; run `coupon-ledger init`")
+            remedy = "run `coupon-ledger init`"
+            if len(missing) < len(described):
+                remedy += ", or where it was there before `coupon-ledger restore --topic`"
+            raise LogNotInitialised(f"log {self.url}: no topic {', '.join(missing)}; {remedy}")
         for topic in described:
             if topic["error_code"]:
                 raise self._unavailable(f"describe topic {topic['name']}", for_code(topic["error_code"])())
@@ -223,73 +238,102 @@ class KafkaLog:
 
     # --- restoring
 
-    def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
-        """Make these topics with these records, each at its own partition, offset and instant.
+    def restore(
+        self,
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        chunks: Iterable[Chunk],
+        *,
+        gapless: bool,
+        anew: bool = False,
+    ) -> None:
+        """Make these topics with these records, each at its own partition, offset and instant (`kafka_restore`).
 
-        The broker counts offsets from 0, so that only `gapless` partitions can be restored. Records keep their instants
-        since the topics are made with CreateTime (what is finer than ms goes into a header); at the end they get
-        LogAppendTime as all others have. Ended before, what there is stays behind, and must be deleted.
-        Raises `LogNotEmpty` where a topic is there, `AppendFailed`.
+        Records keep their instants since the topics are made with CreateTime (what is finer than ms goes into a
+        header); at the end they get LogAppendTime as all others have. Until then there is the topic `RESTORING`, with
+        which nobody can open the log; ended before, it stays behind with what was made, for `anew` to delete.
+        Raises `LogNotEmpty` where a topic is there, or somebody writes into one.
         """
-        if not gapless:
-            raise LogUnavailable(
-                f"log {self.url}: cannot be restored: the archive has gaps in its offsets, and a broker counts them"
-                " from 0 without any; restore into an embedded log (sqlite:///path)"
+        marker, names = self._settings.topic_prefix + RESTORING, sorted({self._named(tp).topic for tp in ends})
+        self._claim(marker, names, anew=anew)
+        with ExitStack() as opened, self._errors("restore"):
+            transactions = None
+            if not gapless:
+                transactions = self._connect(KafkaProducer, transactional_id=marker)
+                opened.callback(_abandon, transactions)
+                # Before the topics are made: what a killed restore left open is taken back in its own.
+                transactions.init_transactions()
+            if anew:
+                self._delete(names)
+            self._make_for_restoring(Counter(tp.topic for tp in ends))
+            placing = Placing(
+                self._settings.topic_prefix,
+                self._client(KafkaProducer),
+                transactions,
+                lambda tp: self.end_positions([tp])[tp],
             )
-        self._make_for_restoring(Counter(tp.topic for tp in ends))
-        for chunk in chunks:
-            self._append_restored(chunk)
-        with self._errors("set topics to LogAppendTime"):
-            stamped = {"message.timestamp.type": _TOPIC_CONFIG["message.timestamp.type"]}
-            names = sorted({self._named(tp).topic for tp in ends})
-            resources = [ConfigResource(ConfigResourceType.TOPIC, name, stamped) for name in names]
-            answers = self._ask(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
-        if refused := {name: answer for name, answer in answers.items() if answer != "OK"}:
-            raise LogUnavailable(
-                f"log {self.url}: restored, but the topics keep CreateTime ({refused});"
-                " set message.timestamp.type=LogAppendTime on them before anything is published"
-            )
+            placing.place(begins, ends, chunks)
+            if heads := {self._named(tp): begin for tp, begin in begins.items() if begin}:
+                self._ask(lambda admin: admin.delete_records(heads))
+            self._stamp(names)
+            self._delete([marker])
 
-    def _make_for_restoring(self, partitions: Mapping[str, int]) -> None:
-        wanted = {
-            self._settings.topic_prefix + topic: {
-                "num_partitions": number,
-                "replication_factor": self._settings.replication,
-                "configs": _TOPIC_CONFIG | {"message.timestamp.type": "CreateTime"},
-            }
-            for topic, number in partitions.items()
-        }
+    def _claim(self, marker: str, names: Sequence[str], *, anew: bool) -> None:
+        """Have the marker, which nobody else has."""
         with self._errors("create topics"):
-            described = self._ask(lambda admin: admin.describe_topics(list(wanted)))
-            there = sorted(t["name"] for t in described if t["error_code"] == 0)
-            if not there:
-                answers = self._ask(lambda admin: admin.create_topics(wanted, raise_errors=False)["topics"])
-                there = [answer["name"] for answer in answers if self._refused(answer)]
+            there = self._there([marker, *names])
+            if marker in there:
+                if anew:
+                    return
+                raise LogNotEmpty(f"log {self.url}: {_UNFINISHED}")
             if there:
                 raise LogNotEmpty(
                     f"log {self.url}: topic {there[0]} is there already, and its records would get new instants; delete"
                     " the topics, or restore with another --topic-prefix"
                 )
-            self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
+            self._make({marker: {"num_partitions": 1, "replication_factor": self._settings.replication}})
 
-    def _append_restored(self, chunk: Chunk) -> None:
-        producer = self._client(KafkaProducer)
-        topic = self._settings.topic_prefix + chunk.topic
-        with self._errors("append"):
-            sent = [
-                producer.send(
-                    topic, value, key, [(RECORDED_AT_HEADER, at.to_bytes(8, "big", signed=True))], partition, at // 1000
-                )
-                for partition, at, key, value in zip(
-                    repeat(chunk.partition), chunk.recorded_at.tolist(), chunk.keys, chunk.values, strict=False
-                )
-            ]
-            producer.flush()
-        failed = [future for future in sent if not (future.is_done and future.succeeded())]
-        if failed:
-            raise self._unavailable(f"restore {chunk.topic}", failed[0].exception or KafkaTimeoutError())
-        if [future.value.offset for future in sent] != chunk.offsets.tolist():
-            raise LogNotEmpty(f"log {self.url}: topic {topic} got other records meanwhile; delete it and restore again")
+    def _make_for_restoring(self, partitions: Mapping[str, int]) -> None:
+        self._make(
+            {
+                self._settings.topic_prefix + topic: {
+                    "num_partitions": number,
+                    "replication_factor": self._settings.replication,
+                    "configs": _TOPIC_CONFIG | {"message.timestamp.type": "CreateTime"},
+                }
+                for topic, number in partitions.items()
+            }
+        )
+
+    def _make(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
+        answers = self._ask(lambda admin: admin.create_topics(wanted, raise_errors=False)["topics"])
+        if there := [answer["name"] for answer in answers if self._refused(answer)]:
+            raise LogNotEmpty(f"log {self.url}: topic {there[0]} was made meanwhile; another restore may be under way")
+        self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
+
+    def _stamp(self, names: Sequence[str]) -> None:
+        """From now on the broker stamps what is appended."""
+        stamped = {"message.timestamp.type": _TOPIC_CONFIG["message.timestamp.type"]}
+        resources = [ConfigResource(ConfigResourceType.TOPIC, name, stamped) for name in names]
+        answers = self._ask(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
+        if refused := {name: answer for name, answer in answers.items() if answer != "OK"}:
+            raise LogUnavailable(
+                f"log {self.url}: the topics keep CreateTime ({refused}); make sure that message.timestamp.type may be"
+                " set on them, and restore again with --anew"
+            )
+
+    def _there(self, names: Sequence[str]) -> list[str]:
+        described = self._ask(lambda admin: admin.describe_topics(list(names)))
+        return [t["name"] for t in described if t["error_code"] == 0]
+
+    def _delete(self, names: Sequence[str]) -> None:
+        if there := self._there(names):
+            self._ask(lambda admin: admin.delete_topics(there))
+        deadline = time.monotonic() + ANSWER_MS / 1000
+        while there := self._there(names):
+            if time.monotonic() > deadline:
+                raise KafkaTimeoutError(f"topic {there[0]} is still there after it was deleted")
+            time.sleep(RETRY_S)
 
     # --- append
 
@@ -446,7 +490,7 @@ class KafkaLog:
             client: Client = self._clients[kind]
             return client
 
-    def _connect(self, kind: type[Client]) -> Client:
+    def _connect(self, kind: type[Client], **more: Any) -> Client:
         connections: list[KafkaNetClient] = []
 
         def connection(**configs: Any) -> KafkaNetClient:
@@ -461,7 +505,7 @@ class KafkaLog:
                     bootstrap_servers=self._servers,
                     bootstrap_timeout_ms=ANSWER_MS,
                     kafka_client=connection,
-                    **_TUNED[kind] | given | _FIXED[kind],
+                    **_TUNED[kind] | given | _FIXED[kind] | more,
                 )
         except Exception as error:
             # A client that cannot be made leaves its thread and sockets behind.

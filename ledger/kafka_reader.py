@@ -1,7 +1,7 @@
 """Kafka's records as columns: kafka-python's consumer fetches, and whole record batches are taken apart at once.
 
-Beside `kafka_log` the only module that knows Kafka. Each batch's checksum is verified, and only committed records are
-handed out.
+Beside `kafka_log` and `kafka_restore` the only module that knows Kafka. Each batch's checksum is verified, and only
+committed records are handed out.
 """
 
 from __future__ import annotations

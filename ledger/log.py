@@ -141,11 +141,20 @@ class Backend(EventLog, Protocol):
         """Whether the log is kept as it must be. For people; raises what asking raises."""
         ...
 
-    def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
+    def restore(
+        self,
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        chunks: Iterable[Chunk],
+        *,
+        gapless: bool,
+        anew: bool = False,
+    ) -> None:
         """Make the log of these records, each at its own partition, offset and instant (`recorded_at`).
 
-        `ends`: every partition, and the offset that its next record gets. `chunks`: those of a partition in the order
-        of their offsets; `gapless` where offsets from 0 up to the end all have a record.
+        `begins`, `ends`: every partition's earliest offset, and the offset that its next record gets. `chunks`: some
+        records each, partition by partition in the order of their offsets; `gapless` where offsets from the begin up
+        to the end all have one. `anew`: without what an interrupted restore left, which is refused otherwise.
         Raises `LogNotEmpty` where records would meet others.
         """
         ...

@@ -157,13 +157,21 @@ class SqliteLog:
                 _insert(connection, heads, topic, batch)
         return list(map(Position, batch.topics, batch.partitions.tolist(), batch.offsets.tolist()))
 
-    def restore(self, ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk], *, gapless: bool) -> None:
+    def restore(
+        self,
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        chunks: Iterable[Chunk],
+        *,
+        gapless: bool,
+        anew: bool = False,
+    ) -> None:
         """Make these partitions with these records, each at its own offset and instant: all, or nothing.
 
-        Raises `LogNotEmpty` where there is any record, `LogFull`.
+        Raises `LogNotEmpty` where there is any record, `LogUnavailable` where a partition begins with none, `LogFull`.
         """
         prefix = self._settings.topic_prefix
-        latest = dict.fromkeys(ends, 0)
+        latest, begun = dict.fromkeys(ends, 0), dict.fromkeys(ends, False)
         with self._errors("written"), self._writing() as connection:
             # Seen in the transaction: nobody appends meanwhile.
             if connection.execute("SELECT max(next_offset) FROM partitions").fetchone()[0]:
@@ -172,7 +180,14 @@ class SqliteLog:
             connection.executemany(_INSERT_PARTITION, [(prefix + tp.topic, tp.partition) for tp in sorted(ends)])
             heads = self._heads(connection)
             for chunk in chunks:
-                tp = TopicPartition(chunk.topic, chunk.partition)
+                tp, first = TopicPartition(chunk.topic, chunk.partition), int(chunk.offsets[0])
+                if not begun[tp] and first != begins[tp]:
+                    raise LogUnavailable(
+                        f"log {self.url}: cannot be restored: {tp.topic} partition {tp.partition} begins at offset"
+                        f" {begins[tp]}, its first record is at {first} (a Kafka transaction that was taken back), and"
+                        " this log would not know that nothing is missing; restore into Kafka, or read the archive"
+                    )
+                begun[tp] = True
                 rows = (chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.keys, chunk.values)
                 connection.executemany(_INSERT_RECORD, zip(repeat(heads[tp].partition_id), *rows, strict=False))
                 latest[tp] = max(latest[tp], int(chunk.recorded_at.max(initial=0)))

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kafka import KafkaAdminClient, KafkaProducer
 
 from ledger.archive import MANIFEST, ArchiveLog, Manifest, locked, read_manifest, restore, verify
-from ledger.archiver import Archiver
-from ledger.errors import ArchiveUnusable, LogNotInitialised, LogTruncated, LogUnavailable
+from ledger.archiver import Archiver, Merger
+from ledger.errors import LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable
 from ledger.log import Chunk, LogReader, Record, TopicPartition, open_backend
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, ORDER
-from tests.command_line import LOG, done, facts, finish, ledger, limited, one_sentence, start
+from tests.command_line import LOG, done, facts, finish, ledger, limited, one_sentence, start, wait_until
 from tests.contract import test_sqlite_log
 from tests.contract.log_contract import ROOT, opened, records
 
@@ -46,7 +47,8 @@ def made(settings: LogSettings, rows: Mapping[TopicPartition, Sequence[Row]], en
         if mine
     ]  # fmt: skip
     log = open_backend(settings, create=True)
-    log.restore(dict(ends), chunks, gapless=False)
+    begins = {tp: rows[tp][0][0] if rows.get(tp) else end for tp, end in ends.items()}
+    log.restore(begins, dict(ends), chunks, gapless=False)
     log.close()
 
 
@@ -148,7 +150,7 @@ def test_a_partition_that_begins_with_nothing_is_not_restored_as_another(
     assert held(reader) == ({tp: rows.get(tp, []) for tp in EVERYWHERE}, ends)
     reader.close()
     log = open_backend(LogSettings(url=f"sqlite:///{tmp_path}/back.db"), create=True)
-    with pytest.raises(ArchiveUnusable, match="begins at offset 0, its first record is at 3"):
+    with pytest.raises(LogUnavailable, match="begins at offset 0, its first record is at 3"):
         restore(tmp_path / "a", log)
     log.close()
 
@@ -239,19 +241,116 @@ def test_an_embedded_log_moves_to_kafka_to_the_microsecond(
     assert any(row[1] % 1000 for rows in held_by(kafka_log_settings)[0].values() for row in rows)
 
 
+GAPS: Final = (3, 4, 6, 7, 10, 14, 15, 60)
+"""Offsets with all kinds of gaps: before the first, of one, of two, of more."""
+
+
+def with_gaps(folder: Path) -> tuple[Rows, dict[TopicPartition, int]]:
+    """What the archive `a` in that folder holds: lost heads, gaps, ends behind the last record, nothing but an end."""
+    rows = {
+        TopicPartition(COUPON, 0): [(at, START_US + at * 1001, b"k%d" % at, b"v%d" % at) for at in GAPS],
+        TopicPartition(COUPON, 1): [(at, START_US + at, b"k", b"v") for at in range(5)],
+        TopicPartition(ORDER, 0): [(6, START_US, b"k", b"v")],
+    }
+    embedded = LogSettings(url=f"sqlite:///{folder}/log.db")
+    ends = {TopicPartition(COUPON, 0): 63, TopicPartition(COUPON, 1): 6, TopicPartition(ORDER, 0): 7}
+    ends = dict.fromkeys(EVERYWHERE, 0) | ends | {TopicPartition(ORDER, 1): 9}
+    made(embedded, rows, ends)
+    archived(embedded, folder / "a", accept_loss=True)
+    manifest = read_manifest(folder / "a")
+    # As of a Kafka whose retention ended at a marker: the records begin behind the earliest offset.
+    files = tuple(replace(f, first_offset=5) if f.topic == ORDER else f for f in manifest.files)
+    losses = tuple(replace(loss, next_offset=5) if loss.tp == (ORDER, 0) else loss for loss in manifest.losses)
+    rewritten(folder / "a", replace(manifest, files=files, losses=losses))
+    assert verify(folder / "a") == []
+    reader = ArchiveLog(folder / "a")
+    found = held(reader)
+    reader.close()
+    return found
+
+
 @pytest.mark.kafka
-def test_gaps_in_offsets_are_not_closed_on_kafka(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
-    """Else positions that tables and people noted would name other events."""
-    embedded = LogSettings(url=f"sqlite:///{tmp_path}/log.db")
-    first = TopicPartition(COUPON, 0)
-    made(embedded, {first: [(3, START_US, b"k", b"v")]}, dict.fromkeys(EVERYWHERE, 0) | {first: 4})
-    archived(embedded, tmp_path / "a", accept_loss=True)
+def test_gaps_in_offsets_come_back_on_kafka(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
+    """Else positions that tables and people noted would name other events, or none."""
+    expected = with_gaps(tmp_path)
     log = open_backend(kafka_log_settings)
-    with pytest.raises(LogUnavailable, match="gaps in its offsets"):
-        restore(tmp_path / "a", log)
-    with pytest.raises(LogNotInitialised):
-        log.partitions()
+    assert restore(tmp_path / "a", log) == sum(map(len, expected[0].values()))
     log.close()
+    assert held_by(kafka_log_settings) == expected
+    begins = {(COUPON, 0): 3, (ORDER, 0): 5, (ORDER, 1): 9}
+    with opened(kafka_log_settings) as back:
+        partitions = back.partitions()
+        assert back.earliest_positions(partitions) == dict.fromkeys(partitions, 0) | begins
+        with pytest.raises(LogTruncated):
+            back.read({TopicPartition(COUPON, 0): 2}, 10, 1.0)
+        assert all(back.append([Record(COUPON, b"k%d" % n, b"new")])[0].offset >= 6 for n in range(5))
+    archived(kafka_log_settings, tmp_path / "a")
+    assert verify(tmp_path / "a") == []
+
+
+@pytest.mark.kafka
+def test_one_offset_that_nothing_can_take_is_refused(kafka_log_settings: LogSettings, tmp_path: Path) -> None:
+    """Else all records behind it would be one place off."""
+    first = TopicPartition(COUPON, 0)
+    embedded = LogSettings(url=f"sqlite:///{tmp_path}/log.db")
+    made(embedded, {first: [(1, START_US, b"k", b"v")]}, dict.fromkeys(EVERYWHERE, 0) | {first: 2})
+    archived(embedded, tmp_path / "a", accept_loss=True)
+    manifest = read_manifest(tmp_path / "a")
+    rewritten(tmp_path / "a", replace(manifest, files=(replace(manifest.files[0], first_offset=0),), losses=()))
+    log = open_backend(kafka_log_settings)
+    with pytest.raises(LogUnavailable, match="nothing can take the offset 0 of partition 0 alone"):
+        restore(tmp_path / "a", log)
+    log.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_a_database_goes_on_from_a_restored_kafka_with_transactions(
+    home: Path, kafka_log_settings: LogSettings
+) -> None:
+    """Else after the loss of a topic events would be skipped or folded twice. Each way gives the same tables."""
+    prefix = kafka_log_settings.topic_prefix
+    old = ("--log", kafka_log_settings.url, "--topic-prefix", prefix)
+    new = ("--log", kafka_log_settings.url, "--topic-prefix", f"{prefix}back.")
+    done("init", "--log", f"sqlite:///{LOG}")
+    done("simulate", "--events", "1500", "--orders", "--log", f"sqlite:///{LOG}")
+    done("init", *old)
+    sent_in_transactions(LogSettings(url=f"sqlite:///{LOG}"), kafka_log_settings)
+    done("consume", *old)
+    done("archive", "--to", "a", *old)
+    manifest = read_manifest(Path("a"))
+    assert sum(manifest.ends().values()) > sum(file.records for file in manifest.files), "no gaps"
+    done("restore", "--from", "a", *new)
+    assert held_by(replace(kafka_log_settings, topic_prefix=f"{prefix}back.")) == held_by(kafka_log_settings)
+    done("simulate", "--events", "300", "--seed", "5", *new)
+    done("consume", *new)
+    done("init", "--database", "other.duckdb", *new)
+    done("consume", "--database", "other.duckdb", *new)
+    told = done("rebuild", "--from", "archive", "--archive", "a", "--compare-only", "--output", "json", *new).json
+    assert told["different"] == [] and told["equal"]
+    assert facts("other.duckdb") == facts() == told["facts"]
+    assert (
+        done("digest", "--output", "json", "--database", "other.duckdb").json == done("digest", "--output", "json").json
+    )
+
+
+def sent_in_transactions(source: LogSettings, target: LogSettings) -> None:
+    """The records, and between them some that are taken back."""
+    producer = KafkaProducer(
+        bootstrap_servers=target.url.removeprefix("kafka://"), transactional_id=target.topic_prefix + "upstream"
+    )
+    producer.init_transactions()
+    for tp, rows in held_by(source)[0].items():
+        for at in range(0, len(rows), 100):
+            producer.begin_transaction()
+            for _offset, _recorded_at, key, value in rows[at : at + 100]:
+                producer.send(target.topic_prefix + tp.topic, value, key, None, tp.partition)
+            producer.commit_transaction()
+            producer.begin_transaction()
+            for _ in range(at // 100 % 3 + 1):
+                producer.send(target.topic_prefix + tp.topic, b"taken back", b"k", None, tp.partition)
+            producer.abort_transaction()
+    producer.close()
 
 
 # --- killed
@@ -347,6 +446,246 @@ def test_a_killed_restore_leaves_an_empty_log(tmp_path: Path, sqlite_log_setting
     restore(tmp_path / "a", log)
     log.close()
     assert held_by(back) == held_by(sqlite_log_settings)
+
+
+INTO_KAFKA: Final = """
+import os, signal, sys
+from pathlib import Path
+from kafka import KafkaAdminClient, KafkaProducer
+from ledger.archive import restore
+from ledger.log import open_backend
+from ledger.settings import LogSettings
+url, prefix, folder, method, passings, moment, anew = sys.argv[1:]
+kind = KafkaProducer if hasattr(KafkaProducer, method) else KafkaAdminClient
+real, left = getattr(kind, method), int(passings)
+def killing(*arguments, **options):
+    global left
+    left -= 1
+    if left or moment == "after":
+        answer = real(*arguments, **options)
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer
+setattr(kind, method, killing)
+restore(Path(folder), open_backend(LogSettings(url=url, topic_prefix=prefix)), anew=anew == "anew")
+"""
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    ("method", "passing"),
+    [
+        ("create_topics", 1),
+        ("create_topics", 2),
+        ("flush", 1),
+        ("flush", 3),
+        ("commit_transaction", 1),
+        ("abort_transaction", 1),
+        ("delete_records", 1),
+        ("alter_configs", 1),
+        ("delete_topics", 1),
+    ],
+)
+def test_a_killed_restore_into_kafka_is_never_taken_for_all(
+    method: str, passing: int, moment: str, kafka_log_settings: LogSettings, tmp_path: Path
+) -> None:
+    """Else half a log could be taken for all of it, or records would be there twice. Twice killed, it comes back."""
+    expected = with_gaps(tmp_path)
+    log = open_backend(kafka_log_settings)
+    made_nothing = (method, passing, moment) == ("create_topics", 1, "before")
+    for anew in ("first", "anew"):
+        passing = 1 if anew == "anew" and method == "create_topics" else passing  # the marker is there already
+        ended = subprocess.run(
+            [sys.executable, "-c", INTO_KAFKA, kafka_log_settings.url, kafka_log_settings.topic_prefix,
+             tmp_path / "a", method, str(passing), moment, anew],
+            cwd=ROOT, check=False, timeout=120,
+        )  # fmt: skip
+        assert ended.returncode == -signal.SIGKILL
+        if (method, passing, moment) == ("delete_topics", 1, "after") and anew == "first":
+            break  # the last of all calls: it is whole
+        if made_nothing:
+            with pytest.raises(LogNotInitialised, match="run `coupon-ledger init`"):
+                log.partitions()
+            continue
+        for use in (log.partitions, log.create_topics, lambda: log.append(records(1))):
+            with pytest.raises(LogNotInitialised, match=r"a restore into it has not ended.*--anew"):
+                use()
+        with pytest.raises(LogNotEmpty, match=r"a restore into it has not ended.*--anew"):
+            restore(tmp_path / "a", log)
+    else:
+        restore(tmp_path / "a", log, anew=True)
+    log.close()
+    assert held_by(kafka_log_settings) == expected
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_kafka_lost_a_topic_as_the_runbook_has_it(
+    home: Path, kafka_log_settings: LogSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the procedure would fail on the day when it is needed. What was not archived is lost, and told; sent again
+    by its producers it counts."""
+    for name, value in (("LOG", kafka_log_settings.url), ("TOPIC_PREFIX", kafka_log_settings.topic_prefix)):
+        monkeypatch.setenv(f"COUPON_LEDGER_{name}", value)
+    lost = (ORDER, kafka_log_settings.topic_prefix + ORDER)
+    done("init")
+    done("simulate", "--events", "600", "--orders")
+    done("archive", "--to", "a")
+    done("consume")
+    before = facts()
+    delete_topic(kafka_log_settings, lost[1])
+    one_sentence(ledger("consume"), LOG_ERROR, f"no topic {lost[1]}", "`coupon-ledger restore --topic`")
+    done("init")
+    one_sentence(ledger("consume"), LOG_ERROR, "the next offset is", "but the log holds 0 to 0", "nothing is skipped")
+    one_sentence(ledger("restore", "--from", "a", "--topic", lost[0]), LOG_ERROR, "is there already")
+    delete_topic(kafka_log_settings, lost[1])
+    done("restore", "--from", "a", "--topic", lost[0])
+    done("consume")
+    assert done("rebuild", "--compare-only", "--output", "json").json["facts"] == facts() == before
+    done("simulate", "--events", "100", "--orders", "--seed", "2")
+    done("consume")
+    after = facts()
+    delete_topic(kafka_log_settings, lost[1])
+    done("restore", "--from", "a", "--topic", lost[0])
+    for command in ("consume", "rebuild"):
+        one_sentence(ledger(command), LOG_ERROR, "order.events partition")
+    for path in Path().glob("coupon-ledger.duckdb*"):
+        path.unlink()
+    done("rebuild")
+    assert facts() != after
+    done("simulate", "--events", "100", "--orders", "--seed", "2")
+    done("consume")
+    assert facts() == after
+    done("archive", "--to", "a")
+    done("archive", "verify", "a")
+
+
+def delete_topic(settings: LogSettings, name: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=settings.url.removeprefix("kafka://"))
+    admin.delete_topics([name])
+    wait_until(lambda: admin.describe_topics([name])[0]["error_code"] != 0, f"the end of {name}")
+    admin.close()
+
+
+# --- merged
+
+
+def small_files(settings: LogSettings, folder: Path, file_records: int = 40) -> Rows:
+    """An archive of many files, of several days, runs and partitions; what it holds."""
+    first, second = TopicPartition(COUPON, 0), TopicPartition(COUPON, 1)
+    rows = {
+        first: [(n, START_US + n * DAY_US // 200, b"k%d" % n, b"v%d" % n) for n in range(500)],
+        second: [(n + 7, START_US + n, b"k%d" % n, b"w%d" % n) for n in range(0, 300, 2)],
+    }
+    made(settings, rows, dict.fromkeys(EVERYWHERE, 0) | {first: 500, second: 310})
+    archived(settings, folder, file_records=file_records, accept_loss=True)
+    return held_in(folder)
+
+
+def held_in(folder: Path) -> Rows:
+    reader = ArchiveLog(folder)
+    found, ends = held(reader)
+    assert ends == read_manifest(folder).ends() | ends
+    reader.close()
+    return found
+
+
+def test_merged_not_a_bit_differs_and_it_goes_on(home: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else an archive of a run every hour would be slow to read, or the way to a faster one would lose records."""
+    before = small_files(sqlite_log_settings, Path("a"))
+    old = read_manifest(Path("a"))
+    assert "merged 16 files into 4" in done("archive", "merge", "a").out
+    merged = read_manifest(Path("a"))
+    assert len(merged.files) == len(old.files) - 12 == len(list(Path("a").rglob("*.parquet")))
+    assert (merged.ends(), merged.losses, merged.topics) == (old.ends(), old.losses, old.topics)
+    assert verify(Path("a")) == [] and held_in(Path("a")) == before
+    assert all(file.path.startswith(f"topic={file.topic}/day={file.day}/") for file in merged.files)
+    assert "merged 0 files" in done("archive", "merge", "a").out and read_manifest(Path("a")) == merged
+    with opened(sqlite_log_settings) as log:
+        log.append(records(50))
+    archived(sqlite_log_settings, Path("a"), file_records=10)
+    done("archive", "merge", "a")
+    assert verify(Path("a")) == []
+    done("restore", "--from", "a", "--log", "sqlite:///back.db")
+    assert held_by(LogSettings(url="sqlite:///back.db")) == held_by(sqlite_log_settings)
+
+
+def test_who_reads_an_archive_is_not_disturbed_by_merging(home: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else a rebuild from the archive would fail because of a timer."""
+    before = small_files(sqlite_log_settings, Path("a"))
+    reader = ArchiveLog(Path("a"))
+    assert "old files are still being read" in done("archive", "merge", "a").err
+    assert held(reader)[0] == before
+    reader.close()
+    findings = verify(Path("a"))
+    assert len(findings) == 16 and all("is a leftover: " in f.problem for f in findings)
+    done("archive", "merge", "a")
+    assert verify(Path("a")) == [] and held_in(Path("a")) == before
+
+
+def test_a_leftover_stays_where_what_replaced_it_is_damaged(home: Path, sqlite_log_settings: LogSettings) -> None:
+    """Else the last copy of records would be removed."""
+    small_files(sqlite_log_settings, Path("a"))
+    reader = ArchiveLog(Path("a"))
+    done("archive", "merge", "a")
+    reader.close()
+    [merged] = [f for f in read_manifest(Path("a")).files if f.tp == (COUPON, 1)]
+    (Path("a") / merged.path).write_bytes(b"")
+    done("archive", "merge", "a")
+    left = {f.file for f in verify(Path("a"))}
+    assert merged.path in left and len(left) == 1 + len(list(Path("a").rglob("1-*.parquet"))) - 1 > 2
+
+
+MERGE: Final = """
+import os, signal, sys
+from pathlib import Path
+from ledger.archiver import Merger
+folder, boundary, passings = sys.argv[1:]
+left = int(passings)
+def reached(name):
+    global left
+    left -= name == boundary
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+Merger(Path(folder), at_boundary=reached).run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("passing", [1, 2])
+@pytest.mark.parametrize("boundary", ["file", "written", "renamed", "manifest", "committed", "removed"])
+def test_killed_while_merging_it_is_whole(
+    boundary: str, passing: int, tmp_path: Path, sqlite_log_settings: LogSettings
+) -> None:
+    """Else a power cut would lose records, or have them twice; or leave files that nobody knows what to do with."""
+    folder = tmp_path / "a"
+    before = small_files(sqlite_log_settings, folder)
+    ended = subprocess.run(
+        [sys.executable, "-c", MERGE, folder, boundary, str(passing)], cwd=ROOT, check=False, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert held_in(folder) == before
+    assert all(".new" in f.file or "is a leftover" in f.problem for f in verify(folder))
+    archived(sqlite_log_settings, folder)
+    assert held_in(folder) == before
+    Merger(folder).run()
+    assert verify(folder) == [] and held_in(folder) == before
+
+
+@pytest.mark.slow
+def test_a_rebuild_from_a_merged_archive_is_the_same(home: Path) -> None:
+    """Else merging would change what people are told."""
+    done("init")
+    for seed in range(3):
+        done("simulate", "--events", "1000", "--orders", "--seed", str(seed))
+        done("archive", "--to", "a")
+    done("consume")
+    done("archive", "merge", "a")
+    told = done("rebuild", "--from", "archive", "--archive", "a", "--compare-only", "--output", "json").json
+    assert told["different"] == [] and told["equal"] and told["facts"] == facts()
+    done("archive", "verify", "a")
 
 
 # --- what can be wrong

@@ -328,6 +328,19 @@ def test_what_neither_archive_nor_log_holds_is_a_loss_with_its_positions(shop: P
 
 
 @pytest.mark.slow
+def test_a_live_database_that_is_ahead_of_the_log_is_told(shop: Path) -> None:
+    """Else the rebuild would wait for ever for records that are lost."""
+    done("archive", "--to", "a")
+    done("simulate", "--events", "50", "--seed", "77")
+    done("consume")
+    Path(LOG).unlink()
+    done("restore", "--from", "a")
+    one_sentence(ledger("rebuild"), 4, "it has folded ", "coupon.events partition 0 offsets", "move the database away")
+    Path(DATABASE).rename("ahead.duckdb")
+    done("rebuild")
+    done("consume")
+
+
 def test_an_archive_of_another_log_is_refused(shop: Path) -> None:
     done("archive", "--to", "archive")
     done("init", "--log", "sqlite:///other.db")

@@ -87,7 +87,8 @@ def log_of(folder: Path, seed: int) -> EventLog:
         for at, records in places.items()
     ]
     backend = open_backend(settings, create=True)
-    backend.restore({at: len(records) for at, records in places.items()}, chunks, gapless=True)
+    ends = {at: len(records) for at, records in places.items()}
+    backend.restore(dict.fromkeys(ends, 0), ends, chunks, gapless=True)
     backend.create_topics()
     return backend
 

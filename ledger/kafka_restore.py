@@ -1,0 +1,151 @@
+"""Restored records on Kafka at the offsets that they had, although a broker counts from 0 without gaps.
+
+What nobody can read takes the offsets in between: the marker of a transaction has one, and is never handed out. So a
+gap of one is the marker behind the records before it, sent as a transaction; a longer one is empty records in a
+transaction that is taken back, with its marker. Before the first offset that is kept: empty records, to be deleted.
+
+Beside `kafka_log` and `kafka_reader` the only module that knows Kafka. Each record is acknowledged at its own offset,
+or `LogNotEmpty` is raised: somebody else wrote into the topic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, groupby, pairwise, repeat
+from typing import Final
+
+import numpy as np
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
+
+from ledger.errors import LogNotEmpty, LogUnavailable
+from ledger.kafka_reader import RECORDED_AT_HEADER
+from ledger.log import Chunk, TopicPartition
+
+_EMPTY_RECORDS: Final = 32_768
+"""Of one transaction at the most, far below what one may last."""
+_MARKER_S: Final = 30.0
+_POLL_S: Final = 0.005
+
+
+class Placing:
+    """Puts records into topics that are empty.
+
+    `transactions`: a producer for gaps, where there are any. `end_of` a partition: behind its last ended transaction.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        producer: KafkaProducer,
+        transactions: KafkaProducer | None,
+        end_of: Callable[[TopicPartition], int],
+    ) -> None:
+        self._prefix = prefix
+        self._producer = producer
+        self._transactions = transactions
+        self._end_of = end_of
+
+    def place(
+        self, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk]
+    ) -> None:
+        """All partitions, each up to its end. Raises `LogNotEmpty`, `LogUnavailable`, and what the client raises."""
+        without = set(ends)
+        for tp, mine in groupby(chunks, lambda chunk: TopicPartition(chunk.topic, chunk.partition)):
+            without.remove(tp)
+            self._fill(tp, begins[tp], ends[tp], mine)
+        for tp in sorted(without):
+            self._fill(tp, begins[tp], ends[tp], ())
+
+    def _fill(self, tp: TopicPartition, begin: int, end: int, chunks: Iterable[Chunk]) -> None:
+        before = _empty(tp, 0, 0)
+        for run in chain(_empties(tp, 0, begin), _runs(chunks)):
+            self._put(before, int(run.offsets[0]))
+            before = run
+        self._put(before, end)
+
+    def _put(self, run: Chunk, next_offset: int) -> None:
+        """The run, and nothing that could be read behind it up to `next_offset`."""
+        tp, at = TopicPartition(run.topic, run.partition), run.next_offset
+        if next_offset == at + 1:
+            if not len(run):
+                raise LogUnavailable(
+                    f"topic {self._prefix}{tp.topic}: nothing can take the offset 0 of partition {tp.partition} alone,"
+                    " which the archive holds no record of; restore into an embedded log (sqlite:///path)"
+                )
+            self._in_transaction(run, next_offset, commit=True)
+            return
+        self._append(self._producer, run)
+        while at < next_offset:
+            # Never one alone: that would be a marker without a record.
+            size = next_offset - at if next_offset - at <= _EMPTY_RECORDS + 1 else _EMPTY_RECORDS
+            self._in_transaction(_empty(tp, at, at + size - 1), at + size, commit=False)
+            at += size
+
+    def _in_transaction(self, run: Chunk, next_offset: int, *, commit: bool) -> None:
+        """The run with a marker behind it."""
+        producer = self._transactions
+        assert producer is not None, "the archive was said to have no gaps"
+        producer.begin_transaction()
+        self._append(producer, run)
+        (producer.commit_transaction if commit else producer.abort_transaction)()
+        # The coordinator answers before its marker is written.
+        tp, deadline = TopicPartition(run.topic, run.partition), time.monotonic() + _MARKER_S
+        while (end := self._end_of(tp)) < next_offset:
+            if time.monotonic() > deadline:
+                raise KafkaTimeoutError(f"{self._prefix}{tp.topic}: a transaction's marker did not come")
+            time.sleep(_POLL_S)
+        if end > next_offset:
+            raise self._not_alone(tp.topic)
+
+    def _append(self, producer: KafkaProducer, run: Chunk) -> None:
+        topic = self._prefix + run.topic
+        rows = zip(repeat(run.partition), run.recorded_at.tolist(), run.keys, run.values, strict=False)
+        sent = [
+            producer.send(
+                topic, value, key, [(RECORDED_AT_HEADER, at.to_bytes(8, "big", signed=True))], partition, at // 1000
+            )
+            for partition, at, key, value in rows
+        ]
+        producer.flush()
+        failed = [future for future in sent if not (future.is_done and future.succeeded())]
+        if failed:
+            raise failed[0].exception or KafkaTimeoutError()
+        if [future.value.offset for future in sent] != run.offsets.tolist():
+            raise self._not_alone(run.topic)
+
+    def _not_alone(self, topic: str) -> LogNotEmpty:
+        return LogNotEmpty(
+            f"topic {self._prefix}{topic}: it got other records meanwhile; end what writes into it, and restore again"
+            " with --anew"
+        )
+
+
+def _runs(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """The same records, cut where offsets are missing."""
+    for chunk in chunks:
+        cuts = np.flatnonzero(np.diff(chunk.offsets) != 1) + 1
+        bounds = [0, *cuts.tolist(), len(chunk)]
+        for start, end in pairwise(bounds):
+            rows = slice(start, end)
+            offsets = chunk.offsets[rows]
+            yield Chunk(
+                chunk.topic,
+                chunk.partition,
+                offsets,
+                chunk.recorded_at[rows],
+                chunk.keys[rows],
+                chunk.values[rows],
+                int(offsets[-1]) + 1,
+            )
+
+
+def _empties(tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
+    return (_empty(tp, at, min(at + _EMPTY_RECORDS, end)) for at in range(start, end, _EMPTY_RECORDS))
+
+
+def _empty(tp: TopicPartition, start: int, end: int) -> Chunk:
+    """Records without anything, at these offsets."""
+    nothing = [b""] * (end - start)
+    return Chunk(*tp, np.arange(start, end), np.zeros(end - start, np.int64), nothing, nothing, end)
