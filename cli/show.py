@@ -29,7 +29,7 @@ from cli.options import (
 from cli.output import Row, cell, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from ledger.plain import instant, plain
-from ledger.rules import CHOICES, STATES, SWEPT
+from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,10 +99,11 @@ def _for_people(row: Row) -> Row:
 
 
 def _violations_in_words(row: Row) -> str | None:
-    """An event of a sweep that a fact told later overtook is no fault."""
-    codes = ", ".join(row["violations"])
-    superseded = row["event_id"].startswith(SWEPT) and "conflicting_duplicate" not in row["violations"]
-    return (f"superseded ({codes})" if superseded else codes) if codes else None
+    """Faults first."""
+    codes = [code for code in row["violations"] if code not in row["superseded"]]
+    if row["superseded"]:
+        codes.append(f"superseded ({', '.join(row['superseded'])})")
+    return ", ".join(codes) or None
 
 
 def _in_words(values: Row) -> str:

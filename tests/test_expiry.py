@@ -485,6 +485,12 @@ def test_a_use_that_is_told_late_is_no_fault_of_the_sweep(place: Path) -> None:
     counted = {r["violation"]: r for r in done("violations", "--count", "-o", "json").json}["expired_when_used"]
     assert (counted["violations"], counted["superseded"]) == (0, 1)
     assert "superseded (expired_when_used)" in done("history", "c-000000").out
+    status = done("status", "-o", "json").json
+    assert (status["violations"], status["superseded"]) == (0, 1)
+    assert "0 violations and 1 superseded (no faults)" in done("status").out
+    then = done("status", "--at", "2026-11-12", "-o", "json").json
+    assert (then["violations"], then["superseded"]) == (0, 1)
+    assert then["broken"] == [{"violation": "expired_when_used", "violations": 0, "superseded": 1}]
 
 
 def test_a_fault_after_an_expiry_stays_a_fault(place: Path) -> None:

@@ -25,7 +25,7 @@ from ledger.codec import micros
 from ledger.errors import LedgerError
 from ledger.lifecycle import Delivery, Folded, fold
 from ledger.plain import plain
-from ledger.rules import STATES, SWEPT
+from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
@@ -244,6 +244,7 @@ _HISTORY: Final[dict[str, Any]] = {
     "before": pl.String,
     "after": pl.String,
     "violations": pl.List(pl.String),
+    "superseded": pl.List(pl.String),
     "data": pl.String,
     "recorded_at": pl.Datetime("us"),
     "partition": pl.Int64,
@@ -260,9 +261,12 @@ def history(
 ) -> pl.DataFrame:
     """The coupon folded by the reference: a row per event, with where and when the log recorded it.
 
-    `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
+    `superseded`: those of its violations that are no fault. `data`: the event's other fields as JSON.
+    Raises `UnknownCoupon`.
     """
     folded, found_at = _folded(reading, coupon, cut_of(reading, locals()))
+    broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
+    overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
     conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
     rows = []
     for step in folded.steps:
@@ -272,8 +276,9 @@ def history(
         position = found_at[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
         violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
+        superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
         data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, data, *position.values()])
+        rows.append([*head, step.before, step.after, violations, superseded, data, *position.values()])
     return pl.DataFrame(rows, schema=_HISTORY, orient="row")
 
 
@@ -427,7 +432,7 @@ def violations(
 
     `superseded`: of an event of the ledger's own sweeps that a fact told later overtook: no fault.
     """
-    return reading.batches(_query("violations"), _parameters(locals()) | {"swept": SWEPT})
+    return reading.batches(_query("violations"), _parameters(locals()))
 
 
 def violation_counts(
@@ -439,7 +444,7 @@ def violation_counts(
     until: datetime | None = None,
 ) -> pl.DataFrame:
     """Violations per code; the superseded are counted apart. Filters as of `violations`."""
-    return reading.frame(_query("violation_counts"), _parameters(locals()) | {"swept": SWEPT})
+    return reading.frame(_query("violation_counts"), _parameters(locals()))
 
 
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
