@@ -30,6 +30,8 @@ _AGAIN_S: Final = 0.05
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
 """More than the owner gives a sweep, and a repair."""
+_ADDRESS: Final = 8_000
+"""Bytes of parameters in an address: a server takes 16 KB."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
@@ -114,11 +116,11 @@ class Remote:
     def ask(self, question: str, **parameters: Any) -> Answer:
         """Raises `Told`, `OwnerGone`."""
         given = {k: _text(v) for k, v in parameters.items() if v is not None}
-        path = f"/v1/{question}" + (f"?{urlencode(given)}" if given else "")
+        form = urlencode(given)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                response = self._get(path, QUESTIONS[question].limit_for(parameters) + _ANSWER_S)
+                response = self._question(question, form, QUESTIONS[question].limit_for(parameters) + _ANSWER_S)
             except (OSError, http.client.HTTPException) as error:
                 raise self._gone(error) from error
             if response.status == http.HTTPStatus.OK:
@@ -127,6 +129,12 @@ class Remote:
                 raise self._told(response)
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
+
+    def _question(self, question: str, form: str, timeout_s: float) -> http.client.HTTPResponse:
+        path = f"/v1/{question}"
+        if len(form) > _ADDRESS:
+            return self._get(path, timeout_s, "POST", form.encode())
+        return self._get(f"{path}?{form}" if form else path, timeout_s)
 
     def expire(self, until: datetime | None) -> dict[str, int]:
         """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
@@ -181,12 +189,14 @@ class Remote:
     def close(self) -> None:
         pass
 
-    def _get(self, path: str, timeout_s: float, method: str = "GET") -> http.client.HTTPResponse:
+    def _get(
+        self, path: str, timeout_s: float, method: str = "GET", body: bytes | None = None
+    ) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self._address, timeout=timeout_s)
         headers = {"Accept": ARROW, "Connection": "close"}
         if path != "/v1/health":
             headers["Authorization"] = f"Bearer {read_token(self._database)}"
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         return connection.getresponse()
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:

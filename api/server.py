@@ -58,6 +58,8 @@ _QUICK_S: Final = 30.0
 _COPY_S: Final = 3600.0
 """A backup: the write-ahead log grows while it runs."""
 _TOLD_S: Final = 0.2
+_LONGEST: Final = 64_000_000
+"""Bytes of a question."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 
@@ -92,7 +94,7 @@ def application(
         _add(app, name, question, _Asking(readers, threads, metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
-    return _Guard(_Bounded(app), token, port)
+    return _Guard(_Bounded(_Posted(app)), token, port)
 
 
 def question_threads(number: int, name: str) -> ThreadPoolExecutor:
@@ -332,6 +334,35 @@ class _Bounded:
             yield
         finally:
             self._in_flight -= 1
+
+
+class _Posted:
+    """A question whose parameters are too long for an address is posted, with them as the body of a form."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST" and scope["path"].removeprefix("/v1/") in QUESTIONS:
+            body = await _body(receive)
+            if body is None:
+                too_long = _refusal(
+                    http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the question is too long; ask for less", 2
+                )
+                await too_long(scope, receive, send)
+                return
+            scope = {**scope, "method": "GET", "query_string": body}
+        await self._app(scope, receive, send)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    parts: list[bytes] = []
+    while sum(map(len, parts)) <= _LONGEST:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+    return None
 
 
 def _patient(send: Send) -> Callable[[Message], Awaitable[None]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from api.client import asking
 from api.contact import ARROW, INTERFACE, token_file
 from api.endpoint import Endpoint
 from cli.main import cli
@@ -287,6 +288,14 @@ def test_columns_and_rows_say_the_same(asked: Owner) -> None:
     assert json.loads(reader.schema.metadata[b"as_of"])["commits"] == 1
     ids = reader.read_all()["coupon_id"].to_pylist()
     assert ids == [row["coupon_id"] for row in asked.answer("coupons")["rows"]]
+
+
+def test_a_question_that_is_too_long_for_an_address_is_posted(asked: Owner, shop: Path) -> None:
+    """Else what a correction of many coupons would do could not be asked beside the consumer."""
+    ids = json.dumps([*(f"c-{n}" for n in range(20_000)), "c-1"])
+    with asking(shop / DATABASE) as source:
+        there = {row["coupon_id"] for frame in source.ask("histories", coupons=ids).frames for row in frame.to_dicts()}
+    assert "c-1" in there
 
 
 # --- metrics

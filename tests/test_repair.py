@@ -508,6 +508,69 @@ def test_what_would_break_rules_is_refused_all_at_once(sold: Path) -> None:
     assert ends([COUPON]) == before + 3
 
 
+@pytest.fixture
+def sold_out(sold: Path) -> Path:
+    """A stock of one, of which c-2 is the second; the order names c-1 and its discount; all that is due is told."""
+    order = {"topic": "order.events", "source": "shop", "type": "paid", "user_id": "u-1", "currency": "CNY"}
+    done("publish", "-", stdin=ndjson([
+        {"topic": "campaign.events", "source": "plan", "type": "published", "event_id": "p", "campaign_id": "k-1",
+         "occurred_at": "2026-11-01T00:00:00Z", "name": "K", "coupon_type": "cash", "quantity": 1},
+        {**order, "event_id": "o-1-p", "order_id": "o-1", "occurred_at": "2026-11-11T01:00:00Z", "gross_minor": 3000,
+         "net_minor": 2500, "coupon_ids": ["c-1"], "discounts": [{"kind": "coupon", "amount_minor": 500}]},
+        {**order, "event_id": "o-9-p", "order_id": "o-9", "occurred_at": "2026-11-20T00:00:00Z", "gross_minor": 1,
+         "net_minor": 1},
+    ]))  # fmt: skip
+    done("consume")
+    return sold
+
+
+CORRECTED: dict[str, list[dict[str, Any]]] = {
+    "a use undone": [RETURNED],
+    "a use that was forgotten": [
+        {"coupon_id": "c-2", "type": "used", "order_id": "o-1", "user_id": "u-1", "discount_minor": 100,
+         "occurred_at": "2026-11-11T02:00:00Z"},
+        {"coupon_id": "c-2", "type": "returned", "order_id": "o-1", "occurred_at": "2026-11-11T03:00:00Z"},
+    ],
+    "a use on an order that nobody paid": [
+        {"coupon_id": "c-2", "type": "used", "order_id": "o-2", "user_id": "u-1", "discount_minor": 100,
+         "occurred_at": "2026-11-11T02:00:00Z"},
+    ],
+    "taken back before it was claimed": [
+        {"coupon_id": "c-1", "type": "revoked", "reason": "twice", "occurred_at": "2026-11-11T00:00:01.5Z"},
+    ],
+    "a coupon that was forgotten": [
+        {"coupon_id": "c-0", "type": kind, "occurred_at": f"2026-11-10T0{n}:00:00Z", **values}
+        for n, (kind, values) in enumerate([
+            ("created", {"campaign_id": "k-1", "coupon_type": "cash"}),
+            ("issued", {"channel": "app", "user_id": "u-7"}),
+        ])
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "case", [case if n in (0, 3) else pytest.param(case, marks=pytest.mark.slow) for n, case in enumerate(CORRECTED)]
+)
+def test_what_a_correction_changes_across_coupons_is_what_comes_of_it(case: str, sold_out: Path) -> None:
+    """Else a correction would break on an order, or in a campaign, what nobody had been told of."""
+
+    def across() -> set[tuple[str, ...]]:
+        told = done("violations", "--scope", "cross", "-o", "json").json
+        return {(v["violation"], v["key"], v["counterpart"], v["event_id"]) for v in told}
+
+    before = across()
+    rows = ndjson(CORRECTED[case])
+    shown = done("correct", "-", "--allow-violations", "-o", "json", stdin=rows).json["across"]
+    assert across() == before
+    done("correct", "-", "--apply", "--allow-violations", "--why", "w", stdin=rows)
+    done("consume")
+    told = {change: set[tuple[str, ...]]() for change in ("comes", "goes")}
+    for v in shown:
+        told[v["change"]].add((v["violation"], v["key"], v["counterpart"], v["event_id"]))
+    assert (told["comes"], told["goes"]) == (across() - before, before - across())
+    assert any(told.values()) == (case != "a use that was forgotten")
+
+
 def test_what_a_correction_heals_is_shown(sold: Path) -> None:
     done("publish", "-", stdin=ndjson([coupon_event("used", "again", occurred_at="2026-11-11T02:00:00Z")]))
     done("consume")

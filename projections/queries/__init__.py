@@ -29,6 +29,7 @@ from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
+from projections.across import AS_JSON, changed
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.live import journal
@@ -569,6 +570,19 @@ def histories(reading: Reading, coupons: str) -> pl.DataFrame:
     return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
 
 
+def across(reading: Reading, coupons: str) -> pl.DataFrame:
+    """What would come and go of the rules across coupons and between topics, if these coupons were others (`coupons`: a
+    JSON list of them, each as it would be: `projections.across.Become`).
+
+    Raises `WrongQuestion`.
+    """
+    try:
+        become = AS_JSON.validate_json(coupons)
+    except ValidationError as error:
+        raise WrongQuestion("across: coupons is no JSON list of coupons as they would be; write it as one") from error
+    return changed(reading, become)
+
+
 def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
     """One record that was not folded. Raises `NotThere`."""
     found = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
@@ -720,6 +734,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
     "histories": Question(histories),
+    "across": Question(across, limit_s=300),
     "summary": Question(summary),
     "totals": Question(totals, then=_everything_then),
     "standing": Question(standing),
