@@ -146,45 +146,55 @@ class Remote:
         done: dict[str, Any] = self._post("/v1/succeed", _REPAIR_S, {"back": back}, "swap")
         return done
 
-    def repair(self, action: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner `replay` or `discard` dead letters; what became of them. Raises `Told`, `OwnerGone`."""
-        done: list[dict[str, Any]] = self._post(f"/v1/dead-letters/{action}", _REPAIR_S, parameters, "repair")
+    def replay(self, told: Advanced, **parameters: Any) -> list[dict[str, Any]]:
+        """Have the owner take dead letters in again; what became of them. Raises `Told`, `OwnerGone`."""
+        done: list[dict[str, Any]] = self._followed("/v1/dead-letters/replay", parameters, "replayed", "repair", told)
+        return done
+
+    def discard(self, **parameters: Any) -> list[dict[str, Any]]:
+        """Have the owner settle dead letters as they are; how many. Raises `Told`, `OwnerGone`."""
+        done: list[dict[str, Any]] = self._post("/v1/dead-letters/discard", _REPAIR_S, parameters, "repair")
         return done
 
     def _post(self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str) -> Any:
-        given = {k: _text(v) for k, v in parameters.items() if v is not None}
         try:
-            response = self._get(path + (f"?{urlencode(given)}" if given else ""), timeout_s, "POST")
-            if response.status == http.HTTPStatus.NOT_FOUND:
-                raise Told(
-                    f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
-                    " when it has, or start it with --follow",
-                    StoreError.exit_code,
-                )
-            if response.status != http.HTTPStatus.OK:
-                raise self._told(response)
-            return json.loads(response.read())
+            return json.loads(self._posted(path, timeout_s, parameters, what).read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
 
-    def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
-        """Have the owner copy the database to this file. Raises `Told`, `OwnerGone`."""
-        path = f"/v1/backup?{urlencode({'to': to, 'full': _text(full)})}"
+    def _posted(
+        self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str
+    ) -> http.client.HTTPResponse:
+        given = urlencode({k: _text(v) for k, v in parameters.items() if v is not None})
+        response = self._get(f"{path}?{given}" if given else path, timeout_s, "POST")
+        if response.status == http.HTTPStatus.NOT_FOUND:
+            raise Told(
+                f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
+                " when it has, or start it with --follow",
+                StoreError.exit_code,
+            )
+        if response.status != http.HTTPStatus.OK:
+            raise self._told(response)
+        return response
+
+    def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, told: Advanced) -> Any:
+        """What came of it; `told` how far it is, meanwhile."""
         try:
-            response = self._get(path, _ANSWER_S, "POST")
-            if response.status != http.HTTPStatus.OK:
-                raise self._told(response)
-            for line in response:
+            for line in self._posted(path, _ANSWER_S, parameters, what):
                 said = json.loads(line)
                 if "error" in said:
                     raise Told(said["error"], said["exit_code"])
-                if "copied" in said:
-                    sums = {table: (rows, total) for table, (rows, total) in said["copied"]["sums"].items()}
-                    return Copied(sums, said["copied"]["full"])
+                if result in said:
+                    return said[result]
                 told(said["done"], said["total"])
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
         raise self._gone(EOFError())
+
+    def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
+        """Have the owner copy the database to this file. Raises `Told`, `OwnerGone`."""
+        copied = self._followed("/v1/backup", {"to": to, "full": full}, "copied", "copy", told)
+        return Copied({table: (rows, total) for table, (rows, total) in copied["sums"].items()}, copied["full"])
 
     def close(self) -> None:
         pass

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -35,7 +35,7 @@ from api.contact import ARROW
 from api.metrics import Metrics
 from consumers.discards import NothingChosen, Signed, discard
 from consumers.owner import Owner, Succeeded, waiting
-from consumers.replay import Rows, replay
+from consumers.replay import Replay, Rows
 from consumers.sweeper import StillToCome, Swept, over
 from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
 from ledger.log import EventLog
@@ -62,6 +62,7 @@ _LONGEST: Final = 64_000_000
 """Bytes of a question."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
+_GONE: Final = "whoever asked has gone"
 
 
 def application(
@@ -145,21 +146,33 @@ class Repair(Chosen):
     why: str
     dry_run: bool = False
 
-    def work(self, store: Store, log: EventLog, do: Callable[..., Rows]) -> Rows:
-        chosen = Chosen(**self.model_dump(include=set(Chosen.model_fields)))
-        return do(store, log, chosen, Signed(self.operator, self.why), dry_run=self.dry_run)
+    @property
+    def chosen(self) -> Chosen:
+        return Chosen(**self.model_dump(include=set(Chosen.model_fields)))
 
+    @property
+    def by(self) -> Signed:
+        return Signed(self.operator, self.why)
 
-_REPAIRS: Final[dict[str, Callable[..., Rows]]] = {"replay": replay, "discard": discard}
+    def discard(self, store: Store, log: EventLog) -> Rows:
+        return discard(store, log, self.chosen, self.by, dry_run=self.dry_run)
 
 
 def _add_repairs(app: FastAPI, owner: Owner) -> None:
-    @app.post("/v1/dead-letters/{action}")
-    async def repair(action: Literal["replay", "discard"], asked: Annotated[Repair, Query()]) -> Rows:
-        """Have the owner take the chosen dead letters in again, or settle them as they are: what became of them."""
-        future = owner.repairs.ask(partial(asked.work, do=_REPAIRS[action]))
+    @app.post("/v1/dead-letters/replay", response_model=None)
+    async def replayed(asked: Annotated[Repair, Query()]) -> StreamingResponse:
+        """Have the owner take the chosen dead letters in again, between its batches. Lines of JSON: `{"done", "total"}`
+        while it runs, at last `{"replayed"}`, what became of them, or `{"error", "exit_code"}`."""
+        how_far = _HowFar()
+        replay = Replay(asked.chosen, asked.by, dry_run=asked.dry_run, told=how_far)
+        under_way = asyncio.wrap_future(owner.repairs.ask(replay))
+        return _followed(under_way, how_far, lambda rows: {"replayed": rows}, replay.stop)
+
+    @app.post("/v1/dead-letters/discard")
+    async def discarded(asked: Annotated[Repair, Query()]) -> Rows:
+        """Have the owner settle the chosen dead letters as they are: how many, by partition and reason."""
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), REPAIR_S)
+            return await asyncio.wait_for(asyncio.wrap_future(owner.repairs.ask(asked.discard)), REPAIR_S)
         except TimeoutError:
             raise HTTPException(503, "the owner has not come to it yet; look again later, then ask again") from None
 
@@ -169,27 +182,47 @@ def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
     async def backup(to: Path, full: bool = False) -> StreamingResponse:
         """Have the owner copy the database to a new file (`projections.backup`), `full`: with its full digest. Lines of
         JSON: `{"done", "total"}` in rows while it runs, at last `{"copied"}` or `{"error", "exit_code"}`."""
-        return StreamingResponse(_backed_up(readers, thread, to, full), media_type="application/x-ndjson")
+        running, how_far = Running(), _HowFar()
+
+        def copied() -> Copied:
+            with readers.cursor(running, _COPY_S) as cursor:
+                return copy_to(cursor, to, full=full, told=how_far)
+
+        under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
+        return _followed(under_way, how_far, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
 
 
-async def _backed_up(readers: Readers, thread: Executor, to: Path, full: bool) -> AsyncIterator[bytes]:
-    running, rows = Running(), {"done": 0, "total": 0}
+class _HowFar:
+    """How much of something is done: told by the thread that does it, read by the one that sends it."""
 
-    def copied() -> Copied:
-        with readers.cursor(running, _COPY_S) as cursor:
-            return copy_to(cursor, to, full=full, told=lambda done, total: rows.update(done=done, total=total))
+    def __init__(self) -> None:
+        self._told = {"done": 0, "total": 0}
 
-    under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
-    try:
-        while not under_way.done():
-            await asyncio.wait([under_way], timeout=_TOLD_S)
-            yield json.dumps(rows).encode() + b"\n"
-        yield json.dumps({"copied": asdict(under_way.result())}).encode() + b"\n"
-    except Exception as error:  # a status has been sent already
-        code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
-        yield json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
-    finally:
-        running.stop("whoever asked has gone")
+    def __call__(self, done: int, total: int) -> None:
+        self._told = {"done": done, "total": total}
+
+    def line(self) -> bytes:
+        return json.dumps(self._told).encode() + b"\n"
+
+
+def _followed(
+    under_way: asyncio.Future[Any], how_far: _HowFar, result: Callable[[Any], dict[str, Any]], gone: Callable[[], None]
+) -> StreamingResponse:
+    """Lines of JSON while it is under way, and at last what came of it. `gone`: called where nobody reads them."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        try:
+            while not under_way.done():
+                await asyncio.wait([under_way], timeout=_TOLD_S)
+                yield how_far.line()
+            yield json.dumps(result(under_way.result())).encode() + b"\n"
+        except Exception as error:  # a status has been sent already
+            code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
+            yield json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
+        finally:
+            gone()
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
 class _Asking:
@@ -239,7 +272,7 @@ class _Asking:
 async def _stop_when_gone(request: Request, running: Running) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    running.stop("whoever asked has gone")
+    running.stop(_GONE)
 
 
 async def _in_words(_: Request, error: Exception) -> Response:
