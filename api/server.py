@@ -31,7 +31,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import Spool, pieces, spooled
-from api.contact import ARROW
+from api.contact import ARROW, FOLLOWED, LIMIT
 from api.metrics import Metrics
 from consumers.discards import NothingChosen, Signed, discard
 from consumers.owner import Owner, Succeeded, waiting
@@ -58,6 +58,7 @@ _QUICK_S: Final = 30.0
 _COPY_S: Final = 3600.0
 """A backup: the write-ahead log grows while it runs."""
 _TOLD_S: Final = 0.2
+_LONGEST_S: Final = 86_400.0
 _LONGEST: Final = 64_000_000
 """Bytes of a question."""
 _NICER: Final = 5
@@ -201,6 +202,10 @@ class _HowFar:
     def __call__(self, done: int, total: int) -> None:
         self._told = {"done": done, "total": total}
 
+    def advance(self, more: int, left: int) -> None:
+        done = self._told["done"] + more
+        self(done, done + left)
+
     def line(self) -> bytes:
         return json.dumps(self._told).encode() + b"\n"
 
@@ -217,8 +222,7 @@ def _followed(
                 yield how_far.line()
             yield json.dumps(result(under_way.result())).encode() + b"\n"
         except Exception as error:  # a status has been sent already
-            code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
-            yield json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
+            yield _said(error)
         finally:
             gone()
 
@@ -242,13 +246,16 @@ class _Asking:
         if unknown:
             raise HTTPException(422, f"{self._name}: no parameter {', '.join(unknown)}")
         arrow = ARROW in request.headers.get("accept", "")
-        limit_s = self._question.limit_for(parameters)
-        running = Running()
+        limit_s = self._limit_s(request, parameters)
+        running, how_far = Running(), _HowFar()
+        answered = asyncio.get_running_loop().run_in_executor(
+            self._threads[limit_s > _QUICK_S], self._answered, running, parameters, arrow, limit_s, how_far
+        )
+        if FOLLOWED in request.headers:
+            return StreamingResponse(_behind_lines(answered, how_far, running))
         gone = asyncio.create_task(_stop_when_gone(request, running))
         try:
-            spool = await asyncio.get_running_loop().run_in_executor(
-                self._threads[limit_s > _QUICK_S], self._answered, running, parameters, arrow, limit_s
-            )
+            spool = await answered
         finally:
             gone.cancel()
         return StreamingResponse(
@@ -257,9 +264,21 @@ class _Asking:
             media_type=ARROW if arrow else "application/json",
         )
 
-    def _answered(self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float) -> Spool:
+    def _limit_s(self, request: Request, parameters: dict[str, Any]) -> float:
+        """What is usual, unless who asks says how long."""
+        given = request.headers.get(LIMIT)
+        if given is None:
+            return self._question.limit_for(parameters)
+        try:
+            return min(max(float(given), 0.1), _LONGEST_S)
+        except ValueError:
+            raise HTTPException(422, f"{LIMIT} {given}: no number of seconds") from None
+
+    def _answered(
+        self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float, how_far: _HowFar
+    ) -> Spool:
         with self._metrics.question(self._name), self._readers.snapshot(running, limit_s) as cursor:
-            found = answer(cursor, self._name, parameters)
+            found = answer(cursor, self._name, parameters, how_far.advance)
             try:
                 return spooled(found, arrow=arrow, json_columns=self._question.json)
             except OSError as error:
@@ -267,6 +286,28 @@ class _Asking:
                     f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
                     " folder for those (TMPDIR), or ask for less"
                 ) from error
+
+
+async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, running: Running) -> AsyncIterator[bytes]:
+    """Lines of JSON while it is found: `{"done", "total"}`, at last `{"answer"}`, its bytes, with the answer behind it,
+    or `{"error", "exit_code"}`."""
+    try:
+        while not answered.done():
+            await asyncio.wait([answered], timeout=_TOLD_S)
+            yield how_far.line()
+        spool = answered.result()
+        yield json.dumps({"answer": spool.seek(0, os.SEEK_END)}).encode() + b"\n"
+        for piece in pieces(spool):
+            yield piece
+    except Exception as error:  # a status has been sent already
+        yield _said(error)
+    finally:
+        running.stop(_GONE)
+
+
+def _said(error: Exception) -> bytes:
+    code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
+    return json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
 
 
 async def _stop_when_gone(request: Request, running: Running) -> None:

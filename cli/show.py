@@ -25,6 +25,8 @@ from cli.options import (
     past_options,
     position_option,
     settings_options,
+    timeout_option,
+    timeout_s,
 )
 from cli.output import Row, cell, limited, print_frames, print_row, print_rows
 from cli.progress import progress
@@ -384,6 +386,7 @@ def violations(
 @position_option("--from-position", "from_positions", "From what the log held before.")
 @position_option("--to-position", "to_positions", "To what the log held before; all unless given.")
 @click.option("--campaign", help="Only of this campaign.")
+@timeout_option
 @settings_options("database")
 @output_option
 def diff(campaign: str | None, settings: Settings, output: str, **bounds: Any) -> None:
@@ -505,7 +508,7 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
     back = QUESTIONS[question].looks_back(parameters)
     with ExitStack() as looking:
         bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
-        with asking(settings.database, *([bar.advance] if bar else [])) as source:
+        with asking(settings.database, bar.advance if bar else None, timeout_s()) as source:
             answer = source.ask(question, **parameters)
             if bar:
                 first = next(answer.frames)
