@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import polars as pl
 import pyarrow as pa
 
-from api.contact import ARROW, INTERFACE, read_token
+from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, read_token
 from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from projections.backup import Advanced, Copied
 from projections.past import Progress
@@ -30,6 +30,8 @@ _AGAIN_S: Final = 0.05
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
 """More than the owner gives a sweep, and a repair."""
+_ADDRESS: Final = 8_000
+"""Bytes of parameters in an address: a server takes 16 KB."""
 _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
@@ -47,8 +49,9 @@ class Told(LedgerError):
 
 
 @contextmanager
-def asking(database: Path, told: Progress = lambda _done, _left: None) -> Iterator[Source]:
-    """Who answers questions about this database. `told`: how far looking back has come, of the database itself.
+def asking(database: Path, told: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
+    """Who answers questions about this database. `told`: how far looking back has come. `limit_s`: how long the owner
+    may take over a question, if not as long as is usual.
 
     An owner that is about to end, or has just begun, is given a few seconds. Raises `StoreOwned` where it cannot be
     asked, and what `Store.open` raises.
@@ -58,7 +61,7 @@ def asking(database: Path, told: Progress = lambda _done, _left: None) -> Iterat
         try:
             store = Store.open(database, read_only=True)
         except StoreOwned as owned:
-            remote = _remote(database, owned)
+            remote = _remote(database, owned, told, limit_s)
             if remote is not None:
                 yield remote
                 return
@@ -66,7 +69,7 @@ def asking(database: Path, told: Progress = lambda _done, _left: None) -> Iterat
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store, closing(Local(store, told)) as local:
+            with store, closing(Local(store, told or _nobody)) as local:
                 yield local
             return
 
@@ -80,7 +83,11 @@ def owner_of(database: Path) -> Remote | None:
         return None
 
 
-def _remote(database: Path, owned: StoreOwned) -> Remote | None:
+def _nobody(_done: int, _left: int) -> None:
+    """Is told."""
+
+
+def _remote(database: Path, owned: StoreOwned, told: Progress | None, limit_s: float | None) -> Remote | None:
     """The owner, if it answers now. Raises `StoreOwned` where it never will."""
     said = owner(database)
     if said.get("pid") != owned.pid or "interface" not in said:
@@ -94,16 +101,19 @@ def _remote(database: Path, owned: StoreOwned) -> Remote | None:
             f"{who}; it is another version of coupon-ledger ({said.get('release')}); use that one, or restart it with"
             " this one"
         ) from owned
-    remote = Remote(said["url"], database)
+    remote = Remote(said["url"], database, told, limit_s)
     return remote if remote.answers() else None
 
 
 class Remote:
     """The process that owns the database."""
 
-    def __init__(self, url: str, database: Path) -> None:
+    def __init__(self, url: str, database: Path, told: Progress | None = None, limit_s: float | None = None) -> None:
+        """`told`, `limit_s`: as of `asking`."""
         self._address = urlsplit(url).netloc
         self._database = database
+        self._told_how_far = told
+        self._limit_s = limit_s
 
     def answers(self) -> bool:
         try:
@@ -114,19 +124,50 @@ class Remote:
     def ask(self, question: str, **parameters: Any) -> Answer:
         """Raises `Told`, `OwnerGone`."""
         given = {k: _text(v) for k, v in parameters.items() if v is not None}
-        path = f"/v1/{question}" + (f"?{urlencode(given)}" if given else "")
+        form = urlencode(given)
+        headers = {LIMIT: f"{self._limit_s:g}"} if self._limit_s else {}
+        limit_s = self._limit_s or QUESTIONS[question].limit_for(parameters)
+        if self._told_how_far is not None:
+            headers[FOLLOWED] = "lines"
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                response = self._get(path, QUESTIONS[question].limit_for(parameters) + _ANSWER_S)
+                response = self._question(question, form, limit_s + _ANSWER_S, headers)
             except (OSError, http.client.HTTPException) as error:
                 raise self._gone(error) from error
             if response.status == http.HTTPStatus.OK:
+                self._follow(response)
                 return self._read(response)
             if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 raise self._told(response)
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
+
+    def _question(
+        self, question: str, form: str, timeout_s: float, headers: Mapping[str, str]
+    ) -> http.client.HTTPResponse:
+        path = f"/v1/{question}"
+        if len(form) > _ADDRESS:
+            return self._get(path, timeout_s, "POST", form.encode(), headers)
+        return self._get(f"{path}?{form}" if form else path, timeout_s, more=headers)
+
+    def _follow(self, response: http.client.HTTPResponse) -> None:
+        """Tell how far it is, line by line, up to where the answer begins."""
+        if self._told_how_far is None:
+            return
+        before = 0
+        try:
+            while line := response.readline():
+                said = json.loads(line)
+                if "error" in said:
+                    raise Told(said["error"], said["exit_code"])
+                if "answer" in said:
+                    return
+                self._told_how_far(said["done"] - before, said["total"] - said["done"])
+                before = said["done"]
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise self._gone(error) from error
+        raise self._gone(EOFError())
 
     def expire(self, until: datetime | None) -> dict[str, int]:
         """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
@@ -138,55 +179,72 @@ class Remote:
         done: dict[str, Any] = self._post("/v1/succeed", _REPAIR_S, {"back": back}, "swap")
         return done
 
-    def repair(self, action: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner `replay` or `discard` dead letters; what became of them. Raises `Told`, `OwnerGone`."""
-        done: list[dict[str, Any]] = self._post(f"/v1/dead-letters/{action}", _REPAIR_S, parameters, "repair")
+    def replay(self, told: Advanced, **parameters: Any) -> list[dict[str, Any]]:
+        """Have the owner take dead letters in again; what became of them. Raises `Told`, `OwnerGone`."""
+        done: list[dict[str, Any]] = self._followed("/v1/dead-letters/replay", parameters, "replayed", "repair", told)
+        return done
+
+    def discard(self, **parameters: Any) -> list[dict[str, Any]]:
+        """Have the owner settle dead letters as they are; how many. Raises `Told`, `OwnerGone`."""
+        done: list[dict[str, Any]] = self._post("/v1/dead-letters/discard", _REPAIR_S, parameters, "repair")
         return done
 
     def _post(self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str) -> Any:
-        given = {k: _text(v) for k, v in parameters.items() if v is not None}
         try:
-            response = self._get(path + (f"?{urlencode(given)}" if given else ""), timeout_s, "POST")
-            if response.status == http.HTTPStatus.NOT_FOUND:
-                raise Told(
-                    f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
-                    " when it has, or start it with --follow",
-                    StoreError.exit_code,
-                )
-            if response.status != http.HTTPStatus.OK:
-                raise self._told(response)
-            return json.loads(response.read())
+            return json.loads(self._posted(path, timeout_s, parameters, what).read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
 
-    def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
-        """Have the owner copy the database to this file. Raises `Told`, `OwnerGone`."""
-        path = f"/v1/backup?{urlencode({'to': to, 'full': _text(full)})}"
+    def _posted(
+        self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str
+    ) -> http.client.HTTPResponse:
+        given = urlencode({k: _text(v) for k, v in parameters.items() if v is not None})
+        response = self._get(f"{path}?{given}" if given else path, timeout_s, "POST")
+        if response.status == http.HTTPStatus.NOT_FOUND:
+            raise Told(
+                f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
+                " when it has, or start it with --follow",
+                StoreError.exit_code,
+            )
+        if response.status != http.HTTPStatus.OK:
+            raise self._told(response)
+        return response
+
+    def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, told: Advanced) -> Any:
+        """What came of it; `told` how far it is, meanwhile."""
         try:
-            response = self._get(path, _ANSWER_S, "POST")
-            if response.status != http.HTTPStatus.OK:
-                raise self._told(response)
-            for line in response:
+            for line in self._posted(path, _ANSWER_S, parameters, what):
                 said = json.loads(line)
                 if "error" in said:
                     raise Told(said["error"], said["exit_code"])
-                if "copied" in said:
-                    sums = {table: (rows, total) for table, (rows, total) in said["copied"]["sums"].items()}
-                    return Copied(sums, said["copied"]["full"])
+                if result in said:
+                    return said[result]
                 told(said["done"], said["total"])
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
         raise self._gone(EOFError())
 
+    def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
+        """Have the owner copy the database to this file. Raises `Told`, `OwnerGone`."""
+        copied = self._followed("/v1/backup", {"to": to, "full": full}, "copied", "copy", told)
+        return Copied({table: (rows, total) for table, (rows, total) in copied["sums"].items()}, copied["full"])
+
     def close(self) -> None:
         pass
 
-    def _get(self, path: str, timeout_s: float, method: str = "GET") -> http.client.HTTPResponse:
+    def _get(
+        self,
+        path: str,
+        timeout_s: float,
+        method: str = "GET",
+        body: bytes | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
         connection = http.client.HTTPConnection(self._address, timeout=timeout_s)
-        headers = {"Accept": ARROW, "Connection": "close"}
+        headers = {"Accept": ARROW, "Connection": "close", **(more or {})}
         if path != "/v1/health":
             headers["Authorization"] = f"Bearer {read_token(self._database)}"
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, body, headers)
         return connection.getresponse()
 
     def _read(self, response: http.client.HTTPResponse) -> Answer:

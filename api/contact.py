@@ -15,10 +15,14 @@ from typing import Final
 
 from ledger.errors import StoreError
 
-INTERFACE: Final = 1
+INTERFACE: Final = 2
 """Of questions and answers between the command line and an owner. Another number is not asked."""
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
+FOLLOWED: Final = "x-progress"
+"""A header of a question: lines of JSON tell how far it is, and the answer comes behind them."""
+LIMIT: Final = "x-limit-s"
+"""Another one: how long it may take."""
 
 
 def token_file(database: Path) -> Path:

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -31,11 +31,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import Spool, pieces, spooled
-from api.contact import ARROW
+from api.contact import ARROW, FOLLOWED, LIMIT
 from api.metrics import Metrics
 from consumers.discards import NothingChosen, Signed, discard
 from consumers.owner import Owner, Succeeded, waiting
-from consumers.replay import Rows, replay
+from consumers.replay import Replay, Rows
 from consumers.sweeper import StillToCome, Swept, over
 from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
 from ledger.log import EventLog
@@ -59,8 +59,12 @@ _QUICK_S: Final = 30.0
 _COPY_S: Final = 3600.0
 """A backup: the write-ahead log grows while it runs."""
 _TOLD_S: Final = 0.2
+_LONGEST_S: Final = 86_400.0
+_LONGEST: Final = 64_000_000
+"""Bytes of a question."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
+_GONE: Final = "whoever asked has gone"
 
 
 def application(
@@ -93,7 +97,7 @@ def application(
         _add(app, name, question, _Asking(readers, threads, metrics, name, question))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
-    return _Guard(_Bounded(app), token, port)
+    return _Guard(_Bounded(_Posted(app)), token, port)
 
 
 def question_threads(number: int, name: str) -> ThreadPoolExecutor:
@@ -144,21 +148,33 @@ class Repair(Chosen):
     why: str
     dry_run: bool = False
 
-    def work(self, store: Store, log: EventLog, do: Callable[..., Rows]) -> Rows:
-        chosen = Chosen(**self.model_dump(include=set(Chosen.model_fields)))
-        return do(store, log, chosen, Signed(self.operator, self.why), dry_run=self.dry_run)
+    @property
+    def chosen(self) -> Chosen:
+        return Chosen(**self.model_dump(include=set(Chosen.model_fields)))
 
+    @property
+    def by(self) -> Signed:
+        return Signed(self.operator, self.why)
 
-_REPAIRS: Final[dict[str, Callable[..., Rows]]] = {"replay": replay, "discard": discard}
+    def discard(self, store: Store, log: EventLog) -> Rows:
+        return discard(store, log, self.chosen, self.by, dry_run=self.dry_run)
 
 
 def _add_repairs(app: FastAPI, owner: Owner) -> None:
-    @app.post("/v1/dead-letters/{action}")
-    async def repair(action: Literal["replay", "discard"], asked: Annotated[Repair, Query()]) -> Rows:
-        """Have the owner take the chosen dead letters in again, or settle them as they are: what became of them."""
-        future = owner.repairs.ask(partial(asked.work, do=_REPAIRS[action]))
+    @app.post("/v1/dead-letters/replay", response_model=None)
+    async def replayed(asked: Annotated[Repair, Query()]) -> StreamingResponse:
+        """Have the owner take the chosen dead letters in again, between its batches. Lines of JSON: `{"done", "total"}`
+        while it runs, at last `{"replayed"}`, what became of them, or `{"error", "exit_code"}`."""
+        how_far = _HowFar()
+        replay = Replay(asked.chosen, asked.by, dry_run=asked.dry_run, told=how_far)
+        under_way = asyncio.wrap_future(owner.repairs.ask(replay))
+        return _followed(under_way, how_far, lambda rows: {"replayed": rows}, replay.stop)
+
+    @app.post("/v1/dead-letters/discard")
+    async def discarded(asked: Annotated[Repair, Query()]) -> Rows:
+        """Have the owner settle the chosen dead letters as they are: how many, by partition and reason."""
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), REPAIR_S)
+            return await asyncio.wait_for(asyncio.wrap_future(owner.repairs.ask(asked.discard)), REPAIR_S)
         except TimeoutError:
             raise HTTPException(503, "the owner has not come to it yet; look again later, then ask again") from None
 
@@ -168,27 +184,50 @@ def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
     async def backup(to: Path, full: bool = False) -> StreamingResponse:
         """Have the owner copy the database to a new file (`projections.backup`), `full`: with its full digest. Lines of
         JSON: `{"done", "total"}` in rows while it runs, at last `{"copied"}` or `{"error", "exit_code"}`."""
-        return StreamingResponse(_backed_up(readers, thread, to, full), media_type="application/x-ndjson")
+        running, how_far = Running(), _HowFar()
+
+        def copied() -> Copied:
+            with readers.cursor(running, _COPY_S) as cursor:
+                return copy_to(cursor, to, full=full, told=how_far)
+
+        under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
+        return _followed(under_way, how_far, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
 
 
-async def _backed_up(readers: Readers, thread: Executor, to: Path, full: bool) -> AsyncIterator[bytes]:
-    running, rows = Running(), {"done": 0, "total": 0}
+class _HowFar:
+    """How much of something is done: told by the thread that does it, read by the one that sends it."""
 
-    def copied() -> Copied:
-        with readers.cursor(running, _COPY_S) as cursor:
-            return copy_to(cursor, to, full=full, told=lambda done, total: rows.update(done=done, total=total))
+    def __init__(self) -> None:
+        self._told = {"done": 0, "total": 0}
 
-    under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
-    try:
-        while not under_way.done():
-            await asyncio.wait([under_way], timeout=_TOLD_S)
-            yield json.dumps(rows).encode() + b"\n"
-        yield json.dumps({"copied": asdict(under_way.result())}).encode() + b"\n"
-    except Exception as error:  # a status has been sent already
-        code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
-        yield json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
-    finally:
-        running.stop("whoever asked has gone")
+    def __call__(self, done: int, total: int) -> None:
+        self._told = {"done": done, "total": total}
+
+    def advance(self, more: int, left: int) -> None:
+        done = self._told["done"] + more
+        self(done, done + left)
+
+    def line(self) -> bytes:
+        return json.dumps(self._told).encode() + b"\n"
+
+
+def _followed(
+    under_way: asyncio.Future[Any], how_far: _HowFar, result: Callable[[Any], dict[str, Any]], gone: Callable[[], None]
+) -> StreamingResponse:
+    """Lines of JSON while it is under way, and at last what came of it. `gone`: called where nobody reads them."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        try:
+            while not under_way.done():
+                await asyncio.wait([under_way], timeout=_TOLD_S)
+                yield how_far.line()
+            yield json.dumps(result(under_way.result())).encode() + b"\n"
+        except Exception as error:  # a status has been sent already
+            yield _said(error)
+        finally:
+            gone()
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
 class _Asking:
@@ -208,13 +247,16 @@ class _Asking:
         if unknown:
             raise HTTPException(422, f"{self._name}: no parameter {', '.join(unknown)}")
         arrow = ARROW in request.headers.get("accept", "")
-        limit_s = self._question.limit_for(parameters)
-        running = Running()
+        limit_s = self._limit_s(request, parameters)
+        running, how_far = Running(), _HowFar()
+        answered = asyncio.get_running_loop().run_in_executor(
+            self._threads[limit_s > _QUICK_S], self._answered, running, parameters, arrow, limit_s, how_far
+        )
+        if FOLLOWED in request.headers:
+            return StreamingResponse(_behind_lines(answered, how_far, running))
         gone = asyncio.create_task(_stop_when_gone(request, running))
         try:
-            spool = await asyncio.get_running_loop().run_in_executor(
-                self._threads[limit_s > _QUICK_S], self._answered, running, parameters, arrow, limit_s
-            )
+            spool = await answered
         finally:
             gone.cancel()
         return StreamingResponse(
@@ -223,9 +265,21 @@ class _Asking:
             media_type=ARROW if arrow else "application/json",
         )
 
-    def _answered(self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float) -> Spool:
+    def _limit_s(self, request: Request, parameters: dict[str, Any]) -> float:
+        """What is usual, unless who asks says how long."""
+        given = request.headers.get(LIMIT)
+        if given is None:
+            return self._question.limit_for(parameters)
+        try:
+            return min(max(float(given), 0.1), _LONGEST_S)
+        except ValueError:
+            raise HTTPException(422, f"{LIMIT} {given}: no number of seconds") from None
+
+    def _answered(
+        self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float, how_far: _HowFar
+    ) -> Spool:
         with self._metrics.question(self._name), self._readers.snapshot(running, limit_s) as cursor:
-            found = answer(cursor, self._name, parameters)
+            found = answer(cursor, self._name, parameters, how_far.advance)
             try:
                 return spooled(found, arrow=arrow, json_columns=self._question.json)
             except OSError as error:
@@ -235,10 +289,32 @@ class _Asking:
                 ) from error
 
 
+async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, running: Running) -> AsyncIterator[bytes]:
+    """Lines of JSON while it is found: `{"done", "total"}`, at last `{"answer"}`, its bytes, with the answer behind it,
+    or `{"error", "exit_code"}`."""
+    try:
+        while not answered.done():
+            await asyncio.wait([answered], timeout=_TOLD_S)
+            yield how_far.line()
+        spool = answered.result()
+        yield json.dumps({"answer": spool.seek(0, os.SEEK_END)}).encode() + b"\n"
+        for piece in pieces(spool):
+            yield piece
+    except Exception as error:  # a status has been sent already
+        yield _said(error)
+    finally:
+        running.stop(_GONE)
+
+
+def _said(error: Exception) -> bytes:
+    code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
+    return json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
+
+
 async def _stop_when_gone(request: Request, running: Running) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    running.stop("whoever asked has gone")
+    running.stop(_GONE)
 
 
 async def _in_words(_: Request, error: Exception) -> Response:
@@ -333,6 +409,35 @@ class _Bounded:
             yield
         finally:
             self._in_flight -= 1
+
+
+class _Posted:
+    """A question whose parameters are too long for an address is posted, with them as the body of a form."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST" and scope["path"].removeprefix("/v1/") in QUESTIONS:
+            body = await _body(receive)
+            if body is None:
+                too_long = _refusal(
+                    http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the question is too long; ask for less", 2
+                )
+                await too_long(scope, receive, send)
+                return
+            scope = {**scope, "method": "GET", "query_string": body}
+        await self._app(scope, receive, send)
+
+
+async def _body(receive: Receive) -> bytes | None:
+    parts: list[bytes] = []
+    while sum(map(len, parts)) <= _LONGEST:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+    return None
 
 
 def _patient(send: Send) -> Callable[[Message], Awaitable[None]]:

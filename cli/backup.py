@@ -13,11 +13,11 @@ import click
 
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_row, print_rows
-from cli.progress import Bar, progress
+from cli.progress import advancing, progress
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from projections.backup import Advanced, Copied
+    from projections.backup import Copied
     from projections.queries import AsOf
     from projections.store import Store
 
@@ -83,7 +83,7 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
     from projections.store import Store
 
     with progress("copying", 0, "rows") as bar:
-        told = _advancing(bar)
+        told = advancing(bar)
         with asking(database) as source:
             if isinstance(source, Remote):
                 return source.backup(part.absolute(), full, told)
@@ -108,17 +108,6 @@ def _opened(part: Path) -> Store:
             if time.monotonic() > deadline:
                 raise
             time.sleep(_AGAIN_S)
-
-
-def _advancing(bar: Bar) -> Advanced:
-    before = 0
-
-    def told(done: int, total: int) -> None:
-        nonlocal before
-        bar.advance(done - before, total - done)
-        before = done
-
-    return told
 
 
 @click.command("restore-db")

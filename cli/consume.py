@@ -275,4 +275,5 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
         if "dead_letters" in names and settled:
             told[-1] += f" ({summary['dead_letters_open']:,} open, {settled:,} discarded)"
         click.echo("            " + ", ".join(told))
-    click.echo(f"            {summary['violations']:,} violations")
+    superseded = f" and {summary['superseded']:,} superseded (no faults)" if summary["superseded"] else ""
+    click.echo(f"            {summary['violations']:,} violations{superseded}")

@@ -79,9 +79,12 @@ def correct(
     should not have been issued is `revoked`, with a reason.
 
     Shown per coupon and campaign: the state, the discount that its use takes, the face value still promised, and the
-    violations that would come and go, by folding their histories. Where rules would be broken nothing is appended, and
-    all of it is named (exit code 3). With --apply, the events go to the log with an operation that says who and why; a
-    consumer folds them.
+    violations that would come and go, by folding their histories. Where rules of a coupon's life would be broken
+    nothing is appended, and all of it is named (exit code 3). With --apply, the events go to the log with an operation
+    that says who and why; a consumer folds them.
+
+    Also shown: what would come and go across coupons and between topics (stock and limits of campaigns, orders against
+    coupons), as when every grace is over. That is no reason to refuse: an order's own correction may still be to come.
 
     \b
     coupon-ledger correct returns.csv
@@ -91,8 +94,8 @@ def correct(
     """
     by = signed(why, operator) if apply_ else None
     correction = _read(file, file_format, given)
-    effects, there = _effects(settings, correction.events)
-    _show(effects, output)
+    effects, there, across = _effects(settings, correction.events)
+    _show(effects, across, output)
     broken = [f"{e.coupon_id}: {violation}" for e in effects for violation in e.violations]
     if broken and not allow_violations:
         for words in broken:
@@ -194,8 +197,9 @@ def _id_of(event: Row) -> str:
 # ── The effect ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str]]:
-    """Per coupon, in the order of their ids; and the ids of all events that these coupons have."""
+def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
+    """Per coupon, in the order of their ids; the ids of all events that these coupons have; and what would come and go
+    across coupons."""
     from api.client import asking
     from projections.correction import effect, naive
 
@@ -203,6 +207,7 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     for event in events:
         by_coupon.setdefault(event["coupon_id"], []).append(naive(event))
     effects: list[Effect] = []
+    become: list[Row] = []
     there: set[str] = set()
     with asking(settings.database) as source, progress("folding", len(by_coupon)) as bar:
         for coupons in _pieces(sorted(by_coupon)):
@@ -211,10 +216,21 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
             for row in rows_of(answer):
                 told.setdefault(row["coupon_id"], []).append(row)
                 there.add(row["event_id"])
-            effects += [effect(coupon, told.get(coupon, []), by_coupon[coupon]) for coupon in coupons]
+            for coupon in coupons:
+                found, changed = effect(coupon, told.get(coupon, []), by_coupon[coupon])
+                effects.append(found)
+                become += [changed] if changed is not None else []
             bar.advance(len(coupons))
+        across = list(rows_of(source.ask("across", coupons=_as_json(become)))) if become else []
     _say_what_is_not_known(settings, answer.as_of)
-    return effects, there
+    return effects, there, across
+
+
+def _as_json(become: Sequence[Row]) -> str:
+    from projections.across import Become
+
+    asked = [{name: row[name] for name in Become.model_fields} for row in become]
+    return json.dumps(plain(asked), ensure_ascii=False)
 
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf) -> None:
@@ -245,14 +261,16 @@ def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:
         yield piece
 
 
-def _show(effects: Sequence[Effect], output: str) -> None:
+def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None:
     from projections.correction import totals
 
     if output == "json":
-        print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects)}, output)
+        print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects), "across": across}, output)
         return
     if output != "table":
         print_rows(map(asdict, effects), output)
+        if across:
+            click.echo(f"{len(across):,} changes across coupons and orders; --output json shows them", err=True)
         return
     shown, more = limited((_for_people(e) for e in effects), SHOWN)
     print_rows(shown, output)
@@ -260,6 +278,12 @@ def _show(effects: Sequence[Effect], output: str) -> None:
         click.echo(f"… of {len(effects):,}; --output ndjson shows all", err=True)
     click.echo("\ncampaigns")
     print_rows(totals(effects), output)
+    if across:
+        click.echo("\nacross coupons and orders")
+        told, more = limited(iter(across), SHOWN)
+        print_rows(told, output, "change violation key counterpart event_id occurred_at".split())
+        if more:
+            click.echo(f"… of {len(across):,}; --output json shows all", err=True)
 
 
 def _for_people(effect: Effect) -> Row:

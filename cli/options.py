@@ -91,16 +91,38 @@ def instant_option(name: str, text: str) -> Callable[[Command], Command]:
     )
 
 
+_TIMEOUT = "coupon_ledger.timeout"
+
+
 def past_options(command: Command) -> Command:
     """Add `--at`, `--known-at` and `--at-position`; the command gets `at`, `known_at` and `positions`, None for no
-    bound."""
+    bound. And `--timeout`."""
     for option in (
+        timeout_option,
         position_option("--at-position", "positions", "As it was known there: only what the log held before."),
         instant_option("--known-at", "As it was known then: only what was recorded until then."),
         instant_option("--at", "As of then: only what happened until then."),
     ):
         command = option(command)
     return command
+
+
+def timeout_option(command: Command) -> Command:
+    """Add `--timeout`, which `timeout_s` tells."""
+    return click.option(
+        "--timeout",
+        expose_value=False,
+        callback=lambda ctx, option, value: ctx.meta.update({_TIMEOUT: _duration(value, option)} if value else {}),
+        metavar="TIME",
+        help="How long the process that owns the database may take over it; less than that by default. [90s, 15m, 2h]",
+    )(command)
+
+
+def timeout_s() -> float | None:
+    """What the command that runs was given."""
+    context = click.get_current_context(silent=True)
+    given: timedelta | None = context.meta.get(_TIMEOUT) if context else None
+    return given.total_seconds() if given else None
 
 
 def position_option(name: str, parameter: str, text: str) -> Callable[[Command], Command]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -58,3 +58,15 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
                     shown.update(task, total=shown.tasks[task].completed + left)
 
         yield _Shown()
+
+
+def advancing(bar: Bar) -> Callable[[int, int], None]:
+    """The same bar, told how many of how many are done."""
+    before = 0
+
+    def told(done: int, total: int) -> None:
+        nonlocal before
+        bar.advance(done - before, total - done)
+        before = done
+
+    return told

@@ -23,7 +23,7 @@ from cli.options import (
     signed,
 )
 from cli.output import Row, limited, print_rows
-from cli.progress import progress
+from cli.progress import advancing, progress
 from cli.show import SHOWN, answered, dead_letters, rows_of
 from ledger.errors import UnusableFile
 from ledger.plain import plain
@@ -98,8 +98,8 @@ def replay(
 
     All that are open, unless less is chosen. The tables become those of a rebuild: each record counts at its position
     and instant of recording. What still cannot be folded stays a dead letter, with its reason of now. Killed at any
-    moment and run again, nothing counts twice. While `consume --follow` owns the database, it is asked; the release
-    that mends them must be the one that it runs.
+    moment and run again, nothing counts twice. While `consume --follow` owns the database, it is asked, and takes them
+    in between its batches; the release that mends them must be the one that it runs.
 
     applied, repeats, conflicts, dead_letters: what changes in the partition's account.
 
@@ -148,8 +148,11 @@ def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str
 
     with asking(settings.database) as source:
         if isinstance(source, Remote):
-            who, why = by
-            return source.repair(action, operator=who, why=why, dry_run=dry_run, **chosen)
+            asked = {"operator": by[0], "why": by[1], "dry_run": dry_run, **chosen}
+            if action == "discard":
+                return source.discard(**asked)
+            with progress("replaying", 0, "dead letters") as bar:
+                return source.replay(advancing(bar), **asked)
     return _repaired_here(settings, action, dry_run, by, chosen)
 
 
@@ -169,8 +172,8 @@ def _repaired_here(
         try:
             if action == "discard":
                 return discard(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run)
-            with progress("replaying", None) as bar:
-                return replay(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run, advance=bar.advance)
+            with progress("replaying", 0, "dead letters") as bar:
+                return replay(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run, told=advancing(bar))
         finally:
             log.close()
 

@@ -25,11 +25,13 @@ from cli.options import (
     past_options,
     position_option,
     settings_options,
+    timeout_option,
+    timeout_s,
 )
 from cli.output import Row, cell, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from ledger.plain import instant, plain
-from ledger.rules import CHOICES, STATES, SWEPT
+from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,10 +101,11 @@ def _for_people(row: Row) -> Row:
 
 
 def _violations_in_words(row: Row) -> str | None:
-    """An event of a sweep that a fact told later overtook is no fault."""
-    codes = ", ".join(row["violations"])
-    superseded = row["event_id"].startswith(SWEPT) and "conflicting_duplicate" not in row["violations"]
-    return (f"superseded ({codes})" if superseded else codes) if codes else None
+    """Faults first."""
+    codes = [code for code in row["violations"] if code not in row["superseded"]]
+    if row["superseded"]:
+        codes.append(f"superseded ({', '.join(row['superseded'])})")
+    return ", ".join(codes) or None
 
 
 def _in_words(values: Row) -> str:
@@ -383,6 +386,7 @@ def violations(
 @position_option("--from-position", "from_positions", "From what the log held before.")
 @position_option("--to-position", "to_positions", "To what the log held before; all unless given.")
 @click.option("--campaign", help="Only of this campaign.")
+@timeout_option
 @settings_options("database")
 @output_option
 def diff(campaign: str | None, settings: Settings, output: str, **bounds: Any) -> None:
@@ -504,7 +508,7 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
     back = QUESTIONS[question].looks_back(parameters)
     with ExitStack() as looking:
         bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
-        with asking(settings.database, *([bar.advance] if bar else [])) as source:
+        with asking(settings.database, bar.advance if bar else None, timeout_s()) as source:
             answer = source.ask(question, **parameters)
             if bar:
                 first = next(answer.frames)

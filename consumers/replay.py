@@ -26,13 +26,17 @@ from ledger.log import Chunk, EventLog, Position, TopicPartition
 from ledger.registry_log import as_read
 from projections import checkpoints
 from projections.checkpoints import Account
-from projections.dead_letters import Chosen
+from projections.dead_letters import Chosen, chosen_letters
 from projections.live import cross
 from projections.live.apply import fold_in
 from projections.store import Store
 
 REPLAYED = "dead_letters_replayed"
 Rows = list[dict[str, Any]]
+Step = Callable[[Store, EventLog], Rows | None]
+"""A part of a repair: what became of all of it with the last one, None before."""
+HowFar = Callable[[int, int], None]
+"""Told how many of how many are done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def replay(
     *,
     dry_run: bool = False,
     reached: Boundary = lambda _: None,
-    advance: Callable[[int], None] = lambda _: None,
+    told: HowFar = lambda _done, _total: None,
 ) -> Rows:
     """Take the chosen dead letters in again; what became of them, by partition. What still cannot be folded stays a
     dead letter, with its reason of now.
@@ -70,21 +74,76 @@ def replay(
     same, and nothing committed (an event that stands in two pieces is counted as new in both).
     Raises `NothingChosen`, what folding raises, and `LogUnavailable` where the log does not take the operations now.
     """
-    outcomes: dict[TopicPartition, Replayed] = {}
-    after = Position("", -1, -1)
-    while letters := piece_of(store, chosen, after):
-        positions, frame = letters
-        after = positions[-1]
-        for replayed in _piece(store, log, frame, by, dry_run, reached):
-            at = TopicPartition(replayed.topic, replayed.partition)
-            outcomes[at] = _sum(outcomes[at], replayed) if at in outcomes else replayed
-        advance(len(positions))
-    if not outcomes:
-        raise NothingChosen("dead letters: none of these is there; see `coupon-ledger dead-letters list --all`")
-    if not dry_run:
-        deliver(store, log)
-        reached("delivered")
-    return [asdict(replayed) for _, replayed in sorted(outcomes.items())]
+    step = Replay(chosen, by, dry_run=dry_run, reached=reached, told=told)
+    while (rows := step(store, log)) is None:
+        pass
+    return rows
+
+
+class Replay:
+    """The same step by step, each a transaction of its own: between two of them others may use the database, and the
+    consumer goes on. Of what becomes a dead letter after the first step, none is taken in."""
+
+    def __init__(
+        self,
+        chosen: Chosen,
+        by: Signed,
+        *,
+        dry_run: bool = False,
+        reached: Boundary = lambda _: None,
+        told: HowFar = lambda _done, _total: None,
+    ) -> None:
+        self._chosen = chosen
+        self._by = by
+        self._dry_run = dry_run
+        self._reached = reached
+        self._told = told
+        self._after = Position("", -1, -1)
+        self._read: Mapping[TopicPartition, Account] | None = None
+        self._done = self._total = 0
+        self._stopped = False
+        self._outcomes: dict[TopicPartition, Replayed] = {}
+
+    def stop(self) -> None:
+        """Let the next step be the last one, which does nothing. From any thread."""
+        self._stopped = True
+
+    def __call__(self, store: Store, log: EventLog) -> Rows | None:
+        """Take a piece in. What became of all of them when none is left, None before. Raises what `replay` raises."""
+        if self._read is None:
+            self._read = checkpoints.load(store)
+            counted = chosen_letters(store, self._chosen, "count(*) AS n")
+            self._total = next(counted)["n"][0]
+        letters = None if self._stopped else self._next(store)
+        if letters is None:
+            return self._ended(store, log)
+        if letters.height:
+            for replayed in _piece(store, log, letters, self._by, self._dry_run, self._reached):
+                at = TopicPartition(replayed.topic, replayed.partition)
+                self._outcomes[at] = _sum(self._outcomes[at], replayed) if at in self._outcomes else replayed
+            self._done += letters.height
+            self._told(self._done, self._total)
+        return None
+
+    def _next(self, store: Store) -> pl.DataFrame | None:
+        found = piece_of(store, self._chosen, self._after)
+        if found is None:
+            return None
+        positions, letters = found
+        self._after = positions[-1]
+        assert self._read is not None
+        read = [(*at, account.next_offset) for at, account in self._read.items()]
+        names: dict[str, Any] = {"topic": pl.String, "partition": letters.schema["partition"], "read": pl.Int64}
+        then = letters.join(pl.DataFrame(read, schema=names, orient="row"), on=["topic", "partition"])
+        return then.filter(pl.col("offset") < pl.col("read")).drop("read")
+
+    def _ended(self, store: Store, log: EventLog) -> Rows:
+        if not self._outcomes:
+            raise NothingChosen("dead letters: none of these is there; see `coupon-ledger dead-letters list --all`")
+        if not self._dry_run:
+            deliver(store, log)
+            self._reached("delivered")
+        return [asdict(replayed) for _, replayed in sorted(self._outcomes.items())]
 
 
 def _sum(one: Replayed, other: Replayed) -> Replayed:
@@ -173,32 +232,42 @@ def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, o
 
 
 class Repairs:
-    """What operators ask of the process that owns the database, done by the thread that does, between batches."""
+    """What operators ask of the process that owns the database, done by the thread that does, step by step between
+    batches."""
 
     def __init__(self, store: Store, log: EventLog) -> None:
         self._store = store
         self._log = log
-        self._asked: SimpleQueue[tuple[Future[Rows], Callable[[Store, EventLog], Rows]]] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[Future[Rows], Step]] = SimpleQueue()
+        self._under_way: tuple[Future[Rows], Step] | None = None
 
     def use(self, store: Store) -> None:
         """Repair another generation of the database from now on."""
         self._store = store
 
-    def ask(self, work: Callable[[Store, EventLog], Rows]) -> Future[Rows]:
+    def ask(self, step: Step) -> Future[Rows]:
         """Have it done. From any thread."""
         future: Future[Rows] = Future()
-        self._asked.put((future, work))
+        self._asked.put((future, step))
         return future
 
     def __call__(self) -> bool:
-        """Do what is asked. Returns whether accounts may have changed."""
-        if self._asked.empty():
-            return False
-        future, work = self._asked.get()
-        if not future.set_running_or_notify_cancel():
-            return False
+        """Do a step of what is asked. Returns whether accounts may have changed, and more may be to do."""
+        if self._under_way is None:
+            if self._asked.empty():
+                return False
+            self._under_way = self._asked.get()
+            if not self._under_way[0].set_running_or_notify_cancel():
+                self._under_way = None
+                return False
+        future, step = self._under_way
         try:
-            future.set_result(work(self._store, self._log))
+            rows = step(self._store, self._log)
         except LedgerError as error:
+            self._under_way = None
             future.set_exception(error)
+        else:
+            if rows is not None:
+                self._under_way = None
+                future.set_result(rows)
         return True

@@ -85,7 +85,8 @@ class Consumer:
 
         `caught_up`: called between batches, in the thread of `run`, where all that the log has is folded.
 
-        `between`: called there wherever it has got to; whether it changed the accounts of what was read before.
+        `between`: called there wherever it has got to, and again while no batch waits, until it says no; whether it
+        changed the accounts of what was read before.
         """
         self._log = log
         self._until = until
@@ -124,8 +125,10 @@ class Consumer:
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
         with reader:
             for batch in reader.batches():
-                if self._between():
+                while self._between():
                     accounts.update(checkpoints.load(self._store))
+                    if batch is not None or reader.ready or self._stop.is_set():
+                        break
                 if batch is None:
                     if reader.idle:
                         self._caught_up()
@@ -291,6 +294,11 @@ class _ReadAhead:
         self._closed.set()
         self._room.release()
         self._thread.join()
+
+    @property
+    def ready(self) -> bool:
+        """The next batch waits."""
+        return not self._queue.empty()
 
     def batches(self) -> Iterator[_Batch | None]:
         """Batch after batch; None where nothing has come for a while."""

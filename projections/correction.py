@@ -1,13 +1,13 @@
 """What compensating events would do to coupons: their histories folded with and without them, by the reference.
 
-Nothing is written. The rules across coupons and between topics are not evaluated.
+Nothing is written. What that means for the rules across coupons and between topics, `projections.across` tells.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -46,8 +46,11 @@ class Effect:
     healed: tuple[str, ...]
 
 
-def effect(coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Event]) -> Effect:
-    """Of these events on a coupon of which that was told: rows of the journal and of its conflicts."""
+def effect(
+    coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Event]
+) -> tuple[Effect, dict[str, Any] | None]:
+    """Of these events on a coupon of which that was told: rows of the journal and of its conflicts. And the coupon as
+    it would be (`across.Become`), if any event is new."""
     deliveries = [_delivery(dict(row)) for row in told]
     known = {d.event["event_id"] for d in deliveries}
     fresh = [event for event in events if event["event_id"] not in known]
@@ -57,7 +60,7 @@ def effect(coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Even
     after = fold([*deliveries, *added])
     was = before.coupon if before else Coupon(coupon_id)
     violated, had = _violations(after), _violations(before) if before else Counter()
-    return Effect(
+    found = Effect(
         coupon_id,
         after.coupon.campaign_id,
         after.coupon.currency,
@@ -72,6 +75,8 @@ def effect(coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Even
         tuple(sorted((violated - had).elements())),
         tuple(sorted((had - violated).elements())),
     )
+    uses = [(event["event_id"], event["order_id"]) for event in fresh if event["type"] == "used"]
+    return found, {**asdict(after.coupon), "uses": uses} if fresh else None
 
 
 def _delivery(row: dict[str, Any]) -> Delivery:

@@ -31,14 +31,24 @@ SOURCE: Final = "coupon-ledger"
 """The `source` of the events that a sweep appends."""
 
 _PIECE: Final = 50_000
+_HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR valid_until < $until)"
+_OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND valid_until < $until"
+_STRETCHES: Final = 4
+"""Of the journal, that are read at once at most."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TYPES: Final = types(COUPON)
 _EXPIRED: Final = _TYPES.index("expired")
 _STANDING: Final = ["drafted", "published", "unpublished", "ended"]
+_INSTANT: Final = pl.Datetime("us")
+_NOTHING_HAPPENED: Final = {
+    "event_id": pl.lit(None, pl.String),
+    "for_order": pl.lit(None, pl.String),
+    "hold_until": pl.lit(None, _INSTANT),
+}
 _SCHEMA: Final[dict[str, Any]] = {
     "event_id": pl.String,
     "type": pl.String,
-    "occurred_at": pl.Datetime("us"),
+    "occurred_at": _INSTANT,
     "coupon_id": pl.String,
     "reason": pl.String,
     "order_id": pl.String,
@@ -52,34 +62,109 @@ Event = dict[str, Any]
 
 
 def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.DataFrame]:
-    """The events that are due at `until` (naive UTC), by coupon, in pieces of about so many; none is empty.
+    """The events that are due at `until` (naive UTC), in pieces of at most so many coupons; none is empty. Which rows
+    the coupons have must not change meanwhile.
 
     Columns: those of the event, then the coupon's campaign, channel and face value.
     """
-    after = ""
+    for chosen, find in ((_HELD, _held), (_OVER, _over)):
+        for coupons in _coupons(reading, chosen, until, piece):
+            rows = find(reading, coupons, until)
+            events = [
+                event
+                for row, history in _with_histories(reading, rows)
+                for event in (_of_history(row, history, until) if row["told"] else _at_once(row))
+            ]
+            if events:
+                yield pl.DataFrame(events, schema=_SCHEMA, orient="row")
+
+
+def _coupons(reading: Reading, chosen: str, until: datetime, piece: int) -> Iterator[pl.DataFrame]:
+    query = f"{sql('projections.queries', 'due')} {chosen} LIMIT {piece}"
+    after = -1
     while True:
-        parameters = {"until": until, "after": after, "piece": piece, "types": list(_TYPES), "standing": _STANDING}
-        coupons = reading.frame(sql("projections.queries", "due"), parameters)
-        if not coupons.height:
+        found = reading.frame(query, {"after": after, "until": until})
+        if found.height:
+            yield found
+        if found.height < piece:
             return
-        after = coupons["coupon_id"][-1]
-        events = [
-            event
-            for row, history in _with_histories(reading, coupons)
-            for event in (_of_history(row, history, until) if row["told"] else _at_once(row))
-        ]
-        if events:
-            yield pl.DataFrame(events, schema=_SCHEMA, orient="row")
-        if coupons.height < piece:
-            return
+        after = found["row_id"][-1]
+
+
+def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
+    """Those whose hold is over (`lapsed`), or that were there to expire before they were reserved. `told`: the history
+    must tell when. Of several reservations at one instant the canonically first one counts."""
+    held = coupons.filter(pl.col("reserved_at") < until).with_columns(at="reserved_at", type=pl.lit("reserved"))
+    events = _happened(reading, held).filter(pl.col("for_order") == pl.col("order_id")).sort("event_id")
+    holds = events.group_by("row_id").agg(
+        reservation=pl.col("event_id").first(), hold_until=pl.col("hold_until").first()
+    )
+    ended = (pl.col("valid_until") < until).fill_null(False)
+    found = coupons.join(holds, on="row_id", how="left").with_columns(
+        lapsed=(pl.col("hold_until") < until).fill_null(False), told=ended, follows=pl.lit(None, pl.String)
+    )
+    late = ended & (pl.col("reserved_at") > pl.col("valid_until"))
+    return _with_campaigns(reading, found.filter(pl.col("lapsed") | late))
+
+
+def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
+    """`told`: the history must tell when they were there to expire, since something happened after their end; else they
+    were in their state then, and `follows` is the last event that they have folded."""
+    told = coupons.with_columns(told=pl.col("last_event_at") > pl.col("valid_until"))
+    plain = told.filter(~pl.col("told")).with_columns(
+        at="last_event_at", type=pl.lit(pl.Series(_TYPES)).gather(pl.col("last_type").cast(pl.Int64))
+    )
+    last = _happened(reading, plain).group_by("row_id").agg(follows=pl.col("event_id").max())
+    nothing = {"lapsed": pl.lit(False), "reservation": pl.lit(None, pl.String), "hold_until": pl.lit(None, _INSTANT)}
+    return _with_campaigns(reading, told.join(last, on="row_id", how="left").with_columns(**nothing))
+
+
+def _happened(reading: Reading, wanted: pl.DataFrame) -> pl.DataFrame:
+    """The events of these coupons at their instant `at`, of their `type`, beside the coupon."""
+    query, told = sql("projections.queries", "happened"), []
+    for first, last in _stretches(wanted["at"]):
+        there = wanted.filter(pl.col("at").is_between(first, last))
+        with reading.given(wanted=there.select("key_hash")):
+            told.append(reading.frame(query, {"first": first, "last": last} | _bounds(there)))
+    on = ["key_hash", "coupon_id", "at", "type"]
+    return wanted.join(pl.concat(told), on=on) if told else wanted.clear().with_columns(**_NOTHING_HAPPENED)
+
+
+def _bounds(coupons: pl.DataFrame) -> dict[str, Any]:
+    hashes = coupons["key_hash"]
+    return {"low": hashes.min(), "high": hashes.max(), "since": coupons["first_recorded_at"].min()}
+
+
+def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
+    """A few stretches of time that hold all these instants, with the longest gaps between them."""
+    apart = instants.unique().sort().to_frame("at").with_columns(gap=pl.col("at").diff())
+    longest = apart.drop_nulls().top_k(_STRETCHES - 1, by="gap")["at"]
+    stretches = apart.with_columns(stretch=pl.col("at").is_in(longest.implode()).cum_sum())
+    yield from (
+        stretches.group_by("stretch")
+        .agg(first=pl.col("at").min(), last=pl.col("at").max())
+        .select("first", "last")
+        .iter_rows()
+    )
+
+
+def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
+    """And whether their campaign had ended before their end."""
+    if not rows.height:
+        return rows
+    with reading.given(wanted=rows.select("row_id", "campaign_id", "valid_until")):
+        over = reading.frame(sql("projections.queries", "campaign_over"), {"standing": _STANDING})["row_id"]
+    return rows.with_columns(campaign_over=pl.col("row_id").is_in(over.implode()))
 
 
 def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[Event, list[Event]]]:
     """Each coupon, and where its history must tell, its events."""
-    hashes = coupons.filter("told")["key_hash"].to_list()
     histories: dict[str, list[Event]] = {}
-    if hashes:
-        for event in reading.frame(sql("projections.queries", "told"), {"key_hashes": hashes}).iter_rows(named=True):
+    told = coupons.filter("told")
+    if told.height:
+        with reading.given(wanted=told.select("key_hash")):
+            events = reading.frame(sql("projections.queries", "told"), _bounds(told))
+        for event in events.iter_rows(named=True):
             histories.setdefault(event["coupon_id"], []).append(event)
     for row in coupons.iter_rows(named=True):
         yield row, histories.get(row["coupon_id"], [])

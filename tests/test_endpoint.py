@@ -13,14 +13,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
 
-from api.contact import ARROW, INTERFACE, token_file
+from api.client import asking
+from api.contact import ARROW, INTERFACE, LIMIT, token_file
 from api.endpoint import Endpoint
 from cli.main import cli
+from ledger.errors import LedgerError, StoreError
 from ledger.log import Record
 from ledger.topics import COUPON
 from projections.queries import QUESTIONS
@@ -295,6 +299,38 @@ def test_columns_and_rows_say_the_same(asked: Owner) -> None:
     assert json.loads(reader.schema.metadata[b"as_of"])["commits"] == 1
     ids = reader.read_all()["coupon_id"].to_pylist()
     assert ids == [row["coupon_id"] for row in asked.answer("coupons")["rows"]]
+
+
+def test_a_question_that_is_too_long_for_an_address_is_posted(asked: Owner, shop: Path) -> None:
+    """Else what a correction of many coupons would do could not be asked beside the consumer."""
+    ids = json.dumps([*(f"c-{n}" for n in range(20_000)), "c-1"])
+    with asking(shop / DATABASE) as source:
+        there = {row["coupon_id"] for frame in source.ask("histories", coupons=ids).frames for row in frame.to_dicts()}
+    assert "c-1" in there
+
+
+def test_a_question_of_the_past_tells_how_far_it_is(asked: Owner, shop: Path) -> None:
+    """Else nobody could tell a long question from one that hangs; and an answer is the same either way."""
+    seen: list[tuple[int, int]] = []
+    at = {"at": datetime(2026, 11, 11, tzinfo=UTC)}
+    with asking(shop / DATABASE, lambda done, left: seen.append((done, left)), limit_s=900) as source:
+        followed = [frame.to_dicts() for frame in source.ask("coupons", **at).frames]
+        with pytest.raises(LedgerError, match="is none") as refused:
+            source.ask("coupons", positions="nowhere")
+    with asking(shop / DATABASE) as source:
+        assert followed == [frame.to_dicts() for frame in source.ask("coupons", **at).frames]
+    assert sum(done for done, _ in seen) > 0 and seen[-1][1] == 0
+    assert refused.value.exit_code == 2
+    refusal = asked.get("/v1/coupons", {**asked.headers, LIMIT: "soon"})
+    assert refusal.status == 422 and "seconds" in refusal.json["error"]
+
+
+def test_who_asks_may_say_how_long() -> None:
+    """Else a long question of the past could not be asked beside the consumer at all."""
+    for arguments, limit_s in ((["coupons", "--timeout", "2h"], 7200), (["diff", "--from", "1d"], None)):
+        with patch("api.client.asking", side_effect=StoreError("asked")) as asked, pytest.raises(StoreError):
+            cli.main(arguments, standalone_mode=False)
+        assert asked.call_args.args[2] == limit_s
 
 
 # --- metrics

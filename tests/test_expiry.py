@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from tests.command_line import (
     start,
     wait_until,
 )
+from tests.due_by_scan import due_by_scan
 from tests.folding import by_reference, clear, fold_in, scratch_store, stored
 from tests.owners import Owner, owning
 
@@ -265,6 +267,45 @@ def test_what_came_back_is_not_swept_before_it_came_back(store: Store) -> None:
     """Else a return of tomorrow would have been expired today."""
     fold_all(store, [CREATED, GRANTED, USED, told("returned", 11)])
     assert found(store, START + timedelta(days=11)) == []
+
+
+# --- the same as by a scan of everything
+
+
+def test_the_same_is_due_as_by_a_scan_of_everything(store: Store) -> None:
+    """Else some coupons would never expire, or for another reason."""
+    check_against_a_scan(store, random.Random(20261111), lives=60)
+
+
+@pytest.mark.slow
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_the_same_is_due_as_by_a_scan_of_everything_whatever_came(sweepers: list[Store], seed: int) -> None:
+    clear(sweepers[0])
+    check_against_a_scan(sweepers[0], random.Random(seed), lives=30)
+
+
+def check_against_a_scan(store: Store, random_: random.Random, lives: int) -> None:
+    """Any lives of coupons in campaigns that ended or not, at instants around the end of the coupons."""
+    events = []
+    for number in range(lives):
+        campaign = {"campaign_id": f"k-{number % 5}"}
+        for event in drawn(random_):
+            place = {"coupon_id": f"{number}-{event['coupon_id']}", "event_id": f"{number}-{event['event_id']}"}
+            events.append(event | place | (campaign if event["type"] == "created" else {}))
+    for number in range(12):
+        kind, at = random_.choice(("published", "ended")), random_.choice((-1, 9, 10, 11))
+        events.append(told(kind, at, f"standing-{number}", campaign_id=f"k-{random_.randrange(5)}"))
+    fold_all(store, random_.sample(events, len(events)))
+    by = itemgetter("coupon_id", "event_id")
+    for until in (END - timedelta(hours=3), END + timedelta(hours=random_.randint(-2, 4)), LATER):
+        naive = until.replace(tzinfo=None)
+        wanted = sorted(due_by_scan(store, naive), key=by)
+        for piece in (7, 50_000):
+            found = [event for rows in due(store, naive, piece) for event in rows.iter_rows(named=True)]
+            assert [{k: v for k, v in e.items() if v is not None} for e in sorted(found, key=by)] == [
+                {k: v for k, v in e.items() if v is not None} for e in wanted
+            ]
 
 
 # --- whoever sweeps, whenever
@@ -518,6 +559,12 @@ def test_a_use_that_is_told_late_is_no_fault_of_the_sweep(place: Path) -> None:
     counted = {r["violation"]: r for r in done("violations", "--count", "-o", "json").json}["expired_when_used"]
     assert (counted["violations"], counted["superseded"]) == (0, 1)
     assert "superseded (expired_when_used)" in done("history", "c-000000").out
+    status = done("status", "-o", "json").json
+    assert (status["violations"], status["superseded"]) == (0, 1)
+    assert "0 violations and 1 superseded (no faults)" in done("status").out
+    then = done("status", "--at", "2026-11-12", "-o", "json").json
+    assert (then["violations"], then["superseded"]) == (0, 1)
+    assert then["broken"] == [{"violation": "expired_when_used", "violations": 0, "superseded": 1}]
 
 
 def test_a_fault_after_an_expiry_stays_a_fault(place: Path) -> None:

@@ -24,10 +24,11 @@ from pydantic import TypeAdapter, ValidationError
 from ledger.codec import micros
 from ledger.lifecycle import Delivery, Folded, fold
 from ledger.plain import plain
-from ledger.rules import STATES, SWEPT
+from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
+from projections.across import AS_JSON, changed
 from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
@@ -232,6 +233,7 @@ _HISTORY: Final[dict[str, Any]] = {
     "before": pl.String,
     "after": pl.String,
     "violations": pl.List(pl.String),
+    "superseded": pl.List(pl.String),
     "data": pl.String,
     "recorded_at": pl.Datetime("us"),
     "partition": pl.Int64,
@@ -248,9 +250,12 @@ def history(
 ) -> pl.DataFrame:
     """The coupon folded by the reference: a row per event, with where and when the log recorded it.
 
-    `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
+    `superseded`: those of its violations that are no fault. `data`: the event's other fields as JSON.
+    Raises `UnknownCoupon`.
     """
     folded, found_at = _folded(reading, coupon, cut_of(reading, locals()))
+    broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
+    overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
     conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
     rows = []
     for step in folded.steps:
@@ -260,8 +265,9 @@ def history(
         position = found_at[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
         violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
+        superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
         data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, data, *position.values()])
+        rows.append([*head, step.before, step.after, violations, superseded, data, *position.values()])
     return pl.DataFrame(rows, schema=_HISTORY, orient="row")
 
 
@@ -415,7 +421,7 @@ def violations(
 
     `superseded`: of an event of the ledger's own sweeps that a fact told later overtook: no fault.
     """
-    return reading.batches(_query("violations"), _parameters(locals()) | {"swept": SWEPT})
+    return reading.batches(_query("violations"), _parameters(locals()))
 
 
 def violation_counts(
@@ -427,7 +433,7 @@ def violation_counts(
     until: datetime | None = None,
 ) -> pl.DataFrame:
     """Violations per code; the superseded are counted apart. Filters as of `violations`."""
-    return reading.frame(_query("violation_counts"), _parameters(locals()) | {"swept": SWEPT})
+    return reading.frame(_query("violation_counts"), _parameters(locals()))
 
 
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
@@ -550,6 +556,19 @@ def histories(reading: Reading, coupons: str) -> pl.DataFrame:
         raise WrongQuestion("histories: coupons is no JSON list of ids; write it as one") from error
     hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
     return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
+
+
+def across(reading: Reading, coupons: str) -> pl.DataFrame:
+    """What would come and go of the rules across coupons and between topics, if these coupons were others (`coupons`: a
+    JSON list of them, each as it would be: `projections.across.Become`).
+
+    Raises `WrongQuestion`.
+    """
+    try:
+        become = AS_JSON.validate_json(coupons)
+    except ValidationError as error:
+        raise WrongQuestion("across: coupons is no JSON list of coupons as they would be; write it as one") from error
+    return changed(reading, become)
 
 
 def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
@@ -703,6 +722,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
     "histories": Question(histories),
+    "across": Question(across, limit_s=300),
     "summary": Question(summary),
     "totals": Question(totals, then=_everything_then),
     "standing": Question(standing),

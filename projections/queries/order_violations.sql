@@ -1,6 +1,7 @@
 -- What is wrong about this order? Grain: one violation, by time: of the order itself, and of events of its coupons that
--- name this order or none.
-SELECT v.violation, v.occurred_at, v.topic, v.key, v.event_id, v.state
+-- name this order or none. `superseded`: no fault (see violations.sql).
+SELECT v.violation, v.occurred_at, v.topic, v.key, v.event_id, v.state,
+       superseded(v.event_id, v.violation) AS superseded
 FROM violations v
 WHERE (v.topic = 'order.events' AND v.key = $order)
    OR (v.topic = 'coupon.events' AND v.key IN (SELECT unnest($coupons::VARCHAR[])) AND NOT EXISTS (

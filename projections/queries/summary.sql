@@ -1,8 +1,14 @@
--- What is in the database, and how far was each partition read? Grain: the database.
+-- What is in the database, and how far was each partition read? Grain: the database. `violations`: without the
+-- superseded (see violations.sql).
+WITH broken AS (
+    SELECT count(*) FILTER (NOT superseded(event_id, violation)) AS violations,
+           count(*) FILTER (superseded(event_id, violation)) AS superseded
+    FROM violations
+)
 SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) AS orders,
        (SELECT count(*) FROM campaigns) AS campaigns, (SELECT count(*) FROM users) AS users,
-       (SELECT count(*) FROM violations) AS violations, (SELECT count(*) FROM dead_letters) AS dead_letters,
-       (SELECT count(*) FROM outbox) AS outbox,
+       (SELECT violations FROM broken) AS violations, (SELECT superseded FROM broken) AS superseded,
+       (SELECT count(*) FROM dead_letters) AS dead_letters, (SELECT count(*) FROM outbox) AS outbox,
        coalesce(sum(read), 0)::BIGINT AS read, coalesce(sum(applied), 0)::BIGINT AS applied,
        coalesce(sum(repeats), 0)::BIGINT AS repeats, coalesce(sum(conflicts), 0)::BIGINT AS conflicts,
        any_value(data_clock) AS data_clock, any_value(commits) AS commits, any_value(committed_at) AS committed_at,

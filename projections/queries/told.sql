@@ -1,3 +1,5 @@
--- What has happened to these coupons? Grain: one event, as it was told.
-SELECT * EXCLUDE (key_hash, recorded_at, log_partition, log_offset)
-FROM coupon_events WHERE key_hash IN (SELECT unnest($key_hashes::BIGINT[]))
+-- What has happened to these coupons (`wanted`)? Grain: one event, with what decides on state and owner. The bounds are
+-- those of happened.sql.
+SELECT coupon_id, event_id, type, occurred_at, user_id, order_id, discount_minor, reason
+FROM coupon_events
+WHERE key_hash IN (SELECT key_hash FROM wanted) AND key_hash BETWEEN $low AND $high AND recorded_at >= $since

@@ -1,11 +1,17 @@
 -- How much is there of everything, and where is the data's clock? Grain: the database; `states`: one state of coupons, in
--- the order of the lifecycle; `broken`: one rule, by name.
+-- the order of the lifecycle; `broken`: one rule, by name. `violations`: without the superseded (see violations.sql).
+WITH broken AS (
+    SELECT violation, count(*) FILTER (NOT superseded(event_id, violation)) AS violations,
+           count(*) FILTER (superseded(event_id, violation)) AS superseded
+    FROM violations GROUP BY violation
+)
 SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) AS orders,
        (SELECT count(*) FROM campaigns) AS campaigns, (SELECT count(*) FROM users) AS users,
        (SELECT count(*) FROM coupon_events) + (SELECT count(*) FROM order_events)
            + (SELECT count(*) FROM campaign_events) + (SELECT count(*) FROM user_events) AS events,
-       (SELECT count(*) FROM violations) AS violations, (SELECT data_clock FROM ledger) AS data_clock,
+       (SELECT coalesce(sum(violations), 0)::BIGINT FROM broken) AS violations,
+       (SELECT coalesce(sum(superseded), 0)::BIGINT FROM broken) AS superseded, (SELECT data_clock FROM ledger) AS data_clock,
        (SELECT coalesce(list({state: state::VARCHAR, coupons: n} ORDER BY state), [])
         FROM (SELECT state, count(*) AS n FROM coupons GROUP BY state)) AS states,
-       (SELECT coalesce(list({violation: violation, violations: n} ORDER BY violation), [])
-        FROM (SELECT violation, count(*) AS n FROM violations GROUP BY violation)) AS broken
+       (SELECT coalesce(list({violation: violation, violations: violations, superseded: superseded}
+                              ORDER BY violation), []) FROM broken) AS broken

@@ -1,7 +1,7 @@
--- How often was each rule broken? Grain: one violation code. `violations`, `keys`: without the superseded (see
--- violations.sql).
+-- How often was each rule broken? Grain: one violation code. `violations`, `keys`: without the
+-- superseded (see violations.sql).
 WITH told AS (
-    SELECT *, starts_with(event_id, $swept) AND violation <> 'conflicting_duplicate' AS superseded FROM violations
+    SELECT *, superseded(event_id, violation) AS superseded FROM violations
 )
 SELECT violation, scope, count(*) FILTER (NOT superseded) AS violations,
        count(DISTINCT (topic, key)) FILTER (NOT superseded) AS keys, count(*) FILTER (superseded) AS superseded

@@ -1,7 +1,7 @@
--- Which rules were broken, when and by which event? Grain: one violation, by time. `superseded`: of an event of the
--- ledger's own sweeps, whose ids begin with `swept`: a fact told later overtook it.
+-- Which rules were broken, when and by which event? Grain: one violation, by time. `superseded`: no fault, since
+-- it is of an event of the ledger's own sweeps that a fact told later overtook.
 SELECT CASE topic WHEN 'coupon.events' THEN key END AS coupon_id, event_id, violation, state, occurred_at, topic, key,
-       scope, counterpart, starts_with(event_id, $swept) AND violation <> 'conflicting_duplicate' AS superseded
+       scope, counterpart, superseded(event_id, violation) AS superseded
 FROM violations
 WHERE ($coupon IS NULL OR (topic = 'coupon.events' AND key = $coupon))
   AND ($violation IS NULL OR violation = $violation)

@@ -1,0 +1,9 @@
+-- For which of these coupons (`wanted`) had the campaign ended before the coupon's end? Grain: one coupon.
+WITH standing AS (
+    SELECT campaign_id, occurred_at, last(type ORDER BY list_position($standing::VARCHAR[], type), event_id) AS status
+    FROM campaign_events WHERE type IN (SELECT unnest($standing::VARCHAR[]))
+    GROUP BY campaign_id, occurred_at
+)
+SELECT w.row_id
+FROM wanted w ASOF JOIN standing s ON s.campaign_id = w.campaign_id AND w.valid_until > s.occurred_at
+WHERE s.status = 'ended'
