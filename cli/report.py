@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -108,7 +109,9 @@ def report() -> None:
     """
 
 
-report.add_command(expiries, "expiry")
+_expiry = copy(expiries)
+_expiry.help = (expiries.help or "").replace("coupon-ledger expiries", "coupon-ledger report expiry")
+report.add_command(_expiry, "expiry")
 
 
 def _parts_argument(parts: Mapping[str, Part]) -> Callable[[Command], Command]:
