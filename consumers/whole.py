@@ -1,7 +1,7 @@
 """The whole history of a log into an empty database, faster than batch by batch.
 
-    scatter   read each topic, decode and validate it (`intake`), and lay its events down by slices of their keys, in
-              files beside the database that are gone afterwards
+    scatter   read each topic, decode and validate it (`intake`), unless an archive keeps it decoded, and lay its events
+              down by slices of their keys, in files beside the database that are gone afterwards
     fold      one slice after the other (`projections.live.whole`), the next ones while this one is written
     settle    the rules across coupons, the accounts
 
@@ -13,7 +13,7 @@ Memory does not grow with the log.
 from __future__ import annotations
 
 import shutil
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ import polars as pl
 from consumers.intake import told_valid
 from consumers.runner import checked_ends
 from consumers.tuning import keep_small
+from ledger.archive import KeepsDecoded, Stretch
 from ledger.log import Chunk, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS, KEY_FIELD
 from projections import checkpoints
@@ -40,6 +41,7 @@ Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Piece = Chunk | Stretch
 
 WORTH_IT: Final = 100_000
 """Records; fewer are consumed as soon."""
@@ -152,33 +154,48 @@ class _Whole:
                 self._accounts[TopicPartition(topic, partition)].dead_letters += count
             self._store.insert("dead_letters", letters)
             self._progress.done(letters.height)
-            if events is not None:
-                whole.write_journal(self._store, topic, events)
+            whole.write_journal(self._store, topic, events)
         return slices
 
-    def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[Chunk]]:
+    def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
         """All records before these positions, many at a time."""
         at = dict.fromkeys(wanted, 0)
-        read: list[Chunk] = []
+        read: list[_Piece] = []
+        records = 0
         while at:
-            for chunk in self._log.read(at, _FILE_RECORDS, _POLL_S):
-                partition = TopicPartition(chunk.topic, chunk.partition)
-                read.append(chunk.before(wanted[partition]))
-                at[partition] = self._account_for(read[-1])
+            for piece in self._next(at, wanted):
+                partition = TopicPartition(piece.topic, piece.partition)
+                records += self._account_for(partition, piece)
+                read.append(piece)
+                at[partition] = piece.next_offset
                 if at[partition] >= wanted[partition]:
                     del at[partition]
-            if sum(map(len, read)) >= _FILE_RECORDS:
+            if records >= _FILE_RECORDS:
                 yield read
-                read = []
-        if any(map(len, read)):
+                read, records = [], 0
+        if records:
             yield read
 
-    def _account_for(self, chunk: Chunk) -> int:
-        account = self._accounts.setdefault(TopicPartition(chunk.topic, chunk.partition), Account())
-        account.read += len(chunk)
-        account.next_offset = chunk.next_offset
-        self._progress.done(len(chunk))
-        return chunk.next_offset
+    def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
+        """Some of every partition, so that the journal comes to lie in the order of the log."""
+        found: list[_Piece] = []
+        if isinstance(self._log, KeepsDecoded):
+            share = _FILE_RECORDS // len(at)
+            stretches = (self._log.decoded(p, offset, wanted[p], share) for p, offset in at.items())
+            found += [stretch for stretch in stretches if stretch is not None]
+        others = at.keys() - {piece.tp for piece in found if isinstance(piece, Stretch)}
+        if others:
+            chunks = self._log.read({p: at[p] for p in sorted(others)}, _FILE_RECORDS, _POLL_S)
+            found += [chunk.before(wanted[TopicPartition(chunk.topic, chunk.partition)]) for chunk in chunks]
+        return found
+
+    def _account_for(self, partition: TopicPartition, piece: _Piece) -> int:
+        records = piece.records if isinstance(piece, Stretch) else len(piece)
+        account = self._accounts.setdefault(partition, Account())
+        account.read += records
+        account.next_offset = piece.next_offset
+        self._progress.done(records)
+        return records
 
     def _fold(self, slices: _Slices) -> None:
         like = whole.rows_like(self._store, slices.topic)
@@ -192,28 +209,35 @@ class _Whole:
             slices.put_aside(number, late)
             return events["log_partition"], one, early
 
+        repeats = []
         for found in _ahead(self._pool, folded, range(slices.count)):
             if found is not None:
                 partitions, one, early = found
                 whole.put(self._store, one)
                 whole.put_rows(self._store, slices.topic, early)
                 self._account_of(partitions, one)
+                repeats.append(one.repeats)
                 self._progress.done(len(partitions))
                 del partitions, one, early
             del found
             keep_small()
         for late in slices.put_asides():
             whole.put_rows(self._store, slices.topic, late)
+        if repeats:
+            whole.take_out(self._store, slices.topic, pl.concat(repeats))
 
     def _account_of(self, partitions: pl.Series, one: whole.Slice) -> None:
+        in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
-            Counter(of.to_list()) for of in (partitions, one.facts["log_partition"], one.conflicts["log_partition"])
+            dict(of.value_counts().iter_rows())
+            for of in (partitions, one.facts["log_partition"], in_conflict["log_partition"])
         )
         for partition, count in valid.items():
             account = self._accounts[TopicPartition(one.topic, partition)]
-            account.applied += applied[partition]
-            account.conflicts += conflicts[partition]
-            account.repeats += count - applied[partition] - conflicts[partition]
+            told = applied.get(partition, 0), conflicts.get(partition, 0)
+            account.applied += told[0]
+            account.conflicts += told[1]
+            account.repeats += count - sum(told)
         self._clock = max((at for at in (self._clock, one.clock) if at is not None), default=None)
 
 
@@ -227,19 +251,27 @@ class _Slices:
         self._schema = pl.Schema()
         self._files: list[Path] = []
 
-    def lay_down(self, numbered: tuple[int, list[Chunk]]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
-        """The valid events of these chunks, into a file; they themselves, and the dead letters."""
-        number, chunks = numbered
+    def lay_down(self, numbered: tuple[int, list[_Piece]]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """The valid events of these pieces, into a file; they themselves, and the dead letters."""
+        number, pieces = numbered
+        chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
+        frames = []
+        for stretch in pieces:
+            if isinstance(stretch, Stretch):
+                events, others = stretch.read()
+                frames.append(_as_told(events, stretch))
+                chunks.append(others)
         events, letters = told_valid(self.topic, chunks)
-        if events is not None and events.height:
-            events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]])))
+        events = pl.concat([*frames, events.select(frames[0].columns)], rechunk=True) if frames else events
+        events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]]), dtype=pl.Int64))
+        narrow = whole.narrowed(self.topic, events)
+        if events.height:
             file = self._folder / f"{self.topic}-{number:06}"
             with _room(self._folder):
-                lay_down(file, events.select(c.name for c in events if c.null_count() < events.height), self.count)
+                lay_down(file, narrow.select(c.name for c in narrow if c.null_count() < narrow.height), self.count)
             self._files.append(file)
-            self._schema = events.schema
-            return events, letters
-        return None, letters
+        self._schema = narrow.schema
+        return events, letters
 
     def take_up(self, number: int) -> pl.DataFrame:
         """All events of one slice, in the order in which they were read."""
@@ -261,6 +293,14 @@ class _Slices:
     def remove(self) -> None:
         for file in self._folder.iterdir():
             file.unlink()
+
+
+def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
+    """As `told_valid` gives them."""
+    return events.rename({"offset": "log_offset"}).with_columns(
+        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
+        log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
+    )
 
 
 class _Progress:
