@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from ledger.rules import STATES
@@ -28,6 +29,7 @@ _ACQUISITIONS_AT_ONCE: Final = 300_000
 
 
 _OTHERS: Final = "others"
+_ROW: Final = "place"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,14 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
     on = PROJECTED[topic]
     content = tuple(name for name in events.columns if name not in ("key_hash", *journal.POSITION))
     events, keys = numbered(topic, events)
-    facts, conflicts = told_apart(events, content)
-    rows, violations = from_the_start(on, keys, like, facts, conflicts)
-    at = journal.POSITION
-    repeats = events.select(at).join(facts.select(at), on=at, how="anti")
-    repeats = repeats.join(conflicts.select(*at, conflict=pl.lit(True)), on=at, how="left")
-    return Slice(topic, facts, repeats.with_columns(pl.col("conflict").fill_null(False)), rows, violations, latest([facts]))
+    facts, conflicts = told_apart(events.with_row_index(_ROW), content)
+    rows, violations = from_the_start(on, keys, like, facts.drop(_ROW), conflicts.drop(_ROW))
+    repeated = np.ones(events.height, dtype=np.bool_)
+    repeated[facts[_ROW].to_numpy()] = False
+    in_conflict = np.zeros(events.height, dtype=np.bool_)
+    in_conflict[conflicts[_ROW].to_numpy()] = True
+    repeats = events.select(journal.POSITION).with_columns(conflict=pl.Series(in_conflict)).filter(pl.Series(repeated))
+    return Slice(topic, facts, repeats, rows, violations, latest([facts]))
 
 
 def write_journal(store: Store, topic: str, events: pl.DataFrame) -> None:
