@@ -321,6 +321,9 @@ class Stretch(Span):
     end_row: int
     records: int
 
+    def __len__(self) -> int:
+        return self.records
+
     def read(self) -> tuple[pl.DataFrame, Chunk]:
         """The valid events as wire fields, with `offset` and `recorded_at`; and the other records. Any thread may."""
         rows = pl.scan_parquet(self.path).slice(self.row, self.end_row - self.row)
@@ -330,7 +333,7 @@ class Stretch(Span):
         if not events["event_id"].null_count():
             return events, self._chunk(pl.DataFrame(schema=_BYTES))
         others = events.filter(pl.col("event_id").is_null()).select("offset")
-        chunk = self._chunk(rows.select(_BYTES).join(others.lazy(), on="offset", how="semi").sort("offset").collect())
+        chunk = self._chunk(rows.select(*_BYTES).join(others.lazy(), on="offset", how="semi").sort("offset").collect())
         return events.filter(pl.col("event_id").is_not_null()), chunk
 
     def _chunk(self, rows: pl.DataFrame) -> Chunk:

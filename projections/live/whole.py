@@ -52,7 +52,7 @@ def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
 
 
 def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
-    """What `fold_slice` needs of events, given as for `prepare` with `key_hash`: what the fold reads, and one number for
+    """What `fold_slice` needs of events (as for `prepare`, with `key_hash`): what the fold reads, and one number for
     all else that they say, since two contents of one identity must be told apart."""
     on = PROJECTED[topic]
     read = ["key_hash", on.key, *on.reads, *journal.POSITION]
