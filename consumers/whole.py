@@ -53,7 +53,7 @@ WORTH_IT: Final = 100_000
 
 _UNFINISHED: Final = 0
 """The version of the tables in a database that is being filled; there is no such version."""
-_SLICE_EVENTS: Final = 250_000
+_SLICE_EVENTS: Final = 125_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
 _WORKERS: Final = 2

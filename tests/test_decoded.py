@@ -4,6 +4,7 @@ other tables than the bytes, or if they were trusted where they should not be.""
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -27,17 +28,19 @@ _OF_THIS_DECODING = "8a89ffb9f0ebd9a94841746abf8c7855ee89050cf91975453482fd40f9f
 Positions = Mapping[TopicPartition, int]
 
 
-@pytest.fixture
-def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several files a partition, several row groups a file."""
-    monkeypatch.setattr(archiver, "_GROUP_ROWS", 7)
-    monkeypatch.setattr(archiver, "_READ_RECORDS", 7)
-    monkeypatch.setattr(archiver, "_FILE_RECORDS", 40)
-
-
 def archived(log: LogReader, folder: Path, *, decode: bool = True) -> Path:
-    Archiver(log, folder, decode=decode, file_records=40).run()
+    """Several files a partition, several row groups a file."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(archiver, "_GROUP_ROWS", 15)
+        patched.setattr(archiver, "_READ_RECORDS", 15)
+        Archiver(log, folder, decode=decode, file_records=100).run()
     return folder
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of `rich_log(SEED)`, decoded."""
+    return archived(rich_log(SEED), tmp_path_factory.mktemp("kept") / "archive")
 
 
 def stretches(archive: ArchiveLog, tp: TopicPartition, until: int, count: int) -> list[Stretch]:
@@ -51,15 +54,10 @@ def stretches(archive: ArchiveLog, tp: TopicPartition, until: int, count: int) -
 
 
 @pytest.mark.parametrize(("share", "count"), [(1.0, 1), (0.71, 20), (0.4, 1000)])
-def test_they_are_what_decoding_the_bytes_comes_to(
-    tmp_path: Path,
-    small_files: None,
-    share: float,
-    count: int,
-) -> None:
+def test_they_are_what_decoding_the_bytes_comes_to(kept: Path, share: float, count: int) -> None:
     """Up to any position; what is no valid event is left as bytes."""
     log = rich_log(SEED)
-    with closing(ArchiveLog(archived(log, tmp_path / "archive"))) as archive:
+    with closing(ArchiveLog(kept)) as archive:
         for tp, end in log.end_positions(log.partitions(INPUT_TOPICS)).items():
             until = int(end * share)
             chunks = [chunk.before(until) for chunk in log.read({tp: 0}, 10**6)] if until else []
@@ -77,7 +75,8 @@ def test_they_are_what_decoding_the_bytes_comes_to(
             assert nothing.is_empty() and others.equals(letters)
 
 
-def test_every_way_comes_to_the_same_tables(tmp_path: Path, small_files: None, small_slices: None) -> None:  # noqa: F811
+@pytest.mark.slow
+def test_every_way_comes_to_the_same_tables(tmp_path: Path, small_slices: None) -> None:  # noqa: F811
     """Else a rebuild from an archive would never be found equal, or worse."""
     log = rich_log(SEED + 2)
     until = {p: int(end * 0.9) for p, end in log.end_positions(log.partitions(INPUT_TOPICS)).items()}
@@ -110,26 +109,17 @@ def test_without_columns_the_files_are_as_first_released(tmp_path: Path) -> None
     assert schemas == {SCHEMA}
 
 
-def test_columns_of_another_decoding_are_not_used(
-    tmp_path: Path,
-    small_files: None,
-    small_slices: None,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Else what an older release took for valid would stay so for ever."""
-    log = rich_log(SEED)
-    until = log.end_positions(log.partitions(INPUT_TOPICS))
-    archived(log, tmp_path / "archive")
-    monkeypatch.setattr(validity, "DECODING", DECODING + 1)
-    monkeypatch.setattr(Stretch, "read", None)
-    with closing(ArchiveLog(tmp_path / "archive")) as archive:
-        assert archive.decoded(TopicPartition(COUPON, 0), 0, 10, 10) is None
-        assert at_once(archive, tmp_path, until) == batch_by_batch(log, tmp_path, until)
+def test_columns_of_another_decoding_are_not_used(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what an older release took for valid would stay so for ever. The bytes are read instead."""
+    for decoding, used in ((DECODING, True), (DECODING + 1, False)):
+        monkeypatch.setattr(validity, "DECODING", decoding)
+        with closing(ArchiveLog(kept)) as archive:
+            assert (archive.decoded(TopicPartition(COUPON, 0), 0, 10, 10) is not None) == used
 
 
-def test_altered_columns_are_found_and_nothing_is_read_of_them(tmp_path: Path, small_files: None) -> None:
+def test_altered_columns_are_found_and_nothing_is_read_of_them(tmp_path: Path, kept: Path) -> None:
     """Else somebody could change the past without touching a byte of the log."""
-    folder = archived(rich_log(SEED), tmp_path / "archive")
+    folder = Path(shutil.copytree(kept, tmp_path / "archive"))
     [file, *_] = sorted(folder.glob(f"topic={COUPON}/*/0-*.parquet"))
     table = pq.read_table(file, partitioning=None)
     place = table.schema.get_field_index("coupon_id")
