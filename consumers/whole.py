@@ -147,7 +147,7 @@ class _Mark:
 def _begun(store: Store) -> _Mark | None:
     """The mark of the database's last commit, if a run was in the midst, of this code, and all that it wrote is there:
     after the machine has gone down nobody knows."""
-    if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or differing(written_versions(store)):
+    if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
         return None
     try:
         mark = _Mark.of(_mark_file(spill_folder(store.file), _commits(store)).read_text(encoding="utf-8"))
