@@ -326,7 +326,7 @@ class Stretch(Span):
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
         """The valid events as wire fields, with `offset` and `recorded_at`; and the other records. Any thread may."""
-        rows = pl.scan_parquet(self.path).slice(self.row, self.end_row - self.row)
+        rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
             events = events.filter(pl.col("offset").is_between(self.first_offset, self.next_offset - 1))
