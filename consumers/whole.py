@@ -89,7 +89,8 @@ def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Adv
     reached; returns how many records. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
-    return _fill(log, store, _Mark.first(store, topics, until), advance, None)
+    # Nobody goes on with it: the rest of the database is a copy, and that is made anew each time.
+    return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), advance, None)
 
 
 def records_begun(store: Store) -> int | None:

@@ -260,6 +260,25 @@ def test_an_interrupted_rebuild_goes_on(
     assert not list(shop.glob("*.slices"))
 
 
+@pytest.mark.slow
+def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
+    shop: Path,  # noqa: F811
+    some_slices: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the tables that were copied from the live database would be proven equal to themselves."""
+    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(slices, "settle", interrupted)
+        assert ledger("rebuild", "--projection", "orders").code == 130
+    told = done("rebuild")
+    assert "going on" not in told.out + told.err and "21 tables are equal" in told.out
+
+
 _BROKEN_OFF = """
 import os, resource, signal, sys
 from pathlib import Path
