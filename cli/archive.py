@@ -20,14 +20,18 @@ _folder = click.Path(path_type=Path)
 @click.group(invoke_without_command=True)
 @click.option("--to", "folder", type=_folder, help="Folder of the archive; made where it is missing.")
 @click.option("--accept-loss", is_flag=True, help="Note what the log no longer holds as lost, and archive the rest.")
+@click.option("--bytes-only", is_flag=True, help="Without the events' fields beside their bytes: half the size.")
 @settings_options(*LOG)
 @click.pass_context
-def archive(context: click.Context, folder: Path | None, accept_loss: bool, settings: Settings) -> None:
+def archive(
+    context: click.Context, folder: Path | None, accept_loss: bool, bytes_only: bool, settings: Settings
+) -> None:
     """Archive the log into a folder of Parquet files, or verify such a folder.
 
     Run again, it goes on where the archive ends; killed at any moment, too. Each record is archived once, with its
     bytes, position and time of recording, beside live consumers and publishers. The bytes are kept as they stand in the
-    log, without asking a schema registry. docs/archive.md describes the files.
+    log, without asking a schema registry; beside them the fields of the events, which any Parquet reader can ask and a
+    rebuild need not decode. docs/archive.md describes the files.
 
     \b
     coupon-ledger archive --to /backup/ledger
@@ -45,7 +49,7 @@ def archive(context: click.Context, folder: Path | None, accept_loss: bool, sett
     started = time.monotonic()
     try:
         with progress("archiving", 0) as bar:
-            archived = Archiver(log, folder, accept_loss=accept_loss, advance=bar.advance).run()
+            archived = Archiver(log, folder, accept_loss=accept_loss, decode=not bytes_only, advance=bar.advance).run()
     finally:
         log.close()
     for loss in archived.losses:

@@ -74,10 +74,10 @@ def rebuild(
     """Build the database anew from the log beside the live one, compare every table, and swap them.
 
     The live one goes on consuming and answering meanwhile. Interrupted or killed, it is untouched; run again, the
-    rebuild goes on behind the history that it has folded, or begins anew where it was in the midst of that. The
-    digests of all tables are compared at the same positions. Only where they are equal the new one takes the place of
-    the live one: questions under way finish on the old, later ones see the new, none fails. The one before is kept,
-    and --rollback brings it back. Where they differ nothing is swapped, and the tables and rows are shown.
+    rebuild goes on where it was some seconds before. The digests of all tables are compared at the same positions.
+    Only where they are equal the new one takes the place of the live one: questions under way finish on the old, later
+    ones see the new, none fails. The one before is kept, and --rollback brings it back. Where they differ nothing is
+    swapped, and the tables and rows are shown.
 
     A database that another version of coupon-ledger filled is rebuilt in the same way; those projections whose version
     is the same are compared. Swaps and rollbacks are kept with who did it and why (`operations`).

@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.codec import SCHEMA_NAME
-from ledger.columns import Decoded, decode_columns
 from ledger.log import Chunk
-from ledger.validity import split_valid, wrong_topic
+from ledger.validity import valid_events
 from projections.live.apply import Prepared, prepare
 
 Int64 = npt.NDArray[np.int64]
@@ -51,17 +49,24 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
     for topic in topics:
         frame, dead = told_valid(topic, [c for c in chunks if c.topic == topic])
         letters.append(dead)
-        if frame is not None and frame.height:
+        if frame.height:
             events[topic] = prepare(topic, frame)
     nothing = _dead_letters(_gathered("", []), {})
     return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks))
 
 
-def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
+def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The valid events of chunks of one topic, and everything else as dead letters."""
     records = _gathered(topic, chunks)
-    frame, dead = _events(records)
-    return frame, _dead_letters(records, dead)
+    frame, dead = valid_events(topic, records.messages)
+    rows = frame["row"].to_numpy()
+    events = frame.drop("row").with_columns(
+        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
+        recorded_at=pl.Series(records.recorded_at[rows]).cast(pl.Datetime("us")),
+        log_partition=pl.Series(records.partitions[rows]).cast(pl.Int32),
+        log_offset=pl.Series(records.offsets[rows]),
+    )
+    return events, _dead_letters(records, dead)
 
 
 def _gathered(topic: str, chunks: list[Chunk]) -> _Records:
@@ -74,31 +79,6 @@ def _gathered(topic: str, chunks: list[Chunk]) -> _Records:
         [k for c in chunks for k in c.keys],
         [v for c in chunks for v in c.wire or c.values],
         [m for c in chunks for m in c.values],
-    )
-
-
-def _events(records: _Records) -> tuple[pl.DataFrame | None, dict[int, tuple[str, str]]]:
-    """The valid events of the topic, and per other record the reason and its details."""
-    decoded, undecodable = decode_columns(records.messages)
-    dead = {u.row: (u.reason, u.detail) for u in undecodable}
-    found = None
-    for part in decoded:
-        if part.name == SCHEMA_NAME[records.topic]:
-            found = _valid(records, part, dead)
-        else:
-            dead |= dict.fromkeys(part.rows.tolist(), wrong_topic(part.name, records.topic))
-    return found, dead
-
-
-def _valid(records: _Records, part: Decoded, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
-    frame, invalid = split_valid(records.topic, part.frame)
-    dead.update({int(part.rows[i]): ("invalid_event", words) for i, words in invalid})
-    rows = part.rows[frame["row"].to_numpy()]
-    return frame.drop("row").with_columns(
-        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
-        recorded_at=pl.Series(records.recorded_at[rows]).cast(pl.Datetime("us")),
-        log_partition=pl.Series(records.partitions[rows]).cast(pl.Int32),
-        log_offset=pl.Series(records.offsets[rows]),
     )
 
 

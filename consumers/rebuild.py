@@ -5,8 +5,7 @@
     succeed   the new one is brought to where the live one stands by then, and takes its place (`owner.succeed`)
 
 What always holds: the live database is only read until the last step, which changes what its name stands for, at once.
-Interrupted or killed at any moment and run again, it goes on behind what it has folded; a whole history that is folded
-at once (`whole`) is begun anew.
+Interrupted or killed at any moment and run again, it goes on behind what it has folded.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumers.runner import Boundary, Consumer
-from consumers.whole import WORTH_IT, fold_again, fold_whole
+from consumers.whole import WORTH_IT, fold_again, fold_whole, records_begun
 from ledger.archive import Span
 from ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
@@ -173,9 +172,25 @@ class Rebuild:
             Store.create(self._file)
             return Store.open(self._file)
         except StoreVersionMismatch:
-            generations.remove(self._file)
-            Store.create(self._file)
-            return Store.open(self._file)
+            return self._half_way() or self._emptied()
+
+    def _half_way(self) -> Store | None:
+        """One that was interrupted while its history was folded at once, if it can be gone on with."""
+        store = Store.open_generation(self._file, self._file, read_only=False)
+        try:
+            if records_begun(store) is not None:
+                store.own()
+                return store
+        except BaseException:
+            store.close()
+            raise
+        store.close()
+        return None
+
+    def _emptied(self) -> Store:
+        generations.remove(self._file)
+        Store.create(self._file)
+        return Store.open(self._file)
 
     def _copied(self) -> Store:
         store = Store.open_generation(self._file, self._file, read_only=False)
@@ -196,7 +211,8 @@ class Rebuild:
     @property
     def already(self) -> int:
         """Records that an interrupted run has folded."""
-        return sum(account.read for account in checkpoints.load(self._store).values())
+        read = sum(account.read for account in checkpoints.load(self._store).values())
+        return records_begun(self._store) or read
 
     def build(self) -> int:
         """Fold up to where the live database stands, again until that is near; returns how many records it took."""
@@ -276,7 +292,7 @@ class Rebuild:
                 " restore them. Where they are lost, move the database away and rebuild from what the log holds"
             )
         left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
-        if not reached and left >= WORTH_IT:
+        if records_begun(self._store) is not None or (not reached and left >= WORTH_IT):
             return fold_whole(self._log, self._store, until, self._advance, standing.grace if standing else None)
         consumer = Consumer(
             self._log,

@@ -1,33 +1,38 @@
 """The whole history of a log into an empty database, faster than batch by batch.
 
-    scatter   read each topic, decode and validate it (`intake`), and lay its events down by slices of their keys, in
-              files beside the database that are gone afterwards
+    scatter   read each topic, decode and validate it (`intake`), unless an archive keeps it decoded, and lay its events
+              down by slices of their keys, in files beside the database that are gone afterwards
     fold      one slice after the other (`projections.live.whole`), the next ones while this one is written
     settle    the rules across coupons, the accounts
 
 What always holds: the tables are those that the consumer would have made of the same records, at the same positions.
-Until they are, the database is marked as one that nobody can open, and that is where it was interrupted or killed.
-Memory does not grow with the log.
+Until they are, the database is marked as one that nobody can open. Interrupted or killed, the next run goes on where
+the last commit left it (`_Mark`), at most some seconds of work before. Memory does not grow with the log.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections import Counter, deque
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
 from consumers.intake import told_valid
 from consumers.runner import checked_ends
 from consumers.tuning import keep_small
+from ledger.archive import KeepsDecoded, Stretch
 from ledger.log import Chunk, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS, KEY_FIELD
+from ledger.validity import decoded_by
 from projections import checkpoints
 from projections.checkpoints import Account
 from projections.generations import SLICES
@@ -35,23 +40,28 @@ from projections.live import cross, whole
 from projections.live.signature import stable_hash
 from projections.sliced import lay_down, taken_up
 from projections.store import VERSION, Store, disk_failed
+from projections.versions import VERSIONS, differing, written_versions
 
 Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Piece = Chunk | Stretch
 
 WORTH_IT: Final = 100_000
 """Records; fewer are consumed as soon."""
 
 _UNFINISHED: Final = 0
 """The version of the tables in a database that is being filled; there is no such version."""
-_SLICE_EVENTS: Final = 250_000
+_SLICE_EVENTS: Final = 125_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
 _WORKERS: Final = 2
 _AHEAD: Final = 3
 """Pieces of work that are under way or wait to be taken."""
+_COMMIT_S: Final = 10.0
+"""Between two commits, from which an interrupted run goes on."""
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def spill_folder(file: Path) -> Path:
@@ -68,9 +78,10 @@ def fold_whole(
 ) -> int:
     """Fill the store, which is empty, with all that the log holds before these positions; returns how many records.
 
+    What an interrupted run has begun (`records_begun`) is gone on with, up to where that one was to come, and counted.
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
-    return _fill(log, store, until, advance, INPUT_TOPICS, grace)
+    return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), advance, grace)
 
 
 def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Advance) -> int:
@@ -78,29 +89,108 @@ def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Adv
     reached; returns how many records. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
-    return _fill(log, store, until, advance, topics, None)
+    # Nobody goes on with it: the rest of the database is a copy, and that is made anew each time.
+    return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), advance, None)
 
 
-def _fill(
-    log: LogReader,
-    store: Store,
-    until: Mapping[TopicPartition, int],
-    advance: Advance,
-    topics: Sequence[str],
-    grace: timedelta | None,
-) -> int:
-    partitions = log.partitions(topics)
-    for wanted in (dict.fromkeys(partitions, 0), {p: until.get(p, 0) for p in partitions}):
+def records_begun(store: Store) -> int | None:
+    """How many records an interrupted run has read that the next one goes on behind; None where there is none."""
+    mark = _begun(store)
+    return None if mark is None else mark.read
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far a run has come. It lies beside what was laid down, named after the database's commit that it stands for,
+    so that both always belong together.
+
+    `topics`: what is still to be done, the first of them now: `folding`, or else laid down; `done`: so many slices of
+    it, or files. `commits`: of the database before.
+    """
+
+    made_by: str
+    commits: int
+    topics: list[str]
+    until: dict[TopicPartition, int]
+    folding: bool = False
+    done: int = 0
+    clock: datetime | None = None
+    accounts: dict[TopicPartition, Account] = field(default_factory=dict)
+
+    @classmethod
+    def first(cls, store: Store, topics: Sequence[str], until: Mapping[TopicPartition, int]) -> _Mark:
+        return cls(_made_by(), _commits(store), list(topics), {p: n for p, n in until.items() if p.topic in topics})
+
+    @property
+    def read(self) -> int:
+        return sum(account.read for account in self.accounts.values())
+
+    @property
+    def folded(self) -> int:
+        return sum(a.applied + a.repeats + a.conflicts + a.dead_letters for a in self.accounts.values())
+
+    def text(self) -> str:
+        told = {name: getattr(self, name) for name in ("made_by", "commits", "topics", "folding", "done")}
+        clock = self.clock and self.clock.isoformat()
+        until = [[*partition, offset] for partition, offset in self.until.items()]
+        accounts = [[*partition, asdict(account)] for partition, account in self.accounts.items()]
+        return json.dumps(told | {"clock": clock, "until": until, "accounts": accounts})
+
+    @classmethod
+    def of(cls, text: str) -> _Mark:
+        told = json.loads(text)
+        told["clock"] = told["clock"] and datetime.fromisoformat(told["clock"])
+        told["until"] = {TopicPartition(t, p): offset for t, p, offset in told["until"]}
+        told["accounts"] = {TopicPartition(t, p): Account(**account) for t, p, account in told["accounts"]}
+        return cls(**told)
+
+
+def _begun(store: Store) -> _Mark | None:
+    """The mark of the database's last commit, if a run was in the midst, of this code, and all that it wrote is there:
+    after the machine has gone down nobody knows."""
+    if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
+        return None
+    try:
+        mark = _Mark.of(_mark_file(spill_folder(store.file), _commits(store)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return mark if mark.made_by == _made_by() and _BOOT.exists() else None
+
+
+def _commits(store: Store) -> int:
+    [(commits,)] = store.rows("SELECT commits FROM ledger")
+    return int(commits)
+
+
+def _mark_file(folder: Path, commits: int) -> Path:
+    return folder / f"mark-{commits}.json"
+
+
+def _made_by() -> str:
+    """The code, and the time that the machine has been up since."""
+    boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else None
+    decoded = [decoded_by(topic) for topic in INPUT_TOPICS]
+    return json.dumps([VERSION, dict(VERSIONS), decoded, _SLICE_EVENTS, pl.__version__, boot])
+
+
+def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: timedelta | None) -> int:
+    partitions = log.partitions(mark.topics)
+    read = {p: mark.accounts.get(p, Account()).next_offset for p in partitions}
+    for wanted in (read, {p: mark.until.get(p, 0) for p in partitions}):
         checked_ends(log, wanted, partitions)
     with store.transaction():
         if grace is not None:
             cross.use_grace(store, grace)
-        whole.clear(store, topics)
-        _mark(store, _UNFINISHED)
+        if not mark.accounts:
+            whole.clear(store, mark.topics)
+            _set_version(store, _UNFINISHED)
     store.share_cores(alone=False)
-    with _emptied(spill_folder(store.file)) as folder, ThreadPoolExecutor(_WORKERS, "whole") as pool:
-        run = _Whole(log, store, until, _Progress(sum(until.values()), advance), folder, pool)
-        return run.fill(topics)
+    progress = _Progress(sum(mark.until.values()), advance, mark.read + mark.folded)
+    with (
+        _spilling(spill_folder(store.file), keep=bool(mark.accounts)) as folder,
+        ThreadPoolExecutor(_WORKERS, "whole") as pool,
+    ):
+        return _Whole(log, store, mark, progress, folder, pool).fill()
 
 
 class _Whole:
@@ -110,26 +200,29 @@ class _Whole:
         self,
         log: LogReader,
         store: Store,
-        until: Mapping[TopicPartition, int],
+        mark: _Mark,
         progress: _Progress,
         folder: Path,
         pool: ThreadPoolExecutor,
     ) -> None:
         self._log = log
         self._store = store
-        self._until = until
+        self._mark = mark
         self._progress = progress
         self._folder = folder
         self._pool = pool
-        self._accounts: dict[TopicPartition, Account] = {}
-        self._clock: datetime | None = None
+        self._commits = _commits(store)
+        self._accounts = mark.accounts
+        self._clock = mark.clock
 
-    def fill(self, topics: Sequence[str]) -> int:
-        for topic in topics:
-            with self._store.transaction():
-                slices = self._scatter(topic)
-            with self._store.transaction():
-                self._fold(slices)
+    def fill(self) -> int:
+        while self._mark.topics:
+            topic, *others = self._mark.topics
+            wanted = {p: offset for p, offset in self._mark.until.items() if p.topic == topic and offset > 0}
+            slices = _Slices(self._folder, topic, 1 + sum(wanted.values()) // _SLICE_EVENTS)
+            if not self._mark.folding:
+                self._scatter(slices, wanted)
+            self._fold(slices, others)
             slices.remove()
         self._store.share_cores(alone=True)
         with self._store.transaction():
@@ -137,50 +230,94 @@ class _Whole:
             checkpoints.save(self._store, self._accounts)
             records = sum(account.read for account in self._accounts.values())
             self._store.execute(
-                "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records",
-                {"now": datetime.now(UTC).replace(tzinfo=None), "records": records},
+                "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records",
+                {
+                    "commits": self._mark.commits + 1,
+                    "now": datetime.now(UTC).replace(tzinfo=None),
+                    "records": records,
+                },
             )
-            _mark(self._store, VERSION)
+            _set_version(self._store, VERSION)
         self._progress.done_all()
         return records
 
-    def _scatter(self, topic: str) -> _Slices:
-        wanted = {p: offset for p, offset in self._until.items() if p.topic == topic and offset > 0}
-        slices = _Slices(self._folder, topic, 1 + sum(wanted.values()) // _SLICE_EVENTS)
-        for events, letters in _ahead(self._pool, slices.lay_down, enumerate(self._read(wanted))):
-            for partition, count in letters.group_by("log_partition").len().iter_rows():
-                self._accounts[TopicPartition(topic, partition)].dead_letters += count
-            self._store.insert("dead_letters", letters)
-            self._progress.done(letters.height)
-            if events is not None:
-                whole.write_journal(self._store, topic, events)
-        return slices
+    def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
+        """Take what was worked out, with a commit now and then, from which the next run goes on."""
+        more = True
+        while more:
+            with self._store.transaction():
+                deadline = time.monotonic() + _COMMIT_S
+                done, more = self._mark.done, False
+                for result in results:
+                    take(result)
+                    del result
+                    done += 1
+                    if more := time.monotonic() >= deadline:
+                        break
+                self._reach(done=done)
 
-    def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[Chunk]]:
-        """All records before these positions, many at a time."""
-        at = dict.fromkeys(wanted, 0)
-        read: list[Chunk] = []
+    def _reach(self, **where: Any) -> None:
+        """The commit that follows stands for this."""
+        self._commits += 1
+        self._mark = replace(self._mark, accounts=self._accounts, clock=self._clock, **where)
+        fresh = self._folder / "mark.new"
+        with _room(self._folder):
+            fresh.write_text(self._mark.text(), encoding="utf-8")
+            fresh.replace(_mark_file(self._folder, self._commits))
+        self._store.execute("UPDATE ledger SET commits = $commits", {"commits": self._commits})
+        _mark_file(self._folder, self._commits - 2).unlink(missing_ok=True)
+
+    def _scatter(self, slices: _Slices, wanted: dict[TopicPartition, int]) -> None:
+        def take(laid: _Laid) -> None:
+            for partition, records, next_offset in laid.read:
+                account = self._accounts.setdefault(partition, Account())
+                account.read += records
+                account.next_offset = next_offset
+                self._progress.done(records)
+            for partition, count in laid.letters.group_by("log_partition").len().iter_rows():
+                self._accounts[TopicPartition(slices.topic, partition)].dead_letters += count
+            self._store.insert("dead_letters", laid.letters)
+            self._progress.done(laid.letters.height)
+            whole.write_journal(self._store, slices.topic, laid.events)
+
+        slices.keep(self._mark.done)
+        numbered = enumerate(self._read(wanted), self._mark.done)
+        self._in_steps(_ahead(self._pool, slices.lay_down, numbered), take)
+        with self._store.transaction():
+            self._reach(folding=True, done=0)
+
+    def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
+        """All records before these positions that were not read, many at a time."""
+        at = {p: self._accounts.get(p, Account()).next_offset for p in wanted}
+        at = {p: offset for p, offset in at.items() if offset < wanted[p]}
+        read: list[_Piece] = []
         while at:
-            for chunk in self._log.read(at, _FILE_RECORDS, _POLL_S):
-                partition = TopicPartition(chunk.topic, chunk.partition)
-                read.append(chunk.before(wanted[partition]))
-                at[partition] = self._account_for(read[-1])
+            for piece in self._next(at, wanted):
+                read.append(piece)
+                partition = TopicPartition(piece.topic, piece.partition)
+                at[partition] = piece.next_offset
                 if at[partition] >= wanted[partition]:
                     del at[partition]
             if sum(map(len, read)) >= _FILE_RECORDS:
                 yield read
                 read = []
-        if any(map(len, read)):
+        if read:
             yield read
 
-    def _account_for(self, chunk: Chunk) -> int:
-        account = self._accounts.setdefault(TopicPartition(chunk.topic, chunk.partition), Account())
-        account.read += len(chunk)
-        account.next_offset = chunk.next_offset
-        self._progress.done(len(chunk))
-        return chunk.next_offset
+    def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
+        """Some of every partition, so that the journal comes to lie in the order of the log."""
+        found: list[_Piece] = []
+        if isinstance(self._log, KeepsDecoded):
+            share = _FILE_RECORDS // len(at)
+            stretches = (self._log.decoded(p, offset, wanted[p], share) for p, offset in at.items())
+            found += [stretch for stretch in stretches if stretch is not None]
+        others = at.keys() - {piece.tp for piece in found if isinstance(piece, Stretch)}
+        if others:
+            chunks = self._log.read({p: at[p] for p in sorted(others)}, _FILE_RECORDS, _POLL_S)
+            found += [chunk.before(wanted[TopicPartition(chunk.topic, chunk.partition)]) for chunk in chunks]
+        return found
 
-    def _fold(self, slices: _Slices) -> None:
+    def _fold(self, slices: _Slices, others: list[str]) -> None:
         like = whole.rows_like(self._store, slices.topic)
 
         def folded(number: int) -> tuple[pl.Series, whole.Slice, pl.DataFrame] | None:
@@ -189,32 +326,50 @@ class _Whole:
                 return None
             one = whole.fold_slice(slices.topic, events, like)
             early, late = whole.parted(one.rows, slices.count)
-            slices.put_aside(number, late)
+            slices.put_aside("rows", number, late)
+            slices.put_aside("repeats", number, one.repeats)
             return events["log_partition"], one, early
 
-        for found in _ahead(self._pool, folded, range(slices.count)):
+        def take(found: tuple[pl.Series, whole.Slice, pl.DataFrame] | None) -> None:
             if found is not None:
                 partitions, one, early = found
                 whole.put(self._store, one)
                 whole.put_rows(self._store, slices.topic, early)
                 self._account_of(partitions, one)
                 self._progress.done(len(partitions))
-                del partitions, one, early
-            del found
             keep_small()
-        for late in slices.put_asides():
-            whole.put_rows(self._store, slices.topic, late)
+
+        self._in_steps(_ahead(self._pool, folded, range(self._mark.done, slices.count)), take)
+        with self._store.transaction():
+            for late in slices.put_asides("rows"):
+                whole.put_rows(self._store, slices.topic, late)
+            if repeats := list(slices.put_asides("repeats")):
+                whole.take_out(self._store, slices.topic, pl.concat(repeats))
+            self._reach(topics=others, folding=False, done=0)
 
     def _account_of(self, partitions: pl.Series, one: whole.Slice) -> None:
+        in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
-            Counter(of.to_list()) for of in (partitions, one.facts["log_partition"], one.conflicts["log_partition"])
+            dict(of.value_counts().iter_rows())
+            for of in (partitions, one.facts["log_partition"], in_conflict["log_partition"])
         )
         for partition, count in valid.items():
             account = self._accounts[TopicPartition(one.topic, partition)]
-            account.applied += applied[partition]
-            account.conflicts += conflicts[partition]
-            account.repeats += count - applied[partition] - conflicts[partition]
+            told = applied.get(partition, 0), conflicts.get(partition, 0)
+            account.applied += told[0]
+            account.conflicts += told[1]
+            account.repeats += count - sum(told)
         self._clock = max((at for at in (self._clock, one.clock) if at is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """What was laid down: the valid `events`, the other records, and of which partition how many were read up to where
+    (`read`)."""
+
+    events: pl.DataFrame
+    letters: pl.DataFrame
+    read: list[tuple[TopicPartition, int, int]]
 
 
 class _Slices:
@@ -224,53 +379,73 @@ class _Slices:
         self.topic = topic
         self.count = count
         self._folder = folder
-        self._schema = pl.Schema()
-        self._files: list[Path] = []
+        nothing, _ = told_valid(topic, [])
+        self._nothing = whole.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
 
-    def lay_down(self, numbered: tuple[int, list[Chunk]]) -> tuple[pl.DataFrame | None, pl.DataFrame]:
-        """The valid events of these chunks, into a file; they themselves, and the dead letters."""
-        number, chunks = numbered
+    def lay_down(self, numbered: tuple[int, list[_Piece]]) -> _Laid:
+        """The valid events of these pieces, into the file of that number."""
+        number, pieces = numbered
+        chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
+        frames = []
+        for stretch in pieces:
+            if isinstance(stretch, Stretch):
+                events, others = stretch.read()
+                frames.append(_as_told(events, stretch))
+                chunks.append(others)
         events, letters = told_valid(self.topic, chunks)
-        if events is not None and events.height:
-            events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]])))
-            file = self._folder / f"{self.topic}-{number:06}"
-            with _room(self._folder):
-                lay_down(file, events.select(c.name for c in events if c.null_count() < events.height), self.count)
-            self._files.append(file)
-            self._schema = events.schema
-            return events, letters
-        return None, letters
+        events = pl.concat([*frames, events.select(frames[0].columns)], rechunk=True) if frames else events
+        events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]]), dtype=pl.Int64))
+        narrow = whole.narrowed(self.topic, events)
+        with _room(self._folder):
+            lay_down(
+                self._folder / f"{self.topic}-{number:06}",
+                narrow.select(c.name for c in narrow if c.null_count() < narrow.height or not narrow.height),
+                self.count,
+            )
+        read = [(TopicPartition(piece.topic, piece.partition), len(piece), piece.next_offset) for piece in pieces]
+        return _Laid(events, letters, read)
 
     def take_up(self, number: int) -> pl.DataFrame:
         """All events of one slice, in the order in which they were read."""
-        parts = [pl.DataFrame(schema=self._schema), *(taken_up(file, number) for file in sorted(self._files))]
+        parts = [self._nothing, *(taken_up(file, number) for file in self._laid())]
         return pl.concat(parts, how="diagonal", rechunk=True)
 
-    def put_aside(self, number: int, rows: pl.DataFrame) -> None:
+    def _laid(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self.topic}-[0-9]*"))
+
+    def keep(self, files: int) -> None:
+        """So many files; what an interrupted run laid down behind them goes."""
+        for file in self._laid()[files:]:
+            file.unlink()
+
+    def put_aside(self, what: str, number: int, rows: pl.DataFrame) -> None:
         with _room(self._folder):
-            rows.write_ipc(self._aside(number), compat_level=pl.CompatLevel.oldest())
+            rows.write_ipc(self._folder / f"{self.topic}-{what}-{number:06}", compat_level=pl.CompatLevel.oldest())
 
-    def put_asides(self) -> Iterator[pl.DataFrame]:
-        for file in map(self._aside, range(self.count)):
-            if file.exists():
-                yield pl.read_ipc(file)
-
-    def _aside(self, number: int) -> Path:
-        return self._folder / f"{self.topic}-rows-{number:06}"
+    def put_asides(self, what: str) -> Iterator[pl.DataFrame]:
+        return map(pl.read_ipc, sorted(self._folder.glob(f"{self.topic}-{what}-*")))
 
     def remove(self) -> None:
-        for file in self._folder.iterdir():
+        for file in self._folder.glob(f"{self.topic}-*"):
             file.unlink()
+
+
+def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
+    """As `told_valid` gives them."""
+    return events.rename({"offset": "log_offset"}).with_columns(
+        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
+        log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
+    )
 
 
 class _Progress:
     """Half of the work is done when a record was read, the other half when it was folded."""
 
-    def __init__(self, records: int, advance: Advance) -> None:
+    def __init__(self, records: int, advance: Advance, halves: int) -> None:
         self._records = records
         self._advance = advance
-        self._halves = 0
-        advance(0, records)
+        self._halves = halves
+        advance(0, records - halves // 2)
 
     def done(self, records: int) -> None:
         told = self._halves // 2
@@ -282,7 +457,7 @@ class _Progress:
         self._advance(0, 0)
 
 
-def _mark(store: Store, version: int) -> None:
+def _set_version(store: Store, version: int) -> None:
     """By which version of the tables the database is filled."""
     store.execute("UPDATE ledger SET version = $version", {"version": version})
 
@@ -299,15 +474,20 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iter
 
 
 @contextmanager
-def _emptied(folder: Path) -> Iterator[Path]:
-    """A folder for the time being, without what a killed run left there."""
+def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
+    """A folder for the time being, `keep`: with what an interrupted run left there. It stays after an interruption."""
     try:
         with _room(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=keep)
         yield folder
-    finally:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -11,6 +11,8 @@ Always true:
 - What the manifest names is whole: its files were on the disk under their names before, and it is replaced at once.
 - The files of a partition follow one another without gap or overlap, except for losses that the manifest names.
 - No record is handed out of a file whose bytes are not those that were written.
+- The events' fields that can stand beside the bytes are what decoding these comes to; the file says by what they were
+  decoded (`DECODED`). All of them are null for a record that is no valid event.
 
 `archiver` writes it; here it is read and verified.
 """
@@ -29,16 +31,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ledger.errors import ArchiveDamaged, ArchiveUnusable, LogNotInitialised, LogTruncated
 from ledger.log import Backend, Chunk, Int64Array, TopicPartition
 from ledger.partitioner import fair_shares
-from ledger.topics import ALL_TOPICS
+from ledger.topics import ALL_TOPICS, INPUT_TOPICS
+from ledger.validity import decoded_by
 
 MANIFEST: Final = "manifest.json"
 LOCK: Final = "archive.lock"
@@ -60,6 +64,8 @@ SCHEMA: Final = pa.schema(
         pa.field("value", pa.large_binary(), nullable=False),
     ]
 )
+DECODED: Final = b"coupon-ledger.decoded"
+"""Where a file says, in its metadata, by what its columns were decoded (`decoded_by`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +273,11 @@ class ArchiveLog:
         self._require([tp.topic for tp in partitions])
         return {tp: self._ends[tp] for tp in partitions}
 
+    def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
+        """The next records before `end`, some `count` of them, where they are kept decoded as this version would."""
+        file = self._file_at(tp, offset)
+        return None if file is None else self._open(file).decoded(offset, end, count)
+
     def close(self) -> None:
         for opened in self._opened.values():
             opened.close()
@@ -337,6 +348,57 @@ class ArchiveLog:
             self._opened.pop(tp).close()
 
 
+@runtime_checkable
+class KeepsDecoded(Protocol):
+    """A log that keeps some of its events decoded."""
+
+    def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch(Span):
+    """Consecutive records, so many (`records`), that a file keeps decoded: in its rows from `row` to `end_row`."""
+
+    path: Path
+    row: int
+    end_row: int
+    records: int
+
+    def __len__(self) -> int:
+        return self.records
+
+    def read(self) -> tuple[pl.DataFrame, Chunk]:
+        """The valid events as wire fields, with `offset` and `recorded_at`; and the other records. Any thread may."""
+        rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
+        events = rows.drop("partition", "key", "value").collect()
+        if self.records < events.height:
+            events = events.filter(pl.col("offset").is_between(self.first_offset, self.next_offset - 1))
+        if not events["event_id"].null_count():
+            return events, self._chunk(pl.DataFrame(schema=_BYTES))
+        others = events.filter(pl.col("event_id").is_null()).select("offset")
+        chunk = self._chunk(rows.select(*_BYTES).join(others.lazy(), on="offset", how="semi").sort("offset").collect())
+        return events.filter(pl.col("event_id").is_not_null()), chunk
+
+    def _chunk(self, rows: pl.DataFrame) -> Chunk:
+        return Chunk(
+            topic=self.topic,
+            partition=self.partition,
+            offsets=rows["offset"].to_numpy(),
+            recorded_at=rows["recorded_at"].cast(pl.Int64).to_numpy(),
+            keys=rows["key"].to_list(),
+            values=rows["value"].to_list(),
+            next_offset=self.next_offset,
+        )
+
+
+_BYTES: Final = {
+    "offset": pl.Int64(),
+    "recorded_at": pl.Datetime("us", "UTC"),
+    "key": pl.Binary(),
+    "value": pl.Binary(),
+}
+
+
 class _OpenFile:
     """A file that was found whole, and the row group of it that was read last."""
 
@@ -346,8 +408,13 @@ class _OpenFile:
         if problem:
             raise ArchiveDamaged(f"archive {folder}: {file.path} {problem}; put back a copy of it")
         self._parquet = pq.ParquetFile(folder / file.path)
-        groups = (self._parquet.metadata.row_group(i) for i in range(self._parquet.num_row_groups))
+        groups = [self._parquet.metadata.row_group(i) for i in range(self._parquet.num_row_groups)]
+        self._first_offsets = [group.column(1).statistics.min for group in groups]
         self._last_offsets = [group.column(1).statistics.max for group in groups]
+        self._rows = np.cumsum([0, *(group.num_rows for group in groups)]).tolist()
+        self._path = folder / file.path
+        kept = (self._parquet.schema_arrow.metadata or {}).get(DECODED)
+        self._is_decoded = file.topic in INPUT_TOPICS and kept == decoded_by(file.topic).encode()
         self._group = -1
         self._chunk: Chunk
 
@@ -362,6 +429,29 @@ class _OpenFile:
         chunk = self._chunk_of(group)
         start = int(np.searchsorted(chunk.offsets, offset))
         return part_of(chunk, start, min(start + count, len(chunk)), chunk.next_offset)
+
+    def decoded(self, offset: int, end: int, count: int) -> Stretch | None:
+        """Whole row groups, but for what lies before `offset` or not before `end`."""
+        first = bisect_left(self._last_offsets, offset)
+        if not self._is_decoded or first == len(self._last_offsets):
+            return None
+        behind = bisect_left(self._first_offsets, end)
+        last = min(max(first + 1, bisect_left(self._rows, self._rows[first] + count)), behind)
+        if last <= first:
+            return None
+        is_last = last == len(self._last_offsets)
+        next_offset = min(end, self.file.next_offset if is_last else self._last_offsets[last - 1] + 1)
+        outside = self._records_within(first, self._first_offsets[first], offset)
+        outside += self._records_within(last - 1, next_offset, self._last_offsets[last - 1] + 1)
+        row, end_row = self._rows[first], self._rows[last]
+        return Stretch(*self.file.tp, offset, next_offset, self._path, row, end_row, end_row - row - outside)
+
+    def _records_within(self, group: int, start: int, end: int) -> int:
+        """How many records of that row group have these offsets."""
+        if start >= end:
+            return 0
+        offsets = self._parquet.read_row_group(group, columns=["offset"])["offset"].to_numpy()
+        return int(np.searchsorted(offsets, end) - np.searchsorted(offsets, start))
 
     def last(self) -> Chunk:
         chunk = self._chunk_of(len(self._last_offsets) - 1)

@@ -19,16 +19,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ledger.archive import (
     DAY_US,
+    DECODED,
     LOCK,
     MANIFEST,
     NAME,
@@ -49,6 +52,8 @@ from ledger.archive import (
 from ledger.continued_log import another_log, read_some
 from ledger.errors import ArchiveUnusable, LogTruncated
 from ledger.log import Chunk, LogReader, TopicPartition
+from ledger.topics import INPUT_TOPICS
+from ledger.validity import decoded_by, valid_events
 
 Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: file, written, renamed, manifest, committed, removed."""
@@ -57,9 +62,10 @@ _READ_RECORDS: Final = 32_768
 _GROUP_ROWS: Final = 32_768
 _FILE_RECORDS: Final = 1_000_000
 _COMMIT_S: Final = 5.0
+_OWN: Final = frozenset({"event_id", "coupon_id", "order_id", "user_id", "key", "value"})
+"""Texts and bytes that hardly repeat: a dictionary of them would be larger than they are."""
 _WRITING: Final = {
     "compression": "zstd",
-    "use_dictionary": ["partition"],
     "column_encoding": {"offset": "DELTA_BINARY_PACKED", "recorded_at": "DELTA_BINARY_PACKED"},
 }
 
@@ -79,7 +85,8 @@ class Archiver:
 
     `log`: as it is kept (`open_backend`), so that its own bytes are archived.
 
-    `advance` is told how many records came, and how many offsets are left.
+    `advance` is told how many records came, and how many offsets are left. `decode`: keep the fields of the events
+    beside their bytes.
     """
 
     def __init__(
@@ -88,6 +95,7 @@ class Archiver:
         folder: Path,
         *,
         accept_loss: bool = False,
+        decode: bool = True,
         advance: Callable[[int, int], None] = lambda _records, _left: None,
         file_records: int = _FILE_RECORDS,
         commit_s: float = _COMMIT_S,
@@ -96,6 +104,7 @@ class Archiver:
         self._log = log
         self._folder = folder
         self._accept_loss = accept_loss
+        self._decode = decode
         self._advance = advance
         self._file_records = file_records
         self._commit_s = commit_s
@@ -207,7 +216,7 @@ class Archiver:
                         yield whole.finish(first)
                         start = first
                     if file is None:
-                        file = _File(self._folder, tp, start, day, self._reached)
+                        file = _File(self._folder, tp, start, day, self._reached, decode=self._decode)
                         self._reached("file")
                     file.add(part)
                 next_offset = chunk.next_offset
@@ -299,7 +308,8 @@ class Merger:
     def _joined(self, group: Sequence[ArchivedFile]) -> ArchivedFile:
         first, end = group[0], group[-1].next_offset
         archive = ArchiveLog(self._folder)
-        file = _File(self._folder, first.tp, first.first_offset, first.day, self._reached, before=end)
+        decode = any(DECODED in (pq.read_schema(self._folder / f.path).metadata or {}) for f in group)
+        file = _File(self._folder, first.tp, first.first_offset, first.day, self._reached, decode=decode, before=end)
         try:
             self._reached("file")
             for chunk in (chunk for small in group for chunk in archive.chunks_of(small)):
@@ -404,6 +414,7 @@ class _File:
         day: str,
         reached: Boundary,
         *,
+        decode: bool,
         before: int | None = None,
     ) -> None:
         """`before`: where a merged file ends, in its name too, which is not that of a file that it is made of."""
@@ -416,24 +427,20 @@ class _File:
         end = "" if before is None else f"-{before:020}"
         self._path = f"topic={tp.topic}/day={day}/{tp.partition}-{first_offset:020}{end}{SUFFIX}"
         self._times: list[int] = []
-        self._waiting: list[pa.Table] = []
+        self._waiting: list[Chunk] = []
+        self._decode = decode and tp.topic in INPUT_TOPICS
         self._unfinished = folder / (self._path + UNFINISHED)
         self._unfinished.parent.mkdir(parents=True, exist_ok=True)
         self._sink = _Sink(self._unfinished)
-        self._writer = pq.ParquetWriter(self._sink, SCHEMA, **_WRITING)
+        schema = _decoded_schema(tp.topic) if self._decode else SCHEMA
+        packed = [f.name for f in schema if f.name not in _OWN and f.name not in _WRITING["column_encoding"]]
+        self._writer = pq.ParquetWriter(self._sink, schema, use_dictionary=packed, **_WRITING)
 
     def add(self, part: Chunk) -> None:
         self._times += [int(part.recorded_at.min()), int(part.recorded_at.max())]
         self.records += len(part)
-        columns = {
-            "partition": np.full(len(part), part.partition, np.int32),
-            "offset": part.offsets,
-            "recorded_at": part.recorded_at.view("datetime64[us]"),
-            "key": pa.array(part.keys, pa.large_binary()),
-            "value": pa.array(part.values, pa.large_binary()),
-        }
-        self._waiting.append(pa.table(columns, schema=SCHEMA))
-        if sum(table.num_rows for table in self._waiting) >= _GROUP_ROWS:
+        self._waiting.append(part)
+        if sum(map(len, self._waiting)) >= _GROUP_ROWS:
             self._flush()
 
     def finish(self, next_offset: int) -> ArchivedFile:
@@ -472,8 +479,38 @@ class _File:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
+            self._writer.write_table(_table(self._waiting, self._decode))
             self._waiting.clear()
+
+
+def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
+    """Records of one partition as they stand in a file."""
+    values = [value for chunk in chunks for value in chunk.values]
+    columns = {
+        "partition": np.full(len(values), chunks[0].partition, np.int32),
+        "offset": np.concatenate([chunk.offsets for chunk in chunks]),
+        "recorded_at": np.concatenate([chunk.recorded_at for chunk in chunks]).view("datetime64[us]"),
+        "key": pa.array([key for chunk in chunks for key in chunk.keys], pa.large_binary()),
+        "value": pa.array(values, pa.large_binary()),
+    }
+    if not decode:
+        return pa.table(columns, schema=SCHEMA)
+    topic = chunks[0].topic
+    events, others = valid_events(topic, values)
+    if others:
+        row = pl.int_range(len(values), dtype=pl.Int64, eager=True).to_frame("row")
+        events = row.join(events, on="row", how="left", maintain_order="left")
+    fields = events.drop("row").to_arrow(compat_level=pl.CompatLevel.oldest())
+    schema = _decoded_schema(topic)
+    return pa.table(columns | {f: fields[f].cast(schema.field(f).type) for f in fields.column_names}, schema=schema)
+
+
+@cache
+def _decoded_schema(topic: str) -> pa.Schema:
+    """Bytes, and beside them the fields of the topic's events."""
+    nothing, _ = valid_events(topic, [])
+    fields = nothing.drop("row").to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+    return pa.schema([*SCHEMA, *fields], metadata={DECODED: decoded_by(topic)})
 
 
 class _Sink(io.RawIOBase):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ledger.archive import ArchiveLog, Span
+from ledger.archive import ArchiveLog, Span, Stretch
 from ledger.errors import ArchiveUnusable, LogTruncated
 from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_backend
 from ledger.settings import LogSettings
@@ -51,6 +51,10 @@ class ContinuedLog:
         return (
             self._archive.read(archived, max_records) if archived else self._log.read(positions, max_records, timeout_s)
         )
+
+    def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
+        """What the archive keeps decoded."""
+        return self._archive.decoded(tp, offset, end, count)
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         archived = [tp for tp in partitions if self._archived.get(tp, 0)]

@@ -8,7 +8,7 @@ equal values are equal texts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final, get_args, get_type_hints
@@ -18,8 +18,8 @@ import polars.selectors as cs
 from pydantic import TypeAdapter, ValidationError
 
 from ledger import events
-from ledger.codec import FIRST_INSTANT, JSON_FIELDS, LAST_INSTANT, SCHEMA_NAME, event_data
-from ledger.columns import polars_schema
+from ledger.codec import FIRST_INSTANT, JSON_FIELDS, LAST_INSTANT, SCHEMA_NAME, current_writer, event_data
+from ledger.columns import decode_columns, polars_schema
 from ledger.errors import InvalidEvent, UndecodableRecord
 from ledger.events import parse_json
 from ledger.rules import CHOICES, CURRENCIES, NEEDS
@@ -48,6 +48,34 @@ _CHECKS: Final[list[tuple[Any, Check]]] = [
     (events.CouponType, _choice("coupon_type")),
 ]
 _CHOICE_FIELDS: Final = ("mechanic", "visibility", "cost_kind")
+
+
+DECODING: Final = 1
+"""Of what the same bytes come to: to be raised whenever a message becomes valid or invalid, or its event another one.
+What an archive keeps decoded by another version is decoded anew (tests/test_decoded.py)."""
+
+
+def decoded_by(topic: str) -> str:
+    """What decides about a topic's columns: the record, its current schema, and how it is decoded."""
+    record = SCHEMA_NAME[topic]
+    return f"{record} {current_writer(record).header.hex()} {DECODING}"
+
+
+def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, dict[int, tuple[str, str]]]:
+    """The valid events of a topic among these messages as wire fields, JSON canonical; per other message the reason and
+    its details. A column `row` (ascending) holds the messages' numbers."""
+    decoded, undecodable = decode_columns(messages)
+    dead = {u.row: (u.reason, u.detail) for u in undecodable}
+    record = SCHEMA_NAME[topic]
+    found = pl.DataFrame(schema={"row": pl.Int64, **polars_schema(record)})
+    for part in decoded:
+        if part.name == record:
+            frame, invalid = split_valid(topic, part.frame)
+            dead.update({int(part.rows[i]): ("invalid_event", words) for i, words in invalid})
+            found = frame.with_columns(row=pl.Series(part.rows[frame["row"].to_numpy()], dtype=pl.Int64))
+        else:
+            dead |= dict.fromkeys(part.rows.tolist(), wrong_topic(part.name, topic))
+    return found, dead
 
 
 def wrong_topic(record: str, topic: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -190,13 +190,61 @@ def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, some_slices:
     assert not list(shop.glob("*.slices"))
 
 
+_STEPS = [
+    ("put", 2),
+    *(pytest.param(*s, marks=pytest.mark.slow) for s in (("write_journal", 3), ("take_out", 1), ("settle", 1))),
+]
+
+
+@pytest.mark.parametrize(("step", "passing"), _STEPS)
+def test_an_interrupted_one_goes_on_where_it_was(
+    step: str, passing: int, tmp_path: Path, small_slices: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Ctrl-C near the end of a history of years would cost all of it."""
+    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
+    log = rich_log(SEED + 3)
+    ends = log.end_positions(log.partitions(INPUT_TOPICS))
+    expected = batch_by_batch(log, tmp_path, ends)
+    done: list[str] = []
+    interruptions = [(step, passing)]
+
+    def counted(what: str, do: Callable[..., object]) -> Callable[..., object]:
+        def counting(*arguments: object) -> object:
+            done.append(what)
+            if [(what, done.count(what))] == interruptions:
+                interruptions.clear()
+                raise KeyboardInterrupt
+            return do(*arguments)
+
+        return counting
+
+    for place, name in ((slices, "put"), (slices, "write_journal"), (slices, "settle"), (slices, "take_out")):
+        monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
+    Store.create(tmp_path / "whole.duckdb")
+    with Store.open(tmp_path / "whole.duckdb") as store, pytest.raises(KeyboardInterrupt):
+        whole.fold_whole(log, store, ends, lambda _records, _left: None, GRACE)
+    before = done.copy()
+    with Store.open_generation(tmp_path / "whole.duckdb", tmp_path / "whole.duckdb", read_only=False) as store:
+        assert whole.records_begun(store)
+        records = whole.fold_whole(log, store, ends, lambda _records, _left: None, GRACE)
+        assert records == sum(ends.values())
+        assert by_table(store) == expected
+    assert not whole.spill_folder(tmp_path / "whole.duckdb").exists()
+    again = len(done) - len(before)
+    done.clear()
+    (tmp_path / "anew").mkdir()
+    at_once(log, tmp_path / "anew", ends)
+    assert len(before) + again == len(done) + 1
+
+
 @pytest.mark.slow
-def test_an_interrupted_one_leaves_nothing_and_begins_anew(
+def test_an_interrupted_rebuild_goes_on(
     shop: Path,  # noqa: F811
     some_slices: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else a part of a history could be taken for all of it, or would fill the disk."""
+    """The same, for who runs the command; and with --anew nothing is left of it."""
+    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
     put, calls = slices.put, iter(range(100))
 
     def interrupted(*arguments: object) -> None:
@@ -207,8 +255,28 @@ def test_an_interrupted_one_leaves_nothing_and_begins_anew(
     with monkeypatch.context() as patched:
         patched.setattr(slices, "put", interrupted)
         assert ledger("rebuild").code == 130
+    told = done("rebuild")
+    assert "going on" in told.out + told.err and "21 tables are equal" in told.out
     assert not list(shop.glob("*.slices"))
-    assert "21 tables are equal" in done("rebuild").out
+
+
+@pytest.mark.slow
+def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
+    shop: Path,  # noqa: F811
+    some_slices: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the tables that were copied from the live database would be proven equal to themselves."""
+    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(slices, "settle", interrupted)
+        assert ledger("rebuild", "--projection", "orders").code == 130
+    told = done("rebuild")
+    assert "going on" not in told.out + told.err and "21 tables are equal" in told.out
 
 
 _BROKEN_OFF = """
@@ -220,7 +288,7 @@ from projections.live import order_rules
 from projections.live import whole as slices
 
 how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])
-rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS = 1, 500, 500
+rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS, whole._COMMIT_S = 1, 500, 500, 0
 steps = {
     "read": (whole._Slices, "lay_down"),
     "fold": (slices, "put"),

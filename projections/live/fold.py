@@ -313,6 +313,8 @@ class _Rounds:
         here = np.flatnonzero(source >= 0)
         if not here.size:
             return old
+        if old.null_count() == len(old):
+            return _referred(self.events[field], source)
         both = pl.concat([self.events[field], old])
         reference = self.events.height + np.arange(len(old))
         reference[here] = source[here]
@@ -330,7 +332,8 @@ def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
 
 
 def _referred(texts: pl.Series, reference: Int64) -> pl.Series:
-    return texts.gather(np.maximum(reference, 0)).set(pl.Series(reference < 0), None)
+    rows = pl.Series(reference)
+    return texts.gather(rows.set(rows < 0, None))
 
 
 def _names(codes: Int8, names: tuple[str, ...]) -> pl.Series:

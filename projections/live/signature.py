@@ -41,15 +41,19 @@ def stable_hash(texts: pl.Series) -> Int64:
 
 
 def _hashed(words: UInt64, offsets: Int64) -> UInt64:
-    start, left = offsets[:-1].copy(), np.diff(offsets)
+    start, left = offsets[:-1], np.diff(offsets)
     state = _mixed(left.astype(np.uint64) * _MULTIPLIER)
+    # As long as no text has ended, all are worked on as they lie.
+    for _ in range(int(left.min()) // 8 if left.size else 0):
+        state = _mixed((state ^ words[start]) * _MULTIPLIER + _MULTIPLIER)
+        start, left = start + 8, left - 8
     rows = np.flatnonzero(left > 0)
+    start, left = start[rows], left[rows]
     while rows.size:
-        word = words[start[rows]] & _LOW_BYTES[np.minimum(left[rows], 8)]
+        word = words[start] & _LOW_BYTES[np.minimum(left, 8)]
         state[rows] = _mixed((state[rows] ^ word) * _MULTIPLIER + _MULTIPLIER)
-        start[rows] += 8
-        left[rows] -= 8
-        rows = rows[left[rows] > 0]
+        on = left > 8
+        rows, start, left = rows[on], start[on] + 8, left[on] - 8
     return state
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from ledger.rules import STATES
@@ -27,15 +28,18 @@ _ACQUISITIONS_AT_ONCE: Final = 300_000
 """Of the campaigns that are settled together; a campaign is never parted."""
 
 
+_OTHERS: Final = "others"
+_ROW: Final = "place"
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
-    other events; `clock`: the data's, of the facts."""
+    other events, and which of them are in `conflict`; `clock`: the data's, of the facts."""
 
     topic: str
     facts: pl.DataFrame
     repeats: pl.DataFrame
-    conflicts: pl.DataFrame
     rows: pl.DataFrame
     violations: pl.DataFrame
     clock: datetime | None
@@ -47,39 +51,59 @@ def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
     return like.cast({pl.Categorical: pl.Enum(list(STATES))})
 
 
-def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
-    """Fold all events of some keys: as for `prepare`, not none, with `key_hash`."""
+def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
+    """What `fold_slice` needs of events (as for `prepare`, with `key_hash`): what the fold reads, and one number for
+    all else that they say, since two contents of one identity must be told apart."""
     on = PROJECTED[topic]
+    read = ["key_hash", on.key, *on.reads, *journal.POSITION]
+    others = events.select(name for name in journal.wire_fields(topic) if name not in read)
+    narrow = events.select(read)
+    return narrow.with_columns(others.hash_rows().alias(_OTHERS)) if others.width else narrow
+
+
+def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
+    """Fold all events of some keys, not none, as `narrowed` gives them."""
+    on = PROJECTED[topic]
+    content = tuple(name for name in events.columns if name not in ("key_hash", *journal.POSITION))
     events, keys = numbered(topic, events)
-    facts, conflicts = told_apart(events, journal.wire_fields(topic))
-    read = facts.select("entity", "key_hash", on.key, *on.reads, *journal.POSITION)
-    rows, violations = from_the_start(on, keys, like, read, conflicts)
-    at = journal.POSITION
-    repeats = events.select(at).join(facts.select(at), on=at, how="anti")
-    return Slice(topic, facts, repeats, conflicts, rows, violations, latest([facts]))
+    facts, conflicts = told_apart(events.with_row_index(_ROW), content)
+    rows, violations = from_the_start(on, keys, like, facts.drop(_ROW), conflicts.drop(_ROW))
+    repeated = np.ones(events.height, dtype=np.bool_)
+    repeated[facts[_ROW].to_numpy()] = False
+    in_conflict = np.zeros(events.height, dtype=np.bool_)
+    in_conflict[conflicts[_ROW].to_numpy()] = True
+    repeats = events.select(journal.POSITION).with_columns(conflict=pl.Series(in_conflict)).filter(pl.Series(repeated))
+    return Slice(topic, facts, repeats, rows, violations, latest([facts]))
 
 
 def write_journal(store: Store, topic: str, events: pl.DataFrame) -> None:
-    """Events in the order of the log, which look-ups prune by; the repeats among them go with their slices (`put`)."""
+    """Events in the order of the log, which look-ups prune by; the repeats among them go last (`take_out`)."""
     insert(store, PROJECTED[topic].journal, events.select(journal.columns(topic)))
 
 
 def put(store: Store, folded: Slice) -> None:
-    """Write what became of a slice into the tables, but for the rows of its keys. Its journal is committed."""
-    on = PROJECTED[folded.topic]
-    if folded.repeats.height:
-        with store.given(gone=folded.repeats):
-            store.execute(
-                f"DELETE FROM {on.journal} j USING gone g"
-                " WHERE j.log_partition = g.log_partition AND j.log_offset = g.log_offset"
-            )
-    insert(store, on.conflicts, folded.conflicts.select(journal.columns(folded.topic)))
+    """Write what became of a slice into the tables, but for the rows of its keys and what its `repeats` stand for."""
     insert(store, "violations", folded.violations)
     if folded.topic == COUPON:
         nothing = folded.rows.clear(folded.rows.height)
         changes = Changes(COUPON, nothing, folded.rows, [folded.facts], [])
         campaign_rules.keep(store, changes)
         order_rules.keep(store, changes)
+
+
+def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
+    """Take the repeats of all slices out of the journal, and keep those in conflict apart. The journal is committed."""
+    on = PROJECTED[topic]
+    if not repeats.height:
+        return
+    names = ", ".join(journal.columns(topic))
+    at = "j.log_partition = g.log_partition AND j.log_offset = g.log_offset"
+    with store.given(gone=repeats):
+        store.execute(
+            f"INSERT INTO {on.conflicts} ({names}) SELECT {names} FROM {on.journal} j"
+            f" SEMI JOIN (SELECT * FROM gone WHERE conflict) g ON {at}"
+        )
+        store.execute(f"DELETE FROM {on.journal} j USING gone g WHERE {at}")
 
 
 def put_rows(store: Store, topic: str, rows: pl.DataFrame) -> None:
