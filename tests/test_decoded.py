@@ -16,8 +16,8 @@ import pytest
 
 from consumers.intake import told_valid
 from ledger import archiver, validity
-from ledger.archive import SCHEMA, ArchiveLog, Stretch, verify
-from ledger.archiver import Archiver
+from ledger.archive import DECODED, SCHEMA, ArchiveLog, Stretch, verify
+from ledger.archiver import Archiver, Merger
 from ledger.errors import ArchiveDamaged
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import COUPON, INPUT_TOPICS
@@ -100,6 +100,24 @@ def ways(log: MemoryLog, folder: Path) -> dict[str, LogReader]:
         "columns": ArchiveLog(archived(log, folder / "with")),
         "both": ArchiveLog(archived(log, begun)),
     }
+
+
+def test_joining_small_files_keeps_the_events_decoded(kept: Path, tmp_path: Path) -> None:
+    """Else the housekeeping of every night would make the next rebuild slow."""
+    folder = shutil.copytree(kept, tmp_path / "archive")
+    before = len(list(folder.rglob("*.parquet")))
+    Merger(folder).run()
+    files = list(folder.rglob("*.parquet"))
+    assert len(files) < before
+    decoded = [DECODED in (pq.read_schema(file).metadata or {}) for file in files]
+    assert decoded.count(True) >= len(INPUT_TOPICS)
+    end = ArchiveLog(folder).end_positions([TopicPartition(COUPON, 0)])[TopicPartition(COUPON, 0)]
+    with closing(ArchiveLog(folder)) as joined, closing(ArchiveLog(kept)) as small:
+        whole, parts = (
+            pl.concat([stretch.read()[0] for stretch in stretches(archive, TopicPartition(COUPON, 0), end, 10**6)])
+            for archive in (joined, small)
+        )
+    assert whole.equals(parts)
 
 
 def test_without_columns_the_files_are_as_first_released(tmp_path: Path) -> None:
