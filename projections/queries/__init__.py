@@ -32,6 +32,7 @@ from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.live import journal
 from projections.live.signature import stable_hash
+from projections.metrics import questions as of_metrics
 from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
 from projections.store import Reading, Store, sql
@@ -709,6 +710,10 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
+    "metrics": Question(of_metrics.metrics, limit_s=60, then=_everything_then),
+    "metric-explained": Question(
+        of_metrics.metric_explained, limit_s=60, json=("parameters", "rows"), then=_everything_then
+    ),
 }
 
 
