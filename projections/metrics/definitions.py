@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
 
 from ledger.rules import LABELS, REASON_LABELS
 
-IN_TIME: Final = {"weekday": "isodow(moment)", "hour_of_day": "hour(moment)"}
-"""Dimensions of every source that lies in time; `moment`: its instant on the clocks of the zone."""
+IN_TIME: Final = {"weekday": "moment // 86400000000 % 7 + 1", "hour_of_day": "moment // 3600000000 % 24"}
+"""Dimensions of every source that lies in time; `moment`: what clocks show in the zone, as `Zone.local_sql` says."""
 MINUTES: Final = "minutes"
 """What a formula may name beside metrics: the minutes of the bucket that have passed."""
 
@@ -135,7 +135,11 @@ def _base(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> Metr
     own = [d for d in source.dimensions if d != "reason"] + given.get("by", [])
     return Metric(
         name=name,
-        **{n: v for n, v in given.items() if n in ("chinese", "unit", "meaning", "caveat", "source", "rows", "aggregate")},
+        **{
+            n: v
+            for n, v in given.items()
+            if n in ("chinese", "unit", "meaning", "caveat", "source", "rows", "aggregate")
+        },
         grain=source.grain,
         view=source.view,
         dimensions=tuple(own + (list(IN_TIME) if source.at else [])),

@@ -8,17 +8,17 @@ or converted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import polars as pl
 
 from projections.metrics.definitions import METRICS, MINUTES, SOURCES, Metric
 from projections.metrics.money import Rates
 from projections.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone
-from projections.metrics.statements import Slice, Statement, aggregates
+from projections.metrics.statements import Slice, aggregates
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
@@ -60,34 +60,28 @@ class Evaluation:
 
     def frame(self) -> pl.DataFrame:
         """Grain: one slice and bucket, and a currency (null for what is not money) where some metric is money."""
-        groups = []
-        for money in (False, True):
-            if metrics := [m for m in self._asked.metrics if m.money == money]:
-                groups.append(self._group(metrics, money=money))
-        found = pl.concat(groups, how="diagonal")
-        return self._arranged(found)
-
-    def _group(self, metrics: Sequence[Metric], *, money: bool) -> pl.DataFrame:
-        """All that is money, or all that is not."""
         asked = self._asked
-        keys = [*asked.by, *(["currency"] if money else [])]
-        parts = self._parts(metrics, self.slice(asked.since, asked.until), money=money)
-        if asked.compare == "target":
-            return self._beside_targets(self._values(metrics, self._filled(parts, keys, None), keys, money), metrics)
+        now = self._parts(self.slice(asked.since, asked.until))
         if not asked.shifts:
-            return self._values(metrics, self._filled(parts, keys, self._keys_of(parts)), keys, money)
+            values = self._values(now, list(now.values()), self._keys_of(now.values()))
+            return self._arranged(self._beside_targets(values) if asked.compare else values)
         shift = self._shift
-        earlier = self.slice(shift.instant(self._since, asked.zone), shift.instant(self._until, asked.zone))
-        before = self._parts(metrics, earlier, money=money)
-        slices = pl.concat([parts.select(keys), before.select(keys)]).unique() if keys else None
-        buckets = self._keys_of(parts)
+        since, until = (shift.instant(at, asked.zone) for at in self._period)
+        before = self._parts(self.slice(since, until))
+        both = [*now.values(), *before.values()]
+        buckets = self._keys_of(now.values())
         then = [shift.key(key, asked.buckets) for key in buckets] if buckets is not None and asked.buckets else None
-        values = self._values(metrics, self._filled(parts, keys, buckets, slices), keys, money)
-        others = self._values(
-            metrics, self._filled(before, keys, list(dict.fromkeys(then)) if then else then, slices), keys, money
-        )
-        keys = [key for key in (*keys, "bucket") if key in values.columns]
-        return self._beside(values, others, keys, dict(zip(buckets or (), then or (), strict=True)), metrics)
+        values = self._values(now, both, buckets)
+        others = self._values(before, both, list(dict.fromkeys(then)) if then is not None else None)
+        return self._arranged(self._beside(values, others, dict(zip(buckets or (), then or (), strict=True))))
+
+    def _groups(self) -> dict[bool, list[Metric]]:
+        """The metrics that are money, and those that are not: they go by other keys."""
+        groups = {money: [m for m in self._asked.metrics if m.money == money] for money in (False, True)}
+        return {money: metrics for money, metrics in groups.items() if metrics}
+
+    def _dimensions(self, money: bool) -> list[str]:
+        return [*self._asked.by, *(["currency"] if money and "currency" not in self._asked.by else [])]
 
     # --- parts
 
@@ -103,58 +97,55 @@ class Evaluation:
         [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
         return (first, last + _MOMENT) if first else (datetime(2000, 1, 1), datetime(2000, 1, 2))
 
-    def statements(
-        self, metrics: Sequence[Metric], slice_: Slice, *, money: bool
-    ) -> Iterable[tuple[list[Metric], Statement]]:
-        """One for each source that these metrics are made from."""
-        names = dict.fromkeys(part for metric in metrics for part in metric.parts)
-        by_source: dict[str, list[Metric]] = {}
-        for name in names:
-            by_source.setdefault(str(METRICS[name].source), []).append(METRICS[name])
-        for source, parts in by_source.items():
-            yield parts, aggregates(SOURCES[source], parts, slice_, money=money)
+    def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
+        """What the metrics of each group are made from, by slice and bucket. A source is asked once: what is by
+        currency is added up for those that are not money."""
+        needed = {
+            money: _by_source(part for metric in metrics for part in metric.parts)
+            for money, metrics in self._groups().items()
+        }
+        found: dict[bool, pl.DataFrame] = {}
+        shared: dict[str, pl.DataFrame] = {}
+        for money in sorted(needed, reverse=True):
+            keys = [*(["bucket"] if slice_.buckets else []), *self._dimensions(money)]
+            frames = []
+            for source, parts in needed[money].items():
+                if source in shared and all(p.additive for p in parts):
+                    frames.append(_summed(shared[source], keys, parts))
+                    continue
+                others = needed.get(False, {}).get(source, []) if money else []
+                both = list(dict.fromkeys([*parts, *(others if all(p.additive for p in others) else [])]))
+                statement = aggregates(SOURCES[source], both, slice_, money=money)
+                frame = self._reading.frame(statement.sql, statement.parameters)
+                if money:
+                    shared[source] = frame
+                frames.append(frame.select(*keys, *(p.name for p in parts)))
+            every = [part for parts in needed[money].values() for part in parts]
+            found[money] = _together(frames, keys, every)
+        return found
 
-    def _parts(self, metrics: Sequence[Metric], slice_: Slice, *, money: bool) -> pl.DataFrame:
-        keys = [*(["bucket"] if slice_.buckets else []), *slice_.by, *(["currency"] if money else [])]
-        whole: pl.DataFrame | None = None
-        parts: list[Metric] = []
-        for some, statement in self.statements(metrics, slice_, money=money):
-            found = self._reading.frame(statement.sql, statement.parameters)
-            parts += some
-            whole = found if whole is None else _joined(whole, found, keys)
-        assert whole is not None
-        nothing = not whole.height and not slice_.by and not slice_.buckets
-        if nothing:
-            whole = whole.clear(1)  # of all there is, one row
-        return _without_gaps(whole, parts, pl.lit(nothing))
-
-    def _keys_of(self, parts: pl.DataFrame) -> list[datetime] | None:
-        """All buckets of the period: those asked for, where that is not said from the first to the last that holds
-        something."""
+    def _keys_of(self, found: Iterable[pl.DataFrame]) -> list[datetime] | None:
+        """All buckets of the period; where it is not said, from the first to the last that holds something."""
         asked, buckets = self._asked, self._asked.buckets
         if buckets is None:
             return None
-        found = parts["bucket"].drop_nulls()
-        first = buckets.key(asked.since) if asked.since else found.min()
-        if first is None:
+        keys = sorted({key for frame in found for key in frame["bucket"].unique()})
+        if not keys and not asked.since:
             return []
-        last = max((buckets.start(at) for at in (found.max(),) if at is not None), default=first)  # type: ignore[type-var,arg-type]
-        clock = self.clock if asked.since and self.clock else first
-        until = asked.until or max(last, clock) + _MOMENT  # type: ignore[type-var,operator]
-        return list(buckets.keys(first, until))  # type: ignore[arg-type]
+        first = buckets.key(asked.since) if asked.since else keys[0]
+        ends = [buckets.start(keys[-1]) + _MOMENT] if keys else []
+        ends += [self.clock] if asked.since and self.clock else []
+        return list(buckets.keys(first, asked.until or max(ends, default=first)))
 
     def _filled(
-        self,
-        parts: pl.DataFrame,
-        keys: list[str],
-        buckets: list[datetime] | None,
-        slices: pl.DataFrame | None = None,
+        self, parts: pl.DataFrame, money: bool, found: Iterable[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """A row for each slice, in each bucket."""
+        """A row for each slice that any metric has, in each bucket."""
+        keys = self._dimensions(money)
         if not keys and buckets is None:
             return parts
-        if slices is None:
-            slices = parts.select(keys).unique() if keys else pl.DataFrame({"_": [0]})
+        having = [frame.select(keys) for frame in found if set(keys) <= set(frame.columns)]
+        slices = pl.concat(having).unique() if keys else pl.DataFrame({"_": [0]})
         if buckets is not None:
             if slices.height * len(buckets) > MOST_BUCKETS:
                 raise WrongQuestion(
@@ -163,22 +154,28 @@ class Evaluation:
                 )
             slices = slices.join(pl.DataFrame({"bucket": buckets}, schema={"bucket": _INSTANT}), how="cross")
             keys = ["bucket", *keys]
-        names = [name for name in parts.columns if name not in keys]
-        there = parts.with_columns(_found=pl.lit(True))
+        metrics = [METRICS[name] for name in parts.columns if name not in keys]
+        there = parts.with_columns(_there=pl.lit(True))
         wide = slices.select(keys).join(there, on=keys, how="left", nulls_equal=True)
-        return _without_gaps(wide, [METRICS[name] for name in names], pl.col("_found").is_null()).drop("_found")
+        return _without_gaps(wide, metrics, pl.col("_there").is_null()).drop("_there")
 
     # --- values
 
-    def _values(self, metrics: Sequence[Metric], parts: pl.DataFrame, keys: list[str], money: bool) -> pl.DataFrame:
-        keys = [name for name in (*keys, "bucket") if name in parts.columns]
-        if money and self._asked.rates is not None:
-            amounts = [name for name in parts.columns if name in METRICS and METRICS[name].unit == "minor"]
-            parts = self._asked.rates.convert(parts, [k for k in keys if k != "currency"], amounts)
-        parts = self._with_minutes(parts)
-        columns = [*keys, *(f"{_formula(metric)} AS {metric.name}" for metric in metrics)]
-        with self._reading.given(parts=parts):
-            return self._reading.frame(f"SELECT {', '.join(columns)} FROM parts")
+    def _values(
+        self, found: Mapping[bool, pl.DataFrame], slices: list[pl.DataFrame], buckets: list[datetime] | None
+    ) -> pl.DataFrame:
+        """The metrics, from their parts. Rows of what is not money have no currency."""
+        groups = []
+        for money, metrics in self._groups().items():
+            parts = self._filled(found[money], money, slices, buckets)
+            keys = [*self._dimensions(money), *(["bucket"] if buckets is not None else [])]
+            if money and self._asked.rates is not None:
+                amounts = [name for name in parts.columns if name in METRICS and METRICS[name].unit == "minor"]
+                parts = self._asked.rates.convert(parts, [k for k in keys if k != "currency"], amounts)
+            columns = [*keys, *(f"{_formula(metric)} AS {metric.name}" for metric in metrics)]
+            with self._reading.given(parts=self._with_minutes(parts)):
+                groups.append(self._reading.frame(f"SELECT {', '.join(columns)} FROM parts"))
+        return pl.concat(groups, how="diagonal")
 
     def _with_minutes(self, parts: pl.DataFrame) -> pl.DataFrame:
         """The minutes of the bucket, or of the period, until the data's clock."""
@@ -201,34 +198,27 @@ class Evaluation:
     # --- comparison
 
     @cached_property
-    def _since(self) -> datetime:
-        if self._asked.since is None:
-            raise WrongQuestion(f"comparison with {self._asked.compare}: of which period is not said; give --since")
-        return self._asked.since
-
-    @cached_property
-    def _until(self) -> datetime:
-        until = self._asked.until or self.clock
-        if until is None or until <= self._since:
+    def _period(self) -> tuple[datetime, datetime]:
+        """What is compared with another period."""
+        asked = self._asked
+        until = asked.until or self.clock
+        if asked.since is None:
+            raise WrongQuestion(f"comparison with {asked.compare}: of which period is not said; give --since")
+        if until is None or until <= asked.since:
             raise WrongQuestion("comparison: the period ends before it begins; give --since and --until of one")
-        return until
+        return asked.since, until
 
     @cached_property
     def _shift(self) -> Shift:
         asked = self._asked
-        return Shift.between(self._since, self._until, asked.zone, str(asked.compare), asked.buckets)
+        return Shift.between(*self._period, asked.zone, str(asked.compare), asked.buckets)
 
-    def _beside(
-        self,
-        values: pl.DataFrame,
-        others: pl.DataFrame,
-        keys: list[str],
-        then: Mapping[datetime, datetime],
-        metrics: Sequence[Metric],
-    ) -> pl.DataFrame:
+    def _beside(self, values: pl.DataFrame, others: pl.DataFrame, then: Mapping[datetime, datetime]) -> pl.DataFrame:
         """Each value, what it was before, and the change as a part of that."""
+        metrics = self._asked.metrics
+        keys = [name for name in values.columns if name not in METRICS]
         others = others.rename({metric.name: f"{metric.name}_before" for metric in metrics})
-        if then:
+        if "bucket" in keys:
             pairs = pl.DataFrame(
                 {"bucket": list(then), "_then": list(then.values())}, schema={"bucket": _INSTANT, "_then": _INSTANT}
             )
@@ -242,26 +232,26 @@ class Evaluation:
         changes = [_change(pl.col(m.name), pl.col(f"{m.name}_before")).alias(f"{m.name}_change") for m in metrics]
         return wide.drop("_then", strict=False).with_columns(changes)
 
-    def _beside_targets(self, values: pl.DataFrame, metrics: Sequence[Metric]) -> pl.DataFrame:
+    def _beside_targets(self, values: pl.DataFrame) -> pl.DataFrame:
         """Each value, its target, and the part of it that is reached."""
         asked = self._asked
         campaigns = asked.where.get("campaign")
         told = self._reading.frame(
             sql(__package__, "targets"),
-            {"metrics": [m.name for m in metrics], "campaigns": list(campaigns) if campaigns else None},
+            {"metrics": [m.name for m in asked.metrics], "campaigns": list(campaigns) if campaigns else None},
         )
-        by = "campaign" in asked.by
-        for metric in metrics:
+        for metric in asked.metrics:
             mine = told.filter(pl.col("metric") == metric.name)
-            targets = _targets(mine, metric, values, by=by, asked=asked)
             name = f"{metric.name}_target"
-            keys = [k for k in ("campaign", "currency") if k in targets.columns]
+            targets = _targets(mine, metric, values, asked).rename({"target": name})
+            keys = [key for key in targets.columns if key != name]
             if keys:
-                values = values.join(targets.rename({"target": name}), on=keys, how="left", nulls_equal=True)
+                values = values.join(targets, on=keys, how="left")
             else:
-                values = values.with_columns(pl.lit(targets["target"].first(), pl.Float64).alias(name))
+                values = values.with_columns(pl.lit(targets[name].first(), pl.Float64).alias(name))
+            here = pl.col(metric.name).is_not_null()
             reached = pl.when(pl.col(name) != 0).then(pl.col(metric.name) / pl.col(name))
-            values = values.with_columns(reached.alias(f"{metric.name}_reached"))
+            values = values.with_columns(pl.when(here).then(name), reached.alias(f"{metric.name}_reached"))
         return values
 
     # --- the answer
@@ -302,23 +292,42 @@ def _formula(metric: Metric) -> str:
     return f"{text}::{'BIGINT' if whole else 'DOUBLE'}"
 
 
-def _joined(left: pl.DataFrame, right: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """What either side has; a side without the row leaves gaps, told apart from its own nulls by `_of_…`."""
-    if not keys:
-        return pl.concat([left, right], how="horizontal")
-    sides = [
-        frame.with_columns(**{f"_has_{name}": pl.lit(True) for name in frame.columns if name in METRICS and f"_has_{name}" not in frame.columns})
-        for frame in (left, right)
+def _by_source(names: Iterable[str]) -> dict[str, list[Metric]]:
+    found: dict[str, list[Metric]] = {}
+    for name in dict.fromkeys(names):
+        found.setdefault(str(METRICS[name].source), []).append(METRICS[name])
+    return found
+
+
+def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
+    sums = by_currency.with_columns(_all=pl.lit(0)).group_by("_all", *keys).agg(pl.col(p.name).sum() for p in parts)
+    return sums.select(*keys, *(p.name for p in parts))
+
+
+def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
+    """The rows that any of them has, without gaps; one row, where there are no keys but that of a currency and no
+    rows."""
+    marked = [
+        frame.with_columns(pl.lit(True).alias(f"_has_{name}") for name in frame.columns if name in METRICS)
+        for frame in frames
     ]
-    return sides[0].join(sides[1], on=keys, how="full", coalesce=True, nulls_equal=True)
+    whole = marked[0]
+    for frame in marked[1:]:
+        if keys:
+            whole = whole.join(frame, on=keys, how="full", coalesce=True, nulls_equal=True)
+        else:
+            whole = pl.concat([whole, frame], how="horizontal")
+    if not whole.height and keys in ([], ["currency"]):
+        whole = whole.clear(1)
+    return _without_gaps(whole, parts)
 
 
-def _without_gaps(frame: pl.DataFrame, metrics: Sequence[Metric], gap: pl.Expr) -> pl.DataFrame:
-    """What a metric is of no rows, where it found none."""
+def _without_gaps(frame: pl.DataFrame, metrics: Sequence[Metric], gap: pl.Expr | None = None) -> pl.DataFrame:
+    """What a metric is of no rows, where there were none: where `gap`, or its mark is missing. A value that is there
+    and null is not known, and stays so."""
     filled = []
     for metric in metrics:
-        mark = f"_has_{metric.name}"
-        missing = pl.col(mark).is_null() if mark in frame.columns else gap & pl.col(metric.name).is_null()
+        missing = pl.col(f"_has_{metric.name}").is_null() if gap is None else gap
         if metric.empty is not None:
             filled.append(pl.when(missing).then(metric.empty).otherwise(pl.col(metric.name)).alias(metric.name))
     return frame.with_columns(filled).drop([name for name in frame.columns if name.startswith("_has_")])
@@ -328,29 +337,28 @@ def _change(now: pl.Expr, before: pl.Expr) -> pl.Expr:
     return pl.when(before != 0).then((now - before) / before.abs())
 
 
-def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, *, by: bool, asked: Asked) -> pl.DataFrame:
-    """Columns campaign (if `by`), currency (if money), `target`: what each row of `values` is to reach.
+def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: Asked) -> pl.DataFrame:
+    """Columns campaign (where asked by it), currency (of money) and `target`: what each row of `values` is to reach.
 
     A target without a currency is in that of the amounts, where there is one alone. Of ratios, targets are in basis
     points.
     """
-    scale = 10_000 if metric.unit == "ratio" else 1
-    told = told.with_columns(pl.col("target") / scale)
-    keys = ["campaign"] if by else []
+    told = told.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
+    keys = [*(["campaign"] if "campaign" in asked.by else []), *(["currency"] if metric.money else [])]
     if metric.money:
-        keys.append("currency")
-        alone = values.group_by(keys[:-1] or pl.lit(0)).agg(pl.col("currency").unique())
-        alone = alone.filter(pl.col("currency").list.len() == 1).with_columns(own=pl.col("currency").list.first())
-        told = told.join(alone.select(*keys[:-1], "own"), on=keys[:-1], how="left") if by else told.with_columns(
-            own=pl.lit(alone["own"].first(), pl.String)
-        )
-        told = told.with_columns(currency=pl.coalesce("currency", "own")).drop_nulls("currency")
-    wanted = asked.where.get("campaign", ())
-    if by:
+        told = _in_a_currency(told, values.drop_nulls(metric.name), keys[:-1])
+    if "campaign" in asked.by:
         return told.select(*keys, "target").unique(keys, keep="first")
-    summed = told.group_by([*keys, pl.lit(0).alias("_")]).agg(
-        pl.col("target").sum(), campaigns=pl.col("campaign").n_unique()
-    )
-    known = pl.col("campaigns") == (len(set(wanted)) if metric.additive else 1)
-    known &= pl.lit(metric.additive or len(set(wanted)) == 1)
-    return summed.filter(known).select(*keys, "target")
+    wanted = len(set(asked.where["campaign"]))
+    summed = told.with_columns(_all=pl.lit(0)).group_by("_all", *keys)
+    found = summed.agg(pl.col("target").sum(), campaigns=pl.col("campaign").n_unique())
+    known = (pl.col("campaigns") == wanted) & pl.lit(metric.additive or wanted == 1)
+    return found.filter(known).select(*keys, "target")
+
+
+def _in_a_currency(told: pl.DataFrame, amounts: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    grouped = amounts.with_columns(_all=pl.lit(0)).group_by("_all", *by)
+    alone = grouped.agg(own=pl.col("currency").unique()).filter(pl.col("own").list.len() == 1)
+    alone = alone.select("_all", *by, pl.col("own").list.first())
+    joined = told.with_columns(_all=pl.lit(0)).join(alone, on=["_all", *by], how="left")
+    return joined.with_columns(currency=pl.coalesce("currency", "own")).drop_nulls("currency").drop("_all", "own")

@@ -13,6 +13,8 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from ledger.rules import CURRENCIES
 from projections.unanswered import WrongQuestion
 
+UNKNOWN: Final = "XXX"
+"""What ISO 4217 calls no currency: that of amounts which carry none."""
 # ISO 4217: currencies whose minor unit is not a hundredth.
 _DIGITS: Final = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
@@ -45,9 +47,7 @@ class Rates:
             ) from error
         targets = sorted({row.to for row in rows})
         if len(targets) != 1:
-            raise WrongQuestion(
-                f"rates: lead to {', '.join(targets) or 'no currency'}; give a table that leads to one"
-            )
+            raise WrongQuestion(f"rates: lead to {', '.join(targets) or 'no currency'}; give a table that leads to one")
         if strange := sorted({c for row in rows for c in (row.currency, row.to)} - CURRENCIES):
             raise WrongQuestion(f"rates: {', '.join(strange)} is no ISO 4217 code; correct it")
         named = [row.currency for row in rows]
@@ -55,15 +55,14 @@ class Rates:
             raise WrongQuestion(f"rates: {', '.join(twice)} comes twice; give one rate for each currency")
         return cls(targets[0], {targets[0]: Decimal(1)} | {row.currency: row.rate for row in rows})
 
-    def _factor(self, currency: str | None) -> float:
+    def _factor(self, currency: str) -> float:
         """From minor units to minor units."""
-        if currency is None:
+        if currency == UNKNOWN:
             raise WrongQuestion(
-                "rates: some amounts are of no known currency; ask without rates to see them, or leave them out with"
-                " a filter on currency"
+                f"rates: some amounts carry no currency ({UNKNOWN}); ask without rates to see them, or filter by currency"
             )
         if currency not in self.rates:
-            raise WrongQuestion(f"rates: there is none for {currency}; add it, or leave the currency out with a filter")
+            raise WrongQuestion(f"rates: there is none for {currency}; add it, or filter by currency")
         digits = _DIGITS.get(self.to, 2) - _DIGITS.get(currency, 2)
         return float(self.rates[currency] * Decimal(10) ** digits)
 

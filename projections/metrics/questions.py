@@ -41,8 +41,8 @@ def metrics(
     `where`: a JSON object with a list of values for each dimension, an empty one for where it is not known. `grain`:
     minute, hour, day, week or month of the `zone`. `compare`: previous, last-year or target. `rates`: a JSON list of
     currency, rate, to. `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty
-    category standing for any other. Amounts of several currencies come in rows of their own (`currency`); what is not
-    money has none. `open`: until the data's clock has passed the bucket's end by the grace of the rules, late facts are
+    category standing for any other. Amounts of each currency come in rows of their own (`currency`, XXX where they carry
+    none); what is not money has none. `open`: until the data's clock has passed the bucket's end by the grace of the rules, late facts are
     still to be expected.
 
     Raises `NotThere`, `WrongQuestion`.
@@ -169,7 +169,9 @@ def _check_target(asked: Asked) -> None:
             f"comparison with targets: they are set for a campaign as a whole; leave out {', '.join(other) or '--grain'}"
         )
     if "campaign" not in (*asked.by, *asked.where):
-        raise WrongQuestion("comparison with targets: they are set for campaigns; ask --by campaign or --where campaign=…")
+        raise WrongQuestion(
+            "comparison with targets: they are set for campaigns; ask --by campaign or --where campaign=…"
+        )
 
 
 def _where(told: str | None) -> Mapping[str, Sequence[str]]:
@@ -183,4 +185,6 @@ def _goods(told: str | None) -> Mapping[str, int]:
     try:
         return _GOODS.validate_json(told) if told else {}
     except ValidationError as error:
-        raise WrongQuestion('goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}') from error
+        raise WrongQuestion(
+            'goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}'
+        ) from error

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from projections.metrics.definitions import IN_TIME, Metric, Source
+from projections.metrics.money import UNKNOWN
 from projections.metrics.periods import Buckets, Zone
 
 
@@ -42,7 +43,9 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
     keys = _keys(source, asked, money=money)
     values = {m.name: _value(source, m) for m in metrics}
     relation, parameters = _relation(source, metrics, asked, [*keys.values(), *values.values()])
-    repeating = [name for name in source.joined(*keys.values(), *_filtered(source, asked)) if name in source.multiplying]
+    repeating = [
+        name for name in source.joined(*keys.values(), *_filtered(source, asked)) if name in source.multiplying
+    ]
     if repeating:
         own = sorted(set(re.findall(rf"\b{source.alias}\.(\w+)", " ".join(values.values()))) | {source.identity})
         columns = [f"{source.alias}.{column}" for column in own] + [f"{sql} AS {name}" for name, sql in keys.items()]
@@ -50,7 +53,9 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
         relation, keys = f"FROM {relation}", {name: f"{source.alias}.{name}" for name in keys}
     columns = [f"{sql} AS {name}" for name, sql in (keys | values).items()]
     grouped = "\nGROUP BY ALL" if keys else ""
-    return Statement(f"SELECT {(',' + chr(10) + '       ').join(columns)}\n{relation}{grouped}", _used(parameters, relation, values))
+    return Statement(
+        f"SELECT {(',' + chr(10) + '       ').join(columns)}\n{relation}{grouped}", _used(parameters, relation, values)
+    )
 
 
 def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Statement:
@@ -87,15 +92,19 @@ def _keys(source: Source, asked: Slice, *, money: bool) -> dict[str, str]:
     if asked.buckets is not None and source.at:
         keys["bucket"] = asked.buckets.key_sql(source.at, *asked.span)
     keys |= {name: _dimension(source, name, asked) for name in asked.by}
-    return keys | ({"currency": str(source.currency)} if money else {})
+    return keys | ({"currency": _currency(source)} if money else {})
 
 
 def _dimension(source: Source, name: str, asked: Slice) -> str:
     if name not in IN_TIME:
-        return source.currency if name == "currency" and source.currency else source.dimensions[name]
+        return _currency(source) if name == "currency" else source.dimensions[name]
     assert source.at is not None
     local = asked.zone.local_sql(source.at, *asked.span)
     return IN_TIME[name].replace("moment", local)
+
+
+def _currency(source: Source) -> str:
+    return f"coalesce({source.currency}, '{UNKNOWN}')"
 
 
 def _filtered(source: Source, asked: Slice) -> list[str]:
