@@ -58,7 +58,7 @@ class World:
     def rows(self) -> dict[str, list[Row]]:
         """By kind: each with `at` and its dimensions beside what it is."""
         coupons, orders = self.coupons, self.orders
-        events = [d.event for d in self.told[COUPON]]
+        events = [dict(d.event) for d in self.told[COUPON]]
         coupon_of = {c["coupon_id"]: c for c in coupons}
         order_of = {o["order_id"]: o for o in orders}
         segments = {d.event["user_id"]: json.loads(d.event["attributes"]).get("segment") for d in self.told[USER]}
@@ -300,7 +300,7 @@ def bucket_of(at: datetime, grain: str, zone: ZoneInfo) -> str:
     """As the answers name it."""
     local = at.astimezone(zone)
     if grain in ("minute", "hour"):
-        start = local.replace(second=0, microsecond=0, **({"minute": 0} if grain == "hour" else {}))
+        start = local.replace(second=0, microsecond=0, minute=0 if grain == "hour" else local.minute)
         return start.isoformat(" ", "minutes")
     if grain == "week":
         local -= timedelta(days=local.weekday())
@@ -374,5 +374,7 @@ def world(seed: int, coupons: int = 40) -> World:
         cost |= {"currency": random_.choice(CURRENCIES)} | maybe({"channel": random_.choice(CHANNELS)})
         told[CAMPAIGN].append(event(moment(), "cost_booked", campaign_id=f"k-{random_.randrange(3)}", **cost))
     for n in range(5):
-        told[USER].append(event(moment(), "profiled", user_id=f"u-{n}", attributes=json.dumps(maybe({"segment": f"g-{n % 2}"}))))
+        told[USER].append(
+            event(moment(), "profiled", user_id=f"u-{n}", attributes=json.dumps(maybe({"segment": f"g-{n % 2}"})))
+        )
     return World({topic: positioned(random_, events) for topic, events in told.items()})

@@ -149,8 +149,8 @@ class Evaluation:
         if buckets is not None:
             if slices.height * len(buckets) > MOST_BUCKETS:
                 raise WrongQuestion(
-                    f"metrics: {slices.height:,} slices in {len(buckets):,} buckets are more than {MOST_BUCKETS:,} rows;"
-                    " ask for a shorter period, a coarser grain or fewer slices"
+                    f"metrics: {slices.height:,} slices in {len(buckets):,} buckets are more than {MOST_BUCKETS:,}"
+                    " rows; ask for a shorter period, a coarser grain or fewer slices"
                 )
             slices = slices.join(pl.DataFrame({"bucket": buckets}, schema={"bucket": _INSTANT}), how="cross")
             keys = ["bucket", *keys]

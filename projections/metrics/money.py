@@ -59,7 +59,8 @@ class Rates:
         """From minor units to minor units."""
         if currency == UNKNOWN:
             raise WrongQuestion(
-                f"rates: some amounts carry no currency ({UNKNOWN}); ask without rates to see them, or filter by currency"
+                f"rates: some amounts carry no currency ({UNKNOWN}); ask without rates to see them, or filter by"
+                " currency"
             )
         if currency not in self.rates:
             raise WrongQuestion(f"rates: there is none for {currency}; add it, or filter by currency")

@@ -41,9 +41,11 @@ def metrics(
     `where`: a JSON object with a list of values for each dimension, an empty one for where it is not known. `grain`:
     minute, hour, day, week or month of the `zone`. `compare`: previous, last-year or target. `rates`: a JSON list of
     currency, rate, to. `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty
-    category standing for any other. Amounts of each currency come in rows of their own (`currency`, XXX where they carry
-    none); what is not money has none. `open`: until the data's clock has passed the bucket's end by the grace of the rules, late facts are
-    still to be expected.
+    category standing for any other.
+
+    Amounts of each currency come in rows of their own (`currency`, XXX where they carry none); what is not money has
+    none. `open`: until the data's clock has passed the bucket's end by the grace of the rules, late facts are still to
+    be expected.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -165,9 +167,8 @@ def _check(metric: Metric, asked: Asked) -> None:
 def _check_target(asked: Asked) -> None:
     other = sorted({*asked.by, *asked.where} - {"campaign", "currency"})
     if other or asked.buckets:
-        raise WrongQuestion(
-            f"comparison with targets: they are set for a campaign as a whole; leave out {', '.join(other) or '--grain'}"
-        )
+        extra = ", ".join(other) or "--grain"
+        raise WrongQuestion(f"comparison with targets: they are set for a campaign as a whole; leave out {extra}")
     if "campaign" not in (*asked.by, *asked.where):
         raise WrongQuestion(
             "comparison with targets: they are set for campaigns; ask --by campaign or --where campaign=…"

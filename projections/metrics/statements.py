@@ -47,7 +47,7 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
         name for name in source.joined(*keys.values(), *_filtered(source, asked)) if name in source.multiplying
     ]
     if repeating:
-        own = sorted(set(re.findall(rf"\b{source.alias}\.(\w+)", " ".join(values.values()))) | {source.identity})
+        own = sorted(set(re.findall(rf"\b{source.alias}\.(\w+)", " ".join(values.values()))) | {str(source.identity)})
         columns = [f"{source.alias}.{column}" for column in own] + [f"{sql} AS {name}" for name, sql in keys.items()]
         relation = f"(SELECT DISTINCT {', '.join(columns)}\n{_indented(relation)}) {source.alias}"
         relation, keys = f"FROM {relation}", {name: f"{source.alias}.{name}" for name in keys}
@@ -82,9 +82,9 @@ def _value(source: Source, metric: Metric) -> str:
 
 
 def _written_out(source: Source, sql: str) -> str:
-    for name, column in source.columns.items():
-        sql = re.sub(rf"\b{name}\b", lambda _, column=column: f"({column})", sql)
-    return sql
+    if not source.columns:
+        return sql
+    return re.sub(rf"\b({'|'.join(source.columns)})\b", lambda named: f"({source.columns[named[0]]})", sql)
 
 
 def _keys(source: Source, asked: Slice, *, money: bool) -> dict[str, str]:
