@@ -1,5 +1,5 @@
-"""Writes the documents that are made from the code: docs/events.md, docs/asyncapi.json, docs/cli.md, docs/metrics.md. `make docs` runs
-it; a test fails when a document is not what this would write."""
+"""Writes the documents that are made from the code: docs/events.md, docs/asyncapi.json, docs/cli.md, docs/metrics.md.
+`make docs` runs it; a test fails when a document is not what this would write."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ledger.operations import ACTIONS
 from ledger.partitioner import murmur2
 from ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from ledger.topics import COUPON, KEY_FIELD, OPERATIONS
-from projections.metrics.definitions import METRICS, Metric
+from projections.metrics.definitions import METRICS, SOURCES, Metric
 from scripts import asyncapi
 from scripts.examples import example
 
@@ -214,7 +214,12 @@ def _metric(metric: Metric) -> Iterator[str]:
     yield ""
     yield f"- {metric.unit}, {view}; by {', '.join(metric.dimensions)}"
     yield f"- counted: {metric.grain}"
-    yield f"- SQL: `{' '.join(metric.sql.split())}`"
+    source = SOURCES.get(metric.source or "")
+    yield f"- SQL: `{_one_line(metric.sql)}`" + (f" over `{_one_line(source.from_)}`" if source else "")
+
+
+def _one_line(sql: str) -> str:
+    return " ".join(sql.split())
 
 
 # A metric belongs to the first part that takes it.

@@ -158,7 +158,7 @@ def _formula(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> M
     return Metric(
         name=name,
         **{n: v for n, v in given.items() if n in ("chinese", "unit", "meaning", "caveat", "formula")},
-        grain="; ".join(dict.fromkeys(p.grain for p in parts)),
+        grain="; ".join(dict.fromkeys(of[part].grain for p in parts for part in p.parts)),
         view=" and ".join(views),
         dimensions=tuple(allowed),
         money=any(p.money for p in parts),
