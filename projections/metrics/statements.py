@@ -41,21 +41,29 @@ class Statement:
 def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money: bool) -> Statement:
     """Of each slice and bucket that has rows: the values of these metrics. `money`: by currency, too."""
     keys = _keys(source, asked, money=money)
-    values = {m.name: _value(source, m) for m in metrics}
-    relation, parameters = _relation(source, metrics, asked, [*keys.values(), *values.values()])
-    repeating = [
-        name for name in source.joined(*keys.values(), *_filtered(source, asked)) if name in source.multiplying
-    ]
-    if repeating:
-        own = sorted(set(re.findall(rf"\b{source.alias}\.(\w+)", " ".join(values.values()))) | {str(source.identity)})
-        columns = [f"{source.alias}.{column}" for column in own] + [f"{sql} AS {name}" for name, sql in keys.items()]
-        relation = f"(SELECT DISTINCT {', '.join(columns)}\n{_indented(relation)}) {source.alias}"
-        relation, keys = f"FROM {relation}", {name: f"{source.alias}.{name}" for name in keys}
-    columns = [f"{sql} AS {name}" for name, sql in (keys | values).items()]
+    values = {m.name: _value(m) for m in metrics}
+    written = {name: _written_out(source, sql) for name, sql in values.items()}
+    relation, parameters = _relation(source, metrics, asked, [*keys.values(), *written.values()])
+    if set(source.joined(*keys.values(), *_filtered(source, asked))) & set(source.multiplying):
+        relation, keys, written = _each_once(source, relation, keys, values)
+    columns = [f"{sql} AS {name}" for name, sql in (keys | written).items()]
     grouped = "\nGROUP BY ALL" if keys else ""
-    return Statement(
-        f"SELECT {(',' + chr(10) + '       ').join(columns)}\n{relation}{grouped}", _used(parameters, relation, values)
-    )
+    listed = ",\n       ".join(columns)
+    sql = f"SELECT {listed}\n{relation}{grouped}"
+    return Statement(sql, {name: value for name, value in parameters.items() if f"${name}" in sql})
+
+
+def _each_once(
+    source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
+) -> tuple[str, dict[str, str], dict[str, str]]:
+    """The relation with each row once in each slice, and keys and values over it."""
+    text, alias = " ".join(values.values()), source.alias
+    own = {str(source.identity), *re.findall(rf"\b{alias}\.(\w+)", text)}
+    computed = {name: sql for name, sql in source.columns.items() if re.search(rf"\b{name}\b", text)}
+    columns = [f"{alias}.{column}" for column in sorted(own)]
+    columns += [f"{sql} AS {name}" for name, sql in (dict(keys) | computed).items()]
+    once = f"FROM (SELECT DISTINCT {', '.join(columns)}\n{_indented(relation)}) {alias}"
+    return once, {name: f"{alias}.{name}" for name in keys}, dict(values)
 
 
 def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Statement:
@@ -69,13 +77,8 @@ def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Sta
     return Statement(f"SELECT {distinct}{', '.join(source.shown)}\n{relation}\n{order} LIMIT {limit:d}", parameters)
 
 
-def _used(parameters: dict[str, Any], relation: str, values: Mapping[str, str]) -> dict[str, Any]:
-    text = relation + " ".join(values.values())
-    return {name: value for name, value in parameters.items() if f"${name}" in text}
-
-
-def _value(source: Source, metric: Metric) -> str:
-    sql = _written_out(source, metric.sql)
+def _value(metric: Metric) -> str:
+    sql = metric.sql
     if metric.empty == 0 and "CASE" not in metric.aggregate:
         sql = f"coalesce({sql}, 0)"
     return f"({sql})::{'BIGINT' if metric.whole else 'DOUBLE'}"
@@ -134,19 +137,14 @@ def _relation(
         conditions.append(alternatives[0] if len(alternatives) == 1 else f"({' OR '.join(alternatives)})")
     joins = source.joined(*expressions, *conditions)
     lines = [f"FROM {source.from_}", *(source.joins[name] for name in joins)]
-    if source.alone and not set(joins) & {"used", *source.multiplying}:
+    if source.alone and not set(joins) & set(source.multiplying):
         lines.append(source.alone)
     if conditions:
         lines.append("WHERE " + "\n  AND ".join(conditions))
     relation = "\n".join(lines)
     if "$goods_" in relation + " ".join(expressions):
-        categories = {f"{n}": list(v) for n, v in _goods(asked).items()}
-        parameters |= categories
+        parameters |= {"goods_categories": list(asked.goods_bp), "goods_bp": list(asked.goods_bp.values())}
     return relation, parameters
-
-
-def _goods(asked: Slice) -> dict[str, list[Any]]:
-    return {"goods_categories": list(asked.goods_bp), "goods_bp": list(asked.goods_bp.values())}
 
 
 def _indented(text: str) -> str:

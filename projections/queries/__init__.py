@@ -658,6 +658,11 @@ def _everything_then(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in_across()
 
 
+def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+
+
 def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in(COUPON)
     past.stand_in(CAMPAIGN)
@@ -710,9 +715,9 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
-    "metrics": Question(of_metrics.metrics, limit_s=60, then=_everything_then),
+    "metrics": Question(of_metrics.metrics, limit_s=60, then=_metrics_then),
     "metric-explained": Question(
-        of_metrics.metric_explained, limit_s=60, json=("parameters", "rows"), then=_everything_then
+        of_metrics.metric_explained, limit_s=60, json=("parameters", "rows"), then=_metrics_then
     ),
 }
 
