@@ -1,6 +1,6 @@
--- What does a ledger of $coupons coupons and $orders orders hold? The tables as the fold leaves them, drawn by hashing
--- numbers with $seed: the same every time. Half a year, lives as on a sale day; no late or illegal events, which no
--- metric reads faster or slower. Orders beyond the coupons' are bought without one. Hashes stand for stable_hash.
+-- What does a ledger of so many coupons and orders hold (variables `coupons`, `others`)? The tables as the fold leaves
+-- them, drawn by hashing numbers with `seed`: the same every time. Half a year, lives as on a sale day; no late or illegal
+-- events, which no metric reads faster or slower. `others`: orders without a coupon. Hashes stand for stable_hash.
 
 CREATE OR REPLACE TEMP MACRO u(i, salt) AS (hash(i, salt, getvariable('seed')) % 1000003) / 1000003.0;
 CREATE OR REPLACE TEMP MACRO h(key) AS (hash(key) >> 1)::BIGINT;

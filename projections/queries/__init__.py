@@ -715,10 +715,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
-    "metrics": Question(of_metrics.metrics, limit_s=60, then=_metrics_then),
-    "metric-explained": Question(
-        of_metrics.metric_explained, limit_s=60, json=("parameters", "rows"), then=_metrics_then
-    ),
+    "metrics": Question(of_metrics.metrics, then=_metrics_then),
+    "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=_metrics_then),
 }
 
 
