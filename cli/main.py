@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "user": ("cli.show", "Show a user's coupons: usable, used, expired."),
     "order": ("cli.show", "Show an order with its coupons and what does not match."),
     "campaigns": ("cli.show", "List campaigns with their funnel and rates, or show one."),
+    "metrics": ("cli.metrics", "Show the operating metrics over any slice and period."),
     "violations": ("cli.show", "List broken rules."),
     "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),

@@ -94,6 +94,25 @@ def instant_option(name: str, text: str) -> Callable[[Command], Command]:
 _TIMEOUT = "coupon_ledger.timeout"
 
 
+def zoned_instant_option(name: str, text: str) -> Callable[[Command], Command]:
+    """Like `instant_option`, but a day begins in the zone that `--zone` says, which must be eager."""
+
+    def parsed(context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
+        if value is None or not _DAY.fullmatch(value):
+            return None if value is None else _instant(value, option)
+        from projections.metrics.periods import Zone
+
+        day = _instant(value, option).replace(tzinfo=None)
+        return Zone(context.params["zone"]).instant(day).replace(tzinfo=UTC)
+
+    return click.option(
+        name,
+        callback=parsed,
+        metavar="INSTANT",
+        help=f"{text} [2026-11-11T20:00:00+08:00, a day of --zone, or how long ago: 90s, 15m, 2h, 1d]",
+    )
+
+
 def past_options(command: Command) -> Command:
     """Add `--at`, `--known-at` and `--at-position`; the command gets `at`, `known_at` and `positions`, None for no
     bound. And `--timeout`."""

@@ -1,14 +1,14 @@
-"""Writes the documents that are made from the code: docs/events.md, docs/asyncapi.json, docs/cli.md. `make docs` runs
-it; a test fails when a document is not what this would write."""
+"""Writes the documents that are made from the code: docs/events.md, docs/asyncapi.json, docs/cli.md, docs/metrics.md.
+`make docs` runs it; a test fails when a document is not what this would write."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import fastavro
@@ -29,6 +29,7 @@ from ledger.operations import ACTIONS
 from ledger.partitioner import murmur2
 from ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from ledger.topics import COUPON, KEY_FIELD, OPERATIONS
+from projections.metrics.definitions import METRICS, SOURCES, Metric
 from scripts import asyncapi
 from scripts.examples import example
 
@@ -190,6 +191,53 @@ def asyncapi_json() -> str:
     return json.dumps(asyncapi.document(), ensure_ascii=False, indent=2) + "\n"
 
 
+def metrics_md() -> str:
+    """What each metric means, for the people who look at it."""
+    return "\n".join(_metrics()) + "\n"
+
+
+def _metrics() -> Iterator[str]:
+    yield Path(__file__).with_name("metrics.md").read_text(encoding="utf-8").rstrip("\n")
+    rest = dict(METRICS)
+    for title, belongs in _METRIC_PARTS.items():
+        mine = [rest.pop(name) for name, metric in list(rest.items()) if belongs(metric)]
+        yield f"\n## {title}"
+        for metric in mine:
+            yield from _metric(metric)
+
+
+def _metric(metric: Metric) -> Iterator[str]:
+    view = {"event": "event view", "cohort": "cohort view", "now": "as it stands now"}[metric.view]
+    yield f"\n### `{metric.name}` {metric.chinese}"
+    yield ""
+    yield f"{metric.meaning} {metric.caveat}"
+    yield ""
+    yield f"- {metric.unit}, {view}; by {', '.join(metric.dimensions)}"
+    yield f"- counted: {metric.grain}"
+    source = SOURCES.get(metric.source or "")
+    yield f"- SQL: `{_one_line(metric.sql)}`" + (f" over `{_one_line(source.from_)}`" if source else "")
+
+
+def _one_line(sql: str) -> str:
+    return " ".join(sql.split())
+
+
+# A metric belongs to the first part that takes it.
+_METRIC_PARTS: Final[dict[str, Callable[[Metric], bool]]] = {
+    "Return on investment": lambda m: m.name == "simple_roi",
+    "Sales": lambda m: m.unit == "orders" or {"orders", "coupon_orders"} & {_source(p) for p in m.parts} != set(),
+    "Cost": lambda m: m.money or m.name == "net_uses",
+    "Stock": lambda m: m.view == "now",
+    "How long it takes": lambda m: m.unit == "seconds",
+    "What became of the coupons of a period": lambda m: m.view == "cohort",
+    "What happened in a period": lambda m: True,
+}
+
+
+def _source(part: str) -> str | None:
+    return METRICS[part].source
+
+
 def cli_md() -> str:
     """The help text of every command."""
     lines = ["# Commands", "", "Made from the commands' own help by `make docs`."]
@@ -209,7 +257,12 @@ def commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Com
             yield from commands(f"{path} {name}", found)
 
 
-DOCUMENTS = {DOCS / "events.md": events_md, DOCS / "asyncapi.json": asyncapi_json, DOCS / "cli.md": cli_md}
+DOCUMENTS = {
+    DOCS / "events.md": events_md,
+    DOCS / "asyncapi.json": asyncapi_json,
+    DOCS / "cli.md": cli_md,
+    DOCS / "metrics.md": metrics_md,
+}
 
 if __name__ == "__main__":
     for document, text in DOCUMENTS.items():

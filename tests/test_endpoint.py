@@ -84,6 +84,11 @@ ASKED = [
     ("campaigns",),
     ("campaigns", "show", "k-1"),
     ("campaigns", "show", "k-404"),
+    ("metrics", "query", "rate-404"),
+    ("metrics", "query", "used_events", "use_rate", "discount_cost_minor", "--by", "campaign", "--grain", "day"),
+    ("metrics", "query", "coupon_gmv_minor", "--compare", "previous", "--since", "2026-11-11", "--where", "store="),
+    ("metrics", "query", "claim_rate", "--at", "2026-11-11T00:00:05Z", "--zone", "Europe/Berlin"),
+    ("metrics", "query", "use_rate", "--explain", "--limit", "2"),
     ("violations",),
     ("violations", "--count"),
     ("violations", "--code", "used_when_used", "--coupon", "c-1"),
@@ -157,7 +162,7 @@ def test_every_command_prints_the_same_from_the_owner_as_from_the_file(shop: Pat
 
 def test_every_command_that_reads_is_compared() -> None:
     """A new question without a line in `ASKED` would go untested through the endpoint."""
-    reading = {" ".join(path) for path in commands(cli)} - {"dead-letters"}
+    reading = {" ".join(path) for path in commands(cli)} - {"dead-letters", "metrics list", "metrics show"}
     working = (
         "init config publish import simulate consume tail archive restore backup restore-db doctor rebuild correct"
     )

@@ -35,6 +35,7 @@ from projections.due import due as due_at
 from projections.finance import questions as finance
 from projections.live import journal
 from projections.live.signature import stable_hash
+from projections.metrics import questions as of_metrics
 from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
 from projections.store import Reading, Store, sql
@@ -678,6 +679,11 @@ def _everything_then(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in_across()
 
 
+def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+
+
 def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in(COUPON)
     past.stand_in(CAMPAIGN)
@@ -749,6 +755,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "finance-refunds": Question(finance.refunds, limit_s=300, then=_everything_then),
     "finance-doubts": Question(finance.doubts, limit_s=300, then=_everything_then),
     "finance-statement": Question(finance.statement, limit_s=300, then=_everything_then),
+    "metrics": Question(of_metrics.metrics, then=_metrics_then),
+    "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=_metrics_then),
 }
 
 

@@ -1,0 +1,242 @@
+"""`metrics`: the operating metrics: which there are, what each means, and their values over any slice and period."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import output_option, past_options, settings_options, zoned_instant_option
+from cli.output import Row, print_frames, print_row, print_rows
+from cli.show import answered, rows_of
+from ledger.errors import UnusableFile
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from projections.metrics.definitions import Metric
+
+# As in projections.metrics.periods, which is not loaded for a --help.
+_GRAINS: Final = ("minute", "hour", "day", "week", "month")
+_ZONE: Final = "Asia/Shanghai"
+_COMPARISONS: Final = ("previous", "last-year", "target")
+_EXPLAINED: Final = 20
+
+
+@click.group()
+def metrics() -> None:
+    """The operating metrics: issued, claimed, used, rates, stock, sales, cost.
+
+    Each is defined once; docs/metrics.md tells all of them.
+
+    \b
+    coupon-ledger metrics list
+    coupon-ledger metrics query claimed_events use_rate --by campaign --grain day --since 2026-11-01
+    """
+
+
+@metrics.command("list")
+@click.option("--dimension", help="Only those that can be asked by this dimension, for example store.")
+@output_option
+def list_metrics(dimension: str | None, output: str) -> None:
+    """List the metrics: name, Chinese name, unit, view.
+
+    View event: what happened in the period. Cohort: what became until now of the coupons that started in the period.
+    Now: what stands, in no period.
+
+    \b
+    coupon-ledger metrics list
+    coupon-ledger metrics list --dimension store
+    """
+    from projections.metrics.definitions import METRICS
+
+    found = [_told(m) for m in METRICS.values() if dimension is None or dimension in m.dimensions]
+    shown = "name chinese unit view".split() if output == "table" else None
+    print_rows(found, output, shown)
+
+
+@metrics.command("show")
+@click.argument("name")
+@output_option
+def show_metric(name: str, output: str) -> None:
+    """Show what the metric NAME means: its definition, its SQL, what it can be asked by, and its caveat.
+
+    \b
+    coupon-ledger metrics show use_rate
+    coupon-ledger metrics show simple_roi --output json
+    """
+    from projections.metrics.questions import metric_named
+
+    print_row(_told(metric_named(name)), output)
+
+
+def _told(metric: Metric) -> Row:
+    return {
+        "name": metric.name,
+        "chinese": metric.chinese,
+        "unit": metric.unit,
+        "view": metric.view,
+        "grain": metric.grain,
+        "meaning": metric.meaning,
+        "caveat": metric.caveat,
+        "sql": metric.sql,
+        "source": metric.source,
+        "made_of": list(metric.parts),
+        "dimensions": list(metric.dimensions),
+    }
+
+
+@metrics.command("query")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--by", multiple=True, metavar="DIMENSION", help="A row for each value of it (several, or with commas).")
+@click.option("--grain", type=click.Choice(_GRAINS), help="A row for each of these.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="DIMENSION=VALUE",
+    help="Only there; several of one dimension: any of them. Without a value: where it is not known.",
+)
+@zoned_instant_option("--since", "Only from then on.")
+@zoned_instant_option("--until", "Only before then.")
+@click.option("--zone", default=_ZONE, show_default=True, is_eager=True, help="Whose days, weeks and months.")
+@click.option("--compare", type=click.Choice(_COMPARISONS), help="Beside the period before, the last year's, targets.")
+@click.option(
+    "--rates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CSV of currency, rate, to: convert all amounts to that currency. Else they are apart.",
+)
+@click.option(
+    "--goods-rates",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CSV of category, cost_bp: cost of goods in basis points of the price, where orders do not tell it."
+    " An empty category stands for any other.",
+)
+@click.option("--explain", is_flag=True, help="Show the SQL and the events, coupons or orders behind the numbers.")
+@click.option("--limit", type=click.IntRange(min=1), default=_EXPLAINED, show_default=True, help="Rows with --explain.")
+@past_options
+@settings_options("database")
+@output_option
+def query(
+    names: tuple[str, ...],
+    by: tuple[str, ...],
+    where: tuple[str, ...],
+    rates: Path | None,
+    goods_rates: Path | None,
+    explain: bool,
+    limit: int,
+    settings: Settings,
+    output: str,
+    **given: Any,
+) -> None:
+    """Show the values of metrics by slice and time.
+
+    Dimensions: campaign, coupon_type, channel, segment, store, region, reason, weekday (1 is Monday), hour_of_day;
+    `metrics show` says which of them a metric has. A day, such as --since 2026-11-11, begins in --zone. Amounts are in
+    minor units, by currency. A rate without anything to divide by is – (null). open: late facts of then are still to be
+    expected.
+
+    \b
+    coupon-ledger metrics query claimed_events used_events use_rate --grain day --since 2026-11-01
+    coupon-ledger metrics query coupon_gmv_minor simple_roi --by campaign --compare previous --since 2026-11-01
+    coupon-ledger metrics query used_events --by weekday,hour_of_day --where campaign=8 --zone Europe/Berlin
+    coupon-ledger metrics query cohort_use_rate --grain week --known-at 2026-11-12
+    coupon-ledger metrics query coupon_gmv_minor --where store=s-1 --explain
+    """
+    asked = {
+        "names": ",".join(names),
+        "by": ",".join(by) or None,
+        "where": json.dumps(_filters(where), ensure_ascii=False) if where else None,
+        "goods_rates": json.dumps(_goods(goods_rates), ensure_ascii=False) if goods_rates else None,
+        **given,
+    }
+    if explain:
+        if rates or asked.pop("compare"):
+            raise click.UsageError("--explain shows amounts as they were told; leave out --rates and --compare")
+        _explained(settings, output, asked | {"limit": limit})
+        return
+    asked["rates"] = json.dumps(_rates(rates)) if rates else None
+    with answered(settings, output, "metrics", **asked) as answer:
+        if output != "table":
+            print_frames(answer.frames, output)
+            return
+        rows = list(rows_of(answer))
+        print_rows(_for_people(rows), output)
+        if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
+            click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
+
+
+def _explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
+    with answered(settings, output, "metric-explained", **asked) as answer:
+        told = (
+            {**r, "parameters": json.loads(r["parameters"]), "rows": json.loads(r["rows"])} for r in rows_of(answer)
+        )
+        if output != "table":
+            print_rows(told, output)
+            return
+        for part in told:
+            click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {part['grain']}\n")
+            click.echo(part["sql"])
+            click.echo(f"\nwith {json.dumps(part['parameters'], ensure_ascii=False)}")
+            click.echo(f"{part['found']:,} rows are behind it" + (", the first of them:" if part["rows"] else ""))
+            print_rows(part["rows"], output) if part["rows"] else None
+            click.echo()
+
+
+def _for_people(rows: list[Row]) -> Iterator[Row]:
+    """Without what the notes below the table say. Where there is one currency alone, its rows take up those without."""
+    hidden = {"starts_at", "data_clock"}
+    currencies = {row.get("currency") for row in rows} - {None}
+    if len(currencies) == 1 and "currency" in rows[0]:
+        rows = list(_one_currency(rows, next(iter(currencies))))
+    for row in rows:
+        yield {
+            name: ("open" if value else "") if name == "open" else value
+            for name, value in row.items()
+            if name not in hidden
+        }
+
+
+def _one_currency(rows: Iterable[Row], currency: str | None) -> Iterator[Row]:
+    keys = ("currency", "open", "data_clock")
+    merged: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        names = list(row)
+        place = tuple(row[name] for name in names[: names.index("open")] if name not in keys)
+        known = {name: value for name, value in row.items() if value is not None or name not in merged.get(place, {})}
+        merged.setdefault(place, {}).update(known)
+    yield from (row | {"currency": currency} for row in merged.values())
+
+
+def _filters(where: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for one in where:
+        dimension, equals, value = one.partition("=")
+        if not equals:
+            raise click.UsageError(f"--where {one!r} has no value; write DIMENSION=VALUE, such as campaign=8")
+        found.setdefault(dimension, []).append(value)
+    return found
+
+
+def _rates(file: Path) -> list[Row]:
+    return [{name: row[name] for name in ("currency", "rate", "to")} for row in _rows(file, ("currency", "rate", "to"))]
+
+
+def _goods(file: Path) -> dict[str, str]:
+    return {row["category"]: row["cost_bp"] for row in _rows(file, ("category", "cost_bp"))}
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no CSV in UTF-8"
+        raise UnusableFile(f"file {file}: cannot be read ({why}); name a CSV file") from error
+    if not rows or not set(columns) <= set(rows[0]) or any(row[name] is None for row in rows for name in columns):
+        raise UnusableFile(f"file {file}: has not the columns {', '.join(columns)} in every row; write them")
+    return rows

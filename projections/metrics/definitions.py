@@ -1,0 +1,187 @@
+"""`metrics.toml`, loaded: every metric and the sources it is made from.
+
+What always holds of them: a formula names only metrics; a join is named before those that it needs; a metric of money
+is a sum, or a formula over sums, so that it can be split by currency and converted.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources import files
+from typing import Any, Final
+
+from ledger.rules import LABELS, REASON_LABELS
+
+IN_TIME: Final = {"weekday": "moment // 86400000000 % 7 + 1", "hour_of_day": "moment // 3600000000 % 24"}
+"""Dimensions of every source that lies in time; `moment`: what clocks show in the zone, as `Zone.local_sql` says."""
+MINUTES: Final = "minutes"
+"""What a formula may name beside metrics: the minutes of the bucket that have passed."""
+
+_COST_LABELS: Final = {"acquisition": "获客", "media": "媒体", "operation": "运营", "subsidy": "补贴"}
+_LABELS: Final = LABELS | REASON_LABELS | _COST_LABELS
+_NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name."""
+
+    name: str
+    grain: str
+    view: str
+    from_: str
+    shown: tuple[str, ...]
+    dimensions: Mapping[str, str]
+    at: str | None = None
+    where: str = "true"
+    currency: str | None = None
+    joins: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    multiplying: tuple[str, ...] = ()
+    alone: str = ""
+    identity: str | None = None
+
+    @cached_property
+    def alias(self) -> str:
+        """What its own columns stand behind."""
+        return self.shown[0].partition(".")[0]
+
+    def joined(self, *expressions: str) -> list[str]:
+        """The joins that these expressions need, in their order."""
+        needed: set[str] = set()
+        todo = list(expressions)
+        while todo:
+            expression = todo.pop()
+            for name, join in self.joins.items():
+                if name not in needed and re.search(rf"\b{name}\.", expression):
+                    needed.add(name)
+                    todo.append(join)
+        return [name for name in self.joins if name in needed]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`rows`, `aggregate`: of a metric over a source. `formula`: of one over metrics; `base`: with these written out
+    until only metrics over sources are left."""
+
+    name: str
+    chinese: str
+    unit: str
+    meaning: str
+    caveat: str
+    grain: str
+    view: str
+    dimensions: tuple[str, ...]
+    money: bool
+    source: str | None = None
+    rows: str = "true"
+    aggregate: str = ""
+    formula: str = ""
+    base: str = ""
+    parts: tuple[str, ...] = ()
+    """The metrics over sources that it is made from: itself, if it is one."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether values of slices that share nothing can be added."""
+        return self.source is not None and "DISTINCT" not in self.aggregate and "quantile" not in self.aggregate
+
+    @property
+    def whole(self) -> bool:
+        """Whether its values are whole numbers."""
+        return self.source is not None and "quantile" not in self.aggregate and "/" not in self.aggregate
+
+    @property
+    def empty(self) -> int | None:
+        """Of no rows."""
+        return None if "quantile" in self.aggregate else 0
+
+    @property
+    def sql(self) -> str:
+        if self.formula:
+            return self.formula
+        return self.aggregate if self.rows == "true" else f"{self.aggregate} FILTER (WHERE {self.rows})"
+
+
+def _sources(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
+    for name, given in told.items():
+        lists = {n: tuple(given[n]) for n in ("shown", "multiplying") if n in given}
+        yield Source(name=name, from_=given["from"], **{n: v for n, v in given.items() if n != "from"} | lists)
+
+
+def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every metric's entry by its name, those of [[each]] written out."""
+    for each in data["each"]:
+        for value in each["values"]:
+            written = {
+                n: v.replace("{}", value).replace("{label}", _LABELS.get(value, value)) if isinstance(v, str) else v
+                for n, v in each.items()
+                if n != "values"
+            }
+            yield written.pop("name"), written
+    yield from data["metrics"].items()
+
+
+def _in_the_files_order(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return dict(_told(data))
+
+
+def _base(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> Metric:
+    source = SOURCES[given["source"]]
+    own = [d for d in source.dimensions if d != "reason"] + given.get("by", [])
+    return Metric(
+        name=name,
+        **{
+            n: v
+            for n, v in given.items()
+            if n in ("chinese", "unit", "meaning", "caveat", "source", "rows", "aggregate")
+        },
+        grain=source.grain,
+        view=source.view,
+        dimensions=tuple(own + (list(IN_TIME) if source.at else [])),
+        money=given["unit"] == "minor",
+        parts=(name,),
+    )
+
+
+def _formula(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> Metric:
+    named = [n for n in dict.fromkeys(_NAME.findall(given["formula"])) if n in of]
+    parts = [of[n] for n in named]
+    common = [d for d in parts[0].dimensions if all(d in p.dimensions for p in parts)]
+    allowed = given.get("dimensions", [d for d in common if d not in given.get("not_by", ())])
+    written = _NAME.sub(lambda m: f"({of[m[0]].base})" if m[0] in of and of[m[0]].formula else m[0], given["formula"])
+    views = dict.fromkeys(p.view for p in parts)
+    return Metric(
+        name=name,
+        **{n: v for n, v in given.items() if n in ("chinese", "unit", "meaning", "caveat", "formula")},
+        grain="; ".join(dict.fromkeys(of[part].grain for p in parts for part in p.parts)),
+        view=" and ".join(views),
+        dimensions=tuple(allowed),
+        money=any(p.money for p in parts),
+        base=written,
+        parts=tuple(dict.fromkeys(part for p in parts for part in p.parts)),
+    )
+
+
+def _metrics(data: Mapping[str, Any]) -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    told = _in_the_files_order(data)
+    for name, given in told.items():
+        if "source" in given:
+            found[name] = _base(name, given, found)
+    left = {name: given for name, given in told.items() if "formula" in given}
+    while left:
+        ready = [n for n, g in left.items() if not set(_NAME.findall(g["formula"])) & left.keys()]
+        for name in ready:
+            found[name] = _formula(name, left.pop(name), found)
+    return {name: found[name] for name in told}
+
+
+_DATA: Final = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text(encoding="utf-8"))
+SOURCES: Final = {source.name: source for source in _sources(_DATA["sources"])}
+METRICS: Final = _metrics(_DATA)
+DIMENSIONS: Final = tuple(dict.fromkeys(d for metric in METRICS.values() for d in metric.dimensions))
