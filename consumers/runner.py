@@ -25,6 +25,7 @@ from ledger.errors import LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
+from projections.attribution.upkeep import Upkeep
 from projections.checkpoints import Account
 from projections.compaction import compact
 from projections.live import cross
@@ -122,6 +123,7 @@ class Consumer:
         self._deliver()
         note_discards(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
+        paths = Upkeep(self._store)
         with reader:
             for batch in reader.batches():
                 if self._between():
@@ -129,6 +131,7 @@ class Consumer:
                 if batch is None:
                     if reader.idle:
                         self._caught_up()
+                        paths(idle=True)
                     continue
                 chunks, taken, ends = batch
                 started = time.perf_counter()
@@ -157,6 +160,8 @@ class Consumer:
                     return
                 if not lag:
                     self._caught_up()
+                paths()
+        paths(idle=True)
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
