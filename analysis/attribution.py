@@ -249,10 +249,23 @@ class Coalitions:
         return np.asarray((rate * counted[:, 0].sum())[place])
 
     def value(self, draws: int, seed: int = 1) -> tuple[Float64, Float64]:
-        """The Shapley value of each state in orders, and its standard error: 0 where it is exact."""
-        if self.states <= EXACT_UP_TO:
-            return shapley(self.worth, self.states), np.zeros(self.states)
-        return shapley_sampled(self.worth, self.states, draws, seed)
+        """The Shapley value of each state in orders, and its standard error: 0 where it is exact. States that nobody
+        met have no part in it."""
+        met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._found)]
+        among = np.array([1 << s for s in met], dtype=np.uint64)
+
+        def worth(coalitions: npt.NDArray[np.uint64]) -> Float64:
+            whole = np.zeros(len(coalitions), dtype=np.uint64)
+            for place, bit in enumerate(among):
+                whole |= np.where((coalitions >> np.uint64(place)) & np.uint64(1), bit, np.uint64(0))
+            return self.worth(whole)
+
+        values, errors = np.zeros(self.states), np.zeros(self.states)
+        if len(met) <= EXACT_UP_TO:
+            values[met] = shapley(worth, len(met))
+        else:
+            values[met], errors[met] = shapley_sampled(worth, len(met), draws, seed)
+        return values, errors
 
 
 def apportioned(total: int, weights: Float64) -> list[int]:

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "order": ("cli.show", "Show an order with its coupons and what does not match."),
     "campaigns": ("cli.show", "List campaigns with their funnel and rates, or show one."),
     "violations": ("cli.show", "List broken rules."),
+    "attribution": ("cli.attribution", "Show what channels and campaigns earned, by several models."),
     "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),

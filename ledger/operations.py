@@ -30,6 +30,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "correction_applied": "compensating events were appended from a file",
     "rebuild_swapped": "a rebuilt database took the live one's place",
     "rebuild_rolled_back": "the database before the last rebuild came back",
+    "attribution_model_defined": "a model of attribution was defined, or defined anew, by its name",
     "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
 }
 _SCHEMA: Final = "operation_event"

@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -88,7 +87,7 @@ class Shop:
         r, order = self.random, f"o-{self.random.randrange(9)}"
         kind = r.choice(("placed", "paid", "paid", "paid", "cancelled", "refunded"))
         money = {"currency": r.choice(("CNY", "USD")), "gross_minor": 9, "net_minor": r.choice((0, 4, 8))}
-        told = {"user_id": r.choice(self.ids), **money} if kind in ("placed", "paid") else {}
+        told: Event = {"user_id": r.choice(self.ids), **money} if kind in ("placed", "paid") else {}
         yield self.event(
             ORDER, order, kind, **told, reason="r", refund_minor=r.choice((1, 4)) if kind == "refunded" else None,
             coupon_ids=r.choice((None, [], ["c-1"])), cost_of_goods_minor=r.choice((None, 3)),

@@ -1,5 +1,5 @@
-"""Paths for a question, in temporary tables that stand before the live ones and go with the transaction: of the past, or
-of the present where the live ones are behind.
+"""Paths for a question, in temporary tables that stand before the live ones and go with the transaction: of the past,
+or of the present where the live ones are behind.
 
 What always holds: an answer is that of all paths made again from what is committed, however far `upkeep` has come.
 """

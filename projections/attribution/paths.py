@@ -1,7 +1,8 @@
 """Touches and orders of some persons become their paths: a pure function of two frames.
 
 What always holds: a path of an order has the touches of its person in the `LOOK_BACK` before the payment, that instant
-included; of more than `MOST` the latest. A touch that lies in no order's window belongs to one path that led to nothing.
+included; of more than `MOST` the latest. A touch that lies in no order's window belongs to one path that led to
+nothing.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def persons(links: pl.DataFrame) -> pl.DataFrame:
     one, other = (np.array([number[i] for i in links[name]], dtype=np.int64) for name in ("user_id", "alias_id"))
     least = np.arange(len(ids))
     while True:
-        # Each takes the least number that a neighbour has, then that of whom it got it from: few rounds for long chains.
+        # Each takes a neighbour's least number, then that of whom it comes from: few rounds for long chains.
         before = least.copy()
         np.minimum.at(least, least[one], least[other])
         np.minimum.at(least, least[other], least[one])

@@ -112,7 +112,8 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def settle(store: Store, clock: datetime | None) -> None:
-    """Set the data's clock, find what is broken across coupons and between topics, make the paths. All slices are in."""
+    """Set the data's clock, find what is broken across coupons and between topics, make the paths to orders. All slices
+    are in."""
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
     everyone = store.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)

@@ -28,6 +28,8 @@ from ledger.rules import STATES, SWEPT
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
+from projections.attribution import in_place
+from projections.attribution import questions as attributed
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.live import journal
@@ -581,17 +583,20 @@ def standing(reading: Reading) -> pl.DataFrame:
 
 
 def digest(reading: Reading) -> pl.DataFrame:
+    in_place.complete(reading)
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
 def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
     """The full digest of a table in pieces, to find where two databases differ."""
+    in_place.complete(reading)
     return digests_of.buckets(reading, table)
 
 
 def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
     """The rows of one piece."""
+    in_place.complete(reading)
     return digests_of.rows_of(reading, table, bucket)
 
 
@@ -709,6 +714,10 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
+    "attribution": Question(attributed.attribution, limit_s=300, then=attributed.then),
+    "attribution-notes": Question(attributed.attribution_notes, limit_s=300, then=attributed.then),
+    "attribution-order": Question(attributed.attribution_order, limit_s=300, then=attributed.then),
+    "attribution-roi": Question(attributed.attribution_roi, limit_s=300, then=attributed.then),
 }
 
 
