@@ -26,7 +26,6 @@ MOST: Final = 20
 _LOOK_BACK_MICROS: Final = LOOK_BACK // timedelta(microseconds=1)
 _KINDS: Final = ("issued", "claimed")
 """First among touches of one instant, in this order."""
-_SOURCE: Final = ["kind", "channel", "campaign_id"]
 _INSTANT: Final = pl.Datetime("us")
 SCHEMA: Final[dict[str, Any]] = {
     "person_hash": pl.Int64,
@@ -44,19 +43,16 @@ SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of `paths`, and those of `touch_sources` that they need. All touches (touches.sql) and orders
-    (orders.sql) of some persons."""
-    sources = with_hashes(touches.select(_SOURCE).unique())
-    touches = touches.join(sources, on=_SOURCE, nulls_equal=True)
+def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
+    """The rows of `paths`. All touches (`person`, `occurred_at`, `source`, `rank`: see `ranked`) and orders (orders.sql)
+    of some persons."""
     persons = pl.concat([touches["person"], orders["person"]]).unique()
     coded = pl.DataFrame({"person": persons}).with_row_index("code")
-    touches = touches.join(coded, on="person").with_columns(rank=_rank())
-    touches = touches.sort("code", "at", "rank", "source")
-    orders = orders.join(coded, on="person").sort("code", "at", "order_id")
+    touches = touches.join(coded, on="person").sort("code", "occurred_at", "rank", "source")
+    orders = orders.join(coded, on="person").sort("code", "occurred_at", "order_id")
     windows = _Windows(touches, orders)
     found = pl.concat([windows.of_orders(), windows.of_nothing()])
-    return found.join(hashed(persons.to_frame()), on="person").select(*SCHEMA), sources
+    return found.join(hashed(persons.to_frame()), on="person").select(*SCHEMA)
 
 
 def hashed(persons: pl.DataFrame) -> pl.DataFrame:
@@ -64,23 +60,15 @@ def hashed(persons: pl.DataFrame) -> pl.DataFrame:
     return persons.with_columns(person_hash=pl.Series(stable_hash(persons["person"]), dtype=pl.Int64))
 
 
-def with_hashes(sources: pl.DataFrame) -> pl.DataFrame:
-    """Sources (`kind`, `channel`, `campaign_id`) with the hash that they go by (`source`)."""
-    text = pl.concat_str(
-        [
-            pl.lit("=") + pl.col(name) if name == "kind" else (pl.lit("=") + pl.col(name)).fill_null("")
-            for name in _SOURCE
-        ],
-        separator="\x1f",
+def ranked(sources: pl.DataFrame) -> pl.DataFrame:
+    """Sources (`kind`, `channel`, `campaign_id`) with the hash that they go by (`source`), and their `rank` among
+    touches of one instant."""
+    told = [(pl.lit("=") + pl.col(name)).fill_null("") for name in ("kind", "channel", "campaign_id")]
+    text = sources.select(pl.concat_str(told, separator="\x1f")).to_series()
+    rank = pl.col("kind").replace_strict(
+        {k: n for n, k in enumerate(_KINDS)}, default=len(_KINDS), return_dtype=pl.Int8
     )
-    return sources.with_columns(source=pl.Series(stable_hash(sources.select(text).to_series()), dtype=pl.Int64))
-
-
-def _rank() -> pl.Expr:
-    rank = pl.lit(len(_KINDS), dtype=pl.Int8)
-    for place, kind in enumerate(_KINDS):
-        rank = pl.when(pl.col("kind") == kind).then(pl.lit(place, dtype=pl.Int8)).otherwise(rank)
-    return rank
+    return sources.with_columns(source=pl.Series(stable_hash(text), dtype=pl.Int64), rank=rank)
 
 
 class _Windows:
@@ -88,26 +76,26 @@ class _Windows:
 
     def __init__(self, touches: pl.DataFrame, orders: pl.DataFrame) -> None:
         self._touches, self._orders = touches, orders
-        touched, paid = (frame["at"].cast(pl.Int64).to_numpy() for frame in (touches, orders))
+        touched, paid = (frame["occurred_at"].cast(pl.Int64).to_numpy() for frame in (touches, orders))
         opened = paid - _LOOK_BACK_MICROS
-        # A person and an instant as one number: instants counted among those that there are.
-        instants = np.unique(np.concatenate([touched, paid, opened]))
-        self._touched = self._placed(touches, touched, instants)
-        self._paid = self._placed(orders, paid, instants)
-        self._opened = self._placed(orders, opened, instants)
-
-    @staticmethod
-    def _placed(rows: pl.DataFrame, at: Int64, instants: Int64) -> Int64:
-        return rows["code"].to_numpy().astype(np.int64) * (len(instants) + 1) + np.searchsorted(instants, at)
+        self._touched, self._paid, self._opened = _placed(
+            (touches["code"], touched), (orders["code"], paid), (orders["code"], opened)
+        )
 
     def of_orders(self) -> pl.DataFrame:
         orders = self._orders
         after = np.searchsorted(self._touched, self._paid, side="right")
         first = np.searchsorted(self._touched, self._opened, side="left")
         same = orders["code"] == orders["code"].shift(1)
-        previous = pl.select(pl.when(same).then(orders["at"].shift(1))).to_series()
+        previous = pl.select(pl.when(same).then(orders["occurred_at"].shift(1))).to_series()
         named = orders.select(
-            "person", "order_id", "currency", "sales_minor", "cost_of_goods_minor", "names_coupons", ended_at="at"
+            "person",
+            "order_id",
+            "currency",
+            "sales_minor",
+            "cost_of_goods_minor",
+            "names_coupons",
+            ended_at="occurred_at",
         )
         return self._with_touches(named.with_columns(previous_at=previous), first, after)
 
@@ -124,7 +112,7 @@ class _Windows:
         # What is lost of a run lies side by side: its touches within the window come behind.
         first = lost[begins]
         after = lost[np.r_[begins[1:] - 1, len(lost) - 1][: len(begins)]] + 1
-        ended = touches[after - 1].select("person", ended_at="at")
+        ended = touches[after - 1].select("person", ended_at="occurred_at")
         return self._with_touches(ended, first, after)
 
     def _with_touches(self, rows: pl.DataFrame, first: Int64, after: Int64) -> pl.DataFrame:
@@ -132,10 +120,10 @@ class _Windows:
         lengths = after - kept
         offsets = np.r_[0, np.cumsum(lengths)]
         among = np.repeat(kept - offsets[:-1], lengths) + np.arange(offsets[-1])
-        found = self._touches[among].select("source", "at")
+        found = self._touches[among].select("source", "occurred_at")
         lists = {
             "sources": _lists(found["source"], offsets),
-            "touched_at": _lists(found["at"], offsets),
+            "touched_at": _lists(found["occurred_at"], offsets),
         }
         whole = rows.with_columns(touches=pl.Series(after - first, dtype=pl.Int64), **lists)
         lacking = [
@@ -151,3 +139,16 @@ def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
     found = pl.from_arrow(array)
     assert isinstance(found, pl.Series)
     return found
+
+
+def _placed(*of: tuple[pl.Series, Int64]) -> list[Int64]:
+    """A person and an instant as one number each, in the order of persons and then of instants."""
+    codes = [code.to_numpy().astype(np.int64) for code, _ in of]
+    instants = [at for _, at in of]
+    bounds = [bound for at in instants if len(at) for bound in (int(at.min()), int(at.max()))]
+    first, last = min(bounds, default=0), max(bounds, default=0)
+    persons = 1 + max((int(code.max()) for code in codes if len(code)), default=0)
+    if persons * (last - first + 1) >= 1 << 62:  # ages apart: counted among the instants that there are
+        there = np.unique(np.concatenate(instants))
+        instants, first, last = [np.searchsorted(there, at).astype(np.int64) for at in instants], 0, len(there)
+    return [code * (last - first + 1) + (at - first) for code, at in zip(codes, instants, strict=True)]

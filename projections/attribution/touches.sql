@@ -1,8 +1,7 @@
 -- When did somebody meet a coupon or a campaign? Grain: one touch. An issue counts for whom it made the owner, a claim
--- for who got the coupon by it (an attempt that failed is none), and every `touched` event. Of everybody, in $parts
--- parts the one numbered $part, or unless $everyone of the ids in `asked`.
+-- for who got the coupon by it (an attempt that failed is none), and every `touched` event.
 WITH told AS (
-    SELECT acquired_by AS user_id, issued_at AS at, 'issued' AS kind, issue_channel AS channel, campaign_id
+    SELECT acquired_by AS user_id, issued_at AS occurred_at, 'issued' AS kind, issue_channel AS channel, campaign_id
     FROM coupons
     WHERE acquired_by IS NOT NULL AND acquired_at = issued_at AND claimed_at IS DISTINCT FROM issued_at
     UNION ALL
@@ -18,7 +17,5 @@ WITH told AS (
     SELECT user_id, occurred_at, kind, channel, campaign_id
     FROM user_events WHERE type = 'touched'
 )
-SELECT coalesce(p.person, t.user_id) AS person, t.at, t.kind, t.channel, t.campaign_id
+SELECT t.user_id, coalesce(p.person, t.user_id) AS person, t.occurred_at, t.kind, t.channel, t.campaign_id
 FROM told t LEFT JOIN persons p ON p.user_id = t.user_id
-WHERE ($everyone OR t.user_id IN (SELECT user_id FROM asked))
-  AND hash(coalesce(p.person, t.user_id)) % $parts = $part

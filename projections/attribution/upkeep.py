@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from ledger.topics import COUPON, ORDER, USER
-from projections.attribution.paths import hashed, paths_of
+from projections.attribution.paths import hashed, paths_of, ranked
 from projections.attribution.persons import persons
 from projections.store import Reading, Store, sql
 
@@ -36,6 +36,11 @@ _AT_LEAST_S: Final = 1.0
 _REST: Final = 9.0
 """After settling, so many times as long something else is done."""
 
+_SOURCED: Final = """
+SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
+ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
+"""
+"""Touches with numbers for what they were: a third of the cost of their texts."""
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
 TABLES: Final = ("persons", "paths", "touch_sources", "stale_users")
@@ -171,22 +176,27 @@ def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
 
 def build(reading: Reading, put: Put, asked: pl.DataFrame | None = None) -> None:
     """Make the paths of everybody, or of the persons whose ids are all in `asked`. `persons` is as it should be."""
-    known = set(reading.frame("SELECT source FROM touch_sources")["source"])
-    for paths, sources in _built(reading, asked):
-        put("paths", paths)
-        put("touch_sources", sources.filter(~pl.col("source").is_in(list(known))))
-        known.update(sources["source"])
+    if asked is None:
+        parts = 1 + _rows(reading) // _AT_ONCE
+        _build(reading, put, "hash(person) % $parts = $part", [{"parts": parts, "part": n} for n in range(parts)])
+    else:
+        with reading.given(asked=asked.select("user_id")):
+            _build(reading, put, "user_id IN (SELECT user_id FROM asked)", [{}])
 
 
-def _built(reading: Reading, asked: pl.DataFrame | None) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    ids = pl.DataFrame({"user_id": []}, schema={"user_id": pl.String}) if asked is None else asked.select("user_id")
-    parts = 1 if asked is not None else 1 + _rows(reading) // _AT_ONCE
-    for part in range(parts):
-        given: dict[str, Any] = {"everyone": asked is None, "parts": parts, "part": part}
-        with reading.given(asked=ids):
-            touches, orders = (reading.frame(_query(name), given) for name in ("touches", "orders"))
-        if touches.height or orders.height:
-            yield paths_of(touches, orders)
+def _build(reading: Reading, put: Put, whose: str, parts: list[dict[str, int]]) -> None:
+    touches, orders = _query("touches"), _query("orders")
+    every = whose if parts == [{}] else "true"
+    sources = ranked(reading.frame(f"SELECT DISTINCT kind, channel, campaign_id FROM ({touches}) WHERE {every}"))
+    known = reading.frame("SELECT source FROM touch_sources")
+    put("touch_sources", sources.drop("rank").join(known, on="source", how="anti"))
+    with reading.given(sources=sources):
+        for part in parts:
+            paths = paths_of(
+                reading.frame(f"{_SOURCED.format(touches)} WHERE {whose}", part),
+                reading.frame(f"SELECT * EXCLUDE (user_id) FROM ({orders}) WHERE {whose}", part),
+            )
+            put("paths", paths)
 
 
 def _rows(reading: Reading) -> int:
