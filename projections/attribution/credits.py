@@ -16,14 +16,17 @@ import numpy.typing as npt
 import polars as pl
 
 from analysis import attribution as credit
-from analysis.attribution import Float64, Int64, Mask, Paths
+from analysis.attribution import Float64, Int64, Paths
 from projections.attribution.models import OVER_ALL, Model
+from projections.past.slices import ahead
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"
 """Whom orders without any touch are credited to (无触点)."""
+UNKNOWN_COUPON: Final = "(unknown coupon)"
+"""Whom the order is credited to by its coupons, where it names some and none is known (未知券)."""
 OTHERS: Final = "(other campaigns)"
 _UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
 _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
@@ -64,7 +67,7 @@ class Asked:
         """Per source (`kind`, `channel`, `campaign_id`), what it counts for."""
         value = pl.col(BY[self.by]).fill_null(_UNKNOWN[self.by])
         if self.campaign is not None:
-            mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, "(unknown coupon)"])
+            mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, UNKNOWN_COUPON])
             value = pl.when(mine.fill_null(False)).then(value).otherwise(pl.lit(OTHERS))
         return sources.select(value.alias("value")).to_series()
 
@@ -103,37 +106,44 @@ def _looked_back(reading: Reading, models: list[Model], asked: Asked) -> pl.Data
             f"credits by {asked.by}: {values.len():,} of them are too many for {', '.join(OVER_ALL)}; choose other"
             " models, --by channel, or one --campaign"
         )
-    state_of = of_source.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
+    states = of_source.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
+    state_of = _StateOf(sources["source"].to_numpy(), states, values.len())
     currencies = reading.frame(sql(__package__, "totals"), asked.window)["currency"]
     runs = [_Run(model, values.len(), currencies.len()) for model in models]
-    for frame in reading.batches(sql(__package__, "paths"), asked.window, rows=_AT_ONCE):
-        if frame.height:
-            batch = _Batch(frame, sources["source"].to_numpy(), state_of, currencies)
-            for look_back in {model.look_back_days for model in models}:
-                some = batch.within(look_back, with_nothing=any(run.over_all for run in runs))
-                for run in runs:
-                    if run.model.look_back_days == look_back:
-                        run.add(some)
+    over_all = any(run.over_all for run in runs)
+    look_backs = sorted({model.look_back_days for model in models})
+
+    def seen(frame: pl.DataFrame) -> dict[float, _Some]:
+        batch = _Batch(frame, state_of, currencies)
+        return {days: batch.within(days, with_nothing=over_all) for days in look_backs}
+
+    pieces = reading.batches(sql(__package__, "paths"), asked.window, rows=_AT_ONCE)
+    for some in ahead(seen, (piece for piece in pieces if piece.height)):
+        for run in runs:
+            run.add(some[run.model.look_back_days])
     return pl.concat(run.rows(values, currencies) for run in runs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Some:
-    """A batch as one look-back sees it. Of orders: `paths`, `currency` (a number), `measures` (a row each). `nothing`:
-    the paths that led to none."""
+    """A batch as one look-back sees it. Of orders: `paths`; those that are `mixed`, since their touches are in several
+    states, with their `currency` (a number) and `measures` (a row each); and `sums`, of all others: whatever the model,
+    who has a path to themselves gets the order. `nothing`: the paths that led to none."""
 
     paths: Paths
+    mixed: Paths
     currency: Int64
     measures: Float64
+    sums: Float64
     nothing: list[Paths]
 
 
 class _Batch:
-    def __init__(self, frame: pl.DataFrame, sources: Int64, state_of: Int64, currencies: pl.Series) -> None:
-        offsets, source = _flat(frame["sources"])
+    def __init__(self, frame: pl.DataFrame, state_of: _StateOf, currencies: pl.Series) -> None:
+        self._offsets, source = _flat(frame["sources"])
         _, self._touched = _flat(frame["touched_at"].cast(pl.List(pl.Int64)))
-        self._offsets = offsets
-        self._states = state_of[np.searchsorted(sources, source)]
+        self._states = state_of(source)
+        self._number, self._currencies = state_of.number, currencies.len()
         self._ordered = frame["ordered"].to_numpy()
         self._ended = frame["ended_at"].cast(pl.Int64).to_numpy()
         before = frame["previous_at"].cast(pl.Int64).fill_null(np.iinfo(np.int64).min)
@@ -154,8 +164,26 @@ class _Batch:
             nothing.append(paths.some(~self._ordered))
             if late.any():  # what is too long ago for this order, and was not for the one before
                 nothing.append(paths.kept(late & (self._touched > np.repeat(self._before, lengths))))
-        seen = paths.kept(~late) if late.any() else paths
-        return _Some(seen.some(self._ordered), self._currency, self._measures, nothing)
+        seen = (paths.kept(~late) if late.any() else paths).some(self._ordered)
+        only = self._only(seen)
+        mixed = only < 0
+        sums = self._summed(only[~mixed], self._currency[~mixed], self._measures[~mixed])
+        return _Some(seen, seen.some(mixed), self._currency[mixed], self._measures[mixed], sums, nothing)
+
+    def _only(self, paths: Paths) -> Int64:
+        """Per path the state that all its touches are in; nobody's where there is none, -1 where there are several."""
+        there = paths.lengths > 0
+        starts = paths.offsets[:-1][there]
+        found = np.full(len(there), self._number)
+        if len(starts):
+            least, most = np.minimum.reduceat(paths.states, starts), np.maximum.reduceat(paths.states, starts)
+            found[there] = np.where(least == most, least, -1)
+        return found
+
+    def _summed(self, states: Int64, currency: Int64, measures: Float64) -> Float64:
+        place, size = states * self._currencies + currency, (self._number + 1) * self._currencies
+        found = [np.bincount(place, measures[:, n], size) for n in range(len(_MEASURES))]
+        return np.stack(found, axis=-1).reshape(self._number + 1, self._currencies, len(_MEASURES))
 
 
 def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
@@ -163,6 +191,17 @@ def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
     array: Any = lists.rechunk().to_arrow()
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0], array.values[int(offsets[0]) : int(offsets[-1])].to_numpy(zero_copy_only=False)
+
+
+class _StateOf:
+    """The number of each source's value."""
+
+    def __init__(self, sources: Int64, states: Int64, number: int) -> None:
+        self._sources, self._states = sources, states
+        self.number = number
+
+    def __call__(self, sources: Int64) -> Int64:
+        return np.take(self._states, np.searchsorted(self._sources, sources))
 
 
 class _Run:
@@ -187,21 +226,17 @@ class _Run:
         return self._journeys is not None or self._coalitions is not None
 
     def add(self, some: _Some) -> None:
-        there = some.paths.lengths > 0
-        for number in range(len(_MEASURES)):
-            measure = some.measures[:, number]
-            counted = np.bincount(some.currency[~there], measure[~there], self._currencies)
-            self._sums[-1, :, number] += counted
         if self.over_all:
-            self._add_over_all(some, there)
+            self._add_over_all(some)
         else:
+            self._sums += some.sums
             self._add_weights(some)
 
-    def _add_over_all(self, some: _Some, there: Mask) -> None:
+    def _add_over_all(self, some: _Some) -> None:
+        self._sums[-1] += some.sums[-1]
+        self._touched += some.sums[:-1].sum(axis=0)
         for number in range(len(_MEASURES)):
-            self._touched[:, number] += np.bincount(
-                some.currency[there], some.measures[there, number], self._currencies
-            )
+            self._touched[:, number] += np.bincount(some.currency, some.measures[:, number], self._currencies)
         for summed in (self._journeys, self._coalitions):
             if summed is not None:
                 summed.add(some.paths, np.ones(len(some.paths.lengths), dtype=np.bool_))
@@ -209,14 +244,18 @@ class _Run:
                     summed.add(paths, np.zeros(len(paths.lengths), dtype=np.bool_))
 
     def _add_weights(self, some: _Some) -> None:
-        weights = weights_of(self.model, some.paths)
-        credited = np.flatnonzero(weights)
-        weights, owners = weights[credited], some.paths.owners[credited]
-        place = some.paths.states[credited] * self._currencies + some.currency[owners]
+        weights = weights_of(self.model, some.mixed)
+        owners, states = some.mixed.owners, some.mixed.states
+        if self.model.kind in ("first", "last"):
+            credited = np.flatnonzero(weights)
+            weights, owners, states = weights[credited], owners[credited], states[credited]
+        place = states * self._currencies + some.currency[owners]
         size = self._states * self._currencies
         for number in range(len(_MEASURES)):
-            summed = np.bincount(place, weights * some.measures[owners, number], size)
-            self._sums[:-1, :, number] += summed.reshape(self._states, self._currencies)
+            measure = some.measures[:, number]
+            if measure.any():
+                summed = np.bincount(place, weights * measure[owners], size)
+                self._sums[:-1, :, number] += summed.reshape(self._states, self._currencies)
 
     def rows(self, values: pl.Series, currencies: pl.Series) -> pl.DataFrame:
         states = self._states

@@ -44,8 +44,8 @@ SCHEMA: Final[dict[str, Any]] = {
 
 
 def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `paths`. All touches (`person`, `occurred_at`, `source`, `rank`: see `ranked`) and orders (orders.sql)
-    of some persons."""
+    """The rows of `paths`. Of some persons, all touches (`person`, `occurred_at`, `source`, `rank`: see `ranked`) and
+    orders (orders.sql)."""
     persons = pl.concat([touches["person"], orders["person"]]).unique()
     coded = pl.DataFrame({"person": persons}).with_row_index("code")
     touches = touches.join(coded, on="person").sort("code", "occurred_at", "rank", "source")

@@ -13,7 +13,7 @@ import polars as pl
 from analysis import attribution as credit
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution import in_place
-from projections.attribution.credits import NOBODY, OTHERS, Asked, credits, weights_of
+from projections.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
 from projections.attribution.models import OVER_ALL, Model, asked
 from projections.attribution.paths import MOST
 from projections.past import Past
@@ -80,7 +80,7 @@ def attribution_order(reading: Reading, order: str, models: str | None = None) -
             f" `coupon-ledger order {order}`"
         )
     touches = _touches(reading, path)
-    rows, nobody = touches.to_dicts(), _row(NOBODY)
+    rows, lost, nobody = touches.to_dicts(), _row(UNKNOWN_COUPON), _row(NOBODY)
     for model in wanted:
         if model.kind == "redeemed":
             used = _used_on(reading, order)
@@ -92,8 +92,9 @@ def attribution_order(reading: Reading, order: str, models: str | None = None) -
                 row["credits"].append({"model": model.name, "credit": weight})
             credited = any(weights)
         if not credited:
-            nobody["credits"].append({"model": model.name, "credit": 1.0})
-    rows += [nobody] if nobody["credits"] else []
+            unknown = model.kind == "redeemed" and path["names_coupons"][0]
+            (lost if unknown else nobody)["credits"].append({"model": model.name, "credit": 1.0})
+    rows += [row for row in (lost, nobody) if row["credits"]]
     of = path.select("order_id", "person", "currency", "sales_minor", paid_at="ended_at")
     return of.join(pl.DataFrame(rows, schema=_TOUCH), how="cross")
 
@@ -171,7 +172,7 @@ def attribution_roi(
     what = Asked("campaign", campaign, since, until)
     given = {"campaign": campaign, **what.window}
     costs = reading.frame(_query("campaign_costs"), given)
-    found = credits(reading, wanted, what).filter(~pl.col("value").is_in([NOBODY, OTHERS, "(unknown coupon)"]))
+    found = credits(reading, wanted, what).filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))
     if (
         not found.height
         and not costs.height

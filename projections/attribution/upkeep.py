@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""
 
-_AT_ONCE: Final = 1_000_000
+_AT_ONCE: Final = 3_000_000
 """Touches and orders whose paths are made together."""
 _MOST_ASKED: Final = 0.2
 """With a larger part of all rows stale, all are made again."""
