@@ -128,7 +128,10 @@ class _Nothing:
     def __init__(self, store: Store) -> None:
         pass
 
-    def __call__(self, *, idle: bool = False) -> None:
+    def __call__(self, *, idle: bool) -> None:
+        pass
+
+    def finish(self) -> None:
         pass
 
 

@@ -160,8 +160,8 @@ class Consumer:
                     return
                 if not lag:
                     self._caught_up()
-                paths()
-        paths(idle=True)
+                paths(idle=False)
+        paths.finish()
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float

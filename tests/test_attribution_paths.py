@@ -136,7 +136,7 @@ def who(users: dict[str, list[Event]]) -> dict[str, str]:
         joined = [g for g in groups if g & set(link)]
         groups = [g for g in groups if not g & set(link)] + [set(link).union(*joined)]
     aliases = {a for _, a in links}
-    found = {}
+    found: dict[str, str] = {}
     for group in groups:
         person = min(group - aliases or group, key=str.encode)
         found |= dict.fromkeys(group, person)

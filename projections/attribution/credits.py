@@ -182,8 +182,10 @@ class _Batch:
 
     def _summed(self, states: Int64, currency: Int64, measures: Float64) -> Float64:
         place, size = states * self._currencies + currency, (self._number + 1) * self._currencies
-        found = [np.bincount(place, measures[:, n], size) for n in range(len(_MEASURES))]
-        return np.stack(found, axis=-1).reshape(self._number + 1, self._currencies, len(_MEASURES))
+        found = np.zeros((size, len(_MEASURES)))
+        for number in range(len(_MEASURES)):
+            found[:, number] = np.bincount(place, measures[:, number], size)
+        return found.reshape(self._number + 1, self._currencies, len(_MEASURES))
 
 
 def _flat(lists: pl.Series) -> tuple[Int64, Int64]:

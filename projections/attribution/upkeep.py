@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""
 
-_AT_ONCE: Final = 3_000_000
+_AT_ONCE: Final = 1_500_000
 """Touches and orders whose paths are made together."""
+_IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
 """With a larger part of all rows stale, all are made again."""
 _FEW: Final = 10_000
-_AT_LEAST_S: Final = 1.0
+_SOON_S: Final = 1.0
+_SELDOM_S: Final = 30.0
 _REST: Final = 9.0
 """After settling, so many times as long something else is done."""
 
@@ -86,20 +88,25 @@ _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
 
 
 class Upkeep:
-    """When to settle: at once when nothing else is to be done, else so that it takes a tenth of the time."""
+    """When to settle, so that it takes a tenth of the time at most and hardly a commit waits for it: soon when nothing
+    else is to be done, seldom when there is. Nobody who asks depends on it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._next = time.monotonic() + _AT_LEAST_S
+        self._ended = time.monotonic()
+        self._rest = 0.0
 
-    def __call__(self, *, idle: bool = False) -> None:
-        """Between two batches."""
+    def __call__(self, *, idle: bool) -> None:
+        """Between two batches; `idle`: there is none to come now."""
+        if time.monotonic() - self._ended > max(_SOON_S if idle else _SELDOM_S, self._rest):
+            self.finish()
+
+    def finish(self) -> None:
+        """After the last batch."""
         started = time.monotonic()
-        if not idle and started < self._next:
-            return
         settle(self._store)
-        ended = time.monotonic()
-        self._next = ended + max(_AT_LEAST_S, _REST * (ended - started))
+        self._ended = time.monotonic()
+        self._rest = _REST * (self._ended - started)
 
 
 def settle(store: Store) -> None:
@@ -177,26 +184,24 @@ def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
 def build(reading: Reading, put: Put, asked: pl.DataFrame | None = None) -> None:
     """Make the paths of everybody, or of the persons whose ids are all in `asked`. `persons` is as it should be."""
     if asked is None:
-        parts = 1 + _rows(reading) // _AT_ONCE
-        _build(reading, put, "hash(person) % $parts = $part", [{"parts": parts, "part": n} for n in range(parts)])
+        _build(reading, put, "true", 1 + _rows(reading) // _AT_ONCE)
     else:
         with reading.given(asked=asked.select("user_id")):
-            _build(reading, put, "user_id IN (SELECT user_id FROM asked)", [{}])
+            _build(reading, put, "user_id IN (SELECT user_id FROM asked)", 1 + asked.height // _IDS_AT_ONCE)
 
 
-def _build(reading: Reading, put: Put, whose: str, parts: list[dict[str, int]]) -> None:
+def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
     touches, orders = _query("touches"), _query("orders")
-    every = whose if parts == [{}] else "true"
-    sources = ranked(reading.frame(f"SELECT DISTINCT kind, channel, campaign_id FROM ({touches}) WHERE {every}"))
+    sources = ranked(reading.frame(f"SELECT DISTINCT kind, channel, campaign_id FROM ({touches}) WHERE {whose}"))
     known = reading.frame("SELECT source FROM touch_sources")
     put("touch_sources", sources.drop("rank").join(known, on="source", how="anti"))
+    some = f"{whose} AND hash(person) % $parts = $part"
     with reading.given(sources=sources):
-        for part in parts:
-            paths = paths_of(
-                reading.frame(f"{_SOURCED.format(touches)} WHERE {whose}", part),
-                reading.frame(f"SELECT * EXCLUDE (user_id) FROM ({orders}) WHERE {whose}", part),
-            )
-            put("paths", paths)
+        for part in range(parts):
+            given = {"parts": parts, "part": part}
+            told = reading.frame(f"{_SOURCED.format(touches)} WHERE {some}", given)
+            ordered = reading.frame(f"SELECT * EXCLUDE (user_id) FROM ({orders}) WHERE {some}", given)
+            put("paths", paths_of(told, ordered))
 
 
 def _rows(reading: Reading) -> int:

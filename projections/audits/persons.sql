@@ -4,13 +4,13 @@ WITH RECURSIVE links AS MATERIALIZED (
     SELECT user_id, alias_id FROM (SELECT user_id, unnest(aliases) AS alias_id FROM users WHERE len(aliases) > 0)
     WHERE user_id <> alias_id
 ),
-both AS MATERIALIZED (
+ways AS MATERIALIZED (
     SELECT user_id AS one, alias_id AS other FROM links UNION SELECT alias_id, user_id FROM links
 ),
 reached(start, id) AS (
-    SELECT one, one FROM both
+    SELECT one, one FROM ways
     UNION
-    SELECT r.start, b.other FROM reached r JOIN both b ON b.one = r.id
+    SELECT r.start, b.other FROM reached r JOIN ways b ON b.one = r.id
 ),
 -- The first, by bytes, of those that are nobody's alias; else the first of all.
 wanted AS (
