@@ -9,6 +9,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from analysis.attribution import Coalitions, Journeys, Paths
 from projections.attribution.credits import weights_of
 from projections.attribution.models import BUILT_IN, OVER_ALL, Model, asked
 from projections.unanswered import NotThere, WrongQuestion
-from tests.command_line import Data, done, ledger, ndjson, one_sentence
+from tests.command_line import DATABASE, Data, done, ledger, ndjson, one_sentence
 
 SEED = 20261111
 DAY = 86_400.0
@@ -358,3 +359,18 @@ def test_models_are_kept_by_name(shop: Path) -> None:
     one_sentence(ledger("attribution", "show", "--model", "quick"), 1, "quick", "models list")
     one_sentence(ledger(*define, "x", "--worth", "rate"), 2, "worth")
     assert json.loads(done("attribution", "models", "show", "last", "-o", "json").out)[0]["parameters"]
+
+
+@pytest.mark.slow
+def test_a_database_from_before_is_told_what_to_do(shop: Path) -> None:
+    """It is not answered by empty tables; without the log being read again it has all that it needs."""
+    consume(known_case())
+    wanted = shown()
+    with duckdb.connect(DATABASE) as connection:
+        for table in ("persons", "paths", "touch_sources", "stale_users"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("DELETE FROM projections WHERE name = 'attribution'")
+    one_sentence(ledger("attribution", "show"), 5, "projection attribution", "rebuild")
+    done("rebuild", "--projection", "attribution", "--why", "it is new", "--operator", "mei")
+    assert shown() == wanted
+    done("verify")
