@@ -35,6 +35,7 @@ sales are margin then."""
 _DAY_MICROS: Final = 86_400_000_000
 _AT_ONCE: Final = 250_000
 _MOST_STATES: Final = 2_000
+_ROOM: Final = 32
 SCHEMA: Final = {
     "model": pl.String,
     "value": pl.String,
@@ -157,14 +158,17 @@ class _Batch:
     def within(self, look_back_days: float, *, with_nothing: bool) -> _Some:
         lengths = np.diff(self._offsets)
         age = np.repeat(self._ended, lengths) - self._touched
-        paths = Paths(self._offsets, self._states, age / 1e6)
-        late = np.repeat(self._ordered, lengths) & (age > look_back_days * _DAY_MICROS)
+        paths = Paths(self._offsets, self._states, age)
+        of_order = np.repeat(self._ordered, lengths)
+        late = of_order & (age > look_back_days * _DAY_MICROS)
         nothing = []
         if with_nothing:
             nothing.append(paths.some(~self._ordered))
             if late.any():  # what is too long ago for this order, and was not for the one before
                 nothing.append(paths.kept(late & (self._touched > np.repeat(self._before, lengths))))
-        seen = (paths.kept(~late) if late.any() else paths).some(self._ordered)
+        kept = np.flatnonzero(of_order & ~late)
+        counted = np.r_[0, np.cumsum(np.bincount(paths.owners[kept], minlength=len(lengths))[self._ordered])]
+        seen = Paths(counted, self._states[kept], age[kept] / 1e6)
         only = self._only(seen)
         mixed = only < 0
         sums = self._summed(only[~mixed], self._currency[~mixed], self._measures[~mixed])
@@ -196,14 +200,25 @@ def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
 
 
 class _StateOf:
-    """The number of each source's value."""
+    """The number of each source's value. Sources are hashes: their low bits find nearly all of them at a tenth of the
+    cost of a search, which finds the few that share theirs."""
 
     def __init__(self, sources: Int64, states: Int64, number: int) -> None:
-        self._sources, self._states = sources, states
+        """`sources`: ascending."""
         self.number = number
+        self._sources, self._states = sources, states
+        self._low = (1 << (_ROOM * max(len(sources), 1)).bit_length()) - 1
+        place = sources & self._low
+        self._table = np.full(self._low + 1, -1, dtype=np.int64)
+        self._table[place] = states
+        places, times = np.unique(place, return_counts=True)
+        self._table[places[times > 1]] = -1
 
     def __call__(self, sources: Int64) -> Int64:
-        return np.take(self._states, np.searchsorted(self._sources, sources))
+        found = self._table[sources & self._low]
+        shared = np.flatnonzero(found < 0)
+        found[shared] = self._states[np.searchsorted(self._sources, sources[shared])]
+        return found
 
 
 class _Run:

@@ -195,7 +195,7 @@ def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
     sources = ranked(reading.frame(f"SELECT DISTINCT kind, channel, campaign_id FROM ({touches}) WHERE {whose}"))
     known = reading.frame("SELECT source FROM touch_sources")
     put("touch_sources", sources.drop("rank").join(known, on="source", how="anti"))
-    some = f"{whose} AND hash(person) % $parts = $part"
+    some = f"{whose} AND hash(person) % $parts::UBIGINT = $part::UBIGINT"
     with reading.given(sources=sources):
         for part in range(parts):
             given = {"parts": parts, "part": part}
