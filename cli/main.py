@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "campaigns": ("cli.show", "List campaigns with their funnel and rates, or show one."),
     "metrics": ("cli.metrics", "Show the operating metrics over any slice and period."),
     "violations": ("cli.show", "List broken rules."),
+    "attribution": ("cli.attribution", "Show what channels and campaigns earned, by several models."),
     "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
     "segments": ("cli.segments", "Choose customers by rules that are kept by name."),

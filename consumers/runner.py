@@ -25,6 +25,7 @@ from ledger.errors import LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
+from projections.attribution.upkeep import Upkeep
 from projections.checkpoints import Account
 from projections.compaction import compact
 from projections.live import cross
@@ -123,6 +124,7 @@ class Consumer:
         self._deliver()
         note_discards(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
+        paths = Upkeep(self._store)
         with reader:
             for batch in reader.batches():
                 while self._between():
@@ -132,6 +134,7 @@ class Consumer:
                 if batch is None:
                     if reader.idle:
                         self._caught_up()
+                        paths(idle=True)
                     continue
                 chunks, taken, ends = batch
                 started = time.perf_counter()
@@ -160,6 +163,8 @@ class Consumer:
                     return
                 if not lag:
                     self._caught_up()
+                paths(idle=False)
+        paths.finish()
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float

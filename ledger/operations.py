@@ -31,6 +31,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "rebuild_swapped": "a rebuilt database took the live one's place",
     "rebuild_rolled_back": "the database before the last rebuild came back",
     "segment_defined": "a rule that chooses customers was defined, or defined anew, by its name",
+    "attribution_model_defined": "a model of attribution was defined, or defined anew, by its name",
+    "review_template_defined": "a layout of reviews was kept, or kept anew, by its name",
     "differences_accepted": "a rebuild that differs from the live tables was taken all the same",
 }
 _SCHEMA: Final = "operation_event"

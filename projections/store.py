@@ -491,7 +491,8 @@ def sql(package: str, name: str) -> str:
 
 def _schema() -> list[str]:
     states = ", ".join(f"'{state}'" for state in STATES)
-    tables = [t for t in sql("projections.live", "schema").split(";\n") if t.strip()]
+    rooms = ("projections.live", "projections.attribution")
+    tables = [t for room in rooms for t in sql(room, "schema").split(";\n") if t.strip()]
     return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements()]
 
 

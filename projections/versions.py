@@ -14,7 +14,7 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 if TYPE_CHECKING:
     from projections.store import Reading
 
-VERSIONS: Final = {"intake": 1, "coupons": 1, "orders": 1, "campaigns": 1, "users": 1, "rules": 1}
+VERSIONS: Final = {"intake": 1, "coupons": 1, "orders": 1, "campaigns": 1, "users": 1, "rules": 1, "attribution": 1}
 
 _LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 
@@ -41,6 +41,10 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "uses": ("coupon_id", "event_id"),
         "awaited": ("order_id",),
     },
+    "attribution": {
+        "persons": ("user_id",),
+        "paths": ("order_id", "person", "ended_at"),
+    },
 }
 """Which projection fills which table, and what tells a table's rows apart. The violations within single keys are among
 the rules', too."""
@@ -52,8 +56,9 @@ TOPICS: Final = {
     "campaigns": (CAMPAIGN,),
     "users": (USER,),
     "rules": (COUPON,),
+    "attribution": (),
 }
-"""What is to be folded again for a projection; the rules across coupons always follow."""
+"""What is to be folded again for a projection; the rules across coupons and the paths always follow."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}
 

@@ -72,6 +72,11 @@ ASKED = [
     ("coupons", "--user", "u-1", "--state", "used", "--campaign", "k-1"),
     ("coupons", "expiring", "--within", "30d"),
     ("expiries",),
+    ("attribution", "show"),
+    ("attribution", "show", "--campaign", "k-1", "--roi", "--model", "last", "--model", "redeemed"),
+    ("attribution", "show", "--explain", "o-1"),
+    ("attribution", "show", "--by", "kind", "--model", "markov", "--at", "2026-11-11T00:00:05Z"),
+    ("attribution", "compare", "last", "redeemed"),
     ("expire", "--dry-run", "--until", "2026-11-20"),
     ("user", "u-1"),
     ("user", "u-404"),
@@ -162,7 +167,8 @@ def test_every_command_prints_the_same_from_the_owner_as_from_the_file(shop: Pat
 
 def test_every_command_that_reads_is_compared() -> None:
     """A new question without a line in `ASKED` would go untested through the endpoint."""
-    reading = {" ".join(path) for path in commands(cli)} - {"dead-letters", "metrics list", "metrics show"}
+    of_the_log = {f"attribution models {name}" for name in ("list", "show", "define")}
+    reading = {" ".join(path) for path in commands(cli)} - {"dead-letters", "metrics list", "metrics show"} - of_the_log
     working = (
         "init config publish import simulate consume tail archive restore backup restore-db doctor rebuild correct"
     )

@@ -119,7 +119,7 @@ def test_the_database_holds_all_that_can_be_wrong(sound: tuple[EventLog, Store])
     tables = [name for (name,) in store.rows("SELECT table_name FROM duckdb_tables()")]
     assert set(LOOKED_UP) < set(tables)
     empty = {t for t in tables if store.rows(f"SELECT count(*) FROM {t}") == [(0,)]}
-    assert empty == {"outbox", "discarded"}
+    assert empty == {"outbox", "discarded", "stale_users"}
     rules = {rule for (rule,) in store.rows("SELECT DISTINCT violation FROM violations WHERE scope = 'cross'")}
     assert rules >= {"over_issue", "over_user_limit", "outside_claim_window", "orphan_use", "discount_mismatch"}
 
@@ -319,6 +319,20 @@ CORRUPTIONS: Final = [
     ("between_topics", gone("awaited")),
     ("between_topics", changed("awaited", "due_at = due_at + INTERVAL 1 SECOND")),
     ("between_topics", "INSERT INTO awaited VALUES (1, 'o-9', '2001-01-01')"),
+    ("key_hashes", changed("paths", "person_hash = person_hash + 1")),
+    ("persons", gone("persons")),
+    ("persons", again("persons")),
+    ("persons", changed("persons", "person = 'nobody'")),
+    ("persons", "INSERT INTO persons VALUES ('x', 'y')"),
+    ("paths", gone("paths", "order_id IS NOT NULL")),
+    ("paths", again("paths", "order_id IS NOT NULL")),
+    ("paths", changed("paths", "order_id = 'o-9'", "order_id IS NOT NULL")),
+    ("paths", changed("paths", "person = 'nobody'", "order_id IS NOT NULL")),
+    ("paths", changed("paths", "sales_minor = sales_minor + 1", "order_id IS NOT NULL")),
+    ("paths", changed("paths", "sources = sources[2:], touched_at = touched_at[2:], touches = touches - 1",
+     "order_id IS NOT NULL AND len(sources) > 0")),
+    ("touches_once", gone("paths", "order_id IS NULL")),
+    ("touches_once", again("paths", "order_id IS NULL")),
 ]  # fmt: skip
 # Several of a kind, all over the table.
 PARTED: Final = [

@@ -179,5 +179,8 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "outside_claim_window": _found,
     "over_user_limit": _found,
     "between_topics": _between_topics,
+    "persons": _found,
+    "paths": _found,
+    "touches_once": _found,
 }
 """By name, in the order in which they are asked: what goes wrong first makes later ones find something too."""

@@ -48,3 +48,5 @@ UNION ALL
 SELECT 'uses', 'key_hash', key_hash, coupon_id FROM uses
 UNION ALL
 SELECT 'awaited', 'order_hash', order_hash, order_id FROM awaited
+UNION ALL
+SELECT 'paths', 'person_hash', person_hash, person FROM paths

@@ -15,6 +15,7 @@ from typing import Final
 import polars as pl
 
 from ledger.topics import CAMPAIGN, COUPON, ORDER
+from projections.attribution import upkeep as paths
 from projections.live import campaign_rules, order_rules
 from projections.store import Reading, Store, sql
 
@@ -43,6 +44,7 @@ class Changes:
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     """Bring the data's clock and the violations of section 4 up to these changes. Returns the batch's clock."""
     by_topic = {c.topic: c for c in changes}
+    paths.mark(store, by_topic)
     clock = latest([events for c in by_topic.values() for events in c.journalled])
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
     campaign_rules.settle(store, coupons, campaigns)

@@ -18,6 +18,7 @@ import polars as pl
 
 from ledger.rules import STATES
 from ledger.topics import COUPON
+from projections.attribution import upkeep as paths
 from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
@@ -135,7 +136,8 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def settle(store: Store, clock: datetime | None) -> None:
-    """Set the data's clock, and find what is broken across coupons and between topics. All slices are in."""
+    """Set the data's clock, find what is broken across coupons and between topics, make the paths to orders. All slices
+    are in."""
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
     everyone = store.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
@@ -145,3 +147,4 @@ def settle(store: Store, clock: datetime | None) -> None:
     if now is not None:
         for affected in order_rules.everything(store):
             order_rules.settle(store, affected, now, grace)
+    paths.settle_all(store)

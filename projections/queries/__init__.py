@@ -29,6 +29,8 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections import audits
 from projections import digest as digests_of
 from projections.across import AS_JSON, changed
+from projections.attribution import in_place
+from projections.attribution import questions as attributed
 from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
@@ -603,17 +605,20 @@ def standing(reading: Reading) -> pl.DataFrame:
 
 
 def digest(reading: Reading) -> pl.DataFrame:
+    in_place.complete(reading)
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
 def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
     """The full digest of a table in pieces, to find where two databases differ."""
+    in_place.complete(reading)
     return digests_of.buckets(reading, table)
 
 
 def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
     """The rows of one piece."""
+    in_place.complete(reading)
     return digests_of.rows_of(reading, table, bucket)
 
 
@@ -757,6 +762,10 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "finance-statement": Question(finance.statement, limit_s=300, then=_everything_then),
     "metrics": Question(of_metrics.metrics, then=_metrics_then),
     "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=_metrics_then),
+    "attribution": Question(attributed.attribution, limit_s=300, then=attributed.then),
+    "attribution-notes": Question(attributed.attribution_notes, limit_s=300, then=attributed.then),
+    "attribution-order": Question(attributed.attribution_order, limit_s=300, then=attributed.then),
+    "attribution-roi": Question(attributed.attribution_roi, limit_s=300, then=attributed.then),
 }
 
 

@@ -1,0 +1,278 @@
+"""Which touches earned an order: models of attribution, as pure functions of paths.
+
+A path is the touches of one person in the order in which they happened, up to an order or to nothing. Paths lie side by
+side in flat arrays (`Paths`), so that millions are credited at once.
+
+What always holds: the weights of a path that has touches sum to one; nothing depends on the order of the paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import factorial
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+EXACT_UP_TO: Final = 12
+"""Players of a game whose coalitions are all looked at; beyond that, orders of joining are drawn."""
+MOST_PLAYERS: Final = 62
+"""A coalition is a number with a bit for each."""
+_AT_ONCE: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Touches of path n: those from `offsets[n]` to `offsets[n + 1]`, the earliest first. `states`: where each touch
+    was (a channel, a campaign), as small numbers; `ages`: how long before the path's end, in seconds."""
+
+    offsets: Int64
+    states: Int64
+    ages: Float64
+
+    @property
+    def lengths(self) -> Int64:
+        return np.diff(self.offsets)
+
+    @property
+    def owners(self) -> Int64:
+        """Per touch, its path."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
+
+    def kept(self, chosen: Mask) -> Paths:
+        """Only those touches; the paths stay, however few touches they have left."""
+        counted = np.r_[0, np.cumsum(chosen)]
+        return Paths(counted[self.offsets], self.states[chosen], self.ages[chosen])
+
+    def some(self, chosen: Mask) -> Paths:
+        """Only those paths."""
+        touches = np.repeat(chosen, self.lengths)
+        return Paths(np.r_[0, np.cumsum(self.lengths[chosen])], self.states[touches], self.ages[touches])
+
+
+# --- per order: weights of touches
+
+
+def last(paths: Paths) -> Float64:
+    """All to the last touch (末次触点)."""
+    found = np.zeros(len(paths.states))
+    found[paths.offsets[1:][paths.lengths > 0] - 1] = 1
+    return found
+
+
+def first(paths: Paths) -> Float64:
+    """All to the first touch (首次触点)."""
+    found = np.zeros(len(paths.states))
+    found[paths.offsets[:-1][paths.lengths > 0]] = 1
+    return found
+
+
+def linear(paths: Paths) -> Float64:
+    """The same to each touch (线性)."""
+    return _each(paths, 1 / np.maximum(paths.lengths, 1))
+
+
+def time_decay(paths: Paths, half_life: float) -> Float64:
+    """Half as much to a touch that lies `half_life` seconds further back (时间衰减)."""
+    if not len(paths.states):
+        return np.zeros(0)
+    there = paths.lengths > 0
+    # Counted from the last touch, so that a path of old touches does not vanish.
+    youngest = np.zeros(len(there))
+    youngest[there] = paths.ages[paths.offsets[1:][there] - 1]
+    weights = np.exp2(-(paths.ages - _each(paths, youngest)) / half_life)
+    sums = np.ones(len(there))
+    sums[there] = np.add.reduceat(weights, paths.offsets[:-1][there])
+    return weights / _each(paths, sums)
+
+
+def position(paths: Paths, first_share: float, last_share: float) -> Float64:
+    """So much to the first and to the last touch, the rest to those between, evenly (位置: 40/20/40). Of two touches
+    each gets its part of what both have; a single one gets all."""
+    lengths = paths.lengths
+    ends = first_share + last_share
+    two = lengths == 2
+    of_first = np.where(two, first_share / ends if ends else 0.5, first_share)
+    of_last = np.where(two, last_share / ends if ends else 0.5, last_share)
+    weights = _each(paths, (1 - ends) / np.maximum(lengths - 2, 1))
+    there = lengths > 0
+    starts, lasts = paths.offsets[:-1][there], paths.offsets[1:][there] - 1
+    weights[starts], weights[lasts] = of_first[there], of_last[there]
+    weights[starts[lengths[there] == 1]] = 1
+    return weights
+
+
+def shared_by_distinct(paths: Paths) -> Float64:
+    """The same to each distinct state of a path, and within it to each of its touches.
+
+    The Shapley value where the worth of a coalition is what those bought who met no others: v(S) = sum of R(T) over T
+    within S gives each member of T an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods for
+    Attribution Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
+    """
+    if not len(paths.states):
+        return np.zeros(0)
+    pairs = paths.owners * (int(paths.states.max()) + 1) + paths.states
+    _, place, times = np.unique(pairs, return_inverse=True, return_counts=True)
+    part = 1 / times[place]
+    distinct = np.bincount(paths.owners, part, len(paths.lengths))
+    return np.asarray(part / np.repeat(np.maximum(distinct, 1), paths.lengths))
+
+
+def _each(paths: Paths, of_path: Float64) -> Float64:
+    return np.repeat(np.asarray(of_path, dtype=np.float64), paths.lengths)
+
+
+# --- over all paths: what states are worth
+
+
+class Journeys:
+    """How often people went from where to where: a Markov chain of first order, counted path by path.
+
+    States 0 to n-1, behind them the start, the order, and nothing.
+    """
+
+    def __init__(self, states: int) -> None:
+        self.states = states
+        self.counts: Int64 = np.zeros((states + 3, states + 3), dtype=np.int64)
+
+    def add(self, paths: Paths, ordered: Mask) -> None:
+        """`ordered`: per path, whether it led to an order. Paths without touches tell nothing."""
+        there = paths.lengths > 0
+        starts, lasts = paths.offsets[:-1][there], paths.offsets[1:][there] - 1
+        inner = np.ones(len(paths.states), dtype=np.bool_)
+        inner[lasts] = False
+        before = np.flatnonzero(inner)
+        self._count(paths.states[before], paths.states[before + 1])
+        self._count(np.full(len(starts), self.states), paths.states[starts])
+        self._count(paths.states[lasts], np.where(ordered[there], self.states + 1, self.states + 2))
+
+    def _count(self, come_from: Int64, go_to: Int64) -> None:
+        size = len(self.counts)
+        self.counts += np.bincount(come_from * size + go_to, minlength=size * size).reshape(size, size)
+
+    def removal_effects(self) -> tuple[float, Float64]:
+        """The probability of an order, and per state which part of it would be lost without the state: whoever came to
+        it would have bought nothing.
+
+        Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey (2016). Solved exactly: with the
+        fundamental matrix N of the chain (Kemeny, Snell), a path meets state i with probability (sN)_i / N_ii and buys
+        from there with (Nr)_i; what passes through i is what is lost without it.
+        """
+        n = self.states
+        left = self.counts.sum(axis=1)
+        chances = self.counts / np.maximum(left, 1)[:, None]
+        fundamental = np.linalg.inv(np.eye(n) - chances[:n, :n])
+        start, buying = chances[n, :n], fundamental @ chances[:n, n + 1]
+        met = start @ fundamental / np.diag(fundamental)
+        chance = float(start @ buying)
+        return chance, met * buying / chance if chance else np.zeros(n)
+
+
+Worth = Callable[[npt.NDArray[np.uint64]], Float64]
+"""Of coalitions, each a number whose bits are its members."""
+
+
+def shapley(worth: Worth, players: int) -> Float64:
+    """The Shapley value of each player: its part of what all together are worth, over all 2^n coalitions.
+
+    Shapley: A value for n-person games (1953). For at most `EXACT_UP_TO` players or so.
+    """
+    coalitions = np.arange(1 << players, dtype=np.uint64)
+    worths = worth(coalitions)
+    sizes = np.array([bin(c).count("1") for c in range(1 << players)])
+    chances = [factorial(s) * factorial(players - s - 1) / factorial(players) for s in range(players)]
+    found = np.zeros(players)
+    for player in range(players):
+        bit = np.uint64(1 << player)
+        without = coalitions[(coalitions & bit) == 0].astype(np.int64)
+        found[player] = np.sum(np.take(chances, sizes[without]) * (worths[without | (1 << player)] - worths[without]))
+    return found
+
+
+def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[Float64, Float64]:
+    """The same from so many orders of joining, drawn at random; with the standard error of each. What all are worth
+    together is exact (Castro, Gómez, Tejada: Polynomial calculation of the Shapley value based on sampling, 2009)."""
+    generator = np.random.default_rng(seed)
+    sums, squares = np.zeros(players), np.zeros(players)
+    for at in range(0, draws, _AT_ONCE):
+        rows = min(_AT_ONCE, draws - at)
+        joining = generator.permuted(np.tile(np.arange(players), (rows, 1)), axis=1)
+        members = np.cumsum(np.uint64(1) << joining.astype(np.uint64), axis=1, dtype=np.uint64)
+        worths = worth(np.c_[np.zeros(rows, dtype=np.uint64), members].ravel()).reshape(rows, players + 1)
+        gains = np.zeros((rows, players))
+        np.put_along_axis(gains, joining, np.diff(worths, axis=1), axis=1)
+        sums += gains.sum(axis=0)
+        squares += (gains**2).sum(axis=0)
+    variance = np.maximum(squares - sums**2 / draws, 0) / max(draws - 1, 1)
+    return sums / draws, np.sqrt(variance / draws)
+
+
+class Coalitions:
+    """Who met which states, and how many of them bought: the worth of a coalition as a rate.
+
+    The worth of S: of those who met no states but S, the part that bought, as a number of orders if all had bought at
+    that rate; 0 where nobody met only these.
+    """
+
+    def __init__(self, states: int) -> None:
+        self.states = states
+        self._found: dict[int, tuple[int, int]] = {}
+
+    def add(self, paths: Paths, ordered: Mask) -> None:
+        there = paths.lengths > 0
+        if not there.any():
+            return
+        bits = np.uint64(1) << paths.states.astype(np.uint64)
+        members = np.bitwise_or.reduceat(bits, paths.offsets[:-1][there])
+        distinct, place = np.unique(members, return_inverse=True)
+        paths_of, orders_of = np.bincount(place), np.bincount(place, ordered[there])
+        for coalition, all_, bought in zip(distinct.tolist(), paths_of.tolist(), orders_of.tolist(), strict=True):
+            before = self._found.get(coalition, (0, 0))
+            self._found[coalition] = (before[0] + all_, before[1] + int(bought))
+
+    def worth(self, coalitions: npt.NDArray[np.uint64]) -> Float64:
+        members = np.array(list(self._found), dtype=np.uint64)
+        counted = np.array(list(self._found.values()), dtype=np.float64).reshape(-1, 2)
+        asked, place = np.unique(coalitions, return_inverse=True)
+        met, bought = np.zeros(len(asked)), np.zeros(len(asked))
+        for member, (all_, orders) in zip(members, counted, strict=True):
+            within = (member & ~asked) == 0
+            met += all_ * within
+            bought += orders * within
+        rate = np.divide(bought, met, out=np.zeros(len(asked)), where=met > 0)
+        return np.asarray((rate * counted[:, 0].sum())[place])
+
+    def value(self, draws: int, seed: int = 1) -> tuple[Float64, Float64]:
+        """The Shapley value of each state in orders, and its standard error: 0 where it is exact. States that nobody
+        met have no part in it."""
+        met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._found)]
+        among = np.array([1 << s for s in met], dtype=np.uint64)
+
+        def worth(coalitions: npt.NDArray[np.uint64]) -> Float64:
+            whole = np.zeros(len(coalitions), dtype=np.uint64)
+            for place, bit in enumerate(among):
+                whole |= np.where((coalitions >> np.uint64(place)) & np.uint64(1), bit, np.uint64(0))
+            return self.worth(whole)
+
+        values, errors = np.zeros(self.states), np.zeros(self.states)
+        if len(met) <= EXACT_UP_TO:
+            values[met] = shapley(worth, len(met))
+        else:
+            values[met], errors[met] = shapley_sampled(worth, len(met), draws, seed)
+        return values, errors
+
+
+def apportioned(total: int, weights: Float64) -> list[int]:
+    """Whole parts of a total that sum to it, as near to the weights as can be (Hamilton's largest remainders)."""
+    exact = np.asarray(weights, dtype=np.float64) * total / (weights.sum() or 1)
+    parts = np.floor(exact).astype(np.int64)
+    left = total - int(parts.sum()) if weights.sum() else 0
+    for place in np.argsort(parts - exact, kind="stable")[:left]:
+        parts[place] += 1
+    return [int(part) for part in parts]

@@ -1,0 +1,342 @@
+"""`attribution`: what channels, campaigns and touches are credited with, by several models; the models by name."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import LOG, instant_option, operator_options, output_option, past_options, settings_options, signed
+from cli.output import Row, print_row, print_rows
+from cli.show import answered, rows_of
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from projections.attribution.models import Model
+
+_BY: Final = ("channel", "campaign", "kind")
+_LABELS: Final = {"(none)": "(none) 无触点", "(unknown coupon)": "(unknown coupon) 未知券"}
+_NOTES: Final = {
+    "without_touch": "led to by no touch within 90 days: credited to (none)",
+    "cut_off": "have more touches than are kept of a path: only the latest are credited",
+    "without_sales": "brought no sales (nothing was paid)",
+    "without_cost": "tell no cost of goods: all their sales are margin",
+    "unknown_coupon": "name coupons of which none is known to be used on them: (unknown coupon)",
+    "refunded_more_than_paid": "were refunded more than was paid: not credited",
+}
+
+
+@click.group()
+def attribution() -> None:
+    """Show which channels and campaigns earned the orders (渠道归因), by one or several models.
+
+    An order is credited to the touches of its person (issue, claim, view, click, …) before it. What each number means:
+    docs/attribution.md. Attribution shares orders out; whether they would have come anyway is another question.
+
+    \b
+    coupon-ledger attribution show
+    """
+
+
+def _model_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--model",
+        "names",
+        multiple=True,
+        metavar="NAME",
+        help="By this model (several are possible). [default: every built-in one]",
+    )(command)
+
+
+def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option("--by", type=click.Choice(_BY), default="channel", show_default=True, help="What is credited.")(
+        command
+    )
+
+
+def _window_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        instant_option("--until", "Only orders paid before then."),
+        instant_option("--since", "Only orders paid from then on."),
+        click.option("--campaign", help="Only its touches one by one; all others count as one."),
+    ):
+        command = option(command)
+    return command
+
+
+@attribution.command()
+@_model_option
+@_by_option
+@_window_options
+@click.option("--explain", "order", metavar="ORDER", help="Down to the touches of this order, and what each gets.")
+@click.option("--roi", is_flag=True, help="What the --campaign cost, and what it earned by each model.")
+@past_options
+@settings_options(*LOG, "database")
+@output_option
+def show(
+    names: tuple[str, ...],
+    by: str,
+    campaign: str | None,
+    order: str | None,
+    roi: bool,
+    settings: Settings,
+    output: str,
+    **asked: Any,
+) -> None:
+    """Show what each channel, campaign or kind of touch is credited with.
+
+    Money is in minor units of the currency; currencies are never added up. (none): orders that no touch led to.
+
+    \b
+    coupon-ledger attribution show
+    coupon-ledger attribution show --by campaign --model last --model markov
+    coupon-ledger attribution show --campaign 8 --roi --since 2026-11-01 --until 2026-12-01
+    coupon-ledger attribution show --known-at 2026-11-12
+    coupon-ledger attribution show --explain order-1001
+    """
+    models = _asked(settings, names)
+    window = {name: asked.pop(name) for name in ("since", "until")}
+    if order is not None:
+        _explain(settings, output, order, models, asked)
+        return
+    if roi:
+        if campaign is None:
+            raise click.UsageError("--roi is of one campaign; name it with --campaign")
+        with answered(
+            settings, output, "attribution-roi", campaign=campaign, models=models, **window, **asked
+        ) as answer:
+            print_rows(rows_of(answer), output)
+        return
+    with answered(
+        settings, output, "attribution", models=models, by=by, campaign=campaign, **window, **asked
+    ) as answer:
+        print_rows(_labelled(rows_of(answer), by, output), output, _shown(by) if output == "table" else None)
+    if output == "table":
+        _say_notes(settings, window | asked)
+
+
+def _shown(by: str) -> list[str]:
+    return ["model", by, "currency", "orders", "share", "sales_minor", "margin_minor", "removal_effect", "error"]
+
+
+def _labelled(rows: Any, by: str, output: str) -> Any:
+    for row in rows:
+        if output == "table" and row[by] in _LABELS:
+            row = row | {by: _LABELS[row[by]]}
+        yield row
+
+
+def _say_notes(settings: Settings, asked: Row) -> None:
+    """What the reader of a table must know, beside it."""
+    with answered(settings, "quiet", "attribution-notes", **asked) as answer:
+        notes = answer.row()
+    click.echo(f"{notes['orders']:,} orders stand; {notes['cancelled']:,} cancelled, {notes['refunded']:,} refunded in"
+               " full are not credited", err=True)  # fmt: skip
+    if notes["currencies"] > 1:
+        click.echo(f"warning: {notes['currencies']} currencies; they are not added up", err=True)
+    for name, words in _NOTES.items():
+        if notes[name]:
+            click.echo(f"warning: {notes[name]:,} orders {words}", err=True)
+
+
+def _explain(settings: Settings, output: str, order: str, models: str | None, past: Row) -> None:
+    with answered(settings, output, "attribution-order", order=order, models=models, **past) as answer:
+        rows = [row | {"credits": {c["model"]: c["credit"] for c in row["credits"]}} for row in rows_of(answer)]
+    if output != "table":
+        print_rows(rows, output)
+        return
+    head = ("order_id", "person", "paid_at", "currency", "sales_minor")
+    print_row({name: rows[0][name] for name in head}, output)
+    click.echo()
+    names = list(dict.fromkeys(name for row in rows for name in row["credits"]))
+    shown = [
+        {n: _LABELS.get(str(v), v) for n, v in row.items() if n not in (*head, "credits")}
+        | {name: row["credits"].get(name) for name in names}
+        for row in rows
+    ]
+    print_rows(shown, output)
+
+
+@attribution.command()
+@click.argument("one")
+@click.argument("other")
+@_by_option
+@_window_options
+@past_options
+@settings_options(*LOG, "database")
+@output_option
+def compare(one: str, other: str, by: str, settings: Settings, output: str, **asked: Any) -> None:
+    """Show two models side by side over the same orders.
+
+    \b
+    coupon-ledger attribution compare last markov
+    coupon-ledger attribution compare first my-model --by campaign --since 2026-11-01
+    """
+    if one == other:
+        raise click.UsageError("name two different models")
+    with answered(settings, output, "attribution", models=_asked(settings, (one, other)), by=by, **asked) as answer:
+        found = list(rows_of(answer))
+    credited = {(row["model"], row["currency"], row[by]): row for row in found}
+    places = dict.fromkeys((row["currency"], row[by]) for row in found)
+    print_rows([_beside(one, other, by, place, credited) for place in places], output)
+
+
+def _beside(one: str, other: str, by: str, place: tuple[str, str], credited: dict[Any, Row]) -> Row:
+    nothing = {"orders": 0.0, "sales_minor": 0}
+    first, second = (credited.get((name, *place), nothing) for name in (one, other))
+    return {
+        by: _LABELS.get(place[1], place[1]),
+        "currency": place[0],
+        f"orders {one}": first["orders"],
+        f"orders {other}": second["orders"],
+        "orders difference": second["orders"] - first["orders"],
+        f"sales_minor {one}": first["sales_minor"],
+        f"sales_minor {other}": second["sales_minor"],
+        "sales_minor difference": second["sales_minor"] - first["sales_minor"],
+    }
+
+
+@attribution.group()
+def models() -> None:
+    """List, define and show models of attribution.
+
+    \b
+    coupon-ledger attribution models list
+    """
+
+
+@models.command("list")
+@settings_options(*LOG)
+@output_option
+def list_models(settings: Settings, output: str) -> None:
+    """List the models: built-in ones, and those that were defined.
+
+    \b
+    coupon-ledger attribution models list
+    """
+    from projections.attribution.models import BUILT_IN, KINDS
+
+    rows = [
+        {
+            "name": name,
+            "kind": model.kind,
+            "中文": KINDS[model.kind][0],
+            "parameters": model.parameters,
+            "credits": KINDS[model.kind][1],
+            "defined": told[-1]["defined_at"] if (told := history) else None,
+        }
+        for name, (model, history) in ({n: (m, []) for n, m in BUILT_IN.items()} | _defined(settings)).items()
+    ]
+    print_rows(rows, output)
+
+
+@models.command("show")
+@click.argument("name")
+@settings_options(*LOG)
+@output_option
+def show_model(name: str, settings: Settings, output: str) -> None:
+    """Show one model: every definition that it had, the last of which stands, who made it and why.
+
+    \b
+    coupon-ledger attribution models show my-model
+    """
+    from projections.attribution.models import BUILT_IN
+    from projections.unanswered import NotThere
+
+    if name in BUILT_IN:
+        model = BUILT_IN[name]
+        print_rows([{"name": name, "kind": model.kind, "parameters": model.parameters, "defined_at": None,
+                     "operator": None, "why": "built in"}], output)  # fmt: skip
+        return
+    defined = _defined(settings)
+    if name not in defined:
+        raise NotThere(f"model {name}: there is none of that name; see `coupon-ledger attribution models list`")
+    print_rows(defined[name][1], output)
+
+
+@models.command()
+@click.argument("name")
+@click.option("--kind", required=True, help="last, first, linear, time_decay, position, markov, shapley, redeemed.")
+@click.option(
+    "--look-back-days", type=float, help="How long before the payment a touch counts: up to 90. [default: 30]"
+)
+@click.option("--half-life-days", type=float, help="time_decay: half as much for each of these. [default: 7]")
+@click.option("--first-share", type=float, help="position: part of the first touch. [default: 0.4]")
+@click.option("--last-share", type=float, help="position: part of the last touch. [default: 0.4]")
+@click.option(
+    "--worth",
+    type=click.Choice(["orders", "rate"]),
+    help="shapley: of a combination of channels, the orders of those who met no others, or the part of them that"
+    " bought. [default: orders]",
+)
+@click.option("--draws", type=int, help="shapley, --worth rate, above 12 channels: orders of joining. [default: 5000]")
+@operator_options
+@settings_options(*LOG)
+@output_option
+def define(
+    name: str, kind: str, why: str | None, operator: str | None, settings: Settings, output: str, **parameters: Any
+) -> None:
+    """Define a model by name, or define it anew. It is recorded in the log; earlier definitions stay there.
+
+    \b
+    coupon-ledger attribution models define patient --kind time_decay --half-life-days 21 --look-back-days 90 \\
+        --why "our customers take their time"
+    """
+    from ledger import operations
+    from ledger.log import open_log
+    from projections.attribution.models import BUILT_IN, DEFINED, KINDS, made
+
+    if name in BUILT_IN or name == "all" or "," in name:
+        raise click.UsageError(f"model {name}: this name is taken, or has a comma in it; choose another")
+    if kind not in KINDS:
+        raise click.UsageError(f"--kind {kind}: there is none; there are {', '.join(KINDS)}")
+    who, because = signed(why, operator)
+    given = {n: value for n, value in parameters.items() if value is not None}
+    model = made({"name": name, "kind": kind, **given})
+    with closing(open_log(settings.log)) as log:
+        operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"kind": kind, **given})
+    print_row({"name": name, "kind": kind, **model.parameters}, output)
+
+
+def _asked(settings: Settings, names: Sequence[str]) -> str | None:
+    """The models as a question takes them. What is built in needs no log."""
+    from projections.attribution.models import BUILT_IN
+    from projections.unanswered import NotThere
+
+    wanted = [name for given in names for name in given.split(",")]
+    if not wanted or "all" in wanted:
+        return None
+    if all(name in BUILT_IN for name in wanted):
+        return ",".join(wanted)
+    defined = _defined(settings)
+    if unknown := [name for name in wanted if name not in BUILT_IN and name not in defined]:
+        raise NotThere(f"model {unknown[0]}: there is none of that name; see `coupon-ledger attribution models list`")
+    told = [name if name in BUILT_IN else defined[name][0].model_dump(exclude_unset=True) for name in wanted]
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
+    """By name, the model that stands and all its definitions, the last of which it is."""
+    from ledger import operations
+    from ledger.log import open_log
+    from projections.attribution.models import DEFINED, made
+    from projections.unanswered import WrongQuestion
+
+    found: dict[str, tuple[Model, list[Row]]] = {}
+    with closing(open_log(settings.log)) as log:
+        told = [t for t in operations.read(log) if t.operation.action == DEFINED and t.operation.subject]
+    for one in told:
+        done, name = one.operation, one.operation.subject or ""
+        try:
+            model = made({"name": name, **(done.details or {})})
+        except WrongQuestion as error:
+            click.echo(f"warning: {error}: of a newer coupon-ledger; left out", err=True)
+            continue
+        row = {"name": name, "kind": model.kind, "parameters": model.parameters, "defined_at": done.occurred_at,
+               "operator": done.operator, "why": done.reason}  # fmt: skip
+        found[name] = (model, [*(found[name][1] if name in found else []), row])
+    return found

@@ -1,0 +1,25 @@
+-- What must a reader of credits know? Grain: the orders that were asked for, one row. `stands`: paid, not cancelled, not
+-- refunded in full. $most: touches kept of a path.
+WITH standing AS (
+    SELECT * FROM paths
+    WHERE order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
+),
+told AS (
+    SELECT count(*) FILTER (cancelled_at IS NOT NULL) AS cancelled,
+           count(*) FILTER (cancelled_at IS NULL AND refunded_minor > 0 AND refunded_minor >= net_minor) AS refunded,
+           count(*) FILTER (refunded_minor > net_minor) AS refunded_more_than_paid
+    FROM orders
+    WHERE paid_at IS NOT NULL AND ($since IS NULL OR paid_at >= $since) AND ($until IS NULL OR paid_at < $until)
+),
+known AS (
+    SELECT DISTINCT order_id FROM coupons WHERE state = 'used' AND order_id IS NOT NULL
+)
+SELECT count(*) AS orders, count(DISTINCT currency) AS currencies,
+       count(*) FILTER (touches = 0) AS without_touch,
+       count(*) FILTER (touches > $most) AS cut_off,
+       count(*) FILTER (sales_minor <= 0) AS without_sales,
+       count(*) FILTER (cost_of_goods_minor IS NULL) AS without_cost,
+       count(*) FILTER (names_coupons AND order_id NOT IN (SELECT order_id FROM known)) AS unknown_coupon,
+       (SELECT cancelled FROM told) AS cancelled, (SELECT refunded FROM told) AS refunded,
+       (SELECT refunded_more_than_paid FROM told) AS refunded_more_than_paid
+FROM standing

@@ -1,0 +1,33 @@
+-- Which coupons were used on the orders that stand? Grain: one campaign, channel (of the claim, else of the issue) and
+-- currency of orders. An order counts once in all: split over the coupons used on it by their discounts, evenly where
+-- they took nothing off. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, and none of them is known
+-- to be used on it; '(none)': it names none either.
+WITH orders_then AS (
+    SELECT order_id, coalesce(currency, '(unknown)') AS currency, sales_minor, cost_of_goods_minor, names_coupons
+    FROM paths
+    WHERE order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
+),
+used AS (
+    SELECT order_id, campaign_id, coalesce(claim_channel, issue_channel) AS channel, coalesce(discount_minor, 0) AS took
+    FROM coupons WHERE state = 'used' AND order_id IS NOT NULL
+),
+together AS (
+    SELECT order_id, sum(took)::DOUBLE AS took, count(*) AS coupons FROM used GROUP BY order_id
+),
+parts AS (
+    SELECT u.order_id, coalesce(u.campaign_id, '(no campaign)') AS campaign_id,
+           coalesce(u.channel, '(unknown)') AS channel, 'used' AS kind,
+           CASE WHEN t.took > 0 THEN u.took / t.took ELSE 1.0 / t.coupons END AS part
+    FROM used u JOIN together t ON t.order_id = u.order_id
+),
+credited AS (
+    SELECT o.*, coalesce(p.part, 1.0) AS part,
+           CASE WHEN p.part IS NULL THEN if(o.names_coupons, '(unknown coupon)', '(none)') END AS nobody,
+           coalesce(nobody, p.campaign_id) AS campaign_id, coalesce(nobody, p.channel) AS channel,
+           coalesce(nobody, p.kind) AS kind
+    FROM orders_then o LEFT JOIN parts p ON p.order_id = o.order_id
+)
+SELECT campaign_id, channel, kind, currency, sum(part) AS orders, sum(part * sales_minor) AS sales_minor,
+       sum(part * (sales_minor - coalesce(cost_of_goods_minor, 0))) AS margin_minor,
+       sum(part) FILTER (cost_of_goods_minor IS NULL) AS without_cost
+FROM credited GROUP BY ALL

@@ -1,0 +1,216 @@
+"""Keeping `persons` and `paths` what the live tables say.
+
+    mark       in a batch's transaction: whose touches, orders or links it changed
+    settle     between batches, not too often: the paths of these persons are made again
+    settle_all the paths of everybody
+
+Who asks meanwhile does the same in tables of their own (`in_place`). All of them build the same way (`build`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from ledger.topics import COUPON, ORDER, USER
+from projections.attribution.paths import hashed, paths_of, ranked
+from projections.attribution.persons import persons
+from projections.store import Reading, Store, sql
+
+if TYPE_CHECKING:
+    from projections.live.cross import Changes
+
+Put = Callable[[str, pl.DataFrame], None]
+"""Adds rows to a table."""
+
+_AT_ONCE: Final = 1_500_000
+"""Touches and orders whose paths are made together."""
+_IDS_AT_ONCE: Final = 20_000
+_MOST_ASKED: Final = 0.2
+"""With a larger part of all rows stale, all are made again."""
+_FEW: Final = 10_000
+_SOON_S: Final = 1.0
+_SELDOM_S: Final = 30.0
+_REST: Final = 9.0
+"""After settling, so many times as long something else is done."""
+
+_SOURCED: Final = """
+SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
+ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
+"""
+"""Touches with numbers for what they were: a third of the cost of their texts."""
+_TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
+_ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
+TABLES: Final = ("persons", "paths", "touch_sources", "stale_users")
+_log = logging.getLogger(__name__)
+
+
+# --- marking
+
+
+def mark(store: Store, changes: Mapping[str, Changes]) -> None:
+    """Note in `stale_users` whose paths these changes make others. Inside the batch's transaction."""
+    found = [marked(changes[topic]) for topic, marked in _MARKED.items() if topic in changes]
+    if found:
+        stale = pl.concat(found).drop_nulls("user_id").group_by("user_id").agg(pl.col("linked").any())
+        store.insert("stale_users", stale)
+
+
+def _of_coupons(changes: Changes) -> pl.DataFrame:
+    return _ids(changes, _TOUCHING, ("acquired_by", "owner"))
+
+
+def _of_orders(changes: Changes) -> pl.DataFrame:
+    with_coupons = pl.col("coupon_ids").list.len().fill_null(0) > 0
+    return _ids(changes, [*_ORDERING, "names_coupons"], ("user_id",), names_coupons=with_coupons)
+
+
+def _of_users(changes: Changes) -> pl.DataFrame:
+    told = changes.events("user_id", "type").filter(pl.col("type").is_in(["linked", "touched"]))
+    return told.select("user_id", linked=pl.col("type") == "linked")
+
+
+def _ids(changes: Changes, columns: list[str], ids: Iterable[str], **more: pl.Expr) -> pl.DataFrame:
+    before, after = (rows.with_columns(**more).select(columns) for rows in (changes.before, changes.after))
+    other = pl.select(pl.any_horizontal(before[c].ne_missing(after[c]) for c in columns)).to_series()
+    found = pl.concat([rows.filter(other)[i].alias("user_id") for rows in (before, after) for i in ids])
+    return found.to_frame().with_columns(linked=pl.lit(False))
+
+
+_MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
+
+
+# --- settling
+
+
+class Upkeep:
+    """When to settle, so that it takes a tenth of the time at most and hardly a commit waits for it: soon when nothing
+    else is to be done, seldom when there is. Nobody who asks depends on it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._ended = time.monotonic()
+        self._rest = 0.0
+
+    def __call__(self, *, idle: bool) -> None:
+        """Between two batches; `idle`: there is none to come now."""
+        if time.monotonic() - self._ended > max(_SOON_S if idle else _SELDOM_S, self._rest):
+            self.finish()
+
+    def finish(self) -> None:
+        """After the last batch."""
+        started = time.monotonic()
+        settle(self._store)
+        self._ended = time.monotonic()
+        self._rest = _REST * (self._ended - started)
+
+
+def settle(store: Store) -> None:
+    """Bring the paths of all stale persons up to date, in a transaction of its own."""
+    stale = stale_ids(store)
+    if not stale.height:
+        return
+    started = time.perf_counter()
+    with store.transaction():
+        stale, fresh = with_relinked(store, stale)
+        if stale.height > max(_FEW, _MOST_ASKED * store.size("paths")):
+            settle_all(store)
+        else:
+            _settle_some(store, stale, fresh)
+    _log.debug("paths of %d ids made again in %.2f s", stale.height, time.perf_counter() - started)
+
+
+def _settle_some(store: Store, stale: pl.DataFrame, fresh: pl.DataFrame | None) -> None:
+    before = whose(store, stale)
+    if fresh is not None:
+        store.execute("DELETE FROM persons")
+        store.insert("persons", fresh)
+    after = whose(store, stale)
+    gone = pl.concat([before["person"], after["person"]]).unique().to_frame()
+    with store.given(gone=hashed(gone)):
+        store.delete("paths", store.frame(_query("rows_of_persons"))["row_id"])
+    build(store, store.insert, asked=after)
+    store.execute("DELETE FROM stale_users")
+
+
+def settle_all(store: Store) -> None:
+    """Make all paths again. Inside a transaction of the caller's."""
+    _create_tables(store)
+    for table in TABLES:
+        store.execute(f"DELETE FROM {table}")
+    make_all(store, store.insert)
+
+
+def make_all(reading: Reading, put: Put) -> None:
+    """Fill these tables, which are empty, with what the tables of keys say."""
+    put("persons", persons(reading.frame(_query("links"))))
+    build(reading, put)
+
+
+def _create_tables(store: Store) -> None:
+    """In a database that is older than they are."""
+    for statement in _query("schema").split(";\n"):
+        if statement.strip():
+            store.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+
+
+# --- what they share
+
+
+def stale_ids(reading: Reading) -> pl.DataFrame:
+    return reading.frame("SELECT user_id, bool_or(linked) AS linked FROM stale_users GROUP BY user_id")
+
+
+def with_relinked(reading: Reading, stale: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    """The ids that are stale, with those that are somebody else by now; and who is who, where that changed."""
+    if not stale["linked"].any():
+        return stale.select("user_id"), None
+    known, fresh = reading.frame("SELECT * FROM persons"), persons(reading.frame(_query("links")))
+    on = ["user_id", "person"]
+    other = pl.concat([known.join(fresh, on=on, how="anti"), fresh.join(known, on=on, how="anti")])
+    return pl.concat([stale.select("user_id"), other.select("user_id")]).unique(), fresh
+
+
+def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
+    """All ids (`user_id`) of the persons with one of these, each with its `person`."""
+    with reading.given(changed=ids.select("user_id")):
+        return reading.frame(_query("ids_of_persons"))
+
+
+def build(reading: Reading, put: Put, asked: pl.DataFrame | None = None) -> None:
+    """Make the paths of everybody, or of the persons whose ids are all in `asked`. `persons` is as it should be."""
+    if asked is None:
+        _build(reading, put, "true", 1 + _rows(reading) // _AT_ONCE)
+    else:
+        with reading.given(asked=asked.select("user_id")):
+            _build(reading, put, "user_id IN (SELECT user_id FROM asked)", 1 + asked.height // _IDS_AT_ONCE)
+
+
+def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
+    touches, orders = _query("touches"), _query("orders")
+    sources = ranked(reading.frame(f"SELECT DISTINCT kind, channel, campaign_id FROM ({touches}) WHERE {whose}"))
+    known = reading.frame("SELECT source FROM touch_sources")
+    put("touch_sources", sources.drop("rank").join(known, on="source", how="anti"))
+    some = f"{whose} AND hash(person) % $parts::UBIGINT = $part::UBIGINT"
+    with reading.given(sources=sources):
+        for part in range(parts):
+            given = {"parts": parts, "part": part}
+            told = reading.frame(f"{_SOURCED.format(touches)} WHERE {some}", given)
+            ordered = reading.frame(f"SELECT * EXCLUDE (user_id) FROM ({orders}) WHERE {some}", given)
+            put("paths", paths_of(told, ordered))
+
+
+def _rows(reading: Reading) -> int:
+    """About how many touches and orders there are."""
+    [(rows,)] = reading.rows(
+        "SELECT 2 * (SELECT count(*) FROM coupons) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM user_events)"
+    )
+    return int(rows)
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)
