@@ -106,3 +106,56 @@ def historical(outcome: Array, before: Array, targeted: Array, alpha: float = AL
         )
     effect = difference(Moments.of(change[~targeted]), Moments.of(change[targeted]), alpha)
     return Compared(effect, 1.0, int(targeted.sum()), int((~targeted).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`placebo`: the same of a time without an effect; `refused`: why the figure cannot be believed, if so."""
+
+    told: Compared
+    placebo: Compared
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What everyone did in a time: arrays over the same people. `outcome`: what is compared; `spent`, `orders`: what is
+    known of people."""
+
+    outcome: Array
+    spent: Array
+    orders: Array
+
+
+def judged(
+    method: str, window: Period, recent: Period, earlier: Period, targeted: Array, alpha: float = ALPHA
+) -> Judged:
+    """The comparison by `matched` or `historical`, with its placebo. `recent`: the time before the window, `earlier`:
+    the one before that, of equal length all three.
+
+    Matched: if those who are alike in `recent` differ in nothing else, they do not differ in `earlier` either, which
+    nobody matched on (the pseudo-outcome test of Imbens and Rubin 2015, Causal Inference, chapter 21). Historical: if
+    both sides would have changed alike, they did so from `earlier` to `recent`. Raises `TooFew`.
+    """
+    if method == "matched":
+        known = np.column_stack([recent.orders, recent.outcome])
+        told = matched(window.outcome, targeted, recent.spent, known, alpha)
+        placebo = matched(earlier.outcome, targeted, recent.spent, known, alpha)
+    else:
+        told = historical(window.outcome, recent.outcome, targeted, alpha)
+        placebo = historical(recent.outcome, earlier.outcome, targeted, alpha)
+    return Judged(told, placebo, _refusal(told, placebo, alpha))
+
+
+def _refusal(told: Compared, placebo: Compared, alpha: float) -> str | None:
+    if told.supported < SUPPORTED:
+        return (
+            f"only {told.supported:.0%} of the targeted have anybody like them among the others;"
+            f" {SUPPORTED:.0%} are needed"
+        )
+    if placebo.effect.p < alpha:
+        return (
+            "the placebo failed: the same comparison finds an effect before the campaign, where there was none"
+            f" (p {placebo.effect.p:.2g}); the two sides differ in something that is not on record"
+        )
+    return None

@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "violations": ("cli.show", "List broken rules."),
     "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
+    "experiment": ("cli.experiment", "Draw arms, plan, and see what a campaign caused."),
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "rebuild": ("cli.rebuild", "Build the database anew, compare, swap; or roll back."),

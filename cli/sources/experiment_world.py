@@ -142,7 +142,8 @@ class Orders:
 
 
 Choice = Callable[["People", Array, np.random.Generator], Array]
-"""Which arm each person comes into, given the people (without arms) and what each has paid before the start."""
+"""Which arm each person comes into, given the people (without arms) and what each has paid in as many days before the
+start as the window has."""
 
 
 def drawn(world: ExperimentWorld, choose: Choice | None = None) -> tuple[People, Orders]:
@@ -150,7 +151,8 @@ def drawn(world: ExperimentWorld, choose: Choice | None = None) -> tuple[People,
     stages = [np.random.default_rng([world.seed, stage]) for stage in range(5)]
     people = _people(world, stages[0])
     past = _orders(world, people, stages[1], -world.history_days, 0, people.rate)
-    paid = np.bincount(past.person, past.net, world.people)
+    lately = past.day >= -world.window_days
+    paid = np.bincount(past.person[lately], past.net[lately], world.people)
     arm = (choose or _by_chance(world))(people, paid, stages[2])
     leaks = (arm == 0) & (stages[2].random(world.people) < world.leak_share)
     people = People(people.segment, people.rate, people.level, arm, np.where(leaks, 1, np.maximum(arm, 0)))
@@ -246,6 +248,34 @@ def true_return(world: ExperimentWorld, treatment: str) -> float:
     return (gain - booked) / (size * arms[treatment].discount_minor + booked)
 
 
+def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
+    """Of each treatment beside the control, for people to read."""
+    arms = truth(world)
+    return [
+        {
+            "arm": t.name,
+            "face_value_minor": t.face_value_minor,
+            "true_margin": arms[t.name].margin_minor - arms[CONTROL].margin_minor,
+            "true_net_sales": arms[t.name].net_minor - arms[CONTROL].net_minor,
+            "true_orders": arms[t.name].orders - arms[CONTROL].orders,
+            "true_roi": true_return(world, t.name),
+        }
+        for t in world.treatments
+    ]
+
+
+def shown_world(seed: int, people: int) -> ExperimentWorld:
+    """Three face values against a control; some of it leaks."""
+    treatments = (
+        Treatment("face-5", 500, (0.3, 0.15, 0.05)),
+        Treatment("face-10", 1_000, (0.6, 0.3, 0.1)),
+        Treatment("face-20", 2_000, (0.7, 0.3, 0.0)),
+    )
+    return ExperimentWorld(
+        seed=seed, people=people, control_share=0.4, treatments=treatments, leak_share=0.01, booked_minor=people * 30
+    )
+
+
 def _expected(world: ExperimentWorld, coupon: int) -> Expected:
     lifts = _lifts(world)[coupon]
     parts = [_of_segment(world, s.rate, lift, coupon) for s, lift in zip(world.segments, lifts, strict=True)]
@@ -319,11 +349,11 @@ def _told(world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Se
 
 
 def _campaign(world: ExperimentWorld, kind: str, count: int, day: float) -> pl.DataFrame:
-    key = pl.Series([_campaign_id(world)] * count)
+    key = pl.Series([campaign_id(world)] * count)
     return _told(world, "campaign_id", kind, _MARKETING, key, _at(world, np.full(count, day)))
 
 
-def _campaign_id(world: ExperimentWorld) -> str:
+def campaign_id(world: ExperimentWorld) -> str:
     return f"{CAMPAIGN_ID}-{world.seed}"
 
 
@@ -384,7 +414,7 @@ def _coupon_events(world: ExperimentWorld, people: People, orders: Orders) -> pl
     value = faces.gather(people.coupon[holders].tolist())
     created = those("created", _MARKETING, holders, np.full(len(holders), -0.02)).with_columns(
         user_id=pl.lit(None, pl.String),
-        campaign_id=pl.lit(_campaign_id(world)),
+        campaign_id=pl.lit(campaign_id(world)),
         coupon_type=pl.lit("cash"),
         face_value_minor=value,
         currency=pl.lit(CURRENCY),

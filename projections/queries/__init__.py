@@ -30,6 +30,7 @@ from projections import audits
 from projections import digest as digests_of
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
+from projections.experiments import questions as experiments
 from projections.live import journal
 from projections.live.signature import stable_hash
 from projections.past import Cut, Past, Progress
@@ -679,6 +680,12 @@ def _violations_then(past: Past, given: Mapping[str, Any]) -> None:
         past.stand_in_across()
 
 
+def _experiment_then(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
+    for topic in (ORDER, CAMPAIGN, USER):
+        past.stand_in(topic)
+
+
 def _one(value: str | None) -> list[str] | None:
     return None if value is None else [value]
 
@@ -709,6 +716,11 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "digest-rows": Question(digest_rows, limit_s=300),
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
+    "experiment": Question(experiments.experiment, limit_s=120, then=_experiment_then),
+    "experiment-people": Question(experiments.experiment_people, limit_s=120, then=_experiment_then),
+    "experiment-comparison": Question(experiments.comparison, limit_s=120, then=_experiment_then),
+    "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=_experiment_then),
+    "experiment-candidates": Question(experiments.candidates, limit_s=120),
 }
 
 
