@@ -81,6 +81,9 @@ class Estimate:
         )
 
 
+UNKNOWN: Final = Estimate(math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
 def estimate(value: float, error: float, degrees: float = math.inf, alpha: float = ALPHA) -> Estimate:
     """With Student's t interval (normal with infinitely many degrees). Without any spread, the value itself."""
     from scipy import stats
@@ -100,13 +103,13 @@ def _welch_degrees(control: Moments, treated: Moments) -> float:
     return (a + b) ** 2 / (a**2 / (control.n - 1) + b**2 / (treated.n - 1))
 
 
-def difference(control: Moments, treated: Moments, alpha: float = ALPHA) -> Estimate:
+def difference(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
     """Treated minus control per person: Welch's t (Welch 1947), the groups' variances apart."""
     error = math.sqrt(control.error2 + treated.error2)
     return estimate(treated.mean - control.mean, error, _welch_degrees(control, treated), alpha)
 
 
-def relative(control: Moments, treated: Moments, alpha: float = ALPHA) -> Estimate:
+def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
     """The difference as a part of the absolute value of the control's mean; NaN where that is zero.
 
     Variance of a ratio of means by the delta method (Deng, Knoblich and Lu 2018, Applying the Delta Method in Metric
@@ -114,7 +117,7 @@ def relative(control: Moments, treated: Moments, alpha: float = ALPHA) -> Estima
     """
     degrees = _welch_degrees(control, treated)
     if control.mean == 0:
-        return Estimate(*[math.nan] * 5, degrees)
+        return UNKNOWN
     variance = treated.error2 / control.mean**2 + control.error2 * treated.mean**2 / control.mean**4
     lift = (treated.mean - control.mean) / abs(control.mean)
     return estimate(lift, math.sqrt(variance), degrees, alpha)
@@ -140,7 +143,7 @@ class Adjusted:
     kept: float
 
 
-def cuped(control: Group, treated: Group, alpha: float = ALPHA) -> Adjusted:
+def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
     """Both estimates with what people did before taken out of what they did in the window.
 
     Deng, Xu, Kohavi and Walker (2013), Improving the Sensitivity of Online Controlled Experiments by Utilizing
@@ -154,11 +157,11 @@ def cuped(control: Group, treated: Group, alpha: float = ALPHA) -> Adjusted:
     theta = sum(float(y @ x) for y, x in within) / spread if spread > 0 else 0.0
     residual = [Moments.of(g.outcome - theta * g.before) for g in arms]
     plain = [Moments.of(g.outcome) for g in arms]
-    told = difference(*residual, alpha)
+    told = difference(*residual, alpha=alpha)
     kept = (residual[0].error2 + residual[1].error2) / (plain[0].error2 + plain[1].error2)
     base = plain[0].mean
     if base == 0:
-        return Adjusted(told, Estimate(*[math.nan] * 5, told.degrees), kept)
+        return Adjusted(told, UNKNOWN, kept)
     together = -float(np.cov(control.outcome - theta * control.before, control.outcome)[0, 1]) / plain[0].n
     lift = told.value / abs(base)
     variance = told.error**2 / base**2 + told.value**2 * plain[0].error2 / base**4 - 2 * told.value * together / base**3
@@ -175,14 +178,14 @@ class Capped:
     high: float
 
 
-def winsorised(control: Array, treated: Array, share: float = CAPPED, alpha: float = ALPHA) -> Capped:
+def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: float = ALPHA) -> Capped:
     """With the most extreme `share` of each end, over both groups together, set to the value at that place.
 
     Tukey (1962), The Future of Data Analysis, section 14; caps common to both groups, so that they are cut alike.
     """
     low, high = (float(q) for q in np.quantile(np.concatenate([control, treated]), [share, 1 - share]))
     groups = [Moments.of(np.clip(values, low, high)) for values in (control, treated)]
-    return Capped(difference(*groups, alpha), relative(*groups, alpha), low, high)
+    return Capped(difference(*groups, alpha=alpha), relative(*groups, alpha=alpha), low, high)
 
 
 # --- looking more than once
@@ -265,7 +268,7 @@ def return_on_cost(control: Array, treated: Array, discount: Array, booked: floa
     each = booked / t.n
     gain, spent = t.mean - c.mean - each, d.mean + each
     if spent <= 0:
-        return Estimate(*[math.nan] * 5)
+        return UNKNOWN
     ratio = gain / spent
     together = float(np.cov(treated, discount)[0, 1]) / t.n
     variance = (t.error2 + c.error2 + ratio**2 * d.error2 - 2 * ratio * together) / spent**2
@@ -299,7 +302,7 @@ def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Res
     line, spread, misfit = _fitted(doses, means, weights, 1)
     left = len(arms) - 2
     unfit = float(stats.chi2.sf(misfit, left)) if left else math.nan
-    bend = Estimate(*[math.nan] * 5)
+    bend = UNKNOWN
     if distinct > 2:
         parabola, covariance, _ = _fitted(doses, means, weights, 2)
         bend = estimate(parabola[2], math.sqrt(covariance[2, 2]), alpha=alpha)

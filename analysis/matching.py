@@ -104,7 +104,7 @@ def historical(outcome: Array, before: Array, targeted: Array, alpha: float = AL
             f"comparison of {int(targeted.sum())} targeted people with {int((~targeted).sum())} others: too few;"
             f" {FEWEST} are needed on either side"
         )
-    effect = difference(Moments.of(change[~targeted]), Moments.of(change[targeted]), alpha)
+    effect = difference(Moments.of(change[~targeted]), Moments.of(change[targeted]), alpha=alpha)
     return Compared(effect, 1.0, int(targeted.sum()), int((~targeted).sum()))
 
 
@@ -128,7 +128,7 @@ class Period:
 
 
 def judged(
-    method: str, window: Period, recent: Period, earlier: Period, targeted: Array, alpha: float = ALPHA
+    method: str, window: Period, recent: Period, earlier: Period, targeted: Array, *, alpha: float = ALPHA
 ) -> Judged:
     """The comparison by `matched` or `historical`, with its placebo. `recent`: the time before the window, `earlier`:
     the one before that, of equal length all three.

@@ -72,7 +72,7 @@ class Tally:
     def hold(self, true: float, value: float, held: bool) -> None:
         self.truths.append(true)
         self.values.append(value)
-        self.covered += held
+        self.covered += int(held)
 
     def line(self, world: str, name: str) -> dict[str, Any]:
         runs = len(self.values)
@@ -118,7 +118,8 @@ class Outcomes:
 
 def _margins(world: ExperimentWorld, orders: Orders) -> Array:
     """Of each order: with a refund its part of the goods goes back."""
-    return orders.net - np.round(orders.gross * world.cost_share) * (1 - orders.refunded)
+    margin: Array = orders.net - np.round(orders.gross * world.cost_share) * (1 - orders.refunded)
+    return margin
 
 
 def outcomes(world: ExperimentWorld, orders: Orders) -> Outcomes:
@@ -158,8 +159,8 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
         for treatment in world.treatments:
             true = true_return(world, treatment.name)
             found = float(np.mean(simple[treatment.name]))
-            told = {"simple_roi": _short(found), "true_incremental_roi": _short(true)}
-            yield {"world": name, "treatment": treatment.name, **told, "ok": found > true}
+            both = {"simple_roi": _short(found), "true_incremental_roi": _short(true)}
+            yield {"world": name, "treatment": treatment.name, **both, "ok": bool(found > true)}
 
 
 def _gain(world: ExperimentWorld, arm: int) -> float:
@@ -181,8 +182,7 @@ def _estimates(
 
     yield "margin", gain, lift.difference(*moments(told.margin))
     yield "margin, relative", gain / control.margin_minor, lift.relative(*moments(told.margin))
-    groups = [Group(told.margin[g], told.margin_before[g]) for g in (c, t)]
-    adjusted = lift.cuped(*groups)
+    adjusted = lift.cuped(*(Group(told.margin[g], told.margin_before[g]) for g in (c, t)))
     yield "margin, CUPED", gain, adjusted.difference
     yield "margin, CUPED, relative", gain / control.margin_minor, adjusted.relative
     yield "margin, winsorised", capped, lift.winsorised(told.margin[c], told.margin[t]).difference
@@ -304,7 +304,8 @@ def _effects(world: ExperimentWorld, people: People) -> Array:
     more = people.rate * lifts * world.valid_days * (1 - world.pulled_share)
     buys = 1 - np.exp(-people.rate * (1 + lifts) * world.valid_days)
     used = world.use_share * treatment.face_value_minor * buys
-    return paid * (more * basket * (1 - world.cost_share) - used)
+    effects: Array = paid * (more * basket * (1 - world.cost_share) - used)
+    return effects
 
 
 if __name__ == "__main__":

@@ -317,8 +317,8 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 
     effect: treated less control, per person, in minor units; total_…: of all people of the arm. Methods: plain (Welch),
     cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
-    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg). CSV and
-    NDJSON have a row per effect.
+    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg). The table has
+    every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
 
     \b
     coupon-ledger experiment show double-11
@@ -355,13 +355,20 @@ def _print_experiment(row: Row) -> None:
     click.echo()
     head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
     print_row({name: row[name] for name in head if row[name] is not None}, "table")
-    for name, shown in _SHOWN.items():
-        if row[name]:
+    shown = {name: row[name] for name in _SHOWN} | {"effects": _main_effects(row["effects"])}
+    for name, rows in shown.items():
+        if rows:
             click.echo(f"\n{_TITLES[name]}")
-            print_rows(row[name], "table", shown.split())
+            print_rows(rows, "table", _SHOWN[name].split())
     for curve in row["response"]:
         _print_response(curve)
     _print_warnings(row["warnings"])
+
+
+def _main_effects(effects: Sequence[Row]) -> list[Row]:
+    """For people: every method of the main metric, the plain one of the others."""
+    main = effects[0]["metric"]
+    return [row for row in effects if row["metric"] == main or row["method"] == "plain"]
 
 
 def _print_response(curve: Row) -> None:

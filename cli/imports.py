@@ -47,7 +47,7 @@ def complete_journey(settings: Settings) -> None:
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
 @click.option("--orders", is_flag=True, help="With the orders behind the uses.")
 @click.option("--experiment", is_flag=True, help="An experiment with a known truth instead of a sale day.")
-@click.option("--people", type=click.IntRange(min=100), default=4_000, show_default=True, help="In the experiment.")
+@click.option("--people", type=click.IntRange(min=100), default=20_000, show_default=True, help="In the experiment.")
 @settings_options(*LOG)
 def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int, settings: Settings) -> None:
     """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.

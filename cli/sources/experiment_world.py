@@ -18,6 +18,7 @@ then buy use the coupon, on their first order. Part of the orders is refunded, w
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ class ExperimentWorld:
     control_share: float = 0.5
     treatments: tuple[Treatment, ...] = (Treatment("coupon", 1_000, (0.6, 0.3, 0.1)),)
     segments: tuple[Segment, ...] = SEGMENTS
-    start: datetime = datetime(2026, 11, 1, tzinfo=UTC)
+    start: datetime = datetime(2025, 11, 1, tzinfo=UTC)
     valid_days: int = 14
     after_days: int = 7
     history_days: int = 42
@@ -293,7 +294,7 @@ def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -
     days = valid + world.after_days - lift * world.pulled_share * world.valid_days
     stays = 1 - world.refund_share
     paid = stays - world.half_refund_share / 2
-    beyond = world.basket_median_minor * np.exp((world.basket_sigma**2 + world.level_sigma**2) / 2)
+    beyond = world.basket_median_minor * math.exp((world.basket_sigma**2 + world.level_sigma**2) / 2)
     gross = rate * days * (world.basket_minor + beyond)
     face = world.treatments[coupon - 1].face_value_minor if coupon else 0
     used = _any(world, rate * valid) * world.use_share * face

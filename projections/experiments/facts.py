@@ -80,8 +80,8 @@ class Rates:
         return cls(whole, categories)
 
     def frame(self) -> pl.DataFrame:
-        schema = {"category": pl.String, "rate": pl.Float64}
-        return pl.DataFrame(list(self.categories.items()), schema=schema, orient="row")
+        categories = pl.Series("category", list(self.categories), dtype=pl.String)
+        return pl.DataFrame([categories, pl.Series("rate", list(self.categories.values()), dtype=pl.Float64)])
 
 
 def _part(told: str, of: str) -> float:
@@ -212,7 +212,7 @@ def sales(
     return _of_one_currency(campaign, rows, currency)
 
 
-_SPANS: Final = {"span": pl.String, "first": pl.Datetime("us"), "last": pl.Datetime("us")}
+_SPANS: Final[dict[str, Any]] = {"span": pl.String, "first": pl.Datetime("us"), "last": pl.Datetime("us")}
 
 
 def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) -> Sales:

@@ -254,9 +254,9 @@ def comparison(
     metric = "margin_minor" if found.cost_known else "net_minor"
     known = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     targeted = known.is_in(holders["person"].implode())
-    periods = [_period(found, known, span, metric) for span in _SPANS_BACK]
+    window_period, recent, earlier = (_period(found, known, span, metric) for span in _SPANS_BACK)
     try:
-        judged = matching.judged(method, *periods, targeted.to_numpy())
+        judged = matching.judged(method, window_period, recent, earlier, targeted.to_numpy())
     except TooFew as error:
         raise NotThere(f"campaign {campaign}: {method} comparison refused: {error}") from error
     if judged.refused:
@@ -338,7 +338,7 @@ def _weaknesses(
         found.append(Warning_("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
     if not window.over:
         found.append(Warning_("not_over", "the window is not over by the data's clock: the figure will change"))
-    claimed = holders["claimed"].sum() / max(1, holders["coupons"].sum())
+    claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
     if claimed > _SELF_SELECTED:
         found.append(
             Warning_(
@@ -440,7 +440,7 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
     the mean needs; without and with what is known of the time before. Raises `WrongQuestion`."""
     if sd <= 0 or people < 4 or not 0 <= abs(correlation) < 1 or lift_share <= 0:
         raise WrongQuestion("plan: needs a spread above zero, at least four people, and a lift above zero")
-    found = {
+    found: Row = {
         "people": people,
         "control_share": design.share,
         "treatments": design.treatments,

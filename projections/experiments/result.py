@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from analysis import lift
-from analysis.lift import Array, Estimate, Group, Moments, TooFew
+from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
 from analysis.power import Design
 
 Row = dict[str, Any]
@@ -152,7 +152,8 @@ def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], me
 
 def _of_part(arm: Arm, part: Mapping[str, str], name: str, metric: str) -> Array:
     mine = np.array([part.get(person) == name for person in arm.people["person"]], dtype=bool)
-    return arm.group(metric).outcome[mine]
+    found: Array = arm.group(metric).outcome[mine]
+    return found
 
 
 # --- arms and money
@@ -194,7 +195,7 @@ def _return(control: Arm, arm: Arm, booked: float) -> Row:
     discount = arm.window["discount_minor"].cast(pl.Float64).to_numpy()
     cost = float(discount.sum()) + booked
     gain = lift.difference(Moments.of(c), Moments.of(t)).times(arm.size)
-    told = lift.return_on_cost(c, t, discount, booked) if booked >= 0 else Estimate(*[math.nan] * 5)
+    told = lift.return_on_cost(c, t, discount, booked) if booked >= 0 else UNKNOWN
     claimed = float(arm.window["coupon_margin_minor"].sum())
     return {
         "arm": arm.name,
