@@ -92,9 +92,10 @@ def assign(
     """
     shares = _shares(control, arms)
     names = ",".join(stratify) or None
+    ids = _lines(file) if file is not None else None
     with answered(settings, output, "experiment-candidates", campaign=campaign, strata=names) as answer:
         known = _whole(answer)
-    chosen = _chosen(known, file)
+    chosen = known if ids is None else _chosen(known, ids)
     drawn = _drawn(chosen, shares, salt or campaign)
     if not dry_run:
         _publish(settings, campaign, drawn, shares, at or datetime.now(UTC))
@@ -121,15 +122,13 @@ def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
     return shares
 
 
-def _chosen(known: pl.DataFrame, file: Path | None) -> pl.DataFrame:
+def _chosen(known: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
     """The people to assign, each once: person, stratum, and the arm that they have already."""
     import polars as pl
 
-    if file is None:
-        return known
-    ids = pl.DataFrame({"user_id": _lines(file)}, schema={"user_id": pl.String})
+    wanted = pl.DataFrame({"user_id": ids}, schema={"user_id": pl.String})
     owners = known.explode("ids", empty_as_null=True, keep_nulls=True).rename({"ids": "user_id"})
-    found = ids.join(owners, on="user_id", how="left", maintain_order="left")
+    found = wanted.join(owners, on="user_id", how="left", maintain_order="left")
     return found.select(
         pl.coalesce("person", "user_id").alias("person"), pl.col("stratum").fill_null("–"), "arm"
     ).unique("person", maintain_order=True)
@@ -271,12 +270,17 @@ def _print_plan(row: Row, output: str) -> None:
         return
     print_row({k: v for k, v in row.items() if v is not None}, output)
     if row["people_needed"] is not None:
-        click.echo(
-            f"\nplan · 样本量: {row['people']:,} people can show a change of {row['smallest_lift_share']:.1%} of the"
-            f" mean or more ({row['smallest_lift_share_cuped']:.1%} with CUPED); to see {row['lift_share']:.1%},"
-            f" {row['people_needed']:,} are needed ({row['people_needed_cuped']:,} with CUPED)"
-        )
+        click.echo(f"\nplan · 样本量: {_plan_in_words(row, '')}")
+        if row["correlation"]:
+            click.echo(f"with CUPED: {_plan_in_words(row, '_cuped')}")
     _print_warnings(warnings)
+
+
+def _plan_in_words(row: Row, variant: str) -> str:
+    return (
+        f"{row['people']:,} people can show a change of {row[f'smallest_lift_share{variant}']:.1%} of the mean or more;"
+        f" to see {row['lift_share']:.1%}, {row[f'people_needed{variant}']:,} are needed"
+    )
 
 
 # --- after

@@ -95,7 +95,9 @@ def test_sample_sizes_are_statsmodels() -> None:
         theirs = TTestIndPower().solve_power(effect_size=0.05, alpha=0.05, power=0.8, ratio=(1 - share) / share)
         assert needed == pytest.approx(theirs / share, rel=1e-3)
         assert Design(share).smallest_lift(10, needed) == pytest.approx(0.5, rel=1e-3)
-    assert Design().people_needed(10, 0.5, correlation=0.6) == pytest.approx(0.64 * Design().people_needed(10, 0.5), 1e-3)
+    assert Design().people_needed(10, 0.5, correlation=0.6) == pytest.approx(
+        0.64 * Design().people_needed(10, 0.5), 1e-3
+    )
     assert Design(treatments=3).smallest_lift(10, 1000) > Design().smallest_lift(10, 1000)
 
 

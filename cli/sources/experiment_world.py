@@ -268,8 +268,8 @@ def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
 def shown_world(seed: int, people: int) -> ExperimentWorld:
     """Three face values against a control; some of it leaks."""
     treatments = (
-        Treatment("face-5", 500, (0.3, 0.15, 0.05)),
-        Treatment("face-10", 1_000, (0.6, 0.3, 0.1)),
+        Treatment("face-5", 500, (0.5, 0.25, 0.1)),
+        Treatment("face-10", 1_000, (1.0, 0.5, 0.2)),
         Treatment("face-20", 2_000, (0.7, 0.3, 0.0)),
     )
     return ExperimentWorld(
@@ -278,7 +278,7 @@ def shown_world(seed: int, people: int) -> ExperimentWorld:
 
 
 def _expected(world: ExperimentWorld, coupon: int) -> Expected:
-    lifts = _lifts(world)[coupon]
+    lifts = _lifts(world)[coupon].tolist()
     parts = [_of_segment(world, s.rate, lift, coupon) for s, lift in zip(world.segments, lifts, strict=True)]
     return _mixed(parts, [s.share for s in world.segments])
 

@@ -113,14 +113,21 @@ def _methods(control: Arm, treated: Arm, metric: str) -> Iterator[Row]:
     plain, relative = lift.difference(*moments), lift.relative(*moments)
     yield row("plain", plain, relative)
     if metric != "buyers":
-        adjusted = lift.cuped(c, t)
-        kept = f"{1 - adjusted.kept:.0%} of the variance taken out by what people did before"
-        yield row("cuped", adjusted.difference, adjusted.relative, kept)
+        yield from _adjusted(row, c, t)
     if metric in _MONEY:
         yield from _capped(row, c.outcome, t.outcome)
     n = control.size + treated.size
     always = [lift.always_valid(one, n, planned=n) for one in (plain, relative)]
     yield row("sequential", always[0], always[1], "holds however often one looks")
+
+
+def _adjusted(row: Any, control: Group, treated: Group) -> Iterator[Row]:
+    try:
+        adjusted = lift.cuped(control, treated)
+    except TooFew:  # what people did before says all of what they did
+        return
+    kept = f"{1 - adjusted.kept:.0%} of the variance taken out by what people did before"
+    yield row("cuped", adjusted.difference, adjusted.relative, kept)
 
 
 def _capped(row: Any, control: Array, treated: Array) -> Iterator[Row]:
