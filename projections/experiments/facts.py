@@ -22,6 +22,8 @@ LEAST_BEFORE: Final = timedelta(days=14)
 """Of the time before the start that is looked at."""
 AFTER_DAYS: Final = 7
 
+_ONE_APPEND: Final = timedelta(seconds=1)
+"""What is recorded within it may have been told at once."""
 _AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
 _COUNTS: Final = ("orders", "coupon_orders")
 _WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
@@ -224,13 +226,13 @@ def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) ->
             " with --currency, then of the next"
         )
     chosen = currency or (found[0] if found else None)
-    others = rows.filter(pl.col("currency") != chosen)
+    others = rows.filter(pl.col("currency").ne_missing(pl.lit(chosen)))
     if others.height:
         left = others["person"].n_unique()
         warnings.append(
             Warning_("other_currencies", f"what {left:,} people bought in other currencies than {chosen} is left out")
         )
-    mine = rows.filter(pl.col("currency") == chosen)
+    mine = rows.filter(pl.col("currency").eq_missing(pl.lit(chosen)))
     wrong = {name: int(mine[name].sum()) for name in _WRONG}
     warnings += [Warning_(name, text.format(n=wrong[name])) for name, text in _RULES.items() if wrong[name]]
     return Sales(mine, chosen, tuple(warnings), not wrong["without_cost"])
@@ -341,7 +343,6 @@ def more_warnings(
 ) -> Iterator[Warning_]:
     """What else a reader must know of the data."""
     campaign = {"campaign": of.campaign_id}
-    span = {"first": window.start, "last": window.end}
     if not window.over:
         yield Warning_(
             "not_over",
@@ -358,7 +359,7 @@ def more_warnings(
     if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
         yield Warning_("given_early", "coupons were out before the time that is compared: check --start")
     told = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
-    learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told).height
+    learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
     if learned:
         yield Warning_(
             "recorded_late",
@@ -367,6 +368,7 @@ def more_warnings(
         )
     with reading.given(persons=people, asked=arms.people.select("person")):
         others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
+        unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
     if others["people"][0]:
         yield Warning_(
             "other_experiments",
@@ -380,10 +382,10 @@ def more_warnings(
             f"{lost['coupons']:,} coupons are used on orders that are not known as paid, or were cancelled: their"
             f" discount of {lost['discount_minor']:,} minor units is left out",
         )
-    unknown = reading.frame(_query("unknown_coupons"), span)["orders"][0]
     if unknown:
         yield Warning_(
-            "unknown_coupons", f"{unknown:,} orders of the time name a coupon that nobody told of: they count as sales"
+            "unknown_coupons",
+            f"{unknown:,} orders name a coupon that nobody told of: they count as sales",
         )
 
 
@@ -402,13 +404,15 @@ class Booked:
 def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
     rows = reading.frame(_query("booked"), {"campaign": campaign, "key_hash": key_hash(campaign)})
     warnings = []
-    others = rows.filter(pl.col("currency") != currency)
-    if currency is not None and others.height:
+    if currency is None and rows["currency"].n_unique() == 1:
+        currency = rows["currency"][0]
+    others = rows.filter(pl.col("currency").ne_missing(pl.lit(currency)))
+    if others.height:
         sums = others.group_by("currency").agg(pl.sum("amount_minor")).sort("currency")
         left = ", ".join(f"{amount:,} {of}" for of, amount in sums.iter_rows())
         text = f"cost booked in other currencies ({left}, in minor units) is left out"
         warnings.append(Warning_("other_currencies", text))
-    mine = rows.filter(pl.col("currency") == currency)
+    mine = rows.filter(pl.col("currency").eq_missing(pl.lit(currency)))
     if odd := int(mine["not_positive"].sum()):
         warnings.append(
             Warning_("booked_not_positive", f"{odd:,} bookings of cost are zero or negative: they are added up as told")
