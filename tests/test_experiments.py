@@ -15,6 +15,7 @@ import pytest
 from benchmarks.coverage import outcomes
 from cli.sources.experiment_world import CONTROL, campaign_id, drawn, shown_world, truth
 from tests.command_line import DATABASE, LOG, Data, done, ledger, ndjson, one_sentence
+from tests.owners import owning
 
 SEED, PEOPLE = 11, 3_000
 
@@ -134,6 +135,27 @@ def test_planned_from_past_sales_or_from_figures(world: tuple[str, str]) -> None
     one_sentence(ledger("experiment", "plan", "--until", "2025-09-01", *world), 1, "past sales")
 
 
+@pytest.mark.slow
+def test_the_owner_of_the_database_answers_the_same(world: tuple[str, str]) -> None:
+    """Else the figure would depend on whether the consumer happens to run."""
+    folder = Path(world[1]).parent
+    campaign = f"experiment-{SEED}"
+    asked = [
+        (*command, *world, "-o", "json")
+        for command in (
+            ("experiment", "show", campaign, "--by", "segment"),
+            ("experiment", "show", campaign, "--at", "2025-11-10"),
+            ("experiment", "compare", campaign, "--method", "historical"),
+            ("experiment", "plan", "--until", "2025-11-01"),
+            ("experiment", "people", campaign),
+        )
+    ]
+    alone = [ledger(*arguments) for arguments in asked]
+    with owning("--log", f"sqlite:///{folder / LOG}", database=folder / DATABASE):
+        beside = [ledger(*arguments) for arguments in asked]
+    assert [(ran.code, ran.out) for ran in beside] == [(ran.code, ran.out) for ran in alone]
+
+
 # ── Rules for bad input ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -147,8 +169,8 @@ def assigned(k: str, user: str, arm: str, at: str = "2025-03-01T00:00:00Z") -> D
 
 
 def cost(k: str, amount: int, currency: str = "CNY") -> Data:
-    told = {"cost_kind": "media", "amount_minor": amount, "currency": currency}
-    return campaign_event(k, "cost_booked", f"cost-{amount}", **told)
+    event = campaign_event(k, "cost_booked", f"cost-{amount}")
+    return event | {"cost_kind": "media", "amount_minor": amount, "currency": currency}
 
 
 def paid(order: str, user: str, net: int, at: str = "2025-03-12T00:00:00Z", **fields: Any) -> Data:

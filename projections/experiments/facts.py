@@ -358,7 +358,7 @@ def more_warnings(
         )
     if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
         yield Warning_("given_early", "coupons were out before the time that is compared: check --start")
-    told = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
+    told: Any = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
     learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
     if learned:
         yield Warning_(
