@@ -22,6 +22,8 @@ FEWEST: Final = 50
 """People on either side, below which nothing is said."""
 SUPPORTED: Final = 0.8
 """The part of the targeted that must have somebody like them among the others."""
+REFUTED: Final = 0.1
+"""A placebo with a smaller p refuses the comparison: to refuse a good one costs less than to believe a bad one."""
 _BINS: Final = 10
 _FEWEST_ALIKE: Final = 5
 
@@ -144,18 +146,18 @@ def judged(
     else:
         told = historical(window.outcome, recent.outcome, targeted, alpha)
         placebo = historical(recent.outcome, earlier.outcome, targeted, alpha)
-    return Judged(told, placebo, _refusal(told, placebo, alpha))
+    return Judged(told, placebo, _refusal(told, placebo))
 
 
-def _refusal(told: Compared, placebo: Compared, alpha: float) -> str | None:
+def _refusal(told: Compared, placebo: Compared) -> str | None:
     if told.supported < SUPPORTED:
         return (
             f"only {told.supported:.0%} of the targeted have anybody like them among the others;"
             f" {SUPPORTED:.0%} are needed"
         )
-    if placebo.effect.p < alpha:
+    if placebo.effect.p < REFUTED:
         return (
             "the placebo failed: the same comparison finds an effect before the campaign, where there was none"
-            f" (p {placebo.effect.p:.2g}); the two sides differ in something that is not on record"
+            f" (p {placebo.effect.p:.2g}); the two sides differ in more than the campaign"
         )
     return None

@@ -24,6 +24,8 @@ AFTER_DAYS: Final = 7
 
 _ONE_APPEND: Final = timedelta(seconds=1)
 """What is recorded within it may have been told at once."""
+_SILENT: Final = timedelta(days=1)
+"""Without an order for so long, orders are no longer told."""
 _AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
 _COUNTS: Final = ("orders", "coupon_orders")
 _WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
@@ -116,8 +118,17 @@ class Campaign:
 
     @property
     def clock(self) -> datetime:
-        clock: datetime = self.told["data_clock"]
-        return clock
+        """Until when orders are known."""
+        ended = orders_end(self.told["data_clock"], self.told["last_order_at"])
+        assert ended is not None  # it has an event
+        return ended
+
+
+def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
+    """The data's clock, or the last order where they ended before: what nobody has told of is no drop in sales."""
+    if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
+        return data_clock
+    return last_order_at
 
 
 def campaign_of(reading: Reading, campaign: str) -> Campaign:
@@ -147,7 +158,7 @@ def window_of(
             f" ({starts.isoformat()}Z); say the right instants with --start and --expiry"
         )
     if of.clock <= starts:
-        raise NotThere(f"campaign {of.campaign_id}: has not begun by the data's clock; ask again when it has")
+        raise NotThere(f"campaign {of.campaign_id}: has not begun where the orders on record end; ask again later")
     end = expires + timedelta(days=after_days)
     return Window(starts, expires, end, min(end, of.clock))
 
@@ -346,7 +357,8 @@ def more_warnings(
     if not window.over:
         yield Warning_(
             "not_over",
-            f"the window lasts until {window.planned_end.isoformat()}Z and the data until {window.end.isoformat()}Z:"
+            f"the window lasts until {window.planned_end.isoformat()}Z and the orders on record until"
+            f" {window.end.isoformat()}Z:"
             " whoever looks before the end should go by the sequential interval alone",
         )
     first = of.told["first_order_at"]

@@ -23,6 +23,8 @@ from projections.unanswered import NotThere, WrongQuestion
 CONTROL: Final = "control"
 _UNEQUAL_BEFORE: Final = 0.01
 _SELF_SELECTED: Final = 0.1
+_REACHED_MORE: Final = 0.25
+"""Between the sides' parts that other campaigns reached."""
 _F, _I, _S = pl.Float64, pl.Int64, pl.String
 
 _ARMS: Final = {
@@ -263,7 +265,15 @@ def comparison(
         raise NotThere(f"campaign {campaign}: {method} comparison refused: {judged.refused}")
     cost = facts.booked(reading, campaign, found.currency)
     money = _return_without_arms(found, known.filter(targeted), judged, cost, metric)
-    warnings = [*found.warnings, *cost.warnings, *_weaknesses(of, window, holders, judged, targeted)]
+    with reading.given(persons=people):
+        since = {"campaign": campaign, "first": spans["recent"][0], "last": window.end}
+        elsewhere = known.is_in(reading.frame(sql(__package__, "other_campaigns"), since)["person"].implode())
+    warnings = [
+        *found.warnings,
+        *cost.warnings,
+        *_weaknesses(of, window, holders, judged, targeted),
+        *_other_campaigns(of, elsewhere, targeted),
+    ]
     told = {
         "method": method,
         "evidence": "weaker: nobody was assigned by chance",
@@ -337,7 +347,11 @@ def _weaknesses(
     if of.told["first_assigned_at"] is not None:
         found.append(Warning_("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
     if not window.over:
-        found.append(Warning_("not_over", "the window is not over by the data's clock: the figure will change"))
+        found.append(
+            Warning_(
+                "not_over", f"orders are on record until {window.end.isoformat()}Z only, before the window is over"
+            )
+        )
     claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
     if claimed > _SELF_SELECTED:
         found.append(
@@ -356,6 +370,14 @@ def _weaknesses(
                 " left out, as nobody is known to be like them",
             )
         )
+    if abs(judged.placebo.effect.value) > abs(judged.told.effect.value) / 2:
+        found.append(
+            Warning_(
+                "placebo_as_large",
+                "before the campaign the same comparison differs by more than half as much, though that may be chance:"
+                " do not build on this figure",
+            )
+        )
     if judged.told.supported < 1:
         found.append(
             Warning_("unlike_others", f"{1 - judged.told.supported:.0%} of the targeted are like nobody else: left out")
@@ -363,17 +385,29 @@ def _weaknesses(
     return found
 
 
+def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Warning_]:
+    """Raises `NotThere` where other campaigns reached the targeted much more than the others."""
+    sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
+    reached = f"{sides[0]:.0%} of the targeted and {sides[1]:.0%} of the others got coupons of other campaigns"
+    if abs(sides[0] - sides[1]) > _REACHED_MORE:
+        raise NotThere(
+            f"campaign {of.campaign_id}: comparison refused: {reached} at the time, whose effects cannot be told apart"
+            " from this one's; assign arms next time (`experiment assign`)"
+        )
+    return [Warning_("other_campaigns", f"{reached} at the time")] if any(sides) else []
+
+
 def _weaker_sentence(told: Row, currency: str | None) -> str:
     label = result.METRICS[told["metric"]]
-    figures = (result.amount(told[f"total_{n}"], currency) for n in ("effect", "low", "high"))
-    found, low, high = figures
+    found, low, high = (result.amount(told[f"total_{n}"], currency) for n in ("effect", "low", "high"))
+    word = "more" if told["effect"] >= 0 else "less"
     open_ = told["p"] is None or told["p"] >= lift.ALPHA
     said = "cannot be told from no effect" if open_ else "may have come from the campaign"
     roi = "" if told["roi"] is None else f" ROI {told['roi']:.2f} ({told['roi_low']:.2f} to {told['roi_high']:.2f})."
     return (
-        f"增量{label}（弱证据，未随机分组）: {found} more than expected of {told['targeted']:,} people {said}"
-        f" (95% interval {low} to {high}; {told['method']}, placebo passed).{roi} Weaker evidence: nobody was assigned"
-        " by chance."
+        f"增量{label}（弱证据，未随机分组）: {found.removeprefix('-')} {word} than expected of"
+        f" {told['targeted']:,} people {said} (95% interval {low} to {high}; {told['method']}, placebo passed).{roi}"
+        " Weaker evidence: nobody was assigned by chance."
     )
 
 
@@ -397,7 +431,7 @@ def experiment_plan(
     """How many people an experiment of so many `days` needs, from what people bought in as many before `until` (the
     data's clock): one row of `planned`. Who counts: everyone with an order in the `active_days` before those."""
     _libraries()
-    end = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
+    end = until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
     if end is None:
         raise NotThere("past sales: nothing has been consumed; run `consume`, or give --mean and --sd")
     first, before = (
