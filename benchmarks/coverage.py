@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -40,7 +41,7 @@ from cli.sources.experiment_world import (
 
 SEED: Final = 20261111
 _BOUNDS: Final = (182 / 200, 198 / 200)
-_LARGE: Final = 1_000_000
+_LARGE: Final = 500_000
 
 PEEKING: Final = "margin, plain at every look"
 """What looking every day does to an interval that is made for one look: it promises nothing."""
@@ -241,11 +242,24 @@ def _simple_return(world: ExperimentWorld, people: People, orders: Orders, arm: 
 
 
 def _capped_truth(world: ExperimentWorld) -> list[float]:
-    """By arm what the capped outcome's difference is, from very many people."""
-    people, orders = drawn(world)
-    margin = outcomes(world, orders).margin
-    groups = [margin[people.arm == arm] for arm in range(len(world.treatments) + 1)]
-    return [lift.winsorised(groups[0], group).difference.value for group in groups]
+    """By arm what the capped outcome's difference is: of very many people, all of them in each arm in turn, with the
+    caps of both arms in their shares."""
+    margins = []
+    for arm in range(len(world.treatments) + 1):
+        _, orders = drawn(world, partial(_all_in, arm))
+        margins.append(outcomes(world, orders).margin)
+    parts = list(shares(world).values())
+    found = []
+    for arm, margin in enumerate(margins):
+        sizes = (round(world.people * part) for part in (parts[0], parts[arm]))
+        mixed = np.concatenate([group[:size] for group, size in zip((margins[0], margin), sizes, strict=True)])
+        caps = np.quantile(mixed, [lift.CAPPED, 1 - lift.CAPPED])
+        found.append(float(np.clip(margin, *caps).mean() - np.clip(margins[0], *caps).mean()))
+    return found
+
+
+def _all_in(arm: int, people: People, _paid: Array, _random: np.random.Generator) -> Array:
+    return np.full(len(people.rate), arm)
 
 
 # --- without arms

@@ -116,12 +116,12 @@ class Campaign:
     campaign_id: str
     told: Mapping[str, Any]
 
-    @property
-    def clock(self) -> datetime:
-        """Until when orders are known."""
-        ended = orders_end(self.told["data_clock"], self.told["last_order_at"])
-        assert ended is not None  # it has an event
-        return ended
+    def known_until(self, end: datetime) -> datetime:
+        """Up to `end`, if orders are known until there, give or take a day."""
+        clock: datetime = self.told["data_clock"]
+        last = orders_end(clock, self.told["last_order_at"])
+        assert last is not None  # there is an event
+        return end if min(clock, last + _SILENT) >= end else min(end, last)
 
 
 def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
@@ -157,10 +157,11 @@ def window_of(
             f"campaign {of.campaign_id}: its coupons expire ({expires.isoformat()}Z) before it starts"
             f" ({starts.isoformat()}Z); say the right instants with --start and --expiry"
         )
-    if of.clock <= starts:
-        raise NotThere(f"campaign {of.campaign_id}: has not begun where the orders on record end; ask again later")
     end = expires + timedelta(days=after_days)
-    return Window(starts, expires, end, min(end, of.clock))
+    known = of.known_until(end)
+    if known <= starts:
+        raise NotThere(f"campaign {of.campaign_id}: has not begun where the orders on record end; ask again later")
+    return Window(starts, expires, end, known)
 
 
 # --- people

@@ -3,8 +3,9 @@
 -- Paid, not cancelled orders, whatever coupon they carry. Net sales: what was paid less refunds, at most what was paid.
 -- Cost of goods: the order's own figure; else its lines' own, or their net less the margin rate of their category
 -- (given: `rates`), else the one for all ($rate); null where none is known. With a refund its part of the goods goes
--- back. Margin = net sales - cost. `orders`: those that were not refunded whole; `discount_minor`: of the campaign's
--- coupons in state used on them; `coupon_margin_minor`: the margin of the orders with one.
+-- back. Whole minor units an order: sums do not depend on their order. Margin = net sales - cost.
+-- `orders`: those that were not refunded whole; `discount_minor`: of the campaign's coupons in state used on them;
+-- `coupon_margin_minor`: the margin of the orders with one.
 -- Beside them what was wrong: orders of no known cost, refunded beyond what was paid, of nothing, with a negative cost.
 -- $ids: with the orders' ids. $everyone: of all people, else of those asked (given: `asked`).
 WITH mine AS (
@@ -42,8 +43,8 @@ in_use AS (
 valued AS (
     SELECT m.*, u.order_id IS NOT NULL AS with_coupon, coalesce(u.discount_minor, 0) AS discount_minor,
            m.net_minor - m.refund_minor AS kept_minor,
-           coalesce(m.cost_of_goods_minor, b.cost, m.net_minor * (1 - $rate))
-               * (1 - coalesce(m.refund_minor / nullif(m.net_minor, 0), 0)) AS cost
+           round(coalesce(m.cost_of_goods_minor, b.cost, m.net_minor * (1 - $rate))
+                 * (1 - coalesce(m.refund_minor / nullif(m.net_minor, 0), 0))) AS cost
     FROM mine m
     LEFT JOIN by_lines b ON b.order_id = m.order_id
     LEFT JOIN in_use u ON u.order_id = m.order_id
