@@ -187,6 +187,7 @@ def test_the_worlds_truth_is_what_its_people_do() -> None:
             assert abs(values[mine].mean() - true) < 4 * error or true == values[mine].mean() == 0
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth() -> None:
     """Else marketing would be sure of what is not so. 100 runs: 95 ± 3 standard errors."""
     runs, world = 100, ExperimentWorld(people=1_500)

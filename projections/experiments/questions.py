@@ -39,7 +39,8 @@ _EFFECTS: Final = {
 }  # fmt: skip
 _RETURNS: Final = {
     "arm": _S, "incremental_margin_minor": _F, "low_minor": _F, "high_minor": _F, "discount_minor": _F,
-    "booked_minor": _F, "cost_minor": _F, "roi": _F, "roi_low": _F, "roi_high": _F, "p": _F, "simple_roi": _F,
+    "booked_minor": _F, "cost_minor": _F, "roi": _F, "roi_low": _F, "roi_high": _F, "p": _F,
+    "p_corrected": _F, "simple_roi": _F,
     "coupon_margin_minor": _F,
 }  # fmt: skip
 _PARTS: Final = {
@@ -192,9 +193,14 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Warning_]:
 
 def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, currency: str | None) -> list[str]:
     money = {row["arm"]: row for row in returns}
-    plain = [row for row in told if row["metric"] == metric and row["method"] == "plain"]
-    several = len(plain) > 1
-    return [result.sentence(row["arm"], row, money.get(row["arm"]), currency, several) for row in plain]
+    main = {(row["arm"], row["method"]): row for row in told if row["metric"] == metric}
+    arms = [arm for arm, method in main if method == "plain"]
+    return [
+        result.sentence(
+            arm, main[arm, "plain"], main.get((arm, "cuped")), money.get(arm), currency, several=len(arms) > 1
+        )
+        for arm in arms
+    ]
 
 
 def experiment_people(

@@ -194,7 +194,9 @@ def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
     """Return on cost of each treatment: the incremental one, and beside it the simple one that is not. Booked cost is
     borne by the treatments by their size."""
     whole = sum(arm.size for arm in treatments)
-    return [_return(control, arm, booked * arm.size / whole) for arm in treatments]
+    rows = [_return(control, arm, booked * arm.size / whole) for arm in treatments]
+    _correct(rows, "holm")
+    return rows
 
 
 def _return(control: Arm, arm: Arm, booked: float) -> Row:
@@ -270,8 +272,8 @@ def smallest_lift(control: Arm, arm: Arm, metric: str) -> float | None:
 # --- in words
 
 
-def sentence(arm: str, effect: Row, money: Row | None, currency: str | None, several: bool) -> str:
-    """What a manager reads of one treatment."""
+def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None, several: bool) -> str:
+    """What a manager reads of one treatment: the plain effect, the same with less noise, and the return."""
     label = METRICS[effect["metric"]]
     what = "margin" if effect["metric"] == "margin_minor" else "net sales"
     if effect["low"] is None or effect["p"] is None:
@@ -285,19 +287,25 @@ def sentence(arm: str, effect: Row, money: Row | None, currency: str | None, sev
         said = f"brought {found.removeprefix('-')} {word} {what} than without it ({span})"
     else:
         said = f"cannot be told from no effect: {found} of {what} ({span})"
-    return f"增量{label} · {arm} {said}.{_return_in_words(money, currency)}"
+    return f"增量{label} · {arm} {said}.{_cuped_in_words(cuped, currency, several)}{_return_in_words(money, currency)}"
+
+
+def _cuped_in_words(row: Row | None, currency: str | None, several: bool) -> str:
+    if row is None or row["p"] is None:
+        return ""
+    found, low, high = (amount(row[f"total_{n}"], currency) for n in ("effect", "low", "high"))
+    p = row["p_corrected"] if several else row["p"]
+    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)})."
 
 
 def _return_in_words(money: Row | None, currency: str | None) -> str:
     if money is None or money["roi"] is None:
         return " 增量ROI cannot be told."
     span = f"95% interval {money['roi_low']:.2f} to {money['roi_high']:.2f}"
-    if money["roi_low"] > 0:
-        word = "it earned more than it cost"
-    elif money["roi_high"] < 0:
-        word = "it lost money"
-    else:
+    if money["p_corrected"] is None or money["p_corrected"] >= lift.ALPHA:
         word = "whether it earned or lost money is open"
+    else:
+        word = "it earned more than it cost" if money["roi"] > 0 else "it lost money"
     simple = f"; 简单ROI, which takes every sale with a coupon for its own, would say {money['simple_roi']:.2f}"
     cost = f"on {amount(money['cost_minor'], currency)} of cost"
     return f" 增量ROI {money['roi']:.2f} {cost} ({span}): {word}{simple}."
