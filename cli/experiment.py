@@ -15,7 +15,7 @@ from cli.options import LOG, instant_option, output_option, past_options, settin
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.show import answered
-from ledger.errors import UnusableFile
+from ledger.errors import LedgerError, UnusableFile
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +28,10 @@ CONTROL: Final = "control"
 _BATCH: Final = 1_000
 
 
+class NotAssigned(LedgerError):
+    """A campaign has no arms."""
+
+
 @click.group()
 def experiment() -> None:
     """What did a campaign cause (增量效果)? Arms are drawn before, and everyone assigned is compared after.
@@ -37,6 +41,7 @@ def experiment() -> None:
     \b
     coupon-ledger experiment plan --days 21 --lift 0.05
     coupon-ledger experiment assign double-11 --control 0.1 --dry-run
+    coupon-ledger experiment arms double-11 --arm treatment --output csv
     coupon-ledger experiment show double-11
     """
 
@@ -82,8 +87,7 @@ def assign(
 
     The same people, shares and salt give the same arms. A person with several linked ids is one. Who is in an arm of
     the campaign already stays there. The shares are recorded too (`target_set`, metric share:ARM), for the check of the
-    arms' sizes. Run `consume` after it, and give coupons to the treatments alone (`--output csv` of --dry-run lists the
-    sizes, `experiment people` the people).
+    arms' sizes. Run `consume` after it, and give coupons to the treatments alone (`experiment arms` lists them).
 
     \b
     coupon-ledger experiment assign double-11 --control 0.1 --dry-run
@@ -209,6 +213,26 @@ def _print_drawn(drawn: pl.DataFrame, chosen: pl.DataFrame, shares: Mapping[str,
                 }
             )
     print_rows(rows, output)
+
+
+@experiment.command("arms")
+@click.argument("campaign")
+@click.option("--arm", help="Only of this arm.")
+@settings_options("database")
+@output_option
+def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> None:
+    """List who was assigned to which arm of CAMPAIGN: whom to give coupons, and whom not.
+
+    \b
+    coupon-ledger experiment arms double-11 --arm face-10 --output csv
+    """
+    with answered(settings, output, "experiment-candidates", campaign=campaign) as answer:
+        assigned = _whole(answer).drop_nulls("arm").select("arm", "person", "ids").sort("arm", "person")
+        if not assigned.height:
+            raise NotAssigned(
+                f"campaign {campaign}: nobody is assigned to an arm; run `experiment assign`, then `consume`"
+            )
+    print_frames([assigned if arm is None else assigned.filter(arm=arm)], output)
 
 
 @experiment.command("plan")

@@ -100,6 +100,7 @@ ASKED = [
     ("experiment", "compare", "k-404"),
     ("experiment", "plan", "--active-days", "404"),
     ("experiment", "assign", "k-1", "--dry-run"),
+    ("experiment", "arms", "k-404"),
 ]
 _OF_THE_LOG = ("status", "replay", "discard")
 

@@ -10,10 +10,14 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import polars as pl
 import pytest
 
 from benchmarks.coverage import outcomes
 from cli.sources.experiment_world import CONTROL, campaign_id, drawn, shown_world, truth
+from projections.experiments.facts import Campaign
+from projections.experiments.questions import _other_campaigns
+from projections.unanswered import NotThere
 from tests.command_line import DATABASE, LOG, Data, done, ledger, ndjson, one_sentence
 from tests.owners import owning
 
@@ -370,6 +374,17 @@ def test_no_arms_no_claim(cases: tuple[str, ...]) -> None:
     one_sentence(ledger("experiment", "compare", "unassigned", "--currency", "CNY", *cases), 1, "refused", "too few")
 
 
+def test_what_other_campaigns_reached_is_refused() -> None:
+    """Else the effect of the campaign before would be told as this one's."""
+    of = Campaign("k", {})
+    targeted = pl.Series([True] * 10 + [False] * 10)
+    assert _other_campaigns(of, pl.Series([False] * 20), targeted) == []
+    [told] = _other_campaigns(of, pl.Series(([True] + [False] * 9) * 2), targeted)
+    assert told.code == "other_campaigns"
+    with pytest.raises(NotThere, match="100% of the targeted and 0% of the others"):
+        _other_campaigns(of, targeted, targeted)
+
+
 # ── Drawing arms ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -411,6 +426,14 @@ def test_a_list_of_people_is_assigned_once_each(tmp_path: Path) -> None:
     assert Counter(r["stratum"] for r in rows) == {"–": 2, "all": 2}
     assert sum(r["people"] for r in rows) == 2, "k.t0 has an arm"
     one_sentence(ledger("experiment", "assign", "k", "--users", tmp_path / "no", *at), 2, "no", "cannot be read")
+    done("experiment", "assign", "k", "--users", file, *at, "-o", "json")
+    done("consume", *at)
+    again = done("experiment", "assign", "k", "--users", file, *at, "-o", "json").json
+    assert sum(r["people"] for r in again) == 0, "whom the ledger knows by the arm alone keeps it"
+    listed = done("experiment", "arms", "k", *database, "-o", "json").json
+    assert {"new-1", "new-2", "k.t0"} <= {row["person"] for row in listed} and len(listed) == 10
+    assert {row["arm"] for row in done("experiment", "arms", "k", "--arm", "a", *database, "-o", "json").json} == {"a"}
+    one_sentence(ledger("experiment", "arms", "k-404", *database), 1, "k-404", "experiment assign")
 
 
 def test_the_draw_is_balanced_over_the_past() -> None:

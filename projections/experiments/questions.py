@@ -505,9 +505,9 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
     `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
     _libraries()
     people = facts.persons(reading)
+    told = {"campaign": campaign, "key_hash": facts.key_hash(campaign)}
     with reading.given(persons=people):
-        known = reading.frame(sql(__package__, "known_people"))
-        told = {"campaign": campaign, "key_hash": facts.key_hash(campaign)}
+        known = reading.frame(sql(__package__, "known_people"), told)
         assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")
     found = known.join(assigned, on="person", how="left", maintain_order="left")
     parts = [pl.lit("")] if not strata else []
