@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import LOG, settings_options
+from cli.output import print_rows
 from cli.progress import progress
 from ledger.settings import LogSettings, Settings
 
@@ -45,16 +46,34 @@ def complete_journey(settings: Settings) -> None:
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
 @click.option("--orders", is_flag=True, help="With the orders behind the uses.")
+@click.option("--experiment", is_flag=True, help="An experiment with a known truth instead of a sale day.")
+@click.option("--people", type=click.IntRange(min=100), default=20_000, show_default=True, help="In the experiment.")
 @settings_options(*LOG)
-def simulate(events: int, seed: int, orders: bool, settings: Settings) -> None:
+def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int, settings: Settings) -> None:
     """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.
+
+    With --experiment: people with habits, a holdout and three face values with a true effect each, refunds, some of the
+    control with a coupon all the same. What is true of it is printed, to be held against `experiment show`.
 
     \b
     coupon-ledger simulate --events 100000 --seed 7
+    coupon-ledger simulate --experiment --seed 7
     """
+    if experiment:
+        _experiment(seed, people, settings)
+        return
     from cli.sources.simulate import World, sale_day
 
     _append_frames(settings.log, sale_day(World(events=events, seed=seed, orders=orders)), events)
+
+
+def _experiment(seed: int, people: int, settings: Settings) -> None:
+    from cli.sources.experiment_world import campaign_id, events, shown_world, told_truth
+
+    world = shown_world(seed, people)
+    _append_frames(settings.log, events(world), None)
+    click.echo(f"\ntrue of campaign {campaign_id(world)}, per person assigned in minor units, and as return on cost")
+    print_rows(told_truth(world), "table")
 
 
 def _append_frames(log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None) -> None:

@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
     "segments": ("cli.segments", "Choose customers by rules that are kept by name."),
     "report": ("cli.report", "Reports: finance, segments, cohorts, funnel, expiry."),
+    "experiment": ("cli.experiment", "Draw arms, plan, and see what a campaign caused."),
     "diff": ("cli.show", "Show what changed between two instants, and by which events."),
     "digest": ("cli.show", "Show the digests of all tables."),
     "rebuild": ("cli.rebuild", "Build the database anew, compare, swap; or roll back."),

@@ -117,6 +117,12 @@ ASKED = [
     ("dead-letters", "replay", "--dry-run"),
     ("dead-letters", "discard", "--dry-run", "--topic", COUPON),
     ("status",),
+    ("experiment", "show", "k-404"),
+    ("experiment", "people", "k-404"),
+    ("experiment", "compare", "k-404"),
+    ("experiment", "plan", "--active-days", "404"),
+    ("experiment", "assign", "k-1", "--dry-run"),
+    ("experiment", "arms", "k-404"),
 ]
 _OF_THE_LOG = ("status", "replay", "discard")
 

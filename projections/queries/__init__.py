@@ -34,6 +34,7 @@ from projections.attribution import questions as attributed
 from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
+from projections.experiments import questions as experiments
 from projections.finance import questions as finance
 from projections.live import journal
 from projections.live.signature import stable_hash
@@ -711,6 +712,12 @@ def _violations_then(past: Past, given: Mapping[str, Any]) -> None:
         past.stand_in_across()
 
 
+def _experiment_then(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
+    for topic in (ORDER, CAMPAIGN, USER):
+        past.stand_in(topic)
+
+
 def _one(value: str | None) -> list[str] | None:
     return None if value is None else [value]
 
@@ -766,6 +773,11 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "attribution-notes": Question(attributed.attribution_notes, limit_s=300, then=attributed.then),
     "attribution-order": Question(attributed.attribution_order, limit_s=300, then=attributed.then),
     "attribution-roi": Question(attributed.attribution_roi, limit_s=300, then=attributed.then),
+    "experiment": Question(experiments.experiment, limit_s=120, then=_experiment_then),
+    "experiment-people": Question(experiments.experiment_people, limit_s=120, then=_experiment_then),
+    "experiment-comparison": Question(experiments.comparison, limit_s=120, then=_experiment_then),
+    "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=_experiment_then),
+    "experiment-candidates": Question(experiments.candidates, limit_s=120),
 }
 
 

@@ -1,0 +1,320 @@
+"""How much more a treated group did than a control group, and how sure that is.
+
+Every estimate is of *treated minus control* per person assigned, whatever those people did afterwards (intent to
+treat). Arrays hold one value a person, in the unit of the outcome; an interval has level 1 - alpha and two sides.
+
+What always holds: a group of fewer than two people, or two groups that do not vary at all, raise `TooFew`; nothing
+here divides by zero in silence: what cannot be told is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ledger.errors import LedgerError
+
+Array = npt.NDArray[Any]
+
+ALPHA: Final = 0.05
+SRM_WARNS: Final = 0.001
+"""A sample ratio with a smaller p is no accident of the draw."""
+CAPPED: Final = 0.01
+"""Of each end, what the winsorised variant caps."""
+
+
+class TooFew(LedgerError):
+    """There is nothing to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """A group as its size, mean and variance of one observation."""
+
+    n: int
+    mean: float
+    variance: float
+
+    @classmethod
+    def of(cls, values: Array) -> Self:
+        if len(values) < 2:
+            raise TooFew(f"group of {len(values)}: has too few people to tell a spread; two are needed at least")
+        return cls(len(values), float(np.mean(values)), float(np.var(values, ddof=1)))
+
+    @classmethod
+    def of_sums(cls, n: int, total: float, squares: float) -> Self:
+        """Of the sum of the values and the sum of their squares."""
+        return cls(n, total / n, (squares - total**2 / n) / (n - 1))
+
+    @classmethod
+    def of_share(cls, n: int, successes: int) -> Self:
+        """Of yes and no: p (1 - p), as the tests of two proportions take it."""
+        share = successes / n
+        return cls(n, share, share * (1 - share))
+
+    @property
+    def error2(self) -> float:
+        """The squared standard error of the mean."""
+        return self.variance / self.n
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval; `p`: of the hypothesis that it is zero."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    error: float
+    degrees: float = math.inf
+
+    def times(self, factor: float) -> Estimate:
+        """The same per so many people. `factor` is positive."""
+        return Estimate(
+            self.value * factor, self.low * factor, self.high * factor, self.p, self.error * factor, self.degrees
+        )
+
+
+UNKNOWN: Final = Estimate(math.nan, math.nan, math.nan, math.nan, math.nan)
+
+
+def estimate(value: float, error: float, degrees: float = math.inf, alpha: float = ALPHA) -> Estimate:
+    """With Student's t interval (normal with infinitely many degrees). Without any spread, the value itself."""
+    from scipy import stats
+
+    if not error > 0:
+        return Estimate(value, value, value, math.nan, error, degrees)
+    half = float(stats.t.ppf(1 - alpha / 2, degrees)) * error
+    p = 2 * float(stats.t.sf(abs(value) / error, degrees))
+    return Estimate(value, value - half, value + half, p, error, degrees)
+
+
+def _welch_degrees(control: Moments, treated: Moments) -> float:
+    """Welch, B. L. (1947), The generalization of "Student's" problem; Satterthwaite (1946)."""
+    a, b = control.error2, treated.error2
+    if a + b == 0:
+        raise TooFew("two groups: nobody in them differs from anybody; there is no spread to judge by")
+    return (a + b) ** 2 / (a**2 / (control.n - 1) + b**2 / (treated.n - 1))
+
+
+def difference(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
+    """Treated minus control per person: Welch's t (Welch 1947), the groups' variances apart."""
+    error = math.sqrt(control.error2 + treated.error2)
+    return estimate(treated.mean - control.mean, error, _welch_degrees(control, treated), alpha)
+
+
+def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
+    """The difference as a part of the absolute value of the control's mean; NaN where that is zero.
+
+    Variance of a ratio of means by the delta method (Deng, Knoblich and Lu 2018, Applying the Delta Method in Metric
+    Analytics, section 2): var(T)/C² + var(C) T²/C⁴.
+    """
+    degrees = _welch_degrees(control, treated)
+    if control.mean == 0:
+        return UNKNOWN
+    variance = treated.error2 / control.mean**2 + control.error2 * treated.mean**2 / control.mean**4
+    lift = (treated.mean - control.mean) / abs(control.mean)
+    return estimate(lift, math.sqrt(variance), degrees, alpha)
+
+
+# --- less noise
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """People of one arm: what each did in the window, and in the time before it."""
+
+    outcome: Array
+    before: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """`kept`: the part of the variance that the adjustment leaves."""
+
+    difference: Estimate
+    relative: Estimate
+    kept: float
+
+
+def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
+    """Both estimates with what people did before taken out of what they did in the window.
+
+    Deng, Xu, Kohavi and Walker (2013), Improving the Sensitivity of Online Controlled Experiments by Utilizing
+    Pre-Experiment Data: outcome - theta · before, theta = cov / var, here of the deviations within both arms. The
+    relative one is divided by the control's unadjusted mean; since that correlates with the adjusted one, the delta
+    method takes their covariance along.
+    """
+    arms = (control, treated)
+    within = [(g.outcome - g.outcome.mean(), g.before - g.before.mean()) for g in arms]
+    spread = sum(float(x @ x) for _, x in within)
+    theta = sum(float(y @ x) for y, x in within) / spread if spread > 0 else 0.0
+    residual = [Moments.of(g.outcome - theta * g.before) for g in arms]
+    plain = [Moments.of(g.outcome) for g in arms]
+    told = difference(*residual, alpha=alpha)
+    kept = (residual[0].error2 + residual[1].error2) / (plain[0].error2 + plain[1].error2)
+    base = plain[0].mean
+    if base == 0:
+        return Adjusted(told, UNKNOWN, kept)
+    together = -float(np.cov(control.outcome - theta * control.before, control.outcome)[0, 1]) / plain[0].n
+    lift = told.value / abs(base)
+    variance = told.error**2 / base**2 + told.value**2 * plain[0].error2 / base**4 - 2 * told.value * together / base**3
+    return Adjusted(told, estimate(lift, math.sqrt(max(variance, 0.0)), told.degrees, alpha), kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Capped:
+    """An estimate of the outcome cut off at `low` and `high`: another quantity than that of the outcome itself."""
+
+    difference: Estimate
+    relative: Estimate
+    low: float
+    high: float
+
+
+def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: float = ALPHA) -> Capped:
+    """With the most extreme `share` of each end, over both groups together, set to the value at that place.
+
+    Tukey (1962), The Future of Data Analysis, section 14; caps common to both groups, so that they are cut alike.
+    """
+    low, high = (float(q) for q in np.quantile(np.concatenate([control, treated]), [share, 1 - share]))
+    groups = [Moments.of(np.clip(values, low, high)) for values in (control, treated)]
+    return Capped(difference(*groups, alpha=alpha), relative(*groups, alpha=alpha), low, high)
+
+
+# --- looking more than once
+
+
+def always_valid(told: Estimate, n: int, planned: int, alpha: float = ALPHA) -> Estimate:
+    """The estimate with an interval that holds at every look at once, however often and for however long one looks.
+
+    `n`: people in both groups now; `planned`: at how many the interval is to be tightest. Asymptotic confidence
+    sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9
+    (the boundary) and 161 of arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence, so tuned,
+    leaves zero out.
+    """
+    if not told.error > 0:
+        return told
+    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
+    grown = n * rho2 + 1
+    half = told.error * math.sqrt(2 * grown * math.log(math.sqrt(grown) / alpha) / (n * rho2))
+    z2 = (told.value / told.error) ** 2
+    p = min(1.0, math.sqrt(grown) * math.exp(-z2 * n * rho2 / (2 * grown)))
+    return Estimate(told.value, told.value - half, told.value + half, p, told.error, told.degrees)
+
+
+# --- several at once
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected so that the chance of any false finding among them stays below alpha.
+
+    Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. NaN stays, and counts as no test.
+    """
+    found = [math.nan] * len(ps)
+    order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * ps[i]))
+        found[i] = highest
+    return found
+
+
+def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
+    """p values corrected so that among the findings the expected part of false ones stays below alpha.
+
+    Benjamini and Hochberg (1995), Controlling the False Discovery Rate. NaN stays, and counts as no test.
+    """
+    found = [math.nan] * len(ps)
+    order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
+    lowest = 1.0
+    for rank in range(len(order), 0, -1):
+        i = order[rank - 1]
+        lowest = min(lowest, ps[i] * len(order) / rank)
+        found[i] = lowest
+    return found
+
+
+def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
+    """p of the arms' sizes under the shares that they were drawn with: Pearson's χ² (Fabijan et al. 2019, Diagnosing
+    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one; NaN with one arm."""
+    from scipy import stats
+
+    if len(shares) < 2:
+        return math.nan
+    whole = sum(counts.get(arm, 0) for arm in shares)
+    scale = whole / sum(shares.values())
+    return float(stats.chisquare([counts.get(arm, 0) for arm in shares], [s * scale for s in shares.values()]).pvalue)
+
+
+# --- money
+
+
+def return_on_cost(control: Array, treated: Array, discount: Array, booked: float, alpha: float = ALPHA) -> Estimate:
+    """(incremental margin - booked) / (discount + booked), all of the treated group. NaN where nothing was spent.
+
+    `control`, `treated`: margin per person, the discount already in it; `discount`: that of each treated person;
+    `booked`: cost other than the discount, of the whole group, a fixed figure. Margin and discount of a person go
+    together, so the interval is that of a ratio of two means by the delta method with their covariance (Deng, Knoblich
+    and Lu 2018); degrees of freedom are Welch's.
+    """
+    c, t, d = Moments.of(control), Moments.of(treated), Moments.of(discount)
+    each = booked / t.n
+    gain, spent = t.mean - c.mean - each, d.mean + each
+    if spent <= 0:
+        return UNKNOWN
+    ratio = gain / spent
+    together = float(np.cov(treated, discount)[0, 1]) / t.n
+    variance = (t.error2 + c.error2 + ratio**2 * d.error2 - 2 * ratio * together) / spent**2
+    return estimate(ratio, math.sqrt(max(variance, 0.0)), _welch_degrees(c, t), alpha)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """How the outcome per person goes with the face value. `slope`: per unit of it; `unfit`: p of the line being the
+    whole story; `bend`: the squared term of a parabola (NaN with fewer than three different doses)."""
+
+    slope: Estimate
+    unfit: float
+    bend: Estimate
+
+
+def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Response:
+    """A line, and a parabola, through the arms' means over their doses (the control at 0), by weighted least squares.
+
+    Weights are the inverse squared standard errors, taken as known: Draper and Smith (1998), Applied Regression
+    Analysis, chapter 9; lack of fit: the weighted residuals against χ².
+    """
+    from scipy import stats
+
+    doses = np.array([dose for dose, _ in arms])
+    distinct = len(set(doses.tolist()))
+    if distinct < 2:
+        raise TooFew("response curve: all arms have one face value; two different ones are needed at least")
+    means = np.array([m.mean for _, m in arms])
+    weights = 1 / np.array([m.error2 for _, m in arms])
+    line, spread, misfit = _fitted(doses, means, weights, 1)
+    left = len(arms) - 2
+    unfit = float(stats.chi2.sf(misfit, left)) if left else math.nan
+    bend = UNKNOWN
+    if distinct > 2:
+        parabola, covariance, _ = _fitted(doses, means, weights, 2)
+        bend = estimate(parabola[2], math.sqrt(covariance[2, 2]), alpha=alpha)
+    return Response(estimate(line[1], math.sqrt(spread[1, 1]), alpha=alpha), unfit, bend)
+
+
+def _fitted(doses: Array, means: Array, weights: Array, power: int) -> tuple[Array, Array, float]:
+    """Coefficients from the constant up, their covariance, and the weighted sum of squared residuals."""
+    scale = float(np.abs(doses).max())
+    design = np.vander(doses / scale, power + 1, increasing=True)
+    covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
+    found = covariance @ (design.T @ (weights * means))
+    misfit = float(weights @ (means - design @ found) ** 2)
+    back = scale ** -np.arange(power + 1.0)
+    return found * back, covariance * np.outer(back, back), misfit

@@ -1,0 +1,163 @@
+"""Without a draw: those who were targeted against those who were not, made comparable by what they did before.
+
+Nobody was assigned by chance, so these are weaker evidence whatever their intervals say: they hold if, given what is
+known of people before, being targeted has nothing to do with what they would have done anyway. That cannot be proven;
+the placebo can refute it: the same comparison of a time before the campaign, where the effect is known to be none.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from analysis.lift import ALPHA, Estimate, Moments, TooFew, difference, estimate
+
+Array = npt.NDArray[Any]
+
+FEWEST: Final = 50
+"""People on either side, below which nothing is said."""
+SUPPORTED: Final = 0.8
+"""The part of the targeted that must have somebody like them among the others."""
+REFUTED: Final = 0.1
+"""A placebo with a smaller p refuses the comparison: to refuse a good one costs less than to believe a bad one."""
+_BINS: Final = 10
+_FEWEST_ALIKE: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """The effect per targeted person. `supported`: the part of the targeted that it is of; `targeted`, `others`: how
+    many people were compared."""
+
+    effect: Estimate
+    supported: float
+    targeted: int
+    others: int
+
+
+def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: float = ALPHA) -> Compared:
+    """The average effect on the targeted, by exact matching on classes of what people `spent` before.
+
+    `targeted`: of booleans; `also`: columns of what else is known of the time before. Classes: nothing spent, and ten
+    equal parts of those who spent (coarsened exact matching: Iacus, King and Porro 2012, Causal Inference without
+    Balance Checking). Within them the others' outcomes are a linear function of `spent` and `also`, and what it says
+    for the targeted is taken off theirs (Kline 2011, Oaxaca-Blinder as a Reweighting Estimator: right if either the
+    line or the weights that it implies are). Variance: of the targeted's residuals, and of the line with HC3 errors
+    (MacKinnon and White 1985). Raises `TooFew`.
+    """
+    classes = _classes(spent)
+    others_in = np.bincount(classes[~targeted], minlength=_BINS + 1)
+    kept = others_in[classes] >= _FEWEST_ALIKE
+    t, c = targeted & kept, ~targeted & kept
+    if min(t.sum(), c.sum()) < FEWEST:
+        raise TooFew(
+            f"comparison of {int(targeted.sum())} targeted people with {int((~targeted).sum())} others: too few are"
+            f" alike; {FEWEST} are needed on either side"
+        )
+    design = _design(classes, np.column_stack([spent, also]))
+    coefficients, covariance = _line(design[c], outcome[c])
+    rest = Moments.of(outcome[t] - design[t] @ coefficients)
+    middle = design[t].mean(axis=0)
+    error = math.sqrt(rest.error2 + float(middle @ covariance @ middle))
+    effect = estimate(rest.mean, error, min(rest.n, int(c.sum())) - 1, alpha)
+    return Compared(effect, float(t.sum() / targeted.sum()), rest.n, int(c.sum()))
+
+
+def _classes(spent: Array) -> Array:
+    """0: nothing; else 1 to ten, by the quantiles of those who spent."""
+    some = spent > 0
+    if not some.any():
+        return np.zeros(len(spent), dtype=np.int64)
+    edges = np.unique(np.quantile(spent[some], np.linspace(0, 1, _BINS + 1)[1:-1]))
+    return np.where(some, 1 + np.searchsorted(edges, spent, side="right"), 0)
+
+
+def _design(classes: Array, known: Array) -> Array:
+    """A column per class, and those of what is known (scaled) that say more than the classes do."""
+    present = np.unique(classes)
+    columns = (classes[:, None] == present).astype(float)
+    spread = known.std(axis=0)
+    useful = known[:, spread > 0]
+    return np.hstack([columns, (useful - useful.mean(axis=0)) / spread[spread > 0]])
+
+
+def _line(design: Array, outcome: Array) -> tuple[Array, Array]:
+    """Least squares, and the coefficients' HC3 covariance. Columns that say nothing of these people cost nothing."""
+    inverse = np.linalg.pinv(design.T @ design)
+    coefficients = inverse @ (design.T @ outcome)
+    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+    residuals = (outcome - design @ coefficients) / np.clip(1 - leverage, 1e-6, None)
+    meat = (design * residuals[:, None] ** 2).T @ design
+    return coefficients, inverse @ meat @ inverse
+
+
+def historical(outcome: Array, before: Array, targeted: Array, alpha: float = ALPHA) -> Compared:
+    """How much more the targeted changed from before to the window than the others did: difference in differences, with
+    Welch's t over people's changes (Card and Krueger 1994; Bertrand, Duflo and Mullainathan 2004: one change a person,
+    so that what stays with a person does not count as evidence twice). Raises `TooFew`.
+    """
+    change = outcome - before
+    if min(targeted.sum(), (~targeted).sum()) < FEWEST:
+        raise TooFew(
+            f"comparison of {int(targeted.sum())} targeted people with {int((~targeted).sum())} others: too few;"
+            f" {FEWEST} are needed on either side"
+        )
+    effect = difference(Moments.of(change[~targeted]), Moments.of(change[targeted]), alpha=alpha)
+    return Compared(effect, 1.0, int(targeted.sum()), int((~targeted).sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`placebo`: the same of a time without an effect; `refused`: why the figure cannot be believed, if so."""
+
+    told: Compared
+    placebo: Compared
+    refused: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """What everyone did in a time: arrays over the same people. `outcome`: what is compared; `spent`, `orders`: what is
+    known of people."""
+
+    outcome: Array
+    spent: Array
+    orders: Array
+
+
+def judged(
+    method: str, window: Period, recent: Period, earlier: Period, targeted: Array, *, alpha: float = ALPHA
+) -> Judged:
+    """The comparison by `matched` or `historical`, with its placebo. `recent`: the time before the window, `earlier`:
+    the one before that, of equal length all three.
+
+    Matched: if those who are alike in `recent` differ in nothing else, they do not differ in `earlier` either, which
+    nobody matched on (the pseudo-outcome test of Imbens and Rubin 2015, Causal Inference, chapter 21). Historical: if
+    both sides would have changed alike, they did so from `earlier` to `recent`. Raises `TooFew`.
+    """
+    if method == "matched":
+        known = np.column_stack([recent.orders, recent.outcome])
+        told = matched(window.outcome, targeted, recent.spent, known, alpha)
+        placebo = matched(earlier.outcome, targeted, recent.spent, known, alpha)
+    else:
+        told = historical(window.outcome, recent.outcome, targeted, alpha)
+        placebo = historical(recent.outcome, earlier.outcome, targeted, alpha)
+    return Judged(told, placebo, _refusal(told, placebo))
+
+
+def _refusal(told: Compared, placebo: Compared) -> str | None:
+    if told.supported < SUPPORTED:
+        return (
+            f"only {told.supported:.0%} of the targeted have anybody like them among the others;"
+            f" {SUPPORTED:.0%} are needed"
+        )
+    if placebo.effect.p < REFUTED:
+        return (
+            "the placebo failed: the same comparison finds an effect before the campaign, where there was none"
+            f" (p {placebo.effect.p:.2g}); the two sides differ in more than the campaign"
+        )
+    return None

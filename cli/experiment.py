@@ -1,0 +1,473 @@
+"""`experiment`: who comes into which arm, how many people it takes, and what the campaign caused."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import LOG, instant_option, output_option, past_options, settings_options
+from cli.output import Row, print_frames, print_row, print_rows
+from cli.progress import progress
+from cli.show import answered
+from ledger.errors import LedgerError, UnusableFile
+from ledger.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from projections.queries import Answer
+
+SOURCE: Final = "experiment"
+CONTROL: Final = "control"
+_BATCH: Final = 1_000
+
+
+class NotAssigned(LedgerError):
+    """A campaign has no arms."""
+
+
+@click.group()
+def experiment() -> None:
+    """What did a campaign cause (增量效果)? Arms are drawn before, and everyone assigned is compared after.
+
+    docs/experiments.md explains each number.
+
+    \b
+    coupon-ledger experiment plan --days 21 --lift 0.05
+    coupon-ledger experiment assign double-11 --control 0.1 --dry-run
+    coupon-ledger experiment arms double-11 --arm treatment --output csv
+    coupon-ledger experiment show double-11
+    """
+
+
+# --- before
+
+
+@experiment.command("assign")
+@click.argument("campaign")
+@click.option(
+    "--users",
+    "file",
+    type=click.Path(allow_dash=True, path_type=Path),
+    help="Whom to assign: a file with an id a line, or - for standard input. [default: everyone in the ledger]",
+)
+@click.option("--control", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="Its share.")
+@click.option(
+    "--arm",
+    "arms",
+    multiple=True,
+    metavar="NAME=SHARE",
+    help="A treatment and its share (several). [default: `treatment`, with what the control leaves]",
+)
+@click.option("--stratify", multiple=True, metavar="NAME", help="Shares hold within each value of this in profiles.")
+@click.option("--salt", help="Another salt is another draw. [default: the campaign]")
+@instant_option("--at", "When they are assigned, before the first coupon. By default: now.")
+@click.option("--dry-run", is_flag=True, help="Show the arms' sizes; write nothing.")
+@settings_options(*LOG, "database")
+@output_option
+def assign(
+    campaign: str,
+    file: Path | None,
+    control: float,
+    arms: tuple[str, ...],
+    stratify: tuple[str, ...],
+    salt: str | None,
+    at: datetime | None,
+    dry_run: bool,
+    settings: Settings,
+    output: str,
+) -> None:
+    """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append that to the ledger.
+
+    The same people, shares and salt give the same arms. A person with several linked ids is one. Who is in an arm of
+    the campaign already stays there. The shares are recorded too (`target_set`, metric share:ARM), for the check of the
+    arms' sizes. Run `consume` after it, and give coupons to the treatments alone (`experiment arms` lists them).
+
+    \b
+    coupon-ledger experiment assign double-11 --control 0.1 --dry-run
+    coupon-ledger experiment assign double-11 --control 0.4 --arm face-5=0.3 --arm face-10=0.3 --stratify segment
+    coupon-ledger experiment assign double-11 --users members.txt --salt 2026-11
+    """
+    shares = _shares(control, arms)
+    names = ",".join(stratify) or None
+    ids = _lines(file) if file is not None else None
+    with answered(settings, output, "experiment-candidates", campaign=campaign, strata=names) as answer:
+        known = _whole(answer)
+    chosen = known if ids is None else _chosen(known, ids)
+    drawn = _drawn(chosen, shares, salt or campaign)
+    if not dry_run:
+        _publish(settings, campaign, drawn, shares, at or datetime.now(UTC))
+    _print_drawn(drawn, chosen, shares, output)
+    if output == "table":
+        what = "would be assigned; nothing was written" if dry_run else "assigned; run `consume` to see them"
+        click.echo(f"{drawn.height:,} people {what}", err=True)
+
+
+def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
+    """All arms with their shares. Raises click's error where they do not sum to one."""
+    shares = {CONTROL: control}
+    for one in arms or (f"treatment={1 - control}",):
+        name, _, told = one.partition("=")
+        try:
+            share = float(told)
+        except ValueError:
+            share = 0.0
+        if not name or name in shares or not 0 < share < 1:
+            raise click.BadParameter(f"{one!r} is no new NAME=SHARE with a share between 0 and 1", param_hint="--arm")
+        shares[name] = share
+    if abs(sum(shares.values()) - 1) > 1e-9:
+        raise click.UsageError(f"the shares of all arms, {CONTROL} included, sum to {sum(shares.values()):g}, not to 1")
+    return shares
+
+
+def _chosen(known: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
+    """The people to assign, each once: person, stratum, and the arm that they have already."""
+    import polars as pl
+
+    wanted = pl.DataFrame({"user_id": ids}, schema={"user_id": pl.String})
+    owners = known.explode("ids", empty_as_null=True, keep_nulls=True).rename({"ids": "user_id"})
+    found = wanted.join(owners, on="user_id", how="left", maintain_order="left")
+    return found.select(
+        pl.coalesce("person", "user_id").alias("person"), pl.col("stratum").fill_null("–"), "arm"
+    ).unique("person", maintain_order=True)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise UnusableFile(f"file {file}: cannot be read ({why}); give a text file with an id a line") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.DataFrame:
+    """Those without an arm, with the one that they are drawn into."""
+    import polars as pl
+
+    from analysis.draw import draw
+
+    free = chosen.filter(pl.col("arm").is_null()).sort("person")
+    arms = draw(free["person"].to_list(), free["stratum"].to_list(), shares, salt)
+    return free.with_columns(arm=pl.Series(arms, dtype=pl.String))
+
+
+def _publish(settings: Settings, campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> None:
+    from ledger.log import open_log
+    from ledger.publisher import Publisher
+
+    log = open_log(settings.log)
+    log.partitions()
+    with Publisher(log, batch_size=_BATCH) as publisher, progress("assigning", drawn.height) as bar:
+        for number, event in enumerate(_events(campaign, drawn, shares, at), start=1):
+            if not publisher.publish(event):
+                refused = publisher.report.refused[-1]
+                rules = "; ".join(map(str, refused.problems))
+                raise click.UsageError(f"event {refused.event_id}: was refused ({rules}); mend the ids or the campaign")
+            if number % _BATCH == 0:
+                bar.advance(_BATCH)
+
+
+def _events(campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> Iterator[Row]:
+    """The shares first, then people. Ids follow from what they say: repeated, they change nothing."""
+    common = {"topic": "campaign.events", "campaign_id": campaign, "source": SOURCE, "occurred_at": at}
+    for arm, share in shares.items() if drawn.height else ():
+        target = round(share * 10_000)
+        yield common | {
+            "type": "target_set",
+            "event_id": _event_id("share", campaign, f"{arm}/{target}/{at.isoformat()}"),
+            "metric": f"share:{arm}",
+            "target": target,
+        }
+    for person, arm in drawn.select("person", "arm").iter_rows():
+        yield common | {
+            "type": "assigned",
+            "event_id": _event_id("assigned", campaign, person),
+            "user_id": person,
+            "arm": arm,
+        }
+
+
+def _event_id(kind: str, campaign: str, what: str) -> str:
+    return f"{kind}:{hashlib.sha256(b'%b/%b' % (campaign.encode(), what.encode())).hexdigest()[:32]}"
+
+
+def _print_drawn(drawn: pl.DataFrame, chosen: pl.DataFrame, shares: Mapping[str, float], output: str) -> None:
+    rows = []
+    for stratum in sorted(set(chosen["stratum"])):
+        mine, before = drawn.filter(stratum=stratum), chosen.filter(stratum=stratum)
+        for arm, share in shares.items():
+            rows.append(
+                {
+                    "stratum": stratum or "all",
+                    "arm": arm,
+                    "share": share,
+                    "people": mine.filter(arm=arm).height,
+                    "there_already": before.filter(arm=arm).height,
+                }
+            )
+    print_rows(rows, output)
+
+
+@experiment.command("arms")
+@click.argument("campaign")
+@click.option("--arm", help="Only of this arm.")
+@settings_options("database")
+@output_option
+def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> None:
+    """List who was assigned to which arm of CAMPAIGN: whom to give coupons, and whom not.
+
+    \b
+    coupon-ledger experiment arms double-11 --arm face-10 --output csv
+    """
+    with answered(settings, output, "experiment-candidates", campaign=campaign) as answer:
+        assigned = _whole(answer).drop_nulls("arm").select("arm", "person", "ids").sort("arm", "person")
+        if not assigned.height:
+            raise NotAssigned(
+                f"campaign {campaign}: nobody is assigned to an arm; run `experiment assign`, then `consume`"
+            )
+    print_frames([assigned if arm is None else assigned.filter(arm=arm)], output)
+
+
+@experiment.command("plan")
+@click.option("--days", type=click.IntRange(1, 366), default=21, show_default=True, help="How long people are watched.")
+@click.option(
+    "--lift", "lift_share", type=float, default=0.05, show_default=True, help="To be seen: a part of the mean."
+)
+@click.option("--people", type=click.IntRange(min=4), help="How many there are. [default: those who bought lately]")
+@click.option("--control", type=click.FloatRange(0, 1, True, True), default=0.5, show_default=True, help="Its share.")
+@click.option("--treatments", type=click.IntRange(min=1), default=1, show_default=True, help="Beside the control.")
+@click.option("--power", type=float, default=0.8, show_default=True, help="The chance to see the lift if it is there.")
+@click.option("--alpha", type=float, default=0.05, show_default=True, help="The chance to see one that is not there.")
+@click.option("--active-days", type=click.IntRange(min=1), default=90, show_default=True, help="Who bought lately.")
+@click.option("--mean", type=float, help="Per person, instead of past sales; with --sd.")
+@click.option("--sd", type=float, help="The standard deviation between people; with --mean.")
+@click.option("--correlation", type=float, default=0.0, show_default=True, help="Of before and after; with --mean.")
+@click.option("--margin", metavar="RATE,…", help="Of orders that do not say what goods cost: 0.3, CATEGORY=0.2.")
+@click.option("--currency", help="Where past sales are in several.")
+@instant_option("--until", "Past sales until then. By default: the data's clock.")
+@settings_options("database")
+@output_option
+def plan(
+    mean: float | None, sd: float | None, correlation: float, settings: Settings, output: str, **asked: Any
+) -> None:
+    """Say before a campaign how many people it needs (样本量), and the smallest effect that it can show.
+
+    From what people bought in as many days before, or from --mean and --sd. smallest_lift: of margin per person, in
+    minor units, and as a share of the mean; people_needed: for --lift, in all arms; …_cuped: with what is known of the
+    time before taken out.
+
+    \b
+    coupon-ledger experiment plan --days 21 --lift 0.05 --control 0.2
+    coupon-ledger experiment plan --mean 7400 --sd 15000 --people 20000 --treatments 3
+    """
+    if (mean is None) != (sd is None):
+        raise click.UsageError("--mean and --sd go together")
+    if mean is None or sd is None:
+        with answered(settings, output, "experiment-plan", **asked) as answer:
+            row = answer.row()
+    else:
+        row = _planned(mean, sd, correlation, asked)
+    _print_plan(row, output)
+
+
+def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any]) -> Row:
+    from analysis.power import Design
+    from projections.experiments.questions import planned
+
+    if asked["people"] is None:
+        raise click.UsageError("--people is needed with --mean and --sd")
+    design = Design(asked["control"], asked["treatments"], asked["alpha"], asked["power"])
+    return planned(design, mean, sd, correlation, asked["people"], asked["lift_share"]).row(0, named=True)
+
+
+def _print_plan(row: Row, output: str) -> None:
+    warnings = row.pop("warnings", None) or []
+    if output != "table":
+        print_row(row | {"warnings": warnings}, output)
+        return
+    print_row({k: v for k, v in row.items() if v is not None}, output)
+    if row["people_needed"] is not None:
+        click.echo(f"\nplan · 样本量: {_plan_in_words(row, '')}")
+        if row["correlation"]:
+            click.echo(f"with CUPED: {_plan_in_words(row, '_cuped')}")
+    _print_warnings(warnings)
+
+
+def _plan_in_words(row: Row, variant: str) -> str:
+    return (
+        f"{row['people']:,} people can show a change of {row[f'smallest_lift_share{variant}']:.1%} of the mean or more;"
+        f" to see {row['lift_share']:.1%}, {row[f'people_needed{variant}']:,} are needed"
+    )
+
+
+# --- after
+
+
+def _facts_options(command: Any) -> Any:
+    """What `show`, `people` and `compare` take alike."""
+    for option in (
+        click.option(
+            "--after", "after_days", type=click.IntRange(0, 366), default=7, show_default=True,
+            help="Days past expiry that count, for sales that were only pulled forward.",
+        ),
+        instant_option("--expiry", "When its coupons expire, where the campaign does not say."),
+        instant_option("--start", "When it begins, where the campaign does not say."),
+        click.option("--currency", help="Which one, where people buy in several: they are never added up."),
+        click.option(
+            "--margin", metavar="RATE,…", help="Of orders that do not say what their goods cost: 0.3, CATEGORY=0.2."
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+_control_option = click.option("--control-arm", default=CONTROL, show_default=True, help="The arm that got nothing.")
+
+
+@experiment.command("show")
+@click.argument("campaign")
+@_facts_options
+@_control_option
+@click.option("--shares", metavar="ARM=SHARE,…", help="With which arms were drawn, where the ledger does not know.")
+@click.option("--by", metavar="NAME", help="The effect within each value of this in people's profiles, too.")
+@past_options
+@settings_options("database")
+@output_option
+def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
+    """Show what CAMPAIGN caused (增量): everyone assigned, all their orders, with a coupon or without.
+
+    effect: treated less control, per person, in minor units; total_…: of all people of the arm. Methods: plain (Welch),
+    cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
+    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg). The table has
+    every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
+
+    \b
+    coupon-ledger experiment show double-11
+    coupon-ledger experiment show double-11 --margin 0.3,dairy=0.2 --by segment
+    coupon-ledger experiment show double-11 --known-at 2026-12-01 --output json
+    """
+    with answered(settings, output, "experiment", campaign=campaign, **asked) as answer:
+        row = answer.row()
+    if output == "json":
+        print_row(row, output)
+    elif output != "table":
+        print_rows(row["effects"], output)
+    else:
+        _print_experiment(row)
+
+
+_SHOWN: Final = {
+    "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
+    "effects": "arm metric label method control_mean treated_mean effect low high relative_effect p p_corrected",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi",
+    "parts": "arm part control treated effect low high p_corrected",
+}
+_TITLES: Final = {
+    "arms": "arms · 分组",
+    "effects": "effects per person assigned · 人均增量",
+    "returns": "return on cost · 增量ROI (simple_roi is not incremental: 简单ROI)",
+    "parts": "by part of the people · 分群增量",
+}
+
+
+def _print_experiment(row: Row) -> None:
+    for sentence in row["conclusions"]:
+        click.echo(sentence)
+    click.echo()
+    head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
+    print_row({name: row[name] for name in head if row[name] is not None}, "table")
+    shown = {name: row[name] for name in _SHOWN} | {"effects": _main_effects(row["effects"])}
+    for name, rows in shown.items():
+        if rows:
+            click.echo(f"\n{_TITLES[name]}")
+            print_rows(rows, "table", _SHOWN[name].split())
+    for curve in row["response"]:
+        _print_response(curve)
+    _print_warnings(row["warnings"])
+
+
+def _main_effects(effects: Sequence[Row]) -> list[Row]:
+    """For people: every method of the main metric, the plain one of the others."""
+    main = effects[0]["metric"]
+    return [row for row in effects if row["metric"] == main or row["method"] == "plain"]
+
+
+def _print_response(curve: Row) -> None:
+    click.echo("\nresponse to the face value · 面额响应")
+    print_rows(curve["points"], "table")
+    unfit = "" if curve["unfit_p"] is None else f"; p of a straight line {curve['unfit_p']:.3f}"
+    click.echo(
+        f"slope {curve['slope']:.3f} per minor unit of face value ({curve['slope_low']:.3f} to"
+        f" {curve['slope_high']:.3f}){unfit}"
+    )
+
+
+def _print_warnings(warnings: Sequence[Row]) -> None:
+    if warnings:
+        click.echo("\nwarnings · 注意")
+    for warning in warnings:
+        click.echo(f"- {warning['code']}: {warning['warning']}")
+
+
+@experiment.command("people")
+@click.argument("campaign")
+@_facts_options
+@_control_option
+@past_options
+@settings_options("database")
+@output_option
+def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
+    """List the people of CAMPAIGN's arms with what each bought: what the figures of `show` are made of.
+
+    \b
+    coupon-ledger experiment people double-11 --output csv
+    """
+    with answered(settings, output, "experiment-people", campaign=campaign, **asked) as answer:
+        print_frames(answer.frames, output)
+
+
+@experiment.command("compare")
+@click.argument("campaign")
+@click.option(
+    "--method",
+    type=click.Choice(["matched", "historical"]),
+    default="matched",
+    show_default=True,
+    help="Against people who bought alike before, or by what changed since before.",
+)
+@_facts_options
+@past_options
+@settings_options("database")
+@output_option
+def compare(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
+    """Compare those who got CAMPAIGN's coupons with those who did not, where nobody was assigned: weaker evidence.
+
+    The same comparison is made of the time before the campaign, where the effect is none (a placebo). Where that finds
+    one, or too few people are alike, or the ledger does not go back twice the window, no figure is given, and why not.
+
+    \b
+    coupon-ledger experiment compare 8 --margin 0.3
+    coupon-ledger experiment compare 8 --method historical --margin 0.3
+    """
+    with answered(settings, output, "experiment-comparison", campaign=campaign, **asked) as answer:
+        row = answer.row()
+    if output != "table":
+        print_row(row, output)
+        return
+    warnings, sentence = row.pop("warnings"), row.pop("conclusion")
+    click.echo(f"{sentence}\n")
+    print_row({k: v for k, v in row.items() if v is not None}, "table")
+    _print_warnings(warnings)
+
+
+def _whole(answer: Answer) -> pl.DataFrame:
+    import polars as pl
+
+    return pl.concat(answer.frames)

@@ -1,0 +1,13 @@
+-- Who was assigned to which arm of a campaign? Grain: one person. `arm`, `assigned_at`, `recorded_at`: of the first
+-- assignment in canonical order, which stands; `arms`: how many different ones were told. `persons`: given, the person
+-- of every id that is linked to another.
+SELECT coalesce(p.person, e.user_id) AS person,
+       arg_min(e.arm, (e.occurred_at, e.event_id)) AS arm,
+       min(e.occurred_at) AS assigned_at,
+       arg_min(e.recorded_at, (e.occurred_at, e.event_id)) AS recorded_at,
+       count(DISTINCT e.arm) AS arms
+FROM campaign_events e
+LEFT JOIN persons p ON p.user_id = e.user_id
+WHERE e.key_hash = $key_hash AND e.campaign_id = $campaign AND e.type = 'assigned'
+GROUP BY ALL
+ORDER BY person

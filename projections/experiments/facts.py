@@ -1,0 +1,453 @@
+"""What an experiment is judged by: who was assigned to which arm, and what each of them bought before and after.
+
+What always holds: a person counts once, under all their linked ids, in the arm of the first assignment; amounts of
+one currency alone come together; and whatever is left out or taken on trust is said in a warning with its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from projections.live.signature import stable_hash
+from projections.store import Reading, sql
+from projections.unanswered import NotThere, WrongQuestion
+
+LEAST_BEFORE: Final = timedelta(days=14)
+"""Of the time before the start that is looked at."""
+AFTER_DAYS: Final = 7
+
+_ONE_APPEND: Final = timedelta(seconds=1)
+"""What is recorded within it may have been told at once."""
+_SILENT: Final = timedelta(days=1)
+"""Without an order for so long, orders are no longer told."""
+_AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
+_COUNTS: Final = ("orders", "coupon_orders")
+_WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class Warning_:
+    """`code`: for machines; `text`: what is so, and by which rule it was dealt with."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`start` to `end`: which orders count, by their payment. `end`: so many days past `expiry`, or where the data end
+    before. `before`: from when the time before is looked at, which is as long as the window, 14 days at least."""
+
+    start: datetime
+    expiry: datetime
+    planned_end: datetime
+    end: datetime
+
+    @property
+    def length(self) -> timedelta:
+        return max(self.end - self.start, LEAST_BEFORE)
+
+    @property
+    def before(self) -> datetime:
+        return self.start - self.length
+
+    @property
+    def over(self) -> bool:
+        return self.end == self.planned_end
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Margin as a part of net sales, for orders and lines that do not say what the goods cost."""
+
+    all: float | None = None
+    categories: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, told: str | None) -> Rates:
+        """`0.3` for all, `dairy=0.2` for a category, with commas between them. Raises `WrongQuestion`."""
+        whole: float | None = None
+        categories = {}
+        for one in told.split(",") if told else ():
+            category, _, rate = one.rpartition("=")
+            value = _part(rate, f"margin {one}")
+            if category:
+                categories[category] = value
+            else:
+                whole = value
+        return cls(whole, categories)
+
+    def frame(self) -> pl.DataFrame:
+        categories = pl.Series("category", list(self.categories), dtype=pl.String)
+        return pl.DataFrame([categories, pl.Series("rate", list(self.categories.values()), dtype=pl.Float64)])
+
+
+def _part(told: str, of: str) -> float:
+    try:
+        value = float(told)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise WrongQuestion(f"{of}: is no part of one; write it as 0.25, or CATEGORY=0.25")
+    return value
+
+
+def parts(told: str, of: str) -> dict[str, float]:
+    """`NAME=PART` with commas between them. Raises `WrongQuestion`."""
+    found = {}
+    for one in told.split(","):
+        name, _, value = one.rpartition("=")
+        if not name:
+            raise WrongQuestion(f"{of} {one}: is no NAME=PART; write it as control=0.1")
+        found[name] = _part(value, f"{of} {one}")
+    return found
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A row of campaign.sql."""
+
+    campaign_id: str
+    told: Mapping[str, Any]
+
+    def known_until(self, end: datetime) -> datetime:
+        """Up to `end`, if orders are known until there, give or take a day."""
+        clock: datetime = self.told["data_clock"]
+        last = orders_end(clock, self.told["last_order_at"])
+        assert last is not None  # there is an event
+        return end if min(clock, last + _SILENT) >= end else min(end, last)
+
+
+def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
+    """The data's clock, or the last order where they ended before: what nobody has told of is no drop in sales."""
+    if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
+        return data_clock
+    return last_order_at
+
+
+def campaign_of(reading: Reading, campaign: str) -> Campaign:
+    """Raises `NotThere`."""
+    told = reading.frame(_query("campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)}).row(0, named=True)
+    if not (told["known"] or told["first_given_at"]):
+        raise NotThere(f"campaign {campaign}: has no event and no coupon; check the id, or run `consume`")
+    return Campaign(campaign, told)
+
+
+def window_of(
+    of: Campaign, start: datetime | None, expiry: datetime | None, after_days: int, begins: datetime | None
+) -> Window:
+    """`begins`: when it starts unless that is told or the campaign says from when its coupons are to be had.
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
+    starts = start or of.told["claim_from"] or begins
+    expires = expiry or of.told["valid_until"] or of.told["claim_until"] or of.told["ended_at"]
+    if starts is None:
+        raise WrongQuestion(f"campaign {of.campaign_id}: nothing says when it begins; say it with --start")
+    if expires is None:
+        raise WrongQuestion(f"campaign {of.campaign_id}: nothing says when its coupons expire; say it with --expiry")
+    if expires <= starts:
+        raise WrongQuestion(
+            f"campaign {of.campaign_id}: its coupons expire ({expires.isoformat()}Z) before it starts"
+            f" ({starts.isoformat()}Z); say the right instants with --start and --expiry"
+        )
+    end = expires + timedelta(days=after_days)
+    known = of.known_until(end)
+    if known <= starts:
+        raise NotThere(f"campaign {of.campaign_id}: has not begun where the orders on record end; ask again later")
+    return Window(starts, expires, end, known)
+
+
+# --- people
+
+
+def persons(reading: Reading) -> pl.DataFrame:
+    """The person of every id that is linked to another: the first of all their ids."""
+    pairs = reading.frame(_query("linked"))
+    if not pairs.height:
+        return pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ids = pl.concat([pairs["user_id"], pairs["alias_id"]]).unique().sort()
+    place = [ids.search_sorted(pairs[name]).to_numpy() for name in ("user_id", "alias_id")]
+    graph = coo_array((np.ones(pairs.height), place), shape=(len(ids), len(ids)))
+    _, component = connected_components(graph, directed=False)
+    _, first = np.unique(component, return_index=True)
+    return pl.DataFrame({"user_id": ids, "person": ids.gather(first[component])})
+
+
+@dataclass(frozen=True)
+class Sales:
+    """Of people in spans of time, one currency: `rows` has a row for each person and span with orders."""
+
+    rows: pl.DataFrame
+    currency: str | None
+    warnings: tuple[Warning_, ...]
+    cost_known: bool
+
+    def of(self, people: pl.Series, span: str) -> pl.DataFrame:
+        """A row per person, in their order, zeros where they bought nothing."""
+        mine = self.rows.filter(pl.col("span") == span)
+        joined = pl.DataFrame({"person": people}).join(mine, on="person", how="left", maintain_order="left")
+        return joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
+
+
+def sales(
+    reading: Reading,
+    campaign: str,
+    spans: Mapping[str, tuple[datetime, datetime]],
+    rates: Rates,
+    currency: str | None,
+    people: pl.DataFrame,
+    among: pl.Series | None = None,
+    ids: bool = False,
+) -> Sales:
+    """`people`: as of `persons`; `among`: whose; everybody's unless given. Raises `WrongQuestion` where there are
+    several currencies and none is chosen."""
+    bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
+    asked = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
+    given = {
+        "campaign": campaign,
+        "rate": rates.all,
+        "everyone": among is None,
+        "ids": ids,
+        "first": bounds["first"].min(),
+        "last": bounds["last"].max(),
+    }
+    with reading.given(persons=people, spans=bounds, rates=rates.frame(), asked=asked):
+        rows = reading.frame(_query("sales"), given)
+    return _of_one_currency(campaign, rows, currency)
+
+
+_SPANS: Final[dict[str, Any]] = {"span": pl.String, "first": pl.Datetime("us"), "last": pl.Datetime("us")}
+
+
+def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) -> Sales:
+    found = rows["currency"].drop_nulls().unique().sort().to_list()
+    warnings = []
+    if currency is None and len(found) > 1:
+        raise WrongQuestion(
+            f"campaign {campaign}: its people's orders are in {', '.join(found)}, which are never added up; ask of one"
+            " with --currency, then of the next"
+        )
+    chosen = currency or (found[0] if found else None)
+    others = rows.filter(pl.col("currency").ne_missing(pl.lit(chosen)))
+    if others.height:
+        left = others["person"].n_unique()
+        warnings.append(
+            Warning_("other_currencies", f"what {left:,} people bought in other currencies than {chosen} is left out")
+        )
+    mine = rows.filter(pl.col("currency").eq_missing(pl.lit(chosen)))
+    wrong = {name: int(mine[name].sum()) for name in _WRONG}
+    warnings += [Warning_(name, text.format(n=wrong[name])) for name, text in _RULES.items() if wrong[name]]
+    return Sales(mine, chosen, tuple(warnings), not wrong["without_cost"])
+
+
+_RULES: Final = {
+    "without_cost": "{n:,} orders do not say what their goods cost: no margin and no ROI can be told; give a rate with"
+    " --margin 0.3 (or CATEGORY=0.3)",
+    "over_refunded": "{n:,} orders were refunded beyond what was paid: they count as refunded whole",
+    "of_nothing": "{n:,} orders were paid with nothing: they count as orders, with no sales",
+    "negative_cost": "{n:,} orders have a negative cost of goods: it is taken as told",
+}
+
+
+# --- arms
+
+
+@dataclass(frozen=True)
+class Arms:
+    """`people`: a row per person that counts: person, arm, and what they got of the campaign; `counts`: of all who were
+    assigned, by arm; `shares`: with which they were drawn, as far as that is known."""
+
+    people: pl.DataFrame
+    counts: Mapping[str, int]
+    shares: Mapping[str, float]
+    holders: pl.DataFrame
+    warnings: tuple[Warning_, ...]
+
+
+def arms_of(
+    reading: Reading, of: Campaign, window: Window, people: pl.DataFrame, shares: str | None, control: str
+) -> Arms:
+    """Raises `NotThere` where there is no control or no treatment."""
+    told = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
+    with reading.given(persons=people):
+        assigned = reading.frame(_query("assigned"), told)
+        holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
+    _check_arms(of, assigned, control)
+    joined = assigned.join(holders, on="person", how="left", maintain_order="left")
+    late = (pl.col("assigned_at") > window.start) | (pl.col("first_coupon_at") < pl.col("assigned_at"))
+    counting = joined.filter(~late.fill_null(False)).with_columns(pl.col("coupons", "claimed").fill_null(0))
+    # Again, of those that are left.
+    _check_arms(of, counting, control)
+    counts = dict(assigned.group_by("arm").len().sort("arm").iter_rows())
+    planned = parts(shares, "shares") if shares else _planned(reading, told)
+    if set(planned) != set(counts):
+        planned = {}
+    outsiders = holders.join(assigned, on="person", how="anti").height
+    warnings = _arm_warnings(joined, counting, control, outsiders, planned)
+    return Arms(counting, counts, planned, holders, tuple(warnings))
+
+
+def _check_arms(of: Campaign, people: pl.DataFrame, control: str) -> None:
+    arms = set(people["arm"])
+    if not arms:
+        raise NotThere(
+            f"campaign {of.campaign_id}: nobody was assigned to an arm before it began; draw arms with `experiment"
+            " assign` next time, and see `experiment compare` for the weaker comparison without"
+        )
+    if control not in arms:
+        raise NotThere(
+            f"campaign {of.campaign_id}: has no arm {control}; there are {', '.join(sorted(arms))}; say which one got"
+            " nothing with --control-arm"
+        )
+    if len(arms) < 2:
+        raise NotThere(f"campaign {of.campaign_id}: everybody is in {control}; there is no treatment to compare")
+
+
+def _planned(reading: Reading, told: Mapping[str, Any]) -> dict[str, float]:
+    rows = reading.frame(_query("shares"), told).iter_rows()
+    return {arm: bp / 10_000 for arm, bp in rows if bp and bp > 0}
+
+
+def _arm_warnings(
+    joined: pl.DataFrame, counting: pl.DataFrame, control: str, outsiders: int, planned: Mapping[str, float]
+) -> Iterator[Warning_]:
+    twice = joined.filter(pl.col("arms") > 1).height
+    if twice:
+        yield Warning_("overlapping_arms", f"{twice:,} people were assigned to several arms: the first one stands")
+    late = joined.height - counting.height
+    if late:
+        yield Warning_(
+            "assigned_late",
+            f"{late:,} people were assigned after the start, or after they had a coupon: they are left out",
+        )
+    leaked = counting.filter((pl.col("arm") == control) & (pl.col("coupons") > 0)).height
+    if leaked:
+        whole = counting.filter(pl.col("arm") == control).height
+        yield Warning_(
+            "contamination",
+            f"{leaked:,} of {whole:,} people in {control} got a coupon all the same: they stay in {control}, which"
+            " makes the effect look smaller than it is",
+        )
+    if outsiders:
+        yield Warning_(
+            "outsiders",
+            f"{outsiders:,} people got a coupon and are in no arm: what they bought, and their discount, is left out,"
+            " while the booked cost is borne by the arms alone",
+        )
+    if not planned:
+        yield Warning_(
+            "shares_unknown", "with which shares the arms were drawn is not on record: say it with --shares to check it"
+        )
+
+
+def more_warnings(
+    reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales, people: pl.DataFrame
+) -> Iterator[Warning_]:
+    """What else a reader must know of the data."""
+    campaign = {"campaign": of.campaign_id}
+    if not window.over:
+        yield Warning_(
+            "not_over",
+            f"the window lasts until {window.planned_end.isoformat()}Z and the orders on record until"
+            f" {window.end.isoformat()}Z:"
+            " whoever looks before the end should go by the sequential interval alone",
+        )
+    first = of.told["first_order_at"]
+    if first is not None and first > window.before:
+        yield Warning_(
+            "short_history",
+            f"orders are on record from {first.isoformat()}Z only, later than the time before that is compared"
+            f" ({window.before.isoformat()}Z): CUPED takes out less",
+        )
+    if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
+        yield Warning_("given_early", "coupons were out before the time that is compared: check --start")
+    told: Any = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
+    learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
+    if learned:
+        yield Warning_(
+            "recorded_late",
+            f"the arm of {learned:,} people was recorded only when orders of the window were known already: they count,"
+            " but nobody can tell a late message from an arm chosen in hindsight",
+        )
+    with reading.given(persons=people, asked=arms.people.select("person")):
+        others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
+        unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
+    if others["people"][0]:
+        yield Warning_(
+            "other_experiments",
+            f"{others['people'][0]:,} people were in arms of {others['campaigns'][0]:,} other campaigns at the time:"
+            " their effects come on top of one another",
+        )
+    lost = reading.frame(_query("unknown_uses"), campaign).row(0, named=True)
+    if lost["coupons"]:
+        yield Warning_(
+            "uses_without_order",
+            f"{lost['coupons']:,} coupons are used on orders that are not known as paid, or were cancelled: their"
+            f" discount of {lost['discount_minor']:,} minor units is left out",
+        )
+    if unknown:
+        yield Warning_(
+            "unknown_coupons",
+            f"{unknown:,} orders name a coupon that nobody told of: they count as sales",
+        )
+
+
+@dataclass(frozen=True)
+class Booked:
+    """Cost other than the discount, in one currency. `kinds`: minor units by kind."""
+
+    kinds: Mapping[str, int]
+    warnings: tuple[Warning_, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.kinds.values())
+
+
+def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
+    rows = reading.frame(_query("booked"), {"campaign": campaign, "key_hash": key_hash(campaign)})
+    warnings = []
+    if currency is None and rows["currency"].n_unique() == 1:
+        currency = rows["currency"][0]
+    others = rows.filter(pl.col("currency").ne_missing(pl.lit(currency)))
+    if others.height:
+        sums = others.group_by("currency").agg(pl.sum("amount_minor")).sort("currency")
+        left = ", ".join(f"{amount:,} {of}" for of, amount in sums.iter_rows())
+        text = f"cost booked in other currencies ({left}, in minor units) is left out"
+        warnings.append(Warning_("other_currencies", text))
+    mine = rows.filter(pl.col("currency").eq_missing(pl.lit(currency)))
+    if odd := int(mine["not_positive"].sum()):
+        warnings.append(
+            Warning_("booked_not_positive", f"{odd:,} bookings of cost are zero or negative: they are added up as told")
+        )
+    kinds = dict(mine.group_by("cost_kind").agg(pl.sum("amount_minor")).sort("cost_kind").iter_rows())
+    if not kinds:
+        warnings.append(Warning_("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
+    elif sum(kinds.values()) < 0:
+        warnings.append(Warning_("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
+    return Booked(kinds, tuple(warnings))
+
+
+def attribute(reading: Reading, name: str, people: pl.DataFrame) -> pl.DataFrame:
+    """What profiles say under this name: person, value."""
+    path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    with reading.given(persons=people):
+        return reading.frame(_query("attribute"), {"path": path})
+
+
+def key_hash(key: str) -> int:
+    return int(stable_hash(pl.Series([key]))[0])
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)

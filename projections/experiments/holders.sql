@@ -1,0 +1,10 @@
+-- Who got a coupon of a campaign, and which? Grain: one person. The values are those that most of their coupons have;
+-- `claimed`: how many of them they took themselves.
+SELECT coalesce(p.person, c.acquired_by) AS person, count(*) AS coupons, min(c.acquired_at) AS first_coupon_at,
+       mode(c.face_value_minor) AS face_value_minor, mode(c.percent_off_bp) AS percent_off_bp,
+       count(c.claimed_at) AS claimed
+FROM coupons c
+LEFT JOIN persons p ON p.user_id = c.acquired_by
+WHERE c.campaign_id = $campaign AND c.acquired_by IS NOT NULL
+GROUP BY ALL
+ORDER BY person

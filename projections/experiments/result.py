@@ -1,0 +1,331 @@
+"""What can be said of an experiment: effects with their intervals, return on cost, a sentence. Pure functions of facts.
+
+Amounts are in minor units of one currency, as fractions of them where they are per person. NaN becomes null: it is
+what cannot be told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from analysis import lift
+from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
+from analysis.power import Design
+
+Row = dict[str, Any]
+
+METRICS: Final[Mapping[str, str]] = {
+    "margin_minor": "毛利",
+    "net_minor": "净销售额",
+    "orders": "订单数",
+    "buyers": "购买人占比",
+}
+"""What is compared, with its name for readers of Chinese: the first of them that is known is the main one."""
+_MONEY: Final = ("margin_minor", "net_minor")
+_TOLD: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`window`, `before`: a row per person, in the same order, as `Sales.of` gives them; `people`: theirs."""
+
+    name: str
+    people: pl.DataFrame
+    window: pl.DataFrame
+    before: pl.DataFrame
+
+    @property
+    def size(self) -> int:
+        return self.people.height
+
+    @property
+    def face_value_minor(self) -> int | None:
+        """That most of its people's coupons have."""
+        values = self.people["face_value_minor"].drop_nulls().mode().sort()
+        return int(values[0]) if len(values) else None
+
+    def group(self, metric: str) -> Group:
+        return Group(_values(self.window, metric), _values(self.before, metric))
+
+
+def _values(rows: pl.DataFrame, metric: str) -> Array:
+    if metric == "buyers":
+        return (rows["orders"] > 0).cast(pl.Float64).to_numpy()
+    return rows[metric].cast(pl.Float64).to_numpy()
+
+
+# --- effects
+
+
+def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str]) -> list[Row]:
+    """A row per treatment, metric and method. `p_corrected`: of the main metric by Holm over the treatments, of the
+    others by Benjamini and Hochberg over all of them."""
+    rows = [row for arm in treatments for metric in metrics for row in _methods(control, arm, metric)]
+    main = metrics[0]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        _correct([r for r in rows if r["method"] == method and r["metric"] == main], "holm")
+        _correct([r for r in rows if r["method"] == method and r["metric"] != main], "benjamini_hochberg")
+    return rows
+
+
+def _correct(rows: Sequence[Row], correction: str) -> None:
+    """Add the corrected p to these rows, which are one family."""
+    ps = [math.nan if row["p"] is None else row["p"] for row in rows]
+    for row, p in zip(rows, getattr(lift, correction)(ps), strict=True):
+        row |= {"p_corrected": _number(p), "correction": correction}
+
+
+def _methods(control: Arm, treated: Arm, metric: str) -> Iterator[Row]:
+    c, t = control.group(metric), treated.group(metric)
+    if metric == "buyers":
+        moments = [Moments.of_share(len(g.outcome), int(g.outcome.sum())) for g in (c, t)]
+    else:
+        moments = [Moments.of(g.outcome) for g in (c, t)]
+    means = {
+        "arm": treated.name,
+        "metric": metric,
+        "label": METRICS[metric],
+        "control_mean": moments[0].mean,
+        "treated_mean": moments[1].mean,
+    }
+
+    def row(method: str, told: Estimate, relative: Estimate, note: str | None = None) -> Row:
+        total = told.times(treated.size)
+        return {
+            **means,
+            "method": method,
+            **{name: _number(getattr(told, of)) for name, of in _TOLD.items()},
+            **{f"relative_{n}": _number(getattr(relative, of)) for n, of in _TOLD.items() if n != "p"},
+            **{f"total_{n}": _number(getattr(total, of)) for n, of in _TOLD.items() if n != "p"},
+            "note": note,
+        }
+
+    if not any(m.variance for m in moments):
+        same = moments[1].mean - moments[0].mean
+        yield row("plain", lift.estimate(same, 0.0), lift.estimate(math.nan, 0.0), "nobody differs: no interval")
+        return
+    plain, relative = lift.difference(*moments), lift.relative(*moments)
+    yield row("plain", plain, relative)
+    if metric != "buyers":
+        yield from _adjusted(row, c, t)
+    if metric in _MONEY:
+        yield from _capped(row, c.outcome, t.outcome)
+    n = control.size + treated.size
+    always = [lift.always_valid(one, n, planned=n) for one in (plain, relative)]
+    yield row("sequential", always[0], always[1], "holds however often one looks")
+
+
+def _adjusted(row: Any, control: Group, treated: Group) -> Iterator[Row]:
+    try:
+        adjusted = lift.cuped(control, treated)
+    except TooFew:  # what people did before says all of what they did
+        return
+    kept = f"{1 - adjusted.kept:.0%} of the variance taken out by what people did before"
+    yield row("cuped", adjusted.difference, adjusted.relative, kept)
+
+
+def _capped(row: Any, control: Array, treated: Array) -> Iterator[Row]:
+    try:
+        capped = lift.winsorised(control, treated)
+    except TooFew:  # hardly anybody differs from nothing
+        return
+    note = f"of the capped outcome: between {capped.low:,.0f} and {capped.high:,.0f} a person; another quantity"
+    yield row("winsorised", capped.difference, capped.relative, note)
+
+
+def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], metric: str) -> list[Row]:
+    """The plain effect within each part of the people (`part`: of a person), corrected over all of them."""
+    rows = []
+    names = sorted(set(part.values()))
+    for arm in treatments:
+        for name in names:
+            sides = [_of_part(side, part, name, metric) for side in (control, arm)]
+            if min(map(len, sides)) < 2 or not any(np.ptp(side) for side in sides):
+                continue
+            told = lift.difference(*map(Moments.of, sides))
+            relative = lift.relative(*map(Moments.of, sides))
+            sizes = {"control": len(sides[0]), "treated": len(sides[1])}
+            figures = {name: _number(getattr(told, of)) for name, of in _TOLD.items()}
+            rows.append({"arm": arm.name, "part": name, **sizes, **figures, "relative_effect": _number(relative.value)})
+    _correct(rows, "benjamini_hochberg")
+    return rows
+
+
+def _of_part(arm: Arm, part: Mapping[str, str], name: str, metric: str) -> Array:
+    mine = np.array([part.get(person) == name for person in arm.people["person"]], dtype=bool)
+    found: Array = arm.group(metric).outcome[mine]
+    return found
+
+
+# --- arms and money
+
+
+def arm_row(arm: Arm, counts: Mapping[str, int], shares: Mapping[str, float]) -> Row:
+    """What became of an arm's people. Amounts: sums over all of them."""
+    window = arm.window
+    return {
+        "arm": arm.name,
+        "assigned": counts[arm.name],
+        "people": arm.size,
+        "planned_share": shares.get(arm.name),
+        "share": counts[arm.name] / sum(counts.values()),
+        "got_coupon": arm.people.filter(pl.col("coupons") > 0).height,
+        "face_value_minor": arm.face_value_minor,
+        "buyers": window.filter(pl.col("orders") > 0).height,
+        "orders": int(window["orders"].sum()),
+        "coupon_orders": int(window["coupon_orders"].sum()),
+        "net_minor": float(window["net_minor"].sum()),
+        "margin_minor": _number(_sum(window["margin_minor"])),
+        "discount_minor": float(window["discount_minor"].sum()),
+    }
+
+
+def _sum(values: pl.Series) -> float:
+    return math.nan if values.null_count() else float(values.sum())
+
+
+def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
+    """Return on cost of each treatment: the incremental one, and beside it the simple one that is not. Booked cost is
+    borne by the treatments by their size."""
+    whole = sum(arm.size for arm in treatments)
+    rows = [_return(control, arm, booked * arm.size / whole) for arm in treatments]
+    _correct(rows, "holm")
+    return rows
+
+
+def _return(control: Arm, arm: Arm, booked: float) -> Row:
+    c, t = control.group("margin_minor").outcome, arm.group("margin_minor").outcome
+    discount = arm.window["discount_minor"].cast(pl.Float64).to_numpy()
+    cost = float(discount.sum()) + booked
+    gain = lift.difference(Moments.of(c), Moments.of(t)).times(arm.size)
+    told = lift.return_on_cost(c, t, discount, booked) if booked >= 0 else UNKNOWN
+    claimed = float(arm.window["coupon_margin_minor"].sum())
+    return {
+        "arm": arm.name,
+        "incremental_margin_minor": gain.value,
+        "low_minor": gain.low,
+        "high_minor": gain.high,
+        "discount_minor": float(discount.sum()),
+        "booked_minor": booked,
+        "cost_minor": cost,
+        "roi": _number(told.value),
+        "roi_low": _number(told.low),
+        "roi_high": _number(told.high),
+        "p": _number(told.p),
+        "simple_roi": (claimed - booked) / cost if cost > 0 else None,
+        "coupon_margin_minor": claimed,
+    }
+
+
+def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None:
+    """The outcome per person over the face value. None where face values are not known, or do not differ."""
+    doses = [(float(arm.face_value_minor), arm) for arm in treatments if arm.face_value_minor]
+    if len(doses) < 2 or len(doses) < len(treatments):
+        return None
+    moments = [(dose, Moments.of(arm.group(metric).outcome)) for dose, arm in [(0.0, control), *doses]]
+    if any(m.variance == 0 for _, m in moments):
+        return None
+    curve = lift.response(moments)
+    points = [{"face_value_minor": dose, "mean": m.mean, "error": math.sqrt(m.error2)} for dose, m in moments]
+    return {
+        "metric": metric,
+        "points": sorted(points, key=lambda point: point["face_value_minor"]),
+        "slope": curve.slope.value,
+        "slope_low": curve.slope.low,
+        "slope_high": curve.slope.high,
+        "slope_p": _number(curve.slope.p),
+        "unfit_p": _number(curve.unfit),
+        "bend": _number(curve.bend.value),
+        "bend_p": _number(curve.bend.p),
+    }
+
+
+# --- checks
+
+
+def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
+    """Did the arms differ before? A draw makes no difference; corrected by Holm."""
+    rows: list[Row] = []
+    for arm in treatments:
+        sides = [side.group(metric).before for side in (control, arm)]
+        varied = any(np.ptp(side) for side in sides)
+        p = lift.difference(*map(Moments.of, sides)).p if varied else math.nan
+        rows.append({"arm": arm.name, "p": _number(p)})
+    _correct(rows, "holm")
+    return rows
+
+
+def smallest_lift(control: Arm, arm: Arm, metric: str) -> float | None:
+    """What could have been seen with a power of 80%, given the spread that was found (the control's)."""
+    values = control.group(metric).outcome
+    design = Design(share=control.size / (control.size + arm.size))
+    found = design.smallest_lift(float(np.std(values, ddof=1)), control.size + arm.size)
+    return found or None
+
+
+# --- in words
+
+
+def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None, several: bool) -> str:
+    """What a manager reads of one treatment: the plain effect, the same with less noise, and the return."""
+    label = METRICS[effect["metric"]]
+    what = "margin" if effect["metric"] == "margin_minor" else "net sales"
+    if effect["low"] is None or effect["p"] is None:
+        return f"增量{label} · {arm}: nobody bought anything that could be compared; nothing can be said."
+    found, low, high = (amount(effect[f"total_{n}"], currency) for n in ("effect", "low", "high"))
+    p = effect["p_corrected"] if several else effect["p"]
+    corrected = ", corrected for several treatments" if several else ""
+    span = f"95% interval {low} to {high}, p {_p(p)}{corrected}"
+    if p < lift.ALPHA:
+        word = "more" if effect["effect"] > 0 else "less"
+        said = f"brought {found.removeprefix('-')} {word} {what} than without it ({span})"
+    else:
+        said = f"cannot be told from no effect: {found} of {what} ({span})"
+    return f"增量{label} · {arm} {said}.{_cuped_in_words(cuped, currency, several)}{_return_in_words(money, currency)}"
+
+
+def _cuped_in_words(row: Row | None, currency: str | None, several: bool) -> str:
+    if row is None or row["p"] is None:
+        return ""
+    found, low, high = (amount(row[f"total_{n}"], currency) for n in ("effect", "low", "high"))
+    p = row["p_corrected"] if several else row["p"]
+    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)})."
+
+
+def _return_in_words(money: Row | None, currency: str | None) -> str:
+    if money is None or money["roi"] is None:
+        return " 增量ROI cannot be told."
+    span = f"95% interval {money['roi_low']:.2f} to {money['roi_high']:.2f}"
+    if money["p_corrected"] is None or money["p_corrected"] >= lift.ALPHA:
+        word = "whether it earned or lost money is open"
+    else:
+        word = "it earned more than it cost" if money["roi"] > 0 else "it lost money"
+    simple = f"; 简单ROI, which takes every sale with a coupon for its own, would say {money['simple_roi']:.2f}"
+    cost = f"on {amount(money['cost_minor'], currency)} of cost"
+    return f" 增量ROI {money['roi']:.2f} {cost} ({span}): {word}{simple}."
+
+
+# ISO 4217: how many decimals, where it is not two.
+_DECIMALS: Final[Mapping[str, int]] = dict.fromkeys(
+    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(), 0
+) | dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
+
+
+def amount(minor: float, currency: str | None) -> str:
+    """As people write it, with the currency."""
+    decimals = _DECIMALS.get(currency or "", 2)
+    return f"{minor / 10**decimals:,.{decimals}f}{f' {currency}' if currency else ''}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) or math.isinf(value) else float(value)
