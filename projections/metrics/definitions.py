@@ -126,11 +126,7 @@ def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from data["metrics"].items()
 
 
-def _in_the_files_order(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    return dict(_told(data))
-
-
-def _base(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> Metric:
+def _base(name: str, given: Mapping[str, Any]) -> Metric:
     source = SOURCES[given["source"]]
     own = [d for d in source.dimensions if d != "reason"] + given.get("by", [])
     return Metric(
@@ -169,10 +165,10 @@ def _formula(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> M
 
 def _metrics(data: Mapping[str, Any]) -> dict[str, Metric]:
     found: dict[str, Metric] = {}
-    told = _in_the_files_order(data)
+    told = dict(_told(data))
     for name, given in told.items():
         if "source" in given:
-            found[name] = _base(name, given, found)
+            found[name] = _base(name, given)
     left = {name: given for name, given in told.items() if "formula" in given}
     while left:
         ready = [n for n, g in left.items() if not set(_NAME.findall(g["formula"])) & left.keys()]
