@@ -192,7 +192,7 @@ def _for_people(rows: list[Row]) -> Iterator[Row]:
     hidden = {"starts_at", "data_clock"}
     currencies = {row.get("currency") for row in rows} - {None}
     if len(currencies) == 1 and "currency" in rows[0]:
-        rows = list(_one_currency(rows, next(iter(currencies))))
+        rows = list(one_currency(rows, next(iter(currencies))))
     for row in rows:
         yield {
             name: ("open" if value else "") if name == "open" else value
@@ -201,7 +201,7 @@ def _for_people(rows: list[Row]) -> Iterator[Row]:
         }
 
 
-def _one_currency(rows: Iterable[Row], currency: str | None) -> Iterator[Row]:
+def one_currency(rows: Iterable[Row], currency: str | None) -> Iterator[Row]:
     keys = ("currency", "open", "data_clock")
     merged: dict[tuple[Any, ...], Row] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Reports for marketing, finance and risk people: `report finance`, `segments`, `cohorts`, `funnel`, `expiry`.
+"""Reports for marketing, finance and risk people: `report roi`, `channels`, `finance`, …
 
 For people each part is a table under a title in both languages; the machine formats have the bare figures.
 """
@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.expire import expiries
+from cli.metrics import one_currency
 from cli.options import instant_option, limit_option, output_option, past_options, settings_options
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
+from ledger.errors import LedgerError
 from ledger.settings import Settings
 from projections.unanswered import WrongQuestion
 
@@ -97,11 +99,36 @@ _FUNNEL: Final = {
 }
 
 
+_ROI: Final = {
+    "campaigns": Part(
+        "投入产出 · what campaigns earned and cost (simple ROI: NOT incremental)",
+        "metrics",
+        ("where", "rates", "goods_rates", *_PERIOD),
+        {
+            "by": "campaign",
+            "names": "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,"
+            "coupon_margin_minor,simple_roi",
+        },
+    ),
+}
+_CHANNELS: Final = {
+    "coupons": Part(
+        "渠道 · coupons by channel",
+        "metrics",
+        ("where", *_PERIOD),
+        {"by": "channel", "names": "issued_events,claimed_events,net_uses,discount_cost_minor"},
+    ),
+    "credit": Part("渠道归因 · orders credited to channels, by models", "attribution", _PERIOD),
+}
+
+
 @click.group()
 def report() -> None:
-    """Reports: what coupons cost and who bears it, who the customers are, why coupons expired.
+    """Reports: what campaigns earned and caused, what coupons cost and who bears it, who the customers are, why coupons
+    expired.
 
     \b
+    coupon-ledger report roi --goods-rate 75
     coupon-ledger report finance
     coupon-ledger report finance split --by kind,funder
     coupon-ledger report segments
@@ -222,6 +249,84 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
     _report(_FUNNEL, parts, **given)
 
 
+@report.command()
+@click.option("--campaign", "campaigns", multiple=True, help="Only of this campaign (several are possible).")
+@instant_option("--since", "Only from then on.")
+@instant_option("--until", "Only before then.")
+@click.option(
+    "--goods-rate",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="Cost of goods, in percent of what was paid, where orders do not say it.",
+)
+@_shared
+def roi(campaigns: tuple[str, ...], goods_rate: float | None, **given: Any) -> None:
+    """Show what each campaign earned and cost (投入产出).
+
+    Simple ROI = (margin of the orders with its coupons - booked costs) / (discount + booked costs). It is not
+    incremental: some of these orders would have come anyway. `report experiments` says what campaigns caused;
+    `attribution show --roi` shares orders out among touches. Down to the orders: `metrics query --explain`.
+
+    \b
+    coupon-ledger report roi
+    coupon-ledger report roi --goods-rate 75 --since 2026-11-01 --output csv
+    """
+    goods = None if goods_rate is None else json.dumps({"": round(goods_rate * 100)})
+    _report(_ROI, (), where=_of_campaigns(campaigns), goods_rates=goods, **given)
+
+
+@report.command()
+@_parts_argument(_CHANNELS)
+@click.option("--campaign", "campaigns", multiple=True, help="coupons: only of this campaign (several are possible).")
+@instant_option("--since", "Only from then on.")
+@instant_option("--until", "Only before then.")
+@_shared
+def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -> None:
+    """Show what channels did (渠道): coupons issued, claimed and used, and the orders that each is credited with.
+
+    Down to the touches of an order: `attribution show --explain ORDER`.
+
+    \b
+    coupon-ledger report channels
+    coupon-ledger report channels coupons --campaign k-1 --output csv
+    """
+    _report(_CHANNELS, parts, where=_of_campaigns(campaigns), **given)
+
+
+@report.command()
+@click.option("--margin", metavar="RATE,…", help="Of orders that do not say what their goods cost: 0.3, CATEGORY=0.2.")
+@past_options
+@settings_options("database")
+@output_option
+def experiments(margin: str | None, settings: Settings, output: str, **past: Any) -> None:
+    """Show what every campaign with arms caused (增量): a row per treatment, incremental margin and return with its 95%
+    interval. All of one campaign: `experiment show CAMPAIGN`; down to people and orders: `experiment people CAMPAIGN`.
+
+    \b
+    coupon-ledger report experiments
+    coupon-ledger report experiments --margin 0.3 --known-at 2026-12-01 --output csv
+    """
+    with answered(settings, "none", "experiments", **past) as answer:
+        campaigns = [row["campaign_id"] for row in rows_of(answer)]
+    rows: list[Row] = []
+    for campaign in campaigns:
+        given = past | ({"margin": margin} if margin else {})
+        try:
+            with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
+                [found] = rows_of(answer)
+            rows += [{"campaign_id": campaign, **row, "refused": None} for row in found["returns"]]
+        except LedgerError as error:
+            rows.append({"campaign_id": campaign, "refused": str(error)})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    print_rows([{name: row.get(name) for name in names} for row in rows], output)
+    if output == "table" and not rows:
+        click.echo("no campaign has arms (无对照实验): see `coupon-ledger experiment assign`")
+
+
+def _of_campaigns(campaigns: tuple[str, ...]) -> str | None:
+    return json.dumps({"campaign": list(campaigns)}) if campaigns else None
+
+
 def _report(
     known: Mapping[str, Part],
     parts: tuple[str, ...],
@@ -245,7 +350,7 @@ def _report(
         told = {n: given[n] for n in part.takes if given.get(n) is not None} | dict(part.fixed)
         try:
             with answered(settings, output if name == chosen[-1] else "quiet", part.asks, **told, **past) as answer:
-                found[name] = list(rows_of(answer))
+                found[name] = one_row_a_slice(list(rows_of(answer)))
         except WrongQuestion as error:
             if len(chosen) == 1:
                 raise
@@ -256,6 +361,16 @@ def _report(
         print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
+
+
+def one_row_a_slice(rows: list[Row]) -> list[Row]:
+    """Metrics: without what is the same in all rows, and amounts beside counts where there is one currency."""
+    if not rows or "data_clock" not in rows[0]:
+        return rows
+    currencies = {row.get("currency") for row in rows} - {None}
+    if len(currencies) == 1:
+        rows = list(one_currency(rows, currencies.pop()))
+    return [{name: value for name, value in row.items() if name not in ("open", "data_clock")} for row in rows]
 
 
 def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: int) -> None:

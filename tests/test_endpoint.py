@@ -56,6 +56,9 @@ ASKED = [
     ("report", "finance", "statement"),
     ("report", "finance", "cash"),
     ("report", "expiry"),
+    ("report", "roi"),
+    ("report", "channels", "coupons"),
+    ("report", "experiments"),
     ("report", "segments", "rfm"),
     ("report", "cohorts", "retention"),
     ("report", "cohorts", "repurchase"),
@@ -178,7 +181,7 @@ def test_every_command_that_reads_is_compared() -> None:
     working = (
         "init config publish import simulate consume tail archive restore backup restore-db doctor rebuild correct"
     )
-    other = f"{working} operations segments schemas completion"
+    other = f"{working} operations review segments schemas completion"
     asked = {" ".join(a for a in arguments if not a.startswith("-")) for arguments in ASKED}
     missing = {n for n in reading if n.split()[0] not in other.split() and not any(a.startswith(n) for a in asked)}
     assert missing == set()

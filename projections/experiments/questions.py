@@ -55,6 +55,11 @@ _BOOKED: Final = {"cost_kind": _S, "amount_minor": _I}
 _WARNINGS: Final = {"code": _S, "warning": _S}
 
 
+def experiments(reading: Reading) -> pl.DataFrame:
+    """The campaigns that people were assigned to arms of."""
+    return reading.frame(sql(__package__, "campaigns_with_arms"))
+
+
 def experiment(
     reading: Reading,
     campaign: str,

@@ -316,7 +316,7 @@ def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[M
         if keys:
             whole = whole.join(frame, on=keys, how="full", coalesce=True, nulls_equal=True)
         else:
-            whole = pl.concat([whole, frame], how="horizontal")
+            whole = pl.concat([whole, frame], how="horizontal_extend")
     if not whole.height and keys in ([], ["currency"]):
         whole = whole.clear(1)
     return _without_gaps(whole, parts)

@@ -651,6 +651,11 @@ def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
     return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
 
 
+def campaign_targets(reading: Reading, campaign: str) -> pl.DataFrame:
+    """What was set for a campaign: the canonically last of each metric and currency."""
+    return reading.frame(_query("campaign_targets"), {"campaign": campaign})
+
+
 def _without_categories(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
 
@@ -731,6 +736,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "order": Question(order, then=_order_then),
     "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
     "campaign": Question(campaign, limit_s=120, then=_campaign_then),
+    "campaign-targets": Question(campaign_targets, then=_campaign_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),
     "diff": Question(diff, limit_s=300, json=("changed",)),
@@ -773,6 +779,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "attribution-notes": Question(attributed.attribution_notes, limit_s=300, then=attributed.then),
     "attribution-order": Question(attributed.attribution_order, limit_s=300, then=attributed.then),
     "attribution-roi": Question(attributed.attribution_roi, limit_s=300, then=attributed.then),
+    "experiments": Question(experiments.experiments, then=_experiment_then),
     "experiment": Question(experiments.experiment, limit_s=120, then=_experiment_then),
     "experiment-people": Question(experiments.experiment_people, limit_s=120, then=_experiment_then),
     "experiment-comparison": Question(experiments.comparison, limit_s=120, then=_experiment_then),

@@ -1,0 +1,116 @@
+"""A campaign reviewed: every section says its numbers, or why it has none; nothing of anybody's data becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.review import SECTIONS
+from tests.command_line import done, ledger, ndjson, one_sentence
+from tests.test_customers import COUPONS, ORDERS, TOUCHES
+from tests.test_finance import event
+
+NAME = "<b>K|1</b>"
+TARGETS = [
+    event("campaign.events", "published", "k", -4, name=NAME, coupon_type="cash"),
+    event("campaign.events", "target_set", "k", -3, metric="net_uses", target=4),
+    event("campaign.events", "target_set", "k", -2.5, metric="net_uses", target=3),
+    event("campaign.events", "target_set", "k", -2, metric="industry_use_rate", target=2_500),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path_factory.mktemp("review"))
+        told = [{k: v for k, v in e.items() if v is not None} for e in (*TARGETS, *ORDERS, *COUPONS, *TOUCHES)]
+        done("init")
+        done("publish", "-", stdin=ndjson(told))
+        done("consume")
+        yield
+
+
+def test_a_review_holds_the_result_against_goal_and_industry() -> None:
+    """The last target counts; two of three coupons are in use, that is 66.67% against 25% of the industry."""
+    review = json.loads(done("review", "k", "--format", "json").out)
+    assert list(review["sections"]) == list(SECTIONS) and review["as_of"]["commits"] > 0
+    tables = {name: section["tables"] for name, section in review["sections"].items()}
+    [goal] = tables["goal"]["goal"]
+    assert (goal["goal"], goal["result"], goal["reached"]) == (3, 2, pytest.approx(2 / 3, abs=1e-4))
+    [industry] = tables["comparison"]["industry (行业均值)"]
+    assert industry["industry"] == 0.25 and industry["times"] == pytest.approx(industry["campaign"] / 0.25, abs=1e-4)
+    assert sum(row["used_it"] for row in tables["customers"]["segments (客户分层)"]) == 2
+    assert {row["day"]: row["used_events"] for row in tables["trend"]["by day"]}["2025-11-11"] == 2
+
+
+def test_what_the_data_do_not_carry_is_said_in_its_place() -> None:
+    """Nobody was assigned to arms, and seven orders prove nothing: a number here would be a guess."""
+    review = json.loads(done("review", "k", "--section", "incrementality", "--format", "json").out)
+    section = review["sections"]["incrementality"]
+    assert (section["refused"] and "refused" in section["refused"]) or section["refused"]
+    assert "数据不足" in done("review", "k", "--section", "incrementality").out
+
+
+def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Path) -> None:
+    """It is sent around: neither a script nor a name with signs in it may do anything in the reader's browser."""
+    page = tmp_path / "review.html"
+    done("review", "k", "--to", page)
+    html = page.read_text(encoding="utf-8")
+    assert html.count("<svg") == 2 and html.count("<table>") > 8 and "复盘" in html
+    assert "<script" not in html and "<b>K" not in html
+    loaded = re.findall(r"(?:src|href)=.(?!#)([^\"']+)", html)
+    assert [address for address in loaded if not address.startswith("#")] == []
+    assert "CHART-" not in html
+
+
+def test_markdown_tables_hold_whatever_stands_in_the_data() -> None:
+    text = done("review", "k").out
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
+    assert "| net\\_uses | 有效核销券数 |" in text
+
+
+def test_a_layout_is_kept_and_used_again() -> None:
+    """The weekly review has the same sections, by whomever it is made."""
+    keep = ("--save-template", "weekly", "--why", "mondays", "--operator", "mei")
+    done("review", "k", "--section", "cost", "--section", "goal", "--goods-rate", "80", *keep)
+    assert "mondays" in done("review", "--list-templates").out
+    again = json.loads(done("review", "k", "--template", "weekly", "--format", "json").out)
+    assert list(again["sections"]) == ["cost", "goal"]
+    metrics = {row["metric"] for row in again["sections"]["goal"]["tables"]["result"]}
+    assert "simple_roi" in metrics
+    one_sentence(ledger("review", "k", "--template", "monthly"), 1, "monthly", "weekly")
+
+
+def test_a_review_as_of_the_past_is_of_the_past() -> None:
+    """On the day before the sale no coupon was used yet."""
+    then = json.loads(done("review", "k", "--section", "goal", "--at", "2025-11-10", "--format", "json").out)
+    result = {row["metric"]: row["value"] for row in then["sections"]["goal"]["tables"]["result"]}
+    assert result["net_uses"] == 0
+
+
+def test_unknown_campaigns_and_places_are_said() -> None:
+    one_sentence(ledger("review", "nobody"), 1, "nobody")
+    assert ledger("review").code == 2
+    assert ledger("review", "k", "--section", "goal", "--to", "/nonexistent/x.md").code != 0
+
+
+def test_reports_of_roi_channels_and_experiments() -> None:
+    [row] = done("report", "roi", "--goods-rate", "60", "--output", "ndjson").rows
+    assert row["campaign"] == "k" and row["net_uses"] == 2 and row["discount_cost_minor"] == 20
+    # ann's 2000 and cat's 800, 40% of it margin, over 20 of discount
+    assert row["coupon_margin_minor"] == 1120 and row["simple_roi"] == pytest.approx(56)
+    [channel] = done("report", "channels", "coupons", "--output", "ndjson").rows
+    assert (channel["channel"], channel["issued_events"], channel["net_uses"]) == ("app", 3, 2)
+    credits = done("report", "channels", "credit", "--output", "ndjson").rows
+    by_model: dict[tuple[str, str], float] = {}
+    for credit in credits:
+        key = (credit["model"], credit["currency"])
+        by_model[key] = by_model.get(key, 0) + credit["orders"]
+    assert {round(orders, 6) for (_, currency), orders in by_model.items() if currency == "CNY"} == {7}
+    assert "无对照实验" in done("report", "experiments").out
