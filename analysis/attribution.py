@@ -30,11 +30,12 @@ _AT_ONCE: Final = 256
 @dataclass(frozen=True, slots=True)
 class Paths:
     """Touches of path n: those from `offsets[n]` to `offsets[n + 1]`, the earliest first. `states`: where each touch
-    was (a channel, a campaign), as small numbers; `ages`: how long before the path's end, in seconds."""
+    was (a channel, a campaign), as small numbers; `ages`: how long before the path's end, in seconds (what else
+    `half_life` is told in)."""
 
     offsets: Int64
     states: Int64
-    ages: Float64
+    ages: Float64 | Int64
 
     @property
     def lengths(self) -> Int64:

@@ -33,8 +33,8 @@ from tests.test_past import inside, looking
 
 SEED = 20261111
 START = datetime(2026, 8, 1, tzinfo=UTC)
-SOME = settings(max_examples=8, deadline=None)
-MANY = settings(max_examples=150, deadline=None)
+SOME = settings(max_examples=3, deadline=None)
+MANY = settings(max_examples=60, deadline=None)
 Event = dict[str, Any]
 Told = tuple[str, Delivery]
 

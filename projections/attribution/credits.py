@@ -215,7 +215,7 @@ class _StateOf:
         self._table[places[times > 1]] = -1
 
     def __call__(self, sources: Int64) -> Int64:
-        found = self._table[sources & self._low]
+        found: Int64 = self._table[sources & self._low]
         shared = np.flatnonzero(found < 0)
         found[shared] = self._states[np.searchsorted(self._sources, sources[shared])]
         return found
