@@ -21,11 +21,11 @@ from unittest.mock import patch
 import pytest
 
 from benchmarks.chaos import differences, fill, records, state
-from consumers import discards, intake
+from consumers import discards
 from consumers.discards import Signed, discard
 from consumers.replay import Repairs, Replay, replay
 from consumers.runner import Consumer
-from ledger import operations
+from ledger import operations, validity
 from ledger.codec import encode_row
 from ledger.columns import Decoded, Undecodable, decode_columns
 from ledger.errors import InvalidEvent, LogUnavailable
@@ -67,7 +67,7 @@ def older(fails: Callable[[bytes], bool]) -> Decode:
 
 def consume(log: EventLog, database: Path, decode: Decode = decode_columns, batch_size: int = 500) -> None:
     Store.create(database)
-    with Store.open(database) as store, patch.object(intake, "decode_columns", decode):
+    with Store.open(database) as store, patch.object(validity, "decode_columns", decode):
         for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
             pass
 
