@@ -263,3 +263,30 @@ def columns_option(command: Command) -> Command:
         metavar="A,B,…",
         help="Only these columns, in this order.",
     )(command)
+
+
+def goods_rate_option(command: Command) -> Command:
+    """Add `--goods-rate`; the command gets `goods_rates`: basis points by category, '' for any other, as JSON; None
+    where nothing is told."""
+    return click.option(
+        "--goods-rate",
+        "goods_rates",
+        multiple=True,
+        metavar="[CATEGORY=]PERCENT",
+        callback=lambda _ctx, option, values: _goods_rates(values, option) if values else None,
+        help="Cost of goods where orders do not say it, in percent of what was paid; of a category, or of any other."
+        " [75, DAIRY=80 (several)]",
+    )(command)
+
+
+def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
+    found: dict[str, int] = {}
+    for value in values:
+        category, _, percent = value.rpartition("=")
+        try:
+            found[category] = round(float(percent) * 100)
+        except (ValueError, OverflowError):
+            found[category] = -1
+        if not 0 <= found[category] <= 10_000:
+            raise click.BadParameter(f"{value!r} is no percentage of 0 to 100, such as 75 or DAIRY=80", None, option)
+    return json.dumps(found)

@@ -15,7 +15,7 @@ import click
 
 from cli.expire import expiries
 from cli.metrics import one_currency
-from cli.options import instant_option, limit_option, output_option, past_options, settings_options
+from cli.options import goods_rate_option, instant_option, limit_option, output_option, past_options, settings_options
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.errors import LedgerError
@@ -37,7 +37,7 @@ _DOUBTS: Final = {
     "coupon_of_another_currency": "coupons used on an order of another currency (币种不一致): the order's stands",
     "use_without_paid_order": "uses whose order nobody has paid (无支付订单): their discount counts, no sale does",
     "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
-    "order_without_cost_of_goods": "orders whose cost of goods is not known (无商品成本): no margin; --rate helps",
+    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): no margin; --goods-rate helps",
     "funding_not_whole": "campaigns whose funders' shares are not 100% (出资比例不足或超出): the rest has no funder",
 }
 
@@ -62,12 +62,12 @@ _FINANCE: Final = {
     "margin": Part(
         "毛利 · net sales and margin by channel",
         "finance-margin",
-        ("by", "rates", "zone", "explain", "limit", *_PERIOD),
+        ("by", "goods_rates", "zone", "explain", "limit", *_PERIOD),
     ),
     "categories": Part(
         "品类 · categories: sales, discount, margin, sold below cost",
         "finance-categories",
-        ("rates", "limit", *_PERIOD),
+        ("goods_rates", "limit", *_PERIOD),
     ),
     "budget": Part("预算 · budget, spent, forecast", "finance-budgets", ("campaign", "days")),
     "cash": Part("现金流 · cash by day", "finance-cash", ("zone", *_PERIOD)),
@@ -79,8 +79,12 @@ _FINANCE: Final = {
 
 
 _SEGMENTS: Final = {
-    "rfm": Part("客户分层 · segments by recency, frequency and money", "customer-segments"),
-    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers"),
+    "rfm": Part(
+        "客户分层 · segments by recency, frequency and money (simple ROI: NOT incremental)",
+        "customer-segments",
+        ("goods_rates",),
+    ),
+    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",)),
     "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters"),
     "use": Part("用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}),
     "repurchase": Part(
@@ -163,14 +167,7 @@ def _shared(command: Command) -> Command:
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
 @click.option("--zone", help="Time zone of days. [default: Asia/Shanghai]")
-@click.option(
-    "--rate",
-    "rates",
-    multiple=True,
-    metavar="CATEGORY=PERCENT",
-    callback=lambda ctx, param, values: _rates(values, ctx, param),
-    help="Cost of goods of a category where orders do not say it, in percent of what was paid; '*' for any other.",
-)
+@goods_rate_option
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
 @click.option("--explain", is_flag=True, help="split, margin: the discounts or orders that a number is made of.")
 @_shared
@@ -188,7 +185,7 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report finance
     coupon-ledger report finance split --by kind,funder --since 2026-11-01
     coupon-ledger report finance statement --campaign k-1 --since 2026-11-01 --until 2026-12-01
-    coupon-ledger report finance margin --rate DAIRY=75 --rate '*=80'
+    coupon-ledger report finance margin --goods-rate DAIRY=75 --goods-rate 80
     coupon-ledger report finance split --campaign k-1 --explain --output csv
     coupon-ledger report finance --known-at 2026-11-12 --output json
     """
@@ -202,6 +199,7 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
 
 @report.command()
 @_parts_argument(_SEGMENTS)
+@goods_rate_option
 @_shared
 def segments(parts: tuple[str, ...], **given: Any) -> None:
     """Show who the customers are (客户): named segments by recency, frequency and money; tiers; clusters; what goes
@@ -253,14 +251,9 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
 @click.option("--campaign", "campaigns", multiple=True, help="Only of this campaign (several are possible).")
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
-@click.option(
-    "--goods-rate",
-    type=click.FloatRange(0, 100),
-    metavar="PERCENT",
-    help="Cost of goods, in percent of what was paid, where orders do not say it.",
-)
+@goods_rate_option
 @_shared
-def roi(campaigns: tuple[str, ...], goods_rate: float | None, **given: Any) -> None:
+def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     """Show what each campaign earned and cost (投入产出).
 
     Simple ROI = (margin of the orders with its coupons - booked costs) / (discount + booked costs). It is not
@@ -271,8 +264,7 @@ def roi(campaigns: tuple[str, ...], goods_rate: float | None, **given: Any) -> N
     coupon-ledger report roi
     coupon-ledger report roi --goods-rate 75 --since 2026-11-01 --output csv
     """
-    goods = None if goods_rate is None else json.dumps({"": round(goods_rate * 100)})
-    _report(_ROI, (), where=_of_campaigns(campaigns), goods_rates=goods, **given)
+    _report(_ROI, (), where=_of_campaigns(campaigns), **given)
 
 
 @report.command()
@@ -408,16 +400,3 @@ def _readable(rows: Iterable[Row]) -> Iterator[Row]:
     listed = list(rows)
     empty = {name for name in (listed[0] if listed else ()) if all(row[name] is None for row in listed)}
     return ({name: value for name, value in row.items() if name not in empty} for row in listed)
-
-
-def _rates(values: tuple[str, ...], ctx: click.Context, param: click.Parameter) -> str | None:
-    found: dict[str, int] = {}
-    for value in values:
-        category, equals, percent = value.rpartition("=")
-        try:
-            found[category] = round(float(percent) * 100)
-        except (ValueError, OverflowError):
-            equals = ""
-        if not equals or not 0 <= found[category] <= 10_000:
-            raise click.BadParameter(f"{value!r} is no CATEGORY=PERCENT of 0 to 100, such as DAIRY=75", ctx, param)
-    return json.dumps(found) if found else None

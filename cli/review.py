@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, operator_options, past_options, settings_options, signed
+from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed
 from cli.output import Row, cell
 from cli.report import one_row_a_slice
 from ledger.errors import LedgerError, UnusableFile
@@ -410,13 +410,7 @@ def _drawing(title: str, x: list[Any], series: Mapping[str, list[float]]) -> str
     help="[default: by the name of --to, else markdown]",
 )
 @click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
-@click.option(
-    "--goods-rate",
-    "rate",
-    type=click.FloatRange(0, 100),
-    metavar="PERCENT",
-    help="Cost of goods, in percent of what was paid, where orders do not say it.",
-)
+@goods_rate_option
 @operator_options
 @past_options
 @settings_options(*LOG, "database")
@@ -428,7 +422,7 @@ def review(
     list_templates: bool,
     form: str | None,
     file: Path | None,
-    rate: float | None,
+    goods_rates: str | None,
     why: str | None,
     operator: str | None,
     settings: Settings,
@@ -454,7 +448,7 @@ def review(
         return
     if campaign is None:
         raise click.UsageError("CAMPAIGN is missing; `coupon-ledger campaigns` lists them")
-    layout: Row = {"sections": list(sections) or list(SECTIONS), "goods_rate": rate}
+    layout: Row = {"sections": list(sections) or list(SECTIONS), "goods_rates": goods_rates}
     if template is not None:
         kept = _templates(settings)
         if template not in kept:
@@ -490,11 +484,13 @@ class UnknownTemplate(LedgerError):
 
 
 def _given(layout: Row) -> Row:
-    """The rate of the cost of goods, as questions take it."""
-    rate = layout.get("goods_rate")
-    if rate is None:
+    """The rates of the cost of goods, as questions take them."""
+    told = layout.get("goods_rates")
+    if not told:
         return {}
-    return {"goods_rates": json.dumps({"": round(rate * 100)}), "margin": f"{1 - rate / 100:.4f}"}
+    margins = {category: 1 - bp / 10_000 for category, bp in json.loads(told).items()}
+    named = ",".join(f"{category}={part:.4f}" if category else f"{part:.4f}" for category, part in margins.items())
+    return {"goods_rates": told, "margin": named}
 
 
 def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> None:
@@ -517,7 +513,7 @@ def _templates(settings: Settings) -> dict[str, Row]:
         str(done.subject): {
             "name": done.subject,
             "sections": _known_sections((done.details or {}).get("sections")),
-            "goods_rate": (done.details or {}).get("goods_rate"),
+            "goods_rates": (done.details or {}).get("goods_rates"),
             "operator": done.operator,
             "reason": done.reason,
         }

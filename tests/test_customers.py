@@ -192,6 +192,14 @@ def test_segments_add_up_to_all_customers(shop: None) -> None:
     assert sum(row["customers"] for row in by_currency["CNY"]) == 4
     assert sum(row["net_sales_minor"] for row in by_currency["CNY"]) == 4400 + 300 + 800 + 500
     assert sum(row["sales_share"] for row in by_currency["CNY"]) == pytest.approx(1)
+    assert all(row["simple_roi"] is None for row in rows)
+
+
+def test_a_segments_return_is_the_margin_of_its_coupon_orders_over_their_discount(shop: None) -> None:
+    """ann's order of 2000 and cat's of 800 had a coupon of 10 each; of what was paid, 60% is the goods' cost."""
+    rows = report("segments", "rfm", "--goods-rate", "60")
+    told = {row["segment"]: (row["coupon_discount_minor"], row["simple_roi"]) for row in rows if row["simple_roi"]}
+    assert sorted(told.values()) == [(10, 32.0), (10, 80.0)]
 
 
 def test_coming_again_is_counted_of_those_who_had_the_time(shop: None) -> None:

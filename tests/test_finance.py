@@ -17,7 +17,7 @@ from ledger import lifecycle
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from projections.finance.statement import MOVES, OUT, statement
-from projections.finance.zones import offsets
+from projections.metrics.periods import Zone
 from projections.store import Store
 from projections.unanswered import WrongQuestion
 from tests.command_line import ledger, ndjson
@@ -225,7 +225,7 @@ def test_a_margin_takes_refunds_off_and_costs_that_are_known(shop: None) -> None
     assert app["orders_without_cost"] == 2 and rows["web", "CNY"]["margin_minor"] is None
     assert rows["app", "USD"]["margin_minor"] == -500
     with_rates = {
-        (row["channel"], row["currency"]): row for row in told("margin", "--rate", "CUP=60", "--rate", "*=50")
+        (row["channel"], row["currency"]): row for row in told("margin", "--goods-rate", "CUP=60", "--goods-rate", "50")
     }
     assert with_rates["web", "CNY"]["margin_minor"] == 800 - 350 - 300
     assert with_rates["app", "CNY"]["cost_minor"] == 4000 + 300
@@ -306,7 +306,7 @@ def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) 
         (("cash", "--zone", "Mars/Base"), "Mars/Base"),
         (("losses", "--by", "kind"), "--by"),
         (("losses", "--explain"), "--explain"),
-        (("margin", "--rate", "x=200"), "x=200"),
+        (("margin", "--goods-rate", "x=200"), "x=200"),
     ):
         ran = ledger("report", "finance", *wrong)
         assert ran.code == 2 and word in ran.err, wrong
@@ -314,12 +314,12 @@ def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) 
 
 def test_days_are_those_of_the_zone() -> None:
     """A sale day begins at midnight there, also where clocks are changed."""
-    new_york = offsets("America/New_York")
+    new_york = Zone("America/New_York").offsets()
     change = new_york.filter(pl.col("since") == datetime(2026, 11, 1, 6))
     assert change["offset_us"].to_list() == [-5 * 3_600_000_000]
-    assert offsets("Asia/Shanghai")["offset_us"].to_list()[-1] == 8 * 3_600_000_000
+    assert Zone("Asia/Shanghai").offsets()["offset_us"].to_list()[-1] == 8 * 3_600_000_000
     with pytest.raises(WrongQuestion):
-        offsets("nowhere")
+        Zone("nowhere")
 
 
 # ── The real year ────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 -- What is known of each customer? Grain: one user (as orders name it) and currency, of those with an order
 -- that stands (`sold`). Net sales: paid minus refunds.
--- `coupon_orders`: orders on which a coupon is in use; `first_coupon_at`: when the first of these was paid;
+-- `coupon_orders`: orders on which a coupon is in use (its discount, and the orders' margin where their
+-- costs are known); `first_coupon_at`: when the first of these was paid;
 -- `full_price_after`: orders later than that without any discount. `received`, `used`: coupons that are or were theirs,
 -- and those in use now. `mean_gap_days`: between orders.
 WITH clock AS (SELECT data_clock AS now FROM ledger),
@@ -8,6 +9,9 @@ bought AS (
     SELECT user_id, currency, count(*) AS orders, min(paid_at) AS first_paid_at, max(paid_at) AS last_paid_at,
            sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(gross_minor)::BIGINT AS gross_minor,
            sum(discount_minor)::BIGINT AS discount_minor, count(*) FILTER (with_coupon) AS coupon_orders,
+           coalesce(sum(coupon_discount_minor), 0)::BIGINT AS coupon_discount_minor,
+           CASE WHEN count(cost_minor) FILTER (with_coupon) = count(*) FILTER (with_coupon)
+                THEN coalesce(sum(net_sales_minor - cost_minor) FILTER (with_coupon), 0)::BIGINT END AS coupon_margin_minor,
            min(paid_at) FILTER (with_coupon) AS first_coupon_at, arg_min(net_sales_minor, paid_at) AS first_net_minor
     FROM sold GROUP BY ALL
 ),
@@ -25,6 +29,7 @@ SELECT b.user_id, b.currency, b.orders, b.first_paid_at, b.last_paid_at,
        date_diff('second', b.first_paid_at, (SELECT now FROM clock)) / 86400.0 AS tenure_days,
        date_diff('second', b.first_paid_at, b.last_paid_at) / 86400.0 / nullif(b.orders - 1, 0) AS mean_gap_days,
        b.net_sales_minor, b.gross_minor, b.first_net_minor, b.net_sales_minor / b.orders AS average_order_minor, b.coupon_orders,
+       b.coupon_discount_minor, b.coupon_margin_minor,
        b.coupon_orders / b.orders AS coupon_order_share, coalesce(b.discount_minor / nullif(b.gross_minor, 0), 0) AS discount_share,
        b.first_coupon_at, coalesce(l.full_price_after, 0) AS full_price_after, coalesce(o.received, 0) AS received,
        coalesce(o.used, 0) AS used, u.attributes

@@ -16,7 +16,8 @@ import polars as pl
 from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
 from analysis.lifetime import TooFew, fit_purchases, fit_spend
-from projections.finance.zones import offsets
+from projections.metrics.money import goods_bp
+from projections.metrics.periods import ZONE, Zone
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
@@ -31,7 +32,6 @@ DRIVERS: Final = {
 }
 """What is asked, the outcome, and the features that it may go with."""
 TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
-_SHOPS: Final = "Asia/Shanghai"
 _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
 
@@ -49,16 +49,20 @@ def customers(
     )
 
 
-def known(reading: Reading, ahead_days: int = AHEAD_DAYS) -> pl.DataFrame:
-    """All customers, as `customers` shows them."""
-    rows = reading.frame(_of_sold("customers"))
+def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
+    """All customers, as `customers` shows them. Raises `WrongQuestion`."""
+    rows = reading.frame(_of_sold("customers"), {"goods_bp": goods_bp(goods_rates).get("")})
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
     return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
 
 
-def segments(reading: Reading) -> pl.DataFrame:
-    """A row per named segment (RFM) and currency: who they are, what they bought, how they use coupons."""
-    by_name = _summed(known(reading), "segment")
+def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
+    """A row per named segment (RFM) and currency: who they are, what they bought, how they use coupons.
+
+    `simple_roi`: margin of their orders with a coupon over what the coupons took off; not incremental; null where a
+    cost is not known, unless `goods_rates` (as metrics take them) has one for any category.
+    """
+    by_name = _summed(known(reading, goods_rates=goods_rates), "segment")
     names = pl.DataFrame({"segment": list(SEGMENTS), "name": list(SEGMENTS.values())}).with_row_index("n")
     return (
         by_name.join(names, on="segment")
@@ -68,9 +72,9 @@ def segments(reading: Reading) -> pl.DataFrame:
     )
 
 
-def tiers(reading: Reading) -> pl.DataFrame:
+def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
     """The same per tier: high value, active, bargain hunters; somebody can be in several."""
-    found = known(reading)
+    found = known(reading, goods_rates=goods_rates)
     parts = [_summed(found.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
     told = pl.concat(parts).filter(pl.col("tier").is_not_null())
     names = pl.DataFrame({"tier": list(TIERS), "name": list(TIERS.values())}).with_row_index("n")
@@ -123,15 +127,15 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
     return found.sort("currency", "net_sales_minor", descending=[False, True]).select(shown).head(limit or found.height)
 
 
-def cohorts(reading: Reading, with_coupon: bool = False, zone: str = _SHOPS) -> pl.DataFrame:
+def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
     """Retention by month of the first order (`with_coupon`: of the first use of a coupon). Raises `WrongQuestion`."""
-    with reading.given(zone=offsets(zone)):
-        return reading.frame(_of_sold("cohorts"), {"with_coupon": with_coupon})
+    with reading.given(zone=Zone(zone).offsets()):
+        return reading.frame(_of_sold("cohorts"), {"with_coupon": with_coupon, "goods_bp": None})
 
 
 def repurchase(reading: Reading) -> pl.DataFrame:
     """Coming again within 7, 30, 60 and 90 days of the first use of a coupon."""
-    return reading.frame(_of_sold("repurchase"))
+    return reading.frame(_of_sold("repurchase"), {"goods_bp": None})
 
 
 def behaviour(
@@ -207,6 +211,10 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         discount_share=(pl.col("discount_share") * pl.col("gross_minor")).sum() / pl.col("gross_minor").sum(),
         received=pl.col("received").sum(),
         used=pl.col("used").sum(),
+        coupon_discount_minor=pl.col("coupon_discount_minor").sum(),
+        coupon_margin_minor=pl.when(pl.col("coupon_margin_minor").is_not_null().all()).then(
+            pl.col("coupon_margin_minor").sum()
+        ),
         came_again=(pl.col("orders") > 1).mean(),
         full_price_after=pl.col("full_price_after").sum(),
         recency_days=pl.col("recency_days").median(),
@@ -222,6 +230,10 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         sales_share=pl.col("net_sales_minor") / total,
         coupon_order_share=pl.col("coupon_orders") / pl.col("orders"),
         discount_share="discount_share",
+        coupon_discount_minor="coupon_discount_minor",
+        simple_roi=pl.when(pl.col("coupon_discount_minor") > 0).then(
+            pl.col("coupon_margin_minor") / pl.col("coupon_discount_minor")
+        ),
         use_rate=pl.when(pl.col("received") > 0).then(pl.col("used") / pl.col("received")),
         came_again="came_again",
         full_price_after="full_price_after",

@@ -5,7 +5,7 @@
 WITH lines AS (
     SELECT order_id, currency, l.category AS category, l.quantity AS quantity, l.net_minor AS net_minor,
            l.discount_minor AS discount_minor,
-           coalesce(l.cost_minor, round(l.net_minor * coalesce(r.bp, (SELECT bp FROM rates WHERE category = '*')) / 10000))::BIGINT AS cost
+           coalesce(l.cost_minor, round(l.net_minor * coalesce(r.bp, (SELECT bp FROM rates WHERE category = '')) / 10000))::BIGINT AS cost
     FROM (
         SELECT order_id, currency, unnest(lines) AS l FROM orders
         WHERE paid_at IS NOT NULL AND cancelled_at IS NULL

@@ -1,11 +1,11 @@
 """What finance people ask, each a function of what is read; they are among `projections.queries.QUESTIONS`.
 
-Instants are naive UTC. `rates`: JSON of category to cost of goods in basis points of what was paid, '*' for any other.
+Instants are naive UTC. `goods_rates`: a JSON object with the cost of goods by category in basis points of what was
+paid, the empty category standing for any other.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +13,8 @@ from typing import Any, Final
 import polars as pl
 
 from projections.finance.statement import statement as statement_of
-from projections.finance.zones import in_zone, offsets
+from projections.metrics.money import goods_bp
+from projections.metrics.periods import ZONE, Zone
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
@@ -25,10 +26,15 @@ SPLIT_BY: Final = {
     "store": "store",
     "region": "region",
     "funder": "funder",
-    "day": in_zone("taken_at"),
+    "day": "(taken_at + to_microseconds(offset_us))::DATE",
 }
-MARGIN_BY: Final = {"channel": "channel", "store": "store", "region": "region", "day": in_zone("paid_at")}
-_SHOPS: Final = "Asia/Shanghai"
+_RATES: Final = {"category": pl.String(), "bp": pl.Int64()}
+MARGIN_BY: Final = {
+    "channel": "channel",
+    "store": "store",
+    "region": "region",
+    "day": "(paid_at + to_microseconds(offset_us))::DATE",
+}
 
 
 def split(
@@ -37,7 +43,7 @@ def split(
     campaign: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    zone: str = _SHOPS,
+    zone: str = ZONE,
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
@@ -60,23 +66,23 @@ def split(
         )
         ORDER BY currency, discount_minor DESC{_then(chosen)}
     """
-    with reading.given(zone=offsets(zone)):
+    with reading.given(zone=Zone(zone).offsets()):
         return _limited(reading, query, parameters, limit)
 
 
 def margin(
     reading: Reading,
     by: str = "channel",
-    rates: str | None = None,
+    goods_rates: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    zone: str = _SHOPS,
+    zone: str = ZONE,
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Net sales, cost of goods and margin of paid orders by these parts; the margin is of the orders whose cost is
     known (`orders_without_cost` are not). `explain`: the orders themselves. Raises `WrongQuestion`."""
-    parameters, costs = {"since": since, "until": until}, _rates(rates)
+    parameters, costs = {"since": since, "until": until}, _rates(goods_rates)
     if explain:
         with reading.given(rates=costs):
             return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", parameters, limit)
@@ -92,19 +98,19 @@ def margin(
         FROM ({_query("sales")}) s ASOF JOIN zone z ON s.paid_at >= z.since
         GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_then(chosen)}
     """
-    with reading.given(zone=offsets(zone), rates=costs):
+    with reading.given(zone=Zone(zone).offsets(), rates=costs):
         return _limited(reading, query, parameters, limit)
 
 
 def categories(
     reading: Reading,
-    rates: str | None = None,
+    goods_rates: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
-    with reading.given(rates=_rates(rates)):
+    with reading.given(rates=_rates(goods_rates)):
         return _limited(reading, _query("categories"), {"since": since, "until": until}, limit)
 
 
@@ -116,10 +122,10 @@ def budgets(reading: Reading, campaign: str | None = None, days: int = 7) -> pl.
 
 
 def cash(
-    reading: Reading, since: datetime | None = None, until: datetime | None = None, zone: str = _SHOPS
+    reading: Reading, since: datetime | None = None, until: datetime | None = None, zone: str = ZONE
 ) -> pl.DataFrame:
     """What came in and went out, by day. Raises `WrongQuestion`."""
-    with reading.given(zone=offsets(zone)):
+    with reading.given(zone=Zone(zone).offsets()):
         return reading.frame(_query("cash"), {"since": since, "until": until})
 
 
@@ -170,11 +176,5 @@ def _then(chosen: list[str]) -> str:
 
 
 def _rates(told: str | None) -> pl.DataFrame:
-    try:
-        rates = {} if told is None else json.loads(told)
-        if all(isinstance(bp, int) and 0 <= bp <= 10_000 for bp in rates.values()):
-            columns = {"category": list(rates), "bp": list(rates.values())}
-            return pl.DataFrame(columns, schema={"category": pl.String, "bp": pl.Int64})
-    except (ValueError, AttributeError):
-        pass
-    raise WrongQuestion('rates: write JSON of category to basis points, such as {"DAIRY": 7500, "*": 8000}')
+    rates = goods_bp(told)
+    return pl.DataFrame({"category": list(rates), "bp": list(rates.values())}, schema=_RATES)

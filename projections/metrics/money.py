@@ -21,6 +21,7 @@ _DIGITS: Final = {
     **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
     **dict.fromkeys("CLF UYW".split(), 4),
 }
+_GOODS: Final = TypeAdapter(dict[str, int])
 
 
 class _Rate(BaseModel):
@@ -88,3 +89,17 @@ class Rates:
         one = joined.with_columns(_all=pl.lit(0))
         grouped = one.group_by("_all", *keys, maintain_order=True).agg(sums).drop("_all")
         return grouped.with_columns(currency=pl.lit(self.to))
+
+
+def goods_bp(told: str | None) -> Mapping[str, int]:
+    """Cost of goods by category in basis points of what was paid, told as a JSON object; the empty category stands for
+    any other. Raises `WrongQuestion`."""
+    try:
+        found = _GOODS.validate_json(told) if told else {}
+    except ValidationError as error:
+        raise WrongQuestion(
+            'goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}'
+        ) from error
+    if wrong := [category for category, bp in found.items() if not 0 <= bp <= 10_000]:
+        raise WrongQuestion(f"goods rates: of {wrong[0] or 'any other category'} is not 0 to 10000 basis points")
+    return found

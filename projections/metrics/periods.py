@@ -17,6 +17,8 @@ from functools import cached_property, lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import polars as pl
+
 from projections.unanswered import WrongQuestion
 
 GRAINS: Final = ("minute", "hour", "day", "week", "month")
@@ -83,6 +85,12 @@ class Zone:
         every = _changes(self)
         first = max(0, bisect_right(every, since, key=lambda change: change[0]) - 1)
         return [change for n, change in enumerate(every) if n == first or (n > first and change[0] < until)]
+
+    def offsets(self) -> pl.DataFrame:
+        """`since` and the `offset_us` that holds from then on, to be joined by instant (ASOF)."""
+        changes = [(since, _micros(offset)) for since, offset in _changes(self)]
+        changes[0] = (datetime.min, changes[0][1])
+        return pl.DataFrame(changes, schema={"since": pl.Datetime("us"), "offset_us": pl.Int64}, orient="row")
 
     def local_sql(self, at: str, since: datetime, until: datetime) -> str:
         """What clocks show at the instant `at`, as SQL: microseconds since Monday, the first day of the year 1. Whole

@@ -14,13 +14,12 @@ from ledger.plain import plain
 from projections.metrics import statements
 from projections.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
 from projections.metrics.evaluation import Asked, Evaluation
-from projections.metrics.money import Rates
+from projections.metrics.money import Rates, goods_bp
 from projections.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
 from projections.store import Reading
 from projections.unanswered import NotThere, WrongQuestion
 
 _JSON: Final = TypeAdapter(dict[str, list[str]])
-_GOODS: Final = TypeAdapter(dict[str, int])
 
 
 def metrics(
@@ -121,7 +120,7 @@ def _asked(
         buckets=Buckets(grain, Zone(zone)) if grain else None,
         compare=compare,
         rates=Rates.read(rates) if rates else None,
-        goods_bp=_goods(goods_rates),
+        goods_bp=goods_bp(goods_rates),
     )
     for metric in asked.metrics:
         _check(metric, asked)
@@ -180,12 +179,3 @@ def _where(told: str | None) -> Mapping[str, Sequence[str]]:
         return _JSON.validate_json(told) if told else {}
     except ValidationError as error:
         raise WrongQuestion('where: is no JSON object of lists; write it as {"campaign": ["8"]}') from error
-
-
-def _goods(told: str | None) -> Mapping[str, int]:
-    try:
-        return _GOODS.validate_json(told) if told else {}
-    except ValidationError as error:
-        raise WrongQuestion(
-            'goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}'
-        ) from error
