@@ -2,3 +2,15 @@
 
 Libraries that only these need are imported where they are used, so that everything else starts without them.
 """
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ledger.errors import LedgerError
+
+
+def need(what: str, library: str, extra: str = "analysis") -> None:
+    """Raises `LedgerError` where that library is not installed."""
+    if find_spec(library) is None:
+        raise LedgerError(f"{what}: the library {library} is not installed; run `pip install 'coupon-ledger[{extra}]'`")

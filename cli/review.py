@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from analysis import need
 from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed
 from cli.output import Row, cell
 from cli.report import one_row_a_slice
@@ -339,6 +340,8 @@ def _safe(text: str) -> str:
 
 def as_html(campaign: str, ask: Asker, sections: Mapping[str, Section]) -> str:
     """A page of its own: charts are drawings in it, nothing is loaded from anywhere."""
+    need("a page", "markdown_it", "reports")
+    need("a page", "matplotlib", "reports")
     from markdown_it import MarkdownIt
 
     drawn: list[str] = []

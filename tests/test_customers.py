@@ -230,6 +230,14 @@ def test_all_parts_are_shown_and_what_the_data_do_not_carry_is_refused(shop: Non
     assert ledger("report", "segments", "clusters").code == 2
 
 
+def test_a_library_that_is_missing_is_named_with_the_remedy(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statistics are an extra: who has not installed them must not read a traceback."""
+    monkeypatch.setattr("analysis.find_spec", lambda _: None)
+    for asked in (("report", "segments", "rfm"), ("review", "k", "--format", "html")):
+        ran = ledger(*asked)
+        assert ran.code != 0 and "coupon-ledger[" in ran.err and "Traceback" not in ran.err
+
+
 def test_the_past_has_its_own_customers(shop: None) -> None:
     then = report("segments", "rfm", "--at", (NOON + timedelta(days=1.5)).isoformat())
     assert sum(row["customers"] for row in then) == 2

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 import polars as pl
 
+from analysis import need
 from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
 from analysis.lifetime import TooFew, fit_purchases, fit_spend
@@ -51,6 +52,7 @@ def customers(
 
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
     """All customers, as `customers` shows them. Raises `WrongQuestion`."""
+    need("customers", "scipy")
     rows = reading.frame(_of_sold("customers"), {"goods_bp": goods_bp(goods_rates).get("")})
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
     return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
@@ -86,6 +88,7 @@ def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
 def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
     """The centres of k-means clusters, and per number of clusters tried its silhouette. `kind`: choice or centre.
     Raises `WrongQuestion`."""
+    need("clusters", "sklearn")
 
     def found(part: pl.DataFrame) -> pl.DataFrame:
         of = clusters_of(part, FEATURES, most)
@@ -102,6 +105,7 @@ def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
     """What goes with using coupons (`use`), or with coming again (`repurchase`). Raises `WrongQuestion`."""
     if outcome not in DRIVERS:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
+    need("drivers", "statsmodels")
     name, features = DRIVERS[outcome]
     rows = known(reading).with_columns(
         coupon_user=pl.col("used") > 0,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from importlib.util import find_spec
 from typing import Any, Final
 
 import polars as pl
 
-from analysis import lift, matching
+from analysis import lift, matching, need
 from analysis.lift import TooFew
 from analysis.power import Design
-from ledger.errors import LedgerError
 from projections.experiments import facts, result
 from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Rates, Sales, Warning_, Window
 from projections.experiments.result import Arm, Row
@@ -78,7 +76,7 @@ def experiment(
     `control=0.1,a=0.9`; `by`: a name in people's profiles, to part them by; `start`, `expiry`: where the campaign does
     not say. Raises `NotThere`, `WrongQuestion`.
     """
-    _libraries()
+    need("experiments", "scipy")
     of, window, people, arms, found = _facts(
         reading, campaign, margin, currency, shares, start, expiry, after_days, control_arm
     )
@@ -222,7 +220,7 @@ def experiment_people(
 
     Parameters as of `experiment`; columns `before_…`: of the time before the start.
     """
-    _libraries()
+    need("experiments", "scipy")
     _, _, _, arms, found = _facts(
         reading, campaign, margin, currency, None, start, expiry, after_days, control_arm, ids=True
     )
@@ -254,7 +252,7 @@ def comparison(
 
     `method`: matched, historical. Raises `NotThere` with the reason where the data cannot carry it, `WrongQuestion`.
     """
-    _libraries()
+    need("experiments", "scipy")
     if method not in ("matched", "historical"):
         raise WrongQuestion(f"method {method}: is none of matched, historical")
     of = facts.campaign_of(reading, campaign)
@@ -441,7 +439,7 @@ def experiment_plan(
 ) -> pl.DataFrame:
     """How many people an experiment of so many `days` needs, from what people bought in as many before `until` (the
     data's clock): one row of `planned`. Who counts: everyone with an order in the `active_days` before those."""
-    _libraries()
+    need("experiments", "scipy")
     end = until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
     if end is None:
         raise NotThere("past sales: nothing has been consumed; run `consume`, or give --mean and --sd")
@@ -508,7 +506,7 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
 def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl.DataFrame:
     """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (what their profile says under the names in
     `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
-    _libraries()
+    need("experiments", "scipy")
     people = facts.persons(reading)
     told = {"campaign": campaign, "key_hash": facts.key_hash(campaign)}
     with reading.given(persons=people):
@@ -524,14 +522,6 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
 
 
 # --- shared
-
-
-def _libraries() -> None:
-    """Raises `LedgerError` where the statistics' library is not installed."""
-    if find_spec("scipy") is None:
-        raise LedgerError(
-            "experiments: the library scipy is not installed; run `pip install 'coupon-ledger[analysis]'`"
-        )
 
 
 def _told(warnings: Sequence[Warning_]) -> list[Row]:
