@@ -52,9 +52,9 @@ class CannotTell(ValueError):
 
 
 def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
-    """1 to 5 by the share of customers that are no better; equal values get the same score."""
-    ranked = (-values if low_is_best else values).rank("max")
-    return (ranked * 5 / len(values)).ceil().cast(pl.Int64)
+    """1 to 5 by the share of customers that did worse; equal values get the same score, the lowest of theirs."""
+    worse = (-values if low_is_best else values).rank("min").cast(pl.Int64) - 1
+    return worse * 5 // max(len(values), 1) + 1
 
 
 def scored(customers: pl.DataFrame) -> pl.DataFrame:
@@ -68,7 +68,7 @@ def scored(customers: pl.DataFrame) -> pl.DataFrame:
         money=quintile(customers["net_sales_minor"]),
     )
     grid = pl.Series([name for row in _GRID for name in row.split()])
-    both = ((found["frequency"] + found["money"]) / 2).round().cast(pl.Int64)
+    both = (found["frequency"] + found["money"] + 1) // 2
     return found.with_columns(segment=grid.gather((5 - found["recency"]) * 5 + both - 1).alias("segment"))
 
 
@@ -109,14 +109,17 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
     tried = []
     for k in range(2, most + 1):
         model = KMeans(k, n_init=4, random_state=_SEED).fit(points[sample])
-        score = silhouette_score(points[sample], model.labels_)
+        try:
+            score = silhouette_score(points[sample], model.labels_)
+        except ValueError as error:
+            raise CannotTell("customers are too much alike: there are fewer kinds than groups") from error
         tried.append((k, float(score), float(model.inertia_), model))
-    best = max(tried, key=lambda found: found[1])[3]
+    number, _, _, best = max(tried, key=lambda found: found[1])
     labels = best.predict(points).astype(np.int64)
     found = customers.select(features).with_columns(cluster=pl.Series(labels))
     centres = found.group_by("cluster").agg(pl.len().alias("customers"), pl.col(features).mean()).sort("cluster")
     choice = pl.DataFrame([row[:3] for row in tried], schema=["k", "silhouette", "inertia"], orient="row")
-    return Clusters(labels, choice.with_columns(chosen=pl.col("k") == len(centres)), centres)
+    return Clusters(labels, choice.with_columns(chosen=pl.col("k") == number), centres)
 
 
 def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) -> pl.DataFrame:

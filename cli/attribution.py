@@ -110,6 +110,8 @@ def show(
             settings, output, "attribution-roi", campaign=campaign, models=models, **window, **asked
         ) as answer:
             print_rows(rows_of(answer), output)
+        if output == "table":
+            _say_notes(settings, window | asked)
         return
     with answered(
         settings, output, "attribution", models=models, by=by, campaign=campaign, **window, **asked

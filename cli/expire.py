@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import LOG, instant_option, output_option, settings_options
+from cli.options import LOG, instant_option, output_option, past_options, settings_options
 from cli.output import Row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
@@ -103,6 +103,7 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "Only of coupons that expired from then on.")
 @instant_option("--until", "Only of coupons that expired before then.")
+@past_options
 @settings_options("database")
 @output_option
 def expiries(settings: Settings, output: str, **asked: Any) -> None:

@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
-_MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "closing")
+_MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 _DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
     "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
     "refund_above_order": "refunds above what was paid (超额退款): counted in full, net sales go below zero",
     "coupon_of_another_currency": "coupons used on an order of another currency (币种不一致): the order's stands",
     "use_without_paid_order": "uses whose order nobody has paid (无支付订单): their discount counts, no sale does",
+    "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
+    "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
     "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
     "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): no margin; --goods-rate helps",
     "funding_not_whole": "campaigns whose funders' shares are not 100% (出资比例不足或超出): the rest has no funder",
@@ -52,6 +54,8 @@ class Part:
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
 
+_OPTION: Final = {"goods_rates": "goods-rate", "where": "campaign"}
+"""Options whose parameters have other names."""
 _PERIOD: Final = ("since", "until")
 _FINANCE: Final = {
     "split": Part(
@@ -107,7 +111,7 @@ _ROI: Final = {
     "campaigns": Part(
         "投入产出 · what campaigns earned and cost (simple ROI: NOT incremental)",
         "metrics",
-        ("where", "rates", "goods_rates", *_PERIOD),
+        ("where", "goods_rates", *_PERIOD),
         {
             "by": "campaign",
             "names": "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,"
@@ -161,7 +165,7 @@ def _shared(command: Command) -> Command:
 @click.option(
     "--by",
     metavar="A,B",
-    help="split: kind, campaign, coupon-type, channel, store, region, funder, day; margin: the last four but funder.",
+    help="split: kind, campaign, coupon-type, channel, store, region, funder, day; margin: channel, store, region, day",
 )
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "Only from then on.")
@@ -307,6 +311,8 @@ def experiments(margin: str | None, settings: Settings, output: str, **past: Any
             with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
                 [found] = rows_of(answer)
             rows += [{"campaign_id": campaign, **row, "refused": None} for row in found["returns"]]
+            if not found["returns"]:
+                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --margin"})
         except LedgerError as error:
             rows.append({"campaign_id": campaign, "refused": str(error)})
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -334,6 +340,11 @@ def _report(
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
+    told_options = {name for name, value in asked.items() if value is not None}
+    for name in parts:
+        if unused := sorted(told_options - set(known[name].takes)):
+            named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
+            raise click.UsageError(f"{name} does not take {named}; leave it out, or name another part")
     given = asked | {"limit": limit or (_SHOWN + 1 if output == "table" else None)}
     past = {"at": at, "known_at": known_at, "positions": positions}
     found: dict[str, Any] = {}
@@ -348,7 +359,11 @@ def _report(
                 raise
             found[name] = {"refused": str(error)}
         if output == "table":
-            _print_part(name, part.title, found[name], limit or _SHOWN)
+            unused = sorted(told_options - set(part.takes) - {"zone"})
+            named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
+            _print_part(
+                name, part.title + (f" (全部 · not by {named})" if unused else ""), found[name], limit or _SHOWN
+            )
     if output == "json" and len(chosen) > 1:
         print_row(found, output)
     elif output != "table":
@@ -370,7 +385,7 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: 
     if isinstance(rows, dict):
         click.echo(f"refused (数据不足): {rows['refused']}")
     elif name == "statement":
-        _print_statement(rows)
+        _print_statement(rows, limit)
     elif name == "doubts":
         for row in rows:
             worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
@@ -383,7 +398,7 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: 
             click.echo(f"… more than {limit}; --limit shows more")
 
 
-def _print_statement(rows: list[Row]) -> None:
+def _print_statement(rows: list[Row], limit: int) -> None:
     """As accounts are written: what was there, what came, what went, what is there."""
     for unit, words in (("coupons", "coupons (张)"), ("minor", "face value (面值)")):
         told = [
@@ -391,8 +406,10 @@ def _print_statement(rows: list[Row]) -> None:
             for row in rows
             if any(row[f"{m}_{unit}"] for m in _MOVES)
         ]
-        click.echo(f"{words}: opening + issued + returned - used - expired - revoked = closing")
-        print_rows(told, "table")
+        click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
+        print_rows(told[:limit], "table")
+        if len(told) > limit:
+            click.echo(f"… more than {limit}; --limit shows more")
 
 
 def _readable(rows: Iterable[Row]) -> Iterator[Row]:

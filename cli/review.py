@@ -98,13 +98,14 @@ def _funnel(ask: Asker) -> Section:
 
 def _trend(ask: Asker) -> Section:
     found = Section()
-    rows = ask.metrics(_TREND, grain="day")
+    rows = one_row_a_slice(ask.metrics(_TREND, grain="day"))
+    found.tables["by day"] = [{"day" if name == "bucket" else name: v for name, v in row.items()} for row in rows]
     days = sorted({row["bucket"] for row in rows})
-    names = _TREND.split(",")
-    lines = {name: {row["bucket"]: row[name] for row in rows if row[name] is not None} for name in names}
-    found.tables["by day"] = [{"day": day, **{name: lines[name].get(day) for name in names}} for day in days]
-    counted = [name for name in names if "minor" not in name]
-    found.charts["events a day"] = (days, {n: [float(lines[n].get(day, 0)) for day in days] for n in counted})
+    counts = {name: dict.fromkeys(days, 0.0) for name in _TREND.split(",") if "minor" not in name}
+    for name, line in counts.items():
+        for row in rows:
+            line[row["bucket"]] += row[name] or 0
+    found.charts["events a day"] = (days, {name: list(line.values()) for name, line in counts.items()})
     return found
 
 
@@ -190,9 +191,11 @@ def _anomalies(ask: Asker) -> Section:
 def _comparison(ask: Asker) -> Section:
     """Beside the campaigns that began before it, and beside what was booked for the industry."""
     found = Section()
-    rows = ask.rows("campaigns")
-    place = next((n for n, row in enumerate(rows) if row["campaign_id"] == ask.campaign), 0)
-    near = [row["campaign_id"] for row in rows[max(0, place - _EARLIER) : place + 1] if row["campaign_id"] is not None]
+    rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
+    begun = {row["campaign_id"]: row["begun_at"] for row in rows if row["begun_at"] is not None}
+    mine = begun.get(ask.campaign)
+    earlier = sorted((at, name) for name, at in begun.items() if mine is not None and at < mine)
+    near = [*(name for _, name in earlier[-_EARLIER:]), ask.campaign]
     names = "net_uses,cohort_use_rate,coupon_orders,discount_cost_minor,simple_roi"
     told = ask.metrics(names, near, by="campaign")
     found.tables["campaigns"] = one_row_a_slice(told)
@@ -200,7 +203,8 @@ def _comparison(ask: Asker) -> Section:
     of_known = {row["metric"].removeprefix(_INDUSTRY): row for row in booked}
     of_known = {name: row for name, row in of_known.items() if _known(name)}
     if of_known:
-        found.tables["industry (行业均值)"] = [_beside(ask, name, row["target"]) for name, row in of_known.items()]
+        told = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
+        found.tables["industry (行业均值)"] = told
     else:
         found.text.append("No figure of the industry was booked (未登记行业均值): `target_set` of a metric industry_….")
     return found
@@ -224,9 +228,11 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
 
 
 def _known(name: str) -> bool:
+    """It is a metric that can be asked of a campaign as a whole."""
     from projections.metrics.definitions import METRICS
 
-    return name in METRICS
+    metric = METRICS.get(name)
+    return metric is not None and "campaign" in metric.dimensions and "minutes" not in metric.formula
 
 
 def _by_metric(rows: list[Row], names: str) -> list[Row]:
@@ -262,14 +268,23 @@ def _against(rows: list[Row], names: str) -> list[Row]:
     ]
 
 
-def _beside(ask: Asker, name: str, target: float) -> Row:
-    """A figure of the industry is set as a target is: of a ratio in basis points."""
+def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
+    """A figure of the industry is set as a target is: of a ratio in basis points. A row per currency."""
     from projections.metrics.definitions import METRICS
 
-    industry = target / 10_000 if METRICS[name].unit == "ratio" else target
-    value = next((row[name] for row in ask.metrics(name) if row[name] is not None), None)
-    times = None if value is None or not industry else round(value / industry, 4)
-    return {"metric": name, "industry": industry, "campaign": value, "times": times}
+    industry = booked["target"] / 10_000 if METRICS[name].unit == "ratio" else booked["target"]
+    rows = [row for row in ask.metrics(name) if row[name] is not None]
+    rows = [row for row in rows if booked["currency"] in (None, row.get("currency"))]
+    return [
+        {
+            "metric": name,
+            "currency": row.get("currency"),
+            "industry": industry,
+            "campaign": row[name],
+            "times": round(row[name] / industry, 4) if industry else None,
+        }
+        for row in rows
+    ]
 
 
 # --- the review
@@ -491,6 +506,8 @@ def _given(layout: Row) -> Row:
     told = layout.get("goods_rates")
     if not told:
         return {}
+    if any("," in category for category in json.loads(told)):
+        raise click.UsageError("--goods-rate: a category with a comma in its name cannot be told to experiments")
     margins = {category: 1 - bp / 10_000 for category, bp in json.loads(told).items()}
     named = ",".join(f"{category}={part:.4f}" if category else f"{part:.4f}" for category, part in margins.items())
     return {"goods_rates": told, "margin": named}

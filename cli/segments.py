@@ -126,7 +126,7 @@ def export(name: str, settings: Settings, **past: Any) -> None:
     """
     with answered(settings, "csv", "customers", rule=_rule(name, settings), **past) as answer:
         ids = sorted({row["user_id"] for row in rows_of(answer)})
-    print_rows([{"user_id": one} for one in ids], "csv")
+    click.echo("\n".join(["user_id", *ids]))
 
 
 @segments.command()

@@ -622,6 +622,11 @@ def _failing_clearly(path: Path) -> Iterator[None]:
             ) from error
         if "Is a directory" in text:
             raise StoreError(f"database {path}: a folder; name a file in it with --database") from error
+        if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
+            raise StoreError(
+                f"database {path}: an amount is too large to be added up ({text.splitlines()[0]}); look for it among"
+                " orders and coupons, and have it corrected (`correct`)"
+            ) from error
         if isinstance(error, duckdb.IOException | duckdb.SerializationException | duckdb.InvalidInputException):
             first = text.splitlines()[0]
             raise StoreError(f"database {path}: cannot be used ({first}); check the file or name another") from error

@@ -114,7 +114,11 @@ class World:
             "issued": [of_coupon(c, c["issued_at"]) for c in coupons],
             "owned": [of_coupon(c, c["acquired_at"]) for c in coupons],
             "claims": [of_coupon(c, c["claimed_at"]) | {"channel": c["claim_channel"]} for c in coupons],
-            "uses": [of_coupon(c, c["used_at"]) for c in used],
+            "uses": [
+                of_coupon(c, c["used_at"])
+                | {"currency": order_of.get(c["order_id"], {}).get("currency") or c["currency"]}
+                for c in used
+            ],
             "orders": paid,
             "coupon_orders": [o for o in paid if o["with_coupon"]],
             "costs": [

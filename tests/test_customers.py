@@ -61,9 +61,10 @@ def test_too_few_customers_carry_no_projection() -> None:
 
 
 def test_equal_customers_get_equal_scores() -> None:
-    """Else two people who did the same would get different offers."""
+    """Else two people who did the same would get different offers; and where most bought once, once is no merit."""
+    assert quintile(pl.Series([1] * 90 + [2] * 10)).to_list() == [1] * 90 + [5] * 10
     scores = quintile(pl.Series([1, 1, 1, 1, 2, 3, 4, 5, 6, 7])).to_list()
-    assert scores == [2, 2, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert scores == [1, 1, 1, 1, 3, 3, 4, 4, 5, 5]
     assert quintile(pl.Series([1, 2, 3, 4, 5]), low_is_best=True).to_list() == [5, 4, 3, 2, 1]
 
 

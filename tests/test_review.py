@@ -94,6 +94,29 @@ def test_a_review_as_of_the_past_is_of_the_past() -> None:
     assert result["net_uses"] == 0
 
 
+def test_every_section_can_be_asked_of_the_past() -> None:
+    """What the demo tells people to try."""
+    then = json.loads(done("review", "k", "--at", "2025-12-01", "--goods-rate", "75", "--format", "json").out)
+    refused = {name for name, section in then["sections"].items() if section["refused"]}
+    assert refused == {"incrementality"}
+
+
+def test_an_amount_that_cannot_be_added_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One odd event must not end every report in a traceback."""
+    monkeypatch.chdir(tmp_path)
+    huge = {"net_minor": 2**63 - 1, "gross_minor": 2**63 - 1}
+    done("init")
+    done("publish", "-", stdin=ndjson([{**ORDERS[0], **huge}, {**ORDERS[1], **huge}]))
+    done("consume")
+    for asked in (
+        ("report", "finance", "margin"),
+        ("report", "segments", "rfm"),
+        ("metrics", "query", "net_sales_minor"),
+    ):
+        ran = ledger(*asked)
+        assert ran.code != 0 and "too large" in ran.err and "Traceback" not in ran.err, asked
+
+
 def test_unknown_campaigns_and_places_are_said() -> None:
     one_sentence(ledger("review", "nobody"), 1, "nobody")
     assert ledger("review").code == 2

@@ -166,7 +166,8 @@ def attribution_roi(
 ) -> pl.DataFrame:
     """What a campaign earned by each model, against what it cost: ROI = (margin credited - cost booked) / (discount +
     cost booked). The discount is in the sales already and not taken off twice. Attributed, not incremental: some of
-    these orders would have come anyway. Null where there was no cost. `campaign`: its id."""
+    these orders would have come anyway. Null where there was no cost, and where an order's cost of goods is not known
+    (all its sales would count as margin). `campaign`: its id."""
     wanted = asked(models)
     in_place.complete(reading)
     what = Asked("campaign", campaign, since, until)
@@ -188,7 +189,7 @@ def attribution_roi(
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
         cost_minor=pl.col("discount_minor") + pl.col("booked_minor")
     )
-    roi = pl.when(pl.col("cost_minor") > 0).then(
+    roi = pl.when((pl.col("cost_minor") > 0) & (pl.col("without_cost") == 0)).then(
         (pl.col("margin_minor") - pl.col("booked_minor")) / pl.col("cost_minor")
     )
     return rows.with_columns(pl.col(_MONEY).round().cast(pl.Int64), roi=roi).select(

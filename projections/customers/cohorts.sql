@@ -18,6 +18,8 @@ came AS (
 )
 SELECT c.cohort::DATE AS cohort, z.customers, date_diff('month', c.cohort, c.month) AS months_later, c.came,
        round(c.came / z.customers, 4) AS retention,
-       last_day(c.month::DATE) >= (SELECT data_clock FROM ledger)::DATE AS open
+       last_day(c.month::DATE) >= (
+           SELECT (l.data_clock + to_microseconds(z.offset_us))::DATE FROM ledger l ASOF JOIN zone z ON l.data_clock >= z.since
+       ) AS open
 FROM came c JOIN sizes z ON z.cohort = c.cohort
 ORDER BY c.cohort, months_later

@@ -12,7 +12,7 @@ bought AS (
            coalesce(sum(coupon_discount_minor), 0)::BIGINT AS coupon_discount_minor,
            CASE WHEN count(cost_minor) FILTER (with_coupon) = count(*) FILTER (with_coupon)
                 THEN coalesce(sum(net_sales_minor - cost_minor) FILTER (with_coupon), 0)::BIGINT END AS coupon_margin_minor,
-           min(paid_at) FILTER (with_coupon) AS first_coupon_at, arg_min(net_sales_minor, paid_at) AS first_net_minor
+           min(paid_at) FILTER (with_coupon) AS first_coupon_at, arg_min(net_sales_minor, (paid_at, order_id)) AS first_net_minor
     FROM sold GROUP BY ALL
 ),
 later AS (

@@ -23,13 +23,14 @@ from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
 AHEAD_DAYS: Final = 90
+_MOST_CLUSTERS: Final = 20
 FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
 DRIVERS: Final = {
     "use": (
         "coupon_user",
-        ("received", "orders", "recency_days", "tenure_days", "average_order_minor", "discount_share"),
+        ("received", "orders", "recency_days", "tenure_days", "average_order_minor"),
     ),
-    "repurchase": ("came_again", ("first_net_minor", "began_with_coupon", "received", "tenure_days")),
+    "repurchase": ("came_again", ("first_net_minor", "began_with_coupon", "tenure_days")),
 }
 """What is asked, the outcome, and the features that it may go with."""
 TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
@@ -89,6 +90,8 @@ def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
     """The centres of k-means clusters, and per number of clusters tried its silhouette. `kind`: choice or centre.
     Raises `WrongQuestion`."""
     need("clusters", "sklearn")
+    if not 2 <= most <= _MOST_CLUSTERS:
+        raise WrongQuestion(f"clusters: up to {most} groups are none to look for; name 2 to {_MOST_CLUSTERS}")
 
     def found(part: pl.DataFrame) -> pl.DataFrame:
         of = clusters_of(part, FEATURES, most)

@@ -1,13 +1,17 @@
 -- What of each campaign's budget is gone, and when will it be? Grain: one campaign and currency in which it spends or
 -- has a budget. spent = discounts of coupons in use + booked costs (an earlier booking can be taken back). The rate is
--- that of the last $days days of the data's clock; `exhausted_at`: when what is left goes at that rate; `liability_minor`:
+-- that of the last $days days of the data's clock; `exhausted_at`: when what is left goes at that rate (null: it is gone, or
+-- nothing goes); a discount is in the currency of its order, else of the coupon; `liability_minor`:
 -- face value of coupons that are out and can still be used.
 WITH clock AS (
     SELECT data_clock AS now, data_clock - INTERVAL 1 DAY * $days AS since FROM ledger
 ),
 discounts AS (
-    SELECT c.campaign_id, c.currency, c.used_at AS spent_at, c.discount_minor AS amount_minor, 'discount' AS kind
-    FROM coupons c WHERE c.state = 'used' AND c.campaign_id IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
+    SELECT c.campaign_id, coalesce(o.currency, c.currency) AS currency, c.used_at AS spent_at,
+           c.discount_minor AS amount_minor, 'discount' AS kind
+    FROM coupons c
+    LEFT JOIN orders o ON o.order_id = c.order_id
+    WHERE c.state = 'used' AND c.campaign_id IS NOT NULL AND ($campaign IS NULL OR c.campaign_id = $campaign)
 ),
 booked AS (
     SELECT campaign_id, currency, occurred_at AS spent_at, amount_minor, cost_kind AS kind
@@ -37,6 +41,7 @@ planned AS (
 ),
 known AS (
     SELECT campaign_id, currency FROM spent UNION SELECT campaign_id, currency FROM planned
+    UNION SELECT campaign_id, currency FROM owed WHERE liability_minor > 0
 )
 SELECT k.campaign_id, k.currency, p.budget_minor, coalesce(s.discount_minor, 0)::BIGINT AS discount_minor,
        coalesce(s.acquisition_minor, 0)::BIGINT AS acquisition_minor, coalesce(s.media_minor, 0)::BIGINT AS media_minor,
@@ -44,8 +49,7 @@ SELECT k.campaign_id, k.currency, p.budget_minor, coalesce(s.discount_minor, 0):
        coalesce(s.spent_minor, 0)::BIGINT AS spent_minor, (p.budget_minor - coalesce(s.spent_minor, 0))::BIGINT AS left_minor,
        round(coalesce(s.spent_minor, 0) / nullif(p.budget_minor, 0), 4) AS burned,
        round(coalesce(s.per_day, 0))::BIGINT AS per_day_minor,
-       CASE WHEN s.spent_minor >= p.budget_minor THEN (SELECT now FROM clock)
-            WHEN s.per_day > 0 AND (p.budget_minor - s.spent_minor) / s.per_day < 36500
+       CASE WHEN s.spent_minor < p.budget_minor AND s.per_day > 0 AND (p.budget_minor - s.spent_minor) / s.per_day < 36500
             THEN (SELECT now FROM clock) + to_microseconds(((p.budget_minor - s.spent_minor) / s.per_day * 86400e6)::BIGINT)
        END AS exhausted_at,
        coalesce(o.liability_minor, 0)::BIGINT AS liability_minor

@@ -9,7 +9,7 @@ WITH moved AS (
     SELECT e.occurred_at, o.currency, 0, e.refund_minor, 0, NULL, 0, 0
     FROM order_events e JOIN orders o ON o.key_hash = e.key_hash AND o.order_id = e.order_id WHERE e.type = 'refunded'
     UNION ALL
-    SELECT cancelled_at, currency, 0, 0, net_minor - coalesce(refunded_minor, 0), NULL, 0, 0
+    SELECT cancelled_at, currency, 0, 0, greatest(net_minor - coalesce(refunded_minor, 0), 0), NULL, 0, 0
     FROM orders WHERE cancelled_at IS NOT NULL AND paid_at IS NOT NULL
     UNION ALL
     SELECT occurred_at, currency, 0, 0, 0, cost_kind, amount_minor, 0 FROM campaign_events WHERE type = 'cost_booked'

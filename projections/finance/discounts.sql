@@ -47,7 +47,7 @@ parts AS (
     SELECT order_id, paid_at, channel, store, region, currency, 'coupon', NULL, NULL, NULL, funder, amount_minor, true
     FROM beyond WHERE amount_minor <> 0
     UNION ALL
-    SELECT i.order_id, coalesce(s.paid_at, i.used_at), s.channel, s.store, s.region, coalesce(s.currency, i.currency),
+    SELECT i.order_id, coalesce(s.paid_at, i.used_at), s.channel, s.store, s.region, coalesce(s.currency, o.currency, i.currency),
            'coupon', i.campaign_id, i.coupon_type, i.coupon_id,
            CASE WHEN f.campaign_id IS NULL THEN t.funder ELSE f.funder END,
            CASE WHEN f.campaign_id IS NULL THEN i.discount_minor
@@ -57,6 +57,7 @@ parts AS (
     FROM in_use i
     LEFT JOIN sold s ON s.key_hash = i.order_hash AND s.order_id = i.order_id
     LEFT JOIN told_of_coupons t ON t.key_hash = i.order_hash AND t.order_id = i.order_id
+    LEFT JOIN orders o ON o.key_hash = i.order_hash AND o.order_id = i.order_id
     LEFT JOIN shares f ON f.campaign_id = i.campaign_id
 )
 SELECT * FROM parts

@@ -1,11 +1,16 @@
 -- What in the data makes the figures doubtful, and how is it counted? Grain: one kind of doubt and currency, with how
 -- many there are and the money in question. Kinds without any are left out.
 WITH named AS (
-    SELECT DISTINCT o.order_id, o.currency, u.coupon_id
-    FROM (SELECT order_id, currency, unnest(coupon_ids) AS coupon_id FROM orders) u JOIN orders o USING (order_id)
+    SELECT DISTINCT order_id, currency, unnest(coupon_ids) AS coupon_id FROM orders
 )
 SELECT 'order_names_unknown_coupon' AS doubt, n.currency, count(*) AS cases, NULL::BIGINT AS amount_minor
-FROM named n ANTI JOIN coupons c ON c.coupon_id = n.coupon_id GROUP BY ALL
+FROM named n ANTI JOIN coupons c ON c.coupon_id = n.coupon_id AND c.created_at IS NOT NULL GROUP BY ALL
+UNION ALL
+SELECT 'use_of_no_campaign', currency, count(*), sum(discount_minor)::BIGINT FROM coupons
+WHERE state = 'used' AND campaign_id IS NULL GROUP BY ALL
+UNION ALL
+SELECT 'refund_without_payment', currency, count(*), sum(refunded_minor)::BIGINT FROM orders
+WHERE paid_at IS NULL AND refunded_minor > 0 GROUP BY ALL
 UNION ALL
 SELECT 'order_not_above_zero', currency, count(*), sum(net_minor)::BIGINT FROM orders
 WHERE paid_at IS NOT NULL AND net_minor <= 0 GROUP BY ALL
@@ -16,7 +21,7 @@ UNION ALL
 SELECT 'coupon_of_another_currency', o.currency, count(*), sum(u.discount_minor)::BIGINT
 FROM coupons_in_use u JOIN coupons c ON c.key_hash = u.key_hash AND c.coupon_id = u.coupon_id
 JOIN orders o ON o.key_hash = u.order_hash AND o.order_id = u.order_id
-WHERE o.currency <> c.currency GROUP BY ALL
+WHERE o.currency IS DISTINCT FROM c.currency GROUP BY ALL
 UNION ALL
 SELECT 'use_without_paid_order', c.currency, count(*), sum(u.discount_minor)::BIGINT
 FROM coupons_in_use u JOIN coupons c ON c.key_hash = u.key_hash AND c.coupon_id = u.coupon_id

@@ -10,6 +10,7 @@ of_events AS (
                 WHEN v.violation = 'used_when_expired' OR v.violation = 'outside_validity' THEN 'use_outside_validity'
                 WHEN v.violation = 'wrong_user' THEN 'wrong_user'
                 WHEN v.violation = 'wrong_order' THEN 'wrong_order'
+                WHEN v.violation = 'no_owner' THEN 'use_without_claim'
                 ELSE 'use_without_issue' END AS point,
            v.key_hash, v.key AS coupon_id, v.event_id, e.discount_minor
     FROM events v

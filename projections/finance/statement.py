@@ -4,7 +4,7 @@ A coupon is out while it is issued, claimed or reserved: somebody can come and u
 value; what has none (a percentage, a gift) is counted only. Every event that takes a coupon in or out is one move,
 found by folding the coupon's history from the start (LIFECYCLE section 3), so
 
-    opening + issued + returned - used - expired - revoked = closing
+    opening + issued + returned - used - expired - revoked - released = closing
 
 to the coupon and to the minor unit; the audit `liability` holds the closing against the live rows.
 """
@@ -24,10 +24,12 @@ from projections.live.apply import prepare
 from projections.live.fold import EVENT_FIELDS, states_of
 from projections.live.journal import POSITION
 from projections.store import Reading
+from projections.unanswered import WrongQuestion
 
 OUT: Final = ("issued", "claimed", "reserved")
-MOVES: Final = ("issued", "returned", "used", "expired", "revoked")
-"""The first two take coupons in, the others out."""
+MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")
+"""The first two take coupons in, the others out. `released`: back to a state in which nobody was given it, from a hold
+that broke the rules."""
 _IN: Final = MOVES[:2]
 _AT_ONCE: Final = 1_000_000
 """Events folded at once."""
@@ -38,7 +40,8 @@ _CODES: Final = {name: code for code, name in enumerate(STATES)}
 def statement(
     reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
 ) -> pl.DataFrame:
-    """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer."""
+    """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer. Raises
+    `WrongQuestion`."""
     moved = pl.concat([_nothing(), *(_summed(piece, since, until) for piece in moves(reading, campaign))])
     by = ["campaign_id", "currency"]
     found = moved.group_by(by).agg(pl.exclude(by).sum())
@@ -46,7 +49,13 @@ def statement(
         signed = [pl.col(f"{move}_{unit}") * (1 if move in _IN else -1) for move in MOVES]
         found = found.with_columns((pl.col(f"opening_{unit}") + pl.sum_horizontal(signed)).alias(f"closing_{unit}"))
     columns = [f"{part}_{unit}" for unit in ("coupons", "minor") for part in ("opening", *MOVES, "closing")]
-    return found.select(*by, *columns, "without_value").sort(by, nulls_last=True)
+    told = found.select(*by, *columns, "without_value").sort(by, nulls_last=True)
+    try:
+        return told.cast({pl.Int128: pl.Int64})
+    except pl.exceptions.InvalidOperationError as error:
+        raise WrongQuestion(
+            "statement: face values are too large to be added up; look for them with `coupons`"
+        ) from error
 
 
 def moves(reading: Reading, campaign: str | None = None) -> Iterator[pl.DataFrame]:
@@ -74,7 +83,8 @@ def _moved(events: pl.DataFrame) -> pl.DataFrame:
     before, after = states_of(events.rename({"entity": "coupon"}))
     was, is_ = _IS_OUT[before], _IS_OUT[after]
     came = np.where(before == _CODES["used"], "returned", "issued")
-    move = np.where(was, np.array(STATES)[after], came)
+    went = np.array([name if name in MOVES else "released" for name in STATES])[after]
+    move = np.where(was, went, came)
     return events.select(
         campaign_id="of_campaign",
         currency="in_currency",
@@ -89,7 +99,7 @@ def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None)
     earlier = pl.lit(False) if since is None else pl.col("at") < since
     within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
     sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)
-    worth = pl.col("face_value_minor").fill_null(0)
+    worth = pl.col("face_value_minor").fill_null(0).cast(pl.Int128)
     parts = {
         "opening_coupons": sign.filter(earlier).sum(),
         "opening_minor": (sign * worth).filter(earlier).sum(),
@@ -98,12 +108,16 @@ def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None)
         "without_value": (pl.col("face_value_minor").is_null() & within & (pl.col("move") == "issued")).sum(),
     }
     by = ["campaign_id", "currency"]
-    found = moved.group_by(by).agg(**{name: part.cast(pl.Int64) for name, part in parts.items()})
+    found = moved.group_by(by).agg(**{name: part.cast(pl.Int128) for name, part in parts.items()})
     return found.select(_nothing().columns)
 
 
 def _nothing() -> pl.DataFrame:
     numbers = [f"{part}_{unit}" for unit in ("coupons", "minor") for part in ("opening", *MOVES)]
     return pl.DataFrame(
-        schema={"campaign_id": pl.String, "currency": pl.String, **dict.fromkeys([*numbers, "without_value"], pl.Int64)}
+        schema={
+            "campaign_id": pl.String,
+            "currency": pl.String,
+            **dict.fromkeys([*numbers, "without_value"], pl.Int128),
+        }
     )

@@ -695,6 +695,10 @@ def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
         past.stand_in(topic)
 
 
+def _expiries_then(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
+
+
 def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in(COUPON)
     past.stand_in(CAMPAIGN)
@@ -741,7 +745,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "violation-counts": Question(violation_counts, then=_violations_then),
     "diff": Question(diff, limit_s=300, json=("changed",)),
     "due": Question(due, limit_s=300),
-    "expiries": Question(expiries),
+    "expiries": Question(expiries, then=_expiries_then),
     "expiring": Question(expiring, limit_s=300),
     "dead-letters": Question(dead_letters, limit_s=300),
     "dead-letter": Question(dead_letter),
