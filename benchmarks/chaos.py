@@ -41,6 +41,7 @@ from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from ledger.topics import COUPON, DEAD_LETTERS, INPUT_TOPICS, KEY_FIELD, ORDER
 from projections import checkpoints
+from projections.attribution import upkeep
 from projections.checkpoints import Account
 from projections.digest import digests
 from projections.store import Store, owner_file
@@ -220,6 +221,7 @@ def _wait_for_owner(process: subprocess.Popen[bytes], database: Path) -> None:
 def state(database: Path) -> dict[str, Any]:
     """Everything that must be the same, by name."""
     with Store.open(database) as store:
+        upkeep.settle(store)  # what the last batches left for later
         found = {f"{d.table}: {kind}": getattr(d, kind) for d in digests(store) for kind in ("rows", "facts", "full")}
         found |= {f"account of {p.topic}/{p.partition}": asdict(a) for p, a in checkpoints.load(store).items()}
         letters = store.frame("SELECT * FROM dead_letters ORDER BY topic, log_partition, log_offset")

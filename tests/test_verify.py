@@ -229,7 +229,7 @@ CORRUPTIONS: Final = [
     ("conservation", changed("coupon_events", "type = 'claimed'", "type = 'used' AND event_id IN (SELECT used_event_id"
      " FROM coupons WHERE state = 'used')")),
     ("liability", changed("coupons", "state = 'expired'", "state = 'claimed'")),
-    ("liability", changed("coupon_events", "type = 'revoked'", "type = 'issued'")),
+    ("liability", changed("coupons", "state = 'issued'", "state = 'expired'")),
     ("coupon_values", changed("coupons", "campaign_id = 'k-9'", "campaign_id IS NOT NULL")),
     ("coupon_values", changed("coupons", "coupon_type = NULL", "coupon_type IS NOT NULL")),
     ("coupon_values", changed("coupons", "face_value_minor = 77")),
