@@ -271,6 +271,7 @@ def check(store: Store, seed: int) -> None:
 
 @given(seed=st.integers(0, 2**32))
 @SOME
+@pytest.mark.slow
 def test_paths_are_those_of_the_events(store: Store, seed: int) -> None:
     """A channel would be paid for orders that were taken back, or that somebody else brought."""
     check(store, seed)

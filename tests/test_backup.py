@@ -82,6 +82,7 @@ def test_a_backup_keeps_what_makes_the_database_fast(small: None) -> None:
     assert found[1][1] == [("coupon_id", "Uncompressed"), ("event_id", "Uncompressed")]
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten_unless_it_is_said_so(small: None) -> None:
     done("backup", BACKUP)
     before = Path(BACKUP).read_bytes()

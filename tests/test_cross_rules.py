@@ -807,6 +807,7 @@ def test_where_a_rule_begins_to_hold(store: Store) -> None:
 
 
 @pytest.mark.parametrize("seed", [SEED, *(pytest.param(SEED + n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+@pytest.mark.slow
 def test_a_stock_that_claims_fight_over(store: Store, seed: int) -> None:
     """Claims that come late, tie or are undone would leave the wrong coupons over the stock."""
     check_stock(store, seed)

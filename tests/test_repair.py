@@ -114,6 +114,7 @@ def test_whatever_is_taken_in_again_counts_at_its_own_place(
         assert as_consumed_anew(log, tmp_path / "live", tmp_path / "anew") == []
 
 
+@pytest.mark.slow
 def test_a_replay_lets_the_consumer_go_on(sqlite_log_settings: LogSettings, tmp_path: Path) -> None:
     """Else nothing would be consumed on a sale day for as long as a replay of a million takes; and nobody would see how
     far it is."""
@@ -593,6 +594,7 @@ CORRECTED: dict[str, list[dict[str, Any]]] = {
 @pytest.mark.parametrize(
     "case", [case if n in (0, 3) else pytest.param(case, marks=pytest.mark.slow) for n, case in enumerate(CORRECTED)]
 )
+@pytest.mark.slow
 def test_what_a_correction_changes_across_coupons_is_what_comes_of_it(case: str, sold_out: Path) -> None:
     """Else a correction would break on an order, or in a campaign, what nobody had been told of."""
 

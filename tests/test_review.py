@@ -94,6 +94,7 @@ def test_a_review_as_of_the_past_is_of_the_past() -> None:
     assert result["net_uses"] == 0
 
 
+@pytest.mark.slow
 def test_every_section_can_be_asked_of_the_past() -> None:
     """What the demo tells people to try."""
     then = json.loads(done("review", "k", "--at", "2025-12-01", "--goods-rate", "75", "--format", "json").out)
@@ -101,6 +102,7 @@ def test_every_section_can_be_asked_of_the_past() -> None:
     assert refused == {"incrementality"}
 
 
+@pytest.mark.slow
 def test_an_amount_that_cannot_be_added_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One odd event must not end every report in a traceback."""
     monkeypatch.chdir(tmp_path)

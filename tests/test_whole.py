@@ -197,6 +197,7 @@ _STEPS = [
 
 
 @pytest.mark.parametrize(("step", "passing"), _STEPS)
+@pytest.mark.slow
 def test_an_interrupted_one_goes_on_where_it_was(
     step: str, passing: int, tmp_path: Path, small_slices: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,6 +249,7 @@ def test_an_unknown_id_is_neither_dropped_nor_dead_lettered_while_the_registry_i
     assert done("status", "--output", "json").json["lag"] == 0
 
 
+@pytest.mark.slow
 def test_a_consumer_that_follows_waits_for_the_registry(
     settings: LogSettings, registry: FakeRegistry, plain: EventLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -313,6 +314,7 @@ def test_an_id_that_was_not_there_once_waits_with_the_others(
     log.close()
 
 
+@pytest.mark.slow
 def test_ids_of_schemas_that_are_not_ours_become_dead_letters_as_they_were(
     shop: Path, registry: FakeRegistry, plain: EventLog
 ) -> None:
