@@ -52,9 +52,11 @@ class CannotTell(ValueError):
 
 
 def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
-    """1 to 5 by the share of customers that did worse; equal values get the same score, the lowest of theirs."""
-    worse = (-values if low_is_best else values).rank("min").cast(pl.Int64) - 1
-    return worse * 5 // max(len(values), 1) + 1
+    """1 to 5 by the share of customers that did worse. Equal values get the same score: the lowest of theirs, so that
+    what most did is no merit; where low is best the highest, so that who all came today are not the least recent."""
+    if low_is_best:
+        return -((-values).rank("max").cast(pl.Int64) * -5 // max(len(values), 1))
+    return (values.rank("min").cast(pl.Int64) - 1) * 5 // max(len(values), 1) + 1
 
 
 def scored(customers: pl.DataFrame) -> pl.DataFrame:

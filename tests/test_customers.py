@@ -66,6 +66,7 @@ def test_equal_customers_get_equal_scores() -> None:
     scores = quintile(pl.Series([1, 1, 1, 1, 2, 3, 4, 5, 6, 7])).to_list()
     assert scores == [1, 1, 1, 1, 3, 3, 4, 4, 5, 5]
     assert quintile(pl.Series([1, 2, 3, 4, 5]), low_is_best=True).to_list() == [5, 4, 3, 2, 1]
+    assert quintile(pl.Series([0.5, 0.5]), low_is_best=True).to_list() == [5, 5]
 
 
 def test_segments_and_tiers_follow_what_customers_did() -> None:
