@@ -323,16 +323,13 @@ def _asked(settings: Settings, names: Sequence[str]) -> str | None:
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
     """By name, the model that stands and all its definitions, the last of which it is."""
-    from ledger import operations
-    from ledger.log import open_log
+    from ledger.operations import told_of
     from projections.attribution.models import DEFINED, made
     from projections.unanswered import WrongQuestion
 
     found: dict[str, tuple[Model, list[Row]]] = {}
-    with closing(open_log(settings.log)) as log:
-        told = [t for t in operations.read(log) if t.operation.action == DEFINED and t.operation.subject]
-    for one in told:
-        done, name = one.operation, one.operation.subject or ""
+    for done in told_of(settings.log, DEFINED):
+        name = done.subject or ""
         try:
             model = made({"name": name, **(done.details or {})})
         except WrongQuestion as error:

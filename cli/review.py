@@ -524,11 +524,8 @@ def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> No
 
 def _templates(settings: Settings) -> dict[str, Row]:
     """By name, the latest of each."""
-    from ledger import operations
-    from ledger.log import open_log
+    from ledger.operations import told_of
 
-    with closing(open_log(settings.log)) as log:
-        told = [t.operation for t in operations.read(log) if t.operation.action == DEFINED]
     return {
         str(done.subject): {
             "name": done.subject,
@@ -537,7 +534,7 @@ def _templates(settings: Settings) -> dict[str, Row]:
             "operator": done.operator,
             "reason": done.reason,
         }
-        for done in told
+        for done in told_of(settings.log, DEFINED)
     }
 
 

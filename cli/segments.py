@@ -178,11 +178,8 @@ def _rule(name: str, settings: Settings) -> str:
 
 def _defined(settings: Settings) -> dict[str, Row]:
     """By name, the latest definition of each."""
-    from ledger import operations
-    from ledger.log import open_log
+    from ledger.operations import told_of
 
-    with closing(open_log(settings.log)) as log:
-        told = [t.operation for t in operations.read(log) if t.operation.action == DEFINED]
     return {
         str(done.subject): {
             "name": done.subject,
@@ -191,5 +188,5 @@ def _defined(settings: Settings) -> dict[str, Row]:
             "operator": done.operator,
             "reason": done.reason,
         }
-        for done in told
+        for done in told_of(settings.log, DEFINED)
     }

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, Valida
 from ledger.codec import EPOCH, decode, encode_row
 from ledger.errors import InvalidEvent, LogUnavailable, Problem, UndecodableRecord
 from ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
-from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition
+from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_log
+from ledger.settings import LogSettings
 from ledger.topics import OPERATIONS
 
 ACTIONS: Final[Mapping[str, str]] = {
@@ -142,6 +143,16 @@ def read(log: LogReader) -> list[Told]:
     for told in sorted(found, key=lambda told: (told.recorded_at, told.position)):
         first.setdefault(told.operation.event_id, told)
     return list(first.values())
+
+
+def told_of(settings: LogSettings, action: str) -> list[Operation]:
+    """The operations of that action in this log, in the order of recording: the last of a subject is what it is by now.
+    Raises what reading raises."""
+    log = open_log(settings)
+    try:
+        return [told.operation for told in read(log) if told.operation.action == action and told.operation.subject]
+    finally:
+        log.close()
 
 
 def _told(chunk: Chunk) -> list[Told]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from projections.live.signature import stable_hash
+from projections.live.signature import key_hash
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -169,7 +169,7 @@ def window_of(
 
 def persons(reading: Reading) -> pl.DataFrame:
     """The person of every id that is linked to another: the first of all their ids."""
-    pairs = reading.frame(_query("linked"))
+    pairs = reading.frame(sql("projections.attribution", "links"))
     if not pairs.height:
         return pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
     from scipy.sparse import coo_array
@@ -443,10 +443,6 @@ def attribute(reading: Reading, name: str, people: pl.DataFrame) -> pl.DataFrame
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     with reading.given(persons=people):
         return reading.frame(_query("attribute"), {"path": path})
-
-
-def key_hash(key: str) -> int:
-    return int(stable_hash(pl.Series([key]))[0])
 
 
 def _query(name: str) -> str:

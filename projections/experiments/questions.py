@@ -15,6 +15,7 @@ from analysis.power import Design
 from projections.experiments import facts, result
 from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Rates, Sales, Warning_, Window
 from projections.experiments.result import Arm, Row
+from projections.live.signature import key_hash
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -508,7 +509,7 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
     `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
     need("experiments", "scipy")
     people = facts.persons(reading)
-    told = {"campaign": campaign, "key_hash": facts.key_hash(campaign)}
+    told = {"campaign": campaign, "key_hash": key_hash(campaign)}
     with reading.given(persons=people):
         known = reading.frame(sql(__package__, "known_people"), told)
         assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")

@@ -17,6 +17,7 @@ import polars as pl
 from analysis import lift
 from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
 from analysis.power import Design
+from projections.metrics.money import decimals
 
 Row = dict[str, Any]
 
@@ -311,16 +312,10 @@ def _return_in_words(money: Row | None, currency: str | None) -> str:
     return f" 增量ROI {money['roi']:.2f} {cost} ({span}): {word}{simple}."
 
 
-# ISO 4217: how many decimals, where it is not two.
-_DECIMALS: Final[Mapping[str, int]] = dict.fromkeys(
-    "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX VND VUV XAF XOF XPF".split(), 0
-) | dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3)
-
-
 def amount(minor: float, currency: str | None) -> str:
     """As people write it, with the currency."""
-    decimals = _DECIMALS.get(currency or "", 2)
-    return f"{minor / 10**decimals:,.{decimals}f}{f' {currency}' if currency else ''}"
+    places = decimals(currency)
+    return f"{minor / 10**places:,.{places}f}{f' {currency}' if currency else ''}"
 
 
 def _p(p: float) -> str:

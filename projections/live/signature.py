@@ -73,3 +73,8 @@ def bits_of(id_hashes: Int64) -> tuple[Int64, Int64]:
         low |= np.where(place < 64, bit, np.uint64(0))
         high |= np.where(place < 64, np.uint64(0), bit)
     return low.view(np.int64), high.view(np.int64)
+
+
+def key_hash(key: str) -> int:
+    """`stable_hash` of one key."""
+    return int(stable_hash(pl.Series([key]))[0])

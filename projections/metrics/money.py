@@ -24,6 +24,11 @@ _DIGITS: Final = {
 _GOODS: Final = TypeAdapter(dict[str, int])
 
 
+def decimals(currency: str | None) -> int:
+    """How many its minor unit has."""
+    return _DIGITS.get(currency or "", 2)
+
+
 class _Rate(BaseModel):
     currency: str
     rate: Decimal = Field(gt=0)
@@ -65,7 +70,7 @@ class Rates:
             )
         if currency not in self.rates:
             raise WrongQuestion(f"rates: there is none for {currency}; add it, or filter by currency")
-        digits = _DIGITS.get(self.to, 2) - _DIGITS.get(currency, 2)
+        digits = decimals(self.to) - decimals(currency)
         return float(self.rates[currency] * Decimal(10) ** digits)
 
     def convert(self, parts: pl.DataFrame, keys: list[str], money: list[str]) -> pl.DataFrame:

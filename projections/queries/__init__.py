@@ -37,7 +37,7 @@ from projections.due import due as due_at
 from projections.experiments import questions as experiments
 from projections.finance import questions as finance
 from projections.live import journal
-from projections.live.signature import stable_hash
+from projections.live.signature import key_hash, stable_hash
 from projections.metrics import questions as of_metrics
 from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
@@ -795,10 +795,6 @@ QUESTIONS: Final[Mapping[str, Question]] = {
 def _parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """A question's arguments as those of its query, which have the same names."""
     return {name: value for name, value in arguments.items() if name != "reading"}
-
-
-def key_hash(key: str) -> int:
-    return int(stable_hash(pl.Series([key]))[0])
 
 
 def _query(name: str) -> str:
