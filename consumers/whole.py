@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,8 +39,8 @@ from projections.checkpoints import Account
 from projections.generations import SLICES
 from projections.live import cross, whole
 from projections.live.signature import stable_hash
-from projections.sliced import lay_down, taken_up
-from projections.store import VERSION, Store, disk_failed
+from projections.sliced import first_hash, lay_down, taken_up
+from projections.store import VERSION, Adding, Store, disk_failed
 from projections.versions import VERSIONS, differing, written_versions
 
 Advance = Callable[[int, int], None]
@@ -57,6 +58,8 @@ _SLICE_EVENTS: Final = 125_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
 _WORKERS: Final = 2
+_SIDES: Final = 2
+"""Connections that add rows: DuckDB's part is the largest, and one insert keeps one core busy."""
 _AHEAD: Final = 3
 """Pieces of work that are under way or wait to be taken."""
 _COMMIT_S: Final = 10.0
@@ -189,12 +192,14 @@ def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: ti
     with (
         _spilling(spill_folder(store.file), keep=bool(mark.accounts)) as folder,
         ThreadPoolExecutor(_WORKERS, "whole") as pool,
+        _Sides(store) as sides,
     ):
-        return _Whole(log, store, mark, progress, folder, pool).fill()
+        return _Whole(log, store, mark, progress, folder, pool, sides).fill()
 
 
 class _Whole:
-    """One run. The log and the store are the caller's thread's alone; what needs neither is done by the pool."""
+    """One run. The log and the store are the caller's thread's alone; what needs neither is done by the pool, and most
+    rows are added by the sides."""
 
     def __init__(
         self,
@@ -204,6 +209,7 @@ class _Whole:
         progress: _Progress,
         folder: Path,
         pool: ThreadPoolExecutor,
+        sides: _Sides,
     ) -> None:
         self._log = log
         self._store = store
@@ -211,22 +217,24 @@ class _Whole:
         self._progress = progress
         self._folder = folder
         self._pool = pool
+        self._sides = sides
         self._commits = _commits(store)
         self._accounts = mark.accounts
         self._clock = mark.clock
 
     def fill(self) -> int:
+        self._take_back()
         while self._mark.topics:
             topic, *others = self._mark.topics
-            wanted = {p: offset for p, offset in self._mark.until.items() if p.topic == topic and offset > 0}
-            slices = _Slices(self._folder, topic, 1 + sum(wanted.values()) // _SLICE_EVENTS)
+            wanted = self._wanted(topic)
+            slices = self._slices(topic)
             if not self._mark.folding:
                 self._scatter(slices, wanted)
             self._fold(slices, others)
             slices.remove()
+        self._settle()
         self._store.share_cores(alone=True)
         with self._store.transaction():
-            whole.settle(self._store, self._clock)
             checkpoints.save(self._store, self._accounts)
             records = sum(account.read for account in self._accounts.values())
             self._store.execute(
@@ -241,6 +249,33 @@ class _Whole:
         self._progress.done_all()
         return records
 
+    def _wanted(self, topic: str) -> dict[TopicPartition, int]:
+        return {p: offset for p, offset in self._mark.until.items() if p.topic == topic and offset > 0}
+
+    def _slices(self, topic: str) -> _Slices:
+        return _Slices(self._folder, topic, 1 + sum(self._wanted(topic).values()) // _SLICE_EVENTS)
+
+    def _take_back(self) -> None:
+        """What the sides committed and the mark does not know."""
+        with self._store.transaction():
+            if self._mark.topics and self._mark.folding:
+                topic = self._mark.topics[0]
+                whole.unfold(self._store, topic, first_hash(self._mark.done, self._slices(topic).count))
+            elif self._mark.topics:
+                topic = self._mark.topics[0]
+                read = {p.partition: a.next_offset for p, a in self._accounts.items() if p.topic == topic}
+                whole.unread(self._store, topic, read)
+            else:
+                whole.unsettle(self._store)
+
+    def _settle(self) -> None:
+        with self._store.transaction():
+            whole.set_clock(self._store, self._clock)
+        self._sides.do(0, whole.settle_orders)
+        self._sides.do(1, whole.settle_campaigns)
+        self._sides.do(0, whole.make_paths)
+        self._sides.commit()
+
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
         """Take what was worked out, with a commit now and then, from which the next run goes on."""
         more = True
@@ -254,6 +289,7 @@ class _Whole:
                     done += 1
                     if more := time.monotonic() >= deadline:
                         break
+                self._sides.commit()
                 self._reach(done=done)
 
     def _reach(self, **where: Any) -> None:
@@ -274,13 +310,14 @@ class _Whole:
                 account.read += records
                 account.next_offset = next_offset
                 self._progress.done(records)
-            for partition, count in laid.letters.group_by("log_partition").len().iter_rows():
-                self._accounts[TopicPartition(slices.topic, partition)].dead_letters += count
+            for partition, letters in laid.letters.group_by("log_partition").len().iter_rows():
+                self._accounts[TopicPartition(slices.topic, partition)].dead_letters += letters
             self._store.insert("dead_letters", laid.letters)
             self._progress.done(laid.letters.height)
-            whole.write_journal(self._store, slices.topic, laid.events)
+            self._sides.do(next(turns), lambda side: whole.write_journal(side, slices.topic, laid.events))
 
         slices.keep(self._mark.done)
+        turns = count()
         numbered = enumerate(self._read(wanted), self._mark.done)
         self._in_steps(_ahead(self._pool, slices.lay_down, numbered), take)
         with self._store.transaction():
@@ -333,8 +370,8 @@ class _Whole:
         def take(found: tuple[pl.Series, whole.Slice, pl.DataFrame] | None) -> None:
             if found is not None:
                 partitions, one, early = found
-                whole.put(self._store, one)
-                whole.put_rows(self._store, slices.topic, early)
+                self._sides.do(0, lambda side: whole.put_rows(side, slices.topic, early))
+                self._sides.do(1, lambda side: whole.put_beside(side, one))
                 self._account_of(partitions, one)
                 self._progress.done(len(partitions))
             keep_small()
@@ -353,13 +390,45 @@ class _Whole:
             dict(of.value_counts().iter_rows())
             for of in (partitions, one.facts["log_partition"], in_conflict["log_partition"])
         )
-        for partition, count in valid.items():
+        for partition, events in valid.items():
             account = self._accounts[TopicPartition(one.topic, partition)]
             told = applied.get(partition, 0), conflicts.get(partition, 0)
             account.applied += told[0]
             account.conflicts += told[1]
-            account.repeats += count - sum(told)
+            account.repeats += events - sum(told)
         self._clock = max((at for at in (self._clock, one.clock) if at is not None), default=None)
+
+
+class _Sides:
+    """Two connections that add rows beside each other, each in a thread and a transaction of its own. The store leaves
+    the tables that they add to alone until they have committed."""
+
+    def __init__(self, store: Store) -> None:
+        self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
+        self._under_way: list[deque[Future[None]]] = [deque() for _ in self._sides]
+
+    def do(self, number: int, what: Callable[[Adding], None]) -> None:
+        """Returns before it is done, but not before all is that was asked of this side earlier, but for the last."""
+        adding, thread = self._sides[number % _SIDES]
+        under_way = self._under_way[number % _SIDES]
+        if len(under_way) > 1:
+            under_way.popleft().result()
+        under_way.append(thread.submit(what, adding))
+
+    def commit(self) -> None:
+        for number in range(_SIDES):
+            self.do(number, Adding.commit)
+        for under_way in self._under_way:
+            while under_way:
+                under_way.popleft().result()
+
+    def __enter__(self) -> _Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for adding, thread in self._sides:
+            thread.shutdown(cancel_futures=True)
+            adding.close()
 
 
 @dataclass(frozen=True, slots=True)

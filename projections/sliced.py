@@ -15,7 +15,7 @@ def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
     """Write events (`key_hash` among their columns), parted: the file's n-th batch is the n-th slice's, in the order in
     which they stand. No more than 65,536 slices."""
     hashes = events["key_hash"].to_numpy().view(np.uint64)
-    slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)
+    slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)  # as `first_hash` says
     order = np.argsort(slices, kind="stable")
     bounds = np.searchsorted(slices[order], np.arange(count + 1)).tolist()
     table = events[order].rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -23,6 +23,11 @@ def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
     with file.open("wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         for start, end in pairwise(bounds):
             writer.write_batch(whole.slice(start, end - start))
+
+
+def first_hash(number: int, count: int) -> int:
+    """The least hash of a slice, read as an unsigned number."""
+    return -(-(number << 32) // count) << 32
 
 
 def taken_up(file: Path, number: int) -> pl.DataFrame:

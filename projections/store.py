@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import duckdb
 import polars as pl
@@ -200,6 +200,39 @@ class Cursor(Reading):
         self._connection.interrupt()
 
     def close(self) -> None:
+        with contextlib.suppress(duckdb.Error):
+            self._connection.close()
+
+
+class Inserts(Protocol):
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        """Add these rows; columns of the table that they lack are null."""
+
+
+class Adding(Reading):
+    """Adds rows beside the writer, which only adds to these tables meanwhile. From the first insert until `commit` all
+    is one transaction."""
+
+    _begun = False
+
+    def insert(self, table: str, rows: pl.DataFrame) -> None:
+        if not rows.height:
+            return
+        with _failing_clearly(self.path):
+            if not self._begun:
+                self._connection.begin()
+                self._begun = True
+            _add(self._connection, table, rows)
+
+    def commit(self) -> None:
+        """Durably. Raises `StoreFull`."""
+        if self._begun:
+            with _failing_clearly(self.path):
+                self._connection.commit()
+            self._begun = False
+
+    def close(self) -> None:
+        """What was not committed is not there."""
         with contextlib.suppress(duckdb.Error):
             self._connection.close()
 
@@ -398,6 +431,10 @@ class Store(Reading):
             self._threads = _threads(alone=alone)
             self.execute(f"SET threads = {self._threads}")
 
+    def beside(self) -> Adding:
+        """A further connection to the same database, for another thread to add rows by."""
+        return Adding(self.path, self._connection.cursor())
+
     def cursor(self) -> Cursor:
         """A further connection to the same database, for another thread to read by."""
         return Cursor(self.path, self._connection.cursor())
@@ -412,13 +449,8 @@ class Store(Reading):
             self._inserting = self._inserter.submit(self._insert, table, rows)
 
     def _insert(self, table: str, rows: pl.DataFrame) -> None:
-        names = ", ".join(rows.columns)
         with _failing_clearly(self.path):
-            added = _Stream(rows)  # DuckDB finds it by its name, at half the cost of registering it
-            try:
-                self._direct.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
-            finally:
-                added.release()
+            _add(self._direct, table, rows)
 
     def delete(self, table: str, row_ids: pl.Series) -> None:
         """Remove the rows with these numbers."""
@@ -452,6 +484,15 @@ class Store(Reading):
             yield
         finally:
             self.execute(f"SET disabled_optimizers = '{_DISABLED}'")
+
+
+def _add(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:
+    names = ", ".join(rows.columns)
+    added = _Stream(rows)  # DuckDB finds it by its name, at half the cost of registering it
+    try:
+        connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
+    finally:
+        added.release()
 
 
 def frames_of(reader: Any) -> Iterator[pl.DataFrame]:

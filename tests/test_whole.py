@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from consumers import rebuild, whole
@@ -21,9 +22,11 @@ from ledger.errors import LogTruncated
 from ledger.log import Chunk, LogReader, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
+from projections import checkpoints
 from projections.digest import Digest, digests
 from projections.live import order_rules
 from projections.live import whole as slices
+from projections.sliced import first_hash, lay_down, taken_up
 from projections.store import Store
 from projections.versions import TABLES
 from tests.command_line import Ran, done, finish, ledger, one_sentence
@@ -167,6 +170,22 @@ def test_from_either_log(tmp_path: Path, small_slices: None, log_settings: LogSe
         assert at_once(log, tmp_path, until) == batch_by_batch(log, tmp_path, until)
 
 
+def test_a_slice_begins_at_its_first_hash(tmp_path: Path) -> None:
+    """Else a run that goes on would take back rows of a slice that is done, or leave those of one that is not."""
+    rng = np.random.default_rng(SEED)
+    for count in (1, 3, 7, 80, 65_536):
+        hashes = rng.integers(0, 1 << 64, 2_000, dtype=np.uint64, endpoint=False)
+        edges = [first_hash(number, count) for number in range(0, count, 1 + count // 50)]
+        near = np.array([edge + step for edge in edges for step in (-1, 0) if edge + step >= 0], dtype=np.uint64)
+        events = pl.DataFrame({"key_hash": np.concatenate([hashes, near]).view(np.int64)})
+        lay_down(tmp_path / "slices", events, count)
+        for number in range(0, count, 1 + count // 50):
+            found = taken_up(tmp_path / "slices", number)["key_hash"].to_numpy().view(np.uint64).tolist()
+            assert all(first_hash(number, count) <= h < first_hash(number + 1, count) for h in found)
+            within = np.concatenate([hashes, near]).tolist()
+            assert len(found) == sum(first_hash(number, count) <= h < first_hash(number + 1, count) for h in within)
+
+
 def test_what_the_log_no_longer_holds_is_told_and_nothing_is_begun(tmp_path: Path) -> None:
     """Else a database without its first year would look whole."""
     log = rich_log(SEED)
@@ -190,16 +209,22 @@ def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, some_slices:
     assert not list(shop.glob("*.slices"))
 
 
-_STEPS = [
-    ("put", 2),
-    *(pytest.param(*s, marks=pytest.mark.slow) for s in (("write_journal", 3), ("take_out", 1), ("settle", 1))),
-]
+_STEPS = (
+    (slices, "write_journal", 3),
+    (slices, "put_rows", 2),
+    (slices, "put_beside", 3),
+    (slices, "take_out", 1),
+    (slices, "settle_orders", 1),
+    (slices, "make_paths", 1),
+)
+_TOLD_LATER = ((whole._Whole, "_reach", 2), (whole._Whole, "_reach", 9), (checkpoints, "save", 1))
+"""The mark, or what ends it, comes after the rows were committed by others."""
 
 
-@pytest.mark.parametrize(("step", "passing"), _STEPS)
+@pytest.mark.parametrize(("place", "step", "passing"), (*_STEPS, *_TOLD_LATER))
 @pytest.mark.slow
 def test_an_interrupted_one_goes_on_where_it_was(
-    step: str, passing: int, tmp_path: Path, small_slices: None, monkeypatch: pytest.MonkeyPatch
+    place: object, step: str, passing: int, tmp_path: Path, small_slices: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else Ctrl-C near the end of a history of years would cost all of it."""
     monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
@@ -210,17 +235,17 @@ def test_an_interrupted_one_goes_on_where_it_was(
     interruptions = [(step, passing)]
 
     def counted(what: str, do: Callable[..., object]) -> Callable[..., object]:
-        def counting(*arguments: object) -> object:
+        def counting(*arguments: object, **named: object) -> object:
             done.append(what)
             if [(what, done.count(what))] == interruptions:
                 interruptions.clear()
                 raise KeyboardInterrupt
-            return do(*arguments)
+            return do(*arguments, **named)
 
         return counting
 
-    for place, name in ((slices, "put"), (slices, "write_journal"), (slices, "settle"), (slices, "take_out")):
-        monkeypatch.setattr(place, name, counted(name, getattr(place, name)))
+    for where, name, _ in {(place, step, passing), *_STEPS}:
+        monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     Store.create(tmp_path / "whole.duckdb")
     with Store.open(tmp_path / "whole.duckdb") as store, pytest.raises(KeyboardInterrupt):
         whole.fold_whole(log, store, ends, lambda _records, _left: None, GRACE)
@@ -235,7 +260,7 @@ def test_an_interrupted_one_goes_on_where_it_was(
     done.clear()
     (tmp_path / "anew").mkdir()
     at_once(log, tmp_path / "anew", ends)
-    assert len(before) + again == len(done) + 1
+    assert len(done) < len(before) + again <= len(done) + 4
 
 
 @pytest.mark.slow
@@ -246,7 +271,7 @@ def test_an_interrupted_rebuild_goes_on(
 ) -> None:
     """The same, for who runs the command; and with --anew nothing is left of it."""
     monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
-    put, calls = slices.put, iter(range(100))
+    put, calls = slices.put_beside, iter(range(100))
 
     def interrupted(*arguments: object) -> None:
         if next(calls) == 3:
@@ -254,7 +279,7 @@ def test_an_interrupted_rebuild_goes_on(
         put(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(slices, "put", interrupted)
+        patched.setattr(slices, "put_beside", interrupted)
         assert ledger("rebuild").code == 130
     told = done("rebuild")
     assert "going on" in told.out + told.err and "23 tables are equal" in told.out
@@ -274,7 +299,7 @@ def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(slices, "settle", interrupted)
+        patched.setattr(slices, "settle_orders", interrupted)
         assert ledger("rebuild", "--projection", "orders").code == 130
     told = done("rebuild")
     assert "going on" not in told.out + told.err and "23 tables are equal" in told.out
@@ -292,8 +317,9 @@ how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS, whole._COMMIT_S = 1, 500, 500, 0
 steps = {
     "read": (whole._Slices, "lay_down"),
-    "fold": (slices, "put"),
-    "settle": (slices, "settle"),
+    "fold": (slices, "put_beside"),
+    "reach": (whole._Whole, "_reach"),
+    "settle": (slices, "settle_orders"),
     "save": (checkpoints, "save"),
     "done": (rebuild, "fold_whole"),
 }
@@ -329,7 +355,9 @@ def broken_off(how: str, step: str, passing: int) -> Ran:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("step", "passing"), [("read", 2), ("fold", 4), ("settle", 1), ("save", 1), ("done", 1)])
+@pytest.mark.parametrize(
+    ("step", "passing"), [("read", 2), ("reach", 2), ("fold", 4), ("reach", 5), ("settle", 1), ("save", 1), ("done", 1)]
+)
 def test_killed_at_any_step_the_next_run_makes_it_whole(
     shop: Path,  # noqa: F811
     some_slices: None,

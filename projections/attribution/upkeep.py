@@ -139,10 +139,15 @@ def _settle_some(store: Store, stale: pl.DataFrame, fresh: pl.DataFrame | None) 
 
 def settle_all(store: Store) -> None:
     """Make all paths again. Inside a transaction of the caller's."""
+    clear(store)
+    make_all(store, store.insert)
+
+
+def clear(store: Store) -> None:
+    """Empty these tables. Inside a transaction of the caller's."""
     _create_tables(store)
     for table in TABLES:
         store.execute(f"DELETE FROM {table}")
-    make_all(store, store.insert)
 
 
 def make_all(reading: Reading, put: Put) -> None:

@@ -27,7 +27,7 @@ from projections import lookup
 from projections.live import cross, entities, fold, journal
 from projections.live.cross import Changes
 from projections.live.signature import bits_of, stable_hash
-from projections.store import Store
+from projections.store import Inserts, Store
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -329,10 +329,10 @@ class _Batch:
         insert(self.store, table, rows)
 
 
-def insert(store: Store, table: str, rows: pl.DataFrame) -> None:
+def insert(into: Inserts, table: str, rows: pl.DataFrame) -> None:
     """Columns without any value are cheaper left out."""
     if rows.height:
-        store.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
+        into.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
 
 
 def from_the_start(

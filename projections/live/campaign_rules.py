@@ -22,7 +22,7 @@ from ledger.topics import CAMPAIGN, COUPON
 from projections import lookup
 from projections.live import violations
 from projections.live.signature import stable_hash
-from projections.store import Reading, Store, sql
+from projections.store import Adding, Reading, Store, sql
 
 if TYPE_CHECKING:
     from projections.live.cross import Changes
@@ -84,15 +84,15 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     violations.replace(store, _stored(store, looked_at), pl.concat(wished))
 
 
-def settle_new(store: Store, campaigns: pl.DataFrame) -> None:
+def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
     """The same for campaigns (`campaign_hash`, `campaign_id`) of which nothing is kept yet but the acquisitions, all of
     them."""
-    terms = terms_of(store, campaigns)
-    members = _members_of_campaigns(store, terms.select(_CAMPAIGN).unique())
+    terms = terms_of(adding, campaigns)
+    members = _members_of_campaigns(adding, terms.select(_CAMPAIGN).unique())
     cuts = _cuts(members, terms, campaigns)
-    store.insert("campaign_terms", terms)
-    store.insert("stock_cuts", cuts)
-    store.insert("violations", _broken_behind(cuts, members, terms).with_columns(scope=pl.lit("cross")))
+    adding.insert("campaign_terms", terms)
+    adding.insert("stock_cuts", cuts)
+    violations.add(adding, _broken_behind(cuts, members, terms))
 
 
 # ── Acquisitions ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -100,17 +100,21 @@ def settle_new(store: Store, campaigns: pl.DataFrame) -> None:
 
 def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Keep the acquisitions; those that are no more, and new ones. One that changed is both."""
-    if coupons is None:
-        return _NOBODY, _NOBODY
+    removed, added = (_NOBODY, _NOBODY) if coupons is None else acquisitions(coupons)
+    if removed.height:
+        with store.given(removed=removed):
+            store.execute(sql(__package__, "remove_acquisitions"))
+    store.insert("acquisitions", added)
+    return removed, added
+
+
+def acquisitions(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Those that are no more, and new ones. One that changed is both."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     before, after = coupons.before.select(columns), coupons.after.select(columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
     counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
     removed, added = (_hashed(rows.filter(~same).filter(counts)) for rows in (before, after))
-    if removed.height:
-        with store.given(removed=removed):
-            store.execute(sql(__package__, "remove_acquisitions"))
-    store.insert("acquisitions", added)
     return removed, added
 
 
@@ -119,11 +123,11 @@ def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(**dict(hashes))
 
 
-def _members_of_campaigns(store: Store, campaigns: pl.DataFrame) -> pl.DataFrame:
+def _members_of_campaigns(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
     if not campaigns.height:
         return _NOBODY
-    with store.given(chosen=campaigns):
-        return store.frame(sql(__package__, "members_of_campaigns")).select(_MEMBER)
+    with reading.given(chosen=campaigns):
+        return reading.frame(sql(__package__, "members_of_campaigns")).select(_MEMBER)
 
 
 def _members_of_groups(store: Store, removed: pl.DataFrame, added: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ from ledger.topics import COUPON, ORDER
 from projections import lookup
 from projections.live import violations
 from projections.live.signature import stable_hash
-from projections.store import Reading, Store, sql
+from projections.store import Adding, Reading, Store, sql
 
 if TYPE_CHECKING:
     from projections.live.cross import Changes
@@ -68,11 +68,10 @@ def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now:
     return pl.concat([before.join(was, on=_COUPON, how="anti").select(_IN_USE), now.select(_IN_USE)])
 
 
-def keep(store: Store, coupons: Changes) -> None:
-    """Keep what the rules look up of coupons that were not there before."""
-    (_, now), (gone, come) = _changed(coupons), _told(coupons)
-    store.insert("coupons_in_use", now)
-    _take_in_told(store, gone, come)
+def looked_up(coupons: Changes) -> dict[str, pl.DataFrame]:
+    """By table, what the rules look up of coupons that were not there before."""
+    (_, now), (_, come) = _changed(coupons), _told(coupons)
+    return {"coupons_in_use": now, "uses": come}
 
 
 def _take_in_told(store: Store, gone: pl.DataFrame, come: pl.DataFrame) -> None:
@@ -117,6 +116,13 @@ def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) 
     due, awaiting = broken(store, affected, clock, grace)
     violations.replace(store, stored, due)
     store.insert("awaited", awaiting)
+
+
+def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timedelta) -> None:
+    """The same, where nothing is stored about them."""
+    due, awaiting = broken(adding, affected, clock, grace)
+    violations.add(adding, due)
+    adding.insert("awaited", awaiting)
 
 
 def broken(

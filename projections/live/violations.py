@@ -6,7 +6,7 @@ from typing import Final
 
 import polars as pl
 
-from projections.store import Store
+from projections.store import Adding, Store
 
 SCHEMA: Final = {
     "violation": pl.String,
@@ -23,4 +23,13 @@ SCHEMA: Final = {
 
 def replace(store: Store, stored: pl.DataFrame, wished: pl.DataFrame) -> None:
     """`stored`: rows of `violations` with their `row_id`, which are to become `wished` (columns of `SCHEMA`)."""
-    store.replace("violations", stored, wished.select(pl.lit("cross").alias("scope"), *SCHEMA))
+    store.replace("violations", stored, _scoped(wished))
+
+
+def add(adding: Adding, new: pl.DataFrame) -> None:
+    """Where none of these is stored."""
+    adding.insert("violations", _scoped(new))
+
+
+def _scoped(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(pl.lit("cross").alias("scope"), *SCHEMA)

@@ -3,12 +3,12 @@ batch by batch, faster, since nothing has to be looked up, replaced or folded ag
 
 What always holds: a slice has every event of its keys, repeats included, so that its rows are final when it is folded
 (`fold_slice`, which needs no tables). What the rules across coupons look up is kept with them; the rules themselves are
-settled once, when all slices are in (`settle`).
+settled once, when all slices are in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,17 +18,19 @@ import polars as pl
 
 from ledger.rules import STATES
 from ledger.topics import COUPON
-from projections.attribution import upkeep as paths
+from projections.attribution import upkeep
 from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
 from projections.lookup import OF_LATE
-from projections.store import Reading, Store, sql
+from projections.store import Adding, Inserts, Reading, Store, sql
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
 """Of the campaigns that are settled together; a campaign is never parted."""
 
 
+_BESIDE: Final = ("acquisitions", "coupons_in_use", "uses")
+"""What the rules across coupons look up of coupons."""
 _OTHERS: Final = "others"
 _ROW: Final = "place"
 
@@ -36,13 +38,14 @@ _ROW: Final = "place"
 @dataclass(frozen=True, slots=True)
 class Slice:
     """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
-    other events, and which of them are in `conflict`; `clock`: the data's, of the facts."""
+    other events, and which of them are in `conflict`; `beside`: what belongs into other tables than the `rows` do;
+    `clock`: the data's, of the facts."""
 
     topic: str
     facts: pl.DataFrame
     repeats: pl.DataFrame
     rows: pl.DataFrame
-    violations: pl.DataFrame
+    beside: dict[str, pl.DataFrame]
     clock: datetime | None
 
 
@@ -74,22 +77,43 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
     in_conflict = np.zeros(events.height, dtype=np.bool_)
     in_conflict[conflicts[_ROW].to_numpy()] = True
     repeats = events.select(journal.POSITION).with_columns(conflict=pl.Series(in_conflict)).filter(pl.Series(repeated))
-    return Slice(topic, facts, repeats, rows, violations, latest([facts]))
+    beside = {"violations": violations}
+    if topic == COUPON:
+        changes = Changes(COUPON, rows.clear(rows.height), rows, [facts], [])
+        _, acquired = campaign_rules.acquisitions(changes)
+        beside |= {"acquisitions": acquired} | order_rules.looked_up(changes)
+    return Slice(topic, facts, repeats, rows, beside, latest([facts]))
 
 
-def write_journal(store: Store, topic: str, events: pl.DataFrame) -> None:
+def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
     """Events in the order of the log, which look-ups prune by; the repeats among them go last (`take_out`)."""
-    insert(store, PROJECTED[topic].journal, events.select(journal.columns(topic)))
+    insert(into, PROJECTED[topic].journal, events.select(journal.columns(topic)))
 
 
-def put(store: Store, folded: Slice) -> None:
+def put_beside(into: Inserts, folded: Slice) -> None:
     """Write what became of a slice into the tables, but for the rows of its keys and what its `repeats` stand for."""
-    insert(store, "violations", folded.violations)
-    if folded.topic == COUPON:
-        nothing = folded.rows.clear(folded.rows.height)
-        changes = Changes(COUPON, nothing, folded.rows, [folded.facts], [])
-        campaign_rules.keep(store, changes)
-        order_rules.keep(store, changes)
+    for table, rows in folded.beside.items():
+        insert(into, table, rows)
+
+
+def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
+    """Take out of the journal what stands, in each partition, at this offset and behind it."""
+    reached = pl.DataFrame(list(read.items()), schema={"log_partition": pl.Int32, "log_offset": pl.Int64}, orient="row")
+    with store.given(reached=reached):
+        store.execute(
+            f"DELETE FROM {PROJECTED[topic].journal} j WHERE NOT EXISTS (FROM reached r"
+            " WHERE r.log_partition = j.log_partition AND r.log_offset > j.log_offset)"
+        )
+
+
+def unfold(store: Store, topic: str, first_hash: int) -> None:
+    """Take out of the tables what became of the slices from this hash on (unsigned)."""
+    unsigned = f"key_hash + CASE WHEN key_hash < 0 THEN {1 << 64}::HUGEINT ELSE 0 END"
+    for table in (PROJECTED[topic].table, *(_BESIDE if topic == COUPON else ())):
+        store.execute(f"DELETE FROM {table} WHERE {unsigned} >= $first", {"first": first_hash})
+    store.execute(
+        f"DELETE FROM violations WHERE topic = $topic AND {unsigned} >= $first", {"topic": topic, "first": first_hash}
+    )
 
 
 def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
@@ -107,8 +131,8 @@ def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
         store.execute(f"DELETE FROM {on.journal} j USING gone g WHERE {at}")
 
 
-def put_rows(store: Store, topic: str, rows: pl.DataFrame) -> None:
-    insert(store, PROJECTED[topic].table, rows)
+def put_rows(into: Inserts, topic: str, rows: pl.DataFrame) -> None:
+    insert(into, PROJECTED[topic].table, rows)
 
 
 def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -129,22 +153,40 @@ def clear(store: Store, topics: Sequence[str]) -> None:
         for table in ("dead_letters", "checkpoints"):
             store.execute(f"DELETE FROM {table} WHERE topic = $topic", {"topic": topic})
         store.execute("DELETE FROM violations WHERE scope = 'coupon' AND topic = $topic", {"topic": topic})
-    kept = ("acquisitions", "coupons_in_use", "uses") if COUPON in topics else ()
-    for table in (*kept, "campaign_terms", "stock_cuts", "awaited"):
+    for table in _BESIDE if COUPON in topics else ():
+        store.execute(f"DELETE FROM {table}")
+    unsettle(store)
+
+
+def unsettle(store: Store) -> None:
+    """Empty the tables that `settle_campaigns`, `settle_orders` and `make_paths` fill. Inside a transaction of the
+    caller's."""
+    for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
+    upkeep.clear(store)
 
 
-def settle(store: Store, clock: datetime | None) -> None:
-    """Set the data's clock, find what is broken across coupons and between topics, make the paths to orders. All slices
-    are in."""
+def set_clock(store: Store, clock: datetime | None) -> None:
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
-    everyone = store.frame(sql(__package__, "campaign_sizes"))
+
+
+def settle_campaigns(adding: Adding) -> None:
+    """Find what is broken across coupons. All slices are in."""
+    everyone = adding.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
     for campaigns in pieces.partition_by("piece"):
-        campaign_rules.settle_new(store, campaigns.select("campaign_hash", "campaign_id"))
-    now, grace = clock_and_grace(store)
+        campaign_rules.settle_new(adding, campaigns.select("campaign_hash", "campaign_id"))
+
+
+def settle_orders(adding: Adding) -> None:
+    """Find what is broken between topics. All slices are in, and the data's clock stands where it should."""
+    now, grace = clock_and_grace(adding)
     if now is not None:
-        for affected in order_rules.everything(store):
-            order_rules.settle(store, affected, now, grace)
-    paths.settle_all(store)
+        for affected in order_rules.everything(adding):
+            order_rules.settle_new(adding, affected, now, grace)
+
+
+def make_paths(adding: Adding) -> None:
+    """The paths to orders. All slices are in."""
+    upkeep.make_all(adding, adding.insert)
