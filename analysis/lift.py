@@ -255,7 +255,8 @@ def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
     """p of the arms' sizes under the shares that they were drawn with: Pearson's χ² (Fabijan et al. 2019, Diagnosing
-    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one; NaN with one arm, or nobody."""
+    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one; NaN with one arm or
+    nobody."""
     from scipy import stats
 
     if len(shares) < 2:
@@ -299,8 +300,8 @@ def cuped_return_on_cost(
 ) -> Estimate:
     """The same, of margins with what people did before taken out (as in `cuped`): the same return with less noise."""
     theta = _theta((control, treated))
-    rest = [g.outcome - theta * g.before for g in (control, treated)]
-    return return_on_cost(*rest, discount, booked, alpha)
+    rest_c, rest_t = (g.outcome - theta * g.before for g in (control, treated))
+    return return_on_cost(rest_c, rest_t, discount, booked, alpha)
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,8 +162,8 @@ def test_what_was_before_takes_noise_out_of_a_return() -> None:
     cuped = lift.cuped_return_on_cost(control, treated, discount, 1000.0)
     assert cuped.low < (0 * 2_000 - 1000) / (discount.sum() + 1000) < cuped.high
     assert cuped.error < plain.error / 5
-    unknown = [Group(g.outcome, np.zeros(2_000)) for g in (control, treated)]
-    assert lift.cuped_return_on_cost(*unknown, discount, 1000.0) == plain
+    c, t = (Group(g.outcome, np.zeros(2_000)) for g in (control, treated))
+    assert lift.cuped_return_on_cost(c, t, discount, 1000.0) == plain
 
 
 def test_cuped_without_a_past_is_the_plain_estimate() -> None:

@@ -296,7 +296,7 @@ def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, curren
     what = "margin" if effect["metric"] == "margin_minor" else "net sales"
     if effect["low"] is None or effect["p"] is None:
         return (
-            f"增量{label} · {arm}: nobody differs from anybody in what they bought, if anything; nothing can be said."
+            f"增量{label} · {arm}: nobody differs from anybody in what they bought; nothing can be said."
         )
     found, low, high = (amount(effect[f"total_{n}"], currency) for n in ("effect", "low", "high"))
     p = effect["p_corrected"] if several else effect["p"]
