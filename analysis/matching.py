@@ -156,9 +156,7 @@ def _refusal(told: Compared, placebo: Compared) -> str | None:
             f" {SUPPORTED:.0%} are needed"
         )
     if math.isnan(placebo.effect.p) and placebo.effect.value:
-        return (
-            "the placebo failed: before the campaign, where there was no effect, the two sides differed to a man alike"
-        )
+        return "the placebo failed: before the campaign, where there was no effect, all of one side differed alike"
     if placebo.effect.p < REFUTED:
         return (
             "the placebo failed: the same comparison finds an effect before the campaign, where there was none"

@@ -89,6 +89,7 @@ _SEGMENTS: Final = {
         ("goods_rates",),
     ),
     "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",)),
+    "at-use": Part("用券新老客 · new and returning customers when they used a coupon", "customers-at-use"),
     "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters"),
     "use": Part("用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}),
     "repurchase": Part(
@@ -206,8 +207,9 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
 @goods_rate_option
 @_shared
 def segments(parts: tuple[str, ...], **given: Any) -> None:
-    """Show who the customers are (客户): named segments by recency, frequency and money; tiers; clusters; what goes
-    with using coupons and with coming again; who is about to lapse.
+    """Show who the customers are (客户): named segments by recency, frequency and money; tiers; new and returning
+    customers at the use of a coupon; clusters; what goes with using coupons and with coming again; who is about to
+    lapse.
 
     A customer is a user with a paid order that stands. projected_minor is what the next 90 days may bring by a model
     (BG/NBD and Gamma-Gamma); it is no result, and in no other number.

@@ -142,9 +142,11 @@ def test_what_cannot_be_told_is_not_told() -> None:
 
 def test_groups_and_shares_that_tell_nothing() -> None:
     """Else a division by zero, or a warning of numpy's, stands where a reason should."""
-    for made in (lambda: Moments.of_sums(1, 2.0, 4.0), lambda: Moments.of_share(0, 0), lambda: Moments.of_share(1, 1)):
+    with pytest.raises(TooFew):
+        Moments.of_sums(1, 2.0, 4.0)
+    for n in (0, 1):
         with pytest.raises(TooFew):
-            made()
+            Moments.of_share(n, n)
     assert Moments.of_sums(3, 0.3, 0.03).variance >= 0, "rounding must not make it negative"
     assert math.isnan(lift.sample_ratio({}, {"control": 1, "a": 1}))
     assert lift.sample_ratio({"control": 9, "a": 1}, {"control": 1, "a": 0}) == 0

@@ -295,9 +295,7 @@ def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, curren
     label = METRICS[effect["metric"]]
     what = "margin" if effect["metric"] == "margin_minor" else "net sales"
     if effect["low"] is None or effect["p"] is None:
-        return (
-            f"增量{label} · {arm}: nobody differs from anybody in what they bought; nothing can be said."
-        )
+        return f"增量{label} · {arm}: nobody differs from anybody in what they bought; nothing can be said."
     found, low, high = (amount(effect[f"total_{n}"], currency) for n in ("effect", "low", "high"))
     p = effect["p_corrected"] if several else effect["p"]
     corrected = ", corrected for several treatments" if several else ""

@@ -765,6 +765,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "customer-clusters": Question(customers.clusters, limit_s=300, then=_everything_then),
     "customer-drivers": Question(customers.goes_with, limit_s=300, then=_everything_then),
     "customers-lapsing": Question(customers.lapsing, limit_s=300, then=_everything_then),
+    "customers-at-use": Question(customers.at_use, limit_s=300, then=_everything_then),
     "cohorts": Question(customers.cohorts, limit_s=300, then=_everything_then),
     "repurchase": Question(customers.repurchase, limit_s=300, then=_everything_then),
     "behaviour": Question(customers.behaviour, limit_s=300, then=_everything_then),
