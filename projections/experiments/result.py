@@ -313,7 +313,8 @@ def _cuped_in_words(row: Row | None, currency: str | None, several: bool) -> str
         return ""
     found, low, high = (amount(row[f"total_{n}"], currency) for n in ("effect", "low", "high"))
     p = row["p_corrected"] if several else row["p"]
-    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)})."
+    corrected = ", corrected" if several else ""
+    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)}{corrected})."
 
 
 def _return_in_words(money: Row | None, currency: str | None) -> str:
