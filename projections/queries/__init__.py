@@ -778,6 +778,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "finance-refunds": Question(finance.refunds, limit_s=300, then=_everything_then),
     "finance-doubts": Question(finance.doubts, limit_s=300, then=_everything_then),
     "finance-statement": Question(finance.statement, limit_s=300, then=_everything_then),
+    "restated": Question(finance.restated, limit_s=300),
     "metrics": Question(of_metrics.metrics, then=_metrics_then),
     "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=_metrics_then),
     "attribution": Question(attributed.attribution, limit_s=300, then=attributed.then),
