@@ -205,8 +205,9 @@ def _estimates(
     told_return = lift.return_on_cost(told.margin[c], told.margin[t], told.discount[t], booked)
     true = true_return(_of_size(world, name, int(t.sum())), name)
     yield "incremental ROI", true, told_return
-    groups = (Group(told.margin[g], told.margin_before[g]) for g in (c, t))
-    yield "incremental ROI, CUPED", true, lift.cuped_return_on_cost(*groups, told.discount[t], booked)
+    with_past = [Group(told.margin[g], told.margin_before[g]) for g in (c, t)]
+    told_cuped = lift.cuped_return_on_cost(with_past[0], with_past[1], told.discount[t], booked)
+    yield "incremental ROI, CUPED", true, told_cuped
 
 
 def _slope(world: ExperimentWorld, people: People, orders: Orders) -> tuple[float, Estimate]:
