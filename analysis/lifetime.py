@@ -22,6 +22,9 @@ FEWEST: Final = 50
 """Customers that came again, below which nothing is fitted."""
 _MOST: Final = 600.0
 """The logarithm of odds beyond which they are as good as certain."""
+_NEAR_ONE: Final = 1e-7
+_WIDEST: Final = 50.0
+"""The logarithm of a parameter beyond which the data say nothing of it."""
 _PENALTY: Final = 1e-8
 """Keeps parameters finite where the data say nothing of them; too small to move those of real data."""
 
@@ -45,18 +48,23 @@ class Purchases:
         return 1.0 / (1.0 + self._left(x, t_x, t))
 
     def expected(self, ahead: float, x: Floats, t_x: Floats, t: Floats) -> Floats:
-        """Purchases in the time ahead (equation 10)."""
+        """Purchases in the time ahead (equation 10).
+
+        Its series is turned by Euler's transformation (Abramowitz and Stegun 15.3.3): as written it is infinite for
+        some thousand purchases, which the one account of all guests of a shop has.
+        """
         from scipy.special import hyp2f1
 
-        r, alpha, a, b = self.r, self.alpha, self.a, self.b
-        shrinking = ((alpha + t) / (alpha + t + ahead)) ** (r + x)
-        series = hyp2f1(r + x, b + x, a + b + x - 1, ahead / (alpha + t + ahead))
-        found: Floats = (a + b + x - 1) / (a - 1) * (1 - shrinking * series) / (1 + self._left(x, t_x, t))
+        r, b = self.r, self.b
+        a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at one it is a limit
+        part = ahead / (self.alpha + t + ahead)
+        rest = (1 - part) ** (a - 1) * hyp2f1(a + b - 1 - r, a - 1, a + b + x - 1, part)
+        found: Floats = (a + b + x - 1) / (a - 1) * (1 - rest) / (1 + self._left(x, t_x, t))
         return found
 
     def _left(self, x: Floats, t_x: Floats, t: Floats) -> Floats:
         logs = (self.r + x) * np.log((self.alpha + t) / (self.alpha + t_x))
-        odds = self.a / (self.b + np.maximum(x, 1) - 1) * np.exp(np.minimum(logs, _MOST))
+        odds = self.a / (self.b + (np.maximum(x, 1) - 1)) * np.exp(np.minimum(logs, _MOST))
         return np.where(x > 0, odds, 0.0)
 
 
@@ -81,14 +89,16 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
 
     if np.count_nonzero(x) < FEWEST:
         raise TooFew(f"{np.count_nonzero(x)} customers came again; {FEWEST} are needed")
+    if not t.max() > 0:
+        raise TooFew("everybody bought at one instant; time has to pass")
     scale = 10.0 / t.max()
 
     def surprise(logs: Floats) -> float:
-        r, alpha, a, b = np.exp(logs)
+        r, alpha, a, b = _finite(logs)
         rate = gammaln(r + x) - gammaln(r) + r * np.log(alpha)
         staying = betaln(a, b + x) - betaln(a, b)
         quiet = -(r + x) * np.log(alpha + t * scale)
-        gone = np.log(a) - np.log(b + np.maximum(x, 1) - 1) - (r + x) * np.log(alpha + t_x * scale)
+        gone = np.log(a) - np.log(b + (np.maximum(x, 1) - 1)) - (r + x) * np.log(alpha + t_x * scale)
         either = np.where(x > 0, np.logaddexp(quiet, gone), quiet)
         return float(-(rate + staying + either).mean() + _PENALTY * (logs**2).sum())
 
@@ -108,7 +118,7 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
     spent = z * scale
 
     def surprise(logs: Floats) -> float:
-        p, q, v = np.exp(logs)
+        p, q, v = _finite(logs)
         likelihood = gammaln(p * x + q) - gammaln(p * x) - gammaln(q) + q * np.log(v)
         likelihood += (p * x - 1) * np.log(spent) + p * x * np.log(x) - (p * x + q) * np.log(x * spent + v)
         return float(-likelihood.mean() + _PENALTY * (logs**2).sum())
@@ -125,4 +135,8 @@ def _least(surprise: object, start: Floats) -> list[float]:
     found = minimize(surprise, start, method="Nelder-Mead", options={"maxiter": 5_000, "xatol": 1e-7, "fatol": 1e-10})
     if not found.success:
         raise TooFew("no parameters fit what is known")
-    return [float(value) for value in np.exp(found.x)]
+    return [float(value) for value in _finite(found.x)]
+
+
+def _finite(logs: Floats) -> Floats:
+    return np.exp(np.clip(logs, -_WIDEST, _WIDEST))

@@ -42,18 +42,19 @@ class Moments:
 
     @classmethod
     def of(cls, values: Array) -> Self:
-        if len(values) < 2:
-            raise TooFew(f"group of {len(values)}: has too few people to tell a spread; two are needed at least")
+        _enough(len(values))
         return cls(len(values), float(np.mean(values)), float(np.var(values, ddof=1)))
 
     @classmethod
     def of_sums(cls, n: int, total: float, squares: float) -> Self:
         """Of the sum of the values and the sum of their squares."""
-        return cls(n, total / n, (squares - total**2 / n) / (n - 1))
+        _enough(n)
+        return cls(n, total / n, max(squares - total**2 / n, 0.0) / (n - 1))
 
     @classmethod
     def of_share(cls, n: int, successes: int) -> Self:
         """Of yes and no: p (1 - p), as the tests of two proportions take it."""
+        _enough(n)
         share = successes / n
         return cls(n, share, share * (1 - share))
 
@@ -61,6 +62,11 @@ class Moments:
     def error2(self) -> float:
         """The squared standard error of the mean."""
         return self.variance / self.n
+
+
+def _enough(n: int) -> None:
+    if n < 2:
+        raise TooFew(f"group of {n}: has too few people to tell a spread; two are needed at least")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +158,7 @@ def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
     method takes their covariance along.
     """
     arms = (control, treated)
-    within = [(g.outcome - g.outcome.mean(), g.before - g.before.mean()) for g in arms]
-    spread = sum(float(x @ x) for _, x in within)
-    theta = sum(float(y @ x) for y, x in within) / spread if spread > 0 else 0.0
+    theta = _theta(arms)
     residual = [Moments.of(g.outcome - theta * g.before) for g in arms]
     plain = [Moments.of(g.outcome) for g in arms]
     told = difference(*residual, alpha=alpha)
@@ -166,6 +170,13 @@ def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
     lift = told.value / abs(base)
     variance = told.error**2 / base**2 + told.value**2 * plain[0].error2 / base**4 - 2 * told.value * together / base**3
     return Adjusted(told, estimate(lift, math.sqrt(max(variance, 0.0)), told.degrees, alpha), kept)
+
+
+def _theta(arms: Sequence[Group]) -> float:
+    """How much of what people did in the window goes with what they did before; 0 where nobody differed before."""
+    within = [(g.outcome - g.outcome.mean(), g.before - g.before.mean()) for g in arms]
+    spread = sum(float(x @ x) for _, x in within)
+    return sum(float(y @ x) for y, x in within) / spread if spread > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,10 +202,11 @@ def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: 
 # --- looking more than once
 
 
-def always_valid(told: Estimate, n: int, planned: int, alpha: float = ALPHA) -> Estimate:
+def always_valid(told: Estimate, n: float, planned: float, alpha: float = ALPHA) -> Estimate:
     """The estimate with an interval that holds at every look at once, however often and for however long one looks.
 
-    `n`: people in both groups now; `planned`: at how many the interval is to be tightest. Asymptotic confidence
+    `n`: how much is observed now, in people of both groups; `planned`: at how much the interval is to be tightest,
+    which must be the same at every look, else they are intervals of several sequences. Asymptotic confidence
     sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9
     (the boundary) and 161 of arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence, so tuned,
     leaves zero out.
@@ -243,14 +255,22 @@ def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
     """p of the arms' sizes under the shares that they were drawn with: Pearson's χ² (Fabijan et al. 2019, Diagnosing
-    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one; NaN with one arm."""
+    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one; NaN with one arm or
+    nobody."""
     from scipy import stats
 
     if len(shares) < 2:
         return math.nan
-    whole = sum(counts.get(arm, 0) for arm in shares)
-    scale = whole / sum(shares.values())
-    return float(stats.chisquare([counts.get(arm, 0) for arm in shares], [s * scale for s in shares.values()]).pvalue)
+    observed = [counts.get(arm, 0) for arm in shares]
+    if not sum(observed):
+        return math.nan
+    if any(n and not share for n, share in zip(observed, shares.values(), strict=True)):
+        return 0.0  # somebody is where nobody can be
+    scale = sum(observed) / sum(shares.values())
+    drawn = [(n, share * scale) for n, share in zip(observed, shares.values(), strict=True) if share]
+    if len(drawn) < 2:
+        return math.nan
+    return float(stats.chisquare(*zip(*drawn, strict=True)).pvalue)
 
 
 # --- money
@@ -275,6 +295,15 @@ def return_on_cost(control: Array, treated: Array, discount: Array, booked: floa
     return estimate(ratio, math.sqrt(max(variance, 0.0)), _welch_degrees(c, t), alpha)
 
 
+def cuped_return_on_cost(
+    control: Group, treated: Group, discount: Array, booked: float, alpha: float = ALPHA
+) -> Estimate:
+    """The same, of margins with what people did before taken out (as in `cuped`): the same return with less noise."""
+    theta = _theta((control, treated))
+    rest_c, rest_t = (g.outcome - theta * g.before for g in (control, treated))
+    return return_on_cost(rest_c, rest_t, discount, booked, alpha)
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """How the outcome per person goes with the face value. `slope`: per unit of it; `unfit`: p of the line being the
@@ -289,7 +318,7 @@ def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Res
     """A line, and a parabola, through the arms' means over their doses (the control at 0), by weighted least squares.
 
     Weights are the inverse squared standard errors, taken as known: Draper and Smith (1998), Applied Regression
-    Analysis, chapter 9; lack of fit: the weighted residuals against χ².
+    Analysis, chapter 9; lack of fit: the weighted residuals against χ². Raises `TooFew`.
     """
     from scipy import stats
 
@@ -297,6 +326,8 @@ def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Res
     distinct = len(set(doses.tolist()))
     if distinct < 2:
         raise TooFew("response curve: all arms have one face value; two different ones are needed at least")
+    if not all(m.error2 > 0 for _, m in arms):
+        raise TooFew("response curve: in some arm nobody differs from anybody; there is no spread to weigh it by")
     means = np.array([m.mean for _, m in arms])
     weights = 1 / np.array([m.error2 for _, m in arms])
     line, spread, misfit = _fitted(doses, means, weights, 1)

@@ -155,6 +155,8 @@ def _refusal(told: Compared, placebo: Compared) -> str | None:
             f"only {told.supported:.0%} of the targeted have anybody like them among the others;"
             f" {SUPPORTED:.0%} are needed"
         )
+    if math.isnan(placebo.effect.p) and placebo.effect.value:
+        return "the placebo failed: before the campaign, where there was no effect, all of one side differed alike"
     if placebo.effect.p < REFUTED:
         return (
             "the placebo failed: the same comparison finds an effect before the campaign, where there was none"

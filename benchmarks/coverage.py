@@ -154,6 +154,8 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
         for run in range(runs):
             made = replace(world, seed=seed + run)
             people, orders = drawn(made)
+            if len(world.treatments) > 1:
+                tallies.setdefault("slope of the response curve", Tally()).add(*_slope(made, people, orders))
             for arm, treatment in enumerate(world.treatments, start=1):
                 label = f"{treatment.name}: " if len(world.treatments) > 1 else ""
                 for estimator, true, told in _estimates(made, people, orders, arm, capped[arm]):
@@ -201,7 +203,22 @@ def _estimates(
     name = world.treatments[arm - 1].name
     booked = world.booked_minor / len(world.treatments)
     told_return = lift.return_on_cost(told.margin[c], told.margin[t], told.discount[t], booked)
-    yield "incremental ROI", true_return(_of_size(world, name, int(t.sum())), name), told_return
+    true = true_return(_of_size(world, name, int(t.sum())), name)
+    yield "incremental ROI", true, told_return
+    with_past = [Group(told.margin[g], told.margin_before[g]) for g in (c, t)]
+    told_cuped = lift.cuped_return_on_cost(with_past[0], with_past[1], told.discount[t], booked)
+    yield "incremental ROI, CUPED", true, told_cuped
+
+
+def _slope(world: ExperimentWorld, people: People, orders: Orders) -> tuple[float, Estimate]:
+    """Of the line through the arms: its truth, and the estimate. The truth is that of the line which is nearest to the
+    arms' true means by the same weights: they lie on a curve."""
+    margin, arms = outcomes(world, orders).margin, list(truth(world).values())
+    doses = [0.0, *(float(t.face_value_minor) for t in world.treatments)]
+    moments = [Moments.of(margin[people.arm == arm]) for arm in range(len(doses))]
+    straight = [replace(m, mean=a.margin_minor) for m, a in zip(moments, arms, strict=True)]
+    line = [lift.response(list(zip(doses, of, strict=True))).slope for of in (straight, moments)]
+    return line[0].value, line[1]
 
 
 def _of_size(world: ExperimentWorld, treatment: str, size: int) -> ExperimentWorld:
@@ -225,7 +242,7 @@ def _looks(
         # Until expiry the truth of any day is that of a world which is valid until then, and has no time after.
         true = _gain(replace(world, valid_days=day + 1, after_days=0, pulled_share=0), arm)
         plain = lift.difference(Moments.of(margin[c]), Moments.of(margin[t]))
-        valid = lift.always_valid(plain, n, planned=n)
+        valid = lift.always_valid(plain, n * (day + 1) / world.window_days, planned=n)
         for name, told in zip(held, (valid, plain), strict=True):
             held[name] &= told.low <= true <= told.high
     assert plain is not None

@@ -15,8 +15,16 @@ import click
 
 from cli.expire import expiries
 from cli.metrics import one_currency
-from cli.options import goods_rate_option, instant_option, limit_option, output_option, past_options, settings_options
-from cli.output import Row, print_row, print_rows
+from cli.options import (
+    goods_rate_option,
+    instant_option,
+    limit_option,
+    output_option,
+    past_options,
+    settings_options,
+    timeout_option,
+)
+from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
@@ -89,6 +97,7 @@ _SEGMENTS: Final = {
         ("goods_rates",),
     ),
     "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",)),
+    "at-use": Part("用券新老客 · new and returning customers when they used a coupon", "customers-at-use"),
     "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters"),
     "use": Part("用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}),
     "repurchase": Part(
@@ -206,8 +215,9 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
 @goods_rate_option
 @_shared
 def segments(parts: tuple[str, ...], **given: Any) -> None:
-    """Show who the customers are (客户): named segments by recency, frequency and money; tiers; clusters; what goes
-    with using coupons and with coming again; who is about to lapse.
+    """Show who the customers are (客户): named segments by recency, frequency and money; tiers; new and returning
+    customers at the use of a coupon; clusters; what goes with using coupons and with coming again; who is about to
+    lapse.
 
     A customer is a user with a paid order that stands. projected_minor is what the next 90 days may bring by a model
     (BG/NBD and Gamma-Gamma); it is no result, and in no other number.
@@ -269,6 +279,30 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report roi --goods-rate 75 --since 2026-11-01 --output csv
     """
     _report(_ROI, (), where=_of_campaigns(campaigns), **given)
+
+
+@report.command()
+@instant_option("--known-from", "What was known then is held against what is known now.")
+@click.option("--campaign", help="Only of this campaign, and of the orders on which a coupon of it is in use.")
+@instant_option("--since", "Only what happened from then on.")
+@instant_option("--until", "Only what happened before then.")
+@timeout_option
+@settings_options("database")
+@output_option
+def restated(settings: Settings, output: str, **asked: Any) -> None:
+    """Show what figures were as known then, what they are as known now, and why they differ (数字追溯): orders, sales,
+    discounts and costs, with what was learned since, by its cause.
+
+    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late: it had happened, or happened
+    since, and was recorded only after. cancelled_late: the order was cancelled since. …_corrected: another value was
+    told. Per column known_then + causes = known_now. Coupons behind it: `diff --known-from`.
+
+    \b
+    coupon-ledger report restated --known-from 2026-11-12
+    coupon-ledger report restated --known-from 2026-11-12 --campaign k-1 --since 2026-11-01 --until 2026-11-12
+    """
+    with answered(settings, output, "restated", **asked) as answer:
+        print_frames(answer.frames, output)
 
 
 @report.command()

@@ -201,7 +201,7 @@ def _in_state(rows: list[Row], state: str, reason: str | None = None) -> int:
 
 
 def _owned_events(rows: Rows) -> int:
-    return len(_of_type(rows, "claimed")) + sum(e.get("user_id") is not None for e in _of_type(rows, "issued"))
+    return len(rows["owned"])
 
 
 def _open_events(rows: Rows) -> int:
@@ -217,9 +217,8 @@ def model() -> Model:
     for kind in TYPES:
         found[f"{kind}_events"] = lambda r, k=kind: len(_of_type(r, k))  # type: ignore[misc]
         found[f"{kind}_coupons"] = lambda r, k=kind: len({e["coupon_id"] for e in _of_type(r, k)})  # type: ignore[misc]
-        who = "user_id" if kind in ("issued", "claimed", "reserved", "used") else "holder"
-        if kind != "created":
-            found[f"{kind}_users"] = lambda r, k=kind, w=who: len({e[w] for e in _of_type(r, k) if e.get(w)})  # type: ignore[misc]
+        who = "user_id" if kind in TYPES[:5] else "holder"
+        found[f"{kind}_users"] = lambda r, k=kind, w=who: len({e[w] for e in _of_type(r, k) if e.get(w)})  # type: ignore[misc]
     for why in REASONS:
         events = lambda r, y=why: sum(e["reason"] == y for e in _of_type(r, "expired"))  # noqa: E731
         cohort = lambda r, y=why: _in_state(r["created"], "expired", y)  # noqa: E731

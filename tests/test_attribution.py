@@ -290,6 +290,16 @@ def test_a_linked_id_brings_its_touches_along(shop: Path) -> None:
     assert not set(OVER_ALL[:1]) & set(rows[0]["credits"]), "a removal effect is no credit of an order"
 
 
+def test_the_window_ends_at_the_microsecond_in_the_sum_and_in_its_explanation(shop: Path) -> None:
+    """Else `--explain` shows a credit that the channel's figure does not have."""
+    told = Told().touch("u", "google", 1).buy("u", "o-1", 1)
+    told.events[0]["occurred_at"], told.events[1]["occurred_at"] = "2026-10-01T23:59:59.5Z", "2026-11-01T00:00:00Z"
+    consume(told)
+    assert set(shown("--model", "last")) == {("(none)", "CNY")}
+    rows = done("attribution", "show", "--explain", "o-1", "--model", "last", "-o", "ndjson").rows
+    assert [row["credits"] for row in rows if row["kind"] == "click"] == [{"last": 0}]
+
+
 def test_what_is_taken_back_is_credited_no_more(shop: Path) -> None:
     """A channel would be paid for a cancelled order."""
     told = known_case()

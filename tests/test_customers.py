@@ -52,6 +52,28 @@ def test_who_never_came_again_may_still_be_there_and_many_silent_gaps_mean_gone(
     assert silent[0] == 1 and silent[1] < 0.01 and silent[2] < 1e-100
 
 
+def test_the_account_of_all_guests_is_projected_too() -> None:
+    """Thousands of orders under one id: a series that overflows would leave every customer without an answer."""
+    model = Purchases(0.243, 4.414, 0.793, 2.426)
+    guests = model.expected(90.0, np.array([5_000.0]), np.array([300.0]), np.array([300.1]))
+    assert guests[0] == pytest.approx(
+        840.4 / 0.63257 * model.alive(*np.array([[5_000.0], [300.0], [300.1]]))[0], rel=1e-2
+    )
+    x, t_x, t = np.array([[0.0, 3.0], [0.0, 30.0], [50.0, 90.0]])
+    near, at_one = (Purchases(1.0, 10.0, a, 3.0).expected(90.0, x, t_x, t) for a in (1.0001, 1.0))
+    assert at_one == pytest.approx(near, rel=1e-3), "a model whose `a` is one is a limit, not a division by zero"
+
+
+def test_customers_who_tell_nothing_fit_nothing() -> None:
+    """No warnings of numpy's either: all at one instant; all who came again came at once, and never after."""
+    with pytest.raises(TooFew, match="one instant"):
+        fit_purchases(np.ones(60), np.zeros(60), np.zeros(60))
+    again = np.r_[np.ones(60), np.zeros(1_000)]
+    assert np.isfinite(
+        fit_purchases(again, again, np.full(1_060, 50.0)).alive(again, again, np.full(1_060, 50.0))
+    ).all()
+
+
 def test_too_few_customers_carry_no_projection() -> None:
     few = np.ones(10)
     with pytest.raises(TooFew):
@@ -183,6 +205,7 @@ def test_customers_are_those_whose_orders_stand(shop: None) -> None:
     assert (ann["orders"], ann["net_sales_minor"], ann["coupon_orders"], ann["full_price_after"]) == (4, 4400, 1, 1)
     assert ann["mean_gap_days"] == pytest.approx(15) and ann["recency_days"] == pytest.approx(55)
     assert (ann["received"], ann["used"], rows["cat", "CNY"]["received"]) == (1, 1, 2)
+    assert ann["discounted_net_minor"] == 2500 and ann["discounted_sales_share"] == pytest.approx(2500 / 4400)
     assert rows["eve", "CNY"]["net_sales_minor"] == 500 and ann["projected_minor"] is None
 
 
@@ -202,6 +225,16 @@ def test_a_segments_return_is_the_margin_of_its_coupon_orders_over_their_discoun
     rows = report("segments", "rfm", "--goods-rate", "60")
     told = {row["segment"]: (row["coupon_discount_minor"], row["simple_roi"]) for row in rows if row["simple_roi"]}
     assert sorted(told.values()) == [(10, 32.0), (10, 80.0)]
+
+
+def test_who_used_a_coupon_was_new_or_returning(shop: None) -> None:
+    """ann had bought before, cat had not: a campaign to win customers won one of two."""
+    rows = {row["customer"]: row for row in report("segments", "at-use")}
+    assert set(rows) == {"new", "returning"}
+    shown = ("campaign_id", "uses", "share", "customers", "orders", "net_sales_minor", "discount_minor", "came_again")
+    assert [rows["new"][name] for name in shown] == ["k", 1, 0.5, 1, 1, 800, 10, 0]
+    assert [rows["returning"][name] for name in shown] == ["k", 1, 0.5, 1, 1, 2000, 10, 1]
+    assert report("segments", "at-use", "--at", (NOON + timedelta(days=1.5)).isoformat()) == []
 
 
 def test_coming_again_is_counted_of_those_who_had_the_time(shop: None) -> None:

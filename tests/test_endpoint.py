@@ -59,6 +59,7 @@ ASKED = [
     ("report", "roi"),
     ("report", "channels", "coupons"),
     ("report", "experiments"),
+    ("report", "restated", "--known-from", "2099-01-01"),
     ("report", "segments", "rfm"),
     ("report", "cohorts", "retention"),
     ("report", "cohorts", "repurchase"),

@@ -262,6 +262,9 @@ CASES: dict[str, list[Data]] = {
     ],
     "uneven": [cost("uneven", 100), *(assigned("uneven", f"more-{n}", CONTROL) for n in range(40))],
     "unassigned": [],
+    "silent": [cost("silent", 100)],
+    "alone": [cost("alone", 100), assigned("alone", "alone.x", "b"), paid("n-1", "alone.x", 500)],
+    "vanished": [cost("vanished", 100), campaign_event("vanished", "target_set", "s-3", metric="share:b", target=5000)],
 }  # fmt: skip
 
 
@@ -274,7 +277,8 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     ]
     for k, more in CASES.items():
         made = small_world(k, **({"cost_of_goods_minor": None} if k == "free" else {}))
-        events += [e for e in made if k != "unassigned" or e["type"] != "assigned"] + more
+        left_out = {"unassigned": "assigned", "silent": "paid"}.get(k)
+        events += [e for e in made if e["type"] != left_out] + more
     return ledger_of(tmp_path_factory.mktemp("cases"), events, [assigned("hindsight", "hindsight.new", "a")])
 
 
@@ -366,6 +370,39 @@ def test_arms_of_the_wrong_size_are_not_believed(cases: tuple[str, ...]) -> None
     assert found["srm_p"] < 0.001 and "no figure can be trusted" in warned(found)["sample_ratio"]
     one_sentence(ledger("experiment", "show", "uneven", "--shares", "control=44,a=4", *cases), 2, "is no part of one")
     assert shown(cases, "uneven", "--shares", "control=0.917,a=0.083")["srm_p"] > 0.9
+
+
+def test_an_arm_that_nobody_came_into_is_one_too(cases: tuple[str, ...]) -> None:
+    """Of three equal arms: 4, 4 and none. Else the worst of all mismatches would be no mismatch."""
+    assert shown(cases, "vanished")["srm_p"] == pytest.approx(0.1353, abs=1e-4)
+
+
+def test_an_arm_of_one_person_takes_no_other_along(cases: tuple[str, ...]) -> None:
+    found = shown(cases, "alone")
+    assert {e["arm"] for e in found["effects"]} == {"a"} and "b 1" in warned(found)["arm_too_small"]
+    told = ledger("experiment", "show", "alone", "--control-arm", "b", *cases)
+    one_sentence(told, 1, "campaign alone: b 1, a 4, control 4 people", "2 are needed")
+
+
+def test_where_nobody_bought_nothing_is_said(cases: tuple[str, ...]) -> None:
+    found = shown(cases, "silent")
+    [effect, *_] = found["effects"]
+    assert effect["effect"] == 0 and effect["p"] is None
+    assert [found["returns"][0][name] for name in ("incremental_margin_minor", "low_minor", "roi")] == [0, None, None]
+    assert "nothing can be said" in found["conclusions"][0]
+
+
+def test_the_sequential_interval_is_the_wider_the_earlier_one_looks(cases: tuple[str, ...]) -> None:
+    """Tuned anew at every look it would promise what it does not hold."""
+
+    def width(found: Data) -> float:
+        rows = {e["method"]: e for e in found["effects"] if e["metric"] == "margin_minor"}
+        wide, plain = (rows[method]["high"] - rows[method]["low"] for method in ("sequential", "plain"))
+        return float(wide / plain)
+
+    early = shown(cases, "counted", "--at", "2025-03-12T12:00:00Z")
+    assert not early["over"] and width(early) > 1.2 * width(shown(cases, "counted"))
+    assert sums(early, "net_minor") == [4006, 8006 + 900], "those of the last instant on record are known too"
 
 
 def test_no_arms_no_claim(cases: tuple[str, ...]) -> None:

@@ -3,11 +3,13 @@ doubtful is said."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
@@ -295,6 +297,64 @@ def test_the_past_is_restated(shop: None) -> None:
         (row["kind"], row["currency"]): row["discount_minor"] for row in told("split", "--at", "2025-11-11T20:00:00Z")
     }
     assert then["promotion", "CNY"] == 599 and then["member", "CNY"] == 60
+
+
+def test_a_restated_figure_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was told late is the whole of the difference, column by column, for a campaign and for all."""
+    monkeypatch.chdir(tmp_path)
+    booked: Data = {"cost_kind": "media", "amount_minor": 7, "currency": "CNY"}
+    early = [
+        *(paid(f"o{n}", 1000, []) for n in range(4)),
+        *coupon("c0", "k", "o0", 50),
+        *coupon("c1", "k", "o1", 60),
+        *coupon("c2", "k", None, 0),
+    ]
+    late = [
+        event("order.events", "refunded", "o0", 5, refund_minor=300),
+        event("order.events", "cancelled", "o3", 5, reason="late"),
+        event("coupon.events", "returned", "c1", 5, order_id="o1"),
+        event("coupon.events", "used", "c2", 5, user_id="u", order_id="o2", discount_minor=20),
+        event("campaign.events", "cost_booked", "k", 5, **booked),
+        paid("o9", 400, []),
+    ]
+    assert ledger("init").code == 0
+    now = time.time_ns()
+    for hours, told in ((0, early), (2, late)):
+        with patch("ledger.sqlite_log.time.time_ns", return_value=now + hours * 3_600 * 10**9):
+            made = [{k: v for k, v in e.items() if v is not None} for e in told]
+            assert ledger("publish", "-", stdin=ndjson(made)).code == 0
+    assert ledger("consume").code == 0
+    then = datetime.fromtimestamp(now / 1e9 + 3_600, UTC).isoformat()
+
+    def lines(*options: str) -> dict[str, tuple[int, ...]]:
+        ran = ledger("report", "restated", "--known-from", then, *options, "-o", "ndjson")
+        assert ran.code == 0, ran.err
+        figures = ("orders", "net_sales_minor", "discount_minor", "booked_minor")
+        found = {row["line"]: tuple(row[name] for name in figures) for row in ran.rows}
+        first, last = found["known_then"], found["known_now"]
+        causes = [told for line, told in found.items() if line not in ("known_then", "known_now")]
+        assert tuple(map(sum, zip(first, *causes, strict=True))) == last
+        return found
+
+    assert lines() == {
+        "known_then": (4, 4000, 110, 0),
+        "refund_told_late": (0, -300, 0, 0),
+        "cancelled_late": (-1, -1000, 0, 0),
+        "return_told_late": (0, 0, -60, 0),
+        "use_told_late": (0, 0, 20, 0),
+        "cost_told_late": (0, 0, 0, 7),
+        "order_told_late": (1, 400, 0, 0),
+        "known_now": (4, 3100, 70, 7),
+    }
+    assert lines("--campaign", "k") == {
+        "known_then": (2, 2000, 110, 0),
+        "refund_told_late": (0, -300, 0, 0),
+        "return_told_late": (-1, -1000, -60, 0),
+        "use_told_late": (1, 1000, 20, 0),
+        "cost_told_late": (0, 0, 0, 7),
+        "known_now": (2, 1700, 70, 7),
+    }
+    assert ledger("report", "restated").code == 2
 
 
 def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) -> None:

@@ -60,6 +60,20 @@ def test_sample_ratio(sizes: tuple[int, int], p: float) -> None:
     assert lift.sample_ratio(counts, {"control": 1, "a": 1}) == pytest.approx(p, rel=1e-2)
 
 
+def test_looking_all_the_time_fools_the_sequential_interval_seldom() -> None:
+    """Tuned anew at every look it would be left by one experiment of twelve without any effect; it promises twenty."""
+    looks, runs = 5_000, 1_000
+    known = np.arange(1, looks + 1) / looks
+    bound = np.array([lift.always_valid(Estimate(0, 0, 0, 1, 1), part, 1).high for part in known])
+    random = np.random.default_rng(7)
+    left = 0
+    for _ in range(runs):
+        path = np.cumsum(random.normal(size=looks))
+        left += bool((np.abs(path) > bound * np.sqrt(np.arange(1, looks + 1))).any())
+    assert left < 0.04 * runs
+    assert bound[0] > bound[looks // 2] > bound[-1]
+
+
 def test_a_lift_from_a_negative_base_is_one() -> None:
     """Else a loss that was halved would be told as a decline."""
     found = lift.relative(Moments(100, -10.0, 4.0), Moments(100, -5.0, 4.0))
@@ -124,6 +138,34 @@ def test_what_cannot_be_told_is_not_told() -> None:
     assert math.isnan(lift.relative(Moments(10, 0.0, 1.0), Moments(10, 1.0, 1.0)).value)
     nothing = np.zeros(10)
     assert math.isnan(lift.return_on_cost(np.arange(10.0), np.arange(10.0), nothing, 0.0).value)
+
+
+def test_groups_and_shares_that_tell_nothing() -> None:
+    """Else a division by zero, or a warning of numpy's, stands where a reason should."""
+    with pytest.raises(TooFew):
+        Moments.of_sums(1, 2.0, 4.0)
+    for n in (0, 1):
+        with pytest.raises(TooFew):
+            Moments.of_share(n, n)
+    assert Moments.of_sums(3, 0.3, 0.03).variance >= 0, "rounding must not make it negative"
+    assert math.isnan(lift.sample_ratio({}, {"control": 1, "a": 1}))
+    assert lift.sample_ratio({"control": 9, "a": 1}, {"control": 1, "a": 0}) == 0
+    assert lift.sample_ratio({"control": 9}, {"control": 1, "a": 1}) < 0.01, "nobody came into an arm"
+    with pytest.raises(TooFew, match="response curve"):
+        lift.response([(0.0, Moments(5, 1.0, 0.0)), (500.0, Moments(5, 1.0, 1.0))])
+
+
+def test_what_was_before_takes_noise_out_of_a_return() -> None:
+    random = np.random.default_rng(4)
+    habit = random.gamma(2, 500, 4_000)
+    control, treated = (Group(part + random.normal(0, 50, 2_000), part) for part in (habit[:2_000], habit[2_000:]))
+    discount = random.choice([0.0, 100.0], 2_000)
+    plain = lift.return_on_cost(control.outcome, treated.outcome, discount, 1000.0)
+    cuped = lift.cuped_return_on_cost(control, treated, discount, 1000.0)
+    assert cuped.low < (0 * 2_000 - 1000) / (discount.sum() + 1000) < cuped.high
+    assert cuped.error < plain.error / 5
+    c, t = (Group(g.outcome, np.zeros(2_000)) for g in (control, treated))
+    assert lift.cuped_return_on_cost(c, t, discount, 1000.0) == plain
 
 
 def test_cuped_without_a_past_is_the_plain_estimate() -> None:
@@ -229,6 +271,15 @@ def test_a_placebo_refuses_what_is_not_comparable() -> None:
     assert refused.refused is not None and "placebo failed" in refused.refused
     honest = matching.judged("historical", window, recent, earlier, targeted)
     assert honest.refused is None and honest.told.effect.low < 0 < honest.told.effect.high
+
+
+def test_a_placebo_without_any_spread_is_not_passed() -> None:
+    """Everybody targeted spent one yuan more, before the campaign too: there is no p, and no comparison either."""
+    targeted = np.arange(200) < 100
+    before, spent = targeted.astype(float), np.ones(200)
+    period = matching.Period(before + np.arange(200) % 7, spent, spent)
+    refused = matching.judged("matched", period, period, matching.Period(before, spent, spent), targeted).refused
+    assert refused is not None and "placebo failed" in refused
 
 
 def test_too_few_alike_is_refused() -> None:

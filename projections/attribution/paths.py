@@ -20,7 +20,7 @@ Int64 = npt.NDArray[np.int64]
 
 LOOK_BACK: Final = timedelta(days=90)
 """The longest that a model can look back."""
-MOST: Final = 20
+MOST: Final = 100
 """Touches kept of a path."""
 
 _LOOK_BACK_MICROS: Final = LOOK_BACK // timedelta(microseconds=1)

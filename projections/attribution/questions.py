@@ -127,7 +127,7 @@ def _touches(reading: Reading, path: pl.DataFrame) -> pl.DataFrame:
         channel="channel",
         campaign_id="campaign_id",
         coupon_id=pl.lit(None, dtype=pl.String),
-        days_before=(pl.lit(row["ended_at"]) - pl.col("at")).dt.total_seconds() / 86_400,
+        days_before=(pl.lit(row["ended_at"]) - pl.col("at")).dt.total_microseconds() / 86_400_000_000,
         credits=pl.lit([], dtype=_CREDIT),
     )
 

@@ -1,6 +1,6 @@
 -- Does every order that stands have the path that coupons, orders and users say, with its touches?
 -- Grain: one order whose path is missing, superfluous or another. An offender: attribution credits the wrong touches.
--- The latest 20 touches of the 90 days before the payment. Persons of whom something is stale are left out.
+-- The latest 100 touches of the 90 days before the payment. Persons of whom something is stale are left out.
 WITH stale AS (
     SELECT DISTINCT coalesce(p.person, s.user_id) AS person FROM stale_users s LEFT JOIN persons p ON p.user_id = s.user_id
 ),
@@ -39,8 +39,8 @@ led AS (
 wanted AS (
     SELECT w.order_id, w.person, {
                paid_at: w.paid_at, currency: w.currency, sales_minor: w.sales_minor, touches: count(l.moment),
-               moments: coalesce(list(l.moment ORDER BY l.moment) FILTER (l.back <= 20), []),
-               sources: if(count(l.moment) > 20, NULL,
+               moments: coalesce(list(l.moment ORDER BY l.moment) FILTER (l.back <= 100), []),
+               sources: if(count(l.moment) > 100, NULL,
                            coalesce(list(l.source ORDER BY l.moment, l.source) FILTER (l.moment IS NOT NULL), []))
            } AS says
     FROM whose w LEFT JOIN led l ON l.order_id = w.order_id
@@ -50,7 +50,7 @@ kept AS (
     SELECT p.order_id, p.person, if(count(*) OVER (PARTITION BY p.order_id) > 1, NULL, {
                paid_at: p.ended_at, currency: p.currency, sales_minor: p.sales_minor, touches: p.touches,
                moments: p.touched_at,
-               sources: if(p.touches > 20, NULL,
+               sources: if(p.touches > 100, NULL,
                            [e.source FOR e IN list_sort([{moment: p.touched_at[n], source: p.sources[n]}
                                                          FOR n IN range(1, len(p.sources) + 1)])])
            }) AS says

@@ -2,12 +2,14 @@
 -- that stands (`sold`). Net sales: paid minus refunds.
 -- `coupon_orders`: orders on which a coupon is in use (its discount, and the orders' margin where their
 -- costs are known); `first_coupon_at`: when the first of these was paid;
+-- `discounted_net_minor`: net sales of the orders with any discount, and its share of all;
 -- `full_price_after`: orders later than that without any discount. `received`, `used`: coupons that are or were theirs,
 -- and those in use now. `mean_gap_days`: between orders.
 WITH clock AS (SELECT data_clock AS now FROM ledger),
 bought AS (
     SELECT user_id, currency, count(*) AS orders, min(paid_at) AS first_paid_at, max(paid_at) AS last_paid_at,
            sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(gross_minor)::BIGINT AS gross_minor,
+           coalesce(sum(net_sales_minor) FILTER (NOT full_price), 0)::BIGINT AS discounted_net_minor,
            sum(discount_minor)::BIGINT AS discount_minor, count(*) FILTER (with_coupon) AS coupon_orders,
            coalesce(sum(coupon_discount_minor), 0)::BIGINT AS coupon_discount_minor,
            CASE WHEN count(cost_minor) FILTER (with_coupon) = count(*) FILTER (with_coupon)
@@ -31,6 +33,7 @@ SELECT b.user_id, b.currency, b.orders, b.first_paid_at, b.last_paid_at,
        b.net_sales_minor, b.gross_minor, b.first_net_minor, b.net_sales_minor / b.orders AS average_order_minor, b.coupon_orders,
        b.coupon_discount_minor, b.coupon_margin_minor,
        b.coupon_orders / b.orders AS coupon_order_share, coalesce(b.discount_minor / nullif(b.gross_minor, 0), 0) AS discount_share,
+       b.discounted_net_minor, b.discounted_net_minor / nullif(b.net_sales_minor, 0) AS discounted_sales_share,
        b.first_coupon_at, coalesce(l.full_price_after, 0) AS full_price_after, coalesce(o.received, 0) AS received,
        coalesce(o.used, 0) AS used, u.attributes
 FROM bought b

@@ -140,6 +140,11 @@ def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl
         return reading.frame(_of_sold("cohorts"), {"with_coupon": with_coupon, "goods_bp": None})
 
 
+def at_use(reading: Reading) -> pl.DataFrame:
+    """New and returning customers at the use of a coupon, by campaign."""
+    return reading.frame(_of_sold("at_use"), {"goods_bp": None})
+
+
 def repurchase(reading: Reading) -> pl.DataFrame:
     """Coming again within 7, 30, 60 and 90 days of the first use of a coupon."""
     return reading.frame(_of_sold("repurchase"), {"goods_bp": None})
@@ -216,6 +221,7 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         net_sales_minor=pl.col("net_sales_minor").sum(),
         coupon_orders=pl.col("coupon_orders").sum(),
         discount_share=(pl.col("discount_share") * pl.col("gross_minor")).sum() / pl.col("gross_minor").sum(),
+        discounted_sales_share=pl.col("discounted_net_minor").sum() / pl.col("net_sales_minor").sum(),
         received=pl.col("received").sum(),
         used=pl.col("used").sum(),
         coupon_discount_minor=pl.col("coupon_discount_minor").sum(),
@@ -237,6 +243,7 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         sales_share=pl.col("net_sales_minor") / total,
         coupon_order_share=pl.col("coupon_orders") / pl.col("orders"),
         discount_share="discount_share",
+        discounted_sales_share=pl.when(pl.col("net_sales_minor") > 0).then(pl.col("discounted_sales_share")),
         coupon_discount_minor="coupon_discount_minor",
         simple_roi=pl.when(pl.col("coupon_discount_minor") > 0).then(
             pl.col("coupon_margin_minor") / pl.col("coupon_discount_minor")

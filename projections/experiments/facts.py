@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from analysis import lift
 from projections.live.signature import key_hash
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
@@ -24,6 +25,7 @@ AFTER_DAYS: Final = 7
 
 _ONE_APPEND: Final = timedelta(seconds=1)
 """What is recorded within it may have been told at once."""
+_MOMENT: Final = timedelta(microseconds=1)
 _SILENT: Final = timedelta(days=1)
 """Without an order for so long, orders are no longer told."""
 _AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
@@ -60,6 +62,11 @@ class Window:
     @property
     def over(self) -> bool:
         return self.end == self.planned_end
+
+    @property
+    def elapsed(self) -> float:
+        """The part of it that orders are known of."""
+        return (self.end - self.start) / (self.planned_end - self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ class Campaign:
         clock: datetime = self.told["data_clock"]
         last = orders_end(clock, self.told["last_order_at"])
         assert last is not None  # there is an event
-        return end if min(clock, last + _SILENT) >= end else min(end, last)
+        return end if min(clock, last + _SILENT) >= end else min(end, last + _MOMENT)  # that instant's orders included
 
 
 def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
@@ -290,11 +297,19 @@ def arms_of(
     _check_arms(of, counting, control)
     counts = dict(assigned.group_by("arm").len().sort("arm").iter_rows())
     planned = parts(shares, "shares") if shares else _planned(reading, told)
-    if set(planned) != set(counts):
+    if not set(counts) <= set(planned):
         planned = {}
     outsiders = holders.join(assigned, on="person", how="anti").height
     warnings = _arm_warnings(joined, counting, control, outsiders, planned)
     return Arms(counting, counts, planned, holders, tuple(warnings))
+
+
+def sample_ratio(arms: Arms) -> float:
+    """The p of the arms' sizes, as assigned and as they count, whichever is smaller: people may be missing because they
+    were never assigned, or because they were left out. NaN where the shares are not known."""
+    counting = dict(arms.people.group_by("arm").len().iter_rows())
+    ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
+    return min(ps) if ps[0] == ps[0] else ps[1]
 
 
 def _check_arms(of: Campaign, people: pl.DataFrame, control: str) -> None:

@@ -20,6 +20,8 @@ from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
 CONTROL: Final = "control"
+_FEWEST: Final = 2
+"""People in an arm, below which there is no spread."""
 _UNEQUAL_BEFORE: Final = 0.01
 _SELF_SELECTED: Final = 0.1
 _REACHED_MORE: Final = 0.25
@@ -39,7 +41,7 @@ _EFFECTS: Final = {
 _RETURNS: Final = {
     "arm": _S, "incremental_margin_minor": _F, "low_minor": _F, "high_minor": _F, "discount_minor": _F,
     "booked_minor": _F, "cost_minor": _F, "roi": _F, "roi_low": _F, "roi_high": _F, "p": _F,
-    "p_corrected": _F, "simple_roi": _F,
+    "p_corrected": _F, "roi_cuped": _F, "roi_cuped_low": _F, "roi_cuped_high": _F, "simple_roi": _F,
     "coupon_margin_minor": _F,
 }  # fmt: skip
 _PARTS: Final = {
@@ -84,20 +86,26 @@ def experiment(
     cost = facts.booked(reading, campaign, found.currency)
     sides = {arm: _arm(arms, found, arm) for arm in sorted(arms.people["arm"].unique())}
     control = sides.pop(control_arm)
-    treatments = list(sides.values())
+    treatments = [arm for arm in sides.values() if arm.size >= _FEWEST]
+    if control.size < _FEWEST or not treatments:
+        raise NotThere(
+            f"campaign {campaign}: {_sizes([control, *sides.values()])} people count in its arms: too few to tell a"
+            f" spread; {_FEWEST} are needed in each at least"
+        )
     metrics = [m for m in result.METRICS if m != "margin_minor" or found.cost_known]
     try:
-        told = result.effects(control, treatments, metrics)
+        told = result.effects(control, treatments, metrics, window.elapsed)
         returns = result.returns(control, treatments, cost.total) if found.cost_known else []
     except TooFew as error:
         raise NotThere(f"campaign {campaign}: {error}") from error
-    srm = lift.sample_ratio(arms.counts, arms.shares) if arms.shares else math.nan
+    srm = facts.sample_ratio(arms)
     balance = result.balance(control, treatments, metrics[0])
     warnings = [
         *arms.warnings,
         *found.warnings,
         *cost.warnings,
         *facts.more_warnings(reading, of, window, arms, found, people),
+        *_left_out([arm for arm in sides.values() if arm.size < _FEWEST]),
         *_checks(srm, balance),
     ]
     parts = {} if by is None else dict(facts.attribute(reading, by, people).iter_rows())
@@ -166,11 +174,21 @@ def _arm_rows(control: Arm, treatments: Sequence[Arm], arms: Arms, balance: Sequ
     return [
         result.arm_row(arm, arms.counts, arms.shares)
         | {
-            "smallest_lift": result.smallest_lift(control, arm, metric) if arm is not control else None,
+            "smallest_lift": None if arm is control else result.smallest_lift(control, arm, metric, len(treatments)),
             "balance_p": unequal.get(arm.name),
         }
         for arm in (control, *treatments)
     ]
+
+
+def _left_out(arms: Sequence[Arm]) -> list[Warning_]:
+    if not arms:
+        return []
+    return [Warning_("arm_too_small", f"of {_sizes(arms)} people no spread can be told: the arm is left out")]
+
+
+def _sizes(arms: Sequence[Arm]) -> str:
+    return ", ".join(f"{arm.name} {arm.size}" for arm in arms)
 
 
 def _checks(srm: float, balance: Sequence[Row]) -> list[Warning_]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -64,10 +64,10 @@ def _values(rows: pl.DataFrame, metric: str) -> Array:
 # --- effects
 
 
-def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str]) -> list[Row]:
+def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], elapsed: float = 1.0) -> list[Row]:
     """A row per treatment, metric and method. `p_corrected`: of the main metric by Holm over the treatments, of the
-    others by Benjamini and Hochberg over all of them."""
-    rows = [row for arm in treatments for metric in metrics for row in _methods(control, arm, metric)]
+    others by Benjamini and Hochberg over all of them. `elapsed`: the part of the window that is over."""
+    rows = [row for arm in treatments for metric in metrics for row in _methods(control, arm, metric, elapsed)]
     main = metrics[0]
     for method in dict.fromkeys(row["method"] for row in rows):
         _correct([r for r in rows if r["method"] == method and r["metric"] == main], "holm")
@@ -82,7 +82,7 @@ def _correct(rows: Sequence[Row], correction: str) -> None:
         row |= {"p_corrected": _number(p), "correction": correction}
 
 
-def _methods(control: Arm, treated: Arm, metric: str) -> Iterator[Row]:
+def _methods(control: Arm, treated: Arm, metric: str, elapsed: float) -> Iterator[Row]:
     c, t = control.group(metric), treated.group(metric)
     if metric == "buyers":
         moments = [Moments.of_share(len(g.outcome), int(g.outcome.sum())) for g in (c, t)]
@@ -117,8 +117,9 @@ def _methods(control: Arm, treated: Arm, metric: str) -> Iterator[Row]:
         yield from _adjusted(row, c, t)
     if metric in _MONEY:
         yield from _capped(row, c.outcome, t.outcome)
-    n = control.size + treated.size
-    always = [lift.always_valid(one, n, planned=n) for one in (plain, relative)]
+    # People are the same from the first look to the last: what grows is how much of the window they have had.
+    planned = control.size + treated.size
+    always = [lift.always_valid(one, planned * elapsed, planned) for one in (plain, relative)]
     yield row("sequential", always[0], always[1], "holds however often one looks")
 
 
@@ -201,17 +202,22 @@ def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
 
 
 def _return(control: Arm, arm: Arm, booked: float) -> Row:
-    c, t = control.group("margin_minor").outcome, arm.group("margin_minor").outcome
+    c, t = control.group("margin_minor"), arm.group("margin_minor")
     discount = arm.window["discount_minor"].cast(pl.Float64).to_numpy()
     cost = float(discount.sum()) + booked
-    gain = lift.difference(Moments.of(c), Moments.of(t)).times(arm.size)
-    told = lift.return_on_cost(c, t, discount, booked) if booked >= 0 else UNKNOWN
+    sides = Moments.of(c.outcome), Moments.of(t.outcome)
+    same = not any(side.variance for side in sides)
+    gain = replace(UNKNOWN, value=sides[1].mean - sides[0].mean) if same else lift.difference(*sides)
+    gain = gain.times(arm.size)
+    known = booked >= 0 and not same
+    told = lift.return_on_cost(c.outcome, t.outcome, discount, booked) if known else UNKNOWN
+    cuped = _cuped_return(c, t, discount, booked) if known else UNKNOWN
     claimed = float(arm.window["coupon_margin_minor"].sum())
     return {
         "arm": arm.name,
         "incremental_margin_minor": gain.value,
-        "low_minor": gain.low,
-        "high_minor": gain.high,
+        "low_minor": _number(gain.low),
+        "high_minor": _number(gain.high),
         "discount_minor": float(discount.sum()),
         "booked_minor": booked,
         "cost_minor": cost,
@@ -219,9 +225,19 @@ def _return(control: Arm, arm: Arm, booked: float) -> Row:
         "roi_low": _number(told.low),
         "roi_high": _number(told.high),
         "p": _number(told.p),
+        "roi_cuped": _number(cuped.value),
+        "roi_cuped_low": _number(cuped.low),
+        "roi_cuped_high": _number(cuped.high),
         "simple_roi": (claimed - booked) / cost if cost > 0 else None,
         "coupon_margin_minor": claimed,
     }
+
+
+def _cuped_return(control: Group, treated: Group, discount: Array, booked: float) -> Estimate:
+    try:
+        return lift.cuped_return_on_cost(control, treated, discount, booked)
+    except TooFew:  # what people did before says all of what they did
+        return UNKNOWN
 
 
 def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None:
@@ -262,10 +278,11 @@ def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
     return rows
 
 
-def smallest_lift(control: Arm, arm: Arm, metric: str) -> float | None:
-    """What could have been seen with a power of 80%, given the spread that was found (the control's)."""
+def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float | None:
+    """What could have been seen with a power of 80%, given the spread that was found (the control's). Each of several
+    treatments has to clear the higher bar that its p is corrected by."""
     values = control.group(metric).outcome
-    design = Design(share=control.size / (control.size + arm.size))
+    design = Design(share=control.size / (control.size + arm.size), alpha=lift.ALPHA / treatments)
     found = design.smallest_lift(float(np.std(values, ddof=1)), control.size + arm.size)
     return found or None
 
@@ -278,7 +295,7 @@ def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, curren
     label = METRICS[effect["metric"]]
     what = "margin" if effect["metric"] == "margin_minor" else "net sales"
     if effect["low"] is None or effect["p"] is None:
-        return f"增量{label} · {arm}: nobody bought anything that could be compared; nothing can be said."
+        return f"增量{label} · {arm}: nobody differs from anybody in what they bought; nothing can be said."
     found, low, high = (amount(effect[f"total_{n}"], currency) for n in ("effect", "low", "high"))
     p = effect["p_corrected"] if several else effect["p"]
     corrected = ", corrected for several treatments" if several else ""
@@ -296,7 +313,8 @@ def _cuped_in_words(row: Row | None, currency: str | None, several: bool) -> str
         return ""
     found, low, high = (amount(row[f"total_{n}"], currency) for n in ("effect", "low", "high"))
     p = row["p_corrected"] if several else row["p"]
-    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)})."
+    corrected = ", corrected" if several else ""
+    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)}{corrected})."
 
 
 def _return_in_words(money: Row | None, currency: str | None) -> str:

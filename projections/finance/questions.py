@@ -12,9 +12,11 @@ from typing import Any, Final
 
 import polars as pl
 
+from ledger.topics import COUPON, ORDER
 from projections.finance.statement import statement as statement_of
 from projections.metrics.money import goods_bp
 from projections.metrics.periods import ZONE, Zone
+from projections.past import Cut, Past
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
@@ -149,6 +151,36 @@ def statement(
 ) -> pl.DataFrame:
     """The liability of coupons that are out, per campaign: opening, what moved it, closing."""
     return statement_of(reading, campaign, since, until)
+
+
+def restated(
+    reading: Reading,
+    known_from: datetime | None = None,
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> pl.DataFrame:
+    """Orders, sales, discounts and booked costs as known then and as known now, and between them what was learned
+    since, by its cause: a column's causes are the whole of its difference. Raises `WrongQuestion`."""
+    if known_from is None:
+        raise WrongQuestion("restated: known since when is not said; give --known-from")
+    past = Past(reading, Cut(known_at=known_from))
+    past.stand_in(ORDER)
+    past.stand_in(COUPON, campaign_id=None if campaign is None else [campaign])
+    for table, query in _THEN.items():
+        reading.execute(f"CREATE TEMP TABLE {table} AS {query}")
+    past.leave()
+    return reading.frame(_query("restated"), {"campaign": campaign, "since": since, "until": until})
+
+
+_THEN: Final = {
+    "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor"
+    " FROM orders",
+    "uses_then": "SELECT coupon_id, campaign_id, order_id, used_at, currency, discount_minor FROM coupons"
+    " WHERE state = 'used'",
+    "costs_then": "SELECT campaign_id, event_id, occurred_at, currency, amount_minor FROM campaign_events"
+    " WHERE type = 'cost_booked'",
+}
 
 
 def _query(name: str) -> str:
