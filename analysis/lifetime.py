@@ -22,6 +22,8 @@ FEWEST: Final = 50
 """Customers that came again, below which nothing is fitted."""
 _MOST: Final = 600.0
 """The logarithm of odds beyond which they are as good as certain."""
+_FARTHEST: Final = 10.0
+"""The logarithm of parameters beyond which others fit as well; times and amounts are scaled to about 1."""
 _PENALTY: Final = 1e-8
 """Keeps parameters finite where the data say nothing of them; too small to move those of real data."""
 
@@ -120,9 +122,13 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
 
 
 def _least(surprise: object, start: Floats) -> list[float]:
+    """Within bounds: where nobody ever left, the least lies at infinity, and a search without them goes on for a
+    minute."""
     from scipy.optimize import minimize
 
-    found = minimize(surprise, start, method="Nelder-Mead", options={"maxiter": 5_000, "xatol": 1e-7, "fatol": 1e-10})
+    options = {"maxiter": 5_000, "ftol": 1e-12, "gtol": 1e-8}
+    bounds = [(-_FARTHEST, _FARTHEST)] * len(start)
+    found = minimize(surprise, start, method="L-BFGS-B", jac="3-point", bounds=bounds, options=options)
     if not found.success:
         raise TooFew("no parameters fit what is known")
     return [float(value) for value in np.exp(found.x)]
