@@ -30,7 +30,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
 _MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
-_DOUBTS: Final = {
+DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
     "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
     "refund_above_order": "refunds above what was paid (超额退款): counted in full, net sales go below zero",
@@ -389,7 +389,7 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: 
     elif name == "doubts":
         for row in rows:
             worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
-            click.echo(f"! {row['cases']:,} {_DOUBTS[row['doubt']]}{worth}")
+            click.echo(f"! {row['cases']:,} {DOUBTS[row['doubt']]}{worth}")
         if not rows:
             click.echo("none")
     else:
