@@ -772,6 +772,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
     "customers": Question(customers.customers, limit_s=300, then=_everything_then),
+    "customer-orders": Question(customers.orders, limit_s=300, then=_everything_then),
     "customer-segments": Question(customers.segments, limit_s=300, then=_everything_then),
     "customer-tiers": Question(customers.tiers, limit_s=300, then=_everything_then),
     "customer-clusters": Question(customers.clusters, limit_s=300, then=_everything_then),
