@@ -410,7 +410,8 @@ def experiments(margin: str | None, explain: bool, settings: Settings, output: s
                 continue
             with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
                 [found] = rows_of(answer)
-            rows += [{"campaign_id": campaign, **row, "refused": None} for row in found["returns"]]
+            warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
+            rows += [{"campaign_id": campaign, **row, "warnings": warned, "refused": None} for row in found["returns"]]
             if not found["returns"]:
                 rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --margin"})
         except LedgerError as error:
@@ -467,10 +468,24 @@ def _report(
             title = part.title + (f" (全部 · not by {named})" if unused else "")
             total = _total(part, found[name], settings, told | past)
             _print_part(name, title, found[name], total, limit or _SHOWN)
+    if output == "table" and "doubts" not in chosen:
+        _say_doubts(settings, past)
     if output == "json" and len(chosen) > 1:
         print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
+
+
+def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
+    """That there is something odd in the data, beside the numbers that it may have moved."""
+    cases: dict[str, int] = {}
+    for row in _rows(settings, "quiet", "finance-doubts", past):
+        cases[row["doubt"]] = cases.get(row["doubt"], 0) + row["cases"]
+    if cases:
+        listed = ", ".join(f"{name} {number:,}" for name, number in cases.items())
+        click.echo(
+            f"warning: doubtful data (数据提示): {listed}; how each is counted: `report finance doubts`", err=True
+        )
 
 
 def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
