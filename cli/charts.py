@@ -82,7 +82,8 @@ def _lines(axes: Axes, chart: Chart) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.25)
     if len(chart.series) > 1:
-        axes.legend(frameon=False, ncols=len(chart.series), loc="lower left", bbox_to_anchor=(0, 1))
+        # Beside the axes' own room: a wide legend among them leaves none for the lines.
+        axes.figure.legend(frameon=False, ncols=2, loc="outside upper left", fontsize=9)
 
 
 def _spans(axes: Axes, chart: Chart) -> None:

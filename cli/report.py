@@ -30,7 +30,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
 _TOTAL: Final = "total 合计"
-_MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
+MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
     "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
@@ -610,9 +610,9 @@ def _print_statement(rows: list[Row], limit: int) -> None:
     """As accounts are written: what was there, what came, what went, what is there."""
     for unit, words in (("coupons", "coupons (张)"), ("minor", "face value (面值)")):
         told = [
-            {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in _MOVES}}
+            {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in MOVES}}
             for row in rows
-            if any(row[f"{m}_{unit}"] for m in _MOVES)
+            if any(row[f"{m}_{unit}"] for m in MOVES)
         ]
         click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
         print_rows(told[:limit], "table")

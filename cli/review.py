@@ -22,7 +22,7 @@ from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
 from cli.experiment import main_effects
 from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed
 from cli.output import Row
-from cli.report import DOUBTS, one_row_a_slice
+from cli.report import DOUBTS, MOVES, one_row_a_slice
 from ledger.errors import LedgerError, UnusableFile
 from ledger.plain import plain
 from ledger.settings import Settings
@@ -230,7 +230,7 @@ def _channels(ask: Asker) -> Section:
         found.charts.append(Chart("bars", title, [row["model"] for row in mine], sales, currency=currency))
     if any(row["without_cost"] for row in credited):
         found.warnings.append(
-            "Orders without a known cost of goods (无商品成本) have no margin here, and no attributed ROI."
+            "Orders without a known cost of goods (无商品成本): all their sales are margin here, and no ROI is told."
         )
     return found
 
@@ -246,24 +246,24 @@ def _customers(ask: Asker) -> Section:
             ask.command("report segments rfm{rates} --explain"),
         ]
     )
-    theirs = ask.frame("campaign-users", campaign=ask.campaign)
+    theirs = ask.frame("campaign-users", campaign=ask.campaign).rename({"got": "got_it", "used": "used_it"})
     everyone = ask.frame("customers")
     by = (
         everyone.join(theirs, on="user_id", how="left")
         .group_by("segment", "currency")
         .agg(
             customers=pl.len(),
-            got=pl.col("got").count(),
-            used_it=(pl.col("used") > 0).sum(),
-            came_again=(pl.col("orders") > 1).filter(pl.col("used") > 0).mean(),
-            net_sales_minor=pl.col("net_sales_minor").filter(pl.col("used") > 0).sum(),
+            got=pl.col("got_it").count(),
+            used_it=(pl.col("used_it") > 0).sum(),
+            came_again=(pl.col("orders") > 1).filter(pl.col("used_it") > 0).mean(),
+            net_sales_minor=pl.col("net_sales_minor").filter(pl.col("used_it") > 0).sum(),
         )
         .with_columns(use_rate=pl.when(pl.col("got") > 0).then(pl.col("used_it") / pl.col("got")))
         .sort("used_it", "customers", "segment", "currency", descending=[True, True, False, False])
     )
     rows = [{"segment": row["segment"], "name": SEGMENTS[row["segment"]]} | row for row in by.to_dicts()]
     found.tables["segments (客户分层)"] = rows
-    users = theirs.filter(pl.col("used") > 0).height
+    users = theirs.filter(pl.col("used_it") > 0).height
     unknown = theirs.join(everyone, on="user_id", how="anti").height
     found.text.append(
         f"{theirs.height:,} users got a coupon of it, {users:,} have one in use; net sales and coming again are"
@@ -336,7 +336,16 @@ def _cost(ask: Asker) -> Section:
     found.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
     funders = ask.rows("finance-split", by="funder", campaign=ask.campaign)
     found.tables["discounts by funder (出资方)"] = funders
-    found.tables["coupons that are out (券负债)"] = ask.rows("finance-statement", campaign=ask.campaign)
+    found.tables["coupons that are out (券负债)"] = [
+        {
+            "step": move,
+            "coupons": row[f"{move}_coupons"],
+            "face_value_minor": row[f"{move}_minor"],
+            "currency": row["currency"],
+        }
+        for row in ask.rows("finance-statement", campaign=ask.campaign)
+        for move in MOVES
+    ]
     for currency in dict.fromkeys(row["currency"] for row in funders):
         mine = [row for row in funders if row["currency"] == currency]
         title = f"出资方 · discounts by who bears them, {currency or 'no currency'}"
@@ -348,9 +357,9 @@ def _cost(ask: Asker) -> Section:
 
 
 def _losses(ask: Asker) -> Section:
-    from cli.labels import amount
+    from cli.labels import amount, word
 
-    found = Section(commands=[ask.command("violations")])
+    found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
     losses = ask.rows("finance-losses", campaign=ask.campaign)
     found.tables["points of loss (损失点)"] = losses
     found.tables["expired unused, by cause (失效归因)"] = ask.rows("expiries", by="reason", campaign=ask.campaign)
@@ -359,7 +368,7 @@ def _losses(ask: Asker) -> Section:
         if row["lost_minor"]:
             lost = f"{amount(row['lost_minor'], row['currency'])} {row['currency'] or ''}".rstrip()
             found.in_short.append(
-                f"损失 · the largest point of loss is {row['point']}: {lost} in {row['cases']:,} cases."
+                f"损失 · the largest point of loss is {word(row['point'])}: {lost} in {row['cases']:,} cases."
             )
     return found
 

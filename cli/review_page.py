@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LONG: Final = 16
 """Rows above which a table is folded away in a page."""
+_WIDE: Final = 40
+"""Characters above which a text is broken into lines."""
 _IN_SHORT: Final = "结论 · in short"
 _FROM: Final = "下钻 · where these numbers come from, down to coupons and orders"
 _REFUSED: Final = "Refused (数据不足)"
@@ -72,6 +74,13 @@ def _shown(section: Section, column: str, row: Row) -> str:
 
 def _numeric(column: str, rows: Sequence[Row]) -> bool:
     return all(isinstance(row[column], int | float | None) for row in rows)
+
+
+def _kind(section: Section, column: str, rows: Sequence[Row]) -> str:
+    """How its cells look: numbers to the right, long texts broken."""
+    if _numeric(column, rows):
+        return ' class="n"'
+    return ' class="w"' if any(len(_shown(section, column, row)) > _WIDE for row in rows) else ""
 
 
 # --- Markdown
@@ -201,7 +210,7 @@ def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
     if not rows:
         return f"<h3>{escape(title)}</h3><p>nothing found (无)</p>"
     names = _columns(section, title, rows)
-    kinds = {name: ' class="n"' if _numeric(name, rows) else "" for name in names}
+    kinds = {name: _kind(section, name, rows) for name in names}
     head = "".join(f"<th{kinds[n]}>{escape(english(n))}<br><small>{escape(chinese(n))}</small></th>" for n in names)
     body = "".join(
         "<tr>" + "".join(f"<td{kinds[n]}>{escape(_shown(section, n, row))}</td>" for n in names) + "</tr>"

@@ -8,9 +8,11 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from cli.review import SECTIONS
+from cli.review import SECTIONS, Asker
+from projections.queries import Answer, AsOf
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event
@@ -142,6 +144,28 @@ def test_the_rules_that_a_campaign_broke_are_those_of_its_coupons_and_orders() -
         if row["key"] in mine | of_orders and not row["superseded"]:
             counted[row["violation"]] = counted.get(row["violation"], 0) + 1
     assert {row["violation"]: row["cases"] for row in table} == counted
+
+
+def test_who_used_another_campaigns_coupon_did_not_use_this_one() -> None:
+    """Customers have uses of their own beside those of the campaign: mixed up, every segment looks like a success."""
+    told = {
+        "campaign-users": [{"user_id": "ann", "got": 1, "used": 0}, {"user_id": "bob", "got": 2, "used": 1}],
+        "customers": [
+            {"user_id": user, "segment": "new", "currency": "CNY", "used": 3, "orders": 2, "net_sales_minor": 100}
+            for user in ("ann", "bob", "cat")
+        ],
+        "campaign": [{"name": None}],
+    }
+
+    class Told:
+        def ask(self, question: str, **_: object) -> Answer:
+            return Answer(AsOf(1, None, None, []), iter([pl.DataFrame(told[question])]))
+
+        def close(self) -> None: ...
+
+    [row] = SECTIONS["customers"][1](Asker(Told(), "k", {}, {})).tables["segments (客户分层)"]
+    assert (row["customers"], row["got"], row["used_it"], row["net_sales_minor"]) == (3, 2, 1, 100)
+    assert row["use_rate"] == 0.5
 
 
 def test_a_total_stands_under_what_can_be_added_up() -> None:
