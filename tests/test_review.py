@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -148,7 +149,7 @@ def test_the_rules_that_a_campaign_broke_are_those_of_its_coupons_and_orders() -
 
 def test_who_used_another_campaigns_coupon_did_not_use_this_one() -> None:
     """Customers have uses of their own beside those of the campaign: mixed up, every segment looks like a success."""
-    told = {
+    told: dict[str, list[dict[str, Any]]] = {
         "campaign-users": [{"user_id": "ann", "got": 1, "used": 0}, {"user_id": "bob", "got": 2, "used": 1}],
         "customers": [
             {"user_id": user, "segment": "new", "currency": "CNY", "used": 3, "orders": 2, "net_sales_minor": 100}
