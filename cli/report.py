@@ -417,7 +417,10 @@ def experiments(margin: str | None, explain: bool, settings: Settings, output: s
         except LedgerError as error:
             rows.append({"campaign_id": campaign, "refused": str(error)})
     names = list(dict.fromkeys(name for row in rows for name in row))
-    print_rows([{name: row.get(name) for name in names} for row in rows], output)
+    shown = rows[:_SHOWN] if explain and output == "table" else rows
+    print_rows([{name: row.get(name) for name in names} for row in shown], output)
+    if len(shown) < len(rows):
+        click.echo(f"… more than {_SHOWN}; --output ndjson shows all", err=True)
     if output == "table" and not rows:
         click.echo("no campaign has arms (无对照实验): see `coupon-ledger experiment assign`")
 
