@@ -28,6 +28,7 @@ demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on 
 
 test: install ## all tests, the ones on a real Kafka broker included
 	@$(BIN)/python -m tests.kafka_broker check
+	@$(BIN)/python -m tests.browser install
 	$(PYTEST)
 
 quick: install ## the fast tests, without Kafka

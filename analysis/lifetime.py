@@ -23,8 +23,8 @@ FEWEST: Final = 50
 _MOST: Final = 600.0
 """The logarithm of odds beyond which they are as good as certain."""
 _NEAR_ONE: Final = 1e-7
-_WIDEST: Final = 50.0
-"""The logarithm of a parameter beyond which the data say nothing of it."""
+_FARTHEST: Final = 10.0
+"""The logarithm of parameters beyond which others fit as well; times and amounts are scaled to about 1."""
 _PENALTY: Final = 1e-8
 """Keeps parameters finite where the data say nothing of them; too small to move those of real data."""
 
@@ -94,7 +94,7 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
     scale = 10.0 / t.max()
 
     def surprise(logs: Floats) -> float:
-        r, alpha, a, b = _finite(logs)
+        r, alpha, a, b = np.exp(logs)
         rate = gammaln(r + x) - gammaln(r) + r * np.log(alpha)
         staying = betaln(a, b + x) - betaln(a, b)
         quiet = -(r + x) * np.log(alpha + t * scale)
@@ -118,7 +118,7 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
     spent = z * scale
 
     def surprise(logs: Floats) -> float:
-        p, q, v = _finite(logs)
+        p, q, v = np.exp(logs)
         likelihood = gammaln(p * x + q) - gammaln(p * x) - gammaln(q) + q * np.log(v)
         likelihood += (p * x - 1) * np.log(spent) + p * x * np.log(x) - (p * x + q) * np.log(x * spent + v)
         return float(-likelihood.mean() + _PENALTY * (logs**2).sum())
@@ -130,13 +130,13 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
 
 
 def _least(surprise: object, start: Floats) -> list[float]:
+    """Within bounds: where nobody ever left, the least lies at infinity, and a search without them goes on for a
+    minute."""
     from scipy.optimize import minimize
 
-    found = minimize(surprise, start, method="Nelder-Mead", options={"maxiter": 5_000, "xatol": 1e-7, "fatol": 1e-10})
+    options = {"maxiter": 5_000, "ftol": 1e-12, "gtol": 1e-8}
+    bounds = [(-_FARTHEST, _FARTHEST)] * len(start)
+    found = minimize(surprise, start, method="L-BFGS-B", jac="3-point", bounds=bounds, options=options)
     if not found.success:
         raise TooFew("no parameters fit what is known")
-    return [float(value) for value in _finite(found.x)]
-
-
-def _finite(logs: Floats) -> Floats:
-    return np.exp(np.clip(logs, -_WIDEST, _WIDEST))
+    return [float(value) for value in np.exp(found.x)]

@@ -363,7 +363,7 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
         _print_experiment(row)
 
 
-_SHOWN: Final = {
+COLUMNS: Final = {
     "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
     "effects": "arm metric label method control_mean treated_mean effect low high relative_effect p p_corrected",
     "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi",
@@ -383,17 +383,17 @@ def _print_experiment(row: Row) -> None:
     click.echo()
     head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
     print_row({name: row[name] for name in head if row[name] is not None}, "table")
-    shown = {name: row[name] for name in _SHOWN} | {"effects": _main_effects(row["effects"])}
+    shown = {name: row[name] for name in COLUMNS} | {"effects": main_effects(row["effects"])}
     for name, rows in shown.items():
         if rows:
             click.echo(f"\n{_TITLES[name]}")
-            print_rows(rows, "table", _SHOWN[name].split())
+            print_rows(rows, "table", COLUMNS[name].split())
     for curve in row["response"]:
         _print_response(curve)
     _print_warnings(row["warnings"])
 
 
-def _main_effects(effects: Sequence[Row]) -> list[Row]:
+def main_effects(effects: Sequence[Row]) -> list[Row]:
     """For people: every method of the main metric, the plain one of the others."""
     main = effects[0]["metric"]
     return [row for row in effects if row["metric"] == main or row["method"] == "plain"]

@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import LOG, instant_option, output_option, past_options, settings_options
-from cli.output import Row, print_rows
+from cli.output import Row, limited, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
 from ledger.rules import REASON_LABELS
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from datetime import datetime
 
     from consumers.runner import Committed
 
 _PARTS = ("reason", "campaign", "channel")
+_EXPIRED = (
+    "coupon_id campaign_id reason owner currency face_value_minor issue_channel claim_channel valid_until ended_at"
+).split()
+_SHOWN = 20
 
 
 @click.command()
@@ -103,10 +107,11 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "Only of coupons that expired from then on.")
 @instant_option("--until", "Only of coupons that expired before then.")
+@click.option("--explain", is_flag=True, help="The expired coupons themselves.")
 @past_options
 @settings_options("database")
 @output_option
-def expiries(settings: Settings, output: str, **asked: Any) -> None:
+def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> None:
     """Show why coupons expired (失效归因), by cause, campaign and channel, with the face value that was lost.
 
     Counts are of the coupons that are expired now. channel: where it was claimed, else issued. without_value: those
@@ -116,11 +121,34 @@ def expiries(settings: Settings, output: str, **asked: Any) -> None:
     coupon-ledger expiries
     coupon-ledger expiries --by reason --since 2026-11-01 --until 2026-12-01
     coupon-ledger expiries --by campaign,channel --output csv
+    coupon-ledger expiries --campaign k-1 --explain --output csv
     """
+    if explain:
+        _explain(settings, output, asked)
+        return
     with answered(settings, output, "expiries", **asked) as answer:
         if output == "table":
             click.echo("失效归因 · expiries by cause")
         print_rows(_labelled(rows_of(answer), output), output)
+
+
+def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:
+    """The coupons that are expired now, by when they expired."""
+    first, last = (None if asked[name] is None else asked[name].replace(tzinfo=None) for name in ("since", "until"))
+    past = {name: asked[name] for name in ("at", "known_at", "positions")}
+    with answered(settings, output, "coupons", state="expired", campaign=asked["campaign"], **past) as answer:
+        rows = (
+            {name: row[name] for name in _EXPIRED}
+            for row in rows_of(answer)
+            if (first is None or row["ended_at"] >= first) and (last is None or row["ended_at"] < last)
+        )
+        if output != "table":
+            print_rows(rows, output)
+            return
+        shown, more = limited(_labelled(rows, output), _SHOWN)
+        print_rows(shown, output)
+    if more:
+        click.echo(f"… more than {_SHOWN}; --output ndjson shows all", err=True)
 
 
 def _parts(value: str, ctx: click.Context, param: click.Parameter) -> str:
@@ -130,7 +158,7 @@ def _parts(value: str, ctx: click.Context, param: click.Parameter) -> str:
     return value
 
 
-def _labelled(rows: Iterator[Row] | list[Row], output: str) -> Iterator[Row]:
+def _labelled(rows: Iterable[Row], output: str) -> Iterator[Row]:
     """For people, reasons in both languages."""
     for row in rows:
         if output == "table" and row.get("reason") in REASON_LABELS:

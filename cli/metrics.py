@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import output_option, past_options, settings_options, zoned_instant_option
+from cli.options import goods_rate_option, output_option, past_options, settings_options, zoned_instant_option
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.errors import UnusableFile
@@ -24,6 +24,11 @@ _GRAINS: Final = ("minute", "hour", "day", "week", "month")
 _ZONE: Final = "Asia/Shanghai"
 _COMPARISONS: Final = ("previous", "last-year", "target")
 _EXPLAINED: Final = 20
+_OF_MARGIN: Final = ("coupon_goods_cost_minor", "coupon_margin_minor", "simple_roi")
+WITHOUT_GOODS_COST: Final = (
+    "no margin and no ROI (–) where orders do not say what their goods cost (无商品成本): --goods-rate 75 takes 75% of"
+    " what was paid; no ROI either where nothing was spent"
+)
 
 
 @click.group()
@@ -53,6 +58,11 @@ def list_metrics(dimension: str | None, output: str) -> None:
     """
     from projections.metrics.definitions import METRICS
 
+    dimensions = sorted({name for metric in METRICS.values() for name in metric.dimensions})
+    if dimension is not None and dimension not in dimensions:
+        raise click.UsageError(
+            f"--dimension {dimension}: there is none of that name; there are {', '.join(dimensions)}"
+        )
     found = [_told(m) for m in METRICS.values() if dimension is None or dimension in m.dimensions]
     shown = "name chinese unit view".split() if output == "table" else None
     print_rows(found, output, shown)
@@ -111,11 +121,12 @@ def _told(metric: Metric) -> Row:
 )
 @click.option(
     "--goods-rates",
+    "goods_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="CSV of category, cost_bp: cost of goods in basis points of the price, where orders do not tell it."
-    " An empty category stands for any other.",
+    help="The same as a CSV of category, cost_bp (basis points); an empty category stands for any other.",
 )
+@goods_rate_option
 @click.option("--explain", is_flag=True, help="Show the SQL and the events, coupons or orders behind the numbers.")
 @click.option("--limit", type=click.IntRange(min=1), default=_EXPLAINED, show_default=True, help="Rows with --explain.")
 @past_options
@@ -126,7 +137,8 @@ def query(
     by: tuple[str, ...],
     where: tuple[str, ...],
     rates: Path | None,
-    goods_rates: Path | None,
+    goods_file: Path | None,
+    goods_rates: str | None,
     explain: bool,
     limit: int,
     settings: Settings,
@@ -142,7 +154,8 @@ def query(
 
     \b
     coupon-ledger metrics query claimed_events used_events use_rate --grain day --since 2026-11-01
-    coupon-ledger metrics query coupon_gmv_minor simple_roi --by campaign --compare previous --since 2026-11-01
+    coupon-ledger metrics query coupon_gmv_minor simple_roi --by campaign --goods-rate 75 --since 2026-11-01
+    coupon-ledger metrics query coupon_gmv_minor --by campaign --compare previous --since 2026-11-01
     coupon-ledger metrics query used_events --by weekday,hour_of_day --where campaign=8 --zone Europe/Berlin
     coupon-ledger metrics query cohort_use_rate --grain week --known-at 2026-11-12
     coupon-ledger metrics query coupon_gmv_minor --where store=s-1 --explain
@@ -151,13 +164,15 @@ def query(
         "names": ",".join(names),
         "by": ",".join(by) or None,
         "where": json.dumps(_filters(where), ensure_ascii=False) if where else None,
-        "goods_rates": json.dumps(_goods(goods_rates), ensure_ascii=False) if goods_rates else None,
+        "goods_rates": json.dumps(_goods(goods_file), ensure_ascii=False) if goods_file else goods_rates,
         **given,
     }
+    if goods_file and goods_rates:
+        raise click.UsageError("--goods-rate and --goods-rates say the same in two ways; leave one out")
     if explain:
         if rates or asked.pop("compare"):
             raise click.UsageError("--explain shows amounts as they were told; leave out --rates and --compare")
-        _explained(settings, output, asked | {"limit": limit})
+        explained(settings, output, asked | {"limit": limit})
         return
     asked["rates"] = json.dumps(_rates(rates)) if rates else None
     with answered(settings, output, "metrics", **asked) as answer:
@@ -168,9 +183,14 @@ def query(
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
             click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
+        if any(name in _OF_MARGIN for name in names) and any(
+            name in _OF_MARGIN and value is None for row in one_currency(rows) for name, value in row.items()
+        ):
+            click.echo(f"warning: {WITHOUT_GOODS_COST}", err=True)
 
 
-def _explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
+def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
+    """Print what metrics are made from: the SQL, and the rows behind it."""
     with answered(settings, output, "metric-explained", **asked) as answer:
         told = (
             {**r, "parameters": json.loads(r["parameters"]), "rows": json.loads(r["rows"])} for r in rows_of(answer)
@@ -188,12 +208,9 @@ def _explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
 
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
-    """Without what the notes below the table say. Where there is one currency alone, its rows take up those without."""
+    """Without what the notes below the table say."""
     hidden = {"starts_at", "data_clock"}
-    currencies = {row.get("currency") for row in rows} - {None}
-    if len(currencies) == 1 and "currency" in rows[0]:
-        rows = list(one_currency(rows, next(iter(currencies))))
-    for row in rows:
+    for row in one_currency(rows):
         yield {
             name: ("open" if value else "") if name == "open" else value
             for name, value in row.items()
@@ -201,15 +218,27 @@ def _for_people(rows: list[Row]) -> Iterator[Row]:
         }
 
 
-def one_currency(rows: Iterable[Row], currency: str | None) -> Iterator[Row]:
-    keys = ("currency", "open", "data_clock")
-    merged: dict[tuple[Any, ...], Row] = {}
+def one_currency(rows: list[Row]) -> Iterator[Row]:
+    """Counts have no currency, and a row of their own: beside the amounts, where a slice has one currency."""
+    if not rows or "currency" not in rows[0]:
+        yield from rows
+        return
+    currencies = {row["currency"] for row in rows} - {None}
+    everywhere = currencies.pop() if len(currencies) == 1 else None
+    slices: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         names = list(row)
-        place = tuple(row[name] for name in names[: names.index("open")] if name not in keys)
-        known = {name: value for name, value in row.items() if value is not None or name not in merged.get(place, {})}
-        merged.setdefault(place, {}).update(known)
-    yield from (row | {"currency": currency} for row in merged.values())
+        place = (row[name] for name in names[: names.index("open")] if name != "currency")
+        slices.setdefault(tuple(place), []).append(row)
+    for told in slices.values():
+        own = {row["currency"] for row in told} - {None}
+        if len(own) > 1:
+            yield from told
+            continue
+        merged: Row = {}
+        for row in told:
+            merged |= {name: value for name, value in row.items() if value is not None or name not in merged}
+        yield merged | {"currency": own.pop() if own else everywhere}
 
 
 def _filters(where: Iterable[str]) -> dict[str, list[str]]:

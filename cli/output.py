@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
@@ -22,12 +22,19 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def print_rows(rows: Iterable[Row], output: str, columns: Sequence[str] | None = None) -> None:
-    """Print rows as they come. `columns`: only these, in this order (all by default)."""
+def print_rows(
+    rows: Iterable[Row],
+    output: str,
+    columns: Sequence[str] | None = None,
+    below: Mapping[str, str] | None = None,
+    grouped: bool = False,
+) -> None:
+    """Print rows as they come. `columns`: only these, in this order (all by default). In a table, `below`: what stands
+    under the columns' names; `grouped`: with signs between thousands."""
     if columns is not None:
         rows = (_picked(row, columns) for row in rows)
     if output == "table":
-        _print_table(list(rows))
+        _print_table(list(rows), below or {}, grouped)
     elif output == "json":
         _print_json(rows)
     elif output == "ndjson":
@@ -143,17 +150,25 @@ def cell(value: Any) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
-def _print_table(rows: list[Row]) -> None:
+def _grouped(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return cell(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" if abs(value) < 1_000 else f"{value:,.1f}"
+
+
+def _print_table(rows: list[Row], below: Mapping[str, str], grouped: bool) -> None:
     if not rows:
         click.echo("nothing found")
         return
     names = list(rows[0])
-    cells = [[cell(row[name]) for name in names] for row in rows]
+    heads = [names, [below.get(name, "") for name in names]] if any(below.values()) else [names]
+    cells = [[(_grouped if grouped else cell)(row[name]) for name in names] for row in rows]
     numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in names]
     widths = [
-        max(map(text_width, [name, *column])) for name, column in zip(names, zip(*cells, strict=True), strict=True)
+        max(map(text_width, [*head, *column]))
+        for head, column in zip(zip(*heads, strict=True), zip(*cells, strict=True), strict=True)
     ]
-    for line in [names, ["─" * w for w in widths], *cells]:
+    for line in [*heads, ["─" * w for w in widths], *cells]:
         padded = [
             " " * (w - text_width(c)) + c if right else c + " " * (w - text_width(c))
             for c, w, right in zip(line, widths, numeric, strict=True)

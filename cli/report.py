@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.expire import expiries
-from cli.metrics import one_currency
+from cli.metrics import WITHOUT_GOODS_COST, explained, one_currency
 from cli.options import (
     goods_rate_option,
     instant_option,
@@ -24,7 +24,7 @@ from cli.options import (
     settings_options,
     timeout_option,
 )
-from cli.output import Row, print_frames, print_row, print_rows
+from cli.output import Row, limited, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
-_MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
-_DOUBTS: Final = {
+_TOTAL: Final = "total 合计"
+MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
+DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
     "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
     "refund_above_order": "refunds above what was paid (超额退款): counted in full, net sales go below zero",
@@ -53,79 +54,169 @@ _DOUBTS: Final = {
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A question. `takes`: which options it takes, as parameters of the question."""
+
+    question: str
+    takes: tuple[str, ...] = ()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: given[name] for name in self.takes if given.get(name) is not None} | dict(self.fixed)
+
+
+@dataclass(frozen=True)
 class Part:
-    """`asks`: the question. `takes`: which options it takes, as parameters of the question."""
+    """`behind`: what shows the coupons, orders or people that its numbers are made of. `sums`: columns that can be
+    added up; a total of `whole` is asked for instead."""
 
     title: str
     asks: str
     takes: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    behind: Asked | None = None
+    sums: tuple[str, ...] = ()
+    whole: bool = False
+
+    @property
+    def main(self) -> Asked:
+        return Asked(self.asks, self.takes, self.fixed)
 
 
 _OPTION: Final = {"goods_rates": "goods-rate", "where": "campaign"}
 """Options whose parameters have other names."""
 _PERIOD: Final = ("since", "until")
+_DISCOUNTS: Final = Asked("finance-split", ("campaign", "limit", *_PERIOD), {"explain": True})
+_ORDERS: Final = Asked("finance-margin", ("goods_rates", "limit", *_PERIOD), {"explain": True})
+_COUPONS: Final = Asked("coupons", ("campaign", "limit"))
+_BOUGHT: Final = Asked("customer-orders", ("limit",))
+_SALES: Final = (
+    "gross_minor",
+    "refunded_minor",
+    "net_sales_minor",
+    "cost_minor",
+    "margin_minor",
+    "orders_without_cost",
+)
+_BOOKED: Final = ("acquisition_minor", "media_minor", "operation_minor", "subsidy_minor")
 _FINANCE: Final = {
     "split": Part(
         "折扣构成 · discounts by kind, or by whatever --by names",
         "finance-split",
-        ("by", "campaign", "zone", "explain", "limit", *_PERIOD),
+        ("by", "campaign", "zone", "limit", *_PERIOD),
+        behind=_DISCOUNTS,
+        sums=("discount_minor",),
     ),
     "margin": Part(
         "毛利 · net sales and margin by channel",
         "finance-margin",
-        ("by", "goods_rates", "zone", "explain", "limit", *_PERIOD),
+        ("by", "goods_rates", "zone", "limit", *_PERIOD),
+        behind=_ORDERS,
+        sums=("orders", *_SALES),
     ),
     "categories": Part(
         "品类 · categories: sales, discount, margin, sold below cost",
         "finance-categories",
         ("goods_rates", "limit", *_PERIOD),
+        behind=_ORDERS,
+        sums=(
+            "net_minor",
+            "discount_minor",
+            "cost_minor",
+            "margin_minor",
+            "lines_without_cost",
+            "below_cost",
+            "lost_minor",
+        ),
     ),
-    "budget": Part("预算 · budget, spent, forecast", "finance-budgets", ("campaign", "days")),
-    "cash": Part("现金流 · cash by day", "finance-cash", ("zone", *_PERIOD)),
-    "losses": Part("损失点 · money lost to broken rules", "finance-losses", ("campaign",)),
-    "refunds": Part("退款 · refunds, and discounts clawed back", "finance-refunds", _PERIOD),
-    "statement": Part("券负债对账 · statement of coupons that are out", "finance-statement", ("campaign", *_PERIOD)),
+    "budget": Part(
+        "预算 · budget, spent, forecast",
+        "finance-budgets",
+        ("campaign", "days"),
+        behind=_DISCOUNTS,
+        sums=(
+            "budget_minor",
+            "discount_minor",
+            *_BOOKED,
+            "spent_minor",
+            "left_minor",
+            "per_day_minor",
+            "liability_minor",
+        ),
+    ),
+    "cash": Part(
+        "现金流 · cash by day",
+        "finance-cash",
+        ("zone", *_PERIOD),
+        behind=_ORDERS,
+        sums=("paid_minor", "refunded_minor", "cancelled_minor", *_BOOKED, "flow_minor", "discount_minor"),
+    ),
+    "losses": Part(
+        "损失点 · money lost to broken rules (not to be added up 不可相加)",
+        "finance-losses",
+        ("campaign",),
+        behind=Asked("finance-losses", ("campaign", "limit"), {"explain": True}),
+    ),
+    "refunds": Part("退款 · refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
+    "statement": Part(
+        "券负债对账 · statement of coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
+    ),
     "doubts": Part("数据提示 · what makes figures doubtful", "finance-doubts"),
 }
 
 
+_CUSTOMERS: Final = tuple(
+    "customers orders net_sales_minor sales_share coupon_discount_minor full_price_after projected_minor".split()
+)
 _SEGMENTS: Final = {
     "rfm": Part(
         "客户分层 · segments by recency, frequency and money (simple ROI: NOT incremental)",
         "customer-segments",
         ("goods_rates",),
+        behind=_BOUGHT,
+        sums=_CUSTOMERS,
     ),
-    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",)),
-    "at-use": Part("用券新老客 · new and returning customers when they used a coupon", "customers-at-use"),
-    "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters"),
-    "use": Part("用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}),
+    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",), behind=_BOUGHT),
+    "at-use": Part(
+        "用券新老客 · new and returning customers when they used a coupon", "customers-at-use", behind=_BOUGHT
+    ),
+    "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters", behind=_BOUGHT),
+    "use": Part(
+        "用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}, behind=_BOUGHT
+    ),
     "repurchase": Part(
-        "复购相关因素 · what goes with coming again", "customer-drivers", fixed={"outcome": "repurchase"}
+        "复购相关因素 · what goes with coming again",
+        "customer-drivers",
+        fixed={"outcome": "repurchase"},
+        behind=_BOUGHT,
     ),
-    "lapsing": Part("即将流失 · customers about to lapse", "customers-lapsing", ("limit",)),
+    "lapsing": Part("即将流失 · customers about to lapse", "customers-lapsing", ("limit",), behind=_BOUGHT),
 }
 _COHORTS: Final = {
-    "retention": Part("留存 · who came again, by month of the first order", "cohorts", ("zone",)),
-    "coupon": Part("用券留存 · by month of the first use of a coupon", "cohorts", ("zone",), {"with_coupon": True}),
-    "repurchase": Part("复购 · coming again after the first use of a coupon", "repurchase"),
+    "retention": Part("留存 · who came again, by month of the first order", "cohorts", ("zone",), behind=_BOUGHT),
+    "coupon": Part(
+        "用券留存 · by month of the first use of a coupon", "cohorts", ("zone",), {"with_coupon": True}, behind=_BOUGHT
+    ),
+    "repurchase": Part("复购 · coming again after the first use of a coupon", "repurchase", behind=_BOUGHT),
 }
 _FUNNEL: Final = {
-    "coupons": Part("券漏斗 · how far coupons got", "campaigns"),
-    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD)),
+    "coupons": Part("券漏斗 · how far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
+    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD), behind=_COUPONS),
 }
 
 
+_ROI_METRICS: Final = (
+    "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,coupon_margin_minor,simple_roi"
+)
+_CHANNEL_METRICS: Final = "issued_events,claimed_events,net_uses,discount_cost_minor"
 _ROI: Final = {
     "campaigns": Part(
         "投入产出 · what campaigns earned and cost (simple ROI: NOT incremental)",
         "metrics",
         ("where", "goods_rates", *_PERIOD),
-        {
-            "by": "campaign",
-            "names": "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,"
-            "coupon_margin_minor,simple_roi",
-        },
+        {"by": "campaign", "names": _ROI_METRICS},
+        behind=Asked("metric-explained", ("where", "goods_rates", "limit", *_PERIOD), {"names": _ROI_METRICS}),
+        whole=True,
     ),
 }
 _CHANNELS: Final = {
@@ -133,9 +224,11 @@ _CHANNELS: Final = {
         "渠道 · coupons by channel",
         "metrics",
         ("where", *_PERIOD),
-        {"by": "channel", "names": "issued_events,claimed_events,net_uses,discount_cost_minor"},
+        {"by": "channel", "names": _CHANNEL_METRICS},
+        behind=Asked("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
+        whole=True,
     ),
-    "credit": Part("渠道归因 · orders credited to channels, by models", "attribution", _PERIOD),
+    "credit": Part("渠道归因 · orders credited to channels, by models", "attribution", _PERIOD, behind=_ORDERS),
 }
 
 
@@ -164,7 +257,10 @@ def _parts_argument(parts: Mapping[str, Part]) -> Callable[[Command], Command]:
 
 def _shared(command: Command) -> Command:
     """Options of every report."""
-    for option in (output_option, settings_options("database"), past_options, limit_option(_SHOWN)):
+    explain = click.option(
+        "--explain", is_flag=True, help="Of one part: the coupons, orders or people that its numbers are made of."
+    )
+    for option in (output_option, settings_options("database"), past_options, limit_option(_SHOWN), explain):
         command = option(command)
     return command
 
@@ -182,7 +278,6 @@ def _shared(command: Command) -> Command:
 @click.option("--zone", help="Time zone of days. [default: Asia/Shanghai]")
 @goods_rate_option
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
-@click.option("--explain", is_flag=True, help="split, margin: the discounts or orders that a number is made of.")
 @_shared
 def finance(parts: tuple[str, ...], **given: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or those that are named.
@@ -199,14 +294,11 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report finance split --by kind,funder --since 2026-11-01
     coupon-ledger report finance statement --campaign k-1 --since 2026-11-01 --until 2026-12-01
     coupon-ledger report finance margin --goods-rate DAIRY=75 --goods-rate 80
-    coupon-ledger report finance split --campaign k-1 --explain --output csv
+    coupon-ledger report finance losses --campaign k-1 --explain --output csv
     coupon-ledger report finance --known-at 2026-11-12 --output json
     """
-    if given["explain"] and (len(parts) != 1 or "explain" not in _FINANCE[parts[0]].takes):
-        raise click.UsageError("--explain goes with one part, split or margin")
     if given["by"] and not (parts and all("by" in _FINANCE[name].takes for name in parts)):
         raise click.UsageError("--by goes with split or margin: name it, such as `report finance split --by funder`")
-    given["explain"] = given["explain"] or None
     _report(_FINANCE, parts, **given)
 
 
@@ -226,6 +318,7 @@ def segments(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report segments
     coupon-ledger report segments tiers lapsing
     coupon-ledger report segments rfm --at 2026-11-11 --output csv
+    coupon-ledger report segments rfm --explain --output csv
     """
     _report(_SEGMENTS, parts, **given)
 
@@ -241,13 +334,14 @@ def cohorts(parts: tuple[str, ...], **given: Any) -> None:
     \b
     coupon-ledger report cohorts
     coupon-ledger report cohorts repurchase --output json
+    coupon-ledger report cohorts retention --explain --limit 50
     """
     _report(_COHORTS, parts, **given)
 
 
 @report.command()
 @_parts_argument(_FUNNEL)
-@click.option("--campaign", help="behaviour: only of this campaign.")
+@click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "behaviour: only from then on.")
 @instant_option("--until", "behaviour: only before then.")
 @_shared
@@ -257,6 +351,7 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
     \b
     coupon-ledger report funnel
     coupon-ledger report funnel behaviour --campaign k-1 --since 2026-11-01
+    coupon-ledger report funnel coupons --campaign k-1 --explain
     """
     _report(_FUNNEL, parts, **given)
 
@@ -272,11 +367,12 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 
     Simple ROI = (margin of the orders with its coupons - booked costs) / (discount + booked costs). It is not
     incremental: some of these orders would have come anyway. `report experiments` says what campaigns caused;
-    `attribution show --roi` shares orders out among touches. Down to the orders: `metrics query --explain`.
+    `attribution show --roi` shares orders out among touches. --explain: down to the coupons and orders.
 
     \b
     coupon-ledger report roi
     coupon-ledger report roi --goods-rate 75 --since 2026-11-01 --output csv
+    coupon-ledger report roi --campaign k-1 --explain
     """
     _report(_ROI, (), where=_of_campaigns(campaigns), **given)
 
@@ -319,16 +415,18 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
     \b
     coupon-ledger report channels
     coupon-ledger report channels coupons --campaign k-1 --output csv
+    coupon-ledger report channels credit --explain --output csv
     """
     _report(_CHANNELS, parts, where=_of_campaigns(campaigns), **given)
 
 
 @report.command()
 @click.option("--margin", metavar="RATE,…", help="Of orders that do not say what their goods cost: 0.3, CATEGORY=0.2.")
+@click.option("--explain", is_flag=True, help="The people of the arms, and what each bought.")
 @past_options
 @settings_options("database")
 @output_option
-def experiments(margin: str | None, settings: Settings, output: str, **past: Any) -> None:
+def experiments(margin: str | None, explain: bool, settings: Settings, output: str, **past: Any) -> None:
     """Show what every campaign with arms caused (增量): a row per treatment, incremental margin and return with its 95%
     interval. All of one campaign: `experiment show CAMPAIGN`; down to people and orders: `experiment people CAMPAIGN`.
 
@@ -342,15 +440,23 @@ def experiments(margin: str | None, settings: Settings, output: str, **past: Any
     for campaign in campaigns:
         given = past | ({"margin": margin} if margin else {})
         try:
+            if explain:
+                with answered(settings, "none", "experiment-people", campaign=campaign, **given) as answer:
+                    rows += [{"campaign_id": campaign, **row} for row in rows_of(answer)]
+                continue
             with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
                 [found] = rows_of(answer)
-            rows += [{"campaign_id": campaign, **row, "refused": None} for row in found["returns"]]
+            warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
+            rows += [{"campaign_id": campaign, **row, "warnings": warned, "refused": None} for row in found["returns"]]
             if not found["returns"]:
                 rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --margin"})
         except LedgerError as error:
             rows.append({"campaign_id": campaign, "refused": str(error)})
     names = list(dict.fromkeys(name for row in rows for name in row))
-    print_rows([{name: row.get(name) for name in names} for row in rows], output)
+    shown = rows[:_SHOWN] if explain and output == "table" else rows
+    print_rows([{name: row.get(name) for name in names} for row in shown], output)
+    if len(shown) < len(rows):
+        click.echo(f"… more than {_SHOWN}; --output ndjson shows all", err=True)
     if output == "table" and not rows:
         click.echo("no campaign has arms (无对照实验): see `coupon-ledger experiment assign`")
 
@@ -368,6 +474,7 @@ def _report(
     at: datetime | None,
     known_at: datetime | None,
     positions: str | None,
+    explain: bool,
     **asked: Any,
 ) -> None:
     """Print the chosen parts, all where none is named. A part that the data do not carry says so beside the others."""
@@ -379,15 +486,17 @@ def _report(
         if unused := sorted(told_options - set(known[name].takes)):
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             raise click.UsageError(f"{name} does not take {named}; leave it out, or name another part")
-    given = asked | {"limit": limit or (_SHOWN + 1 if output == "table" else None)}
     past = {"at": at, "known_at": known_at, "positions": positions}
+    if explain:
+        _print_behind(known, chosen, settings, output, asked | {"limit": limit}, past)
+        return
     found: dict[str, Any] = {}
     for name in chosen:
         part = known[name]
-        told = {n: given[n] for n in part.takes if given.get(n) is not None} | dict(part.fixed)
+        told = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
         try:
-            with answered(settings, output if name == chosen[-1] else "quiet", part.asks, **told, **past) as answer:
-                found[name] = one_row_a_slice(list(rows_of(answer)))
+            as_of = output if name == chosen[-1] else "quiet"
+            found[name] = _rows(settings, as_of, part.main.question, told | past)
         except WrongQuestion as error:
             if len(chosen) == 1:
                 raise
@@ -395,26 +504,95 @@ def _report(
         if output == "table":
             unused = sorted(told_options - set(part.takes) - {"zone"})
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
-            _print_part(
-                name, part.title + (f" (全部 · not by {named})" if unused else ""), found[name], limit or _SHOWN
-            )
+            title = part.title + (f" (全部 · not by {named})" if unused else "")
+            total = _total(part, found[name], settings, told | past)
+            _print_part(name, title, found[name], total, limit or _SHOWN)
+    if output == "table" and "doubts" not in chosen:
+        _say_doubts(settings, past)
     if output == "json" and len(chosen) > 1:
         print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
 
 
+def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
+    """That there is something odd in the data, beside the numbers that it may have moved."""
+    cases: dict[str, int] = {}
+    for row in _rows(settings, "quiet", "finance-doubts", past):
+        cases[row["doubt"]] = cases.get(row["doubt"], 0) + row["cases"]
+    if cases:
+        listed = ", ".join(f"{name} {number:,}" for name, number in cases.items())
+        click.echo(
+            f"warning: doubtful data (数据提示): {listed}; how each is counted: `report finance doubts`", err=True
+        )
+
+
+def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
+    """A total is of all rows, so that all are asked for."""
+    if output != "table":
+        return limit
+    return None if part.sums else (limit or _SHOWN) + 1
+
+
+def _rows(settings: Settings, output: str, question: str, told: dict[str, Any]) -> list[Row]:
+    campaign = told.pop("campaign", None) if question == "campaigns" else None
+    with answered(settings, output, question, **told) as answer:
+        found = one_row_a_slice(list(rows_of(answer)))
+    return [row for row in found if campaign is None or row["campaign_id"] == campaign]
+
+
+def _print_behind(
+    known: Mapping[str, Part],
+    chosen: list[str],
+    settings: Settings,
+    output: str,
+    given: dict[str, Any],
+    past: dict[str, Any],
+) -> None:
+    able = [name for name in known if known[name].behind]
+    behind = known[chosen[0]].behind
+    if len(chosen) != 1 or behind is None:
+        raise click.UsageError(f"--explain goes with one part of these: {', '.join(able)}; name it")
+    if behind.question == "metric-explained":
+        explained(settings, output, behind.parameters(given | {"limit": given["limit"] or _SHOWN}) | past)
+        return
+    limit = given["limit"] or (_SHOWN if output == "table" else None)
+    told = behind.parameters(given | {"limit": limit and limit + 1}) | past
+    with answered(settings, output, behind.question, **told) as answer:
+        rows, more = limited(rows_of(answer), limit) if limit else (rows_of(answer), False)
+        print_rows(_readable(rows) if output == "table" else rows, output)
+    if more and output == "table":
+        click.echo(f"… more than {limit}; --limit shows more, --output ndjson all", err=True)
+
+
+def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, told: dict[str, Any]) -> list[Row]:
+    """A row per currency under the others, where there are several to add up."""
+    if isinstance(rows, dict) or len(rows) < 2:
+        return []
+    first = next(iter(rows[0]))
+    if part.whole:
+        found = _rows(settings, "quiet", part.asks, {n: v for n, v in told.items() if n != "by"})
+        return [{first: _TOTAL} | row for row in found]
+    totals: dict[str | None, Row] = {}
+    for row in rows if part.sums else ():
+        total = totals.setdefault(row["currency"], dict.fromkeys(row) | {"currency": row["currency"], "rows": 0})
+        total["rows"] += 1
+        for name in part.sums:
+            if row.get(name) is not None:
+                total[name] = (total[name] or 0) + row[name]
+    several = [total for total in totals.values() if total.pop("rows") > 1]
+    return [total | ({} if first == "currency" else {first: _TOTAL}) for total in several]
+
+
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
-    """Metrics: without what is the same in all rows, and amounts beside counts where there is one currency."""
+    """Metrics: without what is the same in all rows, and counts beside amounts where a slice has one currency."""
     if not rows or "data_clock" not in rows[0]:
         return rows
-    currencies = {row.get("currency") for row in rows} - {None}
-    if len(currencies) == 1:
-        rows = list(one_currency(rows, currencies.pop()))
-    return [{name: value for name, value in row.items() if name not in ("open", "data_clock")} for row in rows]
+    hidden = ("open", "data_clock")
+    return [{name: value for name, value in row.items() if name not in hidden} for row in one_currency(rows)]
 
 
-def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: int) -> None:
+def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int) -> None:
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
         click.echo(f"refused (数据不足): {rows['refused']}")
@@ -423,22 +601,57 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: 
     elif name == "doubts":
         for row in rows:
             worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
-            click.echo(f"! {row['cases']:,} {_DOUBTS[row['doubt']]}{worth}")
+            click.echo(f"! {row['cases']:,} {DOUBTS[row['doubt']]}{worth}")
         if not rows:
             click.echo("none")
     else:
-        print_rows(_readable(rows[:limit]), "table")
-        if len(rows) > limit:
+        shown = _by_month(rows)
+        _print_numbers(list(_readable([*shown[:limit], *total])))
+        if len(shown) > limit:
             click.echo(f"… more than {limit}; --limit shows more")
+        _print_warnings(rows)
+
+
+def _print_numbers(rows: list[Row]) -> None:
+    """With the Chinese names of the columns under the others."""
+    from cli.labels import chinese
+
+    print_rows(rows, "table", grouped=True, below={name: chinese(name) for name in rows[0]} if rows else None)
+
+
+def _by_month(rows: list[Row]) -> list[Row]:
+    """Cohorts as people write them: a row per cohort, a column per month later, with the part that came."""
+    if not rows or "months_later" not in rows[0]:
+        return rows
+    later = sorted({row["months_later"] for row in rows})
+    cohorts: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
+        cohort = cohorts.setdefault(tuple(head.values()), head | dict.fromkeys(f"+{n}" for n in later))
+        cohort[f"+{row['months_later']}"] = f"{row['retention']:.1%}" + ("…" if row["open"] else "")
+    return list(cohorts.values())
+
+
+def _print_warnings(rows: list[Row]) -> None:
+    """What the reader of returns must know, beside them."""
+    if not rows or "simple_roi" not in rows[0] or "other_cost_minor" not in rows[0]:
+        return
+    unknown = [row for row in rows if row["coupon_orders"] and row["coupon_margin_minor"] is None]
+    unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
+    if unknown:
+        click.echo(f"warning: of {len(unknown):,} campaigns: {WITHOUT_GOODS_COST}", err=True)
+    if unbooked:
+        what = "campaigns have no cost booked (未登记成本): their cost is the discount alone, and ROI too high for it"
+        click.echo(f"warning: {len(unbooked):,} {what}", err=True)
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:
     """As accounts are written: what was there, what came, what went, what is there."""
     for unit, words in (("coupons", "coupons (张)"), ("minor", "face value (面值)")):
         told = [
-            {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in _MOVES}}
+            {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in MOVES}}
             for row in rows
-            if any(row[f"{m}_{unit}"] for m in _MOVES)
+            if any(row[f"{m}_{unit}"] for m in MOVES)
         ]
         click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
         print_rows(told[:limit], "table")

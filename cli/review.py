@@ -8,6 +8,7 @@ in which order, by which rates) can be kept by a name, in `coupon.operations`.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,23 +17,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from analysis import need
+from cli.charts import Chart
+from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
+from cli.experiment import main_effects
 from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed
-from cli.output import Row, cell
-from cli.report import one_row_a_slice
+from cli.output import Row
+from cli.report import DOUBTS, MOVES, one_row_a_slice
 from ledger.errors import LedgerError, UnusableFile
 from ledger.plain import plain
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from projections.queries import Source
 
 DEFINED: Final = "review_template_defined"
 _RESULTS: Final = (
     "issued_coupons,claimed_coupons,net_uses,cohort_use_rate,coupon_orders,coupon_gmv_minor,coupon_net_sales_minor,"
-    "discount_cost_minor,cost_minor,coupon_margin_minor,simple_roi"
+    "discount_cost_minor,other_cost_minor,cost_minor,coupon_orders_without_goods_cost,coupon_margin_minor,simple_roi"
 )
-_TREND: Final = "claimed_events,used_events,expired_events,discount_cost_minor"
+_TREND: Final = "issued_events,claimed_events,used_events,expired_events,discount_cost_minor"
 _INDUSTRY: Final = "industry_"
 """Before the name of a metric, a target of that metric is a figure of the industry, booked to compare with."""
 _EARLIER: Final = 5
@@ -40,12 +45,18 @@ _EARLIER: Final = 5
 
 @dataclass
 class Section:
-    """`tables`: by title. `charts`: by title, the x values and the lines over them."""
+    """`in_short`: what stands at the head of the review. `tables`: by title; `columns`: of some of them only these are
+    for people. `currency`: of amounts whose row names none. `commands`: what shows where the numbers come from."""
 
     title: str = ""
+    in_short: list[str] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     tables: dict[str, list[Row]] = field(default_factory=dict)
-    charts: dict[str, tuple[list[Any], dict[str, list[float]]]] = field(default_factory=dict)
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    charts: list[Chart] = field(default_factory=list)
+    currency: str | None = None
+    commands: list[str] = field(default_factory=list)
     refused: str | None = None
 
 
@@ -58,11 +69,17 @@ class Asker:
         self._source = source
         self._past = past
         self.as_of: Row = {}
+        [self.about] = self.rows("campaign", campaign=campaign)
+
+    def frame(self, question: str, **parameters: Any) -> pl.DataFrame:
+        import polars as pl
+
+        answer = self._source.ask(question, **parameters, **self._past)
+        self.as_of = {"commits": answer.as_of.commits, "data_clock": answer.as_of.data_clock, **self._past}
+        return pl.concat(answer.frames)
 
     def rows(self, question: str, **parameters: Any) -> list[Row]:
-        answer = self._source.ask(question, **parameters, **self._past)
-        self.as_of = {"commits": answer.as_of.commits, "data_clock": answer.as_of.data_clock}
-        return [row for frame in answer.frames for row in frame.iter_rows(named=True)]
+        return self.frame(question, **parameters).to_dicts()
 
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
         """A row per slice and currency, a column per metric; of the campaign, where no others are named."""
@@ -70,13 +87,37 @@ class Asker:
         goods = {"goods_rates": self.given["goods_rates"]} if self.given.get("goods_rates") else {}
         return self.rows("metrics", names=names, where=where, **goods, **more)
 
+    def command(self, line: str) -> str:
+        """A command that shows the same as of the same instant; `{campaign}` in it is this one, `{rates}` its rates."""
+        goods = json.loads(self.given.get("goods_rates") or "{}")
+        rates = "".join(
+            f" --goods-rate {shlex.quote(f'{c}={bp / 100:g}' if c else f'{bp / 100:g}')}" for c, bp in goods.items()
+        )
+        options = {"at": "--at", "known_at": "--known-at", "positions": "--at-position"}
+        past = "".join(f" {options[name]} {plain(value)}" for name, value in self._past.items())
+        return "coupon-ledger " + line.format(campaign=shlex.quote(self.campaign), rates=rates) + past
+
 
 # --- sections
 
 
 def _goal(ask: Asker) -> Section:
-    found = Section()
-    found.tables["result"] = _by_metric(ask.metrics(_RESULTS), _RESULTS)
+    rows = ask.metrics(_RESULTS)
+    found = Section(
+        commands=[ask.command("metrics query coupon_net_sales_minor cost_minor --where campaign={campaign} --explain")]
+    )
+    found.tables["result"] = _by_metric(rows, _RESULTS)
+    found.columns["result"] = ["名称", "value", "currency", "metric"]
+    found.in_short = _result_in_short(rows)
+    if any(row["coupon_orders_without_goods_cost"] for row in rows):
+        found.warnings.append(
+            "Some orders do not say what their goods cost (无商品成本): no margin and no ROI without `--goods-rate`,"
+            " such as `--goods-rate 75` (percent of what was paid)."
+        )
+    if not any(row["other_cost_minor"] for row in rows):
+        found.warnings.append(
+            "No cost was booked (未登记成本): cost is the discount alone, and ROI is too high for it."
+        )
     targets = [row for row in ask.rows("campaign-targets", campaign=ask.campaign) if _known(row["metric"])]
     if targets:
         names = ",".join(dict.fromkeys(row["metric"] for row in targets))
@@ -86,125 +127,311 @@ def _goal(ask: Asker) -> Section:
     return found
 
 
+def _result_in_short(rows: list[Row]) -> list[str]:
+    from cli.labels import amount, percent
+
+    counts: Row = {}
+    for row in rows:
+        counts |= {name: value for name, value in row.items() if value is not None and not name.endswith("_minor")}
+    rate = counts.get("cohort_use_rate")
+    used = f"{counts['net_uses']:,} of {counts['issued_coupons']:,} coupons issued are in use"
+    told = [f"核销 · {used}{'' if rate is None else f' ({percent(rate)})'}."]
+    for row in rows:
+        if row["cost_minor"] is not None and row["currency"] is not None:
+            currency = row["currency"]
+            roi = "cannot be told" if row["simple_roi"] is None else f"{row['simple_roi']:.2f}"
+            sales, cost = (f"{amount(row[n], currency)} {currency}" for n in ("coupon_net_sales_minor", "cost_minor"))
+            told.append(
+                f"投入产出 · {sales} of net sales with a coupon at a cost of {cost}; 简单ROI {roi}"
+                " (非增量: not incremental)."
+            )
+    return told
+
+
 def _funnel(ask: Asker) -> Section:
-    found = Section()
+    found = Section(
+        commands=[
+            ask.command("coupons --campaign {campaign}"),
+            ask.command("report funnel --campaign {campaign} --explain behaviour"),
+        ]
+    )
     [campaign] = [row for row in ask.rows("campaigns") if row["campaign_id"] == ask.campaign] or [{}]
-    steps = ("coupons", "issued", "claimed", "in_use", "expired", "returned")
-    found.tables["coupons"] = [{"step": name, "coupons": campaign[name]} for name in steps if campaign]
-    found.tables["people"] = ask.rows("behaviour", campaign=ask.campaign)
-    found.charts["coupons"] = (list(steps), {"coupons": [float(campaign[n]) for n in steps]}) if campaign else ([], {})
+    steps = ("coupons", "issued", "claimed", "used", "in_use", "returned", "expired") if campaign else ()
+    of = campaign.get("coupons")
+    found.tables["coupons (券)"] = [
+        {"step": n, "coupons": campaign[n], "share": campaign[n] / of if of else None} for n in steps
+    ]
+    found.tables["people (人)"] = ask.rows("behaviour", campaign=ask.campaign)
+    found.text.append(
+        "In a step are users with such an event; they need not have been in the step before (非严格路径)."
+    )
+    found.charts = [
+        Chart("bars", "券漏斗 · coupons by how far they got", list(steps), {"coupons": [campaign[n] for n in steps]}),
+        Chart(
+            "bars",
+            "行为漏斗 · people by how far they got",
+            [row["step"] for row in found.tables["people (人)"]],
+            {"people": [row["users"] for row in found.tables["people (人)"]]},
+        ),
+    ]
     return found
 
 
 def _trend(ask: Asker) -> Section:
-    found = Section()
+    found = Section(
+        commands=[ask.command("metrics query used_events --where campaign={campaign} --grain day --explain")]
+    )
     rows = one_row_a_slice(ask.metrics(_TREND, grain="day"))
-    found.tables["by day"] = [{"day" if name == "bucket" else name: v for name, v in row.items()} for row in rows]
+    hidden = ("bucket", "starts_at")
+    found.tables["by day"] = [
+        {"day": row["bucket"]} | {n: v for n, v in row.items() if n not in hidden} for row in rows
+    ]
     days = sorted({row["bucket"] for row in rows})
-    counts = {name: dict.fromkeys(days, 0.0) for name in _TREND.split(",") if "minor" not in name}
-    for name, line in counts.items():
-        for row in rows:
-            line[row["bucket"]] += row[name] or 0
-    found.charts["events a day"] = (days, {name: list(line.values()) for name, line in counts.items()})
+    counts = [name for name in _TREND.split(",") if "minor" not in name]
+    lines = {name: dict.fromkeys(days, 0) for name in counts}
+    costs: dict[str, dict[str, int]] = {}
+    for row in rows:
+        for name in counts:
+            lines[name][row["bucket"]] += row[name] or 0
+        if row["currency"] is not None:
+            costs.setdefault(row["currency"], dict.fromkeys(days, 0))[row["bucket"]] = row["discount_cost_minor"] or 0
+    told = {name: list(line.values()) for name, line in lines.items() if any(line.values())}
+    found.charts = [Chart("lines", "每日次数 · events a day", days, told)]
+    for currency, line in costs.items():
+        title = f"每日优惠成本 · discount cost a day, {currency}"
+        found.charts.append(
+            Chart("lines", title, days, {"discount_cost_minor": list(line.values())}, currency=currency)
+        )
     return found
 
 
 def _channels(ask: Asker) -> Section:
-    found = Section()
-    rows = ask.metrics("claimed_events,net_uses,discount_cost_minor", by="channel")
+    found = Section(
+        commands=[
+            ask.command("metrics query net_uses --where campaign={campaign} --by channel --explain"),
+            ask.command("attribution show --campaign {campaign} --roi"),
+        ]
+    )
+    rows = ask.metrics("issued_events,claimed_events,net_uses,discount_cost_minor", by="channel")
     found.tables["coupons by channel"] = one_row_a_slice(rows)
+    title = "what it earned, by model of attribution (归因)"
     credited = ask.rows("attribution-roi", campaign=ask.campaign)
-    found.tables["what it earned, by model of attribution (归因)"] = credited
+    found.tables[title] = [{("attributed_roi" if n == "roi" else n): v for n, v in row.items()} for row in credited]
+    found.columns[title] = (
+        "model currency orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
+    )
     found.text.append(
         "Attribution shares orders out among the touches before them; some of them would have come anyway (非增量)."
     )
+    for currency in dict.fromkeys(row["currency"] for row in credited):
+        mine = [row for row in credited if row["currency"] == currency]
+        sales = {"sales_minor": [row["sales_minor"] for row in mine]}
+        title = f"归因销售额 · sales credited by model, {currency or 'no currency'}"
+        found.charts.append(Chart("bars", title, [row["model"] for row in mine], sales, currency=currency))
+    if any(row["without_cost"] for row in credited):
+        found.warnings.append(
+            "Orders without a known cost of goods (无商品成本): all their sales are margin here, and no ROI is told."
+        )
     return found
 
 
 def _customers(ask: Asker) -> Section:
-    found = Section()
-    users = {row["owner"] for row in ask.rows("coupons", campaign=ask.campaign, state="used")}
-    everyone = ask.rows("customers")
-    by: dict[tuple[str, str | None], Row] = {}
-    for row in everyone:
-        of = {"segment": row["segment"], "currency": row["currency"]}
-        nobody = {"customers": 0, "used_it": 0, "net_sales_minor": 0}
-        part = by.setdefault((row["segment"], row["currency"]), {**of, **nobody})
-        inside = row["user_id"] in users
-        part["customers"] += 1
-        part["used_it"] += inside
-        part["net_sales_minor"] += row["net_sales_minor"] * inside
-    for part in by.values():
-        part["share"] = round(part["used_it"] / part["customers"], 4)
-    found.tables["segments (客户分层)"] = sorted(by.values(), key=lambda part: -part["used_it"])
-    found.text.append(f"{len(users):,} users have a coupon of it in use; net_sales_minor: all that they ever bought.")
+    import polars as pl
+
+    from analysis.customers import SEGMENTS
+
+    found = Section(
+        commands=[
+            ask.command("coupons --campaign {campaign} --state used"),
+            ask.command("report segments rfm{rates} --explain"),
+        ]
+    )
+    theirs = ask.frame("campaign-users", campaign=ask.campaign).rename({"got": "got_it", "used": "used_it"})
+    everyone = ask.frame("customers")
+    by = (
+        everyone.join(theirs, on="user_id", how="left")
+        .group_by("segment", "currency")
+        .agg(
+            customers=pl.len(),
+            got=pl.col("got_it").count(),
+            used_it=(pl.col("used_it") > 0).sum(),
+            came_again=(pl.col("orders") > 1).filter(pl.col("used_it") > 0).mean(),
+            net_sales_minor=pl.col("net_sales_minor").filter(pl.col("used_it") > 0).sum(),
+        )
+        .with_columns(use_rate=pl.when(pl.col("got") > 0).then(pl.col("used_it") / pl.col("got")))
+        .sort("used_it", "customers", "segment", "currency", descending=[True, True, False, False])
+    )
+    rows = [{"segment": row["segment"], "name": SEGMENTS[row["segment"]]} | row for row in by.to_dicts()]
+    found.tables["segments (客户分层)"] = rows
+    users = theirs.filter(pl.col("used_it") > 0).height
+    unknown = theirs.join(everyone, on="user_id", how="anti").height
+    found.text.append(
+        f"{theirs.height:,} users got a coupon of it, {users:,} have one in use; net sales and coming again are"
+        " those of who used it, over all that they ever bought."
+    )
+    if unknown:
+        found.text.append(f"{unknown:,} of them never bought anything that stands, and are in no segment (无消费记录).")
+    used_it: dict[str, int] = {}
+    for row in rows:
+        name = f"{row['segment']} {row['name']}"
+        used_it[name] = used_it.get(name, 0) + row["used_it"]
+    title = "用券人数 · people who used it, by segment"
+    found.charts = [Chart("bars", title, list(used_it), {"used_it": list(used_it.values())})]
     return found
 
 
 def _incrementality(ask: Asker) -> Section:
-    found = Section()
     margin = {"margin": ask.given["margin"]} if ask.given.get("margin") else {}
     try:
         [row] = ask.rows("experiment", campaign=ask.campaign, **margin)
+        found = _experiment(row, ask)
     except LedgerError as error:
-        found.text.append(f"No experiment to tell it from (无对照实验): {error}")
-        [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **margin)
-        found.text.append("Weaker evidence (证据较弱): nobody was assigned by chance.")
-    for name in ("sentence", "sentence_zh"):
-        if row.get(name):
-            found.text.append(str(row[name]))
+        why = f"No experiment to tell it from (无对照实验): {error}."
+        try:
+            [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **margin)
+        except LedgerError as other:
+            found = Section(refused=f"{why} Nor can it be compared without arms (弱证据亦不足): {other}.")
+            found.in_short = ["增量 · What it caused cannot be told (数据不足): nobody was held back by chance."]
+            return found
+        found = _comparison_without_arms(row, why, ask)
+    found.currency = row["currency"]
+    found.warnings += [f"{warning['code']}: {warning['warning']}" for warning in row["warnings"]]
+    return found
+
+
+def _experiment(row: Row, ask: Asker) -> Section:
+    found = Section(text=list(row["conclusions"]), in_short=list(row["conclusions"]))
+    found.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
+    response = row.pop("response")
     for name, value in row.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        if name not in ("warnings", "conclusions") and isinstance(value, list) and value:
             found.tables[name] = value
+    if response:
+        found.tables["response"] = response[0]["points"]
+    found.columns = {name: columns.split() for name, columns in EXPERIMENT_COLUMNS.items()}
+    if "effects" in found.tables:
+        found.tables["effects"] = main_effects(row["effects"])
+    by_method = {
+        method: [e for e in row["effects"] if e["metric"] == row["effects"][0]["metric"] and e["method"] == method]
+        for method in ("plain", "cuped")
+    }
+    for method, effects in by_method.items():
+        if effects:
+            title = f"人均增量 (95%) · {effects[0]['label']} per person more than the control, {method}"
+            spans = {name: [e[name] for e in effects] for name in ("effect", "low", "high")}
+            found.charts.append(Chart("spans", title, [e["arm"] for e in effects], spans, currency=row["currency"]))
+    return found
+
+
+def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
+    weaker = "Weaker evidence (证据较弱): nobody was assigned by chance."
+    found = Section(text=[why, weaker, str(row["conclusion"])], in_short=[f"{weaker} {row['conclusion']}"])
+    found.commands = [ask.command("experiment compare {campaign}")]
+    found.tables["comparison"] = [{n: v for n, v in row.items() if not isinstance(v, list) and n != "conclusion"}]
     return found
 
 
 def _cost(ask: Asker) -> Section:
-    found = Section()
-    found.tables["budget and booked costs"] = ask.rows("finance-budgets", campaign=ask.campaign)
-    found.tables["discounts by funder (出资方)"] = ask.rows("finance-split", by="funder", campaign=ask.campaign)
-    found.tables["coupons that are out (券负债)"] = ask.rows("finance-statement", campaign=ask.campaign)
+    found = Section(commands=[ask.command("report finance split --campaign {campaign} --explain")])
+    found.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
+    funders = ask.rows("finance-split", by="funder", campaign=ask.campaign)
+    found.tables["discounts by funder (出资方)"] = funders
+    found.tables["coupons that are out (券负债)"] = [
+        {
+            "step": move,
+            "coupons": row[f"{move}_coupons"],
+            "face_value_minor": row[f"{move}_minor"],
+            "currency": row["currency"],
+        }
+        for row in ask.rows("finance-statement", campaign=ask.campaign)
+        for move in MOVES
+    ]
+    for currency in dict.fromkeys(row["currency"] for row in funders):
+        mine = [row for row in funders if row["currency"] == currency]
+        title = f"出资方 · discounts by who bears them, {currency or 'no currency'}"
+        names = [row["funder"] or "nobody named" for row in mine]
+        found.charts.append(
+            Chart("bars", title, names, {"discount_minor": [row["discount_minor"] for row in mine]}, currency=currency)
+        )
     return found
 
 
 def _losses(ask: Asker) -> Section:
-    found = Section()
-    found.tables["points of loss"] = ask.rows("finance-losses", campaign=ask.campaign)
+    from cli.labels import amount, word
+
+    found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
+    losses = ask.rows("finance-losses", campaign=ask.campaign)
+    found.tables["points of loss (损失点)"] = losses
     found.tables["expired unused, by cause (失效归因)"] = ask.rows("expiries", by="reason", campaign=ask.campaign)
+    found.text.append("One event can stand in several points: do not add the points up (各点不可相加).")
+    for row in sorted(losses, key=lambda row: -row["lost_minor"])[:1]:
+        if row["lost_minor"]:
+            lost = f"{amount(row['lost_minor'], row['currency'])} {row['currency'] or ''}".rstrip()
+            found.in_short.append(
+                f"损失 · the largest point of loss is {word(row['point'])}: {lost} in {row['cases']:,} cases."
+            )
     return found
 
 
 def _anomalies(ask: Asker) -> Section:
-    found = Section()
-    mine = {row["coupon_id"] for row in ask.rows("coupons", campaign=ask.campaign)}
-    counts: dict[str, int] = {}
-    for row in ask.rows("violations"):
-        if row["key"] in mine or row["key"] == ask.campaign or row.get("counterpart") in mine:
-            counts[row["violation"]] = counts.get(row["violation"], 0) + (not row.get("superseded"))
-    broken = sorted(counts.items(), key=lambda one: -one[1])
-    found.tables["broken rules"] = [{"violation": name, "cases": cases} for name, cases in broken if cases]
-    if not found.tables["broken rules"]:
-        found.text.append("No rule was broken.")
+    from cli.labels import word
+
+    found = Section(commands=[ask.command("violations --output csv")])
+    broken = ask.rows("campaign-violations", campaign=ask.campaign)
+    found.tables["broken rules (违规)"] = broken
+    if broken:
+        cases = sum(row["cases"] for row in broken)
+        found.in_short.append(
+            f"异常 · {cases:,} faults: {', '.join(word(v) for v in sorted({row['violation'] for row in broken}))}."
+        )
+        found.text.append("discount: what the coupons concerned take off now. One coupon can stand in several rows.")
+    else:
+        found.text.append("No rule was broken (无违规).")
+    doubts = ask.rows("finance-doubts")
+    found.tables["doubts about the data, of all campaigns (数据提示)"] = [
+        {
+            "what": DOUBTS[row["doubt"]],
+            "cases": row["cases"],
+            "currency": row["currency"],
+            "amount_minor": row["amount_minor"],
+        }
+        for row in doubts
+    ]
     return found
 
 
 def _comparison(ask: Asker) -> Section:
     """Beside the campaigns that began before it, and beside what was booked for the industry."""
-    found = Section()
+    found = Section(commands=[ask.command("report roi{rates}")])
     rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
     begun = {row["campaign_id"]: row["begun_at"] for row in rows if row["begun_at"] is not None}
     mine = begun.get(ask.campaign)
     earlier = sorted((at, name) for name, at in begun.items() if mine is not None and at < mine)
     near = [*(name for _, name in earlier[-_EARLIER:]), ask.campaign]
     names = "net_uses,cohort_use_rate,coupon_orders,discount_cost_minor,simple_roi"
-    told = ask.metrics(names, near, by="campaign")
-    found.tables["campaigns"] = one_row_a_slice(told)
+    told = one_row_a_slice(ask.metrics(names, near, by="campaign"))
+    named = {row["campaign_id"]: row["name"] for row in rows}
+    told.sort(key=lambda row: near.index(row["campaign"]))
+    found.tables["campaigns (历次活动)"] = [
+        {"campaign": row["campaign"], "name": named.get(row["campaign"])} | row for row in told
+    ]
+    rates = {row["campaign"]: row["cohort_use_rate"] for row in told if row["cohort_use_rate"] is not None}
+    found.charts = [
+        Chart(
+            "bars",
+            "批次核销率 · part of the coupons that are in use",
+            list(rates),
+            {"cohort_use_rate": list(rates.values())},
+        )
+    ]
+    if len(near) == 1:
+        found.text.append("No campaign began before it (无更早活动).")
     booked = [row for row in ask.rows("campaign-targets", campaign=ask.campaign) if row["metric"].startswith(_INDUSTRY)]
     of_known = {row["metric"].removeprefix(_INDUSTRY): row for row in booked}
     of_known = {name: row for name, row in of_known.items() if _known(name)}
     if of_known:
-        told = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
-        found.tables["industry (行业均值)"] = told
+        beside = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
+        found.tables["industry (行业均值)"] = beside
     else:
         found.text.append("No figure of the industry was booked (未登记行业均值): `target_set` of a metric industry_….")
     return found
@@ -303,114 +530,11 @@ def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
     return found
 
 
-def as_json(campaign: str, ask: Asker, sections: Mapping[str, Section]) -> str:
-    told = {
-        name: {"title": s.title, "text": s.text, "tables": s.tables, "refused": s.refused}
-        for name, s in sections.items()
-    }
-    return json.dumps(plain({"campaign": campaign, "as_of": ask.as_of, "sections": told}), ensure_ascii=False, indent=2)
-
-
-def as_markdown(campaign: str, ask: Asker, sections: Mapping[str, Section], charts: Callable[[Any], str]) -> str:
-    """`charts`: what stands in the place of a chart."""
-    lines = [f"# 复盘 · review of campaign {_safe(campaign)}", ""]
-    clock = ask.as_of.get("data_clock")
-    state = f"As of commit {ask.as_of.get('commits')}, data's clock {cell(clock)}."
-    lines += [f"{state} Amounts are in minor units (分).", ""]
-    for section in sections.values():
-        lines += [f"## {section.title}", ""]
-        if section.refused:
-            lines += [f"Refused (数据不足): {_safe(section.refused)}", ""]
-        for text in section.text:
-            lines += [_safe(text), ""]
-        for title, (x, series) in section.charts.items():
-            if x and series:
-                lines += [charts((title, x, series)), ""]
-        for title, rows in section.tables.items():
-            lines += [f"**{title}**", "", *_table(rows), ""]
-    return "\n".join(lines)
-
-
-def _table(rows: list[Row]) -> list[str]:
-    if not rows:
-        return ["nothing found"]
-    names = [name for name in rows[0] if any(row.get(name) is not None for row in rows)]
-    numeric = {n for n in names if all(isinstance(row.get(n), int | float | None) for row in rows)}
-    lines = ["| " + " | ".join(names) + " |", "|" + "|".join("---:" if n in numeric else "---" for n in names) + "|"]
-    return lines + ["| " + " | ".join(_safe(_number(row.get(name))) for name in names) + " |" for row in rows]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, bool):
-        return cell(value)
-    return f"{value:,}" if isinstance(value, int) else cell(value)
-
-
-def _safe(text: str) -> str:
-    """Somebody's data must not become markup."""
-    for sign in ("\\", "|", "<", ">", "`", "*", "_", "[", "]"):
-        text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
-    return text.replace("\n", " ")
-
-
-def as_html(campaign: str, ask: Asker, sections: Mapping[str, Section]) -> str:
-    """A page of its own: charts are drawings in it, nothing is loaded from anywhere."""
-    need("a page", "markdown_it", "reports")
-    need("a page", "matplotlib", "reports")
-    from markdown_it import MarkdownIt
-
-    drawn: list[str] = []
-
-    def place(chart: Any) -> str:
-        drawn.append(_drawing(*chart))
-        return f"CHART-{len(drawn) - 1}-HERE"
-
-    body = MarkdownIt("commonmark").enable("table").render(as_markdown(campaign, ask, sections, place))
-    for n, drawing in enumerate(drawn):
-        body = body.replace(f"<p>CHART-{n}-HERE</p>", f"<figure>{drawing}</figure>")
-    return _PAGE.replace("TITLE", f"Review {_safe(campaign)}").replace("BODY", body)
-
-
-_PAGE: Final = """<!doctype html>
-<html lang="zh"><head><meta charset="utf-8"><title>TITLE</title><style>
-body { font: 15px/1.6 system-ui, "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", sans-serif; max-width: 72em;
-       margin: 2em auto; padding: 0 1em; color: #1b1f24; }
-h1, h2 { line-height: 1.25; } h2 { border-top: 1px solid #d8dee4; padding-top: 1em; }
-table { border-collapse: collapse; margin: .5em 0 1.5em; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid #e6e9ec; padding: .25em .75em; white-space: nowrap; } th { background: #f6f8fa; }
-figure { margin: 1em 0; } figure svg { max-width: 100%; height: auto; }
-</style></head><body>
-BODY
-</body></html>
-"""
-
-
-def _drawing(title: str, x: list[Any], series: Mapping[str, list[float]]) -> str:
-    """An SVG: bars for one series over few names, else lines."""
-    import io
-
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"svg.fonttype": "none", "font.size": 10, "svg.hashsalt": "review"}):
-        figure = Figure(figsize=(9, 3.2), layout="constrained")
-        axes = figure.subplots()
-        names = [cell(value)[:10] for value in x]
-        if len(series) == 1 and len(x) <= 12:
-            axes.bar(names, next(iter(series.values())), color="#3b7dd8")
-        else:
-            for name, values in series.items():
-                axes.plot(names, values, label=name, linewidth=1.8)
-            axes.legend(frameon=False)
-            axes.set_xticks(range(0, len(names), max(1, len(names) // 10)))
-        axes.set_title(title)
-        axes.grid(axis="y", alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()[out.getvalue().index("<svg") :]
+def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
+    names = ("title", "in_short", "text", "warnings", "tables", "currency", "commands", "refused")
+    told = {name: {part: getattr(section, part) for part in names} for name, section in sections.items()}
+    head = {"campaign": ask.campaign, "name": ask.about["name"], "as_of": ask.as_of}
+    return json.dumps(plain({**head, "sections": told}), ensure_ascii=False, indent=2)
 
 
 @click.command()
@@ -480,13 +604,19 @@ def review(
     form = form or {".html": "html", ".htm": "html", ".json": "json"}.get(file.suffix if file else "", "markdown")
     with asking(settings.database) as source:
         ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, _given(layout))
-        ask.rows("campaign", campaign=campaign)
         found = review_of(ask, layout["sections"])
-    text = {
-        "json": lambda: as_json(campaign, ask, found),
-        "html": lambda: as_html(campaign, ask, found),
-        "markdown": lambda: as_markdown(campaign, ask, found, lambda chart: f"*{chart[0]}: drawn in the HTML form*"),
-    }[form]()
+    _print(_written(form, file, ask, found), file, campaign)
+
+
+def _written(form: str, file: Path | None, ask: Asker, sections: Mapping[str, Section]) -> str:
+    from cli import review_page
+
+    if form == "json":
+        return as_json(ask, sections)
+    return review_page.html(ask, sections) if form == "html" else review_page.markdown(ask, sections, file)
+
+
+def _print(text: str, file: Path | None, campaign: str) -> None:
     if file is None:
         click.echo(text)
         return

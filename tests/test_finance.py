@@ -367,7 +367,7 @@ def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) 
         (("split", "--by", "colour"), "colour"),
         (("cash", "--zone", "Mars/Base"), "Mars/Base"),
         (("losses", "--by", "kind"), "--by"),
-        (("losses", "--explain"), "--explain"),
+        (("doubts", "--explain"), "--explain"),
         (("losses", "--since", "2025-11-01"), "--since"),
         (("margin", "--campaign", "k"), "--campaign"),
         (("margin", "--goods-rate", "x=200"), "x=200"),

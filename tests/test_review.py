@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
-from cli.review import SECTIONS
+from cli.review import SECTIONS, Asker
+from projections.queries import Answer, AsOf
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event
@@ -60,11 +64,11 @@ def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Pat
     page = tmp_path / "review.html"
     done("review", "k", "--to", page)
     html = page.read_text(encoding="utf-8")
-    assert html.count("<svg") == 2 and html.count("<table>") > 8 and "复盘" in html
+    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "复盘" in html
     assert "<script" not in html and "<b>K" not in html
     loaded = re.findall(r"(?:src|href)=.(?!#)([^\"']+)", html)
     assert [address for address in loaded if not address.startswith("#")] == []
-    assert "CHART-" not in html
+    assert "{{" not in html and "default-src 'none'" in html
 
 
 def test_markdown_tables_hold_whatever_stands_in_the_data() -> None:
@@ -72,7 +76,7 @@ def test_markdown_tables_hold_whatever_stands_in_the_data() -> None:
     for line in text.splitlines():
         if line.startswith("|"):
             assert line.endswith("|")
-    assert "| net\\_uses | 有效核销券数 |" in text
+    assert "| 有效核销券数 | 2 | – | net\\_uses |" in text
 
 
 def test_a_layout_is_kept_and_used_again() -> None:
@@ -123,6 +127,95 @@ def test_unknown_campaigns_and_places_are_said() -> None:
     one_sentence(ledger("review", "nobody"), 1, "nobody")
     assert ledger("review").code == 2
     assert ledger("review", "k", "--section", "goal", "--to", "/nonexistent/x.md").code != 0
+
+
+def test_the_rules_that_a_campaign_broke_are_those_of_its_coupons_and_orders() -> None:
+    """Else somebody is blamed for another campaign, or a fault of an order is seen by nobody."""
+    [table] = (
+        rows
+        for title, rows in json.loads(done("review", "k", "--section", "anomalies", "--format", "json").out)[
+            "sections"
+        ]["anomalies"]["tables"].items()
+        if title.startswith("broken")
+    )
+    mine = {row["coupon_id"] for row in done("coupons", "--campaign", "k", "--output", "ndjson").rows}
+    of_orders = {o["order_id"] for o in ORDERS if mine & set(o.get("coupon_ids") or ())}
+    counted: dict[str, int] = {}
+    for row in done("violations", "--output", "ndjson").rows:
+        if row["key"] in mine | of_orders and not row["superseded"]:
+            counted[row["violation"]] = counted.get(row["violation"], 0) + 1
+    assert {row["violation"]: row["cases"] for row in table} == counted
+
+
+def test_who_used_another_campaigns_coupon_did_not_use_this_one() -> None:
+    """Customers have uses of their own beside those of the campaign: mixed up, every segment looks like a success."""
+    told: dict[str, list[dict[str, Any]]] = {
+        "campaign-users": [{"user_id": "ann", "got": 1, "used": 0}, {"user_id": "bob", "got": 2, "used": 1}],
+        "customers": [
+            {"user_id": user, "segment": "new", "currency": "CNY", "used": 3, "orders": 2, "net_sales_minor": 100}
+            for user in ("ann", "bob", "cat")
+        ],
+        "campaign": [{"name": None}],
+    }
+
+    class Told:
+        def ask(self, question: str, **_: object) -> Answer:
+            return Answer(AsOf(1, None, None, []), iter([pl.DataFrame(told[question])]))
+
+        def close(self) -> None: ...
+
+    [row] = SECTIONS["customers"][1](Asker(Told(), "k", {}, {})).tables["segments (客户分层)"]
+    assert (row["customers"], row["got"], row["used_it"], row["net_sales_minor"]) == (3, 2, 1, 100)
+    assert row["use_rate"] == 0.5
+
+
+def test_a_total_stands_under_what_can_be_added_up() -> None:
+    """People would add it up themselves, the orders of two kinds of discount too."""
+    kinds = done("report", "finance", "margin", "--by", "day", "--goods-rate", "60", "--output", "ndjson").rows
+    net = sum(row["net_sales_minor"] for row in kinds if row["currency"] == "CNY")
+    text = done("report", "finance", "margin", "--by", "day", "--goods-rate", "60", "--limit", "1").out
+    [total] = [line for line in text.splitlines() if line.startswith("total 合计  CNY")]
+    assert f"{net:,}" in total.split() and "净销售额" in text
+    assert "合计" not in done("report", "finance", "losses").out
+
+
+def test_cohorts_are_a_triangle_for_people() -> None:
+    head, below, _, *rows = done("report", "cohorts", "retention").out.strip().splitlines()[1:]
+    assert head.split()[:3] == ["cohort", "customers", "+0"] and "首单月份" in below
+    assert rows and all("100.0%" in row for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "roi", "channels coupons", "channels credit", "funnel coupons", "funnel behaviour", "cohorts retention",
+        "segments rfm", "finance split", "finance losses", "finance statement", "finance cash",
+    ],
+)  # fmt: skip
+def test_every_report_is_followed_down_to_coupons_and_orders(asked: str) -> None:
+    """A number that nobody can follow is one that nobody believes."""
+    rows = done("report", *asked.split(), "--explain", "--output", "ndjson").rows
+    told = json.dumps(rows)
+    assert rows or asked == "finance losses"
+    assert not rows or '"order_id"' in told or '"coupon_id"' in told or "order_id" in told
+
+
+@pytest.mark.slow
+def test_what_a_review_tells_people_to_run_runs() -> None:
+    sections = json.loads(done("review", "k", "--goods-rate", "60", "--format", "json").out)["sections"]
+    for section in sections.values():
+        assert section["commands"] or section["refused"]
+        for command in section["commands"]:
+            program, *arguments = shlex.split(command)
+            assert program == "coupon-ledger" and done(*arguments).code == 0
+
+
+@pytest.mark.slow
+def test_markdown_lies_beside_its_charts(tmp_path: Path) -> None:
+    done("review", "k", "--to", tmp_path / "k.md")
+    drawn = re.findall(r"\]\(<(.*?)>\)", (tmp_path / "k.md").read_text(encoding="utf-8"))
+    assert len(drawn) >= 4 and all((tmp_path / name).read_text(encoding="utf-8").startswith("<svg") for name in drawn)
 
 
 def test_reports_of_roi_channels_and_experiments() -> None:

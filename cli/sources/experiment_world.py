@@ -422,7 +422,7 @@ def _coupon_events(world: ExperimentWorld, people: People, orders: Orders) -> pl
         valid_from=pl.lit(world.start).cast(_INSTANT),
         valid_until=pl.lit(world.expiry).cast(_INSTANT),
     )
-    issued = those("issued", _MARKETING, holders, np.full(len(holders), -0.01)).with_columns(channel=pl.lit("app"))
+    issued = those("issued", _MARKETING, holders, np.zeros(len(holders))).with_columns(channel=pl.lit("app"))
     uses = np.flatnonzero(orders.with_coupon)
     used = those("used", _SHOP, orders.person[uses], orders.day[uses]).with_columns(
         order_id=_ids(f"x{world.seed}-o", uses), discount_minor=pl.Series(orders.discount[uses])

@@ -134,6 +134,15 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
     return found.sort("currency", "net_sales_minor", descending=[False, True]).select(shown).head(limit or found.height)
 
 
+def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
+    """What makes customers what they are: the orders that stand, by customer, with the segment (RFM) of each."""
+    segment = known(reading).select("user_id", "currency", "segment")
+    rows = reading.frame(f"{sql(__package__, 'sold')} ORDER BY user_id, paid_at, order_id", {"goods_bp": None})
+    found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
+    shown = found.select("user_id", "segment", pl.exclude("user_id", "segment"))
+    return shown.with_columns(pl.col("discount_minor").cast(pl.Int64)).head(limit or found.height)
+
+
 def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
     """Retention by month of the first order (`with_coupon`: of the first use of a coupon). Raises `WrongQuestion`."""
     with reading.given(zone=Zone(zone).offsets()):

@@ -131,9 +131,15 @@ def cash(
         return reading.frame(_query("cash"), {"since": since, "until": until})
 
 
-def losses(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
-    """Money lost to broken rules, by point of loss."""
-    return reading.frame(_query("losses"), {"campaign": campaign})
+def losses(
+    reading: Reading, campaign: str | None = None, explain: bool = False, limit: int | None = None
+) -> pl.DataFrame:
+    """Money lost to broken rules, by point of loss. `explain`: the events and coupons themselves."""
+    points = _query("loss_points")
+    if explain:
+        order = "ORDER BY lost_minor DESC NULLS LAST, point, coupon_id, event_id"
+        return _limited(reading, f"{points} {order}", {"campaign": campaign}, limit)
+    return _limited(reading, f"WITH found AS ({points}) {_query('losses')}", {"campaign": campaign}, limit)
 
 
 def refunds(reading: Reading, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:

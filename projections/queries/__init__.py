@@ -440,6 +440,16 @@ def violation_counts(
     return reading.frame(_query("violation_counts"), _parameters(locals()))
 
 
+def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
+    """Which rules were broken around the campaign's coupons, how often, and what they take off now."""
+    return reading.frame(_query("campaign_violations"), {"campaign": campaign})
+
+
+def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
+    """Who has coupons of the campaign: how many, and how many in use."""
+    return reading.frame(_query("campaign_users"), {"campaign": campaign})
+
+
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
@@ -741,6 +751,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
     "campaign": Question(campaign, limit_s=120, then=_campaign_then),
     "campaign-targets": Question(campaign_targets, then=_campaign_then),
+    "campaign-users": Question(campaign_users, limit_s=120, then=_campaign_then),
+    "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),
     "diff": Question(diff, limit_s=300, json=("changed",)),
@@ -760,6 +772,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "audit": Question(audit, limit_s=600, json=("examples",)),
     "evidence": Question(evidence, limit_s=300),
     "customers": Question(customers.customers, limit_s=300, then=_everything_then),
+    "customer-orders": Question(customers.orders, limit_s=300, then=_everything_then),
     "customer-segments": Question(customers.segments, limit_s=300, then=_everything_then),
     "customer-tiers": Question(customers.tiers, limit_s=300, then=_everything_then),
     "customer-clusters": Question(customers.clusters, limit_s=300, then=_everything_then),

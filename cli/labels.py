@@ -1,0 +1,324 @@
+"""What people read in place of a column's name and of a bare number: names in both languages, amounts in units of their
+currency, percentages. Machines get the columns as they are, amounts in minor units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from cli.output import Row, cell
+from ledger.rules import REASON_LABELS
+from projections.metrics.definitions import METRICS
+from projections.metrics.money import decimals
+
+_CHINESE: Final[Mapping[str, str]] = {
+    "acquisition_minor": "拉新",
+    "amount_minor": "金额",
+    "arm": "分组",
+    "attributed_roi": "归因ROI(非增量)",
+    "assigned": "分配人数",
+    "balance_p": "基线检验p",
+    "below_cost": "低于成本行数",
+    "begun_at": "开始",
+    "booked_minor": "已登记成本",
+    "budget_minor": "预算",
+    "buyers": "购买人数",
+    "campaign": "活动",
+    "campaign_id": "活动",
+    "cancelled_minor": "取消金额",
+    "cases": "次数",
+    "category": "品类",
+    "chance": "显著性",
+    "channel": "渠道",
+    "chosen": "选定",
+    "claimed": "已领取",
+    "clawed_back_minor": "追回优惠",
+    "closing_coupons": "期末(张)",
+    "closing_minor": "期末面值",
+    "cohort": "首单月份",
+    "control": "对照组",
+    "control_mean": "对照组均值",
+    "cost_kind": "成本类型",
+    "cost_minor": "成本",
+    "coupon_discount_minor": "用券优惠",
+    "coupon_margin_minor": "用券毛利",
+    "coupon_order_share": "用券订单占比",
+    "coupon_orders": "用券订单数",
+    "coupons": "券数",
+    "came": "回购人数",
+    "came_again": "复购率",
+    "could": "可观察人数",
+    "currency": "币种",
+    "customers": "客户数",
+    "day": "日期",
+    "days": "天数",
+    "discount_minor": "优惠",
+    "discount_share": "折扣占比",
+    "effect": "人均增量",
+    "error": "标准误",
+    "exhausted_at": "预计耗尽",
+    "expired": "已失效",
+    "expired_coupons": "失效(张)",
+    "expired_minor": "失效面值",
+    "face_value_minor": "面值",
+    "first_at": "首次",
+    "flow_minor": "净流入",
+    "full_price": "全价复购",
+    "full_price_after": "券后全价单数",
+    "full_price_rate": "全价复购率",
+    "funder": "出资方",
+    "goal": "目标",
+    "got": "获券人数",
+    "got_coupon": "获券人数",
+    "gross_minor": "原价",
+    "high": "上限",
+    "high_minor": "上限",
+    "in_use": "在用",
+    "incremental_margin_minor": "增量毛利",
+    "industry": "行业均值",
+    "issued": "已发放",
+    "issued_coupons": "发放(张)",
+    "issued_minor": "发放面值",
+    "kind": "类型",
+    "label": "指标",
+    "last_at": "最近",
+    "lines_without_cost": "无成本行数",
+    "liability_minor": "未核销面值",
+    "lost_minor": "损失金额",
+    "low": "下限",
+    "low_minor": "下限",
+    "margin_minor": "毛利",
+    "margin_rate": "毛利率",
+    "mean": "均值",
+    "median_recency_days": "距上次消费(中位天数)",
+    "media_minor": "媒体",
+    "method": "方法",
+    "metric": "指标",
+    "model": "归因模型",
+    "months_later": "第几月",
+    "name": "名称",
+    "net_minor": "净销售额",
+    "net_sales_minor": "净销售额",
+    "number": "序号",
+    "odds_ratio": "优势比",
+    "open": "未完结",
+    "of_before": "较上一步",
+    "opening_coupons": "期初(张)",
+    "opening_minor": "期初面值",
+    "operation_minor": "运营",
+    "orders": "订单数",
+    "orders_without_cost": "无成本订单",
+    "owned": "已持有",
+    "p": "显著性p",
+    "p_corrected": "校正后p",
+    "paid_minor": "实付",
+    "part": "分群",
+    "per_day_minor": "日均花费",
+    "people": "人数",
+    "planned_share": "计划占比",
+    "point": "损失点",
+    "projected_minor": "预测价值",
+    "quantity": "数量",
+    "reached": "达成率",
+    "reason": "原因",
+    "recency_days": "距上次消费(天)",
+    "refunded_minor": "退款",
+    "region": "地区",
+    "relative_effect": "相对提升",
+    "released_coupons": "解除(张)",
+    "released_minor": "解除面值",
+    "removal_effect": "移除效应",
+    "repurchase_rate": "复购率",
+    "result": "结果",
+    "retention": "留存率",
+    "returned": "已退回",
+    "returned_coupons": "退回(张)",
+    "returned_minor": "退回面值",
+    "revoked_coupons": "作废(张)",
+    "revoked_minor": "作废面值",
+    "roi": "增量ROI",
+    "roi_high": "ROI上限",
+    "roi_low": "ROI下限",
+    "rule": "规则",
+    "sales_minor": "归因销售额",
+    "sales_share": "销售占比",
+    "scope": "范围",
+    "segment": "客群",
+    "share": "占比",
+    "silhouette": "轮廓系数",
+    "simple_roi": "简单ROI(非增量)",
+    "smallest_lift": "最小可检测提升",
+    "spent_minor": "已花费",
+    "status": "状态",
+    "step": "步骤",
+    "store": "门店",
+    "subsidy_minor": "补贴",
+    "tier": "等级",
+    "times": "倍数",
+    "treated": "实验组",
+    "treated_mean": "实验组均值",
+    "use_rate": "核销率",
+    "used": "已核销",
+    "used_coupons": "核销(张)",
+    "used_it": "用券人数",
+    "used_minor": "核销面值",
+    "user_id": "用户",
+    "users": "人数",
+    "value": "数值",
+    "violation": "违规",
+    "violations": "违规数",
+    "what": "说明",
+    "without_cost": "无成本订单",
+    "without_value": "无面值(张)",
+}
+WORDS: Final[Mapping[str, str]] = REASON_LABELS | {
+    "used_when_used": "重复核销",
+    "used_when_revoked": "作废后核销",
+    "used_when_expired": "过期后核销",
+    "outside_validity": "有效期外核销",
+    "wrong_user": "非本人核销",
+    "wrong_order": "订单不符",
+    "no_owner": "无持有人核销",
+    "over_issue": "超发",
+    "over_user_limit": "超个人限领",
+    "outside_claim_window": "领取期外",
+    "orphan_use": "核销无支付订单",
+    "unrecorded_use": "订单用券无核销记录",
+    "use_not_returned": "取消未退券",
+    "below_min_spend": "未达门槛",
+    "discount_mismatch": "优惠金额不符",
+    "double_use": "重复核销",
+    "use_after_revocation": "作废后核销",
+    "use_outside_validity": "有效期外核销",
+    "use_without_claim": "未领取核销",
+    "use_without_issue": "未发放核销",
+    "use_on_cancelled_order": "取消订单未退券",
+    "use_without_paid_order": "无支付订单",
+    "coupons": "券",
+    "issued": "发放",
+    "claimed": "领取",
+    "used": "核销",
+    "in_use": "在用",
+    "expired": "失效",
+    "returned": "退回",
+    "opening": "期初",
+    "revoked": "作废",
+    "released": "解除",
+    "closing": "期末",
+    "view": "浏览",
+    "coupon": "券",
+    "cart": "加购",
+    "ordered": "下单",
+    "paid": "支付",
+    "promotion": "促销",
+    "match": "配券",
+    "member": "会员",
+    "shipping": "运费",
+    "platform": "平台",
+    "merchant": "商家",
+    "brand": "品牌",
+    "acquisition": "拉新",
+    "media": "媒体",
+    "operation": "运营",
+    "subsidy": "补贴",
+    "redeemed": "核销归因",
+    "last": "末次触点",
+    "first": "首次触点",
+    "linear": "线性",
+    "time_decay": "时间衰减",
+    "position": "位置归因",
+    "markov": "马尔可夫",
+    "shapley": "沙普利值",
+    "plain": "普通",
+    "cuped": "CUPED降噪",
+    "winsorised": "缩尾",
+    "sequential": "序贯",
+    "control": "对照组",
+    "treatment": "实验组",
+    "used_events": "核销次数",
+    "claimed_events": "领取次数",
+    "issued_events": "发放次数",
+    "expired_events": "失效次数",
+}
+"""Codes that stand in cells."""
+_CODES: Final = frozenset("violation point step kind reason model method funder cost_kind arm".split())
+"""Columns of such codes."""
+_OF_METRIC: Final = frozenset(
+    "value goal result industry campaign control_mean treated_mean control treated effect low high mean error".split()
+)
+"""Columns whose unit is that of the row's metric."""
+_SHARES: Final = ("share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect")
+_SMALL: Final = 0.02
+
+
+def chinese(column: str) -> str:
+    """The column's or metric's 中文名; empty where it has none."""
+    return _CHINESE.get(column) or (METRICS[column].chinese if column in METRICS else "")
+
+
+def english(column: str) -> str:
+    return column.removesuffix("_minor").replace("_", " ")
+
+
+def heading(column: str) -> str:
+    """Both names of a column."""
+    name = chinese(column)
+    return f"{english(column)} {name}".strip() if name != column else name
+
+
+def word(code: str) -> str:
+    """A code with its Chinese name."""
+    known = WORDS.get(code)
+    return f"{code} {known}" if known else code
+
+
+def amount(minor: float, currency: str | None) -> str:
+    """In units of the currency."""
+    digits = decimals(currency)
+    return f"{minor / 10**digits:,.{digits}f}"
+
+
+def percent(share: float) -> str:
+    return f"{share:.2%}" if abs(share) < _SMALL else f"{share:.1%}"
+
+
+def shown(column: str, row: Row, currency: str | None = None) -> str:
+    """The value in this column of a row as people read it. `currency`: where the row does not say it."""
+    value = row[column]
+    if value is None or isinstance(value, bool):
+        return {None: "–", True: "yes 是", False: "no 否"}[value]
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M").removesuffix(" 00:00")
+    if isinstance(value, str):
+        return word(cell(value)) if column in _CODES else cell(value)
+    if not isinstance(value, int | float):
+        return cell(value)
+    return _number(value, _unit(column, row), row.get("currency") or currency)
+
+
+def _unit(column: str, row: Row) -> str:
+    metric = row.get("metric")
+    if column in _OF_METRIC and isinstance(metric, str):
+        column = "use_share" if metric == "buyers" else metric
+    if column.endswith("_minor"):
+        return "minor"
+    if column in METRICS and METRICS[column].unit != "ratio":
+        return METRICS[column].unit
+    if column == "p" or column.endswith("_p") or column == "p_corrected":
+        return "p"
+    share = column.endswith(_SHARES) or column in METRICS
+    return "share" if share and not column.endswith("roi") else ""
+
+
+def _number(value: float, unit: str, currency: str | None) -> str:
+    if unit == "minor":
+        return amount(value, currency)
+    if unit == "share":
+        return percent(value)
+    if unit == "p":
+        return f"{value:.3f}" if value >= 0.001 else "<0.001"
+    if isinstance(value, int) or value == round(value):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.4f}"

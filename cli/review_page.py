@@ -1,0 +1,222 @@
+"""A review as Markdown, and as a page of its own: its charts are drawings in it, nothing is loaded from anywhere, and
+nothing of anybody's data is markup in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cli.charts import Chart, svg
+from cli.labels import chinese, english, heading, shown
+from cli.output import Row
+from ledger.errors import UnusableFile
+
+if TYPE_CHECKING:
+    from cli.review import Asker, Section
+
+_LONG: Final = 16
+"""Rows above which a table is folded away in a page."""
+_WIDE: Final = 40
+"""Characters above which a text is broken into lines."""
+_IN_SHORT: Final = "结论 · in short"
+_FROM: Final = "下钻 · where these numbers come from, down to coupons and orders"
+_REFUSED: Final = "Refused (数据不足)"
+_CARDS: Final = (
+    "issued_coupons net_uses cohort_use_rate coupon_net_sales_minor cost_minor coupon_margin_minor simple_roi".split()
+)
+
+
+def _title(ask: Asker) -> str:
+    name = ask.about["name"]
+    return f"{ask.campaign} · {name}" if name and name != ask.campaign else ask.campaign
+
+
+def _state(ask: Asker) -> str:
+    told = [
+        f"As of commit {ask.as_of['commits']}",
+        f"data's clock (数据时间) {shown('at', {'at': ask.as_of['data_clock']})} UTC",
+    ]
+    words = {
+        "at": "what happened until (截至)",
+        "known_at": "what was known at (当时已知)",
+        "positions": "log position (位点)",
+    }
+    told += [f"only {words[name]} {shown('at', {'at': ask.as_of[name]})}" for name in words if name in ask.as_of]
+    return f"{', '.join(told)}. Amounts are in units of their currency; currencies are never added up (各币种不相加)."
+
+
+def _period(ask: Asker) -> str:
+    about = ask.about
+    told = [
+        f"{english(n)} {chinese(n)} {shown(n, about)}".replace("  ", " ")
+        for n in ("status", "coupon_type")
+        if about.get(n)
+    ]
+    if about.get("claim_from") or about.get("claim_until"):
+        told.append(f"claims 领取期 {shown('claim_from', about)} – {shown('claim_until', about)} UTC")
+    return " · ".join(told)
+
+
+def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
+    """Those that are for people, and in which something stands."""
+    names = section.columns.get(title) or list(rows[0])
+    return [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
+
+
+def _shown(section: Section, column: str, row: Row) -> str:
+    return shown(column, row, section.currency)
+
+
+def _numeric(column: str, rows: Sequence[Row]) -> bool:
+    return all(isinstance(row[column], int | float | None) for row in rows)
+
+
+def _kind(section: Section, column: str, rows: Sequence[Row]) -> str:
+    """How its cells look: numbers to the right, long texts broken."""
+    if _numeric(column, rows):
+        return ' class="n"'
+    return ' class="w"' if any(len(_shown(section, column, row)) > _WIDE for row in rows) else ""
+
+
+# --- Markdown
+
+
+def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> str:
+    """`file`: where it will lie; its charts are drawn into a folder beside it. Raises `UnusableFile`."""
+    lines = [
+        f"# 复盘 · review of campaign {_plain(_title(ask))}",
+        "",
+        _plain(_period(ask)),
+        "",
+        _plain(_state(ask)),
+        "",
+    ]
+    if points := [point for section in sections.values() for point in section.in_short]:
+        lines += [f"## {_IN_SHORT}", "", *(f"- {_plain(point)}" for point in points), ""]
+    for name, section in sections.items():
+        lines += [f"## {section.title}", ""]
+        if section.refused:
+            lines += [f"**{_REFUSED}**: {_plain(section.refused)}", ""]
+        for text in section.text:
+            lines += [_plain(text), ""]
+        for warning in section.warnings:
+            lines += [f"> ⚠ {_plain(warning)}", ""]
+        lines += _drawn(name, section, file)
+        for title, rows in section.tables.items():
+            lines += [f"**{_plain(title)}**", "", *_table(section, title, rows), ""]
+        if section.commands:
+            lines += [f"{_FROM}:", "", *(f"    {command}" for command in section.commands), ""]
+    return "\n".join(lines)
+
+
+def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
+    lines: list[str] = []
+    for number, chart in enumerate((c for c in section.charts if not c.empty), start=1):
+        if file is None:
+            lines += [f"*{_plain(chart.title)}: drawn with --to FILE*", ""]
+            continue
+        place = file.with_name(f"{file.name}.charts") / f"{name}-{number}.svg"
+        try:
+            place.parent.mkdir(exist_ok=True)
+            place.write_text(svg(chart), encoding="utf-8")
+        except OSError as error:
+            raise UnusableFile(f"file {place}: cannot be written ({error.strerror}); choose another place") from error
+        lines += [f"![{_plain(chart.title)}](<{place.parent.name}/{place.name}>)", ""]
+    return lines
+
+
+def _table(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return ["nothing found (无)"]
+    names = _columns(section, title, rows)
+    head = "| " + " | ".join(_plain(heading(name)) for name in names) + " |"
+    rule = "|" + "|".join("---:" if _numeric(name, rows) else "---" for name in names) + "|"
+    return [head, rule, *("| " + " | ".join(_plain(_shown(section, n, row)) for n in names) + " |" for row in rows)]
+
+
+def _plain(text: str) -> str:
+    """Somebody's data must not become markup."""
+    for sign in ("\\", "|", "<", ">", "`", "*", "_", "[", "]"):
+        text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
+    return text.replace("\n", " ")
+
+
+# --- a page
+
+
+def html(ask: Asker, sections: Mapping[str, Section]) -> str:
+    page = files(__package__).joinpath("review.html").read_text(encoding="utf-8")
+    contents = "".join(f'<a href="#{name}">{escape(section.title)}</a>' for name, section in sections.items())
+    parts = {
+        "TITLE": escape(_title(ask)),
+        "PERIOD": escape(_period(ask)),
+        "STATE": escape(_state(ask)),
+        "CONTENTS": contents,
+        "IN-SHORT": _in_short(sections),
+        "SECTIONS": "\n".join(_section(name, section) for name, section in sections.items()),
+    }
+    head, *pieces = page.split("{{")
+    return head + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
+
+
+def _in_short(sections: Mapping[str, Section]) -> str:
+    points = [point for section in sections.values() for point in section.in_short]
+    cards = _cards(sections["goal"]) if "goal" in sections else ""
+    listed = "".join(f"<li>{_text(point)}</li>" for point in points)
+    return f'<section id="in-short"><h2>{_IN_SHORT}</h2>{cards}<ul>{listed}</ul></section>' if cards or points else ""
+
+
+def _cards(goal: Section) -> str:
+    rows = {name: [row for row in goal.tables.get("result", ()) if row["metric"] == name] for name in _CARDS}
+    cards = [
+        f'<div class="card"><b>{escape(shown("value", row))}</b>'
+        f"<span>{escape(heading(name))}{escape(' ' + row['currency']) if row['currency'] else ''}</span></div>"
+        for name, found in rows.items()
+        for row in found
+    ]
+    return f'<div class="cards">{"".join(cards)}</div>'
+
+
+def _section(name: str, section: Section) -> str:
+    parts = [f'<section id="{name}"><h2>{escape(section.title)}</h2>']
+    if section.refused:
+        parts.append(f'<p class="refused"><b>{_REFUSED}</b>: {_text(section.refused)}</p>')
+    parts += [f"<p>{_text(text)}</p>" for text in section.text]
+    parts += [f'<p class="warning">{_text(warning)}</p>' for warning in section.warnings]
+    charts = [_figure(chart) for chart in section.charts if not chart.empty]
+    parts += [f'<div class="charts">{"".join(charts)}</div>'] if charts else []
+    parts += [_html_table(section, title, rows) for title, rows in section.tables.items()]
+    if section.commands:
+        commands = "\n".join(section.commands)
+        parts.append(f"<details><summary>{_FROM}</summary><pre>{escape(commands)}</pre></details>")
+    return "\n".join([*parts, "</section>"])
+
+
+def _figure(chart: Chart) -> str:
+    title = escape(chart.title)
+    return f'<figure role="img" aria-label="{title}"><figcaption>{title}</figcaption>{svg(chart)}</figure>'
+
+
+def _text(words: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(words))
+
+
+def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
+    if not rows:
+        return f"<h3>{escape(title)}</h3><p>nothing found (无)</p>"
+    names = _columns(section, title, rows)
+    kinds = {name: _kind(section, name, rows) for name in names}
+    head = "".join(f"<th{kinds[n]}>{escape(english(n))}<br><small>{escape(chinese(n))}</small></th>" for n in names)
+    body = "".join(
+        "<tr>" + "".join(f"<td{kinds[n]}>{escape(_shown(section, n, row))}</td>" for n in names) + "</tr>"
+        for row in rows
+    )
+    table = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    if len(rows) > _LONG:
+        return f"<details><summary>{escape(title)} · {len(rows):,} rows (行)</summary>{table}</details>"
+    return f"<h3>{escape(title)}</h3>{table}"

@@ -1,0 +1,38 @@
+-- Which events and coupons lost money to broken rules? Grain: one point of loss and event; an event can stand in several
+-- points. `lost_minor`: what that event took off (a coupon that was given out above the stock: what its use takes off
+-- now, else nothing yet).
+WITH events AS (
+    SELECT v.violation, v.key_hash, v.key, v.event_id FROM violations v WHERE v.topic = 'coupon.events' AND v.scope = 'coupon'
+),
+of_events AS (
+    SELECT CASE WHEN v.violation = 'used_when_used' THEN 'double_use'
+                WHEN v.violation = 'used_when_revoked' THEN 'use_after_revocation'
+                WHEN v.violation = 'used_when_expired' OR v.violation = 'outside_validity' THEN 'use_outside_validity'
+                WHEN v.violation = 'wrong_user' THEN 'wrong_user'
+                WHEN v.violation = 'wrong_order' THEN 'wrong_order'
+                WHEN v.violation = 'no_owner' THEN 'use_without_claim'
+                ELSE 'use_without_issue' END AS point,
+           v.key_hash, v.key AS coupon_id, v.event_id, e.discount_minor
+    FROM events v
+    JOIN coupon_events e ON e.key_hash = v.key_hash AND e.coupon_id = v.key AND e.event_id = v.event_id
+    WHERE e.type = 'used'
+      AND v.violation IN ('used_when_used', 'used_when_revoked', 'used_when_expired', 'outside_validity', 'wrong_user',
+                          'wrong_order', 'no_owner', 'used_when_none', 'used_when_created')
+),
+across AS (
+    SELECT CASE v.violation WHEN 'use_not_returned' THEN 'use_on_cancelled_order' WHEN 'orphan_use' THEN 'use_without_paid_order'
+                ELSE v.violation END AS point, c.key_hash, c.coupon_id, v.event_id,
+           CASE WHEN c.state = 'used' THEN c.discount_minor ELSE 0 END AS discount_minor
+    FROM violations v
+    JOIN coupons c ON c.coupon_id = if(v.topic = 'coupon.events', v.key, v.counterpart)
+    WHERE v.scope = 'cross'
+      AND v.violation IN ('use_not_returned', 'orphan_use', 'over_issue', 'over_user_limit', 'outside_claim_window',
+                          'below_min_spend')
+),
+points AS (
+    SELECT DISTINCT point, key_hash, coupon_id, event_id, discount_minor
+    FROM (SELECT * FROM of_events UNION ALL SELECT * FROM across)
+)
+SELECT p.point, c.campaign_id, c.currency, p.coupon_id, p.event_id, c.owner, c.order_id, p.discount_minor AS lost_minor
+FROM points p JOIN coupons c ON c.key_hash = p.key_hash AND c.coupon_id = p.coupon_id
+WHERE $campaign IS NULL OR c.campaign_id = $campaign
