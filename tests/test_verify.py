@@ -493,6 +493,23 @@ def test_what_is_found_is_shown_and_ends_with_a_code_of_its_own(shop: Path) -> N
     assert difference == {"coupon_id": "c-3", "field": "events", "kept": 9, "folded": 2}
 
 
+def test_short_checks_share_an_open_database_and_let_a_consumer_in(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening it for each check took most of the time; keeping it would lock a starting consumer out."""
+    opened: list[bool] = []
+    whole = Store.open
+
+    def counting(path: Path, *, read_only: bool = False) -> Store:
+        opened.append(read_only)
+        return whole(path, read_only=read_only)
+
+    monkeypatch.setattr(Store, "open", counting)
+    for patience_s, times in ((60.0, 1), (0.0, 3)):
+        monkeypatch.setattr("cli.verify._OPEN_S", patience_s)
+        done("verify", "--only", "accounts", "--only", "data_clock", "--only", "persons")
+        assert opened == [True] * times
+        opened.clear()
+
+
 @pytest.mark.parametrize(
     "change", ["next_offset = 1000000", pytest.param("log_partition = 90", marks=pytest.mark.slow)]
 )
