@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
@@ -18,10 +18,11 @@ from ledger.columns import decode_columns, encode_columns, polars_schema
 from ledger.errors import UndecodableRecord
 from ledger.events import MAX_ITEMS, parse_event
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from tests.examples import examples
 from tests.wire import NAMES, Row, avro_message, avro_row, block_message, rich_row, rows_of, zigzag
 
 SEED = 20261111
-MANY = settings(max_examples=15, deadline=None)
+MANY = examples(15)
 
 each_record = pytest.mark.parametrize("name", NAMES)
 # An order's message is by far the longest.

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.lifecycle import Delivery, fold
@@ -25,6 +25,7 @@ from projections.live import campaign_rules, cross, order_rules
 from projections.live.apply import prepare
 from projections.live.signature import Int64, stable_hash
 from projections.store import Reading, Store, sql
+from tests.examples import examples
 from tests.folding import emptied, frame_of, scratch_store
 
 SEED = 20261111
@@ -300,7 +301,7 @@ class World:
             told = told[size:]
 
 
-@settings(max_examples=3, deadline=None)
+@examples(3)
 @given(seed=st.integers(0, 2**32), shuffled=st.booleans())
 def test_after_every_batch_it_is_what_the_facts_so_far_say(store: Store, seed: int, shuffled: bool) -> None:
     """A violation would be missing, or stay when late facts took its ground away."""
@@ -334,7 +335,7 @@ def in_use(store: Reading, table: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-@settings(max_examples=2, deadline=None)
+@examples(2)
 @given(seed=st.integers(0, 2**32))
 def test_any_arrival_ends_in_the_same_digest(store: Store, seed: int) -> None:
     """Two replicas of one log would differ, or a rebuild from what it replaces."""
