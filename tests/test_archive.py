@@ -888,6 +888,7 @@ def test_restoring_needs_an_empty_log(archive: Path) -> None:
     assert held_by(LogSettings(url="sqlite:///empty.db")) == held_by(LogSettings(url=f"sqlite:///{LOG}"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_run_again_it_is_whole(home: Path) -> None:
     """Else a full disk would leave an archive that looks whole."""
     noise = random.Random(1)

@@ -30,6 +30,10 @@ each_record_orders_slow = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "order_event" else name for name in NAMES]
 )
 each_topic = pytest.mark.parametrize("topic", INPUT_TOPICS)
+# It has fields of every kind.
+each_topic_orders_fast = pytest.mark.parametrize(
+    "topic", [topic if topic == ORDER else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS]
+)
 
 
 def by_columns(messages: Sequence[bytes]) -> tuple[dict[int, Row], dict[int, str]]:
@@ -75,7 +79,7 @@ def agreed_with_avro(name: str, messages: Sequence[bytes]) -> dict[int, Row]:
 # ── Good messages ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@each_topic
+@each_topic_orders_fast
 @given(data=st.data())
 @MANY
 def test_rows_and_columns_write_what_avro_writes(topic: str, data: st.DataObject) -> None:

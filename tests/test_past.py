@@ -36,7 +36,7 @@ from tests.histories import History, histories, history
 from tests.test_fold_equivalence import each_topic, expected
 
 SEED = 20261111
-SOME = examples(3)
+SOME = examples(2)
 MANY = examples(15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -121,7 +121,7 @@ def test_the_past_is_a_fold_of_what_lies_in_the_cut(store: Store, topic: str, da
 @given(data=st.data())
 @MANY
 def test_the_past_is_a_fold_at_length(store: Store, topic: str, data: st.DataObject) -> None:
-    """The same, in histories that three examples do not come to."""
+    """The same, in histories that two examples do not come to."""
     check_history(store, data.draw(histories(topic, keys=60)))
 
 

@@ -155,7 +155,9 @@ JSON_TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("topic", INPUT_TOPICS)
+@pytest.mark.parametrize(
+    "topic", [topic if topic == ORDER else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS]
+)
 @given(data=st.data())
 @examples(15)
 def test_every_format_refuses_the_same_rows_for_the_same_reasons(

@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -439,14 +440,21 @@ def test_a_sample_is_as_large_as_asked_and_the_same_by_its_seed(coupons: int, sa
 # ── The command ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def shop(home: Path) -> Path:
-    """A folder with a log that was consumed."""
-    done("init")
+@pytest.fixture(scope="module")
+def consumed_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lives = [coupon_event(kind, f"{n}-{kind}", coupon_id=f"c-{n}") for n in range(8) for kind in ("created", "issued")]
-    done("publish", "-", stdin=ndjson([*lives, *lives[::3], coupon_event("used", "u", coupon_id="c-1")]))
-    done("consume")
-    return home
+    folder = tmp_path_factory.mktemp("shop")
+    with contextlib.chdir(folder):
+        done("init")
+        done("publish", "-", stdin=ndjson([*lives, *lives[::3], coupon_event("used", "u", coupon_id="c-1")]))
+        done("consume")
+    return folder
+
+
+@pytest.fixture
+def shop(consumed_shop: Path, home: Path) -> Path:
+    """A folder with a log that was consumed."""
+    return shutil.copytree(consumed_shop, home, dirs_exist_ok=True)
 
 
 def corrupt(statement: str, database: str = DATABASE) -> None:
