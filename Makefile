@@ -26,7 +26,7 @@ install: .venv/.installed ## make .venv with the command .venv/bin/coupon-ledger
 demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on a real Kafka)
 	@LOG=$(LOG) scripts/demo.sh
 
-test: install ## all tests, the ones on a real Kafka broker included
+test: install ## all tests, the ones on a real Kafka broker included (EXAMPLES=10: random ones ten times as long)
 	@$(BIN)/python -m tests.kafka_broker check
 	@$(BIN)/python -m tests.browser install
 	$(PYTEST)

@@ -1,15 +1,17 @@
 """`verify`: audits, positions against the log, digests, and with `--deep` the reference fold beside the rows.
 
-Each check is a question of its own, asked of whoever owns the database then: it sees one committed state, holds it no
-longer than it takes, and a consumer may start, stop or commit in between.
+Each check is a question of its own, asked of whoever owns the database then: it sees one committed state, and a
+consumer may start, stop or commit in between. Where nobody owns the database, short questions follow each other while
+it is open: opening it takes longer than most of them.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 
     from consumers.told import Told
     from ledger.log import TopicPartition
-    from projections.queries import AsOf
+    from projections.queries import AsOf, Source
 
 _SAMPLE: Final = 5_000
 _SHOWN: Final = 10
+_OPEN_S = 1.0
+"""After so long the database is let go of at the next question. A consumer that starts waits five times as long."""
 
 
 class _Sample(click.ParamType[int | None]):
@@ -95,7 +99,7 @@ def verify(
         raise click.UsageError("--from-log and --without-log exclude each other")
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     checks = _Checks(settings, only, without_log)
-    with progress("verifying", len(checks.names), "checks") as bar:
+    with closing(checks), progress("verifying", len(checks.names), "checks") as bar:
         rows = []
         for name in checks.names:
             rows.append(checks.run(name))
@@ -120,6 +124,7 @@ class _Checks:
         from projections.audits import AUDITS
 
         self._settings = settings
+        self._asked = _Asked(settings)
         self.digests: list[Row] = []
         # The log first: where it cannot be reached, that is said at once.
         known = [*(() if without_log else ("positions_of_log",)), *AUDITS, "digest"]
@@ -131,23 +136,54 @@ class _Checks:
         if name == "positions_of_log":
             return _positions(self._settings)
         if name == "digest":
-            state, found = _ask(self._settings, "digest")
+            state, found = self._asked.ask("digest")
             self.digests = found.to_dicts()
             return _row(name, "facts {facts}, full {full}".format(**self.digests[-1]), 0, [], state)
-        state, found = _ask(self._settings, "audit", name=name, limit=_SHOWN)
+        state, found = self._asked.ask("audit", name=name, limit=_SHOWN)
         said = found.row(0, named=True)
         return _row(name, said["asked"], said["offenders"], json.loads(said["examples"]), state)
 
+    def close(self) -> None:
+        self._asked.close()
+
+
+class _Asked:
+    """Who answers, for questions that follow each other at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._open = ExitStack()
+        self._local: Source | None = None
+        self._until = 0.0
+
+    def ask(self, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
+        """The whole answer, and of which state it is."""
+        import polars as pl
+
+        answer = self._source().ask(question, **parameters)
+        return answer.as_of, pl.concat(answer.frames)
+
+    def _source(self) -> Source:
+        """An owner is looked for each time: it may have ended."""
+        from api.client import Remote, asking
+
+        if self._local is None or time.monotonic() > self._until:
+            self.close()
+            source = self._open.enter_context(asking(self._settings.database))
+            self._local = None if isinstance(source, Remote) else source
+            self._until = time.monotonic() + _OPEN_S
+            return source
+        return self._local
+
+    def close(self) -> None:
+        self._local = None
+        self._open.close()
+
 
 def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-    """The whole answer, and of which state it is."""
-    import polars as pl
-
-    from api.client import asking
-
-    with asking(settings.database) as source:
-        answer = source.ask(question, **parameters)
-        return answer.as_of, pl.concat(answer.frames)
+    """As `_Asked.ask`, the database being let go of at once."""
+    with closing(_Asked(settings)) as asked:
+        return asked.ask(question, **parameters)
 
 
 def _row(check: str, checked: str, offenders: int, examples: list[Row], state: AsOf) -> Row:

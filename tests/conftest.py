@@ -1,15 +1,18 @@
 """Logs to test against: a file of its own for each test, and one real broker for the session.
 
 Tests do not see each other: an embedded log lies in the test's own folder, on the broker each test has its
-own topic prefix.
+own topic prefix. Nothing of it must outlast a power cut, so where there is room all files lie in memory: waiting for
+the disk, thousands of times, took a fifth of the time. TMPDIR=/tmp puts them on the disk.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Iterator
@@ -23,7 +26,13 @@ from tests import kafka_broker as broker
 pytest.register_assert_rewrite("tests.contract.log_contract")
 
 
+IN_MEMORY = Path("/dev/shm")
+ROOM_BYTES = 4 << 30
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if "TMPDIR" not in os.environ and IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM_BYTES:
+        os.environ["TMPDIR"] = tempfile.tempdir = str(IN_MEMORY)  # the one for the commands that tests start
     if threading.current_thread() is threading.main_thread():
         # So that a session that is ended from outside still stops its broker (atexit).
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

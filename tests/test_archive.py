@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaProducer
 
@@ -28,6 +28,7 @@ from ledger.topics import ALL_TOPICS, COUPON, ORDER
 from tests.command_line import LOG, done, facts, finish, ledger, limited, one_sentence, start, wait_until
 from tests.contract import test_sqlite_log
 from tests.contract.log_contract import ROOT, opened, records
+from tests.examples import examples
 
 LOG_ERROR: Final = 4
 DAY_US: Final = 86_400_000_000
@@ -107,7 +108,7 @@ def histories(draw: st.DrawFn) -> tuple[Rows, dict[TopicPartition, int]]:
     return rows, ends
 
 
-@settings(max_examples=8, deadline=None)
+@examples(8)
 @given(histories(), st.integers(1, 9), st.floats(0, 1))
 def test_archived_and_restored_not_a_bit_differs(
     history: tuple[Rows, dict[TopicPartition, int]], file_records: int, share: float
@@ -887,6 +888,7 @@ def test_restoring_needs_an_empty_log(archive: Path) -> None:
     assert held_by(LogSettings(url="sqlite:///empty.db")) == held_by(LogSettings(url=f"sqlite:///{LOG}"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_run_again_it_is_whole(home: Path) -> None:
     """Else a full disk would leave an archive that looks whole."""
     noise = random.Random(1)

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.lifecycle import Delivery, fold
@@ -26,6 +26,7 @@ from projections.live import cross
 from projections.live.apply import prepare
 from projections.past import Cut, Past
 from projections.store import Reading, Store
+from tests.examples import examples
 from tests.folding import clear, frame_of, scratch_store
 from tests.histories import cut, positioned
 from tests.test_cross_rules import facts
@@ -33,8 +34,8 @@ from tests.test_past import inside, looking
 
 SEED = 20261111
 START = datetime(2026, 8, 1, tzinfo=UTC)
-SOME = settings(max_examples=3, deadline=None)
-MANY = settings(max_examples=60, deadline=None)
+SOME = examples(3)
+MANY = examples(20)
 Event = dict[str, Any]
 Told = tuple[str, Delivery]
 

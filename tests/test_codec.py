@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
@@ -18,10 +18,11 @@ from ledger.columns import decode_columns, encode_columns, polars_schema
 from ledger.errors import UndecodableRecord
 from ledger.events import MAX_ITEMS, parse_event
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from tests.examples import examples
 from tests.wire import NAMES, Row, avro_message, avro_row, block_message, rich_row, rows_of, zigzag
 
 SEED = 20261111
-MANY = settings(max_examples=15, deadline=None)
+MANY = examples(15)
 
 each_record = pytest.mark.parametrize("name", NAMES)
 # An order's message is by far the longest.
@@ -29,6 +30,10 @@ each_record_orders_slow = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name == "order_event" else name for name in NAMES]
 )
 each_topic = pytest.mark.parametrize("topic", INPUT_TOPICS)
+# It has fields of every kind.
+each_topic_orders_fast = pytest.mark.parametrize(
+    "topic", [topic if topic == ORDER else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS]
+)
 
 
 def by_columns(messages: Sequence[bytes]) -> tuple[dict[int, Row], dict[int, str]]:
@@ -74,7 +79,7 @@ def agreed_with_avro(name: str, messages: Sequence[bytes]) -> dict[int, Row]:
 # ── Good messages ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@each_topic
+@each_topic_orders_fast
 @given(data=st.data())
 @MANY
 def test_rows_and_columns_write_what_avro_writes(topic: str, data: st.DataObject) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 from avro.schema import parse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
@@ -21,6 +21,7 @@ from ledger.codec import encode_row
 from ledger.columns import decode_columns, polars_schema
 from ledger.compatibility import check_schemas
 from tests.command_line import done, ledger
+from tests.examples import examples
 from tests.wire import rich_row
 
 Schema = dict[str, Any]
@@ -228,7 +229,7 @@ def _avro_allows(one: Schema, other: Schema) -> bool:
 
 
 @given(schema=_changes())
-@settings(max_examples=75, deadline=None)
+@examples(75)
 def test_what_passes_is_compatible_both_ways_by_avros_own_rules(
     tmp_path_factory: pytest.TempPathFactory, schema: Schema
 ) -> None:

@@ -307,12 +307,14 @@ def test_rules_between_topics_of_the_year(year: Frames, tmp_path: Path) -> None:
         found = dict(
             store.frame("SELECT violation, count(*) FROM violations WHERE scope = 'cross' GROUP BY ALL").iter_rows()
         )
+        twice = store.rows("SELECT count(*) FROM violations WHERE violation = 'used_when_used'")
         again = store.frame(
             "SELECT key FROM violations WHERE violation = 'used_when_used' AND event_id IN"
             " (SELECT event_id FROM coupon_events WHERE type = 'used' AND order_id LIKE 'no-basket%')"
         )
     # Of the 233, five are second uses: their coupons stand as used on the order of the first.
     assert (found, again.height) == ({"orphan_use": 233 - 5}, 5)
+    assert twice == [(27,)]
 
 
 def wired(topic: str, frame: pl.DataFrame) -> pl.DataFrame:

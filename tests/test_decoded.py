@@ -53,7 +53,7 @@ def stretches(archive: ArchiveLog, tp: TopicPartition, until: int, count: int) -
     return found
 
 
-@pytest.mark.parametrize(("share", "count"), [(1.0, 1), (0.71, 20), (0.4, 1000)])
+@pytest.mark.parametrize(("share", "count"), [pytest.param(1.0, 1, marks=pytest.mark.slow), (0.71, 20), (0.4, 1000)])
 def test_they_are_what_decoding_the_bytes_comes_to(kept: Path, share: float, count: int) -> None:
     """Up to any position; what is no valid event is left as bytes."""
     log = rich_log(SEED)

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -33,6 +33,7 @@ from ledger.events import (
 from ledger.rules import CHOICES, NEEDS, types
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from ledger.validity import split_valid
+from tests.examples import examples
 from tests.wire import Row, rows_of
 
 Data = dict[str, Any]
@@ -394,7 +395,7 @@ _NEAR: dict[str, st.SearchStrategy[Any]] = {
 
 @pytest.mark.parametrize("topic", INPUT_TOPICS)
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_columns_refuse_what_the_models_refuse(topic: str, data: st.DataObject) -> None:
     """An event would be refused when published alone and folded when it comes from elsewhere, or the reverse."""
     rows = data.draw(st.lists(plausible(topic), min_size=1, max_size=4))
@@ -408,7 +409,7 @@ def test_columns_refuse_what_the_models_refuse(topic: str, data: st.DataObject) 
 
 @pytest.mark.parametrize("topic", INPUT_TOPICS)
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_columns_refuse_noise_as_the_models_do(topic: str, data: st.DataObject) -> None:
     """Noise that is well-formed Avro would be folded."""
     passes(topic, *data.draw(st.lists(rows_of(SCHEMA_NAME[topic]), min_size=1, max_size=4)))
@@ -478,7 +479,7 @@ JSON_VALUES = st.recursive(
 
 
 @given(value=st.dictionaries(st.text(max_size=3), JSON_VALUES, max_size=4), indent=st.sampled_from([None, 0, 3]))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_canonical_json_depends_on_the_value_alone(value: Data, indent: int | None) -> None:
     """Two producers' JSON libraries would make conflicts of the same event."""
     backwards = json.dumps(dict(reversed(value.items())), indent=indent, ensure_ascii=bool(indent))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.runner import Consumer
@@ -44,6 +44,7 @@ from tests.command_line import (
     wait_until,
 )
 from tests.due_by_scan import due_by_scan
+from tests.examples import examples
 from tests.folding import by_reference, clear, fold_in, scratch_store, stored
 from tests.owners import Owner, owning
 
@@ -278,7 +279,7 @@ def test_the_same_is_due_as_by_a_scan_of_everything(store: Store) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(seed=st.integers(0, 2**32))
 def test_the_same_is_due_as_by_a_scan_of_everything_whatever_came(sweepers: list[Store], seed: int) -> None:
     clear(sweepers[0])
@@ -373,7 +374,7 @@ def drawn(random_: random.Random) -> list[Data]:
     return events
 
 
-@settings(max_examples=5, deadline=None)
+@examples(5)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.slow
 def test_sweeps_at_any_time_by_anybody_lead_to_the_same_states(sweepers: list[Store], seed: int) -> None:
@@ -382,7 +383,7 @@ def test_sweeps_at_any_time_by_anybody_lead_to_the_same_states(sweepers: list[St
 
 
 @pytest.mark.slow
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(seed=st.integers(0, 2**32))
 def test_sweeps_at_many_times_lead_to_the_same_states(sweepers: list[Store], seed: int) -> None:
     swept_anyhow(sweepers, seed)

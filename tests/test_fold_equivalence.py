@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.runner import Consumer
@@ -28,6 +28,7 @@ from projections.live.apply import Counts, apply
 from projections.live.journal import CONFLICTS, JOURNAL
 from projections.live.signature import Int64, stable_hash
 from projections.store import Store
+from tests.examples import examples
 from tests.folding import (
     BOOK_KEEPING,
     Outcome,
@@ -43,8 +44,8 @@ from tests.folding import (
 from tests.histories import History, cut, histories, history
 
 SEED = 20261111
-SOME = settings(max_examples=2, deadline=None)
-MANY = settings(max_examples=20, deadline=None)
+SOME = examples(2)
+MANY = examples(20)
 
 Row = dict[str, Any]
 Event = dict[str, Any]
@@ -246,7 +247,7 @@ def check_arrivals(store: Store, told: History, *, shuffled: bool) -> None:
 
 @each_topic_coupons_fast
 @given(data=st.data())
-@settings(max_examples=2, deadline=None)
+@examples(2)
 def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: str, data: st.DataObject) -> None:
     """A rebuild would give another digest than the live tables, conflicts or not."""
     check_arrivals(store, data.draw(histories(topic)), shuffled=True)
@@ -254,7 +255,7 @@ def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: st
 
 @each_topic_coupons_fast
 @given(data=st.data())
-@settings(max_examples=2, deadline=None)
+@examples(2)
 def test_without_conflicts_not_even_positions_matter(store: Store, topic: str, data: st.DataObject) -> None:
     """The same facts through another log would give another facts digest."""
     told = data.draw(histories(topic, conflicts=False))

@@ -7,9 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower
 
 from analysis import lift, matching
 from analysis.draw import draw
@@ -83,7 +80,12 @@ def test_a_lift_from_a_negative_base_is_one() -> None:
 # ── Against other libraries ──────────────────────────────────────────────────────────────────────────────────
 
 
+# What they need is imported where it is used: it takes longer than all these tests.
+
+
 def test_welch_is_scipys() -> None:
+    from scipy import stats
+
     random = np.random.default_rng(1)
     a, b = random.exponential(2, 40), random.exponential(3, 70)
     theirs = stats.ttest_ind(b, a, equal_var=False)
@@ -93,7 +95,10 @@ def test_welch_is_scipys() -> None:
 
 
 @pytest.mark.parametrize(("name", "theirs"), [("holm", "holm"), ("benjamini_hochberg", "fdr_bh")])
+@pytest.mark.slow
 def test_corrections_are_statsmodels(name: str, theirs: str) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     random = np.random.default_rng(2)
     for n in (1, 2, 7):
         ps = list(random.uniform(0, 0.2, n))
@@ -102,8 +107,11 @@ def test_corrections_are_statsmodels(name: str, theirs: str) -> None:
     assert getattr(lift, name)([0.01, math.nan])[0] == 0.01
 
 
+@pytest.mark.slow
 def test_sample_sizes_are_statsmodels() -> None:
     """To a thousandth: theirs are Student's, ours normal."""
+    from statsmodels.stats.power import TTestIndPower
+
     for share in (0.5, 0.2):
         needed = Design(share).people_needed(sd=10, lift=0.5)
         theirs = TTestIndPower().solve_power(effect_size=0.05, alpha=0.05, power=0.8, ratio=(1 - share) / share)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.run import encoded
@@ -28,6 +28,7 @@ from projections import compaction, lookup
 from projections.digest import Digest, digests
 from projections.key_filter import KeyFilter
 from projections.store import Store
+from tests.examples import examples
 from tests.folding import scratch_store
 
 SMALL = {
@@ -88,7 +89,7 @@ def test_large_tables_hold_what_small_ones_do(
     assert found == consumed(log, tmp_path / "whole.duckdb", 150)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(data=st.data())
 def test_what_is_found_is_what_a_scan_finds(store: Store, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -137,7 +138,7 @@ def test_what_a_failed_transaction_removed_is_found_again(tmp_path: Path) -> Non
         assert sorted(found["order_hash"]) == [1, 2, 3]
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(data=st.data())
 def test_all_rows_with_a_hash_are_found(store: Store, data: st.DataObject) -> None:
     """Several rows have one hash here, and some come, go or fail to come between two questions."""

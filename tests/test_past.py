@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.runner import Consumer
@@ -30,13 +30,14 @@ from projections.queries import answer
 from projections.store import Cursor, Store
 from projections.unanswered import NotThere
 from tests import test_cross_rules as across
+from tests.examples import examples
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored
 from tests.histories import History, histories, history
 from tests.test_fold_equivalence import each_topic, expected
 
 SEED = 20261111
-SOME = settings(max_examples=3, deadline=None)
-MANY = settings(max_examples=15, deadline=None)
+SOME = examples(2)
+MANY = examples(15)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -120,7 +121,7 @@ def test_the_past_is_a_fold_of_what_lies_in_the_cut(store: Store, topic: str, da
 @given(data=st.data())
 @MANY
 def test_the_past_is_a_fold_at_length(store: Store, topic: str, data: st.DataObject) -> None:
-    """The same, in histories that three examples do not come to."""
+    """The same, in histories that two examples do not come to."""
     check_history(store, data.draw(histories(topic, keys=60)))
 
 
@@ -346,7 +347,7 @@ def check_world(store: Store, seed: int) -> None:
                 past.close()
 
 
-@settings(max_examples=5, deadline=None)
+@examples(5)
 @given(seed=st.integers(0, 2**32))
 @pytest.mark.slow
 def test_the_rules_across_coupons_are_those_of_the_cut(store: Store, seed: int) -> None:

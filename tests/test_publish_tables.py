@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.sources.csv_rows import csv_items
@@ -42,6 +42,7 @@ from tests.command_line import (
     start,
     wait_until,
 )
+from tests.examples import examples
 from tests.wire import rows_of
 
 Row = dict[str, Any]
@@ -154,9 +155,11 @@ JSON_TEXTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("topic", INPUT_TOPICS)
+@pytest.mark.parametrize(
+    "topic", [topic if topic == ORDER else pytest.param(topic, marks=pytest.mark.slow) for topic in INPUT_TOPICS]
+)
 @given(data=st.data())
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_every_format_refuses_the_same_rows_for_the_same_reasons(
     topic: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

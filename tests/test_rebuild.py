@@ -119,6 +119,7 @@ def test_dead_letters_are_not_appended_once_more_by_a_rebuild(shop: Path) -> Non
     assert dead_letters_told() == told
 
 
+@pytest.mark.slow
 def test_a_table_that_is_not_what_the_log_gives_is_found_and_nothing_is_swapped(shop: Path) -> None:
     """Else a rebuild would hide that the live tables were wrong, or make them wrong."""
     corrupt("UPDATE coupons SET discount_minor = 17 WHERE coupon_id = (SELECT min(coupon_id) FROM coupons)")

@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,22 +247,29 @@ def test_killed_at_a_boundary_nothing_is_half_done(boundary: str, home: Path) ->
 # --- the commands
 
 
-@pytest.fixture
-def shop(home: Path) -> Path:
-    """A used coupon, consumed by an older ledger that could not read its use; and a record that nobody can read."""
-    done("init")
+@pytest.fixture(scope="module")
+def half_read(tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = [
         coupon_event("created", "e-1", face_value_minor=500, currency="CNY"),
         coupon_event("issued", "e-2", occurred_at="2026-11-11T00:00:01Z"),
         coupon_event("claimed", "e-3", occurred_at="2026-11-11T00:00:02Z"),
         coupon_event("used", "e-4", occurred_at="2026-11-11T00:00:03Z", source="till-2"),
     ]
-    done("publish", "-", stdin=ndjson(events))
-    log = opened_log()
-    log.append([Record(COUPON, b"c-1", POISON)])
-    consume(log, home / DATABASE, older(lambda m: b"till-2" in m))
-    log.close()
-    return home
+    folder = tmp_path_factory.mktemp("half-read")
+    with chdir(folder):
+        done("init")
+        done("publish", "-", stdin=ndjson(events))
+        log = opened_log()
+        log.append([Record(COUPON, b"c-1", POISON)])
+        consume(log, folder / DATABASE, older(lambda m: b"till-2" in m))
+        log.close()
+    return folder
+
+
+@pytest.fixture
+def shop(half_read: Path, home: Path) -> Path:
+    """A used coupon, consumed by an older ledger that could not read its use; and a record that nobody can read."""
+    return shutil.copytree(half_read, home, dirs_exist_ok=True)
 
 
 def offsets(*arguments: str) -> list[int]:
@@ -464,10 +472,8 @@ def test_operations_are_listed_by_what_is_asked(home: Path) -> None:
 RETURNED = {"coupon_id": "c-1", "type": "returned", "order_id": "o-1", "occurred_at": "2026-11-12T00:00:00Z"}
 
 
-@pytest.fixture
-def sold(home: Path) -> Path:
-    """c-1: used; c-2: claimed."""
-    done("init")
+@pytest.fixture(scope="module")
+def two_coupons(tmp_path_factory: pytest.TempPathFactory) -> Path:
     events = [
         coupon_event(kind, f"{kind}-{c}", coupon_id=c, occurred_at=f"2026-11-11T00:00:0{n}Z", **values)
         for c in ("c-1", "c-2")
@@ -475,9 +481,19 @@ def sold(home: Path) -> Path:
             [("created", {"face_value_minor": 700, "currency": "CNY"}), ("issued", {}), ("claimed", {})]
         )
     ]
-    done("publish", "-", stdin=ndjson([*events, coupon_event("used", "used-c-1", occurred_at="2026-11-11T01:00:00Z")]))
-    done("consume")
-    return home
+    events.append(coupon_event("used", "used-c-1", occurred_at="2026-11-11T01:00:00Z"))
+    folder = tmp_path_factory.mktemp("two-coupons")
+    with chdir(folder):
+        done("init")
+        done("publish", "-", stdin=ndjson(events))
+        done("consume")
+    return folder
+
+
+@pytest.fixture
+def sold(two_coupons: Path, home: Path) -> Path:
+    """c-1: used; c-2: claimed."""
+    return shutil.copytree(two_coupons, home, dirs_exist_ok=True)
 
 
 def test_a_correction_is_shown_before_it_is_made(sold: Path) -> None:

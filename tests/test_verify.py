@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
@@ -439,14 +440,21 @@ def test_a_sample_is_as_large_as_asked_and_the_same_by_its_seed(coupons: int, sa
 # ── The command ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def shop(home: Path) -> Path:
-    """A folder with a log that was consumed."""
-    done("init")
+@pytest.fixture(scope="module")
+def consumed_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lives = [coupon_event(kind, f"{n}-{kind}", coupon_id=f"c-{n}") for n in range(8) for kind in ("created", "issued")]
-    done("publish", "-", stdin=ndjson([*lives, *lives[::3], coupon_event("used", "u", coupon_id="c-1")]))
-    done("consume")
-    return home
+    folder = tmp_path_factory.mktemp("shop")
+    with contextlib.chdir(folder):
+        done("init")
+        done("publish", "-", stdin=ndjson([*lives, *lives[::3], coupon_event("used", "u", coupon_id="c-1")]))
+        done("consume")
+    return folder
+
+
+@pytest.fixture
+def shop(consumed_shop: Path, home: Path) -> Path:
+    """A folder with a log that was consumed."""
+    return shutil.copytree(consumed_shop, home, dirs_exist_ok=True)
 
 
 def corrupt(statement: str, database: str = DATABASE) -> None:
@@ -491,6 +499,23 @@ def test_what_is_found_is_shown_and_ends_with_a_code_of_its_own(shop: Path) -> N
     assert ran.code == 6
     [difference] = ran.json["checks"][-1]["examples"]
     assert difference == {"coupon_id": "c-3", "field": "events", "kept": 9, "folded": 2}
+
+
+def test_short_checks_share_an_open_database_and_let_a_consumer_in(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening it for each check took most of the time; keeping it would lock a starting consumer out."""
+    opened: list[bool] = []
+    whole = Store.open
+
+    def counting(path: Path, *, read_only: bool = False) -> Store:
+        opened.append(read_only)
+        return whole(path, read_only=read_only)
+
+    monkeypatch.setattr(Store, "open", counting)
+    for patience_s, times in ((60.0, 1), (0.0, 3)):
+        monkeypatch.setattr("cli.verify._OPEN_S", patience_s)
+        done("verify", "--only", "accounts", "--only", "data_clock", "--only", "persons")
+        assert opened == [True] * times
+        opened.clear()
 
 
 @pytest.mark.parametrize(

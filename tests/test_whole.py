@@ -139,9 +139,9 @@ def some_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
 
 
-def check(seed: int, folder: Path, share: float = 1.0) -> None:
+def check(seed: int, folder: Path, share: float = 1.0, events: int = 150) -> None:
     print(f"seed {seed}")
-    log = rich_log(seed)
+    log = rich_log(seed, events)
     ends = log.end_positions(log.partitions(INPUT_TOPICS))
     until = {p: int(end * share) for p, end in ends.items()}
     assert at_once(log, folder, until) == batch_by_batch(log, folder, until)
@@ -149,7 +149,7 @@ def check(seed: int, folder: Path, share: float = 1.0) -> None:
 
 def test_every_table_is_what_batches_make_of_it(tmp_path: Path, small_slices: None) -> None:
     """Else a rebuilt database could not be trusted, or would never be found equal."""
-    check(SEED, tmp_path)
+    check(SEED, tmp_path, events=60)
 
 
 @pytest.mark.slow

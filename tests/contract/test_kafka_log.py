@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -341,9 +342,8 @@ def test_no_broker_is_said_in_one_sentence(caplog: pytest.LogCaptureFixture) -> 
     assert not [t for t in threading.enumerate() if t.name.startswith("kafka")]
 
 
-@pytest.fixture
-def own_broker() -> Iterator[kafka_broker.JavaBroker]:
-    """A broker that the test may end."""
+@pytest.fixture(scope="module")
+def mortal() -> Iterator[kafka_broker.JavaBroker]:
     if reason := kafka_broker.why_no_java():
         pytest.skip(f"needs a broker that can be killed: {reason}")
     broker = kafka_broker.java_broker(brief=True)
@@ -351,11 +351,22 @@ def own_broker() -> Iterator[kafka_broker.JavaBroker]:
     broker.remove()
 
 
+@pytest.fixture
+def own_broker(mortal: kafka_broker.JavaBroker) -> kafka_broker.JavaBroker:
+    """A broker that the test may end."""
+    if mortal.pid is None:
+        mortal.start()
+    return mortal
+
+
+def settings_at(broker: kafka_broker.JavaBroker, **options: Any) -> LogSettings:
+    return LogSettings(url=f"kafka://{broker.address}", topic_prefix=f"t{uuid.uuid4().hex[:12]}.", kafka=options)
+
+
 @pytest.mark.slow
 def test_a_dead_broker_loses_nothing_acknowledged(own_broker: kafka_broker.JavaBroker) -> None:
     """Else a power cut would lose receipts, or leave the publisher unable to go on."""
-    options = {"delivery_timeout_ms": 3000, "request_timeout_ms": 2000}
-    settings = LogSettings(url=f"kafka://{own_broker.address}", kafka=options)
+    settings = settings_at(own_broker, delivery_timeout_ms=3000, request_timeout_ms=2000)
     with opened(settings) as log, opened(settings) as fresh:
         log.create_topics()
         before = log.append(records(200, prefix="before-"))
@@ -378,8 +389,7 @@ def test_a_dead_broker_loses_nothing_acknowledged(own_broker: kafka_broker.JavaB
 @pytest.mark.slow
 def test_a_hanging_broker_ends_the_wait(own_broker: kafka_broker.JavaBroker) -> None:
     """Else a publisher would wait for ever on a broker that neither answers nor closes."""
-    options = {"delivery_timeout_ms": 2000, "request_timeout_ms": 1500}
-    settings = LogSettings(url=f"kafka://{own_broker.address}", kafka=options)
+    settings = settings_at(own_broker, delivery_timeout_ms=2000, request_timeout_ms=1500)
     with opened(settings) as log:
         log.create_topics()
         log.append(records(10))
@@ -400,7 +410,7 @@ def test_a_hanging_broker_ends_the_wait(own_broker: kafka_broker.JavaBroker) -> 
 @pytest.mark.slow
 def test_a_reader_survives_a_restart(own_broker: kafka_broker.JavaBroker) -> None:
     """Else every restart of a broker would need a restart of the ledger."""
-    with opened(LogSettings(url=f"kafka://{own_broker.address}")) as log:
+    with opened(settings_at(own_broker)) as log:
         log.create_topics()
         log.append(records(100))
         at = start_of(log)
@@ -419,7 +429,7 @@ def test_a_silent_broker_is_noticed_by_the_reader(
 ) -> None:
     """Else a ledger cut off from its log would look as if it were up to date."""
     monkeypatch.setattr("ledger.kafka_log.PROBE_S", 0.5)
-    with opened(LogSettings(url=f"kafka://{own_broker.address}")) as log:
+    with opened(settings_at(own_broker)) as log:
         log.create_topics()
         at = start_of(log)
         own_broker.kill()
