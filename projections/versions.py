@@ -14,7 +14,7 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 if TYPE_CHECKING:
     from projections.store import Reading
 
-VERSIONS: Final = {"intake": 1, "coupons": 1, "orders": 1, "campaigns": 1, "users": 1, "rules": 1, "attribution": 1}
+VERSIONS: Final = {"intake": 1, "coupons": 1, "orders": 1, "campaigns": 1, "users": 1, "rules": 1, "attribution": 2}
 
 _LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 
