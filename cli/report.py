@@ -290,29 +290,29 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
 
 
 @report.command()
-@click.option("--margin", metavar="RATE,…", help="Of orders that do not say what their goods cost: 0.3, CATEGORY=0.2.")
+@goods_rate_option
 @past_options
 @settings_options("database")
 @output_option
-def experiments(margin: str | None, settings: Settings, output: str, **past: Any) -> None:
+def experiments(goods_rates: str | None, settings: Settings, output: str, **past: Any) -> None:
     """Show what every campaign with arms caused (增量): a row per treatment, incremental margin and return with its 95%
     interval. All of one campaign: `experiment show CAMPAIGN`; down to people and orders: `experiment people CAMPAIGN`.
 
     \b
     coupon-ledger report experiments
-    coupon-ledger report experiments --margin 0.3 --known-at 2026-12-01 --output csv
+    coupon-ledger report experiments --goods-rate 70 --known-at 2026-12-01 --output csv
     """
     with answered(settings, "none", "experiments", **past) as answer:
         campaigns = [row["campaign_id"] for row in rows_of(answer)]
     rows: list[Row] = []
     for campaign in campaigns:
-        given = past | ({"margin": margin} if margin else {})
+        given = past | ({"goods_rates": goods_rates} if goods_rates else {})
         try:
             with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
                 [found] = rows_of(answer)
             rows += [{"campaign_id": campaign, **row, "refused": None} for row in found["returns"]]
             if not found["returns"]:
-                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --margin"})
+                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --goods-rate"})
         except LedgerError as error:
             rows.append({"campaign_id": campaign, "refused": str(error)})
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -788,6 +788,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "experiment-people": Question(experiments.experiment_people, limit_s=120, then=_experiment_then),
     "experiment-comparison": Question(experiments.comparison, limit_s=120, then=_experiment_then),
     "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=_experiment_then),
+    "experiment-begun": Question(experiments.begun),
     "experiment-candidates": Question(experiments.candidates, limit_s=120),
 }
 
