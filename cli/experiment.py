@@ -86,8 +86,9 @@ def assign(
     """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append that to the ledger.
 
     The same people, shares and salt give the same arms. A person with several linked ids is one. Who is in an arm of
-    the campaign already stays there. A campaign that has begun is warned of: who is assigned then does not count. The shares are recorded too (`target_set`, metric share:ARM), for the check of the
-    arms' sizes. Run `consume` after it, and give coupons to the treatments alone (`experiment arms` lists them).
+    the campaign already stays there. A campaign that has begun is warned of: who is assigned then does not count. The
+    shares are recorded too (`target_set`, metric share:ARM), for the check of the arms' sizes. Run `consume` after it,
+    and give coupons to the treatments alone (`experiment arms` lists them).
 
     \b
     coupon-ledger experiment assign double-11 --control 0.1 --dry-run
@@ -117,9 +118,9 @@ def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
         signs = [f"{row['what']} since {cell(row['since'])}" for row in rows_of(answer)]
     if signs:
         click.echo(
-            f"warning: campaign {campaign}: has begun by {cell(at)} ({'; '.join(signs)}): who is assigned after the start,"
-            " or has a coupon already, is left out by `experiment show`; assign before the campaign, or tell with --at"
-            " when they were",
+            f"warning: campaign {campaign}: has begun by {cell(at)} ({'; '.join(signs)}): who is assigned after the"
+            " start, or has a coupon already, is left out by `experiment show`; assign before the campaign, or tell"
+            " with --at when they were",
             err=True,
         )
 

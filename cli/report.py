@@ -29,17 +29,29 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
+_WITHOUT_COST: Final = (
+    "without_cost",
+    "orders_without_cost",
+    "lines_without_cost",
+    "coupon_orders_without_cost",
+    "coupon_orders_without_goods_cost",
+)
 _MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 _DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
     "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
-    "refund_above_order": "refunds above what was paid (超额退款): counted in full, net sales go below zero",
+    "refund_above_order": "refunds above what was paid (超额退款): the order is refunded in full, no sale; cash has"
+    " all that went out",
     "coupon_of_another_currency": "coupons used on an order of another currency (币种不一致): the order's stands",
     "use_without_paid_order": "uses whose order nobody has paid (无支付订单): their discount counts, no sale does",
+    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full (未退券): their discount"
+    " counts, no sale does",
+    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon (订单未记券折扣): they count on top"
+    " of what the order says",
     "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
     "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
     "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
-    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): no margin; --goods-rate helps",
+    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): in no margin (--goods-rate)",
     "funding_not_whole": "campaigns whose funders' shares are not 100% (出资比例不足或超出): the rest has no funder",
 }
 
@@ -115,7 +127,7 @@ _ROI: Final = {
         {
             "by": "campaign",
             "names": "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,"
-            "coupon_margin_minor,simple_roi",
+            "coupon_margin_minor,simple_roi,coupon_orders_without_goods_cost",
         },
     ),
 }
@@ -126,7 +138,7 @@ _CHANNELS: Final = {
         ("where", *_PERIOD),
         {"by": "channel", "names": "issued_events,claimed_events,net_uses,discount_cost_minor"},
     ),
-    "credit": Part("渠道归因 · orders credited to channels, by models", "attribution", _PERIOD),
+    "credit": Part("渠道归因 · orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD)),
 }
 
 
@@ -269,6 +281,11 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report roi --goods-rate 75 --since 2026-11-01 --output csv
     """
     _report(_ROI, (), where=_of_campaigns(campaigns), **given)
+    if given["output"] == "table":
+        past = {name: given[name] for name in ("at", "known_at", "positions")}
+        with answered(given["settings"], "quiet", "finance-doubts", **past) as answer:
+            for row in rows_of(answer):
+                click.echo(f"warning: {_doubt(row)}", err=True)
 
 
 @report.command()
@@ -276,6 +293,7 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 @click.option("--campaign", "campaigns", multiple=True, help="coupons: only of this campaign (several are possible).")
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
+@goods_rate_option
 @_shared
 def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -> None:
     """Show what channels did (渠道): coupons issued, claimed and used, and the orders that each is credited with.
@@ -368,6 +386,7 @@ def _report(
         print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
+    _warn_of_costs(found.values())
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
@@ -388,14 +407,29 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], limit: 
         _print_statement(rows, limit)
     elif name == "doubts":
         for row in rows:
-            worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
-            click.echo(f"! {row['cases']:,} {_DOUBTS[row['doubt']]}{worth}")
+            click.echo(f"! {_doubt(row)}")
         if not rows:
             click.echo("none")
     else:
         print_rows(_readable(rows[:limit]), "table")
         if len(rows) > limit:
             click.echo(f"… more than {limit}; --limit shows more")
+
+
+def _doubt(row: Row) -> str:
+    worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
+    return f"{row['cases']:,} {_DOUBTS[row['doubt']]}{worth}"
+
+
+def _warn_of_costs(found: Iterable[Any]) -> None:
+    """Where a margin was shown that some orders are not in."""
+    rows = [row for part in found if isinstance(part, list) for row in part]
+    if columns := sorted({name for row in rows for name in _WITHOUT_COST if row.get(name)}):
+        click.echo(
+            f"warning: some orders have no known cost of goods (无商品成本; {', '.join(columns)}): they add nothing"
+            " to margin and ROI, which are too low by what they earned; --goods-rate helps",
+            err=True,
+        )
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:

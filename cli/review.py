@@ -50,11 +50,12 @@ class Section:
 
 
 class Asker:
-    """Questions about one campaign, as of the same instant."""
+    """Questions about one campaign, as of the same instant. `goods`: the rates of the cost of goods, as questions take
+    them."""
 
-    def __init__(self, source: Source, campaign: str, past: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    def __init__(self, source: Source, campaign: str, past: Mapping[str, Any], goods_rates: str | None) -> None:
         self.campaign = campaign
-        self.given = given
+        self.goods = {"goods_rates": goods_rates} if goods_rates else {}
         self._source = source
         self._past = past
         self.as_of: Row = {}
@@ -67,8 +68,7 @@ class Asker:
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
         """A row per slice and currency, a column per metric; of the campaign, where no others are named."""
         where = json.dumps({"campaign": [self.campaign] if campaigns is None else campaigns})
-        goods = {"goods_rates": self.given["goods_rates"]} if self.given.get("goods_rates") else {}
-        return self.rows("metrics", names=names, where=where, **goods, **more)
+        return self.rows("metrics", names=names, where=where, **self.goods, **more)
 
 
 # --- sections
@@ -113,7 +113,7 @@ def _channels(ask: Asker) -> Section:
     found = Section()
     rows = ask.metrics("claimed_events,net_uses,discount_cost_minor", by="channel")
     found.tables["coupons by channel"] = one_row_a_slice(rows)
-    credited = ask.rows("attribution-roi", campaign=ask.campaign)
+    credited = ask.rows("attribution-roi", campaign=ask.campaign, **ask.goods)
     found.tables["what it earned, by model of attribution (归因)"] = credited
     found.text.append(
         "Attribution shares orders out among the touches before them; some of them would have come anyway (非增量)."
@@ -123,46 +123,63 @@ def _channels(ask: Asker) -> Section:
 
 def _customers(ask: Asker) -> Section:
     found = Section()
-    users = {row["owner"] for row in ask.rows("coupons", campaign=ask.campaign, state="used")}
-    everyone = ask.rows("customers")
+    everyone = ask.rows("customers", campaign=ask.campaign)
     by: dict[tuple[str, str | None], Row] = {}
     for row in everyone:
         of = {"segment": row["segment"], "currency": row["currency"]}
         nobody = {"customers": 0, "used_it": 0, "net_sales_minor": 0}
         part = by.setdefault((row["segment"], row["currency"]), {**of, **nobody})
-        inside = row["user_id"] in users
         part["customers"] += 1
-        part["used_it"] += inside
-        part["net_sales_minor"] += row["net_sales_minor"] * inside
+        part["used_it"] += row["used_it"]
+        part["net_sales_minor"] += row["net_sales_minor"] * row["used_it"]
     for part in by.values():
         part["share"] = round(part["used_it"] / part["customers"], 4)
     found.tables["segments (客户分层)"] = sorted(by.values(), key=lambda part: -part["used_it"])
-    found.text.append(f"{len(users):,} users have a coupon of it in use; net_sales_minor: all that they ever bought.")
+    users = len({row["user_id"] for row in everyone if row["used_it"]})
+    found.text.append(f"{users:,} customers have a coupon of it in use; net_sales_minor: all that they ever bought.")
     return found
 
 
 def _incrementality(ask: Asker) -> Section:
     found = Section()
-    margin = {"margin": ask.given["margin"]} if ask.given.get("margin") else {}
     try:
-        [row] = ask.rows("experiment", campaign=ask.campaign, **margin)
+        [row] = ask.rows("experiment", campaign=ask.campaign, **ask.goods)
     except LedgerError as error:
         found.text.append(f"No experiment to tell it from (无对照实验): {error}")
-        [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **margin)
+        [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **ask.goods)
         found.text.append("Weaker evidence (证据较弱): nobody was assigned by chance.")
-    for name in ("sentence", "sentence_zh"):
-        if row.get(name):
-            found.text.append(str(row[name]))
+    found.text += row["conclusions"] if "conclusions" in row else [row["conclusion"]]
+    found.text.append(_discount_here(ask, row))
     for name, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             found.tables[name] = value
     return found
 
 
+def _discount_here(ask: Asker, row: Row) -> str:
+    """Why the discount beside an effect is less than that of the campaign."""
+    here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
+    told = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
+    whose = "the people in the arms" if "arms" in row else "those compared"
+    return (
+        f"优惠口径: discount_minor is here that of {whose} on orders of the window that stand, {here:,.0f} of the"
+        f" {told.get(row['currency']) or 0:,} {row['currency'] or ''} that coupons of the campaign in use took off"
+        " in all."
+    )
+
+
 def _cost(ask: Asker) -> Section:
     found = Section()
+    found.tables["discount (优惠): of all coupons in use, and of it on orders that do not stand"] = [
+        {name: row[name] for name in ("currency", "discount_minor", "without_sale_minor")}
+        for row in ask.rows("attribution-roi", campaign=ask.campaign, models="redeemed")
+    ]
     found.tables["budget and booked costs"] = ask.rows("finance-budgets", campaign=ask.campaign)
     found.tables["discounts by funder (出资方)"] = ask.rows("finance-split", by="funder", campaign=ask.campaign)
+    found.text.append(
+        "discount_minor: of the coupons in use, whatever became of their orders; every section counts it so, but what"
+        " it caused (增量), which says how. The coupons that are out are counted by their face value (面值)."
+    )
     found.tables["coupons that are out (券负债)"] = ask.rows("finance-statement", campaign=ask.campaign)
     return found
 
@@ -185,6 +202,7 @@ def _anomalies(ask: Asker) -> Section:
     found.tables["broken rules"] = [{"violation": name, "cases": cases} for name, cases in broken if cases]
     if not found.tables["broken rules"]:
         found.text.append("No rule was broken.")
+    found.tables["what makes figures doubtful, of all campaigns (数据提示)"] = ask.rows("finance-doubts")
     return found
 
 
@@ -479,7 +497,7 @@ def review(
         _keep(save_template, layout, signed(why, operator), settings)
     form = form or {".html": "html", ".htm": "html", ".json": "json"}.get(file.suffix if file else "", "markdown")
     with asking(settings.database) as source:
-        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, _given(layout))
+        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"])
         ask.rows("campaign", campaign=campaign)
         found = review_of(ask, layout["sections"])
     text = {
@@ -499,18 +517,6 @@ def review(
 
 class UnknownTemplate(LedgerError):
     """No layout of that name was kept."""
-
-
-def _given(layout: Row) -> Row:
-    """The rates of the cost of goods, as questions take them."""
-    told = layout.get("goods_rates")
-    if not told:
-        return {}
-    if any("," in category for category in json.loads(told)):
-        raise click.UsageError("--goods-rate: a category with a comma in its name cannot be told to experiments")
-    margins = {category: 1 - bp / 10_000 for category, bp in json.loads(told).items()}
-    named = ",".join(f"{category}={part:.4f}" if category else f"{part:.4f}" for category, part in margins.items())
-    return {"goods_rates": told, "margin": named}
 
 
 def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> None:

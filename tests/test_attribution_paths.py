@@ -156,7 +156,9 @@ def standing_orders(orders: dict[str, list[Event]], whose: dict[str, str]) -> di
         row = {"order_id": order, "at": paid[0], "sales_minor": last["net_minor"] - refunded}
         row["currency"] = last["currency"]
         if (cost := last.get("cost_of_goods_minor")) is not None:
-            row["cost_of_goods_minor"] = floor(cost * (row["sales_minor"] / max(last["net_minor"], 1)) + 0.5) if refunded else cost
+            row["cost_of_goods_minor"] = (
+                floor(cost * (row["sales_minor"] / max(last["net_minor"], 1)) + 0.5) if refunded else cost
+            )
         row["names_coupons"] = bool(last.get("coupon_ids"))
         found.setdefault(person, []).append(row)
     return {person: sorted(rows, key=lambda row: (row["at"], row["order_id"])) for person, rows in found.items()}

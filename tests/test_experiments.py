@@ -430,9 +430,10 @@ def test_a_list_of_people_is_assigned_once_each(tmp_path: Path) -> None:
     done("consume", *at)
     again = done("experiment", "assign", "k", "--users", file, *at, "-o", "json").json
     assert sum(r["people"] for r in again) == 0, "whom the ledger knows by the arm alone keeps it"
-    late = done("experiment", "assign", "k", "--users", "-", *at, "--dry-run", stdin="new-3\n").err
-    assert "has begun" in late and "others are assigned since 2025-02-28" in late
-    early = done("experiment", "assign", "k", "--users", "-", *at, "--at", "2025-02-01", "--dry-run", stdin="new-3\n").err
+    late = done("experiment", "assign", "k", "--users", "-", *at, "--dry-run", stdin=b"new-3\n").err
+    assert "has begun" in late and "are to be had since 2025-03-10" in late
+    before = ("--at", "2025-02-01", "--dry-run")
+    early = done("experiment", "assign", "k", "--users", "-", *at, *before, stdin=b"new-3\n").err
     assert "has begun" not in early
     listed = done("experiment", "arms", "k", *database, "-o", "json").json
     assert {"new-1", "new-2", "k.t0"} <= {row["person"] for row in listed} and len(listed) == 10

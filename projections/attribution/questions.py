@@ -211,9 +211,7 @@ def attribution_roi(
     )
     rows = grid.join(found, on=["model", "currency"], how="left", maintain_order="left")
     rows = rows.join(costs, on="currency", how="left", maintain_order="left")
-    numbers = (
-        "orders sales_minor margin_minor without_cost discount_minor without_sale_minor booked_minor".split()
-    )
+    numbers = "orders sales_minor margin_minor without_cost discount_minor without_sale_minor booked_minor".split()
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
         margin_minor=_MARGIN, cost_minor=pl.col("discount_minor") + pl.col("booked_minor")
     )

@@ -40,12 +40,21 @@ _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
 
 def customers(
-    reading: Reading, rule: str | None = None, ahead_days: int = AHEAD_DAYS, limit: int | None = None
+    reading: Reading,
+    rule: str | None = None,
+    ahead_days: int = AHEAD_DAYS,
+    limit: int | None = None,
+    campaign: str | None = None,
 ) -> pl.DataFrame:
     """A row per customer: what they bought, scores and segment, tiers, and what may come within the days ahead
     (`alive`, `expected_orders`, `projected_minor`: a projection; null where too few came again to say). The greatest
-    net sales first. `rule`: an SQL condition on these columns. Raises `WrongQuestion`."""
+    net sales first. `rule`: an SQL condition on these columns. `campaign`: with `used_it`, whether a coupon of that
+    campaign is in use of theirs. Raises `WrongQuestion`."""
     found = known(reading, ahead_days)
+    if campaign is not None:
+        with reading.given(persons=persons_of(reading)):
+            users = reading.frame(sql(__package__, "users_of_campaign"), {"campaign": campaign})
+        found = found.with_columns(used_it=pl.col("user_id").is_in(users["user_id"].implode()))
     if rule is not None:
         found = _satisfying(found, rule)
     return found.sort("currency", "net_sales_minor", "user_id", descending=[False, True, False]).head(
@@ -222,6 +231,7 @@ def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
 
 
 def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
+    some_known = (pl.col("coupon_orders") > pl.col("coupon_orders_without_cost")).any()
     sums = rows.group_by("currency", by).agg(
         customers=pl.len(),
         orders=pl.col("orders").sum(),
@@ -231,7 +241,7 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         received=pl.col("received").sum(),
         used=pl.col("used").sum(),
         coupon_discount_minor=pl.col("coupon_discount_minor").sum(),
-        coupon_margin_minor=pl.when((pl.col("coupon_orders") > pl.col("coupon_orders_without_cost")).any() | (pl.col("coupon_orders").sum() == 0)).then(
+        coupon_margin_minor=pl.when(some_known | (pl.col("coupon_orders").sum() == 0)).then(
             pl.col("coupon_margin_minor").sum()
         ),
         coupon_orders_without_cost=pl.col("coupon_orders_without_cost").sum(),

@@ -214,7 +214,7 @@ def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) ->
 _RULES: Final = {
     "without_cost": "{n:,} orders do not say what their goods cost: no margin and no ROI can be told; give a rate with"
     " --goods-rate 70 (or CATEGORY=70)",
-    "over_refunded": "{n:,} orders were refunded beyond what was paid: they count as refunded in full, and so as no orders",
+    "over_refunded": "{n:,} orders were refunded beyond what was paid: they are refunded in full, and so no orders",
     "of_nothing": "{n:,} orders were paid with nothing: they count as orders, with no sales",
     "negative_cost": "{n:,} orders have a negative cost of goods: it is taken as told",
 }

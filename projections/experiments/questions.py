@@ -358,9 +358,7 @@ def _weaknesses(
         found.append(Caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
     if not window.over:
         found.append(
-            Caveat(
-                "not_over", f"orders are on record until {window.end.isoformat()}Z only, before the window is over"
-            )
+            Caveat("not_over", f"orders are on record until {window.end.isoformat()}Z only, before the window is over")
         )
     claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
     if claimed > _SELF_SELECTED:

@@ -79,8 +79,8 @@ def margin(
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """Net sales, cost of goods and margin of orders that stand by these parts; the margin is of the orders whose cost is
-    known (`orders_without_cost` are not; of `orders_by_rate` it is by the rates given). `explain`: the orders
+    """Net sales, cost of goods and margin of orders that stand by these parts; the margin is of the orders whose cost
+    is known (`orders_without_cost` are not; of `orders_by_rate` it is by the rates given). `explain`: the orders
     themselves. Raises `WrongQuestion`."""
     parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
     if explain:
@@ -173,4 +173,3 @@ def _named(chosen: list[str], known: Mapping[str, str]) -> str:
 
 def _then(chosen: list[str]) -> str:
     return "".join(f", {part.replace('-', '_')} NULLS LAST" for part in chosen)
-
