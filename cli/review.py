@@ -170,15 +170,16 @@ def _discount_here(ask: Asker, row: Row) -> str:
 
 def _cost(ask: Asker) -> Section:
     found = Section()
-    found.tables["discount (优惠): of all coupons in use, and of it on orders that do not stand"] = [
+    found.tables["discount (优惠)"] = [
         {name: row[name] for name in ("currency", "discount_minor", "without_sale_minor")}
         for row in ask.rows("attribution-roi", campaign=ask.campaign, models="redeemed")
     ]
     found.tables["budget and booked costs"] = ask.rows("finance-budgets", campaign=ask.campaign)
     found.tables["discounts by funder (出资方)"] = ask.rows("finance-split", by="funder", campaign=ask.campaign)
     found.text.append(
-        "discount_minor: of the coupons in use, whatever became of their orders; every section counts it so, but what"
-        " it caused (增量), which says how. The coupons that are out are counted by their face value (面值)."
+        "discount_minor: of the coupons in use, whatever became of their orders (without_sale_minor: on those that were"
+        " cancelled, refunded in full or never paid); every section counts it so, but what it caused (增量), which says"
+        " how. The coupons that are out are counted by their face value (面值)."
     )
     found.tables["coupons that are out (券负债)"] = ask.rows("finance-statement", campaign=ask.campaign)
     return found

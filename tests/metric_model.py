@@ -176,7 +176,8 @@ def _given_back(order: Row) -> bool:
 
 def _cost(order: Row) -> int | None:
     """Without what came back: the same part as of the money, a half rounded up."""
-    cost, net = order.get("cost_of_goods_minor"), order["net_minor"]
+    cost: int | None = order.get("cost_of_goods_minor")
+    net = order["net_minor"]
     if cost is None or not order["refunded_minor"]:
         return cost
     return math.floor(cost * ((net - order["refunded_minor"]) / net) + 0.5)

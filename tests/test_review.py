@@ -44,6 +44,11 @@ def test_a_review_holds_the_result_against_goal_and_industry() -> None:
     [industry] = tables["comparison"]["industry (行业均值)"]
     assert industry["industry"] == 0.25 and industry["times"] == pytest.approx(industry["campaign"] / 0.25, abs=1e-4)
     assert sum(row["used_it"] for row in tables["customers"]["segments (客户分层)"]) == 2
+    [discount] = tables["cost"]["discount (优惠)"]
+    assert (discount["discount_minor"], discount["without_sale_minor"]) == (20, 0)
+    of_budget = {row["discount_minor"] for row in tables["cost"]["budget and booked costs"]}
+    credited = {row["discount_minor"] for row in tables["channels"]["what it earned, by model of attribution (归因)"]}
+    assert of_budget == credited == {20}, "one campaign, one discount"
     assert {row["day"]: row["used_events"] for row in tables["trend"]["by day"]}["2025-11-11"] == 2
 
 
@@ -130,6 +135,8 @@ def test_reports_of_roi_channels_and_experiments() -> None:
     assert row["campaign"] == "k" and row["net_uses"] == 2 and row["discount_cost_minor"] == 20
     # ann's 2000 and cat's 800, 40% of it margin, over 20 of discount
     assert row["coupon_margin_minor"] == 1120 and row["simple_roi"] == pytest.approx(56)
+    unknown = done("report", "roi", "--output", "ndjson")
+    assert unknown.rows[0]["simple_roi"] is None and "no known cost of goods" in unknown.err
     [channel] = done("report", "channels", "coupons", "--output", "ndjson").rows
     assert (channel["channel"], channel["issued_events"], channel["net_uses"]) == ("app", 3, 2)
     credits = done("report", "channels", "credit", "--output", "ndjson").rows
