@@ -4,7 +4,7 @@
 -- Was all of it given back? Refunds above what was paid are no more than that (LIFECYCLE section 1): what went back on
 -- top is told apart (`refund_above_order` of finance's doubts).
 CREATE TEMP MACRO refunded_whole(net_minor, refunded_minor) AS
-    coalesce(refunded_minor > 0 AND refunded_minor >= coalesce(net_minor, 0), false);
+    coalesce(refunded_minor > 0 AND refunded_minor >= net_minor, false);
 
 -- Does an order stand? Paid, neither cancelled nor refunded in full. Only such an order is a sale, in any figure.
 CREATE TEMP MACRO stands(paid_at, cancelled_at, net_minor, refunded_minor) AS
