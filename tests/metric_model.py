@@ -177,10 +177,11 @@ def _given_back(order: Row) -> bool:
 def _cost(order: Row) -> int | None:
     """Without what came back: the same part as of the money, a half rounded up."""
     cost: int | None = order.get("cost_of_goods_minor")
-    net = order["net_minor"]
-    if cost is None or not order["refunded_minor"]:
+    net: int = order["net_minor"]
+    refunded: int = order["refunded_minor"]
+    if cost is None or not refunded:
         return cost
-    return math.floor(cost * ((net - order["refunded_minor"]) / net) + 0.5)
+    return math.floor(cost * ((net - refunded) / net) + 0.5)
 
 
 def _known(orders: list[Row]) -> list[Row]:

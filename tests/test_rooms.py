@@ -129,9 +129,8 @@ def cost_of(order: Row, rates: dict[str, int]) -> int | None:
     whole: int | None = order["cost_of_goods_minor"]
     if whole is None:
         whole = None if None in costs else sum(costs)
-    if whole is None or order["net"] == order["net_minor"]:
-        return whole
-    return floor(whole * (order["net"] / order["net_minor"]) + 0.5)
+    kept: float = order["net"] / order["net_minor"] if order["net_minor"] else 1
+    return whole if whole is None or kept == 1 else floor(whole * kept + 0.5)
 
 
 @pytest.fixture(scope="module")
