@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, instant_option, operator_options, output_option, past_options, settings_options, signed
+from cli.options import (
+    LOG,
+    goods_rate_option,
+    instant_option,
+    operator_options,
+    output_option,
+    past_options,
+    settings_options,
+    signed,
+)
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.settings import Settings
@@ -24,7 +33,9 @@ _NOTES: Final = {
     "without_touch": "led to by no touch within 90 days: credited to (none)",
     "cut_off": "have more touches than are kept of a path: only the latest are credited",
     "without_sales": "brought no sales (nothing was paid)",
-    "without_cost": "tell no cost of goods: all their sales are margin",
+    "without_cost": "have no known cost of goods: they add nothing to margin and ROI, which are too low by what they"
+    " earned; --goods-rate helps",
+    "cost_by_rate": "have a cost of goods by --goods-rate",
     "unknown_coupon": "name coupons of which none is known to be used on them: (unknown coupon)",
     "refunded_more_than_paid": "were refunded more than was paid: not credited",
 }
@@ -74,6 +85,7 @@ def _window_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_window_options
 @click.option("--explain", "order", metavar="ORDER", help="Down to the touches of this order, and what each gets.")
 @click.option("--roi", is_flag=True, help="What the --campaign cost, and what it earned by each model.")
+@goods_rate_option
 @past_options
 @settings_options(*LOG, "database")
 @output_option
@@ -83,6 +95,7 @@ def show(
     campaign: str | None,
     order: str | None,
     roi: bool,
+    goods_rates: str | None,
     settings: Settings,
     output: str,
     **asked: Any,
@@ -94,12 +107,12 @@ def show(
     \b
     coupon-ledger attribution show
     coupon-ledger attribution show --by campaign --model last --model markov
-    coupon-ledger attribution show --campaign 8 --roi --since 2026-11-01 --until 2026-12-01
+    coupon-ledger attribution show --campaign 8 --roi --goods-rate 75 --since 2026-11-01 --until 2026-12-01
     coupon-ledger attribution show --known-at 2026-11-12
     coupon-ledger attribution show --explain order-1001
     """
     models = _asked(settings, names)
-    window = {name: asked.pop(name) for name in ("since", "until")}
+    window = {name: asked.pop(name) for name in ("since", "until")} | {"goods_rates": goods_rates}
     if order is not None:
         _explain(settings, output, order, models, asked)
         return

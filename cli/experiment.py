@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, instant_option, output_option, past_options, settings_options
-from cli.output import Row, print_frames, print_row, print_rows
+from cli.options import LOG, goods_rate_option, instant_option, output_option, past_options, settings_options
+from cli.output import Row, cell, print_frames, print_row, print_rows
 from cli.progress import progress
-from cli.show import answered
+from cli.show import answered, rows_of
 from ledger.errors import LedgerError, UnusableFile
 from ledger.settings import Settings
 
@@ -86,8 +86,9 @@ def assign(
     """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append that to the ledger.
 
     The same people, shares and salt give the same arms. A person with several linked ids is one. Who is in an arm of
-    the campaign already stays there. The shares are recorded too (`target_set`, metric share:ARM), for the check of the
-    arms' sizes. Run `consume` after it, and give coupons to the treatments alone (`experiment arms` lists them).
+    the campaign already stays there. A campaign that has begun is warned of: who is assigned then does not count. The
+    shares are recorded too (`target_set`, metric share:ARM), for the check of the arms' sizes. Run `consume` after it,
+    and give coupons to the treatments alone (`experiment arms` lists them).
 
     \b
     coupon-ledger experiment assign double-11 --control 0.1 --dry-run
@@ -101,12 +102,27 @@ def assign(
         known = _whole(answer)
     chosen = known if ids is None else _chosen(known, ids)
     drawn = _drawn(chosen, shares, salt or campaign)
+    at = at or datetime.now(UTC)
+    if drawn.height:
+        _warn_of_begun(settings, campaign, at)
     if not dry_run:
-        _publish(settings, campaign, drawn, shares, at or datetime.now(UTC))
+        _publish(settings, campaign, drawn, shares, at)
     _print_drawn(drawn, chosen, shares, output)
     if output == "table":
         what = "would be assigned; nothing was written" if dry_run else "assigned; run `consume` to see them"
         click.echo(f"{drawn.height:,} people {what}", err=True)
+
+
+def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
+    with answered(settings, "none", "experiment-begun", campaign=campaign, until=at) as answer:
+        signs = [f"{row['what']} since {cell(row['since'])}" for row in rows_of(answer)]
+    if signs:
+        click.echo(
+            f"warning: campaign {campaign}: has begun by {cell(at)} ({'; '.join(signs)}): who is assigned after the"
+            " start, or has a coupon already, is left out by `experiment show`; assign before the campaign, or tell"
+            " with --at when they were",
+            err=True,
+        )
 
 
 def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
@@ -249,7 +265,7 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 @click.option("--mean", type=float, help="Per person, instead of past sales; with --sd.")
 @click.option("--sd", type=float, help="The standard deviation between people; with --mean.")
 @click.option("--correlation", type=float, default=0.0, show_default=True, help="Of before and after; with --mean.")
-@click.option("--margin", metavar="RATE,…", help="Of orders that do not say what goods cost: 0.3, CATEGORY=0.2.")
+@goods_rate_option
 @click.option("--currency", help="Where past sales are in several.")
 @instant_option("--until", "Past sales until then. By default: the data's clock.")
 @settings_options("database")
@@ -320,9 +336,7 @@ def _facts_options(command: Any) -> Any:
         instant_option("--expiry", "When its coupons expire, where the campaign does not say."),
         instant_option("--start", "When it begins, where the campaign does not say."),
         click.option("--currency", help="Which one, where people buy in several: they are never added up."),
-        click.option(
-            "--margin", metavar="RATE,…", help="Of orders that do not say what their goods cost: 0.3, CATEGORY=0.2."
-        ),
+        goods_rate_option,
     ):  # fmt: skip
         command = option(command)
     return command
@@ -350,7 +364,7 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 
     \b
     coupon-ledger experiment show double-11
-    coupon-ledger experiment show double-11 --margin 0.3,dairy=0.2 --by segment
+    coupon-ledger experiment show double-11 --goods-rate 70 --goods-rate dairy=80 --by segment
     coupon-ledger experiment show double-11 --known-at 2026-12-01 --output json
     """
     with answered(settings, output, "experiment", campaign=campaign, **asked) as answer:
@@ -453,8 +467,8 @@ def compare(campaign: str, settings: Settings, output: str, **asked: Any) -> Non
     one, or too few people are alike, or the ledger does not go back twice the window, no figure is given, and why not.
 
     \b
-    coupon-ledger experiment compare 8 --margin 0.3
-    coupon-ledger experiment compare 8 --method historical --margin 0.3
+    coupon-ledger experiment compare 8 --goods-rate 70
+    coupon-ledger experiment compare 8 --method historical --goods-rate 70
     """
     with answered(settings, output, "experiment-comparison", campaign=campaign, **asked) as answer:
         row = answer.row()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,10 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import goods_rate_option, output_option, past_options, settings_options, zoned_instant_option
+from cli.options import (
+    csv_rows,
+    goods_rate_option,
+    output_option,
+    past_options,
+    settings_options,
+    zoned_instant_option,
+)
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
-from ledger.errors import UnusableFile
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,11 +29,8 @@ _GRAINS: Final = ("minute", "hour", "day", "week", "month")
 _ZONE: Final = "Asia/Shanghai"
 _COMPARISONS: Final = ("previous", "last-year", "target")
 _EXPLAINED: Final = 20
-_OF_MARGIN: Final = ("coupon_goods_cost_minor", "coupon_margin_minor", "simple_roi")
-WITHOUT_GOODS_COST: Final = (
-    "no margin and no ROI (–) where orders do not say what their goods cost (无商品成本): --goods-rate 75 takes 75% of"
-    " what was paid; no ROI either where nothing was spent"
-)
+_MARGINS: Final = ("coupon_margin_minor", "coupon_goods_cost_minor")
+_WITHOUT_COST: Final = "coupon_orders_without_goods_cost"
 
 
 @click.group()
@@ -119,13 +121,6 @@ def _told(metric: Metric) -> Row:
     metavar="FILE",
     help="CSV of currency, rate, to: convert all amounts to that currency. Else they are apart.",
 )
-@click.option(
-    "--goods-rates",
-    "goods_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The same as a CSV of category, cost_bp (basis points); an empty category stands for any other.",
-)
 @goods_rate_option
 @click.option("--explain", is_flag=True, help="Show the SQL and the events, coupons or orders behind the numbers.")
 @click.option("--limit", type=click.IntRange(min=1), default=_EXPLAINED, show_default=True, help="Rows with --explain.")
@@ -137,8 +132,6 @@ def query(
     by: tuple[str, ...],
     where: tuple[str, ...],
     rates: Path | None,
-    goods_file: Path | None,
-    goods_rates: str | None,
     explain: bool,
     limit: int,
     settings: Settings,
@@ -164,11 +157,8 @@ def query(
         "names": ",".join(names),
         "by": ",".join(by) or None,
         "where": json.dumps(_filters(where), ensure_ascii=False) if where else None,
-        "goods_rates": json.dumps(_goods(goods_file), ensure_ascii=False) if goods_file else goods_rates,
         **given,
     }
-    if goods_file and goods_rates:
-        raise click.UsageError("--goods-rate and --goods-rates say the same in two ways; leave one out")
     if explain:
         if rates or asked.pop("compare"):
             raise click.UsageError("--explain shows amounts as they were told; leave out --rates and --compare")
@@ -178,15 +168,30 @@ def query(
     with answered(settings, output, "metrics", **asked) as answer:
         if output != "table":
             print_frames(answer.frames, output)
+            _warn_of_costs(settings, asked)
             return
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
             click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
-        if any(name in _OF_MARGIN for name in names) and any(
-            name in _OF_MARGIN and value is None for row in one_currency(rows) for name, value in row.items()
-        ):
-            click.echo(f"warning: {WITHOUT_GOODS_COST}", err=True)
+    _warn_of_costs(settings, asked)
+
+
+def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
+    """Where a margin was asked that some orders are not in."""
+    from projections.metrics.definitions import METRICS
+
+    if not any(part in _MARGINS for name in asked["names"].split(",") for part in METRICS[name].parts):
+        return
+    of_all = asked | {"names": _WITHOUT_COST, "by": None, "grain": None, "compare": None, "rates": None}
+    with answered(settings, "quiet", "metrics", **of_all) as answer:
+        orders = answer.row()[_WITHOUT_COST]
+    if orders:
+        click.echo(
+            f"warning: {orders:,} coupon orders have no known cost of goods (无商品成本): they add nothing to margin"
+            " and ROI, which are too low by what they earned; --goods-rate helps",
+            err=True,
+        )
 
 
 def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
@@ -252,20 +257,6 @@ def _filters(where: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _rates(file: Path) -> list[Row]:
-    return [{name: row[name] for name in ("currency", "rate", "to")} for row in _rows(file, ("currency", "rate", "to"))]
-
-
-def _goods(file: Path) -> dict[str, str]:
-    return {row["category"]: row["cost_bp"] for row in _rows(file, ("category", "cost_bp"))}
-
-
-def _rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no CSV in UTF-8"
-        raise UnusableFile(f"file {file}: cannot be read ({why}); name a CSV file") from error
-    if not rows or not set(columns) <= set(rows[0]) or any(row[name] is None for row in rows for name in columns):
-        raise UnusableFile(f"file {file}: has not the columns {', '.join(columns)} in every row; write them")
-    return rows
+    return [
+        {name: row[name] for name in ("currency", "rate", "to")} for row in csv_rows(file, ("currency", "rate", "to"))
+    ]

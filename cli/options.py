@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import json
 import re
@@ -12,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from ledger.errors import UnusableFile
 from ledger.settings import OPTIONS, Option, Settings
 from ledger.topics import INPUT_TOPICS
 
@@ -274,14 +276,14 @@ def goods_rate_option(command: Command) -> Command:
         multiple=True,
         metavar="[CATEGORY=]PERCENT",
         callback=lambda _ctx, option, values: _goods_rates(values, option) if values else None,
-        help="Cost of goods where orders do not say it, in percent of what was paid; of a category, or of any other."
-        " [75, DAIRY=80 (several)]",
+        help="Cost of goods where orders do not say it, in percent of what was paid; of a category, or of any other"
+        " (several; @FILE: a CSV of category, percent). [75, DAIRY=80]",
     )(command)
 
 
 def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
     found: dict[str, int] = {}
-    for value in values:
+    for value in _written_out(values):
         category, _, percent = value.rpartition("=")
         try:
             found[category] = round(float(percent) * 100)
@@ -289,4 +291,27 @@ def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
             found[category] = -1
         if not 0 <= found[category] <= 10_000:
             raise click.BadParameter(f"{value!r} is no percentage of 0 to 100, such as 75 or DAIRY=80", None, option)
-    return json.dumps(found)
+    return json.dumps(found, ensure_ascii=False)
+
+
+def _written_out(values: Iterable[str]) -> Iterator[str]:
+    """Each `@FILE` as what stands in it."""
+    for value in values:
+        if value.startswith("@"):
+            rows = csv_rows(Path(value[1:]), ("category", "percent"))
+            yield from (f"{row['category']}={row['percent']}" for row in rows)
+        else:
+            yield value
+
+
+def csv_rows(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows of a CSV with these columns. Raises `UnusableFile`."""
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no CSV in UTF-8"
+        raise UnusableFile(f"file {file}: cannot be read ({why}); name a CSV file") from error
+    if not rows or not set(columns) <= set(rows[0]) or any(row[name] is None for row in rows for name in columns):
+        raise UnusableFile(f"file {file}: has not the columns {', '.join(columns)} in every row; write them")
+    return rows

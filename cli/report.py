@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.expire import expiries
-from cli.metrics import WITHOUT_GOODS_COST, explained, one_currency
+from cli.metrics import explained, one_currency
 from cli.options import (
     goods_rate_option,
     instant_option,
@@ -38,17 +38,29 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
 _TOTAL: Final = "total 合计"
+_WITHOUT_COST: Final = (
+    "without_cost",
+    "orders_without_cost",
+    "lines_without_cost",
+    "coupon_orders_without_cost",
+    "coupon_orders_without_goods_cost",
+)
 MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
     "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
-    "refund_above_order": "refunds above what was paid (超额退款): counted in full, net sales go below zero",
+    "refund_above_order": "refunds above what was paid (超额退款): the order is refunded in full, no sale; cash has"
+    " all that went out",
     "coupon_of_another_currency": "coupons used on an order of another currency (币种不一致): the order's stands",
     "use_without_paid_order": "uses whose order nobody has paid (无支付订单): their discount counts, no sale does",
+    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full (未退券): their discount"
+    " counts, no sale does",
+    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon (订单未记券折扣): they count on top"
+    " of what the order says",
     "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
     "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
     "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
-    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): no margin; --goods-rate helps",
+    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): in no margin (--goods-rate)",
     "funding_not_whole": "campaigns whose funders' shares are not 100% (出资比例不足或超出): the rest has no funder",
 }
 
@@ -206,7 +218,8 @@ _FUNNEL: Final = {
 
 
 _ROI_METRICS: Final = (
-    "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,coupon_margin_minor,simple_roi"
+    "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,coupon_margin_minor,simple_roi,"
+    "coupon_orders_without_goods_cost"
 )
 _CHANNEL_METRICS: Final = "issued_events,claimed_events,net_uses,discount_cost_minor"
 _ROI: Final = {
@@ -228,7 +241,9 @@ _CHANNELS: Final = {
         behind=Asked("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
         whole=True,
     ),
-    "credit": Part("渠道归因 · orders credited to channels, by models", "attribution", _PERIOD, behind=_ORDERS),
+    "credit": Part(
+        "渠道归因 · orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS
+    ),
 }
 
 
@@ -375,6 +390,11 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report roi --campaign k-1 --explain
     """
     _report(_ROI, (), where=_of_campaigns(campaigns), **given)
+    if given["output"] == "table":
+        past = {name: given[name] for name in ("at", "known_at", "positions")}
+        with answered(given["settings"], "quiet", "finance-doubts", **past) as answer:
+            for row in rows_of(answer):
+                click.echo(f"warning: {_doubt(row)}", err=True)
 
 
 @report.command()
@@ -406,6 +426,7 @@ def restated(settings: Settings, output: str, **asked: Any) -> None:
 @click.option("--campaign", "campaigns", multiple=True, help="coupons: only of this campaign (several are possible).")
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
+@goods_rate_option
 @_shared
 def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -> None:
     """Show what channels did (渠道): coupons issued, claimed and used, and the orders that each is credited with.
@@ -421,24 +442,24 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
 
 
 @report.command()
-@click.option("--margin", metavar="RATE,…", help="Of orders that do not say what their goods cost: 0.3, CATEGORY=0.2.")
+@goods_rate_option
 @click.option("--explain", is_flag=True, help="The people of the arms, and what each bought.")
 @past_options
 @settings_options("database")
 @output_option
-def experiments(margin: str | None, explain: bool, settings: Settings, output: str, **past: Any) -> None:
+def experiments(goods_rates: str | None, explain: bool, settings: Settings, output: str, **past: Any) -> None:
     """Show what every campaign with arms caused (增量): a row per treatment, incremental margin and return with its 95%
     interval. All of one campaign: `experiment show CAMPAIGN`; down to people and orders: `experiment people CAMPAIGN`.
 
     \b
     coupon-ledger report experiments
-    coupon-ledger report experiments --margin 0.3 --known-at 2026-12-01 --output csv
+    coupon-ledger report experiments --goods-rate 70 --known-at 2026-12-01 --output csv
     """
     with answered(settings, "none", "experiments", **past) as answer:
         campaigns = [row["campaign_id"] for row in rows_of(answer)]
     rows: list[Row] = []
     for campaign in campaigns:
-        given = past | ({"margin": margin} if margin else {})
+        given = past | ({"goods_rates": goods_rates} if goods_rates else {})
         try:
             if explain:
                 with answered(settings, "none", "experiment-people", campaign=campaign, **given) as answer:
@@ -449,7 +470,7 @@ def experiments(margin: str | None, explain: bool, settings: Settings, output: s
             warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
             rows += [{"campaign_id": campaign, **row, "warnings": warned, "refused": None} for row in found["returns"]]
             if not found["returns"]:
-                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --margin"})
+                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --goods-rate"})
         except LedgerError as error:
             rows.append({"campaign_id": campaign, "refused": str(error)})
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -513,6 +534,7 @@ def _report(
         print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
+    _warn_of_costs(found.values())
 
 
 def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
@@ -600,8 +622,7 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: 
         _print_statement(rows, limit)
     elif name == "doubts":
         for row in rows:
-            worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
-            click.echo(f"! {row['cases']:,} {DOUBTS[row['doubt']]}{worth}")
+            click.echo(f"! {_doubt(row)}")
         if not rows:
             click.echo("none")
     else:
@@ -628,21 +649,38 @@ def _by_month(rows: list[Row]) -> list[Row]:
     for row in rows:
         head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
         cohort = cohorts.setdefault(tuple(head.values()), head | dict.fromkeys(f"+{n}" for n in later))
-        cohort[f"+{row['months_later']}"] = f"{row['retention']:.1%}" + ("…" if row["open"] else "")
+        cohort[f"+{row['months_later']}"] = _part_that_came(row)
     return list(cohorts.values())
+
+
+def _part_that_came(row: Row) -> str:
+    return ("" if row["retention"] is None else f"{row['retention']:.1%}") + ("…" if row["open"] else "")
 
 
 def _print_warnings(rows: list[Row]) -> None:
     """What the reader of returns must know, beside them."""
     if not rows or "simple_roi" not in rows[0] or "other_cost_minor" not in rows[0]:
         return
-    unknown = [row for row in rows if row["coupon_orders"] and row["coupon_margin_minor"] is None]
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
-    if unknown:
-        click.echo(f"warning: of {len(unknown):,} campaigns: {WITHOUT_GOODS_COST}", err=True)
     if unbooked:
         what = "campaigns have no cost booked (未登记成本): their cost is the discount alone, and ROI too high for it"
         click.echo(f"warning: {len(unbooked):,} {what}", err=True)
+
+
+def _doubt(row: Row) -> str:
+    worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
+    return f"{row['cases']:,} {DOUBTS[row['doubt']]}{worth}"
+
+
+def _warn_of_costs(found: Iterable[Any]) -> None:
+    """Where a margin was shown that some orders are not in."""
+    rows = [row for part in found if isinstance(part, list) for row in part]
+    if columns := sorted({name for row in rows for name in _WITHOUT_COST if row.get(name)}):
+        click.echo(
+            f"warning: some orders have no known cost of goods (无商品成本; {', '.join(columns)}): they add nothing"
+            " to margin and ROI, which are too low by what they earned; --goods-rate helps",
+            err=True,
+        )
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:

@@ -61,11 +61,12 @@ class Section:
 
 
 class Asker:
-    """Questions about one campaign, as of the same instant."""
+    """Questions about one campaign, as of the same instant. `goods`: the rates of the cost of goods, as questions take
+    them."""
 
-    def __init__(self, source: Source, campaign: str, past: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    def __init__(self, source: Source, campaign: str, past: Mapping[str, Any], goods_rates: str | None) -> None:
         self.campaign = campaign
-        self.given = given
+        self.goods = {"goods_rates": goods_rates} if goods_rates else {}
         self._source = source
         self._past = past
         self.as_of: Row = {}
@@ -84,12 +85,11 @@ class Asker:
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
         """A row per slice and currency, a column per metric; of the campaign, where no others are named."""
         where = json.dumps({"campaign": [self.campaign] if campaigns is None else campaigns})
-        goods = {"goods_rates": self.given["goods_rates"]} if self.given.get("goods_rates") else {}
-        return self.rows("metrics", names=names, where=where, **goods, **more)
+        return self.rows("metrics", names=names, where=where, **self.goods, **more)
 
     def command(self, line: str) -> str:
         """A command that shows the same as of the same instant; `{campaign}` in it is this one, `{rates}` its rates."""
-        goods = json.loads(self.given.get("goods_rates") or "{}")
+        goods = json.loads(self.goods.get("goods_rates", "{}"))
         rates = "".join(
             f" --goods-rate {shlex.quote(f'{c}={bp / 100:g}' if c else f'{bp / 100:g}')}" for c, bp in goods.items()
         )
@@ -111,8 +111,8 @@ def _goal(ask: Asker) -> Section:
     found.in_short = _result_in_short(rows)
     if any(row["coupon_orders_without_goods_cost"] for row in rows):
         found.warnings.append(
-            "Some orders do not say what their goods cost (无商品成本): no margin and no ROI without `--goods-rate`,"
-            " such as `--goods-rate 75` (percent of what was paid)."
+            "Some orders have no known cost of goods (无商品成本): they add nothing to margin and ROI, too low by"
+            " what they earned; `--goods-rate 75` takes 75% of what was paid."
         )
     if not any(row["other_cost_minor"] for row in rows):
         found.warnings.append(
@@ -215,7 +215,7 @@ def _channels(ask: Asker) -> Section:
     rows = ask.metrics("issued_events,claimed_events,net_uses,discount_cost_minor", by="channel")
     found.tables["coupons by channel"] = one_row_a_slice(rows)
     title = "what it earned, by model of attribution (归因)"
-    credited = ask.rows("attribution-roi", campaign=ask.campaign)
+    credited = ask.rows("attribution-roi", campaign=ask.campaign, **ask.goods)
     found.tables[title] = [{("attributed_roi" if n == "roi" else n): v for n, v in row.items()} for row in credited]
     found.columns[title] = (
         "model currency orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
@@ -230,7 +230,8 @@ def _channels(ask: Asker) -> Section:
         found.charts.append(Chart("bars", title, [row["model"] for row in mine], sales, currency=currency))
     if any(row["without_cost"] for row in credited):
         found.warnings.append(
-            "Orders without a known cost of goods (无商品成本): all their sales are margin here, and no ROI is told."
+            "Orders without a known cost of goods (无商品成本) add nothing to margin and ROI, too low by what they"
+            " earned; `--goods-rate` helps."
         )
     return found
 
@@ -281,19 +282,19 @@ def _customers(ask: Asker) -> Section:
 
 
 def _incrementality(ask: Asker) -> Section:
-    margin = {"margin": ask.given["margin"]} if ask.given.get("margin") else {}
     try:
-        [row] = ask.rows("experiment", campaign=ask.campaign, **margin)
+        [row] = ask.rows("experiment", campaign=ask.campaign, **ask.goods)
         found = _experiment(row, ask)
     except LedgerError as error:
         why = f"No experiment to tell it from (无对照实验): {error}."
         try:
-            [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **margin)
+            [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **ask.goods)
         except LedgerError as other:
             found = Section(refused=f"{why} Nor can it be compared without arms (弱证据亦不足): {other}.")
             found.in_short = ["增量 · What it caused cannot be told (数据不足): nobody was held back by chance."]
             return found
         found = _comparison_without_arms(row, why, ask)
+    found.text.append(_discount_here(ask, row))
     found.currency = row["currency"]
     found.warnings += [f"{warning['code']}: {warning['warning']}" for warning in row["warnings"]]
     return found
@@ -331,8 +332,29 @@ def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
     return found
 
 
+def _discount_here(ask: Asker, row: Row) -> str:
+    """Why the discount beside an effect is less than that of the campaign."""
+    here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
+    told = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
+    whose = "the people in the arms" if "arms" in row else "those compared"
+    return (
+        f"优惠口径: discount_minor is here that of {whose} on orders of the window that stand, {here:,.0f} of the"
+        f" {told.get(row['currency']) or 0:,} {row['currency'] or ''} that coupons of the campaign in use took off"
+        " in all."
+    )
+
+
 def _cost(ask: Asker) -> Section:
     found = Section(commands=[ask.command("report finance split --campaign {campaign} --explain")])
+    found.tables["discount (优惠)"] = [
+        {name: row[name] for name in ("currency", "discount_minor", "without_sale_minor")}
+        for row in ask.rows("attribution-roi", campaign=ask.campaign, models="redeemed")
+    ]
+    found.text.append(
+        "discount_minor: of the coupons in use, whatever became of their orders (without_sale_minor: on those that were"
+        " cancelled, refunded in full or never paid); every section counts it so, but what it caused (增量), which says"
+        " how. The coupons that are out are counted by their face value (面值)."
+    )
     found.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
     funders = ask.rows("finance-split", by="funder", campaign=ask.campaign)
     found.tables["discounts by funder (出资方)"] = funders
@@ -603,7 +625,7 @@ def review(
         _keep(save_template, layout, signed(why, operator), settings)
     form = form or {".html": "html", ".htm": "html", ".json": "json"}.get(file.suffix if file else "", "markdown")
     with asking(settings.database) as source:
-        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, _given(layout))
+        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"])
         found = review_of(ask, layout["sections"])
     _print(_written(form, file, ask, found), file, campaign)
 
@@ -629,18 +651,6 @@ def _print(text: str, file: Path | None, campaign: str) -> None:
 
 class UnknownTemplate(LedgerError):
     """No layout of that name was kept."""
-
-
-def _given(layout: Row) -> Row:
-    """The rates of the cost of goods, as questions take them."""
-    told = layout.get("goods_rates")
-    if not told:
-        return {}
-    if any("," in category for category in json.loads(told)):
-        raise click.UsageError("--goods-rate: a category with a comma in its name cannot be told to experiments")
-    margins = {category: 1 - bp / 10_000 for category, bp in json.loads(told).items()}
-    named = ",".join(f"{category}={part:.4f}" if category else f"{part:.4f}" for category, part in margins.items())
-    return {"goods_rates": told, "margin": named}
 
 
 def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> None:

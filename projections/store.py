@@ -68,13 +68,13 @@ _SUPERSEDED: Final = f"""
 class Reading:
     """What queries need: one connection to the database, for one thread at a time.
 
-    Queries know `superseded(event_id, violation)`: this violation is no fault.
+    Queries know `superseded(event_id, violation)`: this violation is no fault; and the rules of macros.sql.
     """
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self.path = path
         self._direct = connection
-        connection.execute(_SUPERSEDED)
+        connection.execute(_SUPERSEDED + ";" + sql(__package__, "macros"))
 
     @property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -105,6 +105,13 @@ class Reading:
         with _failing_clearly(self.path):
             found = self._connection.execute(sql, parameters).fetchone()
         return int(found[0]) if found and isinstance(found[0], int) else 0
+
+    @contextlib.contextmanager
+    def holding(self, name: str, query: str, parameters: Mapping[str, Any]) -> Iterator[None]:
+        """Let queries read the result of this one by name: asked once, kept in the database's own form."""
+        self.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters)
+        yield
+        self.execute(f"DROP TABLE temp.{name}")  # after an error it goes with the transaction
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:

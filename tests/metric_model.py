@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -106,7 +107,7 @@ class World:
                 "coupon_type": {c["coupon_type"] for c in on_it},
             }
 
-        paid = [of_order(o) for o in orders if o.get("paid_at") and not o.get("cancelled_at")]
+        paid = [of_order(o) for o in orders if o.get("paid_at") and not o.get("cancelled_at") and not _given_back(o)]
         costs = [d.event for d in self.told[CAMPAIGN] if d.event["type"] == "cost_booked"]
         return {
             "events": [of_event(e) for e in events],
@@ -169,9 +170,26 @@ def _gmv(orders: list[Row]) -> int:
     return sum(o["gross_minor"] - o["refunded_minor"] for o in orders)
 
 
+def _given_back(order: Row) -> bool:
+    return bool(order["refunded_minor"] > 0 and order["refunded_minor"] >= order["net_minor"])
+
+
+def _cost(order: Row) -> int | None:
+    """Without what came back: the same part as of the money, a half rounded up."""
+    cost: int | None = order.get("cost_of_goods_minor")
+    net: int = order["net_minor"]
+    refunded: int = order["refunded_minor"]
+    if cost is None or not refunded:
+        return cost
+    return math.floor(cost * ((net - refunded) / net) + 0.5)
+
+
+def _known(orders: list[Row]) -> list[Row]:
+    return [o for o in orders if o.get("cost_of_goods_minor") is not None]
+
+
 def _goods(orders: list[Row]) -> int | None:
-    costs = [o.get("cost_of_goods_minor") for o in orders]
-    return None if None in costs else sum(c for c in costs if c is not None)
+    return None if orders and not _known(orders) else sum(_cost(o) or 0 for o in _known(orders))
 
 
 def _discount(rows: Rows) -> int:
@@ -188,7 +206,7 @@ def _plain(rows: Rows) -> list[Row]:
 
 def _margin(rows: Rows) -> int | None:
     goods = _goods(rows["coupon_orders"])
-    return None if goods is None else _net(rows["coupon_orders"]) - goods
+    return None if goods is None else _net(_known(rows["coupon_orders"])) - goods
 
 
 def _roi(rows: Rows) -> float | None:

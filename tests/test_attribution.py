@@ -351,6 +351,22 @@ def test_roi_takes_the_discount_off_once(shop: Path) -> None:
     one_sentence(ledger("attribution", "show", "--campaign", "k-9", "--roi"), 1, "k-9")
 
 
+def test_roi_is_told_with_a_warning_where_some_cost_of_goods_is_not_known(shop: Path) -> None:
+    """One order without a figure must not blank the campaign; nor count as if its goods were free."""
+    told = Told().use("c-1", "k", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)
+    told.use("c-2", "k", "w", "o-2", 2, 100).buy("w", "o-2", 3).use("c-3", "j", "w", "o-3", 3, 50).buy("w", "o-3", 4)
+    consume(told)
+    roi = ("attribution", "show", "--roi", "--model", "redeemed", "--campaign")
+    [row] = done(*roi, "k", "-o", "ndjson").rows
+    assert (row["margin_minor"], row["without_cost"], row["roi"]) == (600, 1, 3)
+    assert "2 orders have no known cost of goods" in done(*roi, "k").err
+    [nothing] = done(*roi, "j", "-o", "ndjson").rows
+    assert nothing["margin_minor"] is None and nothing["roi"] is None, "of no order the cost is known"
+    [rated] = done(*roi, "k", "--goods-rate", "50", "-o", "ndjson").rows
+    assert (rated["margin_minor"], rated["without_cost"], rated["roi"]) == (1100, 0, 5.5)
+    assert "2 orders have a cost of goods by --goods-rate" in done(*roi, "k", "--goods-rate", "50").err
+
+
 def test_models_are_kept_by_name(shop: Path) -> None:
     """What last quarter was paid by must be there next quarter, with who chose it and why."""
     consume(known_case())

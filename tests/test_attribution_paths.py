@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from math import floor
 from typing import Any
 
 import polars as pl
@@ -154,7 +155,11 @@ def standing_orders(orders: dict[str, list[Event]], whose: dict[str, str]) -> di
             continue
         person = whose.get(last["user_id"], last["user_id"])
         row = {"order_id": order, "at": paid[0], "sales_minor": last["net_minor"] - refunded}
-        row["currency"], row["cost_of_goods_minor"] = last["currency"], last.get("cost_of_goods_minor")
+        row["currency"] = last["currency"]
+        if (cost := last.get("cost_of_goods_minor")) is not None:
+            row["cost_of_goods_minor"] = (
+                floor(cost * (row["sales_minor"] / max(last["net_minor"], 1)) + 0.5) if refunded else cost
+            )
         row["names_coupons"] = bool(last.get("coupon_ids"))
         found.setdefault(person, []).append(row)
     return {person: sorted(rows, key=lambda row: (row["at"], row["order_id"])) for person, rows in found.items()}

@@ -248,10 +248,17 @@ def test_cohorts_follow_months_of_the_zone(shop: None) -> None:
     rows = {(row["cohort"], row["months_later"]): row for row in report("cohorts", "retention")}
     november = rows["2025-11-01", 0]
     assert (november["customers"], november["came"], november["open"]) == (4, 4, False)
-    assert {later: row["came"] for (_, later), row in rows.items()} == {0: 4, 1: 1, 3: 1}
+    assert {later: row["came"] for (first, later), row in rows.items() if first == "2025-11-01"} == {
+        0: 4,
+        1: 1,
+        2: 0,
+        3: 1,
+    }
     assert rows["2025-11-01", 3]["open"]
-    [first] = {row["cohort"] for row in report("cohorts", "coupon")} - {"2025-12-01"}
-    assert first == "2025-11-01"
+    nobody = {first: (row["customers"], row["came"]) for (first, _), row in rows.items() if first > "2025-11-01"}
+    assert nobody == dict.fromkeys(("2025-12-01", "2026-01-01", "2026-02-01"), (0, 0)), "months without new customers"
+    began = {row["cohort"] for row in report("cohorts", "coupon") if row["customers"]}
+    assert began == {"2025-11-01", "2025-12-01"}
 
 
 def test_the_way_from_looking_to_buying(shop: None) -> None:

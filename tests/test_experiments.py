@@ -346,17 +346,17 @@ def test_without_cost(cases: tuple[str, ...]) -> None:
     found = shown(cases, "free")
     assert {"no_cost", "without_cost"} == set(warned(found)) and found["returns"] == []
     assert {e["metric"] for e in found["effects"]} == {"net_minor", "orders", "buyers"}
-    rated = shown(cases, "free", "--margin", "0.25")
+    rated = shown(cases, "free", "--goods-rate", "75")
     assert sums(rated, "margin_minor") == [pytest.approx(4006 / 4, abs=2), pytest.approx(8006 / 4, abs=2)]
     assert rated["returns"][0]["roi"] is None, "nothing was spent"
     assert "cannot be told" in done("experiment", "show", "free", *cases).out
 
 
 def test_margin_rates_of_categories(cases: tuple[str, ...]) -> None:
-    found = shown(cases, "lines", "--margin", "0.5,dairy=0.2")
+    found = shown(cases, "lines", "--goods-rate", "50", "--goods-rate", "dairy=80")
     assert sums(found, "margin_minor")[1] == pytest.approx(8006 - 4002 + 120 + 150 + 10, abs=1e-6)
-    for wrong in ("1.5", "dairy=", "x"):
-        one_sentence(ledger("experiment", "show", "lines", "--margin", wrong, *cases), 2, wrong)
+    for wrong in ("150", "dairy=", "x"):
+        one_sentence(ledger("experiment", "show", "lines", "--goods-rate", wrong, *cases), 2, wrong)
 
 
 def test_linked_ids_are_one_person(cases: tuple[str, ...]) -> None:
@@ -467,6 +467,11 @@ def test_a_list_of_people_is_assigned_once_each(tmp_path: Path) -> None:
     done("consume", *at)
     again = done("experiment", "assign", "k", "--users", file, *at, "-o", "json").json
     assert sum(r["people"] for r in again) == 0, "whom the ledger knows by the arm alone keeps it"
+    late = done("experiment", "assign", "k", "--users", "-", *at, "--dry-run", stdin=b"new-3\n").err
+    assert "has begun" in late and "are to be had since 2025-03-10" in late
+    before = ("--at", "2025-02-01", "--dry-run")
+    early = done("experiment", "assign", "k", "--users", "-", *at, *before, stdin=b"new-3\n").err
+    assert "has begun" not in early
     listed = done("experiment", "arms", "k", *database, "-o", "json").json
     assert {"new-1", "new-2", "k.t0"} <= {row["person"] for row in listed} and len(listed) == 10
     assert {row["arm"] for row in done("experiment", "arms", "k", "--arm", "a", *database, "-o", "json").json} == {"a"}

@@ -222,17 +222,20 @@ def test_every_split_sums_to_the_same(shop: None) -> None:
 
 
 def test_a_margin_takes_refunds_off_and_costs_that_are_known(shop: None) -> None:
-    """o4 was given back 50 more than it paid; of o2, o4 and o5 nothing is known of what the goods cost."""
+    """o4 was given back 50 more than it paid, and is no sale; of o2 and o5 it is not known what the goods cost."""
     rows = {(row["channel"], row["currency"]): row for row in told("margin")}
     app = rows["app", "CNY"]
-    assert (app["orders"], app["net_sales_minor"], app["cost_minor"], app["margin_minor"]) == (3, 4950, 4000, 1000)
-    assert app["orders_without_cost"] == 2 and rows["web", "CNY"]["margin_minor"] is None
+    assert (app["orders"], app["net_sales_minor"], app["cost_minor"], app["margin_minor"]) == (2, 5000, 4000, 1000)
+    assert app["orders_without_cost"] == 1 and rows["web", "CNY"]["margin_minor"] is None
     assert rows["app", "USD"]["margin_minor"] == -500
     with_rates = {
         (row["channel"], row["currency"]): row for row in told("margin", "--goods-rate", "CUP=60", "--goods-rate", "50")
     }
     assert with_rates["web", "CNY"]["margin_minor"] == 800 - 350 - 300
-    assert with_rates["app", "CNY"]["cost_minor"] == 4000 + 300
+    assert with_rates["app", "CNY"]["cost_minor"] == 4000
+    assert with_rates["web", "CNY"]["orders_by_rate"] == 1
+    by = {row["order_id"]: row["cost_by"] for row in told("margin", "--goods-rate", "50", "--explain")}
+    assert by == {"o1": "order", "o2": "rate", "o3": None, "o4": None, "o5": "rate", "o6": "order"}
 
 
 def test_what_was_sold_below_cost_is_told(shop: None) -> None:
@@ -257,6 +260,9 @@ def test_a_budget_burns_by_discounts_and_booked_costs(shop: None) -> None:
 def test_cash_has_every_flow_on_its_day(shop: None) -> None:
     days = {(row["day"], row["currency"]): row for row in told("cash")}
     assert days["2025-11-11", "CNY"]["paid_minor"] == 5000 + 800 + 900 + 600
+    assert days["2025-11-11", "CNY"]["discount_minor"] == 1499 + 50 + 40, (
+        "o3 and o4 took nothing off: they are no sales"
+    )
     assert days["2025-11-12", "CNY"]["cancelled_minor"] == 900
     assert days["2025-11-13", "CNY"]["refunded_minor"] == 650
     assert sum(row["flow_minor"] for row in days.values() if row["currency"] == "CNY") == 7300 - 900 - 650 - 500
@@ -284,7 +290,7 @@ def test_what_is_doubtful_is_said(shop: None) -> None:
         ("coupon_of_another_currency", "CNY"): 1,
         ("use_without_paid_order", "CNY"): 1,
         ("campaign_without_cost", "CNY"): 2,
-        ("order_without_cost_of_goods", "CNY"): 3,
+        ("order_without_cost_of_goods", "CNY"): 2,
         ("funding_not_whole", None): 1,
     }
     shown = ledger("report", "finance", "doubts").out

@@ -405,6 +405,18 @@ def test_margin_is_not_guessed(store: Store, told: Told) -> None:
     assert known["CNY"]["coupon_margin_minor"] == 1_000 - 300 - 90
 
 
+def test_a_margin_of_some_orders_counts_these_alone(store: Store, told: Told) -> None:
+    """One order without a figure must not blank the month; nor may it count as if its goods were free."""
+    for n, cost in ((1, 300), (2, None)):
+        told.coupon(f"c-{n}", ("created", "2026-11-11T00:00"), ("used", "2026-11-11T01:00"))
+        told.paid(f"o-c-{n}", "2026-11-11T01:00", "CNY", 1_000, cost_of_goods_minor=cost)
+    told.tell(ORDER, "o-c-1", "refunded", "2026-11-12T01:00", refund_minor=250)
+    rows = asking(store, told, "coupon_margin_minor", "coupon_goods_cost_minor", "coupon_orders_without_goods_cost")
+    [money] = [r for r in rows if r["currency"] == "CNY"]
+    assert (money["coupon_margin_minor"], money["coupon_goods_cost_minor"]) == (750 - 225, 225), "a quarter went back"
+    assert [r["coupon_orders_without_goods_cost"] for r in rows if r["currency"] is None] == [1]
+
+
 def test_a_number_can_be_followed_to_its_rows(store: Store, told: Told) -> None:
     """Else finance has to believe it."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"), ("claimed", "2026-11-11T02:00"))
@@ -498,6 +510,17 @@ def test_rates_convert_and_a_missing_one_is_named(shop: Path, tmp_path: Path) ->
     assert "none for USD" in ledger(*asked).err
     rates.write_text("currency,rate\nUSD,7.1\n", encoding="utf-8")
     assert "has not the columns currency, rate, to" in ledger(*asked).err
+
+
+def test_rates_of_goods_come_from_a_file_too(shop: Path, tmp_path: Path) -> None:
+    """A supermarket has more categories than fit into a command, some with a comma in the name."""
+    rates = tmp_path / "goods.csv"
+    rates.write_text('category,percent\n"tea, green",40\n,60\n', encoding="utf-8")
+    asked = ("metrics", "query", "coupon_margin_minor", "--database", shop / DATABASE, "-o", "ndjson")
+    assert "1 coupon orders have no known cost of goods" in done(*asked).err
+    known = done(*asked, "--goods-rate", f"@{rates}")
+    assert known.rows[0]["coupon_margin_minor"] == 1_000 and "no known cost" not in known.err
+    assert "cannot be read" in ledger(*asked, "--goods-rate", "@nowhere.csv").err
 
 
 def test_what_is_behind_a_number_is_shown(shop: Path) -> None:

@@ -48,6 +48,11 @@ def test_a_review_holds_the_result_against_goal_and_industry() -> None:
     [industry] = tables["comparison"]["industry (行业均值)"]
     assert industry["industry"] == 0.25 and industry["times"] == pytest.approx(industry["campaign"] / 0.25, abs=1e-4)
     assert sum(row["used_it"] for row in tables["customers"]["segments (客户分层)"]) == 2
+    [discount] = tables["cost"]["discount (优惠)"]
+    assert (discount["discount_minor"], discount["without_sale_minor"]) == (20, 0)
+    of_budget = {row["discount_minor"] for row in tables["cost"]["budget and booked costs (预算与成本)"]}
+    credited = {row["discount_minor"] for row in tables["channels"]["what it earned, by model of attribution (归因)"]}
+    assert of_budget == credited == {20}, "one campaign, one discount"
     assert {row["day"]: row["used_events"] for row in tables["trend"]["by day"]}["2025-11-11"] == 2
 
 
@@ -164,7 +169,7 @@ def test_who_used_another_campaigns_coupon_did_not_use_this_one() -> None:
 
         def close(self) -> None: ...
 
-    [row] = SECTIONS["customers"][1](Asker(Told(), "k", {}, {})).tables["segments (客户分层)"]
+    [row] = SECTIONS["customers"][1](Asker(Told(), "k", {}, None)).tables["segments (客户分层)"]
     assert (row["customers"], row["got"], row["used_it"], row["net_sales_minor"]) == (3, 2, 1, 100)
     assert row["use_rate"] == 0.5
 
@@ -182,7 +187,7 @@ def test_a_total_stands_under_what_can_be_added_up() -> None:
 def test_cohorts_are_a_triangle_for_people() -> None:
     head, below, _, *rows = done("report", "cohorts", "retention").out.strip().splitlines()[1:]
     assert head.split()[:3] == ["cohort", "customers", "+0"] and "首单月份" in below
-    assert rows and all("100.0%" in row for row in rows)
+    assert rows and all(("100.0%" in row) == (row.split()[1] != "0") for row in rows)
 
 
 @pytest.mark.slow
@@ -223,6 +228,8 @@ def test_reports_of_roi_channels_and_experiments() -> None:
     assert row["campaign"] == "k" and row["net_uses"] == 2 and row["discount_cost_minor"] == 20
     # ann's 2000 and cat's 800, 40% of it margin, over 20 of discount
     assert row["coupon_margin_minor"] == 1120 and row["simple_roi"] == pytest.approx(56)
+    unknown = done("report", "roi", "--output", "ndjson")
+    assert unknown.rows[0]["simple_roi"] is None and "no known cost of goods" in unknown.err
     [channel] = done("report", "channels", "coupons", "--output", "ndjson").rows
     assert (channel["channel"], channel["issued_events"], channel["net_uses"]) == ("app", 3, 2)
     credits = done("report", "channels", "credit", "--output", "ndjson").rows

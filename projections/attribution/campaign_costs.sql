@@ -1,17 +1,25 @@
--- What did this campaign cost? Grain: one currency. `discount_minor`: of its coupons in use on orders that stand;
--- `booked_minor`: every `cost_booked`, corrections (negative ones) included.
+-- What did this campaign cost in that time? Grain: one currency. `discount_minor`: of its coupons in use, when they were
+-- used, whatever became of their orders (so is discount_cost_minor of the metrics), in the order's currency, else in the
+-- coupon's; `without_sale_minor`: of it, on orders that do not stand. `booked_minor`: every `cost_booked`, when it was
+-- booked for, corrections (negative ones) included.
 WITH discounts AS (
-    SELECT p.currency, sum(c.discount_minor)::BIGINT AS discount_minor
-    FROM coupons c JOIN paths p ON p.order_id = c.order_id
+    SELECT coalesce(o.currency, c.currency, '(unknown)') AS currency, sum(c.discount_minor)::BIGINT AS discount_minor,
+           coalesce(sum(c.discount_minor) FILTER (
+               o.order_id IS NULL OR NOT stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor)
+           ), 0)::BIGINT AS without_sale_minor
+    FROM coupons c LEFT JOIN orders o ON o.order_id = c.order_id
     WHERE c.state = 'used' AND c.campaign_id = $campaign
-      AND ($since IS NULL OR p.ended_at >= $since) AND ($until IS NULL OR p.ended_at < $until)
+      AND ($since IS NULL OR c.used_at >= $since) AND ($until IS NULL OR c.used_at < $until)
     GROUP BY ALL
 ),
 booked AS (
     SELECT currency, sum(amount_minor)::BIGINT AS booked_minor
-    FROM campaign_events WHERE type = 'cost_booked' AND campaign_id = $campaign GROUP BY ALL
+    FROM campaign_events
+    WHERE type = 'cost_booked' AND campaign_id = $campaign
+      AND ($since IS NULL OR occurred_at >= $since) AND ($until IS NULL OR occurred_at < $until)
+    GROUP BY ALL
 )
 SELECT coalesce(d.currency, b.currency) AS currency, coalesce(d.discount_minor, 0) AS discount_minor,
-       coalesce(b.booked_minor, 0) AS booked_minor
+       coalesce(d.without_sale_minor, 0) AS without_sale_minor, coalesce(b.booked_minor, 0) AS booked_minor
 FROM discounts d FULL JOIN booked b ON b.currency = d.currency
 ORDER BY currency

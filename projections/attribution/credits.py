@@ -30,8 +30,8 @@ UNKNOWN_COUPON: Final = "(unknown coupon)"
 OTHERS: Final = "(other campaigns)"
 _UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
 _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
-"""What is credited. `margin_minor`: sales less the cost of goods; `without_cost`: orders that tell none, of which all
-sales are margin then."""
+"""What is credited. `margin_minor`: sales less the cost of goods, of the orders of which that is known; `without_cost`:
+the others."""
 _DAY_MICROS: Final = 86_400_000_000
 _AT_ONCE: Final = 250_000
 _MOST_STATES: Final = 2_000
@@ -75,7 +75,7 @@ class Asked:
 
 def credits(reading: Reading, models: Iterable[Model], asked: Asked) -> pl.DataFrame:
     """Rows of model, value, currency with the measures, for each value that got any. `removal_effect`: of markov;
-    `error`: the standard error of the orders, where combinations were drawn (shapley)."""
+    `error`: the standard error of the orders, where combinations were drawn (shapley). Queries can read `goods`."""
     found = []
     models = list(models)
     looking = [m for m in models if m.kind != "redeemed"]
@@ -151,7 +151,7 @@ class _Batch:
         self._before = before.to_numpy()
         mine = frame.filter(frame["ordered"])
         self._currency = mine["currency"].cast(pl.Enum(currencies)).to_physical().to_numpy().astype(np.int64)
-        margin = pl.col("sales_minor") - pl.col("cost_of_goods_minor").fill_null(0)
+        margin = (pl.col("sales_minor") - pl.col("cost_of_goods_minor")).fill_null(0)
         measures = (pl.col("ordered"), pl.col("sales_minor"), margin, pl.col("cost_of_goods_minor").is_null())
         self._measures = np.column_stack([mine.select(m.cast(pl.Float64).alias("m"))["m"].to_numpy() for m in measures])
 

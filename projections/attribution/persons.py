@@ -5,6 +5,14 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from projections.store import Reading, sql
+
+
+def persons_of(reading: Reading) -> pl.DataFrame:
+    """Every id that is linked to another, with its `person`: by the users that are read, of the present or the past,
+    however far the table `persons` has come. Whoever counts people goes by it."""
+    return persons(reading.frame(sql(__package__, "links")))
+
 
 def persons(links: pl.DataFrame) -> pl.DataFrame:
     """Every id of the links (`user_id`, `alias_id`) with its `person`, by id.

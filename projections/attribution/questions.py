@@ -3,7 +3,8 @@ are behind; asked of the past, the paths of the past are put in place."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from projections.attribution import in_place
 from projections.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
 from projections.attribution.models import OVER_ALL, Model, asked
 from projections.attribution.paths import MOST
+from projections.metrics.money import goods_rates as goods
 from projections.past import Past
 from projections.store import Reading, sql
 from projections.unanswered import NotThere
@@ -30,23 +32,39 @@ def attribution(
     campaign: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    goods_rates: str | None = None,
 ) -> pl.DataFrame:
     """What each channel, campaign or kind of touch is credited with: orders, sales and margin, by each model and
     currency. `models`: names of built-in ones with commas between them, or a JSON list of names and definitions (name,
     kind, parameters); all built-in ones, if not given. `by`: channel, campaign, kind. `campaign`: the others count as
-    one. `since`, `until`: of the payment. Raises `WrongQuestion`, `NotThere`.
+    one. `since`, `until`: of the payment. `goods_rates`: a JSON object with the cost of goods by category in basis
+    points, the empty category standing for any other. Raises `WrongQuestion`, `NotThere`.
 
     `removal_effect`: the part of all orders that would be lost without it (markov). `error`: the standard error of the
-    orders where combinations were drawn (shapley). `without_cost`: orders whose cost of goods is not known, all of
-    whose sales are margin.
+    orders where combinations were drawn (shapley). `margin_minor`: of the orders whose cost of goods is known (null
+    where none is); `without_cost`: the others.
     """
     wanted = asked(models)
     in_place.complete(reading)
     what = Asked(by, campaign, since, until)
-    found = credits(reading, wanted, what)
+    with _goods(reading, goods_rates):
+        found = credits(reading, wanted, what)
     totals = dict(reading.frame(_query("totals"), what.window).select("currency", "orders").iter_rows())
     share = pl.col("orders") / pl.col("currency").replace_strict(totals, return_dtype=pl.Float64, default=None)
-    return _whole_money(found).rename({"value": by}).with_columns(share=share)
+    return _whole_money(found).rename({"value": by}).with_columns(margin_minor=_MARGIN, share=share)
+
+
+_MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.col("orders") - 1e-9)).then(
+    pl.col("margin_minor")
+)
+"""Null where of no order the cost of goods is known."""
+
+
+@contextmanager
+def _goods(reading: Reading, goods_rates: str | None) -> Iterator[None]:
+    """Let queries read `goods`: what the goods cost of orders without a figure of their own."""
+    with reading.holding("goods", _query("goods"), {"goods_rates": goods(goods_rates)}):
+        yield
 
 
 def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
@@ -58,13 +76,17 @@ def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def attribution_notes(reading: Reading, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+def attribution_notes(
+    reading: Reading, since: datetime | None = None, until: datetime | None = None, goods_rates: str | None = None
+) -> pl.DataFrame:
     """What a reader of credits must know: one row of numbers of orders. `orders` stand; of them `without_touch`,
     `cut_off` (more touches than are kept of a path), `without_sales` (nothing or less was paid), `without_cost` (of
-    goods), `unknown_coupon` (names coupons, and none is known to be used on it). Not credited: `cancelled`, `refunded`
-    (in full), among them `refunded_more_than_paid`. `currencies` are never added up."""
+    goods), `cost_by_rate` (of some line at least), `unknown_coupon` (names coupons, and none is known to be used on
+    it). Not credited: `cancelled`, `refunded` (in full), among them `refunded_more_than_paid`. `currencies` are never
+    added up."""
     in_place.complete(reading)
-    return reading.frame(_query("notes"), {"since": since, "until": until, "most": MOST})
+    with _goods(reading, goods_rates):
+        return reading.frame(_query("notes"), {"since": since, "until": until, "most": MOST})
 
 
 def attribution_order(reading: Reading, order: str, models: str | None = None) -> pl.DataFrame:
@@ -163,17 +185,21 @@ def attribution_roi(
     models: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    goods_rates: str | None = None,
 ) -> pl.DataFrame:
     """What a campaign earned by each model, against what it cost: ROI = (margin credited - cost booked) / (discount +
     cost booked). The discount is in the sales already and not taken off twice. Attributed, not incremental: some of
-    these orders would have come anyway. Null where there was no cost, and where an order's cost of goods is not known
-    (all its sales would count as margin). `campaign`: its id."""
+    these orders would have come anyway. Null where there was no cost, and where of no order credited the cost of goods
+    is known; orders `without_cost` add nothing to the margin. `without_sale_minor`: the part of the discount that lies
+    on orders that do not stand. `since`, `until`: of the payment, the use, the booking. `campaign`: its id."""
     wanted = asked(models)
     in_place.complete(reading)
     what = Asked("campaign", campaign, since, until)
     given = {"campaign": campaign, **what.window}
     costs = reading.frame(_query("campaign_costs"), given)
-    found = credits(reading, wanted, what).filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))
+    with _goods(reading, goods_rates):
+        found = credits(reading, wanted, what)
+    found = found.filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))
     if (
         not found.height
         and not costs.height
@@ -185,11 +211,11 @@ def attribution_roi(
     )
     rows = grid.join(found, on=["model", "currency"], how="left", maintain_order="left")
     rows = rows.join(costs, on="currency", how="left", maintain_order="left")
-    numbers = ("orders", "sales_minor", "margin_minor", "without_cost", "discount_minor", "booked_minor")
+    numbers = "orders sales_minor margin_minor without_cost discount_minor without_sale_minor booked_minor".split()
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
-        cost_minor=pl.col("discount_minor") + pl.col("booked_minor")
+        margin_minor=_MARGIN, cost_minor=pl.col("discount_minor") + pl.col("booked_minor")
     )
-    roi = pl.when((pl.col("cost_minor") > 0) & (pl.col("without_cost") == 0)).then(
+    roi = pl.when(pl.col("cost_minor") > 0).then(
         (pl.col("margin_minor") - pl.col("booked_minor")) / pl.col("cost_minor")
     )
     return rows.with_columns(pl.col(_MONEY).round().cast(pl.Int64), roi=roi).select(

@@ -1,11 +1,13 @@
 -- Which coupons were used on the orders that stand? Grain: one campaign, channel (of the claim, else of the issue) and
 -- currency of orders. An order counts once in all: split over the coupons used on it by their discounts, evenly where
 -- they took nothing off. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, and none of them is known
--- to be used on it; '(none)': it names none either.
+-- to be used on it; '(none)': it names none either. `margin_minor`: of the orders whose cost of goods is known (`goods`:
+-- goods.sql).
 WITH orders_then AS (
-    SELECT order_id, coalesce(currency, '(unknown)') AS currency, sales_minor, cost_of_goods_minor, names_coupons
-    FROM paths
-    WHERE order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
+    SELECT p.order_id, coalesce(currency, '(unknown)') AS currency, sales_minor,
+           coalesce(p.cost_of_goods_minor, g.cost_minor) AS cost_of_goods_minor, names_coupons
+    FROM paths p LEFT JOIN goods g ON g.order_id = p.order_id
+    WHERE p.order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
 ),
 used AS (
     SELECT order_id, campaign_id, coalesce(claim_channel, issue_channel) AS channel, coalesce(discount_minor, 0) AS took
@@ -28,6 +30,6 @@ credited AS (
     FROM orders_then o LEFT JOIN parts p ON p.order_id = o.order_id
 )
 SELECT campaign_id, channel, kind, currency, sum(part) AS orders, sum(part * sales_minor) AS sales_minor,
-       sum(part * (sales_minor - coalesce(cost_of_goods_minor, 0))) AS margin_minor,
+       coalesce(sum(part * (sales_minor - cost_of_goods_minor)), 0) AS margin_minor,
        sum(part) FILTER (cost_of_goods_minor IS NULL) AS without_cost
 FROM credited GROUP BY ALL

@@ -18,7 +18,7 @@ import polars as pl
 
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution.paths import hashed, paths_of, ranked
-from projections.attribution.persons import persons
+from projections.attribution.persons import persons_of
 from projections.store import Reading, Store, sql
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def clear(store: Store) -> None:
 
 def make_all(reading: Reading, put: Put) -> None:
     """Fill these tables, which are empty, with what the tables of keys say."""
-    put("persons", persons(reading.frame(_query("links"))))
+    put("persons", persons_of(reading))
     build(reading, put)
 
 
@@ -174,7 +174,7 @@ def with_relinked(reading: Reading, stale: pl.DataFrame) -> tuple[pl.DataFrame, 
     """The ids that are stale, with those that are somebody else by now; and who is who, where that changed."""
     if not stale["linked"].any():
         return stale.select("user_id"), None
-    known, fresh = reading.frame("SELECT * FROM persons"), persons(reading.frame(_query("links")))
+    known, fresh = reading.frame("SELECT * FROM persons"), persons_of(reading)
     on = ["user_id", "person"]
     other = pl.concat([known.join(fresh, on=on, how="anti"), fresh.join(known, on=on, how="anti")])
     return pl.concat([stale.select("user_id"), other.select("user_id")]).unique(), fresh

@@ -1,13 +1,15 @@
--- How far did people get, from looking to keeping? Grain: one step. Users with at least one such event in the time asked,
--- for the campaign asked; `of_before`: their share of those of the step before. Steps are not proven to follow each other
+-- How far did people get, from looking to keeping? Grain: one step. Persons (linked ids are
+-- one; `persons`: given) with at least one such event in the time asked, for the campaign asked; `of_before`: their share of those of the step before. Steps are not proven to follow each other
 -- within one visit: who viewed and, some day, paid is in both.
 WITH touched AS (
-    SELECT user_id, kind FROM user_events
+    SELECT coalesce(p.person, e.user_id) AS user_id, kind FROM user_events e LEFT JOIN persons p ON p.user_id = e.user_id
     WHERE type = 'touched' AND ($campaign IS NULL OR campaign_id = $campaign)
       AND ($since::TIMESTAMP IS NULL OR occurred_at >= $since) AND ($until::TIMESTAMP IS NULL OR occurred_at < $until)
 ),
 had AS (
-    SELECT DISTINCT acquired_by AS user_id FROM coupons WHERE acquired_at IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
+    SELECT DISTINCT coalesce(p.person, c.acquired_by) AS user_id
+    FROM coupons c LEFT JOIN persons p ON p.user_id = c.acquired_by
+    WHERE acquired_at IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
       AND ($since::TIMESTAMP IS NULL OR acquired_at >= $since) AND ($until::TIMESTAMP IS NULL OR acquired_at < $until)
 ),
 in_use AS (
@@ -15,7 +17,8 @@ in_use AS (
     WHERE $campaign IS NULL OR c.campaign_id = $campaign
 ),
 ordered AS (
-    SELECT o.user_id, o.placed_at, o.paid_at, o.cancelled_at, o.refunded_minor FROM orders o
+    SELECT coalesce(p.person, o.user_id) AS user_id, o.placed_at, o.paid_at, o.cancelled_at, o.refunded_minor
+    FROM orders o LEFT JOIN persons p ON p.user_id = o.user_id
     WHERE ($since::TIMESTAMP IS NULL OR coalesce(o.placed_at, o.paid_at) >= $since)
       AND ($until::TIMESTAMP IS NULL OR coalesce(o.placed_at, o.paid_at) < $until)
       AND ($campaign IS NULL OR EXISTS (SELECT 1 FROM in_use i WHERE i.order_hash = o.key_hash AND i.order_id = o.order_id))

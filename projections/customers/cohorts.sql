@@ -1,25 +1,33 @@
 -- How many customers of each month came again, month by month? Grain: one cohort (the month, in the zone whose offsets
 -- stand in `zone`, of a customer's first order that stands; $with_coupon: of the first one with a coupon) and the months
 -- since. `customers`: of the cohort; `came`: of them, those with an order in that month; `retention` = came / customers.
+-- Every month up to the data's clock has a row, also where nobody came; a month in which nobody started has one, of zeros.
 -- Months that are not over at the data's clock are `open`.
-WITH monthly AS (
-    SELECT s.user_id, s.with_coupon, date_trunc('month', s.paid_at + to_microseconds(z.offset_us)) AS month
+WITH clock AS (
+    SELECT (l.data_clock + to_microseconds(z.offset_us))::DATE AS today
+    FROM ledger l ASOF JOIN zone z ON l.data_clock >= z.since
+),
+monthly AS (
+    SELECT s.user_id, s.with_coupon, date_trunc('month', s.paid_at + to_microseconds(z.offset_us))::DATE AS month
     FROM sold s ASOF JOIN zone z ON s.paid_at >= z.since
 ),
 started AS (
     SELECT user_id, min(month) AS cohort FROM monthly WHERE with_coupon OR NOT $with_coupon GROUP BY ALL
 ),
 sizes AS (SELECT cohort, count(*) AS customers FROM started GROUP BY ALL),
-months AS (SELECT DISTINCT user_id, month FROM monthly),
+months AS (
+    SELECT unnest(generate_series(min(cohort), (SELECT today FROM clock), INTERVAL 1 MONTH))::DATE AS month FROM started
+),
 came AS (
-    SELECT s.cohort, m.month, count(*) AS came
-    FROM started s JOIN months m ON m.user_id = s.user_id AND m.month >= s.cohort
+    SELECT s.cohort, m.month, count(DISTINCT m.user_id) AS came
+    FROM started s JOIN monthly m ON m.user_id = s.user_id AND m.month >= s.cohort
     GROUP BY ALL
 )
-SELECT c.cohort::DATE AS cohort, z.customers, date_diff('month', c.cohort, c.month) AS months_later, c.came,
-       round(c.came / z.customers, 4) AS retention,
-       last_day(c.month::DATE) >= (
-           SELECT (l.data_clock + to_microseconds(z.offset_us))::DATE FROM ledger l ASOF JOIN zone z ON l.data_clock >= z.since
-       ) AS open
-FROM came c JOIN sizes z ON z.cohort = c.cohort
-ORDER BY c.cohort, months_later
+SELECT c.month AS cohort, coalesce(z.customers, 0) AS customers, date_diff('month', c.month, m.month) AS months_later,
+       coalesce(a.came, 0) AS came, round(coalesce(a.came, 0) / z.customers, 4) AS retention,
+       last_day(m.month) >= (SELECT today FROM clock) AS open
+FROM months c
+LEFT JOIN sizes z ON z.cohort = c.month
+JOIN months m ON m.month = c.month OR (m.month > c.month AND z.customers > 0)
+LEFT JOIN came a ON a.cohort = c.month AND a.month = m.month
+ORDER BY cohort, months_later

@@ -1,7 +1,8 @@
--- What is known of each customer? Grain: one user (as orders name it) and currency, of those with an order
--- that stands (`sold`). Net sales: paid minus refunds.
--- `coupon_orders`: orders on which a coupon is in use (its discount, and the orders' margin where their
--- costs are known); `first_coupon_at`: when the first of these was paid;
+-- What is known of each customer? Grain: one person (`user_id`: the id that stands for all that are linked; `persons`:
+-- given) and currency, of those with an order that stands (`sold`). Net sales: paid minus refunds. `attributes`: of the
+-- profile that was told last of any of their ids.
+-- `coupon_orders`: orders on which a coupon is in use (its discount, and the margin of those whose cost of goods is known:
+-- `coupon_orders_without_cost` are not); `first_coupon_at`: when the first of these was paid;
 -- `discounted_net_minor`: net sales of the orders with any discount, and its share of all;
 -- `full_price_after`: orders later than that without any discount. `received`, `used`: coupons that are or were theirs,
 -- and those in use now. `mean_gap_days`: between orders.
@@ -12,8 +13,9 @@ bought AS (
            coalesce(sum(net_sales_minor) FILTER (NOT full_price), 0)::BIGINT AS discounted_net_minor,
            sum(discount_minor)::BIGINT AS discount_minor, count(*) FILTER (with_coupon) AS coupon_orders,
            coalesce(sum(coupon_discount_minor), 0)::BIGINT AS coupon_discount_minor,
-           CASE WHEN count(cost_minor) FILTER (with_coupon) = count(*) FILTER (with_coupon)
-                THEN coalesce(sum(net_sales_minor - cost_minor) FILTER (with_coupon), 0)::BIGINT END AS coupon_margin_minor,
+           coalesce(sum(net_sales_minor - cost_minor) FILTER (with_coupon),
+                    CASE WHEN NOT bool_or(with_coupon) THEN 0 END)::BIGINT AS coupon_margin_minor,
+           count(*) FILTER (with_coupon AND cost_minor IS NULL) AS coupon_orders_without_cost,
            min(paid_at) FILTER (with_coupon) AS first_coupon_at, arg_min(net_sales_minor, (paid_at, order_id)) AS first_net_minor
     FROM sold GROUP BY ALL
 ),
@@ -23,15 +25,19 @@ later AS (
     WHERE s.paid_at > b.first_coupon_at GROUP BY ALL
 ),
 owned AS (
-    SELECT owner AS user_id, count(*) AS received, count(*) FILTER (state = 'used') AS used
-    FROM coupons WHERE owner IS NOT NULL GROUP BY ALL
+    SELECT coalesce(p.person, c.owner) AS user_id, count(*) AS received, count(*) FILTER (c.state = 'used') AS used
+    FROM coupons c LEFT JOIN persons p ON p.user_id = c.owner WHERE c.owner IS NOT NULL GROUP BY ALL
+),
+profiles AS (
+    SELECT coalesce(p.person, u.user_id) AS user_id, arg_max(u.attributes, (u.last_event_at, u.user_id)) AS attributes
+    FROM users u LEFT JOIN persons p ON p.user_id = u.user_id WHERE u.attributes IS NOT NULL GROUP BY ALL
 )
 SELECT b.user_id, b.currency, b.orders, b.first_paid_at, b.last_paid_at,
        date_diff('second', b.last_paid_at, (SELECT now FROM clock)) / 86400.0 AS recency_days,
        date_diff('second', b.first_paid_at, (SELECT now FROM clock)) / 86400.0 AS tenure_days,
        date_diff('second', b.first_paid_at, b.last_paid_at) / 86400.0 / nullif(b.orders - 1, 0) AS mean_gap_days,
        b.net_sales_minor, b.gross_minor, b.first_net_minor, b.net_sales_minor / b.orders AS average_order_minor, b.coupon_orders,
-       b.coupon_discount_minor, b.coupon_margin_minor,
+       b.coupon_discount_minor, b.coupon_margin_minor, b.coupon_orders_without_cost,
        b.coupon_orders / b.orders AS coupon_order_share, coalesce(b.discount_minor / nullif(b.gross_minor, 0), 0) AS discount_share,
        b.discounted_net_minor, b.discounted_net_minor / nullif(b.net_sales_minor, 0) AS discounted_sales_share,
        b.first_coupon_at, coalesce(l.full_price_after, 0) AS full_price_after, coalesce(o.received, 0) AS received,
@@ -39,5 +45,5 @@ SELECT b.user_id, b.currency, b.orders, b.first_paid_at, b.last_paid_at,
 FROM bought b
 LEFT JOIN later l ON l.user_id = b.user_id AND l.currency IS NOT DISTINCT FROM b.currency
 LEFT JOIN owned o ON o.user_id = b.user_id
-LEFT JOIN users u ON u.user_id = b.user_id
+LEFT JOIN profiles u ON u.user_id = b.user_id
 ORDER BY b.user_id, b.currency

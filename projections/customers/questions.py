@@ -1,12 +1,13 @@
 """What people ask of customers, each a function of what is read; they are among `projections.queries.QUESTIONS`.
 
-A customer is a user as orders name it, with at least one order that stands (`sold.sql`), per currency: what somebody
-bought in two currencies is two rows, and is scored among those of the same currency.
+A customer is a person, all linked ids of whom are one, with at least one order that stands (`sold.sql`), per currency:
+what somebody bought in two currencies is two rows, and is scored among those of the same currency.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
@@ -17,7 +18,8 @@ from analysis import need
 from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
 from analysis.lifetime import TooFew, fit_purchases, fit_spend
-from projections.metrics.money import goods_bp
+from projections.attribution.persons import persons_of
+from projections.metrics.money import goods_rates as goods
 from projections.metrics.periods import ZONE, Zone
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
@@ -38,7 +40,10 @@ _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
 
 def customers(
-    reading: Reading, rule: str | None = None, ahead_days: int = AHEAD_DAYS, limit: int | None = None
+    reading: Reading,
+    rule: str | None = None,
+    ahead_days: int = AHEAD_DAYS,
+    limit: int | None = None,
 ) -> pl.DataFrame:
     """A row per customer: what they bought, scores and segment, tiers, and what may come within the days ahead
     (`alive`, `expected_orders`, `projected_minor`: a projection; null where too few came again to say). The greatest
@@ -54,7 +59,8 @@ def customers(
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
     """All customers, as `customers` shows them. Raises `WrongQuestion`."""
     need("customers", "scipy")
-    rows = reading.frame(_of_sold("customers"), {"goods_bp": goods_bp(goods_rates).get("")})
+    with _sold(reading, goods_rates):
+        rows = reading.frame(sql(__package__, "customers"))
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
     return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
 
@@ -62,8 +68,8 @@ def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | Non
 def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
     """A row per named segment (RFM) and currency: who they are, what they bought, how they use coupons.
 
-    `simple_roi`: margin of their orders with a coupon over what the coupons took off; not incremental; null where a
-    cost is not known, unless `goods_rates` (as metrics take them) has one for any category.
+    `simple_roi`: margin of their orders with a coupon over what the coupons took off; not incremental; of the orders
+    alone whose cost of goods is known (`coupon_orders_without_cost` are not), null where none is.
     """
     by_name = _summed(known(reading, goods_rates=goods_rates), "segment")
     names = pl.DataFrame({"segment": list(SEGMENTS), "name": list(SEGMENTS.values())}).with_row_index("n")
@@ -137,7 +143,8 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
 def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
     """What makes customers what they are: the orders that stand, by customer, with the segment (RFM) of each."""
     segment = known(reading).select("user_id", "currency", "segment")
-    rows = reading.frame(f"{sql(__package__, 'sold')} ORDER BY user_id, paid_at, order_id", {"goods_bp": None})
+    with _sold(reading):
+        rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
     found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
     shown = found.select("user_id", "segment", pl.exclude("user_id", "segment"))
     return shown.with_columns(pl.col("discount_minor").cast(pl.Int64)).head(limit or found.height)
@@ -145,29 +152,39 @@ def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
 
 def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
     """Retention by month of the first order (`with_coupon`: of the first use of a coupon). Raises `WrongQuestion`."""
-    with reading.given(zone=Zone(zone).offsets()):
-        return reading.frame(_of_sold("cohorts"), {"with_coupon": with_coupon, "goods_bp": None})
+    with _sold(reading), reading.given(zone=Zone(zone).offsets()):
+        return reading.frame(sql(__package__, "cohorts"), {"with_coupon": with_coupon})
 
 
 def at_use(reading: Reading) -> pl.DataFrame:
     """New and returning customers at the use of a coupon, by campaign."""
-    return reading.frame(_of_sold("at_use"), {"goods_bp": None})
+    with _sold(reading):
+        return reading.frame(sql(__package__, "at_use"))
 
 
 def repurchase(reading: Reading) -> pl.DataFrame:
     """Coming again within 7, 30, 60 and 90 days of the first use of a coupon."""
-    return reading.frame(_of_sold("repurchase"), {"goods_bp": None})
+    with _sold(reading):
+        return reading.frame(sql(__package__, "repurchase"))
 
 
 def behaviour(
     reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
 ) -> pl.DataFrame:
-    """Users by how far they got: view, coupon, cart, ordered, paid, returned."""
-    return reading.frame(sql(__package__, "behaviour"), {"campaign": campaign, "since": since, "until": until})
+    """Persons by how far they got: view, coupon, cart, ordered, paid, returned."""
+    with reading.given(persons=persons_of(reading)):
+        return reading.frame(sql(__package__, "behaviour"), {"campaign": campaign, "since": since, "until": until})
 
 
-def _of_sold(name: str) -> str:
-    return sql(__package__, name).replace("WITH ", f"WITH sold AS MATERIALIZED ({sql(__package__, 'sold')}\n),\n", 1)
+@contextmanager
+def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
+    """Let queries read `sold`, and `persons`."""
+    rates = {"goods_rates": goods(goods_rates)}
+    with (
+        reading.given(persons=persons_of(reading)),
+        reading.holding("sold", sql(__package__, "sold"), rates),
+    ):
+        yield
 
 
 def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
@@ -224,6 +241,7 @@ def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
 
 
 def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
+    some_known = (pl.col("coupon_orders") > pl.col("coupon_orders_without_cost")).any()
     sums = rows.group_by("currency", by).agg(
         customers=pl.len(),
         orders=pl.col("orders").sum(),
@@ -234,9 +252,10 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         received=pl.col("received").sum(),
         used=pl.col("used").sum(),
         coupon_discount_minor=pl.col("coupon_discount_minor").sum(),
-        coupon_margin_minor=pl.when(pl.col("coupon_margin_minor").is_not_null().all()).then(
+        coupon_margin_minor=pl.when(some_known | (pl.col("coupon_orders").sum() == 0)).then(
             pl.col("coupon_margin_minor").sum()
         ),
+        coupon_orders_without_cost=pl.col("coupon_orders_without_cost").sum(),
         came_again=(pl.col("orders") > 1).mean(),
         full_price_after=pl.col("full_price_after").sum(),
         recency_days=pl.col("recency_days").median(),
@@ -257,6 +276,7 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         simple_roi=pl.when(pl.col("coupon_discount_minor") > 0).then(
             pl.col("coupon_margin_minor") / pl.col("coupon_discount_minor")
         ),
+        coupon_orders_without_cost="coupon_orders_without_cost",
         use_rate=pl.when(pl.col("received") > 0).then(pl.col("used") / pl.col("received")),
         came_again="came_again",
         full_price_after="full_price_after",

@@ -7,15 +7,15 @@ one currency alone come together; and whatever is left out or taken on trust is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import numpy as np
 import polars as pl
 
 from analysis import lift
 from projections.live.signature import key_hash
+from projections.metrics.money import goods_rates as goods
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -29,12 +29,13 @@ _MOMENT: Final = timedelta(microseconds=1)
 _SILENT: Final = timedelta(days=1)
 """Without an order for so long, orders are no longer told."""
 _AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
+_MARGINS: Final = ("margin_minor", "coupon_margin_minor")
 _COUNTS: Final = ("orders", "coupon_orders")
 _WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
 
 
 @dataclass(frozen=True, slots=True)
-class Warning_:
+class Caveat:
     """`code`: for machines; `text`: what is so, and by which rule it was dealt with."""
 
     code: str
@@ -69,39 +70,13 @@ class Window:
         return (self.end - self.start) / (self.planned_end - self.start)
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Margin as a part of net sales, for orders and lines that do not say what the goods cost."""
-
-    all: float | None = None
-    categories: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, told: str | None) -> Rates:
-        """`0.3` for all, `dairy=0.2` for a category, with commas between them. Raises `WrongQuestion`."""
-        whole: float | None = None
-        categories = {}
-        for one in told.split(",") if told else ():
-            category, _, rate = one.rpartition("=")
-            value = _part(rate, f"margin {one}")
-            if category:
-                categories[category] = value
-            else:
-                whole = value
-        return cls(whole, categories)
-
-    def frame(self) -> pl.DataFrame:
-        categories = pl.Series("category", list(self.categories), dtype=pl.String)
-        return pl.DataFrame([categories, pl.Series("rate", list(self.categories.values()), dtype=pl.Float64)])
-
-
 def _part(told: str, of: str) -> float:
     try:
         value = float(told)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise WrongQuestion(f"{of}: is no part of one; write it as 0.25, or CATEGORY=0.25")
+        raise WrongQuestion(f"{of}: is no part of one; write it as 0.25")
     return value
 
 
@@ -171,23 +146,7 @@ def window_of(
     return Window(starts, expires, end, known)
 
 
-# --- people
-
-
-def persons(reading: Reading) -> pl.DataFrame:
-    """The person of every id that is linked to another: the first of all their ids."""
-    pairs = reading.frame(sql("projections.attribution", "links"))
-    if not pairs.height:
-        return pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    ids = pl.concat([pairs["user_id"], pairs["alias_id"]]).unique().sort()
-    place = [ids.search_sorted(pairs[name]).to_numpy() for name in ("user_id", "alias_id")]
-    graph = coo_array((np.ones(pairs.height), place), shape=(len(ids), len(ids)))
-    _, component = connected_components(graph, directed=False)
-    _, first = np.unique(component, return_index=True)
-    return pl.DataFrame({"user_id": ids, "person": ids.gather(first[component])})
+# --- sales
 
 
 @dataclass(frozen=True)
@@ -196,39 +155,41 @@ class Sales:
 
     rows: pl.DataFrame
     currency: str | None
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[Caveat, ...]
     cost_known: bool
 
     def of(self, people: pl.Series, span: str) -> pl.DataFrame:
-        """A row per person, in their order, zeros where they bought nothing."""
+        """A row per person, in their order, zeros where they bought nothing, no margins where some cost is not
+        known."""
         mine = self.rows.filter(pl.col("span") == span)
         joined = pl.DataFrame({"person": people}).join(mine, on="person", how="left", maintain_order="left")
-        return joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
+        filled = joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
+        return filled if self.cost_known else filled.with_columns(pl.lit(None, pl.Float64).alias(n) for n in _MARGINS)
 
 
 def sales(
     reading: Reading,
     campaign: str,
     spans: Mapping[str, tuple[datetime, datetime]],
-    rates: Rates,
+    goods_rates: str | None,
     currency: str | None,
     people: pl.DataFrame,
     among: pl.Series | None = None,
     ids: bool = False,
 ) -> Sales:
-    """`people`: as of `persons`; `among`: whose; everybody's unless given. Raises `WrongQuestion` where there are
+    """`people`: as of `persons_of`; `among`: whose; everybody's unless given. Raises `WrongQuestion` where there are
     several currencies and none is chosen."""
     bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
     asked = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
     given = {
         "campaign": campaign,
-        "rate": rates.all,
+        "goods_rates": goods(goods_rates),
         "everyone": among is None,
         "ids": ids,
         "first": bounds["first"].min(),
         "last": bounds["last"].max(),
     }
-    with reading.given(persons=people, spans=bounds, rates=rates.frame(), asked=asked):
+    with reading.given(persons=people, spans=bounds, asked=asked):
         rows = reading.frame(_query("sales"), given)
     return _of_one_currency(campaign, rows, currency)
 
@@ -249,18 +210,18 @@ def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) ->
     if others.height:
         left = others["person"].n_unique()
         warnings.append(
-            Warning_("other_currencies", f"what {left:,} people bought in other currencies than {chosen} is left out")
+            Caveat("other_currencies", f"what {left:,} people bought in other currencies than {chosen} is left out")
         )
     mine = rows.filter(pl.col("currency").eq_missing(pl.lit(chosen)))
     wrong = {name: int(mine[name].sum()) for name in _WRONG}
-    warnings += [Warning_(name, text.format(n=wrong[name])) for name, text in _RULES.items() if wrong[name]]
+    warnings += [Caveat(name, text.format(n=wrong[name])) for name, text in _RULES.items() if wrong[name]]
     return Sales(mine, chosen, tuple(warnings), not wrong["without_cost"])
 
 
 _RULES: Final = {
     "without_cost": "{n:,} orders do not say what their goods cost: no margin and no ROI can be told; give a rate with"
-    " --margin 0.3 (or CATEGORY=0.3)",
-    "over_refunded": "{n:,} orders were refunded beyond what was paid: they count as refunded whole",
+    " --goods-rate 70 (or CATEGORY=70)",
+    "over_refunded": "{n:,} orders were refunded beyond what was paid: they are refunded in full, and so no orders",
     "of_nothing": "{n:,} orders were paid with nothing: they count as orders, with no sales",
     "negative_cost": "{n:,} orders have a negative cost of goods: it is taken as told",
 }
@@ -278,7 +239,7 @@ class Arms:
     counts: Mapping[str, int]
     shares: Mapping[str, float]
     holders: pl.DataFrame
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[Caveat, ...]
 
 
 def arms_of(
@@ -335,43 +296,43 @@ def _planned(reading: Reading, told: Mapping[str, Any]) -> dict[str, float]:
 
 def _arm_warnings(
     joined: pl.DataFrame, counting: pl.DataFrame, control: str, outsiders: int, planned: Mapping[str, float]
-) -> Iterator[Warning_]:
+) -> Iterator[Caveat]:
     twice = joined.filter(pl.col("arms") > 1).height
     if twice:
-        yield Warning_("overlapping_arms", f"{twice:,} people were assigned to several arms: the first one stands")
+        yield Caveat("overlapping_arms", f"{twice:,} people were assigned to several arms: the first one stands")
     late = joined.height - counting.height
     if late:
-        yield Warning_(
+        yield Caveat(
             "assigned_late",
             f"{late:,} people were assigned after the start, or after they had a coupon: they are left out",
         )
     leaked = counting.filter((pl.col("arm") == control) & (pl.col("coupons") > 0)).height
     if leaked:
         whole = counting.filter(pl.col("arm") == control).height
-        yield Warning_(
+        yield Caveat(
             "contamination",
             f"{leaked:,} of {whole:,} people in {control} got a coupon all the same: they stay in {control}, which"
             " makes the effect look smaller than it is",
         )
     if outsiders:
-        yield Warning_(
+        yield Caveat(
             "outsiders",
             f"{outsiders:,} people got a coupon and are in no arm: what they bought, and their discount, is left out,"
             " while the booked cost is borne by the arms alone",
         )
     if not planned:
-        yield Warning_(
+        yield Caveat(
             "shares_unknown", "with which shares the arms were drawn is not on record: say it with --shares to check it"
         )
 
 
 def more_warnings(
     reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales, people: pl.DataFrame
-) -> Iterator[Warning_]:
+) -> Iterator[Caveat]:
     """What else a reader must know of the data."""
     campaign = {"campaign": of.campaign_id}
     if not window.over:
-        yield Warning_(
+        yield Caveat(
             "not_over",
             f"the window lasts until {window.planned_end.isoformat()}Z and the orders on record until"
             f" {window.end.isoformat()}Z:"
@@ -379,17 +340,17 @@ def more_warnings(
         )
     first = of.told["first_order_at"]
     if first is not None and first > window.before:
-        yield Warning_(
+        yield Caveat(
             "short_history",
             f"orders are on record from {first.isoformat()}Z only, later than the time before that is compared"
             f" ({window.before.isoformat()}Z): CUPED takes out less",
         )
     if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
-        yield Warning_("given_early", "coupons were out before the time that is compared: check --start")
+        yield Caveat("given_early", "coupons were out before the time that is compared: check --start")
     told: Any = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
     learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
     if learned:
-        yield Warning_(
+        yield Caveat(
             "recorded_late",
             f"the arm of {learned:,} people was recorded only when orders of the window were known already: they count,"
             " but nobody can tell a late message from an arm chosen in hindsight",
@@ -398,20 +359,20 @@ def more_warnings(
         others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
         unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
     if others["people"][0]:
-        yield Warning_(
+        yield Caveat(
             "other_experiments",
             f"{others['people'][0]:,} people were in arms of {others['campaigns'][0]:,} other campaigns at the time:"
             " their effects come on top of one another",
         )
     lost = reading.frame(_query("unknown_uses"), campaign).row(0, named=True)
     if lost["coupons"]:
-        yield Warning_(
+        yield Caveat(
             "uses_without_order",
-            f"{lost['coupons']:,} coupons are used on orders that are not known as paid, or were cancelled: their"
-            f" discount of {lost['discount_minor']:,} minor units is left out",
+            f"{lost['coupons']:,} coupons are used on orders that are not known as paid, or do not stand (cancelled,"
+            f" refunded in full): their discount of {lost['discount_minor']:,} minor units is left out",
         )
     if unknown:
-        yield Warning_(
+        yield Caveat(
             "unknown_coupons",
             f"{unknown:,} orders name a coupon that nobody told of: they count as sales",
         )
@@ -422,7 +383,7 @@ class Booked:
     """Cost other than the discount, in one currency. `kinds`: minor units by kind."""
 
     kinds: Mapping[str, int]
-    warnings: tuple[Warning_, ...]
+    warnings: tuple[Caveat, ...]
 
     @property
     def total(self) -> int:
@@ -439,17 +400,17 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
         sums = others.group_by("currency").agg(pl.sum("amount_minor")).sort("currency")
         left = ", ".join(f"{amount:,} {of}" for of, amount in sums.iter_rows())
         text = f"cost booked in other currencies ({left}, in minor units) is left out"
-        warnings.append(Warning_("other_currencies", text))
+        warnings.append(Caveat("other_currencies", text))
     mine = rows.filter(pl.col("currency").eq_missing(pl.lit(currency)))
     if odd := int(mine["not_positive"].sum()):
         warnings.append(
-            Warning_("booked_not_positive", f"{odd:,} bookings of cost are zero or negative: they are added up as told")
+            Caveat("booked_not_positive", f"{odd:,} bookings of cost are zero or negative: they are added up as told")
         )
     kinds = dict(mine.group_by("cost_kind").agg(pl.sum("amount_minor")).sort("cost_kind").iter_rows())
     if not kinds:
-        warnings.append(Warning_("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
+        warnings.append(Caveat("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
     elif sum(kinds.values()) < 0:
-        warnings.append(Warning_("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
+        warnings.append(Caveat("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
     return Booked(kinds, tuple(warnings))
 
 

@@ -12,8 +12,9 @@ import polars as pl
 from analysis import lift, matching, need
 from analysis.lift import TooFew
 from analysis.power import Design
+from projections.attribution.persons import persons_of
 from projections.experiments import facts, result
-from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Rates, Sales, Warning_, Window
+from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window
 from projections.experiments.result import Arm, Row
 from projections.live.signature import key_hash
 from projections.store import Reading, sql
@@ -64,7 +65,7 @@ def experiments(reading: Reading) -> pl.DataFrame:
 def experiment(
     reading: Reading,
     campaign: str,
-    margin: str | None = None,
+    goods_rates: str | None = None,
     currency: str | None = None,
     shares: str | None = None,
     by: str | None = None,
@@ -75,13 +76,13 @@ def experiment(
 ) -> pl.DataFrame:
     """What a campaign with arms caused, by everyone assigned: one row, its parts lists.
 
-    `margin`: rates for orders without a cost of goods, `0.3,dairy=0.2`; `shares`: with which the arms were drawn,
-    `control=0.1,a=0.9`; `by`: a name in people's profiles, to part them by; `start`, `expiry`: where the campaign does
-    not say. Raises `NotThere`, `WrongQuestion`.
+    `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty category standing for any
+    other; `shares`: with which the arms were drawn, `control=0.1,a=0.9`; `by`: a name in people's profiles, to part
+    them by; `start`, `expiry`: where the campaign does not say. Raises `NotThere`, `WrongQuestion`.
     """
     need("experiments", "scipy")
     of, window, people, arms, found = _facts(
-        reading, campaign, margin, currency, shares, start, expiry, after_days, control_arm
+        reading, campaign, goods_rates, currency, shares, start, expiry, after_days, control_arm
     )
     cost = facts.booked(reading, campaign, found.currency)
     sides = {arm: _arm(arms, found, arm) for arm in sorted(arms.people["arm"].unique())}
@@ -131,7 +132,7 @@ def experiment(
 def _facts(
     reading: Reading,
     campaign: str,
-    margin: str | None,
+    goods_rates: str | None,
     currency: str | None,
     shares: str | None,
     start: datetime | None,
@@ -143,11 +144,10 @@ def _facts(
     of = facts.campaign_of(reading, campaign)
     begun = [at for at in (of.told["published_at"], of.told["first_assigned_at"]) if at is not None]
     window = facts.window_of(of, start, expiry, after_days, max(begun, default=None))
-    people = facts.persons(reading)
+    people = persons_of(reading)
     arms = facts.arms_of(reading, of, window, people, shares, control_arm)
     spans = {"window": (window.start, window.end), "before": (window.before, window.start)}
-    rates = Rates.read(margin)
-    found = facts.sales(reading, campaign, spans, rates, currency, people, arms.people["person"], ids)
+    found = facts.sales(reading, campaign, spans, goods_rates, currency, people, arms.people["person"], ids)
     return of, window, people, arms, found
 
 
@@ -181,21 +181,21 @@ def _arm_rows(control: Arm, treatments: Sequence[Arm], arms: Arms, balance: Sequ
     ]
 
 
-def _left_out(arms: Sequence[Arm]) -> list[Warning_]:
+def _left_out(arms: Sequence[Arm]) -> list[Caveat]:
     if not arms:
         return []
-    return [Warning_("arm_too_small", f"of {_sizes(arms)} people no spread can be told: the arm is left out")]
+    return [Caveat("arm_too_small", f"of {_sizes(arms)} people no spread can be told: the arm is left out")]
 
 
 def _sizes(arms: Sequence[Arm]) -> str:
     return ", ".join(f"{arm.name} {arm.size}" for arm in arms)
 
 
-def _checks(srm: float, balance: Sequence[Row]) -> list[Warning_]:
+def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
     found = []
     if srm < lift.SRM_WARNS:
         found.append(
-            Warning_(
+            Caveat(
                 "sample_ratio",
                 f"the arms are not as large as they were drawn (p {srm:.2g}): people are missing from one of them, and"
                 " no figure can be trusted before it is known why",
@@ -204,7 +204,7 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Warning_]:
     for row in balance:
         if row["p_corrected"] is not None and row["p_corrected"] < _UNEQUAL_BEFORE:
             found.append(
-                Warning_(
+                Caveat(
                     "unequal_before",
                     f"{row['arm']} and the control differed before the start already (p {row['p_corrected']:.2g}):"
                     " go by CUPED, and look at how the arms were drawn",
@@ -228,7 +228,7 @@ def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, curre
 def experiment_people(
     reading: Reading,
     campaign: str,
-    margin: str | None = None,
+    goods_rates: str | None = None,
     currency: str | None = None,
     start: datetime | None = None,
     expiry: datetime | None = None,
@@ -241,7 +241,7 @@ def experiment_people(
     """
     need("experiments", "scipy")
     _, _, _, arms, found = _facts(
-        reading, campaign, margin, currency, None, start, expiry, after_days, control_arm, ids=True
+        reading, campaign, goods_rates, currency, None, start, expiry, after_days, control_arm, ids=True
     )
     people = arms.people.select("person", "arm", "assigned_at", "coupons", "face_value_minor")
     shown = ("orders", "net_minor", "margin_minor", "discount_minor", "order_ids")
@@ -261,7 +261,7 @@ def comparison(
     reading: Reading,
     campaign: str,
     method: str = "matched",
-    margin: str | None = None,
+    goods_rates: str | None = None,
     currency: str | None = None,
     start: datetime | None = None,
     expiry: datetime | None = None,
@@ -276,11 +276,11 @@ def comparison(
         raise WrongQuestion(f"method {method}: is none of matched, historical")
     of = facts.campaign_of(reading, campaign)
     window = facts.window_of(of, start, expiry, after_days, of.told["first_given_at"])
-    people = facts.persons(reading)
+    people = persons_of(reading)
     with reading.given(persons=people):
         holders = reading.frame(sql(__package__, "holders"), {"campaign": campaign})
     spans = _spans_back(of, window)
-    found = facts.sales(reading, campaign, spans, Rates.read(margin), currency, people)
+    found = facts.sales(reading, campaign, spans, goods_rates, currency, people)
     metric = "margin_minor" if found.cost_known else "net_minor"
     known = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     targeted = known.is_in(holders["person"].implode())
@@ -364,26 +364,24 @@ def _return_without_arms(found: Sales, targeted: pl.Series, judged: matching.Jud
 
 def _weaknesses(
     of: Campaign, window: Window, holders: pl.DataFrame, judged: matching.Judged, targeted: pl.Series
-) -> list[Warning_]:
+) -> list[Caveat]:
     found = [
-        Warning_(
+        Caveat(
             "not_randomised",
             "nobody was assigned by chance: whatever made people be targeted, and is not on record, may be what this"
             " shows; assign arms next time (`experiment assign`)",
         )
     ]
     if of.told["first_assigned_at"] is not None:
-        found.append(Warning_("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
+        found.append(Caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
     if not window.over:
         found.append(
-            Warning_(
-                "not_over", f"orders are on record until {window.end.isoformat()}Z only, before the window is over"
-            )
+            Caveat("not_over", f"orders are on record until {window.end.isoformat()}Z only, before the window is over")
         )
     claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
     if claimed > _SELF_SELECTED:
         found.append(
-            Warning_(
+            Caveat(
                 "self_selected",
                 f"{claimed:.0%} of the coupons were claimed, not given: who wants to buy claims, so the effect looks"
                 " larger than it is",
@@ -392,7 +390,7 @@ def _weaknesses(
     unknown = holders.height - int(targeted.sum())
     if unknown:
         found.append(
-            Warning_(
+            Caveat(
                 "without_history",
                 f"{unknown:,} of {holders.height:,} people with a coupon bought nothing in the time before: they are"
                 " left out, as nobody is known to be like them",
@@ -400,7 +398,7 @@ def _weaknesses(
         )
     if abs(judged.placebo.effect.value) > abs(judged.told.effect.value) / 2:
         found.append(
-            Warning_(
+            Caveat(
                 "placebo_as_large",
                 "before the campaign the same comparison differs by more than half as much, though that may be chance:"
                 " do not build on this figure",
@@ -408,12 +406,12 @@ def _weaknesses(
         )
     if judged.told.supported < 1:
         found.append(
-            Warning_("unlike_others", f"{1 - judged.told.supported:.0%} of the targeted are like nobody else: left out")
+            Caveat("unlike_others", f"{1 - judged.told.supported:.0%} of the targeted are like nobody else: left out")
         )
     return found
 
 
-def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Warning_]:
+def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Caveat]:
     """Raises `NotThere` where other campaigns reached the targeted much more than the others."""
     sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
     reached = f"{sides[0]:.0%} of the targeted and {sides[1]:.0%} of the others got coupons of other campaigns"
@@ -422,7 +420,7 @@ def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) ->
             f"campaign {of.campaign_id}: comparison refused: {reached} at the time, whose effects cannot be told apart"
             " from this one's; assign arms next time (`experiment assign`)"
         )
-    return [Warning_("other_campaigns", f"{reached} at the time")] if any(sides) else []
+    return [Caveat("other_campaigns", f"{reached} at the time")] if any(sides) else []
 
 
 def _weaker_sentence(told: Row, currency: str | None) -> str:
@@ -447,7 +445,7 @@ def experiment_plan(
     days: int = 21,
     active_days: int = 90,
     until: datetime | None = None,
-    margin: str | None = None,
+    goods_rates: str | None = None,
     currency: str | None = None,
     people: int | None = None,
     control: float = 0.5,
@@ -468,7 +466,7 @@ def experiment_plan(
     )
     active = min(before, first - timedelta(days=active_days))
     spans = {"window": (first, end), "before": (before, first), "active": (active, before)}
-    found = facts.sales(reading, "", spans, Rates.read(margin), currency, facts.persons(reading))
+    found = facts.sales(reading, "", spans, goods_rates, currency, persons_of(reading))
     metric = "margin_minor" if found.cost_known else "net_minor"
     active_people = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     if len(active_people) < matching.FEWEST:
@@ -522,11 +520,27 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
     return pl.DataFrame([found], schema_overrides={"people_needed": _I, "people_needed_cuped": _I})
 
 
+def begun(reading: Reading, campaign: str, until: datetime) -> pl.DataFrame:
+    """What says that a campaign has begun before an instant, so that who is assigned then comes late: `what`, `since`.
+    No row where nothing does."""
+    told = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
+    signs = pl.DataFrame({"sign": list(_BEGUN), "what": list(_BEGUN.values())})
+    found = told.select(*_BEGUN).unpivot(variable_name="sign", value_name="since").join(signs, on="sign")
+    return found.filter(pl.col("since") < until).select("what", "since").sort("since")
+
+
+_BEGUN: Final = {
+    "claim_from": "its coupons are to be had",
+    "first_given_at": "somebody has a coupon of it",
+    "first_assigned_at": "others are assigned",
+}
+
+
 def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl.DataFrame:
     """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (what their profile says under the names in
     `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
     need("experiments", "scipy")
-    people = facts.persons(reading)
+    people = persons_of(reading)
     told = {"campaign": campaign, "key_hash": key_hash(campaign)}
     with reading.given(persons=people):
         known = reading.frame(sql(__package__, "known_people"), told)
@@ -543,7 +557,7 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
 # --- shared
 
 
-def _told(warnings: Sequence[Warning_]) -> list[Row]:
+def _told(warnings: Sequence[Caveat]) -> list[Row]:
     return [{"code": w.code, "warning": w.text} for w in warnings]
 
 

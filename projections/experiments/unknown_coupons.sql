@@ -1,11 +1,12 @@
--- How many orders of the people asked, paid between two instants, name a coupon that nobody told of? Grain: one row.
+-- How many orders of the people asked that stand, paid between two instants, name a coupon that nobody told of? Grain: one row.
 -- `persons`, `asked`: given.
 SELECT count(DISTINCT n.order_id) AS orders
 FROM (
     SELECT o.order_id, unnest(o.coupon_ids) AS coupon_id
     FROM orders o
     LEFT JOIN persons p ON p.user_id = o.user_id
-    WHERE o.paid_at >= $first AND o.paid_at < $last AND o.cancelled_at IS NULL AND len(o.coupon_ids) > 0
+    WHERE o.paid_at >= $first AND o.paid_at < $last AND len(o.coupon_ids) > 0
+      AND stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor)
       AND coalesce(p.person, o.user_id) IN (SELECT person FROM asked)
 ) n
 ANTI JOIN coupons c ON c.coupon_id = n.coupon_id

@@ -1,9 +1,10 @@
 -- What came in and went out, day by day? Grain: one day (of the time zone asked, whose offsets stand in `zone`) and
 -- currency. In: what orders paid. Out: refunds, what cancelled orders had paid, booked costs by kind. A discount is no
--- cash: it is what did not come in (`discount_minor`, beside the flows).
+-- cash: it is what did not come in (`discount_minor`, beside the flows), as orders that stand say it.
 WITH moved AS (
     SELECT paid_at AS moved_at, currency, net_minor AS paid, 0 AS refunded, 0 AS cancelled, NULL AS cost_kind, 0 AS cost,
-           coalesce(list_sum([d.amount_minor FOR d IN discounts]), 0) AS discount
+           CASE WHEN stands(paid_at, cancelled_at, net_minor, refunded_minor)
+                THEN coalesce(list_sum([d.amount_minor FOR d IN discounts]), 0) ELSE 0 END AS discount
     FROM orders WHERE paid_at IS NOT NULL
     UNION ALL
     SELECT e.occurred_at, o.currency, 0, e.refund_minor, 0, NULL, 0, 0

@@ -1,17 +1,15 @@
 -- What did each category of goods bring? Grain: one category (of order lines) and currency, of orders paid within the
--- time asked that were not cancelled. Amounts are the lines'; refunds do not say what was given back, so they are not
--- in here (they are in the margin by channel). `cost_minor`: of lines that say it, else by the category's rate;
+-- time asked that stand. Amounts are the lines'; refunds in part do not say what was given back, so they are not in here
+-- (they are in the margin by channel). `cost_minor`: a line's own, else by the category's rate (line_cost of macros.sql);
 -- `lines_without_cost` have neither, and are left out of the margin. `below_cost`: lines sold below what they cost.
 WITH lines AS (
     SELECT order_id, currency, l.category AS category, l.quantity AS quantity, l.net_minor AS net_minor,
-           l.discount_minor AS discount_minor,
-           coalesce(l.cost_minor, round(l.net_minor * coalesce(r.bp, (SELECT bp FROM rates WHERE category = '')) / 10000))::BIGINT AS cost
+           l.discount_minor AS discount_minor, line_cost(l, $goods_rates::MAP(VARCHAR, BIGINT)) AS cost
     FROM (
         SELECT order_id, currency, unnest(lines) AS l FROM orders
-        WHERE paid_at IS NOT NULL AND cancelled_at IS NULL
+        WHERE stands(paid_at, cancelled_at, net_minor, refunded_minor)
           AND ($since::TIMESTAMP IS NULL OR paid_at >= $since) AND ($until::TIMESTAMP IS NULL OR paid_at < $until)
     )
-    LEFT JOIN rates r ON r.category = l.category
 )
 SELECT category, currency, count(DISTINCT order_id) AS orders, sum(quantity)::BIGINT AS quantity,
        sum(net_minor)::BIGINT AS net_minor, coalesce(sum(discount_minor), 0)::BIGINT AS discount_minor,

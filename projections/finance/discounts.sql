@@ -1,13 +1,14 @@
 -- What was taken off the list price, and who bears it? Grain: one discount of one order and one of its funders.
--- Of orders that are paid, not cancelled and not fully refunded, what they say was taken off. Of a coupon, what its use
--- says, while it is in state used: `sold` tells whether its order is such a one (its channel, store and instant are
--- then the order's). What an order says of coupons beyond those uses (or less, negative) is a row without a coupon.
+-- Of orders that stand, what they say was taken off. Of a coupon, what its use says, while it is in state used: `sold`
+-- tells whether its order stands (its channel, store and instant are then the order's). What an order says of coupons
+-- beyond those uses (or less, negative) is a row without a coupon. An order that says nothing of coupons cannot be held
+-- against its uses: these count, on top of what it says (doubt `use_that_order_does_not_tell`).
 -- `funder`: the shares of the coupon's campaign (`funded_by`; null for what they leave open), else the one whom the
 -- order names. A discount split among funders sums to itself.
 WITH sold AS (
     SELECT key_hash, order_id, paid_at, channel, store, region, currency, discounts
     FROM orders
-    WHERE paid_at IS NOT NULL AND cancelled_at IS NULL AND NOT (refunded_minor > 0 AND refunded_minor >= net_minor)
+    WHERE stands(paid_at, cancelled_at, net_minor, refunded_minor)
 ),
 told AS (
     SELECT * EXCLUDE (discounts, d), d.kind AS kind, d.amount_minor AS amount_minor, d.funder AS funder

@@ -28,14 +28,23 @@ FROM coupons_in_use u JOIN coupons c ON c.key_hash = u.key_hash AND c.coupon_id 
 LEFT JOIN orders o ON o.key_hash = u.order_hash AND o.order_id = u.order_id
 WHERE o.paid_at IS NULL GROUP BY ALL
 UNION ALL
+SELECT 'use_on_order_undone', o.currency, count(*), sum(u.discount_minor)::BIGINT
+FROM coupons_in_use u JOIN orders o ON o.key_hash = u.order_hash AND o.order_id = u.order_id
+WHERE o.paid_at IS NOT NULL AND NOT stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor) GROUP BY ALL
+UNION ALL
+SELECT 'use_that_order_does_not_tell', o.currency, count(*), sum(u.discount_minor)::BIGINT
+FROM coupons_in_use u JOIN orders o ON o.key_hash = u.order_hash AND o.order_id = u.order_id
+WHERE stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor) AND u.discount_minor > 0
+  AND len(o.discounts) > 0 AND NOT list_contains([d.kind FOR d IN o.discounts], 'coupon') GROUP BY ALL
+UNION ALL
 SELECT 'campaign_without_cost', c.currency, count(DISTINCT c.campaign_id), sum(c.discount_minor)::BIGINT
 FROM coupons c
 WHERE c.state = 'used' AND c.campaign_id IS NOT NULL
   AND c.campaign_id NOT IN (SELECT campaign_id FROM campaign_events WHERE type = 'cost_booked') GROUP BY ALL
 UNION ALL
 SELECT 'order_without_cost_of_goods', currency, count(*), sum(net_minor)::BIGINT FROM orders
-WHERE paid_at IS NOT NULL AND cancelled_at IS NULL AND cost_of_goods_minor IS NULL
-  AND (lines IS NULL OR list_count([l.cost_minor FOR l IN lines IF l.cost_minor IS NOT NULL]) < len(lines) OR len(lines) = 0)
+WHERE stands(paid_at, cancelled_at, net_minor, refunded_minor)
+  AND goods_cost_by(cost_of_goods_minor, lines, net_minor, NULL) IS NULL
 GROUP BY ALL
 UNION ALL
 SELECT 'funding_not_whole', currency, count(*), NULL FROM (

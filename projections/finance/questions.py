@@ -14,7 +14,7 @@ import polars as pl
 
 from ledger.topics import COUPON, ORDER
 from projections.finance.statement import statement as statement_of
-from projections.metrics.money import goods_bp
+from projections.metrics.money import goods_rates as goods
 from projections.metrics.periods import ZONE, Zone
 from projections.past import Cut, Past
 from projections.store import Reading, sql
@@ -30,7 +30,6 @@ SPLIT_BY: Final = {
     "funder": "funder",
     "day": "(taken_at + to_microseconds(offset_us))::DATE",
 }
-_RATES: Final = {"category": pl.String(), "bp": pl.Int64()}
 MARGIN_BY: Final = {
     "channel": "channel",
     "store": "store",
@@ -82,25 +81,26 @@ def margin(
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """Net sales, cost of goods and margin of paid orders by these parts; the margin is of the orders whose cost is
-    known (`orders_without_cost` are not). `explain`: the orders themselves. Raises `WrongQuestion`."""
-    parameters, costs = {"since": since, "until": until}, _rates(goods_rates)
+    """Net sales, cost of goods and margin of orders that stand by these parts; the margin is of the orders whose cost
+    is known (`orders_without_cost` are not; of `orders_by_rate` it is by the rates given). `explain`: the orders
+    themselves. Raises `WrongQuestion`."""
+    parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
     if explain:
-        with reading.given(rates=costs):
-            return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", parameters, limit)
+        return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", parameters, limit)
     chosen = _parts("margin", by, MARGIN_BY)
     query = f"""
         SELECT {_named(chosen, MARGIN_BY)} currency, count(*) FILTER (stands) AS orders,
                sum(gross_minor) FILTER (stands)::BIGINT AS gross_minor,
                sum(refunded_minor) FILTER (stands)::BIGINT AS refunded_minor,
-               sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(cost_minor)::BIGINT AS cost_minor,
-               sum(net_sales_minor - cost_minor)::BIGINT AS margin_minor,
+               sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(cost_minor) FILTER (stands)::BIGINT AS cost_minor,
+               sum(net_sales_minor - cost_minor) FILTER (stands)::BIGINT AS margin_minor,
                round(margin_minor / nullif(sum(net_sales_minor) FILTER (cost_minor IS NOT NULL), 0), 4) AS margin_rate,
-               count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost
+               count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost,
+               count(*) FILTER (cost_by = 'rate') AS orders_by_rate
         FROM ({_query("sales")}) s ASOF JOIN zone z ON s.paid_at >= z.since
         GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_then(chosen)}
     """
-    with reading.given(zone=Zone(zone).offsets(), rates=costs):
+    with reading.given(zone=Zone(zone).offsets()):
         return _limited(reading, query, parameters, limit)
 
 
@@ -112,8 +112,8 @@ def categories(
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
-    with reading.given(rates=_rates(goods_rates)):
-        return _limited(reading, _query("categories"), {"since": since, "until": until}, limit)
+    parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
+    return _limited(reading, _query("categories"), parameters, limit)
 
 
 def budgets(reading: Reading, campaign: str | None = None, days: int = 7) -> pl.DataFrame:
@@ -211,8 +211,3 @@ def _named(chosen: list[str], known: Mapping[str, str]) -> str:
 
 def _then(chosen: list[str]) -> str:
     return "".join(f", {part.replace('-', '_')} NULLS LAST" for part in chosen)
-
-
-def _rates(told: str | None) -> pl.DataFrame:
-    rates = goods_bp(told)
-    return pl.DataFrame({"category": list(rates), "bp": list(rates.values())}, schema=_RATES)

@@ -1,6 +1,6 @@
 -- What did orders, uses and costs come to as known then, what changed since, and why? Grain: one line (`known_then`, a
 -- cause, `known_now`) and currency; per column known_then + causes = known_now. `orders_then`, `uses_then`, `costs_then`:
--- given. Orders: paid and not cancelled, of a campaign those on which a coupon of it is in use; sales and list price less
+-- given. Orders: those that stand, of a campaign those on which a coupon of it is in use; sales and list price less
 -- refunds. An order that several things happened to stands under the first of the causes as listed in `caused`.
 WITH told AS (
     SELECT -1 AS sign, * FROM orders_then
@@ -22,7 +22,7 @@ counted AS (
            t.gross_minor - coalesce(t.refunded_minor, 0) AS gross_minor, t.net_minor - coalesce(t.refunded_minor, 0) AS net_minor,
            0 AS discount_minor, 0 AS booked_minor
     FROM told t
-    WHERE t.cancelled_at IS NULL AND t.paid_at IS NOT NULL
+    WHERE stands(t.paid_at, t.cancelled_at, t.net_minor, t.refunded_minor)
       AND ($since::TIMESTAMP IS NULL OR t.paid_at >= $since) AND ($until::TIMESTAMP IS NULL OR t.paid_at < $until)
       AND ($campaign IS NULL OR EXISTS (
           SELECT 1 FROM used u WHERE u.sign = t.sign AND u.order_id = t.order_id AND u.campaign_id = $campaign))
@@ -48,7 +48,8 @@ caused AS (
                 WHEN c.kind = 'use' THEN if(c.came, 'use_told_late', if(c.went, 'return_told_late', 'use_corrected'))
                 WHEN b.paid_at IS NULL THEN 'order_told_late'
                 WHEN b.cancelled_at IS NULL AND a.cancelled_at IS NOT NULL THEN 'cancelled_late'
-                WHEN coalesce(a.refunded_minor, 0) <> coalesce(b.refunded_minor, 0) AND NOT c.came AND NOT c.went THEN 'refund_told_late'
+                WHEN coalesce(a.refunded_minor, 0) <> coalesce(b.refunded_minor, 0) AND NOT c.came
+                     AND (NOT c.went OR refunded_whole(a.net_minor, a.refunded_minor)) THEN 'refund_told_late'
                 WHEN $campaign IS NOT NULL AND c.came THEN 'use_told_late'
                 WHEN $campaign IS NOT NULL AND c.went THEN 'return_told_late'
                 ELSE 'order_corrected' END AS line,

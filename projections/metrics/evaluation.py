@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -41,7 +41,7 @@ class Asked:
     buckets: Buckets | None
     compare: str | None
     rates: Rates | None
-    goods_bp: Mapping[str, int]
+    goods_rates: Mapping[str, list[Any]] | None
 
     @property
     def shifts(self) -> bool:
@@ -89,7 +89,7 @@ class Evaluation:
         asked = self._asked
         low, high = (since, until) if since and until else self._bounds
         span = (since or low, max(until or high, since or low))
-        return Slice(asked.by, asked.where, since, until, span, asked.zone, asked.buckets, asked.goods_bp)
+        return Slice(asked.by, asked.where, since, until, span, asked.zone, asked.buckets, asked.goods_rates)
 
     @cached_property
     def _bounds(self) -> tuple[datetime, datetime]:

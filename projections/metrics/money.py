@@ -96,15 +96,17 @@ class Rates:
         return grouped.with_columns(currency=pl.lit(self.to))
 
 
-def goods_bp(told: str | None) -> Mapping[str, int]:
+def goods_rates(told: str | None) -> dict[str, list[Any]] | None:
     """Cost of goods by category in basis points of what was paid, told as a JSON object; the empty category stands for
-    any other. Raises `WrongQuestion`."""
+    any other. As a parameter of queries (a MAP), null where nothing is told. Raises `WrongQuestion`."""
+    if not told:
+        return None
     try:
-        found = _GOODS.validate_json(told) if told else {}
+        found = _GOODS.validate_json(told)
     except ValidationError as error:
         raise WrongQuestion(
             'goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}'
         ) from error
     if wrong := [category for category, bp in found.items() if not 0 <= bp <= 10_000]:
         raise WrongQuestion(f"goods rates: of {wrong[0] or 'any other category'} is not 0 to 10000 basis points")
-    return found
+    return {"key": list(found), "value": list(found.values())}

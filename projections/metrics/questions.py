@@ -14,7 +14,8 @@ from ledger.plain import plain
 from projections.metrics import statements
 from projections.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
 from projections.metrics.evaluation import Asked, Evaluation
-from projections.metrics.money import Rates, goods_bp
+from projections.metrics.money import Rates
+from projections.metrics.money import goods_rates as goods
 from projections.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
 from projections.store import Reading
 from projections.unanswered import NotThere, WrongQuestion
@@ -120,7 +121,7 @@ def _asked(
         buckets=Buckets(grain, Zone(zone)) if grain else None,
         compare=compare,
         rates=Rates.read(rates) if rates else None,
-        goods_bp=goods_bp(goods_rates),
+        goods_rates=goods(goods_rates),
     )
     for metric in asked.metrics:
         _check(metric, asked)

@@ -20,7 +20,7 @@ from projections.metrics.periods import Buckets, Zone
 @dataclass(frozen=True)
 class Slice:
     """Which rows, and how they are grouped. `since`, `until`: null where there is no bound. `span`: what the instants
-    lie in. `goods_bp`: cost of goods by category, in basis points."""
+    lie in. `goods_rates`: cost of goods by category, as money.py reads it."""
 
     by: tuple[str, ...]
     where: Mapping[str, Sequence[str]]
@@ -29,7 +29,7 @@ class Slice:
     span: tuple[datetime, datetime]
     zone: Zone
     buckets: Buckets | None
-    goods_bp: Mapping[str, int]
+    goods_rates: Mapping[str, list[Any]] | None
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ def _relation(
     if conditions:
         lines.append("WHERE " + "\n  AND ".join(conditions))
     relation = "\n".join(lines)
-    if "$goods_" in relation + " ".join(expressions):
-        parameters |= {"goods_categories": list(asked.goods_bp), "goods_bp": list(asked.goods_bp.values())}
+    if "$goods_rates" in relation + " ".join(expressions):
+        parameters["goods_rates"] = asked.goods_rates
     return relation, parameters
 
 

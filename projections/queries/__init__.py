@@ -31,6 +31,7 @@ from projections import digest as digests_of
 from projections.across import AS_JSON, changed
 from projections.attribution import in_place
 from projections.attribution import questions as attributed
+from projections.attribution.persons import persons_of
 from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
@@ -447,7 +448,8 @@ def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
 
 def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
     """Who has coupons of the campaign: how many, and how many in use."""
-    return reading.frame(_query("campaign_users"), {"campaign": campaign})
+    with reading.given(persons=persons_of(reading)):
+        return reading.frame(_query("campaign_users"), {"campaign": campaign})
 
 
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
@@ -803,6 +805,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "experiment-people": Question(experiments.experiment_people, limit_s=120, then=_experiment_then),
     "experiment-comparison": Question(experiments.comparison, limit_s=120, then=_experiment_then),
     "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=_experiment_then),
+    "experiment-begun": Question(experiments.begun),
     "experiment-candidates": Question(experiments.candidates, limit_s=120),
 }
 

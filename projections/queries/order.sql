@@ -1,7 +1,7 @@
 -- What is this order? Grain: one order. `status`: the furthest of placed, paid, cancelled, refunded (in full);
 -- `coupon_discount_minor`: the discounts of kind coupon that the order says.
 SELECT order_id, user_id,
-       CASE WHEN refunded_minor > 0 AND refunded_minor >= net_minor THEN 'refunded'
+       CASE WHEN refunded_whole(net_minor, refunded_minor) THEN 'refunded'
             WHEN cancelled_at IS NOT NULL THEN 'cancelled'
             WHEN paid_at IS NOT NULL THEN 'paid'
             WHEN placed_at IS NOT NULL THEN 'placed' END AS status,

@@ -1,0 +1,39 @@
+-- What a sale is and what its goods cost: the rules of money that every room goes by, as macros of each connection.
+-- $goods_rates of the queries that use them: what `projections.metrics.money.goods_rates` makes of `--goods-rate`.
+
+-- Was all of it given back? Refunds above what was paid are no more than that (LIFECYCLE section 1): what went back on
+-- top is told apart (`refund_above_order` of finance's doubts).
+CREATE TEMP MACRO refunded_whole(net_minor, refunded_minor) AS
+    coalesce(refunded_minor > 0 AND refunded_minor >= net_minor, false);
+
+-- Does an order stand? Paid, neither cancelled nor refunded in full. Only such an order is a sale, in any figure.
+CREATE TEMP MACRO stands(paid_at, cancelled_at, net_minor, refunded_minor) AS
+    paid_at IS NOT NULL AND cancelled_at IS NULL AND NOT refunded_whole(net_minor, refunded_minor);
+
+-- Cost by the rate of a category, else by that of any other (''), of what was paid: whole minor units, null without one.
+CREATE TEMP MACRO rated_cost(net_minor, category, rates) AS
+    round(net_minor::DOUBLE * coalesce(rates[coalesce(category, '')], rates['']) / 10000)::BIGINT;
+
+CREATE TEMP MACRO line_cost(line, rates) AS
+    coalesce(line.cost_minor, rated_cost(line.net_minor, line.category, rates));
+
+-- What the goods of an order cost when it was paid: its own figure; else that of its lines, each its own or by the rate;
+-- else, without lines, by the rate of any category. Null where one of them is not known.
+CREATE TEMP MACRO goods_bought(own_minor, lines, net_minor, rates) AS
+    coalesce(own_minor, CASE
+        WHEN coalesce(len(lines), 0) = 0 THEN rated_cost(net_minor, '', rates)
+        WHEN list_count([line_cost(line, rates) FOR line IN lines]) = len(lines)
+        THEN list_sum([line_cost(line, rates) FOR line IN lines])::BIGINT END);
+
+-- The same after refunds, which take back the same part of the goods as of the money.
+CREATE TEMP MACRO goods_cost(own_minor, lines, net_minor, refunded_minor, goods_rates) AS
+    CASE WHEN coalesce(refunded_minor, 0) = 0 OR net_minor <= 0
+         THEN goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT))
+         ELSE round(goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT))
+                    * (greatest(net_minor - refunded_minor, 0) / net_minor))::BIGINT END;
+
+-- By what it is known: order, lines (all of them say it), rate (of some line at least); null where it is not.
+CREATE TEMP MACRO goods_cost_by(own_minor, lines, net_minor, goods_rates) AS
+    CASE WHEN own_minor IS NOT NULL THEN 'order'
+         WHEN len(lines) > 0 AND list_count([line.cost_minor FOR line IN lines]) = len(lines) THEN 'lines'
+         WHEN goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT)) IS NOT NULL THEN 'rate' END;
