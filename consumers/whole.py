@@ -230,7 +230,8 @@ class _Whole:
             checkpoints.save(self._store, self._accounts)
             records = sum(account.read for account in self._accounts.values())
             self._store.execute(
-                "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records",
+                "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records,"
+                " batch_seconds = NULL",
                 {
                     "commits": self._mark.commits + 1,
                     "now": datetime.now(UTC).replace(tzinfo=None),
