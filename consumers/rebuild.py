@@ -297,7 +297,7 @@ class Rebuild:
         reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
             raise StoreError(
-                f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; delete it and run again"
+                f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; run again with --anew"
             )
         ends = self._log.end_positions(list(until))
         if lost := [Span(*p, end, until[p]) for p, end in sorted(ends.items()) if end < until[p]]:

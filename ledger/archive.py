@@ -152,6 +152,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         document = json.loads(text)
         written = document["format"]
+        if written != FORMAT and isinstance(written, int):
+            raise ArchiveUnusable(
+                f"archive {folder}: written in format {written}, this version knows {FORMAT};"
+                " use the version of coupon-ledger that wrote it, or a newer one"
+            )
         manifest = Manifest(
             document["topics"],
             tuple(ArchivedFile(**row) for row in document["files"]),
@@ -159,12 +164,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
         altered = manifest.text() != text
     except (ValueError, KeyError, TypeError, AttributeError):
-        written, altered = FORMAT, True
-    if written != FORMAT:
-        raise ArchiveUnusable(
-            f"archive {folder}: written in format {written}, this version knows {FORMAT};"
-            " use the version of coupon-ledger that wrote it, or a newer one"
-        )
+        altered = True
     if altered:
         raise ArchiveDamaged(
             f"archive {folder}: {MANIFEST} is not as it was written (torn or altered); put back a copy of it,"

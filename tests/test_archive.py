@@ -904,3 +904,10 @@ def test_a_folder_that_cannot_be_made_is_named(archive: Path) -> None:
     """Else a slip in the path would end in a traceback."""
     one_sentence(ledger("archive", "--to", "no/such/folder"), LOG_ERROR, "archive no/such/folder", "cannot be written")
     one_sentence(ledger("archive", "--to", LOG), LOG_ERROR, f"archive {LOG}", "cannot be written")
+
+
+def test_an_archive_of_a_newer_format_is_no_damaged_one(tmp_path: Path) -> None:
+    """Else its owner would be told to throw it away."""
+    newer = Manifest().text().replace('"format": 1', '"format": 2').replace('"files": []', '"files": [{"uri": "s3"}]')
+    (tmp_path / MANIFEST).write_text(newer)
+    one_sentence(ledger("archive", "verify", tmp_path), LOG_ERROR, "format 2", "newer one")
