@@ -198,8 +198,11 @@ class Rebuild:
 
     def _remove(self) -> None:
         """Not what another rebuild is building. Raises `StoreOwned`."""
-        with held(self._file):
-            generations.remove(self._file)
+        try:
+            with held(self._file):
+                generations.remove(self._file)
+        except OSError as error:
+            raise disk_failed(f"database {self._file}: cannot be made anew", error) from error
 
     def _emptied(self) -> Store:
         self._remove()
@@ -330,7 +333,7 @@ def _written(mark: Path) -> None:
     try:
         mark.touch()
     except OSError as error:
-        raise disk_failed(f"database {mark.stem}: cannot be built", error) from error
+        raise disk_failed(f"database {mark.with_suffix('')}: cannot be made", error) from error
 
 
 def _by_identity(table: str, rows: Iterable[str]) -> dict[str, dict[str, Any]]:

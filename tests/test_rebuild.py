@@ -416,3 +416,8 @@ def test_status_is_told_of_a_database_that_was_rebuilt_from_its_whole_history(
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
     done("rebuild")
     assert "records in a rebuild" in done("status").out
+
+
+def test_where_nothing_can_be_made_anew_it_is_said(shop: Path) -> None:
+    generations.copied_mark(generations.rebuilt_file(shop / DATABASE)).mkdir()
+    one_sentence(ledger("rebuild"), 5, f"database {DATABASE}.rebuild: cannot be made anew", "rights")
