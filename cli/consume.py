@@ -267,7 +267,8 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     click.echo(f"last commit {instant(committed) if committed else 'none yet'} ({summary['commits']:,} in all)")
     if committed:
         records, seconds = summary["batch_records"], summary["batch_seconds"]
-        click.echo(f"last batch  {records:,} records in {seconds:.2f} s ({records / seconds:,.0f}/s)")
+        took = f"in {seconds:.2f} s ({records / seconds:,.0f}/s)" if seconds else "in a rebuild"
+        click.echo(f"last batch  {records:,} records {took}")
     click.echo(f"data clock  {instant(clock) if clock else 'none yet'}")
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
         told = [f"{summary[n]:,} {n.replace('_', ' ')}" for n in names]

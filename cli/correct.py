@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -18,7 +19,7 @@ from cli.output import Row, limited, print_row, print_rows
 from cli.progress import progress
 from cli.show import SHOWN, rows_of
 from ledger.errors import InvalidEvent, UnusableFile
-from ledger.plain import plain
+from ledger.plain import instant, plain
 from ledger.settings import Settings
 from ledger.topics import COUPON
 
@@ -94,6 +95,7 @@ def correct(
     """
     by = signed(why, operator) if apply_ else None
     correction = _read(file, file_format, given)
+    _say_what_is_to_come(correction.events)
     effects, there, across = _effects(settings, correction.events)
     _show(effects, across, output)
     broken = [f"{e.coupon_id}: {violation}" for e in effects for violation in e.violations]
@@ -245,6 +247,16 @@ def _say_what_is_not_known(settings: Settings, as_of: AsOf) -> None:
     if behind := sum(end - read.get(partition, 0) for partition, end in ends.items()):
         click.echo(
             f"warning: {behind:,} records of {COUPON} are not consumed yet; the effect is without them", err=True
+        )
+
+
+def _say_what_is_to_come(events: Sequence[Row]) -> None:
+    now = datetime.now(UTC)
+    if later := [event["occurred_at"] for event in events if event["occurred_at"] > now]:
+        click.echo(
+            f"warning: {len(later):,} events happen later than now, the last one {instant(max(later))}; states count"
+            " them at once, `--at` before then does not",
+            err=True,
         )
 
 

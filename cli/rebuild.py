@@ -134,16 +134,13 @@ def _rebuilt(
     from api.client import asking
     from consumers.rebuild import LiveDatabase
     from consumers.rebuild import Rebuild as Run
-    from projections import generations
 
-    if anew:
-        generations.remove(generations.rebuilt_file(settings.database))
     live = LiveDatabase(settings.database, lambda: asking(settings.database))
     started = time.monotonic()
     copy = partial(_copied, settings.database) if only else None
     with (
         progress("rebuilding", 0) as bar,
-        Run(live, log, settings.batch_size, bar.advance, only=only, copy=copy) as run,
+        Run(live, log, settings.batch_size, bar.advance, only=only, copy=copy, anew=anew) as run,
     ):
         if run.already and not only:
             say("going on", f"behind the {run.already:,} records that an interrupted rebuild has folded")

@@ -29,7 +29,7 @@ from projections import checkpoints, generations
 from projections.digest import ALL, Digest, buckets, digests, rows_of
 from projections.live.cross import clock_and_grace
 from projections.queries import AsOf, Source
-from projections.store import Store
+from projections.store import Store, disk_failed, held
 from projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
 
 Asking = Callable[[], AbstractContextManager[Source]]
@@ -144,10 +144,13 @@ class Rebuild:
         *,
         only: Sequence[str] = (),
         copy: Copy | None = None,
+        anew: bool = False,
     ) -> None:
-        """`only`: of these projections; `copy` then makes a copy of the live database in a file, for the others."""
+        """`only`: of these projections; `copy` then makes a copy of the live database in a file, for the others.
+        `anew`: without what an interrupted run left."""
         self._only = only
         self._copy = copy
+        self._anew = anew
         self._reached = at_boundary
         self._live = live
         self._log = log
@@ -159,13 +162,19 @@ class Rebuild:
     def __enter__(self) -> Rebuild:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         self._store.close()
+        if error is not None and self._copy is not None:
+            generations.remove(self._file)  # nobody goes on with it
 
     def _begun(self) -> Store:
-        """What an interrupted run left, if it can be gone on with; else an empty one. With `only`: a copy."""
+        """What an interrupted run left, if it can be gone on with; else an empty one. With `only`: a copy, of which no
+        later run takes anything for rebuilt."""
+        mark = generations.copied_mark(self._file)
+        if self._anew or self._copy is not None or mark.exists():
+            self._remove()
         if self._copy is not None:
-            generations.remove(self._file)
+            _written(mark)
             self._copy(self._file)
             return self._copied()
         try:
@@ -187,8 +196,16 @@ class Rebuild:
         store.close()
         return None
 
+    def _remove(self) -> None:
+        """Not what another rebuild is building. Raises `StoreOwned`."""
+        try:
+            with held(self._file):
+                generations.remove(self._file)
+        except OSError as error:
+            raise disk_failed(f"database {self._file}: cannot be made anew", error) from error
+
     def _emptied(self) -> Store:
-        generations.remove(self._file)
+        self._remove()
         Store.create(self._file)
         return Store.open(self._file)
 
@@ -283,7 +300,7 @@ class Rebuild:
         reached = {partition: account.next_offset for partition, account in checkpoints.load(self._store).items()}
         if ahead := [p for p, offset in reached.items() if offset > until.get(p, 0)]:
             raise StoreError(
-                f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; delete it and run again"
+                f"database {self._file}: is ahead of the live one in {len(ahead)} partitions; run again with --anew"
             )
         ends = self._log.end_positions(list(until))
         if lost := [Span(*p, end, until[p]) for p, end in sorted(ends.items()) if end < until[p]]:
@@ -310,6 +327,13 @@ class Rebuild:
             left -= commit.records
             self._advance(commit.records, max(0, left))
         return records
+
+
+def _written(mark: Path) -> None:
+    try:
+        mark.touch()
+    except OSError as error:
+        raise disk_failed(f"database {mark.with_suffix('')}: cannot be made", error) from error
 
 
 def _by_identity(table: str, rows: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -31,6 +31,7 @@ from consumers.intake import told_valid
 from consumers.runner import checked_ends
 from consumers.tuning import keep_small
 from ledger.archive import KeepsDecoded, Stretch
+from ledger.errors import LogError
 from ledger.log import Chunk, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS, KEY_FIELD
 from ledger.validity import decoded_by
@@ -238,7 +239,8 @@ class _Whole:
             checkpoints.save(self._store, self._accounts)
             records = sum(account.read for account in self._accounts.values())
             self._store.execute(
-                "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records",
+                "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records,"
+                " batch_seconds = NULL",
                 {
                     "commits": self._mark.commits + 1,
                     "now": datetime.now(UTC).replace(tzinfo=None),
@@ -544,14 +546,15 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iter
 
 @contextmanager
 def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
-    """A folder for the time being, `keep`: with what an interrupted run left there. It stays after an interruption."""
+    """A folder for the time being, `keep`: with what an interrupted run left there. It stays after an interruption, and
+    where the log or its archive gives no more for now."""
     try:
         with _room(folder):
             if not keep:
                 shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(exist_ok=keep)
         yield folder
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, LogError):
         raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

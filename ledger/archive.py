@@ -152,6 +152,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         document = json.loads(text)
         written = document["format"]
+        if written != FORMAT and isinstance(written, int):
+            raise ArchiveUnusable(
+                f"archive {folder}: written in format {written}, this version knows {FORMAT};"
+                " use the version of coupon-ledger that wrote it, or a newer one"
+            )
         manifest = Manifest(
             document["topics"],
             tuple(ArchivedFile(**row) for row in document["files"]),
@@ -159,12 +164,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
         altered = manifest.text() != text
     except (ValueError, KeyError, TypeError, AttributeError):
-        written, altered = FORMAT, True
-    if written != FORMAT:
-        raise ArchiveUnusable(
-            f"archive {folder}: written in format {written}, this version knows {FORMAT};"
-            " use the version of coupon-ledger that wrote it, or a newer one"
-        )
+        altered = True
     if altered:
         raise ArchiveDamaged(
             f"archive {folder}: {MANIFEST} is not as it was written (torn or altered); put back a copy of it,"
@@ -625,7 +625,8 @@ def _misplaced(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    known = {MANIFEST, LOCK, *(file.path for file in manifest.files)}
+    # A manifest that a killed run had not finished is written over by the next one.
+    known = {MANIFEST, MANIFEST + UNFINISHED, LOCK, *(file.path for file in manifest.files)}
     counts: dict[str, int] = defaultdict(int)
     for file in manifest.files:
         counts[file.path] += 1
@@ -636,12 +637,21 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
         name = found.relative_to(folder).as_posix()
         if name not in known:
             holder = _holder(manifest, name)
-            yield Finding(
-                name,
-                f"is a leftover: {holder.path} holds its records; `coupon-ledger archive merge` removes it"
-                if holder
-                else "is unlisted: the manifest does not name it",
-            )
+            if holder:
+                what = f"is a leftover: {holder.path} holds its records; `coupon-ledger archive merge` removes it"
+            elif is_left(manifest, name):
+                what = "is unlisted: a run that did not end left it; the next one of `coupon-ledger archive` removes it"
+            else:
+                what = "is unlisted: the manifest does not name it"
+            yield Finding(name, what)
+
+
+def is_left(manifest: Manifest, name: str) -> bool:
+    """Not finished, or behind the end: what the next run removes before it archives the same records."""
+    if (parts := NAME.fullmatch(name)) is None:
+        return False
+    end = manifest.ends().get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
+    return bool(parts["unfinished"]) or int(parts["first"]) >= end
 
 
 def _holder(manifest: Manifest, name: str) -> ArchivedFile | None:

@@ -44,6 +44,7 @@ from ledger.archive import (
     Span,
     altered,
     day_of,
+    is_left,
     locked,
     part_of,
     read_manifest,
@@ -122,7 +123,7 @@ class Archiver:
         """
         with _writable(self._folder):
             self._folder.mkdir(exist_ok=True)
-        with locked(self._folder, writing=True), _writable(self._folder):
+        with _writable(self._folder), locked(self._folder, writing=True):
             partitions = self._log.partitions()
             ends = self._log.end_positions(partitions)
             manifest = self._continued(self._manifest(), partitions)
@@ -191,14 +192,10 @@ class Archiver:
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
         """Files of a killed run that nothing names: unfinished ones, and those behind the end. The log holds them."""
-        named, ends = {file.path for file in manifest.files}, manifest.ends()
+        named = {file.path for file in manifest.files}
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
-            parts = NAME.fullmatch(name)
-            if parts is None or name in named:
-                continue
-            is_behind = int(parts["first"]) >= ends.get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
-            if is_behind or parts["unfinished"]:
+            if name not in named and is_left(manifest, name):
                 path.unlink()
 
     # --- records
@@ -288,7 +285,7 @@ class Merger:
 
     def run(self) -> Merged:
         """Raises `ArchiveDamaged`, `ArchiveUnusable` where there is none, or another process writes or verifies it."""
-        with locked(self._folder, writing=True), _writable(self._folder):
+        with _writable(self._folder), locked(self._folder, writing=True):
             manifest = read_manifest(self._folder)
             self._remove_leftovers(manifest)
             groups = list(_small(manifest, self._file_records))

@@ -10,14 +10,14 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import StoreError, StoreFull, UnusableFile
+from ledger.errors import StoreError, StoreFull, StoreVersionMismatch, UnusableFile
 from projections import digest
-from projections.generations import wal_file
+from projections.generations import file_of, wal_file
 from projections.store import Cursor, Reading, Store
 
 Advanced = Callable[[int, int], None]
@@ -79,8 +79,9 @@ def _check_place(path: Path, force: bool) -> None:
         return
     if not force:
         raise UnusableFile(f"backup {path}: is there already; name another file, or replace it with --force")
-    with Store.open(path, read_only=True):  # what somebody uses, and what is no database, stays
-        pass
+    # What somebody uses, and what is no database of ours, stays; one of another version is a backup all the same.
+    with Store.open_generation(path, file_of(path)) as there, suppress(StoreVersionMismatch):
+        there.check_version()
 
 
 def _alive(pid: str) -> bool:

@@ -180,8 +180,8 @@ def _at_once(row: Event) -> list[Event]:
 def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[Event]:
     """Expired where it was there to; released where its hold is over, and expired after that where its time is too."""
     released = [_released(row)] if row["lapsed"] else []
-    found = _first_end([*history, *released], row["valid_until"])
-    if found is None or found.at > until:
+    found = _first_end([*history, *released], row["valid_until"], until)
+    if found is None:
         return released
     reason = _reason(
         found.coupon.state,
@@ -203,7 +203,8 @@ class _End:
     given_back: bool
 
 
-def _first_end(history: Sequence[Mapping[str, Any]], valid_until: datetime) -> _End | None:
+def _first_end(history: Sequence[Mapping[str, Any]], valid_until: datetime, until: datetime) -> _End | None:
+    """The first of those that have come by `until`."""
     steps: list[tuple[tuple[datetime, int], _End]] = []
     coupon, given_back = Coupon(history[0]["coupon_id"]), False
     for event in sorted(history, key=canonical_order):
@@ -213,7 +214,7 @@ def _first_end(history: Sequence[Mapping[str, Any]], valid_until: datetime) -> _
             given_back = event["type"] == "returned" and at > valid_until
         steps.append(((at, _TYPES.index(event["type"])), _End(at, coupon, event["event_id"], given_back)))
     places = [place for place, _ in steps]
-    for end in [valid_until, *(at for at, _ in places if at > valid_until)]:
+    for end in [valid_until, *(at for at, _ in places if valid_until < at < until)]:
         at = end + _MICROSECOND
         known = bisect_left(places, (at, _EXPIRED))
         if known and steps[known - 1][1].coupon.state in EXPIRY["state"]:

@@ -4,6 +4,7 @@
     DATABASE.previous   a link to the one before, which `rebuild --rollback` brings back
     DATABASE.gen2       a generation
     DATABASE.rebuild    what is being built
+    DATABASE.rebuild.copied     there where that began as a copy of the live one
 
 Always true:
 - `DATABASE` names a whole database at every moment: what it stands for is replaced at once.
@@ -39,6 +40,11 @@ def rebuilt_file(database: Path) -> Path:
     return database.with_name(database.name + ".rebuild")
 
 
+def copied_mark(file: Path) -> Path:
+    """There where what is being built in that file began as a copy of the live database: not all of it is rebuilt."""
+    return file.with_name(file.name + ".copied")
+
+
 def previous(database: Path) -> Path | None:
     """The generation before the live one; None where there is none."""
     file = file_of(_previous_link(database))
@@ -49,12 +55,19 @@ def add(database: Path, built: Path) -> Path:
     """Make what was built, which nobody has open, a generation. Returns its file."""
     file = _next(database)
     built.rename(file)
+    _move_mark(built, file)
     return file
 
 
 def take_back(database: Path, file: Path) -> None:
     """Undo `add`."""
+    _move_mark(file, rebuilt_file(database))
     file.rename(rebuilt_file(database))
+
+
+def _move_mark(file: Path, to: Path) -> None:
+    if copied_mark(file).exists():
+        copied_mark(file).replace(copied_mark(to))
 
 
 def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambda _: None) -> None:
@@ -73,6 +86,7 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
         reached("kept")
         _link(database, file)
         reached("linked")
+        copied_mark(file).unlink(missing_ok=True)
         # A generation that a link of another name stands for was put aside by somebody.
         named = {link.readlink().name for link in database.parent.iterdir() if link.is_symlink()}
         for old in _all(database).keys() - named:
@@ -91,6 +105,7 @@ def remove(file: Path) -> None:
     for folder in (".tmp", SLICES):
         shutil.rmtree(file.with_name(file.name + folder), ignore_errors=True)
     file.unlink(missing_ok=True)
+    copied_mark(file).unlink(missing_ok=True)
 
 
 def make_room(database: Path) -> None:

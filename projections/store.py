@@ -310,9 +310,12 @@ class Store(Reading):
             os.link(fresh, path)  # unlike a rename, never over one that another process just made
         except FileExistsError:
             return False
+        except OSError as error:
+            raise disk_failed(f"database {path}: cannot be made", error) from error
         finally:
-            fresh.unlink(missing_ok=True)
-            wal_file(fresh).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
+                wal_file(fresh).unlink(missing_ok=True)
         return True
 
     @classmethod

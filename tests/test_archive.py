@@ -906,3 +906,30 @@ def test_a_folder_that_cannot_be_made_is_named(archive: Path) -> None:
     """Else a slip in the path would end in a traceback."""
     one_sentence(ledger("archive", "--to", "no/such/folder"), LOG_ERROR, "archive no/such/folder", "cannot be written")
     one_sentence(ledger("archive", "--to", LOG), LOG_ERROR, f"archive {LOG}", "cannot be written")
+
+
+def test_an_archive_of_a_newer_format_is_no_damaged_one(tmp_path: Path) -> None:
+    """Else its owner would be told to throw it away."""
+    newer = Manifest().text().replace('"format": 1', '"format": 2').replace('"files": []', '"files": [{"uri": "s3"}]')
+    (tmp_path / MANIFEST).write_text(newer)
+    one_sentence(ledger("archive", "verify", tmp_path), LOG_ERROR, "format 2", "newer one")
+
+
+def test_what_a_killed_run_left_is_said_to_be_that(archive: Path) -> None:
+    """Else somebody moves files about by hand, in a folder that is as it must be."""
+    (archive / f"{MANIFEST}.new").write_text("{")
+    left = Path(second(archive)).with_name("1-00000000000000900000.parquet")
+    (archive / left).write_bytes(b"PAR1")
+    ran = ledger("archive", "verify", "a", "--output", "ndjson")
+    one_sentence(ran, LOG_ERROR, "archive a: 1 findings")
+    assert ran.rows[0]["file"] == left.as_posix()
+    assert "the next one of `coupon-ledger archive`" in ran.rows[0]["problem"]
+    done("archive", "--to", "a")
+    done("archive", "verify", "a")
+
+
+@pytest.mark.parametrize("action", [["--to", "a"], ["merge", "a"]])
+def test_an_archive_that_cannot_be_locked_is_named(archive: Path, action: list[str]) -> None:
+    (archive / "archive.lock").unlink()
+    (archive / "archive.lock").mkdir()
+    one_sentence(ledger("archive", *action), LOG_ERROR, "archive a: archive.lock cannot be written", "permissions")

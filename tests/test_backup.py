@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from ledger.topics import INPUT_TOPICS
@@ -267,4 +268,13 @@ def test_killed_at_any_moment_it_leaves_nothing_under_its_name(home: Path) -> No
         assert ran.code == 5, ran.err
         assert parts() == [] and not Path(BACKUP).exists()
     done("backup", BACKUP)
+    assert full(BACKUP) == full()
+
+
+def test_force_replaces_a_backup_of_another_version(small: None) -> None:
+    """Else the nightly backup would end with the first release that changes the tables."""
+    done("backup", BACKUP)
+    with duckdb.connect(BACKUP) as connection:
+        connection.execute("UPDATE ledger SET version = 1")
+    done("backup", BACKUP, "--force")
     assert full(BACKUP) == full()

@@ -348,6 +348,14 @@ def test_a_question_of_the_past_tells_how_far_it_is(asked: Owner, shop: Path) ->
     assert refusal.status == 422 and "seconds" in refusal.json["error"]
 
 
+def test_a_diff_tells_how_far_it_is(asked: Owner, shop: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with asking(shop / DATABASE, lambda done, left: seen.append((done, left)), limit_s=900) as source:
+        coupons = sum(f.height for f in source.ask("diff", from_at=datetime(2026, 1, 1, tzinfo=UTC)).frames)
+    assert coupons > 0 and seen[-1][1] == 0
+    assert sum(done for done, _ in seen) >= coupons, "each is folded again as it was"
+
+
 def test_who_asks_may_say_how_long() -> None:
     """Else a long question of the past could not be asked beside the consumer at all."""
     for arguments, limit_s in ((["coupons", "--timeout", "2h"], 7200), (["diff", "--from", "1d"], None)):

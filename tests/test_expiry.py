@@ -190,6 +190,10 @@ WHY: Mapping[str, tuple[list[Data], list[Due]]] = {
         [("released", "hold_timeout", START + timedelta(days=8) + _TICK)],
     ),
     "held without a limit": ([CREATED, GRANTED, told("reserved", 8, hold_until=None)], []),
+    "given back at the last instant that there is": (
+        [CREATED, GRANTED, USED, told("returned", datetime.max.replace(tzinfo=UTC))],
+        [],
+    ),
     "held by the first of two": (
         [told("created", 0, valid_until=None), GRANTED, RESERVED, told("reserved", 8, "z", hold_until=LATER)],
         [("released", "hold_timeout", AFTER_HOLD)],

@@ -6,7 +6,10 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from contextlib import closing
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -359,3 +362,63 @@ def forget(log: Path) -> None:
             " WHERE p.partition_id = records.partition_id)",
         )
         connection.commit()
+
+
+def test_a_rebuild_of_one_projection_is_not_taken_for_one_of_all(shop: Path) -> None:
+    """Else what was copied would be compared with itself, and a wrong table proven right."""
+    corrupt("UPDATE coupons SET discount_minor = 17; UPDATE orders SET net_minor = 17")
+    one_sentence(ledger("rebuild", "--projection", "orders"), 5, "1 of its tables", "not what the log gives")
+    one_sentence(ledger("rebuild", "--compare-only"), 5, "2 of its tables", "not what the log gives")
+
+
+def test_a_copy_that_a_killed_rebuild_left_is_not_gone_on_with(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from consumers.rebuild import Rebuild
+
+    def killed(_: Rebuild) -> int:
+        raise KeyboardInterrupt
+
+    corrupt("UPDATE coupons SET discount_minor = 17")
+    with monkeypatch.context() as patched:
+        patched.setattr(Rebuild, "_fold_only", killed)
+        patched.setattr(generations, "remove", lambda _: None)
+        assert ledger("rebuild", "--projection", "orders").code == 130
+    assert (shop / f"{DATABASE}.rebuild").exists()
+    one_sentence(ledger("rebuild", "--compare-only"), 5, "1 of its tables", "not what the log gives")
+
+
+@pytest.mark.parametrize("other", [["--anew"], ["--projection", "users"]])
+def test_what_another_rebuild_is_building_is_not_thrown_away(shop: Path, other: list[str]) -> None:
+    """Else the first of two would end hours later, without what it built."""
+    building = generations.rebuilt_file(shop / DATABASE)
+    building.touch()
+    with locked_by_another(building):
+        one_sentence(ledger("rebuild", *other), 5, "rebuild: in use by")
+        assert building.exists()
+
+
+@contextmanager
+def locked_by_another(file: Path) -> Iterator[None]:
+    """As DuckDB locks it."""
+    locking = "import fcntl; held = open(0, 'rb'); file = open({!r}, 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX);"
+    waiting = " print(flush=True); held.read()"
+    asked = [sys.executable, "-c", locking.format(str(file)) + waiting]
+    with subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin and other.stdout
+        other.stdout.readline()
+        yield
+        other.stdin.close()
+
+
+def test_status_is_told_of_a_database_that_was_rebuilt_from_its_whole_history(
+    shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from consumers import rebuild
+
+    monkeypatch.setattr(rebuild, "WORTH_IT", 1)
+    done("rebuild")
+    assert "records in a rebuild" in done("status").out
+
+
+def test_where_nothing_can_be_made_anew_it_is_said(shop: Path) -> None:
+    generations.copied_mark(generations.rebuilt_file(shop / DATABASE)).mkdir()
+    one_sentence(ledger("rebuild"), 5, f"database {DATABASE}.rebuild: cannot be made anew", "rights")

@@ -720,3 +720,10 @@ def test_the_commands_on_either_log(home: Path, log_settings: LogSettings, monke
     assert done("dead-letters", "list", "--database", "anew.duckdb", "-o", "ndjson").rows == []
     actions = [row["action"] for row in done("operations", "-o", "json").json]
     assert actions == ["dead_letters_discarded", "dead_letters_replayed", "correction_applied"]
+
+
+def test_a_correction_of_what_is_still_to_come_is_warned_of(sold: Path) -> None:
+    """Else a wrong digit of a year would be seen only when `--at` and the live state say different things."""
+    later = {**RETURNED, "occurred_at": "2999-01-01T00:00:00Z"}
+    assert "1 events happen later than now, the last one 2999-" in done("correct", "-", stdin=ndjson([later])).err
+    assert "later than now" not in done("correct", "-", stdin=ndjson([RETURNED])).err

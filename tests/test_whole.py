@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from consumers import rebuild, whole
 from consumers.runner import Consumer
 from ledger.codec import SCHEMA_NAME, encode_row
-from ledger.errors import LogTruncated
+from ledger.errors import LogTruncated, LogUnavailable
 from ledger.log import Chunk, LogReader, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
@@ -263,24 +264,29 @@ def test_an_interrupted_one_goes_on_where_it_was(
     assert len(done) < len(before) + again <= len(done) + 4
 
 
+@pytest.mark.parametrize(
+    ("how", "code"), [(KeyboardInterrupt, 130), (partial(LogUnavailable, "log x: is away; wait"), 4)], ids=["C", "log"]
+)
 @pytest.mark.slow
 def test_an_interrupted_rebuild_goes_on(
     shop: Path,  # noqa: F811
     some_slices: None,
     monkeypatch: pytest.MonkeyPatch,
+    how: Callable[[], BaseException],
+    code: int,
 ) -> None:
-    """The same, for who runs the command; and with --anew nothing is left of it."""
+    """The same, for who runs the command, or whose broker was restarted meanwhile."""
     monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
     put, calls = slices.put_beside, iter(range(100))
 
     def interrupted(*arguments: object) -> None:
         if next(calls) == 3:
-            raise KeyboardInterrupt
+            raise how()
         put(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(slices, "put_beside", interrupted)
-        assert ledger("rebuild").code == 130
+        assert ledger("rebuild").code == code
     told = done("rebuild")
     assert "going on" in told.out + told.err and "23 tables are equal" in told.out
     assert not list(shop.glob("*.slices"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import polars as pl
@@ -12,7 +13,7 @@ from polars._typing import PolarsDataType
 from ledger.plain import plain
 from ledger.rules import types
 from ledger.topics import COUPON
-from projections.past import Cut, Past, live_schema, told_of
+from projections.past import Cut, Past, Progress, live_schema, told_of
 from projections.store import Reading, sql
 
 _COMPARED: Final = (
@@ -31,22 +32,30 @@ _PIECE: Final[dict[str, PolarsDataType]] = {
 }
 
 
-def differences(reading: Reading, earlier: Cut, later: Cut, campaign: str | None) -> Iterator[pl.DataFrame]:
+def differences(
+    reading: Reading, earlier: Cut, later: Cut, campaign: str | None, told: Progress
+) -> Iterator[pl.DataFrame]:
     """A row per coupon that an event came to, by id: state before and after (null: not there yet), as JSON the other
-    values that changed (`[before, after]`), and the events in canonical order, piece by piece."""
-    told = told_of(COUPON, live_schema(reading))
+    values that changed (`[before, after]`), and the events in canonical order, piece by piece. `told` of the coupons
+    that are folded again, twice."""
+    events = told_of(COUPON, live_schema(reading))
     between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
-    mine = f"AND key_hash IN (SELECT key_hash FROM {told} WHERE campaign_id = $campaign)" if campaign else ""
+    mine = f"AND key_hash IN (SELECT key_hash FROM {events} WHERE campaign_id = $campaign)" if campaign else ""
     parameters = {"campaign": campaign} if campaign else {}
-    reading.execute(f"CREATE TEMP TABLE came AS SELECT * FROM {told} WHERE {between} {mine}", parameters)
+    reading.execute(f"CREATE TEMP TABLE came AS SELECT * FROM {events} WHERE {between} {mine}", parameters)
     reading.execute("CREATE TEMP TABLE came_to AS SELECT DISTINCT key_hash FROM came")
-    for name, cut in (("earlier", earlier), ("later", later)):
-        past = Past(reading, cut)
+    [(coupons,)] = reading.rows("SELECT count(*) FROM came_to")
+    for name, cut, behind in (("earlier", earlier, coupons), ("later", later, 0)):
+        past = Past(reading, cut, partial(_with_more, told, behind))
         past.stand_in(COUPON, among="came_to")
         reading.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM coupons")
         past.leave()
     for pairs in reading.batches(sql(__package__, "differences"), {"campaign": campaign, "types": list(types(COUPON))}):
         yield pl.DataFrame(map(_told, pairs.iter_rows(named=True)), schema=_PIECE)
+
+
+def _with_more(told: Progress, more: int, done: int, left: int) -> None:
+    told(done, left + more)
 
 
 def _told(pair: dict[str, dict[str, object]]) -> dict[str, object]:

@@ -93,13 +93,14 @@ class Question:
     """`limit_s`: how long it may take beside the consumer. `json`: columns whose text is JSON.
 
     `then`: puts in place what it reads of the past, given its parameters; it can be asked `at`, `known_at` and
-    `positions`.
+    `positions`. `tells`: it looks back by itself, and takes a `told` to tell how far that has come.
     """
 
     ask: Callable[..., pl.DataFrame | Iterator[pl.DataFrame]]
     limit_s: float = 30.0
     json: tuple[str, ...] = ()
     then: Callable[[Past, Mapping[str, Any]], None] | None = None
+    tells: bool = False
 
     def limit_for(self, parameters: Mapping[str, Any]) -> float:
         """`limit_s`, or more for the past."""
@@ -107,14 +108,18 @@ class Question:
 
     def looks_back(self, parameters: Mapping[str, Any]) -> bool:
         """Whether tables are put in place before this can be answered."""
-        return self.then is not None and any(parameters.get(name) is not None for name in _PAST)
+        return self.tells or (self.then is not None and any(parameters.get(name) is not None for name in _PAST))
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """By name, with their types; those of the function after the reading."""
         hints = get_type_hints(self.ask)
         _, *rest = inspect.signature(self.ask).parameters.values()
-        found = {p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in rest}
+        found = {
+            p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for p in rest
+            if p.name != "told" or not self.tells
+        }
         if self.then is not None:
             for name, annotation in _PAST.items():
                 found[name] = inspect.Parameter(
@@ -148,14 +153,16 @@ def answer(
     asked = QUESTIONS[question]
     given = {name: _naive(value) for name, value in parameters.items()}
     cut = cut_of(reading, given) if asked.then is not None else Cut()
-    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given)
+    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given, told)
     return Answer(as_of(reading), frames)
 
 
-def _frames(asked: Question, reading: Reading, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+def _frames(
+    asked: Question, reading: Reading, given: Mapping[str, Any], told: Progress = lambda _done, _left: None
+) -> Iterator[pl.DataFrame]:
     if asked.then is not None:
         given = {name: value for name, value in given.items() if name not in _PAST}
-    found = asked.ask(reading, **given)
+    found = asked.ask(reading, **given, **({"told": told} if asked.tells else {}))
     return iter([found]) if isinstance(found, pl.DataFrame) else found
 
 
@@ -509,6 +516,8 @@ def diff(
     from_positions: str | None = None,
     to_positions: str | None = None,
     campaign: str | None = None,
+    *,
+    told: Progress,
 ) -> Iterator[pl.DataFrame]:
     """What became of coupons between two instants, two states of knowledge, two positions of the log, or several of
     these together. Without an end: until now.
@@ -530,7 +539,7 @@ def diff(
             raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
         if reversed_:
             raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
-    return differences(reading, earlier, later, campaign)
+    return differences(reading, earlier, later, campaign, told)
 
 
 def _beyond(earlier: Cut, later: Cut) -> bool:
@@ -757,7 +766,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),
-    "diff": Question(diff, limit_s=300, json=("changed",)),
+    "diff": Question(diff, limit_s=300, json=("changed",), tells=True),
     "due": Question(due, limit_s=300),
     "expiries": Question(expiries, then=_expiries_then),
     "expiring": Question(expiring, limit_s=300),
