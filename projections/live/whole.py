@@ -23,6 +23,7 @@ from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
 from projections.lookup import OF_LATE
+from projections.metrics import counts
 from projections.store import Reading, Store, sql
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
@@ -136,8 +137,8 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def settle(store: Store, clock: datetime | None) -> None:
-    """Set the data's clock, find what is broken across coupons and between topics, make the paths to orders. All slices
-    are in."""
+    """Set the data's clock, find what is broken across coupons and between topics, count the events, make the paths to
+    orders. All slices are in."""
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
     everyone = store.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
@@ -147,4 +148,5 @@ def settle(store: Store, clock: datetime | None) -> None:
     if now is not None:
         for affected in order_rules.everything(store):
             order_rules.settle(store, affected, now, grace)
+    counts.fill(store)
     paths.settle_all(store)
