@@ -134,6 +134,12 @@ class _Nothing:
     def finish(self) -> None:
         pass
 
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
 
 def while_consuming(folder: Path, events: int, batch_size: int) -> Iterator[dict[str, Any]]:
     settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
