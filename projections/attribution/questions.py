@@ -170,7 +170,7 @@ def attribution_roi(
     (all its sales would count as margin). `campaign`: its id."""
     wanted = asked(models)
     in_place.complete(reading)
-    what = Asked("campaign", campaign, since, until)
+    what = Asked("campaign", campaign, since, until, alone=True)
     given = {"campaign": campaign, **what.window}
     costs = reading.frame(_query("campaign_costs"), given)
     found = credits(reading, wanted, what).filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))

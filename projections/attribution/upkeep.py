@@ -48,7 +48,8 @@ ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_i
 """
 """Touches with numbers for what they were: a third of the cost of their texts."""
 _STALE_TIMES: Final = """
-SELECT user_id, bool_or(linked) AS linked, count(*) AS times FROM stale_users GROUP BY user_id ORDER BY linked DESC LIMIT $most
+SELECT user_id, bool_or(linked) AS linked, count(*) AS times
+FROM stale_users GROUP BY user_id ORDER BY linked DESC LIMIT $most
 """
 """Those first of whom it may be another who they are."""
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()

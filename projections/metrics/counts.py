@@ -22,6 +22,7 @@ from projections.store import Store, sql
 
 if TYPE_CHECKING:
     from projections.live.cross import Changes
+    from projections.past import Past
 
 TABLE: Final = "event_counts"
 _KEY: Final = ["key_hash", "coupon_id"]
@@ -64,6 +65,11 @@ def fill(store: Store) -> None:
         within = {"first": first, "last": first + _WRITTEN_AT_ONCE - 1}
         store.insert(TABLE, _hashed(store.frame(some, within)))
     store.execute("DROP TABLE temp.counted")
+
+
+def stand_in(past: Past) -> None:
+    """Count what had happened then, when it is asked. Journal and coupons are in place."""
+    past.show(TABLE, sql(__package__, "event_counts"))
 
 
 def _shared(coupons: pl.DataFrame) -> pl.DataFrame:
