@@ -24,6 +24,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
+
 from benchmarks.metrics import SEED, fill
 from consumers.tuning import resident
 from ledger.errors import LedgerError
@@ -94,8 +96,8 @@ def measured(store: Store, name: str) -> dict[str, Any]:
     with closing(queries.Local(store)) as local:
         try:
             told["rows"] = sum(frame.height for frame in local.ask(question, **given).frames)
-        except LedgerError as refused:
-            told["refused"] = str(refused)
+        except (LedgerError, duckdb.Error) as error:  # such as where the limit of memory is too narrow for it
+            told["failed"] = str(error).partition("\n")[0]
     told |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - used, 2)}
     peak = 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))[0])
     return told | {"peak_mb": peak >> 20, "over_mb": (peak - before) >> 20, "load": round(load, 1)}

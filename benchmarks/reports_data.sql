@@ -2,9 +2,9 @@
 -- experiment on camp-7 with two arms and a control, touches on the way to orders, budgets, what orders say of discounts.
 
 INSERT INTO campaign_events BY NAME
-SELECT h('camp-7') AS key_hash, md5('assigned' || i) AS event_id, 'assigned' AS type, TIMESTAMP '2026-08-01' AS occurred_at,
+SELECT h('camp-7') AS key_hash, md5('assigned' || i) AS event_id, 'assigned' AS type, TIMESTAMP '2026-07-31' AS occurred_at,
        'marketing' AS source, 'camp-7' AS campaign_id, 'u-' || lpad(i::VARCHAR, 7, '0') AS user_id,
-       ['control', 'five', 'ten'][1 + (hash(i) % 3)::INTEGER] AS arm, TIMESTAMP '2026-08-01' AS recorded_at, 0 AS log_partition,
+       ['control', 'five', 'ten'][1 + (hash(i) % 3)::INTEGER] AS arm, TIMESTAMP '2026-07-31' AS recorded_at, 0 AS log_partition,
        1000000 + i AS log_offset
 FROM range(getvariable('assigned')) r(i);
 

@@ -24,6 +24,7 @@ from projections.unanswered import WrongQuestion
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
+_ORDERS_AT_ONCE: Final = 1_000_000
 FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
 DRIVERS: Final = {
     "use": (
@@ -54,7 +55,7 @@ def customers(
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
     """All customers, as `customers` shows them. Raises `WrongQuestion`."""
     need("customers", "scipy")
-    rows = reading.frame(_of_sold("customers"), {"goods_bp": goods_bp(goods_rates).get("")})
+    rows = _read(reading, goods_bp(goods_rates).get(""))
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
     return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
 
@@ -152,8 +153,19 @@ def behaviour(
     return reading.frame(sql(__package__, "behaviour"), {"campaign": campaign, "since": since, "until": until})
 
 
-def _of_sold(name: str) -> str:
-    return sql(__package__, name).replace("WITH ", f"WITH sold AS MATERIALIZED ({sql(__package__, 'sold')}\n),\n", 1)
+def _read(reading: Reading, goods_bp: int | None) -> pl.DataFrame:
+    """What is known of all customers, some of them at a time: the sums of a million do not fit into DuckDB's memory."""
+    [(orders,)] = reading.rows("SELECT count(*) FROM orders")
+    parts = 1 + orders // _ORDERS_AT_ONCE
+    text = _of_sold("customers", "hash(user_id) % $parts::UBIGINT = $part::UBIGINT")
+    given = {"goods_bp": goods_bp, "parts": parts}
+    found = pl.concat(reading.frame(text, {**given, "part": part}) for part in range(parts))
+    return found.sort("user_id", "currency", nulls_last=True)
+
+
+def _of_sold(name: str, among: str = "true") -> str:
+    sold = f"SELECT * FROM ({sql(__package__, 'sold')}\n) WHERE {among}"
+    return sql(__package__, name).replace("WITH ", f"WITH sold AS MATERIALIZED ({sold}\n),\n", 1)
 
 
 def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
