@@ -48,8 +48,8 @@ class Purchases:
         return 1.0 / (1.0 + self._left(x, t_x, t))
 
     def expected(self, ahead: float, x: Floats, t_x: Floats, t: Floats) -> Floats:
-        """Purchases in the time ahead (equation 10). The series with what shrinks it, which are nothing times infinity for
-        who bought thousands of times, as one (Pfaff's transformation)."""
+        """Purchases in the time ahead (equation 10). The series and what shrinks it, nothing times infinity for who
+        bought thousands of times, are taken as one (Pfaff's transformation)."""
         from scipy.special import hyp2f1
 
         r, alpha, a, b = self.r, self.alpha, self.a, self.b

@@ -26,14 +26,16 @@ from typing import Any, Final
 
 import duckdb
 
-from benchmarks.metrics import SEED, fill
+from benchmarks.metrics import fill
 from consumers.tuning import resident
 from ledger.errors import LedgerError
 from projections import queries
+from projections.live.signature import key_hash
 from projections.store import Store
 
 _MONTH: Final = {"since": datetime(2026, 9, 28), "until": datetime(2026, 10, 28)}
-_TRIED: Final = {"campaign": "camp-7", "start": datetime(2026, 8, 1), "expiry": datetime(2026, 8, 21)}
+_TRIAL: Final = "camp-trial"
+_TRIED: Final = {"campaign": _TRIAL, "start": datetime(2026, 8, 1), "expiry": datetime(2026, 8, 21)}
 QUESTIONS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "split by kind": ("finance-split", {"by": "kind"}),
     "split by campaign and funder": ("finance-split", {"by": "campaign,funder"}),
@@ -84,7 +86,7 @@ def main() -> None:
 
 def _told(coupons: int) -> tuple[str, dict[str, int]]:
     text = Path(__file__).with_name("reports_data.sql").read_text(encoding="utf-8")
-    return text, {"seed": SEED, "assigned": coupons // 10, "touches": coupons * 2 // 3}
+    return text, {"trial": key_hash(_TRIAL), "assigned": coupons // 10, "touches": coupons * 2 // 3}
 
 
 def measured(store: Store, name: str) -> dict[str, Any]:
