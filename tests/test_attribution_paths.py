@@ -301,7 +301,7 @@ def check_beside(store: Store, seed: int) -> None:
 def test_paths_made_beside_the_consumer(store: Store, at_once: int, seed: int) -> None:
     """What came while they were made would be forgotten, or half of a person put in place."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upkeep, "_PERSONS_AT_ONCE", at_once)
+        patch.setattr(upkeep, "_PATHS_AT_ONCE", at_once)
         patch.setattr(upkeep, "_IDS_AT_ONCE", 3 * at_once)
         check_beside(store, seed)
 

@@ -306,7 +306,7 @@ CORRUPTIONS: Final = [
       for column in ("type", "reason", "campaign_id", "coupon_type", "channel")),
     ("event_counts", changed("event_counts", "to_user = NOT to_user")),
     ("event_counts", changed("event_counts", "hour = hour + INTERVAL 1 HOUR")),
-    ("event_counts", changed("coupons", "claim_channel = 'another'", "claim_channel IS NOT NULL")),
+    ("event_counts", changed("coupons", "campaign_id = 'another'")),
     ("coupons_in_use", gone("coupons_in_use")),
     ("coupons_in_use", again("coupons_in_use")),
     ("coupons_in_use", changed("coupons_in_use", "discount_minor = discount_minor + 1")),

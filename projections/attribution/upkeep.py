@@ -33,8 +33,8 @@ _AT_ONCE: Final = 1_500_000
 _IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
 """With a larger part of all rows stale, all are made again."""
-_PERSONS_AT_ONCE: Final = 2_500
-"""That the consumer puts in place before its next batch."""
+_PATHS_AT_ONCE: Final = 25_000
+"""About as many as the consumer puts in place before its next batch."""
 _FEW: Final = 10_000
 _SOON_S: Final = 1.0
 _SELDOM_S: Final = 30.0
@@ -168,11 +168,16 @@ class Made:
         found: dict[str, list[pl.DataFrame]] = {"paths": [], "touch_sources": []}
         build(reading, lambda table, rows: found[table].append(rows), asked=after)
         self._paths, self._sources = (pl.concat(found[table]) for table in ("paths", "touch_sources"))
+        counted = self._persons.join(self._paths.group_by("person").len(), on="person", how="left")
+        together = pl.col("len").fill_null(0).cum_sum() // _PATHS_AT_ONCE
+        if self._fresh is not None:  # who is who changes at once
+            together = pl.lit(0)
+        self._persons = counted.select("person", "person_hash", piece=together)
 
     def put(self, store: Store) -> bool:
         """Put a piece in place, in a transaction of the caller's; whether there is more."""
-        at_once = _PERSONS_AT_ONCE if self._fresh is None else self._persons.height  # who is who changes at once
-        piece, self._persons = self._persons[:at_once], self._persons[at_once:]
+        first = pl.col("piece") == pl.col("piece").first()
+        piece, self._persons = self._persons.filter(first), self._persons.filter(~first)
         if self._fresh is not None:
             store.execute("DELETE FROM persons")
             store.insert("persons", self._fresh)
