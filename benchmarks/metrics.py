@@ -24,6 +24,7 @@ from statistics import quantiles
 from typing import Any, Final
 
 from projections import queries
+from projections.metrics import counts
 from projections.store import Store
 
 SEED: Final = 20261111
@@ -74,14 +75,19 @@ def main() -> None:
             measure(store, options.runs)
 
 
-def fill(database: Path, coupons: int, orders: int) -> None:
-    statements = Path(__file__).with_name("metrics_data.sql").read_text(encoding="utf-8").split(";\n")
+def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, int]]) -> None:
+    """`more`: further statements, with the variables that they read."""
+    told = Path(__file__).with_name("metrics_data.sql").read_text(encoding="utf-8")
+    sizes = {"seed": SEED, "coupons": coupons, "others": orders}
     with Store.open(database) as store:
         store.execute("SET memory_limit = '4GB'")
-        for name, value in (("seed", SEED), ("coupons", coupons), ("others", orders)):
-            store.execute(f"SET VARIABLE {name} = {value}")
-        for statement in filter(str.strip, statements):
-            store.execute(statement)
+        for statements, variables in ((told, sizes), *more):
+            for name, value in variables.items():
+                store.execute(f"SET VARIABLE {name} = {value}")
+            for statement in filter(str.strip, statements.split(";\n")):
+                store.execute(statement)
+        with store.transaction():
+            counts.fill(store)
         events, bought = (store.rows(f"SELECT count(*) FROM {t}")[0][0] for t in ("coupon_events", "orders"))
     print(json.dumps({"coupon_events": events, "orders": bought}), flush=True)
 

@@ -124,8 +124,7 @@ class Consumer:
         self._deliver()
         note_discards(self._store, self._log)
         reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
-        paths = Upkeep(self._store)
-        with reader:
+        with reader, Upkeep(self._store) as paths:
             for batch in reader.batches():
                 while self._between():
                     accounts.update(checkpoints.load(self._store))
@@ -164,7 +163,7 @@ class Consumer:
                 if not lag:
                     self._caught_up()
                 paths(idle=False)
-        paths.finish()
+            paths.finish()
 
     def _commit(
         self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float

@@ -275,6 +275,7 @@ class _Whole:
             whole.set_clock(self._store, self._clock)
         self._sides.do(0, whole.settle_orders)
         self._sides.do(1, whole.settle_campaigns)
+        self._sides.do(1, whole.count_events)
         self._sides.do(0, whole.make_paths)
         self._sides.commit()
 

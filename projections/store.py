@@ -263,6 +263,8 @@ class Store(Reading):
         """Of the tables and columns that lookup.py looks hashes up in: of all that they have, or had since. More never
         does harm; less would lose rows, so these come by `insert` alone, and a transaction that fails, which may have
         made a filter after it deleted, leaves none."""
+        self.found: dict[str, bool] = {}
+        """What was found out about the tables, and is kept true by who asks (metrics/counts.py)."""
         self.no_rows: dict[str, pl.DataFrame] = {}
         """What lookup.py finds in a table where it finds nothing."""
         self._sizes: dict[str, int] = {}
@@ -542,7 +544,7 @@ def sql(package: str, name: str) -> str:
 
 def _schema() -> list[str]:
     states = ", ".join(f"'{state}'" for state in STATES)
-    rooms = ("projections.live", "projections.attribution")
+    rooms = ("projections.live", "projections.attribution", "projections.metrics")
     tables = [t for room in rooms for t in sql(room, "schema").split(";\n") if t.strip()]
     return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements()]
 

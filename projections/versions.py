@@ -14,7 +14,11 @@ from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 if TYPE_CHECKING:
     from projections.store import Reading
 
-VERSIONS: Final = {"intake": 1, "coupons": 1, "orders": 1, "campaigns": 1, "users": 1, "rules": 1, "attribution": 2}
+VERSIONS: Final = {
+    **dict.fromkeys(("intake", "coupons", "orders", "campaigns", "users", "rules"), 1),
+    "metrics": 1,
+    "attribution": 2,
+}
 
 _LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 
@@ -41,6 +45,9 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "uses": ("coupon_id", "event_id"),
         "awaited": ("order_id",),
     },
+    "metrics": {
+        "event_counts": ("hour", "type", "to_user", "reason", "campaign_id", "coupon_type", "channel"),
+    },
     "attribution": {
         "persons": ("user_id",),
         "paths": ("order_id", "person", "ended_at"),
@@ -56,9 +63,10 @@ TOPICS: Final = {
     "campaigns": (CAMPAIGN,),
     "users": (USER,),
     "rules": (COUPON,),
+    "metrics": (),
     "attribution": (),
 }
-"""What is to be folded again for a projection; the rules across coupons and the paths always follow."""
+"""What is to be folded again for a projection; the rules across coupons, the counts and the paths always follow."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}
 

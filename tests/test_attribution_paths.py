@@ -4,6 +4,8 @@ those of a model that reads nothing but the events; and asked of the past, those
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -273,6 +275,58 @@ def check(store: Store, seed: int) -> None:
             in_place.stand_in(past)
             assert stored(cursor) == expected([(t, d) for t, d in told if inside(then, d)]), then
             past.close()
+
+
+def check_beside(store: Store, seed: int) -> None:
+    """Paths are made of one state while batches come, and are put in place in pieces between them."""
+    shop, told, made = Shop(seed), list[Told](), None
+    emptied(store)
+    for batch in shop.batches():
+        consume(store, batch)
+        told += batch
+        if made is None:
+            with looking(store) as cursor:
+                made = upkeep.Made(cursor)
+        elif shop.random.random() < 0.7:
+            for _ in range(shop.random.choice((1, 2, 100))):
+                with store.transaction():
+                    if not made.put(store):
+                        made = None
+                        break
+        with looking(store) as cursor:
+            in_place.complete(cursor)
+            assert stored(cursor) == expected(told), "an answer is never behind"
+    upkeep.settle(store)
+    assert stored(store) == expected(told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [1, 2, 100])
+@given(seed=st.integers(0, 2**32))
+@SOME
+def test_paths_made_beside_the_consumer(store: Store, at_once: int, seed: int) -> None:
+    """What came while they were made would be forgotten, or half of a person put in place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upkeep, "_PATHS_AT_ONCE", at_once)
+        patch.setattr(upkeep, "_IDS_AT_ONCE", 3 * at_once)
+        check_beside(store, seed)
+
+
+def test_the_thread_that_makes_paths_ends_with_the_consumer(store: Store) -> None:
+    """It would hold the database open, and keep the next generation from taking its place."""
+    emptied(store)
+    shop = Shop(SEED, events=200)
+    consume(store, shop.told)
+    with pytest.MonkeyPatch.context() as patch, upkeep.Upkeep(store) as paths:
+        patch.setattr(upkeep, "_SOON_S", -1.0)
+        deadline = time.monotonic() + 30
+        while store.rows("SELECT count(*) FROM stale_users") != [(0,)] and time.monotonic() < deadline:
+            paths(idle=True)
+        assert stored(store) == expected(shop.told)
+        consume(store, [(ORDER, Delivery(shop.event(ORDER, "o-new", "paid", user_id="u-1", currency="CNY",
+                                                    gross_minor=1, net_minor=1)[1], 10**9, 0, 10**6))])  # fmt: skip
+        paths(idle=True)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("paths")] == []
 
 
 @given(seed=st.integers(0, 2**32))

@@ -13,8 +13,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis import lifetime
 from analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
 from analysis.lifetime import Purchases, TooFew, fit_purchases, fit_spend
+from projections.customers import questions
 from projections.customers.questions import known
 from projections.store import Store
 from tests.command_line import ledger, ndjson
@@ -72,6 +74,27 @@ def test_customers_who_tell_nothing_fit_nothing() -> None:
     assert np.isfinite(
         fit_purchases(again, again, np.full(1_060, 50.0)).alive(again, again, np.full(1_060, 50.0))
     ).all()
+
+
+def test_many_customers_are_fitted_to_some_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a million take minutes; what is found is that of the many."""
+    random = np.random.default_rng(3)
+    t = random.uniform(50, 100, 4_000)
+    rate, stays = random.gamma(1.5, 1 / 10, 4_000), random.random(4_000) < 0.7
+    x = random.poisson(rate * t * np.where(stays, 1, 0.4)).astype(float)
+    t_x = np.where(x > 0, t * np.where(stays, 1, 0.4) * random.random(4_000) ** (1 / np.maximum(x, 1)), 0)
+    of_all = fit_purchases(x, t_x, t).expected(30, x, t_x, t).mean()
+    monkeypatch.setattr(lifetime, "FITTED", 1_000)
+    assert fit_purchases(x, t_x, t).expected(30, x, t_x, t).mean() == pytest.approx(of_all, rel=0.1)
+
+
+def test_who_buys_thousands_of_times_has_a_projection_too() -> None:
+    """One shop that orders all day would leave a report of a million customers without an answer."""
+    model = lifetime.Purchases(0.243, 4.414, 0.793, 2.426)
+    x, t = np.array([0.0, 2.0, 60.0, 5_000.0, 20_000.0]), np.full(5, 20.0)
+    for ahead in (1.0, 30.0, 500.0):
+        found = model.expected(ahead, x, t, t)
+        assert np.isfinite(found).all() and (np.diff(found) > 0).all()
 
 
 def test_too_few_customers_carry_no_projection() -> None:
@@ -207,6 +230,14 @@ def test_customers_are_those_whose_orders_stand(shop: None) -> None:
     assert (ann["received"], ann["used"], rows["cat", "CNY"]["received"]) == (1, 1, 2)
     assert ann["discounted_net_minor"] == 2500 and ann["discounted_sales_share"] == pytest.approx(2500 / 4400)
     assert rows["eve", "CNY"]["net_sales_minor"] == 500 and ann["projected_minor"] is None
+
+
+def test_customers_read_part_by_part_are_the_same(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is in another part would be missing, or scored among fewer."""
+    with Store.open(Path("coupon-ledger.duckdb"), read_only=True) as store:
+        whole = known(store.cursor())
+        monkeypatch.setattr(questions, "_ORDERS_AT_ONCE", 2)
+        assert known(store.cursor()).equals(whole)
 
 
 def test_segments_add_up_to_all_customers(shop: None) -> None:

@@ -300,6 +300,14 @@ CORRUPTIONS: Final = [
     ("stock_cuts", changed("stock_cuts", "quantity = quantity + 1", "acquired_at IS NOT NULL")),
     ("stock_cuts", "INSERT INTO acquisitions SELECT * REPLACE ('2001-01-01' AS acquired_at) FROM acquisitions"
      " WHERE campaign_id IN (SELECT campaign_id FROM stock_cuts) LIMIT 1"),
+    ("event_counts", gone("event_counts")),
+    ("event_counts", again("event_counts")),
+    ("event_counts", changed("event_counts", "events = events + 1")),
+    *(("event_counts", changed("event_counts", f"{column} = 'another'"))
+      for column in ("type", "reason", "campaign_id", "coupon_type", "channel")),
+    ("event_counts", changed("event_counts", "to_user = NOT to_user")),
+    ("event_counts", changed("event_counts", "hour = hour + INTERVAL 1 HOUR")),
+    ("event_counts", changed("coupons", "campaign_id = 'another'")),
     ("coupons_in_use", gone("coupons_in_use")),
     ("coupons_in_use", again("coupons_in_use")),
     ("coupons_in_use", changed("coupons_in_use", "discount_minor = discount_minor + 1")),

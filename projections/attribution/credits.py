@@ -16,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from analysis import attribution as credit
-from analysis.attribution import Float64, Int64, Paths
+from analysis.attribution import Float64, Int64, Mask, Paths
 from projections.attribution.models import OVER_ALL, Model
 from projections.past.slices import ahead
 from projections.store import Reading, sql
@@ -33,7 +33,9 @@ _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
 """What is credited. `margin_minor`: sales less the cost of goods, of the orders of which that is known; `without_cost`:
 the others."""
 _DAY_MICROS: Final = 86_400_000_000
-_AT_ONCE: Final = 250_000
+_NEVER: Final = np.iinfo(np.int64).max
+_NO_AGES: Final = np.zeros(0)
+_AT_ONCE: Final = 40_000
 _MOST_STATES: Final = 2_000
 _ROOM: Final = 32
 SCHEMA: Final = {
@@ -48,13 +50,14 @@ SCHEMA: Final = {
 
 @dataclass(frozen=True)
 class Asked:
-    """`by`: what is credited, one of `BY`. `campaign`: every other one is as good as one. `since`, `until`: of the
-    payment."""
+    """`by`: what is credited, one of `BY`. `campaign`: every other one is as good as one; `alone`: what others are
+    credited with need not be told. `since`, `until`: of the payment."""
 
     by: str = "channel"
     campaign: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if self.by not in BY:
@@ -91,7 +94,8 @@ def credits(reading: Reading, models: Iterable[Model], asked: Asked) -> pl.DataF
 
 
 def _redeemed(reading: Reading, model: Model, asked: Asked) -> pl.DataFrame:
-    rows = reading.frame(sql(__package__, "redeemed"), asked.window)
+    among = asked.campaign if asked.alone else None
+    rows = reading.frame(sql(__package__, "redeemed"), {"campaign": among, **asked.window})
     rows = rows.with_columns(value=asked.values(rows), model=pl.lit(model.name))
     sums = rows.group_by("model", "value", "currency").agg(pl.col(_MEASURES).sum())
     nothing = pl.lit(None, dtype=pl.Float64)
@@ -157,22 +161,31 @@ class _Batch:
 
     def within(self, look_back_days: float, *, with_nothing: bool) -> _Some:
         lengths = np.diff(self._offsets)
-        age = np.repeat(self._ended, lengths) - self._touched
-        paths = Paths(self._offsets, self._states, age)
-        of_order = np.repeat(self._ordered, lengths)
-        late = of_order & (age > look_back_days * _DAY_MICROS)
-        nothing = []
-        if with_nothing:
-            nothing.append(paths.some(~self._ordered))
-            if late.any():  # what is too long ago for this order, and was not for the one before
-                nothing.append(paths.kept(late & (self._touched > np.repeat(self._before, lengths))))
-        kept = np.flatnonzero(of_order & ~late)
-        counted = np.r_[0, np.cumsum(np.bincount(paths.owners[kept], minlength=len(lengths))[self._ordered])]
-        seen = Paths(counted, self._states[kept], age[kept] / 1e6)
+        opened = np.where(self._ordered, self._ended - int(look_back_days * _DAY_MICROS), _NEVER)
+        kept = self._touched >= np.repeat(opened, lengths)
+        seen = self._chosen(kept, self._ordered)
         only = self._only(seen)
         mixed = only < 0
         sums = self._summed(only[~mixed], self._currency[~mixed], self._measures[~mixed])
-        return _Some(seen, seen.some(mixed), self._currency[mixed], self._measures[mixed], sums, nothing)
+        of_mixed = np.zeros(len(lengths), dtype=np.bool_)
+        of_mixed[self._ordered] = mixed
+        of_mixed_kept = kept & np.repeat(of_mixed, lengths)
+        among = self._chosen(of_mixed_kept, of_mixed)
+        age = np.repeat(self._ended[of_mixed], among.lengths) - self._touched[of_mixed_kept]
+        aged = Paths(among.offsets, among.states, age / 1e6)
+        nothing = self._nothing(kept, lengths) if with_nothing else []
+        return _Some(seen, aged, self._currency[mixed], self._measures[mixed], sums, nothing)
+
+    def _nothing(self, kept: Mask, lengths: Int64) -> list[Paths]:
+        """What led to nothing; and what is too long ago for its order, and was not for the one before."""
+        lost = ~kept
+        lost &= self._touched > np.repeat(self._before, lengths)
+        return [self._chosen(lost, np.ones(len(lengths), dtype=np.bool_))]
+
+    def _chosen(self, touches: Mask, paths: Mask) -> Paths:
+        """These touches of these paths. Only of the few that are mixed are ages needed."""
+        counted = np.r_[0, np.cumsum(touches)][self._offsets]
+        return Paths(np.r_[0, np.cumsum(np.diff(counted)[paths])], self._states[touches], _NO_AGES)
 
     def _only(self, paths: Paths) -> Int64:
         """Per path the state that all its touches are in; nobody's where there is none, -1 where there are several."""

@@ -194,7 +194,7 @@ def attribution_roi(
     on orders that do not stand. `since`, `until`: of the payment, the use, the booking. `campaign`: its id."""
     wanted = asked(models)
     in_place.complete(reading)
-    what = Asked("campaign", campaign, since, until)
+    what = Asked("campaign", campaign, since, until, alone=True)
     given = {"campaign": campaign, **what.window}
     costs = reading.frame(_query("campaign_costs"), given)
     with _goods(reading, goods_rates):

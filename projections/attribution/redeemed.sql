@@ -2,16 +2,21 @@
 -- currency of orders. An order counts once in all: split over the coupons used on it by their discounts, evenly where
 -- they took nothing off. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, and none of them is known
 -- to be used on it; '(none)': it names none either. `margin_minor`: of the orders whose cost of goods is known (`goods`:
--- goods.sql).
-WITH orders_then AS (
+-- goods.sql). $campaign: only of orders with a coupon of that campaign; all, if null.
+WITH asked AS MATERIALIZED (
+    SELECT DISTINCT order_id FROM coupons WHERE state = 'used' AND campaign_id = $campaign
+),
+orders_then AS (
     SELECT p.order_id, coalesce(currency, '(unknown)') AS currency, sales_minor,
            coalesce(p.cost_of_goods_minor, g.cost_minor) AS cost_of_goods_minor, names_coupons
     FROM paths p LEFT JOIN goods g ON g.order_id = p.order_id
     WHERE p.order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
+      AND ($campaign IS NULL OR p.order_id IN (FROM asked))
 ),
 used AS (
     SELECT order_id, campaign_id, coalesce(claim_channel, issue_channel) AS channel, coalesce(discount_minor, 0) AS took
-    FROM coupons WHERE state = 'used' AND order_id IS NOT NULL
+    FROM coupons
+    WHERE state = 'used' AND order_id IS NOT NULL AND ($campaign IS NULL OR order_id IN (FROM asked))
 ),
 together AS (
     SELECT order_id, sum(took)::DOUBLE AS took, count(*) AS coupons FROM used GROUP BY order_id

@@ -1,2 +1,7 @@
--- Which paths are these persons' (`gone`)? Grain: one path, its row number.
-SELECT t.rowid AS row_id FROM paths t SEMI JOIN gone g ON t.person_hash = g.person_hash AND t.person = g.person
+-- Which paths are these persons' (`gone`)? Grain: one path, its row number. First by the hash alone: few paths are theirs, and
+-- to read the texts of all takes four times as long.
+WITH hashed AS MATERIALIZED (
+    SELECT t.rowid AS row_id, t.person_hash, t.person FROM paths t
+    WHERE t.person_hash IN (SELECT person_hash FROM gone)
+)
+SELECT h.row_id FROM hashed h SEMI JOIN gone g ON h.person_hash = g.person_hash AND h.person = g.person

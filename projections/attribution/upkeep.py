@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -19,7 +20,7 @@ import polars as pl
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution.paths import hashed, paths_of, ranked
 from projections.attribution.persons import persons_of
-from projections.store import Reading, Store, sql
+from projections.store import Cursor, Reading, Store, sql
 
 if TYPE_CHECKING:
     from projections.live.cross import Changes
@@ -32,17 +33,25 @@ _AT_ONCE: Final = 1_500_000
 _IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
 """With a larger part of all rows stale, all are made again."""
+_PATHS_AT_ONCE: Final = 25_000
+"""About as many as the consumer puts in place before its next batch."""
 _FEW: Final = 10_000
 _SOON_S: Final = 1.0
 _SELDOM_S: Final = 30.0
 _REST: Final = 9.0
-"""After settling, so many times as long something else is done."""
+"""After settling, so many times as long something else is done, where there is something."""
+_AGAIN_S: Final = 0.02
 
 _SOURCED: Final = """
 SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
 ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 """
 """Touches with numbers for what they were: a third of the cost of their texts."""
+_STALE_TIMES: Final = """
+SELECT user_id, bool_or(linked) AS linked, count(*) AS times
+FROM stale_users GROUP BY user_id ORDER BY linked DESC LIMIT $most
+"""
+"""Those first of whom it may be another who they are."""
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
 TABLES: Final = ("persons", "paths", "touch_sources", "stale_users")
@@ -89,24 +98,113 @@ _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
 
 class Upkeep:
     """When to settle, so that it takes a tenth of the time at most and hardly a commit waits for it: soon when nothing
-    else is to be done, seldom when there is. Nobody who asks depends on it."""
+    else is to be done, seldom when there is. Nobody who asks depends on it.
+
+    Paths are made in a thread that reads beside the consumer, some persons at a time; the consumer's thread only puts
+    them in place, between batches, in pieces. Use as a context manager: the thread ends with it.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._ended = time.monotonic()
-        self._rest = 0.0
+        self._pool = ThreadPoolExecutor(1, "paths")
+        self._reading: Cursor | None = None
+        self._making: Future[Made] | None = None
+        self._started = self._ended = time.monotonic()
+
+    def __enter__(self) -> Upkeep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+        self._pool.shutdown()
 
     def __call__(self, *, idle: bool) -> None:
         """Between two batches; `idle`: there is none to come now."""
-        if time.monotonic() - self._ended > max(_SOON_S if idle else _SELDOM_S, self._rest):
-            self.finish()
+        if self._making is None:
+            rest = (1 if idle else _REST) * (self._ended - self._started)
+            if time.monotonic() - self._ended > max(_SOON_S if idle else _SELDOM_S, rest):
+                self._start()
+        elif self._making.done():
+            with self._store.transaction():
+                left = self._making.result().put(self._store)
+            if not left:
+                self._making, self._ended = None, time.monotonic()
 
     def finish(self) -> None:
         """After the last batch."""
-        started = time.monotonic()
+        self._drop()
         settle(self._store)
-        self._ended = time.monotonic()
-        self._rest = _REST * (self._ended - started)
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        self._reading = self._store.cursor()
+        self._making = self._pool.submit(_made_by, self._reading)
+
+    def _drop(self) -> None:
+        """Let go of what is being made: it is stale still, and made again."""
+        if self._making is not None and self._reading is not None:
+            while not self._making.done():
+                self._reading.interrupt()  # again, since it may not have begun
+                wait([self._making], timeout=_AGAIN_S)
+        self._making = None
+
+
+class Made:
+    """The paths of some stale persons as of one committed state, to be put in place of what is there.
+
+    What always holds: until all are in place these persons are stale; afterwards those that became so meanwhile."""
+
+    def __init__(self, reading: Reading) -> None:
+        """`reading`: in a transaction that is rolled back."""
+        self._stale = reading.frame(_STALE_TIMES, {"most": _IDS_AT_ONCE})
+        ids, self._fresh = with_relinked(reading, self._stale)
+        before = whose(reading, ids)
+        if self._fresh is not None:
+            reading.execute("CREATE TEMP TABLE persons (user_id VARCHAR, person VARCHAR)")
+            with reading.given(added=self._fresh):
+                reading.execute("INSERT INTO temp.persons BY NAME SELECT * FROM added")
+        after = whose(reading, ids)
+        self._persons = hashed(pl.concat([before["person"], after["person"]]).unique().to_frame())
+        found: dict[str, list[pl.DataFrame]] = {"paths": [], "touch_sources": []}
+        build(reading, lambda table, rows: found[table].append(rows), asked=after)
+        self._paths, self._sources = (pl.concat(found[table]) for table in ("paths", "touch_sources"))
+        counted = self._persons.join(self._paths.group_by("person").len(), on="person", how="left")
+        together = pl.col("len").fill_null(0).cum_sum() // _PATHS_AT_ONCE
+        if self._fresh is not None:  # who is who changes at once
+            together = pl.lit(0)
+        self._persons = counted.select("person", "person_hash", piece=together)
+
+    def put(self, store: Store) -> bool:
+        """Put a piece in place, in a transaction of the caller's; whether there is more."""
+        first = pl.col("piece") == pl.col("piece").first()
+        piece, self._persons = self._persons.filter(first), self._persons.filter(~first)
+        if self._fresh is not None:
+            store.execute("DELETE FROM persons")
+            store.insert("persons", self._fresh)
+        known = store.frame("SELECT source FROM touch_sources")
+        store.insert("touch_sources", self._sources.join(known, on="source", how="anti"))
+        with store.given(gone=piece):
+            store.delete("paths", store.frame(_query("rows_of_persons"))["row_id"])
+        store.insert("paths", self._paths.join(piece, on=["person_hash", "person"], how="semi"))
+        if not self._persons.height:
+            self._done(store)
+        return self._persons.height > 0
+
+    def _done(self, store: Store) -> None:
+        now = store.frame(_STALE_TIMES, {"most": None})
+        told = self._stale.select("user_id", before="times")
+        again = now.join(told, on="user_id", how="left").filter(pl.col("times") > pl.col("before").fill_null(0))
+        store.execute("DELETE FROM stale_users")
+        store.insert("stale_users", again.select("user_id", "linked"))
+
+
+def _made_by(reading: Cursor) -> Made:
+    try:
+        reading.begin()
+        return Made(reading)
+    finally:
+        reading.end()
+        reading.close()
 
 
 def settle(store: Store) -> None:

@@ -165,6 +165,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "order_values": _found,
     "campaign_values": _found,
     "user_values": _found,
+    "event_counts": _found,
     "violations_of_rows": _found,
     "violations_of_events": _found,
     "conflicts_of_journal": _found,

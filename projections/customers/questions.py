@@ -26,6 +26,7 @@ from projections.unanswered import WrongQuestion
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
+_ORDERS_AT_ONCE: Final = 1_000_000
 FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
 DRIVERS: Final = {
     "use": (
@@ -59,8 +60,7 @@ def customers(
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
     """All customers, as `customers` shows them. Raises `WrongQuestion`."""
     need("customers", "scipy")
-    with _sold(reading, goods_rates):
-        rows = reading.frame(sql(__package__, "customers"))
+    rows = _read(reading, goods_rates)
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
     return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
 
@@ -185,6 +185,20 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
         reading.holding("sold", sql(__package__, "sold"), rates),
     ):
         yield
+
+
+def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
+    """What is known of all customers, some of them at a time: the sums of a million do not fit into DuckDB's memory."""
+    [(orders,)] = reading.rows("SELECT count(*) FROM orders")
+    parts = 1 + orders // _ORDERS_AT_ONCE
+    some = f"SELECT * FROM ({sql(__package__, 'sold')}\n) WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT"
+    given = {"goods_rates": goods(goods_rates), "parts": parts}
+    found = []
+    with reading.given(persons=persons_of(reading)):
+        for part in range(parts):
+            with reading.holding("sold", some, given | {"part": part}):
+                found.append(reading.frame(sql(__package__, "customers")))
+    return pl.concat(found).sort("user_id", "currency", nulls_last=True)
 
 
 def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:

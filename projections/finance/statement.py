@@ -31,7 +31,7 @@ MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")
 """The first two take coupons in, the others out. `released`: back to a state in which nobody was given it, from a hold
 that broke the rules."""
 _IN: Final = MOVES[:2]
-_AT_ONCE: Final = 1_000_000
+_AT_ONCE: Final = 500_000
 """Events folded at once."""
 _IS_OUT: Final = np.isin(STATES, OUT)
 _CODES: Final = {name: code for code, name in enumerate(STATES)}
@@ -70,7 +70,8 @@ def moves(reading: Reading, campaign: str | None = None) -> Iterator[pl.DataFram
             SELECT e.key_hash, e.coupon_id, {", ".join(f"e.{name}" for name in (*EVENT_FIELDS, *POSITION))},
                    c.campaign_id AS of_campaign, c.currency AS in_currency, c.face_value_minor AS worth
             FROM coupon_events e JOIN coupons c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
-            WHERE e.key_hash BETWEEN $first AND $last AND ($campaign IS NULL OR c.campaign_id = $campaign)
+            WHERE e.key_hash BETWEEN $first AND $last AND c.key_hash BETWEEN $first AND $last
+              AND ($campaign IS NULL OR c.campaign_id = $campaign)
             """,
             {"first": first, "last": after - 1, "campaign": campaign},
         )

@@ -194,10 +194,12 @@ class _Batch:
         self.folded = self.rows
         self.journalled: list[pl.DataFrame] = []
         self.dropped: list[pl.DataFrame] = []
+        self.stored: list[pl.DataFrame] = []
 
     def changes(self) -> Changes:
         """What became of the touched keys and of their journal."""
-        return Changes(self.on.topic, self.rows[self.order], self.folded, self.journalled, self.dropped)
+        rows = self.rows[self.order]
+        return Changes(self.on.topic, rows, self.folded, self.journalled, self.dropped, self.stored)
 
     def _rows(self) -> pl.DataFrame:
         """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
@@ -260,6 +262,7 @@ class _Batch:
         The journal gets what it lacks of them, and the `others`."""
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
+        self.stored.append(stored)
         events = _renumbered(events, chosen, self.keys.height)
         told = pl.concat([stored, conflicting, events.select(stored.columns)])
         facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))

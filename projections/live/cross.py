@@ -8,7 +8,7 @@ They are never counted in the rows of coupons or orders.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,6 +17,7 @@ import polars as pl
 from ledger.topics import CAMPAIGN, COUPON, ORDER
 from projections.attribution import upkeep as paths
 from projections.live import campaign_rules, order_rules
+from projections.metrics import counts
 from projections.store import Reading, Store, sql
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -27,7 +28,8 @@ class Changes:
     """What a batch did to one topic.
 
     `before`: the rows of the touched keys, null where there was none; `after`: the same keys' rows, in the same order.
-    `journalled`, `dropped`: events that came into the journal, and that left it.
+    `journalled`, `dropped`: events that came into the journal, and that left it. `stored`: what it had before of the
+    keys that were folded again.
     """
 
     topic: str
@@ -35,6 +37,7 @@ class Changes:
     after: pl.DataFrame
     journalled: list[pl.DataFrame]
     dropped: list[pl.DataFrame]
+    stored: list[pl.DataFrame] = field(default_factory=list)
 
     def events(self, *columns: str) -> pl.DataFrame:
         """Of all events that came or went."""
@@ -47,6 +50,7 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     paths.mark(store, by_topic)
     clock = latest([events for c in by_topic.values() for events in c.journalled])
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
+    counts.settle(store, coupons)
     campaign_rules.settle(store, coupons, campaigns)
     now, grace = _moved_on(store, clock)
     if now is not None:

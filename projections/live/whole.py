@@ -23,6 +23,7 @@ from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
 from projections.lookup import OF_LATE
+from projections.metrics import counts
 from projections.store import Adding, Inserts, Reading, Store, sql
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
@@ -159,11 +160,12 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that `settle_campaigns`, `settle_orders` and `make_paths` fill. Inside a transaction of the
-    caller's."""
+    """Empty the tables that `settle_campaigns`, `settle_orders`, `count_events` and `make_paths` fill. Inside a
+    transaction of the caller's."""
     for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
+    counts.clear(store)
     upkeep.clear(store)
 
 
@@ -185,6 +187,11 @@ def settle_orders(adding: Adding) -> None:
     if now is not None:
         for affected in order_rules.everything(adding):
             order_rules.settle_new(adding, affected, now, grace)
+
+
+def count_events(adding: Adding) -> None:
+    """All slices are in."""
+    counts.count_all(adding)
 
 
 def make_paths(adding: Adding) -> None:

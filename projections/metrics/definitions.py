@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
@@ -26,7 +26,7 @@ _LABELS: Final = LABELS | REASON_LABELS | _COST_LABELS
 _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name."""
 
@@ -44,6 +44,7 @@ class Source:
     multiplying: tuple[str, ...] = ()
     alone: str = ""
     identity: str | None = None
+    counts: str = ""
 
     @cached_property
     def alias(self) -> str:
@@ -89,6 +90,10 @@ class Metric:
     def additive(self) -> bool:
         """Whether values of slices that share nothing can be added."""
         return self.source is not None and "DISTINCT" not in self.aggregate and "quantile" not in self.aggregate
+
+    def summed(self, counts: str) -> Metric | None:
+        """Over sums of the rows, so many in each; none where that does not tell it."""
+        return replace(self, aggregate=f"sum({counts})") if self.aggregate == "count(*)" else None
 
     @property
     def whole(self) -> bool:
@@ -179,5 +184,7 @@ def _metrics(data: Mapping[str, Any]) -> dict[str, Metric]:
 
 _DATA: Final = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text(encoding="utf-8"))
 SOURCES: Final = {source.name: source for source in _sources(_DATA["sources"])}
+SUMS: Final = {source.name: source for source in _sources(_DATA["sums"])}
+"""By the source that each stands for."""
 METRICS: Final = _metrics(_DATA)
 DIMENSIONS: Final = tuple(dict.fromkeys(d for metric in METRICS.values() for d in metric.dimensions))

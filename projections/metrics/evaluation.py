@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from projections.metrics.definitions import METRICS, MINUTES, SOURCES, Metric
+from projections.metrics.definitions import METRICS, MINUTES, SOURCES, SUMS, Metric, Source
 from projections.metrics.money import Rates
 from projections.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone
 from projections.metrics.statements import Slice, aggregates
@@ -101,11 +101,11 @@ class Evaluation:
         """What the metrics of each group are made from, by slice and bucket. A source is asked once: what is by
         currency is added up for those that are not money."""
         needed = {
-            money: _by_source(part for metric in metrics for part in metric.parts)
+            money: _by_source((part for metric in metrics for part in metric.parts), slice_)
             for money, metrics in self._groups().items()
         }
         found: dict[bool, pl.DataFrame] = {}
-        shared: dict[str, pl.DataFrame] = {}
+        shared: dict[Source, pl.DataFrame] = {}
         for money in sorted(needed, reverse=True):
             keys = [*(["bucket"] if slice_.buckets else []), *self._dimensions(money)]
             frames = []
@@ -115,7 +115,7 @@ class Evaluation:
                     continue
                 others = needed.get(False, {}).get(source, []) if money else []
                 both = list(dict.fromkeys([*parts, *(others if all(p.additive for p in others) else [])]))
-                statement = aggregates(SOURCES[source], both, slice_, money=money)
+                statement = aggregates(source, both, slice_, money=money)
                 frame = self._reading.frame(statement.sql, statement.parameters)
                 if money:
                     shared[source] = frame
@@ -292,10 +292,14 @@ def _formula(metric: Metric) -> str:
     return f"{text}::{'BIGINT' if whole else 'DOUBLE'}"
 
 
-def _by_source(names: Iterable[str]) -> dict[str, list[Metric]]:
-    found: dict[str, list[Metric]] = {}
-    for name in dict.fromkeys(names):
-        found.setdefault(str(METRICS[name].source), []).append(METRICS[name])
+def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
+    """The metrics, each with the source that it is asked from: its own, or one of sums that stands for it."""
+    found: dict[Source, list[Metric]] = {}
+    for metric in (METRICS[name] for name in dict.fromkeys(names)):
+        sums = SUMS.get(str(metric.source))
+        summed = metric.summed(sums.counts) if sums and slice_.told_by(sums) else None
+        source = sums if sums and summed else SOURCES[str(metric.source)]
+        found.setdefault(source, []).append(summed or metric)
     return found
 
 

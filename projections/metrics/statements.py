@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 from projections.metrics.definitions import IN_TIME, Metric, Source
 from projections.metrics.money import UNKNOWN
 from projections.metrics.periods import Buckets, Zone
+
+_HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,16 @@ class Slice:
     zone: Zone
     buckets: Buckets | None
     goods_rates: Mapping[str, list[Any]] | None
+
+    def told_by(self, sums: Source) -> bool:
+        """Whether sums of whole hours tell it: of the dimensions that it asks, between whole hours of its zone."""
+        offsets = (offset for _, offset in self.zone.changes(*self.span))
+        return (
+            {*self.by, *self.where} <= {*sums.dimensions, *IN_TIME}
+            and (self.buckets is None or self.buckets.grain != "minute")
+            and not any(at.minute or at.second or at.microsecond for at in (self.since, self.until) if at)
+            and not any(offset % _HOUR for offset in offsets)
+        )
 
 
 @dataclass(frozen=True)

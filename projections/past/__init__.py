@@ -146,7 +146,8 @@ class Past:
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
         self._made.append(f"TABLE temp.{table}")
 
-    def _show(self, view: str, query: str) -> None:
+    def show(self, view: str, query: str) -> None:
+        """Let this stand in the place of a table, until `leave`."""
         self.reading.execute(f"CREATE TEMP VIEW {view} AS {query}")
         self._made.append(f"VIEW temp.{view}")
 
@@ -172,7 +173,7 @@ class Past:
             f"DELETE FROM {on.conflicts} c USING {on.journal}_standing s"
             " WHERE c.recorded_at = s.recorded_at AND c.log_partition = s.log_partition AND c.log_offset = s.log_offset"
         )
-        self._show(
+        self.show(
             on.journal,
             f"SELECT * FROM {self._live}.{on.journal} WHERE {inside} UNION ALL SELECT * FROM {on.journal}_standing",
         )
@@ -203,7 +204,7 @@ class Past:
         )
         files = self._fold_again(on)
         again = f"UNION ALL BY NAME ({self._rows_in(files, on)})" if files else ""
-        self._show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
+        self.show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
 
     def _rows_in(self, files: list[Path], on: Projected) -> str:
         """The rows in these files, in the types of the live table."""
