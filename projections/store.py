@@ -684,3 +684,7 @@ def _failing_clearly(path: Path) -> Iterator[None]:
             first = text.splitlines()[0]
             raise StoreError(f"database {path}: cannot be used ({first}); check the file or name another") from error
         raise
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+            raise KeyboardInterrupt from error
+        raise

@@ -922,8 +922,8 @@ def test_what_a_killed_run_left_is_said_to_be_that(archive: Path) -> None:
     (archive / left).write_bytes(b"PAR1")
     ran = ledger("archive", "verify", "a", "--output", "ndjson")
     one_sentence(ran, LOG_ERROR, "archive a: 1 findings")
-    assert ran.rows[0]["file"] == left.as_posix()
-    assert "the next one of `coupon-ledger archive`" in ran.rows[0]["problem"]
+    [finding] = ran.rows
+    assert finding["file"] == left.as_posix() and "the next one of `coupon-ledger archive`" in finding["problem"]
     done("archive", "--to", "a")
     done("archive", "verify", "a")
 

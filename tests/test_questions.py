@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -450,3 +452,26 @@ def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: in
         [row] = campaign(store, "k-1").to_dicts()
     assert [c for c in row["conservation"] if not c["ok"]] == []
     assert row["conservation"][0]["counted"] > 10
+
+
+_INTERRUPTED = """
+import os, signal, sys, threading
+from pathlib import Path
+from projections.store import Store
+
+database = Path(sys.argv[1])
+Store.create(database)
+with Store.open(database) as store:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        store.rows("SELECT count(*) FROM (SELECT hash(range) AS h FROM range(100000000) GROUP BY h)")
+    except KeyboardInterrupt:
+        print("interrupted", store.rows("SELECT 1"))
+"""
+
+
+def test_ctrl_c_while_the_database_works_is_an_interruption(tmp_path: Path) -> None:
+    """Else whoever stops a long command reads a traceback, and a rebuild throws away what it has built."""
+    command = [sys.executable, "-c", _INTERRUPTED, str(tmp_path / "x.duckdb")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ran.stdout == "interrupted [(1,)]\n", ran.stderr
