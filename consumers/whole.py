@@ -368,6 +368,8 @@ class _Whole:
             early, late = whole.parted(one.rows, slices.count)
             slices.put_aside("rows", number, late)
             slices.put_aside("repeats", number, one.repeats)
+            if one.counted is not None:
+                slices.put_aside("counts", number, one.counted)
             return events["log_partition"], one, early
 
         def take(found: tuple[pl.Series, whole.Slice, pl.DataFrame] | None) -> None:
@@ -383,6 +385,7 @@ class _Whole:
         with self._store.transaction():
             for late in slices.put_asides("rows"):
                 whole.put_rows(self._store, slices.topic, late)
+            whole.put_counts(self._store, slices.put_asides("counts"))
             if repeats := list(slices.put_asides("repeats")):
                 whole.take_out(self._store, slices.topic, pl.concat(repeats))
             self._reach(topics=others, folding=False, done=0)

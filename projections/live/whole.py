@@ -8,7 +8,7 @@ settled once, when all slices are in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -40,13 +40,14 @@ _ROW: Final = "place"
 class Slice:
     """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
     other events, and which of them are in `conflict`; `beside`: what belongs into other tables than the `rows` do;
-    `clock`: the data's, of the facts."""
+    `counted`: cells of `event_counts`, of coupons alone; `clock`: the data's, of the facts."""
 
     topic: str
     facts: pl.DataFrame
     repeats: pl.DataFrame
     rows: pl.DataFrame
     beside: dict[str, pl.DataFrame]
+    counted: pl.DataFrame | None
     clock: datetime | None
 
 
@@ -78,12 +79,13 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
     in_conflict = np.zeros(events.height, dtype=np.bool_)
     in_conflict[conflicts[_ROW].to_numpy()] = True
     repeats = events.select(journal.POSITION).with_columns(conflict=pl.Series(in_conflict)).filter(pl.Series(repeated))
-    beside = {"violations": violations}
+    beside, counted = {"violations": violations}, None
     if topic == COUPON:
         changes = Changes(COUPON, rows.clear(rows.height), rows, [facts], [])
         _, acquired = campaign_rules.acquisitions(changes)
         beside |= {"acquisitions": acquired} | order_rules.looked_up(changes)
-    return Slice(topic, facts, repeats, rows, beside, latest([facts]))
+        counted = counts.counted(facts, rows)
+    return Slice(topic, facts, repeats, rows, beside, counted, latest([facts]))
 
 
 def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
@@ -156,16 +158,16 @@ def clear(store: Store, topics: Sequence[str]) -> None:
         store.execute("DELETE FROM violations WHERE scope = 'coupon' AND topic = $topic", {"topic": topic})
     for table in _BESIDE if COUPON in topics else ():
         store.execute(f"DELETE FROM {table}")
+    counts.clear(store)
     unsettle(store)
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that `settle_campaigns`, `settle_orders`, `count_events` and `make_paths` fill. Inside a
-    transaction of the caller's."""
+    """Empty the tables that `settle_campaigns`, `settle_orders` and `make_paths` fill. Inside a transaction of the
+    caller's."""
     for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
-    counts.clear(store)
     upkeep.clear(store)
 
 
@@ -189,9 +191,15 @@ def settle_orders(adding: Adding) -> None:
             order_rules.settle_new(adding, affected, now, grace)
 
 
+def put_counts(store: Store, counted: Iterable[pl.DataFrame]) -> None:
+    """Write what was counted in all slices of coupons."""
+    counts.put(store, counted)
+
+
 def count_events(adding: Adding) -> None:
-    """All slices are in."""
-    counts.count_all(adding)
+    """Where no slices of coupons were folded."""
+    if not adding.rows(f"SELECT 1 FROM {counts.TABLE} LIMIT 1"):
+        counts.count_all(adding)
 
 
 def make_paths(adding: Adding) -> None:

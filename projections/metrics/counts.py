@@ -9,6 +9,7 @@ before moves with it. Nearly always that is its creation alone, which the coupon
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -49,7 +50,7 @@ def settle(store: Store, coupons: Changes | None) -> None:
     if moved.height:
         earlier = _earlier(store, coupons, moved, came)
         parts += [_cells(earlier, before, -1), _cells(earlier, after, 1)]
-    _add(store, pl.concat(parts).group_by(_CELL).agg(pl.col("events").sum()).filter(pl.col("events") != 0))
+    _add(store, _summed(parts).filter(pl.col("events") != 0))
 
 
 def fill(store: Store) -> None:
@@ -65,8 +66,28 @@ def clear(store: Store) -> None:
     store.execute(f"DELETE FROM {TABLE}")
 
 
+def counted(facts: pl.DataFrame, coupons: pl.DataFrame) -> pl.DataFrame:
+    """Cells of all events of these coupons, given as their rows."""
+    return _cells(facts.select(_TOLD), _shared(coupons), 1)
+
+
+def put(into: Store | Adding, parts: Iterable[pl.DataFrame]) -> None:
+    """Add up what was `counted` part by part, and write it, where nothing is counted yet."""
+    waiting: list[pl.DataFrame] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(p.height for p in waiting[1:]) > _WRITTEN_AT_ONCE:
+            waiting = [_summed(waiting)]
+    for some in _summed(waiting).iter_slices(_WRITTEN_AT_ONCE) if waiting else ():
+        into.insert(TABLE, _hashed(some))
+
+
+def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by(_CELL).agg(pl.col("events").sum())
+
+
 def count_all(into: Store | Adding) -> None:
-    """Where nothing is counted yet."""
+    """From the journal, where nothing is counted yet."""
     counted = f"SELECT row_number() OVER () AS place, * FROM ({sql(__package__, 'event_counts')})"
     into.execute(f"CREATE OR REPLACE TEMP TABLE counted AS {counted}")
     [(cells,)] = into.rows("SELECT count(*) FROM counted")
