@@ -384,6 +384,10 @@ def test_stock_is_left_until_it_is_sold_out(store: Store, told: Told) -> None:
         told.coupon(f"c-{n}", *((kind, f"2026-11-11T{when}") for kind, when in lived))
     [row] = asking(store, told, "stock_left", "claims_per_minute_now", "minutes_to_sell_out", by="campaign")
     assert (row["stock_left"], row["claims_per_minute_now"], row["minutes_to_sell_out"]) == (20, 0.5, 40)
+    told.coupon("other", ("created", "2026-11-11T00:00"), campaign="free")
+    rows = asking(store, told, "stock_left", "created_events", by="campaign")
+    left = {row["campaign"]: row["stock_left"] for row in rows}
+    assert left == {"k": 20, "free": None}, "what has no stock is not sold out"
     [row] = ask(store, "claims_per_minute", since=at("2026-11-11T00:54"), until=at("2026-11-12"))
     assert row["claims_per_minute"] == 0.5, "five in the ten minutes that have passed"
 

@@ -102,8 +102,9 @@ class Metric:
 
     @property
     def empty(self) -> int | None:
-        """Of no rows."""
-        return None if "quantile" in self.aggregate else 0
+        """Of no rows. What has no stock has none left, and none is not 0."""
+        unknown = "quantile" in self.aggregate or self.view == "now"
+        return None if unknown else 0
 
     @property
     def sql(self) -> str:
