@@ -390,11 +390,6 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report roi --campaign k-1 --explain
     """
     _report(_ROI, (), where=_of_campaigns(campaigns), **given)
-    if given["output"] == "table":
-        past = {name: given[name] for name in ("at", "known_at", "positions")}
-        with answered(given["settings"], "quiet", "finance-doubts", **past) as answer:
-            for row in rows_of(answer):
-                click.echo(f"warning: {_doubt(row)}", err=True)
 
 
 @report.command()
