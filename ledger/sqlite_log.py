@@ -375,7 +375,7 @@ class SqliteLog:
         if name in _NO_ROOM:
             return LogFull(
                 f"log {self.url}: no room to append ({error}), nothing of the batch was written;"
-                f" free space on the disk of {self._path.parent}, then append again"
+                f" free space on the disk of {self._path.parent}, then try again"
             )
         if name in _BUSY:
             return LogUnavailable(f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process")
