@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -278,7 +278,11 @@ class _Asking:
     def _answered(
         self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float, how_far: _HowFar
     ) -> Spool:
-        with self._metrics.question(self._name), self._readers.snapshot(running, limit_s) as cursor:
+        with (
+            self._metrics.question(self._name),
+            self._readers.snapshot(running, limit_s) as cursor,
+            cursor.roomy() if limit_s > _QUICK_S else nullcontext(),
+        ):
             found = answer(cursor, self._name, parameters, how_far.advance)
             try:
                 return spooled(found, arrow=arrow, json_columns=self._question.json)

@@ -46,6 +46,8 @@ LISTED: Final = 2_000
 
 # Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need twice as much again.
 _MEMORY: Final = "300MB"
+_MEMORY_OF_SLOW: Final = "1200MB"
+"""While a slow question runs beside the batches: lists and sorted groups cannot go back to the file."""
 
 # Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
 _STORAGE: Final = "v1.5.0"
@@ -200,6 +202,16 @@ class Cursor(Reading):
         """Let go of the state; also after a query that failed or was interrupted."""
         with contextlib.suppress(duckdb.Error):
             self._connection.rollback()
+
+    @contextlib.contextmanager
+    def roomy(self) -> Iterator[None]:
+        """More memory for DuckDB meanwhile. One at a time."""
+        self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
+        try:
+            yield
+        finally:
+            with contextlib.suppress(duckdb.Error):  # what still needs more keeps it, until the next one gives it back
+                self._direct.execute(f"SET memory_limit = '{_MEMORY}'")
 
     def interrupt(self) -> None:
         """End what is asked since `begin`. The one method that another thread may call."""
@@ -679,6 +691,11 @@ def _failing_clearly(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"database {path}: an amount is too large to be added up ({text.splitlines()[0]}); look for it among"
                 " orders and coupons, and have it corrected (`correct`)"
+            ) from error
+        if isinstance(error, duckdb.OutOfMemoryException):
+            raise StoreError(
+                f"database {path}: more memory is needed than DuckDB is given ({text.splitlines()[0]}); ask for less: a"
+                " campaign, a shorter time"
             ) from error
         if isinstance(error, duckdb.IOException | duckdb.SerializationException | duckdb.InvalidInputException):
             first = text.splitlines()[0]

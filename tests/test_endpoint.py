@@ -126,7 +126,7 @@ ASKED = [
     ("experiment", "people", "k-404"),
     ("experiment", "compare", "k-404"),
     ("experiment", "plan", "--active-days", "404"),
-    ("experiment", "assign", "k-1", "--dry-run"),
+    ("experiment", "assign", "k-1", "--dry-run", "--at", "2026-11-11T00:00:00Z"),
     ("experiment", "arms", "k-404"),
 ]
 _OF_THE_LOG = ("status", "replay", "discard")
