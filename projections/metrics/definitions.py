@@ -28,7 +28,8 @@ _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name."""
+    """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name.
+    `among`: what must hold of its own columns beside `where`, asked of what is joined already."""
 
     name: str
     grain: str
@@ -38,6 +39,7 @@ class Source:
     dimensions: Mapping[str, str]
     at: str | None = None
     where: str = "true"
+    among: str = ""
     currency: str | None = None
     joins: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
