@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.options import (
+    ADDS_NOTHING,
     LOG,
     goods_rate_option,
     instant_option,
@@ -33,8 +34,7 @@ _NOTES: Final = {
     "without_touch": "led to by no touch within 90 days: credited to (none)",
     "cut_off": "have more touches than are kept of a path: only the latest are credited",
     "without_sales": "brought no sales (nothing was paid)",
-    "without_cost": "have no known cost of goods: they add nothing to margin and ROI, which are too low by what they"
-    " earned; --goods-rate helps",
+    "without_cost": f"have no known cost of goods: {ADDS_NOTHING}",
     "cost_by_rate": "have a cost of goods by --goods-rate",
     "unknown_coupon": "name coupons of which none is known to be used on them: (unknown coupon)",
     "refunded_more_than_paid": "were refunded more than was paid: not credited",

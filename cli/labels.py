@@ -11,7 +11,7 @@ from typing import Final
 from cli.output import Row, cell
 from ledger.rules import REASON_LABELS
 from projections.metrics.definitions import METRICS
-from projections.metrics.money import decimals
+from projections.metrics.money import written
 
 _CHINESE: Final[Mapping[str, str]] = {
     "acquisition_minor": "拉新",
@@ -274,12 +274,6 @@ def word(code: str) -> str:
     return f"{code} {known}" if known else code
 
 
-def amount(minor: float, currency: str | None) -> str:
-    """In units of the currency."""
-    digits = decimals(currency)
-    return f"{minor / 10**digits:,.{digits}f}"
-
-
 def percent(share: float) -> str:
     return f"{share:.2%}" if abs(share) < _SMALL else f"{share:.1%}"
 
@@ -314,7 +308,7 @@ def _unit(column: str, row: Row) -> str:
 
 def _number(value: float, unit: str, currency: str | None) -> str:
     if unit == "minor":
-        return amount(value, currency)
+        return written(value, currency)
     if unit == "share":
         return percent(value)
     if unit == "p":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.options import (
+    ADDS_NOTHING,
     csv_rows,
     goods_rate_option,
     output_option,
@@ -188,9 +189,7 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
         orders = answer.row()[_WITHOUT_COST]
     if orders:
         click.echo(
-            f"warning: {orders:,} coupon orders have no known cost of goods (无商品成本): they add nothing to margin"
-            " and ROI, which are too low by what they earned; --goods-rate helps",
-            err=True,
+            f"warning: {orders:,} coupon orders have no known cost of goods (无商品成本): {ADDS_NOTHING}", err=True
         )
 
 

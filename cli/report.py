@@ -16,6 +16,7 @@ import click
 from cli.expire import expiries
 from cli.metrics import explained, one_currency
 from cli.options import (
+    ADDS_NOTHING,
     goods_rate_option,
     instant_option,
     limit_option,
@@ -672,8 +673,7 @@ def _warn_of_costs(found: Iterable[Any]) -> None:
     rows = [row for part in found if isinstance(part, list) for row in part]
     if columns := sorted({name for row in rows for name in _WITHOUT_COST if row.get(name)}):
         click.echo(
-            f"warning: some orders have no known cost of goods (无商品成本; {', '.join(columns)}): they add nothing"
-            " to margin and ROI, which are too low by what they earned; --goods-rate helps",
+            f"warning: some orders have no known cost of goods (无商品成本; {', '.join(columns)}): {ADDS_NOTHING}",
             err=True,
         )
 

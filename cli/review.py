@@ -69,15 +69,20 @@ class Asker:
         self.goods = {"goods_rates": goods_rates} if goods_rates else {}
         self._source = source
         self._past = past
+        self._told: dict[str, pl.DataFrame] = {}
         self.as_of: Row = {}
         [self.about] = self.rows("campaign", campaign=campaign)
 
     def frame(self, question: str, **parameters: Any) -> pl.DataFrame:
+        """The answer; several sections ask the same."""
         import polars as pl
 
-        answer = self._source.ask(question, **parameters, **self._past)
-        self.as_of = {"commits": answer.as_of.commits, "data_clock": answer.as_of.data_clock, **self._past}
-        return pl.concat(answer.frames)
+        asked = json.dumps([question, plain(parameters)])
+        if asked not in self._told:
+            answer = self._source.ask(question, **parameters, **self._past)
+            self.as_of = {"commits": answer.as_of.commits, "data_clock": answer.as_of.data_clock, **self._past}
+            self._told[asked] = pl.concat(answer.frames)
+        return self._told[asked]
 
     def rows(self, question: str, **parameters: Any) -> list[Row]:
         return self.frame(question, **parameters).to_dicts()
@@ -128,7 +133,8 @@ def _goal(ask: Asker) -> Section:
 
 
 def _result_in_short(rows: list[Row]) -> list[str]:
-    from cli.labels import amount, percent
+    from cli.labels import percent
+    from projections.metrics.money import written
 
     counts: Row = {}
     for row in rows:
@@ -140,7 +146,7 @@ def _result_in_short(rows: list[Row]) -> list[str]:
         if row["cost_minor"] is not None and row["currency"] is not None:
             currency = row["currency"]
             roi = "cannot be told" if row["simple_roi"] is None else f"{row['simple_roi']:.2f}"
-            sales, cost = (f"{amount(row[n], currency)} {currency}" for n in ("coupon_net_sales_minor", "cost_minor"))
+            sales, cost = (f"{written(row[n], currency)} {currency}" for n in ("coupon_net_sales_minor", "cost_minor"))
             told.append(
                 f"投入产出 · {sales} of net sales with a coupon at a cost of {cost}; 简单ROI {roi}"
                 " (非增量: not incremental)."
@@ -379,7 +385,8 @@ def _cost(ask: Asker) -> Section:
 
 
 def _losses(ask: Asker) -> Section:
-    from cli.labels import amount, word
+    from cli.labels import word
+    from projections.metrics.money import written
 
     found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
     losses = ask.rows("finance-losses", campaign=ask.campaign)
@@ -388,7 +395,7 @@ def _losses(ask: Asker) -> Section:
     found.text.append("One event can stand in several points: do not add the points up (各点不可相加).")
     for row in sorted(losses, key=lambda row: -row["lost_minor"])[:1]:
         if row["lost_minor"]:
-            lost = f"{amount(row['lost_minor'], row['currency'])} {row['currency'] or ''}".rstrip()
+            lost = f"{written(row['lost_minor'], row['currency'])} {row['currency'] or ''}".rstrip()
             found.in_short.append(
                 f"损失 · the largest point of loss is {word(row['point'])}: {lost} in {row['cases']:,} cases."
             )

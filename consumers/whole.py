@@ -260,15 +260,15 @@ class _Whole:
     def _take_back(self) -> None:
         """What the sides committed and the mark does not know."""
         with self._store.transaction():
-            if self._mark.topics and self._mark.folding:
-                topic = self._mark.topics[0]
+            if not self._mark.topics:
+                whole.unsettle(self._store)
+                return
+            topic = self._mark.topics[0]
+            if self._mark.folding:
                 whole.unfold(self._store, topic, first_hash(self._mark.done, self._slices(topic).count))
-            elif self._mark.topics:
-                topic = self._mark.topics[0]
+            else:
                 read = {p.partition: a.next_offset for p, a in self._accounts.items() if p.topic == topic}
                 whole.unread(self._store, topic, read)
-            else:
-                whole.unsettle(self._store)
 
     def _settle(self) -> None:
         with self._store.transaction():

@@ -438,6 +438,12 @@ class Store(Reading):
                 raise
         self.after_commit()
 
+    def make_tables(self, package: str) -> None:
+        """The tables of that room's schema, in a database that is older than they are."""
+        for statement in sql(package, "schema").split(";\n"):
+            if statement.strip():
+                self.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+
     def size(self, table: str) -> int:
         """How many rows there are, deleted ones included: an estimate, on which only costs may depend. Within a
         transaction it stays what it was."""

@@ -243,7 +243,7 @@ def settle_all(store: Store) -> None:
 
 def clear(store: Store) -> None:
     """Empty these tables. Inside a transaction of the caller's."""
-    _create_tables(store)
+    store.make_tables(str(__package__))
     for table in TABLES:
         store.execute(f"DELETE FROM {table}")
 
@@ -252,13 +252,6 @@ def make_all(reading: Reading, put: Put) -> None:
     """Fill these tables, which are empty, with what the tables of keys say."""
     put("persons", persons_of(reading))
     build(reading, put)
-
-
-def _create_tables(store: Store) -> None:
-    """In a database that is older than they are."""
-    for statement in _query("schema").split(";\n"):
-        if statement.strip():
-            store.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
 
 
 # --- what they share

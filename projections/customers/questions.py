@@ -142,7 +142,10 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
 
 def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
     """What makes customers what they are: the orders that stand, by customer, with the segment (RFM) of each."""
-    segment = known(reading).select("user_id", "currency", "segment")
+    need("customers", "scipy")
+    customers = _read(reading, None)
+    scores = [scored(customers.clear()), *map(scored, _by_currency(customers))]
+    segment = pl.concat(scores).select("user_id", "currency", "segment")
     with _sold(reading):
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
     found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")

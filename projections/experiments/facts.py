@@ -6,6 +6,7 @@ one currency alone come together; and whatever is left out or taken on trust is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -270,7 +271,7 @@ def sample_ratio(arms: Arms) -> float:
     were never assigned, or because they were left out. NaN where the shares are not known."""
     counting = dict(arms.people.group_by("arm").len().iter_rows())
     ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
-    return min(ps) if ps[0] == ps[0] else ps[1]
+    return ps[1] if math.isnan(ps[0]) else min(ps)
 
 
 def _check_arms(of: Campaign, people: pl.DataFrame, control: str) -> None:

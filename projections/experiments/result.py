@@ -17,7 +17,7 @@ import polars as pl
 from analysis import lift
 from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
 from analysis.power import Design
-from projections.metrics.money import decimals
+from projections.metrics.money import written
 
 Row = dict[str, Any]
 
@@ -332,8 +332,7 @@ def _return_in_words(money: Row | None, currency: str | None) -> str:
 
 def amount(minor: float, currency: str | None) -> str:
     """As people write it, with the currency."""
-    places = decimals(currency)
-    return f"{minor / 10**places:,.{places}f}{f' {currency}' if currency else ''}"
+    return f"{written(minor, currency)}{f' {currency}' if currency else ''}"
 
 
 def _p(p: float) -> str:

@@ -61,8 +61,7 @@ def fill(store: Store) -> None:
 
 def clear(store: Store) -> None:
     """Inside a transaction of the caller's."""
-    for statement in filter(str.strip, sql(__package__, "schema").split(";\n")):
-        store.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
+    store.make_tables(str(__package__))
     store.execute(f"DELETE FROM {TABLE}")
 
 

@@ -29,6 +29,12 @@ def decimals(currency: str | None) -> int:
     return _DIGITS.get(currency or "", 2)
 
 
+def written(minor: float, currency: str | None) -> str:
+    """In units of the currency, as people write it."""
+    digits = decimals(currency)
+    return f"{minor / 10**digits:,.{digits}f}"
+
+
 class _Rate(BaseModel):
     currency: str
     rate: Decimal = Field(gt=0)
