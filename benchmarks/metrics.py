@@ -24,7 +24,7 @@ from statistics import quantiles
 from typing import Any, Final
 
 from projections import queries
-from projections.metrics import counts
+from projections.metrics import counts, sales
 from projections.store import Store
 
 SEED: Final = 20261111
@@ -88,6 +88,7 @@ def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, 
                 store.execute(statement)
         with store.transaction():
             counts.fill(store)
+            sales.fill(store)
         events, bought = (store.rows(f"SELECT count(*) FROM {t}")[0][0] for t in ("coupon_events", "orders"))
     print(json.dumps({"coupon_events": events, "orders": bought}), flush=True)
 

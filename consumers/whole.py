@@ -276,6 +276,7 @@ class _Whole:
         self._sides.do(0, whole.settle_orders)
         self._sides.do(1, whole.settle_campaigns)
         self._sides.do(1, whole.count_events)
+        self._sides.do(1, whole.join_sales)
         self._sides.do(0, whole.make_paths)
         self._sides.commit()
 

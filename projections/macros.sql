@@ -10,6 +10,10 @@ CREATE TEMP MACRO refunded_whole(net_minor, refunded_minor) AS
 CREATE TEMP MACRO stands(paid_at, cancelled_at, net_minor, refunded_minor) AS
     paid_at IS NOT NULL AND cancelled_at IS NULL AND NOT refunded_whole(net_minor, refunded_minor);
 
+-- What a paid order is in GMV: its list price minus refunds, which are no more than what was paid.
+CREATE TEMP MACRO gmv(gross_minor, net_minor, refunded_minor) AS
+    gross_minor - greatest(least(coalesce(refunded_minor, 0), net_minor), 0);
+
 -- Cost by the rate of a category, else by that of any other (''), of what was paid: whole minor units, null without one.
 CREATE TEMP MACRO rated_cost(net_minor, category, rates) AS
     round(net_minor::DOUBLE * coalesce(rates[coalesce(category, '')], rates['']) / 10000)::BIGINT;

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 VERSIONS: Final = {
     **dict.fromkeys(("intake", "coupons", "orders", "campaigns", "users", "rules"), 1),
-    "metrics": 1,
+    "metrics": 2,
     "attribution": 2,
 }
 
@@ -47,6 +47,7 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     },
     "metrics": {
         "event_counts": ("hour", "type", "to_user", "reason", "campaign_id", "coupon_type", "channel"),
+        "coupon_sales": ("coupon_id",),
     },
     "attribution": {
         "persons": ("user_id",),

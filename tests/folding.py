@@ -31,7 +31,16 @@ Broken = tuple[str, str, str, str | None, datetime]
 
 COUPON_COLUMNS = tuple(f.name for f in fields(Coupon))
 TABLE = {"coupon.events": "coupons", "order.events": "orders", "campaign.events": "campaigns", "user.events": "users"}
-LOOKED_UP = ("acquisitions", "campaign_terms", "stock_cuts", "coupons_in_use", "uses", "awaited", "event_counts")
+LOOKED_UP = (
+    "acquisitions",
+    "campaign_terms",
+    "stock_cuts",
+    "coupons_in_use",
+    "uses",
+    "awaited",
+    "event_counts",
+    "coupon_sales",
+)
 BOOK_KEEPING = ("last_type", "ids_low", "ids_high", "first_recorded_at", "key_hash")
 
 

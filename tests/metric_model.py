@@ -107,7 +107,8 @@ class World:
                 "coupon_type": {c["coupon_type"] for c in on_it},
             }
 
-        paid = [of_order(o) for o in orders if o.get("paid_at") and not o.get("cancelled_at") and not _given_back(o)]
+        paid = [of_order(o) for o in orders if o.get("paid_at") and not o.get("cancelled_at")]
+        sold = [o for o in paid if not _given_back(o)]
         costs = [d.event for d in self.told[CAMPAIGN] if d.event["type"] == "cost_booked"]
         return {
             "events": [of_event(e) for e in events],
@@ -120,8 +121,10 @@ class World:
                 | {"currency": order_of.get(c["order_id"], {}).get("currency") or c["currency"]}
                 for c in used
             ],
-            "orders": paid,
-            "coupon_orders": [o for o in paid if o["with_coupon"]],
+            "paid": paid,
+            "paid_with_coupon": [o for o in paid if o["with_coupon"]],
+            "orders": sold,
+            "coupon_orders": [o for o in sold if o["with_coupon"]],
             "costs": [
                 {**e, "at": e["occurred_at"], "campaign": e["campaign_id"], "channel": e.get("channel")} for e in costs
             ],
@@ -167,7 +170,7 @@ def _net(orders: list[Row]) -> int:
 
 
 def _gmv(orders: list[Row]) -> int:
-    return sum(o["gross_minor"] - o["refunded_minor"] for o in orders)
+    return sum(o["gross_minor"] - max(min(o["refunded_minor"], o["net_minor"]), 0) for o in orders)
 
 
 def _given_back(order: Row) -> bool:
@@ -275,11 +278,11 @@ def model() -> Model:
         "cohort_used": lambda r: _in_state(r["owned"], "used"),
         "cohort_use_rate": lambda r: _over(_in_state(r["owned"], "used"), len(r["owned"])),
         "orders": lambda r: len(r["orders"]),
-        "gmv_minor": lambda r: _gmv(r["orders"]),
+        "gmv_minor": lambda r: _gmv(r["paid"]),
         "net_sales_minor": lambda r: _net(r["orders"]),
         "average_order_minor": lambda r: _over(_net(r["orders"]), len(r["orders"])),
         "coupon_orders": lambda r: len(r["coupon_orders"]),
-        "coupon_gmv_minor": lambda r: _gmv(r["coupon_orders"]),
+        "coupon_gmv_minor": lambda r: _gmv(r["paid_with_coupon"]),
         "coupon_net_sales_minor": lambda r: _net(r["coupon_orders"]),
         "average_order_with_coupon_minor": lambda r: _over(_net(r["coupon_orders"]), len(r["coupon_orders"])),
         "plain_orders": lambda r: len(_plain(r)),
@@ -288,7 +291,7 @@ def model() -> Model:
         "coupon_order_share": lambda r: _over(len(r["coupon_orders"]), len(r["orders"])),
         "net_uses": lambda r: len(r["uses"]),
         "discount_cost_minor": _discount,
-        "discount_share": lambda r: _over(_discount(r), _gmv(r["coupon_orders"])),
+        "discount_share": lambda r: _over(_discount(r), _gmv(r["paid_with_coupon"])),
         "other_cost_minor": _booked,
         "cost_minor": lambda r: _discount(r) + _booked(r),
         "coupon_goods_cost_minor": lambda r: _goods(r["coupon_orders"]),
@@ -385,7 +388,7 @@ def world(seed: int, coupons: int = 40) -> World:
             more = {
                 "placed": bought,
                 "paid": bought,
-                "refunded": {"refund_minor": gross // 3},
+                "refunded": {"refund_minor": random_.choice((gross // 3, gross // 3, gross * 9 // 10, gross * 2))},
                 "cancelled": {"reason": "x"},
             }
             if random_.random() < chance:

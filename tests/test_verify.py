@@ -208,9 +208,9 @@ CORRUPTIONS: Final = [
     *(("key_hashes", changed(table, "key_hash = key_hash + 1")) for table in (
         *PROJECTIONS, *(f"{name}_events" for name in PROJECTIONS.values()),
         *(f"{name}_conflicts" for name in PROJECTIONS.values()),
-        "violations", "acquisitions", "coupons_in_use", "uses")),
+        "violations", "acquisitions", "coupons_in_use", "coupon_sales", "uses")),
     *(("key_hashes", changed(table, "order_hash = order_hash + 1", "order_hash IS NOT NULL"))
-      for table in ("violations", "coupons_in_use", "uses", "awaited")),
+      for table in ("violations", "coupons_in_use", "coupon_sales", "uses", "awaited")),
     *(("key_hashes", changed(table, "campaign_hash = 0"))
       for table in ("acquisitions", "campaign_terms", "stock_cuts")),
     ("key_hashes", changed("acquisitions", "user_hash = 0")),
@@ -308,6 +308,14 @@ CORRUPTIONS: Final = [
     ("event_counts", changed("event_counts", "to_user = NOT to_user")),
     ("event_counts", changed("event_counts", "hour = hour + INTERVAL 1 HOUR")),
     ("event_counts", changed("coupons", "campaign_id = 'another'")),
+    ("coupon_sales", gone("coupon_sales")),
+    ("coupon_sales", again("coupon_sales")),
+    *(("coupon_sales", changed("coupon_sales", f"{column} = 77"))
+      for column in ("discount_minor", "gross_minor", "net_minor", "refunded_minor", "cost_of_goods_minor")),
+    *(("coupon_sales", changed("coupon_sales", f"{column} = 'another'"))
+      for column in ("campaign_id", "coupon_channel", "owner", "buyer", "channel", "store", "region", "currency")),
+    *(("coupon_sales", changed("coupon_sales", f"{column} = '2001-01-01'"))
+      for column in ("used_at", "acquired_at", "paid_at", "cancelled_at")),
     ("coupons_in_use", gone("coupons_in_use")),
     ("coupons_in_use", again("coupons_in_use")),
     ("coupons_in_use", changed("coupons_in_use", "discount_minor = discount_minor + 1")),

@@ -166,6 +166,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "campaign_values": _found,
     "user_values": _found,
     "event_counts": _found,
+    "coupon_sales": _found,
     "violations_of_rows": _found,
     "violations_of_events": _found,
     "conflicts_of_journal": _found,

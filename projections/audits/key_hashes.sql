@@ -47,6 +47,10 @@ SELECT 'uses', 'order_hash', order_hash, order_id FROM uses
 UNION ALL
 SELECT 'uses', 'key_hash', key_hash, coupon_id FROM uses
 UNION ALL
+SELECT 'coupon_sales', 'order_hash', order_hash, order_id FROM coupon_sales
+UNION ALL
+SELECT 'coupon_sales', 'key_hash', key_hash, coupon_id FROM coupon_sales
+UNION ALL
 SELECT 'awaited', 'order_hash', order_hash, order_id FROM awaited
 UNION ALL
 SELECT 'paths', 'person_hash', person_hash, person FROM paths

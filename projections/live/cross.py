@@ -17,7 +17,7 @@ import polars as pl
 from ledger.topics import CAMPAIGN, COUPON, ORDER
 from projections.attribution import upkeep as paths
 from projections.live import campaign_rules, order_rules
-from projections.metrics import counts
+from projections.metrics import counts, sales
 from projections.store import Reading, Store, sql
 
 _MINUTE: Final = timedelta(minutes=1)
@@ -55,6 +55,7 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     now, grace = _moved_on(store, clock)
     if now is not None:
         affected = order_rules.take_in(store, coupons, orders, now)
+        sales.settle(store, affected, coupons)
         order_rules.settle(store, affected, now, grace)
     return clock
 

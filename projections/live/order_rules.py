@@ -18,6 +18,7 @@ from ledger.topics import COUPON, ORDER
 from projections import lookup
 from projections.live import violations
 from projections.live.signature import stable_hash
+from projections.metrics import sales
 from projections.store import Adding, Reading, Store, sql
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ _USE: Final = ["order_id", "used_at", "used_event_id", "discount_minor", "min_sp
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _IN_USE: Final = ["order_hash", *_COUPON, *_USE]
-_SAID: Final = "order_id gross_minor net_minor refunded_minor paid_at cancelled_at coupon_ids discounts".split()
+_SAID: Final = (
+    "order_id gross_minor net_minor refunded_minor paid_at cancelled_at coupon_ids discounts".split() + sales.OF_ORDER
+)
 _TOLD: Final = [*_COUPON, "order_id", "event_id"]
 _OF_ORDER: Final = ("unrecorded_use", "discount_mismatch")
 _AT_ONCE: Final = 50_000
@@ -172,12 +175,13 @@ def _said(orders: pl.DataFrame) -> pl.DataFrame:
 
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Coupons in use, of which something changed: as they were, and as they are. One or the other may not be."""
-    columns = [*_COUPON, "state", *_USE]
-    before, after = coupons.before.select(columns), coupons.after.select(columns)
+    """Coupons in use of which something changed that is kept: as they were, and as they are. One or the other may not
+    be."""
+    compared = ["state", *_USE, *sales.OF_COUPON]
+    before, after = (rows.select(*_COUPON, *compared) for rows in (coupons.before, coupons.after))
     used = pl.col("state") == "used"
-    same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in ("state", *_USE))).to_series()
-    was, now = (_hashed(rows.filter(~same).filter(used)).drop("state") for rows in (before, after))
+    same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in compared)).to_series()
+    was, now = (_hashed(rows.filter(~same).filter(used).select(*_COUPON, *_USE)) for rows in (before, after))
     return was, now
 
 

@@ -23,7 +23,7 @@ from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
 from projections.lookup import OF_LATE
-from projections.metrics import counts
+from projections.metrics import counts, sales
 from projections.store import Adding, Inserts, Reading, Store, sql
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
@@ -163,9 +163,9 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that `settle_campaigns`, `settle_orders` and `make_paths` fill. Inside a transaction of the
-    caller's."""
-    for table in ("campaign_terms", "stock_cuts", "awaited"):
+    """Empty the tables that `settle_campaigns`, `settle_orders`, `join_sales` and `make_paths` fill. Inside a
+    transaction of the caller's."""
+    for table in ("campaign_terms", "stock_cuts", "awaited", sales.TABLE):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
     upkeep.clear(store)
@@ -200,6 +200,11 @@ def count_events(adding: Adding) -> None:
     """Where no slices of coupons were folded."""
     if not adding.rows(f"SELECT 1 FROM {counts.TABLE} LIMIT 1"):
         counts.count_all(adding)
+
+
+def join_sales(adding: Adding) -> None:
+    """The coupons in use with their orders. All slices are in."""
+    sales.fill(adding)
 
 
 def make_paths(adding: Adding) -> None:

@@ -28,8 +28,7 @@ _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name.
-    `among`: what must hold of its own columns beside `where`, asked of what is joined already."""
+    """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name."""
 
     name: str
     grain: str
@@ -39,13 +38,10 @@ class Source:
     dimensions: Mapping[str, str]
     at: str | None = None
     where: str = "true"
-    among: str = ""
     currency: str | None = None
     joins: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
-    multiplying: tuple[str, ...] = ()
-    alone: str = ""
-    identity: str | None = None
+    once: str | None = None
     counts: str = ""
 
     @cached_property
@@ -117,8 +113,10 @@ class Metric:
 
 def _sources(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
     for name, given in told.items():
-        lists = {n: tuple(given[n]) for n in ("shown", "multiplying") if n in given}
-        yield Source(name=name, from_=given["from"], **{n: v for n, v in given.items() if n != "from"} | lists)
+        shown = tuple(given["shown"])
+        yield Source(
+            name=name, from_=given["from"], **{n: v for n, v in given.items() if n != "from"} | {"shown": shown}
+        )
 
 
 def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -17,7 +17,6 @@ from projections.metrics.money import UNKNOWN
 from projections.metrics.periods import Buckets, Zone
 
 _HOUR: Final = timedelta(hours=1)
-_ALL: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,8 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
     values = {m.name: _value(m) for m in metrics}
     written = {name: _written_out(source, sql) for name, sql in values.items()}
     relation, parameters = _relation(source, metrics, asked, [*keys.values(), *written.values()])
-    joined = source.joined(*keys.values(), *_filtered(source, asked))
-    if source.among or set(joined) & set(source.multiplying):
-        once = bool(set(joined) & set(source.multiplying))
-        relation, keys, written = _apart(source, relation, keys, values, once=once)
+    if source.once:
+        relation, keys, written = _once(source, relation, keys, values)
     columns = [f"{sql} AS {name}" for name, sql in (keys | written).items()]
     grouped = "\nGROUP BY ALL" if keys else ""
     listed = ",\n       ".join(columns)
@@ -68,33 +65,26 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
     return Statement(sql, {name: value for name, value in parameters.items() if f"${name}" in sql})
 
 
-def _apart(
-    source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str], *, once: bool
+def _once(
+    source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
 ) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The relation as a query of its own, with each row once in each slice, or as often as it is joined; and keys and
-    values over it."""
+    """The relation as a query of its own, with each thing once in each slice; and keys and values over it."""
     text, alias = " ".join(values.values()), source.alias
-    own = {*([str(source.identity)] if once else []), *re.findall(rf"\b{alias}\.(\w+)", f"{text} {source.among}")}
+    own = {str(source.once), *(f"{alias}.{column}" for column in re.findall(rf"\b{alias}\.(\w+)", text))}
     computed = {name: sql for name, sql in source.columns.items() if re.search(rf"\b{name}\b", text)}
-    columns = [f"{alias}.{column}" for column in sorted(own)]
-    columns += [f"{sql} AS {name}" for name, sql in (dict(keys) | computed).items()]
-    query = f"SELECT {'DISTINCT ' if once else ''}{', '.join(columns)}\n{relation}"
-    where = ""
-    if source.among:
-        # DuckDB takes what compares two columns for a filter that leaves a fifth of the rows, and would build the join
-        # on the larger side; a limit keeps it outside.
-        query, where = f"{query}\nLIMIT {_ALL}", f"\nWHERE {source.among}"
-    return f"FROM (\n{_indented(query)}\n) {alias}{where}", {name: f"{alias}.{name}" for name in keys}, dict(values)
+    columns = sorted(own) + [f"{sql} AS {name}" for name, sql in (dict(keys) | computed).items()]
+    query = f"SELECT DISTINCT {', '.join(columns)}\n{relation}"
+    return f"FROM (\n{_indented(query)}\n) {alias}", {name: f"{alias}.{name}" for name in keys}, dict(values)
 
 
 def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Statement:
     """The rows behind a metric, by time; without a limit: how many there are."""
-    relation, parameters = _relation(source, [metric], asked, [], [source.among] if source.among else [])
-    identity = source.shown[0] if source.multiplying else None
+    relation, parameters = _relation(source, [metric], asked, [])
     if limit is None:
-        return Statement(f"SELECT count({f'DISTINCT {identity}' if identity else '*'})\n{relation}", parameters)
+        counted = f"DISTINCT {source.once}" if source.once else "*"
+        return Statement(f"SELECT count({counted})\n{relation}", parameters)
     order = f"ORDER BY {source.at}, {source.shown[0]}" if source.at else f"ORDER BY {source.shown[0]}"
-    distinct = "DISTINCT " if identity else ""
+    distinct = "DISTINCT " if source.once else ""
     return Statement(f"SELECT {distinct}{', '.join(source.shown)}\n{relation}\n{order} LIMIT {limit:d}", parameters)
 
 
@@ -136,11 +126,11 @@ def _filtered(source: Source, asked: Slice) -> list[str]:
 
 
 def _relation(
-    source: Source, metrics: Sequence[Metric], asked: Slice, expressions: Sequence[str], also: Sequence[str] = ()
+    source: Source, metrics: Sequence[Metric], asked: Slice, expressions: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
-    """FROM and WHERE (with these conditions, too), with parameters."""
+    """FROM and WHERE, with parameters."""
     parameters: dict[str, Any] = {}
-    conditions = [*([source.where] if source.where != "true" else []), *also]
+    conditions = [source.where] if source.where != "true" else []
     if source.at:
         conditions += [f"{source.at} >= $since"] if asked.since else []
         conditions += [f"{source.at} < $until"] if asked.until else []
@@ -158,8 +148,6 @@ def _relation(
         conditions.append(alternatives[0] if len(alternatives) == 1 else f"({' OR '.join(alternatives)})")
     joins = source.joined(*expressions, *conditions)
     lines = [f"FROM {source.from_}", *(source.joins[name] for name in joins)]
-    if source.alone and not set(joins) & set(source.multiplying):
-        lines.append(source.alone)
     if conditions:
         lines.append("WHERE " + "\n  AND ".join(conditions))
     relation = "\n".join(lines)

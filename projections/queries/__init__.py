@@ -39,7 +39,7 @@ from projections.experiments import questions as experiments
 from projections.finance import questions as finance
 from projections.live import journal
 from projections.live.signature import key_hash, stable_hash
-from projections.metrics import counts
+from projections.metrics import counts, sales
 from projections.metrics import questions as of_metrics
 from projections.past import Cut, Past, Progress
 from projections.past.diff import differences
@@ -716,6 +716,7 @@ def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
     for topic in INPUT_TOPICS:
         past.stand_in(topic)
     counts.stand_in(past)
+    sales.stand_in(past)
 
 
 def _expiries_then(past: Past, given: Mapping[str, Any]) -> None:
