@@ -41,8 +41,8 @@ def batches(seed: int) -> Iterator[Batch]:
     """Coupons and their orders, in the order in which they happened or in none; orders with or without lines, told
     again otherwise; coupons told of their campaign and channel only after their use."""
     r = random.Random(f"sales {seed}")
-    told = [(COUPON, d) for d in world(seed, 15).told[COUPON]]
-    told += [(ORDER, _with_lines(r, d)) for d in world(seed, 15).told[ORDER]]
+    told = [(COUPON, d) for d in world(seed, 12).told[COUPON]]
+    told += [(ORDER, _with_lines(r, d)) for d in world(seed, 12).told[ORDER]]
     late = timedelta(days=r.choice((0, 0, 2, 30)))
     told.sort(key=lambda t: t[1].event["occurred_at"] + r.choice((0, 0, 0, 1)) * late)
     while told:
@@ -81,7 +81,7 @@ def check(store: Store, seed: int) -> None:
         assert kept(store).equals(by_consumer), "found by the same hashes"
 
 
-@examples(4)
+@examples(2)
 @given(seed=st.integers(0, 2**32))
 def test_after_every_batch_they_are_what_coupons_and_orders_say(store: Store, seed: int) -> None:
     """A dashboard would go on showing a sale that was refunded, or a coupon that was given back."""
@@ -92,7 +92,7 @@ def test_after_every_batch_they_are_what_coupons_and_orders_say(store: Store, se
 @pytest.mark.parametrize("part", range(2))
 def test_in_many_worlds(store: Store, part: int) -> None:
     print(f"seed {SEED}")
-    for seed in range(SEED + 100 * part, SEED + 100 * part + 15):
+    for seed in range(SEED + 100 * part, SEED + 100 * part + 6):
         check(store, seed)
 
 
