@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, goods_rate_option, instant_option, output_option, past_options, settings_options
+from cli.options import (
+    LOG,
+    goods_rate_option,
+    instant_option,
+    output_option,
+    past_options,
+    settings_options,
+    zone_option,
+)
 from cli.output import Row, cell, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
@@ -67,6 +75,7 @@ def experiment() -> None:
 )
 @click.option("--stratify", multiple=True, metavar="NAME", help="Shares hold within each value of this in profiles.")
 @click.option("--salt", help="Another salt is another draw. [default: the campaign]")
+@zone_option()
 @instant_option("--at", "When they are assigned, before the first coupon. By default: now.")
 @click.option("--dry-run", is_flag=True, help="Show the arms' sizes; write nothing.")
 @settings_options(*LOG, "database")
@@ -267,6 +276,7 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 @click.option("--correlation", type=float, default=0.0, show_default=True, help="Of before and after; with --mean.")
 @goods_rate_option
 @click.option("--currency", help="Where past sales are in several.")
+@zone_option()
 @instant_option("--until", "Past sales until then. By default: the data's clock.")
 @settings_options("database")
 @output_option
@@ -351,6 +361,7 @@ _control_option = click.option("--control-arm", default=CONTROL, show_default=Tr
 @_control_option
 @click.option("--shares", metavar="ARM=SHARE,…", help="With which arms were drawn, where the ledger does not know.")
 @click.option("--by", metavar="NAME", help="The effect within each value of this in people's profiles, too.")
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
@@ -434,6 +445,7 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
 @click.argument("campaign")
 @_facts_options
 @_control_option
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
@@ -457,6 +469,7 @@ def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None
     help="Against people who bought alike before, or by what changed since before.",
 )
 @_facts_options
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import LOG, instant_option, output_option, past_options, settings_options
+from cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
 from cli.output import Row, limited, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
@@ -108,6 +108,7 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
 @instant_option("--since", "Only of coupons that expired from then on.")
 @instant_option("--until", "Only of coupons that expired before then.")
 @click.option("--explain", is_flag=True, help="The expired coupons themselves.")
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option

@@ -24,6 +24,7 @@ from cli.options import (
     past_options,
     settings_options,
     timeout_option,
+    zone_option,
 )
 from cli.output import Row, limited, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
@@ -276,7 +277,8 @@ def _shared(command: Command) -> Command:
     explain = click.option(
         "--explain", is_flag=True, help="Of one part: the coupons, orders or people that its numbers are made of."
     )
-    for option in (output_option, settings_options("database"), past_options, limit_option(_SHOWN), explain):
+    zone = zone_option("Whose days and months.", exposed=True)
+    for option in (output_option, settings_options("database"), past_options, zone, limit_option(_SHOWN), explain):
         command = option(command)
     return command
 
@@ -291,7 +293,6 @@ def _shared(command: Command) -> Command:
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
-@click.option("--zone", help="Time zone of days. [default: Asia/Shanghai]")
 @goods_rate_option
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
 @_shared
@@ -341,7 +342,6 @@ def segments(parts: tuple[str, ...], **given: Any) -> None:
 
 @report.command()
 @_parts_argument(_COHORTS)
-@click.option("--zone", help="Time zone of months. [default: Asia/Shanghai]")
 @_shared
 def cohorts(parts: tuple[str, ...], **given: Any) -> None:
     """Show who came again (留存与复购): by month of the first order, by month of the first use of a coupon, and within
@@ -398,6 +398,7 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 @click.option("--campaign", help="Only of this campaign, and of the orders on which a coupon of it is in use.")
 @instant_option("--since", "Only what happened from then on.")
 @instant_option("--until", "Only what happened before then.")
+@zone_option()
 @timeout_option
 @settings_options("database")
 @output_option
@@ -440,6 +441,7 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
 @report.command()
 @goods_rate_option
 @click.option("--explain", is_flag=True, help="The people of the arms, and what each bought.")
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
@@ -498,7 +500,7 @@ def _report(
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
-    told_options = {name for name, value in asked.items() if value is not None}
+    told_options = {name for name, value in asked.items() if value is not None and name != "zone"}
     for name in parts:
         if unused := sorted(told_options - set(known[name].takes)):
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
@@ -519,7 +521,7 @@ def _report(
                 raise
             found[name] = {"refused": str(error)}
         if output == "table":
-            unused = sorted(told_options - set(part.takes) - {"zone"})
+            unused = sorted(told_options - set(part.takes))
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             title = part.title + (f" (全部 · not by {named})" if unused else "")
             total = _total(part, found[name], settings, told | past)

@@ -20,7 +20,7 @@ import click
 from cli.charts import Chart
 from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
 from cli.experiment import main_effects
-from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed
+from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
 from cli.output import Row
 from cli.report import DOUBTS, MOVES, one_row_a_slice
 from ledger.errors import LedgerError, UnusableFile
@@ -583,6 +583,7 @@ def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
 @click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 @goods_rate_option
 @operator_options
+@zone_option()
 @past_options
 @settings_options(*LOG, "database")
 def review(

@@ -25,7 +25,7 @@ from projections.metrics.periods import GRAINS, Buckets, Shift, Zone
 from projections.store import Store
 from projections.unanswered import NotThere, WrongQuestion
 from tests import metric_model
-from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson
+from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store
 from tests.metric_model import World, bucket_of, has, model, within, world
 
@@ -496,6 +496,22 @@ def test_a_day_on_the_command_line_is_one_of_the_zone(shop: Path) -> None:
     asked = ("metrics", "query", "created_events", "--since", "2026-11-11", "--database", shop / DATABASE, "-o", "json")
     assert [row["created_events"] for row in done(*asked).json] == [1]
     assert [row["created_events"] for row in done(*asked, "--zone", "America/New_York").json] == [0]
+
+
+def test_a_day_is_the_same_in_metrics_reports_and_reviews(shop: Path) -> None:
+    """Else the same --since gives two figures of the same campaign, eight hours apart."""
+    at = ("--database", shop / DATABASE)
+    for zone, uses in (("Asia/Shanghai", 1), ("UTC", 0)):
+        asked = ("--since", "2026-11-11", "--until", "2026-11-12", "--zone", zone, *at, "-o", "json")
+        assert sum(row["net_uses"] or 0 for row in done("report", "roi", *asked).json) == uses
+        assert sum(row["orders"] for row in done("report", "finance", "margin", *asked).json) == 2 * uses
+        assert sum(row["net_uses"] for row in done("metrics", "query", "net_uses", *asked).json) == uses
+        reviewed = done(
+            "review", "k-1", "--section", "goal", "--at", "2026-11-11", "--zone", zone, *at, "--format", "json"
+        ).json
+        result = {row["metric"]: row["value"] for row in reviewed["sections"]["goal"]["tables"]["result"]}
+        assert result["net_uses"] == 1 - uses, "by that day's first moment"
+    one_sentence(ledger("report", "roi", "--zone", "Mars/Base", *at), 2, "Mars/Base")
 
 
 def test_a_table_has_counts_and_amounts_in_one_row(shop: Path) -> None:
