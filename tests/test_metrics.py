@@ -277,6 +277,17 @@ def test_the_two_views_of_a_day_are_two_numbers(store: Store, told: Told) -> Non
     ]
 
 
+def test_slices_stand_as_people_list_them(store: Store, told: Told) -> None:
+    """Else campaign 10 is looked for behind campaign 9, and found behind campaign 1."""
+    names = ["2", "10", "9a", "k-2", "k-10", "k-010", "1" * 256, "活动2", "活动10", "²"]
+    for n, name in enumerate(reversed(names)):
+        told.tell(COUPON, f"c-{n}", "created", "2026-11-11T01:00", campaign_id=name, coupon_type="cash")
+    wanted = ["2", "9a", "10", "1" * 256, "k-2", "k-010", "k-10", "²", "活动2", "活动10"]
+    assert [row["campaign"] for row in asking(store, told, "created_events", by="campaign")] == wanted
+    by_day = ask(store, "created_events", by="campaign", grain="day")
+    assert [row["campaign"] for row in by_day] == wanted
+
+
 def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: Told) -> None:
     for n, campaign in enumerate(("k-1", "k-1", "k-2")):
         told.coupon(f"c-{n}", ("created", "2026-11-11T00:00"), campaign=campaign)
