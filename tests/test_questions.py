@@ -143,6 +143,12 @@ def test_a_campaign_shows_stock_rules_claims_and_its_account() -> None:
     ]
     assert (shown["peak_claims_per_minute"], shown["peak_at"]) == (1, "2026-11-11T10:00:00.000000Z")
     assert shown["last_hour_claims_per_minute"] == 0
+    assert shown["broken"] == [
+        {"violation": rule, "scope": scope, "violations": 1}
+        for rule, scope in [("discount_mismatch", "cross"), ("over_issue", "cross"), ("used_when_used", "coupon")]
+    ], "of c-9, which the order names, nobody knows a campaign"
+    [_, listed] = done("campaigns", "-o", "json").json
+    assert shown["violations"] == listed["violations"] == 3, "a sale of too many coupons is no campaign without a fault"
     assert {s["state"]: s["coupons"] for s in shown["states"] if s["coupons"]} == {
         "claimed": 3,
         "used": 1,
@@ -233,6 +239,8 @@ def test_everything_at_an_instant() -> None:
     assert (told["coupons"], told["orders"], told["campaigns"], told["users"]) == (6, 0, 1, 2)
     assert {s["state"]: s["coupons"] for s in told["states"]} == {"issued": 1, "claimed": 4, "expired": 1}
     assert told["broken"] == [{"violation": "over_issue", "violations": 1, "superseded": 0}] and told["violations"] == 1
+    campaign = done("campaigns", "show", "k-1", *noon, "-o", "json").json
+    assert campaign["broken"] == [{"violation": "over_issue", "scope": "cross", "violations": 1}]
     assert told["data_clock"] == "2026-11-11T10:03:30.000000Z"
     shown = done("status", *noon)
     assert "over_issue" in shown.out and "only what happened until 2026-11-11T10:03:45" in shown.err

@@ -387,11 +387,17 @@ def order(reading: Reading, order: str) -> pl.DataFrame:
 
 
 def campaigns(reading: Reading) -> pl.DataFrame:
-    return reading.frame(_query("campaigns"))
+    with reading.given(faults=_faults(reading)):
+        return reading.frame(_query("campaigns"))
+
+
+def _faults(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
+    return reading.frame(_query("campaign_faults"), {"campaign": campaign})
 
 
 def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
-    """One campaign: one row; `states`, `versions`, `conservation` are lists. Raises `NotThere`."""
+    """One campaign: one row; `states`, `broken`, `versions`, `conservation` are lists. `violations` are those of single
+    coupons and across them, `broken` says of which rule how many. Raises `NotThere`."""
     parameters = {"campaign": campaign, "key_hash": key_hash(campaign)}
     found = reading.frame(_query("campaign"), parameters)
     if not found["known"][0] and not found["coupons"][0]:
@@ -399,8 +405,12 @@ def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
     counted = dict(states(reading, campaign=campaign).select("state", "coupons").iter_rows())
     everywhere = pl.DataFrame({"state": list(STATES), "coupons": [counted.get(s, 0) for s in STATES]})
     balance = reading.frame(_query("campaign_conservation"), {"campaign": campaign})
+    faults = _faults(reading, campaign).unique(["violation", "scope", "topic", "key", "event_id", "counterpart"])
+    broken = faults.group_by("violation", "scope").agg(violations=pl.len()).sort("violation", "scope")
     return found.drop("known").with_columns(
+        violations=pl.lit(faults.height, pl.Int64),
         states=_as_list(everywhere),
+        broken=_as_list(broken),
         versions=_as_list(_versions(reading, parameters)),
         conservation=_as_list(balance.with_columns(ok=pl.col("counted") == pl.col("stands"))),
     )
@@ -451,7 +461,8 @@ def violation_counts(
 
 def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
     """Which rules were broken around the campaign's coupons, how often, and what they take off now."""
-    return reading.frame(_query("campaign_violations"), {"campaign": campaign})
+    with reading.given(faults=_faults(reading, campaign)):
+        return reading.frame(_query("campaign_violations"))
 
 
 def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
@@ -722,11 +733,6 @@ def _expiries_then(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
 
 
-def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON)
-    past.stand_in(CAMPAIGN)
-
-
 def _campaign_then(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, campaign_id=[given["campaign"]])
     past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
@@ -761,8 +767,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "states": Question(states, then=_coupons_then),
     "user": Question(user, then=_user_then),
     "order": Question(order, then=_order_then),
-    "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
-    "campaign": Question(campaign, limit_s=120, then=_campaign_then),
+    "campaigns": Question(campaigns, limit_s=300, then=_everything_then),
+    "campaign": Question(campaign, limit_s=300, then=_everything_then),
     "campaign-targets": Question(campaign_targets, then=_campaign_then),
     "campaign-users": Question(campaign_users, limit_s=120, then=_campaign_then),
     "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
