@@ -452,6 +452,8 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
 def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
     """List the people of CAMPAIGN's arms with what each bought: what the figures of `show` are made of.
 
+    order_ids: of the orders that count; those cancelled or refunded in full do not.
+
     \b
     coupon-ledger experiment people double-11 --output csv
     """

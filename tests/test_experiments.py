@@ -334,6 +334,15 @@ def test_odd_amounts(cases: tuple[str, ...]) -> None:
     assert found["booked"] == [{"cost_kind": "media", "amount_minor": 60}]
 
 
+def test_the_orders_behind_a_person_are_those_that_the_estimate_counts(cases: tuple[str, ...]) -> None:
+    """What was refunded in full was not bought: its id beside the figures would be an order that is not in them."""
+    for campaign in ("odd", "counted"):
+        people = done("experiment", "people", campaign, *cases, "-o", "json").json
+        assert sum(row["orders"] for row in people) > 0
+        assert all(len(row["order_ids"] or []) == row["orders"] for row in people)
+        assert "y-1" not in {order for row in people for order in row["order_ids"] or []}
+
+
 def test_currencies_are_never_added_up(cases: tuple[str, ...]) -> None:
     one_sentence(ledger("experiment", "show", "currencies", *cases), 2, "CNY, USD", "--currency")
     found = shown(cases, "currencies", "--currency", "CNY")
