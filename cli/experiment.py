@@ -370,8 +370,9 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 
     effect: treated less control, per person, in minor units; total_…: of all people of the arm. Methods: plain (Welch),
     cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
-    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg). The table has
-    every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
+    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg);
+    simultaneous_low, …_high: the interval for several treatments at once (Bonferroni), by which the sentences go. The
+    table has every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
 
     \b
     coupon-ledger experiment show double-11
@@ -390,8 +391,10 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 
 COLUMNS: Final = {
     "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
-    "effects": "arm metric label method control_mean treated_mean effect low high relative_effect p p_corrected",
-    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi",
+    "effects": "arm metric label method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
+    " relative_effect p p_corrected",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high"
+    " roi_simultaneous_low roi_simultaneous_high simple_roi",
     "parts": "arm part control treated effect low high p_corrected",
 }
 _TITLES: Final = {
@@ -412,10 +415,16 @@ def _print_experiment(row: Row) -> None:
     for name, rows in shown.items():
         if rows:
             click.echo(f"\n{_TITLES[name]}")
-            print_rows(rows, "table", COLUMNS[name].split())
+            print_rows(rows, "table", columns_of(name, rows))
     for curve in row["response"]:
         _print_response(curve)
     _print_warnings(row["warnings"])
+
+
+def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
+    """What people are shown: intervals for several treatments at once only where there are several."""
+    columns = COLUMNS[name].split()
+    return [column for column in columns if "simultaneous" not in column or any(r[column] is not None for r in rows)]
 
 
 def main_effects(effects: Sequence[Row]) -> list[Row]:

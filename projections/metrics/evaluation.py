@@ -280,7 +280,7 @@ class Evaluation:
                 },
                 schema={"bucket": _INSTANT, "_label": pl.String, "starts_at": _INSTANT, "open": pl.Boolean},
             )
-            order = ("bucket", *(_natural(found, name) for name in asked.by))
+            order = [pl.col("bucket"), *(_natural(found, name) for name in asked.by)]
             found = found.join(named, on="bucket", how="left").sort(order, nulls_last=True)
             found = found.drop("bucket").rename({"_label": "bucket"})
             keys = ["bucket", "starts_at", *asked.by, *(k for k in keys if k not in asked.by), "open"]
