@@ -26,7 +26,7 @@ from cli.options import (
     timeout_option,
     zone_option,
 )
-from cli.output import Row, limited, print_frames, print_row, print_rows
+from cli.output import Row, limited, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
@@ -398,24 +398,29 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 @click.option("--campaign", help="Only of this campaign, and of the orders on which a coupon of it is in use.")
 @instant_option("--since", "Only what happened from then on.")
 @instant_option("--until", "Only what happened before then.")
+@goods_rate_option
 @zone_option()
 @timeout_option
 @settings_options("database")
 @output_option
 def restated(settings: Settings, output: str, **asked: Any) -> None:
     """Show what figures were as known then, what they are as known now, and why they differ (数字追溯): orders, sales,
-    discounts and costs, with what was learned since, by its cause.
+    goods cost and margin, discounts, booked costs and simple ROI, with what was learned since, by its cause.
 
-    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late: it had happened, or happened
-    since, and was recorded only after. cancelled_late: the order was cancelled since. …_corrected: another value was
-    told. Per column known_then + causes = known_now. Coupons behind it: `diff --known-from`.
+    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late, goods_cost_told_late: it had
+    happened, or happened since, and was recorded only after. cancelled_late: the order was cancelled since.
+    …_corrected: another value was told. Per column known_then + causes = known_now. simple_roi_bp: the simple ROI of
+    the orders with a coupon, NOT incremental, in basis points (12,500 is 1.25); of a cause, by how much it moved when
+    the causes are taken in this order. Coupons behind it: `diff --known-from`.
 
     \b
     coupon-ledger report restated --known-from 2026-11-12
     coupon-ledger report restated --known-from 2026-11-12 --campaign k-1 --since 2026-11-01 --until 2026-11-12
     """
     with answered(settings, output, "restated", **asked) as answer:
-        print_frames(answer.frames, output)
+        rows = list(rows_of(answer))
+    print_rows(rows, output)
+    _warn_of_costs([[row for row in rows if row["line"].startswith("known_")]])
 
 
 @report.command()

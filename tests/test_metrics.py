@@ -333,6 +333,64 @@ def test_every_metric_is_restated_as_it_was_known(store: Store) -> None:
         assert ask(store, *names, by="campaign") == restated
 
 
+RESTATED = {
+    "coupon_orders": "coupon_orders",
+    "coupon_margin_minor": "coupon_margin_minor",
+    "coupon_orders_without_cost": "coupon_orders_without_goods_cost",
+    "discount_minor": "discount_cost_minor",
+    "booked_minor": "other_cost_minor",
+}
+"""Columns of `restated`, and the metrics that they are."""
+
+
+@pytest.mark.parametrize("seed", [5, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 18))])
+def test_what_was_learned_is_the_whole_of_the_difference(store: Store, seed: int) -> None:
+    """To the minor unit and the basis point, in every column; its two ends are what the metrics say of then and now."""
+    told = world(seed)
+    known_from = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1_000_010 + seed % 20)
+    steps = 0
+    with emptied(store), closing(queries.Local(store)) as local:
+        fill(store, told)
+        for campaign, options in ((None, {}), ("k-0", {"goods_rates": '{"": 6000}'}), ("k-1", {})):
+            asked = {"known_from": known_from, "campaign": campaign, **options}
+            found = [r for frame in local.ask("restated", **asked).frames for r in frame.to_dicts()]
+            ends = {
+                end: metrics_of(store, campaign, **options, **past)
+                for end, past in (("known_then", {"known_at": known_from}), ("known_now", {}))
+            }
+            for currency in {row["currency"] for row in found}:
+                lines = {row["line"]: row for row in found if row["currency"] == currency}
+                causes = [row for name, row in lines.items() if not name.startswith("known_")]
+                for column in found[0].keys() - {"line", "currency", "cases", "simple_roi_bp"}:
+                    ended = [lines.get(end, {column: 0})[column] for end in ends]
+                    assert ended[0] + sum(row[column] for row in causes) == ended[1], (column, lines)
+                bp = [lines.get(end, {"simple_roi_bp": None})["simple_roi_bp"] for end in ends]
+                if None not in bp:
+                    assert bp[0] + sum(row["simple_roi_bp"] for row in causes) == bp[1]
+                    steps += any(row["simple_roi_bp"] for row in causes)
+                else:
+                    assert {row["simple_roi_bp"] for row in causes} <= {None}
+                for end, metrics in ends.items():
+                    mine = metrics.get(currency or "XXX", {})
+                    for column, metric in RESTATED.items():
+                        if metric.endswith("_minor"):
+                            assert lines.get(end, {column: 0})[column] == (mine.get(metric) or 0), (end, column, lines)
+                    roi = mine.get("simple_roi")
+                    told_bp = lines.get(end, {"simple_roi_bp": None})["simple_roi_bp"]
+                    assert told_bp == (None if roi is None else pytest.approx(roi * 10_000, abs=0.5001))
+            for end, metrics in ends.items():
+                for column, metric in RESTATED.items():
+                    if not metric.endswith("_minor"):
+                        assert sum(row[column] for row in found if row["line"] == end) == (metrics[None][metric] or 0)
+    assert steps, "some return moved"
+
+
+def metrics_of(store: Store, campaign: str | None, **given: Any) -> dict[str | None, Row]:
+    """Those of `RESTATED`, by currency; counts are of none."""
+    where = None if campaign is None else json.dumps({"campaign": [campaign]})
+    return {row["currency"]: row for row in ask(store, *RESTATED.values(), "simple_roi", where=where, **given)}
+
+
 def test_a_period_beside_the_one_before_and_last_years(store: Store, told: Told) -> None:
     for n, when in enumerate(("2025-11-11", "2026-11-09", "2026-11-10", "2026-11-11", "2026-11-11", "2026-11-12")):
         told.coupon(f"c-{n}", ("created", f"{when}T12:00"), campaign=f"k-{n % 2}")

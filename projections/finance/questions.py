@@ -165,23 +165,27 @@ def restated(
     campaign: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    goods_rates: str | None = None,
 ) -> pl.DataFrame:
-    """Orders, sales, discounts and booked costs as known then and as known now, and between them what was learned
-    since, by its cause: a column's causes are the whole of its difference. Raises `WrongQuestion`."""
+    """Orders, sales, margin, discounts, booked costs and simple return as known then and as known now, and between
+    them what was learned since, by its cause: a column's causes are the whole of its difference. Raises
+    `WrongQuestion`."""
     if known_from is None:
         raise WrongQuestion("restated: known since when is not said; give --known-from")
+    goods_bp = goods(goods_rates)
     past = Past(reading, Cut(known_at=known_from))
     past.stand_in(ORDER)
     past.stand_in(COUPON, campaign_id=None if campaign is None else [campaign])
     for table, query in _THEN.items():
-        reading.execute(f"CREATE TEMP TABLE {table} AS {query}")
+        reading.execute(f"CREATE TEMP TABLE {table} AS {query}", {"goods_rates": goods_bp} if "$" in query else {})
     past.leave()
-    return reading.frame(_query("restated"), {"campaign": campaign, "since": since, "until": until})
+    asked = {"campaign": campaign, "since": since, "until": until, "goods_rates": goods_bp}
+    return reading.frame(_query("restated"), asked)
 
 
 _THEN: Final = {
-    "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor"
-    " FROM orders",
+    "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor,"
+    " goods_cost(cost_of_goods_minor, lines, net_minor, refunded_minor, $goods_rates) AS goods_minor FROM orders",
     "uses_then": "SELECT coupon_id, campaign_id, order_id, used_at, currency, discount_minor FROM coupons"
     " WHERE state = 'used'",
     "costs_then": "SELECT campaign_id, event_id, occurred_at, currency, amount_minor FROM campaign_events"
