@@ -86,6 +86,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "last_at": "最近",
     "lines_without_cost": "无成本行数",
     "liability_minor": "未核销面值",
+    "line_discount_minor": "明细行折扣",
     "lost_minor": "损失金额",
     "low": "下限",
     "low_minor": "下限",

@@ -136,6 +136,7 @@ _FINANCE: Final = {
         sums=(
             "net_minor",
             "discount_minor",
+            "line_discount_minor",
             "cost_minor",
             "margin_minor",
             "lines_without_cost",
@@ -288,7 +289,8 @@ def _shared(command: Command) -> Command:
 @click.option(
     "--by",
     metavar="A,B",
-    help="split: kind, campaign, coupon-type, channel, store, region, funder, day; margin: channel, store, region, day",
+    help="split: kind, campaign, category, coupon-type, channel, store, region, funder, day; margin: channel, store,"
+    " region, day",
 )
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "Only from then on.")
@@ -299,10 +301,10 @@ def _shared(command: Command) -> Command:
 def finance(parts: tuple[str, ...], **given: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or those that are named.
 
-    split: discounts by kind, campaign, channel, store, funder, day. margin: net sales and margin. categories: the
-    same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money lost to broken
-    rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons that are out,
-    balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
+    split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
+    categories: the same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money
+    lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons
+    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
 
     Amounts are in minor units (cents), a row per currency; currencies are never added up.
 

@@ -23,6 +23,7 @@ from projections.unanswered import WrongQuestion
 SPLIT_BY: Final = {
     "kind": "kind",
     "campaign": "campaign_id",
+    "category": "category",
     "coupon-type": "coupon_type",
     "channel": "channel",
     "store": "store",
@@ -49,7 +50,8 @@ def split(
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Discounts by these parts (`by`, with commas between them): orders, coupons, `discount_minor` and its share of all
-    of that currency; the greatest first. `explain`: the discounts themselves, order by order. Raises `WrongQuestion`.
+    of that currency; the greatest first. By category, a discount is spread over the lines of its order. `explain`: the
+    discounts themselves, order by order. Raises `WrongQuestion`.
     """
     parameters = {"campaign": campaign, "since": since, "until": until}
     if explain:
@@ -57,12 +59,13 @@ def split(
             reading, f"{_query('discounts')} ORDER BY taken_at, order_id, kind, coupon_id", parameters, limit
         )
     chosen = _parts("split", by, SPLIT_BY)
+    taken = _spread() if "category" in chosen else _query("discounts")
     query = f"""
         SELECT *, round(discount_minor / nullif(sum(discount_minor) OVER (PARTITION BY currency), 0), 4) AS share
         FROM (
             SELECT {_named(chosen, SPLIT_BY)} currency, count(DISTINCT order_id) AS orders,
                    count(DISTINCT coupon_id) AS coupons, sum(amount_minor)::BIGINT AS discount_minor
-            FROM ({_query("discounts")}) d ASOF JOIN zone z ON d.taken_at >= z.since
+            FROM ({taken}) d ASOF JOIN zone z ON d.taken_at >= z.since
             GROUP BY ALL
         )
         ORDER BY currency, discount_minor DESC{_then(chosen)}
@@ -112,8 +115,18 @@ def categories(
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
-    parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
-    return _limited(reading, _query("categories"), parameters, limit)
+    period = {"since": since, "until": until}
+    taken_off = reading.frame(
+        f"SELECT category, currency, sum(amount_minor)::BIGINT AS discount_minor FROM ({_spread()}) GROUP BY ALL",
+        {"campaign": None, **period},
+    )
+    with reading.given(taken_off=taken_off):
+        return _limited(reading, _query("categories"), {"goods_rates": goods(goods_rates), **period}, limit)
+
+
+def _spread() -> str:
+    """Discounts, each by the lines of its order."""
+    return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
 
 
 def budgets(reading: Reading, campaign: str | None = None, days: int = 7) -> pl.DataFrame:
