@@ -169,13 +169,35 @@ def query(
     with answered(settings, output, "metrics", **asked) as answer:
         if output != "table":
             print_frames(answer.frames, output)
-            _warn_of_costs(settings, asked)
+            _warn(settings, asked)
             return
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
             click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
+    _warn(settings, asked)
+
+
+def _warn(settings: Settings, asked: dict[str, Any]) -> None:
     _warn_of_costs(settings, asked)
+    _warn_of_linked_ids(settings, asked)
+
+
+def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
+    """Where users were counted of whom some are one person."""
+    from projections.metrics.definitions import METRICS
+
+    if not any(METRICS[part].unit == "users" for name in asked["names"].split(",") for part in METRICS[name].parts):
+        return
+    past = {name: asked[name] for name in ("at", "known_at", "positions")}
+    with answered(settings, "quiet", "linked", **past) as answer:
+        found = answer.row()
+    if found["ids"]:
+        click.echo(
+            f"warning: {found['ids']:,} ids are linked to {found['users']:,} users (多个账号属同一人): users are"
+            " counted as written, so who came under several ids counts once for each",
+            err=True,
+        )
 
 
 def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:

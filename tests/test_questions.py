@@ -184,6 +184,14 @@ def test_those_that_ended_long_ago_are_left_out_for_people_alone() -> None:
     assert sum(row["coupons"] for row in done("coupons", "--count", "-o", "json").json) == 6
 
 
+def test_a_count_of_users_says_that_some_are_one_person() -> None:
+    """u-1 and m-1 are one and claimed twice: three claimed, of whom two are the same."""
+    ran = done("metrics", "query", "claimed_users", "-o", "json")
+    assert [row["claimed_users"] for row in ran.json] == [3] and "2 ids are linked to 2 users" in ran.err
+    for asked in (("claimed_events",), ("claimed_users", "--at", "2026-11-09T00:00:00Z")):
+        assert "linked" not in done("metrics", "query", *asked).err, "none of these, none linked yet"
+
+
 @pytest.mark.parametrize("command", [("user",), ("order",), ("campaigns", "show")], ids=" ".join)
 def test_what_nobody_has_heard_of_is_said_to_be_unknown(command: tuple[str, ...]) -> None:
     one_sentence(ledger(*command, "z-404"), 1, f"{command[0].rstrip('s')} z-404")

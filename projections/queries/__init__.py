@@ -471,6 +471,11 @@ def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
         return reading.frame(_query("campaign_users"), {"campaign": campaign})
 
 
+def linked(reading: Reading) -> pl.DataFrame:
+    """How many users have other ids linked to them, and how many ids these are."""
+    return reading.frame(_query("linked"))
+
+
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
@@ -729,6 +734,10 @@ def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
     counts.stand_in(past)
 
 
+def _users_then(past: Past, _: Mapping[str, Any]) -> None:
+    past.stand_in(USER)
+
+
 def _expiries_then(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
 
@@ -771,6 +780,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaign": Question(campaign, limit_s=300, then=_everything_then),
     "campaign-targets": Question(campaign_targets, then=_campaign_then),
     "campaign-users": Question(campaign_users, limit_s=120, then=_campaign_then),
+    "linked": Question(linked, then=_users_then),
     "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),
