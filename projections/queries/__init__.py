@@ -320,12 +320,14 @@ def coupons(
     channel: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    ended_since: datetime | None = None,
+    ended_until: datetime | None = None,
     ended_days: int | None = None,
     ordered: bool = True,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
-    pass."""
+    pass; `since`, `until`: of the last event, `ended_…`: of the end."""
     parameters = _parameters(locals())
     order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
     return reading.batches(
