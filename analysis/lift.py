@@ -202,20 +202,20 @@ def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: 
 # --- looking more than once
 
 
-def always_valid(told: Estimate, n: float, planned: float, alpha: float = ALPHA) -> Estimate:
+def always_valid(told: Estimate, n: float, planned: float, alpha: float = ALPHA, tests: int = 1) -> Estimate:
     """The estimate with an interval that holds at every look at once, however often and for however long one looks.
 
     `n`: how much is observed now, in people of both groups; `planned`: at how much the interval is to be tightest,
     which must be the same at every look, else they are intervals of several sequences. Asymptotic confidence
     sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9
     (the boundary) and 161 of arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence, so tuned,
-    leaves zero out.
+    leaves zero out. `tests`: as of `simultaneous`; the tuning stays that of one.
     """
     if not told.error > 0:
         return told
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
     grown = n * rho2 + 1
-    half = told.error * math.sqrt(2 * grown * math.log(math.sqrt(grown) / alpha) / (n * rho2))
+    half = told.error * math.sqrt(2 * grown * math.log(math.sqrt(grown) * tests / alpha) / (n * rho2))
     z2 = (told.value / told.error) ** 2
     p = min(1.0, math.sqrt(grown) * math.exp(-z2 * n * rho2 / (2 * grown)))
     return Estimate(told.value, told.value - half, told.value + half, p, told.error, told.degrees)
@@ -236,6 +236,15 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(order) - rank) * ps[i]))
         found[i] = highest
     return found
+
+
+def simultaneous(told: Estimate, tests: int, alpha: float = ALPHA) -> Estimate:
+    """The estimate with an interval of which so many hold their truths all at once, with 1 - alpha.
+
+    Dunn (1961), Multiple Comparisons Among Means: Bonferroni's bound, each at alpha / tests. Where it leaves zero out,
+    `holm` over the same tests finds an effect; Holm may find one where it does not, since it says nothing of the size.
+    """
+    return estimate(told.value, told.error, told.degrees, alpha / tests)
 
 
 def benjamini_hochberg(ps: Sequence[float]) -> list[float]:

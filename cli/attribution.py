@@ -18,6 +18,7 @@ from cli.options import (
     past_options,
     settings_options,
     signed,
+    zone_option,
 )
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
@@ -86,6 +87,7 @@ def _window_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--explain", "order", metavar="ORDER", help="Down to the touches of this order, and what each gets.")
 @click.option("--roi", is_flag=True, help="What the --campaign cost, and what it earned by each model.")
 @goods_rate_option
+@zone_option()
 @past_options
 @settings_options(*LOG, "database")
 @output_option
@@ -181,6 +183,7 @@ def _explain(settings: Settings, output: str, order: str, models: str | None, pa
 @click.argument("other")
 @_by_option
 @_window_options
+@zone_option()
 @past_options
 @settings_options(*LOG, "database")
 @output_option

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, goods_rate_option, instant_option, output_option, past_options, settings_options
+from cli.options import (
+    LOG,
+    goods_rate_option,
+    instant_option,
+    output_option,
+    past_options,
+    settings_options,
+    zone_option,
+)
 from cli.output import Row, cell, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
@@ -67,6 +75,7 @@ def experiment() -> None:
 )
 @click.option("--stratify", multiple=True, metavar="NAME", help="Shares hold within each value of this in profiles.")
 @click.option("--salt", help="Another salt is another draw. [default: the campaign]")
+@zone_option()
 @instant_option("--at", "When they are assigned, before the first coupon. By default: now.")
 @click.option("--dry-run", is_flag=True, help="Show the arms' sizes; write nothing.")
 @settings_options(*LOG, "database")
@@ -267,6 +276,7 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 @click.option("--correlation", type=float, default=0.0, show_default=True, help="Of before and after; with --mean.")
 @goods_rate_option
 @click.option("--currency", help="Where past sales are in several.")
+@zone_option()
 @instant_option("--until", "Past sales until then. By default: the data's clock.")
 @settings_options("database")
 @output_option
@@ -351,6 +361,7 @@ _control_option = click.option("--control-arm", default=CONTROL, show_default=Tr
 @_control_option
 @click.option("--shares", metavar="ARM=SHARE,…", help="With which arms were drawn, where the ledger does not know.")
 @click.option("--by", metavar="NAME", help="The effect within each value of this in people's profiles, too.")
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
@@ -359,8 +370,9 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 
     effect: treated less control, per person, in minor units; total_…: of all people of the arm. Methods: plain (Welch),
     cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
-    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg). The table has
-    every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
+    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg);
+    simultaneous_low, …_high: the interval for several treatments at once (Bonferroni), by which the sentences go. The
+    table has every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
 
     \b
     coupon-ledger experiment show double-11
@@ -379,8 +391,10 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 
 COLUMNS: Final = {
     "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
-    "effects": "arm metric label method control_mean treated_mean effect low high relative_effect p p_corrected",
-    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi",
+    "effects": "arm metric label method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
+    " relative_effect p p_corrected",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high"
+    " roi_simultaneous_low roi_simultaneous_high simple_roi",
     "parts": "arm part control treated effect low high p_corrected",
 }
 _TITLES: Final = {
@@ -401,10 +415,16 @@ def _print_experiment(row: Row) -> None:
     for name, rows in shown.items():
         if rows:
             click.echo(f"\n{_TITLES[name]}")
-            print_rows(rows, "table", COLUMNS[name].split())
+            print_rows(rows, "table", columns_of(name, rows))
     for curve in row["response"]:
         _print_response(curve)
     _print_warnings(row["warnings"])
+
+
+def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
+    """What people are shown: intervals for several treatments at once only where there are several."""
+    columns = COLUMNS[name].split()
+    return [column for column in columns if "simultaneous" not in column or any(r[column] is not None for r in rows)]
 
 
 def main_effects(effects: Sequence[Row]) -> list[Row]:
@@ -434,11 +454,14 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
 @click.argument("campaign")
 @_facts_options
 @_control_option
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
 def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
     """List the people of CAMPAIGN's arms with what each bought: what the figures of `show` are made of.
+
+    order_ids: of the orders that count; those cancelled or refunded in full do not.
 
     \b
     coupon-ledger experiment people double-11 --output csv
@@ -457,6 +480,7 @@ def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None
     help="Against people who bought alike before, or by what changed since before.",
 )
 @_facts_options
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.options import LOG, instant_option, output_option, past_options, settings_options
+from cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
 from cli.output import Row, limited, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
@@ -108,6 +108,7 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
 @instant_option("--since", "Only of coupons that expired from then on.")
 @instant_option("--until", "Only of coupons that expired before then.")
 @click.option("--explain", is_flag=True, help="The expired coupons themselves.")
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
@@ -133,15 +134,12 @@ def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> No
 
 
 def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:
-    """The coupons that are expired now, by when they expired."""
-    first, last = (None if asked[name] is None else asked[name].replace(tzinfo=None) for name in ("since", "until"))
-    past = {name: asked[name] for name in ("at", "known_at", "positions")}
-    with answered(settings, output, "coupons", state="expired", campaign=asked["campaign"], **past) as answer:
-        rows = (
-            {name: row[name] for name in _EXPIRED}
-            for row in rows_of(answer)
-            if (first is None or row["ended_at"] >= first) and (last is None or row["ended_at"] < last)
-        )
+    """The coupons that are expired now, by id."""
+    told = {name: asked[name] for name in ("campaign", "at", "known_at", "positions")}
+    period = {"ended_since": asked["since"], "ended_until": asked["until"]}
+    most = _SHOWN + 1 if output == "table" else None
+    with answered(settings, output, "coupons", state="expired", limit=most, **period, **told) as answer:
+        rows = ({name: row[name] for name in _EXPIRED} for row in rows_of(answer))
         if output != "table":
             print_rows(rows, output)
             return

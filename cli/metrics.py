@@ -13,10 +13,11 @@ from cli.options import (
     ADDS_NOTHING,
     csv_rows,
     goods_rate_option,
+    instant_option,
     output_option,
     past_options,
     settings_options,
-    zoned_instant_option,
+    zone_option,
 )
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 # As in projections.metrics.periods, which is not loaded for a --help.
 _GRAINS: Final = ("minute", "hour", "day", "week", "month")
-_ZONE: Final = "Asia/Shanghai"
 _COMPARISONS: Final = ("previous", "last-year", "target")
 _EXPLAINED: Final = 20
 _MARGINS: Final = ("coupon_margin_minor", "coupon_goods_cost_minor")
@@ -112,9 +112,9 @@ def _told(metric: Metric) -> Row:
     metavar="DIMENSION=VALUE",
     help="Only there; several of one dimension: any of them. Without a value: where it is not known.",
 )
-@zoned_instant_option("--since", "Only from then on.")
-@zoned_instant_option("--until", "Only before then.")
-@click.option("--zone", default=_ZONE, show_default=True, is_eager=True, help="Whose days, weeks and months.")
+@instant_option("--since", "Only from then on.")
+@instant_option("--until", "Only before then.")
+@zone_option("Whose days, weeks and months.", exposed=True)
 @click.option("--compare", type=click.Choice(_COMPARISONS), help="Beside the period before, the last year's, targets.")
 @click.option(
     "--rates",
@@ -169,13 +169,35 @@ def query(
     with answered(settings, output, "metrics", **asked) as answer:
         if output != "table":
             print_frames(answer.frames, output)
-            _warn_of_costs(settings, asked)
+            _warn(settings, asked)
             return
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
             click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
+    _warn(settings, asked)
+
+
+def _warn(settings: Settings, asked: dict[str, Any]) -> None:
     _warn_of_costs(settings, asked)
+    _warn_of_linked_ids(settings, asked)
+
+
+def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
+    """Where users were counted of whom some are one person."""
+    from projections.metrics.definitions import METRICS
+
+    if not any(METRICS[part].unit == "users" for name in asked["names"].split(",") for part in METRICS[name].parts):
+        return
+    past = {name: asked[name] for name in ("at", "known_at", "positions")}
+    with answered(settings, "quiet", "linked", **past) as answer:
+        found = answer.row()
+    if found["ids"]:
+        click.echo(
+            f"warning: {found['ids']:,} ids are linked to {found['users']:,} users (多个账号属同一人): users are"
+            " counted as written, so who came under several ids counts once for each",
+            err=True,
+        )
 
 
 def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:

@@ -83,36 +83,54 @@ def limit_option(default: int) -> Callable[[Command], Command]:
     )
 
 
+class _InstantOption(click.Option):
+    """Its help says whose days it takes: those of `--zone`, of UTC where the command has none."""
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(context)
+        assert record is not None
+        day = "a day of --zone" if any(option.name == "zone" for option in context.command.params) else "a day (UTC)"
+        names, text = record
+        return names, f"{text} [2026-11-11T20:00:00+08:00, {day}, or how long ago: 90s, 15m, 2h, 1d]"
+
+
 def instant_option(name: str, text: str) -> Callable[[Command], Command]:
-    """Add an option that takes an instant; the command gets it in UTC, or None."""
+    """Add an option that takes an instant; the command gets it in UTC, or None. Where the command has a
+    `zone_option`, a day begins in that zone."""
     return click.option(
         name,
-        callback=lambda _ctx, option, value: None if value is None else _instant(value, option),
+        cls=_InstantOption,
+        callback=lambda context, option, value: None if value is None else _instant(value, option, context),
         metavar="INSTANT",
-        help=f"{text} [2026-11-11T20:00:00+08:00, a day (UTC), or how long ago: 90s, 15m, 2h, 1d]",
+        help=text,
     )
 
 
-_TIMEOUT = "coupon_ledger.timeout"
+# As in projections.metrics.periods, which is not loaded for a --help.
+_DEFAULT_ZONE: Final = "Asia/Shanghai"
+_ZONE: Final = "coupon_ledger.zone"
+_TIMEOUT: Final = "coupon_ledger.timeout"
 
 
-def zoned_instant_option(name: str, text: str) -> Callable[[Command], Command]:
-    """Like `instant_option`, but a day begins in the zone that `--zone` says, which must be eager."""
-
-    def parsed(context: click.Context, option: click.Parameter, value: str | None) -> datetime | None:
-        if value is None or not _DAY.fullmatch(value):
-            return None if value is None else _instant(value, option)
-        from projections.metrics.periods import Zone
-
-        day = _instant(value, option).replace(tzinfo=None)
-        return Zone(context.params["zone"]).instant(day).replace(tzinfo=UTC)
-
+def zone_option(text: str = "Whose days they are.", exposed: bool = False) -> Callable[[Command], Command]:
+    """Add `--zone`, whose days the instants of the command are; it gets `zone` where that is `exposed`. Of all
+    commands that tell what coupons earned, so that a day is the same in each."""
     return click.option(
-        name,
-        callback=parsed,
-        metavar="INSTANT",
-        help=f"{text} [2026-11-11T20:00:00+08:00, a day of --zone, or how long ago: 90s, 15m, 2h, 1d]",
+        "--zone",
+        default=_DEFAULT_ZONE,
+        show_default=True,
+        is_eager=True,
+        expose_value=exposed,
+        callback=_known_zone,
+        help=text,
     )
+
+
+def _known_zone(context: click.Context, _option: click.Parameter, value: str) -> str:
+    from projections.metrics.periods import Zone
+
+    context.meta[_ZONE] = Zone(value)
+    return value
 
 
 def past_options(command: Command) -> Command:
@@ -181,7 +199,7 @@ def _positions_in(file: str, option: click.Parameter) -> list[str]:
     raise click.BadParameter(f"{file!r} {why}", None, option)
 
 
-def _instant(value: str, option: click.Parameter) -> datetime:
+def _instant(value: str, option: click.Parameter, context: click.Context) -> datetime:
     from pydantic import TypeAdapter, ValidationError
 
     from ledger.events import Instant, problems_of
@@ -189,7 +207,11 @@ def _instant(value: str, option: click.Parameter) -> datetime:
     try:
         if ago := _AGO.fullmatch(value):
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        return TypeAdapter(Instant).validate_python(f"{value}T00:00:00Z" if _DAY.fullmatch(value) else value)
+        if not _DAY.fullmatch(value):
+            return TypeAdapter(Instant).validate_python(value)
+        day = TypeAdapter(Instant).validate_python(f"{value}T00:00:00Z")
+        zone = context.meta.get(_ZONE)
+        return zone.instant(day.replace(tzinfo=None)).replace(tzinfo=UTC) if zone else day
     except OverflowError:
         raise click.BadParameter(f"{value!r} ago was before the year 1", None, option) from None
     except ValidationError as error:

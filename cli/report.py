@@ -24,8 +24,9 @@ from cli.options import (
     past_options,
     settings_options,
     timeout_option,
+    zone_option,
 )
-from cli.output import Row, limited, print_frames, print_row, print_rows
+from cli.output import Row, limited, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
@@ -135,6 +136,7 @@ _FINANCE: Final = {
         sums=(
             "net_minor",
             "discount_minor",
+            "line_discount_minor",
             "cost_minor",
             "margin_minor",
             "lines_without_cost",
@@ -276,7 +278,8 @@ def _shared(command: Command) -> Command:
     explain = click.option(
         "--explain", is_flag=True, help="Of one part: the coupons, orders or people that its numbers are made of."
     )
-    for option in (output_option, settings_options("database"), past_options, limit_option(_SHOWN), explain):
+    zone = zone_option("Whose days and months.", exposed=True)
+    for option in (output_option, settings_options("database"), past_options, zone, limit_option(_SHOWN), explain):
         command = option(command)
     return command
 
@@ -286,22 +289,22 @@ def _shared(command: Command) -> Command:
 @click.option(
     "--by",
     metavar="A,B",
-    help="split: kind, campaign, coupon-type, channel, store, region, funder, day; margin: channel, store, region, day",
+    help="split: kind, campaign, category, coupon-type, channel, store, region, funder, day; margin: channel, store,"
+    " region, day",
 )
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
-@click.option("--zone", help="Time zone of days. [default: Asia/Shanghai]")
 @goods_rate_option
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
 @_shared
 def finance(parts: tuple[str, ...], **given: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or those that are named.
 
-    split: discounts by kind, campaign, channel, store, funder, day. margin: net sales and margin. categories: the
-    same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money lost to broken
-    rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons that are out,
-    balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
+    split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
+    categories: the same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money
+    lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons
+    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
 
     Amounts are in minor units (cents), a row per currency; currencies are never added up.
 
@@ -341,7 +344,6 @@ def segments(parts: tuple[str, ...], **given: Any) -> None:
 
 @report.command()
 @_parts_argument(_COHORTS)
-@click.option("--zone", help="Time zone of months. [default: Asia/Shanghai]")
 @_shared
 def cohorts(parts: tuple[str, ...], **given: Any) -> None:
     """Show who came again (留存与复购): by month of the first order, by month of the first use of a coupon, and within
@@ -398,23 +400,29 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 @click.option("--campaign", help="Only of this campaign, and of the orders on which a coupon of it is in use.")
 @instant_option("--since", "Only what happened from then on.")
 @instant_option("--until", "Only what happened before then.")
+@goods_rate_option
+@zone_option()
 @timeout_option
 @settings_options("database")
 @output_option
 def restated(settings: Settings, output: str, **asked: Any) -> None:
     """Show what figures were as known then, what they are as known now, and why they differ (数字追溯): orders, sales,
-    discounts and costs, with what was learned since, by its cause.
+    goods cost and margin, discounts, booked costs and simple ROI, with what was learned since, by its cause.
 
-    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late: it had happened, or happened
-    since, and was recorded only after. cancelled_late: the order was cancelled since. …_corrected: another value was
-    told. Per column known_then + causes = known_now. Coupons behind it: `diff --known-from`.
+    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late, goods_cost_told_late: it had
+    happened, or happened since, and was recorded only after. cancelled_late: the order was cancelled since.
+    …_corrected: another value was told. Per column known_then + causes = known_now. simple_roi_bp: the simple ROI of
+    the orders with a coupon, NOT incremental, in basis points (12,500 is 1.25); of a cause, by how much it moved when
+    the causes are taken in this order. Coupons behind it: `diff --known-from`.
 
     \b
     coupon-ledger report restated --known-from 2026-11-12
     coupon-ledger report restated --known-from 2026-11-12 --campaign k-1 --since 2026-11-01 --until 2026-11-12
     """
     with answered(settings, output, "restated", **asked) as answer:
-        print_frames(answer.frames, output)
+        rows = list(rows_of(answer))
+    print_rows(rows, output)
+    _warn_of_costs([[row for row in rows if row["line"].startswith("known_")]])
 
 
 @report.command()
@@ -440,6 +448,7 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
 @report.command()
 @goods_rate_option
 @click.option("--explain", is_flag=True, help="The people of the arms, and what each bought.")
+@zone_option()
 @past_options
 @settings_options("database")
 @output_option
@@ -498,7 +507,7 @@ def _report(
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
-    told_options = {name for name, value in asked.items() if value is not None}
+    told_options = {name for name, value in asked.items() if value is not None and name != "zone"}
     for name in parts:
         if unused := sorted(told_options - set(known[name].takes)):
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
@@ -519,7 +528,7 @@ def _report(
                 raise
             found[name] = {"refused": str(error)}
         if output == "table":
-            unused = sorted(told_options - set(part.takes) - {"zone"})
+            unused = sorted(told_options - set(part.takes))
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             title = part.title + (f" (全部 · not by {named})" if unused else "")
             total = _total(part, found[name], settings, told | past)

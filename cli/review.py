@@ -19,8 +19,8 @@ import click
 
 from cli.charts import Chart
 from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
-from cli.experiment import main_effects
-from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed
+from cli.experiment import columns_of, main_effects
+from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
 from cli.output import Row
 from cli.report import DOUBTS, MOVES, one_row_a_slice
 from ledger.errors import LedgerError, UnusableFile
@@ -315,7 +315,7 @@ def _experiment(row: Row, ask: Asker) -> Section:
             found.tables[name] = value
     if response:
         found.tables["response"] = response[0]["points"]
-    found.columns = {name: columns.split() for name, columns in EXPERIMENT_COLUMNS.items()}
+    found.columns = {name: columns_of(name, row[name]) for name in EXPERIMENT_COLUMNS}
     if "effects" in found.tables:
         found.tables["effects"] = main_effects(row["effects"])
     by_method = {
@@ -583,6 +583,7 @@ def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
 @click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 @goods_rate_option
 @operator_options
+@zone_option()
 @past_options
 @settings_options(*LOG, "database")
 def review(

@@ -18,6 +18,7 @@ from cli.options import (
     past_options,
     settings_options,
     signed,
+    zone_option,
 )
 from cli.output import Row, limited, print_rows
 from cli.show import answered, rows_of
@@ -94,6 +95,7 @@ def list_segments(settings: Settings, output: str) -> None:
 @click.argument("name")
 @columns_option
 @limit_option(_SHOWN)
+@zone_option()
 @past_options
 @settings_options(*LOG, "database")
 @output_option
@@ -115,6 +117,7 @@ def show(name: str, columns: list[str] | None, limit: int | None, settings: Sett
 
 @segments.command()
 @click.argument("name")
+@zone_option()
 @past_options
 @settings_options(*LOG, "database")
 def export(name: str, settings: Settings, **past: Any) -> None:
@@ -131,6 +134,7 @@ def export(name: str, settings: Settings, **past: Any) -> None:
 
 @segments.command()
 @click.argument("name")
+@zone_option()
 @instant_option("--since", "The first instant.")
 @instant_option("--until", "The last instant. [default: now]")
 @duration_option("--every", "How far apart.", "7d")

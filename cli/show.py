@@ -282,7 +282,7 @@ def campaigns(
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
-    now / owned.
+    now / owned. violations: of rules of single coupons, across coupons, and between coupons and orders.
 
     \b
     coupon-ledger campaigns
@@ -303,8 +303,9 @@ def campaigns(
 @settings_options("database")
 @output_option
 def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -> None:
-    """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, its rule versions
-    with what each changed, and whether its account balances.
+    """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, which rules were
+    broken (scope coupon: of single coupons; cross: across coupons and against orders), its rule versions with what
+    each changed, and whether its account balances.
 
     stock_left: quantity less the coupons that were claimed or granted. CSV and NDJSON have one row.
 
@@ -323,6 +324,7 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
             return
         print_row({k: v for k, v in row.items() if v is not None}, output)
         _print_list("states", lists["states"])
+        _print_list("broken", lists["broken"])
         versions = [{**v, "changed": _in_words(v["changed"])} for v in whole["versions"]]
         click.echo("\nversions")
         print_rows(versions, output)

@@ -123,6 +123,29 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
             yield from commands(command, (*path, name))
 
 
+EARNED = ("metrics", "report", "review", "attribution", "experiment", "segments", "expiries")
+
+
+def command_at(path: tuple[str, ...]) -> click.Command:
+    command: click.Command | None = cli
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
+    return command
+
+
+def test_every_command_of_what_coupons_earned_takes_days_of_a_zone() -> None:
+    """Else the same day is eight hours another in the next report."""
+    dated = {
+        path: {option.name for option in command_at(path).params}
+        for path in commands()
+        if path[0] in EARNED and any(getattr(o, "metavar", None) == "INSTANT" for o in command_at(path).params)
+    }
+    assert {path[0] for path in dated} == set(EARNED)
+    assert [path for path, options in dated.items() if "zone" not in options] == []
+
+
 @pytest.mark.parametrize("path", list(commands()), ids=" ".join)
 def test_help_shows_an_example(path: tuple[str, ...]) -> None:
     """Else a new user reads what a command is for, and still not what to type."""

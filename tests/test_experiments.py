@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.coverage import outcomes
 from cli.sources.experiment_world import CONTROL, campaign_id, drawn, shown_world, truth
+from projections.experiments import result
 from projections.experiments.facts import Campaign
 from projections.experiments.questions import _other_campaigns
 from projections.unanswered import NotThere
@@ -334,6 +335,15 @@ def test_odd_amounts(cases: tuple[str, ...]) -> None:
     assert found["booked"] == [{"cost_kind": "media", "amount_minor": 60}]
 
 
+def test_the_orders_behind_a_person_are_those_that_the_estimate_counts(cases: tuple[str, ...]) -> None:
+    """What was refunded in full was not bought: its id beside the figures would be an order that is not in them."""
+    for campaign in ("odd", "counted"):
+        people = done("experiment", "people", campaign, *cases, "-o", "json").json
+        assert sum(row["orders"] for row in people) > 0
+        assert all(len(row["order_ids"] or []) == row["orders"] for row in people)
+        assert "y-1" not in {order for row in people for order in row["order_ids"] or []}
+
+
 def test_currencies_are_never_added_up(cases: tuple[str, ...]) -> None:
     one_sentence(ledger("experiment", "show", "currencies", *cases), 2, "CNY, USD", "--currency")
     found = shown(cases, "currencies", "--currency", "CNY")
@@ -390,6 +400,46 @@ def test_where_nobody_bought_nothing_is_said(cases: tuple[str, ...]) -> None:
     assert effect["effect"] == 0 and effect["p"] is None
     assert [found["returns"][0][name] for name in ("incremental_margin_minor", "low_minor", "roi")] == [0, None, None]
     assert "nothing can be said" in found["conclusions"][0]
+
+
+def arms_of_chance(seed: int, treatments: int) -> list[result.Arm]:
+    """Small arms of which some differ from the control, by chance or by what they got."""
+    random = np.random.default_rng(seed)
+
+    def arm(name: str, shift: float) -> result.Arm:
+        bought = np.round(random.normal(1_000 + shift, 300, 30))
+        window = pl.DataFrame(
+            {"margin_minor": bought, "net_minor": bought, "orders": 1, "coupon_orders": 1}
+            | {"discount_minor": 100.0, "coupon_margin_minor": 500.0}
+        )
+        return result.Arm(name, pl.DataFrame({"person": range(30), "face_value_minor": 1}), window, window * 0)
+
+    return [arm("control", 0), *(arm(f"t{n}", random.uniform(0, 300)) for n in range(treatments))]
+
+
+def test_a_sentence_never_contradicts_its_interval() -> None:
+    """Else a manager reads that a coupon works beside an interval that says that it may not."""
+    said: Counter[str] = Counter()
+    for seed in range(60):
+        control, *treatments = arms_of_chance(seed, 1 + seed % 4)
+        effects = result.effects(control, treatments, ["margin_minor"])
+        for row in (row for row in effects if row["method"] == "plain"):
+            [money] = [r for r in result.returns(control, treatments, 0) if r["arm"] == row["arm"]]
+            text = result.sentence(row["arm"], row, None, money, None)
+            several = len(treatments) > 1
+            assert ("simultaneous" in text) is several is (row["simultaneous_low"] is not None)
+            low, high = (row[f"simultaneous_{n}" if several else n] for n in ("low", "high"))
+            assert (row["low"], row["high"]) == (low, high) or low < row["low"] < row["high"] < high
+            sized, found = not low <= 0 <= high, row["p_corrected"] < 0.05
+            assert found or not sized, "Holm finds what Bonferroni finds"
+            words = ["cannot be told", "how much is not (", "than without it ("][found + (found and sized)]
+            assert words in text
+            said[words] += several
+            open_ = money["p_corrected"] >= 0.05
+            assert ("earned or lost money is open" in text) is open_
+            low, high = (money[f"roi_simultaneous_{n}" if several else f"roi_{n}"] for n in ("low", "high"))
+            assert open_ or ("how much is not sure" in text) is (low <= 0 <= high)
+    assert len(said) == 3 and min(said.values()) > 1, said
 
 
 def test_the_sequential_interval_is_the_wider_the_earlier_one_looks(cases: tuple[str, ...]) -> None:

@@ -537,6 +537,13 @@ def test_expire_appends_and_reports_what_was_lost(place: Path) -> None:
     by_channel = done("expiries", "--by", "channel", "-o", "json").json
     assert {r["channel"]: r["coupons"] for r in by_channel} == {"app": 3, "shop": 1}
     assert sum(r["coupons"] for r in done("expiries", "--since", "2026-11-12", "-o", "json").json) == 1
+    whole = {r["coupon_id"]: r["ended_at"] for r in done("expiries", "--explain", "-o", "json").json}
+    assert len(whole) == 4
+    for first in sorted(whole.values()):
+        asked = {name: done("expiries", "--explain", name, first, "-o", "json").json for name in ("--since", "--until")}
+        ids = {name: {r["coupon_id"] for r in rows} for name, rows in asked.items()}
+        assert ids["--since"] == {c for c, at in whole.items() if at >= first}
+        assert ids["--until"] == whole.keys() - ids["--since"]
     table = done("expiries").out
     assert "失效归因" in table and "未领取" in table
     one_sentence(ledger("expiries", "--by", "colour"), 2, "'colour'", "channel")

@@ -3,10 +3,13 @@ doubtful is said."""
 
 from __future__ import annotations
 
+import math
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,11 +21,14 @@ from cli.sources.complete_journey import load
 from ledger import lifecycle
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
+from ledger.topics import ORDER
 from projections.finance.statement import MOVES, OUT, statement
+from projections.live.apply import apply
 from projections.metrics.periods import Zone
-from projections.store import Store
+from projections.store import Store, sql
 from projections.unanswered import WrongQuestion
 from tests.command_line import ledger, ndjson
+from tests.folding import fold_in, scratch_store
 from tests.histories import START
 from tests.test_verify import consumed
 
@@ -210,8 +216,9 @@ def test_discounts_by_campaign(shop: None) -> None:
 
 def test_every_split_sums_to_the_same(shop: None) -> None:
     """Else two people would tell two totals."""
-    totals = [Counter[str]() for _ in range(6)]
-    for by, total in zip(("kind", "campaign", "coupon-type", "channel", "store", "funder,day"), totals, strict=True):
+    parts = ("kind", "campaign", "coupon-type", "channel", "store", "funder,day", "category", "category,funder")
+    totals = [Counter[str]() for _ in parts]
+    for by, total in zip(parts, totals, strict=True):
         for row in told("split", "--by", by):
             total[row["currency"]] += row["discount_minor"]
     assert all(total == totals[0] for total in totals), totals
@@ -219,6 +226,71 @@ def test_every_split_sums_to_the_same(shop: None) -> None:
     for row in told("split", "--explain"):
         explained[row["currency"]] += row["amount_minor"]
     assert explained == totals[0]
+    by_goods = Counter[str]()
+    for row in told("categories"):
+        by_goods[row["currency"]] += row["discount_minor"]
+    assert by_goods == totals[0]
+
+
+def test_a_discount_is_spread_over_the_lines_of_its_order(shop: None) -> None:
+    """Of o2 the coupon took 50 off 300 of tea and 500 of cups; the others have no lines, and are not forgotten."""
+    assert split("category") == {
+        ("TEA", "CNY"): 19, ("CUP", "CNY"): 31, ("(no lines)", "CNY"): 1400 + 77 + 40 + 99, ("(no lines)", "USD"): 5,
+    }  # fmt: skip
+    rest = next(r for r in told("categories") if (r["category"], r["currency"]) == ("(no lines)", "CNY"))
+    assert (rest["orders"], rest["net_minor"], rest["margin_minor"], rest["lines_without_cost"]) == (2, 5000, 1000, 1)
+
+
+def by_largest_remainder(amount: int, lines: list[Data]) -> list[int]:
+    """The model: exact fractions, then a unit each for those that lost most by rounding down."""
+    for weights in ([line["discount_minor"] or 0 for line in lines], [line["net_minor"] for line in lines]):
+        if max(weights := [max(w, 0) for w in weights]) > 0:
+            break
+    else:
+        weights = [1] * len(lines)
+    exact = [Fraction(abs(amount) * weight, sum(weights)) for weight in weights]
+    parts = [math.floor(part) for part in exact]
+    for n in sorted(range(len(lines)), key=lambda n: (parts[n] - exact[n], n))[: abs(amount) - sum(parts)]:
+        parts[n] += 1
+    return parts if amount >= 0 else [-part for part in parts]
+
+
+def test_every_discount_is_spread_to_the_minor_unit(tmp_path: Path) -> None:
+    """Cents lost by rounding would be missing from the year; amounts up to the largest that an event may carry."""
+    random_ = random.Random("spread")
+    big = 2**63 - 1
+    sizes = (0, 1, 2, 7, 100, 9_999, big)
+    orders: dict[str, list[Data]] = {}
+    for n in range(150):
+        told = random_.random() < 0.5
+        orders[f"o{n}"] = [
+            {
+                "sku": f"s{i}", "category": random_.choice(["A", "B", None]), "quantity": 1,
+                "net_minor": random_.choice(sizes), "discount_minor": random_.choice(sizes) if told else None,
+            }
+            for i in range(random_.randrange(5))
+        ]  # fmt: skip
+    amounts = {order: random_.choice([*sizes, -5, -100]) for order in orders}
+    with scratch_store(tmp_path) as store:
+        paid_ = [
+            {k: v for k, v in paid(order, 10, [], lines=lines or None).items() if k not in ("topic", "order_id") and v}
+            for order, lines in orders.items()
+        ]
+        events = [e | {"order_id": o, "occurred_at": NOON} for e, o in zip(paid_, orders, strict=True)]
+        fold_in(store, apply, ORDER, [[Delivery(event, 1, 0, n) for n, event in enumerate(events)]])
+        taken = pl.DataFrame({"order_id": [*orders, "unknown"], "amount_minor": [*amounts.values(), 7]})
+        with store.given(taken=taken):
+            rows = store.frame(sql("projections.finance", "spread")).to_dicts()
+    found: dict[str, Counter[str | None]] = {order: Counter() for order in (*orders, "unknown")}
+    for row in rows:
+        found[row["order_id"]][row["category"]] += row["amount_minor"]
+    assert found.pop("unknown") == {"(no lines)": 7}
+    for order, lines in orders.items():
+        wanted = Counter[str | None]() if lines else Counter({"(no lines)": amounts[order]})
+        for line, part in zip(lines, by_largest_remainder(amounts[order], lines) if lines else (), strict=True):
+            wanted[line["category"]] += part
+        assert found[order] == wanted, (order, lines, amounts[order])
+        assert found[order].total() == amounts[order]
 
 
 def test_a_margin_takes_refunds_off_and_costs_that_are_known(shop: None) -> None:
@@ -407,6 +479,8 @@ def test_the_discounts_of_the_real_year_are_those_of_its_own_tables(
     cents = {
         name: int((lines[name] * 100).round().sum()) for name in ("retail_disc", "coupon_disc", "coupon_match_disc")
     }
+    by_goods = sum(row["discount_minor"] for row in told("categories"))
+    assert sum(split("category").values()) == by_goods == sum(cents.values())
     assert split("kind") == {
         ("promotion", "USD"): cents["retail_disc"],
         ("coupon", "USD"): cents["coupon_disc"],

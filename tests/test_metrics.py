@@ -25,7 +25,7 @@ from projections.metrics.periods import GRAINS, Buckets, Shift, Zone
 from projections.store import Store
 from projections.unanswered import NotThere, WrongQuestion
 from tests import metric_model
-from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson
+from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store
 from tests.metric_model import World, bucket_of, has, model, within, world
 
@@ -277,6 +277,17 @@ def test_the_two_views_of_a_day_are_two_numbers(store: Store, told: Told) -> Non
     ]
 
 
+def test_slices_stand_as_people_list_them(store: Store, told: Told) -> None:
+    """Else campaign 10 is looked for behind campaign 9, and found behind campaign 1."""
+    names = ["2", "10", "9a", "k-2", "k-10", "k-010", "1" * 256, "活动2", "活动10", "²"]
+    for n, name in enumerate(reversed(names)):
+        told.tell(COUPON, f"c-{n}", "created", "2026-11-11T01:00", campaign_id=name, coupon_type="cash")
+    wanted = ["2", "9a", "10", "1" * 256, "k-2", "k-010", "k-10", "²", "活动2", "活动10"]
+    assert [row["campaign"] for row in asking(store, told, "created_events", by="campaign")] == wanted
+    by_day = ask(store, "created_events", by="campaign", grain="day")
+    assert [row["campaign"] for row in by_day] == wanted
+
+
 def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: Told) -> None:
     for n, campaign in enumerate(("k-1", "k-1", "k-2")):
         told.coupon(f"c-{n}", ("created", "2026-11-11T00:00"), campaign=campaign)
@@ -320,6 +331,64 @@ def test_every_metric_is_restated_as_it_was_known(store: Store) -> None:
     with emptied(store):
         fill(store, World(before))
         assert ask(store, *names, by="campaign") == restated
+
+
+RESTATED = {
+    "coupon_orders": "coupon_orders",
+    "coupon_margin_minor": "coupon_margin_minor",
+    "coupon_orders_without_cost": "coupon_orders_without_goods_cost",
+    "discount_minor": "discount_cost_minor",
+    "booked_minor": "other_cost_minor",
+}
+"""Columns of `restated`, and the metrics that they are."""
+
+
+@pytest.mark.parametrize("seed", [5, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 18))])
+def test_what_was_learned_is_the_whole_of_the_difference(store: Store, seed: int) -> None:
+    """To the minor unit and the basis point, in every column; its two ends are what the metrics say of then and now."""
+    told = world(seed)
+    known_from = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1_000_010 + seed % 20)
+    steps = 0
+    with emptied(store), closing(queries.Local(store)) as local:
+        fill(store, told)
+        for campaign, options in ((None, {}), ("k-0", {"goods_rates": '{"": 6000}'}), ("k-1", {})):
+            asked = {"known_from": known_from, "campaign": campaign, **options}
+            found = [r for frame in local.ask("restated", **asked).frames for r in frame.to_dicts()]
+            ends = {
+                end: metrics_of(store, campaign, **options, **past)
+                for end, past in (("known_then", {"known_at": known_from}), ("known_now", {}))
+            }
+            for currency in {row["currency"] for row in found}:
+                lines = {row["line"]: row for row in found if row["currency"] == currency}
+                causes = [row for name, row in lines.items() if not name.startswith("known_")]
+                for column in found[0].keys() - {"line", "currency", "cases", "simple_roi_bp"}:
+                    ended = [lines.get(end, {column: 0})[column] for end in ends]
+                    assert ended[0] + sum(row[column] for row in causes) == ended[1], (column, lines)
+                bp = [lines.get(end, {"simple_roi_bp": None})["simple_roi_bp"] for end in ends]
+                if None not in bp:
+                    assert bp[0] + sum(row["simple_roi_bp"] for row in causes) == bp[1]
+                    steps += any(row["simple_roi_bp"] for row in causes)
+                else:
+                    assert {row["simple_roi_bp"] for row in causes} <= {None}
+                for end, metrics in ends.items():
+                    mine = metrics.get(currency or "XXX", {})
+                    for column, metric in RESTATED.items():
+                        if metric.endswith("_minor"):
+                            assert lines.get(end, {column: 0})[column] == (mine.get(metric) or 0), (end, column, lines)
+                    roi = mine.get("simple_roi")
+                    told_bp = lines.get(end, {"simple_roi_bp": None})["simple_roi_bp"]
+                    assert told_bp == (None if roi is None else pytest.approx(roi * 10_000, abs=0.5001))
+            for end, metrics in ends.items():
+                for column, metric in RESTATED.items():
+                    if not metric.endswith("_minor"):
+                        assert sum(row[column] for row in found if row["line"] == end) == (metrics[None][metric] or 0)
+    assert steps, "some return moved"
+
+
+def metrics_of(store: Store, campaign: str | None, **given: Any) -> dict[str | None, Row]:
+    """Those of `RESTATED`, by currency; counts are of none."""
+    where = None if campaign is None else json.dumps({"campaign": [campaign]})
+    return {row["currency"]: row for row in ask(store, *RESTATED.values(), "simple_roi", where=where, **given)}
 
 
 def test_a_period_beside_the_one_before_and_last_years(store: Store, told: Told) -> None:
@@ -496,6 +565,22 @@ def test_a_day_on_the_command_line_is_one_of_the_zone(shop: Path) -> None:
     asked = ("metrics", "query", "created_events", "--since", "2026-11-11", "--database", shop / DATABASE, "-o", "json")
     assert [row["created_events"] for row in done(*asked).json] == [1]
     assert [row["created_events"] for row in done(*asked, "--zone", "America/New_York").json] == [0]
+
+
+def test_a_day_is_the_same_in_metrics_reports_and_reviews(shop: Path) -> None:
+    """Else the same --since gives two figures of the same campaign, eight hours apart."""
+    at = ("--database", shop / DATABASE)
+    for zone, uses in (("Asia/Shanghai", 1), ("UTC", 0)):
+        asked = ("--since", "2026-11-11", "--until", "2026-11-12", "--zone", zone, *at, "-o", "json")
+        assert sum(row["net_uses"] or 0 for row in done("report", "roi", *asked).json) == uses
+        assert sum(row["orders"] for row in done("report", "finance", "margin", *asked).json) == 2 * uses
+        assert sum(row["net_uses"] for row in done("metrics", "query", "net_uses", *asked).json) == uses
+        reviewed = done(
+            "review", "k-1", "--section", "goal", "--at", "2026-11-11", "--zone", zone, *at, "--format", "json"
+        ).json
+        result = {row["metric"]: row["value"] for row in reviewed["sections"]["goal"]["tables"]["result"]}
+        assert result["net_uses"] == 1 - uses, "by that day's first moment"
+    one_sentence(ledger("report", "roi", "--zone", "Mars/Base", *at), 2, "Mars/Base")
 
 
 def test_a_table_has_counts_and_amounts_in_one_row(shop: Path) -> None:

@@ -143,6 +143,12 @@ def test_a_campaign_shows_stock_rules_claims_and_its_account() -> None:
     ]
     assert (shown["peak_claims_per_minute"], shown["peak_at"]) == (1, "2026-11-11T10:00:00.000000Z")
     assert shown["last_hour_claims_per_minute"] == 0
+    assert shown["broken"] == [
+        {"violation": rule, "scope": scope, "violations": 1}
+        for rule, scope in [("discount_mismatch", "cross"), ("over_issue", "cross"), ("used_when_used", "coupon")]
+    ], "of c-9, which the order names, nobody knows a campaign"
+    [_, listed] = done("campaigns", "-o", "json").json
+    assert shown["violations"] == listed["violations"] == 3, "a sale of too many coupons is no campaign without a fault"
     assert {s["state"]: s["coupons"] for s in shown["states"] if s["coupons"]} == {
         "claimed": 3,
         "used": 1,
@@ -176,6 +182,14 @@ def test_those_that_ended_long_ago_are_left_out_for_people_alone() -> None:
     for output in ("json", "ndjson", "csv"):
         assert "x-1" in done("coupons", "-o", output).out
     assert sum(row["coupons"] for row in done("coupons", "--count", "-o", "json").json) == 6
+
+
+def test_a_count_of_users_says_that_some_are_one_person() -> None:
+    """u-1 and m-1 are one and claimed twice: three claimed, of whom two are the same."""
+    ran = done("metrics", "query", "claimed_users", "-o", "json")
+    assert [row["claimed_users"] for row in ran.json] == [3] and "2 ids are linked to 2 users" in ran.err
+    for asked in (("claimed_events",), ("claimed_users", "--at", "2026-11-09T00:00:00Z")):
+        assert "linked" not in done("metrics", "query", *asked).err, "none of these, none linked yet"
 
 
 @pytest.mark.parametrize("command", [("user",), ("order",), ("campaigns", "show")], ids=" ".join)
@@ -233,6 +247,8 @@ def test_everything_at_an_instant() -> None:
     assert (told["coupons"], told["orders"], told["campaigns"], told["users"]) == (6, 0, 1, 2)
     assert {s["state"]: s["coupons"] for s in told["states"]} == {"issued": 1, "claimed": 4, "expired": 1}
     assert told["broken"] == [{"violation": "over_issue", "violations": 1, "superseded": 0}] and told["violations"] == 1
+    campaign = done("campaigns", "show", "k-1", *noon, "-o", "json").json
+    assert campaign["broken"] == [{"violation": "over_issue", "scope": "cross", "violations": 1}]
     assert told["data_clock"] == "2026-11-11T10:03:30.000000Z"
     shown = done("status", *noon)
     assert "over_issue" in shown.out and "only what happened until 2026-11-11T10:03:45" in shown.err

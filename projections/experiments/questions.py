@@ -37,11 +37,13 @@ _ARMS: Final = {
 _EFFECTS: Final = {
     "arm": _S, "metric": _S, "label": _S, "method": _S, "control_mean": _F, "treated_mean": _F, "effect": _F,
     "low": _F, "high": _F, "p": _F, "p_corrected": _F, "correction": _S, "relative_effect": _F, "relative_low": _F,
-    "relative_high": _F, "total_effect": _F, "total_low": _F, "total_high": _F, "note": _S,
+    "relative_high": _F, "total_effect": _F, "total_low": _F, "total_high": _F, "simultaneous_low": _F,
+    "simultaneous_high": _F, "total_simultaneous_low": _F, "total_simultaneous_high": _F, "note": _S,
 }  # fmt: skip
 _RETURNS: Final = {
     "arm": _S, "incremental_margin_minor": _F, "low_minor": _F, "high_minor": _F, "discount_minor": _F,
-    "booked_minor": _F, "cost_minor": _F, "roi": _F, "roi_low": _F, "roi_high": _F, "p": _F,
+    "booked_minor": _F, "cost_minor": _F, "roi": _F, "roi_low": _F, "roi_high": _F,
+    "roi_simultaneous_low": _F, "roi_simultaneous_high": _F, "p": _F,
     "p_corrected": _F, "roi_cuped": _F, "roi_cuped_low": _F, "roi_cuped_high": _F, "simple_roi": _F,
     "coupon_margin_minor": _F,
 }  # fmt: skip
@@ -218,10 +220,7 @@ def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, curre
     main = {(row["arm"], row["method"]): row for row in told if row["metric"] == metric}
     arms = [arm for arm, method in main if method == "plain"]
     return [
-        result.sentence(
-            arm, main[arm, "plain"], main.get((arm, "cuped")), money.get(arm), currency, several=len(arms) > 1
-        )
-        for arm in arms
+        result.sentence(arm, main[arm, "plain"], main.get((arm, "cuped")), money.get(arm), currency) for arm in arms
     ]
 
 

@@ -66,9 +66,11 @@ def _values(rows: pl.DataFrame, metric: str) -> Array:
 
 def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], elapsed: float = 1.0) -> list[Row]:
     """A row per treatment, metric and method. `p_corrected`: of the main metric by Holm over the treatments, of the
-    others by Benjamini and Hochberg over all of them. `elapsed`: the part of the window that is over."""
-    rows = [row for arm in treatments for metric in metrics for row in _methods(control, arm, metric, elapsed)]
+    others by Benjamini and Hochberg over all of them. `simultaneous_…`: with several treatments, the interval of the
+    main metric that holds for all of them at once. `elapsed`: the part of the window that is over."""
     main = metrics[0]
+    tests = {metric: len(treatments) if metric == main else 1 for metric in metrics}
+    rows = [row for arm in treatments for m in metrics for row in _methods(control, arm, m, elapsed, tests[m])]
     for method in dict.fromkeys(row["method"] for row in rows):
         _correct([r for r in rows if r["method"] == method and r["metric"] == main], "holm")
         _correct([r for r in rows if r["method"] == method and r["metric"] != main], "benjamini_hochberg")
@@ -82,7 +84,7 @@ def _correct(rows: Sequence[Row], correction: str) -> None:
         row |= {"p_corrected": _number(p), "correction": correction}
 
 
-def _methods(control: Arm, treated: Arm, metric: str, elapsed: float) -> Iterator[Row]:
+def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int) -> Iterator[Row]:
     c, t = control.group(metric), treated.group(metric)
     if metric == "buyers":
         moments = [Moments.of_share(len(g.outcome), int(g.outcome.sum())) for g in (c, t)]
@@ -96,14 +98,19 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float) -> Iterato
         "treated_mean": moments[1].mean,
     }
 
-    def row(method: str, told: Estimate, relative: Estimate, note: str | None = None) -> Row:
+    def row(
+        method: str, told: Estimate, relative: Estimate, note: str | None = None, together: Estimate | None = None
+    ) -> Row:
         total = told.times(treated.size)
+        wide = together or lift.simultaneous(told, tests)
         return {
             **means,
             "method": method,
             **{name: _number(getattr(told, of)) for name, of in _TOLD.items()},
             **{f"relative_{n}": _number(getattr(relative, of)) for n, of in _TOLD.items() if n != "p"},
             **{f"total_{n}": _number(getattr(total, of)) for n, of in _TOLD.items() if n != "p"},
+            **_together(wide, tests),
+            **{f"total_{name}": value for name, value in _together(wide.times(treated.size), tests).items()},
             "note": note,
         }
 
@@ -120,7 +127,14 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float) -> Iterato
     # People are the same from the first look to the last: what grows is how much of the window they have had.
     planned = control.size + treated.size
     always = [lift.always_valid(one, planned * elapsed, planned) for one in (plain, relative)]
-    yield row("sequential", always[0], always[1], "holds however often one looks")
+    together = lift.always_valid(plain, planned * elapsed, planned, tests=tests)
+    yield row("sequential", always[0], always[1], "holds however often one looks", together)
+
+
+def _together(wide: Estimate, tests: int) -> Row:
+    """The interval for several treatments at once; of one alone it is the plain one, and not told twice."""
+    ends = {"simultaneous_low": _number(wide.low), "simultaneous_high": _number(wide.high)}
+    return ends if tests > 1 else dict.fromkeys(ends)
 
 
 def _adjusted(row: Any, control: Group, treated: Group) -> Iterator[Row]:
@@ -196,12 +210,12 @@ def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
     """Return on cost of each treatment: the incremental one, and beside it the simple one that is not. Booked cost is
     borne by the treatments by their size."""
     whole = sum(arm.size for arm in treatments)
-    rows = [_return(control, arm, booked * arm.size / whole) for arm in treatments]
+    rows = [_return(control, arm, booked * arm.size / whole, len(treatments)) for arm in treatments]
     _correct(rows, "holm")
     return rows
 
 
-def _return(control: Arm, arm: Arm, booked: float) -> Row:
+def _return(control: Arm, arm: Arm, booked: float, tests: int) -> Row:
     c, t = control.group("margin_minor"), arm.group("margin_minor")
     discount = arm.window["discount_minor"].cast(pl.Float64).to_numpy()
     cost = float(discount.sum()) + booked
@@ -224,6 +238,7 @@ def _return(control: Arm, arm: Arm, booked: float) -> Row:
         "roi": _number(told.value),
         "roi_low": _number(told.low),
         "roi_high": _number(told.high),
+        **{f"roi_{name}": value for name, value in _together(lift.simultaneous(told, tests), tests).items()},
         "p": _number(told.p),
         "roi_cuped": _number(cuped.value),
         "roi_cuped_low": _number(cuped.low),
@@ -290,41 +305,78 @@ def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float
 # --- in words
 
 
-def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None, several: bool) -> str:
-    """What a manager reads of one treatment: the plain effect, the same with less noise, and the return."""
+def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> str:
+    """What a manager reads of one treatment: the plain effect, the same with less noise, and the return. With several
+    treatments, interval and p are those for all of them at once; what is said goes by these."""
     label = METRICS[effect["metric"]]
     what = "margin" if effect["metric"] == "margin_minor" else "net sales"
     if effect["low"] is None or effect["p"] is None:
         return f"增量{label} · {arm}: nobody differs from anybody in what they bought; nothing can be said."
-    found, low, high = (amount(effect[f"total_{n}"], currency) for n in ("effect", "low", "high"))
-    p = effect["p_corrected"] if several else effect["p"]
-    corrected = ", corrected for several treatments" if several else ""
-    span = f"95% interval {low} to {high}, p {_p(p)}{corrected}"
-    if p < lift.ALPHA:
-        word = "more" if effect["effect"] > 0 else "less"
-        said = f"brought {found.removeprefix('-')} {word} {what} than without it ({span})"
+    found = amount(effect["total_effect"], currency)
+    told = _Told.of(effect, "total_")
+    span = f"{told.level} {amount(told.low, currency)} to {amount(told.high, currency)}, p {_p(told.p)}{told.corrected}"
+    more = f"brought {found.removeprefix('-')} {'more' if effect['effect'] > 0 else 'less'} {what} than without it"
+    if told.sized:
+        said = f"{more} ({span})"
+    elif told.found:
+        said = f"{more}: that it did is sure, how much is not ({span})"
     else:
         said = f"cannot be told from no effect: {found} of {what} ({span})"
-    return f"增量{label} · {arm} {said}.{_cuped_in_words(cuped, currency, several)}{_return_in_words(money, currency)}"
+    return f"增量{label} · {arm} {said}.{_cuped_in_words(cuped, currency)}{_return_in_words(money, currency)}"
 
 
-def _cuped_in_words(row: Row | None, currency: str | None, several: bool) -> str:
+@dataclass(frozen=True)
+class _Told:
+    """The interval and the p that hold for all treatments at once. `sized`: the interval leaves zero out; `found`: the
+    p says that there is an effect, which it may without the other (see `lift.simultaneous`)."""
+
+    low: float
+    high: float
+    p: float | None
+    several: bool
+
+    @classmethod
+    def of(cls, row: Row, prefix: str) -> _Told:
+        several = row[f"{prefix}simultaneous_low"] is not None
+        low, high = (row[f"{prefix}{'simultaneous_' if several else ''}{end}"] for end in ("low", "high"))
+        return cls(low, high, row["p_corrected"] if several else row["p"], several)
+
+    @property
+    def sized(self) -> bool:
+        return self.found and not self.low <= 0 <= self.high
+
+    @property
+    def found(self) -> bool:
+        return self.p is not None and self.p < lift.ALPHA
+
+    @property
+    def level(self) -> str:
+        return "95% simultaneous interval" if self.several else "95% interval"
+
+    @property
+    def corrected(self) -> str:
+        return ", both corrected for several treatments" if self.several else ""
+
+
+def _cuped_in_words(row: Row | None, currency: str | None) -> str:
     if row is None or row["p"] is None:
         return ""
-    found, low, high = (amount(row[f"total_{n}"], currency) for n in ("effect", "low", "high"))
-    p = row["p_corrected"] if several else row["p"]
-    corrected = ", corrected" if several else ""
-    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(p)}{corrected})."
+    told = _Told.of(row, "total_")
+    found, low, high = (amount(minor, currency) for minor in (row["total_effect"], told.low, told.high))
+    corrected = ", corrected" if told.several else ""
+    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(told.p)}{corrected})."
 
 
 def _return_in_words(money: Row | None, currency: str | None) -> str:
     if money is None or money["roi"] is None:
         return " 增量ROI cannot be told."
-    span = f"95% interval {money['roi_low']:.2f} to {money['roi_high']:.2f}"
-    if money["p_corrected"] is None or money["p_corrected"] >= lift.ALPHA:
-        word = "whether it earned or lost money is open"
-    else:
+    told = _Told.of(money, "roi_")
+    span = f"{told.level} {told.low:.2f} to {told.high:.2f}"
+    if told.found:
         word = "it earned more than it cost" if money["roi"] > 0 else "it lost money"
+        word += "" if told.sized else ", how much is not sure"
+    else:
+        word = "whether it earned or lost money is open"
     simple = f"; 简单ROI, which takes every sale with a coupon for its own, would say {money['simple_roi']:.2f}"
     cost = f"on {amount(money['cost_minor'], currency)} of cost"
     return f" 增量ROI {money['roi']:.2f} {cost} ({span}): {word}{simple}."
@@ -335,7 +387,8 @@ def amount(minor: float, currency: str | None) -> str:
     return f"{written(minor, currency)}{f' {currency}' if currency else ''}"
 
 
-def _p(p: float) -> str:
+def _p(p: float | None) -> str:
+    assert p is not None
     return f"{p:.3f}" if p >= 0.001 else "below 0.001"
 
 

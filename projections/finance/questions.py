@@ -23,6 +23,7 @@ from projections.unanswered import WrongQuestion
 SPLIT_BY: Final = {
     "kind": "kind",
     "campaign": "campaign_id",
+    "category": "category",
     "coupon-type": "coupon_type",
     "channel": "channel",
     "store": "store",
@@ -49,7 +50,8 @@ def split(
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Discounts by these parts (`by`, with commas between them): orders, coupons, `discount_minor` and its share of all
-    of that currency; the greatest first. `explain`: the discounts themselves, order by order. Raises `WrongQuestion`.
+    of that currency; the greatest first. By category, a discount is spread over the lines of its order. `explain`: the
+    discounts themselves, order by order. Raises `WrongQuestion`.
     """
     parameters = {"campaign": campaign, "since": since, "until": until}
     if explain:
@@ -57,12 +59,13 @@ def split(
             reading, f"{_query('discounts')} ORDER BY taken_at, order_id, kind, coupon_id", parameters, limit
         )
     chosen = _parts("split", by, SPLIT_BY)
+    taken = _spread() if "category" in chosen else _query("discounts")
     query = f"""
         SELECT *, round(discount_minor / nullif(sum(discount_minor) OVER (PARTITION BY currency), 0), 4) AS share
         FROM (
             SELECT {_named(chosen, SPLIT_BY)} currency, count(DISTINCT order_id) AS orders,
                    count(DISTINCT coupon_id) AS coupons, sum(amount_minor)::BIGINT AS discount_minor
-            FROM ({_query("discounts")}) d ASOF JOIN zone z ON d.taken_at >= z.since
+            FROM ({taken}) d ASOF JOIN zone z ON d.taken_at >= z.since
             GROUP BY ALL
         )
         ORDER BY currency, discount_minor DESC{_then(chosen)}
@@ -112,8 +115,18 @@ def categories(
     limit: int | None = None,
 ) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
-    parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
-    return _limited(reading, _query("categories"), parameters, limit)
+    period = {"since": since, "until": until}
+    taken_off = reading.frame(
+        f"SELECT category, currency, sum(amount_minor)::BIGINT AS discount_minor FROM ({_spread()}) GROUP BY ALL",
+        {"campaign": None, **period},
+    )
+    with reading.given(taken_off=taken_off):
+        return _limited(reading, _query("categories"), {"goods_rates": goods(goods_rates), **period}, limit)
+
+
+def _spread() -> str:
+    """Discounts, each by the lines of its order."""
+    return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
 
 
 def budgets(reading: Reading, campaign: str | None = None, days: int = 7) -> pl.DataFrame:
@@ -165,23 +178,27 @@ def restated(
     campaign: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    goods_rates: str | None = None,
 ) -> pl.DataFrame:
-    """Orders, sales, discounts and booked costs as known then and as known now, and between them what was learned
-    since, by its cause: a column's causes are the whole of its difference. Raises `WrongQuestion`."""
+    """Orders, sales, margin, discounts, booked costs and simple return as known then and as known now, and between
+    them what was learned since, by its cause: a column's causes are the whole of its difference. Raises
+    `WrongQuestion`."""
     if known_from is None:
         raise WrongQuestion("restated: known since when is not said; give --known-from")
+    goods_bp = goods(goods_rates)
     past = Past(reading, Cut(known_at=known_from))
     past.stand_in(ORDER)
     past.stand_in(COUPON, campaign_id=None if campaign is None else [campaign])
     for table, query in _THEN.items():
-        reading.execute(f"CREATE TEMP TABLE {table} AS {query}")
+        reading.execute(f"CREATE TEMP TABLE {table} AS {query}", {"goods_rates": goods_bp} if "$" in query else {})
     past.leave()
-    return reading.frame(_query("restated"), {"campaign": campaign, "since": since, "until": until})
+    asked = {"campaign": campaign, "since": since, "until": until, "goods_rates": goods_bp}
+    return reading.frame(_query("restated"), asked)
 
 
 _THEN: Final = {
-    "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor"
-    " FROM orders",
+    "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor,"
+    " goods_cost(cost_of_goods_minor, lines, net_minor, refunded_minor, $goods_rates) AS goods_minor FROM orders",
     "uses_then": "SELECT coupon_id, campaign_id, order_id, used_at, currency, discount_minor FROM coupons"
     " WHERE state = 'used'",
     "costs_then": "SELECT campaign_id, event_id, occurred_at, currency, amount_minor FROM campaign_events"

@@ -320,12 +320,14 @@ def coupons(
     channel: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
+    ended_since: datetime | None = None,
+    ended_until: datetime | None = None,
     ended_days: int | None = None,
     ordered: bool = True,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
-    pass."""
+    pass; `since`, `until`: of the last event, `ended_…`: of the end."""
     parameters = _parameters(locals())
     order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
     return reading.batches(
@@ -387,11 +389,17 @@ def order(reading: Reading, order: str) -> pl.DataFrame:
 
 
 def campaigns(reading: Reading) -> pl.DataFrame:
-    return reading.frame(_query("campaigns"))
+    with reading.given(faults=_faults(reading)):
+        return reading.frame(_query("campaigns"))
+
+
+def _faults(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
+    return reading.frame(_query("campaign_faults"), {"campaign": campaign})
 
 
 def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
-    """One campaign: one row; `states`, `versions`, `conservation` are lists. Raises `NotThere`."""
+    """One campaign: one row; `states`, `broken`, `versions`, `conservation` are lists. `violations` are those of single
+    coupons and across them, `broken` says of which rule how many. Raises `NotThere`."""
     parameters = {"campaign": campaign, "key_hash": key_hash(campaign)}
     found = reading.frame(_query("campaign"), parameters)
     if not found["known"][0] and not found["coupons"][0]:
@@ -399,8 +407,12 @@ def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
     counted = dict(states(reading, campaign=campaign).select("state", "coupons").iter_rows())
     everywhere = pl.DataFrame({"state": list(STATES), "coupons": [counted.get(s, 0) for s in STATES]})
     balance = reading.frame(_query("campaign_conservation"), {"campaign": campaign})
+    faults = _faults(reading, campaign).unique(["violation", "scope", "topic", "key", "event_id", "counterpart"])
+    broken = faults.group_by("violation", "scope").agg(violations=pl.len()).sort("violation", "scope")
     return found.drop("known").with_columns(
+        violations=pl.lit(faults.height, pl.Int64),
         states=_as_list(everywhere),
+        broken=_as_list(broken),
         versions=_as_list(_versions(reading, parameters)),
         conservation=_as_list(balance.with_columns(ok=pl.col("counted") == pl.col("stands"))),
     )
@@ -451,13 +463,19 @@ def violation_counts(
 
 def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
     """Which rules were broken around the campaign's coupons, how often, and what they take off now."""
-    return reading.frame(_query("campaign_violations"), {"campaign": campaign})
+    with reading.given(faults=_faults(reading, campaign)):
+        return reading.frame(_query("campaign_violations"))
 
 
 def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
     """Who has coupons of the campaign: how many, and how many in use."""
     with reading.given(persons=persons_of(reading)):
         return reading.frame(_query("campaign_users"), {"campaign": campaign})
+
+
+def linked(reading: Reading) -> pl.DataFrame:
+    """How many users have other ids linked to them, and how many ids these are."""
+    return reading.frame(_query("linked"))
 
 
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
@@ -719,13 +737,12 @@ def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
     sales.stand_in(past)
 
 
+def _users_then(past: Past, _: Mapping[str, Any]) -> None:
+    past.stand_in(USER)
+
+
 def _expiries_then(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
-
-
-def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON)
-    past.stand_in(CAMPAIGN)
 
 
 def _campaign_then(past: Past, given: Mapping[str, Any]) -> None:
@@ -762,10 +779,11 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "states": Question(states, then=_coupons_then),
     "user": Question(user, then=_user_then),
     "order": Question(order, then=_order_then),
-    "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
-    "campaign": Question(campaign, limit_s=120, then=_campaign_then),
+    "campaigns": Question(campaigns, limit_s=300, then=_everything_then),
+    "campaign": Question(campaign, limit_s=300, then=_everything_then),
     "campaign-targets": Question(campaign_targets, then=_campaign_then),
     "campaign-users": Question(campaign_users, limit_s=120, then=_campaign_then),
+    "linked": Question(linked, then=_users_then),
     "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),

@@ -3,7 +3,7 @@
 -- were given out than there are). Claims per minute by when they happened; the last hour is that before the data's
 -- clock.
 WITH mine AS MATERIALIZED (
-    SELECT state, owner, claimed_at, discount_minor, violations FROM coupons WHERE campaign_id = $campaign
+    SELECT state, owner, claimed_at, discount_minor FROM coupons WHERE campaign_id = $campaign
 ),
 minutes AS (
     SELECT date_trunc('minute', claimed_at) AS minute, count(*) AS claims FROM mine
@@ -24,6 +24,5 @@ SELECT $campaign AS campaign_id, c.name, c.status, c.rule_version, c.rule_id, c.
               WHERE claimed_at > (SELECT data_clock FROM ledger) - INTERVAL 1 HOUR
                 AND claimed_at <= (SELECT data_clock FROM ledger)) / 60, 4) AS last_hour_claims_per_minute,
        (SELECT coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT FROM mine) AS discount_minor,
-       (SELECT coalesce(sum(violations), 0)::BIGINT FROM mine) AS violations,
        c.campaign_id IS NOT NULL AS known
 FROM (SELECT 1) LEFT JOIN campaigns c ON c.key_hash = $key_hash AND c.campaign_id = $campaign

@@ -1,7 +1,8 @@
 -- How far did each campaign's coupons get? Grain: one campaign that has coupons or events of its own; coupons without a
 -- campaign are one group (null). Counts are of distinct coupons with such an event, legal or not; `in_use` are the
--- coupons in state used now, `owned` those with an owner, `begun_at`: when its first coupon was made. claim_rate = claimed / issued to no one in particular;
--- use_rate = in_use / owned.
+-- coupons in state used now, `owned` those with an owner, `begun_at`: when its first coupon was made. `violations`: given
+-- `faults` (campaign_faults.sql), of single coupons and across them. claim_rate = claimed / issued to no one in
+-- particular; use_rate = in_use / owned.
 WITH reached AS (
     SELECT key_hash, coupon_id, bool_or(type = 'issued') AS issued,
            bool_or(type = 'issued' AND user_id IS NULL) AS issued_open, bool_or(type = 'claimed') AS claimed,
@@ -19,9 +20,12 @@ stock AS (
     SELECT campaign_id, count(*) AS coupons, min(coalesce(created_at, issued_at)) AS begun_at,
            count(*) FILTER (state = 'used') AS in_use,
            count(*) FILTER (owner IS NOT NULL) AS owned,
-           coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT AS discount_minor,
-           coalesce(sum(violations), 0)::BIGINT AS violations
+           coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT AS discount_minor
     FROM coupons GROUP BY campaign_id
+),
+broken AS (
+    SELECT campaign_id, count(DISTINCT (topic, key, event_id, violation, counterpart)) AS violations FROM faults
+    GROUP BY campaign_id
 ),
 known AS (
     SELECT campaign_id FROM stock UNION SELECT campaign_id FROM campaigns
@@ -31,9 +35,10 @@ SELECT k.campaign_id, p.name, p.status, coalesce(s.coupons, 0) AS coupons, coale
        coalesce(f.expired, 0) AS expired, coalesce(s.in_use, 0) AS in_use, coalesce(s.owned, 0) AS owned,
        round(f.claimed / nullif(f.issued_open, 0), 4) AS claim_rate,
        round(s.in_use / nullif(s.owned, 0), 4) AS use_rate,
-       coalesce(s.discount_minor, 0) AS discount_minor, coalesce(s.violations, 0) AS violations, s.begun_at
+       coalesce(s.discount_minor, 0) AS discount_minor, coalesce(b.violations, 0) AS violations, s.begun_at
 FROM known k
 LEFT JOIN stock s ON s.campaign_id IS NOT DISTINCT FROM k.campaign_id
 LEFT JOIN funnel f ON f.campaign_id IS NOT DISTINCT FROM k.campaign_id
+LEFT JOIN broken b ON b.campaign_id IS NOT DISTINCT FROM k.campaign_id
 LEFT JOIN campaigns p ON p.campaign_id = k.campaign_id
 ORDER BY length(k.campaign_id), k.campaign_id

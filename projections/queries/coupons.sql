@@ -1,6 +1,6 @@
 -- Which coupons are there? Grain: one coupon; their order, and how many, the question adds. A filter that is null lets
--- all pass; `channel`: issued or claimed there; `since`, `until`: of the last event. `ended_days`: those that ended more
--- days before the data's clock are left out.
+-- all pass; `channel`: issued or claimed there; `since`, `until`: of the last event; `ended_since`, `ended_until`: of the
+-- end (expired or revoked). `ended_days`: those that ended more days before the data's clock are left out.
 SELECT coupon_id, state::VARCHAR AS state, campaign_id, coupon_type, face_value_minor, percent_off_bp, min_spend_minor,
        currency, valid_from, valid_until, owner, order_id, discount_minor, issue_channel, claim_channel, reason,
        created_at, issued_at, claimed_at, reserved_at, used_at, ended_at, last_event_at, events, violations
@@ -12,5 +12,7 @@ WHERE ($campaign IS NULL OR campaign_id = $campaign)
   AND ($channel IS NULL OR issue_channel = $channel OR claim_channel = $channel)
   AND ($since::TIMESTAMP IS NULL OR last_event_at >= $since)
   AND ($until::TIMESTAMP IS NULL OR last_event_at < $until)
+  AND ($ended_since::TIMESTAMP IS NULL OR ended_at >= $ended_since)
+  AND ($ended_until::TIMESTAMP IS NULL OR ended_at < $ended_until)
   AND ($ended_days::BIGINT IS NULL OR state NOT IN ('expired', 'revoked') OR ended_at IS NULL
        OR ended_at >= (SELECT data_clock - to_days($ended_days::INTEGER) FROM ledger))

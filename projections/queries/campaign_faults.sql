@@ -1,0 +1,24 @@
+-- Which faults (violations but the superseded, see violations.sql) concern which campaign? Grain: one fault and coupon; of
+-- the campaign itself, without a coupon. Concerned are a coupon's own, and those that an order names, by which the order
+-- matches nothing or another amount. $campaign: only of this one. `discount_minor`: what the coupon takes off now.
+WITH faults AS (
+    SELECT violation, scope, topic, key_hash, key, event_id, counterpart, occurred_at
+    FROM violations WHERE NOT superseded(event_id, violation)
+),
+of_orders AS (
+    SELECT DISTINCT f.*, unnest(o.coupon_ids) AS coupon_id
+    FROM faults f JOIN orders o ON f.topic = 'order.events' AND o.key_hash = f.key_hash AND o.order_id = f.key
+),
+of_coupons AS (
+    SELECT f.*, c.campaign_id, c.coupon_id, c.owner, c.currency, c.state, c.discount_minor
+    FROM faults f JOIN coupons c ON f.topic = 'coupon.events' AND c.key_hash = f.key_hash AND c.coupon_id = f.key
+    UNION ALL
+    SELECT f.* EXCLUDE (coupon_id), c.campaign_id, c.coupon_id, c.owner, c.currency, c.state, c.discount_minor
+    FROM of_orders f JOIN coupons c ON c.coupon_id = f.coupon_id AND coalesce(f.counterpart, f.coupon_id) = f.coupon_id
+    UNION ALL
+    SELECT f.*, f.key, NULL, NULL, NULL, NULL, NULL FROM faults f WHERE f.topic = 'campaign.events'
+)
+SELECT campaign_id, violation, scope, topic, key, event_id, counterpart, occurred_at, coupon_id, owner, currency,
+       CASE WHEN state = 'used' THEN discount_minor END AS discount_minor
+FROM of_coupons
+WHERE $campaign IS NULL OR campaign_id = $campaign
