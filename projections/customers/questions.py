@@ -191,16 +191,12 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
 
 
 def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
-    """What is known of all customers, some of them at a time: the sums of a million do not fit into DuckDB's memory."""
-    [(orders,)] = reading.rows("SELECT count(*) FROM orders")
-    parts = 1 + orders // _ORDERS_AT_ONCE
-    some = f"SELECT * FROM ({sql(__package__, 'sold')}\n) WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT"
-    given = {"goods_rates": goods(goods_rates), "parts": parts}
-    found = []
-    with reading.given(persons=persons_of(reading)):
-        for part in range(parts):
-            with reading.holding("sold", some, given | {"part": part}):
-                found.append(reading.frame(sql(__package__, "customers")))
+    """What is known of all customers, part by part."""
+    with _sold(reading, goods_rates):
+        [(orders,)] = reading.rows("SELECT count(*) FROM sold")
+        parts = 1 + orders // _ORDERS_AT_ONCE
+        query = sql(__package__, "customers")
+        found = [reading.frame(query, {"parts": parts, "part": part}) for part in range(parts)]
     return pl.concat(found).sort("user_id", "currency", nulls_last=True)
 
 
