@@ -18,8 +18,15 @@ bought AS (
            coalesce(sum(net_sales_minor - cost_minor) FILTER (with_coupon),
                     CASE WHEN NOT bool_or(with_coupon) THEN 0 END)::BIGINT AS coupon_margin_minor,
            count(*) FILTER (with_coupon AND cost_minor IS NULL) AS coupon_orders_without_cost,
-           min(paid_at) FILTER (with_coupon) AS first_coupon_at, arg_min(net_sales_minor, (paid_at, order_id)) AS first_net_minor
+           min(paid_at) FILTER (with_coupon) AS first_coupon_at
     FROM mine GROUP BY ALL
+),
+-- Beside the sums, by instant and id at once, it would take as long as all of them.
+first AS (
+    SELECT s.user_id, s.currency, arg_min(s.net_sales_minor, s.order_id) AS net_minor
+    FROM mine s JOIN bought b ON b.user_id = s.user_id AND b.currency IS NOT DISTINCT FROM s.currency
+                             AND b.first_paid_at = s.paid_at
+    GROUP BY ALL
 ),
 later AS (
     SELECT s.user_id, s.currency, count(*) FILTER (s.full_price) AS full_price_after
@@ -43,13 +50,14 @@ SELECT b.user_id, b.currency, b.orders, b.first_paid_at, b.last_paid_at,
        date_diff('second', b.last_paid_at, (SELECT now FROM clock)) / 86400.0 AS recency_days,
        date_diff('second', b.first_paid_at, (SELECT now FROM clock)) / 86400.0 AS tenure_days,
        date_diff('second', b.first_paid_at, b.last_paid_at) / 86400.0 / nullif(b.orders - 1, 0) AS mean_gap_days,
-       b.net_sales_minor, b.gross_minor, b.first_net_minor, b.net_sales_minor / b.orders AS average_order_minor, b.coupon_orders,
+       b.net_sales_minor, b.gross_minor, f.net_minor AS first_net_minor, b.net_sales_minor / b.orders AS average_order_minor, b.coupon_orders,
        b.coupon_discount_minor, b.coupon_margin_minor, b.coupon_orders_without_cost,
        b.coupon_orders / b.orders AS coupon_order_share, coalesce(b.discount_minor / nullif(b.gross_minor, 0), 0) AS discount_share,
        b.discounted_net_minor, b.discounted_net_minor / nullif(b.net_sales_minor, 0) AS discounted_sales_share,
        b.first_coupon_at, coalesce(l.full_price_after, 0) AS full_price_after, coalesce(o.received, 0) AS received,
        coalesce(o.used, 0) AS used, u.attributes
 FROM bought b
+JOIN first f ON f.user_id = b.user_id AND f.currency IS NOT DISTINCT FROM b.currency
 LEFT JOIN later l ON l.user_id = b.user_id AND l.currency IS NOT DISTINCT FROM b.currency
 LEFT JOIN owned o ON o.user_id = b.user_id
 LEFT JOIN profiles u ON u.user_id = b.user_id

@@ -26,7 +26,7 @@ from projections.unanswered import WrongQuestion
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
-_ORDERS_AT_ONCE: Final = 1_000_000
+_ORDERS_AT_ONCE: Final = 2_000_000
 FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
 DRIVERS: Final = {
     "use": (
@@ -107,7 +107,7 @@ def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
         )
         return pl.concat([choice, centres], how="diagonal_relaxed")
 
-    return _each_currency(known(reading), "clusters", found)
+    return _each_currency(_read(reading, None), "clusters", found)
 
 
 def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
@@ -116,7 +116,7 @@ def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
     need("drivers", "statsmodels")
     name, features = DRIVERS[outcome]
-    rows = known(reading).with_columns(
+    rows = _read(reading, None).with_columns(
         coupon_user=pl.col("used") > 0,
         came_again=pl.col("orders") > 1,
         began_with_coupon=(pl.col("first_coupon_at") == pl.col("first_paid_at")).fill_null(False),
