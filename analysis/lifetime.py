@@ -11,6 +11,7 @@ since the first purchase, `t` time observed since then (any one unit of time), `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -97,15 +98,20 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
     x, t_x, t = _spread(x, t_x, t)
     scale = 10.0 / t.max()
     times, place = np.unique(x, return_inverse=True)
+    again = np.flatnonzero(x > 0)
+    x_again, place_again, last, end = x[again], place[again], t_x[again] * scale, t * scale
+    # Most that is tried differs from what was tried before in another parameter.
+    log_end, log_last = (lru_cache(2)(lambda alpha, at=at: np.log(alpha + at)) for at in (end, last))
 
     def surprise(logs: Floats) -> float:
         r, alpha, a, b = np.exp(logs)
-        rate = (gammaln(r + times) - gammaln(r) + r * np.log(alpha))[place]
-        staying = (betaln(a, b + times) - betaln(a, b))[place]
-        quiet = -(r + x) * np.log(alpha + t * scale)
-        gone = np.log(a) - np.log(b + (np.maximum(x, 1) - 1)) - (r + x) * np.log(alpha + t_x * scale)
-        either = np.where(x > 0, np.logaddexp(quiet, gone), quiet)
-        return float(-(rate + staying + either).mean() + _PENALTY * (logs**2).sum())
+        rate = gammaln(r + times) - gammaln(r) + r * np.log(alpha)
+        staying = betaln(a, b + times) - betaln(a, b)
+        leaving = np.log(a) - np.log(b + (np.maximum(times, 1) - 1))
+        either = -(r + x) * log_end(alpha)
+        gone = leaving[place_again] - (r + x_again) * log_last(alpha)
+        either[again] = np.logaddexp(either[again], gone)
+        return float(-((rate + staying)[place] + either).mean() + _PENALTY * (logs**2).sum())
 
     r, alpha, a, b = _least(surprise, np.zeros(4))
     return Purchases(r, alpha / scale, a, b)
@@ -121,12 +127,14 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
         raise TooFew(f"{len(x)} customers paid again; {FEWEST} are needed")
     x, z = _spread(x, z)
     scale = 1.0 / z.mean()
-    spent = z * scale
+    log_x, log_spent, of_all = np.log(x), np.log(z * scale), x * (z * scale)
+    times, place = np.unique(x, return_inverse=True)
+    log_all = lru_cache(2)(lambda v: np.log(of_all + v))
 
     def surprise(logs: Floats) -> float:
         p, q, v = np.exp(logs)
-        likelihood = gammaln(p * x + q) - gammaln(p * x) - gammaln(q) + q * np.log(v)
-        likelihood += (p * x - 1) * np.log(spent) + p * x * np.log(x) - (p * x + q) * np.log(x * spent + v)
+        likelihood = (gammaln(p * times + q) - gammaln(p * times) - gammaln(q) + q * np.log(v))[place]
+        likelihood += (p * x - 1) * log_spent + p * x * log_x - (p * x + q) * log_all(v)
         return float(-likelihood.mean() + _PENALTY * (logs**2).sum())
 
     p, q, v = _least(surprise, np.zeros(3))

@@ -71,9 +71,12 @@ SELECT h(coupon_id) AS key_hash, coupon_id,
        CASE WHEN acquired_at IS NOT NULL THEN user_id END AS acquired_by,
        CASE WHEN used_at IS NOT NULL THEN md5(i || 'used') END AS used_event_id,
        CASE WHEN issued THEN channel END AS issue_channel, CASE WHEN claimed_at IS NOT NULL THEN channel END AS claim_channel,
-       created_at, issued_at, claimed_at, used_at - INTERVAL 5 MINUTE AS reserved_at, used_at, expired_at AS ended_at,
+       created_at, issued_at, claimed_at, CASE WHEN i % 7 > 0 THEN used_at - INTERVAL 5 MINUTE END AS reserved_at, used_at, expired_at AS ended_at,
        greatest(created_at, issued_at, claimed_at, used_at, returned_at, expired_at) AS last_event_at,
-       4 AS events, 0 AS violations, 0 AS last_type, 0 AS ids_low, 0 AS ids_high, created_at AS first_recorded_at
+       1 + (issued_at IS NOT NULL)::INTEGER + (claimed_at IS NOT NULL)::INTEGER
+       + CASE WHEN used_at IS NULL THEN 0 WHEN i % 7 > 0 THEN 2 ELSE 1 END + (returned_at IS NOT NULL)::INTEGER
+       + (expired_at IS NOT NULL)::INTEGER AS events,
+       0 AS violations, 0 AS last_type, 0 AS ids_low, 0 AS ids_high, created_at AS first_recorded_at
 FROM lives ORDER BY i;
 
 INSERT INTO coupons_in_use BY NAME

@@ -112,11 +112,16 @@ def _conservation(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 def _liability(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
     by = ["campaign_id", "currency"]
-    moved = statement(reading).select(*by, counted="closing_coupons", counted_minor="closing_minor")
-    rows = pl.concat(_found(reading, name))
-    both = moved.join(rows, on=by, how="full", nulls_equal=True, coalesce=True).fill_null(0)
-    differ = (pl.col("counted") != pl.col("stands")) | (pl.col("counted_minor") != pl.col("stands_minor"))
-    yield both.filter(differ)
+    found = pl.concat(_found(reading, name))
+    for counted, by_rows in (("counted", False), ("told", True)):
+        closing = {counted: "closing_coupons", f"{counted}_minor": "closing_minor"}
+        moved = statement(reading, by_rows=by_rows).select(*by, **closing)
+        found = found.join(moved, on=by, how="full", nulls_equal=True, coalesce=True).fill_null(0)
+    kept = [
+        (pl.col(f"stands{unit}") == pl.col(f"counted{unit}")) & (pl.col(f"stands{unit}") == pl.col(f"told{unit}"))
+        for unit in ("", "_minor")
+    ]
+    yield found.filter(~pl.all_horizontal(kept))
 
 
 _TOLD: Final = """

@@ -26,7 +26,7 @@ from projections.unanswered import WrongQuestion
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
-_ORDERS_AT_ONCE: Final = 1_000_000
+_ORDERS_AT_ONCE: Final = 2_000_000
 FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
 DRIVERS: Final = {
     "use": (
@@ -107,7 +107,7 @@ def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
         )
         return pl.concat([choice, centres], how="diagonal_relaxed")
 
-    return _each_currency(known(reading), "clusters", found)
+    return _each_currency(_read(reading, None), "clusters", found)
 
 
 def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
@@ -116,7 +116,7 @@ def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
     need("drivers", "statsmodels")
     name, features = DRIVERS[outcome]
-    rows = known(reading).with_columns(
+    rows = _read(reading, None).with_columns(
         coupon_user=pl.col("used") > 0,
         came_again=pl.col("orders") > 1,
         began_with_coupon=(pl.col("first_coupon_at") == pl.col("first_paid_at")).fill_null(False),
@@ -191,16 +191,12 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
 
 
 def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
-    """What is known of all customers, some of them at a time: the sums of a million do not fit into DuckDB's memory."""
-    [(orders,)] = reading.rows("SELECT count(*) FROM orders")
-    parts = 1 + orders // _ORDERS_AT_ONCE
-    some = f"SELECT * FROM ({sql(__package__, 'sold')}\n) WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT"
-    given = {"goods_rates": goods(goods_rates), "parts": parts}
-    found = []
-    with reading.given(persons=persons_of(reading)):
-        for part in range(parts):
-            with reading.holding("sold", some, given | {"part": part}):
-                found.append(reading.frame(sql(__package__, "customers")))
+    """What is known of all customers, part by part."""
+    with _sold(reading, goods_rates):
+        [(orders,)] = reading.rows("SELECT count(*) FROM sold")
+        parts = 1 + orders // _ORDERS_AT_ONCE
+        query = sql(__package__, "customers")
+        found = [reading.frame(query, {"parts": parts, "part": part}) for part in range(parts)]
     return pl.concat(found).sort("user_id", "currency", nulls_last=True)
 
 

@@ -65,7 +65,7 @@ def split(
         FROM (
             SELECT {_named(chosen, SPLIT_BY)} currency, count(DISTINCT order_id) AS orders,
                    count(DISTINCT coupon_id) AS coupons, sum(amount_minor)::BIGINT AS discount_minor
-            FROM ({taken}) d ASOF JOIN zone z ON d.taken_at >= z.since
+            FROM ({taken}) d {_zoned("d.taken_at", chosen)}
             GROUP BY ALL
         )
         ORDER BY currency, discount_minor DESC{_then(chosen)}
@@ -100,7 +100,7 @@ def margin(
                round(margin_minor / nullif(sum(net_sales_minor) FILTER (cost_minor IS NOT NULL), 0), 4) AS margin_rate,
                count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost,
                count(*) FILTER (cost_by = 'rate') AS orders_by_rate
-        FROM ({_query("sales")}) s ASOF JOIN zone z ON s.paid_at >= z.since
+        FROM ({_query("sales")}) s {_zoned("s.paid_at", chosen)}
         GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_then(chosen)}
     """
     with reading.given(zone=Zone(zone).offsets()):
@@ -220,6 +220,11 @@ def _parts(what: str, by: str, known: Mapping[str, str]) -> list[str]:
     if unknown := [part for part in chosen if part not in known]:
         raise WrongQuestion(f"{what} by {', '.join(unknown)}: there is no such part; there are {', '.join(known)}")
     return list(dict.fromkeys(chosen))
+
+
+def _zoned(at: str, chosen: list[str]) -> str:
+    """Only a day needs a zone, and to join one sorts all rows."""
+    return f"ASOF JOIN zone z ON {at} >= z.since" if "day" in chosen else ""
 
 
 def _named(chosen: list[str], known: Mapping[str, str]) -> str:

@@ -1,12 +1,13 @@
 """The statement of a campaign's coupons: the liability at the start, what moved it, the liability at the end.
 
 A coupon is out while it is issued, claimed or reserved: somebody can come and use it. What it is worth is its face
-value; what has none (a percentage, a gift) is counted only. Every event that takes a coupon in or out is one move,
-found by folding the coupon's history from the start (LIFECYCLE section 3), so
+value; what has none (a percentage, a gift) is counted only. Every event that takes a coupon in or out is one move, so
 
     opening + issued + returned - used - expired - revoked - released = closing
 
-to the coupon and to the minor unit; the audit `liability` holds the closing against the live rows.
+to the coupon and to the minor unit. The moves of a coupon that broke no rule and to which nothing happened twice stand in
+its row; those of any other are found by folding its history from the start (LIFECYCLE section 3). The audit `liability`
+folds all of them, and holds both against the states of the rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ledger.topics import COUPON
 from projections.live.apply import prepare
 from projections.live.fold import EVENT_FIELDS, states_of
 from projections.live.journal import POSITION
-from projections.store import Reading
+from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
 OUT: Final = ("issued", "claimed", "reserved")
@@ -35,14 +36,27 @@ _AT_ONCE: Final = 500_000
 """Events folded at once."""
 _IS_OUT: Final = np.isin(STATES, OUT)
 _CODES: Final = {name: code for code, name in enumerate(STATES)}
+_TOLD_BY_ROW: Final = """
+    violations = 0 AND events = (created_at IS NOT NULL)::INTEGER + (issued_at IS NOT NULL)::INTEGER
+    + (claimed_at IS NOT NULL)::INTEGER + (reserved_at IS NOT NULL)::INTEGER + (used_at IS NOT NULL)::INTEGER
+    + (ended_at IS NOT NULL)::INTEGER
+"""
+"""As many events as instants: each of these happened once, and nothing else (a return, a release) did."""
 
 
 def statement(
-    reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
+    reading: Reading,
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    *,
+    by_rows: bool = True,
 ) -> pl.DataFrame:
-    """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer. Raises
-    `WrongQuestion`."""
-    moved = pl.concat([_nothing(), *(_summed(piece, since, until) for piece in moves(reading, campaign))])
+    """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer. Not `by_rows`:
+    every history is folded. Raises `WrongQuestion`."""
+    folded = (_summed(piece, since, until) for piece in _moves(reading, campaign, by_rows))
+    rows = [_of_rows(reading, campaign, since, until)] if by_rows else []
+    moved = pl.concat([_nothing(), *rows, *folded])
     by = ["campaign_id", "currency"]
     found = moved.group_by(by).agg(pl.exclude(by).sum())
     for unit in ("coupons", "minor"):
@@ -58,22 +72,39 @@ def statement(
         ) from error
 
 
-def moves(reading: Reading, campaign: str | None = None) -> Iterator[pl.DataFrame]:
+def _of_rows(
+    reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None
+) -> pl.DataFrame:
+    """The coupons whose rows tell their moves, summed as by `_summed`."""
+    plain = f"SELECT * FROM coupons WHERE ($campaign IS NULL OR campaign_id = $campaign) AND {_TOLD_BY_ROW}"
+    query = f"WITH plain AS ({plain}) {sql(__package__, 'statement')}"
+    found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
+    schema = _nothing().schema
+    missing = [pl.lit(0, schema[name]).alias(name) for name in schema if name not in found.columns]
+    return found.with_columns(missing).select(schema.names()).cast(dict(schema))
+
+
+def _moves(reading: Reading, campaign: str | None, by_rows: bool) -> Iterator[pl.DataFrame]:
     """Every event that took a coupon in or out: `campaign_id`, `currency`, `face_value_minor` of the coupon, `at`,
-    `move`; the coupons part by part, so that memory does not grow with their number."""
-    [(events,)] = reading.rows("SELECT count(*) FROM coupon_events")
-    parts = 1 + int(events) // _AT_ONCE
+    `move`; the coupons part by part, so that memory does not grow with their number. `by_rows`: only of those coupons
+    whose rows do not tell it."""
+    asked = f"($campaign IS NULL OR campaign_id = $campaign) AND NOT ($by_rows AND {_TOLD_BY_ROW})"
+    given = {"campaign": campaign, "by_rows": by_rows}
+    [events] = reading.frame(f"SELECT coalesce(sum(events), 0)::BIGINT FROM coupons WHERE {asked}", given).row(0)
+    parts = 1 + events // _AT_ONCE
     for part in range(parts):
         first, after = (-(1 << 63) + (1 << 64) * n // parts for n in (part, part + 1))
         found = reading.frame(
             f"""
             SELECT e.key_hash, e.coupon_id, {", ".join(f"e.{name}" for name in (*EVENT_FIELDS, *POSITION))},
                    c.campaign_id AS of_campaign, c.currency AS in_currency, c.face_value_minor AS worth
-            FROM coupon_events e JOIN coupons c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
-            WHERE e.key_hash BETWEEN $first AND $last AND c.key_hash BETWEEN $first AND $last
-              AND ($campaign IS NULL OR c.campaign_id = $campaign)
+            FROM coupon_events e JOIN (
+                SELECT key_hash, coupon_id, campaign_id, currency, face_value_minor
+                FROM coupons WHERE key_hash BETWEEN $first AND $last AND {asked}
+            ) c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
+            WHERE e.key_hash BETWEEN $first AND $last
             """,
-            {"first": first, "last": after - 1, "campaign": campaign},
+            given | {"first": first, "last": after - 1},
         )
         if found.height:
             yield _moved(found)
