@@ -84,12 +84,12 @@ class Reading:
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The result of a query, as columns."""
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             return self._connection.execute(sql, parameters).pl()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The result of a query of a few rows, at a fifth of the cost of columns."""
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             return self._connection.execute(sql).fetchall()
 
     def batches(
@@ -99,12 +99,12 @@ class Reading:
 
         At least one piece, so that the columns are known where no row is found.
         """
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             yield from frames_of(self._connection.execute(sql, parameters).to_arrow_reader(rows))
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run one statement; returns how many rows it inserted, updated or deleted."""
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             found = self._connection.execute(sql, parameters).fetchone()
         return int(found[0]) if found and isinstance(found[0], int) else 0
 
@@ -667,8 +667,8 @@ def _owned(path: Path, refusal: str) -> StoreOwned:
 
 
 @contextlib.contextmanager
-def _failing_clearly(path: Path) -> Iterator[None]:
-    """DuckDB's errors as ours: which database, what is wrong, what to do."""
+def _failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
+    """DuckDB's errors as ours: which database, what is wrong, what to do. `asked`: what was, to be stopped by Ctrl-C."""
     try:
         yield
     except duckdb.Error as error:
@@ -709,5 +709,7 @@ def _failing_clearly(path: Path) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+            if asked is not None:
+                asked.interrupt()  # its other threads go on else, and whatever comes next waits until they are done
             raise KeyboardInterrupt from error
         raise
