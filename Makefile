@@ -21,7 +21,7 @@ install: .venv/.installed ## make .venv with the command .venv/bin/coupon-ledger
 	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed, and none was found"; exit 1; fi; \
 	echo "installing into .venv with $$($$python --version) (about a minute)"; \
 	$$python -m venv .venv && \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' && touch $@
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]' && touch $@
 
 demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on a real Kafka)
 	@LOG=$(LOG) scripts/demo.sh

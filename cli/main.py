@@ -8,6 +8,7 @@ something; 130 interrupted.
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import os
 import sys
@@ -118,6 +119,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point: never a traceback for what a user can act on."""
+    # What a command imports stays; the garbage collector looking through it took an eighth of the time until it begins.
+    gc.set_threshold(10_000)
     try:
         cli.main(args=arguments, prog_name="coupon-ledger", standalone_mode=False)
     except click.exceptions.Exit as error:

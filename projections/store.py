@@ -59,6 +59,22 @@ _READERS_S: Final = 5.0
 _DISABLED: Final = "join_filter_pushdown"
 
 
+class _NoPandas:
+    """DuckDB looks for pandas' own values among the parameters of every query, and imports it for that where it is
+    installed: a fifth of a second of each command. Nothing here comes from pandas; whoever else wants it gets it."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        asking = sys._getframe(1) if name == "pandas" else None
+        while asking is not None and asking.f_code.co_filename.startswith("<frozen importlib"):
+            asking = asking.f_back
+        if asking is not None and asking.f_globals is globals():
+            raise ModuleNotFoundError("pandas is not needed here", name=name)
+
+
+sys.meta_path.insert(0, _NoPandas)
+
+
 # The one place that says which violations are no fault: those of an event of the ledger's own sweeps that a fact told
 # later overtook. Another content under such an event's id is one.
 _SUPERSEDED: Final = f"""
@@ -84,12 +100,12 @@ class Reading:
 
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The result of a query, as columns."""
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             return self._connection.execute(sql, parameters).pl()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The result of a query of a few rows, at a fifth of the cost of columns."""
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             return self._connection.execute(sql).fetchall()
 
     def batches(
@@ -99,12 +115,12 @@ class Reading:
 
         At least one piece, so that the columns are known where no row is found.
         """
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             yield from frames_of(self._connection.execute(sql, parameters).to_arrow_reader(rows))
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """Run one statement; returns how many rows it inserted, updated or deleted."""
-        with _failing_clearly(self.path):
+        with _failing_clearly(self.path, self._direct):
             found = self._connection.execute(sql, parameters).fetchone()
         return int(found[0]) if found and isinstance(found[0], int) else 0
 
@@ -667,8 +683,8 @@ def _owned(path: Path, refusal: str) -> StoreOwned:
 
 
 @contextlib.contextmanager
-def _failing_clearly(path: Path) -> Iterator[None]:
-    """DuckDB's errors as ours: which database, what is wrong, what to do."""
+def _failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
+    """DuckDB's errors as ours: which database, what is wrong, what to do. `asked`: what was, to be stopped by Ctrl-C."""
     try:
         yield
     except duckdb.Error as error:
@@ -709,5 +725,7 @@ def _failing_clearly(path: Path) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+            if asked is not None:
+                asked.interrupt()  # its other threads go on else, and whatever comes next waits until they are done
             raise KeyboardInterrupt from error
         raise

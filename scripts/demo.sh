@@ -5,8 +5,9 @@ cd "$(dirname "$0")/.."
 
 python=.venv/bin/python
 ledger=.venv/bin/coupon-ledger
-rm -rf .demo && mkdir .demo
-export COUPON_LEDGER_DATABASE=.demo/ledger.duckdb
+demo=${DEMO:-.demo}
+rm -rf "$demo" && mkdir "$demo"
+export COUPON_LEDGER_DATABASE=$demo/ledger.duckdb
 
 say() { printf '\n\033[1m── %s\033[0m\n' "$*"; }
 run() { printf '$ coupon-ledger %s\n' "$*"; "$ledger" "$@"; }
@@ -19,7 +20,7 @@ if [ "${LOG:-embedded}" = kafka ]; then
   echo "broker at $KAFKA_ADDRESS"
   export COUPON_LEDGER_LOG=kafka://$KAFKA_ADDRESS
 else
-  export COUPON_LEDGER_LOG=sqlite:///.demo/log.db
+  export COUPON_LEDGER_LOG=sqlite:///$demo/log.db
 fi
 
 say "1. A log and an empty database"
@@ -39,16 +40,16 @@ coupon=$("$ledger" violations --code used_when_used --limit 1 --output csv | tai
 run history "$coupon"
 say "8. The same facts give the same digest: on any log, in any order, however often repeated"
 run digest --columns table,rows,facts
-"$ledger" digest --output csv | tail -n 1 | cut -d, -f3 > .demo/facts-digest
+"$ledger" digest --output csv | tail -n 1 | cut -d, -f3 > "$demo/facts-digest"
 
 say "9. A flash sale, live: 3 coupons in stock, the shop gave out 5; one use has no paid order"
-"$ledger" consume --follow > .demo/consume.log 2>&1 &
+"$ledger" consume --follow > "$demo/consume.log" 2>&1 &
 consumer=$!
 trap 'kill "$consumer" 2>/dev/null || true' EXIT
 run publish docs/flash-sale.ndjson
 echo "(asked of the consumer while it runs: pid $consumer)"
 for _ in $(seq 100); do
-  "$ledger" campaigns show flash-sale > .demo/flash-sale.txt 2>&1 && break
+  "$ledger" campaigns show flash-sale > "$demo/flash-sale.txt" 2>&1 && break
   sleep 0.2
 done
 run campaigns show flash-sale
@@ -60,9 +61,9 @@ for day in $days; do
   run state "$coupon" --at "${day}T23:59:59Z" | grep -E '^([$]|state|owner|order_id|discount_minor|last_event_at)'
 done
 say "11. The log, kept for ever: Parquet files with checksums"
-run archive --to .demo/archive
+run archive --to "$demo/archive"
 say "12. Rebuild every table from the archive while the consumer runs; prove them equal; swap them under its readers"
-run rebuild --from archive --archive .demo/archive
+run rebuild --from archive --archive "$demo/archive"
 run verify --only accounts --only conservation --only rows_of_journal
 kill -TERM "$consumer" && wait "$consumer"
 trap - EXIT
@@ -79,7 +80,7 @@ say "17. No arms were drawn for these mailings: an incremental claim gets a weak
 "$ledger" experiment compare 18 || true
 say "18. What would have been bought anyway? A simulated experiment with its known truth, and the estimate beside it"
 year=($COUPON_LEDGER_LOG $COUPON_LEDGER_DATABASE)
-export COUPON_LEDGER_LOG=sqlite:///.demo/experiment.log.db COUPON_LEDGER_DATABASE=.demo/experiment.duckdb
+export COUPON_LEDGER_LOG=sqlite:///$demo/experiment.log.db COUPON_LEDGER_DATABASE=$demo/experiment.duckdb
 run init
 run simulate --experiment --seed 7
 run consume

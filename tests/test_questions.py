@@ -491,3 +491,24 @@ def test_ctrl_c_while_the_database_works_is_an_interruption(tmp_path: Path) -> N
     command = [sys.executable, "-c", _INTERRUPTED, str(tmp_path / "x.duckdb")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert ran.stdout == "interrupted [(1,)]\n", ran.stderr
+
+
+_WITHOUT_PANDAS = """
+import sys
+from pathlib import Path
+from projections.store import Store
+
+database = Path(sys.argv[1])
+Store.create(database)
+with Store.open(database) as store:
+    print(store.frame("SELECT $x AS x", {"x": 1}).rows(), "pandas" in sys.modules)
+import pandas
+"""
+
+
+@pytest.mark.slow
+def test_no_command_waits_for_pandas_to_be_imported(tmp_path: Path) -> None:
+    """DuckDB imports it for the first parameter of a query, which took a third of a command's time."""
+    command = [sys.executable, "-c", _WITHOUT_PANDAS, str(tmp_path / "x.duckdb")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ran.stdout, ran.stderr) == ("[(1,)] False\n", "")
