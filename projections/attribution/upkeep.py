@@ -208,31 +208,17 @@ def _made_by(reading: Cursor) -> Made:
 
 
 def settle(store: Store) -> None:
-    """Bring the paths of all stale persons up to date, in a transaction of its own."""
-    stale = stale_ids(store)
-    if not stale.height:
-        return
-    started = time.perf_counter()
-    with store.transaction():
-        stale, fresh = with_relinked(store, stale)
-        if stale.height > max(_FEW, _MOST_ASKED * store.size("paths")):
+    """Bring the paths of all stale persons up to date, in transactions of its own."""
+    started, stale = time.perf_counter(), stale_ids(store).height
+    if stale > max(_FEW, _MOST_ASKED * store.size("paths")):
+        with store.transaction():
             settle_all(store)
-        else:
-            _settle_some(store, stale, fresh)
-    _log.debug("paths of %d ids made again in %.2f s", stale.height, time.perf_counter() - started)
-
-
-def _settle_some(store: Store, stale: pl.DataFrame, fresh: pl.DataFrame | None) -> None:
-    before = whose(store, stale)
-    if fresh is not None:
-        store.execute("DELETE FROM persons")
-        store.insert("persons", fresh)
-    after = whose(store, stale)
-    gone = pl.concat([before["person"], after["person"]]).unique().to_frame()
-    with store.given(gone=hashed(gone)):
-        store.delete("paths", store.frame(_query("rows_of_persons"))["row_id"])
-    build(store, store.insert, asked=after)
-    store.execute("DELETE FROM stale_users")
+    while stale_ids(store).height:
+        made, left = _made_by(store.cursor()), True
+        while left:
+            with store.transaction():
+                left = made.put(store)
+    _log.debug("paths of %d ids made again in %.2f s", stale, time.perf_counter() - started)
 
 
 def settle_all(store: Store) -> None:
