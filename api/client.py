@@ -49,9 +49,12 @@ class Told(LedgerError):
 
 
 @contextmanager
-def asking(database: Path, told: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
+def asking(
+    database: Path, told: Progress | None = None, limit_s: float | None = None, *, keeps_past: bool = False
+) -> Iterator[Source]:
     """Who answers questions about this database. `told`: how far looking back has come. `limit_s`: how long the owner
-    may take over a question, if not as long as is usual.
+    may take over a question, if not as long as is usual. `keeps_past`: many questions of one past will come; it is cut
+    off once, but not by an owner, who keeps nothing between two questions.
 
     An owner that is about to end, or has just begun, is given a few seconds. Raises `StoreOwned` where it cannot be
     asked, and what `Store.open` raises.
@@ -69,7 +72,7 @@ def asking(database: Path, told: Progress | None = None, limit_s: float | None =
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store, closing(Local(store, told or _nobody)) as local:
+            with store, closing(Local(store, told or _nobody, keeps_past=keeps_past)) as local:
                 yield local
             return
 

@@ -4,8 +4,8 @@
 
 The seeded tables of `benchmarks.metrics` (10 million coupon events, 5 million orders, a million users), with what these
 read beside (reports_data.sql): 300,000 people in three arms, 2 million touches, budgets, discounts on orders. Each
-question is asked once, as somebody who opens a report does, within the memory that the owner gives to slow questions. With
---database the tables are kept there, and found there by the next run; not those of `benchmarks.metrics`.
+question is asked once, as somebody who opens a report does, within the memory that the owner gives to slow questions.
+With --database the tables are kept there, and found there by the next run; not those of `benchmarks.metrics`.
 
 Lines of JSON, one a question: `seconds` by the clock, `cpu_seconds` of all threads, `peak_mb`: the most memory that the
 process had meanwhile, `over_mb`: that less what it had before; the rows of the answer, the machine's `load` before.

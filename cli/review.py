@@ -253,25 +253,26 @@ def _customers(ask: Asker) -> Section:
             ask.command("report segments rfm{rates} --explain"),
         ]
     )
-    theirs = ask.frame("campaign-users", campaign=ask.campaign).rename({"got": "got_it", "used": "used_it"})
-    everyone = ask.frame("customers")
-    by = (
-        everyone.join(theirs, on="user_id", how="left")
-        .group_by("segment", "currency")
-        .agg(
-            customers=pl.len(),
-            got=pl.col("got_it").count(),
-            used_it=(pl.col("used_it") > 0).sum(),
-            came_again=(pl.col("orders") > 1).filter(pl.col("used_it") > 0).mean(),
-            net_sales_minor=pl.col("net_sales_minor").filter(pl.col("used_it") > 0).sum(),
-        )
-        .with_columns(use_rate=pl.when(pl.col("got") > 0).then(pl.col("used_it") / pl.col("got")))
-        .sort("used_it", "customers", "segment", "currency", descending=[True, True, False, False])
-    )
-    rows = [{"segment": row["segment"], "name": SEGMENTS[row["segment"]]} | row for row in by.to_dicts()]
+    theirs = ask.frame("campaign-users", campaign=ask.campaign)
+    told = ask.rows("campaign-segments", campaign=ask.campaign)
+    rows: list[Row] = [
+        {
+            "segment": row["segment"],
+            "name": SEGMENTS[row["segment"]],
+            "currency": row["currency"],
+            "customers": row["customers"],
+            "got": row["got"],
+            "used_it": row["used"],
+            "came_again": row["came_again"],
+            "net_sales_minor": row["net_sales_minor"],
+            "use_rate": row["used"] / row["got"] if row["got"] else None,
+        }
+        for row in told
+        if row["segment"] is not None
+    ]
     found.tables["segments (客户分层)"] = rows
-    users = theirs.filter(pl.col("used_it") > 0).height
-    unknown = theirs.join(everyone, on="user_id", how="anti").height
+    users = theirs.filter(pl.col("used") > 0).height
+    unknown = sum(row["customers"] for row in told if row["segment"] is None)
     found.text.append(
         f"{theirs.height:,} users got a coupon of it, {users:,} have one in use; net sales and coming again are"
         " those of who used it, over all that they ever bought."
@@ -632,7 +633,7 @@ def review(
     if save_template is not None:
         _keep(save_template, layout, signed(why, operator), settings)
     form = form or {".html": "html", ".htm": "html", ".json": "json"}.get(file.suffix if file else "", "markdown")
-    with asking(settings.database) as source:
+    with asking(settings.database, keeps_past=True) as source:
         ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"])
         found = review_of(ask, layout["sections"])
     _print(_written(form, file, ask, found), file, campaign)

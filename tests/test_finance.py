@@ -83,9 +83,9 @@ def test_a_statement_has_every_move_and_balances(world: Store, first: timedelta 
     start = START.replace(tzinfo=None)
     since, until = (None if part is None else start + part for part in (first, last))
     wanted = by_the_reference(world, since, until)
-    told, folded = (statement(world, None, since, until, by_rows=by_rows) for by_rows in (True, False))
-    assert told.equals(folded)
-    found = {(row["campaign_id"], row["currency"]): row for row in told.to_dicts()}
+    by_rows, folded = (statement(world, None, since, until, by_rows=rows) for rows in (True, False))
+    assert by_rows.equals(folded)
+    found = {(row["campaign_id"], row["currency"]): row for row in by_rows.to_dicts()}
     assert {key for key, account in wanted.items() if any(account.values())} <= set(found)
     assert len(found) > 2 and (since or until or any(row["returned_coupons"] for row in found.values()))
     for key, row in found.items():

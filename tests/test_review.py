@@ -6,14 +6,19 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import polars as pl
 import pytest
 
+from api.client import asking
 from cli.review import SECTIONS, Asker
+from projections import queries
 from projections.queries import Answer, AsOf
+from projections.store import Reading
+from projections.unanswered import WrongQuestion
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event
@@ -112,6 +117,30 @@ def test_every_section_can_be_asked_of_the_past() -> None:
 
 
 @pytest.mark.slow
+def test_questions_of_one_past_are_answered_as_each_by_itself() -> None:
+    """A review cuts the past off once: what one question put in place must not be there for the next."""
+    past = {"at": datetime(2025, 11, 12)}
+    asked: tuple[tuple[str, dict[str, str]], ...] = (
+        ("campaign", {"campaign": "k"}),
+        ("attribution-roi", {"campaign": "k"}),
+        ("customers", {}),
+        ("metrics", {"names": "net_uses,simple_roi", "by": "campaign"}),
+        ("campaign-segments", {"campaign": "k"}),
+        ("campaign-violations", {"campaign": "k"}),
+        ("finance-statement", {"campaign": "k"}),
+        ("attribution-roi", {"campaign": "k", "models": "redeemed"}),
+        ("campaigns", {}),
+    )
+    told = []
+    for keeps_past in (True, False):
+        with asking(Path("coupon-ledger.duckdb"), keeps_past=keeps_past) as source:
+            with pytest.raises(WrongQuestion):  # refused, and the past stays
+                source.ask("experiment", campaign="k", **past).row()
+            told.append([pl.concat(source.ask(name, **given, **past).frames).to_dicts() for name, given in asked])
+    assert told[0] == told[1]
+
+
+@pytest.mark.slow
 def test_an_amount_that_cannot_be_added_up_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One odd event must not end every report in a traceback."""
     monkeypatch.chdir(tmp_path)
@@ -152,26 +181,29 @@ def test_the_rules_that_a_campaign_broke_are_those_of_its_coupons_and_orders() -
     assert {row["violation"]: row["cases"] for row in table} == counted
 
 
-def test_who_used_another_campaigns_coupon_did_not_use_this_one() -> None:
+def test_who_used_another_campaigns_coupon_did_not_use_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Customers have uses of their own beside those of the campaign: mixed up, every segment looks like a success."""
-    told: dict[str, list[dict[str, Any]]] = {
-        "campaign-users": [{"user_id": "ann", "got": 1, "used": 0}, {"user_id": "bob", "got": 2, "used": 1}],
-        "customers": [
-            {"user_id": user, "segment": "new", "currency": "CNY", "used": 3, "orders": 2, "net_sales_minor": 100}
-            for user in ("ann", "bob", "cat")
-        ],
-        "campaign": [{"name": None}],
-    }
+    of_campaign = [("ann", 1, 0), ("bob", 2, 1), ("dan", 1, 0)]
+    bought = [(user, "new", "CNY", 3, 2, 100) for user in ("ann", "bob", "cat")]
+    theirs = pl.DataFrame(of_campaign, schema=["user_id", "got", "used"], orient="row")
+    columns = ["user_id", "segment", "currency", "coupon_orders", "orders", "net_sales_minor"]
+    everyone = pl.DataFrame(bought, schema=columns, orient="row")
+    monkeypatch.setattr(queries, "campaign_users", lambda *_: theirs)
+    monkeypatch.setattr("projections.queries.customers.in_segments", lambda _: everyone)
+    told = {"campaign-segments": queries.campaign_segments(cast(Reading, None), "k"), "campaign-users": theirs}
 
     class Told:
         def ask(self, question: str, **_: object) -> Answer:
-            return Answer(AsOf(1, None, None, []), iter([pl.DataFrame(told[question])]))
+            about = pl.DataFrame({"name": [None]})
+            return Answer(AsOf(1, None, None, []), iter([told.get(question, about)]))
 
         def close(self) -> None: ...
 
-    [row] = SECTIONS["customers"][1](Asker(Told(), "k", {}, None)).tables["segments (客户分层)"]
+    section = SECTIONS["customers"][1](Asker(Told(), "k", {}, None))
+    [row] = section.tables["segments (客户分层)"]
     assert (row["customers"], row["got"], row["used_it"], row["net_sales_minor"]) == (3, 2, 1, 100)
     assert row["use_rate"] == 0.5
+    assert any(text.startswith("1 of them never bought anything") for text in section.text)
 
 
 def test_a_total_stands_under_what_can_be_added_up() -> None:

@@ -231,7 +231,7 @@ CORRUPTIONS: Final = [
      " FROM coupons WHERE state = 'used')")),
     ("liability", changed("coupons", "state = 'expired'", "state = 'claimed'")),
     ("liability", changed("coupons", "state = 'issued'", "state = 'expired'")),
-    ("liability", changed("coupons", "issued_at = created_at, created_at = NULL", "state = 'created' AND violations = 0")),
+    ("liability", changed("coupons", "issued_at = created_at, created_at = NULL", "state = 'created' AND events = 1")),
     ("coupon_values", changed("coupons", "campaign_id = 'k-9'", "campaign_id IS NOT NULL")),
     ("coupon_values", changed("coupons", "coupon_type = NULL", "coupon_type IS NOT NULL")),
     ("coupon_values", changed("coupons", "face_value_minor = 77")),

@@ -81,6 +81,14 @@ def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
     )
 
 
+def in_segments(reading: Reading) -> pl.DataFrame:
+    """All customers with their scores and segment (RFM), and what these go by."""
+    with reading.given(persons=persons_of(reading)):
+        query = f"WITH sold AS ({sql(__package__, 'sold')}) {sql(__package__, 'bought')}"
+        rows = reading.frame(query, {"goods_rates": None})
+    return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
+
+
 def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
     """The same per tier: high value, active, bargain hunters; somebody can be in several."""
     found = known(reading, goods_rates=goods_rates)
@@ -142,10 +150,7 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
 
 def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
     """What makes customers what they are: the orders that stand, by customer, with the segment (RFM) of each."""
-    need("customers", "scipy")
-    customers = _read(reading, None)
-    scores = [scored(customers.clear()), *map(scored, _by_currency(customers))]
-    segment = pl.concat(scores).select("user_id", "currency", "segment")
+    segment = in_segments(reading).select("user_id", "currency", "segment")
     with _sold(reading):
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
     found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")

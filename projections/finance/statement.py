@@ -5,9 +5,9 @@ value; what has none (a percentage, a gift) is counted only. Every event that ta
 
     opening + issued + returned - used - expired - revoked - released = closing
 
-to the coupon and to the minor unit. The moves of a coupon that broke no rule and to which nothing happened twice stand in
-its row; those of any other are found by folding its history from the start (LIFECYCLE section 3). The audit `liability`
-folds all of them, and holds both against the states of the rows.
+to the coupon and to the minor unit. The moves of a coupon that broke no rule and to which nothing happened twice stand
+in its row; those of any other are found by folding its history from the start (LIFECYCLE section 3). The audit
+`liability` folds all of them, and holds both against the states of the rows.
 """
 
 from __future__ import annotations
@@ -72,16 +72,14 @@ def statement(
         ) from error
 
 
-def _of_rows(
-    reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None
-) -> pl.DataFrame:
+def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None) -> pl.DataFrame:
     """The coupons whose rows tell their moves, summed as by `_summed`."""
     plain = f"SELECT * FROM coupons WHERE ($campaign IS NULL OR campaign_id = $campaign) AND {_TOLD_BY_ROW}"
     query = f"WITH plain AS ({plain}) {sql(__package__, 'statement')}"
     found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
     schema = _nothing().schema
     missing = [pl.lit(0, schema[name]).alias(name) for name in schema if name not in found.columns]
-    return found.with_columns(missing).select(schema.names()).cast(dict(schema))
+    return found.with_columns(missing).select(schema.names()).cast(schema)
 
 
 def _moves(reading: Reading, campaign: str | None, by_rows: bool) -> Iterator[pl.DataFrame]:

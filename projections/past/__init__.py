@@ -124,6 +124,8 @@ class Past:
         self.cut = cut
         self._told = told
         self._made: list[str] = []
+        self._whole: set[str] = set()
+        self._across = False
         self._folder: TemporaryDirectory[str] | None = None
         self._live = live_schema(reading)
         for topic in INPUT_TOPICS:
@@ -133,9 +135,20 @@ class Past:
         self.make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
 
     def leave(self) -> None:
-        while self._made:
-            self.reading.execute(f"DROP {self._made.pop()}")
+        self.undo(0)
+        self._whole.clear()
+        self._across = False
         self.close()
+
+    @property
+    def made(self) -> int:
+        """How many tables and views stand in the place of others."""
+        return len(self._made)
+
+    def undo(self, made: int) -> None:
+        """Take away what came after so many."""
+        while len(self._made) > made:
+            self.reading.execute(f"DROP {self._made.pop()}")
 
     def close(self) -> None:
         if self._folder is not None:
@@ -182,8 +195,11 @@ class Past:
         """Put the rows of this topic's keys as they were, and their violations, in the place of what they are.
 
         For questions that ask of no others: `among`, only of the keys in this table (`key_hash`); `carrying`, only of
-        keys of which some event, in the cut or not, has one of these values (of several fields, the first given).
+        keys of which some event, in the cut or not, has one of these values (of several fields, the first given). What
+        is there whole is left as it is.
         """
+        if topic in self._whole:
+            return
         on = PROJECTED[topic]
         told = told_of(topic, self._live)
         narrowing = next(((field, values) for field, values in carrying.items() if values is not None), None)
@@ -193,6 +209,8 @@ class Past:
             self.make(
                 among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
             )
+        else:
+            self._whole |= set() if among else {topic}
         asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
         outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition(topic)})"
         self.make(f"{on.table}_touched", outside)
@@ -273,7 +291,10 @@ class Past:
 
     def stand_in_across(self) -> None:
         """Add the violations of the rules across coupons and between topics. Coupons, orders and campaigns are in
-        place."""
+        place. Once."""
+        if self._across:
+            return
+        self._across = True
         self._within_campaigns()
         clock, grace = clock_and_grace(self.reading)
         if clock is not None:

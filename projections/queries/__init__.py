@@ -132,18 +132,53 @@ class Question:
 class Local:
     """The database itself, open for reading. An answer can be taken until the next question."""
 
-    def __init__(self, store: Store, told: Progress = lambda _done, _left: None) -> None:
-        """`told`: how far looking back has come."""
+    def __init__(self, store: Store, told: Progress = lambda _done, _left: None, *, keeps_past: bool = False) -> None:
+        """`told`: how far looking back has come. `keeps_past`: many questions of the same past will come; it is cut off
+        whole at the first of them, and stays in place for the others."""
         self._cursor = store.cursor()
         self._told = told
+        self._keeps_past = keeps_past
+        self._past: Past | None = None
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        self._cursor.end()
-        self._cursor.begin()
+        if self._keeps_past and QUESTIONS[question].then is not None:
+            given = {name: _naive(value) for name, value in parameters.items()}
+            if cut := cut_of(self._cursor, given):
+                return self._of_kept_past(cut, QUESTIONS[question], given)
+        self._begin()
         return answer(self._cursor, question, parameters, self._told)
+
+    def _of_kept_past(self, cut: Cut, asked: Question, given: Mapping[str, Any]) -> Answer:
+        assert asked.then is not None
+        if self._past is None or self._past.cut != cut:
+            self._begin()
+            past = Past(self._cursor, cut, self._told)
+            _everything_then(past, {})
+            self._past = past
+        before = self._past.made
+        try:
+            asked.then(self._past, given)  # what nobody else reads
+            frames = list(_frames(asked, self._cursor, given))
+        except (NotThere, WrongQuestion):
+            self._past.undo(before)
+            raise
+        except BaseException:
+            self._begin()  # what stands in the tables is not known
+            raise
+        self._past.undo(before)
+        return Answer(as_of(self._cursor), iter(frames))
+
+    def _begin(self) -> None:
+        self._cursor.end()
+        if self._past is not None:
+            self._past.close()
+            self._past = None
+        self._cursor.begin()
 
     def close(self) -> None:
         self._cursor.end()
+        if self._past is not None:
+            self._past.close()
         self._cursor.close()
 
 
@@ -478,6 +513,28 @@ def linked(reading: Reading) -> pl.DataFrame:
     return reading.frame(_query("linked"))
 
 
+def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
+    """Customers by segment (RFM) and currency: how many got coupons of the campaign, how many have one in use (`used`);
+    of these, over all that they ever bought, how many came again, and the net sales. Without a segment: people with a
+    coupon of it who never bought anything that stands."""
+    theirs = campaign_users(reading, campaign)
+    everyone = customers.in_segments(reading)
+    used = pl.col("used") > 0
+    by = everyone.join(theirs, on="user_id", how="left").group_by("segment", "currency")
+    found = by.agg(
+        customers=pl.len(),
+        got=pl.col("got").count(),
+        used=used.sum(),
+        came_again=(pl.col("orders") > 1).filter(used).mean(),
+        net_sales_minor=pl.col("net_sales_minor").filter(used).sum(),
+    )
+    others = theirs.join(everyone, on="user_id", how="anti")
+    nothing = others.select(customers=pl.len(), got=pl.len(), used=used.sum())
+    return pl.concat([found, nothing.filter(pl.col("customers") > 0)], how="diagonal_relaxed").sort(
+        "used", "customers", "segment", "currency", descending=[True, True, False, False]
+    )
+
+
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
@@ -784,6 +841,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaign-targets": Question(campaign_targets, then=_campaign_then),
     "campaign-users": Question(campaign_users, limit_s=120, then=_campaign_then),
     "linked": Question(linked, then=_users_then),
+    "campaign-segments": Question(campaign_segments, limit_s=300, then=_everything_then),
     "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
     "violations": Question(violations, limit_s=300, then=_violations_then),
     "violation-counts": Question(violation_counts, then=_violations_then),
