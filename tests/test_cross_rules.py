@@ -360,6 +360,7 @@ def test_worlds_are_full_of_trouble() -> None:
     assert all(found.count(rule) >= 5 for rule in CROSS_RULES), {rule: found.count(rule) for rule in CROSS_RULES}
 
 
+@pytest.mark.slow
 def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two campaigns or orders whose hashes happen to be equal would share stock or money."""
 
