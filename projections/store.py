@@ -684,7 +684,7 @@ def _owned(path: Path, refusal: str) -> StoreOwned:
 
 @contextlib.contextmanager
 def _failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
-    """DuckDB's errors as ours: which database, what is wrong, what to do. `asked`: what was, to be stopped by Ctrl-C."""
+    """DuckDB's errors as ours: which database, what is wrong, what to do. `asked`: what Ctrl-C stops."""
     try:
         yield
     except duckdb.Error as error:

@@ -329,20 +329,13 @@ def test_the_thread_that_makes_paths_ends_with_the_consumer(store: Store) -> Non
     assert [t.name for t in threading.enumerate() if t.name.startswith("paths")] == []
 
 
-@given(seed=st.integers(0, 2**32))
-@SOME
-@pytest.mark.slow
-def test_paths_are_those_of_the_events(store: Store, seed: int) -> None:
-    """A channel would be paid for orders that were taken back, or that somebody else brought."""
-    check(store, seed)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("weak", [False, True])
 @given(seed=st.integers(0, 2**32))
 @MANY
-def test_paths_are_those_of_the_events_at_length(store: Store, weak: bool, seed: int) -> None:
-    """The same; also where persons share their hashes."""
+def test_paths_are_those_of_the_events(store: Store, weak: bool, seed: int) -> None:
+    """A channel would be paid for orders that were taken back, or that somebody else brought; also where persons share
+    their hashes."""
     with pytest.MonkeyPatch.context() as patch:
         if weak:
             patch.setattr(upkeep, "hashed", weakly_hashed)

@@ -271,6 +271,7 @@ def test_killed_at_any_moment_it_leaves_nothing_under_its_name(home: Path) -> No
     assert full(BACKUP) == full()
 
 
+@pytest.mark.slow
 def test_force_replaces_a_backup_of_another_version(small: None) -> None:
     """Else the nightly backup would end with the first release that changes the tables."""
     done("backup", BACKUP)

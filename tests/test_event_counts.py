@@ -98,6 +98,7 @@ def test_after_every_batch_they_are_what_the_journal_says(store: Store, seed: in
     check(store, list(lives(seed)))
 
 
+@pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_happens_to_coupons(store: Store, seed: int) -> None:

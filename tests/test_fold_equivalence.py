@@ -253,7 +253,8 @@ def test_no_order_of_arrival_and_no_cut_changes_a_column(store: Store, topic: st
     check_arrivals(store, data.draw(histories(topic)), shuffled=True)
 
 
-@each_topic_coupons_fast
+@pytest.mark.slow
+@each_topic
 @given(data=st.data())
 @examples(2)
 def test_without_conflicts_not_even_positions_matter(store: Store, topic: str, data: st.DataObject) -> None:
@@ -281,7 +282,8 @@ def test_many_coupons_at_once(store: Store) -> None:
     check_history(store, History(SEED, COUPON, tuple(map(tuple, parts))))
 
 
-@pytest.mark.parametrize("kinds", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [1, 3])
 def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.MonkeyPatch, kinds: int) -> None:
     """Two coupons whose hashes happen to be equal would share a row or a journal."""
 

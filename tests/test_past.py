@@ -169,7 +169,8 @@ each_way = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_questions_of_the_past_are_those_of_a_ledger_that_ended_there(store: Store, tmp_path: Path, seed: int) -> None:
-    """Whatever is asked, narrowed or not: as if the log had ended at the cut."""
+    """Whatever is asked, narrowed or not: as if the log had ended at the cut. Each question meets each
+    kind of cut, on one seed or another."""
     told = history(COUPON, seed, 300, keys=40)
     worlds = [told, *_around_coupons(seed)]
     random_ = random.Random(seed)
@@ -180,7 +181,7 @@ def test_questions_of_the_past_are_those_of_a_ledger_that_ended_there(store: Sto
             with scratch_store(_folder(tmp_path, n)) as ended:
                 for world in worlds:
                     fold_in(ended, apply, world.topic, [[d for d in world.deliveries if inside(cut, d)]])
-                for question, parameters in ASKED:
+                for question, parameters in ASKED[(seed + n) % 3 :: 3]:
                     assert _asked(store, question, **parameters, at=cut.at, known_at=cut.known_at) == _asked(
                         ended, question, **parameters
                     ), (question, parameters, cut)

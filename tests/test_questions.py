@@ -459,7 +459,7 @@ def test_how_long_ago_counts_back_from_now(tmp_path: Path) -> None:
         assert [row["coupon_id"] for row in rows] == found
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: int) -> None:
     """`conservation` counts entries and exits from events and violations; the fold must come to the same."""
     drawn = history(COUPON, seed, 1_500, keys=150)

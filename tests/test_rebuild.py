@@ -364,6 +364,7 @@ def forget(log: Path) -> None:
         connection.commit()
 
 
+@pytest.mark.slow
 def test_a_rebuild_of_one_projection_is_not_taken_for_one_of_all(shop: Path) -> None:
     """Else what was copied would be compared with itself, and a wrong table proven right."""
     corrupt("UPDATE coupons SET discount_minor = 17; UPDATE orders SET net_minor = 17")
@@ -371,6 +372,7 @@ def test_a_rebuild_of_one_projection_is_not_taken_for_one_of_all(shop: Path) -> 
     one_sentence(ledger("rebuild", "--compare-only"), 5, "2 of its tables", "not what the log gives")
 
 
+@pytest.mark.slow
 def test_a_copy_that_a_killed_rebuild_left_is_not_gone_on_with(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from consumers.rebuild import Rebuild
 
@@ -409,6 +411,7 @@ def locked_by_another(file: Path) -> Iterator[None]:
         other.stdin.close()
 
 
+@pytest.mark.slow
 def test_status_is_told_of_a_database_that_was_rebuilt_from_its_whole_history(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

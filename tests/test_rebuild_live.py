@@ -115,10 +115,11 @@ def published_all_the_time() -> Iterator[None]:
         thread.join()
 
 
-def test_swapped_under_load_no_question_fails_and_no_answer_goes_back(ready: Path) -> None:
-    """Else a rebuild would have to wait until after the sale day, when it is no longer needed."""
+def test_swapped_under_load_no_question_fails_and_no_answer_goes_back(ready: Path, log_settings: LogSettings) -> None:
+    """Else a rebuild would have to wait until after the sale day, when it is no longer needed. There and back; where it
+    is not dear, there again."""
     with owning() as owner, published_all_the_time(), asked_all_the_time(owner) as seen:
-        for number in range(3):
+        for number in range(3 if log_settings.url.startswith("sqlite:") else 2):
             before = seen["answers"]
             ran = finish(start("rebuild", *(("--rollback", "--why", "a test") if number == 1 else ())))
             assert ran.code == 0, ran.err

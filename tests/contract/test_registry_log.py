@@ -191,6 +191,7 @@ def test_the_facts_are_those_of_the_plain_format(shop: Path, monkeypatch: pytest
     assert facts("plain.duckdb") == with_registry
 
 
+@pytest.mark.slow
 def test_every_command_that_opens_the_log_takes_the_registry_as_a_flag(
     shop: Path, registry: FakeRegistry, plain: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
