@@ -282,7 +282,8 @@ def campaigns(
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
-    now / owned. violations: of rules of single coupons, across coupons, and between coupons and orders.
+    now / owned. violations: of rules of single coupons and of the campaign (stock, limits, windows); those
+    between coupons and orders: `violations --scope cross`.
 
     \b
     coupon-ledger campaigns
@@ -304,7 +305,8 @@ def campaigns(
 @output_option
 def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -> None:
     """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, which rules were
-    broken (scope coupon: of single coupons; cross: across coupons and against orders), its rule versions with what
+    broken (scope coupon: of single coupons; cross: of the campaign's stock, limits and windows; for those between
+    coupons and orders see `violations --scope cross`), its rule versions with what
     each changed, and whether its account balances.
 
     stock_left: quantity less the coupons that were claimed or granted. CSV and NDJSON have one row.

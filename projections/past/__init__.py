@@ -300,6 +300,12 @@ class Past:
         if clock is not None:
             self._between_topics(clock, grace)
 
+    def stand_in_within_campaigns(self) -> None:
+        """Of these, only those of the rules across the coupons of a campaign. Coupons and campaigns are in place, for a
+        question that asks of no others."""
+        if not self._across:
+            self._within_campaigns()
+
     def _within_campaigns(self) -> None:
         everyone = self.reading.frame(f"SELECT key_hash AS campaign_hash, campaign_id FROM {PROJECTED[CAMPAIGN].table}")
         terms = campaign_rules.terms_of(self.reading, everyone)
