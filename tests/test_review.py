@@ -15,8 +15,7 @@ import pytest
 
 from api.client import asking
 from cli.review import SECTIONS, Asker
-from projections import queries
-from projections.queries import Answer, AsOf
+from projections.queries import Answer, AsOf, questions
 from projections.store import Reading
 from projections.unanswered import WrongQuestion
 from tests.command_line import done, ledger, ndjson, one_sentence
@@ -188,9 +187,12 @@ def test_who_used_another_campaigns_coupon_did_not_use_this_one(monkeypatch: pyt
     theirs = pl.DataFrame(of_campaign, schema=["user_id", "got", "used"], orient="row")
     columns = ["user_id", "segment", "currency", "coupon_orders", "orders", "net_sales_minor"]
     everyone = pl.DataFrame(bought, schema=columns, orient="row")
-    monkeypatch.setattr(queries, "campaign_users", lambda *_: theirs)
-    monkeypatch.setattr("projections.queries.customers.in_segments", lambda _: everyone)
-    told = {"campaign-segments": queries.campaign_segments(cast(Reading, None), "k"), "campaign-users": theirs}
+    monkeypatch.setattr(questions, "campaign_users", lambda *_: theirs)
+    monkeypatch.setattr(customers, "in_segments", lambda _: everyone)
+    told = {
+        "campaign-segments": questions.campaign_segments(cast(Reading, None), "k"),
+        "campaign-users": theirs,
+    }
 
     class Told:
         def ask(self, question: str, **_: object) -> Answer:

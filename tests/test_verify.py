@@ -27,7 +27,7 @@ from projections import audits, checkpoints
 from projections.audits import AUDITS
 from projections.deep import Evidence, differences, ranges
 from projections.digest import facts_digest
-from projections.queries import evidence
+from projections.queries.questions import evidence
 from projections.store import Store
 from tests.command_line import DATABASE, LOG, Ran, coupon_event, done, finish, ledger, ndjson, one_sentence, start
 from tests.folding import LOOKED_UP, scratch_store

@@ -1,132 +1,32 @@
-"""What people ask the live tables: each question a function here, its SQL in a file beside it with bound parameters.
+"""What people ask the live tables: each question a function, its SQL in a file beside it with bound parameters.
 
-`QUESTIONS` is the table of them. The command line asks through a `Source`, which is the database itself (`Local`) or,
-where another process owns it, that process (`api.client.Remote`); both come here, so the answers are the same.
-A new question is a function, its SQL, and a line in `QUESTIONS`. `at`, `known_at` (LIFECYCLE section 5) and
-`positions` (of the log) ask of the past: for one coupon its events are cut, for all else the tables
-(`projections.past`), before the same question is asked.
+`QUESTIONS` is the table of them: those of `questions`, and those of the rooms of metrics, money and customers. The
+command line asks through a `Source`, which is the database itself (`Local`) or, where another process owns it, that
+process (`api.client.Remote`); both come here, so the answers are the same. A new question is a function, its SQL, and
+a line in `QUESTIONS`. `at`, `known_at` (LIFECYCLE section 5) and `positions` (of the log) ask of the past: for one
+coupon its events are cut, for all else the tables (`projections.past`, by what `looking_back` says), before the same
+question is asked.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, Final, Protocol, get_type_hints
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import polars as pl
-from pydantic import TypeAdapter, ValidationError
 
-from ledger.codec import micros
-from ledger.lifecycle import Delivery, Folded, fold
-from ledger.plain import plain
-from ledger.rules import STATES
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
-from projections import audits
-from projections import digest as digests_of
-from projections.across import AS_JSON, changed
-from projections.attribution import in_place
 from projections.attribution import questions as attributed
-from projections.attribution.persons import persons_of
 from projections.customers import questions as customers
-from projections.dead_letters import Chosen, chosen_letters
-from projections.due import due as due_at
 from projections.experiments import questions as experiments
 from projections.finance import questions as finance
-from projections.live import journal
-from projections.live.signature import key_hash, stable_hash
-from projections.metrics import counts, sales
 from projections.metrics import questions as of_metrics
 from projections.past import Cut, Past, Progress
-from projections.past.diff import differences
-from projections.store import Reading, Store, sql
-from projections.unanswered import NotThere, UnknownCoupon, WrongQuestion
+from projections.queries import looking_back, questions
+from projections.queries.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of, naive
+from projections.store import Reading, Store
+from projections.unanswered import NotThere, WrongQuestion
 
-_RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
-_PAST_LIMIT_S: Final = 300.0
-_PAST: Final[Mapping[str, Any]] = {"at": datetime | None, "known_at": datetime | None, "positions": str | None}
-"""What cuts the past off, with its types."""
-_POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
-_NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
-
-
-# --- asking
-
-
-@dataclass(frozen=True, slots=True)
-class AsOf:
-    """The committed state that an answer is of. `positions`: rows of topic, partition, next_offset."""
-
-    commits: int
-    committed_at: datetime | None
-    data_clock: datetime | None
-    positions: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Frames of the same columns, at least one, to be taken once."""
-
-    as_of: AsOf
-    frames: Iterator[pl.DataFrame]
-
-    def row(self) -> dict[str, Any]:
-        """Of an answer that is one row."""
-        return next(self.frames).row(0, named=True)
-
-
-class Source(Protocol):
-    """Who answers questions."""
-
-    def ask(self, question: str, **parameters: Any) -> Answer:
-        """Parameters that are left out are None. Raises `NotThere` and what reading a database raises."""
-        ...
-
-    def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Question:
-    """`limit_s`: how long it may take beside the consumer. `json`: columns whose text is JSON.
-
-    `then`: puts in place what it reads of the past, given its parameters; it can be asked `at`, `known_at` and
-    `positions`. `tells`: it looks back by itself, and takes a `told` to tell how far that has come.
-    """
-
-    ask: Callable[..., pl.DataFrame | Iterator[pl.DataFrame]]
-    limit_s: float = 30.0
-    json: tuple[str, ...] = ()
-    then: Callable[[Past, Mapping[str, Any]], None] | None = None
-    tells: bool = False
-
-    def limit_for(self, parameters: Mapping[str, Any]) -> float:
-        """`limit_s`, or more for the past."""
-        return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
-
-    def looks_back(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether tables are put in place before this can be answered."""
-        return self.tells or (self.then is not None and any(parameters.get(name) is not None for name in _PAST))
-
-    @cached_property
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """By name, with their types; those of the function after the reading."""
-        hints = get_type_hints(self.ask)
-        _, *rest = inspect.signature(self.ask).parameters.values()
-        found = {
-            p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for p in rest
-            if p.name != "told" or not self.tells
-        }
-        if self.then is not None:
-            for name, annotation in _PAST.items():
-                found[name] = inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-                )
-        return found
+__all__ = ["QUESTIONS", "Answer", "AsOf", "Local", "Question", "Source", "answer", "as_of", "cut_of"]
 
 
 class Local:
@@ -142,7 +42,7 @@ class Local:
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         if self._keeps_past and QUESTIONS[question].then is not None:
-            given = {name: _naive(value) for name, value in parameters.items()}
+            given = {name: naive(value) for name, value in parameters.items()}
             if cut := cut_of(self._cursor, given):
                 return self._of_kept_past(cut, QUESTIONS[question], given)
         self._begin()
@@ -153,7 +53,7 @@ class Local:
         if self._past is None or self._past.cut != cut:
             self._begin()
             past = Past(self._cursor, cut, self._told)
-            _everything_then(past, {})
+            looking_back.everything(past, {})
             self._past = past
         before = self._past.made
         try:
@@ -187,7 +87,7 @@ def answer(
 ) -> Answer:
     """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
     asked = QUESTIONS[question]
-    given = {name: _naive(value) for name, value in parameters.items()}
+    given = {name: naive(value) for name, value in parameters.items()}
     cut = cut_of(reading, given) if asked.then is not None else Cut()
     frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given, told)
     return Answer(as_of(reading), frames)
@@ -197,7 +97,7 @@ def _frames(
     asked: Question, reading: Reading, given: Mapping[str, Any], told: Progress = lambda _done, _left: None
 ) -> Iterator[pl.DataFrame]:
     if asked.then is not None:
-        given = {name: value for name, value in given.items() if name not in _PAST}
+        given = {name: value for name, value in given.items() if name not in PAST}
     found = asked.ask(reading, **given, **({"told": told} if asked.tells else {}))
     return iter([found]) if isinstance(found, pl.DataFrame) else found
 
@@ -211,712 +111,70 @@ def _of_the_past(past: Past, asked: Question, given: Mapping[str, Any]) -> Itera
         past.close()
 
 
-def cut_of(reading: Reading, parameters: Mapping[str, Any]) -> Cut:
-    """Raises `WrongQuestion`."""
-    return Cut(parameters.get("at"), parameters.get("known_at"), _positions(reading, parameters.get("positions")))
-
-
-def _positions(reading: Reading, told: str | None) -> dict[tuple[str, int], int] | None:
-    """Next offsets, told as `TOPIC:PARTITION:OFFSET,…`; None where nothing is told. Raises `WrongQuestion` where they
-    are not such, or lie beyond what the database has read."""
-    if told is None:
-        return None
-    read = {(topic, partition): offset for topic, partition, offset in reading.rows(_query("positions"))}
-    found: dict[tuple[str, int], int] = {}
-    for one in told.split(",") if told else ():
-        parts = _POSITION.fullmatch(one)
-        if parts is None or parts[1] not in INPUT_TOPICS:
-            raise WrongQuestion(f"position {one}: is none; write TOPIC:PARTITION:OFFSET, such as {COUPON}:2:75632")
-        place, offset = (parts[1], int(parts[2])), int(parts[3])
-        if place in found:
-            raise WrongQuestion(f"position {one}: this partition is named twice; name it once")
-        if offset > read.get(place, 0):
-            raise WrongQuestion(
-                f"position {one}: the database has read this partition up to {read.get(place, 0)} only; ask for an"
-                " earlier position, or run `consume`"
-            )
-        found[place] = offset
-    return found
-
-
-def as_of(reading: Reading) -> AsOf:
-    [(commits, committed_at, data_clock)] = reading.rows(_query("as_of"))
-    names = ("topic", "partition", "next_offset")
-    positions = [dict(zip(names, row, strict=True)) for row in sorted(reading.rows(_query("positions")))]
-    return AsOf(commits, committed_at, data_clock, positions)
-
-
-def _naive(value: Any) -> Any:
-    """The tables hold naive UTC."""
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) and value.tzinfo else value
-
-
-# --- questions
-
-
-def state(
-    reading: Reading,
-    coupon: str,
-    at: datetime | None = None,
-    known_at: datetime | None = None,
-    positions: str | None = None,
-) -> pl.DataFrame:
-    """One coupon's row. Raises `UnknownCoupon`."""
-    cut = cut_of(reading, locals())
-    if cut:
-        then = asdict(_folded(reading, coupon, cut)[0].coupon)
-        columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
-        return pl.DataFrame([{name: then[name] for name in columns}], schema=columns)
-    found = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
-    if not found.height:
-        raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
-    return found
-
-
-_HISTORY: Final[dict[str, Any]] = {
-    "occurred_at": pl.Datetime("us"),
-    "type": pl.String,
-    "event_id": pl.String,
-    "source": pl.String,
-    "before": pl.String,
-    "after": pl.String,
-    "violations": pl.List(pl.String),
-    "superseded": pl.List(pl.String),
-    "data": pl.String,
-    "recorded_at": pl.Datetime("us"),
-    "partition": pl.Int64,
-    "offset": pl.Int64,
-}
-
-
-def history(
-    reading: Reading,
-    coupon: str,
-    at: datetime | None = None,
-    known_at: datetime | None = None,
-    positions: str | None = None,
-) -> pl.DataFrame:
-    """The coupon folded by the reference: a row per event, with where and when the log recorded it.
-
-    `superseded`: those of its violations that are no fault. `data`: the event's other fields as JSON.
-    Raises `UnknownCoupon`.
-    """
-    folded, found_at = _folded(reading, coupon, cut_of(reading, locals()))
-    broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
-    overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
-    conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
-    rows = []
-    for step in folded.steps:
-        event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
-        if "attributes" in event:
-            event["attributes"] = json.loads(event["attributes"])
-        position = found_at[event["event_id"]]
-        head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
-        violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
-        superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
-        data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, superseded, data, *position.values()])
-    return pl.DataFrame(rows, schema=_HISTORY, orient="row")
-
-
-def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
-    """The coupon's events in the cut folded, and the position of each that stands. Raises `UnknownCoupon`."""
-    parameters = {"coupon_id": coupon, "key_hash": key_hash(coupon)}
-    told = [
-        row
-        for table in (journal.JOURNAL[COUPON], journal.CONFLICTS[COUPON])
-        for row in reading.frame(
-            f"SELECT * EXCLUDE (key_hash) FROM {table} WHERE key_hash = $key_hash AND coupon_id = $coupon_id"
-            f" AND {cut.condition(COUPON)}",
-            parameters,
-        ).iter_rows(named=True)
-    ]
-    if not told:
-        if cut:
-            raise UnknownCoupon(f"coupon {coupon}: no event of it {cut}; check the id, or ask for a later instant")
-        raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
-    told.sort(key=lambda row: tuple(row[name] for name in journal.POSITION))
-    positions: dict[str, dict[str, Any]] = {}
-    deliveries = []
-    for row in told:
-        position = {name: row.pop(name) for name in journal.POSITION}
-        positions.setdefault(row["event_id"], position)
-        recorded_at = micros(position["recorded_at"].replace(tzinfo=UTC))
-        deliveries.append(Delivery(row, recorded_at, position["log_partition"], position["log_offset"]))
-    return fold(deliveries), positions
-
-
-def coupons(
-    reading: Reading,
-    campaign: str | None = None,
-    state: str | None = None,
-    owner: str | None = None,
-    coupon_type: str | None = None,
-    channel: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    ended_since: datetime | None = None,
-    ended_until: datetime | None = None,
-    ended_days: int | None = None,
-    ordered: bool = True,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
-    pass; `since`, `until`: of the last event, `ended_…`: of the end."""
-    parameters = _parameters(locals())
-    order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
-    return reading.batches(
-        f"{_query('coupons')} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", parameters
-    )
-
-
-def states(
-    reading: Reading,
-    campaign: str | None = None,
-    state: str | None = None,
-    owner: str | None = None,
-    coupon_type: str | None = None,
-    channel: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    ended_days: int = 30,
-) -> pl.DataFrame:
-    """Coupons per state. Filters as of `coupons`."""
-    return reading.frame(_query("states"), _parameters(locals()))
-
-
-def user(reading: Reading, user: str) -> pl.DataFrame:
-    """One person, with all that is linked: one row, its `coupons` a list. Raises `NotThere`."""
-    found, ids = _person(reading, user)
-    theirs = reading.frame(_query("user_coupons"), {"ids": ids})
-    if not theirs.height and not found["known"][0] and len(ids) == 1:
-        raise NotThere(f"user {user}: has no coupon and no event; check the id, or run `consume`")
-    counts = {n: theirs.filter(pl.col("standing") == n).height for n in ("usable", "used", "expired")}
-    return found.drop("known").with_columns(
-        linked=pl.Series([ids[1:]], dtype=pl.List(pl.String)),
-        **{name: pl.lit(count, dtype=pl.Int64) for name, count in counts.items()},
-        coupons=_as_list(theirs),
-    )
-
-
-def _person(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
-    """Who this is, and every id of theirs."""
-    found = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
-    linked = found["linked"].list.drop_nulls()[0]
-    return found, [user, *(linked.to_list() if linked is not None else [])]
-
-
-def order(reading: Reading, order: str) -> pl.DataFrame:
-    """One order: one row, its `coupons` and `violations` lists. Raises `NotThere`."""
-    parameters = {"order": order, "key_hash": key_hash(order)}
-    found = reading.frame(_query("order"), parameters)
-    theirs = reading.frame(_query("order_coupons"), parameters)
-    if not found.height and not theirs.height:
-        raise NotThere(f"order {order}: no event and no coupon names it; check the id, or run `consume`")
-    if not found.height:  # only coupons name it
-        found = found.clear(1).with_columns(order_id=pl.lit(order))
-    wrong = reading.frame(_query("order_violations"), {"order": order, "coupons": theirs["coupon_id"].to_list()})
-    return found.with_columns(
-        coupons_discount_minor=pl.lit(theirs.filter(pl.col("state") == "used")["discount_minor"].sum(), dtype=pl.Int64),
-        coupons=_as_list(theirs),
-        violations=_as_list(wrong),
-    )
-
-
-def campaigns(reading: Reading) -> pl.DataFrame:
-    """Every campaign with its counts. `violations`: as of `campaign`."""
-    with reading.given(faults=_faults(reading)):
-        return reading.frame(_query("campaigns"))
-
-
-def _faults(reading: Reading, campaign: str | None = None, between: bool = False) -> pl.DataFrame:
-    """`between`: those between coupons and orders too, which of the past take everything to be folded."""
-    return reading.frame(_query("campaign_faults"), {"campaign": campaign, "between": between})
-
-
-def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
-    """One campaign: one row; `states`, `broken`, `versions`, `conservation` are lists. `violations` are those of single
-    coupons and of the campaign's rules, `broken` says of which rule how many. Raises `NotThere`."""
-    parameters = {"campaign": campaign, "key_hash": key_hash(campaign)}
-    found = reading.frame(_query("campaign"), parameters)
-    if not found["known"][0] and not found["coupons"][0]:
-        raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
-    counted = dict(states(reading, campaign=campaign).select("state", "coupons").iter_rows())
-    everywhere = pl.DataFrame({"state": list(STATES), "coupons": [counted.get(s, 0) for s in STATES]})
-    balance = reading.frame(_query("campaign_conservation"), {"campaign": campaign})
-    faults = _faults(reading, campaign).unique(["violation", "scope", "topic", "key", "event_id", "counterpart"])
-    broken = faults.group_by("violation", "scope").agg(violations=pl.len()).sort("violation", "scope")
-    return found.drop("known").with_columns(
-        violations=pl.lit(faults.height, pl.Int64),
-        states=_as_list(everywhere),
-        broken=_as_list(broken),
-        versions=_as_list(_versions(reading, parameters)),
-        conservation=_as_list(balance.with_columns(ok=pl.col("counted") == pl.col("stands"))),
-    )
-
-
-def _versions(reading: Reading, parameters: Mapping[str, Any]) -> pl.DataFrame:
-    """Per rule version: the event, and as JSON the values that it changed."""
-    rows = []
-    current: dict[str, Any] = {}
-    told = reading.frame(_query("campaign_versions"), {**parameters, "types": _RULE_TYPES})
-    for event in told.iter_rows(named=True):
-        changed = {k: v for k, v in event.items() if k not in _NO_RULES and v is not None and current.get(k) != v}
-        current |= changed
-        told_as = json.dumps(plain(changed), ensure_ascii=False)
-        rows.append([event["occurred_at"], event["type"], event["event_id"], event["source"], told_as])
-    names = ("type", "rule_version", "source", "changed")
-    schema = {"occurred_at": pl.Datetime("us"), **dict.fromkeys(names, pl.String())}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def violations(
-    reading: Reading,
-    coupon: str | None = None,
-    violation: str | None = None,
-    scope: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event.
-
-    `superseded`: of an event of the ledger's own sweeps that a fact told later overtook: no fault.
-    """
-    return reading.batches(_query("violations"), _parameters(locals()))
-
-
-def violation_counts(
-    reading: Reading,
-    coupon: str | None = None,
-    violation: str | None = None,
-    scope: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> pl.DataFrame:
-    """Violations per code; the superseded are counted apart. Filters as of `violations`."""
-    return reading.frame(_query("violation_counts"), _parameters(locals()))
-
-
-def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
-    """Which rules were broken around the campaign's coupons, how often, and what they take off now."""
-    with reading.given(faults=_faults(reading, campaign, between=True)):
-        return reading.frame(_query("campaign_violations"))
-
-
-def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
-    """Who has coupons of the campaign: how many, and how many in use."""
-    with reading.given(persons=persons_of(reading)):
-        return reading.frame(_query("campaign_users"), {"campaign": campaign})
-
-
-def linked(reading: Reading) -> pl.DataFrame:
-    """How many users have other ids linked to them, and how many ids these are."""
-    return reading.frame(_query("linked"))
-
-
-def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
-    """Customers by segment (RFM) and currency: how many got coupons of the campaign, how many have one in use (`used`);
-    of these, over all that they ever bought, how many came again, and the net sales. Without a segment: people with a
-    coupon of it who never bought anything that stands."""
-    theirs = campaign_users(reading, campaign)
-    everyone = customers.in_segments(reading)
-    used = pl.col("used") > 0
-    by = everyone.join(theirs, on="user_id", how="left").group_by("segment", "currency")
-    found = by.agg(
-        customers=pl.len(),
-        got=pl.col("got").count(),
-        used=used.sum(),
-        came_again=(pl.col("orders") > 1).filter(used).mean(),
-        net_sales_minor=pl.col("net_sales_minor").filter(used).sum(),
-    )
-    others = theirs.join(everyone, on="user_id", how="anti")
-    nothing = others.select(customers=pl.len(), got=pl.len(), used=used.sum())
-    return pl.concat([found, nothing.filter(pl.col("customers") > 0)], how="diagonal_relaxed").sort(
-        "used", "customers", "segment", "currency", descending=[True, True, False, False]
-    )
-
-
-_DUE: Final = ("type", "reason", "campaign_id", "currency")
-
-
-def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
-    """What a sweep up to then (the data's clock, if None) would append: coupons and their face value, by reason and
-    campaign."""
-    until = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
-    pieces = due_at(reading, until) if until else iter(())
-    counted = [_counted(piece.with_columns(coupons=pl.lit(1, dtype=pl.Int64))) for piece in pieces]
-    nothing = dict.fromkeys(_DUE, pl.String()) | dict.fromkeys(("coupons", "face_value_minor"), pl.Int64())
-    return _counted(pl.concat([pl.DataFrame(schema=nothing), *counted])).sort(_DUE, nulls_last=True)
-
-
-def _counted(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.group_by(_DUE).agg(pl.col("coupons", "face_value_minor").sum())
-
-
-_EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel": "channel"}
-
-
-def expiries(
-    reading: Reading,
-    by: str = "reason,campaign,channel",
-    campaign: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> pl.DataFrame:
-    """Expired coupons and the face value lost with them. `by`: reason, campaign, channel, with commas between them;
-    `since`, `until`: of the expiry."""
-    wanted = by.split(",")
-    if unknown := sorted(set(wanted) - set(_EXPIRIES_BY)):
-        raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
-    asked = {f"by_{name}": name in wanted for name in _EXPIRIES_BY}
-    found = reading.frame(_query("expiries"), {**asked, "campaign": campaign, "since": since, "until": until})
-    return found.drop(column for name, column in _EXPIRIES_BY.items() if name not in wanted)
-
-
-def expiring(
-    reading: Reading,
-    within_s: int,
-    campaign: str | None = None,
-    channel: str | None = None,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Usable coupons whose validity ends within so many seconds of the data's clock, by what ends first."""
-    return reading.batches(_query("expiring"), _parameters(locals()))
-
-
-def diff(
-    reading: Reading,
-    from_at: datetime | None = None,
-    to_at: datetime | None = None,
-    known_from: datetime | None = None,
-    known_to: datetime | None = None,
-    from_positions: str | None = None,
-    to_positions: str | None = None,
-    campaign: str | None = None,
-    *,
-    told: Progress,
-) -> Iterator[pl.DataFrame]:
-    """What became of coupons between two instants, two states of knowledge, two positions of the log, or several of
-    these together. Without an end: until now.
-
-    Raises `WrongQuestion`.
-    """
-    earlier = Cut(from_at, known_from, _positions(reading, from_positions))
-    later = Cut(to_at, known_to, _positions(reading, to_positions))
-    if not earlier:
-        raise WrongQuestion(
-            "differences: from when is not said; give --from, --known-from or --from-position, or several of them"
-        )
-    for start, end, reversed_, names in (
-        (from_at, to_at, from_at and to_at and from_at > to_at, ("--from", "--to")),
-        (known_from, known_to, known_from and known_to and known_from > known_to, ("--known-from", "--known-to")),
-        (from_positions, to_positions, _beyond(earlier, later), ("--from-position", "--to-position")),
-    ):
-        if start is None and end is not None:
-            raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
-        if reversed_:
-            raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
-    return differences(reading, earlier, later, campaign, told)
-
-
-def _beyond(earlier: Cut, later: Cut) -> bool:
-    """Some position of the earlier one lies beyond that of the later one."""
-    start, end = earlier.positions, later.positions
-    return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
-
-
-def dead_letters(
-    reading: Reading,
-    topic: str | None = None,
-    partition: int | None = None,
-    offset: int | None = None,
-    reason: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    settled: bool = False,
-    whole: bool = False,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Records that were not folded, by position. A filter that is None lets all pass; `since`, `until`: of recording.
-
-    `settled`: those that were discarded, too. `whole`: with key and value.
-    """
-    wanted = _parameters(locals())
-    del wanted["whole"], wanted["limit"]
-    bulk = "" if whole else ", key, value"
-    return chosen_letters(reading, Chosen(**wanted), f"* EXCLUDE (row_id{bulk})", limit)
-
-
-def histories(reading: Reading, coupons: str) -> pl.DataFrame:
-    """All that was told of several coupons (`coupons`: a JSON list of ids), every content at its first position.
-
-    Raises `WrongQuestion`.
-    """
-    try:
-        ids = TypeAdapter(list[str]).validate_json(coupons)
-    except ValidationError as error:
-        raise WrongQuestion("histories: coupons is no JSON list of ids; write it as one") from error
-    hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
-    return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
-
-
-def across(reading: Reading, coupons: str) -> pl.DataFrame:
-    """What would come and go of the rules across coupons and between topics, if these coupons were others (`coupons`: a
-    JSON list of them, each as it would be: `projections.across.Become`).
-
-    Raises `WrongQuestion`.
-    """
-    try:
-        become = AS_JSON.validate_json(coupons)
-    except ValidationError as error:
-        raise WrongQuestion("across: coupons is no JSON list of coupons as they would be; write it as one") from error
-    return changed(reading, become)
-
-
-def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
-    """One record that was not folded. Raises `NotThere`."""
-    found = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
-    if not found.height:
-        raise NotThere(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
-    return found
-
-
-def summary(reading: Reading) -> pl.DataFrame:
-    """Counts over the whole database, the data's clock, the last commit; `partitions`: the account of each.
-
-    `dead_letters_open`: those that nobody settled.
-    """
-    found = reading.frame(_query("summary"))
-    # A join costs as much as all the rest, and hardly any database has a discarded dead letter.
-    [(discarded,)] = reading.rows("SELECT count(*) FROM discarded")
-    settled = reading.rows(_query("dead_letters_settled"))[0][0] if discarded else 0
-    return found.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
-
-
-def totals(reading: Reading) -> pl.DataFrame:
-    """Keys of each table, events, violations, the data's clock: one row; `states` and `broken` are lists."""
-    return reading.frame(_query("totals"))
-
-
-def standing(reading: Reading) -> pl.DataFrame:
-    """What the database was computed with: the grace of the rules, the version of each projection."""
-    return reading.frame(_query("standing"))
-
-
-def digest(reading: Reading) -> pl.DataFrame:
-    in_place.complete(reading)
-    schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
-    return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
-
-
-def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
-    """The full digest of a table in pieces, to find where two databases differ."""
-    in_place.complete(reading)
-    return digests_of.buckets(reading, table)
-
-
-def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
-    """The rows of one piece."""
-    in_place.complete(reading)
-    return digests_of.rows_of(reading, table, bucket)
-
-
-def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
-    """One audit: how many offend against what it asks, and the first of them as JSON. Raises `NotThere`."""
-    if name not in audits.AUDITS:
-        raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
-    offenders, shown = audits.run(reading, name, limit)
-    said = {"audit": name, "asked": audits.asked(name), "offenders": offenders, "examples": audits.as_json(shown)}
-    return pl.DataFrame([said], schema_overrides={"offenders": pl.Int64})
-
-
-def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
-    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of four lists: their
-    rows, events, contents in conflict, and violations of their own events."""
-    asked = {
-        "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
-        "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
-        "conflicts": "SELECT * FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last",
-        "violations": (
-            "SELECT * FROM violations WHERE topic = $coupons AND scope = 'coupon' AND key_hash BETWEEN $first AND $last"
-        ),
-    }
-    given = {"first": first, "last": last}
-    found = {
-        name: reading.frame(query, given | ({"coupons": COUPON} if "$coupons" in query else {}))
-        for name, query in asked.items()
-    }
-    return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
-
-
-def campaign_targets(reading: Reading, campaign: str) -> pl.DataFrame:
-    """What was set for a campaign: the canonically last of each metric and currency."""
-    return reading.frame(_query("campaign_targets"), {"campaign": campaign})
-
-
-def _without_categories(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
-
-
-# --- what they read of the past
-
-
-def _coupons_then(past: Past, given: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON, user_id=_one(given.get("owner")), campaign_id=_one(given.get("campaign")))
-
-
-def _user_then(past: Past, given: Mapping[str, Any]) -> None:
-    past.stand_in(USER)
-    _, ids = _person(past.reading, given["user"])
-    past.stand_in(COUPON, user_id=ids)
-
-
-def _order_then(past: Past, given: Mapping[str, Any]) -> None:
-    order = given["order"]
-    past.stand_in(ORDER, key_hash=[key_hash(order)])
-    past.stand_in(CAMPAIGN)
-    asked = "SELECT unnest(coupon_ids) AS coupon_id FROM orders WHERE order_id = $order"
-    named = stable_hash(past.reading.frame(asked, {"order": order})["coupon_id"])
-    past.make("order_asked", _query("order_campaigns"), order=order, named=named.tolist())
-    past.stand_in(COUPON, among="order_asked")
-    past.stand_in_across()
-
-
-def _everything_then(past: Past, _: Mapping[str, Any]) -> None:
-    for topic in INPUT_TOPICS:
-        past.stand_in(topic)
-    past.stand_in_across()
-
-
-def _metrics_then(past: Past, _: Mapping[str, Any]) -> None:
-    for topic in INPUT_TOPICS:
-        past.stand_in(topic)
-    counts.stand_in(past)
-    sales.stand_in(past)
-
-
-def _users_then(past: Past, _: Mapping[str, Any]) -> None:
-    past.stand_in(USER)
-
-
-def _expiries_then(past: Past, given: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
-
-
-def _campaigns_then(past: Past, _: Mapping[str, Any]) -> None:
-    """Without the rules between coupons and orders, which depend on everything."""
-    past.stand_in(COUPON)
-    past.stand_in(CAMPAIGN)
-    past.stand_in_within_campaigns()
-
-
-def _campaign_then(past: Past, given: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON, campaign_id=[given["campaign"]])
-    past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
-    past.stand_in_within_campaigns()
-
-
-def _violations_then(past: Past, given: Mapping[str, Any]) -> None:
-    """The rules across coupons and between topics depend on everything."""
-    coupon, scope = given.get("coupon"), given.get("scope")
-    if scope == "coupon" and coupon is not None:
-        past.stand_in(COUPON, key_hash=[key_hash(coupon)])
-        return
-    for topic in INPUT_TOPICS:
-        past.stand_in(topic)
-    if scope != "coupon":
-        past.stand_in_across()
-
-
-def _experiment_then(past: Past, given: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
-    for topic in (ORDER, CAMPAIGN, USER):
-        past.stand_in(topic)
-
-
-def _one(value: str | None) -> list[str] | None:
-    return None if value is None else [value]
-
-
 QUESTIONS: Final[Mapping[str, Question]] = {
-    "state": Question(state),
-    "history": Question(history, json=("data",)),
-    "coupons": Question(coupons, limit_s=300, then=_coupons_then),
-    "states": Question(states, then=_coupons_then),
-    "user": Question(user, then=_user_then),
-    "order": Question(order, then=_order_then),
-    "campaigns": Question(campaigns, limit_s=120, then=_campaigns_then),
-    "campaign": Question(campaign, limit_s=120, then=_campaign_then),
-    "campaign-targets": Question(campaign_targets, then=_campaign_then),
-    "campaign-users": Question(campaign_users, limit_s=120, then=_campaign_then),
-    "linked": Question(linked, then=_users_then),
-    "campaign-segments": Question(campaign_segments, limit_s=300, then=_everything_then),
-    "campaign-violations": Question(campaign_violations, limit_s=300, then=_violations_then),
-    "violations": Question(violations, limit_s=300, then=_violations_then),
-    "violation-counts": Question(violation_counts, then=_violations_then),
-    "diff": Question(diff, limit_s=300, json=("changed",), tells=True),
-    "due": Question(due, limit_s=300),
-    "expiries": Question(expiries, then=_expiries_then),
-    "expiring": Question(expiring, limit_s=300),
-    "dead-letters": Question(dead_letters, limit_s=300),
-    "dead-letter": Question(dead_letter),
-    "histories": Question(histories),
-    "across": Question(across, limit_s=300),
-    "summary": Question(summary),
-    "totals": Question(totals, then=_everything_then),
-    "standing": Question(standing),
-    "digest": Question(digest, limit_s=600),
-    "digest-buckets": Question(digest_buckets, limit_s=300),
-    "digest-rows": Question(digest_rows, limit_s=300),
-    "audit": Question(audit, limit_s=600, json=("examples",)),
-    "evidence": Question(evidence, limit_s=300),
-    "customers": Question(customers.customers, limit_s=300, then=_everything_then),
-    "customer-orders": Question(customers.orders, limit_s=300, then=_everything_then),
-    "customer-segments": Question(customers.segments, limit_s=300, then=_everything_then),
-    "customer-tiers": Question(customers.tiers, limit_s=300, then=_everything_then),
-    "customer-clusters": Question(customers.clusters, limit_s=300, then=_everything_then),
-    "customer-drivers": Question(customers.goes_with, limit_s=300, then=_everything_then),
-    "customers-lapsing": Question(customers.lapsing, limit_s=300, then=_everything_then),
-    "customers-at-use": Question(customers.at_use, limit_s=300, then=_everything_then),
-    "cohorts": Question(customers.cohorts, limit_s=300, then=_everything_then),
-    "repurchase": Question(customers.repurchase, limit_s=300, then=_everything_then),
-    "behaviour": Question(customers.behaviour, limit_s=300, then=_everything_then),
-    "finance-split": Question(finance.split, limit_s=300, then=_everything_then),
-    "finance-margin": Question(finance.margin, limit_s=300, then=_everything_then),
-    "finance-categories": Question(finance.categories, limit_s=300, then=_everything_then),
-    "finance-budgets": Question(finance.budgets, limit_s=300, then=_everything_then),
-    "finance-cash": Question(finance.cash, limit_s=300, then=_everything_then),
-    "finance-losses": Question(finance.losses, limit_s=300, then=_everything_then),
-    "finance-refunds": Question(finance.refunds, limit_s=300, then=_everything_then),
-    "finance-doubts": Question(finance.doubts, limit_s=300, then=_everything_then),
-    "finance-statement": Question(finance.statement, limit_s=300, then=_everything_then),
+    "state": Question(questions.state),
+    "history": Question(questions.history, json=("data",)),
+    "coupons": Question(questions.coupons, limit_s=300, then=looking_back.coupons),
+    "states": Question(questions.states, then=looking_back.coupons),
+    "user": Question(questions.user, then=looking_back.user),
+    "order": Question(questions.order, then=looking_back.order),
+    "campaigns": Question(questions.campaigns, limit_s=120, then=looking_back.campaigns),
+    "campaign": Question(questions.campaign, limit_s=120, then=looking_back.campaign),
+    "campaign-targets": Question(questions.campaign_targets, then=looking_back.campaign),
+    "campaign-users": Question(questions.campaign_users, limit_s=120, then=looking_back.campaign),
+    "linked": Question(questions.linked, then=looking_back.users),
+    "campaign-segments": Question(questions.campaign_segments, limit_s=300, then=looking_back.everything),
+    "campaign-violations": Question(questions.campaign_violations, limit_s=300, then=looking_back.violations),
+    "violations": Question(questions.violations, limit_s=300, then=looking_back.violations),
+    "violation-counts": Question(questions.violation_counts, then=looking_back.violations),
+    "diff": Question(questions.diff, limit_s=300, json=("changed",), tells=True),
+    "due": Question(questions.due, limit_s=300),
+    "expiries": Question(questions.expiries, then=looking_back.expiries),
+    "expiring": Question(questions.expiring, limit_s=300),
+    "dead-letters": Question(questions.dead_letters, limit_s=300),
+    "dead-letter": Question(questions.dead_letter),
+    "histories": Question(questions.histories),
+    "across": Question(questions.across, limit_s=300),
+    "summary": Question(questions.summary),
+    "totals": Question(questions.totals, then=looking_back.everything),
+    "standing": Question(questions.standing),
+    "digest": Question(questions.digest, limit_s=600),
+    "digest-buckets": Question(questions.digest_buckets, limit_s=300),
+    "digest-rows": Question(questions.digest_rows, limit_s=300),
+    "audit": Question(questions.audit, limit_s=600, json=("examples",)),
+    "evidence": Question(questions.evidence, limit_s=300),
+    "customers": Question(customers.customers, limit_s=300, then=looking_back.everything),
+    "customer-orders": Question(customers.orders, limit_s=300, then=looking_back.everything),
+    "customer-segments": Question(customers.segments, limit_s=300, then=looking_back.everything),
+    "customer-tiers": Question(customers.tiers, limit_s=300, then=looking_back.everything),
+    "customer-clusters": Question(customers.clusters, limit_s=300, then=looking_back.everything),
+    "customer-drivers": Question(customers.goes_with, limit_s=300, then=looking_back.everything),
+    "customers-lapsing": Question(customers.lapsing, limit_s=300, then=looking_back.everything),
+    "customers-at-use": Question(customers.at_use, limit_s=300, then=looking_back.everything),
+    "cohorts": Question(customers.cohorts, limit_s=300, then=looking_back.everything),
+    "repurchase": Question(customers.repurchase, limit_s=300, then=looking_back.everything),
+    "behaviour": Question(customers.behaviour, limit_s=300, then=looking_back.everything),
+    "finance-split": Question(finance.split, limit_s=300, then=looking_back.everything),
+    "finance-margin": Question(finance.margin, limit_s=300, then=looking_back.everything),
+    "finance-categories": Question(finance.categories, limit_s=300, then=looking_back.everything),
+    "finance-budgets": Question(finance.budgets, limit_s=300, then=looking_back.everything),
+    "finance-cash": Question(finance.cash, limit_s=300, then=looking_back.everything),
+    "finance-losses": Question(finance.losses, limit_s=300, then=looking_back.everything),
+    "finance-refunds": Question(finance.refunds, limit_s=300, then=looking_back.everything),
+    "finance-doubts": Question(finance.doubts, limit_s=300, then=looking_back.everything),
+    "finance-statement": Question(finance.statement, limit_s=300, then=looking_back.everything),
     "restated": Question(finance.restated, limit_s=300),
-    "metrics": Question(of_metrics.metrics, then=_metrics_then),
-    "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=_metrics_then),
+    "metrics": Question(of_metrics.metrics, then=looking_back.metrics),
+    "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=looking_back.metrics),
     "attribution": Question(attributed.attribution, limit_s=300, then=attributed.then),
     "attribution-notes": Question(attributed.attribution_notes, limit_s=300, then=attributed.then),
     "attribution-order": Question(attributed.attribution_order, limit_s=300, then=attributed.then),
     "attribution-roi": Question(attributed.attribution_roi, limit_s=300, then=attributed.then),
-    "experiments": Question(experiments.experiments, then=_experiment_then),
-    "experiment": Question(experiments.experiment, limit_s=120, then=_experiment_then),
-    "experiment-people": Question(experiments.experiment_people, limit_s=120, then=_experiment_then),
-    "experiment-comparison": Question(experiments.comparison, limit_s=120, then=_experiment_then),
-    "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=_experiment_then),
+    "experiments": Question(experiments.experiments, then=looking_back.experiment),
+    "experiment": Question(experiments.experiment, limit_s=120, then=looking_back.experiment),
+    "experiment-people": Question(experiments.experiment_people, limit_s=120, then=looking_back.experiment),
+    "experiment-comparison": Question(experiments.comparison, limit_s=120, then=looking_back.experiment),
+    "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=looking_back.experiment),
     "experiment-begun": Question(experiments.begun),
     "experiment-candidates": Question(experiments.candidates, limit_s=120),
 }
-
-
-def _parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A question's arguments as those of its query, which have the same names."""
-    return {name: value for name, value in arguments.items() if name != "reading"}
-
-
-def _query(name: str) -> str:
-    return sql(__package__, name)
-
-
-def _as_list(frame: pl.DataFrame) -> pl.Series:
-    """All rows as one value: a list of structs."""
-    return frame.select(pl.struct(pl.all()).implode()).to_series()
