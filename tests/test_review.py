@@ -15,6 +15,7 @@ import pytest
 
 from api.client import asking
 from cli.review import SECTIONS, Asker
+from projections.customers import questions as customers
 from projections.queries import Answer, AsOf, questions
 from projections.store import Reading
 from projections.unanswered import WrongQuestion
