@@ -351,6 +351,7 @@ def test_roi_takes_the_discount_off_once(shop: Path) -> None:
     one_sentence(ledger("attribution", "show", "--campaign", "k-9", "--roi"), 1, "k-9")
 
 
+@pytest.mark.slow
 def test_roi_is_told_with_a_warning_where_some_cost_of_goods_is_not_known(shop: Path) -> None:
     """One order without a figure must not blank the campaign; nor count as if its goods were free."""
     told = Told().use("c-1", "k", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)

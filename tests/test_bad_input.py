@@ -368,6 +368,7 @@ def drop_head(before: int) -> None:
         connection.execute('DELETE FROM records WHERE "offset" < ?', (before,))
 
 
+@pytest.mark.slow
 def test_a_log_that_forgot_what_is_needed_stops_the_consumer(initialised: Path) -> None:
     """Else events would be skipped in silence, and every figure after that would be wrong."""
     done("publish", "-", stdin=ndjson([coupon_event("created", "e-1")]))
@@ -387,6 +388,7 @@ def test_a_log_that_forgot_what_is_needed_stops_the_consumer(initialised: Path) 
     assert done("state", "c-1", "--output", "json").json["events"] == 1
 
 
+@pytest.mark.slow
 def test_a_log_shorter_than_the_database_stops_the_consumer(initialised: Path) -> None:
     """Else a database would wait for ever on a log that it does not belong to."""
     done("publish", "-", stdin=ndjson([coupon_event("created", "e-1"), coupon_event("issued", "e-2")]))

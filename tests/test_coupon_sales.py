@@ -96,12 +96,14 @@ def test_in_many_worlds(store: Store, part: int) -> None:
         check(store, seed)
 
 
+@pytest.mark.slow
 def test_they_are_put_together_piece_by_piece(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A rebuild of many coupons would leave some out, or have them twice."""
     monkeypatch.setattr(sales, "_AT_ONCE", 3)
     check(store, SEED)
 
 
+@pytest.mark.slow
 def test_of_the_past_they_are_what_was_so_then(store: Store) -> None:
     """A report of last week's sales would show this week's returns."""
     with emptied(store):

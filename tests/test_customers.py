@@ -130,6 +130,7 @@ def test_segments_and_tiers_follow_what_customers_did() -> None:
     assert found["bargain_hunter"].to_list() == [False, False, False, True, False]
 
 
+@pytest.mark.slow
 def test_planted_groups_are_found_again() -> None:
     random = np.random.default_rng(1)
     centres = [(1.0, 100.0), (200.0, 2.0), (200.0, 100.0)]
@@ -142,6 +143,7 @@ def test_planted_groups_are_found_again() -> None:
         clusters(pl.DataFrame({"orders": [1] * 500}), ("orders",))
 
 
+@pytest.mark.slow
 def test_a_planted_driver_is_found_and_an_idle_one_is_not() -> None:
     """Of the idle feature the interval must hold one: no effect."""
     random = np.random.default_rng(2)

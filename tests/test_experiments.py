@@ -504,6 +504,7 @@ def test_arms_are_drawn_recorded_and_kept(tmp_path: Path) -> None:
     one_sentence(ledger(*command, "--arm", "a=0.4"), 2, "sum to 0.9")
 
 
+@pytest.mark.slow
 def test_a_list_of_people_is_assigned_once_each(tmp_path: Path) -> None:
     database = ledger_of(tmp_path, small_world("k"))
     at = ("--log", f"sqlite:///{tmp_path / LOG}", *database)

@@ -277,6 +277,7 @@ def test_what_came_back_is_not_swept_before_it_came_back(store: Store) -> None:
 # --- the same as by a scan of everything
 
 
+@pytest.mark.slow
 def test_the_same_is_due_as_by_a_scan_of_everything(store: Store) -> None:
     """Else some coupons would never expire, or for another reason."""
     check_against_a_scan(store, random.Random(20261111), lives=60)
@@ -559,6 +560,7 @@ def test_the_clock_of_the_data_decides_unless_told_otherwise(place: Path) -> Non
     one_sentence(ledger("expire", "--until", tomorrow), 2, "--until", "still to come")
 
 
+@pytest.mark.slow
 def test_a_use_that_is_told_late_is_no_fault_of_the_sweep(place: Path) -> None:
     """Else the list of faults would fill with what is none, and the real ones would not be seen."""
     publish([*lives(1), event("claimed", "c-000000", "2026-11-03T00:00:00Z")])
@@ -579,6 +581,7 @@ def test_a_use_that_is_told_late_is_no_fault_of_the_sweep(place: Path) -> None:
     assert then["broken"] == [{"violation": "expired_when_used", "violations": 0, "superseded": 1}]
 
 
+@pytest.mark.slow
 def test_a_fault_after_an_expiry_stays_a_fault(place: Path) -> None:
     """Else the use of an expired coupon would be taken for a late report."""
     publish([*lives(1), event("used", "c-000000", "2026-11-10T00:00:00Z")])

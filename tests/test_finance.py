@@ -379,6 +379,7 @@ def test_the_past_is_restated(shop: None) -> None:
     assert then["promotion", "CNY"] == 599 and then["member", "CNY"] == 60
 
 
+@pytest.mark.slow
 def test_a_restated_figure_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was told late is the whole of the difference, column by column, for a campaign and for all."""
     monkeypatch.chdir(tmp_path)
@@ -437,6 +438,7 @@ def test_a_restated_figure_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert ledger("report", "restated").code == 2
 
 
+@pytest.mark.slow
 def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) -> None:
     shown = ledger("report", "finance")
     assert shown.code == 0 and all(title in shown.out for title in ("折扣构成", "毛利", "预算", "现金流", "券负债对账"))

@@ -273,6 +273,7 @@ def test_without_conflicts_not_even_positions_matter(store: Store, topic: str, d
     assert not any(v[2] == "conflicting_duplicate" for v in ends[0].violations)
 
 
+@pytest.mark.slow
 def test_many_coupons_at_once(store: Store) -> None:
     """What is right for one coupon would be wrong among thousands folded together."""
     print(f"seed {SEED}")

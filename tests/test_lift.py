@@ -119,6 +119,7 @@ def test_a_simultaneous_interval_is_a_plain_one_of_a_higher_level() -> None:
     assert at_the_edge.p == pytest.approx(lift.ALPHA / 3), "interval and p are of one sequence"
 
 
+@pytest.mark.slow
 def test_simultaneous_intervals_hold_all_truths_at_once() -> None:
     """Else of four face values one is told wrongly in one experiment of seven. Of 600 runs 95% hold, but for two
     standard errors; the plain ones hold together in far fewer."""

@@ -89,6 +89,7 @@ def test_large_tables_hold_what_small_ones_do(
     assert found == consumed(log, tmp_path / "whole.duckdb", 150)
 
 
+@pytest.mark.slow
 @examples(30)
 @given(data=st.data())
 def test_what_is_found_is_what_a_scan_finds(store: Store, data: st.DataObject) -> None:

@@ -227,6 +227,7 @@ def test_a_coupon_at_an_instant(at: str, state: str, events: int) -> None:
     assert "only what happened until 2026-11-1" in done("state", "c-1", "--at", at).err
 
 
+@pytest.mark.slow
 def test_totals_at_an_instant() -> None:
     """Else last Tuesday's report could not be drawn again."""
     noon = ("--at", "2026-11-11T10:02:00Z")
@@ -300,6 +301,7 @@ def test_a_person_at_an_instant() -> None:
     one_sentence(ledger("user", "m-1", "--at", "2026-11-09"), 1, "user m-1")
 
 
+@pytest.mark.slow
 def test_broken_rules_at_an_instant() -> None:
     """Rules across coupons too: the stock was not overdrawn before the fourth claim."""
     for at, codes in [
@@ -331,6 +333,7 @@ def test_what_was_known_when(command: tuple[str, ...], now: Callable[..., Any]) 
         one_sentence(before, 1, command[-1])
 
 
+@pytest.mark.slow
 def test_what_the_log_held_before_a_position(folder: Path, now: Callable[..., Any]) -> None:
     """Else what a report was made of, by the positions that it names, could not be shown again."""
     [*before, _, last] = done("history", "c-1", "-o", "json").json
@@ -487,6 +490,7 @@ with Store.open(database) as store:
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_database_works_is_an_interruption(tmp_path: Path) -> None:
     """Else whoever stops a long command reads a traceback, and a rebuild throws away what it has built."""
     command = [sys.executable, "-c", _INTERRUPTED, str(tmp_path / "x.duckdb")]

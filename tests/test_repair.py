@@ -282,6 +282,7 @@ def account() -> Data:
     return {name: read[name] for name in ("applied", "dead_letters")}
 
 
+@pytest.mark.slow
 def test_what_a_mended_ledger_can_read_is_folded_and_the_rest_stays(shop: Path) -> None:
     """Else a deploy behind its producers would lose their events, or need a rebuild of all."""
     assert done("state", "c-1", "-o", "json").json["state"] == "claimed"
@@ -312,6 +313,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.slow
 def test_dead_letters_are_chosen_by_place_reason_and_time(shop: Path) -> None:
     """Else whoever settles one kind would settle the others with it."""
     for choice, chosen in CHOICES.items():

@@ -69,6 +69,7 @@ def test_what_the_data_do_not_carry_is_said_in_its_place() -> None:
     assert "数据不足" in done("review", "k", "--section", "incrementality").out
 
 
+@pytest.mark.slow
 def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Path) -> None:
     """It is sent around: neither a script nor a name with signs in it may do anything in the reader's browser."""
     page = tmp_path / "review.html"
@@ -81,6 +82,7 @@ def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Pat
     assert "{{" not in html and "default-src 'none'" in html
 
 
+@pytest.mark.slow
 def test_markdown_tables_hold_whatever_stands_in_the_data() -> None:
     text = done("review", "k").out
     for line in text.splitlines():

@@ -209,6 +209,7 @@ def test_what_was_seen_can_be_published_elsewhere() -> None:
     assert done("publish", "-", "--log", "sqlite:///other.db", stdin=ndjson(again)).out == "appended 4 events\n"
 
 
+@pytest.mark.slow
 def test_a_consumer_is_left_alone() -> None:
     """Else a look at the log would make the consumer skip or repeat."""
     done("init")

@@ -211,6 +211,7 @@ def test_every_command_that_opens_the_log_takes_the_registry_as_a_flag(
         assert not taken & {"--log"} or taken >= {"--topic-prefix", "--schema-registry"}, path
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_down_does_not_stop_a_consumer_that_knows_the_schema(
     shop: Path, registry: FakeRegistry
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_registry_that_is_down_does_not_stop_a_consumer_that_knows_the_schema(
     assert done("state", "c-1", "--output", "json").json["state"] == "claimed"
 
 
+@pytest.mark.slow
 def test_an_unknown_id_is_neither_dropped_nor_dead_lettered_while_the_registry_is_down(
     shop: Path, registry: FakeRegistry, plain: EventLog
 ) -> None:
@@ -285,6 +287,7 @@ def test_a_consumer_that_follows_waits_for_the_registry(
     assert registry.url in caplog.text
 
 
+@pytest.mark.slow
 def test_an_id_that_was_not_there_once_waits_with_the_others(
     settings: LogSettings, registry: FakeRegistry, plain: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
