@@ -5,7 +5,8 @@
 Seeded worlds whose truth is known (cli/sources/experiment_world.py): people with habits, heavy-tailed baskets, a true
 lift per segment, refunds, a holdout. Every estimator of `experiment show` and `experiment compare` is asked in every
 run; an interval of the right width holds the truth in 182 to 198 of 200 runs (a binomial's 99%, doubled). Those that
-hold at every look at once must hold it in at least 182, whichever day one looks. The winsorised estimate is judged by
+hold at every look at once must hold it in at least 182, whichever day one looks; those for several treatments at once,
+all their truths. The winsorised estimate is judged by
 the truth of the capped outcome, which is another quantity.
 
 Lines of JSON: per world and estimator `covered` of `runs`, `expected` (the bounds), the true value and the mean
@@ -46,6 +47,11 @@ _LARGE: Final = 500_000
 PEEKING: Final = "margin, plain at every look"
 """What looking every day does to an interval that is made for one look: it promises nothing."""
 
+AT_ONCE: Final = "all treatments at once"
+"""Simultaneous intervals: a run counts where every one of them holds its truth."""
+
+_TOGETHER: Final = ("margin", "margin, CUPED", "net sales", "incremental ROI")
+
 NO_EFFECT: Final = Treatment("coupon", 0, (0.0, 0.0, 0.0))
 GIVEN_AWAY: Final = Treatment("coupon", 1_000, (0.0, 0.0, 0.0))
 FACES: Final = (
@@ -81,7 +87,7 @@ class Tally:
     def line(self, world: str, name: str) -> dict[str, Any]:
         runs = len(self.values)
         least, most = math.ceil(_BOUNDS[0] * runs), math.floor(_BOUNDS[1] * runs)
-        if "sequential" in name:
+        if "sequential" in name or AT_ONCE in name:
             most = runs
         promises = name.partition(": ")[2] != PEEKING and name != PEEKING
         return {
@@ -156,13 +162,18 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
             people, orders = drawn(made)
             if len(world.treatments) > 1:
                 tallies.setdefault("slope of the response curve", Tally()).add(*_slope(made, people, orders))
+            together: dict[str, list[tuple[float, Estimate]]] = {}
             for arm, treatment in enumerate(world.treatments, start=1):
                 label = f"{treatment.name}: " if len(world.treatments) > 1 else ""
                 for estimator, true, told in _estimates(made, people, orders, arm, capped[arm]):
                     tallies.setdefault(label + estimator, Tally()).add(true, told)
+                    together.setdefault(estimator, []).append((true, told))
                 for estimator, true, held, value in _looks(made, people, orders, arm):
                     tallies.setdefault(label + estimator, Tally()).hold(true, value, held)
                 simple[treatment.name].append(_simple_return(made, people, orders, arm))
+            for estimator in _TOGETHER if len(world.treatments) > 1 else ():
+                tally = tallies.setdefault(f"{estimator}, {AT_ONCE}", Tally())
+                tally.hold(*_all_at_once(together[estimator]))
         yield from (tally.line(name, estimator) for estimator, tally in tallies.items())
         for treatment in world.treatments:
             true = true_return(world, treatment.name)
@@ -170,6 +181,13 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
             if treatment.face_value_minor:
                 both = {"simple_roi": _short(found), "true_incremental_roi": _short(true)}
                 yield {"world": name, "treatment": treatment.name, **both, "ok": bool(found > true)}
+
+
+def _all_at_once(told: list[tuple[float, Estimate]]) -> tuple[float, float, bool]:
+    """The mean truth, the mean estimate, and whether the interval of each holds its own."""
+    wide = [(true, lift.simultaneous(one, len(told))) for true, one in told]
+    held = all(one.low <= true <= one.high for true, one in wide)
+    return float(np.mean([true for true, _ in wide])), float(np.mean([one.value for _, one in wide])), held
 
 
 def _gain(world: ExperimentWorld, arm: int) -> float:
