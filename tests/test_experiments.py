@@ -95,7 +95,7 @@ def test_the_estimate_stands_beside_the_truth(world: tuple[str, str]) -> None:
 @pytest.mark.slow
 def test_a_manager_can_read_it(world: tuple[str, str]) -> None:
     table = done("experiment", "show", f"experiment-{SEED}", *world).out
-    for words in ("增量毛利 · face-10", "95% interval", "增量ROI", "简单ROI", "contamination", "面额响应"):
+    for words in ("增量毛利 · face-10", "95% simultaneous interval", "增量ROI", "简单ROI", "contamination", "面额响应"):
         assert words in table
     rows = done("experiment", "show", f"experiment-{SEED}", *world, "-o", "csv").out.splitlines()
     assert rows[0].startswith("arm,metric,label,method") and len(rows) == 1 + 3 * 13
