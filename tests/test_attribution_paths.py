@@ -38,7 +38,7 @@ from tests.test_past import inside, looking
 SEED = 20261111
 START = datetime(2026, 8, 1, tzinfo=UTC)
 SOME = examples(3)
-MANY = examples(20)
+MANY = examples(10)
 Event = dict[str, Any]
 Told = tuple[str, Delivery]
 

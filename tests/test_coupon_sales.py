@@ -22,7 +22,7 @@ from projections.live.apply import fold_in, prepare
 from projections.metrics import sales
 from projections.past import Cut, Past
 from projections.store import Store, sql
-from tests.examples import examples
+from tests.examples import TIMES, examples
 from tests.folding import emptied, frame_of, scratch_store
 from tests.metric_model import world
 
@@ -92,7 +92,7 @@ def test_after_every_batch_they_are_what_coupons_and_orders_say(store: Store, se
 @pytest.mark.parametrize("part", range(2))
 def test_in_many_worlds(store: Store, part: int) -> None:
     print(f"seed {SEED}")
-    for seed in range(SEED + 100 * part, SEED + 100 * part + 6):
+    for seed in range(SEED + 100 * part, SEED + 100 * part + 6 * TIMES):
         check(store, seed)
 
 

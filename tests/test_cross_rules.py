@@ -25,7 +25,7 @@ from projections.live import campaign_rules, cross, order_rules
 from projections.live.apply import prepare
 from projections.live.signature import Int64, stable_hash
 from projections.store import Reading, Store, sql
-from tests.examples import examples
+from tests.examples import TIMES, examples
 from tests.folding import clear, emptied, frame_of, scratch_store
 
 SEED = 20261111
@@ -313,7 +313,7 @@ def test_after_every_batch_it_is_what_the_facts_so_far_say(store: Store, seed: i
 def test_many_worlds(store: Store, part: int) -> None:
     """The same, in worlds that Hypothesis does not come to in a second."""
     print(f"seed {SEED}")
-    for seed in range(SEED + 100 * part, SEED + 100 * part + 15):
+    for seed in range(SEED + 100 * part, SEED + 100 * part + 8 * TIMES):
         check_world(store, seed, bool(seed % 2))
 
 

@@ -22,6 +22,7 @@ from projections.live import cross
 from projections.live.apply import fold_in, prepare
 from projections.metrics import counts
 from projections.store import Store, sql
+from tests.examples import TIMES
 from tests.folding import emptied, frame_of, scratch_store
 from tests.histories import cut, history, positioned
 
@@ -109,7 +110,7 @@ def test_whatever_happens_to_coupons(store: Store, seed: int) -> None:
 @pytest.mark.parametrize("part", range(4))
 def test_in_many_worlds(store: Store, part: int) -> None:
     print(f"seed {SEED}")
-    for seed in range(SEED + 100 * part, SEED + 100 * part + 6):
+    for seed in range(SEED + 100 * part, SEED + 100 * part + 6 * TIMES):
         check(store, list(lives(seed)))
         check(store, history(COUPON, seed, 80, keys=10).batches)
 

@@ -45,7 +45,7 @@ from tests.histories import History, cut, histories, history
 
 SEED = 20261111
 SOME = examples(2)
-MANY = examples(20)
+MANY = examples(12)
 
 Row = dict[str, Any]
 Event = dict[str, Any]

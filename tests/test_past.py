@@ -30,14 +30,14 @@ from projections.queries import answer
 from projections.store import Cursor, Store
 from projections.unanswered import NotThere
 from tests import test_cross_rules as across
-from tests.examples import examples
+from tests.examples import TIMES, examples
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored
 from tests.histories import History, histories, history
 from tests.test_fold_equivalence import each_topic, expected
 
 SEED = 20261111
 SOME = examples(2)
-MANY = examples(15)
+MANY = examples(8)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -163,7 +163,9 @@ def rows(cursor: Cursor, question: str, **parameters: Any) -> list[dict[str, Any
     return [row for frame in answer(cursor, question, parameters).frames for row in frame.to_dicts()]
 
 
-each_way = pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 5))])
+each_way = pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 1 + 2 * TIMES))]
+)
 
 
 @pytest.mark.slow
@@ -360,7 +362,7 @@ def test_the_rules_across_coupons_are_those_of_the_cut(store: Store, seed: int) 
 @pytest.mark.parametrize("part", range(4))
 def test_the_rules_across_coupons_in_many_worlds(store: Store, part: int) -> None:
     print(f"seed {SEED}")
-    for seed in range(SEED + 100 * part, SEED + 100 * part + 10):
+    for seed in range(SEED + 100 * part, SEED + 100 * part + 5 * TIMES):
         check_world(store, seed)
 
 
