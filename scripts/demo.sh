@@ -67,6 +67,9 @@ run rebuild --from archive --archive "$demo/archive"
 run verify --only accounts --only conservation --only rows_of_journal
 kill -TERM "$consumer" && wait "$consumer"
 trap - EXIT
+if [ "${DEMO_PART:-all}" = ledger ]; then
+  exit # what follows asks the tables, which are the same on any log
+fi
 
 say "13. What did coupons cost, and who bore it? (财务: the year's own books, to the cent)"
 run report finance split --by kind,funder --until 2018-01-01
