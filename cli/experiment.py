@@ -263,7 +263,12 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 @experiment.command("plan")
 @click.option("--days", type=click.IntRange(1, 366), default=21, show_default=True, help="How long people are watched.")
 @click.option(
-    "--lift", "lift_share", type=float, default=0.05, show_default=True, help="To be seen: a part of the mean."
+    "--lift",
+    "lift_share",
+    type=click.FloatRange(-1, 1),
+    default=0.05,
+    show_default=True,
+    help="To be seen: a part of the mean (0.05 is 5%).",
 )
 @click.option("--people", type=click.IntRange(min=4), help="How many there are. [default: those who bought lately]")
 @click.option("--control", type=click.FloatRange(0, 1, True, True), default=0.5, show_default=True, help="Its share.")

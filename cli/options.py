@@ -315,6 +315,10 @@ def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
             found[category] = round(float(percent) * 100)
         except (ValueError, OverflowError):
             found[category] = -1
+        if 0 < found[category] <= 100:
+            raise click.BadParameter(
+                f"{value!r} would be a cost of one percent or less; write 75 for three quarters", None, option
+            )
         if not 0 <= found[category] <= 10_000:
             raise click.BadParameter(f"{value!r} is no percentage of 0 to 100, such as 75 or DAIRY=80", None, option)
     return json.dumps(found, ensure_ascii=False)

@@ -62,10 +62,18 @@ class Section:
 
 class Asker:
     """Questions about one campaign, as of the same instant. `goods`: the rates of the cost of goods, as questions take
-    them."""
+    them; `zone`: whose days they are, the default where it is None."""
 
-    def __init__(self, source: Source, campaign: str, past: Mapping[str, Any], goods_rates: str | None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        campaign: str,
+        past: Mapping[str, Any],
+        goods_rates: str | None,
+        zone: str | None = None,
+    ) -> None:
         self.campaign = campaign
+        self._zone = {"zone": zone} if zone else {}
         self.goods = {"goods_rates": goods_rates} if goods_rates else {}
         self._source = source
         self._past = past
@@ -90,7 +98,7 @@ class Asker:
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
         """A row per slice and currency, a column per metric; of the campaign, where no others are named."""
         where = json.dumps({"campaign": [self.campaign] if campaigns is None else campaigns})
-        return self.rows("metrics", names=names, where=where, **self.goods, **more)
+        return self.rows("metrics", names=names, where=where, **self.goods, **self._zone, **more)
 
     def command(self, line: str) -> str:
         """A command that shows the same as of the same instant; `{campaign}` in it is this one, `{rates}` its rates."""
@@ -100,7 +108,9 @@ class Asker:
         )
         options = {"at": "--at", "known_at": "--known-at", "positions": "--at-position"}
         past = "".join(f" {options[name]} {plain(value)}" for name, value in self._past.items())
-        return "coupon-ledger " + line.format(campaign=shlex.quote(self.campaign), rates=rates) + past
+        zoned = line.startswith(("metrics", "report", "attribution", "experiment", "expiries"))
+        zone = f" --zone {shlex.quote(self._zone['zone'])}" if self._zone and zoned else ""
+        return "coupon-ledger " + line.format(campaign=shlex.quote(self.campaign), rates=rates) + zone + past
 
 
 # --- sections
@@ -123,11 +133,22 @@ def _goal(ask: Asker) -> Section:
         found.warnings.append(
             "No cost was booked (未登记成本): cost is the discount alone, and ROI is too high for it."
         )
-    targets = [row for row in ask.rows("campaign-targets", campaign=ask.campaign) if _known(row["metric"])]
+    booked = [row["metric"] for row in ask.rows("campaign-targets", campaign=ask.campaign)]
+    targets = list(dict.fromkeys(name for name in booked if _known(name)))
     if targets:
-        names = ",".join(dict.fromkeys(row["metric"] for row in targets))
-        found.tables["goal"] = _against(ask.metrics(names, compare="target"), names)
-    else:
+        held = _against(ask.metrics(",".join(targets), compare="target"), ",".join(targets))
+        found.tables["goal"] = held
+        for name in targets:
+            if name not in {row["metric"] for row in held}:
+                found.warnings.append(
+                    f"The target of {name} is not held against a result (目标未比较): there is none, or it is in"
+                    " several currencies and the target names none."
+                )
+    for name in dict.fromkeys(name for name in booked if not _known(name) and not name.startswith(_INDUSTRY)):
+        found.warnings.append(
+            f"A target is set of {name}, which is no metric (目标指标不存在); `metrics list` has their names."
+        )
+    if not targets:
         found.text.append("No target was set (未设目标): `target_set` events have results held against them.")
     return found
 
@@ -139,9 +160,9 @@ def _result_in_short(rows: list[Row]) -> list[str]:
     counts: Row = {}
     for row in rows:
         counts |= {name: value for name, value in row.items() if value is not None and not name.endswith("_minor")}
-    rate = counts.get("cohort_use_rate")
-    used = f"{counts['net_uses']:,} of {counts['issued_coupons']:,} coupons issued are in use"
-    told = [f"核销 · {used}{'' if rate is None else f' ({percent(rate)})'}."]
+    used, issued = counts["net_uses"], counts["issued_coupons"]
+    share = f" ({percent(used / issued)})" if issued else ""
+    told = [f"核销 · {used:,} of {issued:,} coupons issued are in use{share}."]
     for row in rows:
         if row["cost_minor"] is not None and row["currency"] is not None:
             currency = row["currency"]
@@ -215,7 +236,7 @@ def _channels(ask: Asker) -> Section:
     found = Section(
         commands=[
             ask.command("metrics query net_uses --where campaign={campaign} --by channel --explain"),
-            ask.command("attribution show --campaign {campaign} --roi"),
+            ask.command("attribution show --campaign {campaign} --roi{rates}"),
         ]
     )
     rows = ask.metrics("issued_events,claimed_events,net_uses,discount_cost_minor", by="channel")
@@ -342,11 +363,14 @@ def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
 def _discount_here(ask: Asker, row: Row) -> str:
     """Why the discount beside an effect is less than that of the campaign."""
     here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
+    from projections.metrics.money import written
+
     told = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
+    part, whole = (written(round(n), row["currency"]) for n in (here, told.get(row["currency"]) or 0))
     whose = "the people in the arms" if "arms" in row else "those compared"
     return (
-        f"优惠口径: discount_minor is here that of {whose} on orders of the window that stand, {here:,.0f} of the"
-        f" {told.get(row['currency']) or 0:,} {row['currency'] or ''} that coupons of the campaign in use took off"
+        f"优惠口径: discount_minor is here that of {whose} on orders of the window that stand, {part} of the"
+        f" {whole} {row['currency'] or ''} that coupons of the campaign in use took off"
         " in all."
     )
 
@@ -449,7 +473,7 @@ def _comparison(ask: Asker) -> Section:
     found.charts = [
         Chart(
             "bars",
-            "批次核销率 · part of the coupons that are in use",
+            "批次核销率 · part of the coupons owned that are in use",
             list(rates),
             {"cohort_use_rate": list(rates.values())},
         )
@@ -584,7 +608,7 @@ def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
 @click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 @goods_rate_option
 @operator_options
-@zone_option()
+@zone_option(exposed=True)
 @past_options
 @settings_options(*LOG, "database")
 def review(
@@ -598,6 +622,7 @@ def review(
     goods_rates: str | None,
     why: str | None,
     operator: str | None,
+    zone: str,
     settings: Settings,
     **past: Any,
 ) -> None:
@@ -634,7 +659,7 @@ def review(
         _keep(save_template, layout, signed(why, operator), settings)
     form = form or {".html": "html", ".htm": "html", ".json": "json"}.get(file.suffix if file else "", "markdown")
     with asking(settings.database, keeps_past=True) as source:
-        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"])
+        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone)
         found = review_of(ask, layout["sections"])
     _print(_written(form, file, ask, found), file, campaign)
 

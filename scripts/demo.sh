@@ -72,13 +72,13 @@ if [ "${DEMO_PART:-all}" = ledger ]; then
 fi
 
 say "13. What did coupons cost, and who bore it? (财务: the year's own books, to the cent)"
-run report finance split --by kind,funder --until 2018-01-01
+run report finance split --by kind,funder --until 2018-01-01T00:00:00Z
 say "14. What did each campaign earn? Simple ROI: not incremental, some would have bought anyway (75% cost of goods assumed)"
-run report roi --goods-rate 75 --at 2018-01-01 --limit 8
+run report roi --goods-rate 75 --at 2018-01-01T00:00:00Z --limit 8
 say "15. Which channel led to the orders? By several models of attribution (渠道归因)"
-run attribution show --model last --model linear --model markov --goods-rate 75 --until 2018-01-01
+run attribution show --model last --model linear --model markov --goods-rate 75 --until 2018-01-01T00:00:00Z
 say "16. Who are the customers? (客户分层; projected_minor is a model's projection, and in no other number)"
-run report segments rfm --goods-rate 75 --at 2018-01-01
+run report segments rfm --goods-rate 75 --at 2018-01-01T00:00:00Z
 say "17. No arms were drawn for these mailings: an incremental claim gets a weaker label, or is refused"
 "$ledger" experiment compare 18 || true
 say "18. What would have been bought anyway? A simulated experiment with its known truth, and the estimate beside it"
@@ -95,7 +95,7 @@ cat <<TRY
 export COUPON_LEDGER_LOG=$COUPON_LEDGER_LOG COUPON_LEDGER_DATABASE=$COUPON_LEDGER_DATABASE
 $ledger state $coupon
 $ledger coupons --state used --output csv
-$ledger review 18 --goods-rate 75 --at 2018-01-01 --to review.html
+$ledger review 18 --goods-rate 75 --at 2018-01-01T00:00:00Z --to review.html
 $ledger --help
 TRY
 if [ -n "${KAFKA_ADDRESS:-}" ]; then

@@ -22,7 +22,7 @@ VALUES: dict[str, Any] = {
     "name": "双十一",
     "cost_kind": "media",
     "amount_minor": 250000,
-    "metric": "use_rate_bp",
+    "metric": "use_rate",
     "target": 1500,
     "arm": "control",
     "attributes": {"region": "south"},

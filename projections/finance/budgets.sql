@@ -2,7 +2,8 @@
 -- has a budget. spent = discounts of coupons in use + booked costs (an earlier booking can be taken back). The rate is
 -- that of the last $days days of the data's clock; `exhausted_at`: when what is left goes at that rate (null: it is gone, or
 -- nothing goes); a discount is in the currency of its order, else of the coupon; `liability_minor`:
--- face value of coupons that are out and can still be used.
+-- face value of coupons that are out and can still be used. A budget is in the currency of the campaign's terms: a cost
+-- booked in another one does not move it.
 WITH clock AS (
     SELECT data_clock AS now, data_clock - INTERVAL 1 DAY * $days AS since FROM ledger
 ),
@@ -35,9 +36,14 @@ owed AS (
       AND (valid_until IS NULL OR valid_until >= (SELECT now FROM clock))
     GROUP BY ALL
 ),
+terms AS (
+    SELECT campaign_id, arg_max(currency, (occurred_at, event_id)) AS currency FROM campaign_events
+    WHERE type IN ('drafted', 'published', 'unpublished', 'amended') AND currency IS NOT NULL GROUP BY campaign_id
+),
 planned AS (
-    SELECT campaign_id, currency, budget_minor FROM campaigns
-    WHERE budget_minor IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
+    SELECT c.campaign_id, coalesce(t.currency, c.currency) AS currency, c.budget_minor
+    FROM campaigns c LEFT JOIN terms t ON t.campaign_id = c.campaign_id
+    WHERE c.budget_minor IS NOT NULL AND ($campaign IS NULL OR c.campaign_id = $campaign)
 ),
 known AS (
     SELECT campaign_id, currency FROM spent UNION SELECT campaign_id, currency FROM planned

@@ -1,5 +1,5 @@
 -- What did orders, uses and costs come to as known then, what changed since, and why? Grain: one line (`known_then`, a
--- cause, `known_now`) and currency; per column known_then + causes = known_now. `orders_then`, `uses_then`, `costs_then`:
+-- cause, `known_now`) and currency; per column but `cases` known_then + causes = known_now. `orders_then`, `uses_then`, `costs_then`:
 -- given. Orders: those that stand, of a campaign those on which a coupon of it is in use; sales and list price less
 -- refunds. An order that several things happened to stands under the first of the causes as listed in `caused`.
 -- Goods cost and margin are of the orders whose cost is known (goods_cost of macros.sql); `coupon_…`: of those on which a

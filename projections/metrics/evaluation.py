@@ -367,7 +367,7 @@ def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: As
     told = told.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
     keys = [*(["campaign"] if "campaign" in asked.by else []), *(["currency"] if metric.money else [])]
     if metric.money:
-        told = _in_a_currency(told, values.drop_nulls(metric.name), keys[:-1])
+        told = _in_a_currency(told, values.drop_nulls(metric.name), keys[:-1], metric.name)
     if "campaign" in asked.by:
         return told.select(*keys, "target").unique(keys, keep="first")
     wanted = len(set(asked.where["campaign"]))
@@ -377,9 +377,15 @@ def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: As
     return found.filter(known).select(*keys, "target")
 
 
-def _in_a_currency(told: pl.DataFrame, amounts: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+def _in_a_currency(told: pl.DataFrame, amounts: pl.DataFrame, by: list[str], metric: str) -> pl.DataFrame:
+    """A target without a currency is in that of the amounts; a currency in which there is 0 is no other one, where
+    there is more in some."""
     grouped = amounts.with_columns(_all=pl.lit(0)).group_by("_all", *by)
-    alone = grouped.agg(own=pl.col("currency").unique()).filter(pl.col("own").list.len() == 1)
+    some = pl.col("currency").filter(pl.col(metric) != 0).unique()
+    found = grouped.agg(
+        own=pl.when(some.len() > 0).then(some.implode()).otherwise(pl.col("currency").unique().implode())
+    )
+    alone = found.filter(pl.col("own").list.len() == 1)
     alone = alone.select("_all", *by, pl.col("own").list.first())
     joined = told.with_columns(_all=pl.lit(0)).join(alone, on=["_all", *by], how="left")
     return joined.with_columns(currency=pl.coalesce("currency", "own")).drop_nulls("currency").drop("_all", "own")
