@@ -413,8 +413,8 @@ def restated(settings: Settings, output: str, **asked: Any) -> None:
     happened, or happened since, and was recorded only after. cancelled_late: the order was cancelled since.
     …_corrected: another value was told. Per column known_then + causes = known_now, but for cases, which says how many
     orders, uses and costs a line is of (uses without a discount move nothing, and are not listed). simple_roi_bp: the
-    simple ROI of the orders with a coupon, NOT incremental, in basis points (12,500 is 1.25); of a cause, by how much it moved when
-    the causes are taken in this order. Coupons behind it: `diff --known-from`.
+    simple ROI of the orders with a coupon, NOT incremental, in basis points (12,500 is 1.25); of a cause, by how much
+    it moved when the causes are taken in this order. Coupons behind it: `diff --known-from`.
 
     \b
     coupon-ledger report restated --known-from 2026-11-12

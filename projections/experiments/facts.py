@@ -203,8 +203,8 @@ def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) ->
     warnings = []
     if currency is None and len(found) > 1:
         raise WrongQuestion(
-            f"{f'campaign {campaign}' if campaign else 'plan'}: its people's orders are in {', '.join(found)}, which are"
-            " never added up; ask of one"
+            f"{f'campaign {campaign}' if campaign else 'plan'}: its people's orders are in {', '.join(found)}, which"
+            " are never added up; ask of one"
             " with --currency, then of the next"
         )
     chosen = currency or (found[0] if found else None)
