@@ -103,6 +103,7 @@ _PERIOD: Final = ("since", "until")
 _DISCOUNTS: Final = Asked("finance-split", ("campaign", "limit", *_PERIOD), {"explain": True})
 _ORDERS: Final = Asked("finance-margin", ("goods_rates", "limit", *_PERIOD), {"explain": True})
 _COUPONS: Final = Asked("coupons", ("campaign", "limit"))
+_PEOPLE: Final = Asked("behaviour", ("campaign", "limit", *_PERIOD), {"explain": True})
 _BOUGHT: Final = Asked("customer-orders", ("limit",))
 _SALES: Final = (
     "gross_minor",
@@ -148,7 +149,7 @@ _FINANCE: Final = {
         "预算 · budget, spent, forecast",
         "finance-budgets",
         ("campaign", "days"),
-        behind=_DISCOUNTS,
+        behind=Asked("finance-budgets", ("campaign", "limit"), {"explain": True}),
         sums=(
             "budget_minor",
             "discount_minor",
@@ -216,7 +217,7 @@ _COHORTS: Final = {
 }
 _FUNNEL: Final = {
     "coupons": Part("券漏斗 · how far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
-    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD), behind=_COUPONS),
+    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD), behind=_PEOPLE),
 }
 
 
@@ -514,6 +515,7 @@ def _report(
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             raise click.UsageError(f"{name} does not take {named}; leave it out, or name another part")
     past = {"at": at, "known_at": known_at, "positions": positions}
+    _must_be_known(settings, asked, past)
     if explain:
         _print_behind(known, chosen, settings, output, asked | {"limit": limit}, past)
         return
@@ -541,6 +543,15 @@ def _report(
     elif output != "table":
         print_rows(found[chosen[0]], output)
     _warn_of_costs(found.values())
+
+
+def _must_be_known(settings: Settings, asked: Mapping[str, Any], past: dict[str, Any]) -> None:
+    """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of one that sold nothing."""
+    named = [asked["campaign"]] if asked.get("campaign") else json.loads(asked.get("where") or "{}").get("campaign", [])
+    for campaign in named:
+        counted = _rows(settings, "quiet", "states", {"campaign": campaign} | past)
+        if not any(row["coupons"] for row in counted):
+            _rows(settings, "quiet", "campaign", {"campaign": campaign} | past)
 
 
 def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:

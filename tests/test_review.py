@@ -276,3 +276,54 @@ def test_reports_of_roi_channels_and_experiments() -> None:
         by_model[key] = by_model.get(key, 0) + credit["orders"]
     assert {round(orders, 6) for (_, currency), orders in by_model.items() if currency == "CNY"} == {7}
     assert "无对照实验" in done("report", "experiments").out
+
+
+def test_days_of_a_review_are_those_of_its_zone() -> None:
+    """The same sale would lie on two days in two reports."""
+    zone = ("--zone", "Pacific/Kiritimati")
+    review = json.loads(done("review", "k", "--section", "trend", *zone, "--format", "json").out)
+    query = ("metrics", "query", "used_events", "--where", "campaign=k", "--grain", "day")
+    there, here = (done(*query, *more, "--output", "json").json for more in (zone, ()))
+    days = {row["bucket"]: row["used_events"] for row in there if row["used_events"]}
+    assert days != {row["bucket"]: row["used_events"] for row in here if row["used_events"]}
+    assert {
+        r["day"]: r["used_events"] for r in review["sections"]["trend"]["tables"]["by day"] if r["used_events"]
+    } == days
+    assert all("--zone Pacific/Kiritimati" in command for command in review["sections"]["trend"]["commands"])
+
+
+def test_a_budget_stays_in_its_currency_and_is_explained_to_the_cent(tmp_path: Path) -> None:
+    """A cost booked abroad would make the budget one of dollars; and who asks where the money went would not find it."""
+    cost = event("campaign.events", "cost_booked", "k", 1, cost_kind="media", amount_minor=700, currency="USD")
+    terms = event("campaign.events", "amended", "k", -1, budget_minor=5_000, currency="CNY")
+    where = ("--database", str(tmp_path / "b.duckdb"))
+    log = ("--log", f"sqlite:///{tmp_path / 'b.log.db'}")
+    done("init", *where, *log)
+    done("publish", "-", *log, stdin=ndjson([*COUPONS, *ORDERS, *TARGETS, terms, cost]))
+    done("consume", *where, *log)
+    budget = done("report", "finance", "budget", "--campaign", "k", *where, "-o", "json").json
+    assert {row["currency"]: row["budget_minor"] for row in budget} == {"CNY": 5_000, "USD": None}
+    behind = done("report", "finance", "budget", "--campaign", "k", "--explain", *where, "-o", "json").json
+    for row in budget:
+        assert sum(r["amount_minor"] for r in behind if r["currency"] == row["currency"]) == row["spent_minor"]
+
+
+def test_people_of_a_funnel_are_those_that_it_counts() -> None:
+    """The drill-down listed coupons, also of nobody."""
+    counted = {
+        r["step"]: r["users"] for r in done("report", "funnel", "behaviour", "--campaign", "k", "-o", "json").json
+    }
+    listed = done("report", "funnel", "behaviour", "--campaign", "k", "--explain", "-o", "json").json
+    assert {step: sum(r["step"] == step for r in listed) for step in counted} == counted and listed
+
+
+@pytest.mark.parametrize("part", [("roi",), ("funnel", "coupons"), ("finance", "split"), ("channels", "coupons")])
+def test_a_campaign_that_nothing_names_is_not_one_that_sold_nothing(part: tuple[str, ...]) -> None:
+    """A misspelt name would be reported as a failure of the campaign."""
+    one_sentence(ledger("report", *part, "--campaign", "d1l"), 1, "campaign d1l", "coupon-ledger campaigns")
+
+
+@pytest.mark.parametrize("rate", ["0.75", "DAIRY=1"])
+def test_a_rate_that_is_meant_as_a_share_is_refused(rate: str) -> None:
+    """Margin would be 99% of sales, without a word."""
+    one_sentence(ledger("report", "roi", "--goods-rate", rate), 2, "write 75")

@@ -1,6 +1,6 @@
--- How far did people get, from looking to keeping? Grain: one step. Persons (linked ids are
--- one; `persons`: given) with at least one such event in the time asked, for the campaign asked; `of_before`: their share of those of the step before. Steps are not proven to follow each other
--- within one visit: who viewed and, some day, paid is in both.
+-- How far did people get, from looking to keeping? Grain: one person (linked ids are one; `persons`: given) and a step of
+-- which there is such an event in the time asked, for the campaign asked. Steps are not proven to follow each other within
+-- one visit: who viewed and, some day, paid is in both.
 WITH touched AS (
     SELECT coalesce(p.person, e.user_id) AS user_id, kind FROM user_events e LEFT JOIN persons p ON p.user_id = e.user_id
     WHERE type = 'touched' AND ($campaign IS NULL OR campaign_id = $campaign)
@@ -22,14 +22,13 @@ ordered AS (
     WHERE ($since::TIMESTAMP IS NULL OR coalesce(o.placed_at, o.paid_at) >= $since)
       AND ($until::TIMESTAMP IS NULL OR coalesce(o.placed_at, o.paid_at) < $until)
       AND ($campaign IS NULL OR EXISTS (SELECT 1 FROM in_use i WHERE i.order_hash = o.key_hash AND i.order_id = o.order_id))
-),
-steps AS (
-    SELECT 1 AS n, 'view' AS step, count(DISTINCT user_id) AS users FROM touched WHERE kind = 'view'
-    UNION ALL SELECT 2, 'coupon', count(*) FROM had
-    UNION ALL SELECT 3, 'cart', count(DISTINCT user_id) FROM touched WHERE kind = 'cart'
-    UNION ALL SELECT 4, 'ordered', count(DISTINCT user_id) FROM ordered
-    UNION ALL SELECT 5, 'paid', count(DISTINCT user_id) FROM ordered WHERE paid_at IS NOT NULL
-    UNION ALL SELECT 6, 'returned', count(DISTINCT user_id) FROM ordered
+)
+SELECT DISTINCT step, user_id FROM (
+    SELECT kind AS step, user_id FROM touched WHERE kind IN ('view', 'cart')
+    UNION ALL SELECT 'coupon', user_id FROM had
+    UNION ALL SELECT 'ordered', user_id FROM ordered
+    UNION ALL SELECT 'paid', user_id FROM ordered WHERE paid_at IS NOT NULL
+    UNION ALL SELECT 'returned', user_id FROM ordered
               WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor > 0)
 )
-SELECT step, users, round(users / nullif(lag(users) OVER (ORDER BY n), 0), 4) AS of_before FROM steps ORDER BY n
+WHERE user_id IS NOT NULL

@@ -36,6 +36,7 @@ DRIVERS: Final = {
     "repurchase": ("came_again", ("first_net_minor", "began_with_coupon", "tenure_days")),
 }
 """What is asked, the outcome, and the features that it may go with."""
+STEPS: Final = ("view", "coupon", "cart", "ordered", "paid", "returned")
 TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
 _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
@@ -177,11 +178,28 @@ def repurchase(reading: Reading) -> pl.DataFrame:
 
 
 def behaviour(
-    reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
+    reading: Reading,
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    explain: bool = False,
+    limit: int | None = None,
 ) -> pl.DataFrame:
-    """Persons by how far they got: view, coupon, cart, ordered, paid, returned."""
+    """Persons by how far they got: view, coupon, cart, ordered, paid, returned; `of_before`: their share of those of
+    the step before. `explain`: who they are."""
+    reached = sql(__package__, "behaviour")
+    steps = ", ".join(f"({number}, '{step}')" for number, step in enumerate(STEPS))
+    by_step = f"FROM (VALUES {steps}) s(n, step) LEFT JOIN ({reached}) r ON r.step = s.step"
+    query = f"""
+        SELECT s.step, count(r.user_id) AS users,
+               round(count(r.user_id) / nullif(lag(count(r.user_id)) OVER (ORDER BY s.n), 0), 4) AS of_before
+        {by_step} GROUP BY s.n, s.step ORDER BY s.n
+    """
+    if explain:
+        query = f"SELECT s.step, r.user_id {by_step} WHERE r.user_id IS NOT NULL ORDER BY s.n, r.user_id"
     with reading.given(persons=persons_of(reading)):
-        return reading.frame(sql(__package__, "behaviour"), {"campaign": campaign, "since": since, "until": until})
+        found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
+    return found.head(limit or found.height)
 
 
 @contextmanager

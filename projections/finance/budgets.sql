@@ -1,22 +1,11 @@
 -- What of each campaign's budget is gone, and when will it be? Grain: one campaign and currency in which it spends or
--- has a budget. spent = discounts of coupons in use + booked costs (an earlier booking can be taken back). The rate is
+-- has a budget. spent = `spending` (given: spending.sql). The rate is
 -- that of the last $days days of the data's clock; `exhausted_at`: when what is left goes at that rate (null: it is gone, or
--- nothing goes); a discount is in the currency of its order, else of the coupon; `liability_minor`:
+-- nothing goes); `liability_minor`:
 -- face value of coupons that are out and can still be used. A budget is in the currency of the campaign's terms: a cost
 -- booked in another one does not move it.
 WITH clock AS (
     SELECT data_clock AS now, data_clock - INTERVAL 1 DAY * $days AS since FROM ledger
-),
-discounts AS (
-    SELECT c.campaign_id, coalesce(o.currency, c.currency) AS currency, c.used_at AS spent_at,
-           c.discount_minor AS amount_minor, 'discount' AS kind
-    FROM coupons c
-    LEFT JOIN orders o ON o.order_id = c.order_id
-    WHERE c.state = 'used' AND c.campaign_id IS NOT NULL AND ($campaign IS NULL OR c.campaign_id = $campaign)
-),
-booked AS (
-    SELECT campaign_id, currency, occurred_at AS spent_at, amount_minor, cost_kind AS kind
-    FROM campaign_events WHERE type = 'cost_booked' AND ($campaign IS NULL OR campaign_id = $campaign)
 ),
 spent AS (
     SELECT campaign_id, currency, sum(amount_minor) FILTER (kind = 'discount') AS discount_minor,
@@ -26,7 +15,7 @@ spent AS (
            sum(amount_minor) FILTER (kind = 'subsidy') AS subsidy_minor,
            sum(amount_minor) AS spent_minor,
            sum(amount_minor) FILTER (spent_at > (SELECT since FROM clock) AND spent_at <= (SELECT now FROM clock)) / $days AS per_day
-    FROM (SELECT * FROM discounts UNION ALL SELECT * FROM booked) GROUP BY ALL
+    FROM spending GROUP BY ALL
 ),
 owed AS (
     SELECT campaign_id, currency, sum(face_value_minor) AS liability_minor

@@ -129,11 +129,18 @@ def _spread() -> str:
     return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
 
 
-def budgets(reading: Reading, campaign: str | None = None, days: int = 7) -> pl.DataFrame:
-    """Budget, what of it is gone, and when it will be, at the rate of the last so many days."""
+def budgets(
+    reading: Reading, campaign: str | None = None, days: int = 7, explain: bool = False, limit: int | None = None
+) -> pl.DataFrame:
+    """Budget, what of it is gone, and when it will be, at the rate of the last so many days. `explain`: the discounts
+    and bookings that it went for."""
+    if explain:
+        query = f"{_query('spending')} ORDER BY spent_at, campaign_id, coupon_id, event_id"
+        return _limited(reading, query, {"campaign": campaign}, limit)
     if days < 1:
         raise WrongQuestion(f"budgets: a rate of {days} days is none; give at least one")
-    return reading.frame(_query("budgets"), {"campaign": campaign, "days": days})
+    query = f"WITH spending AS ({_query('spending')}) SELECT * FROM ({_query('budgets')})"
+    return reading.frame(query, {"campaign": campaign, "days": days})
 
 
 def cash(
