@@ -293,7 +293,7 @@ def test_days_of_a_review_are_those_of_its_zone() -> None:
 
 
 def test_a_budget_stays_in_its_currency_and_is_explained_to_the_cent(tmp_path: Path) -> None:
-    """A cost booked abroad would make the budget one of dollars; and who asks where the money went would not find it."""
+    """A cost booked abroad would make the budget one of dollars; who asks where the money went would not find it."""
     cost = event("campaign.events", "cost_booked", "k", 1, cost_kind="media", amount_minor=700, currency="USD")
     terms = event("campaign.events", "amended", "k", -1, budget_minor=5_000, currency="CNY")
     where = ("--database", str(tmp_path / "b.duckdb"))
