@@ -7,8 +7,6 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
-from types import ModuleType
 
 import polars as pl
 import pytest
@@ -25,6 +23,7 @@ from projections.store import Store, sql
 from tests.examples import TIMES, examples
 from tests.folding import emptied, frame_of, scratch_store
 from tests.metric_model import world
+from tests.mistakes import with_mistake
 
 SEED = 20261111
 Batch = dict[str, list[Delivery]]
@@ -156,12 +155,7 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
     """The table could be wrong in a way that no world shows."""
     name, old, new = mistake
     module = {"sales.py": sales, "order_rules.py": order_rules}[name]
-    source = Path(str(module.__file__)).read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {name}; put the mistake elsewhere"
-    wrong = ModuleType(module.__name__)
-    wrong.__package__ = module.__package__
-    exec(compile(source.replace(old, new), name, "exec"), wrong.__dict__)
-    monkeypatch.setattr(cross, name.removesuffix(".py"), wrong)
+    monkeypatch.setattr(cross, name.removesuffix(".py"), with_mistake(module, old, new))
     with pytest.raises((AssertionError, pl.exceptions.PolarsError)):
         for seed in range(SEED, SEED + 20):
             check(store, seed)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import polars as pl
@@ -27,6 +26,7 @@ from projections.live.signature import Int64, stable_hash
 from projections.store import Reading, Store, sql
 from tests.examples import TIMES, examples
 from tests.folding import clear, emptied, frame_of, scratch_store
+from tests.mistakes import mistaken, with_mistake
 
 SEED = 20261111
 START = datetime(2026, 11, 11, tzinfo=UTC)
@@ -873,10 +873,8 @@ MISTAKES = [
 def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mistake: tuple[str, str, str]) -> None:
     """A rule could be wrong in a way that no world shows."""
     name, old, new = mistake
-    source = (Path(campaign_rules.__file__).parent / name).read_text(encoding="utf-8")
-    assert source.count(old) == 1, f"{old!r} stands {source.count(old)} times in {name}; put the mistake elsewhere"
-    changed = source.replace(old, new)
     if name.endswith(".sql"):
+        changed = mistaken(Path(campaign_rules.__file__).parent / name, old, new)
 
         def wrong_sql(package: str, asked: str) -> str:
             return changed if f"{asked}.sql" == name else sql(package, asked)
@@ -885,10 +883,7 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
             monkeypatch.setattr(module, "sql", wrong_sql)
     else:
         module = {"campaign_rules.py": campaign_rules, "order_rules.py": order_rules}[name]
-        wrong = ModuleType(module.__name__)
-        wrong.__package__ = module.__package__
-        exec(compile(changed, name, "exec"), wrong.__dict__)
-        monkeypatch.setattr(cross, module.__name__.rpartition(".")[2], wrong)
+        monkeypatch.setattr(cross, name.removesuffix(".py"), with_mistake(module, old, new))
     try:
         # What finds most, and soon, comes first.
         check_edges(store)

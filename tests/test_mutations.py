@@ -7,14 +7,11 @@ that is no longer there fails by name: put the mistake into the line that took i
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from operator import attrgetter
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -29,6 +26,7 @@ from projections.store import Store
 from tests.folding import Apply, Reference, by_reference, emptied, everything, fold_in, scratch_store, stored
 from tests.histories import History, history
 from tests.lifecycle_cases import CASES, CELLS, WAYS, batches, check_case
+from tests.mistakes import with_mistake
 from tests.test_fold_equivalence import check_counts, check_tables
 
 pytestmark = pytest.mark.slow
@@ -370,23 +368,7 @@ NAME = attrgetter("name")
 
 
 def mutated(mutant: Mutant) -> ModuleType:
-    """A copy of the module with the mistake in it."""
-    path = Path(str(mutant.module.__file__))
-    source = path.read_text(encoding="utf-8")
-    number = source.count(mutant.old)
-    assert number == 1, f"{mutant.name}: {mutant.old!r} stands {number} times in {path}; put the mistake elsewhere"
-    name = f"mutants.{mutant.module.__name__}"
-    spec = importlib.util.spec_from_loader(name, loader=None)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__file__ = mutant.module.__file__
-    module.__package__ = mutant.module.__package__
-    sys.modules[name] = module  # dataclasses look their module up
-    try:
-        exec(compile(source.replace(mutant.old, mutant.new), str(path), "exec"), module.__dict__)
-    finally:
-        del sys.modules[name]
-    return module
+    return with_mistake(mutant.module, mutant.old, mutant.new)
 
 
 @pytest.mark.parametrize("mutant", REFERENCE, ids=NAME)

@@ -7,7 +7,7 @@ WITH touched AS (
       AND ($since::TIMESTAMP IS NULL OR occurred_at >= $since) AND ($until::TIMESTAMP IS NULL OR occurred_at < $until)
 ),
 had AS (
-    SELECT DISTINCT coalesce(p.person, c.acquired_by) AS user_id
+    SELECT coalesce(p.person, c.acquired_by) AS user_id
     FROM coupons c LEFT JOIN persons p ON p.user_id = c.acquired_by
     WHERE acquired_at IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
       AND ($since::TIMESTAMP IS NULL OR acquired_at >= $since) AND ($until::TIMESTAMP IS NULL OR acquired_at < $until)

@@ -121,10 +121,6 @@ def _currency(source: Source) -> str:
     return f"coalesce({source.currency}, '{UNKNOWN}')"
 
 
-def _filtered(source: Source, asked: Slice) -> list[str]:
-    return [_dimension(source, name, asked) for name in asked.where]
-
-
 def _relation(
     source: Source, metrics: Sequence[Metric], asked: Slice, expressions: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:

@@ -209,8 +209,8 @@ class Past:
             self.make(
                 among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
             )
-        else:
-            self._whole |= set() if among else {topic}
+        elif among is None:
+            self._whole.add(topic)
         asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
         outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition(topic)})"
         self.make(f"{on.table}_touched", outside)
