@@ -38,7 +38,8 @@ def chaos(request: pytest.FixtureRequest, folder: Path) -> Iterator[Chaos]:
     log = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
     if request.param == "kafka":
         broker = request.getfixturevalue("kafka_broker")
-        log = LogSettings(url=f"kafka://{broker.address}", topic_prefix="kill.")
+        # One worker may come to this module twice, with others' tests in between, and the broker stays.
+        log = LogSettings(url=f"kafka://{broker.address}", topic_prefix=f"{folder.name}.")
     place = folder / request.param
     place.mkdir()
     with prepared(log, place, events=EVENTS, batch_size=BATCH_SIZE, seed=SEED) as ready:
