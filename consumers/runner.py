@@ -26,7 +26,7 @@ from ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.attribution.upkeep import Upkeep
-from projections.checkpoints import Account
+from projections.checkpoints import Account, Progress
 from projections.compaction import compact
 from projections.live import cross
 from projections.live.apply import Counts, fold_in
@@ -112,11 +112,12 @@ class Consumer:
         registry that is down.
         """
         accounts = checkpoints.load(self._store)
+        progress = Progress.load(self._store)
         partitions = self._log.partitions(INPUT_TOPICS)
         for partition in partitions:
             accounts.setdefault(partition, Account())
         positions = {p: accounts[p].next_offset for p in partitions}
-        ends = checked_ends(self._log, positions, partitions)
+        ends_at_start = ends = checked_ends(self._log, positions, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         if self._grace is not None:
             with self._store.transaction():
@@ -139,7 +140,8 @@ class Consumer:
                 started = time.perf_counter()
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
-                counts, clock = self._commit(chunks, taken, accounts, started)
+                log_ends = ends if self._follow else ends_at_start
+                counts, clock = self._commit(chunks, taken, accounts, progress, log_ends, started)
                 self._reached("commit")
                 compact(self._store)
                 keep_small()
@@ -166,7 +168,13 @@ class Consumer:
             paths.finish()
 
     def _commit(
-        self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
+        self,
+        chunks: list[Chunk],
+        taken: Intake,
+        accounts: dict[TopicPartition, Account],
+        progress: Progress,
+        ends: Mapping[TopicPartition, int],
+        started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
@@ -178,6 +186,9 @@ class Consumer:
             self._reached("fold")
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
+            positions = {p: account.next_offset for p, account in (accounts | moved).items()}
+            progress.advance(_last_recorded(chunks), positions, ends)
+            progress.save(self._store)
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
                 " batch_seconds = $seconds",
@@ -252,6 +263,16 @@ def _changes(
     before: Mapping[TopicPartition, Account], after: Mapping[TopicPartition, Account]
 ) -> dict[TopicPartition, Account]:
     return {p: account.since(before.get(p, Account())) for p, account in after.items() if account is not before.get(p)}
+
+
+def _last_recorded(chunks: list[Chunk]) -> dict[TopicPartition, datetime]:
+    last: dict[TopicPartition, datetime] = {}
+    for chunk in chunks:
+        if len(chunk):
+            partition = TopicPartition(chunk.topic, chunk.partition)
+            at = checkpoints.naive_utc(int(chunk.recorded_at.max()))
+            last[partition] = max(at, last.get(partition, at))
+    return last
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: ti
     partitions = log.partitions(mark.topics)
     read = {p: mark.accounts.get(p, Account()).next_offset for p in partitions}
     for wanted in (read, {p: mark.until.get(p, 0) for p in partitions}):
-        checked_ends(log, wanted, partitions)
+        ends = checked_ends(log, wanted, partitions)
     with store.transaction():
         if grace is not None:
             cross.use_grace(store, grace)
@@ -195,7 +195,7 @@ def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: ti
         ThreadPoolExecutor(_WORKERS, "whole") as pool,
         _Sides(store) as sides,
     ):
-        return _Whole(log, store, mark, progress, folder, pool, sides).fill()
+        return _Whole(log, store, mark, ends, progress, folder, pool, sides).fill()
 
 
 class _Whole:
@@ -207,6 +207,7 @@ class _Whole:
         log: LogReader,
         store: Store,
         mark: _Mark,
+        ends: Mapping[TopicPartition, int],
         progress: _Progress,
         folder: Path,
         pool: ThreadPoolExecutor,
@@ -215,6 +216,7 @@ class _Whole:
         self._log = log
         self._store = store
         self._mark = mark
+        self._ends = ends
         self._progress = progress
         self._folder = folder
         self._pool = pool
@@ -237,6 +239,7 @@ class _Whole:
         self._store.share_cores(alone=True)
         with self._store.transaction():
             checkpoints.save(self._store, self._accounts)
+            self._save_progress()
             records = sum(account.read for account in self._accounts.values())
             self._store.execute(
                 "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records,"
@@ -250,6 +253,12 @@ class _Whole:
             _set_version(self._store, VERSION)
         self._progress.done_all()
         return records
+
+    def _save_progress(self) -> None:
+        positions = {p: account.next_offset for p, account in self._accounts.items()}
+        complete = checkpoints.Progress()
+        complete.advance(checkpoints.last_recorded(self._store), positions, self._ends)
+        complete.save(self._store)
 
     def _wanted(self, topic: str) -> dict[TopicPartition, int]:
         return {p: offset for p, offset in self._mark.until.items() if p.topic == topic and offset > 0}
@@ -273,6 +282,7 @@ class _Whole:
     def _settle(self) -> None:
         with self._store.transaction():
             whole.set_clock(self._store, self._clock)
+            whole.put_persons(self._store)
         self._sides.do(0, whole.settle_orders)
         self._sides.do(1, whole.settle_campaigns)
         self._sides.do(1, whole.count_events)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from projections.live import campaign_rules, order_rules
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
+from projections.past import live_schema
 from projections.store import Reading, sql
 
 _VIOLATION: Final = ["violation", "topic", "key", "event_id", "occurred_at", "counterpart"]
@@ -31,9 +32,14 @@ _ROW: Final[dict[str, Any]] = {
     "used_event_id": pl.String,
     "discount_minor": pl.Int64,
     "min_spend_minor": pl.Int64,
+    "coupon_type": pl.String,
+    "face_value_minor": pl.Int64,
+    "percent_off_bp": pl.Int64,
 }
 _ACQUIRED: Final = ["campaign_id", "acquired_at", "acquired_event_id", "acquired_by"]
-_USE: Final = ["order_id", "used_at", "used_event_id", "discount_minor", "min_spend_minor"]
+_USE: Final = (
+    "order_id used_at used_event_id discount_minor min_spend_minor coupon_type face_value_minor percent_off_bp".split()
+)
 
 
 class Become(BaseModel):
@@ -50,6 +56,9 @@ class Become(BaseModel):
     used_event_id: str | None
     discount_minor: int | None
     min_spend_minor: int | None
+    coupon_type: str | None
+    face_value_minor: int | None
+    percent_off_bp: int | None
     uses: list[tuple[str, str]]
 
 
@@ -101,7 +110,8 @@ def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFram
         members = reading.frame(sql("projections.live", "members_of_campaigns")).select(columns)
     mine = got.join(ruled, on="campaign_id", how="semi")
     others = members.join(lost, on=["key_hash", "coupon_id"], how="anti")
-    return campaign_rules.broken(members, terms), campaign_rules.broken(pl.concat([others, mine]), terms)
+    as_it_is, becomes = members, pl.concat([others, mine])
+    return campaign_rules.broken(reading, as_it_is, terms), campaign_rules.broken(reading, becomes, terms)
 
 
 def _between_topics(
@@ -112,7 +122,12 @@ def _between_topics(
     used = pl.col("state") == "used"
     in_use, becomes = (_hashed(rows.filter(used).select(columns), "order_id", "order_hash") for rows in (before, after))
     uses = _hashed(_hashed(told, "coupon_id"), "order_id", "order_hash")
-    orders = pl.concat([rows.select("order_hash", "order_id") for rows in (in_use, becomes, uses)]).unique()
+    uses = uses.with_columns(recorded_at=pl.lit(None, _INSTANT))
+    held = [
+        _hashed(rows.filter(pl.col("state") == "reserved").select("order_id"), "order_id", "order_hash")
+        for rows in (before, after)
+    ]
+    orders = pl.concat([rows.select("order_hash", "order_id") for rows in (in_use, becomes, uses, *held)]).unique()
     _, grace = clock_and_grace(reading)
 
     def broken() -> pl.DataFrame:
@@ -121,6 +136,13 @@ def _between_topics(
     as_it_is = broken()
     for table, rows in (("coupons_in_use", becomes), ("uses", uses)):
         _stand_in(reading, table, orders, rows, after if table == "coupons_in_use" else after.clear())
+    with reading.given(becoming=after.select("key_hash", "coupon_id", "state", "order_id")):
+        reading.execute("CREATE TEMP TABLE coupons AS SELECT * FROM becoming")
+    live = f"{live_schema(reading)}.coupons"
+    reading.execute(
+        f"INSERT INTO coupons SELECT key_hash, coupon_id, state::VARCHAR, order_id FROM {live} c"
+        " WHERE state = 'reserved' AND NOT EXISTS (FROM coupons t WHERE t.coupon_id = c.coupon_id)"
+    )
     return as_it_is, broken()
 
 

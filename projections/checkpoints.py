@@ -1,13 +1,19 @@
-"""How far the log has been read, and the account of it; kept in the same transaction as the rows."""
+"""How far the log has been read, and the account of it; kept in the same transaction as the rows.
+
+Beside the accounts stands until when each partition is complete (`Progress`): while one topic has been read further
+than another, violations between the two are provisional.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, field, fields
+from datetime import datetime, timedelta
 from typing import Final
 
 from ledger.errors import ConservationBroken
 from ledger.log import TopicPartition
+from projections.live.journal import JOURNAL
 from projections.store import Reading, Store
 
 
@@ -62,6 +68,63 @@ def outside(
     """Positions that the log does not hold, or not any more, by partition. One that it lacks holds nothing."""
     found = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
     return [o for o in found if not o.earliest <= o.next_offset <= o.end]
+
+
+_EPOCH: Final = datetime(1970, 1, 1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_JOURNALS: Final = """
+SELECT '{topic}' AS topic, log_partition, max(recorded_at) AS recorded_at FROM {journal} GROUP BY log_partition
+"""
+
+
+@dataclass(slots=True)
+class Progress:
+    """Until when each partition of the log is complete: every record recorded at or before that instant has been read.
+
+    A partition that has been read to its end is complete until the latest record that any partition had by then.
+    """
+
+    complete_until: dict[TopicPartition, datetime] = field(default_factory=dict)
+
+    def advance(
+        self,
+        recorded: Mapping[TopicPartition, datetime],
+        positions: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+    ) -> None:
+        """`recorded`: per partition that was read, the instant (naive UTC) of its last record; `positions`: the next
+        offsets after that; `ends`: of every partition, looked up after these records were read."""
+        horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
+        for partition, end in ends.items():
+            at_end = positions.get(partition, 0) >= end
+            # More records of the same instant may follow the last one.
+            reached = horizon if at_end else recorded.get(partition, _EPOCH) - _MICROSECOND
+            self.complete_until[partition] = max(self.complete_until.get(partition, _EPOCH), reached)
+
+    @classmethod
+    def load(cls, store: Reading) -> Progress:
+        rows = store.rows("SELECT topic, log_partition, complete_until FROM partition_progress")
+        return cls({TopicPartition(topic, partition): until for topic, partition, until in rows})
+
+    def save(self, store: Store) -> None:
+        """Inside the caller's transaction."""
+        rows = [(*partition, until) for partition, until in self.complete_until.items()]
+        if rows:
+            places = ", ".join(["(?, ?, ?)"] * len(rows))
+            values = [value for row in rows for value in row]
+            store.execute(f"INSERT OR REPLACE INTO partition_progress VALUES {places}", values)
+
+
+def last_recorded(store: Reading) -> dict[TopicPartition, datetime]:
+    """Per partition, when the last event of the journals was recorded there (naive UTC)."""
+    queries = [_JOURNALS.format(topic=topic, journal=name) for topic, name in JOURNAL.items()]
+    rows = store.rows(" UNION ALL ".join(queries))
+    return {TopicPartition(topic, partition): at for topic, partition, at in rows}
+
+
+def naive_utc(micros: int) -> datetime:
+    """Of microseconds since the epoch."""
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(Account))

@@ -30,6 +30,7 @@ _BOOK_KEEPING: Final = {
     "ids_low",
     "ids_high",
     "first_recorded_at",
+    "trigger_recorded_at",
     *journal.POSITION,
 }
 _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}

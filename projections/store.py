@@ -41,6 +41,9 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
 
+VIEWS: Final = ("judged_violations",)
+"""Each a `.sql` file of `projections.live`."""
+
 LISTED: Final = 2_000
 """Up to so many values go into a query as a list, at a third of what a frame costs."""
 
@@ -580,7 +583,8 @@ def _schema() -> list[str]:
     states = ", ".join(f"'{state}'" for state in STATES)
     rooms = ("projections.live", "projections.attribution", "projections.metrics")
     tables = [t for room in rooms for t in sql(room, "schema").split(";\n") if t.strip()]
-    return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements()]
+    views = [f"CREATE VIEW {name} AS {sql('projections.live', name)}" for name in VIEWS]
+    return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements(), *views]
 
 
 def _threads(*, alone: bool) -> int:

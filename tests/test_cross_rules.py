@@ -3,9 +3,11 @@ that reads nothing but the events."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -103,20 +105,38 @@ def expected(
             by_coupon.setdefault(d.event["coupon_id"], []).append(d)
     folded = {coupon: fold(deliveries) for coupon, deliveries in by_coupon.items()}
     found: dict[Violation, tuple[str, datetime]] = {}
-    for violation, event, coupon in within_campaigns(folded, facts(CAMPAIGN, told)):
+    for violation, event, coupon in within_campaigns(folded, facts(CAMPAIGN, told), persons(told)):
         found[violation, coupon, event["event_id"], None] = (COUPON, event["occurred_at"])
     for violation, topic, key, event, counterpart, trigger in between_topics(folded, facts(ORDER, told)):
-        if clock >= trigger + grace:
+        if clock >= trigger["occurred_at"] + grace:
             found[violation, key, event["event_id"], counterpart] = (topic, event["occurred_at"])
     return found
 
 
+def persons(told: Sequence[Told]) -> dict[str, frozenset[str]]:
+    """Per linked id, all ids of its person."""
+    groups: dict[str, frozenset[str]] = {}
+    for user, events in facts(USER, told).items():
+        for event in events:
+            if event["type"] == "linked":
+                alias = event["alias_id"]
+                joined = groups.get(user, frozenset((user,))) | groups.get(alias, frozenset((alias,)))
+                groups |= dict.fromkeys(joined, joined)
+    return groups
+
+
 def value_at(events: Sequence[Event], name: str, instant: datetime) -> Any:
-    carried = [e[name] for e in events if e["occurred_at"] <= instant and e.get(name) is not None]
+    """In force then: of the campaign's own events."""
+    own = ("drafted", "published", "unpublished", "amended", "ended", *types(ORDER))
+    carried = [
+        e[name] for e in events if e["type"] in own and e["occurred_at"] <= instant and e.get(name) is not None
+    ]
     return carried[-1] if carried else None
 
 
-def within_campaigns(folded: Any, campaigns: dict[str, list[Event]]) -> Iterator[tuple[str, Event, str]]:
+def within_campaigns(
+    folded: Any, campaigns: dict[str, list[Event]], people: dict[str, frozenset[str]]
+) -> Iterator[tuple[str, Event, str]]:
     acquired: dict[str, list[tuple[Any, Event, str]]] = {}
     for coupon, whole in folded.items():
         for step in whole.steps:
@@ -129,9 +149,12 @@ def within_campaigns(folded: Any, campaigns: dict[str, list[Event]]) -> Iterator
     for campaign, those in acquired.items():
         events = campaigns.get(campaign, [])
         users: dict[str, int] = {}
+        owners: dict[frozenset[str], int] = {}
         for rank, (_, event, coupon) in enumerate(sorted(those, key=lambda a: a[0]), start=1):
             at, user = event["occurred_at"], event["user_id"]
             users[user] = users.get(user, 0) + 1
+            person = people.get(user, frozenset((user,)))
+            owners[person] = owners.get(person, 0) + 1
             values = {
                 name: value_at(events, name, at) for name in ("quantity", "per_user_limit", "claim_from", "claim_until")
             }
@@ -139,6 +162,8 @@ def within_campaigns(folded: Any, campaigns: dict[str, list[Event]]) -> Iterator
                 yield "over_issue", event, coupon
             if values["per_user_limit"] is not None and users[user] > values["per_user_limit"]:
                 yield "over_user_limit", event, coupon
+            elif values["per_user_limit"] is not None and owners[person] > values["per_user_limit"]:
+                yield "over_person_limit", event, coupon
             early = values["claim_from"] is not None and at < values["claim_from"]
             if early or (values["claim_until"] is not None and at > values["claim_until"]):
                 yield "outside_claim_window", event, coupon
@@ -152,42 +177,77 @@ def between_topics(folded: Any, orders: dict[str, list[Event]]) -> Iterator[Any]
         if whole.coupon.state == "used":
             entered = [s.event for s in whole.steps if s.after == "used" and s.before != "used"]
             in_use.setdefault(whole.coupon.order_id, []).append((coupon, whole.coupon, entered[-1]))
+    held = {(w.coupon.order_id, coupon) for coupon, w in folded.items() if w.coupon.state == "reserved"}
     for order in {*in_use, *orders}:
         events = orders.get(order, [])
-        yield from of_order(order, events, in_use.get(order, []), uses)
+        yield from of_order(order, events, in_use.get(order, []), uses, held)
 
 
-def of_order(order: str, events: list[Event], here: Any, uses: set[tuple[str, str]]) -> Iterator[Any]:
+def of_order(
+    order: str, events: list[Event], here: Any, uses: set[tuple[str, str]], held: set[tuple[str, str]]
+) -> Iterator[Any]:
+    """The event at fault, and the event that triggers."""
     paid = [e for e in events if e["type"] == "paid"]
-    cancelled = [e for e in events if e["type"] == "cancelled"]
     refunds = [e for e in events if e["type"] == "refunded"]
+    cancelled = [
+        e for i, e in enumerate(events) if e["type"] == "cancelled" and all(l["type"] != "paid" for l in events[i:])
+    ]
+    repaid = [e for i, e in enumerate(events) if e["type"] == "paid" and any(b["type"] == "cancelled" for b in events[:i])]
     end = datetime.max.replace(tzinfo=UTC)
     gross, net, discounts, ids = (
         value_at(events, n, end) for n in ("gross_minor", "net_minor", "discounts", "coupon_ids")
     )
-    undone = [cancelled[0]["occurred_at"]] if cancelled else []
-    sums = [sum(e["refund_minor"] for e in refunds[: i + 1]) for i in range(len(refunds))]
-    if net is not None and refunds and sums[-1] >= net:
-        undone.append(next(e["occurred_at"] for e, so_far in zip(refunds, sums, strict=True) if so_far >= net))
+    refunded = sum(e["refund_minor"] for e in refunds)
+    fully_refunded = net is not None and bool(refunds) and refunded >= net
+    stands = bool(paid) and not cancelled and not fully_refunded
+    so_far = [(e, sum(r["refund_minor"] for r in refunds[: i + 1])) for i, e in enumerate(refunds)]
+    undone = cancelled[:1]
+    if fully_refunded:
+        undone.append(next(e for e, total in so_far if total >= net))
+
+    def carrying(*names: str) -> list[Event]:
+        return [e for e in events if any(e.get(name) is not None for name in names)]
+
+    def later(first: Event, second: Event) -> Event:
+        return second if second["occurred_at"] > first["occurred_at"] else first
+
     for coupon, row, used in here:
+        discount, least = row.discount_minor, row.min_spend_minor
         if not paid:
-            yield "orphan_use", COUPON, coupon, used, order, used["occurred_at"]
+            yield "orphan_use", COUPON, coupon, used, order, used
         if undone:
-            yield "use_not_returned", COUPON, coupon, used, order, min(undone)
-        if gross is not None and row.min_spend_minor is not None and gross < row.min_spend_minor:
-            told_at = [e["occurred_at"] for e in events if e.get("gross_minor") is not None][-1]
-            yield "below_min_spend", COUPON, coupon, used, order, max(told_at, used["occurred_at"])
-    if paid and not cancelled:
+            yield "use_not_returned", COUPON, coupon, used, order, min(undone, key=events.index)
+        if stands and ids is not None and coupon not in ids:
+            yield "use_not_named", COUPON, coupon, used, order, later(used, carrying("coupon_ids")[-1])
+        below = gross is not None and least is not None and gross < least
+        if below:
+            yield "below_min_spend", COUPON, coupon, used, order, later(used, carrying("gross_minor")[-1])
+        elif stands and gross is not None and least is not None and gross - refunded < least:
+            fell = next(e for e, total in so_far if gross - total < least)
+            yield "below_min_after_refund", COUPON, coupon, fell, order, later(fell, used)
+        face, share = row.face_value_minor, row.percent_off_bp
+        above = gross is not None and discount > gross
+        if row.coupon_type == "percent" and share is not None and gross is not None:
+            above |= discount > math.ceil(Fraction(gross * share, 10_000))
+        if row.coupon_type in ("cash", "threshold") and face is not None and discount > face:
+            yield "discount_above_value", COUPON, coupon, used, order, used
+        elif above:
+            yield "discount_above_value", COUPON, coupon, used, order, later(used, carrying("gross_minor")[-1])
+    if stands:
         for coupon in {*(ids or [])}:
             if (order, coupon) not in uses:
-                yield "unrecorded_use", ORDER, order, paid[0], coupon, paid[0]["occurred_at"]
+                yield "unrecorded_use", ORDER, order, paid[0], coupon, paid[0]
     told = sum(d["amount_minor"] for d in discounts or [] if d["kind"] == "coupon")
-    if ids and told != sum(row.discount_minor for _, row, _ in here):
-        carrying = [[e for e in events if e.get(n) is not None] for n in ("discounts", "coupon_ids")]
-        last = (carrying[0] or carrying[1])[-1]
-        instants = [e["occurred_at"] for those in carrying for e in those]
-        trigger = max([max(instants), *(used["occurred_at"] for _, _, used in here)])
-        yield "discount_mismatch", ORDER, order, last, None, trigger
+    waiting = any((order, coupon) in held for coupon in ids or [])
+    if stands and ids is not None and (ids or here) and not waiting:
+        if told != sum(row.discount_minor for _, row, _ in here):
+            last = (carrying("discounts") or carrying("coupon_ids"))[-1]
+            trigger = carrying("discounts", "coupon_ids")[-1]
+            if here:
+                trigger = later(trigger, max((used for _, _, used in here), key=lambda e: e["occurred_at"]))
+            yield "discount_mismatch", ORDER, order, last, None, trigger
+    if repaid:
+        yield "paid_after_cancel", ORDER, order, repaid[0], None, repaid[0]
 
 
 # ── Random worlds ────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +296,7 @@ class World:
             for minute in self.minutes(r.randrange(5)):
                 window = sorted(r.randrange(60) for _ in range(2))
                 yield self.event(
-                    CAMPAIGN, campaign, r.choice(("drafted", "amended", "ended")), minute,
+                    CAMPAIGN, campaign, r.choice(("drafted", "amended", "ended", "cost_booked")), minute,
                     quantity=r.choice((None, 0, 1, 2, 3, 5)),
                     per_user_limit=r.choice((None, None, 0, 1, 2)),
                     claim_from=r.choice((None, START + timedelta(minutes=window[0]))),
@@ -253,6 +313,8 @@ class World:
                     "created issued claimed reserved used returned used",
                     "created issued claimed revoked",
                     "created issued used returned",
+                    "created issued claimed reserved",
+                    "created issued reserved released",
                     "claimed created used used",
                     " ".join(r.choices(types(COUPON), k=5)),
                 )
@@ -261,10 +323,13 @@ class World:
                 yield self.event(
                     COUPON, coupon, kind, minute,
                     campaign_id=r.choice(("k-1", "k-1", "k-2")) if kind == "created" or r.random() < 0.1 else None,
-                    coupon_type="cash",
-                    min_spend_minor=r.choice((None, 5)) if kind in ("created", "used") else None,
+                    coupon_type=r.choice(("cash", "percent", "threshold", "gift")),
+                    min_spend_minor=r.choice((None, 4, 5)) if kind in ("created", "used") else None,
+                    face_value_minor=r.choice((None, 2)),
+                    percent_off_bp=r.choice((None, 3_333, 5_000)),
+                    valid_until=START + timedelta(minutes=r.randrange(60)) if kind == "extended" else None,
                     channel="app",
-                    user_id=r.choice(("u-1", "u-1", "u-2")) if kind != "issued" or r.random() < 0.3 else None,
+                    user_id=r.choice(("u-1", "u-1", "u-2", "u-3")) if kind != "issued" or r.random() < 0.3 else None,
                     order_id=f"o-{r.randrange(4)}",
                     discount_minor=r.choice((0, 2, 3)),
                     reason="not_used",
@@ -274,7 +339,8 @@ class World:
         r = self.random
         for number in range(4):
             kinds = r.choice(("", "placed", "placed paid", "placed paid cancelled", "paid refunded refunded",
-                              "paid paid refunded")).split()  # fmt: skip
+                              "paid paid refunded", "paid cancelled paid", "placed cancelled paid cancelled refunded",
+                              "placed cancelled")).split()  # fmt: skip
             for kind, minute in zip(kinds, self.minutes(len(kinds)), strict=True):
                 items = [{"kind": k, "amount_minor": r.choice((2, 3)), "funder": None} for k in ("coupon", "member")]
                 yield self.event(
@@ -286,8 +352,10 @@ class World:
                 )  # fmt: skip
 
     def users(self) -> Iterator[tuple[str, Event]]:
-        """What moves the data's clock, and nothing else; a linked alias is not the same user to a limit."""
-        yield self.event(USER, "u-1", "linked", 0, alias_id="u-2")
+        """Who is whom, and what moves the data's clock."""
+        for user, alias in (("u-1", "u-2"), ("u-3", "u-1"), ("u-2", "u-9")):
+            if self.random.random() < 0.5:
+                yield self.event(USER, user, "linked", self.random.choice((0, 30)), alias_id=alias)
         for _ in range(self.random.randrange(3)):
             yield self.event(USER, "u-1", "touched", self.random.choice((20, 65, 200)), kind="view")
 
@@ -327,10 +395,18 @@ def check_world(store: Store, seed: int, shuffled: bool) -> None:
             clock = max(clock, clock_of(so_far))  # it never goes back, also where an earlier copy comes late
             assert stored(store) == expected(so_far, clock=clock)
             assert in_use(store, "coupons_in_use") == in_use(store, "coupons WHERE state = 'used'")
+            ids = dict(store.rows("SELECT user_id, person FROM persons"))
+            groups = persons(so_far)
+            assert {user: frozenset(u for u, p in ids.items() if p == ids[user]) for user in ids} == {
+                user: group for user, group in groups.items() if len(group) > 1
+            }
 
 
 def in_use(store: Reading, table: str) -> list[tuple[Any, ...]]:
-    columns = "order_id, key_hash, coupon_id, used_at, used_event_id, discount_minor, min_spend_minor"
+    columns = (
+        "order_id, key_hash, coupon_id, used_at, used_event_id, discount_minor, min_spend_minor, coupon_type,"
+        " face_value_minor, percent_off_bp"
+    )
     return store.rows(f"SELECT {columns} FROM {table} ORDER BY ALL")
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from projections.attribution import upkeep
 from projections.attribution.paths import hashed
+from projections.attribution.persons import whose
 from projections.past import Past, live_schema
 from projections.store import Reading
 
@@ -20,19 +21,13 @@ def complete(reading: Reading) -> None:
     if not stale.height:
         return
     live = live_schema(reading)
-    ids, fresh = upkeep.with_relinked(reading, stale)
-    before = upkeep.whose(reading, ids)
-    for table in ("persons", "touch_sources", "stale_users"):
-        kept = "WHERE false" if table == "stale_users" or (table == "persons" and fresh is not None) else ""
+    ids = whose(reading, stale)
+    for table, kept in (("touch_sources", ""), ("stale_users", "WHERE false")):
         reading.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM {live}.{table} {kept}")
-    if fresh is not None:
-        _put(reading, "persons", fresh)
-    after = upkeep.whose(reading, ids)
-    gone = hashed(pl.concat([before["person"], after["person"]]).unique().to_frame())
     for table, columns in (("paths_again", "*"), ("paths_gone", "person_hash, person")):
         reading.execute(f"CREATE TEMP TABLE {table} AS SELECT {columns} FROM {live}.paths LIMIT 0")
-    _put(reading, "paths_gone", gone)
-    upkeep.build(reading, lambda table, rows: _put(reading, "paths_again" if table == "paths" else table, rows), after)
+    _put(reading, "paths_gone", hashed(upkeep.once_persons(ids)))
+    upkeep.build(reading, lambda table, rows: _put(reading, "paths_again" if table == "paths" else table, rows), ids)
     reading.execute(
         f"CREATE TEMP VIEW paths AS SELECT * FROM {live}.paths ANTI JOIN paths_gone USING (person_hash, person)"
         " UNION ALL SELECT * FROM paths_again"
@@ -40,11 +35,11 @@ def complete(reading: Reading) -> None:
 
 
 def stand_in(past: Past) -> None:
-    """Put the paths of the past in the place of the live ones. Coupons, orders and users are in place."""
+    """Put the paths of the past in the place of the live ones. Coupons, orders, users and persons are in place."""
     reading = past.reading
-    for table in upkeep.TABLES:
+    for table in upkeep.TABLES[1:]:
         past.make(table, f"SELECT * FROM {live_schema(reading)}.{table} LIMIT 0")
-    upkeep.make_all(reading, lambda table, rows: _put(reading, table, rows))
+    upkeep.build(reading, lambda table, rows: _put(reading, table, rows))
 
 
 def _put(reading: Reading, table: str, rows: pl.DataFrame) -> None:

@@ -1,16 +1,61 @@
-"""Who is who: ids that `linked` events join are one person, transitively."""
+"""Who is who: ids that `linked` events join are one person, transitively.
+
+`settle` keeps the table `persons` in the transaction of each batch, so that at every commit it is what the links of all
+users say.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
 
-from projections.store import Reading, sql
+from projections import lookup
+from projections.live.signature import stable_hash
+from projections.store import Reading, Store, sql
+
+if TYPE_CHECKING:
+    from projections.live.cross import Changes
+
+NOBODY: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
+
+
+def settle(store: Store, users: Changes | None) -> pl.DataFrame:
+    """Bring `persons` up to the links that came or went.
+
+    Returns the ids whose person these may have changed (`user_id`), each with its `person` now: all ids of every person
+    that a changed link touches, before or after the batch.
+    """
+    if users is None:
+        return NOBODY
+    links = users.events("user_id", "alias_id", "type").filter(pl.col("type") == "linked")
+    if not links.height:
+        return NOBODY
+    ids = pl.concat([links["user_id"], links["alias_id"].alias("user_id")]).unique().to_frame()
+    members = pl.concat([ids, whose(store, ids).select("user_id")]).unique()
+    after = persons(_links_of(store, members))
+    with store.given(members=members):
+        stored = store.frame(sql(__package__, "rows_of_ids"))
+    store.replace("persons", stored, after)
+    return members.join(after, on="user_id", how="left").with_columns(pl.coalesce("person", "user_id").alias("person"))
+
+
+def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
+    """All ids (`user_id`) of the persons with one of these, each with its `person`."""
+    with reading.given(changed=ids.select("user_id")):
+        return reading.frame(sql(__package__, "ids_of_persons"))
+
+
+def _links_of(store: Store, members: pl.DataFrame) -> pl.DataFrame:
+    """The links that these users carry."""
+    keys = members.with_columns(key_hash=pl.Series(stable_hash(members["user_id"]), dtype=pl.Int64))
+    rows = lookup.of_keys(store, "users", keys.select("key_hash", "user_id")).join(members, on="user_id", how="semi")
+    return rows.select("user_id", alias_id="aliases").explode("alias_id").drop_nulls()
 
 
 def persons_of(reading: Reading) -> pl.DataFrame:
-    """Every id that is linked to another, with its `person`: by the users that are read, of the present or the past,
-    however far the table `persons` has come. Whoever counts people goes by it."""
+    """Every id that is linked to another, with its `person`, from the links of all users: of the present or the past."""
     return persons(reading.frame(sql(__package__, "links")))
 
 

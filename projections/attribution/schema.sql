@@ -1,5 +1,5 @@
--- Which contacts led to an order. `person_hash` is signature.stable_hash of the person. Of each person either all rows
--- are up to date, or one of their ids stands in `stale_users`.
+-- Who is who, and which contacts led to an order. `person_hash` is signature.stable_hash of the person. `persons` is exact
+-- at every commit. Of each person either all paths are up to date, or one of their ids stands in `stale_users`.
 
 -- Grain: one id of a person who has several: joined by `linked` events, transitively. An id that is not here is a
 -- person of its own. `person`: the one that the others are aliases of (persons.py).
@@ -37,8 +37,7 @@ CREATE TABLE touch_sources (
     campaign_id VARCHAR
 );
 
--- Grain: one id of which something changed since the paths were brought up to date. `linked`: who it is, too.
+-- Grain: one id and a batch that changed something of it since the paths were brought up to date.
 CREATE TABLE stale_users (
-    user_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
-    linked BOOLEAN NOT NULL
+    user_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );

@@ -1,4 +1,4 @@
-"""Keeping `persons` and `paths` what the live tables say.
+"""Keeping `paths` what the live tables say.
 
     mark       in a batch's transaction: whose touches, orders or links it changed
     settle     between batches, not too often: the paths of these persons are made again
@@ -19,7 +19,7 @@ import polars as pl
 
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution.paths import hashed, paths_of, ranked
-from projections.attribution.persons import persons_of
+from projections.attribution.persons import persons_of, whose
 from projections.store import Cursor, Reading, Store, sql
 
 if TYPE_CHECKING:
@@ -47,11 +47,7 @@ SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
 ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 """
 """Touches with numbers for what they were: a third of the cost of their texts."""
-_STALE_TIMES: Final = """
-SELECT user_id, bool_or(linked) AS linked, count(*) AS times
-FROM stale_users GROUP BY user_id ORDER BY linked DESC LIMIT $most
-"""
-"""Those first of whom it may be another who they are."""
+_STALE_TIMES: Final = "SELECT user_id, count(*) AS times FROM stale_users GROUP BY user_id LIMIT $most"
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
 TABLES: Final = ("persons", "paths", "touch_sources", "stale_users")
@@ -61,33 +57,34 @@ _log = logging.getLogger(__name__)
 # --- marking
 
 
-def mark(store: Store, changes: Mapping[str, Changes]) -> None:
-    """Note in `stale_users` whose paths these changes make others. Inside the batch's transaction."""
-    found = [marked(changes[topic]) for topic, marked in _MARKED.items() if topic in changes]
-    if found:
-        stale = pl.concat(found).drop_nulls("user_id").group_by("user_id").agg(pl.col("linked").any())
-        store.insert("stale_users", stale)
+def mark(store: Store, changes: Mapping[str, Changes], relinked: pl.DataFrame) -> None:
+    """Note in `stale_users` whose paths these changes make others. Inside the batch's transaction.
+
+    `relinked`: the ids whose person may be another now, as `persons.settle` returns them.
+    """
+    stale = [marked(changes[topic]) for topic, marked in _MARKED.items() if topic in changes]
+    ids = pl.concat([relinked["user_id"], *stale])
+    if len(ids):
+        store.insert("stale_users", ids.drop_nulls().unique().to_frame("user_id"))
 
 
-def _of_coupons(changes: Changes) -> pl.DataFrame:
+def _of_coupons(changes: Changes) -> pl.Series:
     return _ids(changes, _TOUCHING, ("acquired_by", "owner"))
 
 
-def _of_orders(changes: Changes) -> pl.DataFrame:
+def _of_orders(changes: Changes) -> pl.Series:
     with_coupons = pl.col("coupon_ids").list.len().fill_null(0) > 0
     return _ids(changes, [*_ORDERING, "names_coupons"], ("user_id",), names_coupons=with_coupons)
 
 
-def _of_users(changes: Changes) -> pl.DataFrame:
-    told = changes.events("user_id", "type").filter(pl.col("type").is_in(["linked", "touched"]))
-    return told.select("user_id", linked=pl.col("type") == "linked")
+def _of_users(changes: Changes) -> pl.Series:
+    return changes.events("user_id", "type").filter(pl.col("type") == "touched")["user_id"]
 
 
-def _ids(changes: Changes, columns: list[str], ids: Iterable[str], **more: pl.Expr) -> pl.DataFrame:
+def _ids(changes: Changes, columns: list[str], ids: Iterable[str], **more: pl.Expr) -> pl.Series:
     before, after = (rows.with_columns(**more).select(columns) for rows in (changes.before, changes.after))
     other = pl.select(pl.any_horizontal(before[c].ne_missing(after[c]) for c in columns)).to_series()
-    found = pl.concat([rows.filter(other)[i].alias("user_id") for rows in (before, after) for i in ids])
-    return found.to_frame().with_columns(linked=pl.lit(False))
+    return pl.concat([rows.filter(other)[i].alias("user_id") for rows in (before, after) for i in ids])
 
 
 _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
@@ -157,30 +154,19 @@ class Made:
     def __init__(self, reading: Reading) -> None:
         """`reading`: in a transaction that is rolled back."""
         self._stale = reading.frame(_STALE_TIMES, {"most": _IDS_AT_ONCE})
-        ids, self._fresh = with_relinked(reading, self._stale)
-        before = whose(reading, ids)
-        if self._fresh is not None:
-            reading.execute("CREATE TEMP TABLE persons (user_id VARCHAR, person VARCHAR)")
-            with reading.given(added=self._fresh):
-                reading.execute("INSERT INTO temp.persons BY NAME SELECT * FROM added")
-        after = whose(reading, ids)
-        self._persons = hashed(pl.concat([before["person"], after["person"]]).unique().to_frame())
+        ids = whose(reading, self._stale)
+        self._persons = hashed(once_persons(ids))
         found: dict[str, list[pl.DataFrame]] = {"paths": [], "touch_sources": []}
-        build(reading, lambda table, rows: found[table].append(rows), asked=after)
+        build(reading, lambda table, rows: found[table].append(rows), asked=ids)
         self._paths, self._sources = (pl.concat(found[table]) for table in ("paths", "touch_sources"))
         counted = self._persons.join(self._paths.group_by("person").len(), on="person", how="left")
         together = pl.col("len").fill_null(0).cum_sum() // _PATHS_AT_ONCE
-        if self._fresh is not None:  # who is who changes at once
-            together = pl.lit(0)
         self._persons = counted.select("person", "person_hash", piece=together)
 
     def put(self, store: Store) -> bool:
         """Put a piece in place, in a transaction of the caller's; whether there is more."""
         first = pl.col("piece") == pl.col("piece").first()
         piece, self._persons = self._persons.filter(first), self._persons.filter(~first)
-        if self._fresh is not None:
-            store.execute("DELETE FROM persons")
-            store.insert("persons", self._fresh)
         known = store.frame("SELECT source FROM touch_sources")
         store.insert("touch_sources", self._sources.join(known, on="source", how="anti"))
         with store.given(gone=piece):
@@ -195,7 +181,7 @@ class Made:
         told = self._stale.select("user_id", before="times")
         again = now.join(told, on="user_id", how="left").filter(pl.col("times") > pl.col("before").fill_null(0))
         store.execute("DELETE FROM stale_users")
-        store.insert("stale_users", again.select("user_id", "linked"))
+        store.insert("stale_users", again.select("user_id"))
 
 
 def _made_by(reading: Cursor) -> Made:
@@ -222,9 +208,10 @@ def settle(store: Store) -> None:
 
 
 def settle_all(store: Store) -> None:
-    """Make all paths again. Inside a transaction of the caller's."""
+    """Make all persons and paths again. Inside a transaction of the caller's."""
     clear(store)
-    make_all(store, store.insert)
+    store.insert("persons", persons_of(store))
+    build(store, store.insert)
 
 
 def clear(store: Store) -> None:
@@ -234,33 +221,19 @@ def clear(store: Store) -> None:
         store.execute(f"DELETE FROM {table}")
 
 
-def make_all(reading: Reading, put: Put) -> None:
-    """Fill these tables, which are empty, with what the tables of keys say."""
-    put("persons", persons_of(reading))
-    build(reading, put)
 
 
 # --- what they share
 
 
 def stale_ids(reading: Reading) -> pl.DataFrame:
-    return reading.frame("SELECT user_id, bool_or(linked) AS linked FROM stale_users GROUP BY user_id")
+    return reading.frame("SELECT DISTINCT user_id FROM stale_users")
 
 
-def with_relinked(reading: Reading, stale: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """The ids that are stale, with those that are somebody else by now; and who is who, where that changed."""
-    if not stale["linked"].any():
-        return stale.select("user_id"), None
-    known, fresh = reading.frame("SELECT * FROM persons"), persons_of(reading)
-    on = ["user_id", "person"]
-    other = pl.concat([known.join(fresh, on=on, how="anti"), fresh.join(known, on=on, how="anti")])
-    return pl.concat([stale.select("user_id"), other.select("user_id")]).unique(), fresh
-
-
-def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
-    """All ids (`user_id`) of the persons with one of these, each with its `person`."""
-    with reading.given(changed=ids.select("user_id")):
-        return reading.frame(_query("ids_of_persons"))
+def once_persons(ids: pl.DataFrame) -> pl.DataFrame:
+    """Every `person` that one of these ids (`user_id`, `person`) is, or may have been before the links changed: an id
+    names its person."""
+    return pl.concat([ids["person"], ids["user_id"].alias("person")]).unique().to_frame()
 
 
 def build(reading: Reading, put: Put, asked: pl.DataFrame | None = None) -> None:

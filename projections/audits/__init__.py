@@ -185,6 +185,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "over_issue": _found,
     "outside_claim_window": _found,
     "over_user_limit": _found,
+    "over_person_limit": _found,
     "between_topics": _between_topics,
     "persons": _found,
     "paths": _found,

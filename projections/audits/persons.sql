@@ -23,4 +23,4 @@ kept AS (
 )
 SELECT coalesce(w.user_id, p.user_id) AS user_id, w.person AS links_say, p.person AS kept
 FROM wanted w FULL JOIN kept p ON p.user_id = w.user_id
-WHERE w.person IS DISTINCT FROM p.person AND coalesce(w.user_id, p.user_id) NOT IN (SELECT user_id FROM stale_users)
+WHERE w.person IS DISTINCT FROM p.person

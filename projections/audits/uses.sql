@@ -1,11 +1,11 @@
 -- Is every `used` event of the journal known under its order?
 -- Grain: one event that is missing or superfluous. An offender: `unrecorded_use` is found or missed wrongly.
 WITH wanted AS (
-    SELECT order_id, key_hash, coupon_id, event_id
+    SELECT order_id, key_hash, coupon_id, event_id, recorded_at
     FROM coupon_events WHERE key_hash BETWEEN $first AND $last AND type = 'used'
 ),
 kept AS (
-    SELECT order_id, key_hash, coupon_id, event_id FROM uses WHERE key_hash BETWEEN $first AND $last
+    SELECT order_id, key_hash, coupon_id, event_id, recorded_at FROM uses WHERE key_hash BETWEEN $first AND $last
 )
 SELECT 'missing' AS fault, * FROM (FROM wanted EXCEPT ALL FROM kept)
 UNION ALL

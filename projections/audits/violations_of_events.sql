@@ -19,5 +19,11 @@ WITH events AS (
 )
 SELECT topic, key, event_id, violation, scope, occurred_at
 FROM (SELECT *, violation = 'conflicting_duplicate' AS conflicting FROM violations
-      WHERE key_hash BETWEEN $first AND $last) v
+      WHERE key_hash BETWEEN $first AND $last AND violation <> 'below_min_after_refund') v
 ANTI JOIN events e USING (topic, key_hash, key, event_id, occurred_at, conflicting)
+UNION ALL
+-- At fault is an event of the order.
+SELECT topic, key, event_id, violation, scope, occurred_at
+FROM (FROM violations WHERE order_hash BETWEEN $first AND $last AND violation = 'below_min_after_refund') v
+ANTI JOIN (SELECT key_hash AS order_hash, order_id AS counterpart, event_id, occurred_at FROM order_events
+           WHERE key_hash BETWEEN $first AND $last) e USING (order_hash, counterpart, event_id, occurred_at)

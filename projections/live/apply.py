@@ -32,13 +32,14 @@ from projections.store import Inserts, Store
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
-"""(rows, events) to (rows, violations with `event`, `violation`, `state`)."""
+"""(rows, events) to (rows, violations as of `fold.Folded`)."""
 
 _STATES: Final = pl.Enum(list(STATES))
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 """Multiplied by it, small numbers differ in the high bits, too."""
 _POSITION: Final = list(journal.POSITION)
-_NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, "violation": pl.String, "state": pl.String})
+_OF_VIOLATION: Final = ("violation", "state", "user_id", "owner")
+_NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, **dict.fromkeys(_OF_VIOLATION, pl.String)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +360,9 @@ def onward(
     folded, violations = _folded(on, rows, events)
     if conflicts.height:
         folded = _with_conflicts(folded, conflicts)
-        named = conflicts.with_columns(violation=pl.lit("conflicting_duplicate"), state=pl.lit(None, dtype=pl.String))
+        nothing = dict.fromkeys(("state", "user_id", "owner"), pl.lit(None, dtype=pl.String))
+        keyed = conflicts.select("key_hash", key=on.key, event_id="event_id", occurred_at="occurred_at")
+        named = keyed.with_columns(violation=pl.lit("conflicting_duplicate"), **nothing)
         violations = pl.concat([violations, _as_stored(on, named)])
     return folded, violations
 
@@ -373,8 +376,8 @@ def _nothing_folded(keys: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
 def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows with their book-keeping, and violations as they are stored."""
     folded, violations = on.fold(rows, events)
-    of = events.select("key_hash", on.key, "event_id", "occurred_at")[violations["event"]]
-    broken = _as_stored(on, of.hstack(violations.select("violation", "state")))
+    of = events.select("key_hash", key=on.key, event_id="event_id", occurred_at="occurred_at")[violations["event"]]
+    broken = _as_stored(on, of.hstack(violations.select(_OF_VIOLATION)))
     return _with_book_keeping(folded, events, violations), broken
 
 
@@ -383,11 +386,10 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
         "key_hash",
         pl.lit("coupon").alias("scope"),
         pl.lit(on.topic).alias("topic"),
-        pl.col(on.key).alias("key"),
+        "key",
         "event_id",
-        "violation",
-        "state",
         "occurred_at",
+        *_OF_VIOLATION,
     )
 
 

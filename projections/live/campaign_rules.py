@@ -1,4 +1,5 @@
-"""`over_issue`, `over_user_limit`, `outside_claim_window`: a campaign's coupons against the values in force.
+"""`over_issue`, `over_user_limit`, `over_person_limit`, `outside_claim_window`: a campaign's coupons against the values
+in force.
 
 Each coupon counts once, where somebody acquired it; ranks go by instant, `event_id`, and for equal ones by coupon.
 
@@ -6,7 +7,8 @@ A late claim shifts the ranks of all later ones, but not who is over the stock, 
 acquired while a quantity was in force, those above it are the ones from a certain place of the order on. That place,
 the cut, is the same for every term with this quantity; it is kept, with the number of acquisitions before it. Claims
 that come or vanish before it move it by as many places as they are, and only coupons that it passes change sides. So a
-batch costs by what it changes, whatever the campaign's size. Ranks within a user's own are few.
+batch costs by what it changes, whatever the campaign's size. The acquisitions of one person in a campaign are few; they
+are ranked again whenever one of them, or who that person is, changed.
 """
 
 from __future__ import annotations
@@ -44,26 +46,32 @@ _NOBODY: Final = pl.DataFrame(schema={**_ROW, "campaign_hash": pl.Int64, "user_h
 _MEMBER: Final = _NOBODY.columns
 _RANKED: Final = ["campaign_id", *_PLACE]
 _CUT: Final = [*_CAMPAIGN, "quantity", "before", *_PLACE]
+_GROUP: Final = [*_CAMPAIGN, "user_hash", "acquired_by"]
+_LIMITS: Final = ("over_user_limit", "over_person_limit")
 _FAR: Final = 100_000
 """A cut that moves further is looked for from the campaign's start."""
 
 
-def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> None:
-    """Keep acquisitions, terms and cuts, and the violations that follow from them."""
+def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, relinked: pl.DataFrame) -> None:
+    """Keep acquisitions, terms and cuts, and the violations that follow from them.
+
+    `relinked`: the ids (`user_id`) whose person may be another now; `persons` is up to date.
+    """
     removed, added = keep(store, coupons)
     whole = _take_in_terms(store, campaigns)
-    touched = pl.concat([removed.select(_CAMPAIGN), added.select(_CAMPAIGN), whole]).unique()
+    regrouped = _of_users(store, relinked)
+    touched = pl.concat([rows.select(_CAMPAIGN) for rows in (removed, added, whole, regrouped)]).unique()
     if not touched.height:
         return
     terms, stored = (_of_campaigns(store, table, touched) for table in ("campaign_terms", "stock_cuts"))
     cuts = stored.select(_CUT)
     ruled = terms.select("campaign_id").unique()
     cuts = cuts.join(whole, on="campaign_id", how="anti")
-    gone, new = (
+    gone, new, regrouped = (
         rows.join(whole, on="campaign_id", how="anti").join(ruled, on="campaign_id", how="semi")
-        for rows in (removed, added)
+        for rows in (removed, added, regrouped)
     )
-    if not (gone.height or new.height or whole.height):
+    if not (gone.height or new.height or whole.height or regrouped.height):
         return
     lost = gone.join(new, on=_RANKED, how="anti")
     cuts, passed, far = _moved(store, _shifted(cuts, gone, new), lost)
@@ -72,15 +80,16 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None) -> 
     cuts = pl.concat([cuts, _cuts(everyone, terms, whole)])
     store.replace("stock_cuts", stored, cuts)
     passed = pl.concat([new.select(_MEMBER), passed, everyone]).unique("coupon_id")
-    groups = pl.concat([_members_of_groups(store, gone, new, terms), everyone]).unique("coupon_id")
+    changed = pl.concat([rows.select(_GROUP) for rows in (gone, new, regrouped)])
+    groups = pl.concat([_members_of_groups(store, changed, terms), everyone]).unique("coupon_id")
     beside = _in_force(passed, terms)
-    wished = [_over_issue(beside, cuts), _outside(beside), _over_limit(groups, terms)]
+    wished = [_over_issue(beside, cuts), _outside(beside), _over_limits(store, groups, terms)]
     # A coupon that nobody had acquired before has nothing stored.
     fresh = added.join(removed, on="coupon_id", how="anti")
     old, in_groups = (
         pl.concat([removed.select(_MEMBER), rows]).join(fresh, on="coupon_id", how="anti") for rows in (passed, groups)
     )
-    looked_at = {"over_issue": old, "outside_claim_window": old, "over_user_limit": in_groups}
+    looked_at = {"over_issue": old, "outside_claim_window": old} | dict.fromkeys(_LIMITS, in_groups)
     violations.replace(store, _stored(store, looked_at), pl.concat(wished))
 
 
@@ -92,7 +101,7 @@ def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
     cuts = _cuts(members, terms, campaigns)
     adding.insert("campaign_terms", terms)
     adding.insert("stock_cuts", cuts)
-    violations.add(adding, _broken_behind(cuts, members, terms))
+    violations.add(adding, _broken_behind(adding, cuts, members, terms))
 
 
 # ── Acquisitions ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,13 +139,26 @@ def _members_of_campaigns(reading: Reading, campaigns: pl.DataFrame) -> pl.DataF
         return reading.frame(sql(__package__, "members_of_campaigns")).select(_MEMBER)
 
 
-def _members_of_groups(store: Store, removed: pl.DataFrame, added: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All acquisitions of the users who got or lost one in a campaign that has, or had, a limit."""
+def _of_users(store: Store, users: pl.DataFrame) -> pl.DataFrame:
+    """All acquisitions of these ids (`user_id`)."""
+    if not users.height:
+        return _NOBODY
+    hashes = pl.Series(stable_hash(users["user_id"]), dtype=pl.Int64)
+    rows = lookup.of_hashes(store, "acquisitions", "user_hash", hashes)
+    return rows.join(users, left_on="acquired_by", right_on="user_id", how="semi").select(_MEMBER)
+
+
+def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+    """All acquisitions, in these campaigns (`changed`: campaign and user), of the persons that these users are; of
+    campaigns that have, or had, a limit."""
     limited = terms.filter(pl.col("per_user_limit").is_not_null())
-    group = [*_CAMPAIGN, "user_hash", "acquired_by"]
-    chosen = pl.concat([removed, added]).join(limited, on="campaign_id", how="semi").select(group).unique()
+    chosen = changed.join(limited, on="campaign_id", how="semi").unique()
     if not chosen.height:
         return _NOBODY
+    with store.given(chosen=chosen):
+        ids = store.frame(sql(__package__, "ids_in_campaigns"))
+    others = ids.with_columns(user_hash=pl.Series(stable_hash(ids["acquired_by"]), dtype=pl.Int64))
+    chosen = pl.concat([chosen, others.select(_GROUP)]).unique()
     with store.given(chosen=chosen):
         return store.frame(sql(__package__, "members_of_groups")).select(_MEMBER)
 
@@ -280,14 +302,16 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
 # ── The rules ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def broken(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+def broken(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
     """All that is broken in some campaigns. `members`: all their acquisitions."""
-    return _broken_behind(_cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
+    return _broken_behind(reading, _cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
 
 
-def _broken_behind(cuts: pl.DataFrame, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+def _broken_behind(
+    reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, terms: pl.DataFrame
+) -> pl.DataFrame:
     beside = _in_force(members, terms)
-    return pl.concat([_over_issue(beside, cuts), _outside(beside), _over_limit(members, terms)])
+    return pl.concat([_over_issue(beside, cuts), _outside(beside), _over_limits(reading, members, terms)])
 
 
 def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
@@ -309,14 +333,30 @@ def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
     return _broken("over_issue", found.filter(~_before(_PLACE, list(names.values()))))
 
 
-def _over_limit(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """`members`: all of each user's in the campaign. Only those are ranked that some limit could be too low for."""
+def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
+    """`over_user_limit`, and `over_person_limit` where it is not that already.
+
+    `members`: all acquisitions of each person in the campaign. Only those are ranked that some limit could be too low
+    for.
+    """
     lowest = terms.group_by("campaign_id").agg(lowest=pl.col("per_user_limit").min())
-    members = members.join(lowest, on="campaign_id").filter(
-        pl.len().over("campaign_id", "acquired_by") > pl.col("lowest")
-    )
-    ranked = _in_force(_ranked(members, ["campaign_id", "acquired_by"]), terms)
-    return _broken("over_user_limit", ranked.filter(pl.col("rank") > pl.col("per_user_limit")))
+    members = _with_persons(reading, members.join(lowest.drop_nulls(), on="campaign_id"))
+    members = members.filter(pl.len().over("campaign_id", "person") > pl.col("lowest"))
+    of_person = _ranked(members, ["campaign_id", "person"]).rename({"rank": "person_rank"})
+    ranked = _in_force(_ranked(of_person, ["campaign_id", "acquired_by"]), terms)
+    user = pl.col("rank") > pl.col("per_user_limit")
+    person = (pl.col("person_rank") > pl.col("per_user_limit")) & ~user
+    return pl.concat([_broken(rule, ranked.filter(over)) for rule, over in zip(_LIMITS, (user, person), strict=True)])
+
+
+def _with_persons(reading: Reading, members: pl.DataFrame) -> pl.DataFrame:
+    """Each with the `person` that acquired it."""
+    if not members.height:
+        return members.with_columns(person="acquired_by")
+    with reading.given(members=members.select(user_id="acquired_by").unique()):
+        persons = reading.frame(sql(__package__, "persons_of_members"))
+    joined = members.join(persons, left_on="acquired_by", right_on="user_id", how="left")
+    return joined.with_columns(person=pl.coalesce("person", "acquired_by"))
 
 
 def _outside(members: pl.DataFrame) -> pl.DataFrame:
@@ -335,6 +375,8 @@ def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
         occurred_at="acquired_at",
         counterpart=pl.lit(None, pl.String),
         order_hash=pl.lit(None, pl.Int64),
+        trigger_topic=pl.lit(None, pl.String),
+        trigger_recorded_at=pl.lit(None, pl.Datetime("us")),
     )
 
 

@@ -14,7 +14,8 @@ from typing import Final
 
 import polars as pl
 
-from ledger.topics import CAMPAIGN, COUPON, ORDER
+from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections.attribution import persons
 from projections.attribution import upkeep as paths
 from projections.live import campaign_rules, order_rules
 from projections.metrics import counts, sales
@@ -47,11 +48,12 @@ class Changes:
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     """Bring the data's clock and the violations of section 4 up to these changes. Returns the batch's clock."""
     by_topic = {c.topic: c for c in changes}
-    paths.mark(store, by_topic)
+    relinked = persons.settle(store, by_topic.get(USER))
+    paths.mark(store, by_topic, relinked)
     clock = latest([events for c in by_topic.values() for events in c.journalled])
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
     counts.settle(store, coupons)
-    campaign_rules.settle(store, coupons, campaigns)
+    campaign_rules.settle(store, coupons, campaigns, relinked)
     now, grace = _moved_on(store, clock)
     if now is not None:
         affected = order_rules.take_in(store, coupons, orders, now)

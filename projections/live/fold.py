@@ -109,7 +109,8 @@ _GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validit
 class Folded:
     """`rows`: the coupons' rows after the events, as given plus folded (`ROW_SCHEMA` columns replaced).
 
-    `violations`: a row each, with `event` (row number of the event), `violation`, `state` (name of the one found).
+    `violations`: a row each, with `event` (row number of the event), `violation`, `state` (name of the one found), and
+    of a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
     """
 
     rows: pl.DataFrame
@@ -161,6 +162,8 @@ class _Rounds:
         self.guards = np.zeros((len(_GUARD_NAMES), m), dtype=np.bool_)
         self.went_back = np.zeros(m, dtype=np.bool_)
         self.owned = np.zeros(m, dtype=np.bool_)
+        self.other_owner = np.full(m, -1, dtype=np.int64)
+        """Per event that breaks `wrong_user`: the owner that it met."""
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
         self.early, self.late = self._beyond("valid_from"), self._beyond("valid_until")
 
@@ -226,7 +229,9 @@ class _Rounds:
     def _judge(self, at: Int64, coupon: Int64, kind: Int64, found: Int8) -> Mask:
         owner, order = self.owner[coupon], self.order[coupon]
         self.guards[0, at] = _NO_OWNER[kind, found] & (owner < 0)
-        self.guards[1, at] = _differ(self.users, at, owner, _WRONG_USER[kind, found] & (owner >= 0))
+        wrong_user = _differ(self.users, at, owner, _WRONG_USER[kind, found] & (owner >= 0))
+        self.guards[1, at] = wrong_user
+        self.other_owner[at] = np.where(wrong_user, owner, -1)
         wrong_order = _differ(self.orders, at, order, _WRONG_ORDER[kind, found])
         self.guards[2, at] = wrong_order
         self.guards[3, at] = _OUTSIDE[kind, found] & (self.early[at] | self.late[at])
@@ -244,7 +249,17 @@ class _Rounds:
             violation = kinds + "_when_" + states
         else:
             violation = pl.repeat(guard, len(events), dtype=pl.String, eager=True)
-        return pl.DataFrame({"event": events, "violation": violation, "state": states})
+        nobody = pl.repeat(None, len(events), dtype=pl.String, eager=True)
+        wrong_user = guard == "wrong_user"
+        return pl.DataFrame(
+            {
+                "event": events,
+                "violation": violation,
+                "state": states,
+                "user_id": self.events["user_id"][events] if wrong_user else nobody,
+                "owner": self.users.gather(self.other_owner[events]) if wrong_user else nobody,
+            }
+        )
 
     def finished(self) -> pl.DataFrame:
         new = {

@@ -24,15 +24,18 @@ from projections.store import Adding, Reading, Store, sql
 if TYPE_CHECKING:
     from projections.live.cross import Changes
 
-_USE: Final = ["order_id", "used_at", "used_event_id", "discount_minor", "min_spend_minor"]
+_USE: Final = (
+    "order_id used_at used_event_id discount_minor min_spend_minor coupon_type face_value_minor percent_off_bp".split()
+)
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _IN_USE: Final = ["order_hash", *_COUPON, *_USE]
 _SAID: Final = (
-    "order_id gross_minor net_minor refunded_minor paid_at cancelled_at coupon_ids discounts".split() + sales.OF_ORDER
+    "order_id gross_minor net_minor refunded_minor paid_at cancelled_at repaid_at coupon_ids discounts".split()
+    + sales.OF_ORDER
 )
-_TOLD: Final = [*_COUPON, "order_id", "event_id"]
-_OF_ORDER: Final = ("unrecorded_use", "discount_mismatch")
+_TOLD: Final = [*_COUPON, "order_id", "event_id", "recorded_at"]
+_OF_ORDER: Final = ("unrecorded_use", "discount_mismatch", "paid_after_cancel")
 _AT_ONCE: Final = 50_000
 
 
@@ -57,7 +60,8 @@ def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock
         in_use = _of_orders(store, "coupons_in_use", affected).select(_IN_USE)
     else:
         was, now, gone, come = *_changed(coupons), *_told(coupons)
-        affected = pl.concat([*touched, *(rows.select(_ORDER) for rows in (was, now, gone, come))]).unique()
+        orders_named = [rows.select(_ORDER) for rows in (was, now, gone, come, _holds_changed(coupons))]
+        affected = pl.concat([*touched, *orders_named]).unique()
         in_use = _take_in_changed(store, affected, was, now)
         _take_in_told(store, gone, come)
     return Affected(affected, _said_by(store, affected, orders), in_use)
@@ -132,34 +136,49 @@ def broken(
     reading: Reading, affected: Affected, clock: datetime, grace: timedelta
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """What is wrong about these orders, and of which of them something will be, and when (`due_at`)."""
-    found = _orphans(affected)
-    if affected.said.height:
-        with reading.given(said=affected.said, in_use=affected.in_use, named=_named(affected)):
-            others = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
-        found = pl.concat([found, others])
-    found = found.with_columns(due_at=pl.col("triggered_at") + grace)
-    due = pl.col("due_at") <= clock
-    awaiting = found.filter(~due).group_by(_ORDER).agg(pl.col("due_at").min())
-    return _as_rows(found.filter(due)), awaiting
+    named = _named(affected)
+    with reading.given(said=affected.said, in_use=affected.in_use, named=named):
+        broken = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
+    broken = broken.with_columns(due_at=pl.col("triggered_at") + grace)
+    is_due = pl.col("due_at") <= clock
+    awaiting = broken.filter(~is_due).group_by(_ORDER).agg(pl.col("due_at").min())
+    due = _without_held(reading, broken.filter(is_due), named)
+    return _as_rows(_with_trigger_of_uses(reading, due)), awaiting
 
 
-def _orphans(affected: Affected) -> pl.DataFrame:
-    """`orphan_use`: what is in use on orders without a payment."""
-    paid = affected.said.filter(pl.col("paid_at").is_not_null())
-    return affected.in_use.join(paid, on=_ORDER, how="anti").select(
-        pl.lit("orphan_use").alias("violation"),
-        *_ORDER,
-        *_COUPON,
-        event_id="used_event_id",
-        occurred_at="used_at",
-        triggered_at="used_at",
-    )
+def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
+    """Without the mismatches of orders for which a coupon that they name is still held (in state `reserved`)."""
+    mismatch = pl.col("violation") == "discount_mismatch"
+    held = named.join(due.filter(mismatch).select(_ORDER), on=_ORDER, how="semi")
+    if not held.height:
+        return due
+    keys = held.select(_COUPON).unique()
+    if isinstance(reading, Store):
+        rows = lookup.of_keys(reading, "coupons", keys)
+    else:
+        with reading.given(wanted=keys):
+            rows = reading.frame(sql(__package__, "rows_of_coupons"))
+    rows = rows.filter(pl.col("state").cast(pl.String) == "reserved")
+    held = held.join(rows.select("coupon_id", "order_id"), on=["coupon_id", "order_id"], how="semi")
+    return pl.concat([due.filter(~mismatch), due.filter(mismatch).join(held, on=_ORDER, how="anti")])
+
+
+def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
+    """With `trigger_recorded_at` also where a `used` event is the trigger."""
+    by_use = due.filter(pl.col("trigger_event_id").is_not_null())
+    if not by_use.height:
+        return due
+    with reading.given(triggers=by_use.select(*_ORDER, "trigger_hash", "trigger_coupon_id", "trigger_event_id").unique()):
+        recorded = reading.frame(sql(__package__, "uses_recorded_at"))
+    on = ["trigger_coupon_id", "trigger_event_id"]
+    joined = due.join(recorded, on=on, how="left", maintain_order="left")
+    return joined.with_columns(trigger_recorded_at=pl.coalesce("trigger_recorded_at", "recorded_at"))
 
 
 def _named(affected: Affected) -> pl.DataFrame:
-    """The coupons that paid, not cancelled orders name and that are not in use on them. A row for an order's each."""
-    stands = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
-    named = affected.said.filter(stands).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
+    """The coupons that paid, uncancelled orders name but that are not in use on them. One row per (order, coupon)."""
+    paid = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
+    named = affected.said.filter(paid).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
     named = named.drop_nulls("coupon_id").unique().join(affected.in_use, on=[*_ORDER, "coupon_id"], how="anti")
     return named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
 
@@ -185,9 +204,21 @@ def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
     return was, now
 
 
+def _holds_changed(coupons: Changes) -> pl.DataFrame:
+    """The orders for which a coupon was held, or is held now, where one of the two is new."""
+    held = pl.col("state") == "reserved"
+    before, after = (
+        rows.select("coupon_id", order_id=pl.when(held).then("order_id")) for rows in (coupons.before, coupons.after)
+    )
+    other = before["order_id"].ne_missing(after["order_id"])
+    ids = pl.concat([before["order_id"].filter(other), after["order_id"].filter(other)]).drop_nulls().unique()
+    return _hashed(ids.to_frame())
+
+
 def _told(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The `used` events that are no facts any more, and those that came."""
-    none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id")
+    instant = pl.lit(None, pl.Datetime("us"))
+    none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id", recorded_at=instant)
     come, gone = (
         _hashed(pl.concat([none, *(e.filter(pl.col("type") == "used").select(_TOLD) for e in events)]))
         for events in (coupons.journalled, coupons.dropped)
@@ -211,4 +242,6 @@ def _as_rows(found: pl.DataFrame) -> pl.DataFrame:
         occurred_at="occurred_at",
         counterpart=pl.when(of_order).then("coupon_id").otherwise("order_id"),
         order_hash="order_hash",
+        trigger_topic="trigger_topic",
+        trigger_recorded_at="trigger_recorded_at",
     )

@@ -131,7 +131,8 @@ CREATE TABLE users (
 -- 'coupon': of one event (section 3; `state`: the one that the event found), or one content that conflicts with its
 -- identity (`conflicting_duplicate`, no state). 'cross': across coupons and between topics (section 4), one for a key,
 -- a rule and a `counterpart`: the order of a coupon, the coupon of an order. `order_hash`: of the order that a rule
--- between topics is about, what its violations are found by.
+-- between topics is about, what its violations are found by. `user_id`, `owner`: of a `wrong_user`, the event's user and
+-- the coupon's owner at that time. `trigger_…`: the event from which on a rule between topics can be judged.
 CREATE TABLE violations (
     key_hash BIGINT NOT NULL,
     topic VARCHAR NOT NULL,
@@ -142,7 +143,11 @@ CREATE TABLE violations (
     occurred_at TIMESTAMP NOT NULL,
     scope VARCHAR NOT NULL,
     counterpart VARCHAR USING COMPRESSION uncompressed,
-    order_hash BIGINT
+    order_hash BIGINT,
+    user_id VARCHAR USING COMPRESSION uncompressed,
+    owner VARCHAR USING COMPRESSION uncompressed,
+    trigger_topic VARCHAR,
+    trigger_recorded_at TIMESTAMP
 );
 
 -- What the rules of section 4 look things up in: narrow, and nothing that is not in the tables above or the journals.
@@ -192,7 +197,10 @@ CREATE TABLE coupons_in_use (
     used_at TIMESTAMP NOT NULL,
     used_event_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     discount_minor BIGINT NOT NULL,
-    min_spend_minor BIGINT
+    min_spend_minor BIGINT,
+    coupon_type VARCHAR,
+    face_value_minor BIGINT,
+    percent_off_bp BIGINT
 );
 
 -- Grain: one `used` event, whatever became of it.
@@ -201,7 +209,8 @@ CREATE TABLE uses (
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     key_hash BIGINT NOT NULL,
     coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
-    event_id VARCHAR NOT NULL USING COMPRESSION uncompressed
+    event_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
+    recorded_at TIMESTAMP NOT NULL
 );
 
 -- Grain: one order that a rule between topics will be due for, unless something happens until then.
@@ -244,6 +253,15 @@ CREATE TABLE checkpoints (
     repeats BIGINT NOT NULL,
     conflicts BIGINT NOT NULL,
     dead_letters BIGINT NOT NULL,
+    PRIMARY KEY (topic, log_partition)
+);
+
+-- Grain: one partition of one topic that the log has. Every record of it that was recorded at or before `complete_until`
+-- is in the tables. Unlike `checkpoints` it depends on when the consumer looked, so it is in no digest.
+CREATE TABLE partition_progress (
+    topic VARCHAR NOT NULL,
+    log_partition INTEGER NOT NULL,
+    complete_until TIMESTAMP NOT NULL,
     PRIMARY KEY (topic, log_partition)
 );
 

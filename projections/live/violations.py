@@ -17,6 +17,8 @@ SCHEMA: Final = {
     "occurred_at": pl.Datetime("us"),
     "counterpart": pl.String,
     "order_hash": pl.Int64,
+    "trigger_topic": pl.String,
+    "trigger_recorded_at": pl.Datetime("us"),
 }
 """A violation of section 4, as it stands in `violations`."""
 

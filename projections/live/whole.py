@@ -19,6 +19,7 @@ import polars as pl
 from ledger.rules import STATES
 from ledger.topics import COUPON
 from projections.attribution import upkeep
+from projections.attribution.persons import persons_of
 from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.cross import Changes, clock_and_grace, latest
@@ -175,8 +176,13 @@ def set_clock(store: Store, clock: datetime | None) -> None:
     store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
 
 
+def put_persons(store: Store) -> None:
+    """Who is who. All slices are in."""
+    store.insert("persons", persons_of(store))
+
+
 def settle_campaigns(adding: Adding) -> None:
-    """Find what is broken across coupons. All slices are in."""
+    """Find what is broken across coupons. All slices are in, and `persons`."""
     everyone = adding.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
     for campaigns in pieces.partition_by("piece"):
@@ -208,5 +214,5 @@ def join_sales(adding: Adding) -> None:
 
 
 def make_paths(adding: Adding) -> None:
-    """The paths to orders. All slices are in."""
-    upkeep.make_all(adding, adding.insert)
+    """The paths to orders. All slices are in, and `persons`."""
+    upkeep.build(adding, adding.insert)

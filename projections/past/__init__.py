@@ -27,12 +27,13 @@ import polars as pl
 
 from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
+from projections.attribution.persons import persons
 from projections.live import campaign_rules, order_rules
 from projections.live.apply import PROJECTED, Projected, from_the_start
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
 from projections.past.slices import Slices, ahead, room_for_files
-from projections.store import Reading, sql
+from projections.store import VIEWS, Reading, sql
 
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""
@@ -114,8 +115,8 @@ def _numbered(
 class Past:
     """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
 
-    Journals, `ledger` (its `data_clock`) and `violations` (none) are in place at once, the tables of keys and their
-    violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another cut in
+    Journals, `ledger` (its `data_clock`), `persons` and `violations` (none) are in place at once, the tables of keys and
+    their violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another cut in
     the same transaction.
     """
 
@@ -133,6 +134,10 @@ class Past:
         self.make("ledger", f"SELECT * FROM {self._live}.ledger")
         reading.execute(sql(__package__, "data_clock"))
         self.make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
+        self.make("persons", f"SELECT * FROM {self._live}.persons LIMIT 0")
+        self._insert("persons", persons(reading.frame(sql(__package__, "links"))))
+        for view in VIEWS:
+            self.show(view, sql("projections.live", view))
 
     def leave(self) -> None:
         self.undo(0)
@@ -316,7 +321,8 @@ class Past:
             with self.reading.given(chosen=campaigns):
                 members = self.reading.frame(sql(__package__, "acquired"))
             mine = terms.join(campaigns, on="campaign_id", how="semi")
-            self._insert("violations", campaign_rules.broken(members, mine).with_columns(scope=pl.lit("cross")))
+            broken = campaign_rules.broken(self.reading, members, mine)
+            self._insert("violations", broken.with_columns(scope=pl.lit("cross")))
 
     def _between_topics(self, clock: datetime, grace: timedelta) -> None:
         for table in ("coupons_in_use", "uses"):

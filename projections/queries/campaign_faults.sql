@@ -1,10 +1,11 @@
--- Which faults (violations but the superseded, see violations.sql) concern which campaign? Grain: one fault and coupon; of
+-- Which faults (violations that count, see violation_counts.sql) concern which campaign? Grain: one fault and coupon; of
 -- the campaign itself, without a coupon. Concerned are a coupon's own, and those that an order names, by which the order
 -- matches nothing or another amount. $campaign: only of this one; not $between: without those between coupons and orders.
 -- `discount_minor`: what the coupon takes off now.
 WITH faults AS (
     SELECT violation, scope, topic, key_hash, key, event_id, counterpart, occurred_at
-    FROM violations WHERE NOT superseded(event_id, violation) AND ($between OR order_hash IS NULL)
+    FROM judged_violations
+    WHERE NOT superseded(event_id, violation) AND NOT explained AND NOT provisional AND ($between OR order_hash IS NULL)
 ),
 of_orders AS (
     SELECT DISTINCT f.*, unnest(o.coupon_ids) AS coupon_id

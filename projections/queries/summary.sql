@@ -1,13 +1,15 @@
--- What is in the database, and how far was each partition read? Grain: the database. `violations`: without the
--- superseded (see violations.sql).
+-- What is in the database, and how far was each partition read? Grain: the database. `violations`: those that count (see
+-- violation_counts.sql).
 WITH broken AS (
-    SELECT count(*) FILTER (NOT superseded(event_id, violation)) AS violations,
-           count(*) FILTER (superseded(event_id, violation)) AS superseded
-    FROM violations
+    SELECT count(*) FILTER (NOT superseded(event_id, violation) AND NOT explained AND NOT provisional) AS violations,
+           count(*) FILTER (superseded(event_id, violation)) AS superseded, count(*) FILTER (explained) AS explained,
+           count(*) FILTER (provisional) AS provisional
+    FROM judged_violations
 )
 SELECT (SELECT count(*) FROM coupons) AS coupons, (SELECT count(*) FROM orders) AS orders,
        (SELECT count(*) FROM campaigns) AS campaigns, (SELECT count(*) FROM users) AS users,
        (SELECT violations FROM broken) AS violations, (SELECT superseded FROM broken) AS superseded,
+       (SELECT explained FROM broken) AS explained, (SELECT provisional FROM broken) AS provisional,
        (SELECT count(*) FROM dead_letters) AS dead_letters, (SELECT count(*) FROM outbox) AS outbox,
        coalesce(sum(read), 0)::BIGINT AS read, coalesce(sum(applied), 0)::BIGINT AS applied,
        coalesce(sum(repeats), 0)::BIGINT AS repeats, coalesce(sum(conflicts), 0)::BIGINT AS conflicts,

@@ -1,11 +1,13 @@
--- How often was each rule broken? Grain: one violation code. `violations`, `keys`: without the
--- superseded (see violations.sql).
-WITH told AS (
-    SELECT *, superseded(event_id, violation) AS superseded FROM violations
+-- How often was each rule broken? Grain: one violation code. `violations`, `keys`: of those that count. Apart from them
+-- `explained`, `provisional`, `superseded` (see violations.sql).
+WITH judged AS (
+    SELECT *, superseded(event_id, violation) AS superseded FROM judged_violations
 )
-SELECT violation, scope, count(*) FILTER (NOT superseded) AS violations,
-       count(DISTINCT (topic, key)) FILTER (NOT superseded) AS keys, count(*) FILTER (superseded) AS superseded
-FROM told
+SELECT violation, scope, count(*) FILTER (NOT superseded AND NOT explained AND NOT provisional) AS violations,
+       count(DISTINCT (topic, key)) FILTER (NOT superseded AND NOT explained AND NOT provisional) AS keys,
+       count(*) FILTER (explained) AS explained, count(*) FILTER (provisional) AS provisional,
+       count(*) FILTER (superseded) AS superseded
+FROM judged
 WHERE ($coupon IS NULL OR (topic = 'coupon.events' AND key = $coupon))
   AND ($violation IS NULL OR violation = $violation)
   AND ($scope IS NULL OR scope = $scope)

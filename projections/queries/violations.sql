@@ -1,8 +1,9 @@
 -- Which rules were broken, when and by which event? Grain: one violation, by time. `superseded`: no fault, since
--- it is of an event of the ledger's own sweeps that a fact told later overtook.
+-- it is of an event of the ledger's own sweeps that a fact told later overtook. `explained`, `provisional`: see
+-- projections/live/judged_violations.sql.
 SELECT CASE topic WHEN 'coupon.events' THEN key END AS coupon_id, event_id, violation, state, occurred_at, topic, key,
-       scope, counterpart, superseded(event_id, violation) AS superseded
-FROM violations
+       scope, counterpart, superseded(event_id, violation) AS superseded, explained, provisional
+FROM judged_violations
 WHERE ($coupon IS NULL OR (topic = 'coupon.events' AND key = $coupon))
   AND ($violation IS NULL OR violation = $violation)
   AND ($scope IS NULL OR scope = $scope)

@@ -1,0 +1,15 @@
+-- How is each violation to be taken? Grain: one violation, with all columns of `violations` and two marks.
+-- `explained`: its two users are one person (linked ids); it counts in no loss and raises no alert.
+-- `provisional`: the topic on the other side has not been read past the event that triggered it, so the fact that makes
+-- it void may still wait in the log.
+SELECT v.*,
+       coalesce(v.violation = 'wrong_user' AND coalesce(a.person, v.user_id) = coalesce(b.person, v.owner), false)
+           AS explained,
+       coalesce(v.trigger_recorded_at > if(
+           v.trigger_topic = 'coupon.events',
+           (SELECT min(complete_until) FROM partition_progress WHERE topic = 'order.events'),
+           (SELECT min(complete_until) FROM partition_progress WHERE topic = 'coupon.events')
+       ), false) AS provisional
+FROM violations v
+LEFT JOIN persons a ON a.user_id = v.user_id
+LEFT JOIN persons b ON b.user_id = v.owner
