@@ -3,9 +3,10 @@
 -- `not_clawed_back_minor`: of coupons that are still in use on an order that is cancelled or fully refunded.
 WITH back AS (
     SELECT key_hash, order_id, currency, net_minor, coalesce(refunded_minor, 0) AS refunded_minor,
-           cancelled_at IS NOT NULL AS cancelled, refunded_whole(net_minor, refunded_minor) AS whole
+           cancelled_at IS NOT NULL AS cancelled, refunded_minor IS NOT NULL AS refunded,
+           refunded_whole(net_minor, refunded_minor) AS whole
     FROM orders
-    WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor > 0)
+    WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor IS NOT NULL)
       AND ($since::TIMESTAMP IS NULL OR paid_at >= $since) AND ($until::TIMESTAMP IS NULL OR paid_at < $until)
 ),
 in_use AS (
@@ -32,7 +33,7 @@ given_back AS (
     GROUP BY ALL
     ) GROUP BY ALL
 )
-SELECT b.currency, count(*) FILTER (cancelled) AS cancelled_orders, count(*) FILTER (refunded_minor > 0) AS refunded_orders,
+SELECT b.currency, count(*) FILTER (cancelled) AS cancelled_orders, count(*) FILTER (refunded) AS refunded_orders,
        count(*) FILTER (whole) AS fully_refunded_orders, count(*) FILTER (refunded_minor > net_minor) AS refunded_above_order,
        sum(refunded_minor)::BIGINT AS refunded_minor,
        coalesce(sum(greatest(net_minor - refunded_minor, 0)) FILTER (cancelled), 0)::BIGINT AS cancelled_minor,
