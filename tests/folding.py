@@ -32,6 +32,9 @@ Broken = tuple[str, str, str, str | None, datetime]
 COUPON_COLUMNS = tuple(f.name for f in fields(Coupon))
 TABLE = {"coupon.events": "coupons", "order.events": "orders", "campaign.events": "campaigns", "user.events": "users"}
 LOOKED_UP = (
+    "persons",
+    "stale_users",
+    "partition_progress",
     "acquisitions",
     "campaign_terms",
     "stock_cuts",

@@ -221,8 +221,6 @@ def clear(store: Store) -> None:
         store.execute(f"DELETE FROM {table}")
 
 
-
-
 # --- what they share
 
 

@@ -307,9 +307,7 @@ def broken(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.D
     return _broken_behind(reading, _cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
 
 
-def _broken_behind(
-    reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, terms: pl.DataFrame
-) -> pl.DataFrame:
+def _broken_behind(reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
     beside = _in_force(members, terms)
     return pl.concat([_over_issue(beside, cuts), _outside(beside), _over_limits(reading, members, terms)])
 

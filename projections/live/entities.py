@@ -36,6 +36,7 @@ def fold_orders(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
         placed_at=_first_of_type(rows["placed_at"], events, "placed"),
         paid_at=_first_of_type(rows["paid_at"], events, "paid"),
         cancelled_at=_cancelled(rows, events),
+        repaid_at=_repaid(rows, events),
         refunded_minor=_refunded(rows, events),
     )
 
@@ -100,6 +101,16 @@ def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
     last_paid[entity[paid]] = place[paid]
     standing = rows["cancelled_at"].set(pl.Series(last_paid >= 0), None)
     return _first_of_type(standing, events.filter(pl.Series(place > last_paid[entity])), "cancelled")
+
+
+def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
+    """Per row: when the first payment came that follows a cancellation."""
+    entity, place = events["entity"].to_numpy(), np.arange(events.height)
+    cancelled = np.flatnonzero((events["type"] == "cancelled").to_numpy())[::-1]
+    first_cancelled = np.full(rows.height, events.height, dtype=np.int64)
+    first_cancelled[entity[cancelled]] = cancelled
+    first_cancelled[rows["cancelled_at"].is_not_null().to_numpy()] = -1
+    return _first_of_type(rows["repaid_at"], events.filter(pl.Series(place > first_cancelled[entity])), "paid")
 
 
 def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:

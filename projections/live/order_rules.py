@@ -168,7 +168,9 @@ def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
     by_use = due.filter(pl.col("trigger_event_id").is_not_null())
     if not by_use.height:
         return due
-    with reading.given(triggers=by_use.select(*_ORDER, "trigger_hash", "trigger_coupon_id", "trigger_event_id").unique()):
+    with reading.given(
+        triggers=by_use.select(*_ORDER, "trigger_hash", "trigger_coupon_id", "trigger_event_id").unique()
+    ):
         recorded = reading.frame(sql(__package__, "uses_recorded_at"))
     on = ["trigger_coupon_id", "trigger_event_id"]
     joined = due.join(recorded, on=on, how="left", maintain_order="left")
@@ -196,7 +198,7 @@ def _said(orders: pl.DataFrame) -> pl.DataFrame:
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Coupons in use of which something changed that is kept: as they were, and as they are. One or the other may not
     be."""
-    compared = ["state", *_USE, *sales.OF_COUPON]
+    compared = list(dict.fromkeys(("state", *_USE, *sales.OF_COUPON)))
     before, after = (rows.select(*_COUPON, *compared) for rows in (coupons.before, coupons.after))
     used = pl.col("state") == "used"
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in compared)).to_series()

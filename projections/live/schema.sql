@@ -46,7 +46,7 @@ CREATE TABLE coupons (
 
 -- Grain: one order. Values are those of the canonically last event that carries each; `placed_at` and `paid_at` of the
 -- first event of that type; `cancelled_at` of the first cancellation that no payment follows (a payment that comes after
--- makes the order stand again); `refunded_minor` is the sum over all refunds, null without any.
+-- makes the order stand again); `repaid_at` of the first payment that follows a cancellation; `refunded_minor` is the sum over all refunds, null without any.
 CREATE TABLE orders (
     key_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -66,6 +66,7 @@ CREATE TABLE orders (
     placed_at TIMESTAMP,
     paid_at TIMESTAMP,
     cancelled_at TIMESTAMP,
+    repaid_at TIMESTAMP,
     refunded_minor BIGINT,
     last_event_at TIMESTAMP NOT NULL,
     events INTEGER NOT NULL,
