@@ -214,20 +214,23 @@ def expiring(within: timedelta, limit: int | None, settings: Settings, output: s
 
 @click.command()
 @click.argument("user")
+@click.option("--person", is_flag=True, help="Also each id of the person, and the rules broken in their name.")
 @past_options
 @settings_options("database")
 @output_option
-def user(user: str, settings: Settings, output: str, **past: Any) -> None:
+def user(user: str, person: bool, settings: Settings, output: str, **past: Any) -> None:
     """Show the coupons of USER and of every id linked to it: usable now (by the data's clock), used, expired.
 
-    CSV and NDJSON have a row per coupon.
+    With --person also what each id of the person has, and which rules were broken: over_person_limit counts all ids
+    together, a wrong_user between two ids of one person is explained. CSV and NDJSON have a row per coupon.
 
     \b
     coupon-ledger user u-1
+    coupon-ledger user u-1 --person
     coupon-ledger user u-1 --output json
     coupon-ledger user u-1 --at 2026-11-11
     """
-    with answered(settings, output, "user", user=user, **past) as answer:
+    with answered(settings, output, "person" if person else "user", user=user, **past) as answer:
         row, lists = _with_lists(answer)
         if row["attributes"]:
             row["attributes"] = json.loads(row["attributes"])
@@ -239,6 +242,8 @@ def user(user: str, settings: Settings, output: str, **past: Any) -> None:
             print_row(row, output)
             shown = "coupon_id standing state owner campaign_id coupon_type valid_until order_id discount_minor"
             _print_list("coupons", lists["coupons"].select(shown.split()))
+            for name in ("ids", "violations") if person else ():
+                _print_list(name, lists[name])
 
 
 @click.command()

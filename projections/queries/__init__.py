@@ -117,6 +117,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "coupons": Question(questions.coupons, limit_s=300, then=looking_back.coupons),
     "states": Question(questions.states, then=looking_back.coupons),
     "user": Question(questions.user, then=looking_back.user),
+    "person": Question(questions.person, then=looking_back.person),
     "order": Question(questions.order, then=looking_back.order),
     "campaigns": Question(questions.campaigns, limit_s=120, then=looking_back.campaigns),
     "campaign": Question(questions.campaign, limit_s=120, then=looking_back.campaign),

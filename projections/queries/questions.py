@@ -169,6 +169,10 @@ def states(
 
 def user(reading: Reading, user: str) -> pl.DataFrame:
     """One person, with all that is linked: one row, its `coupons` a list. Raises `NotThere`."""
+    return _user(reading, user)
+
+
+def _user(reading: Reading, user: str) -> pl.DataFrame:
     found, ids = ids_of(reading, user)
     theirs = reading.frame(_query("user_coupons"), {"ids": ids})
     if not theirs.height and not found["known"][0] and len(ids) == 1:
@@ -178,6 +182,17 @@ def user(reading: Reading, user: str) -> pl.DataFrame:
         linked=pl.Series([ids[1:]], dtype=pl.List(pl.String)),
         **{name: pl.lit(count, dtype=pl.Int64) for name, count in counts.items()},
         coupons=_as_list(theirs),
+    )
+
+
+def person(reading: Reading, user: str) -> pl.DataFrame:
+    """The same, with two more lists: `ids`, what each id of the person has; `violations`, the rules that their coupons
+    or events in their name broke. Raises `NotThere`."""
+    row = _user(reading, user)
+    ids = {"ids": [user, *row["linked"][0]]}
+    return row.with_columns(
+        ids=_as_list(reading.frame(_query("person_ids"), ids)),
+        violations=_as_list(reading.frame(_query("person_violations"), ids)),
     )
 
 
