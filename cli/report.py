@@ -59,6 +59,13 @@ DOUBTS: Final = {
     " counts, no sale does",
     "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon (订单未记券折扣): they count on top"
     " of what the order says",
+    "order_and_coupons_differ": "orders that say another coupon discount than their coupons (订单与券优惠不一致): what"
+    " the order says beyond them is in no campaign; what was returned is no discount",
+    "net_above_gross": "paid orders above their list price (实付高于原价): counted as they are",
+    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins (有效期颠倒): no use of them is valid",
+    "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins (领取期颠倒)",
+    "coupon_without_value": "coupons that are out and have no face value (无面值): counted, in no face value",
+    "budget_without_currency": "campaigns with a budget that name no currency (预算无币种): what is left is not known",
     "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
     "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
     "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
@@ -685,7 +692,9 @@ def _print_warnings(rows: list[Row]) -> None:
 
 
 def _doubt(row: Row) -> str:
-    worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
+    from projections.metrics.money import priced
+
+    worth = "" if row["amount_minor"] is None else f", {priced(row['amount_minor'], row['currency'])}"
     return f"{row['cases']:,} {DOUBTS[row['doubt']]}{worth}"
 
 

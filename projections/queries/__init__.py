@@ -124,7 +124,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "campaign-users": Question(questions.campaign_users, limit_s=120, then=looking_back.campaign),
     "linked": Question(questions.linked, then=looking_back.users),
     "campaign-segments": Question(questions.campaign_segments, limit_s=300, then=looking_back.everything),
-    "campaign-violations": Question(questions.campaign_violations, limit_s=300, then=looking_back.violations),
+    "campaign-violations": Question(questions.campaign_violations, limit_s=300, then=looking_back.campaign_violations),
     "violations": Question(questions.violations, limit_s=300, then=looking_back.violations),
     "violation-counts": Question(questions.violation_counts, then=looking_back.violations),
     "diff": Question(questions.diff, limit_s=300, json=("changed",), tells=True),
