@@ -64,7 +64,8 @@ DOUBTS: Final = {
     "net_above_gross": "paid orders above their list price (实付高于原价): counted as they are",
     "coupon_ends_before_it_begins": "coupons whose validity ends before it begins (有效期颠倒): no use of them is valid",
     "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins (领取期颠倒)",
-    "coupon_without_value": "coupons that are out and have no face value (无面值): counted, in no face value",
+    "coupon_without_value": "coupons that are out and whose value is not known (无面值): in no face value, no"
+    " liability",
     "budget_without_currency": "campaigns with a budget that name no currency (预算无币种): what is left is not known",
     "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
     "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
@@ -143,6 +144,8 @@ _FINANCE: Final = {
         behind=_ORDERS,
         sums=(
             "net_minor",
+            "refunded_minor",
+            "net_sales_minor",
             "discount_minor",
             "line_discount_minor",
             "cost_minor",
@@ -164,6 +167,8 @@ _FINANCE: Final = {
             "spent_minor",
             "left_minor",
             "per_day_minor",
+            "coupons_out",
+            "without_value",
             "liability_minor",
         ),
     ),
@@ -655,6 +660,8 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: 
         if len(shown) > limit:
             click.echo(f"… more than {limit}; --limit shows more")
         _print_warnings(rows)
+        if name == "budget" and (unknown := sum(row["without_value"] for row in rows)):
+            click.echo(f"{unknown:,} of the coupons that are out have no known face value (无面值): in no liability")
 
 
 def _print_numbers(rows: list[Row]) -> None:
@@ -714,12 +721,16 @@ def _print_statement(rows: list[Row], limit: int) -> None:
         told = [
             {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in MOVES}}
             for row in rows
-            if any(row[f"{m}_{unit}"] for m in MOVES)
+            if any(row[f"{m}_coupons"] for m in MOVES)
         ]
         click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
         print_rows(told[:limit], "table")
         if len(told) > limit:
             click.echo(f"… more than {limit}; --limit shows more")
+    if unknown := sum(row["closing_without_value"] for row in rows):
+        click.echo(
+            f"{unknown:,} of the coupons that are out have no known face value (无面值): no amount has them in it"
+        )
 
 
 def _readable(rows: Iterable[Row]) -> Iterator[Row]:

@@ -1,14 +1,19 @@
 -- What a sale is and what its goods cost: the rules of money that every room goes by, as macros of each connection.
 -- $goods_rates of the queries that use them: what `projections.metrics.money.goods_rates` makes of `--goods-rate`.
 
--- Was all of it given back? Refunds above what was paid are no more than that (LIFECYCLE section 1): what went back on
--- top is told apart (`refund_above_order` of finance's doubts).
+-- Is an order fully refunded? It has a refund, and its refunds sum to at least what was paid: an order of nothing that was
+-- refunded with nothing is. What went back beyond that is a case of its own (`refund_above_order` of finance's doubts).
+-- `refunded_minor`: null without any refund.
 CREATE TEMP MACRO refunded_whole(net_minor, refunded_minor) AS
-    coalesce(refunded_minor > 0 AND refunded_minor >= net_minor, false);
+    coalesce(refunded_minor >= net_minor, false);
 
--- Does an order stand? Paid, neither cancelled nor refunded in full. Only such an order is a sale, in any figure.
+-- Does an order stand? Paid, neither cancelled nor fully refunded. Only such an order is a sale, in any figure.
+-- `cancelled_at`: null where a payment came after every cancellation.
 CREATE TEMP MACRO stands(paid_at, cancelled_at, net_minor, refunded_minor) AS
     paid_at IS NOT NULL AND cancelled_at IS NULL AND NOT refunded_whole(net_minor, refunded_minor);
+
+-- What was paid for an order, less its refunds.
+CREATE TEMP MACRO net_sales(net_minor, refunded_minor) AS net_minor - coalesce(refunded_minor, 0);
 
 -- What a paid order is in GMV: its list price minus refunds, which are no more than what was paid.
 CREATE TEMP MACRO gmv(gross_minor, net_minor, refunded_minor) AS

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from projections.store import Reading
 
 VERSIONS: Final = {
-    **dict.fromkeys(("intake", "coupons", "orders", "campaigns", "users", "rules"), 1),
-    "metrics": 2,
-    "attribution": 2,
+    **dict.fromkeys(("intake", "coupons", "campaigns", "users", "rules"), 1),
+    "orders": 2,
+    "metrics": 3,
+    "attribution": 3,
 }
 
 _LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")

@@ -49,8 +49,11 @@ class World:
             kinds = ("placed", "paid", "cancelled", "refunded")
             events = [d.event for d in deliveries]
             events.sort(key=lambda e: (e["occurred_at"], kinds.index(e["type"]), e["event_id"]))
-            row: Row = {"refunded_minor": sum(e["refund_minor"] for e in events if e["type"] == "refunded")}
+            refunds = [e["refund_minor"] for e in events if e["type"] == "refunded"]
+            row: Row = {"refunded_minor": sum(refunds), "refunded": bool(refunds)}
             for event in events:
+                if event["type"] == "paid":
+                    row.pop("cancelled_at", None)
                 row |= {name: value for name, value in event.items() if value is not None}
                 row.setdefault(f"{event['type']}_at", event["occurred_at"])
             found.append(row)
@@ -174,7 +177,7 @@ def _gmv(orders: list[Row]) -> int:
 
 
 def _given_back(order: Row) -> bool:
-    return bool(order["refunded_minor"] > 0 and order["refunded_minor"] >= order["net_minor"])
+    return bool(order["refunded"] and order["refunded_minor"] >= order["net_minor"])
 
 
 def _cost(order: Row) -> int | None:

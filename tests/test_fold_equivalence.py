@@ -110,8 +110,10 @@ def last_values(topic: str, facts: Sequence[Delivery]) -> dict[str, Row]:
 
 def _order(row: Row, event: Any) -> None:
     kind = event["type"]
+    if kind == "paid":
+        row["cancelled_at"] = None
     if kind == "refunded":
-        row["refunded_minor"] += event["refund_minor"]
+        row["refunded_minor"] = (row["refunded_minor"] or 0) + event["refund_minor"]
     elif row[f"{kind}_at"] is None:
         row[f"{kind}_at"] = event["occurred_at"]
 
@@ -134,9 +136,8 @@ DERIVED = {"placed_at", "paid_at", "cancelled_at", "refunded_minor", "rule_versi
 EMPTY: dict[str, Row] = {
     ORDER: dict.fromkeys(
         "user_id channel store region currency gross_minor net_minor discounts cost_of_goods_minor reason coupon_ids"
-        " lines placed_at paid_at cancelled_at".split()
-    )
-    | {"refunded_minor": 0},
+        " lines placed_at paid_at cancelled_at refunded_minor".split()
+    ),
     CAMPAIGN: dict.fromkeys(
         "name status rule_version rule_id mechanic visibility quantity per_user_limit claim_from claim_until"
         " coupon_type face_value_minor percent_off_bp min_spend_minor currency applies_to exclusion_group priority"

@@ -23,9 +23,11 @@ carried AS (
             lines: arg_max(lines, place) FILTER (lines IS NOT NULL),
             placed_at: min(occurred_at) FILTER (type = 'placed'),
             paid_at: min(occurred_at) FILTER (type = 'paid'),
-            cancelled_at: min(occurred_at) FILTER (type = 'cancelled'),
-            refunded_minor: coalesce(sum(refund_minor) FILTER (type = 'refunded'), 0)::BIGINT} AS journal
-    FROM told GROUP BY ALL
+            cancelled_at: min(occurred_at) FILTER (type = 'cancelled' AND place > last_paid),
+            refunded_minor: sum(refund_minor) FILTER (type = 'refunded')} AS journal
+    FROM (SELECT *, coalesce(max(place) FILTER (type = 'paid') OVER (PARTITION BY key_hash, order_id), 0) AS last_paid
+          FROM told)
+    GROUP BY ALL
 ),
 kept AS (
     SELECT key_hash, order_id,

@@ -8,8 +8,7 @@ whose AS (
     SELECT o.order_id, coalesce(p.person, o.user_id) AS person, o.paid_at, o.currency,
            o.net_minor - coalesce(o.refunded_minor, 0) AS sales_minor
     FROM orders o LEFT JOIN persons p ON p.user_id = o.user_id
-    WHERE o.paid_at IS NOT NULL AND o.cancelled_at IS NULL
-      AND NOT (coalesce(o.refunded_minor, 0) > 0 AND o.refunded_minor >= o.net_minor)
+    WHERE stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor)
       AND o.key_hash BETWEEN $first AND $last
 ),
 touched AS (

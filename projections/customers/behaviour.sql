@@ -29,6 +29,6 @@ SELECT DISTINCT step, user_id FROM (
     UNION ALL SELECT 'ordered', user_id FROM ordered
     UNION ALL SELECT 'paid', user_id FROM ordered WHERE paid_at IS NOT NULL
     UNION ALL SELECT 'returned', user_id FROM ordered
-              WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor > 0)
+              WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor IS NOT NULL)
 )
 WHERE user_id IS NOT NULL

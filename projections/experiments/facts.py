@@ -374,8 +374,8 @@ def more_warnings(
         )
         yield Caveat(
             "uses_without_order",
-            f"{lost['coupons'].sum():,} coupons are used on orders that are not known as paid, or do not stand (cancelled,"
-            f" refunded in full): their discount of {amounts} is left out",
+            f"{lost['coupons'].sum():,} coupons are used on orders that are not known as paid, or do not stand"
+            f" (cancelled, refunded in full): their discount of {amounts} is left out",
         )
     if unknown:
         yield Caveat(

@@ -31,7 +31,7 @@ UNION ALL
 SELECT 'use_of_no_campaign', currency, count(*), sum(discount_minor) FROM uses_now WHERE campaign_id IS NULL GROUP BY ALL
 UNION ALL
 SELECT 'refund_without_payment', currency, count(*), sum(refunded_minor) FROM orders
-WHERE paid_at IS NULL AND refunded_minor > 0 GROUP BY ALL
+WHERE paid_at IS NULL AND refunded_minor IS NOT NULL GROUP BY ALL
 UNION ALL
 SELECT 'order_not_above_zero', currency, count(*), sum(net_minor) FROM orders
 WHERE paid_at IS NOT NULL AND net_minor <= 0 GROUP BY ALL

@@ -4,10 +4,10 @@
 -- `not_clawed_back_minor`: of coupons that are still in use on an order that is cancelled or fully refunded.
 WITH back AS (
     SELECT key_hash, order_id, currency, net_minor, coalesce(refunded_minor, 0) AS refunded_minor,
-           refunded_minor > 0 AS refunded,
-           cancelled_at IS NOT NULL AS cancelled, refunded_whole(net_minor, refunded_minor) AS whole
+           cancelled_at IS NOT NULL AS cancelled, refunded_minor IS NOT NULL AS refunded,
+           refunded_whole(net_minor, refunded_minor) AS whole
     FROM orders
-    WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor > 0)
+    WHERE paid_at IS NOT NULL AND (cancelled_at IS NOT NULL OR refunded_minor IS NOT NULL)
       AND ($since::TIMESTAMP IS NULL OR paid_at >= $since) AND ($until::TIMESTAMP IS NULL OR paid_at < $until)
 ),
 in_use AS (

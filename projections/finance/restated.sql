@@ -62,7 +62,7 @@ caused AS (
                 WHEN c.kind = 'use' THEN if(c.came, 'use_told_late', if(c.went, 'return_told_late', 'use_corrected'))
                 WHEN b.paid_at IS NULL THEN 'order_told_late'
                 WHEN b.cancelled_at IS NULL AND a.cancelled_at IS NOT NULL THEN 'cancelled_late'
-                WHEN coalesce(a.refunded_minor, 0) <> coalesce(b.refunded_minor, 0) AND NOT c.came
+                WHEN a.refunded_minor IS DISTINCT FROM b.refunded_minor AND NOT c.came
                      AND (NOT c.went OR refunded_whole(a.net_minor, a.refunded_minor)) THEN 'refund_told_late'
                 WHEN c.coupon_orders > 0 AND ($campaign IS NOT NULL OR NOT c.came) THEN 'use_told_late'
                 WHEN c.coupon_orders < 0 AND ($campaign IS NOT NULL OR NOT c.went) THEN 'return_told_late'

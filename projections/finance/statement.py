@@ -1,7 +1,7 @@
 """The statement of a campaign's coupons: the liability at the start, what moved it, the liability at the end.
 
 A coupon is out while it is issued, claimed or reserved: somebody can come and use it. What it is worth is its face
-value; coupons without one (a percentage, a gift) are counted only, and where no coupon of a row has one, its face values
+value. Coupons without one (a percentage, a gift) are counted only. Where no coupon of a row has one, its face values
 are null: not known, not nothing. Every event that takes a coupon in or out is one move, so
 
     opening + issued + returned - used - expired - revoked - released = closing

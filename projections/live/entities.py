@@ -32,13 +32,12 @@ _STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
 
 def fold_orders(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     rows = _last_carried(rows, events, ORDER_LAST)
-    firsts = {f"{kind}_at": _first_of_type(rows, events, kind) for kind in ("placed", "paid", "cancelled")}
-    refunds = events.group_by("entity").agg(
-        pl.when(pl.col("type") == "refunded").then(pl.col("refund_minor")).sum().alias("refund")
+    return rows.with_columns(
+        placed_at=_first_of_type(rows["placed_at"], events, "placed"),
+        paid_at=_first_of_type(rows["paid_at"], events, "paid"),
+        cancelled_at=_cancelled(rows, events),
+        refunded_minor=_refunded(rows, events),
     )
-    refunded = np.zeros(rows.height, dtype=np.int64)
-    refunded[refunds["entity"].to_numpy()] = refunds["refund"].to_numpy()
-    return rows.with_columns(**firsts, refunded_minor=rows["refunded_minor"].fill_null(0) + pl.Series(refunded))
 
 
 def fold_campaigns(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
@@ -86,8 +85,29 @@ def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
     return pl.concat([values, old]).gather(reference).alias(old.name)
 
 
-def _first_of_type(rows: pl.DataFrame, events: pl.DataFrame, kind: str) -> pl.Series:
-    old = rows[f"{kind}_at"]
+def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series:
+    """Per row: the old instant, else that of the first event of this type."""
     those = events.filter(pl.col("type") == kind).reverse()
-    found = _latest(old, those["occurred_at"], those["entity"])
-    return pl.select(pl.coalesce(old, found)).to_series().alias(old.name)
+    first = _latest(old, those["occurred_at"], those["entity"])
+    return pl.select(pl.coalesce(old, first)).to_series().alias(old.name)
+
+
+def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
+    """Per row: when the first cancellation came that no payment follows."""
+    entity, place = events["entity"].to_numpy(), np.arange(events.height)
+    paid = (events["type"] == "paid").to_numpy()
+    last_paid = np.full(rows.height, -1, dtype=np.int64)
+    last_paid[entity[paid]] = place[paid]
+    standing = rows["cancelled_at"].set(pl.Series(last_paid >= 0), None)
+    return _first_of_type(standing, events.filter(pl.Series(place > last_paid[entity])), "cancelled")
+
+
+def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
+    """Per row: the sum of its refunds, null without any."""
+    refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(pl.col("refund_minor").sum())
+    fresh = np.zeros(rows.height, dtype=np.int64)
+    fresh[refunds["entity"].to_numpy()] = refunds["refund_minor"].to_numpy()
+    some = np.zeros(rows.height, dtype=np.bool_)
+    some[refunds["entity"].to_numpy()] = True
+    old = rows["refunded_minor"]
+    return pl.select(pl.when(pl.Series(some)).then(old.fill_null(0) + pl.Series(fresh)).otherwise(old)).to_series()

@@ -44,8 +44,9 @@ CREATE TABLE coupons (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one order. Values are those of the canonically last event that carries each; `placed_at`, `paid_at` and
--- `cancelled_at` of the first event of that type; `refunded_minor` is the sum over all refunds.
+-- Grain: one order. Values are those of the canonically last event that carries each; `placed_at` and `paid_at` of the
+-- first event of that type; `cancelled_at` of the first cancellation that no payment follows (a payment that comes after
+-- makes the order stand again); `refunded_minor` is the sum over all refunds, null without any.
 CREATE TABLE orders (
     key_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,

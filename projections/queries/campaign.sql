@@ -8,8 +8,10 @@ WITH mine AS MATERIALIZED (
     SELECT state, owner, claimed_at FROM coupons WHERE campaign_id = $campaign
 ),
 taken AS (
-    SELECT coalesce(currency, coupon_currency) AS currency, sum(discount_minor) AS discount_minor
-    FROM coupon_sales WHERE campaign_id = $campaign GROUP BY ALL
+    SELECT coalesce(list({currency: currency, discount_minor: discount_minor} ORDER BY currency), []) AS discounts,
+           CASE count(*) WHEN 0 THEN 0 WHEN 1 THEN any_value(discount_minor) END AS discount_minor
+    FROM (SELECT coalesce(currency, coupon_currency) AS currency, sum(discount_minor) AS discount_minor
+          FROM coupon_sales WHERE campaign_id = $campaign GROUP BY ALL)
 ),
 minutes AS (
     SELECT date_trunc('minute', claimed_at) AS minute, count(*) AS claims FROM mine
@@ -29,8 +31,6 @@ SELECT $campaign AS campaign_id, c.name, c.status, c.rule_version, c.rule_id, c.
        round((SELECT count(*) FROM mine
               WHERE claimed_at > (SELECT data_clock FROM ledger) - INTERVAL 1 HOUR
                 AND claimed_at <= (SELECT data_clock FROM ledger)) / 60, 4) AS last_hour_claims_per_minute,
-       CASE WHEN (SELECT count(*) FROM taken) = 0 THEN 0
-            WHEN (SELECT count(*) FROM taken) = 1 THEN (SELECT discount_minor FROM taken) END AS discount_minor,
-       (SELECT coalesce(list({currency: currency, discount_minor: discount_minor} ORDER BY currency), []) FROM taken) AS discounts,
+       (SELECT discount_minor FROM taken) AS discount_minor, (SELECT discounts FROM taken) AS discounts,
        c.campaign_id IS NOT NULL AS known
 FROM (SELECT 1) LEFT JOIN campaigns c ON c.key_hash = $key_hash AND c.campaign_id = $campaign
