@@ -62,7 +62,7 @@ DOUBTS: Final = {
     "order_and_coupons_differ": "orders that say another coupon discount than their coupons (订单与券优惠不一致): what"
     " the order says beyond them is in no campaign; what was returned is no discount",
     "net_above_gross": "paid orders above their list price (实付高于原价): counted as they are",
-    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins (有效期颠倒): no use of them is valid",
+    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins (有效期颠倒): no use is valid",
     "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins (领取期颠倒)",
     "coupon_without_value": "coupons that are out and whose value is not known (无面值): in no face value, no"
     " liability",

@@ -283,8 +283,8 @@ def campaigns(
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
     now / owned. violations: of rules of single coupons and of the campaign (stock, limits, windows); those
-    between coupons and orders: `violations --scope cross`. discounts: what coupons in use took off, an amount a currency;
-    discount_minor: the same, empty where there are several currencies.
+    between coupons and orders: `violations --scope cross`. discounts: what coupons in use took off, by
+    currency; discount_minor: the same, empty where there are several currencies.
 
     \b
     coupon-ledger campaigns

@@ -7,9 +7,12 @@ travel as decimals without a fraction.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
+
+if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
 
 _DECIMAL: Final = pl.Decimal(38, 0)
 _WIDE: Final = (pl.Int128, pl.UInt128, _DECIMAL)
@@ -51,5 +54,5 @@ def _with(dtype: pl.DataType, integer: pl.DataType) -> pl.DataType:
     return integer if dtype in _WIDE else dtype
 
 
-def _instance(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
+def _instance(dtype: PolarsDataType) -> pl.DataType:
     return dtype if isinstance(dtype, pl.DataType) else dtype()

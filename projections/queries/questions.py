@@ -338,8 +338,8 @@ def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
         )
         for piece in pieces
     ]
-    counts = dict.fromkeys(("coupons", "without_value"), pl.Int64()) | {"face_value_minor": pl.Int128()}
-    nothing = pl.DataFrame(schema=dict.fromkeys(_DUE, pl.String()) | counts)
+    numbers = {"coupons": pl.Int64(), "face_value_minor": pl.Int128(), "without_value": pl.Int64()}
+    nothing = pl.DataFrame(schema={**dict.fromkeys(_DUE, pl.String()), **numbers})
     return as_integers(_counted(pl.concat([nothing, *counted], how="diagonal")).sort(_DUE, nulls_last=True))
 
 
