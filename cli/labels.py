@@ -51,6 +51,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "came": "回购人数",
     "came_again": "复购率",
     "could": "可观察人数",
+    "credited_orders": "归因订单数",
     "currency": "币种",
     "customers": "客户数",
     "day": "日期",

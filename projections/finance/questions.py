@@ -179,6 +179,13 @@ def refunds(reading: Reading, since: datetime | None = None, until: datetime | N
         return reading.frame(_query("refunds"), {"since": since, "until": until})
 
 
+def reconciliation(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
+    """How the numbers of the reports join: the lines of an account add up to its totals. `campaign`: from its coupons
+    in use down to the orders that it is credited with."""
+    with _given_back(reading):
+        return reading.frame(_query("reconciliation"), {"campaign": campaign})
+
+
 def doubts(reading: Reading) -> pl.DataFrame:
     """What in the data makes figures doubtful."""
     return reading.frame(_query("doubts"))

@@ -162,6 +162,7 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "finance-losses": Question(finance.losses, limit_s=300, then=looking_back.everything),
     "finance-refunds": Question(finance.refunds, limit_s=300, then=looking_back.everything),
     "finance-doubts": Question(finance.doubts, limit_s=300, then=looking_back.everything),
+    "finance-reconciliation": Question(finance.reconciliation, limit_s=300, then=looking_back.everything),
     "finance-statement": Question(finance.statement, limit_s=300, then=looking_back.everything),
     "restated": Question(finance.restated, limit_s=300),
     "metrics": Question(of_metrics.metrics, then=looking_back.metrics),
