@@ -272,8 +272,12 @@ class Coalitions:
 def apportioned(total: int, weights: Float64) -> list[int]:
     """Whole parts of a total that sum to it, as near to the weights as can be (Hamilton's largest remainders)."""
     exact = np.asarray(weights, dtype=np.float64) * total / (weights.sum() or 1)
-    parts = np.floor(exact).astype(np.int64)
-    left = total - int(parts.sum()) if weights.sum() else 0
-    for place in np.argsort(parts - exact, kind="stable")[:left]:
+    parts = [int(part) for part in np.floor(exact)]
+    left = total - sum(parts) if weights.sum() else 0
+    order = np.argsort(np.floor(exact) - exact, kind="stable")
+    if not 0 <= left <= len(parts):  # beyond 2^53 the floor itself is not exact
+        parts[order[0]] += left
+        return parts
+    for place in order[:left]:
         parts[place] += 1
-    return [int(part) for part in parts]
+    return parts

@@ -126,6 +126,7 @@ def show(
         ) as answer:
             print_rows(rows_of(answer), output)
         if output == "table":
+            _say_which_model()
             _say_notes(settings, window | asked)
         return
     with answered(
@@ -133,7 +134,16 @@ def show(
     ) as answer:
         print_rows(_labelled(rows_of(answer), by, output), output, _shown(by) if output == "table" else None)
     if output == "table":
+        _say_which_model()
         _say_notes(settings, window | asked)
+
+
+def _say_which_model() -> None:
+    click.echo(
+        "Which model for which question: `attribution models list`. orders: parts of orders, so that every model"
+        " credits each order once. No model is incremental (均非增量): what was caused, `experiment show` tells.",
+        err=True,
+    )
 
 
 def _shown(by: str) -> list[str]:
@@ -236,7 +246,7 @@ def list_models(settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models list
     """
-    from projections.attribution.models import BUILT_IN, KINDS
+    from projections.attribution.models import BUILT_IN, KINDS, WHEN
 
     rows = [
         {
@@ -245,6 +255,7 @@ def list_models(settings: Settings, output: str) -> None:
             "中文": KINDS[model.kind][0],
             "parameters": model.parameters,
             "credits": KINDS[model.kind][1],
+            "use_for": WHEN[model.kind],
             "defined": told[-1]["defined_at"] if (told := history) else None,
         }
         for name, (model, history) in ({n: (m, []) for n, m in BUILT_IN.items()} | _defined(settings)).items()

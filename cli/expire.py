@@ -51,7 +51,7 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
     upto = over(until)
     if dry_run:
         with answered(settings, output, "due", until=until) as answer:
-            print_rows(_labelled(rows_of(answer), output), output)
+            _print_with_unknown(list(_labelled(rows_of(answer), output)), output)
         return
     swept = _asked(settings, until)
     if swept is None:
@@ -130,7 +130,14 @@ def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> No
     with answered(settings, output, "expiries", **asked) as answer:
         if output == "table":
             click.echo("失效归因 · expiries by cause")
-        print_rows(_labelled(rows_of(answer), output), output)
+        _print_with_unknown(list(_labelled(rows_of(answer), output)), output)
+
+
+def _print_with_unknown(rows: list[Row], output: str) -> None:
+    """A face value that is not known is not nothing."""
+    print_rows(rows, output)
+    if output == "table" and (unknown := sum(row["without_value"] for row in rows)):
+        click.echo(f"{unknown:,} coupons have no known face value (无面值): no amount has them in it", err=True)
 
 
 def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:

@@ -47,6 +47,39 @@ _WITHOUT_COST: Final = (
     "coupon_orders_without_cost",
     "coupon_orders_without_goods_cost",
 )
+ACCOUNTS: Final = {
+    "orders": "orders and net sales (订单与净销售额)",
+    "coupon_discount": "discounts of coupons (券优惠)",
+    "cash": "net sales and cash (净销售额与现金流)",
+    "coupons": "coupons and their orders (券与订单)",
+}
+LINES: Final = {
+    "paid_orders": "orders with a payment (已支付): cash, paid_minor",
+    "cancelled": "cancelled since (已取消)",
+    "refunded_in_full": "refunded in full (全额退款)",
+    "refunded_in_part": "refunds on orders that stand (部分退款)",
+    "orders_that_stand": "orders that stand (有效订单): margin, categories, customers, attribution, metrics orders",
+    "without_a_coupon_in_use": "without a coupon in use (无券)",
+    "orders_with_a_coupon": "orders with a coupon in use (用券订单): metrics coupon_orders",
+    "named_by_orders": "named by orders that stand (订单所记)",
+    "returned_since": "of uses that were returned since (已退券)",
+    "named_by_coupons_alone": "of uses on orders that name no coupon discount (订单未记)",
+    "on_orders_that_do_not_stand": "of coupons in use on orders that do not stand, or that nobody knows (订单无效)",
+    "coupon_discounts": "discounts of coupons (券优惠): split, kind coupon",
+    "of_no_known_use": "named by orders, of no use that is known (无核销记录)",
+    "of_coupons_in_use": "of coupons in use (在用券): campaigns, budget, metrics discount_cost_minor, attribution",
+    "net_sales": "net sales of orders that stand (净销售额)",
+    "refunds_above_orders": "refunds above the order, or of cancelled orders beyond it (超额退款)",
+    "refunds_without_payment": "refunds of orders that were never paid (未支付退款)",
+    "booked_costs": "booked costs (已登记成本)",
+    "cash_flow": "cash flow (净流入): cash, flow_minor",
+    "coupons_in_use": "coupons in use (在用券): metrics net_uses",
+    "further_coupons_of_an_order": "further coupons on the same order (同单多券)",
+    "orders_with_its_coupons": "orders with such a coupon (用券订单): metrics coupon_orders",
+    "of_coupons_of_others": "parts of them that other campaigns' coupons are credited with (归于其他活动)",
+    "orders_credited_by_redeemed": "orders credited (归因订单): attribution, model redeemed",
+}
+"""What each line of a reconciliation counts, and which reports show it."""
 MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 DOUBTS: Final = {
     "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
@@ -59,6 +92,14 @@ DOUBTS: Final = {
     " counts, no sale does",
     "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon (订单未记券折扣): they count on top"
     " of what the order says",
+    "order_and_coupons_differ": "orders that say another coupon discount than their coupons (订单与券优惠不一致): what"
+    " the order says beyond them is in no campaign; what was returned is no discount",
+    "net_above_gross": "paid orders above their list price (实付高于原价): counted as they are",
+    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins (有效期颠倒): no use is valid",
+    "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins (领取期颠倒)",
+    "coupon_without_value": "coupons that are out and whose value is not known (无面值): in no face value, no"
+    " liability",
+    "budget_without_currency": "campaigns with a budget that name no currency (预算无币种): what is left is not known",
     "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
     "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
     "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
@@ -136,6 +177,8 @@ _FINANCE: Final = {
         behind=_ORDERS,
         sums=(
             "net_minor",
+            "refunded_minor",
+            "net_sales_minor",
             "discount_minor",
             "line_discount_minor",
             "cost_minor",
@@ -157,6 +200,8 @@ _FINANCE: Final = {
             "spent_minor",
             "left_minor",
             "per_day_minor",
+            "coupons_out",
+            "without_value",
             "liability_minor",
         ),
     ),
@@ -178,6 +223,7 @@ _FINANCE: Final = {
         "券负债对账 · statement of coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
     ),
     "doubts": Part("数据提示 · what makes figures doubtful", "finance-doubts"),
+    "reconciliation": Part("数字勾稽 · how the numbers join", "finance-reconciliation", ("campaign",)),
 }
 
 
@@ -305,7 +351,8 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
     categories: the same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money
     lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons
-    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
+    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted. reconciliation: how the
+    numbers of all reports join.
 
     Amounts are in minor units (cents), a row per currency; currencies are never added up.
 
@@ -637,6 +684,8 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: 
         click.echo(f"refused (数据不足): {rows['refused']}")
     elif name == "statement":
         _print_statement(rows, limit)
+    elif name == "reconciliation":
+        _print_reconciliation(rows)
     elif name == "doubts":
         for row in rows:
             click.echo(f"! {_doubt(row)}")
@@ -648,6 +697,8 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: 
         if len(shown) > limit:
             click.echo(f"… more than {limit}; --limit shows more")
         _print_warnings(rows)
+        if name == "budget" and (unknown := sum(row["without_value"] for row in rows)):
+            click.echo(f"{unknown:,} of the coupons that are out have no known face value (无面值): in no liability")
 
 
 def _print_numbers(rows: list[Row]) -> None:
@@ -684,8 +735,31 @@ def _print_warnings(rows: list[Row]) -> None:
         click.echo(f"warning: {len(unbooked):,} {what}", err=True)
 
 
+def _print_reconciliation(rows: list[Row]) -> None:
+    """What is added up, and `=` before what it comes to."""
+    from projections.metrics.money import written
+
+    for account, title in ACCOUNTS.items():
+        lines = [row for row in rows if row["account"] == account]
+        if not lines:
+            continue
+        click.echo(title)
+        shown = [
+            {
+                "currency": row["currency"],
+                "number": None if row["number"] is None else f"{row['number']:,.10g}",
+                "amount": None if row["amount_minor"] is None else written(row["amount_minor"], row["currency"]),
+                "what": ("= " if row["total"] else "  ") + LINES[row["line"]],
+            }
+            for row in lines
+        ]
+        print_rows(shown, "table")
+
+
 def _doubt(row: Row) -> str:
-    worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
+    from projections.metrics.money import priced
+
+    worth = "" if row["amount_minor"] is None else f", {priced(row['amount_minor'], row['currency'])}"
     return f"{row['cases']:,} {DOUBTS[row['doubt']]}{worth}"
 
 
@@ -705,12 +779,16 @@ def _print_statement(rows: list[Row], limit: int) -> None:
         told = [
             {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in MOVES}}
             for row in rows
-            if any(row[f"{m}_{unit}"] for m in MOVES)
+            if any(row[f"{m}_coupons"] for m in MOVES)
         ]
         click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
         print_rows(told[:limit], "table")
         if len(told) > limit:
             click.echo(f"… more than {limit}; --limit shows more")
+    if unknown := sum(row["closing_without_value"] for row in rows):
+        click.echo(
+            f"{unknown:,} of the coupons that are out have no known face value (无面值): no amount has them in it"
+        )
 
 
 def _readable(rows: Iterable[Row]) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
 from cli.experiment import columns_of, main_effects
 from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
 from cli.output import Row
-from cli.report import DOUBTS, MOVES, one_row_a_slice
+from cli.report import DOUBTS, LINES, MOVES, one_row_a_slice
 from ledger.errors import LedgerError, UnusableFile
 from ledger.plain import plain
 from ledger.settings import Settings
@@ -243,10 +243,20 @@ def _channels(ask: Asker) -> Section:
     found.tables["coupons by channel"] = one_row_a_slice(rows)
     title = "what it earned, by model of attribution (归因)"
     credited = ask.rows("attribution-roi", campaign=ask.campaign, **ask.goods)
-    found.tables[title] = [{("attributed_roi" if n == "roi" else n): v for n, v in row.items()} for row in credited]
+    renamed = {"roi": "attributed_roi", "orders": "credited_orders"}
+    found.tables[title] = [{renamed.get(n, n): v for n, v in row.items()} for row in credited]
     found.columns[title] = (
-        "model currency orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
+        "model currency credited_orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
     )
+    found.tables["how these counts join (数字勾稽)"] = [
+        {
+            "what": ("= " if row["total"] else "") + LINES[row["line"]],
+            "number": row["number"],
+            "amount_minor": row["amount_minor"],
+            "currency": row["currency"],
+        }
+        for row in ask.rows("finance-reconciliation", campaign=ask.campaign)
+    ]
     found.text.append(
         "Attribution shares orders out among the touches before them; some of them would have come anyway (非增量)."
     )

@@ -288,7 +288,8 @@ def campaigns(
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
     now / owned. violations: of rules of single coupons and of the campaign (stock, limits, windows); those
-    between coupons and orders: `violations --scope cross`.
+    between coupons and orders: `violations --scope cross`. discounts: what coupons in use took off, by
+    currency; discount_minor: the same, empty where there are several currencies.
 
     \b
     coupon-ledger campaigns
@@ -299,8 +300,21 @@ def campaigns(
         raise click.UsageError(
             f"--at, --known-at and --at-position of one campaign come after `{context.invoked_subcommand}`"
         )
-    if context.invoked_subcommand is None:
-        _whole(settings, output, columns, "campaigns", **past)
+    if context.invoked_subcommand is not None:
+        return
+    with answered(settings, output, "campaigns", **past) as answer:
+        if output != "table":
+            print_frames(answer.frames, output, columns)
+            return
+        rows = list(rows_of(answer))
+        print_rows(({**row, "discounts": _amounts(row["discounts"])} for row in rows), output, columns)
+
+
+def _amounts(discounts: list[Row]) -> str | None:
+    """A discount a currency: amounts of several are never one number."""
+    from projections.metrics.money import priced
+
+    return ", ".join(priced(one["discount_minor"], one["currency"]) for one in discounts) or None
 
 
 @campaigns.command("show")
@@ -330,8 +344,8 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
             print_row(whole, output)
             return
         print_row({k: v for k, v in row.items() if v is not None}, output)
-        _print_list("states", lists["states"])
-        _print_list("broken", lists["broken"])
+        for name in ("discounts", "states", "broken"):
+            _print_list(name, lists[name])
         versions = [{**v, "changed": _in_words(v["changed"])} for v in whole["versions"]]
         click.echo("\nversions")
         print_rows(versions, output)

@@ -32,17 +32,24 @@ CREATE TEMP MACRO goods_bought(own_minor, lines, net_minor, rates) AS
     coalesce(own_minor, CASE
         WHEN coalesce(len(lines), 0) = 0 THEN rated_cost(net_minor, '', rates)
         WHEN list_count([line_cost(line, rates) FOR line IN lines]) = len(lines)
-        THEN list_sum([line_cost(line, rates) FOR line IN lines])::BIGINT END);
+        THEN list_sum([line_cost(line, rates) FOR line IN lines]) END);
 
 -- The same after refunds, which take back the same part of the goods as of the money.
 CREATE TEMP MACRO goods_cost(own_minor, lines, net_minor, refunded_minor, goods_rates) AS
     CASE WHEN coalesce(refunded_minor, 0) = 0 OR net_minor <= 0
          THEN goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT))
          ELSE round(goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT))
-                    * (greatest(net_minor - refunded_minor, 0) / net_minor))::BIGINT END;
+                    * (greatest(net_minor - refunded_minor, 0) / net_minor))::HUGEINT END;
 
 -- By what it is known: order, lines (all of them say it), rate (of some line at least); null where it is not.
 CREATE TEMP MACRO goods_cost_by(own_minor, lines, net_minor, goods_rates) AS
     CASE WHEN own_minor IS NOT NULL THEN 'order'
          WHEN len(lines) > 0 AND list_count([line.cost_minor FOR line IN lines]) = len(lines) THEN 'lines'
          WHEN goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT)) IS NOT NULL THEN 'rate' END;
+
+-- What coupons took off an order: what it says of them, but for what a use took off that was given back since
+-- (`back_minor`); where it says nothing of coupons, what the coupons in use on it took off (`used_minor`).
+CREATE TEMP MACRO coupon_discount(discounts, used_minor, back_minor) AS
+    CASE WHEN NOT coalesce(list_contains([d.kind FOR d IN discounts], 'coupon'), false) THEN coalesce(used_minor, 0)
+         ELSE greatest(list_sum([d.amount_minor FOR d IN discounts IF d.kind = 'coupon']) - coalesce(back_minor, 0),
+                       least(list_sum([d.amount_minor FOR d IN discounts IF d.kind = 'coupon']), coalesce(used_minor, 0))) END;

@@ -30,6 +30,7 @@ from projections.generations import wal_file
 from projections.key_filter import KeyFilter
 from projections.live import journal
 from projections.versions import VERSIONS, differing, written_versions
+from projections.wide import as_decimals, as_integers
 
 VERSION: Final = 3
 """Of the tables that are no projection's. A database of another version is not touched."""
@@ -104,7 +105,7 @@ class Reading:
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The result of a query, as columns."""
         with _failing_clearly(self.path, self._direct):
-            return self._connection.execute(sql, parameters).pl()
+            return as_integers(self._connection.execute(sql, parameters).pl())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The result of a query of a few rows, at a fifth of the cost of columns."""
@@ -137,7 +138,7 @@ class Reading:
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
         """Let queries read these frames by name."""
-        streams = {name: _Stream(frame) for name, frame in frames.items()}
+        streams = {name: _Stream(as_decimals(frame)) for name, frame in frames.items()}
         for name, stream in streams.items():
             self._connection.register(name, stream)
         try:
@@ -557,7 +558,7 @@ def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
 def _frame(arrow: Any) -> pl.DataFrame:
     frame = pl.from_arrow(arrow)
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    return as_integers(frame)
 
 
 class _Stream:

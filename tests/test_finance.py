@@ -67,6 +67,9 @@ def by_the_reference(store: Store, since: datetime | None, until: datetime | Non
             assert move in MOVES
             at = step.event["occurred_at"]
             worth = coupon.face_value_minor or 0
+            if until is None or at < until:
+                account["valued"] += coupon.face_value_minor is not None
+                account["closing_without_value"] += (1 if is_ else -1) * (coupon.face_value_minor is None)
             if since is not None and at < since:
                 sign = 1 if is_ else -1
                 account.update({"opening_coupons": sign, "opening_minor": sign * worth})
@@ -87,9 +90,15 @@ def test_a_statement_has_every_move_and_balances(world: Store, first: timedelta 
     assert by_rows.equals(folded)
     found = {(row["campaign_id"], row["currency"]): row for row in by_rows.to_dicts()}
     assert {key for key, account in wanted.items() if any(account.values())} <= set(found)
+    assert {row["closing_minor"] is None for row in found.values()} == {True, False}
     assert len(found) > 2 and (since or until or any(row["returned_coupons"] for row in found.values()))
     for key, row in found.items():
-        for unit in ("coupons", "minor"):
+        account = wanted[key]
+        assert row["closing_without_value"] == account.pop("closing_without_value", 0)
+        if any(account.values()) and not account.pop("valued", 0):
+            assert all(row[f"{part}_minor"] is None for part in ("opening", *MOVES, "closing")), "not known is not 0"
+            assert row["without_value"] <= row["issued_coupons"]
+        for unit in ("coupons", "minor") if row["closing_minor"] is not None else ("coupons",):
             told = {move: row[f"{move}_{unit}"] for move in ("opening", *MOVES)}
             assert told == {move: wanted[key][f"{move}_{unit}"] for move in told}, key
             closing = told["opening"] + told["issued"] + told["returned"]
@@ -197,12 +206,12 @@ def test_discounts_are_of_orders_that_stand_and_of_coupons_in_use(shop: None) ->
 
 def test_the_funders_shares_of_a_discount_sum_to_it(shop: None) -> None:
     """A cent that nobody bears would be missing at the end of the year. 1400 of coupons, as o1 says, are 98 more than
-    what c1 and c2 took."""
+    what c1 and c2 took. The uses of k come to 1118: 372.6 for brand and merchant, 372.7 for the platform."""
     assert split("kind,funder") == {
-        ("coupon", "brand", "CNY"): (333 + 25 + 13) + 150 + 98,
-        ("coupon", "merchant", "CNY"): (334 + 26 + 13) + 50,
-        ("coupon", "platform", "CNY"): 334 + 26 + 14,
-        ("coupon", None, "CNY"): 151,
+        ("coupon", "brand", "CNY"): 373 + 151 + 98,
+        ("coupon", "merchant", "CNY"): 372 + 50,
+        ("coupon", "platform", "CNY"): 373,
+        ("coupon", None, "CNY"): 150,
         ("promotion", "merchant", "CNY"): 99,
         ("promotion", "merchant", "USD"): 5,
     }  # fmt: skip
@@ -334,8 +343,11 @@ def test_a_budget_burns_by_discounts_and_booked_costs(shop: None) -> None:
 def test_cash_has_every_flow_on_its_day(shop: None) -> None:
     days = {(row["day"], row["currency"]): row for row in told("cash")}
     assert days["2025-11-11", "CNY"]["paid_minor"] == 5000 + 800 + 900 + 600
-    assert days["2025-11-11", "CNY"]["discount_minor"] == 1499 + 50 + 40, (
-        "o3 and o4 took nothing off: they are no sales"
+    assert days["2025-11-11", "CNY"]["discount_minor"] == 1499 + 50 + 40 + 77, (
+        "o3 and o4 took nothing off: they are no sales; c4 is gone, whatever its order is"
+    )
+    assert sum(row["discount_minor"] for row in days.values() if row["currency"] == "CNY") == sum(
+        minor for (_, currency), minor in split("kind").items() if currency == "CNY"
     )
     assert days["2025-11-12", "CNY"]["cancelled_minor"] == 900
     assert days["2025-11-13", "CNY"]["refunded_minor"] == 650
@@ -363,6 +375,7 @@ def test_what_is_doubtful_is_said(shop: None) -> None:
         ("refund_above_order", "CNY"): 1,
         ("coupon_of_another_currency", "CNY"): 1,
         ("use_without_paid_order", "CNY"): 1,
+        ("order_and_coupons_differ", "CNY"): 1,
         ("campaign_without_cost", "CNY"): 2,
         ("order_without_cost_of_goods", "CNY"): 2,
         ("funding_not_whole", None): 1,

@@ -3,17 +3,17 @@
 -- coupon's; `without_sale_minor`: of it, on orders that do not stand. `booked_minor`: every `cost_booked`, when it was
 -- booked for, corrections (negative ones) included.
 WITH discounts AS (
-    SELECT coalesce(o.currency, c.currency, '(unknown)') AS currency, sum(c.discount_minor)::BIGINT AS discount_minor,
+    SELECT coalesce(o.currency, c.currency, '(unknown)') AS currency, sum(c.discount_minor) AS discount_minor,
            coalesce(sum(c.discount_minor) FILTER (
                o.order_id IS NULL OR NOT stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor)
-           ), 0)::BIGINT AS without_sale_minor
+           ), 0) AS without_sale_minor
     FROM coupons c LEFT JOIN orders o ON o.order_id = c.order_id
     WHERE c.state = 'used' AND c.campaign_id = $campaign
       AND ($since IS NULL OR c.used_at >= $since) AND ($until IS NULL OR c.used_at < $until)
     GROUP BY ALL
 ),
 booked AS (
-    SELECT currency, sum(amount_minor)::BIGINT AS booked_minor
+    SELECT currency, sum(amount_minor) AS booked_minor
     FROM campaign_events
     WHERE type = 'cost_booked' AND campaign_id = $campaign
       AND ($since IS NULL OR occurred_at >= $since) AND ($until IS NULL OR occurred_at < $until)

@@ -24,6 +24,17 @@ KINDS: Final[dict[str, tuple[str, str]]] = {
     "markov": ("马尔可夫移除效应", "by the part of all orders that would be lost without it"),
     "shapley": ("沙普利值", "by what it adds to all possible combinations of the others"),
 }
+WHEN: Final[dict[str, str]] = {
+    "redeemed": "which campaign's coupons were redeemed, as finance books them: joins with the discounts",
+    "last": "which channel closes the sale; it overrates those that stand before the till",
+    "first": "which channel finds new customers; it overrates those that reach everybody",
+    "linear": "no opinion: every touch counts alike; a base to hold the others against",
+    "time_decay": "short decisions and sales of a few days, where the latest touches count most",
+    "position": "both who opened and who closed the way to an order",
+    "markov": "which channel would be missed most; needs many paths, and rates channels, not orders",
+    "shapley": "a fair share of channels that work together; needs many paths, and rates channels, not orders",
+}
+"""Which question each kind answers. None says what was caused."""
 OVER_ALL: Final = ("markov", "shapley")
 """They rate what is credited over all paths, and say nothing of a single order."""
 DEFINED: Final = "attribution_model_defined"

@@ -21,6 +21,7 @@ from projections.metrics.money import goods_rates as goods
 from projections.past import Past
 from projections.store import Reading, sql
 from projections.unanswered import NotThere
+from projections.wide import as_integers
 
 _MONEY: Final = ("sales_minor", "margin_minor")
 
@@ -69,11 +70,11 @@ def _goods(reading: Reading, goods_rates: str | None) -> Iterator[None]:
 
 def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
     """Whole minor units that sum, for each model and currency, to what is credited in all."""
-    parts = [pl.DataFrame(schema=found.schema).cast(dict.fromkeys(_MONEY, pl.Int64))]
+    parts = [pl.DataFrame(schema=found.schema).cast(dict.fromkeys(_MONEY, pl.Int128))]
     for part in found.partition_by("model", "currency", maintain_order=True):
         whole = {n: credit.apportioned(round(part[n].sum()), part[n].to_numpy()) for n in _MONEY}
-        parts.append(part.with_columns(pl.Series(n, values, dtype=pl.Int64) for n, values in whole.items()))
-    return pl.concat(parts)
+        parts.append(part.with_columns(pl.Series(n, values, dtype=pl.Int128) for n, values in whole.items()))
+    return as_integers(pl.concat(parts))
 
 
 def attribution_notes(
@@ -218,9 +219,8 @@ def attribution_roi(
     roi = pl.when(pl.col("cost_minor") > 0).then(
         (pl.col("margin_minor") - pl.col("booked_minor")) / pl.col("cost_minor")
     )
-    return rows.with_columns(pl.col(_MONEY).round().cast(pl.Int64), roi=roi).select(
-        "model", "currency", *numbers, "cost_minor", "roi"
-    )
+    whole = rows.with_columns(pl.col(_MONEY).round().cast(pl.Int128), roi=roi)
+    return as_integers(whole.select("model", "currency", *numbers, "cost_minor", "roi"))
 
 
 def then(past: Past, _: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ WITH numbered AS (
     FROM sold
 ),
 used AS (
-    SELECT campaign_id, order_id, count(*) AS coupons, sum(discount_minor)::BIGINT AS discount_minor
+    SELECT campaign_id, order_id, count(*) AS coupons, sum(discount_minor) AS discount_minor
     FROM coupons WHERE state = 'used' GROUP BY ALL
 ),
 mine AS (
@@ -20,9 +20,9 @@ mine AS (
     GROUP BY ALL
 ),
 summed AS (
-    SELECT campaign_id, customer, currency, sum(uses)::BIGINT AS uses, count(*) AS customers,
-           sum(orders)::BIGINT AS orders, sum(net_sales_minor)::BIGINT AS net_sales_minor,
-           sum(discount_minor)::BIGINT AS discount_minor, count(*) FILTER (again) AS came_again
+    SELECT campaign_id, customer, currency, sum(uses) AS uses, count(*) AS customers,
+           sum(orders) AS orders, sum(net_sales_minor) AS net_sales_minor,
+           sum(discount_minor) AS discount_minor, count(*) FILTER (again) AS came_again
     FROM mine GROUP BY ALL
 )
 SELECT campaign_id, customer, currency, uses, round(uses / sum(uses) OVER (PARTITION BY campaign_id, currency), 4) AS share,

@@ -1,5 +1,5 @@
 -- What do scores go by? Grain: one customer and currency, of those with an order that stands (`sold`).
 SELECT user_id, currency, count(*) AS orders,
        date_diff('second', max(paid_at), (SELECT data_clock FROM ledger)) / 86400.0 AS recency_days,
-       sum(net_sales_minor)::BIGINT AS net_sales_minor
+       sum(net_sales_minor) AS net_sales_minor
 FROM sold GROUP BY ALL

@@ -11,12 +11,12 @@ WITH clock AS (SELECT data_clock AS now FROM ledger),
 mine AS (SELECT * FROM sold WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT),
 bought AS (
     SELECT user_id, currency, count(*) AS orders, min(paid_at) AS first_paid_at, max(paid_at) AS last_paid_at,
-           sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(gross_minor)::BIGINT AS gross_minor,
-           coalesce(sum(net_sales_minor) FILTER (NOT full_price), 0)::BIGINT AS discounted_net_minor,
-           sum(discount_minor)::BIGINT AS discount_minor, count(*) FILTER (with_coupon) AS coupon_orders,
-           coalesce(sum(coupon_discount_minor), 0)::BIGINT AS coupon_discount_minor,
+           sum(net_sales_minor) AS net_sales_minor, sum(gross_minor) AS gross_minor,
+           coalesce(sum(net_sales_minor) FILTER (NOT full_price), 0) AS discounted_net_minor,
+           sum(discount_minor) AS discount_minor, count(*) FILTER (with_coupon) AS coupon_orders,
+           coalesce(sum(coupon_discount_minor), 0) AS coupon_discount_minor,
            coalesce(sum(net_sales_minor - cost_minor) FILTER (with_coupon),
-                    CASE WHEN NOT bool_or(with_coupon) THEN 0 END)::BIGINT AS coupon_margin_minor,
+                    CASE WHEN NOT bool_or(with_coupon) THEN 0 END) AS coupon_margin_minor,
            count(*) FILTER (with_coupon AND cost_minor IS NULL) AS coupon_orders_without_cost,
            min(paid_at) FILTER (with_coupon) AS first_coupon_at
     FROM mine GROUP BY ALL

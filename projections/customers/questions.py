@@ -23,6 +23,7 @@ from projections.metrics.money import goods_rates as goods
 from projections.metrics.periods import ZONE, Zone
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
+from projections.wide import as_integers
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
@@ -38,6 +39,14 @@ DRIVERS: Final = {
 """What is asked, the outcome, and the features that it may go with."""
 STEPS: Final = ("view", "coupon", "cart", "ordered", "paid", "returned")
 TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
+_AMOUNTS: Final = (
+    "net_sales_minor",
+    "gross_minor",
+    "discounted_net_minor",
+    "coupon_discount_minor",
+    "coupon_margin_minor",
+    "projected_minor",
+)
 _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
 
@@ -84,9 +93,8 @@ def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
 
 def in_segments(reading: Reading) -> pl.DataFrame:
     """All customers with their scores and segment (RFM), and what these go by."""
-    with reading.given(persons=persons_of(reading)):
-        query = f"WITH sold AS ({sql(__package__, 'sold')}) {sql(__package__, 'bought')}"
-        rows = reading.frame(query, {"goods_rates": None})
+    with _sold(reading):
+        rows = reading.frame(sql(__package__, "bought"))
     return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
 
 
@@ -156,7 +164,7 @@ def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
     found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
     shown = found.select("user_id", "segment", pl.exclude("user_id", "segment"))
-    return shown.with_columns(pl.col("discount_minor").cast(pl.Int64)).head(limit or found.height)
+    return shown.head(limit or found.height)
 
 
 def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
@@ -208,6 +216,7 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
     rates = {"goods_rates": goods(goods_rates)}
     with (
         reading.given(persons=persons_of(reading)),
+        reading.holding("given_back", sql("projections.finance", "given_back"), {}),
         reading.holding("sold", sql(__package__, "sold"), rates),
     ):
         yield
@@ -220,7 +229,7 @@ def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
         parts = 1 + orders // _ORDERS_AT_ONCE
         query = sql(__package__, "customers")
         found = [reading.frame(query, {"parts": parts, "part": part}) for part in range(parts)]
-    return pl.concat(found).sort("user_id", "currency", nulls_last=True)
+    return pl.concat(found, how="vertical_relaxed").sort("user_id", "currency", nulls_last=True)
 
 
 def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
@@ -277,6 +286,8 @@ def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
 
 
 def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
+    # Sums of amounts need more than 64 bits; the averages of them below do not.
+    rows = rows.with_columns(pl.col(_AMOUNTS).cast(pl.Int128))
     some_known = (pl.col("coupon_orders") > pl.col("coupon_orders_without_cost")).any()
     sums = rows.group_by("currency", by).agg(
         customers=pl.len(),
@@ -298,7 +309,7 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         projected_minor=pl.col("projected_minor").sum(),
     )
     total = pl.col("net_sales_minor").sum().over("currency")
-    return sums.select(
+    told = sums.select(
         by,
         "currency",
         "customers",
@@ -319,3 +330,4 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         median_recency_days="recency_days",
         projected_minor="projected_minor",
     )
+    return as_integers(told)

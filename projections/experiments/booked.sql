@@ -1,5 +1,5 @@
 -- What cost other than the discount was booked on a campaign? Grain: one kind and currency.
-SELECT cost_kind, currency, sum(amount_minor)::BIGINT AS amount_minor, count(*) FILTER (amount_minor <= 0) AS not_positive
+SELECT cost_kind, currency, sum(amount_minor) AS amount_minor, count(*) FILTER (amount_minor <= 0) AS not_positive
 FROM campaign_events
 WHERE key_hash = $key_hash AND campaign_id = $campaign AND type = 'cost_booked'
 GROUP BY ALL

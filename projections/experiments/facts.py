@@ -17,6 +17,7 @@ import polars as pl
 from analysis import lift
 from projections.live.signature import key_hash
 from projections.metrics.money import goods_rates as goods
+from projections.metrics.money import priced
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -366,12 +367,15 @@ def more_warnings(
             f"{others['people'][0]:,} people were in arms of {others['campaigns'][0]:,} other campaigns at the time:"
             " their effects come on top of one another",
         )
-    lost = reading.frame(_query("unknown_uses"), campaign).row(0, named=True)
-    if lost["coupons"]:
+    lost = reading.frame(_query("unknown_uses"), campaign)
+    if lost.height:
+        amounts = ", ".join(
+            priced(minor, currency) for currency, minor in lost.select("currency", "discount_minor").rows()
+        )
         yield Caveat(
             "uses_without_order",
-            f"{lost['coupons']:,} coupons are used on orders that are not known as paid, or do not stand (cancelled,"
-            f" refunded in full): their discount of {lost['discount_minor']:,} minor units is left out",
+            f"{lost['coupons'].sum():,} coupons are used on orders that are not known as paid, or do not stand"
+            f" (cancelled, refunded in full): their discount of {amounts} is left out",
         )
     if unknown:
         yield Caveat(
@@ -400,8 +404,8 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
     others = rows.filter(pl.col("currency").ne_missing(pl.lit(currency)))
     if others.height:
         sums = others.group_by("currency").agg(pl.sum("amount_minor")).sort("currency")
-        left = ", ".join(f"{amount:,} {of}" for of, amount in sums.iter_rows())
-        text = f"cost booked in other currencies ({left}, in minor units) is left out"
+        left = ", ".join(priced(amount, of) for of, amount in sums.iter_rows())
+        text = f"cost booked in other currencies ({left}) is left out"
         warnings.append(Caveat("other_currencies", text))
     mine = rows.filter(pl.col("currency").eq_missing(pl.lit(currency)))
     if odd := int(mine["not_positive"].sum()):

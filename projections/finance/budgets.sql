@@ -1,9 +1,9 @@
--- What of each campaign's budget is gone, and when will it be? Grain: one campaign and currency in which it spends or
--- has a budget. spent = `spending` (given: spending.sql). The rate is
--- that of the last $days days of the data's clock; `exhausted_at`: when what is left goes at that rate (null: it is gone, or
--- nothing goes); `liability_minor`:
--- face value of coupons that are out and can still be used. A budget is in the currency of the campaign's terms: a cost
--- booked in another one does not move it.
+-- What of each campaign's budget is gone, and when will it be? Grain: one campaign and currency in which it spends, has a
+-- budget or has coupons out. spent = `spending` (given: spending.sql). The rate is that of the last $days days of the data's
+-- clock; `exhausted_at`: when what is left goes at that rate (null: it is gone, or nothing goes). A budget is in the
+-- currency of the campaign's terms; where they name none, what is left of it is not known (null).
+-- `coupons_out`: coupons that can still be used; `liability_minor`: their face value, of those that have one (null: none
+-- has); `without_value`: the others.
 WITH clock AS (
     SELECT data_clock AS now, data_clock - INTERVAL 1 DAY * $days AS since FROM ledger
 ),
@@ -18,36 +18,34 @@ spent AS (
     FROM spending GROUP BY ALL
 ),
 owed AS (
-    SELECT campaign_id, currency, sum(face_value_minor) AS liability_minor
+    SELECT campaign_id, currency, sum(face_value_minor) AS liability_minor, count(*) AS coupons,
+           count(*) FILTER (face_value_minor IS NULL) AS without_value
     FROM coupons
     WHERE state IN ('issued', 'claimed', 'reserved') AND campaign_id IS NOT NULL
       AND ($campaign IS NULL OR campaign_id = $campaign)
       AND (valid_until IS NULL OR valid_until >= (SELECT now FROM clock))
     GROUP BY ALL
 ),
-terms AS (
-    SELECT campaign_id, arg_max(currency, (occurred_at, event_id)) AS currency FROM campaign_events
-    WHERE type IN ('drafted', 'published', 'unpublished', 'amended') AND currency IS NOT NULL GROUP BY campaign_id
-),
 planned AS (
-    SELECT c.campaign_id, coalesce(t.currency, c.currency) AS currency, c.budget_minor
-    FROM campaigns c LEFT JOIN terms t ON t.campaign_id = c.campaign_id
-    WHERE c.budget_minor IS NOT NULL AND ($campaign IS NULL OR c.campaign_id = $campaign)
+    SELECT campaign_id, currency, budget_minor FROM campaigns
+    WHERE budget_minor IS NOT NULL AND ($campaign IS NULL OR campaign_id = $campaign)
 ),
 known AS (
     SELECT campaign_id, currency FROM spent UNION SELECT campaign_id, currency FROM planned
-    UNION SELECT campaign_id, currency FROM owed WHERE liability_minor > 0
+    UNION SELECT campaign_id, currency FROM owed
 )
-SELECT k.campaign_id, k.currency, p.budget_minor, coalesce(s.discount_minor, 0)::BIGINT AS discount_minor,
-       coalesce(s.acquisition_minor, 0)::BIGINT AS acquisition_minor, coalesce(s.media_minor, 0)::BIGINT AS media_minor,
-       coalesce(s.operation_minor, 0)::BIGINT AS operation_minor, coalesce(s.subsidy_minor, 0)::BIGINT AS subsidy_minor,
-       coalesce(s.spent_minor, 0)::BIGINT AS spent_minor, (p.budget_minor - coalesce(s.spent_minor, 0))::BIGINT AS left_minor,
-       round(coalesce(s.spent_minor, 0) / nullif(p.budget_minor, 0), 4) AS burned,
-       round(coalesce(s.per_day, 0))::BIGINT AS per_day_minor,
-       CASE WHEN s.spent_minor < p.budget_minor AND s.per_day > 0 AND (p.budget_minor - s.spent_minor) / s.per_day < 36500
+SELECT k.campaign_id, k.currency, p.budget_minor, coalesce(s.discount_minor, 0) AS discount_minor,
+       coalesce(s.acquisition_minor, 0) AS acquisition_minor, coalesce(s.media_minor, 0) AS media_minor,
+       coalesce(s.operation_minor, 0) AS operation_minor, coalesce(s.subsidy_minor, 0) AS subsidy_minor,
+       coalesce(s.spent_minor, 0) AS spent_minor,
+       CASE WHEN k.currency IS NOT NULL THEN p.budget_minor - coalesce(s.spent_minor, 0) END AS left_minor,
+       CASE WHEN k.currency IS NOT NULL THEN round(coalesce(s.spent_minor, 0) / nullif(p.budget_minor, 0), 4) END AS burned,
+       round(coalesce(s.per_day, 0))::HUGEINT AS per_day_minor,
+       CASE WHEN k.currency IS NOT NULL AND s.spent_minor < p.budget_minor AND s.per_day > 0 AND (p.budget_minor - s.spent_minor) / s.per_day < 36500
             THEN (SELECT now FROM clock) + to_microseconds(((p.budget_minor - s.spent_minor) / s.per_day * 86400e6)::BIGINT)
        END AS exhausted_at,
-       coalesce(o.liability_minor, 0)::BIGINT AS liability_minor
+       coalesce(o.coupons, 0) AS coupons_out, coalesce(o.without_value, 0) AS without_value,
+       CASE WHEN o.coupons IS NULL THEN 0 ELSE o.liability_minor END AS liability_minor
 FROM known k
 LEFT JOIN spent s ON s.campaign_id = k.campaign_id AND s.currency IS NOT DISTINCT FROM k.currency
 LEFT JOIN planned p ON p.campaign_id = k.campaign_id AND p.currency IS NOT DISTINCT FROM k.currency

@@ -1,10 +1,10 @@
 -- What came in and went out, day by day? Grain: one day (of the time zone asked, whose offsets stand in `zone`) and
 -- currency. In: what orders paid. Out: refunds, what cancelled orders had paid, booked costs by kind. A discount is no
--- cash: it is what did not come in (`discount_minor`, beside the flows), as orders that stand say it.
+-- cash: it is what did not come in (`discount_minor`, beside the flows), of `taken` (given: discounts.sql), so that it
+-- sums to what the split sums to.
 WITH moved AS (
     SELECT paid_at AS moved_at, currency, net_minor AS paid, 0 AS refunded, 0 AS cancelled, NULL AS cost_kind, 0 AS cost,
-           CASE WHEN stands(paid_at, cancelled_at, net_minor, refunded_minor)
-                THEN coalesce(list_sum([d.amount_minor FOR d IN discounts]), 0) ELSE 0 END AS discount
+           0 AS discount
     FROM orders WHERE paid_at IS NOT NULL
     UNION ALL
     SELECT e.occurred_at, o.currency, 0, e.refund_minor, 0, NULL, 0, 0
@@ -14,14 +14,16 @@ WITH moved AS (
     FROM orders WHERE cancelled_at IS NOT NULL AND paid_at IS NOT NULL
     UNION ALL
     SELECT occurred_at, currency, 0, 0, 0, cost_kind, amount_minor, 0 FROM campaign_events WHERE type = 'cost_booked'
+    UNION ALL
+    SELECT taken_at, currency, 0, 0, 0, NULL, 0, amount_minor FROM taken
 )
-SELECT (m.moved_at + to_microseconds(z.offset_us))::DATE AS day, m.currency, sum(paid)::BIGINT AS paid_minor,
-       sum(refunded)::BIGINT AS refunded_minor, sum(cancelled)::BIGINT AS cancelled_minor,
-       coalesce(sum(cost) FILTER (cost_kind = 'acquisition'), 0)::BIGINT AS acquisition_minor,
-       coalesce(sum(cost) FILTER (cost_kind = 'media'), 0)::BIGINT AS media_minor,
-       coalesce(sum(cost) FILTER (cost_kind = 'operation'), 0)::BIGINT AS operation_minor,
-       coalesce(sum(cost) FILTER (cost_kind = 'subsidy'), 0)::BIGINT AS subsidy_minor,
-       (sum(paid) - sum(refunded) - sum(cancelled) - sum(cost))::BIGINT AS flow_minor, sum(discount)::BIGINT AS discount_minor
+SELECT (m.moved_at + to_microseconds(z.offset_us))::DATE AS day, m.currency, sum(paid) AS paid_minor,
+       sum(refunded) AS refunded_minor, sum(cancelled) AS cancelled_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'acquisition'), 0) AS acquisition_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'media'), 0) AS media_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'operation'), 0) AS operation_minor,
+       coalesce(sum(cost) FILTER (cost_kind = 'subsidy'), 0) AS subsidy_minor,
+       sum(paid) - sum(refunded) - sum(cancelled) - sum(cost) AS flow_minor, sum(discount) AS discount_minor
 FROM moved m ASOF JOIN zone z ON m.moved_at >= z.since
 WHERE ($since::TIMESTAMP IS NULL OR m.moved_at >= $since) AND ($until::TIMESTAMP IS NULL OR m.moved_at < $until)
 GROUP BY ALL

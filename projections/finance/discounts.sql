@@ -1,51 +1,79 @@
 -- What was taken off the list price, and who bears it? Grain: one discount of one order and one of its funders.
 -- Of orders that stand, what they say was taken off. Of a coupon, what its use says, while it is in state used: `sold`
 -- tells whether its order stands (its channel, store and instant are then the order's). What an order says of coupons
--- beyond those uses (or less, negative) is a row without a coupon. An order that says nothing of coupons cannot be held
--- against its uses: these count, on top of what it says (doubt `use_that_order_does_not_tell`).
+-- beyond those uses (or less, negative) is a row without a coupon; what a use took off that was given back since is no
+-- discount any more, whatever the order still says. An order that says nothing of coupons cannot be held against its
+-- uses: these count, on top of what it says (doubt `use_that_order_does_not_tell`).
 -- `funder`: the shares of the coupon's campaign (`funded_by`; null for what they leave open), else the one whom the
--- order names. A discount split among funders sums to itself.
+-- order names, also where that order does not stand. A discount split among funders sums to itself.
+-- Given: `given_back` (given_back.sql).
 WITH in_use AS (
     SELECT coupon_id, order_id, used_at, discount_minor, campaign_id, coupon_type, currency
     FROM coupons WHERE state = 'used' AND ($campaign IS NULL OR campaign_id = $campaign)
 ),
 told AS (
-    SELECT order_id, paid_at, channel, store, region, currency, discounts,
-           [d.amount_minor FOR d IN discounts IF d.kind = 'coupon'] AS of_coupons
+    SELECT order_id, paid_at, channel, store, region, currency, discounts
     FROM orders
     WHERE $campaign IS NULL AND len(discounts) > 0 AND stands(paid_at, cancelled_at, net_minor, refunded_minor)
       AND ($since::TIMESTAMP IS NULL OR paid_at >= $since) AND ($until::TIMESTAMP IS NULL OR paid_at < $until)
 ),
 beyond AS (
-    SELECT t.*, list_sum(t.of_coupons)::BIGINT - coalesce(u.discount_minor, 0) AS amount_minor,
-           list_distinct([d.funder FOR d IN t.discounts IF d.kind = 'coupon']) AS funders
+    SELECT t.*, list_distinct([d.funder FOR d IN t.discounts IF d.kind = 'coupon']) AS funders,
+           coupon_discount(t.discounts, u.discount_minor, g.back_minor) - coalesce(u.discount_minor, 0) AS amount_minor
     FROM told t
-    LEFT JOIN (SELECT order_id, sum(discount_minor)::BIGINT AS discount_minor FROM in_use GROUP BY ALL) u
-        ON u.order_id = t.order_id
-    WHERE len(t.of_coupons) > 0
+    LEFT JOIN (SELECT order_id, sum(discount_minor) AS discount_minor FROM in_use GROUP BY ALL) u ON u.order_id = t.order_id
+    LEFT JOIN given_back g ON g.order_id = t.order_id
 ),
 taken AS (
     SELECT u.*, if(u.sold, u.paid_at, u.used_at) AS taken_at,
-           list_distinct([d.funder FOR d IN u.discounts IF u.sold AND d.kind = 'coupon']) AS funders
+           list_distinct([d.funder FOR d IN u.discounts IF d.kind = 'coupon']) AS funders
     FROM (
         SELECT i.* REPLACE (coalesce(o.currency, i.currency) AS currency), o.paid_at, o.channel, o.store, o.region, o.discounts,
-               stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor) AS sold
+               coalesce(stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor), false) AS sold
         FROM in_use i LEFT JOIN orders o ON o.order_id = i.order_id
     ) u
-    WHERE ($since::TIMESTAMP IS NULL OR if(u.sold, u.paid_at, u.used_at) >= $since)
-      AND ($until::TIMESTAMP IS NULL OR if(u.sold, u.paid_at, u.used_at) < $until)
 ),
 funded AS (
     SELECT campaign_id, unnest(map_entries(CAST(CAST(funded_by AS JSON) AS MAP(VARCHAR, BIGINT)))) AS share
     FROM campaigns WHERE funded_by IS NOT NULL AND funded_by <> 'null'
 ),
 shares AS (
-    SELECT campaign_id, share.key AS funder, share.value AS bp,
-           (sum(share.value) OVER (PARTITION BY campaign_id ORDER BY share.key))::BIGINT AS upto
-    FROM funded
+    SELECT campaign_id, share.key AS funder, share.value AS bp FROM funded
     UNION ALL
-    SELECT campaign_id, NULL, (10000 - sum(share.value))::BIGINT, 10000
+    SELECT campaign_id, NULL, (10000 - sum(share.value))::BIGINT
     FROM funded GROUP BY campaign_id HAVING sum(share.value) <> 10000
+),
+-- The uses of a campaign are split one after the other: each funder gets what its share of all uses so far comes to by
+-- largest remainder, less what it has got. So a single use is split by largest remainder, and over many no funder is a
+-- whole minor unit away from its exact share. Shares are of 10000, so what is left over by rounding depends on the sum
+-- so far modulo 10000 alone: `upto` after a use, `before` it.
+running AS (
+    SELECT *, ((upto - discount_minor) % 10000 + 10000) % 10000 AS before
+    FROM (
+        SELECT coupon_id, campaign_id, discount_minor,
+               (sum((discount_minor % 10000 + 10000) % 10000) OVER (
+                   PARTITION BY campaign_id, currency ORDER BY used_at, coupon_id) % 10000)::BIGINT AS upto
+        FROM taken SEMI JOIN funded USING (campaign_id)
+    )
+),
+rounded AS (
+    SELECT campaign_id, funder, rest, rest * bp // 10000 - (rest * bp % 10000 < 0)::BIGINT AS part,
+           rest * bp - part * 10000 AS remainder, bp
+    FROM (SELECT DISTINCT campaign_id, unnest([upto, before]) AS rest FROM running) JOIN shares USING (campaign_id)
+),
+parts AS (
+    SELECT campaign_id, funder, rest, part + (place <= sum(remainder) OVER (PARTITION BY campaign_id, rest) // 10000)::BIGINT AS part
+    FROM (
+        SELECT *, row_number() OVER (PARTITION BY campaign_id, rest ORDER BY remainder DESC, bp DESC, funder NULLS LAST) AS place
+        FROM rounded
+    )
+),
+borne AS (
+    SELECT r.coupon_id, s.funder,
+           (r.discount_minor - r.upto + r.before) // 10000 * s.bp + p.part - b.part AS amount_minor
+    FROM running r JOIN shares s ON s.campaign_id = r.campaign_id
+    JOIN parts p ON p.campaign_id = r.campaign_id AND p.rest = r.upto AND p.funder IS NOT DISTINCT FROM s.funder
+    JOIN parts b ON b.campaign_id = r.campaign_id AND b.rest = r.before AND b.funder IS NOT DISTINCT FROM s.funder
 )
 SELECT order_id, paid_at AS taken_at, channel, store, region, currency, d.kind AS kind, NULL AS campaign_id, NULL AS coupon_type,
        NULL AS coupon_id, d.funder AS funder, d.amount_minor AS amount_minor, true AS sold
@@ -55,12 +83,10 @@ SELECT order_id, paid_at, channel, store, region, currency, 'coupon', NULL, NULL
        CASE WHEN len(funders) = 1 THEN funders[1] END, amount_minor, true
 FROM beyond WHERE amount_minor <> 0
 UNION ALL
--- Ten thousands and their rest apart: the product of both could be too large, and longer numbers take twenty times as long.
 SELECT t.order_id, t.taken_at, if(t.sold, t.channel, NULL), if(t.sold, t.store, NULL), if(t.sold, t.region, NULL), t.currency,
        'coupon', t.campaign_id, t.coupon_type, t.coupon_id,
-       CASE WHEN f.campaign_id IS NOT NULL THEN f.funder WHEN len(t.funders) = 1 THEN t.funders[1] END,
-       CASE WHEN f.campaign_id IS NULL THEN t.discount_minor
-            ELSE t.discount_minor // 10000 * f.bp
-                 + t.discount_minor % 10000 * f.upto // 10000 - t.discount_minor % 10000 * (f.upto - f.bp) // 10000 END,
+       CASE WHEN b.coupon_id IS NOT NULL THEN b.funder WHEN len(t.funders) = 1 THEN t.funders[1] END,
+       CASE WHEN b.coupon_id IS NOT NULL THEN b.amount_minor ELSE t.discount_minor END,
        t.sold
-FROM taken t LEFT JOIN shares f ON f.campaign_id = t.campaign_id
+FROM taken t LEFT JOIN borne b ON b.coupon_id = t.coupon_id
+WHERE ($since::TIMESTAMP IS NULL OR t.taken_at >= $since) AND ($until::TIMESTAMP IS NULL OR t.taken_at < $until)

@@ -1,6 +1,7 @@
 -- Which events and coupons lost money to broken rules? Grain: one point of loss and event; an event can stand in several
--- points. `lost_minor`: what that event took off (a coupon that was given out above the stock: what its use takes off
--- now, else nothing yet).
+-- points. `lost_minor`: what that event took off (a coupon that was given out above the stock or a limit: what its use
+-- takes off now, else nothing yet; a discount above the coupon's value: what is above it), in the currency of the order,
+-- else of the coupon.
 WITH events AS (
     SELECT v.violation, v.key_hash, v.key, v.event_id FROM violations v WHERE v.topic = 'coupon.events' AND v.scope = 'coupon'
 ),
@@ -12,7 +13,7 @@ of_events AS (
                 WHEN v.violation = 'wrong_order' THEN 'wrong_order'
                 WHEN v.violation = 'no_owner' THEN 'use_without_claim'
                 ELSE 'use_without_issue' END AS point,
-           v.key_hash, v.key AS coupon_id, v.event_id, e.discount_minor
+           v.key_hash, v.key AS coupon_id, v.event_id, e.order_id, e.discount_minor
     FROM events v
     JOIN coupon_events e ON e.key_hash = v.key_hash AND e.coupon_id = v.key AND e.event_id = v.event_id
     WHERE e.type = 'used'
@@ -21,18 +22,25 @@ of_events AS (
 ),
 across AS (
     SELECT CASE v.violation WHEN 'use_not_returned' THEN 'use_on_cancelled_order' WHEN 'orphan_use' THEN 'use_without_paid_order'
-                ELSE v.violation END AS point, c.key_hash, c.coupon_id, v.event_id,
-           CASE WHEN c.state = 'used' THEN c.discount_minor ELSE 0 END AS discount_minor
+                ELSE v.violation END AS point, c.key_hash, c.coupon_id, v.event_id, c.order_id,
+           CASE WHEN c.state <> 'used' THEN 0
+                WHEN v.violation = 'discount_above_value'
+                THEN c.discount_minor - least(o.gross_minor, CASE WHEN c.coupon_type IN ('cash', 'threshold') THEN c.face_value_minor
+                         WHEN c.coupon_type = 'percent' THEN (o.gross_minor::HUGEINT * c.percent_off_bp + 9999) // 10000 END)
+                ELSE c.discount_minor END AS discount_minor
     FROM violations v
     JOIN coupons c ON c.coupon_id = if(v.topic = 'coupon.events', v.key, v.counterpart)
+    LEFT JOIN orders o ON o.order_id = c.order_id
     WHERE v.scope = 'cross'
-      AND v.violation IN ('use_not_returned', 'orphan_use', 'over_issue', 'over_user_limit', 'outside_claim_window',
-                          'below_min_spend')
+      AND v.violation IN ('use_not_returned', 'orphan_use', 'over_issue', 'over_user_limit', 'over_person_limit',
+                          'outside_claim_window', 'below_min_spend', 'below_min_after_refund', 'discount_above_value')
 ),
 points AS (
-    SELECT DISTINCT point, key_hash, coupon_id, event_id, discount_minor
+    SELECT DISTINCT point, key_hash, coupon_id, event_id, order_id, discount_minor
     FROM (SELECT * FROM of_events UNION ALL SELECT * FROM across)
 )
-SELECT p.point, c.campaign_id, c.currency, p.coupon_id, p.event_id, c.owner, c.order_id, p.discount_minor AS lost_minor
+SELECT p.point, c.campaign_id, coalesce(o.currency, c.currency) AS currency, p.coupon_id, p.event_id, c.owner, p.order_id,
+       p.discount_minor AS lost_minor
 FROM points p JOIN coupons c ON c.key_hash = p.key_hash AND c.coupon_id = p.coupon_id
+LEFT JOIN orders o ON o.order_id = p.order_id
 WHERE $campaign IS NULL OR c.campaign_id = $campaign

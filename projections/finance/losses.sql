@@ -1,7 +1,7 @@
 -- Where was money lost to broken rules? Grain: one point of loss, campaign and currency, of `found` (loss_points.sql). An
 -- event or coupon counts once in a point, and can stand in several.
 SELECT point, campaign_id, currency, count(*) AS cases, count(DISTINCT coupon_id) AS coupons,
-       coalesce(sum(lost_minor), 0)::BIGINT AS lost_minor
+       coalesce(sum(lost_minor), 0) AS lost_minor
 FROM found
 GROUP BY ALL
 ORDER BY lost_minor DESC, point, campaign_id NULLS LAST, currency

@@ -6,7 +6,8 @@ paid, the empty category standing for any other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -55,22 +56,23 @@ def split(
     """
     parameters = {"campaign": campaign, "since": since, "until": until}
     if explain:
-        return _limited(
-            reading, f"{_query('discounts')} ORDER BY taken_at, order_id, kind, coupon_id", parameters, limit
-        )
+        with _given_back(reading):
+            return _limited(
+                reading, f"{_query('discounts')} ORDER BY taken_at, order_id, kind, coupon_id", parameters, limit
+            )
     chosen = _parts("split", by, SPLIT_BY)
     taken = _spread() if "category" in chosen else _query("discounts")
     query = f"""
         SELECT *, round(discount_minor / nullif(sum(discount_minor) OVER (PARTITION BY currency), 0), 4) AS share
         FROM (
             SELECT {_named(chosen, SPLIT_BY)} currency, count(DISTINCT order_id) AS orders,
-                   count(DISTINCT coupon_id) AS coupons, sum(amount_minor)::BIGINT AS discount_minor
+                   count(DISTINCT coupon_id) AS coupons, sum(amount_minor) AS discount_minor
             FROM ({taken}) d {_zoned("d.taken_at", chosen)}
             GROUP BY ALL
         )
         ORDER BY currency, discount_minor DESC{_then(chosen)}
     """
-    with reading.given(zone=Zone(zone).offsets()):
+    with _given_back(reading), reading.given(zone=Zone(zone).offsets()):
         return _limited(reading, query, parameters, limit)
 
 
@@ -93,10 +95,10 @@ def margin(
     chosen = _parts("margin", by, MARGIN_BY)
     query = f"""
         SELECT {_named(chosen, MARGIN_BY)} currency, count(*) FILTER (stands) AS orders,
-               sum(gross_minor) FILTER (stands)::BIGINT AS gross_minor,
-               sum(refunded_minor) FILTER (stands)::BIGINT AS refunded_minor,
-               sum(net_sales_minor)::BIGINT AS net_sales_minor, sum(cost_minor) FILTER (stands)::BIGINT AS cost_minor,
-               sum(net_sales_minor - cost_minor) FILTER (stands)::BIGINT AS margin_minor,
+               sum(gross_minor) FILTER (stands) AS gross_minor,
+               sum(refunded_minor) FILTER (stands) AS refunded_minor,
+               sum(net_sales_minor) AS net_sales_minor, sum(cost_minor) FILTER (stands) AS cost_minor,
+               sum(net_sales_minor - cost_minor) FILTER (stands) AS margin_minor,
                round(margin_minor / nullif(sum(net_sales_minor) FILTER (cost_minor IS NOT NULL), 0), 4) AS margin_rate,
                count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost,
                count(*) FILTER (cost_by = 'rate') AS orders_by_rate
@@ -116,12 +118,20 @@ def categories(
 ) -> pl.DataFrame:
     """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
     period = {"since": since, "until": until}
-    taken_off = reading.frame(
-        f"SELECT category, currency, sum(amount_minor)::BIGINT AS discount_minor FROM ({_spread()}) GROUP BY ALL",
-        {"campaign": None, **period},
-    )
+    with _given_back(reading):
+        taken_off = reading.frame(
+            f"SELECT category, currency, sum(amount_minor) AS discount_minor FROM ({_spread()}) GROUP BY ALL",
+            {"campaign": None, **period},
+        )
     with reading.given(taken_off=taken_off):
         return _limited(reading, _query("categories"), {"goods_rates": goods(goods_rates), **period}, limit)
+
+
+@contextmanager
+def _given_back(reading: Reading) -> Iterator[None]:
+    """Let queries read `given_back`."""
+    with reading.holding("given_back", _query("given_back"), {}):
+        yield
 
 
 def _spread() -> str:
@@ -147,8 +157,9 @@ def cash(
     reading: Reading, since: datetime | None = None, until: datetime | None = None, zone: str = ZONE
 ) -> pl.DataFrame:
     """What came in and went out, by day. Raises `WrongQuestion`."""
-    with reading.given(zone=Zone(zone).offsets()):
-        return reading.frame(_query("cash"), {"since": since, "until": until})
+    query = f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('cash')})"
+    with _given_back(reading), reading.given(zone=Zone(zone).offsets()):
+        return reading.frame(query, {"campaign": None, "since": since, "until": until})
 
 
 def losses(
@@ -164,7 +175,15 @@ def losses(
 
 def refunds(reading: Reading, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
     """What was given back of the orders paid in that time, and the discounts that were clawed back with it."""
-    return reading.frame(_query("refunds"), {"since": since, "until": until})
+    with _given_back(reading):
+        return reading.frame(_query("refunds"), {"since": since, "until": until})
+
+
+def reconciliation(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
+    """How the numbers of the reports join: the lines of an account add up to its totals. `campaign`: from its coupons
+    in use down to the orders that it is credited with."""
+    with _given_back(reading):
+        return reading.frame(_query("reconciliation"), {"campaign": campaign})
 
 
 def doubts(reading: Reading) -> pl.DataFrame:

@@ -62,7 +62,7 @@ caused AS (
                 WHEN c.kind = 'use' THEN if(c.came, 'use_told_late', if(c.went, 'return_told_late', 'use_corrected'))
                 WHEN b.paid_at IS NULL THEN 'order_told_late'
                 WHEN b.cancelled_at IS NULL AND a.cancelled_at IS NOT NULL THEN 'cancelled_late'
-                WHEN coalesce(a.refunded_minor, 0) <> coalesce(b.refunded_minor, 0) AND NOT c.came
+                WHEN a.refunded_minor IS DISTINCT FROM b.refunded_minor AND NOT c.came
                      AND (NOT c.went OR refunded_whole(a.net_minor, a.refunded_minor)) THEN 'refund_told_late'
                 WHEN c.coupon_orders > 0 AND ($campaign IS NOT NULL OR NOT c.came) THEN 'use_told_late'
                 WHEN c.coupon_orders < 0 AND ($campaign IS NOT NULL OR NOT c.went) THEN 'return_told_late'
@@ -82,12 +82,12 @@ lines AS (
     SELECT 1 AS place, * FROM caused
 ),
 summed AS (
-    SELECT place, line, currency, count(*) AS cases, sum(orders)::BIGINT AS orders, sum(gross_minor)::BIGINT AS gross_minor,
-           sum(net_minor)::BIGINT AS net_sales_minor, sum(goods_minor)::BIGINT AS goods_cost_minor,
-           sum(margin_minor)::BIGINT AS margin_minor, sum(without_cost)::BIGINT AS orders_without_cost,
-           sum(coupon_orders)::BIGINT AS coupon_orders, sum(coupon_margin_minor)::BIGINT AS coupon_margin_minor,
-           sum(coupon_without_cost)::BIGINT AS coupon_orders_without_cost, sum(discount_minor)::BIGINT AS discount_minor,
-           sum(booked_minor)::BIGINT AS booked_minor
+    SELECT place, line, currency, count(*) AS cases, sum(orders) AS orders, sum(gross_minor) AS gross_minor,
+           sum(net_minor) AS net_sales_minor, sum(goods_minor) AS goods_cost_minor,
+           sum(margin_minor) AS margin_minor, sum(without_cost) AS orders_without_cost,
+           sum(coupon_orders) AS coupon_orders, sum(coupon_margin_minor) AS coupon_margin_minor,
+           sum(coupon_without_cost) AS coupon_orders_without_cost, sum(discount_minor) AS discount_minor,
+           sum(booked_minor) AS booked_minor
     FROM lines
     GROUP BY place, line, currency
 ),

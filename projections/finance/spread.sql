@@ -30,7 +30,7 @@ rounded AS (
     FROM shared
 ),
 parts AS (
-    SELECT number, category, sum(part)::BIGINT AS amount_minor
+    SELECT number, category, sum(part) AS amount_minor
     FROM (
         SELECT number, unnest(categories) AS category, direction * unnest(shares)::BIGINT AS part FROM rounded
         UNION ALL

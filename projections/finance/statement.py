@@ -1,7 +1,8 @@
 """The statement of a campaign's coupons: the liability at the start, what moved it, the liability at the end.
 
 A coupon is out while it is issued, claimed or reserved: somebody can come and use it. What it is worth is its face
-value; what has none (a percentage, a gift) is counted only. Every event that takes a coupon in or out is one move, so
+value. Coupons without one (a percentage, a gift) are counted only. Where no coupon of a row has one, its face values
+are null: not known, not nothing. Every event that takes a coupon in or out is one move, so
 
     opening + issued + returned - used - expired - revoked - released = closing
 
@@ -25,13 +26,14 @@ from projections.live.apply import prepare
 from projections.live.fold import EVENT_FIELDS, states_of
 from projections.live.journal import POSITION
 from projections.store import Reading, sql
-from projections.unanswered import WrongQuestion
+from projections.wide import as_integers
 
 OUT: Final = ("issued", "claimed", "reserved")
 MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")
 """The first two take coupons in, the others out. `released`: back to a state in which nobody was given it, from a hold
 that broke the rules."""
 _IN: Final = MOVES[:2]
+_UNKNOWN: Final = ("without_value", "closing_without_value", "valued")
 _AT_ONCE: Final = 500_000
 """Events folded at once."""
 _IS_OUT: Final = np.isin(STATES, OUT)
@@ -53,7 +55,7 @@ def statement(
     by_rows: bool = True,
 ) -> pl.DataFrame:
     """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer. Not `by_rows`:
-    every history is folded. Raises `WrongQuestion`."""
+    every history is folded."""
     folded = (_summed(piece, since, until) for piece in _moves(reading, campaign, by_rows))
     rows = [_of_rows(reading, campaign, since, until)] if by_rows else []
     moved = pl.concat([_nothing(), *rows, *folded])
@@ -62,14 +64,12 @@ def statement(
     for unit in ("coupons", "minor"):
         signed = [pl.col(f"{move}_{unit}") * (1 if move in _IN else -1) for move in MOVES]
         found = found.with_columns((pl.col(f"opening_{unit}") + pl.sum_horizontal(signed)).alias(f"closing_{unit}"))
-    columns = [f"{part}_{unit}" for unit in ("coupons", "minor") for part in ("opening", *MOVES, "closing")]
-    told = found.select(*by, *columns, "without_value").sort(by, nulls_last=True)
-    try:
-        return told.cast({pl.Int128: pl.Int64})
-    except pl.exceptions.InvalidOperationError as error:
-        raise WrongQuestion(
-            "statement: face values are too large to be added up; look for them with `coupons`"
-        ) from error
+    parts = ("opening", *MOVES, "closing")
+    unknown = (pl.col("valued") == 0) & pl.any_horizontal(pl.col(f"{part}_coupons") != 0 for part in parts)
+    values = [pl.when(~unknown).then(pl.col(f"{part}_minor")).alias(f"{part}_minor") for part in parts]
+    counts = [f"{part}_coupons" for part in parts]
+    told = found.select(*by, *counts, *values, "without_value", "closing_without_value").sort(by, nulls_last=True)
+    return as_integers(told)
 
 
 def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None) -> pl.DataFrame:
@@ -129,13 +129,16 @@ def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None)
     earlier = pl.lit(False) if since is None else pl.col("at") < since
     within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
     sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)
+    unknown = pl.col("face_value_minor").is_null()
     worth = pl.col("face_value_minor").fill_null(0).cast(pl.Int128)
     parts = {
         "opening_coupons": sign.filter(earlier).sum(),
         "opening_minor": (sign * worth).filter(earlier).sum(),
         **{f"{m}_coupons": (within & (pl.col("move") == m)).sum() for m in MOVES},
         **{f"{m}_minor": worth.filter(within & (pl.col("move") == m)).sum() for m in MOVES},
-        "without_value": (pl.col("face_value_minor").is_null() & within & (pl.col("move") == "issued")).sum(),
+        "without_value": (unknown & within & (pl.col("move") == "issued")).sum(),
+        "closing_without_value": sign.filter(unknown & (earlier | within)).sum(),
+        "valued": (~unknown & (earlier | within)).sum(),
     }
     by = ["campaign_id", "currency"]
     found = moved.group_by(by).agg(**{name: part.cast(pl.Int128) for name, part in parts.items()})
@@ -148,6 +151,6 @@ def _nothing() -> pl.DataFrame:
         schema={
             "campaign_id": pl.String,
             "currency": pl.String,
-            **dict.fromkeys([*numbers, "without_value"], pl.Int128),
+            **dict.fromkeys([*numbers, *_UNKNOWN], pl.Int128),
         }
     )

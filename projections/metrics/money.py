@@ -35,6 +35,13 @@ def written(minor: float, currency: str | None) -> str:
     return f"{minor / 10**digits:,.{digits}f}"
 
 
+def priced(minor: float, currency: str | None) -> str:
+    """An amount with its currency, for sentences: "1,234.56 USD"; in minor units where no currency is known."""
+    if currency is None or currency == UNKNOWN:
+        return f"{minor:,} minor units"
+    return f"{written(minor, currency)} {currency}"
+
+
 class _Rate(BaseModel):
     currency: str
     rate: Decimal = Field(gt=0)

@@ -92,7 +92,8 @@ def _value(metric: Metric) -> str:
     sql = metric.sql
     if metric.empty == 0 and "CASE" not in metric.aggregate:
         sql = f"coalesce({sql}, 0)"
-    return f"({sql})::{'BIGINT' if metric.whole else 'DOUBLE'}"
+    whole = "HUGEINT" if metric.money else "BIGINT"
+    return f"({sql})::{whole if metric.whole else 'DOUBLE'}"
 
 
 def _written_out(source: Source, sql: str) -> str:

@@ -1,9 +1,17 @@
 -- What is this campaign now? Grain: one campaign; one that only coupons name has no values. `entered`: its
 -- coupons that were claimed or granted to a user (each counts once), stock_left = quantity - entered (below zero: more
--- were given out than there are). Claims per minute by when they happened; the last hour is that before the data's
+-- were given out than there are). `discounts`: what its coupons in use took off, by currency (of the
+-- order, else of the coupon); `discount_minor`: the same where there is one currency, null where there are several.
+-- Claims per minute by when they happened; the last hour is that before the data's
 -- clock.
 WITH mine AS MATERIALIZED (
-    SELECT state, owner, claimed_at, discount_minor FROM coupons WHERE campaign_id = $campaign
+    SELECT state, owner, claimed_at FROM coupons WHERE campaign_id = $campaign
+),
+taken AS (
+    SELECT coalesce(list({currency: currency, discount_minor: discount_minor} ORDER BY currency), []) AS discounts,
+           CASE count(*) WHEN 0 THEN 0 WHEN 1 THEN any_value(discount_minor) END AS discount_minor
+    FROM (SELECT coalesce(currency, coupon_currency) AS currency, sum(discount_minor) AS discount_minor
+          FROM coupon_sales WHERE campaign_id = $campaign GROUP BY ALL)
 ),
 minutes AS (
     SELECT date_trunc('minute', claimed_at) AS minute, count(*) AS claims FROM mine
@@ -23,6 +31,6 @@ SELECT $campaign AS campaign_id, c.name, c.status, c.rule_version, c.rule_id, c.
        round((SELECT count(*) FROM mine
               WHERE claimed_at > (SELECT data_clock FROM ledger) - INTERVAL 1 HOUR
                 AND claimed_at <= (SELECT data_clock FROM ledger)) / 60, 4) AS last_hour_claims_per_minute,
-       (SELECT coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT FROM mine) AS discount_minor,
+       (SELECT discount_minor FROM taken) AS discount_minor, (SELECT discounts FROM taken) AS discounts,
        c.campaign_id IS NOT NULL AS known
 FROM (SELECT 1) LEFT JOIN campaigns c ON c.key_hash = $key_hash AND c.campaign_id = $campaign

@@ -1,7 +1,7 @@
 -- Which faults (violations that count, see violation_counts.sql) concern which campaign? Grain: one fault and coupon; of
 -- the campaign itself, without a coupon. Concerned are a coupon's own, and those that an order names, by which the order
 -- matches nothing or another amount. $campaign: only of this one; not $between: without those between coupons and orders.
--- `discount_minor`: what the coupon takes off now.
+-- `discount_minor`: what the coupon takes off now, in the currency of its order, else its own.
 WITH faults AS (
     SELECT violation, scope, topic, key_hash, key, event_id, counterpart, occurred_at
     FROM judged_violations
@@ -12,11 +12,13 @@ of_orders AS (
     FROM faults f JOIN orders o ON f.topic = 'order.events' AND o.key_hash = f.key_hash AND o.order_id = f.key
 ),
 of_coupons AS (
-    SELECT f.*, c.campaign_id, c.coupon_id, c.owner, c.currency, c.state, c.discount_minor
+    SELECT f.*, c.campaign_id, c.coupon_id, c.owner, coalesce(s.currency, c.currency) AS currency, c.state, c.discount_minor
     FROM faults f JOIN coupons c ON f.topic = 'coupon.events' AND c.key_hash = f.key_hash AND c.coupon_id = f.key
+    LEFT JOIN coupon_sales s ON s.key_hash = c.key_hash AND s.coupon_id = c.coupon_id
     UNION ALL
-    SELECT f.* EXCLUDE (coupon_id), c.campaign_id, c.coupon_id, c.owner, c.currency, c.state, c.discount_minor
+    SELECT f.* EXCLUDE (coupon_id), c.campaign_id, c.coupon_id, c.owner, coalesce(s.currency, c.currency), c.state, c.discount_minor
     FROM of_orders f JOIN coupons c ON c.coupon_id = f.coupon_id AND coalesce(f.counterpart, f.coupon_id) = f.coupon_id
+    LEFT JOIN coupon_sales s ON s.key_hash = c.key_hash AND s.coupon_id = c.coupon_id
     UNION ALL
     SELECT f.*, f.key, NULL, NULL, NULL, NULL, NULL FROM faults f WHERE f.topic = 'campaign.events'
 )

@@ -2,7 +2,8 @@
 -- campaign are one group (null). Counts are of distinct coupons with such an event, legal or not; `in_use` are the
 -- coupons in state used now, `owned` those with an owner, `begun_at`: when its first coupon was made. `violations`: given
 -- `faults` (campaign_faults.sql), of single coupons and across them. claim_rate = claimed / issued to no one in
--- particular; use_rate = in_use / owned.
+-- particular; use_rate = in_use / owned. `discounts`: what its coupons in use took off, a currency (of the order, else of the
+-- coupon) each; `discount_minor` with `currency`: the same where there is one currency, null where there are several.
 WITH reached AS (
     SELECT key_hash, coupon_id, bool_or(type = 'issued') AS issued,
            bool_or(type = 'issued' AND user_id IS NULL) AS issued_open, bool_or(type = 'claimed') AS claimed,
@@ -19,9 +20,16 @@ funnel AS (
 stock AS (
     SELECT campaign_id, count(*) AS coupons, min(coalesce(created_at, issued_at)) AS begun_at,
            count(*) FILTER (state = 'used') AS in_use,
-           count(*) FILTER (owner IS NOT NULL) AS owned,
-           coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT AS discount_minor
+           count(*) FILTER (owner IS NOT NULL) AS owned
     FROM coupons GROUP BY campaign_id
+),
+taken AS (
+    SELECT campaign_id, list({currency: currency, discount_minor: discount_minor} ORDER BY currency) AS discounts,
+           CASE WHEN count(*) = 1 THEN any_value(currency) END AS currency,
+           CASE WHEN count(*) = 1 THEN any_value(discount_minor) END AS discount_minor
+    FROM (SELECT campaign_id, coalesce(currency, coupon_currency) AS currency, sum(discount_minor) AS discount_minor
+          FROM coupon_sales GROUP BY ALL)
+    GROUP BY campaign_id
 ),
 broken AS (
     SELECT campaign_id, count(DISTINCT (topic, key, event_id, violation, counterpart)) AS violations FROM faults
@@ -35,9 +43,11 @@ SELECT k.campaign_id, p.name, p.status, coalesce(s.coupons, 0) AS coupons, coale
        coalesce(f.expired, 0) AS expired, coalesce(s.in_use, 0) AS in_use, coalesce(s.owned, 0) AS owned,
        round(f.claimed / nullif(f.issued_open, 0), 4) AS claim_rate,
        round(s.in_use / nullif(s.owned, 0), 4) AS use_rate,
-       coalesce(s.discount_minor, 0) AS discount_minor, coalesce(b.violations, 0) AS violations, s.begun_at
+       t.currency, CASE WHEN t.discounts IS NULL THEN 0 ELSE t.discount_minor END AS discount_minor,
+       coalesce(t.discounts, []) AS discounts, coalesce(b.violations, 0) AS violations, s.begun_at
 FROM known k
 LEFT JOIN stock s ON s.campaign_id IS NOT DISTINCT FROM k.campaign_id
+LEFT JOIN taken t ON t.campaign_id IS NOT DISTINCT FROM k.campaign_id
 LEFT JOIN funnel f ON f.campaign_id IS NOT DISTINCT FROM k.campaign_id
 LEFT JOIN broken b ON b.campaign_id IS NOT DISTINCT FROM k.campaign_id
 LEFT JOIN campaigns p ON p.campaign_id = k.campaign_id

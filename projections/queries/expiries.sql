@@ -1,10 +1,11 @@
 -- Why did coupons expire, and what were they worth? Grain: one cause, campaign, channel (each null for all where it is
 -- not asked for) and currency. Of the coupons that are expired now; `channel`: where it was claimed, else issued.
--- `face_value_minor`: lost in all; `without_value`: how many had none (a percentage, a gift). `since`, `until`: of the
+-- `face_value_minor`: lost with those that have one, null where none has; `without_value`: how many have none (a
+-- percentage, a gift). `since`, `until`: of the
 -- expiry.
 SELECT CASE WHEN $by_reason THEN reason END AS reason, CASE WHEN $by_campaign THEN campaign_id END AS campaign_id,
        CASE WHEN $by_channel THEN coalesce(claim_channel, issue_channel) END AS channel, currency,
-       count(*) AS coupons, coalesce(sum(face_value_minor), 0)::BIGINT AS face_value_minor,
+       count(*) AS coupons, sum(face_value_minor) AS face_value_minor,
        count(*) FILTER (face_value_minor IS NULL) AS without_value
 FROM coupons
 WHERE state = 'expired'

@@ -10,7 +10,7 @@ from projections.live.signature import key_hash, stable_hash
 from projections.metrics import counts, sales
 from projections.past import Past
 from projections.queries import questions
-from projections.store import sql
+from projections.store import LISTED, sql
 
 
 def coupons(past: Past, given: Mapping[str, Any]) -> None:
@@ -63,14 +63,22 @@ def expiries(past: Past, given: Mapping[str, Any]) -> None:
 def campaigns(past: Past, _: Mapping[str, Any]) -> None:
     """Without the rules between coupons and orders, which depend on everything."""
     past.stand_in(COUPON)
+    past.stand_in(ORDER)
     past.stand_in(CAMPAIGN)
     past.stand_in_within_campaigns()
+    sales.stand_in(past)
 
 
 def campaign(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, campaign_id=[given["campaign"]])
+    used_on = past.reading.frame(
+        "SELECT DISTINCT order_id FROM coupons WHERE campaign_id = $campaign AND state = 'used'",
+        {"campaign": given["campaign"]},
+    )["order_id"]
+    past.stand_in(ORDER, key_hash=[0, *stable_hash(used_on).tolist()] if len(used_on) <= LISTED else None)
     past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
     past.stand_in_within_campaigns()
+    sales.stand_in(past)
 
 
 def violations(past: Past, given: Mapping[str, Any]) -> None:
@@ -83,6 +91,11 @@ def violations(past: Past, given: Mapping[str, Any]) -> None:
         past.stand_in(topic)
     if scope != "coupon":
         past.stand_in_across()
+
+
+def campaign_violations(past: Past, given: Mapping[str, Any]) -> None:
+    violations(past, given)
+    sales.stand_in(past)
 
 
 def experiment(past: Past, given: Mapping[str, Any]) -> None:

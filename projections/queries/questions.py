@@ -31,6 +31,7 @@ from projections.past.diff import differences
 from projections.queries.asking import cut_of, positions_of
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, UnknownCoupon, WrongQuestion
+from projections.wide import as_integers
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
@@ -338,17 +339,31 @@ _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
 def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
-    """What a sweep up to then (the data's clock, if None) would append: coupons and their face value, by reason and
-    campaign."""
+    """What a sweep up to then (the data's clock, if None) would append: coupons and the face value of those that have
+    one (null where none has; `without_value`: the others), by reason and campaign."""
     until = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
     pieces = due_at(reading, until) if until else iter(())
-    counted = [_counted(piece.with_columns(coupons=pl.lit(1, dtype=pl.Int64))) for piece in pieces]
-    nothing = dict.fromkeys(_DUE, pl.String()) | dict.fromkeys(("coupons", "face_value_minor"), pl.Int64())
-    return _counted(pl.concat([pl.DataFrame(schema=nothing), *counted])).sort(_DUE, nulls_last=True)
+    counted = [
+        _counted(
+            piece.with_columns(
+                coupons=pl.lit(1, dtype=pl.Int64),
+                without_value=pl.col("face_value_minor").is_null().cast(pl.Int64),
+                face_value_minor=pl.col("face_value_minor").cast(pl.Int128),
+            )
+        )
+        for piece in pieces
+    ]
+    numbers = {"coupons": pl.Int64(), "face_value_minor": pl.Int128(), "without_value": pl.Int64()}
+    nothing = pl.DataFrame(schema={**dict.fromkeys(_DUE, pl.String()), **numbers})
+    return as_integers(_counted(pl.concat([nothing, *counted], how="diagonal")).sort(_DUE, nulls_last=True))
 
 
 def _counted(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.group_by(_DUE).agg(pl.col("coupons", "face_value_minor").sum())
+    """An amount of which no part is known is not known."""
+    known = pl.when(pl.col("coupons").sum() > pl.col("without_value").sum()).then(pl.col("face_value_minor").sum())
+    return rows.group_by(_DUE).agg(
+        pl.col("coupons").sum(), known.alias("face_value_minor"), pl.col("without_value").sum()
+    )
 
 
 _EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel": "channel"}

@@ -1,0 +1,58 @@
+"""Sums wider than 64 bits, on their way between DuckDB, polars and Arrow.
+
+Amounts are bounded, their sums are not: DuckDB adds them up in 128 bits and hands them on as decimals. In frames they
+are integers: of 64 bits where all values of the column fit, else of 128. Arrow knows no integers of 128 bits, so they
+travel as decimals without a fraction.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from polars._typing import PolarsDataType
+
+_DECIMAL: Final = pl.Decimal(38, 0)
+_WIDE: Final = (pl.Int128, pl.UInt128, _DECIMAL)
+
+
+def as_integers(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with every sum as an integer, those inside lists and structs too."""
+    wide = [name for name, dtype in frame.schema.items() if _holds(dtype)]
+    return frame.with_columns(_as_integer(frame[name]) for name in wide) if wide else frame
+
+
+def as_decimals(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with its 128-bit integers as decimals, which Arrow and DuckDB take."""
+    wide = {name: dtype for name, dtype in frame.schema.items() if _holds(dtype)}
+    return frame.cast({name: _with(dtype, _DECIMAL) for name, dtype in wide.items()}) if wide else frame
+
+
+def _as_integer(column: pl.Series) -> pl.Series:
+    try:
+        return column.cast(_with(column.dtype, pl.Int64()))
+    except pl.exceptions.InvalidOperationError:
+        return column.cast(_with(column.dtype, pl.Int128()))
+
+
+def _holds(dtype: pl.DataType) -> bool:
+    if isinstance(dtype, pl.List):
+        return _holds(_instance(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        return any(_holds(_instance(field.dtype)) for field in dtype.fields)
+    return dtype in _WIDE
+
+
+def _with(dtype: pl.DataType, integer: pl.DataType) -> pl.DataType:
+    """The type with `integer` in place of every wide one."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_with(_instance(dtype.inner), integer))
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _with(_instance(field.dtype), integer) for field in dtype.fields})
+    return integer if dtype in _WIDE else dtype
+
+
+def _instance(dtype: PolarsDataType) -> pl.DataType:
+    return dtype if isinstance(dtype, pl.DataType) else dtype()
