@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from itertools import count
 from typing import Final
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, UnsupportedVersionError
+from kafka.errors import CorruptRecordError, UnsupportedCodecError, UnsupportedVersionError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 
@@ -29,6 +30,17 @@ RECORDED_AT_HEADER: Final = "recorded_at"
 _RESTORED_HEAD: Final = bytes([2, 2 * len(RECORDED_AT_HEADER), *RECORDED_AT_HEADER.encode(), 16])
 """One header, its key, the length of its value; lengths and counts are zigzag."""
 _NONE: Final = np.empty(0, np.int64)
+CODECS: Final = {
+    DefaultRecordBatch.CODEC_SNAPPY: ("snappy", "snappy", "python-snappy"),
+    DefaultRecordBatch.CODEC_LZ4: ("lz4", "lz4", "lz4"),
+    DefaultRecordBatch.CODEC_ZSTD: ("zstd", "zstandard", "zstandard"),
+}
+"""Compressions that need a package: how producers name them, the package's module, the package."""
+
+
+def missing_codecs() -> dict[str, str]:
+    """Compressions that cannot be read here, and the package that each needs."""
+    return {codec: package for codec, module, package in CODECS.values() if find_spec(module) is None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +183,10 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
             raise CorruptRecordError(f"{tp}: the batch at offset {batch.base_offset} fails its checksum")
         self.leader_epoch = batch.leader_epoch
         visible = self._is_visible(batch)
-        columns = decode_batch(batch) if visible else None
+        try:
+            columns = decode_batch(batch) if visible else None
+        except UnsupportedCodecError as error:
+            raise UnsupportedCodecError(f"{tp.topic} partition {tp.partition}: {error}") from error
         self.next_fetch_offset = batch.next_offset
         if columns is not None:
             behind = int(np.searchsorted(columns.offsets, self.fetch_offset))
@@ -195,7 +210,7 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
     Format: https://kafka.apache.org/documentation/#recordbatch. Only the records' lengths are followed one
     by one; the fields of all records are then read together. A null key or value is b"".
     """
-    batch._maybe_uncompress()
+    _uncompress(batch)
     data = bytes(memoryview(batch._buffer)[batch._pos :])
     octets = np.frombuffer(data, np.uint8)
     try:
@@ -216,6 +231,20 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
         recorded_at = (batch.first_timestamp + timestamp_deltas) * 1000
         _refine(recorded_at, octets, place, ends)
     return _Columns(batch.base_offset + offset_deltas, recorded_at, keys, values)
+
+
+def _uncompress(batch: DefaultRecordBatch) -> None:
+    """Raises `UnsupportedCodecError` naming the package that is missing, `CorruptRecordError`."""
+    try:
+        batch._maybe_uncompress()
+    except UnsupportedCodecError as error:
+        codec, _, package = CODECS.get(batch.compression_type, (f"codec {batch.compression_type}", "", ""))
+        remedy = f"pip install {package}" if package else "no version of the ledger reads it"
+        raise UnsupportedCodecError(
+            f"the batch at offset {batch.base_offset} is compressed with {codec}; {remedy}, then start again"
+        ) from error
+    except Exception as error:  # each package has errors of its own
+        raise CorruptRecordError(f"the batch at offset {batch.base_offset} cannot be uncompressed: {error}") from error
 
 
 def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:

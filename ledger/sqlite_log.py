@@ -26,7 +26,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ledger.errors import LogError, LogFull, LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable, SettingsError
+from ledger.errors import (
+    LogError,
+    LogFull,
+    LogNotAnswering,
+    LogNotEmpty,
+    LogNotInitialised,
+    LogTruncated,
+    LogUnavailable,
+    SettingsError,
+)
 from ledger.findings import Finding
 from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
 from ledger.partitioner import fair_shares, partitions_of
@@ -378,7 +387,7 @@ class SqliteLog:
                 f" free space on the disk of {self._path.parent}, then try again"
             )
         if name in _BUSY:
-            return LogUnavailable(f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process")
+            return LogNotAnswering(f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process")
         return LogUnavailable(f"log {self.url}: cannot be {doing} ({error}); check the file and its permissions")
 
 
