@@ -29,7 +29,6 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
     BrokerNotAvailableError,
     BrokerResponseError,
-    CorruptRecordError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
