@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test quick lint format docs bench chaos kafka-up kafka-down clean
+.PHONY: help install demo test quick soak lint format docs bench chaos kafka-up kafka-down clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ test: install ## all tests, the ones on a real Kafka broker included (EXAMPLES=1
 
 quick: install ## the fast tests, without Kafka
 	$(PYTEST) -q -m "not slow and not kafka"
+
+soak: install ## the tests that take minutes: brokers that stop, die and come back
+	$(BIN)/python -m pytest -m soak
 
 lint: install ## style, static types, import directions, changes of schemas
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports

@@ -112,6 +112,7 @@ def _versions(settings: Settings) -> Iterator[Finding]:
         yield Finding("error", "DuckDB", f"version {duckdb.__version__}, and {_DUCKDB} is what is tested", remedy)
     if importlib.util.find_spec("crc32c") is None:
         yield Finding("warning", "crc32c", "is missing: reading Kafka takes twice as long", "pip install crc32c")
+    yield from _codecs(settings)
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         wanted = extra == "service" or settings.log.schema_registry
@@ -121,6 +122,15 @@ def _versions(settings: Settings) -> Iterator[Finding]:
                 ": a schema registry cannot be asked" if extra == "registry" else ": no questions beside a consumer"
             )
             yield Finding(level, f"extra [{extra}]", what, f"pip install 'coupon-ledger[{extra}]'")
+
+
+def _codecs(settings: Settings) -> Iterator[Finding]:
+    if settings.log.url.startswith("kafka://"):
+        from ledger.kafka_reader import missing_codecs
+
+        for codec, package in missing_codecs().items():
+            what = f"package {package} is missing: a producer that compresses with {codec} stops the consumer"
+            yield Finding("error", f"compression {codec}", what, f"pip install {package}")
 
 
 def _rights(database: Path) -> Iterator[Finding]:

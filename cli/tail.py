@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import select
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.logs import logging_as
 from cli.options import LOG, instant_option, output_option, settings_options
 from cli.output import Row, cell, print_rows, text_width
 from ledger.errors import UndecodableRecord
@@ -23,7 +25,7 @@ from ledger.topics import INPUT_TOPICS
 if TYPE_CHECKING:
     import polars as pl
 
-    from ledger.log import Chunk, EventLog, TopicPartition
+    from ledger.log import Chunk, LogReader, TopicPartition
 
 LAST: Final = 10
 _BATCH: Final = 50_000
@@ -90,16 +92,20 @@ def tail(
     if (last is not None) + (since is not None) + from_start > 1:
         raise click.UsageError("--last, --since and --from-start exclude each other", click.get_current_context())
     from ledger.log import open_log
+    from ledger.patient_log import Patience, PatientLog
 
     fields = {"campaign_id": campaign_id, "user_id": user_id}
     wanted = _Wanted(topics or INPUT_TOPICS, key, types, {k: v for k, v in fields.items() if v is not None})
     log = open_log(settings.log)
+    # Followed through outages, until Ctrl-C.
+    source = PatientLog(log, Patience(threading.Event())) if follow else log
     try:
-        rows = _rows(log, wanted, LAST if last is None else last, since, from_start, follow)
-        if output == "table":
-            _print_lines(rows)
-        else:
-            print_rows(rows, output)
+        rows = _rows(source, wanted, LAST if last is None else last, since, from_start, follow)
+        with logging_as("text"):
+            if output == "table":
+                _print_lines(rows)
+            else:
+                print_rows(rows, output)
     except KeyboardInterrupt:  # the way to end it
         pass
     finally:
@@ -110,7 +116,7 @@ def tail(
 
 
 def _rows(
-    log: EventLog, wanted: _Wanted, last: int, since: datetime | None, from_start: bool, follow: bool
+    log: LogReader, wanted: _Wanted, last: int, since: datetime | None, from_start: bool, follow: bool
 ) -> Iterator[Row]:
     partitions = log.partitions(wanted.topics)
     ends = log.end_positions(partitions)
@@ -155,7 +161,7 @@ def _reader_is_gone() -> bool:
         return False
 
 
-def _positions_since(log: EventLog, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
+def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
     """Per partition, of the first record at or after that instant: `recorded_at` never decreases there."""
     from ledger.codec import micros
 
@@ -173,7 +179,7 @@ def _positions_since(log: EventLog, ends: Mapping[TopicPartition, int], since: d
     return positions
 
 
-def _first_record(log: EventLog, tp: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
+def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
     """Offset and `recorded_at` of the first record from there on, before `end`."""
     positions = {tp: offset}
     while positions[tp] < end:
@@ -185,7 +191,7 @@ def _first_record(log: EventLog, tp: TopicPartition, offset: int, end: int) -> t
 
 
 def _last_rows(
-    log: EventLog, wanted: _Wanted, n: int, ends: Mapping[TopicPartition, int]
+    log: LogReader, wanted: _Wanted, n: int, ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int]]:
     """The last n rows that match, and where reading goes on: from the partitions' ends back, further and further."""
     earliest = log.earliest_positions(list(ends))
@@ -202,7 +208,7 @@ def _last_rows(
 
 
 def _window(
-    log: EventLog, wanted: _Wanted, n: int, start: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+    log: LogReader, wanted: _Wanted, n: int, start: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int], dict[TopicPartition, int]]:
     """The last n matching rows between these positions; where reading goes on; when each partition's first record was
     recorded."""

@@ -4,6 +4,7 @@ to the log. Appended at least once; deterministic ids make a repeat harmless."""
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,8 @@ from ledger.topics import DEAD_LETTERS
 from projections.store import Store
 
 _BATCH: Final = 1_000
+_FIRST_PAUSE_S: Final = 1.0
+_LONGEST_PAUSE_S: Final = 30.0
 _logger = logging.getLogger(__name__)
 
 
@@ -41,24 +44,69 @@ def _dead_letter(row: dict[str, object]) -> Record:
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Append what is queued. A log that takes nothing now is told in the log of the process; the queue stays."""
+    """Append what is queued. What the log does not take now stays queued, with a warning in the process's log."""
+    if problem := _append(store, log):
+        _logger.warning("outbox: %s", problem)
+
+
+class Delivery:
+    """Delivers for a process that goes on: what the log does not take is tried again, with growing pauses.
+
+    A warning says once that records wait, and once that they have been appended.
+    """
+
+    def __init__(self, store: Store, log: EventLog) -> None:
+        self._store = store
+        self._log = log
+        self._since: float | None = None
+        self._pause_s = _FIRST_PAUSE_S
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        """Append what is queued, unless the log refused some a moment ago."""
+        if self._since is None:
+            self._attempt()
+        else:
+            self.again()
+
+    def again(self) -> None:
+        """Try again where something waits and the pause is over."""
+        if self._since is not None and time.monotonic() >= self._next:
+            self._attempt()
+
+    def _attempt(self) -> None:
+        problem = _append(self._store, self._log)
+        if problem is None:
+            if self._since is not None:
+                _logger.warning("outbox: all is appended again after %.0f s", time.monotonic() - self._since)
+            self._since, self._pause_s = None, _FIRST_PAUSE_S
+            return
+        if self._since is None:
+            self._since = time.monotonic()
+            _logger.warning("outbox: %s", problem)
+        self._next = time.monotonic() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+
+
+def _append(store: Store, log: EventLog) -> str | None:
+    """Append what is queued; why some of it waits, where it does."""
     while True:
         rows = store.frame(
             "SELECT rowid AS row_id, topic, key, value FROM outbox ORDER BY rowid LIMIT $n", {"n": _BATCH}
         )
         if not rows.height:
-            return
+            return None
         left: dict[int, str] = {}
+        problem = None
         try:
             log.append([Record(t, k, v) for _, t, k, v in rows.iter_rows()])
         except AppendFailed as error:
             left = error.failures
-            _logger.warning("outbox: %d records wait to be appended: %s", len(left), error)
+            problem = f"{len(left)} records wait to be appended: {error}"
         except LogError as error:
-            _logger.warning("outbox: %d records wait to be appended: %s", rows.height, error)
-            return
+            return f"{rows.height} records wait to be appended: {error}"
         appended = rows.select("row_id").with_row_index().filter(~pl.col("index").is_in(list(left)))
         with store.transaction():
             store.delete("outbox", appended["row_id"])
-        if left:
-            return
+        if problem:
+            return problem

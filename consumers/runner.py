@@ -21,8 +21,9 @@ from consumers import outbox
 from consumers.discards import note_discards
 from consumers.intake import Intake, take_in
 from consumers.tuning import keep_small
-from ledger.errors import LogTruncated, RegistryUnavailable
+from ledger.errors import LogNotAnswering, LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, LogReader, TopicPartition
+from ledger.patient_log import Patience, PatientLog
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.attribution.upkeep import Upkeep
@@ -37,6 +38,7 @@ Boundary = Callable[[str], None]
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
+_ENDS_AGAIN_S: Final = 10.0
 _FIRST_BATCH: Final = 25_000
 _SMALL_BATCH: Final = 10_000
 """Records; with fewer there is no backlog: DuckDB gets all cores, and the next batch is polled after the commit."""
@@ -89,9 +91,13 @@ class Consumer:
         `between`: called there wherever it has got to, and again while no batch waits, until it says no; whether it
         changed the accounts of what was read before.
         """
-        self._log = log
+        self._stop = threading.Event()
+        # Followed through outages: whatever the log refuses for now is repeated.
+        self._patience = Patience(self._stop) if follow else None
+        self._log = log if self._patience is None else PatientLog(log, self._patience)
+        self._ends = _Ends(log, self._patience)
         self._until = until
-        self._outlet = outlet
+        self._delivery = None if outlet is None else outbox.Delivery(store, outlet)
         self._store = store
         self._batch_size = batch_size
         self._grace = grace
@@ -99,7 +105,6 @@ class Consumer:
         self._caught_up = caught_up
         self._between = between
         self._reached = at_boundary
-        self._stop = threading.Event()
 
     def stop(self) -> None:
         """Finish the batch under way, then leave. Safe to call from a signal handler."""
@@ -108,9 +113,17 @@ class Consumer:
     def run(self) -> Iterator[Committed]:
         """Consume to the end that the log has now (or for ever, to follow it); yields after each commit.
 
-        Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. Following, it waits for a schema
-        registry that is down.
+        Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. Following, it waits for a log that
+        does not answer for now (brokers are away, leaders change) and for a schema registry that is down.
         """
+        try:
+            yield from self._consume()
+        except LogNotAnswering:
+            # Stopped while it waited for the log: all that was committed stands.
+            if self._patience is None or not self._stop.is_set():
+                raise
+
+    def _consume(self) -> Iterator[Committed]:
         accounts = checkpoints.load(self._store)
         progress = Progress.load(self._store)
         partitions = self._log.partitions(INPUT_TOPICS)
@@ -123,8 +136,8 @@ class Consumer:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
         self._deliver()
-        note_discards(self._store, self._log)
-        reader = _ReadAhead(self._log, positions, self._batch_size, target, self._stop, self._reached)
+        self._note_discards()
+        reader = _ReadAhead(self._log, self._ends, positions, self._batch_size, target, self._stop, self._reached)
         with reader, Upkeep(self._store) as paths:
             for batch in reader.batches():
                 while self._between():
@@ -135,6 +148,7 @@ class Consumer:
                     if reader.idle:
                         self._caught_up()
                         paths(idle=True)
+                    self._deliver(again=True)
                     continue
                 chunks, taken, ends = batch
                 started = time.perf_counter()
@@ -164,6 +178,7 @@ class Consumer:
                     return
                 if not lag:
                     self._caught_up()
+                self._deliver(again=True)
                 paths(idle=False)
             paths.finish()
 
@@ -205,12 +220,18 @@ class Consumer:
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:
             self._store.insert("dead_letters", letters)
-            if self._outlet is not None:
+            if self._delivery is not None:
                 outbox.put_dead_letters(self._store, letters)
 
-    def _deliver(self) -> None:
-        if self._outlet is not None:
-            outbox.deliver(self._store, self._outlet)
+    def _deliver(self, *, again: bool = False) -> None:
+        if self._delivery is not None:
+            (self._delivery.again if again else self._delivery)()
+
+    def _note_discards(self) -> None:
+        if self._patience is None:
+            note_discards(self._store, self._log)
+        else:
+            self._patience(lambda: note_discards(self._store, self._log))
 
 
 def checked_ends(
@@ -281,6 +302,36 @@ class _Failed:
 
 
 _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
+"""What was read, and where every partition ended after that: one whose next offset is its end had nothing more that was
+recorded before what was read."""
+
+
+class _Ends:
+    """Where a log's partitions end. One that does not answer holds nothing up: more is then assumed to be there."""
+
+    def __init__(self, log: LogReader, patience: Patience | None) -> None:
+        self._log = log
+        self._patience = patience
+        self._again_at = 0.0
+
+    def after(
+        self, positions: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """The ends now, never below these next offsets. `before`: the ends as they were last known."""
+        started = time.monotonic()
+        if self._patience is None or started >= self._again_at:
+            try:
+                ends = self._log.end_positions(list(positions))
+            except LogNotAnswering as error:
+                if self._patience is None:
+                    raise
+                self._again_at = time.monotonic() + _ENDS_AGAIN_S
+                self._patience.failed(error, started)
+            else:
+                if self._patience is not None:
+                    self._patience.answered()
+                return ends
+        return {p: max(before.get(p, 0), offset + 1) for p, offset in positions.items()}
 
 
 class _ReadAhead:
@@ -292,6 +343,7 @@ class _ReadAhead:
     def __init__(
         self,
         log: LogReader,
+        ends: _Ends,
         positions: dict[TopicPartition, int],
         batch_size: int,
         target: dict[TopicPartition, int] | None,
@@ -299,6 +351,7 @@ class _ReadAhead:
         reached: Boundary,
     ) -> None:
         self._log = log
+        self._ends = ends
         self._positions = dict(positions)
         self._batch_size = batch_size
         self._target = target
@@ -384,7 +437,7 @@ class _ReadAhead:
             for chunk in chunks:
                 self._positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
             if self._target is None:
-                ends = self._log.end_positions(list(self._positions))
+                ends = self._ends.after(self._positions, ends)
             self._reached("poll")
             taken = take_in(chunks)
             self._reached("decode")

@@ -129,6 +129,7 @@ class Sweeper:
     def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
         self._store = store
         self._log = log
+        self._delivery = outbox.Delivery(store, log)
         self._every_s = every.total_seconds() if every else None
         self._next = 0.0
         self._asked: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
@@ -136,6 +137,7 @@ class Sweeper:
     def use(self, store: Store) -> None:
         """Sweep another generation of the database from now on."""
         self._store = store
+        self._delivery = outbox.Delivery(store, self._log)
 
     def ask(self, until: datetime | None) -> Future[Swept]:
         """Have all swept that is due then (naive UTC; the data's clock, if None). From any thread."""
@@ -165,11 +167,11 @@ class Sweeper:
         if until is None:
             return
         if _waiting(self._store):
-            outbox.deliver(self._store, self._log)
+            self._delivery()
             return
         for piece in due(self._store, until, _AT_ONCE):
             _put(self._store, piece)
-            outbox.deliver(self._store, self._log)
+            self._delivery()
             _logger.info("swept", extra={"events": piece.height, "until": until.isoformat() + "Z"})
             # The rest when these have been folded.
             self._next = 0.0

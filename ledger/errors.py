@@ -9,6 +9,7 @@
     ├── OffendersFound              a verification found something that must not be
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
+    │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
     │   │   └── RegistryUnavailable the schema registry does not say what an id stands for, or takes no schema
     │   ├── LogNotInitialised       the log is there, its topics are not
     │   ├── LogTruncated            the log no longer holds a position that is needed
@@ -92,6 +93,10 @@ class LogError(LedgerError):
 
 
 class LogUnavailable(LogError):
+    pass
+
+
+class LogNotAnswering(LogUnavailable):
     pass
 
 

@@ -14,6 +14,7 @@ Always true:
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections import Counter
@@ -26,7 +27,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
-    CorruptRecordError,
+    BrokerNotAvailableError,
+    BrokerResponseError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
@@ -35,7 +37,9 @@ from kafka.errors import (
     NodeNotReadyError,
     OffsetOutOfRangeError,
     TopicAlreadyExistsError,
+    UnknownBrokerIdError,
     UnknownTopicOrPartitionError,
+    UnsupportedCodecError,
     for_code,
 )
 from kafka.net.compat import KafkaNetClient
@@ -45,6 +49,7 @@ from kafka.structs import OffsetAndMetadata
 from ledger.errors import (
     AppendFailed,
     LogError,
+    LogNotAnswering,
     LogNotEmpty,
     LogNotInitialised,
     LogTruncated,
@@ -63,8 +68,11 @@ SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000
 DELIVERY_MS: Final = 30_000
 GRACE_S: Final = 2.0  # for the producer to say itself that a delivery took too long
-PROBE_S: Final = 10.0
+PROBE_S: Final = 5.0
 RETRY_S: Final = 0.1
+_CONNECT_S: Final = 0.5
+_PASSING: Final = (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError, BrokerNotAvailableError)
+"""Beside what the client itself calls retriable: a broker is away, or the client does not know the new leader yet."""
 
 _TOPIC_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
@@ -143,10 +151,14 @@ class KafkaLog:
         self._options = {name: _option(name, value) for name, value in settings.kafka.items()}
         self._making = threading.Lock()
         self._clients: dict[type, Any] = {}
+        self._users: Counter[KafkaAdminClient] = Counter()
         self._known_topics: set[str] = set()
         self._reader: Reader | None = None
         self._reading = threading.Lock()
         self._heard_at = 0.0
+        self._behind: dict[TopicPartition, int] = {}
+        self._answered = False
+        """Brokers have answered at this address, so it is right: what fails later may pass."""
 
     # --- topics
 
@@ -176,7 +188,7 @@ class KafkaLog:
         prefix = self._settings.topic_prefix
         asked = [prefix + topic for topic in (RESTORING, *topics)]
         with self._errors("describe topics"):
-            described = self._ask(lambda admin: admin.describe_topics(asked))
+            described = self._ask(lambda admin: _described(admin, asked))
         if any(t["name"] == prefix + RESTORING and t["error_code"] == 0 for t in described):
             raise LogNotInitialised(f"log {self.url}: {_UNFINISHED}")
         described = [t for t in described if t["name"] != prefix + RESTORING]
@@ -413,7 +425,8 @@ class KafkaLog:
             except (OffsetOutOfRangeError, LogTruncationError) as error:
                 self._reader.forget()
                 raise self._truncated(positions) from error
-            except CorruptRecordError:
+            except BaseException:
+                # What was taken from its buffers meanwhile has not been handed over.
                 self._reader.forget()
                 raise
         self._notice_silence(bool(chunks), positions)
@@ -451,11 +464,20 @@ class KafkaLog:
     def _offsets(self, partitions: Sequence[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
+        specs = {self._named(tp): spec for tp in partitions}
+        names = sorted({named.topic for named in specs})
+
+        def offsets(admin: KafkaAdminClient) -> Any:
+            try:
+                return admin.list_partition_offsets(specs, IsolationLevel.READ_COMMITTED, ANSWER_MS)
+            except UnknownTopicOrPartitionError as error:
+                # A broker that has just become the leader says so too.
+                if len([t for t in admin.describe_topics(names) if t["error_code"] == 0]) < len(names):
+                    raise
+                raise BrokerNotAvailableError(str(error)) from error
+
         with self._errors("ask for offsets"):
-            specs = {self._named(tp): spec for tp in partitions}
-            answers = self._ask(
-                lambda admin: admin.list_partition_offsets(specs, IsolationLevel.READ_COMMITTED, ANSWER_MS)
-            )
+            answers = self._ask(offsets)
         return {tp: answers[self._named(tp)].offset for tp in partitions}
 
     def _truncated(self, positions: Mapping[TopicPartition, int]) -> LogError:
@@ -470,13 +492,29 @@ class KafkaLog:
         return LogTruncated(f"log {self.url}: {held}; rebuild from the log's start or restore the log")
 
     def _notice_silence(self, answered: bool, positions: Mapping[TopicPartition, int]) -> None:
-        """The consumer keeps quiet about brokers that are gone: ask now and then, where nothing comes."""
+        """The consumer keeps quiet about brokers that are gone: ask now and then, where nothing comes.
+
+        Where the brokers have more and it still does not come, the next read uses a new consumer.
+        """
         now = time.monotonic()
-        if not answered and now - self._heard_at > PROBE_S:
-            self.end_positions(list(positions))
-            self._heard_at = time.monotonic()
-        elif answered:
-            self._heard_at = now
+        if answered:
+            self._heard_at, self._behind = now, {}
+        elif now - self._heard_at > PROBE_S:
+            ends = self.end_positions(list(positions))
+            behind = {tp: offset for tp, offset in positions.items() if offset < ends[tp]}
+            if behind and behind == self._behind:
+                _log.info("log %s: nothing came for %.0f s; connecting anew", self.url, 2 * PROBE_S)
+                self._renew_reader()
+            self._heard_at, self._behind = time.monotonic(), behind
+
+    def _renew_reader(self) -> None:
+        with self._reading:
+            self._reader = None
+            with self._making:
+                consumer = self._clients.pop(KafkaConsumer, None)
+            if consumer is not None:
+                with suppress(KafkaError, OSError):
+                    consumer.close()
 
     # --- clients
 
@@ -516,15 +554,49 @@ class KafkaLog:
             raise SettingsError(f"settings for Kafka: {error}; see kafka-python's options") from error
 
     def _ask(self, question: Callable[[KafkaAdminClient], Any]) -> Any:
-        """The admin client's answer. It refuses at once while it waits to connect anew: ask again then."""
+        """The admin client's answer. It is asked again for a while where brokers are away or leaders change."""
         deadline = time.monotonic() + ANSWER_MS / 1000
         while True:
             try:
-                return question(self._client(KafkaAdminClient))
-            except (KafkaConnectionError, NodeNotReadyError):
+                with self._admin() as admin:
+                    answer = question(admin)
+            except (KafkaError, OSError) as error:
+                if not _refused_for_now(error):
+                    raise
                 if time.monotonic() > deadline:
+                    self._give_up_admin()
                     raise
                 time.sleep(RETRY_S)
+            else:
+                self._answered = True
+                return answer
+
+    def _give_up_admin(self) -> None:
+        """The next question goes to the servers of the address: all brokers that this client knows may be gone."""
+        with self._making:
+            admin = self._clients.pop(KafkaAdminClient, None)
+            unused = admin is not None and not self._users[admin]
+        if unused:
+            with suppress(KafkaError, OSError):
+                admin.close()
+
+    @contextmanager
+    def _admin(self) -> Iterator[KafkaAdminClient]:
+        """The admin client, for as long as this thread needs it. One that was given up closes with its last user."""
+        admin = self._client(KafkaAdminClient)
+        with self._making:
+            self._users[admin] += 1
+        try:
+            yield admin
+        finally:
+            with self._making:
+                self._users[admin] -= 1
+                unused = not self._users[admin] and self._clients.get(KafkaAdminClient) is not admin
+                if not self._users[admin]:
+                    del self._users[admin]
+            if unused:
+                with suppress(KafkaError, OSError):
+                    admin.close()
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
@@ -532,14 +604,34 @@ class KafkaLog:
             yield
         except UnknownTopicOrPartitionError as error:
             raise LogNotInitialised(f"log {self.url}: {error}; run `coupon-ledger init`") from error
+        except UnsupportedCodecError as error:
+            raise LogUnavailable(f"log {self.url}: cannot {doing}: {error}") from error
         except (KafkaError, OSError) as error:
             raise self._unavailable(doing, error) from error
 
     def _unavailable(self, doing: str, error: Exception, reason: str = "") -> LogUnavailable:
-        return LogUnavailable(
-            f"log {self.url}: cannot {doing}: {reason or _reason(error)};"
-            " check the address, the network and that the broker runs"
+        passing = self._answered and _may_pass(error)
+        why = ", ".join([reason or _reason(error), *(self._away() if passing else ())])
+        return (LogNotAnswering if passing else LogUnavailable)(
+            f"log {self.url}: cannot {doing}: {why}; check the address, the network and that the broker runs"
         )
+
+    def _away(self) -> list[str]:
+        """Which brokers refuse connections, and which partitions have no leader, as far as that can be seen now."""
+        servers = set(self._servers)
+        admin = self._clients.get(KafkaAdminClient)
+        if admin is not None:
+            servers |= {f"{broker.host}:{broker.port}" for broker in admin._manager.cluster.brokers()}
+        away = {server: why for server in sorted(servers) if (why := _why_not_connected(server))}
+        said = [f"no connection to {server} ({why})" for server, why in away.items()]
+        if admin is not None and len(away) < len(servers):
+            names = [self._settings.topic_prefix + topic for topic in sorted(self._known_topics)]
+            with suppress(KafkaError, OSError):
+                for topic in admin.describe_topics(names):
+                    numbers = sorted(p["partition_index"] for p in topic["partitions"] if p["leader_id"] < 0)
+                    if numbers:
+                        said.append(f"no leader for {topic['name']} {' '.join(map(str, numbers))}")
+        return said
 
     def _refused(self, answer: Mapping[str, Any]) -> bool:
         """Whether another process made the topic first. Raises `LogUnavailable` where nobody could."""
@@ -616,6 +708,37 @@ def _abandon(producer: KafkaProducer) -> None:
     producer._sender.join(ANSWER_MS / 1000)
     with suppress(KafkaTimeoutError):
         producer.close(timeout=0)
+
+
+def _described(admin: KafkaAdminClient, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The topics' metadata. Raises what a topic's error code says where it may pass."""
+    topics: list[dict[str, Any]] = admin.describe_topics(list(names))
+    for topic in topics:
+        error = for_code(topic["error_code"])
+        if error is not UnknownTopicOrPartitionError and _may_pass(error()):
+            raise error(topic["name"])
+    return topics
+
+
+def _refused_for_now(error: Exception) -> bool:
+    """No broker did what was asked, and the next attempt may succeed."""
+    return isinstance(error, _PASSING) or (isinstance(error, BrokerResponseError) and _may_pass(error))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same request can succeed later, the address and the rights being as they are."""
+    if isinstance(error, UnknownTopicOrPartitionError):
+        return False
+    return isinstance(error, (*_PASSING, OSError)) or bool(getattr(error, "retriable", False))
+
+
+def _why_not_connected(server: str) -> str | None:
+    host, _, port = server.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
 
 
 def _reason(error: BaseException | None) -> str:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, ValidationError
 
 from ledger.codec import EPOCH, decode, encode_row
-from ledger.errors import InvalidEvent, LogUnavailable, Problem, UndecodableRecord
+from ledger.errors import InvalidEvent, LogNotAnswering, Problem, UndecodableRecord
 from ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
 from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
@@ -135,7 +135,7 @@ def read(log: LogReader) -> list[Told]:
     while behind := {p: offset for p, offset in positions.items() if offset < ends[p]}:
         chunks = log.read(behind, _AT_ONCE, _PATIENCE_S)
         if not chunks:
-            raise LogUnavailable(f"log {log.url}: {OPERATIONS} gave nothing for {_PATIENCE_S:g} s; try again later")
+            raise LogNotAnswering(f"log {log.url}: {OPERATIONS} gave nothing for {_PATIENCE_S:g} s; try again later")
         for chunk in chunks:
             positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
             found += _told(chunk)

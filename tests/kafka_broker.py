@@ -1,4 +1,4 @@
-"""A real single-node Kafka broker on this machine's loopback, for the tests and for `make kafka-up`.
+"""A real Kafka broker, or a cluster of some, on this machine's loopback, for the tests and for `make kafka-up`.
 
     python -m tests.kafka_broker up [--port 9092]    start it (or find it running), print its address
     python -m tests.kafka_broker down                stop it
@@ -32,6 +32,7 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,34 +41,50 @@ HOME: Final = ROOT / ".kafka"
 LIBS: Final = HOME / "libs"
 POM: Final = Path(__file__).with_name("kafka") / "pom.xml"
 REQUIRE: Final = "COUPON_LEDGER_REQUIRE_KAFKA"
-READY_S: Final = 60.0
+READY_S: Final = 180.0
 TERM_S: Final = 10.0
 
 _BRIEF: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 _PROPERTIES: Final = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={data}
 auto.create.topics.enable=false
-offsets.topic.replication.factor=1
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={nodes}
 offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={nodes}
+transaction.state.log.min.isr={in_sync}
 transaction.state.log.num.partitions=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={nodes}
+share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
 """
 
 
 class BrokerUnavailable(Exception):
     """No broker can be started here; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One of a cluster's nodes, each broker and controller. `controllers`: ports, of nodes 1 and up."""
+
+    number: int
+    controllers: tuple[int, ...]
+    cluster: str
+
+    @classmethod
+    def all(cls, count: int) -> list[Node]:
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        controllers = tuple(_free_port() for _ in range(count))
+        return [cls(number, controllers, cluster) for number in range(1, count + 1)]
 
 
 class JavaBroker:
@@ -77,10 +94,18 @@ class JavaBroker:
     `brief`: for little work, it starts at half the cost, and is slower at much.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, *, stays: bool = False, brief: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        *,
+        stays: bool = False,
+        brief: bool = False,
+        node: Node | None = None,
+    ) -> None:
         self._folder = folder
         self._port = port or _free_port()
-        self._controller = _free_port()
+        [self._node] = [node] if node else Node.all(1)
         self._stays = stays
         self._java = ["java", *(_BRIEF if brief else ()), "-Xmx512m", "-cp", f"{LIBS}/*"]
         self._process: subprocess.Popen[bytes] | None = None
@@ -95,6 +120,11 @@ class JavaBroker:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the process without waiting: a node of a cluster is ready once most of the others run too."""
         properties = self._folder / "server.properties"
         if not properties.exists():
             self._format(properties)
@@ -109,7 +139,6 @@ class JavaBroker:
             # The pipe that it reads from closes with this process.
             command = f"cat; kill -9 {self._process.pid}; rm -rf {shlex.quote(str(self._folder))}"
             self._guard = subprocess.Popen(["sh", "-c", command], stdin=subprocess.PIPE, start_new_session=True)
-        self._wait_until_ready()
 
     def stop(self) -> None:
         if self._process is not None:
@@ -145,19 +174,30 @@ class JavaBroker:
 
     def _format(self, properties: Path) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        text = _PROPERTIES.format(port=self._port, controller=self._controller, data=self._folder / "data")
+        node = self._node
+        text = _PROPERTIES.format(
+            node=node.number,
+            voters=",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(node.controllers, 1)),
+            port=self._port,
+            controller=node.controllers[node.number - 1],
+            nodes=len(node.controllers),
+            in_sync=(len(node.controllers) + 1) // 2,
+            data=self._folder / "data",
+        )
         unfinished = properties.with_suffix(".new")
         unfinished.write_text(text, encoding="utf-8")
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         command = ["java", *_BRIEF, "-cp", f"{LIBS}/*", "kafka.tools.StorageTool", "format"]
         done = subprocess.run(
-            [*command, f"--cluster-id={cluster}", "-c", str(unfinished)], capture_output=True, text=True, check=False
+            [*command, f"--cluster-id={node.cluster}", "-c", str(unfinished)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
             raise BrokerUnavailable(f"formatting the broker's folder failed: {done.stdout}{done.stderr}")
         unfinished.rename(properties)
 
-    def _wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_S
         while not _answers(self.address):
             assert self._process is not None
@@ -166,6 +206,33 @@ class JavaBroker:
                 self.stop()
                 raise BrokerUnavailable(f"the broker did not start on {self.address}:\n{tail}")
             time.sleep(0.05)
+
+
+class Cluster:
+    """Brokers that hold each other's replicas. Any of `brokers` may be stopped, killed and started again."""
+
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self._folder = folder
+        self.brokers = [JavaBroker(folder / str(n.number), brief=True, node=n) for n in Node.all(count)]
+
+    @property
+    def address(self) -> str:
+        return ",".join(broker.address for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start those that do not run."""
+        for broker in self.brokers:
+            if broker.pid is None:
+                broker.launch()
+        for broker in self.brokers:
+            broker.wait_until_ready()
+
+    def remove(self) -> None:
+        """End all of them and remove their data."""
+        for broker in self.brokers:
+            if broker.pid is not None:
+                broker.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class DockerBroker:
@@ -232,6 +299,15 @@ def java_broker(folder: Path | None = None, port: int | None = None, *, brief: b
         atexit.register(broker.remove)
     broker.start()
     return broker
+
+
+def java_cluster(count: int = 3) -> Cluster:
+    """A started cluster; its data is removed at exit."""
+    fetch_jars()
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="coupon-ledger-kafka-")), count)
+    atexit.register(cluster.remove)
+    cluster.start()
+    return cluster
 
 
 def session_broker(*, brief: bool = False) -> Broker:

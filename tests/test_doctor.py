@@ -17,6 +17,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from api.contact import token_file
+from ledger.kafka_reader import CODECS
 from ledger.settings import LogSettings
 from ledger.topics import COUPON
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson
@@ -212,6 +213,13 @@ def kafka(home: Path, kafka_log_settings: LogSettings) -> tuple[str, ...]:
 def test_topics_as_they_must_be(kafka: tuple[str, ...]) -> None:
     assert found(*kafka) == found(*kafka, level="warning") == {}
     assert found(*kafka, level="ok")[f"topic {kafka[3]}{COUPON}"][0] == "2 partitions, 1 replicas, kept for ever"
+
+
+@pytest.mark.kafka
+def test_a_missing_codec(kafka: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CODECS, 4, ("zstd", "no_such_module", "zstandard"))
+    what, remedy = found(*kafka)["compression zstd"]
+    assert "zstandard is missing" in what and remedy == "pip install zstandard"
 
 
 @pytest.mark.kafka

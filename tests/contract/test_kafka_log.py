@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -17,12 +17,12 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CorruptRecordError
+from kafka.errors import CorruptRecordError, UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from ledger.errors import AppendFailed, LogNotInitialised, LogUnavailable, SettingsError
+from ledger.errors import AppendFailed, LogNotAnswering, LogNotInitialised, LogUnavailable, SettingsError
 from ledger.kafka_log import KafkaLog
-from ledger.kafka_reader import decode_batch
+from ledger.kafka_reader import _first_recorded, decode_batch
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON
@@ -80,7 +80,7 @@ def producer_of(settings: LogSettings, **options: Any) -> Any:
 # --- what others put into the topics
 
 
-@pytest.mark.parametrize("compression", [None, "gzip", "lz4"])
+@pytest.mark.parametrize("compression", [None, "gzip", "snappy", "lz4", "zstd"])
 def test_records_of_other_producers_are_read_as_the_client_reads_them(
     kafka_log_settings: LogSettings, kafka_log: EventLog, compression: str | None
 ) -> None:
@@ -184,7 +184,7 @@ def test_timestamps_of_producers_are_kept() -> None:
     assert columns.offsets.tolist() == list(range(300))
 
 
-@pytest.mark.parametrize("compression", [0, 1, 3])
+@pytest.mark.parametrize("compression", [0, 1, 2, 3, 4])
 def test_damaged_batches_are_refused(compression: int) -> None:
     """Else damaged bytes (behind a matching checksum) could become other events."""
     seed = random.randrange(2**32)
@@ -209,12 +209,63 @@ def _damaged(batch: bytearray, place: int, flip: int) -> DefaultRecordBatch:
     return DefaultRecordBatch(copy)
 
 
+def test_records_of_one_instant_are_shared() -> None:
+    """Else one busy partition would leave the others' coupons standing still."""
+    one, other, third = (TopicPartition(COUPON, p) for p in range(3))
+    ready = {one: np.array([1, 5, 5, 5, 5, 5]), other: np.array([5, 5, 5, 5]), third: np.array([2, 3, 9])}
+    assert _first_recorded(ready, 7) == {one: 3, other: 2, third: 2}
+    assert _first_recorded(ready, 2) == {one: 1, other: 0, third: 1}
+    assert _first_recorded(ready, 100) == {one: 6, other: 4, third: 3}
+
+
 def test_a_batch_cut_short_is_refused() -> None:
     """Else the last records of a cut batch would silently be missing."""
     whole = encoded(20)
     for end in range(61, len(whole)):
         with pytest.raises(CorruptRecordError):
             decode_batch(DefaultRecordBatch(whole[:end]))
+
+
+@pytest.mark.parametrize("compression", [1, 2, 3, 4])
+def test_damaged_compressed_batches_are_refused(compression: int) -> None:
+    """Else each compression's own error would end the consumer without a word that names the batch."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    source = random.Random(seed)
+    whole = encoded(20, compression)
+    for _ in range(300):
+        batch = _damaged(encoded(20, compression), source.randrange(61, len(whole)), source.randrange(1, 256))
+        with suppress(CorruptRecordError):
+            assert len(decode_batch(batch)) == 20
+
+
+@pytest.mark.parametrize(
+    ("compression", "module", "package"), [(2, "snappy", "python-snappy"), (4, "zstd", "zstandard")]
+)
+def test_a_compression_that_cannot_be_read_names_its_package(
+    compression: int, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the remedy would be to check the network."""
+    batch = DefaultRecordBatch(encoded(20, compression))
+    monkeypatch.setattr(f"kafka.codec.{module}", None)
+    with pytest.raises(UnsupportedCodecError, match=f"pip install {package}"):
+        decode_batch(batch)
+
+
+def test_a_missing_package_is_said_with_the_partition(
+    kafka_log_settings: LogSettings, kafka_log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would know which producer to ask."""
+    topic = kafka_log_settings.topic_prefix + COUPON
+    producer = producer_of(kafka_log_settings, compression_type="zstd")
+    producer.send(topic, value=b"v" * 1000, key=b"k", partition=1)
+    producer.close()
+    monkeypatch.setattr("kafka.codec.zstd", None)
+    with pytest.raises(LogUnavailable, match=rf"{topic} partition 1: .* zstd; pip install zstandard") as refused:
+        kafka_log.read(start_of(kafka_log), 10, timeout_s=PATIENCE_S)
+    assert not isinstance(refused.value, LogNotAnswering)
+    monkeypatch.undo()
+    assert [c.values for c in read_until(kafka_log, start_of(kafka_log), 1) if len(c)] == [[b"v" * 1000]]
 
 
 def test_a_failed_checksum_stops_reading(kafka_log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

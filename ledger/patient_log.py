@@ -1,0 +1,107 @@
+"""Reading a log through outages: what a log refuses for now is repeated, with growing pauses, until it answers.
+
+Always true:
+- only `LogNotAnswering` is repeated; every other error ends the reading;
+- the start of an outage is logged once, with its cause, and its end once, with its length.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from ledger.errors import LogNotAnswering
+from ledger.log import Chunk, LogReader, TopicPartition
+from ledger.topics import ALL_TOPICS
+
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 5.0
+
+_logger = logging.getLogger("coupon_ledger.log")
+Answer = TypeVar("Answer")
+
+
+class Patience:
+    """Repeats requests while the log does not answer, until `stopped` is set. Usable from several threads."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self._stopped = stopped
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """The last request failed, and none has succeeded since."""
+        return self._since is not None
+
+    def __call__(self, request: Callable[[], Answer]) -> Answer:
+        """The request's answer, however long it takes. Raises `LogNotAnswering` only once `stopped` is set."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            started = time.monotonic()
+            try:
+                return request()
+            except LogNotAnswering as error:
+                self.failed(error, started)
+                if self._stopped.wait(pause_s):
+                    raise
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def failed(self, error: LogNotAnswering, started: float) -> None:
+        """A request of that start (`time.monotonic`) failed."""
+        with self._lock:
+            if self._since is not None:
+                return
+            self._since = started
+        _logger.warning("%s. Waiting for it", error, extra={"error": str(error)})
+
+    def answered(self) -> None:
+        """A request has shown that the log answers."""
+        with self._lock:
+            if self._since is None:
+                return
+            seconds, self._since = time.monotonic() - self._since, None
+        _logger.warning("the log answers again after %.0f s", seconds, extra={"seconds": round(seconds, 1)})
+
+
+class PatientLog:
+    """`LogReader` that waits for a log that does not answer instead of raising `LogNotAnswering`."""
+
+    def __init__(self, log: LogReader, patience: Patience) -> None:
+        self.url = log.url
+        self._log = log
+        self._patience = patience
+
+    def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
+        return self._answer(lambda: self._log.partitions(topics))
+
+    def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
+        def some() -> list[Chunk]:
+            chunks = self._log.read(positions, max_records, timeout_s)
+            if not chunks and self._patience.waiting:
+                # That nothing comes says nothing about a log that was away.
+                self._log.end_positions(list(positions))
+                self._patience.answered()
+            return chunks
+
+        chunks = self._patience(some)
+        if chunks:
+            self._patience.answered()
+        return chunks
+
+    def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._answer(lambda: self._log.earliest_positions(partitions))
+
+    def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._answer(lambda: self._log.end_positions(partitions))
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _answer(self, request: Callable[[], Answer]) -> Answer:
+        answer = self._patience(request)
+        self._patience.answered()
+        return answer
