@@ -2,8 +2,13 @@
 -- points. `lost_minor`: what that event took off (a coupon that was given out above the stock or a limit: what its use
 -- takes off now, else nothing yet; a discount above the coupon's value: what is above it), in the currency of the order,
 -- else of the coupon.
-WITH events AS (
-    SELECT v.violation, v.key_hash, v.key, v.event_id FROM violations v WHERE v.topic = 'coupon.events' AND v.scope = 'coupon'
+-- Violations that are explained, or provisional, lost nothing (see judged_violations.sql).
+WITH counted AS (
+    SELECT violation, topic, scope, key_hash, key, event_id, counterpart FROM judged_violations
+    WHERE NOT explained AND NOT provisional
+),
+events AS (
+    SELECT v.violation, v.key_hash, v.key, v.event_id FROM counted v WHERE v.topic = 'coupon.events' AND v.scope = 'coupon'
 ),
 of_events AS (
     SELECT CASE WHEN v.violation = 'used_when_used' THEN 'double_use'
@@ -28,7 +33,7 @@ across AS (
                 THEN c.discount_minor - least(o.gross_minor, CASE WHEN c.coupon_type IN ('cash', 'threshold') THEN c.face_value_minor
                          WHEN c.coupon_type = 'percent' THEN (o.gross_minor::HUGEINT * c.percent_off_bp + 9999) // 10000 END)
                 ELSE c.discount_minor END AS discount_minor
-    FROM violations v
+    FROM counted v
     JOIN coupons c ON c.coupon_id = if(v.topic = 'coupon.events', v.key, v.counterpart)
     LEFT JOIN orders o ON o.order_id = c.order_id
     WHERE v.scope = 'cross'
