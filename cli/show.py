@@ -102,9 +102,9 @@ def _for_people(row: Row) -> Row:
 
 def _violations_in_words(row: Row) -> str | None:
     """Faults first."""
-    codes = [code for code in row["violations"] if code not in row["superseded"]]
-    if row["superseded"]:
-        codes.append(f"superseded ({', '.join(row['superseded'])})")
+    excused = (*row["superseded"], *row["explained"])
+    codes = [code for code in row["violations"] if code not in excused]
+    codes += [f"{name} ({', '.join(row[name])})" for name in ("superseded", "explained") if row[name]]
     return ", ".join(codes) or None
 
 

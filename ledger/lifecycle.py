@@ -96,12 +96,13 @@ FIRST_CARRIED = (
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event in canonical order: the coupon before and after it, and what was wrong with it."""
+    """One event in canonical order: the state before and after it, what was wrong with it, and the owner it met."""
 
     event: Event
     before: str
     after: str
     violations: tuple[str, ...]
+    owner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ def fold(deliveries: Iterable[Delivery]) -> Folded:
     for event in sorted(facts, key=canonical_order):
         before = coupon
         coupon, codes = evolve(coupon, event)
-        steps.append(Step(event, before.state, coupon.state, codes))
+        steps.append(Step(event, before.state, coupon.state, codes, before.owner))
         violations += [_violation(event, code, before.state) for code in codes]
     violations += [_violation(event, "conflicting_duplicate", None) for event in conflicts]
     coupon = replace(coupon, violations=len(violations))

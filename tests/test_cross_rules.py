@@ -785,7 +785,7 @@ def test_a_refund_that_takes_an_order_below_its_coupons_threshold(store: Store, 
 
 def test_a_discount_above_what_the_coupon_is_worth(store: Store, at: Teller) -> None:
     """A shop that takes off more than the coupon says would do so on every order of a sale."""
-    worth = {
+    worth: dict[str, dict[str, Any]] = {
         "cash": {"coupon_type": "cash", "face_value_minor": 5},
         "threshold": {"coupon_type": "threshold", "face_value_minor": 5},
         "gift": {"coupon_type": "gift", "face_value_minor": 5},

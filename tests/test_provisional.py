@@ -111,7 +111,7 @@ def judged(store: Store) -> dict[Violation, bool]:
 
 @pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 4))])
 def test_a_violation_is_provisional_until_the_other_topic_is_read_past_its_trigger(tmp_path: Path, part: int) -> None:
-    """A consumer that catches up would raise a false alarm for every order that it has not read yet; or a real violation
+    """A consumer that catches up would raise an alarm for every order that it has not read yet; or a real violation
     would stay hidden."""
     marked = settled = 0
     for n in range(3 * TIMES):

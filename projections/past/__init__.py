@@ -115,9 +115,9 @@ def _numbered(
 class Past:
     """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
 
-    Journals, `ledger` (its `data_clock`), `persons` and `violations` (none) are in place at once, the tables of keys and
-    their violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another cut in
-    the same transaction.
+    Journals, `ledger` (its `data_clock`), `persons` and `violations` (none) are in place at once, the tables of keys
+    and their violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another
+    cut in the same transaction.
     """
 
     def __init__(self, reading: Reading, cut: Cut, told: Progress = lambda _done, _left: None) -> None:

@@ -12,15 +12,15 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from ledger.codec import micros
-from ledger.lifecycle import Delivery, Folded, fold
+from ledger.lifecycle import Delivery, Folded, Step, fold
 from ledger.plain import plain
 from ledger.rules import STATES
-from ledger.topics import COUPON
+from ledger.topics import COUPON, USER
 from projections import audits
 from projections import digest as digests_of
 from projections.across import AS_JSON, changed
 from projections.attribution import in_place
-from projections.attribution.persons import persons_of
+from projections.attribution.persons import persons, persons_of
 from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
@@ -65,6 +65,7 @@ _HISTORY: Final[dict[str, Any]] = {
     "after": pl.String,
     "violations": pl.List(pl.String),
     "superseded": pl.List(pl.String),
+    "explained": pl.List(pl.String),
     "data": pl.String,
     "recorded_at": pl.Datetime("us"),
     "partition": pl.Int64,
@@ -81,10 +82,12 @@ def history(
 ) -> pl.DataFrame:
     """The coupon folded by the reference: a row per event, with where and when the log recorded it.
 
-    `superseded`: those of its violations that are no fault. `data`: the event's other fields as JSON.
-    Raises `UnknownCoupon`.
+    `superseded`: those of its violations that are no fault; `explained`: a `wrong_user` whose two users are one person.
+    `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
     """
-    folded, found_at = _folded(reading, coupon, cut_of(reading, locals()))
+    cut = cut_of(reading, locals())
+    folded, found_at = _folded(reading, coupon, cut)
+    people = _persons_in(reading, cut) if any(v.violation == "wrong_user" for v in folded.violations) else {}
     broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
     overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
     conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
@@ -97,9 +100,21 @@ def history(
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
         violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
         superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
+        explained = ["wrong_user"] if "wrong_user" in violations and _one_person(step, people) else []
         data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, superseded, data, *position.values()])
+        rows.append([*head, step.before, step.after, violations, superseded, explained, data, *position.values()])
     return pl.DataFrame(rows, schema=_HISTORY, orient="row")
+
+
+def _persons_in(reading: Reading, cut: Cut) -> dict[str, str]:
+    """Per linked id its person, by the links in the cut."""
+    links = f"SELECT DISTINCT user_id, alias_id FROM user_events WHERE type = 'linked' AND {cut.condition(USER)}"
+    return dict(persons(reading.frame(links)).iter_rows())
+
+
+def _one_person(step: Step, people: Mapping[str, str]) -> bool:
+    user, owner = step.event["user_id"], step.owner
+    return people.get(user, user) == people.get(owner or "", owner)
 
 
 def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
