@@ -258,6 +258,10 @@ class Revoked(CouponEvent):
     type: Literal["revoked"] = "revoked"
 
 
+class Extended(CouponEvent):
+    type: Literal["extended"] = "extended"
+
+
 class Discount(_Frozen):
     """One reduction of an order."""
 

@@ -124,6 +124,7 @@ def _life() -> Iterator[str]:
         + "; an `event_id` that comes"
     )
     yield "again with another content yields `conflicting_duplicate`."
+    yield "\n" + Path(__file__).with_name("coupons.md").read_text(encoding="utf-8").rstrip("\n")
     yield from _cross_rules()
 
 
