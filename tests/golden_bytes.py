@@ -57,7 +57,7 @@ def _written(name: str, version: int) -> str:
     nullable = {f["name"] for f in schema["fields"] if isinstance(f["type"], list)}
     found = []
     rows = [rich, {k: None if k in nullable else v for k, v in rich.items()}]
-    since = next((f["type"].get("since", {}) for f in schema["fields"] if f["name"] == "type"), {})
+    since: dict[str, int] = next((f["type"].get("since", {}) for f in schema["fields"] if f["name"] == "type"), {})
     rows += [rich | {"type": symbol} for symbol, first in since.items() if first == version]
     for row in rows:
         body = io.BytesIO()
