@@ -8,7 +8,8 @@ where what it knows more is about the time before.
 A coupon expires one microsecond after its end where that finds it created, issued or claimed. Its end is its
 `valid_until`, or the instant of its last extension where that lies behind (one that made its time shorter). A coupon
 that is reserved or used then expires one microsecond after the first later event that brings it back. What is told only
-later and lies before, wins by the table of transitions: the sweep's event is illegal then, its violation superseded. an extension that is told only after the sweep does not bring an expired coupon back.
+later and lies before, wins by the table of transitions: the sweep's event is illegal then, its violation superseded.
+Only an extension that is told only after the sweep does not bring an expired coupon back.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ import schemas
 from cli.main import cli
 from ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer, encode
 from ledger.events import (
+    MAX_AMOUNT,
     MAX_ID_CHARS,
     MAX_ITEMS,
     MAX_JSON_CHARS,
@@ -148,6 +149,7 @@ def _publishing() -> Iterator[str]:
         texts=f"{MAX_TEXT_CHARS:,}",
         json=f"{MAX_JSON_CHARS:,}",
         items=f"{MAX_ITEMS:,}",
+        amounts=f"{MAX_AMOUNT:,}",
         choices="\n".join(f"- `{name}`: {', '.join(values)}" for name, values in CHOICES.items()),
         event=json.dumps(data, ensure_ascii=False),
         key=event.key,

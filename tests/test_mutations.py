@@ -364,6 +364,8 @@ ENTITIES = _mutants(
     ("a payment undoes the cancellation after it", "pl.Series(place > last_paid[entity])", "pl.Series(last_paid[entity] < 0)"),
     ("the latest payment's instant", "pl.coalesce(old, first)", "pl.coalesce(first, old)"),
     ("the last payment's instant in a batch", 'events.filter(pl.col("type") == kind).reverse()', 'events.filter(pl.col("type") == kind)'),
+    ("a cost changes the terms", 'events.filter(pl.col("type").is_in(TERM_EVENTS))', "events"),
+    ("an end carries no terms", '"unpublished", "amended", "ended")\n"""', '"unpublished", "amended")\n"""'),
     ("an end makes a rule version", '_RULE_EVENTS: Final = ("drafted", ', '_RULE_EVENTS: Final = ("ended", "drafted", '),
     ("unpublishing makes no rule version", '"published", "unpublished", "amended")', '"published", "amended")'),
     ("an amendment is a status", '_STATUS_EVENTS: Final = ("drafted", ', '_STATUS_EVENTS: Final = ("amended", "drafted", '),
