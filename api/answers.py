@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ledger.plain import plain
 from projections.queries import Answer, AsOf
+from projections.store import exchangeable
 
 _IN_MEMORY: Final = 8 << 20
 _PIECE: Final = 1 << 18
@@ -59,7 +60,7 @@ def _write_arrow(spool: Spool, answer: Answer) -> None:
     """An IPC stream; the schema's metadata say of which state it is (`as_of`)."""
     writer = None
     for frame in answer.frames:
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        table = exchangeable(frame).to_arrow(compat_level=pl.CompatLevel.oldest())
         if writer is None:
             schema = table.schema.with_metadata({"as_of": as_of(answer.as_of)})
             writer = pa.ipc.new_stream(spool, schema, options=pa.ipc.IpcWriteOptions(compression="lz4"))

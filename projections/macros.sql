@@ -17,7 +17,7 @@ CREATE TEMP MACRO net_sales(net_minor, refunded_minor) AS net_minor - coalesce(r
 
 -- What a paid order is in GMV: its list price minus refunds, which are no more than what was paid.
 CREATE TEMP MACRO gmv(gross_minor, net_minor, refunded_minor) AS
-    gross_minor - greatest(least(coalesce(refunded_minor, 0), net_minor), 0);
+    gross_minor - greatest(least(coalesce(refunded_minor, 0), net_minor), 0)::BIGINT;
 
 -- Cost by the rate of a category, else by that of any other (''), of what was paid: whole minor units, null without one.
 CREATE TEMP MACRO rated_cost(net_minor, category, rates) AS
@@ -32,14 +32,14 @@ CREATE TEMP MACRO goods_bought(own_minor, lines, net_minor, rates) AS
     coalesce(own_minor, CASE
         WHEN coalesce(len(lines), 0) = 0 THEN rated_cost(net_minor, '', rates)
         WHEN list_count([line_cost(line, rates) FOR line IN lines]) = len(lines)
-        THEN list_sum([line_cost(line, rates) FOR line IN lines])::BIGINT END);
+        THEN list_sum([line_cost(line, rates) FOR line IN lines]) END);
 
 -- The same after refunds, which take back the same part of the goods as of the money.
 CREATE TEMP MACRO goods_cost(own_minor, lines, net_minor, refunded_minor, goods_rates) AS
     CASE WHEN coalesce(refunded_minor, 0) = 0 OR net_minor <= 0
          THEN goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT))
          ELSE round(goods_bought(own_minor, lines, net_minor, goods_rates::MAP(VARCHAR, BIGINT))
-                    * (greatest(net_minor - refunded_minor, 0) / net_minor))::BIGINT END;
+                    * (greatest(net_minor - refunded_minor, 0) / net_minor))::HUGEINT END;
 
 -- By what it is known: order, lines (all of them say it), rate (of some line at least); null where it is not.
 CREATE TEMP MACRO goods_cost_by(own_minor, lines, net_minor, goods_rates) AS

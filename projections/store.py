@@ -101,7 +101,7 @@ class Reading:
     def frame(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> pl.DataFrame:
         """The result of a query, as columns."""
         with _failing_clearly(self.path, self._direct):
-            return self._connection.execute(sql, parameters).pl()
+            return _whole(self._connection.execute(sql, parameters).pl())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The result of a query of a few rows, at a fifth of the cost of columns."""
@@ -554,14 +554,26 @@ def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
 def _frame(arrow: Any) -> pl.DataFrame:
     frame = pl.from_arrow(arrow)
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    return _whole(frame)
+
+
+def _whole(frame: pl.DataFrame) -> pl.DataFrame:
+    """DuckDB's HUGEINT comes as decimals; whole numbers are what they are."""
+    decimals = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Decimal) and kind.scale == 0]
+    return frame.with_columns(pl.col(decimals).cast(pl.Int128)) if decimals else frame
+
+
+def exchangeable(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame as Arrow and Parquet can hold it: 128-bit numbers, which they do not have, as decimals of scale 0."""
+    wide = [name for name, kind in frame.schema.items() if kind == pl.Int128]
+    return frame.with_columns(pl.col(wide).cast(pl.Decimal(38, 0))) if wide else frame
 
 
 class _Stream:
     """A frame as a bare Arrow stream, so that no copy is made on the way."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
+        self._frame = exchangeable(frame)
 
     def release(self) -> None:
         """DuckDB keeps what was registered until the transaction ends, and the frame would live as long."""

@@ -356,7 +356,7 @@ ENTITIES = _mutants(
     ("null stands where it comes last", "carrying = events.filter(pl.col(name).is_not_null())", "carrying = events"),
     ("the first value stands", "reference[entity.to_numpy()] = np.arange(len(values))", "reference[entity.to_numpy()[::-1]] = np.arange(len(values))[::-1]"),
     ("old values stand", "pl.concat([values, old]).gather(reference)", "pl.select(pl.coalesce(old, pl.concat([values, old]).gather(reference))).to_series()"),
-    ("refunds of the last batch alone", "old.fill_null(0) + pl.Series(fresh)", "pl.Series(fresh)"),
+    ("refunds of the last batch alone", "old.fill_null(0) + fresh", "fresh"),
     ("every event refunds", 'events.filter(pl.col("type") == "refunded")', 'events.filter(pl.col("refund_minor").is_not_null())'),
     ("no refund is a refund of nothing", ".otherwise(old)", ".otherwise(old.fill_null(0))"),
     ("a cancelled order stays cancelled", 'rows["cancelled_at"].set(pl.Series(last_paid >= 0), None)', 'rows["cancelled_at"]'),

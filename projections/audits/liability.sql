@@ -3,6 +3,6 @@
 -- move in and out of their journals, `told`, `told_minor`: as `report finance statement` says, `stands`, `stands_minor`: by
 -- the states of the rows. An offender: finance would be told of a liability that is not the one of the coupons that people
 -- hold.
-SELECT campaign_id, currency, count(*) AS stands, coalesce(sum(face_value_minor), 0)::BIGINT AS stands_minor
+SELECT campaign_id, currency, count(*) AS stands, coalesce(sum(face_value_minor), 0)::HUGEINT AS stands_minor
 FROM coupons WHERE state IN ('issued', 'claimed', 'reserved')
 GROUP BY ALL

@@ -106,10 +106,8 @@ def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
     """Per row: the sum of its refunds, null without any."""
-    refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(pl.col("refund_minor").sum())
-    fresh = np.zeros(rows.height, dtype=np.int64)
-    fresh[refunds["entity"].to_numpy()] = refunds["refund_minor"].to_numpy()
-    some = np.zeros(rows.height, dtype=np.bool_)
-    some[refunds["entity"].to_numpy()] = True
-    old = rows["refunded_minor"]
-    return pl.select(pl.when(pl.Series(some)).then(old.fill_null(0) + pl.Series(fresh)).otherwise(old)).to_series()
+    amounts = pl.col("refund_minor").cast(pl.Int128)
+    refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(amounts.sum())
+    old = rows["refunded_minor"].cast(pl.Int128)
+    fresh = _latest(old.clear(rows.height), refunds["refund_minor"], refunds["entity"])
+    return pl.select(pl.when(fresh.is_not_null()).then(old.fill_null(0) + fresh).otherwise(old)).to_series()

@@ -68,7 +68,7 @@ CREATE TABLE orders (
     placed_at TIMESTAMP,
     paid_at TIMESTAMP,
     cancelled_at TIMESTAMP,
-    refunded_minor BIGINT,
+    refunded_minor HUGEINT,
     last_event_at TIMESTAMP NOT NULL,
     events INTEGER NOT NULL,
     violations INTEGER NOT NULL,

@@ -32,7 +32,7 @@ from projections.live.apply import PROJECTED, Projected, from_the_start
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
 from projections.past.slices import Slices, ahead, room_for_files
-from projections.store import Reading, sql
+from projections.store import Reading, exchangeable, sql
 
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""
@@ -267,7 +267,7 @@ class Past:
     def _keep(self, rows: pl.DataFrame) -> Path:
         with room_for_files():
             file = self._files() / f"{uuid4()}.parquet"
-            rows.write_parquet(file, compression="lz4")
+            exchangeable(rows).write_parquet(file, compression="lz4")
         return file
 
     def _files(self) -> Path:

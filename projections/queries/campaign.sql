@@ -23,6 +23,6 @@ SELECT $campaign AS campaign_id, c.name, c.status, c.rule_version, c.rule_id, c.
        round((SELECT count(*) FROM mine
               WHERE claimed_at > (SELECT data_clock FROM ledger) - INTERVAL 1 HOUR
                 AND claimed_at <= (SELECT data_clock FROM ledger)) / 60, 4) AS last_hour_claims_per_minute,
-       (SELECT coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT FROM mine) AS discount_minor,
+       (SELECT coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::HUGEINT FROM mine) AS discount_minor,
        c.campaign_id IS NOT NULL AS known
 FROM (SELECT 1) LEFT JOIN campaigns c ON c.key_hash = $key_hash AND c.campaign_id = $campaign

@@ -1,7 +1,7 @@
 -- Which rules were broken around a campaign's coupons, and what is at stake? Grain: one violation and currency. Given:
 -- `faults`, the campaign's (campaign_faults.sql). `discount_minor`: what these coupons take off now, each once.
 WITH stakes AS (
-    SELECT violation, currency, sum(discount_minor)::BIGINT AS discount_minor
+    SELECT violation, currency, sum(discount_minor)::HUGEINT AS discount_minor
     FROM (SELECT DISTINCT violation, currency, coupon_id, discount_minor FROM faults) GROUP BY ALL
 )
 SELECT f.violation, f.scope, f.currency, count(DISTINCT (f.topic, f.key, f.event_id, f.counterpart)) AS cases,

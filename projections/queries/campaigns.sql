@@ -20,7 +20,7 @@ stock AS (
     SELECT campaign_id, count(*) AS coupons, min(coalesce(created_at, issued_at)) AS begun_at,
            count(*) FILTER (state = 'used') AS in_use,
            count(*) FILTER (owner IS NOT NULL) AS owned,
-           coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::BIGINT AS discount_minor
+           coalesce(sum(discount_minor) FILTER (state = 'used'), 0)::HUGEINT AS discount_minor
     FROM coupons GROUP BY campaign_id
 ),
 broken AS (

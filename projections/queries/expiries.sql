@@ -4,7 +4,7 @@
 -- expiry.
 SELECT CASE WHEN $by_reason THEN reason END AS reason, CASE WHEN $by_campaign THEN campaign_id END AS campaign_id,
        CASE WHEN $by_channel THEN coalesce(claim_channel, issue_channel) END AS channel, currency,
-       count(*) AS coupons, coalesce(sum(face_value_minor), 0)::BIGINT AS face_value_minor,
+       count(*) AS coupons, coalesce(sum(face_value_minor), 0)::HUGEINT AS face_value_minor,
        count(*) FILTER (face_value_minor IS NULL) AS without_value
 FROM coupons
 WHERE state = 'expired'

@@ -7,7 +7,7 @@ SELECT order_id, user_id,
             WHEN placed_at IS NOT NULL THEN 'placed' END AS status,
        channel, store, region, currency, gross_minor, net_minor, refunded_minor, cost_of_goods_minor, reason,
        placed_at, paid_at, cancelled_at, last_event_at, events, discounts,
-       list_sum([d.amount_minor FOR d IN discounts IF d.kind = 'coupon'])::BIGINT AS coupon_discount_minor,
+       list_sum([d.amount_minor FOR d IN discounts IF d.kind = 'coupon'])::HUGEINT AS coupon_discount_minor,
        coupon_ids, lines
 FROM orders
 WHERE key_hash = $key_hash AND order_id = $order
