@@ -39,15 +39,16 @@ def _write(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
 
     from api.answers import as_of
     from projections.past.slices import ahead
+    from projections.wide import as_decimals
 
     def write(piece: pl.DataFrame) -> int:
-        writer.write_table(piece.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
+        writer.write_table(as_decimals(piece).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))
         return piece.height
 
     rows = 0
     with file.open("wb") as sink:
         frame = next(answer.frames)
-        schema = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+        schema = as_decimals(frame).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
         schema = schema.with_metadata({"as_of": as_of(answer.as_of)})
         # A dictionary of ids, which hardly repeat, takes longer than all the rest.
         repeated = [values.name for values in frame if values.n_unique() * 10 <= frame.height]

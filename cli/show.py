@@ -124,6 +124,7 @@ def _value(value: object) -> str:
 @click.option("--owner", "--user", "owner", help="Only of this user (as written; `user` knows linked ids).")
 @click.option("--type", "coupon_type", type=click.Choice(CHOICES["coupon_type"]), help="Only of this type.")
 @click.option("--channel", help="Only issued or claimed on this channel.")
+@click.option("--code", help="Only with this code, as a person types it; several coupons may share one.")
 @instant_option("--since", "Only with a last event from then on.")
 @instant_option("--until", "Only with a last event before then.")
 @click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
@@ -158,6 +159,7 @@ def coupons(
     coupon-ledger coupons --count
     coupon-ledger coupons --campaign 8 --state used
     coupon-ledger coupons --channel app --type cash --since 2026-11-11
+    coupon-ledger coupons --code SAVE20
     coupon-ledger coupons --campaign 8 --count --at 2026-11-11T20:00:00+08:00
     coupon-ledger coupons --output ndjson > coupons.ndjson
     coupon-ledger coupons --at 2026-11-12 --to coupons.parquet

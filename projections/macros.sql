@@ -17,7 +17,7 @@ CREATE TEMP MACRO net_sales(net_minor, refunded_minor) AS net_minor - coalesce(r
 
 -- What a paid order is in GMV: its list price minus refunds, which are no more than what was paid.
 CREATE TEMP MACRO gmv(gross_minor, net_minor, refunded_minor) AS
-    gross_minor - greatest(least(coalesce(refunded_minor, 0), net_minor), 0);
+    gross_minor - greatest(least(coalesce(refunded_minor, 0), net_minor), 0)::BIGINT;
 
 -- Cost by the rate of a category, else by that of any other (''), of what was paid: whole minor units, null without one.
 CREATE TEMP MACRO rated_cost(net_minor, category, rates) AS

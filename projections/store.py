@@ -138,7 +138,7 @@ class Reading:
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
         """Let queries read these frames by name."""
-        streams = {name: _Stream(as_decimals(frame)) for name, frame in frames.items()}
+        streams = {name: _Stream(frame) for name, frame in frames.items()}
         for name, stream in streams.items():
             self._connection.register(name, stream)
         try:
@@ -520,6 +520,7 @@ class Store(Reading):
         went and what came. Columns of the table that `wished` lacks are not compared."""
         gone, come, columns = stored, wished, wished.columns
         if stored.height and wished.height:
+            stored = stored.cast(wished.schema)  # sums are of 64 or 128 bits, as the values want
             gone = stored.join(wished, on=columns, how="anti", nulls_equal=True)
             come = wished.join(stored, on=columns, how="anti", nulls_equal=True)
         self.delete(table, gone["row_id"])
@@ -565,7 +566,7 @@ class _Stream:
     """A frame as a bare Arrow stream, so that no copy is made on the way."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
+        self._frame = as_decimals(frame)
 
     def release(self) -> None:
         """DuckDB keeps what was registered until the transaction ends, and the frame would live as long."""

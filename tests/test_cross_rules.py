@@ -298,7 +298,8 @@ class World:
             for minute in self.minutes(r.randrange(5)):
                 window = sorted(r.randrange(60) for _ in range(2))
                 yield self.event(
-                    CAMPAIGN, campaign, r.choice(("drafted", "amended", "ended")), minute,
+                    CAMPAIGN, campaign, r.choice(("drafted", "amended", "ended", "cost_booked")), minute,
+                    cost_kind="media", amount_minor=1, currency="CNY",
                     quantity=r.choice((None, 0, 1, 2, 3, 5)),
                     per_user_limit=r.choice((None, None, 0, 1, 2)),
                     claim_from=r.choice((None, START + timedelta(minutes=window[0]))),

@@ -73,6 +73,7 @@ ASKED = [
     ("coupons",),
     ("coupons", "--count"),
     ("coupons", "--all", "--limit", "3"),
+    ("coupons", "--code", "SAVE20"),
     ("coupons", "--channel", "app", "--type", "cash", "--since", "2026-11-11", "--until", "2026-11-12T01:00:00Z"),
     ("coupons", "--user", "u-1", "--state", "used", "--campaign", "k-1"),
     ("coupons", "expiring", "--within", "30d"),

@@ -25,6 +25,7 @@ from projections.store import Store
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
 from tests.histories import history
+from tests.owners import owning
 
 Data = dict[str, Any]
 
@@ -517,3 +518,32 @@ def test_no_command_waits_for_pandas_to_be_imported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", _WITHOUT_PANDAS, str(tmp_path / "x.duckdb")]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ran.stdout, ran.stderr) == ("[(1,)] False\n", "")
+
+
+def test_coupons_are_found_by_the_code_that_a_person_types(home: Path) -> None:
+    """At the till nobody knows a coupon's id."""
+    done("init")
+    told = [
+        coupon_event("created", "e-1", coupon_id="c-1", code="SAVE20"),
+        coupon_event("created", "e-2", coupon_id="c-2", occurred_at="2026-11-12T00:00:00Z"),
+        coupon_event("issued", "e-3", coupon_id="c-2", occurred_at="2026-11-13T00:00:00Z", code="SAVE20"),
+        coupon_event("created", "e-4", coupon_id="c-3", code="save20"),
+        coupon_event("created", "e-5", coupon_id="c-4"),
+    ]
+    done("publish", "-", stdin=ndjson(told))
+    done("consume")
+
+    def found(*more: str) -> list[tuple[str, str]]:
+        rows = done("coupons", "--code", "SAVE20", "--output", "ndjson", *more).rows
+        return [(row["coupon_id"], row["state"]) for row in rows]
+
+    assert found() == [("c-1", "created"), ("c-2", "issued")]
+    assert found("--state", "issued") == [("c-2", "issued")]
+    assert found("--campaign", "k-9") == []
+    assert found("--at", "2026-11-12T12:00:00Z") == [("c-1", "created")]
+    assert done("coupons", "--code", "SAVE20", "--count", "--output", "ndjson").rows == [
+        {"state": "created", "coupons": 1},
+        {"state": "issued", "coupons": 1},
+    ]
+    with owning():
+        assert found() == [("c-1", "created"), ("c-2", "issued")]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
 import pytest
 
+from api.answers import spooled
+from cli.export import write_parquet
 from ledger.lifecycle import Delivery
 from ledger.topics import ORDER
 from projections.live.apply import apply
 from projections.live.signature import key_hash
-from projections.store import Store, sql
+from projections.queries import Answer, AsOf
+from projections.store import Store, frames_of, sql
+from tests.command_line import done, ndjson
 from tests.folding import emptied, fold_in, scratch_store
 
 NOON = datetime(2026, 11, 11, 12, tzinfo=UTC)
@@ -114,3 +121,46 @@ def test_an_empty_list_is_a_value(store: Store) -> None:
         random.Random(1).shuffle(told)
         with emptied(store):
             assert asked(store, told, 2)["coupon_ids"] == named
+
+
+LARGEST = 2**53 - 1
+MANY = 1_100
+"""So many of the largest amounts add up beyond 64 bits."""
+
+
+def test_refunds_add_up_beyond_64_bits(home: Path) -> None:
+    """Events that are accepted one by one would stop the consumer for good, and every question about their order."""
+    big = {"gross_minor": LARGEST, "net_minor": LARGEST}
+    paid = order_events("paid")[0] | big
+    refunds = [order_events("refunded 1")[0] | {"event_id": f"r-{n}", "refund_minor": LARGEST} for n in range(MANY)]
+    events = [{**e, "topic": ORDER, "occurred_at": "2026-11-11T00:00:00Z"} for e in (paid, *refunds)]
+    done("init")
+    done("publish", "-", stdin=ndjson(events))
+    done("consume", "--batch-size", "400")
+    row = done("order", ORDER_ID, "--output", "json").json
+    assert (row["status"], row["refunded_minor"]) == ("refunded", MANY * LARGEST)
+    past = done("order", ORDER_ID, "--at", "2026-11-12", "--output", "json").json
+    assert past["refunded_minor"] == MANY * LARGEST
+    assert done("metrics", "query", "gmv_minor", "--output", "ndjson").rows[0]["gmv_minor"] == 0
+    done("verify", "--only", "order_values")
+
+
+def test_sales_add_up_beyond_64_bits(home: Path) -> None:
+    """Orders that are right one by one would end a report."""
+    done("init")
+    fields = {"topic": ORDER, "occurred_at": "2026-11-11T00:00:00Z", "gross_minor": LARGEST, "net_minor": LARGEST}
+    orders = [{**order_events("paid")[0], **fields, "order_id": f"o-{n}"} for n in range(MANY)]
+    done("publish", "-", stdin=ndjson(orders))
+    done("consume")
+    [row] = done("metrics", "query", "gmv_minor,net_sales_minor", "--output", "ndjson").rows
+    assert (row["gmv_minor"], row["net_sales_minor"]) == (MANY * LARGEST, MANY * LARGEST)
+
+
+def test_sums_beyond_64_bits_go_through_arrow_and_parquet(tmp_path: Path) -> None:
+    """An owner of the database answers in Arrow, which has no such integers."""
+    frame = pl.DataFrame({"sum_minor": pl.Series([MANY * LARGEST, None, -1], dtype=pl.Int128)})
+    with spooled(Answer(AsOf(0, None, None, []), iter([frame])), arrow=True, json_columns=()) as spool:
+        spool.seek(0)
+        assert pl.concat(frames_of(pa.ipc.open_stream(spool))).equals(frame)
+    write_parquet(Answer(AsOf(0, None, None, []), iter([frame])), tmp_path / "sums.parquet", lambda _rows: None)
+    assert pl.read_parquet(tmp_path / "sums.parquet")["sum_minor"].to_list() == frame["sum_minor"].to_list()

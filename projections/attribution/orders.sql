@@ -1,9 +1,9 @@
 -- Which orders stand, and whose are they? Grain: one order that stands. `cost_of_goods_minor`: by its own figure, without
 -- what came back; of those that tell none see goods.sql.
 SELECT o.user_id, coalesce(p.person, o.user_id) AS person, o.order_id, o.paid_at AS occurred_at, o.currency,
-       coalesce(o.net_minor, 0) - coalesce(o.refunded_minor, 0) AS sales_minor,
+       (coalesce(o.net_minor, 0) - coalesce(o.refunded_minor, 0))::BIGINT AS sales_minor,
        CASE WHEN o.cost_of_goods_minor IS NOT NULL
-            THEN goods_cost(o.cost_of_goods_minor, o.lines, o.net_minor, o.refunded_minor, NULL) END AS cost_of_goods_minor,
+            THEN goods_cost(o.cost_of_goods_minor, o.lines, o.net_minor, o.refunded_minor, NULL)::BIGINT END AS cost_of_goods_minor,
        coalesce(len(o.coupon_ids) > 0, false) AS names_coupons
 FROM orders o LEFT JOIN persons p ON p.user_id = o.user_id
 WHERE stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor) AND o.user_id IS NOT NULL

@@ -6,7 +6,7 @@ WITH stale AS (
 ),
 whose AS (
     SELECT o.order_id, coalesce(p.person, o.user_id) AS person, o.paid_at, o.currency,
-           o.net_minor - coalesce(o.refunded_minor, 0) AS sales_minor
+           (o.net_minor - coalesce(o.refunded_minor, 0))::BIGINT AS sales_minor
     FROM orders o LEFT JOIN persons p ON p.user_id = o.user_id
     WHERE stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor)
       AND o.key_hash BETWEEN $first AND $last

@@ -207,6 +207,7 @@ class _Batch:
         stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
+        rows = rows.cast(pl.Schema({name: kind for name, kind in entities.WIDE.items() if name in rows.columns}))
         return rows.with_columns(
             pl.col("events", "violations", "ids_low", "ids_high").fill_null(0),
         )

@@ -26,6 +26,11 @@ CAMPAIGN_LAST: Final = (
 ).split()
 USER_LAST: Final = ("attributes",)
 
+TERM_EVENTS: Final = ("drafted", "published", "unpublished", "amended", "ended")
+"""What carries a campaign's terms: a cost that is booked, a target or an assignment changes none."""
+WIDE: Final = pl.Schema({"refunded_minor": pl.Int128()})
+"""Columns of rows that are sums: amounts are bounded, sums of them are not."""
+
 _RULE_EVENTS: Final = ("drafted", "published", "unpublished", "amended")
 _STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
 
@@ -42,7 +47,7 @@ def fold_orders(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def fold_campaigns(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    rows = _last_carried(rows, events, CAMPAIGN_LAST)
+    rows = _last_carried(rows, events.filter(pl.col("type").is_in(TERM_EVENTS)), CAMPAIGN_LAST)
     versions = events.filter(pl.col("type").is_in(_RULE_EVENTS))
     statuses = events.filter(pl.col("type").is_in(_STATUS_EVENTS))
     return rows.with_columns(
@@ -115,10 +120,8 @@ def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
     """Per row: the sum of its refunds, null without any."""
-    refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(pl.col("refund_minor").sum())
-    fresh = np.zeros(rows.height, dtype=np.int64)
-    fresh[refunds["entity"].to_numpy()] = refunds["refund_minor"].to_numpy()
-    some = np.zeros(rows.height, dtype=np.bool_)
-    some[refunds["entity"].to_numpy()] = True
-    old = rows["refunded_minor"]
-    return pl.select(pl.when(pl.Series(some)).then(old.fill_null(0) + pl.Series(fresh)).otherwise(old)).to_series()
+    amounts = pl.col("refund_minor").cast(pl.Int128)
+    refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(amounts.sum())
+    old = rows["refunded_minor"].cast(pl.Int128)
+    fresh = _latest(old.clear(rows.height), refunds["refund_minor"], refunds["entity"])
+    return pl.select(pl.when(fresh.is_not_null()).then(old.fill_null(0) + fresh).otherwise(old)).to_series()

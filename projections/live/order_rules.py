@@ -17,6 +17,7 @@ from ledger.rules import types
 from ledger.topics import COUPON, ORDER
 from projections import lookup
 from projections.live import violations
+from projections.live.entities import WIDE
 from projections.live.signature import stable_hash
 from projections.metrics import sales
 from projections.store import Adding, Reading, Store, sql
@@ -192,7 +193,7 @@ def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "or
 
 
 def _said(orders: pl.DataFrame) -> pl.DataFrame:
-    return orders.select(pl.col("key_hash").alias("order_hash"), *_SAID)
+    return orders.select(pl.col("key_hash").alias("order_hash"), *_SAID).cast(WIDE)
 
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:

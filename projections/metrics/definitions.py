@@ -99,6 +99,11 @@ class Metric:
         return self.source is not None and "quantile" not in self.aggregate and "/" not in self.aggregate
 
     @property
+    def whole_type(self) -> str:
+        """The SQL type of its values, where they are whole: money adds up beyond 64 bits."""
+        return "HUGEINT" if self.unit == "minor" else "BIGINT"
+
+    @property
     def empty(self) -> int | None:
         """Of no rows. What has no stock has none left, and none is not 0."""
         unknown = "quantile" in self.aggregate or self.view == "now"

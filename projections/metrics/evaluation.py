@@ -306,7 +306,7 @@ def _by_size(part: str) -> tuple[int, str]:
 def _formula(metric: Metric) -> str:
     text = f"({metric.base})" if metric.formula else metric.name
     whole = metric.whole if metric.source else metric.unit in _WHOLE_UNITS and "/" not in metric.base
-    return f"{text}::{'BIGINT' if whole else 'DOUBLE'}"
+    return f"{text}::{metric.whole_type if whole else 'DOUBLE'}"
 
 
 def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:

@@ -37,7 +37,7 @@ CREATE TABLE coupon_sales (
     currency VARCHAR,
     gross_minor BIGINT,
     net_minor BIGINT,
-    refunded_minor BIGINT,
+    refunded_minor HUGEINT,
     cost_of_goods_minor BIGINT,
     lines STRUCT(sku VARCHAR, category VARCHAR, quantity BIGINT, net_minor BIGINT, discount_minor BIGINT,
                  cost_minor BIGINT)[],

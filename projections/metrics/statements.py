@@ -92,8 +92,7 @@ def _value(metric: Metric) -> str:
     sql = metric.sql
     if metric.empty == 0 and "CASE" not in metric.aggregate:
         sql = f"coalesce({sql}, 0)"
-    whole = "HUGEINT" if metric.money else "BIGINT"
-    return f"({sql})::{whole if metric.whole else 'DOUBLE'}"
+    return f"({sql})::{metric.whole_type if metric.whole else 'DOUBLE'}"
 
 
 def _written_out(source: Source, sql: str) -> str:

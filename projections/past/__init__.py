@@ -34,6 +34,7 @@ from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
 from projections.past.slices import Slices, ahead, room_for_files
 from projections.store import VIEWS, Reading, sql
+from projections.wide import as_decimals
 
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""
@@ -116,8 +117,8 @@ class Past:
     """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
 
     Journals, `ledger` (its `data_clock`), `persons` and `violations` (none) are in place at once, the tables of keys
-    and their violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before another
-    cut in the same transaction.
+    and their violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before
+    another cut in the same transaction.
     """
 
     def __init__(self, reading: Reading, cut: Cut, told: Progress = lambda _done, _left: None) -> None:
@@ -272,7 +273,7 @@ class Past:
     def _keep(self, rows: pl.DataFrame) -> Path:
         with room_for_files():
             file = self._files() / f"{uuid4()}.parquet"
-            rows.write_parquet(file, compression="lz4")
+            as_decimals(rows).write_parquet(file, compression="lz4")
         return file
 
     def _files(self) -> Path:

@@ -14,7 +14,8 @@ from projections.store import LISTED, sql
 
 
 def coupons(past: Past, given: Mapping[str, Any]) -> None:
-    past.stand_in(COUPON, user_id=_one(given.get("owner")), campaign_id=_one(given.get("campaign")))
+    code, owner, campaign = (_one(given.get(name)) for name in ("code", "owner", "campaign"))
+    past.stand_in(COUPON, code=code, user_id=owner, campaign_id=campaign)
 
 
 def user(past: Past, given: Mapping[str, Any]) -> None:

@@ -151,6 +151,7 @@ def coupons(
     owner: str | None = None,
     coupon_type: str | None = None,
     channel: str | None = None,
+    code: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     ended_since: datetime | None = None,
@@ -160,12 +161,12 @@ def coupons(
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
     """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
-    pass; `since`, `until`: of the last event, `ended_…`: of the end."""
+    pass; `code`: what a person types, as some event of the coupon carries it; `since`, `until`: of the last event,
+    `ended_…`: of the end."""
     parameters = _parameters(locals())
+    query = _of_code("coupons", parameters)
     order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
-    return reading.batches(
-        f"{_query('coupons')} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", parameters
-    )
+    return reading.batches(f"{query} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", parameters)
 
 
 def states(
@@ -175,12 +176,23 @@ def states(
     owner: str | None = None,
     coupon_type: str | None = None,
     channel: str | None = None,
+    code: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     ended_days: int = 30,
 ) -> pl.DataFrame:
     """Coupons per state. Filters as of `coupons`."""
-    return reading.frame(_query("states"), _parameters(locals()))
+    parameters = _parameters(locals())
+    query = _of_code("states", parameters)
+    return reading.frame(query, parameters)
+
+
+def _of_code(name: str, parameters: dict[str, Any]) -> str:
+    """The query of that name, of the coupons with that code alone where one is asked for."""
+    if parameters["code"] is None:
+        del parameters["code"]
+        return _query(name)
+    return _query("of_code") + _query(name)
 
 
 def user(reading: Reading, user: str) -> pl.DataFrame:
