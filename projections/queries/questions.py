@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def history(
     folded, found_at = _folded(reading, coupon, cut_of(reading, locals()))
     broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
     overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
-    conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
+    conflicts = Counter(v.event_id for v in folded.violations if v.violation == "conflicting_duplicate")
     rows = []
     for step in folded.steps:
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
@@ -94,7 +95,7 @@ def history(
             event["attributes"] = json.loads(event["attributes"])
         position = found_at[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
-        violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
+        violations = [*step.violations, *["conflicting_duplicate"] * conflicts[step.event["event_id"]]]
         superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
         data = json.dumps(plain(event), ensure_ascii=False)
         rows.append([*head, step.before, step.after, violations, superseded, data, *position.values()])
