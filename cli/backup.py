@@ -80,19 +80,15 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
     """Copied to `part` by the owner, or by this process where nobody owns the database."""
     from api.client import Remote, asking
     from projections.backup import copy_to
-    from projections.store import Store
+    from projections.store import Cursor
 
     with progress("copying", 0, "rows") as bar:
         told = advancing(bar)
         with asking(database) as source:
             if isinstance(source, Remote):
                 return source.backup(part.absolute(), full, told)
-        with Store.open(database) as store:
-            cursor = store.cursor()
-            try:
-                return copy_to(cursor, part, full=full, told=told)
-            finally:
-                cursor.close()
+        with Cursor.to_copy(database) as cursor:
+            return copy_to(cursor, part, full=full, told=told)
 
 
 def _opened(part: Path) -> Store:

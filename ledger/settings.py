@@ -8,7 +8,9 @@ registry's client in `[schema-registry]`, or in `COUPON_LEDGER_SCHEMA_REGISTRY_<
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
 KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
 REGISTRY_PREFIX: Final = "COUPON_LEDGER_SCHEMA_REGISTRY_"
 INT32_MAX: Final = 2**31 - 1
+_MOST_LINKS: Final = 40
 _TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 
@@ -140,7 +143,8 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        return Path(self.values["database"].value)
+        """Where it really lies, if the path is a link that a user made: its generations lie beside it there."""
+        return _followed(Path(self.values["database"].value))
 
     @property
     def batch_size(self) -> int:
@@ -149,6 +153,16 @@ class Settings:
     @property
     def grace(self) -> timedelta:
         return timedelta(minutes=self.values["grace-minutes"].value)
+
+
+def _followed(path: Path) -> Path:
+    """The path without links, but for the one by which a database names its live generation (`NAME.gen2` beside it)."""
+    with contextlib.suppress(OSError):  # said by whoever opens it
+        for _ in range(_MOST_LINKS):
+            if not path.is_symlink() or re.fullmatch(re.escape(path.name) + r"\.gen[0-9]+", str(path.readlink())):
+                break
+            path = path.parent / path.readlink()
+    return path
 
 
 def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:

@@ -333,7 +333,7 @@ class SqliteLog:
         connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
         if connection is None:
             connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode={mode}",
+                f"{self._path.as_uri()}?{self._access(mode)}",
                 uri=True,
                 timeout=BUSY_S,
                 isolation_level=None,
@@ -345,6 +345,18 @@ class SqliteLog:
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
             self._mine.connection = connection
         return connection
+
+    def _access(self, mode: str) -> str:
+        """How the file can be opened: only read where this user may not write it.
+
+        A log in WAL mode is read through a file beside it. Where none can be made and none is left, nobody writes, and
+        the log is read as it is.
+        """
+        folder = os.access(self._path.parent, os.W_OK)
+        if not self._path.exists() or (folder and os.access(self._path, os.W_OK)):
+            return f"mode={mode}"
+        beside = self._path.with_name(self._path.name + "-wal").exists()
+        return "mode=ro" if folder or beside else "mode=ro&immutable=1"
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -392,6 +404,11 @@ class SqliteLog:
             )
         if name in _BUSY:
             return LogNotAnswering(f"log {self.url}: another process has held it for {BUSY_S:.0f} s; end that process")
+        if name.startswith("SQLITE_READONLY"):
+            return LogUnavailable(
+                f"log {self.url}: this user may only read it; let them write {self._path} and its folder, or run this"
+                " as the user who owns them"
+            )
         return LogUnavailable(f"log {self.url}: cannot be {doing} ({error}); check the file and its permissions")
 
 

@@ -63,6 +63,17 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
     return _at(store, table, _search(store, table, "key_hash", key_hashes, recorded))
 
 
+def of_identities(store: Store, table: str, identities: pl.DataFrame, since: datetime) -> pl.DataFrame:
+    """The rows of a journal with one of these `key_hash` and `event_id`, and perhaps some with another key.
+
+    None was recorded before `since`. Of a key with many events only these rows are read whole.
+    """
+    hashes = identities["key_hash"].unique()
+    found = _scanned(store, table, "key_hash", hashes, f"AND t.recorded_at >= TIMESTAMP '{since}'", ", t.event_id")
+    found = found.filter(found["event_id"].is_in(identities["event_id"].implode()))
+    return _at(store, table, found["row_id"].sort())
+
+
 def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
     """Per hash: a row may have it in that column."""
     known = store.key_filters.get((table, column))

@@ -206,6 +206,25 @@ class Cursor(Reading):
                 with contextlib.suppress(duckdb.Error):
                     self._connection.execute(f"DETACH {name}")
 
+    @classmethod
+    @contextlib.contextmanager
+    def to_copy(cls, path: Path) -> Iterator[Cursor]:
+        """Reads the database at `path` without any right to write it, and can write a copy elsewhere (`copying_to`).
+
+        Raises what opening a `Store` for reading raises.
+        """
+        with Store.open(path, read_only=True) as store:
+            file = store.file
+        place = str(file).replace("'", "''")
+        connection = duckdb.connect(config=_configuration(True))
+        try:
+            with _failing_clearly(path):
+                connection.execute(f"ATTACH '{place}' AS live (READ_ONLY)")
+                connection.execute("USE live")
+            yield cls(path, connection)
+        finally:
+            connection.close()
+
     def _checkpoint(self, name: str) -> None:
         """When nobody reads there: a transaction that looks into the catalog does so in that of every database."""
         while True:
@@ -320,6 +339,7 @@ class Store(Reading):
     @classmethod
     def create(cls, path: Path) -> bool:
         """Make an empty database at `path`. Returns False where there is one already."""
+        _check_name(path)
         if path.exists():
             # In use means that it is there; anything else that is wrong with it should be known.
             with contextlib.suppress(StoreOwned), cls.open(path, read_only=True):
@@ -358,6 +378,7 @@ class Store(Reading):
 
         Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
         """
+        _check_name(path)
         if not path.exists():
             raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
         store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
@@ -637,6 +658,12 @@ def put_in_place(fresh: Path, path: Path) -> Path | None:
     with held(path):
         generations.make_live(path, generations.add(path, fresh))
     return generations.previous(path)
+
+
+def _check_name(path: Path) -> None:
+    """DuckDB takes what follows a question mark for options, and would look for the write-ahead log elsewhere."""
+    if "?" in str(path.absolute()):
+        raise StoreError(f"database {path}: a path with a question mark cannot be used; name another with --database")
 
 
 def owner_file(path: Path) -> Path:

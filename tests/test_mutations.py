@@ -313,7 +313,7 @@ TABLES = _mutants(
     ("instants do not order", 'sort("entity", "occurred_at", "type_order"', 'sort("entity", "type_order"'),
     ("types do not order", '"occurred_at", "type_order", "event_id", *', '"occurred_at", "event_id", *'),
     ("ids do not order", '"type_order", "event_id", *_POSITION)', '"type_order", *_POSITION)'),
-    ("every id is surely new", "again[entity[((seen_low & low) == low) & ((seen_high & high) == high)]] = True", "pass"),
+    ("every id is surely new", "again[entity[self._maybe_seen()]] = True", "pass"),
     ("an id cannot come twice in a batch", "found[columns[2][order[1:][same]]] = True", "pass"),
     ("only neighbours in arrival can be repeats", "order = np.lexsort(columns)", "order = np.arange(events.height)"),
     ("every event is later", "again |= not_later.to_series().fill_null(False).to_numpy()", "pass"),
@@ -349,6 +349,43 @@ TABLES = _mutants(
     ("violations are counted by batch", 'violations=rows["violations"] + pl.Series(broken)', "violations=pl.Series(broken)"),
     ("rows stay as they were beside the new ones", 'self.store.delete(self.on.table, rows["row_id"].drop_nulls())', "pass"),
     ("rows fold on from what they were", "_nothing_folded(fresh, self.rows)]", "self.rows[refolding]]"),
+)  # fmt: skip
+
+DEEP = _mutants(
+    fold,
+    ("events after the rounds are not folded", "self._one_by_one(start + turn, start + size)", "pass"),
+    ("the last event is left out", "self._one_by_one(start + turn, start + size)", "self._one_by_one(start + turn, max(start + turn + 1, start + size - 1))"),
+    ("an unknown owner is not missed", "self._no_owner[kind][found] and self.owner[0] < 0", "self._no_owner[kind][found] and self.owner[0] < -1"),
+    ("any user is right", "and user != self.owner[1]", "and False"),
+    ("nobody is a wrong owner", "self.owner[0] >= 0 and user", "user"),
+    ("any order is right", "or order != self.order[1])", ")"),
+    ("a wrong order freezes nothing", "frozen = wrong_order and self._frozen[kind]", "frozen = False"),
+    ("a wrong order freezes every event", "frozen = wrong_order and self._frozen[kind]", "frozen = wrong_order"),
+    ("frozen events go back", "back = cell == _RESTING and not frozen", "back = cell == _RESTING"),
+    ("returns go to claimed", "else self.resting if back else cell", 'else STATE["claimed"] if back else cell'),
+    ("events enter without a change", "entered = after != found\n        owned", "entered = not back\n        owned"),
+    ("resting is updated from a hold too", "if not self._holding[found]:", "if True:"),
+    ("resting is not updated", "self.resting = found", "pass"),
+    ("an issue sets no owner", ' or (kind == TYPE["issued"] and user is not None))', ")"),
+    ("a claim sets no owner", '(kind == TYPE["claimed"] or (', "(False or ("),
+    ("an owner is not kept", "self.owner = at, user", "pass"),
+    ("an order is not kept", "self.order = at, order", "pass"),
+    ("the order is not cleared", "self.order = -1, None", "pass"),
+    ("the state stays", "self.state = after", "pass"),
+    ("never outside validity", "self._outside[kind][found] and outside", "False"),
+    ("the row keeps its state", "self.state[coupon], self.resting[coupon] = run.state, run.resting", "pass"),
+    ("the row keeps its order", "self.owner[coupon], self.order[coupon] = run.owner[0], run.order[0]", "self.owner[coupon] = run.owner[0]"),
+    ("the row keeps its owner", "self.owner[coupon], self.order[coupon] = run.owner[0], run.order[0]", "self.order[coupon] = run.order[0]"),
+) + _mutants(
+    apply_module,
+    ("repeats of a deep key stay", "kept = ~exact[entity]", "kept = np.ones(len(entity), dtype=np.bool_)"),
+    ("new events of a deep key go with the repeats", "kept[facts] = True", "pass"),
+    ("events that were not looked up go", "kept |= np.isin(np.arange(len(entity)), asked, invert=True)", "pass"),
+    ("conflicts of a deep key are repeats", "exact[odd] = False", "pass"),
+    ("the journal is not asked", "stored.join(keys, on=", "stored.clear().join(keys, on="),
+    ("a deep key is new all over", "again &= ~self.exact", "again[:] = False"),
+    ("the first events are those of before", "self.first = _first_of_each(self.events", "_first_of_each(self.events"),
+    ("keys that are left keep their numbers", "return exact[left]", "return exact[: len(left)]"),
 )  # fmt: skip
 
 ENTITIES = _mutants(
@@ -409,6 +446,32 @@ def test_a_wrong_line_around_the_tables_is_noticed(store: Store, mutant: Mutant)
     """Late, repeated or conflicting events could be folded wrongly, and no test would say so."""
     module = mutated(mutant)
     assert_killed(mutant.name, lambda: check_columnar(store, module.apply))
+
+
+def as_if_deep(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    """Fold every key as one with many events."""
+    for module in modules:
+        for name in {"_ROUNDS", "_DEEP"} & vars(module).keys():
+            monkeypatch.setattr(module, name, 0)
+
+
+def test_nothing_is_found_in_keys_with_many_events(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """Every mutant of their fold would count as killed by a check that always fails."""
+    as_if_deep(monkeypatch, fold, apply_module)
+    check_columnar(store, apply_module.apply)
+
+
+@pytest.mark.parametrize("mutant", DEEP, ids=NAME)
+def test_a_wrong_line_for_keys_with_many_events_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, store: Store, mutant: Mutant
+) -> None:
+    """Keys with many events are folded by lines of their own, which no test might look at."""
+    module = mutated(mutant)
+    as_if_deep(monkeypatch, fold, apply_module, module)
+    if mutant.module is fold:
+        monkeypatch.setattr(apply_module, "fold", module)
+    apply = apply_module.apply if mutant.module is fold else module.apply
+    assert_killed(mutant.name, lambda: check_columnar(store, apply))
 
 
 @pytest.mark.parametrize("mutant", ENTITIES, ids=NAME)

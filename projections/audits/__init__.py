@@ -33,6 +33,7 @@ _AT_ONCE: Final = 1_000_000
 """Rows of the journals in a part."""
 _ORDERS_AT_ONCE: Final = 50_000
 _FIRST: Final = -(1 << 63)
+_LINKED: Final = {"user_id": pl.String, "links_say": pl.String}
 _TYPES: Final = {
     f"{name}_types": list(types(topic))
     for name, topic in (("coupon", COUPON), ("order", ORDER), ("campaign", CAMPAIGN), ("user", USER))
@@ -153,6 +154,42 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     return odd.select(fault.alias("fault"), *wanted.columns)
 
 
+_PERSONS: Final = """
+    SELECT user_id, if(count(*) OVER (PARTITION BY user_id) = 1, person, 'several') AS person FROM persons
+"""
+
+
+def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    """Links are followed one by one: a person with many ids costs no more than as many persons."""
+    links = [pair for frame in _found(reading, name) for pair in frame.iter_rows() if pair[0] != pair[1]]
+    wanted = pl.DataFrame(list(_same(links).items()), schema=_LINKED, orient="row")
+    kept = reading.frame(_PERSONS).unique().select("user_id", kept="person")
+    both = wanted.join(kept, on="user_id", how="full", coalesce=True)
+    yield both.filter(pl.col("links_say").ne_missing(pl.col("kept")))
+
+
+def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Per linked id the person: the first, by bytes, of those ids that are nobody's alias; else the first of all."""
+    neighbours: dict[str, list[str]] = {}
+    for one, other in links:
+        neighbours.setdefault(one, []).append(other)
+        neighbours.setdefault(other, []).append(one)
+    aliases = {alias for _, alias in links}
+    persons: dict[str, str] = {}
+    for start in neighbours:
+        if start in persons:
+            continue
+        reached, waiting = {start}, [start]
+        while waiting:
+            for other in neighbours[waiting.pop()]:
+                if other not in reached:
+                    reached.add(other)
+                    waiting.append(other)
+        person = min(reached - aliases or reached, key=str.encode)
+        persons |= dict.fromkeys(reached, person)
+    return persons
+
+
 AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = {
     "accounts": _found,
     "accounts_of_tables": _found,
@@ -187,7 +224,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "over_user_limit": _found,
     "over_person_limit": _found,
     "between_topics": _between_topics,
-    "persons": _found,
+    "persons": _persons,
     "paths": _found,
     "touches_once": _found,
 }

@@ -29,21 +29,37 @@ touches AS (
     LEFT JOIN touch_sources s ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel
                              AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 ),
--- Of touches at one instant the kind decides, then a hash; here they only have to be the same ones.
-led AS (
-    SELECT w.order_id, t.moment, t.source, row_number() OVER (PARTITION BY w.order_id ORDER BY t.moment DESC) AS back
+-- Counted along each person's touches, the touches of an order are a run of numbers: no touch meets an order that it does
+-- not belong to. Of touches at one instant the kind decides, then a hash; here they only have to be the same ones.
+numbered AS (
+    SELECT person, moment, source, row_number() OVER (PARTITION BY person ORDER BY moment, source) AS number
+    FROM touches WHERE person IN (SELECT person FROM whose)
+),
+counted AS (
+    SELECT person, moment, max(number) AS number FROM numbered GROUP BY person, moment
+),
+bounded AS (
+    SELECT w.*, coalesce(e.number, 0) AS last_number, coalesce(b.number, 0) AS before_number
     FROM whose w
-    JOIN touches t ON t.person = w.person AND t.moment <= w.paid_at AND t.moment >= w.paid_at - INTERVAL 90 DAY
+    ASOF LEFT JOIN counted e ON e.person = w.person AND e.moment <= w.paid_at
+    ASOF LEFT JOIN counted b ON b.person = w.person AND b.moment < w.paid_at - INTERVAL 90 DAY
+),
+led AS (
+    SELECT order_id, person, unnest(range(greatest(before_number, last_number - 100) + 1, last_number + 1)) AS number
+    FROM bounded
+),
+listed AS (
+    SELECT l.order_id, list(n.moment ORDER BY n.moment) AS moments, list(n.source ORDER BY n.moment, n.source) AS sources
+    FROM led l JOIN numbered n ON n.person = l.person AND n.number = l.number
+    GROUP BY l.order_id
 ),
 wanted AS (
-    SELECT w.order_id, w.person, {
-               paid_at: w.paid_at, currency: w.currency, sales_minor: w.sales_minor, touches: count(l.moment),
-               moments: coalesce(list(l.moment ORDER BY l.moment) FILTER (l.back <= 100), []),
-               sources: if(count(l.moment) > 100, NULL,
-                           coalesce(list(l.source ORDER BY l.moment, l.source) FILTER (l.moment IS NOT NULL), []))
+    SELECT b.order_id, b.person, {
+               paid_at: b.paid_at, currency: b.currency, sales_minor: b.sales_minor,
+               touches: b.last_number - b.before_number, moments: coalesce(l.moments, []),
+               sources: if(b.last_number - b.before_number > 100, NULL, coalesce(l.sources, []))
            } AS says
-    FROM whose w LEFT JOIN led l ON l.order_id = w.order_id
-    GROUP BY w.order_id, w.person, w.paid_at, w.currency, w.sales_minor
+    FROM bounded b LEFT JOIN listed l ON l.order_id = b.order_id
 ),
 kept AS (
     SELECT p.order_id, p.person, if(count(*) OVER (PARTITION BY p.order_id) > 1, NULL, {

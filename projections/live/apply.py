@@ -2,7 +2,8 @@
 
 0. Prepare: number the keys, sort their events (`prepare`, which needs no tables).
 1. Find the rows of the keys that the batch touches.
-2. Keys whose events are all new and later than everything folded advance ("advance").
+2. Keys whose events are all new and later than everything folded advance ("advance"). A key with many events is
+   looked up in the journal by the ids of the batch: plain repeats of it are set aside.
 3. The others, late or repeated, fold again from their journal ("refold"), duplicates and conflicts sorted out by
    the position of each content.
 4. Write journal, rows and violations; count what was applied, repeated, in conflict, per partition.
@@ -38,6 +39,9 @@ _STATES: Final = pl.Enum(list(STATES))
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
 """Multiplied by it, small numbers differ in the high bits, too."""
 _POSITION: Final = list(journal.POSITION)
+_DEEP: Final = 50
+"""Events of a key from which on the filter of its ids says "maybe seen" of most new ones. The journal is asked for
+these ids, since to fold all of such a key again for each of them costs the product of both."""
 _OF_VIOLATION: Final = ("violation", "state", "user_id", "owner")
 _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, **dict.fromkeys(_OF_VIOLATION, pl.String)})
 
@@ -129,9 +133,13 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
     """
     events, keys = numbered(topic, events)
     events = _canonical(events, topic)
-    sorted_entity = events["entity"].to_numpy()
-    first = np.flatnonzero(np.r_[True, sorted_entity[1:] != sorted_entity[:-1]][: len(sorted_entity)])
+    first = _first_of_each(events["entity"].to_numpy())
     return Prepared(topic, keys, events, first, _maybe_twice(events, keys.height))
+
+
+def _first_of_each(entity: npt.NDArray[np.uint32]) -> Int64:
+    """The numbers of the rows at which another entity begins; sorted by it."""
+    return np.flatnonzero(np.r_[True, entity[1:] != entity[:-1]][: len(entity)])
 
 
 def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -191,6 +199,7 @@ class _Batch:
         self.first = batch.first
         self.maybe_twice = batch.maybe_twice
         self.rows = self._rows()
+        self.exact = self._set_repeats_aside()
         self.order: Int64 = np.arange(self.keys.height)
         self.folded = self.rows
         self.journalled: list[pl.DataFrame] = []
@@ -212,7 +221,57 @@ class _Batch:
             pl.col("events", "violations", "ids_low", "ids_high").fill_null(0),
         )
 
+    def _set_repeats_aside(self) -> Mask:
+        """Of keys with many events, take plain repeats out of the batch. Returns, per key that is left: all its events
+        in the batch are known to be new, each identity once.
+
+        Not these: keys with a conflict.
+        """
+        deep = (self.rows["events"] >= _DEEP).to_numpy()
+        exact = deep.copy()
+        entity = self.events["entity"].to_numpy()
+        asked: Int64 = np.zeros(0, dtype=np.int64)
+        if deep.any():
+            asked = np.flatnonzero(deep[entity] & (self._maybe_seen() | self.maybe_twice[entity]))
+        if not asked.size:
+            return exact
+        facts, odd = self._among_stored(self.events[asked].with_columns(row=pl.Series(asked)))
+        exact[odd] = False
+        kept = ~exact[entity]
+        kept[facts] = True
+        kept |= np.isin(np.arange(len(entity)), asked, invert=True)
+        return self._keep(kept, exact)
+
+    def _among_stored(self, asked: pl.DataFrame) -> tuple[Int64, Int64]:
+        """Which of these events (by `row`) stand and are not in the journal yet, and which keys have conflicts.
+
+        One that takes the place of a stored one, since its position comes first, is not later than all: its key is
+        folded again for that."""
+        columns = ["entity", *journal.columns(self.on.topic), "row"]
+        keys = self.keys.with_row_index("entity")
+        identities = asked.select("key_hash", self.on.key, "event_id").unique()
+        stored = lookup.of_identities(self.store, self.on.journal, identities, self._since(self.rows))
+        stored = stored.join(keys, on=["key_hash", self.on.key]).with_columns(row=pl.lit(-1, pl.Int64)).select(columns)
+        told = pl.concat([stored, asked.select(columns)])
+        facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))
+        odd: Int64 = conflicts["entity"].unique().cast(pl.Int64).to_numpy()
+        return facts.filter(pl.col("row") >= 0)["row"].to_numpy(), odd
+
+    def _keep(self, kept: Mask, exact: Mask) -> Mask:
+        """Go on with these events of the batch alone, and with their keys; returns `exact` of them."""
+        if kept.all():
+            return exact
+        events = self.events.filter(pl.Series(kept))
+        left: Int64 = events["entity"].unique().sort().cast(pl.Int64).to_numpy()
+        self.events = _renumbered(events, left, self.keys.height)
+        self.keys, self.rows, self.maybe_twice = self.keys[left], self.rows[left], self.maybe_twice[left]
+        self.first = _first_of_each(self.events["entity"].to_numpy())
+        return exact[left]
+
     def apply(self) -> Counts:
+        if not self.events.height:  # all of them repeats
+            self._write_journal(self.events)
+            return self.counts
         again = self._must_refold()
         rows, events, conflicts = self.rows, self.events, self.events.clear()
         if again.any():
@@ -227,11 +286,10 @@ class _Batch:
 
     def _must_refold(self) -> Mask:
         """Per key: an event of the batch is not surely new, or not later than all that its row has folded."""
-        entity: Int64 = self.events["entity"].cast(pl.Int64).to_numpy()
-        low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
-        seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
+        entity = self.events["entity"].to_numpy()
         again = self.maybe_twice.copy()
-        again[entity[((seen_low & low) == low) & ((seen_high & high) == high)]] = True
+        again[entity[self._maybe_seen()]] = True
+        again &= ~self.exact
         first = self.events.select("occurred_at", "type_order")[self.first]
         # Equal in both, the ids would decide; that is rare, and to fold again is right in either case.
         not_later = first.with_columns(self.rows.select("last_event_at", "last_type")).select(
@@ -240,6 +298,14 @@ class _Batch:
         )
         again |= not_later.to_series().fill_null(False).to_numpy()
         return again
+
+    def _maybe_seen(self) -> Mask:
+        """Per event of the batch: its key may have an event with this id."""
+        entity = self.events["entity"].to_numpy()
+        low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
+        seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
+        seen: Mask = ((seen_low & low) == low) & ((seen_high & high) == high)
+        return seen
 
     def _with_history(self, again: Mask) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """Rows, events and conflicts to fold: the keys that advance as they are, behind them those that fold `again`,
@@ -276,11 +342,15 @@ class _Batch:
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Journal and conflicts of these keys; `entity` numbers them."""
         known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
-        since = rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
+        since = self._since(rows)
         on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
         stored = lookup.of_journal(self.store, self.on.journal, known["key_hash"], since)
         conflicting = lookup.of_hashes(self.store, self.on.conflicts, "key_hash", known["key_hash"])
         return stored.join(known, on=on).select(columns), conflicting.join(known, on=on).select(columns)
+
+    def _since(self, rows: pl.DataFrame) -> datetime:
+        """No event of these keys was recorded before."""
+        return rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
         """Add the others, and the facts that the journal lacks; where another position comes first now, it takes the

@@ -103,6 +103,9 @@ _WRONG_ORDER = _guard_table("wrong_order")
 _OUTSIDE = _guard_table("outside_validity")
 _FROZEN = np.isin(TYPES, GUARDS["wrong_order"]["frozen"])
 _HOLDING = np.isin(STATES, ["reserved", "used"])
+_ROUNDS: Final = 64
+_FEW: Final = 64
+"""After so many rounds, fewer coupons than this go on event by event: a round of few costs as much as of hundreds."""
 _GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validity")
 
 
@@ -214,6 +217,10 @@ class _Rounds:
         sizes = np.diff(np.r_[starts, m])
         turn = 0
         while starts.size:
+            if turn >= _ROUNDS and starts.size < _FEW:
+                for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+                    self._one_by_one(start + turn, start + size)
+                return
             self._round(starts + turn)
             turn += 1
             more = sizes > turn
@@ -251,6 +258,26 @@ class _Rounds:
         wrong_order = _differ(self.orders, at, order, _WRONG_ORDER[kind, found])
         self.guards[2, at] = wrong_order
         return wrong_order
+
+    def _one_by_one(self, start: int, end: int) -> None:
+        """What `_round` does, for these events of one coupon: the same rules on plain values."""
+        coupon = int(self.coupon[start])
+        held = ((self.users, int(self.owner[coupon])), (self.orders, int(self.order[coupon])))
+        owner, order = ((reference, None if reference < 0 else texts[reference]) for texts, reference in held)
+        run = _OneCoupon(int(self.state[coupon]), int(self.resting[coupon]), owner, order)
+        events = zip(
+            range(start, end),
+            self.kind[start:end].tolist(),
+            self.events["user_id"][start:end].to_list(),
+            self.events["order_id"][start:end].to_list(),
+            strict=True,
+        )
+        steps = np.array([run.step(*event) for event in events], dtype=np.int64)
+        self.before[start:end], self.after[start:end], self.other_owner[start:end] = steps[:, :3].T
+        self.illegal[start:end], self.went_back[start:end], self.owned[start:end] = steps[:, 3:6].T
+        self.guards[:3, start:end] = steps[:, 6:].T
+        self.state[coupon], self.resting[coupon] = run.state, run.resting
+        self.owner[coupon], self.order[coupon] = run.owner[0], run.order[0]
 
     def violations(self) -> pl.DataFrame:
         frames = [self._named(np.flatnonzero(self.illegal), None)]
@@ -352,6 +379,44 @@ class _Rounds:
         reference = self.events.height + np.arange(len(old))
         reference[here] = source[here]
         return both.gather(reference)
+
+
+class _OneCoupon:
+    """A coupon on its way through its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
+
+    def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
+        self.state, self.resting, self.owner, self.order = state, resting, owner, order
+        looks = (_NO_OWNER, _WRONG_USER, _WRONG_ORDER)
+        self._after, self._illegal = _AFTER.tolist(), _ILLEGAL.tolist()
+        self._no_owner, self._wrong_user, self._wrong_order = (table.tolist() for table in looks)
+        self._frozen, self._holding = _FROZEN.tolist(), _HOLDING.tolist()
+
+    def step(self, at: int, kind: int, user: str | None, order: str | None) -> tuple[int, ...]:
+        """Fold the event numbered `at`. Returns the codes of the state before and after, the reference of the owner where
+        the user is wrong (else -1), whether the event was illegal, led back to the resting state and made an owner, and
+        whether the guards no_owner, wrong_user, wrong_order were hit."""
+        found = self.state
+        no_owner = self._no_owner[kind][found] and self.owner[0] < 0
+        wrong_user = self._wrong_user[kind][found] and self.owner[0] >= 0 and user != self.owner[1]
+        wrong_order = self._wrong_order[kind][found] and (self.order[0] < 0 or order != self.order[1])
+        other_owner = self.owner[0] if wrong_user else -1
+        cell = self._after[kind][found]
+        frozen = wrong_order and self._frozen[kind]
+        back = cell == _RESTING and not frozen
+        after = found if frozen else self.resting if back else cell
+        entered = after != found
+        owned = entered and (kind == TYPE["claimed"] or (kind == TYPE["issued"] and user is not None))
+        if entered and self._holding[after]:
+            self.order = at, order
+            if not self._holding[found]:
+                self.resting = found
+        if owned:
+            self.owner = at, user
+        if back:
+            self.order = -1, None
+        self.state = after
+        illegal = self._illegal[kind][found]
+        return found, after, other_owner, illegal, back, owned, no_owner, wrong_user, wrong_order
 
 
 def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -90,7 +91,7 @@ def history(
     people = _persons_in(reading, cut) if any(v.violation == "wrong_user" for v in folded.violations) else {}
     broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
     overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
-    conflicts = [v.event_id for v in folded.violations if v.violation == "conflicting_duplicate"]
+    conflicts = Counter(v.event_id for v in folded.violations if v.violation == "conflicting_duplicate")
     rows = []
     for step in folded.steps:
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
@@ -98,7 +99,7 @@ def history(
             event["attributes"] = json.loads(event["attributes"])
         position = found_at[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
-        violations = [*step.violations, *("conflicting_duplicate" for e in conflicts if e == step.event["event_id"])]
+        violations = [*step.violations, *["conflicting_duplicate"] * conflicts[step.event["event_id"]]]
         superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
         explained = ["wrong_user"] if "wrong_user" in violations and _one_person(step, people) else []
         data = json.dumps(plain(event), ensure_ascii=False)

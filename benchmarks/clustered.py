@@ -1,0 +1,112 @@
+"""What does it cost when much hangs on one key? Processor time by size, for a cluster of each kind.
+
+    python -m benchmarks.clustered [--kind coupon|campaign|order|user|paths|aliases] [--sizes 10000,20000,40000]
+
+A cluster (`tests/clusters.py`) is a log of its own with nothing else in it.
+
+Of each: consume it; then one event later than all, one that is late, and one that is repeated, each in a batch of its
+own; every audit; the rebuild from the log. Seconds of processor time, all threads; memory at its peak. A cost that
+grows no faster than n log n a little more than doubles where the size doubles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.run import encoded
+from consumers.runner import Consumer
+from consumers.tuning import tune_process
+from consumers.whole import fold_whole
+from ledger.log import EventLog, open_log
+from ledger.settings import LogSettings
+from ledger.topics import INPUT_TOPICS
+from projections import audits, queries
+from projections.store import Store
+from tests.clusters import KINDS, Made, followers
+
+SIZES: Final = "10000,20000,40000"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kind", choices=list(KINDS), action="append")
+    parser.add_argument("--sizes", default=SIZES)
+    options = parser.parse_args()
+    for kind in options.kind or KINDS:
+        print(f"\n{kind}")
+        rows = []
+        for size in map(int, options.sizes.split(",")):
+            with multiprocessing.get_context("spawn").Pool(1) as process:
+                rows.append({"size": size, **process.apply(measured, (kind, size))})
+            if len(rows) == 1:
+                print("| " + " | ".join(rows[0]) + " |\n" + "|---:" * len(rows[0]) + "|")
+            print("| " + " | ".join(str(value) for value in rows[-1].values()) + " |", flush=True)
+
+
+def measured(kind: str, size: int) -> dict[str, Any]:
+    """Seconds of processor time of each step, and megabytes."""
+    tune_process()
+    made = list(KINDS[kind](size))
+    with tempfile.TemporaryDirectory(prefix="coupon-ledger-clustered-") as name:
+        folder = Path(name)
+        log = open_log(LogSettings(url=f"sqlite:///{folder / 'log.db'}", partitions=1), create=True)
+        log.create_topics()
+        append(log, made)
+        Store.create(folder / "live.duckdb")
+        found: dict[str, Any] = {}
+        with closing(log):
+            with Store.open(folder / "live.duckdb") as store:
+                found["consume"] = spent(consume, log, store)
+                for step, rows in followers(made).items():
+                    append(log, rows)
+                    found[step] = spent(consume, log, store)
+            with Store.open(folder / "live.duckdb", read_only=True) as store:
+                found |= asked(kind, store)
+            Store.create(folder / "anew.duckdb")
+            with Store.open(folder / "anew.duckdb") as store:
+                ends = log.end_positions(log.partitions(INPUT_TOPICS))
+                found["rebuild"] = spent(fold_whole, log, store, ends, lambda _records, _left: None)
+        found["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return found
+
+
+def asked(kind: str, store: Store) -> dict[str, Any]:
+    """All audits, the two slowest of them, and a history."""
+    each = {name: spent(audits.run, store, name, 10) for name in audits.AUDITS}
+    slowest = sorted(each, key=lambda name: -each[name])[:2]
+    found: dict[str, Any] = {"audits": round(sum(each.values()), 2)}
+    found["slowest audits"] = ", ".join(f"{name} {each[name]}" for name in slowest)
+    if kind == "coupon":
+        with closing(queries.Local(store)) as local:
+            found["history"] = spent(lambda: [*local.ask("history", coupon="c").frames])
+    return found
+
+
+def append(log: EventLog, made: Iterable[Made]) -> None:
+    for topic, frame in made:
+        records = encoded(topic, frame)
+        for at in range(0, len(records), 10_000):
+            log.append(records[at : at + 10_000])
+
+
+def consume(log: EventLog, store: Store) -> None:
+    for _ in Consumer(log, store, outlet=log, batch_size=250_000).run():
+        pass
+
+
+def spent(work: Callable[..., object], *arguments: object) -> float:
+    started = time.process_time()
+    work(*arguments)
+    return round(time.process_time() - started, 2)
+
+
+if __name__ == "__main__":
+    main()
