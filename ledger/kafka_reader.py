@@ -21,7 +21,7 @@ from kafka.errors import CorruptRecordError, UnsupportedVersionError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 
-from ledger.log import Chunk, Int64Array, TopicPartition
+from ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Int64Array, TopicPartition
 from ledger.partitioner import fair_shares
 
 RECORDED_AT_HEADER: Final = "recorded_at"
@@ -29,6 +29,7 @@ RECORDED_AT_HEADER: Final = "recorded_at"
 _RESTORED_HEAD: Final = bytes([2, 2 * len(RECORDED_AT_HEADER), *RECORDED_AT_HEADER.encode(), 16])
 """One header, its key, the length of its value; lengths and counts are zigzag."""
 _NONE: Final = np.empty(0, np.int64)
+_MS_LIMIT: Final = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +212,17 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
     if (place >= ends).any() or (len(ends) and ends[-1] != len(data)):
         raise CorruptRecordError(f"a record of the batch at offset {batch.base_offset} has a wrong length")
     if batch.timestamp_type == batch.LOG_APPEND_TIME:
-        recorded_at = np.full(len(starts), batch.max_timestamp * 1000, np.int64)
+        recorded_at = _micros(batch.max_timestamp, np.zeros(len(starts), np.int64))
     else:
-        recorded_at = (batch.first_timestamp + timestamp_deltas) * 1000
+        recorded_at = _micros(batch.first_timestamp, timestamp_deltas)
         _refine(recorded_at, octets, place, ends)
     return _Columns(batch.base_offset + offset_deltas, recorded_at, keys, values)
+
+
+def _micros(first_ms: int, deltas_ms: Int64Array) -> Int64Array:
+    """Timestamps in µs, none beyond what can be shown. Producers may write any 64 bits; nothing overflows."""
+    sums = min(max(first_ms, -_MS_LIMIT), _MS_LIMIT) + np.clip(deltas_ms, -_MS_LIMIT, _MS_LIMIT)
+    return np.clip(sums, FIRST_RECORDED_US // 1000, LAST_RECORDED_US // 1000) * 1000
 
 
 def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:
