@@ -30,8 +30,8 @@ FAILURES: Final = (Exception, pl.exceptions.PanicException)
 """What a fold may raise."""
 
 _DETAIL_CHARS: Final = 500
-_ALL: Final = 100
-"""Where so many events are in a batch and every one fails, it is not the events."""
+_ALL: Final = 50
+"""Where so many events fail before one is kept, it is not the events."""
 _OF_THE_DATABASE: Final = (
     duckdb.ConnectionException,
     duckdb.FatalException,
@@ -68,14 +68,14 @@ def fold_all(store: Store, events: Mapping[str, Prepared]) -> tuple[dict[str, Co
 def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failure) -> Intake:
     """The batch without the events that cannot be folded, these among its dead letters (reason `fold_failed`).
 
-    `error`: what folding all of it raised. It is raised again where no event is at fault, or all of many seem to be.
+    `error`: what folding all of it raised. It is raised again where no event is at fault, or each of the first many.
     """
     frames = {topic: _frame(topic, batch) for topic, batch in taken.events.items()}
     places = _in_order_of_the_log(frames)
     trial = _Trial(store, frames)
     trial.search(places)
     failed = trial.failed
-    if not failed or (len(failed) == len(places) and len(places) >= _ALL):
+    if not failed:
         raise error
     positions = {_position(frames, place): (FOLD_FAILED, words) for place, words in failed.items()}
     for position, (_, words) in positions.items():
@@ -102,6 +102,8 @@ class _Trial:
             self.kept += places
         elif len(places) == 1:
             self.failed[places[0]] = _words(error)
+            if not self.kept and len(self.failed) >= _ALL:
+                raise error
         else:
             half = len(places) // 2
             self.search(places[:half])

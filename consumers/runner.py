@@ -28,7 +28,7 @@ from projections import checkpoints
 from projections.attribution.upkeep import Upkeep
 from projections.checkpoints import Account
 from projections.compaction import compact
-from projections.identity import add_oddities, keep_last
+from projections.identity import LastRecords, add_oddities
 from projections.live import cross
 from projections.live.apply import Counts
 from projections.store import Store
@@ -115,6 +115,7 @@ class Consumer:
         for a schema registry that is down.
         """
         log_identity.check(self._store, self._log)
+        last = LastRecords(self._store)
         accounts = checkpoints.load(self._store)
         partitions = self._log.partitions(INPUT_TOPICS)
         for partition in partitions:
@@ -144,12 +145,12 @@ class Consumer:
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
                 try:
-                    counts, clock = self._commit(chunks, taken, accounts, started)
+                    counts, clock = self._commit(chunks, taken, accounts, last, started)
                 except failing.FAILURES as error:
                     if not failing.of_the_events(error):
                         raise
                     taken = failing.set_aside(self._store, chunks, taken, error)
-                    counts, clock = self._commit(chunks, taken, accounts, started)
+                    counts, clock = self._commit(chunks, taken, accounts, last, started)
                 self._reached("commit")
                 compact(self._store)
                 keep_small()
@@ -177,7 +178,12 @@ class Consumer:
             paths.finish()
 
     def _commit(
-        self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
+        self,
+        chunks: list[Chunk],
+        taken: Intake,
+        accounts: dict[TopicPartition, Account],
+        last: LastRecords,
+        started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
@@ -187,7 +193,7 @@ class Consumer:
             self._reached("fold")
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
-            keep_last(self._store, chunks)
+            last.keep(chunks)
             add_oddities(self._store, {topic: astuple(odd) for topic, odd in taken.oddities.items()})
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"

@@ -245,7 +245,7 @@ def test_records_that_wait_behind_an_open_transaction(kafka: tuple[str, ...]) ->
     """Before, all was said to be folded: acknowledged events were nowhere to be seen."""
     topic = kafka[3] + COUPON
     server = kafka[1].removeprefix("kafka://")
-    hanging = KafkaProducer(bootstrap_servers=server, transactional_id=topic)
+    hanging = KafkaProducer(bootstrap_servers=server, transactional_id=topic, transaction_timeout_ms=600_000)
     hanging.init_transactions()
     hanging.begin_transaction()
     hanging.send(topic, value=b"never committed", key=b"k", partition=0)

@@ -7,6 +7,7 @@ older release, or one that was just folded from its whole history) is known by t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -96,8 +97,7 @@ def read_log(reading: Reading) -> ReadLog:
     last: dict[TopicPartition, LastRecord] = {}
     if _is_kept(reading):
         ids = dict(reading.rows("SELECT topic, id FROM log_topics"))
-        kept = reading.rows("SELECT topic, log_partition, log_offset, recorded_at, digest FROM last_records")
-        last = {TopicPartition(t, p): LastRecord(offset, at, digest) for t, p, offset, at, digest in kept}
+        last = _kept_last(reading)
     if next_offsets.keys() - last.keys():
         for topic, partition, offset, at, event_id in reading.rows(sql(_ROOM, "last_folded")):
             last.setdefault(TopicPartition(topic, partition), LastRecord(offset, at, None, event_id))
@@ -115,18 +115,33 @@ def keep_ids(store: Store, ids: Mapping[str, str]) -> None:
                 store.execute("INSERT OR REPLACE INTO log_topics VALUES ($topic, $id)", {"topic": topic, "id": id_})
 
 
-def keep_last(store: Store, chunks: Sequence[Chunk]) -> None:
-    """Keep the last record of each of these chunks' partitions, inside the caller's transaction."""
-    last = {(c.topic, c.partition): c for c in chunks if len(c)}
-    if not last:
-        return
-    rows = []
-    for place, chunk in last.items():
-        value = (chunk.wire or chunk.values)[-1]
-        stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], value)
-        rows += [*place, int(chunk.offsets[-1]), stored.recorded_at, stored.digest()]
-    places = ", ".join(["(?, ?, ?, ?, ?)"] * len(last))
-    store.execute(f"INSERT OR REPLACE INTO last_records VALUES {places}", rows)
+class LastRecords:
+    """The last record of each partition, as a consumer goes on. A consumer has one, made before its first batch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._last = _kept_last(store)
+        if not store.rows("SELECT 1 FROM last_records"):
+            store.execute("INSERT INTO last_records VALUES ('[]')")
+
+    def keep(self, chunks: Sequence[Chunk]) -> None:
+        """Keep those of these chunks, inside the caller's transaction. After a rollback the next batch begins with the
+        same chunks or the process ends, so nothing is taken back here."""
+        for chunk in chunks:
+            if len(chunk):
+                stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], (chunk.wire or chunk.values)[-1])
+                place = TopicPartition(chunk.topic, chunk.partition)
+                self._last[place] = LastRecord(int(chunk.offsets[-1]), stored.recorded_at, stored.digest())
+        rows = [(*tp, r.offset, r.recorded_at, r.digest.hex()) for tp, r in sorted(self._last.items()) if r.digest]
+        self._store.execute("UPDATE last_records SET records = $records", {"records": json.dumps(rows)})
+
+
+def _kept_last(reading: Reading) -> dict[TopicPartition, LastRecord]:
+    return {
+        TopicPartition(topic, partition): LastRecord(offset, at, bytes.fromhex(digest))
+        for (text,) in reading.rows("SELECT records FROM last_records")
+        for topic, partition, offset, at, digest in json.loads(text)
+    }
 
 
 def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:

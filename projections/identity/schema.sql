@@ -6,16 +6,11 @@ CREATE TABLE log_topics (
     id VARCHAR NOT NULL
 );
 
--- Grain: one partition: the last record that a consumer took from it. `digest`: SHA-256 of its key and value as they stand
--- in the log. Partitions that were folded as a whole history have no row here; `last_folded.sql` answers for them.
-CREATE TABLE last_records (
-    topic VARCHAR NOT NULL,
-    log_partition INTEGER NOT NULL,
-    log_offset BIGINT NOT NULL,
-    recorded_at BIGINT NOT NULL, -- µs since the epoch
-    digest BLOB NOT NULL,
-    PRIMARY KEY (topic, log_partition)
-);
+-- Grain: the database. `records`: JSON, for each partition the last record that a consumer took from it: topic, partition,
+-- offset, recorded_at (µs since the epoch), SHA-256 of key and value as they stand in the log (hexadecimal). One value,
+-- since it is written with every batch: rows of a table would take five times as long. Partitions that were folded as a
+-- whole history are not in it; `last_folded.sql` answers for them.
+CREATE TABLE last_records (records VARCHAR NOT NULL);
 
 -- Grain: one topic: how many of its events were odd when they were consumed (consumers/intake.py): with a record key other
 -- than their id; that happened far from when they were recorded; of these in 1970.
