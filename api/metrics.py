@@ -59,6 +59,18 @@ class Metrics:
             ("topic",),
             registry=registry,
         )
+        self._other_keys = Counter(
+            "coupon_ledger_other_keys",
+            "Events whose record has another key than the event's id, so they may lie in another partition.",
+            ("topic",),
+            registry=registry,
+        )
+        self._skewed = Counter(
+            "coupon_ledger_skewed_events",
+            "Events that happened further than instant-skew-days from when they were recorded.",
+            ("topic",),
+            registry=registry,
+        )
         self._lag = Gauge(
             "coupon_ledger_lag_records",
             "Records between the committed position and the end of the log, as of the last commit.",
@@ -123,6 +135,9 @@ class Metrics:
             self._position.labels(at.topic, at.partition).set(change.next_offset)
         for topic, number in commit.late.items():
             self._late.labels(topic).inc(number)
+        for topic, odd in commit.oddities.items():
+            self._other_keys.labels(topic).inc(odd.other_keys)
+            self._skewed.labels(topic).inc(odd.skewed)
         for at, lag in commit.lags.items():
             self._lag.labels(at.topic, at.partition).set(lag)
         self._batch.observe(commit.records)

@@ -143,18 +143,20 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
 
 def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
     """How many records of the log the backup has not folded, and what it is of. Raises `StoreError`, `LogTruncated`."""
-    from ledger.errors import LogTruncated, StoreError, StoreVersionMismatch
+    from consumers.log_identity import difference
+    from ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
     from ledger.log import open_log
     from ledger.topics import INPUT_TOPICS
     from projections import checkpoints
     from projections.backup import read_whole
+    from projections.identity import read_log
     from projections.queries import as_of
     from projections.store import Store
 
     try:
         with Store.open(file, read_only=True) as copy:
             read_whole(copy)
-            accounts, state = checkpoints.load(copy), as_of(copy)
+            accounts, state, known = checkpoints.load(copy), as_of(copy), read_log(copy)
     except StoreVersionMismatch:
         raise
     except StoreError as error:
@@ -164,9 +166,16 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
     try:
         partitions = log.partitions(INPUT_TOPICS)
         earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
+        outside = checkpoints.outside(accounts, earliest, ends)
+        other = None if outside else difference(known, log)
     finally:
         log.close()
-    for found in checkpoints.outside(accounts, earliest, ends):
+    if other is not None:
+        raise LogReplaced(
+            f"backup {file}: made from another log than {settings.log.url}: {other}; nothing was changed: check --log,"
+            " or name another backup"
+        )
+    for found in outside:
         ahead = found.next_offset > found.end
         problem = "it is ahead of the log" if ahead else "what lies between is not in the log any more"
         remedy = "is this the log that it was made from? Check --log" if ahead else "`restore` the log from an archive"

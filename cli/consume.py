@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
+    from consumers.intake import Oddities
     from consumers.runner import Committed
     from ledger.log import LogReader
+    from projections.identity import ReadLog
 
 _logger = logging.getLogger("coupon_ledger.consume")
 
@@ -45,7 +48,7 @@ _SLOW_COMMIT_S: Final = 10.0
 )
 @duration_option("--sweep-every", "With --follow: expire coupons and release holds whose time is over, so often.")
 @log_format_option
-@settings_options(*LOG, "database", "batch-size", "grace-minutes")
+@settings_options(*LOG, "database", "batch-size", "grace-minutes", "instant-skew-days", "skewed-events")
 def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
     """Fold the log into the database, to the end that the log has now, or following it.
 
@@ -76,16 +79,18 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
     from api.endpoint import Endpoint
+    from consumers.intake import use_rules
+    from consumers.log_identity import open_log_of
     from consumers.owner import Owner
     from consumers.tuning import tune_process
-    from ledger.log import open_log
     from projections.store import Store
 
+    use_rules(settings)
     tune_process()
     store = Store.open(settings.database)
     owner = None
     try:
-        log = open_log(settings.log)
+        log = open_log_of(settings.log, store)
         owner = Owner(
             store,
             log,
@@ -115,6 +120,7 @@ def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log_format: str) -> None:
     records = dead_letters = 0
+    odd: dict[str, Oddities] = {}
     started = time.monotonic()
     told = _Told()
     shown = progress("consuming", 0) if log_format == "text" else nullcontext(None)
@@ -124,6 +130,8 @@ def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log
             told.committed(commit)
             records += commit.records
             dead_letters += commit.dead_letters
+            for topic, found in commit.oddities.items():
+                odd[topic] = odd[topic].plus(found) if topic in odd else found
             if bar is not None:
                 bar.advance(commit.records, commit.lag)
     seconds = time.monotonic() - started
@@ -132,6 +140,21 @@ def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log
     click.echo(f"consumed {records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
     if dead_letters and log_format == "text":
         click.echo(f"{dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
+    if log_format == "text":
+        _say_what_is_odd(odd)
+    elif odd:
+        _logger.info("oddities", extra={topic: asdict(found) for topic, found in odd.items()})
+
+
+def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
+    for topic, found in sorted(odd.items()):
+        if found.other_keys:
+            click.echo(f"{found.other_keys:,} records of {topic} have another key than their event's id", err=True)
+        if found.skewed:
+            in_1970 = f" ({found.in_1970:,} in 1970: milliseconds?)" if found.in_1970 else ""
+            click.echo(f"{found.skewed:,} events of {topic} happened long before or after recording{in_1970}", err=True)
+    if odd:
+        click.echo("`coupon-ledger doctor` says what that may mean", err=True)
 
 
 class _Told:
@@ -202,12 +225,15 @@ def status(watch: float | None, settings: Settings, output: str, **past: Any) ->
 
         print_totals(settings, output, **past)
         return
-    from ledger.log import open_log
+    from consumers.log_identity import difference, open_log_of
 
-    log = open_log(settings.log)
+    known = read_log_of(settings.database)
+    log = open_log_of(settings.log, known, settings.database)
     try:
         if watch is None:
-            _print_status(settings, status_of(summary_of(settings.database), log), output)
+            problem = difference(known, log)
+            shown = status_of(summary_of(settings.database), log, problem)
+            _print_status(settings, shown, output)
             return
         from cli.watch import Watch
 
@@ -226,14 +252,37 @@ def summary_of(database: Path) -> dict[str, Any]:
         return source.ask("summary").row()
 
 
-def status_of(summary: dict[str, Any], log: LogReader) -> dict[str, Any]:
-    """The summary, with the lag, as a whole and of each partition."""
+def read_log_of(database: Path) -> ReadLog:
+    """What the database keeps of the log that it was filled from."""
+    from api.client import asking
+    from consumers.log_identity import of_source
+
+    with asking(database) as source:
+        return of_source(source)
+
+
+def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None = None) -> dict[str, Any]:
+    """The summary, with the lag, as a whole and of each partition. `open_transaction`: offsets that were acknowledged
+    and that nobody can read before a transaction ends. `log_problem`: why this is another log than the one that was
+    read."""
+    from ledger.errors import LogNotInitialised, LogReplaced
     from ledger.topics import INPUT_TOPICS
 
     accounts = {(p["topic"], p["partition"]): p for p in summary["partitions"]}
-    ends = log.end_positions(log.partitions(INPUT_TOPICS))
-    partitions = [_partition(*p, end, accounts.get(p, {})) for p, end in sorted(ends.items())]
-    return {**summary, "lag": sum(p["lag"] for p in partitions), "partitions": partitions}
+    try:
+        there = log.partitions(INPUT_TOPICS)
+    except LogNotInitialised as error:
+        if log_problem is None:
+            raise
+        raise LogReplaced(f"log {log.url}: {log_problem}; restore it from an archive, or check --log") from error
+    ends, high = log.end_positions(there), log.high_watermarks(there)
+    partitions = [_partition(*p, end, high[p], accounts.get(p, {})) for p, end in sorted(ends.items())]
+    if log_problem is None and (shorter := [p for p in partitions if p["next_offset"] > p["end"]]):
+        log_problem = "partition {partition} of {topic} ends at {end}, and was read up to {next_offset}".format(
+            **shorter[0]
+        )
+    sums = {name: sum(p[name] for p in partitions) for name in ("lag", "open_transaction")}
+    return {**summary, **sums, "log_problem": log_problem, "partitions": partitions}
 
 
 def _print_status(settings: Settings, status: dict[str, Any], output: str) -> None:
@@ -246,7 +295,7 @@ def _print_status(settings: Settings, status: dict[str, Any], output: str) -> No
     print_rows(status["partitions"], output)
 
 
-def _partition(topic: str, partition: int, end: int, account: dict[str, Any]) -> dict[str, Any]:
+def _partition(topic: str, partition: int, end: int, high: int, account: dict[str, Any]) -> dict[str, Any]:
     next_offset = account.get("next_offset", 0)
     parts = ("read", "applied", "repeats", "conflicts", "dead_letters")
     return {
@@ -254,7 +303,8 @@ def _partition(topic: str, partition: int, end: int, account: dict[str, Any]) ->
         "partition": partition,
         "next_offset": next_offset,
         "end": end,
-        "lag": end - next_offset,
+        "lag": max(0, end - next_offset),
+        "open_transaction": max(0, high - end),
         **{name: account.get(name, 0) for name in parts},
     }
 
@@ -264,6 +314,14 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     click.echo(f"log         {settings.log.url}")
     click.echo(f"database    {settings.database}")
     click.echo(f"lag         {summary['lag']:,} records")
+    if summary.get("log_problem"):
+        click.echo(f"! not the log that was read: {summary['log_problem']} (`coupon-ledger doctor`)")
+    if summary.get("open_transaction"):
+        waiting = [p for p in summary["partitions"] if p["open_transaction"]]
+        click.echo(
+            f"! {summary['open_transaction']:,} acknowledged records wait behind open transactions in {len(waiting)}"
+            " partitions (`coupon-ledger doctor`)"
+        )
     click.echo(f"last commit {instant(committed) if committed else 'none yet'} ({summary['commits']:,} in all)")
     if committed:
         records, seconds = summary["batch_records"], summary["batch_seconds"]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cli.sources.rows import Filling, Item
     from ledger.log import Record
     from projections.correction import Effect
+    from projections.identity import ReadLog
     from projections.queries import AsOf
 
 SOURCE: Final = "operator"
@@ -203,6 +204,7 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     """Per coupon, in the order of their ids; the ids of all events that these coupons have; and what would come and go
     across coupons."""
     from api.client import asking
+    from consumers.log_identity import of_source
     from projections.correction import effect, naive
 
     by_coupon: dict[str, list[Row]] = {}
@@ -224,7 +226,8 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
                 become += [changed] if changed is not None else []
             bar.advance(len(coupons))
         across = list(rows_of(source.ask("across", coupons=_as_json(become)))) if become else []
-    _say_what_is_not_known(settings, answer.as_of)
+        known = of_source(source)
+    _say_what_is_not_known(settings, answer.as_of, known)
     return effects, there, across
 
 
@@ -235,12 +238,15 @@ def _as_json(become: Sequence[Row]) -> str:
     return json.dumps(plain(asked), ensure_ascii=False)
 
 
-def _say_what_is_not_known(settings: Settings, as_of: AsOf) -> None:
-    from ledger.log import TopicPartition, open_log
+def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
+    """Raises `LogReplaced`: what was computed from one log is not appended to another."""
+    from consumers.log_identity import open_log_of, refuse
+    from ledger.log import TopicPartition
 
     read = {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in as_of.positions}
-    log = open_log(settings.log)
+    log = open_log_of(settings.log, known, settings.database)
     try:
+        refuse(known, log, settings.database)
         ends = log.end_positions(log.partitions([COUPON]))
     finally:
         log.close()

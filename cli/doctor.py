@@ -9,24 +9,25 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.consume import summary_of
+from cli.consume import read_log_of, summary_of
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.errors import LedgerError, StoreOwned
 from ledger.findings import Finding
+from ledger.plain import instant
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from ledger.log import Backend
+    from projections.identity import ReadLog
 
 _DUCKDB: Final = "1.5.5"
 _EXTRAS: Final = {"service": ("fastapi", "uvicorn", "prometheus_client"), "registry": ("confluent_kafka", "httpx2")}
@@ -81,10 +82,12 @@ def findings(settings: Settings, archive: Path | None = None) -> Iterator[Findin
     else:
         yield Finding("ok", f"database {settings.database}", f"{summary['commits']:,} commits")
         yield from _waiting(summary)
+        yield from _odd(settings)
     yield from _owner(settings.database)
     yield from _rooms(settings, archive)
     try:
-        yield from _log(settings, summary)
+        known = None if summary is None else read_log_of(settings.database)
+        yield from _log(settings, summary, known)
     except LedgerError as error:
         yield _of(error)
     if archive is not None:
@@ -202,30 +205,80 @@ def _waiting(summary: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("error", "data's clock", what, "set this machine's clock (chronyc makestep), or the broker's")
 
 
-def _ahead_s(instant: datetime) -> float:
-    from datetime import UTC
+def _odd(settings: Settings) -> Iterator[Finding]:
+    from api.client import asking
+    from ledger.topics import KEY_FIELD
 
-    return instant.replace(tzinfo=UTC).timestamp() - time.time()
+    with asking(settings.database) as source:
+        rows = [row for frame in source.ask("oddities").frames for row in frame.iter_rows(named=True)]
+    for row in rows:
+        topic, events = row["topic"], max(1, row["events"])
+        if row["other_keys"]:
+            what = (
+                f"{row['other_keys']:,} of {events:,} events ({row['other_keys'] / events:.1%}) have another record key"
+                f" than their {KEY_FIELD[topic]}: others of that id may lie in other partitions, in no order"
+            )
+            yield Finding("warning", f"keys of {topic}", what, f"let its producers use {KEY_FIELD[topic]} as the key")
+        if row["skewed"]:
+            days = settings.instant_skew.days
+            share = f"{row['skewed']:,} of {events:,} events ({row['skewed'] / events:.1%})"
+            what = f"{share} happened more than {days} days before or after they were recorded"
+            if row["in_1970"]:
+                what += f", {row['in_1970']:,} of them in 1970: a producer writes milliseconds or seconds, not micros"
+                remedy = "let the producer write microseconds; `skewed-events = dead-letter` keeps such events out"
+                yield Finding("warning", f"instants of {topic}", what, remedy)
+            else:
+                what += ": imported history, or a producer with a wrong clock or unit"
+                yield Finding("ok", f"instants of {topic}", what)
+
+
+def _ahead_s(clock: datetime) -> float:
+    return clock.replace(tzinfo=UTC).timestamp() - time.time()
 
 
 # ── The log ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _log(settings: Settings, summary: dict[str, Any] | None) -> Iterator[Finding]:
+def _log(settings: Settings, summary: dict[str, Any] | None, known: ReadLog | None) -> Iterator[Finding]:
+    from dataclasses import replace
+
+    from consumers.log_identity import open_log_of, refuse
     from ledger.log import open_backend
     from ledger.topics import INPUT_TOPICS
 
+    if known is not None:
+        open_log_of(replace(settings.log, schema_registry=""), known, settings.database).close()
     log = open_backend(settings.log)
     try:
         yield from log.examine()
+        if known is not None:
+            refuse(known, log, settings.database)
         log.partitions()  # all of them are needed
         partitions = log.partitions(INPUT_TOPICS)
         earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
         yield from _clock(log, earliest, ends)
+        yield from _transactions(log, ends)
     finally:
         log.close()
     if summary is not None:
         yield from _positions(summary, earliest, ends)
+
+
+def _transactions(log: Backend, ends: dict[Any, int]) -> Iterator[Finding]:
+    """Acknowledged records that nobody can read: a producer began a transaction before them and has not ended it."""
+    high = log.high_watermarks(list(ends))
+    behind = {tp: high[tp] - end for tp, end in sorted(ends.items()) if high[tp] > end}
+    begun = log.open_transactions(list(behind))
+    for tp, count in behind.items():
+        what = f"{count:,} acknowledged records wait behind an open transaction from offset {ends[tp]} on"
+        if open_ := begun.get(tp):
+            written = instant(datetime.fromtimestamp(open_[0].written_at_ms / 1000, UTC))
+            what += f", of producer {open_[0].producer_id}, which last wrote at {written}"
+        remedy = (
+            "wait until its producer commits or the broker aborts it (transaction.timeout.ms); where it hangs longer:"
+            f" kafka-transactions.sh abort --topic {tp.topic} --partition {tp.partition} --start-offset {ends[tp]}"
+        )
+        yield Finding("warning", f"partition {tp.partition} of {tp.topic}", what, remedy)
 
 
 def _clock(log: Backend, earliest: dict[Any, int], ends: dict[Any, int]) -> Iterator[Finding]:

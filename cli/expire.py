@@ -72,15 +72,17 @@ def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | No
 
 
 def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
+    from consumers.intake import use_rules
+    from consumers.log_identity import open_log_of
     from consumers.runner import Consumer
     from consumers.sweeper import expire as sweep_all
     from consumers.tuning import tune_process
-    from ledger.log import open_log
     from projections.store import Store
 
+    use_rules(settings)
     tune_process()
     with Store.open(settings.database) as store:
-        log = open_log(settings.log)
+        log = open_log_of(settings.log, store)
         try:
             with progress("expiring", 0) as bar:
 

@@ -56,7 +56,7 @@ class RebuiltDiffers(StoreError):
 @click.option("--anew", is_flag=True, help="Throw away what an interrupted rebuild has built.")
 @click.option("--rollback", is_flag=True, help="Bring back the generation that was live before.")
 @operator_options
-@settings_options(*LOG, "database", "batch-size")
+@settings_options(*LOG, "database", "batch-size", "instant-skew-days", "skewed-events")
 @output_option
 def rebuild(
     source: str,
@@ -95,9 +95,11 @@ def rebuild(
     if (source == "archive") != (archive is not None):
         raise click.UsageError("--from archive and --archive FOLDER go together")
     by = signed(why if rollback else accept_differences or why or _EQUAL, operator)
+    from consumers.intake import use_rules
     from consumers.tuning import tune_process
     from projections.generations import rebuilt_file, remove
 
+    use_rules(settings)
     tune_process()
     say = _say if output == "table" else _nothing
     log = _log(settings, archive)

@@ -159,17 +159,20 @@ def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str
 def _repaired_here(
     settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]
 ) -> list[Row]:
+    from consumers import log_identity
     from consumers.discards import Signed, discard
+    from consumers.intake import use_rules
     from consumers.replay import replay
     from consumers.tuning import tune_process
-    from ledger.log import open_log
     from projections.dead_letters import Chosen
     from projections.store import Store
 
+    use_rules(settings)
     tune_process()
     with Store.open(settings.database) as store:
-        log = open_log(settings.log)
+        log = log_identity.open_log_of(settings.log, store)
         try:
+            log_identity.check(store, log)
             if action == "discard":
                 return discard(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run)
             with progress("replaying", 0, "dead letters") as bar:

@@ -127,7 +127,7 @@ class _Checks:
         self._asked = _Asked(settings)
         self.digests: list[Row] = []
         # The log first: where it cannot be reached, that is said at once.
-        known = [*(() if without_log else ("positions_of_log",)), *AUDITS, "digest"]
+        known = [*(() if without_log else ("positions_of_log", "same_log")), *AUDITS, "digest"]
         if unknown := sorted(set(only) - set(known)):
             raise click.UsageError(f"no check {', '.join(unknown)}; there are {', '.join(known)}")
         self.names = [name for name in known if not only or name in only]
@@ -135,6 +135,8 @@ class _Checks:
     def run(self, name: str) -> Row:
         if name == "positions_of_log":
             return _positions(self._settings)
+        if name == "same_log":
+            return _same_log(self._settings)
         if name == "digest":
             state, found = self._asked.ask("digest")
             self.digests = found.to_dicts()
@@ -214,6 +216,19 @@ def _positions(settings: Settings) -> Row:
     ]
     checked = "Does the log hold every partition, as far as it was read, and what comes next?"
     return _row("positions_of_log", checked, len(offenders), offenders[:_SHOWN], state)
+
+
+def _same_log(settings: Settings) -> Row:
+    from consumers.log_identity import difference
+    from ledger.log import open_log
+    from projections.identity import ReadLog
+
+    state, rows = _ask(settings, "log-identity")
+    with closing(open_log(settings.log)) as log:
+        found = difference(ReadLog.of_rows(rows.iter_rows(named=True)), log)
+    offenders = [{"log": settings.log.url, "difference": found}] if found else []
+    asked = "Is it the log that the database was filled from (ids of its topics, the last records that were consumed)?"
+    return _row("same_log", asked, len(offenders), offenders, state)
 
 
 def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:

@@ -2,30 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.log import Chunk
+from ledger.log import LAST_RECORDED_US, Chunk, Position
+from ledger.settings import Settings
+from ledger.topics import KEY_FIELD
 from ledger.validity import valid_events
 from projections.live.apply import Prepared, prepare
 
 Int64 = npt.NDArray[np.int64]
+_YEAR_US: Final = 365 * 86_400 * 1_000_000
+_NO_TIME: Final = ("recorded_at_out_of_range", "the log gives a time of recording before 1970 or after the year 9999")
+
+
+@dataclass(slots=True)
+class Rules:
+    """How instants are judged, in this process: an event that happened further than `skew` from when it was recorded is
+    counted, and with `refuse_skewed` it becomes a dead letter."""
+
+    skew: timedelta = timedelta(days=400)
+    refuse_skewed: bool = False
+
+
+RULES: Final = Rules()
+
+
+def use_rules(settings: Settings) -> None:
+    """Judge instants as these settings say. Raises `SettingsError`."""
+    RULES.skew, RULES.refuse_skewed = settings.instant_skew, settings.refuses_skewed
+
+
+@dataclass(frozen=True, slots=True)
+class Oddities:
+    """Valid events that are not as a good producer writes them. `other_keys`: the record's key is not the event's own
+    id, so its partition need not be the one of the other events of that id. `skewed`: by `RULES`; `in_1970`: those of
+    them that happened in 1970, as all do whose producer writes milliseconds or seconds instead of microseconds."""
+
+    other_keys: int = 0
+    skewed: int = 0
+    in_1970: int = 0
+
+    def plus(self, other: Oddities) -> Oddities:
+        return Oddities(self.other_keys + other.other_keys, self.skewed + other.skewed, self.in_1970 + other.in_1970)
+
+    def any(self) -> bool:
+        return self != Oddities()
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
     """A batch, decoded. `events`: per topic, the valid ones, prepared for their tables.
 
-    `dead_letters`: the columns of the table of that name. Both together are all records of the chunks.
+    `dead_letters`: the columns of the table of that name. Both together are all records of the chunks. `oddities`: by
+    topic, where there are any.
     """
 
     events: dict[str, Prepared]
     dead_letters: pl.DataFrame
     records: int
+    oddities: dict[str, Oddities] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,29 +86,78 @@ class _Records:
 
 def take_in(chunks: Sequence[Chunk]) -> Intake:
     """Decode and validate what was read."""
-    events, letters = {}, []
+    events, letters, oddities = {}, [], {}
     topics = dict.fromkeys(c.topic for c in chunks if len(c))
     for topic in topics:
-        frame, dead = told_valid(topic, [c for c in chunks if c.topic == topic])
+        frame, dead, odd = told_valid(topic, [c for c in chunks if c.topic == topic])
         letters.append(dead)
+        if odd.any():
+            oddities[topic] = odd
         if frame.height:
             events[topic] = prepare(topic, frame)
     nothing = _dead_letters(_gathered("", []), {})
-    return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks))
+    return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks), oddities)
 
 
-def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The valid events of chunks of one topic, and everything else as dead letters."""
+def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame, Oddities]:
+    """The valid events of chunks of one topic, everything else as dead letters, and what is odd about the events."""
     records = _gathered(topic, chunks)
     frame, dead = valid_events(topic, records.messages)
+    frame = _recordable(frame, records, dead)
     rows = frame["row"].to_numpy()
+    keys = pl.Series(records.keys, dtype=pl.Binary)[rows] if len(rows) else pl.Series([], dtype=pl.Binary)
+    odd = Oddities(int((keys != frame[KEY_FIELD[topic]].cast(pl.Binary)).sum()))
+    odd = odd.plus(skewed(frame["occurred_at"], records.recorded_at[rows]))
     events = frame.drop("row").with_columns(
         pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
         recorded_at=pl.Series(records.recorded_at[rows]).cast(pl.Datetime("us")),
         log_partition=pl.Series(records.partitions[rows]).cast(pl.Int32),
         log_offset=pl.Series(records.offsets[rows]),
     )
-    return events, _dead_letters(records, dead)
+    return events, _dead_letters(records, dead), odd
+
+
+def skewed(occurred_at: pl.Series, recorded_at: Int64) -> Oddities:
+    """How many of these events happened far from when they were recorded (µs since the epoch)."""
+    occurred = occurred_at.cast(pl.Int64).to_numpy()
+    far = _far(occurred, recorded_at)
+    return Oddities(skewed=int(far.sum()), in_1970=int((far & (occurred >= 0) & (occurred < _YEAR_US)).sum()))
+
+
+def _far(occurred_us: Int64, recorded_us: Int64) -> npt.NDArray[np.bool_]:
+    far: npt.NDArray[np.bool_] = np.abs(recorded_us - occurred_us) > RULES.skew // timedelta(microseconds=1)
+    return far
+
+
+def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
+    """The frame without events whose instants cannot be used; these are noted as dead."""
+    rows = frame["row"].to_numpy()
+    recorded = records.recorded_at[rows]
+    bad = out_of_range(recorded)
+    dead.update(dict.fromkeys(rows[bad].tolist(), _NO_TIME))
+    if RULES.refuse_skewed:
+        far = _far(frame["occurred_at"].cast(pl.Int64).to_numpy(), recorded) & ~bad
+        days = RULES.skew // timedelta(days=1)
+        words = f"it happened more than {days} days before or after it was recorded (instant-skew-days)"
+        dead.update(dict.fromkeys(rows[far].tolist(), ("instant_skewed", words)))
+        bad = bad | far
+    return frame.filter(pl.Series(~bad)) if bad.any() else frame
+
+
+def out_of_range(recorded_us: Int64) -> npt.NDArray[np.bool_]:
+    """Which of these cannot be when a log recorded something: before 1970, or clamped by the log."""
+    return (recorded_us < 0) | (recorded_us >= LAST_RECORDED_US)
+
+
+def dead_letters_at(chunks: Sequence[Chunk], failed: Mapping[Position, tuple[str, str]]) -> pl.DataFrame:
+    """The records at these positions of the chunks as dead letters. `failed`: reason and detail of each."""
+    letters = [_dead_letters(_gathered("", []), {})]
+    for topic in sorted({position.topic for position in failed}):
+        records = _gathered(topic, [c for c in chunks if c.topic == topic])
+        rows = {p: row for row, p in enumerate(zip(records.partitions.tolist(), records.offsets.tolist(), strict=True))}
+        mine = {p: words for p, words in failed.items() if p.topic == topic}
+        letters.append(_dead_letters(records, {rows[p.partition, p.offset]: words for p, words in mine.items()}))
+    return pl.concat(letters)
 
 
 def _gathered(topic: str, chunks: list[Chunk]) -> _Records:

@@ -11,6 +11,7 @@ Interrupted or killed at any moment and run again, it goes on behind what it has
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from consumers import failing, log_identity
 from consumers.runner import Boundary, Consumer
 from consumers.whole import WORTH_IT, fold_again, fold_whole, records_begun
 from ledger.archive import Span
@@ -27,6 +29,7 @@ from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints, generations
 from projections.digest import ALL, Digest, buckets, digests, rows_of
+from projections.identity import ReadLog, read_log
 from projections.live.cross import clock_and_grace
 from projections.queries import AsOf, Source
 from projections.store import Store, disk_failed, held
@@ -40,6 +43,7 @@ Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""
 Positions = Mapping[TopicPartition, int]
 
+_logger = logging.getLogger("coupon_ledger.rebuild")
 _MINUTE: Final = timedelta(minutes=1)
 _NEAR: Final = 20_000
 """Records behind the live database from which on comparing begins: the rest takes less than a second."""
@@ -112,6 +116,17 @@ class LiveDatabase:
             return self._of_other_code(compare=compare)
         versions = {v["name"]: v["version"] for v in row["versions"]}
         return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in found})
+
+    def read_log(self) -> ReadLog | None:
+        """Which log it was filled from; None where there is no database."""
+        try:
+            with self._asking() as source:
+                return log_identity.of_source(source)
+        except StoreNotInitialised:
+            return None
+        except StoreVersionMismatch:
+            with Store.open_generation(self.path, generations.file_of(self.path)) as store:
+                return read_log(store)
 
     def _of_other_code(self, *, compare: bool) -> Standing:
         """What can be read and compared of a database that another version filled."""
@@ -232,7 +247,12 @@ class Rebuild:
         return records_begun(self._store) or read
 
     def build(self) -> int:
-        """Fold up to where the live database stands, again until that is near; returns how many records it took."""
+        """Fold up to where the live database stands, again until that is near; returns how many records it took.
+
+        Raises `LogReplaced` where the live database was filled from another log.
+        """
+        if (known := self._live.read_log()) is not None:
+            log_identity.refuse(known, self._log, self._live.path)
         records = self._fold_only() if self._only else 0
         while True:
             standing = self._live.standing()
@@ -244,7 +264,15 @@ class Rebuild:
 
     def _fold_only(self) -> int:
         wanted = {topic for name in self._only for topic in TOPICS[name]}
-        records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._advance)
+        try:
+            records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._advance)
+        except failing.FAILURES as error:
+            if not failing.of_the_events(error):
+                raise
+            raise StoreError(
+                f"database {self._live.path}: some event cannot be folded ({error}), and only a rebuild of all"
+                " projections sets it aside; run it without --projection"
+            ) from error
         with self._store.transaction():
             for name in self._only:
                 version = {"name": name, "version": VERSIONS[name]}
@@ -310,7 +338,16 @@ class Rebuild:
             )
         left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
         if records_begun(self._store) is not None or (not reached and left >= WORTH_IT):
-            return fold_whole(self._log, self._store, until, self._advance, standing.grace if standing else None)
+            try:
+                return fold_whole(self._log, self._store, until, self._advance, standing.grace if standing else None)
+            except failing.FAILURES as error:
+                if not failing.of_the_events(error):
+                    raise
+                # Batch by batch, as the live one: the consumer finds the events at fault.
+                _logger.warning("rebuild: some event cannot be folded (%s); the log is folded batch by batch", error)
+                self._store.close()
+                self._store = self._emptied()
+                left = sum(until.values())
         consumer = Consumer(
             self._log,
             self._store,

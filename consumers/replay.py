@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from consumers import outbox
+from consumers import failing, outbox
 from consumers.discards import NothingChosen, Signed, deliver, piece_of
-from consumers.intake import take_in
+from consumers.intake import Intake, take_in
 from consumers.runner import Boundary, accounts_after
 from ledger import operations
 from ledger.errors import LedgerError
@@ -27,8 +27,6 @@ from ledger.registry_log import as_read
 from projections import checkpoints
 from projections.checkpoints import Account
 from projections.dead_letters import Chosen, chosen_letters
-from projections.live import cross
-from projections.live.apply import fold_in
 from projections.store import Store
 
 REPLAYED = "dead_letters_replayed"
@@ -157,16 +155,33 @@ def _piece(
     accounts = checkpoints.load(store)
     chunks = as_read(log, _chunks(letters, accounts))
     taken = take_in(chunks)
+    try:
+        return _folded(store, by, dry_run, reached, letters, chunks, taken, accounts)
+    except failing.FAILURES as error:
+        if not failing.of_the_events(error):
+            raise
+        taken = failing.set_aside(store, chunks, taken, error)
+        return _folded(store, by, dry_run, reached, letters, chunks, taken, accounts)
+
+
+def _folded(
+    store: Store,
+    by: Signed,
+    dry_run: bool,
+    reached: Boundary,
+    letters: pl.DataFrame,
+    chunks: list[Chunk],
+    taken: Intake,
+    accounts: dict[TopicPartition, Account],
+) -> list[Replayed]:
     unread = accounts | {p: _without(accounts[p], n) for p, n in _lengths(chunks).items()}
     try:
         with store.transaction():
             reached("begin")
             store.delete("dead_letters", letters["row_id"])
             store.insert("dead_letters", taken.dead_letters)
-            folded = {topic: fold_in(store, batch) for topic, batch in taken.events.items()}
-            cross.settle(store, [changes for _, changes in folded.values()])
+            counts, _ = failing.fold_all(store, taken.events)
             reached("fold")
-            counts = {topic: counted for topic, (counted, _) in folded.items()}
             moved = accounts_after(chunks, taken, counts, unread)
             checkpoints.save(store, moved)
             outcomes = _outcomes(moved, unread, chunks)

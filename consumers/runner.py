@@ -11,15 +11,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import polars as pl
 
-from consumers import outbox
+from consumers import failing, log_identity, outbox
 from consumers.discards import note_discards
-from consumers.intake import Intake, take_in
+from consumers.intake import Intake, Oddities, take_in
 from consumers.tuning import keep_small
 from ledger.errors import LogNotAnswering, LogTruncated, RegistryUnavailable
 from ledger.log import Chunk, EventLog, LogReader, TopicPartition
@@ -29,8 +29,9 @@ from projections import checkpoints
 from projections.attribution.upkeep import Upkeep
 from projections.checkpoints import Account, Progress
 from projections.compaction import compact
+from projections.identity import LastRecords, add_oddities
 from projections.live import cross
-from projections.live.apply import Counts, fold_in
+from projections.live.apply import Counts
 from projections.store import Store
 
 Boundary = Callable[[str], None]
@@ -62,6 +63,8 @@ class Committed:
     """Of the batch's records, in seconds since the epoch."""
     data_clock: datetime | None = None
     """The highest min(occurred_at, recorded_at) of the batch."""
+    oddities: Mapping[str, Oddities] = field(default_factory=dict)
+    """Per topic, where there are any."""
 
 
 class Consumer:
@@ -113,8 +116,9 @@ class Consumer:
     def run(self) -> Iterator[Committed]:
         """Consume to the end that the log has now (or for ever, to follow it); yields after each commit.
 
-        Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. Following, it waits for a log that
-        does not answer for now (brokers are away, leaders change) and for a schema registry that is down.
+        Raises `LogReplaced`, `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. Following, it waits
+        for a log that does not answer for now (brokers are away, leaders change) and for a schema registry that is
+        down.
         """
         try:
             yield from self._consume()
@@ -124,6 +128,8 @@ class Consumer:
                 raise
 
     def _consume(self) -> Iterator[Committed]:
+        log_identity.check(self._store, self._log)
+        last = LastRecords(self._store)
         accounts = checkpoints.load(self._store)
         progress = Progress.load(self._store)
         partitions = self._log.partitions(INPUT_TOPICS)
@@ -155,7 +161,13 @@ class Consumer:
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
                 log_ends = ends if self._follow else ends_at_start
-                counts, clock = self._commit(chunks, taken, accounts, progress, log_ends, started)
+                try:
+                    counts, clock = self._commit(chunks, taken, accounts, progress, log_ends, last, started)
+                except failing.FAILURES as error:
+                    if not failing.of_the_events(error):
+                        raise
+                    taken = failing.set_aside(self._store, chunks, taken, error)
+                    counts, clock = self._commit(chunks, taken, accounts, progress, log_ends, last, started)
                 self._reached("commit")
                 compact(self._store)
                 keep_small()
@@ -173,6 +185,7 @@ class Consumer:
                     {topic: count.late for topic, count in counts.items() if count.late},
                     max((int(c.recorded_at[-1]) / 1e6 for c in chunks if len(c)), default=None),
                     clock,
+                    taken.oddities,
                 )
                 if self._stop.is_set():
                     return
@@ -189,14 +202,13 @@ class Consumer:
         accounts: dict[TopicPartition, Account],
         progress: Progress,
         ends: Mapping[TopicPartition, int],
+        last: LastRecords,
         started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
-            folded = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
-            counts = {topic: counted for topic, (counted, _) in folded.items()}
-            clock = cross.settle(self._store, [changes for _, changes in folded.values()])
+            counts, clock = failing.fold_all(self._store, taken.events)
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
             moved = accounts_after(chunks, taken, counts, accounts)
@@ -204,6 +216,8 @@ class Consumer:
             positions = {p: account.next_offset for p, account in (accounts | moved).items()}
             progress.advance(_last_recorded(chunks), positions, ends)
             progress.save(self._store)
+            last.keep(chunks)
+            add_oddities(self._store, {topic: astuple(odd) for topic, odd in taken.oddities.items()})
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
                 " batch_seconds = $seconds",

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from consumers.intake import told_valid
+from consumers.intake import RULES, Oddities, skewed, told_valid
 from consumers.runner import checked_ends
 from consumers.tuning import keep_small
 from ledger.archive import KeepsDecoded, Stretch
@@ -38,6 +38,7 @@ from ledger.validity import decoded_by
 from projections import checkpoints
 from projections.checkpoints import Account
 from projections.generations import SLICES
+from projections.identity import add_oddities, forget_oddities
 from projections.live import cross, whole
 from projections.live.signature import stable_hash
 from projections.sliced import first_hash, lay_down, taken_up
@@ -187,6 +188,7 @@ def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: ti
             cross.use_grace(store, grace)
         if not mark.accounts:
             whole.clear(store, mark.topics)
+            forget_oddities(store, mark.topics)
             _set_version(store, _UNFINISHED)
     store.share_cores(alone=False)
     progress = _Progress(sum(mark.until.values()), advance, mark.read + mark.folded)
@@ -327,6 +329,7 @@ class _Whole:
             for partition, letters in laid.letters.group_by("log_partition").len().iter_rows():
                 self._accounts[TopicPartition(slices.topic, partition)].dead_letters += letters
             self._store.insert("dead_letters", laid.letters)
+            add_oddities(self._store, {slices.topic: astuple(laid.oddities)})
             self._progress.done(laid.letters.height)
             self._sides.do(next(turns), lambda side: whole.write_journal(side, slices.topic, laid.events))
 
@@ -358,7 +361,7 @@ class _Whole:
     def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
         """Some of every partition, so that the journal comes to lie in the order of the log."""
         found: list[_Piece] = []
-        if isinstance(self._log, KeepsDecoded):
+        if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need their bytes
             share = _FILE_RECORDS // len(at)
             stretches = (self._log.decoded(p, offset, wanted[p], share) for p, offset in at.items())
             found += [stretch for stretch in stretches if stretch is not None]
@@ -451,11 +454,12 @@ class _Sides:
 @dataclass(frozen=True, slots=True)
 class _Laid:
     """What was laid down: the valid `events`, the other records, and of which partition how many were read up to where
-    (`read`)."""
+    (`read`). `oddities`: of the events."""
 
     events: pl.DataFrame
     letters: pl.DataFrame
     read: list[tuple[TopicPartition, int, int]]
+    oddities: Oddities
 
 
 class _Slices:
@@ -465,7 +469,7 @@ class _Slices:
         self.topic = topic
         self.count = count
         self._folder = folder
-        nothing, _ = told_valid(topic, [])
+        nothing, _, _ = told_valid(topic, [])
         self._nothing = whole.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
 
     def lay_down(self, numbered: tuple[int, list[_Piece]]) -> _Laid:
@@ -473,12 +477,14 @@ class _Slices:
         number, pieces = numbered
         chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
         frames = []
+        odd = Oddities()
         for stretch in pieces:
             if isinstance(stretch, Stretch):
                 events, others = stretch.read()
                 frames.append(_as_told(events, stretch))
+                odd = odd.plus(skewed(events["occurred_at"], events["recorded_at"].cast(pl.Int64).to_numpy()))
                 chunks.append(others)
-        events, letters = told_valid(self.topic, chunks)
+        events, letters, of_bytes = told_valid(self.topic, chunks)
         events = pl.concat([*frames, events.select(frames[0].columns)], rechunk=True) if frames else events
         events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]]), dtype=pl.Int64))
         narrow = whole.narrowed(self.topic, events)
@@ -489,7 +495,7 @@ class _Slices:
                 self.count,
             )
         read = [(TopicPartition(piece.topic, piece.partition), len(piece), piece.next_offset) for piece in pieces]
-        return _Laid(events, letters, read)
+        return _Laid(events, letters, read, odd.plus(of_bytes))
 
     def take_up(self, number: int) -> pl.DataFrame:
         """All events of one slice, in the order in which they were read."""

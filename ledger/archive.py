@@ -39,7 +39,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ledger.errors import ArchiveDamaged, ArchiveUnusable, LogNotInitialised, LogTruncated
-from ledger.log import Backend, Chunk, Int64Array, TopicPartition
+from ledger.log import LAST_RECORDED_US, Backend, Chunk, Int64Array, StoredRecord, TopicPartition
 from ledger.partitioner import fair_shares
 from ledger.topics import ALL_TOPICS, INPUT_TOPICS
 from ledger.validity import decoded_by
@@ -273,6 +273,22 @@ class ArchiveLog:
         self._require([tp.topic for tp in partitions])
         return {tp: self._ends[tp] for tp in partitions}
 
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self.end_positions(partitions)
+
+    def identities(self) -> dict[str, str]:
+        """None: an archive holds the records of a log, not the log."""
+        return {}
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        found = {}
+        for tp, offset in positions.items():
+            file = self._file_at(tp, offset) if tp in self._files else None
+            chunk = self._open(file).take(offset, 1) if file is not None else None
+            if chunk is not None and len(chunk) and int(chunk.offsets[0]) == offset:
+                found[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
+        return found
+
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
         """The next records before `end`, some `count` of them, where they are kept decoded as this version would."""
         file = self._file_at(tp, offset)
@@ -368,16 +384,20 @@ class Stretch(Span):
         return self.records
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
-        """The valid events as wire fields, with `offset` and `recorded_at`; and the other records. Any thread may."""
+        """The valid events as wire fields, with `offset` and `recorded_at`; and the other records, among them events
+        whose time of recording is out of range. Any thread may."""
         rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
             events = events.filter(pl.col("offset").is_between(self.first_offset, self.next_offset - 1))
-        if not events["event_id"].null_count():
+        usable = pl.col("event_id").is_not_null() & pl.col("recorded_at").cast(pl.Int64).is_between(
+            0, LAST_RECORDED_US, closed="left"
+        )
+        if events.select(usable.all()).item():
             return events, self._chunk(pl.DataFrame(schema=_BYTES))
-        others = events.filter(pl.col("event_id").is_null()).select("offset")
+        others = events.filter(~usable).select("offset")
         chunk = self._chunk(rows.select(*_BYTES).join(others.lazy(), on="offset", how="semi").sort("offset").collect())
-        return events.filter(pl.col("event_id").is_not_null()), chunk
+        return events.filter(usable), chunk
 
     def _chunk(self, rows: pl.DataFrame) -> Chunk:
         return Chunk(

@@ -77,6 +77,14 @@ def writer_schemas() -> Mapping[bytes, WriterSchema]:
     return known
 
 
+_refused_ids: dict[bytes, str] = {}
+
+
+def refuse_id(prefix: bytes, why: str) -> None:
+    """Messages with this prefix (0 and the id in a schema registry) are not read, in this process, for that reason."""
+    _refused_ids[prefix] = why
+
+
 def know_writers(folder: Path) -> None:
     """Also read what is written with the schemas of that folder (`NAME.avsc`, as a newer release has them), in this
     process. Their fields that this one does not know are left out.
@@ -164,11 +172,8 @@ def writer_of(message: bytes) -> WriterSchema:
         raise UndecodableRecord("the record has no value")
     if message[0] == 0 and len(message) >= 5:
         number = int.from_bytes(message[1:5], "big")
-        raise UndecodableRecord(
-            f"unknown schema: id {number} of a schema registry (Confluent wire format); no registry is configured,"
-            " or that id is none of the ledger's schemas",
-            reason="unknown_schema",
-        )
+        why = _refused_ids.get(message[:5], "set schema-registry to read the Confluent wire format")
+        raise UndecodableRecord(f"unknown schema: id {number} of a schema registry: {why}", reason="unknown_schema")
     if message[:2] != MARKER or len(message) < HEADER_BYTES:
         raise UndecodableRecord("the value is no Avro single-object message (it must begin with C3 01)")
     raise UndecodableRecord(

@@ -8,7 +8,7 @@ from typing import Final
 
 from ledger.archive import ArchiveLog, Span, Stretch
 from ledger.errors import ArchiveUnusable, LogTruncated
-from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_backend
+from ledger.log import Chunk, EventLog, LogReader, Position, Record, StoredRecord, TopicPartition, open_backend
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 
@@ -62,6 +62,17 @@ class ContinuedLog:
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return self._log.end_positions(partitions)
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._log.high_watermarks(partitions)
+
+    def identities(self) -> dict[str, str]:
+        return self._log.identities()
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        archived = {tp: offset for tp, offset in positions.items() if offset < self._archived.get(tp, 0)}
+        others = {tp: offset for tp, offset in positions.items() if tp not in archived}
+        return {**self._archive.records_at(archived), **self._log.records_at(others)}
 
     def close(self) -> None:
         self._archive.close()

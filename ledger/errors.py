@@ -10,7 +10,9 @@
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
+    │   │   ├── LogMissing          the file of an embedded log does not exist
     │   │   └── RegistryUnavailable the schema registry does not say what an id stands for, or takes no schema
+    │   ├── LogReplaced             the log is not the one that was read before
     │   ├── LogNotInitialised       the log is there, its topics are not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
@@ -24,6 +26,7 @@
         ├── StoreNotInitialised     no database there
         ├── StoreVersionMismatch    written by another version of the projections
         ├── StoreFull               no room to commit
+        ├── ValueOutOfRange         a sum or a conversion of values does not fit its column
         └── ConservationBroken      read records != applied + repeats + conflicts + dead letters
 
 `exit_code` is what the command line ends with.
@@ -100,8 +103,16 @@ class LogNotAnswering(LogUnavailable):
     pass
 
 
+class LogMissing(LogUnavailable):
+    pass
+
+
 class RegistryUnavailable(LogUnavailable):
     pass
+
+
+class LogReplaced(LogError):
+    """Another log stands at the address, or the log has lost records that were read. Waiting does not help."""
 
 
 class LogNotInitialised(LogError):
@@ -163,6 +174,10 @@ class StoreVersionMismatch(StoreError):
 
 
 class StoreFull(StoreError):
+    pass
+
+
+class ValueOutOfRange(StoreError):
     pass
 
 

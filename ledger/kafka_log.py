@@ -52,6 +52,7 @@ from ledger.errors import (
     LogNotAnswering,
     LogNotEmpty,
     LogNotInitialised,
+    LogReplaced,
     LogTruncated,
     LogUnavailable,
     SettingsError,
@@ -59,7 +60,7 @@ from ledger.errors import (
 from ledger.findings import Finding
 from ledger.kafka_reader import Reader
 from ledger.kafka_restore import Placing
-from ledger.log import Chunk, Position, Record, TopicPartition
+from ledger.log import Chunk, OpenTransaction, Position, Record, StoredRecord, TopicPartition
 from ledger.partitioner import partitions_of
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
@@ -73,6 +74,10 @@ RETRY_S: Final = 0.1
 _CONNECT_S: Final = 0.5
 _PASSING: Final = (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError, BrokerNotAvailableError)
 """Beside what the client itself calls retriable: a broker is away, or the client does not know the new leader yet."""
+LOOK_S: Final = 1.0
+"""How often a reader for which nothing comes checks that its topics still exist."""
+CONFIRM_S: Final = 3.0
+"""How long a topic must be missing: a broker that is starting may not know it yet."""
 
 _TOPIC_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
@@ -153,12 +158,14 @@ class KafkaLog:
         self._clients: dict[type, Any] = {}
         self._users: Counter[KafkaAdminClient] = Counter()
         self._known_topics: set[str] = set()
+        self._ids: dict[str, str] = {}
         self._reader: Reader | None = None
         self._reading = threading.Lock()
         self._heard_at = 0.0
         self._behind: dict[TopicPartition, int] = {}
         self._answered = False
         """Brokers have answered at this address, so it is right: what fails later may pass."""
+        self._looked_at = 0.0
 
     # --- topics
 
@@ -194,6 +201,8 @@ class KafkaLog:
         described = [t for t in described if t["name"] != prefix + RESTORING]
         missing = sorted(t["name"] for t in described if for_code(t["error_code"]) is UnknownTopicOrPartitionError)
         if missing:
+            if any(name.removeprefix(prefix) in self._known_topics for name in missing):
+                self._check_topics(self._known_topics)
             remedy = "run `coupon-ledger init`"
             if len(missing) < len(described):
                 remedy += ", or where it was there before `coupon-ledger restore --topic`"
@@ -429,6 +438,8 @@ class KafkaLog:
                 # What was taken from its buffers meanwhile has not been handed over.
                 self._reader.forget()
                 raise
+        if chunks or time.monotonic() - self._looked_at > LOOK_S:
+            self._look(chunks, {tp.topic for tp in positions})
         self._notice_silence(bool(chunks), positions)
         return chunks
 
@@ -438,6 +449,54 @@ class KafkaLog:
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         # Read committed: the end that a reader reaches, not one behind an open transaction.
         return self._offsets(partitions, OffsetSpec.LATEST)
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
+        """As the protocol says. Brokers before Kafka 3.0 cannot tell, nor without the right to describe producers."""
+        named = {self._named(tp): tp for tp in partitions}
+        try:
+            answers = self._ask(lambda admin: admin.describe_producers(list(named)))
+        except (KafkaError, OSError) as error:
+            _log.info("log %s: producers cannot be described: %s", self.url, error)
+            return {}
+        found = {
+            named[partition]: [
+                OpenTransaction(p.producer_id, p.current_transaction_start_offset, p.last_timestamp)
+                for p in state.active_producers
+                if p.current_transaction_start_offset >= 0
+            ]
+            for partition, state in answers.items()
+        }
+        return {tp: sorted(open_, key=lambda o: o.first_offset) for tp, open_ in found.items() if open_}
+
+    def identities(self) -> dict[str, str]:
+        prefix = self._settings.topic_prefix
+        with self._errors("describe topics"):
+            described = self._ask(lambda admin: admin.describe_topics([prefix + topic for topic in ALL_TOPICS]))
+        ids = {t["name"].removeprefix(prefix): _id_of(t) for t in described if t["error_code"] == 0}
+        return {topic: found for topic, found in ids.items() if found}
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        partitions = list(positions)
+        earliest, ends = self.earliest_positions(partitions), self.end_positions(partitions)
+        at = {tp: offset for tp, offset in positions.items() if earliest[tp] <= offset < ends[tp]}
+        wanted, found = dict(at), {}
+        deadline = time.monotonic() + ANSWER_MS / 1000
+        while missing := [tp for tp, offset in wanted.items() if at[tp] == offset]:
+            for chunk in self.read(at, len(at), RETRY_S):
+                tp = TopicPartition(chunk.topic, chunk.partition)
+                if len(chunk) and at[tp] == wanted[tp] == int(chunk.offsets[0]):
+                    found[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
+                at[tp] = chunk.next_offset
+            if time.monotonic() > deadline and missing:
+                tp = missing[0]
+                raise LogUnavailable(
+                    f"log {self.url}: partition {tp.partition} of {tp.topic} gives no record from offset {wanted[tp]}"
+                    f" on, though it ends at {ends[tp]}; check the broker that leads it"
+                )
+        return found
 
     def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
         """Publish these next offsets as the group's, for lag tools only; the reason where that fails."""
@@ -461,7 +520,12 @@ class KafkaLog:
                 client.close()
         self._reader = None
 
-    def _offsets(self, partitions: Sequence[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+    def _offsets(
+        self,
+        partitions: Sequence[TopicPartition],
+        spec: OffsetSpec,
+        isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+    ) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
         specs = {self._named(tp): spec for tp in partitions}
@@ -469,7 +533,7 @@ class KafkaLog:
 
         def offsets(admin: KafkaAdminClient) -> Any:
             try:
-                return admin.list_partition_offsets(specs, IsolationLevel.READ_COMMITTED, ANSWER_MS)
+                return admin.list_partition_offsets(specs, isolation, ANSWER_MS)
             except UnknownTopicOrPartitionError as error:
                 # A broker that has just become the leader says so too.
                 if len([t for t in admin.describe_topics(names) if t["error_code"] == 0]) < len(names):
@@ -490,6 +554,43 @@ class KafkaLog:
             for tp in lost or partitions
         )
         return LogTruncated(f"log {self.url}: {held}; rebuild from the log's start or restore the log")
+
+    def _look(self, chunks: Sequence[Chunk], topics: Iterable[str]) -> None:
+        """Check that what was read, or waited for, are the topics of before. Chunks are checked after they came, so
+        that no record of a topic that was created anew is ever handed out. Brokers that do not answer are left to
+        `_notice_silence`."""
+        try:
+            self._check_topics(topics)
+        except (KafkaError, OSError) as error:
+            _log.info("log %s: topics cannot be described now: %s", self.url, error)
+            if chunks:
+                return  # and looked at again with the next ones
+        self._looked_at = time.monotonic()
+
+    def _check_topics(self, topics: Iterable[str]) -> None:
+        """Raises `LogReplaced` where one of these topics, once seen here, was deleted or created anew."""
+        names = [self._settings.topic_prefix + topic for topic in sorted(topics)]
+        deadline = time.monotonic() + CONFIRM_S
+        while changed := self._changed(names):
+            if time.monotonic() > deadline:
+                raise LogReplaced(
+                    f"log {self.url}: {changed} while it was read; restore it from an archive"
+                    " (`coupon-ledger restore --topic`), and start again"
+                )
+            time.sleep(RETRY_S)
+
+    def _changed(self, names: Sequence[str]) -> str | None:
+        # Asked once: where no broker can be reached, a reader must still be able to end.
+        for topic in self._client(KafkaAdminClient).describe_topics(list(names)):
+            name, error = topic["name"], for_code(topic["error_code"])
+            plain, found = name.removeprefix(self._settings.topic_prefix), _id_of(topic)
+            if error is UnknownTopicOrPartitionError and plain in self._known_topics:
+                return f"topic {name} was deleted"
+            if topic["error_code"] == 0:
+                self._known_topics.add(plain)
+                if found and self._ids.setdefault(plain, found) != found:
+                    return f"topic {name} was deleted and created again"
+        return None
 
     def _notice_silence(self, answered: bool, positions: Mapping[TopicPartition, int]) -> None:
         """The consumer keeps quiet about brokers that are gone: ask now and then, where nothing comes.
@@ -603,6 +704,10 @@ class KafkaLog:
         try:
             yield
         except UnknownTopicOrPartitionError as error:
+            if self._known_topics:
+                with suppress(KafkaError, OSError):
+                    self._check_topics(self._known_topics)
+                raise self._unavailable(doing, error) from error
             raise LogNotInitialised(f"log {self.url}: {error}; run `coupon-ledger init`") from error
         except UnsupportedCodecError as error:
             raise LogUnavailable(f"log {self.url}: cannot {doing}: {error}") from error
@@ -639,6 +744,12 @@ class KafkaLog:
         if error.errno and error is not TopicAlreadyExistsError:
             raise self._unavailable(f"create topic {answer['name']}", error(answer["error_message"]))
         return error is TopicAlreadyExistsError
+
+
+def _id_of(topic: Mapping[str, Any]) -> str:
+    """The id of a topic that was described; empty where the broker gives it none (before Kafka 2.8)."""
+    found = str(topic.get("topic_id") or "")
+    return found if found.strip("-0") else ""
 
 
 # --- options

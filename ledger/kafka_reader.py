@@ -23,7 +23,7 @@ from kafka.errors import CorruptRecordError, UnsupportedCodecError, UnsupportedV
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 
-from ledger.log import Chunk, Int64Array, TopicPartition
+from ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Int64Array, TopicPartition
 from ledger.partitioner import fair_shares
 
 RECORDED_AT_HEADER: Final = "recorded_at"
@@ -44,6 +44,9 @@ CODECS: Final = {
 def missing_codecs() -> dict[str, str]:
     """Compressions that cannot be read here, and the package that each needs."""
     return {codec: package for codec, module, package in CODECS.values() if find_spec(module) is None}
+
+
+_MS_LIMIT: Final = 1 << 61
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,9 +335,9 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
     if (place >= ends).any() or (len(ends) and ends[-1] != len(data)):
         raise CorruptRecordError(f"a record of the batch at offset {batch.base_offset} has a wrong length")
     if batch.timestamp_type == batch.LOG_APPEND_TIME:
-        recorded_at = np.full(len(starts), batch.max_timestamp * 1000, np.int64)
+        recorded_at = _micros(batch.max_timestamp, np.zeros(len(starts), np.int64))
     else:
-        recorded_at = (batch.first_timestamp + timestamp_deltas) * 1000
+        recorded_at = _micros(batch.first_timestamp, timestamp_deltas)
         _refine(recorded_at, octets, place, ends)
     return _Columns(batch.base_offset + offset_deltas, recorded_at, keys, values)
 
@@ -351,6 +354,12 @@ def _uncompress(batch: DefaultRecordBatch) -> None:
         ) from error
     except Exception as error:  # each package has errors of its own
         raise CorruptRecordError(f"the batch at offset {batch.base_offset} cannot be uncompressed: {error}") from error
+
+
+def _micros(first_ms: int, deltas_ms: Int64Array) -> Int64Array:
+    """Timestamps in µs, none beyond what can be shown. Producers may write any 64 bits; nothing overflows."""
+    sums = min(max(first_ms, -_MS_LIMIT), _MS_LIMIT) + np.clip(deltas_ms, -_MS_LIMIT, _MS_LIMIT)
+    return np.clip(sums, FIRST_RECORDED_US // 1000, LAST_RECORDED_US // 1000) * 1000
 
 
 def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:

@@ -13,10 +13,11 @@ Always true:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,11 @@ from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 
 Int64Array = npt.NDArray[np.int64]
+
+FIRST_RECORDED_US: Final = -62_135_510_400_000_000
+LAST_RECORDED_US: Final = 253_402_214_400_000_000
+"""0001-01-02 and 9999-12-31 in UTC. An instant of recording beyond them is given as the nearer one: whatever a producer
+wrote into a Kafka topic with CreateTime, it can be shown in every zone."""
 
 
 class TopicPartition(NamedTuple):
@@ -52,7 +58,8 @@ class Position(NamedTuple):
 class Chunk:
     """Consecutive records of one partition, as columns of equal length n.
 
-    `offsets`, `recorded_at` (µs since the epoch): int64 arrays of shape (n,). `values`: n payloads; a record
+    `offsets`, `recorded_at` (µs since the epoch, from `FIRST_RECORDED_US` to `LAST_RECORDED_US`): int64 arrays of shape
+    (n,). `values`: n payloads; a record
     without a value (a Kafka tombstone) is `b""`. `wire`: the same as they stand in the log, where that is another
     format than the ledger's own. `next_offset`: where reading goes on; it can lie beyond
     `offsets[-1] + 1` where a Kafka partition holds transaction markers.
@@ -86,6 +93,18 @@ class Chunk:
         )
 
 
+class StoredRecord(NamedTuple):
+    """A record as it stands in the log. `recorded_at`: µs since the epoch."""
+
+    recorded_at: int
+    key: bytes
+    value: bytes
+
+    def digest(self) -> bytes:
+        """SHA-256 of key and value, 32 bytes."""
+        return hashlib.sha256(len(self.key).to_bytes(8, "big") + self.key + self.value).digest()
+
+
 class LogReader(Protocol):
     """What can be read of a log, or of its archive."""
 
@@ -113,7 +132,24 @@ class LogReader(Protocol):
         ...
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset that the next record will get, per partition."""
+        """The offset that the next record will get, per partition.
+
+        Where a transaction is open, readers get no further than its first record: the end is there, too.
+        """
+        ...
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset behind the last acknowledged record, per partition. It is above the end position where records
+        wait behind an open transaction."""
+        ...
+
+    def identities(self) -> dict[str, str]:
+        """The id of each topic. It stays the same as long as the topic exists; a topic that is deleted and created
+        again gets another one. Topics whose id the log does not know are left out."""
+        ...
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        """The records at exactly these offsets. Partitions whose log holds no record there are left out."""
         ...
 
     def close(self) -> None: ...
@@ -138,8 +174,22 @@ class EventLog(LogReader, Protocol):
         ...
 
 
+class OpenTransaction(NamedTuple):
+    """A transaction that was begun in a partition and neither committed nor aborted. `first_offset`: of its first
+    record there; readers get no further. `written_at_ms`: when its producer last wrote there, since the epoch."""
+
+    producer_id: int
+    first_offset: int
+    written_at_ms: int
+
+
 class Backend(EventLog, Protocol):
     """A log as it is kept, its records as they stand there."""
+
+    def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
+        """Open transactions by partition, the oldest first; partitions without one are left out. Empty where the log
+        cannot tell."""
+        ...
 
     def examine(self) -> list[Finding]:
         """Whether the log is kept as it must be. For people; raises what asking raises."""

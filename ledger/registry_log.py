@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from ledger.codec import HEADER_BYTES, single_object_header, writer_schemas
+from ledger.codec import HEADER_BYTES, refuse_id, single_object_header, writer_schemas
 from ledger.errors import RegistryUnavailable, SettingsError
-from ledger.log import Chunk, EventLog, Position, Record, TopicPartition
+from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 
@@ -87,6 +87,15 @@ class RegistryLog:
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return self._log.end_positions(partitions)
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._log.high_watermarks(partitions)
+
+    def identities(self) -> dict[str, str]:
+        return self._log.identities()
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        return self._log.records_at(positions)
 
     def close(self) -> None:
         self._ids.close()
@@ -201,6 +210,7 @@ class SchemaIds:
                 for prefix in missing:
                     if not self._learn(prefix, unknown) and prefix not in unknown:
                         self.headers[prefix] = _NOT_OURS
+                        refuse_id(prefix, "the registry has no such id")
                         _logger.warning("schema registry %s has no schema id %d", self._url, _id(prefix))
             self._remember()
 
@@ -213,7 +223,11 @@ class SchemaIds:
             return False
         if schema is None:
             return False
-        self.headers[prefix] = _our_header(schema)
+        header, why = _our_header(schema)
+        if why:
+            refuse_id(prefix, why)
+            _logger.warning("schema registry %s: schema id %d is refused: %s", self._url, _id(prefix), why)
+        self.headers[prefix] = header
         return True
 
     def prefix_of(self, subject: str, header: bytes) -> bytes:
@@ -310,13 +324,39 @@ def _id(prefix: bytes) -> int:
     return int.from_bytes(prefix[1:PREFIX_BYTES], "big")
 
 
-def _our_header(schema: Any) -> bytes:
-    """The header of a registered schema where it is one of ours, by its fingerprint."""
+def _our_header(schema: Any) -> tuple[bytes, str]:
+    """The header of a registered schema where it is one of ours, by its fingerprint; else none, and why not.
+
+    Fingerprints leave logical types out, so a schema with milliseconds or a bare long where ours has microseconds has
+    the fingerprint of ours. Its text tells them apart.
+    """
     try:
-        header = single_object_header(json.loads(schema.schema_str))
+        registered = json.loads(schema.schema_str)
+        header = single_object_header(registered)
     except Exception:  # whatever another team registered, in whatever schema language
-        return _NOT_OURS
-    return header if header in writer_schemas() else _NOT_OURS
+        return _NOT_OURS, "it is no schema of the ledger"
+    if header not in writer_schemas():
+        return _NOT_OURS, "it is no schema of the ledger"
+    ours, theirs = _logical_types(writer_schemas()[header].schema), _logical_types(registered)
+    for field in sorted(ours.keys() | theirs.keys()):
+        if ours.get(field) != theirs.get(field):
+            said = theirs.get(field) or "a plain number without a logical type"
+            return _NOT_OURS, f"its {field} is {said}, the ledger's is {ours.get(field) or 'a plain value'}"
+    return header, ""
+
+
+def _logical_types(schema: Any, path: str = "") -> dict[str, str]:
+    """The logical type of each field that has one, by the field's path."""
+    if isinstance(schema, list):
+        return {k: v for branch in schema for k, v in _logical_types(branch, path).items()}
+    if not isinstance(schema, dict):
+        return {}
+    found = {path: schema["logicalType"]} if isinstance(schema.get("logicalType"), str) else {}
+    for field in schema.get("fields", ()):
+        found |= _logical_types(field["type"], f"{path}.{field['name']}".lstrip("."))
+    for part in ("items", "values", "type"):
+        found |= _logical_types(schema.get(part), path)
+    return found
 
 
 def _document(file: Path) -> dict[str, Any]:

@@ -72,6 +72,8 @@ OPTIONS: Final = (
     Option("replication", 1, "replicas of a Kafka topic when it is created"),
     Option("batch-size", 125_000, "most records folded in one transaction"),
     Option("grace-minutes", GRACE_MINUTES, "how long after an event the rules between topics wait for the other side"),
+    Option("instant-skew-days", 400, "events that happened further than this from their recording are counted"),
+    Option("skewed-events", "count", "what becomes of those events: count (folded all the same) or dead-letter"),
     Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
@@ -149,6 +151,18 @@ class Settings:
     @property
     def batch_size(self) -> int:
         return int(self.values["batch-size"].value)
+
+    @property
+    def instant_skew(self) -> timedelta:
+        return timedelta(days=self.values["instant-skew-days"].value)
+
+    @property
+    def refuses_skewed(self) -> bool:
+        """Raises `SettingsError` for an unknown word."""
+        setting = self.values["skewed-events"]
+        if setting.value not in ("count", "dead-letter"):
+            raise SettingsError(f"setting skewed-events ({setting.origin}): {setting.value!r}; count or dead-letter")
+        return bool(setting.value == "dead-letter")
 
     @property
     def grace(self) -> timedelta:

@@ -1,8 +1,9 @@
 """The embedded log: one SQLite file in WAL mode, written by several processes at once.
 
-Two tables, made to be looked at with any SQLite client:
+Three tables, made to be looked at with any SQLite client:
 - `partitions`: one row each with its head (`next_offset`, last `recorded_at`), so that no append scans;
-- `records`: one row per record, clustered by (partition_id, offset). Triggers refuse UPDATE and DELETE.
+- `records`: one row per record, clustered by (partition_id, offset). Triggers refuse UPDATE and DELETE;
+- `identity`: one row with the log's id, made with the log. A log of an older release gets it at the first append.
 
 Always true:
 - a batch is one transaction with `synchronous=FULL`: it is wholly durable or wholly absent;
@@ -17,8 +18,9 @@ import os
 import sqlite3
 import threading
 import time
+import uuid
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
@@ -31,15 +33,27 @@ import numpy as np
 from ledger.errors import (
     LogError,
     LogFull,
+    LogMissing,
     LogNotAnswering,
     LogNotEmpty,
     LogNotInitialised,
+    LogReplaced,
     LogTruncated,
     LogUnavailable,
     SettingsError,
 )
 from ledger.findings import Finding
-from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
+from ledger.log import (
+    FIRST_RECORDED_US,
+    LAST_RECORDED_US,
+    Chunk,
+    Int64Array,
+    OpenTransaction,
+    Position,
+    Record,
+    StoredRecord,
+    TopicPartition,
+)
 from ledger.partitioner import partitions_of
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
@@ -49,6 +63,8 @@ LAYOUT: Final = 1
 APPLICATION_ID: Final = 0x434C4F47  # "CLOG": tells a log from any other SQLite file
 BUSY_S: Final = 30.0
 POLL_S: Final = 0.005
+LOOK_S: Final = 1.0
+"""How often a reader checks that the file at the path is still the one that it has open."""
 
 _LAYOUT_SQL: Final = (
     """CREATE TABLE partitions (
@@ -73,6 +89,8 @@ _LAYOUT_SQL: Final = (
         BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END""",
 )
 _TRIGGERS: Final = {"records_never_change", "records_never_go"}
+_IDENTITY: Final = "CREATE TABLE IF NOT EXISTS identity (id TEXT NOT NULL) STRICT"
+_HAS_IDENTITY: Final = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'identity'"
 _INSERT_PARTITION: Final = "INSERT INTO partitions (topic, partition) VALUES (?, ?)"
 _HEADS: Final = "SELECT partition_id, topic, partition, next_offset, recorded_at FROM partitions"
 _INSERT_RECORD: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
@@ -85,6 +103,7 @@ _READ: Final = (
 _RECORDED_AT: Final = (
     'SELECT recorded_at FROM records WHERE partition_id = ? AND "offset" <= ? ORDER BY "offset" DESC LIMIT 1'
 )
+_RECORD: Final = 'SELECT recorded_at, key, value FROM records WHERE partition_id = ? AND "offset" = ?'
 
 _NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 _BUSY: Final = frozenset({"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_LOCKED"})
@@ -128,13 +147,15 @@ class SqliteLog:
         self._guard = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
+        self._file: tuple[int, int] | None = None
+        self._looked_at = time.monotonic()
         self._check_place(create)
         with self._errors("opened"):
             if create:
                 self._make_layout()
             self._check_layout()
-        # Which file this is: one that is removed or replaced meanwhile must not swallow records.
-        self._identity = self._identity_now()
+        # A file that is removed or replaced meanwhile must not swallow records, and nobody may wait for its next ones.
+        self._file = self._file_now()
 
     # --- topics
 
@@ -215,6 +236,7 @@ class SqliteLog:
         with self._errors("read"):
             while True:
                 chunks = self._read_now(positions, max_records)
+                self._check_file(at_once=False)
                 left_s = deadline - time.monotonic()
                 if chunks or left_s <= 0:
                     return chunks
@@ -231,6 +253,33 @@ class SqliteLog:
             heads = self._heads(self._connection())
         self._require([tp.topic for tp in partitions], heads)
         return {tp: heads[tp].next_offset for tp in partitions}
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self.end_positions(partitions)
+
+    def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
+        return {}
+
+    def identities(self) -> dict[str, str]:
+        with self._errors("read"):
+            connection = self._connection()
+            found = self._read_id(connection)
+            return {tp.topic: found for tp in self._heads(connection)} if found else {}
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        with self._errors("read"), self._reading() as connection:
+            heads = self._heads(connection)
+            rows = {
+                tp: connection.execute(_RECORD, (heads[tp].partition_id, offset)).fetchone()
+                for tp, offset in positions.items()
+                if tp in heads
+            }
+        return {
+            tp: StoredRecord(min(max(at, FIRST_RECORDED_US), LAST_RECORDED_US), key, value)
+            for tp, row in rows.items()
+            if row is not None
+            for at, key, value in [row]
+        }
 
     def examine(self) -> list[Finding]:
         """The file: its pages, the triggers that keep records as they are, who may write it."""
@@ -288,7 +337,7 @@ class SqliteLog:
         if not path.parent.is_dir():
             raise LogUnavailable(f"log {self.url}: the folder {path.parent} is not there; make it first")
         if not create and not path.exists():
-            raise LogUnavailable(f"log {self.url}: no such file; run `coupon-ledger init` to make it")
+            raise LogMissing(f"log {self.url}: no such file; run `coupon-ledger init` to make it")
 
     def _make_layout(self) -> None:
         connection = self._connection("rwc")
@@ -303,6 +352,7 @@ class SqliteLog:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {LAYOUT}")
+            self._give_id(connection)
 
     def _check_layout(self) -> None:
         connection = self._connection()
@@ -319,7 +369,19 @@ class SqliteLog:
                 " use the version of coupon-ledger that wrote it, or a newer one"
             )
 
-    def _identity_now(self) -> tuple[int, int] | None:
+    def _read_id(self, connection: sqlite3.Connection) -> str | None:
+        if connection.execute(_HAS_IDENTITY).fetchone() is None:
+            return None
+        row = connection.execute("SELECT id FROM identity").fetchone()
+        return row and str(row[0])
+
+    def _give_id(self, connection: sqlite3.Connection) -> None:
+        """Where the log has none yet. In a transaction that writes."""
+        if self._read_id(connection) is None:
+            connection.execute(_IDENTITY)
+            connection.execute("INSERT INTO identity VALUES (?)", (uuid.uuid4().hex,))
+
+    def _file_now(self) -> tuple[int, int] | None:
         try:
             status = self._path.stat()
         except OSError:
@@ -362,7 +424,11 @@ class SqliteLog:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         connection = self._connection()
         connection.execute("BEGIN IMMEDIATE")
-        yield from _transaction(connection)
+        yield from _transaction(connection, self._prepared)
+
+    def _prepared(self, connection: sqlite3.Connection) -> None:
+        if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
+            self._give_id(connection)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -389,11 +455,24 @@ class SqliteLog:
     def _errors(self, doing: str) -> Iterator[None]:
         """Turn SQLite's errors into ours; notice a file that went away."""
         try:
-            if doing == "written" and self._identity_now() != self._identity:
-                raise LogUnavailable(f"log {self.url}: {self._path} was removed or replaced; open it again")
+            self._check_file(at_once=doing == "written")
             yield
         except sqlite3.Error as error:
             raise self._named(error, doing) from error
+
+    def _check_file(self, *, at_once: bool) -> None:
+        """Raises `LogReplaced` where another file, or none, is at the path. It looks once a second, or `at_once`. While
+        the log is being opened there is nothing to compare with."""
+        now = time.monotonic()
+        opened = self._file
+        if opened is None or not (at_once or now - self._looked_at > LOOK_S):
+            return
+        self._looked_at = now
+        if (there := self._file_now()) != opened:
+            raise LogReplaced(
+                f"log {self.url}: {self._path} was {'removed' if there is None else 'replaced'} while it was open; put"
+                " the file back, or restore it from an archive (`coupon-ledger restore`), and start again"
+            )
 
     def _named(self, error: sqlite3.Error, doing: str) -> LogError:
         name = getattr(error, "sqlite_errorname", "")
@@ -433,8 +512,11 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             time.sleep(POLL_S)
 
 
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def _transaction(
+    connection: sqlite3.Connection, prepare: Callable[[sqlite3.Connection], None] = lambda _: None
+) -> Iterator[sqlite3.Connection]:
     try:
+        prepare(connection)
         yield connection
         connection.execute("COMMIT")
     finally:
@@ -526,7 +608,7 @@ def _chunk(connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offs
         topic=tp.topic,
         partition=tp.partition,
         offsets=np.array(offsets, np.int64),
-        recorded_at=np.array(recorded_at, np.int64),
+        recorded_at=np.clip(np.array(recorded_at, np.int64), FIRST_RECORDED_US, LAST_RECORDED_US),
         keys=list(keys),
         values=list(values),
         # Fewer than there could be: a restored partition holds nothing more up to its head.

@@ -23,7 +23,14 @@ from typing import Any, Final, Protocol
 import duckdb
 import polars as pl
 
-from ledger.errors import StoreError, StoreFull, StoreNotInitialised, StoreOwned, StoreVersionMismatch
+from ledger.errors import (
+    StoreError,
+    StoreFull,
+    StoreNotInitialised,
+    StoreOwned,
+    StoreVersionMismatch,
+    ValueOutOfRange,
+)
 from ledger.rules import GRACE_MINUTES, STATES, SWEPT
 from projections import generations
 from projections.generations import wal_file
@@ -604,7 +611,7 @@ def sql(package: str, name: str) -> str:
 
 def _schema() -> list[str]:
     states = ", ".join(f"'{state}'" for state in STATES)
-    rooms = ("projections.live", "projections.attribution", "projections.metrics")
+    rooms = ("projections.live", "projections.attribution", "projections.metrics", "projections.identity")
     tables = [t for room in rooms for t in sql(room, "schema").split(";\n") if t.strip()]
     views = [f"CREATE VIEW {name} AS {sql('projections.live', name)}" for name in VIEWS]
     return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements(), *views]
@@ -743,7 +750,7 @@ def _failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None)
         if "Is a directory" in text:
             raise StoreError(f"database {path}: a folder; name a file in it with --database") from error
         if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
-            raise StoreError(
+            raise ValueOutOfRange(
                 f"database {path}: an amount is too large to be added up ({text.splitlines()[0]}); look for it among"
                 " orders and coupons, and have it corrected (`correct`)"
             ) from error

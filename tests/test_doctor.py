@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from api.contact import token_file
@@ -249,9 +249,35 @@ def test_topics_with_less_than_the_settings_say(kafka: tuple[str, ...]) -> None:
 
 
 @pytest.mark.kafka
+def test_records_that_wait_behind_an_open_transaction(kafka: tuple[str, ...]) -> None:
+    """Before, all was said to be folded: acknowledged events were nowhere to be seen."""
+    topic = kafka[3] + COUPON
+    server = kafka[1].removeprefix("kafka://")
+    hanging = KafkaProducer(bootstrap_servers=server, transactional_id=topic, transaction_timeout_ms=600_000)
+    hanging.init_transactions()
+    hanging.begin_transaction()
+    hanging.send(topic, value=b"never committed", key=b"k", partition=0)
+    hanging.flush()
+    with closing(KafkaProducer(bootstrap_servers=server)) as producer:
+        producer.send(topic, value=b"acknowledged", key=b"k", partition=0)
+        producer.flush()
+    done("consume", *kafka[:4])
+    what, remedy = found(*kafka, level="warning")[f"partition 0 of {COUPON}"]
+    assert what.startswith("2 acknowledged records wait behind an open transaction") and "producer" in what
+    assert "kafka-transactions.sh" in remedy
+    status = done("status", *kafka[:4], "--output", "json").json
+    assert status["open_transaction"] == 2 and status["lag"] == 0
+    assert "! 2 acknowledged records wait behind open transactions in 1 partitions" in done("status", *kafka[:4]).out
+    hanging.abort_transaction()
+    hanging.close()
+    done("consume", *kafka[:4])
+    assert done("status", *kafka[:4], "--output", "json").json["open_transaction"] == 0
+
+
+@pytest.mark.kafka
 def test_a_topic_that_is_gone_and_brokers_that_are_not_there(kafka: tuple[str, ...]) -> None:
     with closing(KafkaAdminClient(bootstrap_servers=kafka[1].removeprefix("kafka://"))) as admin:
         admin.delete_topics([kafka[3] + COUPON])
     [(what, remedy)] = found(*kafka).values()
-    assert COUPON in what and "coupon-ledger init" in remedy
+    assert COUPON in what and "restore" in remedy and "coupon-ledger init" not in remedy
     assert "log kafka://127.0.0.1:1" in found("--log", "kafka://127.0.0.1:1")

@@ -33,7 +33,7 @@ from ledger.events import (
     Touched,
     Used,
 )
-from ledger.log import Chunk, EventLog, Position, Record, TopicPartition, open_log
+from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
 from projections.live import journal
@@ -261,6 +261,15 @@ class FlakyLog:
         raise NotImplementedError
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        raise NotImplementedError
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        raise NotImplementedError
+
+    def identities(self) -> dict[str, str]:
+        raise NotImplementedError
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         raise NotImplementedError
 
 

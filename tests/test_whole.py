@@ -20,7 +20,7 @@ from consumers import rebuild, whole
 from consumers.runner import Consumer
 from ledger.codec import SCHEMA_NAME, encode_row
 from ledger.errors import LogTruncated, LogUnavailable
-from ledger.log import Chunk, LogReader, Record, TopicPartition, open_log
+from ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from projections import checkpoints
@@ -69,6 +69,17 @@ class MemoryLog:
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return {p: self.records[p][-1][0] + 1 if self.records[p] else 0 for p in partitions}
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self.end_positions(partitions)
+
+    def identities(self) -> dict[str, str]:
+        return {}
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        return {
+            p: StoredRecord(*row[1:]) for p, offset in positions.items() for row in self.records[p] if row[0] == offset
+        }
 
     def close(self) -> None:
         pass

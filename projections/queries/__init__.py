@@ -139,6 +139,8 @@ QUESTIONS: Final[Mapping[str, Question]] = {
     "summary": Question(questions.summary),
     "totals": Question(questions.totals, then=looking_back.everything),
     "standing": Question(questions.standing),
+    "log-identity": Question(questions.log_identity),
+    "oddities": Question(questions.oddities),
     "digest": Question(questions.digest, limit_s=600),
     "digest-buckets": Question(questions.digest_buckets, limit_s=300),
     "digest-rows": Question(questions.digest_rows, limit_s=300),

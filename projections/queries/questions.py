@@ -25,6 +25,8 @@ from projections.attribution.persons import persons, persons_of
 from projections.customers import questions as customers
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
+from projections.identity import oddities as oddities_of
+from projections.identity import read_log
 from projections.live import journal
 from projections.live.signature import key_hash, stable_hash
 from projections.past import Cut, Progress
@@ -537,6 +539,16 @@ def summary(reading: Reading) -> pl.DataFrame:
 def totals(reading: Reading) -> pl.DataFrame:
     """Keys of each table, events, violations, the data's clock: one row; `states` and `broken` are lists."""
     return reading.frame(_query("totals"))
+
+
+def log_identity(reading: Reading) -> pl.DataFrame:
+    """Which log was read: per partition the id of its topic and the last record (`projections.identity`)."""
+    return read_log(reading).rows()
+
+
+def oddities(reading: Reading) -> pl.DataFrame:
+    """Per topic how many events were read, and how many are odd (`projections.identity`)."""
+    return oddities_of(reading)
 
 
 def standing(reading: Reading) -> pl.DataFrame:

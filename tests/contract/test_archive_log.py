@@ -9,7 +9,7 @@ import pytest
 
 from ledger.archive import ArchiveLog
 from ledger.archiver import Archiver
-from ledger.log import Chunk, EventLog, Position, Record, TopicPartition
+from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 from tests.contract.log_contract import Backend, ReadingContract, opened
@@ -44,6 +44,15 @@ class Archived:
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return self._reader.end_positions(partitions)
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._reader.high_watermarks(partitions)
+
+    def identities(self) -> dict[str, str]:
+        return self._reader.identities()
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        return self._reader.records_at(positions)
 
     def close(self) -> None:
         self._reader.close()

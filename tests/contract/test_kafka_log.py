@@ -23,7 +23,7 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 from ledger.errors import AppendFailed, LogNotAnswering, LogNotInitialised, LogUnavailable, SettingsError
 from ledger.kafka_log import KafkaLog
 from ledger.kafka_reader import _first_recorded, decode_batch
-from ledger.log import EventLog, Record, TopicPartition, open_log
+from ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON
 from tests import kafka_broker
@@ -161,6 +161,11 @@ def test_an_open_transaction_does_not_count_as_lag(kafka_log_settings: LogSettin
     first = TopicPartition(COUPON, 0)
     assert kafka_log.end_positions([first]) == {first: 0}
     assert kafka_log.read({first: 0}, 10, timeout_s=0.5) == []
+    # What waits is not hidden.
+    assert kafka_log.high_watermarks([first]) == {first: 1}
+    assert isinstance(kafka_log, KafkaLog)
+    [open_] = kafka_log.open_transactions([first])[first]
+    assert open_.first_offset == 0 and open_.written_at_ms > 0
     producer.commit_transaction()
     producer.close()
     assert [c.values for c in read_until(kafka_log, {first: 0}, 1)] == [[b"pending"]]
@@ -175,6 +180,18 @@ def encoded(count: int, compression: int = 0) -> bytearray:
         builder.append(i, 1000 + i, b"key-%d" % i, b"value-%d" % i * 30, [])
     built: bytearray = builder.build()
     return built
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "recorded_at"),
+    [(1 << 62, LAST_RECORDED_US), (-(1 << 62), FIRST_RECORDED_US), (-1, -1_000), (10**15, LAST_RECORDED_US)],
+)
+def test_timestamps_that_no_calendar_has_are_given_as_the_nearest(timestamp: int, recorded_at: int) -> None:
+    """Else whoever shows them ends in a traceback, and a product of 64 bits is another instant."""
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1_000_000)
+    for i in range(3):
+        builder.append(i, timestamp, b"key", b"value", [])
+    assert decode_batch(DefaultRecordBatch(builder.build())).recorded_at.tolist() == [recorded_at] * 3
 
 
 def test_timestamps_of_producers_are_kept() -> None:

@@ -346,6 +346,23 @@ def test_ids_of_schemas_that_are_not_ours_become_dead_letters_as_they_were(
     assert done("state", "c-1", "--output", "json").json["state"] == "created"
 
 
+@pytest.mark.parametrize("kind", ["timestamp-millis", None])
+def test_a_schema_with_another_unit_of_time_is_refused(
+    shop: Path, registry: FakeRegistry, plain: EventLog, kind: str | None
+) -> None:
+    """Its fingerprint is that of ours; before, its events were folded in 1970 without a word."""
+    theirs = json.loads(json.dumps(schemas.current("coupon_event")))
+    [instant] = [field for field in theirs["fields"] if field["name"] == "occurred_at"]
+    instant["type"] = {"type": "long", "logicalType": kind} if kind else "long"
+    number = registry.register("coupon.events-value", json.dumps(theirs))
+    plain.append([framed(event("created", "e-1"), number)])
+    done("consume")
+    [letter] = done("dead-letters", "list", "--output", "ndjson").rows
+    assert letter["reason"] == "unknown_schema"
+    assert f"id {number} of a schema registry: its occurred_at is {kind or 'a plain number'}" in letter["detail"]
+    assert "timestamp-micros" in letter["detail"]
+
+
 def test_a_file_of_ids_that_is_broken_costs_only_questions(
     settings: LogSettings, plain: EventLog, registry: FakeRegistry
 ) -> None:

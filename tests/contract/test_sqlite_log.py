@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import LogFull, LogUnavailable, SettingsError
+from ledger import sqlite_log
+from ledger.errors import LogFull, LogReplaced, LogUnavailable, SettingsError
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, ORDER
@@ -215,8 +216,41 @@ def test_a_removed_file_is_noticed(sqlite_log_settings: LogSettings, log_file: P
     """Else a long-running publisher would go on appending to a file that no longer has a name."""
     with opened(sqlite_log_settings) as log:
         log_file.rename(log_file.with_name("moved.db"))
-        with pytest.raises(LogUnavailable, match="removed or replaced"):
+        with pytest.raises(LogReplaced, match="was removed"):
             log.append(records(1))
+
+
+def test_a_reader_notices_a_file_that_was_removed_or_replaced(
+    sqlite_log_settings: LogSettings, log_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a consumer would wait for ever for records of a file that no longer has a name."""
+    monkeypatch.setattr(sqlite_log, "LOOK_S", 0.0)
+    with opened(sqlite_log_settings) as log:
+        start = dict.fromkeys(log.partitions(), 0)
+        log_file.rename(log_file.with_name("moved.db"))
+        with pytest.raises(LogReplaced, match="was removed"):
+            log.read(start, 10)
+    log_file.with_name("moved.db").rename(log_file)
+    with opened(sqlite_log_settings) as log:
+        log_file.unlink()
+        with opened(sqlite_log_settings, create=True) as other:
+            other.create_topics()
+        with pytest.raises(LogReplaced, match="was replaced"):
+            log.read(start, 10, timeout_s=5)
+
+
+def test_a_log_of_an_older_release_gets_its_id_when_it_is_first_written(
+    sqlite_log_settings: LogSettings, log_file: Path
+) -> None:
+    with closing(sqlite3.connect(log_file)) as connection:
+        connection.execute("DROP TABLE identity")
+    with opened(sqlite_log_settings) as log:
+        assert log.identities() == {}
+        log.append(records(1))
+        ids = log.identities()
+        log.append(records(1))
+    with opened(sqlite_log_settings) as log:
+        assert log.identities() == ids and len(set(ids.values())) == 1
 
 
 @pytest.mark.parametrize("url", ["sqlite://log.db", "sqlite:///", "redis://x"])

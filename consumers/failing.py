@@ -1,0 +1,156 @@
+"""Events that cannot be folded: found, set aside as dead letters, so that everything else goes on.
+
+A batch whose fold fails is rolled back whole. Then its events are tried in the order of the log, in transactions that
+are rolled back too: an event is kept if it folds together with all that were kept before it. So what becomes of a key
+does not depend on where batches were cut. Errors of the disk, the memory or the database itself are not the events'
+fault and are raised as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+import duckdb
+import polars as pl
+
+from consumers.intake import Intake, dead_letters_at
+from ledger.errors import LedgerError, StoreError, ValueOutOfRange
+from ledger.log import Chunk, Position
+from projections.live import cross, journal
+from projections.live.apply import Counts, Prepared, fold_in, prepare
+from projections.store import Store
+
+FOLD_FAILED: Final = "fold_failed"
+Failure = Exception | pl.exceptions.PanicException
+FAILURES: Final = (Exception, pl.exceptions.PanicException)
+"""What a fold may raise."""
+
+_DETAIL_CHARS: Final = 500
+_ALL: Final = 50
+"""Where so many events fail before one is kept, it is not the events."""
+_OF_THE_DATABASE: Final = (
+    duckdb.ConnectionException,
+    duckdb.FatalException,
+    duckdb.InternalException,
+    duckdb.InterruptException,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.PermissionException,
+    duckdb.TransactionException,
+)
+_logger = logging.getLogger("coupon_ledger.failing")
+_Place = tuple[str, int]
+"""Topic, and row in the events of that topic."""
+
+
+class _OnlyTried(Exception):
+    """Ends the transaction of a trial."""
+
+
+def of_the_events(error: BaseException) -> bool:
+    """Whether folding other events could have gone well."""
+    if isinstance(error, ValueOutOfRange):
+        return True
+    return not isinstance(error, (LedgerError, MemoryError, OSError, *_OF_THE_DATABASE))
+
+
+def fold_all(store: Store, events: Mapping[str, Prepared]) -> tuple[dict[str, Counts], datetime | None]:
+    """Fold a batch, inside the caller's transaction: what was counted per topic, and the batch's data clock."""
+    folded = {topic: fold_in(store, batch) for topic, batch in events.items()}
+    clock = cross.settle(store, [changes for _, changes in folded.values()])
+    return {topic: counted for topic, (counted, _) in folded.items()}, clock
+
+
+def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failure) -> Intake:
+    """The batch without the events that cannot be folded, these among its dead letters (reason `fold_failed`).
+
+    `error`: what folding all of it raised. It is raised again where no event is at fault, or each of the first many.
+    """
+    frames = {topic: _frame(topic, batch) for topic, batch in taken.events.items()}
+    places = _in_order_of_the_log(frames)
+    trial = _Trial(store, frames)
+    trial.search(places)
+    failed = trial.failed
+    if not failed:
+        raise error
+    positions = {_position(frames, place): (FOLD_FAILED, words) for place, words in failed.items()}
+    for position, (_, words) in positions.items():
+        _logger.warning("%s partition %d offset %d cannot be folded and becomes a dead letter: %s", *position, words)
+    letters = pl.concat([taken.dead_letters, dead_letters_at(chunks, positions)])
+    return replace(taken, events=trial.prepared([p for p in places if p not in failed]), dead_letters=letters)
+
+
+class _Trial:
+    """`kept`: places whose events fold together. `failed`: the others, with the error in words."""
+
+    def __init__(self, store: Store, frames: Mapping[str, pl.DataFrame]) -> None:
+        self._store = store
+        self._frames = frames
+        self.kept: list[_Place] = []
+        self.failed: dict[_Place, str] = {}
+
+    def search(self, places: Sequence[_Place]) -> None:
+        """Part them in halves until one that fails is a single event."""
+        if not places:
+            return
+        error = self._error(places)
+        if error is None:
+            self.kept += places
+        elif len(places) == 1:
+            self.failed[places[0]] = _words(error)
+            if not self.kept and len(self.failed) >= _ALL:
+                raise error
+        else:
+            half = len(places) // 2
+            self.search(places[:half])
+            self.search(places[half:])
+
+    def _error(self, places: Sequence[_Place]) -> Failure | None:
+        """What folding these raises, together with those that were kept."""
+        try:
+            with self._store.transaction():
+                fold_all(self._store, self.prepared([*self.kept, *places]))
+                self._store.rows("SELECT 1")  # inserts go on beside: wait for them
+                raise _OnlyTried
+        except _OnlyTried:
+            return None
+        except FAILURES as error:
+            if not of_the_events(error):
+                raise
+            return error
+
+    def prepared(self, places: Sequence[_Place]) -> dict[str, Prepared]:
+        rows: dict[str, list[int]] = {}
+        for topic, row in places:
+            rows.setdefault(topic, []).append(row)
+        return {topic: prepare(topic, self._frames[topic][chosen]) for topic, chosen in rows.items()}
+
+
+def _frame(topic: str, batch: Prepared) -> pl.DataFrame:
+    """The events as `prepare` takes them."""
+    return batch.events.select(name for name in journal.columns(topic) if name != "key_hash")
+
+
+def _in_order_of_the_log(frames: Mapping[str, pl.DataFrame]) -> list[_Place]:
+    places = [
+        frame.select(pl.lit(topic).alias("topic"), pl.int_range(pl.len()).alias("row"), *journal.POSITION)
+        for topic, frame in frames.items()
+    ]
+    ordered = pl.concat(places).sort("recorded_at", "topic", "log_partition", "log_offset")
+    return [(topic, row) for topic, row in ordered.select("topic", "row").iter_rows()]
+
+
+def _position(frames: Mapping[str, pl.DataFrame], place: _Place) -> Position:
+    topic, row = place
+    return Position(topic, *frames[topic].select("log_partition", "log_offset").row(row))
+
+
+def _words(error: Failure) -> str:
+    """Without the database's path, which is another in a rebuild."""
+    cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ is not None else error
+    said = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {said[0] if said else 'no words'}"[:_DETAIL_CHARS]

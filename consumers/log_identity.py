@@ -1,0 +1,134 @@
+"""Is this the log that the database was filled from? Asked before anything of it is folded or appended to it
+(docs/decisions/0023-log-identity.md).
+
+A log is the same where its topics have the ids that they had, and the last records that were consumed still stand at
+their offsets. With other ids (a log restored from its archive) these records decide: where they are the same, the new
+ids are taken over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from ledger.errors import LogMissing, LogNotInitialised, LogReplaced
+from ledger.log import EventLog, LogReader, TopicPartition, open_log
+from ledger.settings import LogSettings
+from ledger.topics import INPUT_TOPICS
+from projections.identity import LastRecord, ReadLog, keep_ids, read_log
+from projections.queries import Source
+from projections.store import Reading, Store
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RIGHT_LOG: Final = "name the right log with --log, or restore it from its archive (`coupon-ledger restore`)"
+_REMEDY: Final = f"{_RIGHT_LOG}; or fill a new database from this log: `coupon-ledger rebuild --database NEW`"
+
+
+def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path | None = None) -> EventLog:
+    """Open the log that a database is filled from. `path`: of the database, where only what it keeps of the log is at
+    hand. Raises what `open_log` raises, and `LogReplaced` where the log is gone but was read before."""
+    try:
+        return open_log(settings)
+    except LogMissing as error:
+        known = database if isinstance(database, ReadLog) else read_log(database)
+        raise _gone(error, path or (None if isinstance(database, ReadLog) else database.path), known) from error
+
+
+def check(store: Store, log: LogReader) -> None:
+    """Refuse another log than the one that this database was filled from; keep the ids of this one's topics.
+
+    Raises `LogReplaced`, and what reading a log raises.
+    """
+    known = read_log(store)
+    refuse(known, log, store.path)
+    keep_ids(store, {topic: id_ for topic, id_ in log.identities().items() if topic in INPUT_TOPICS})
+
+
+def refuse(known: ReadLog, log: LogReader, database: Path) -> None:
+    """Raises `LogReplaced` where a database knows another log than this one."""
+    if why := difference(known, log):
+        raise LogReplaced(f"log {log.url}: not the log that database {database} was filled from: {why}; {_REMEDY}")
+
+
+def of_source(source: Source) -> ReadLog:
+    """What a database, here or at its owner's, keeps of the log that it was filled from."""
+    return ReadLog.of_rows(row for frame in source.ask("log-identity").frames for row in frame.iter_rows(named=True))
+
+
+def difference(known: ReadLog, log: LogReader) -> str | None:
+    """In a few words, what this log lacks or has otherwise; None where it is the log that was read."""
+    if not known.next_offsets:
+        return None
+    missing = [topic for topic in known.topics if not _has(log, topic)]
+    if missing:
+        read = sum(offset for tp, offset in known.next_offsets.items() if tp.topic == missing[0])
+        return f"it has no topic {missing[0]}, which was read up to {read:,} offsets (deleted?)"
+    there = log.partitions(known.topics)
+    if lost := sorted(known.next_offsets.keys() - set(there)):
+        return f"it has no partition {lost[0].partition} of {lost[0].topic}"
+    ends = log.end_positions(there)
+    for tp, offset in sorted(known.next_offsets.items()):
+        if ends[tp] < offset:
+            return f"{_place(tp)} ends at offset {ends[tp]}, and was read up to {offset}"
+    return _other_records(known, log, there)
+
+
+def _other_records(known: ReadLog, log: LogReader, there: Sequence[TopicPartition]) -> str | None:
+    ids, earliest = log.identities(), log.earliest_positions(there)
+    held = {tp: last for tp, last in known.last.items() if last.offset >= earliest[tp]}
+    found = log.records_at({tp: last.offset for tp, last in held.items()})
+    for tp, last in sorted(held.items()):
+        stored = found.get(tp)
+        if stored is None and _same_id(known, ids, tp.topic):
+            continue  # compacted away, or the marker of a transaction: the topic's id answers for it
+        if stored is None:
+            return f"{_place(tp)} has no record at offset {last.offset}, where one was read"
+        if not last.is_(stored):
+            return f"{_place(tp)} has another record at offset {last.offset}: {_otherwise(last, stored.recorded_at)}"
+    compared = {tp.topic for tp in held}
+    for topic in known.topics:
+        other_id = topic in known.ids and topic in ids and known.ids[topic] != ids[topic]
+        if other_id and topic not in compared:
+            return (
+                f"topic {topic} has the id {ids[topic]}, not {known.ids[topic]}, and no longer holds the records that"
+                " were read last"
+            )
+    return None
+
+
+def _same_id(known: ReadLog, ids: dict[str, str], topic: str) -> bool:
+    return topic in ids and known.ids.get(topic) == ids[topic]
+
+
+def _has(log: LogReader, topic: str) -> bool:
+    try:
+        log.partitions([topic])
+    except LogNotInitialised:
+        return False
+    return True
+
+
+def _otherwise(last: LastRecord, recorded_at: int) -> str:
+    if last.recorded_at == recorded_at:
+        return "of the same time, with another key or value"
+    return f"recorded at {_instant(recorded_at)}, the one that was read at {_instant(last.recorded_at)}"
+
+
+def _instant(us: int) -> str:
+    try:
+        return (_EPOCH + timedelta(microseconds=us)).isoformat()
+    except OverflowError:
+        return f"{us} µs since 1970"
+
+
+def _place(tp: TopicPartition) -> str:
+    return f"partition {tp.partition} of {tp.topic}"
+
+
+def _gone(error: LogMissing, database: Path | None, known: ReadLog) -> LogMissing | LogReplaced:
+    if not known.next_offsets:
+        return error
+    what = str(error).partition("; ")[0]
+    return LogReplaced(f"{what}, but database {database} was filled from it; {_RIGHT_LOG}")

@@ -1,0 +1,178 @@
+"""Which log a database was filled from: the ids of its topics and the last record of each partition.
+
+Both are written with the rows and offsets of a batch, in its transaction. A database that does not keep them (one of an
+older release, or one that was just folded from its whole history) is known by the last records in its journals.
+`consumers.log_identity` compares them with a log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import polars as pl
+
+from ledger.log import Chunk, StoredRecord, TopicPartition
+from projections.store import Reading, Store, sql
+
+_ROOM: Final = "projections.identity"
+_COUNTED: Final = ("other_keys", "skewed", "in_1970")
+_SCHEMA: Final[dict[str, Any]] = {
+    "topic": pl.String,
+    "partition": pl.Int32,
+    "next_offset": pl.Int64,
+    "log_id": pl.String,
+    "last_offset": pl.Int64,
+    "recorded_at_us": pl.Int64,
+    "digest": pl.String,
+    "event_id": pl.String,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LastRecord:
+    """The last record that was consumed of a partition. `recorded_at`: µs since the epoch. `digest`: of key and value
+    (`StoredRecord.digest`) where it is known, else `event_id` of the event that it holds."""
+
+    offset: int
+    recorded_at: int
+    digest: bytes | None = None
+    event_id: str | None = None
+
+    def is_(self, stored: StoredRecord) -> bool:
+        """Whether this may be the record that stands in a log."""
+        if stored.recorded_at != self.recorded_at:
+            return False
+        if self.digest is not None:
+            return stored.digest() == self.digest
+        return self.event_id is None or self.event_id.encode() in stored.value
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLog:
+    """What a database keeps of the log that it was filled from. `ids`: by topic. `next_offsets`: of partitions of which
+    something was read."""
+
+    ids: Mapping[str, str]
+    last: Mapping[TopicPartition, LastRecord]
+    next_offsets: Mapping[TopicPartition, int]
+
+    @property
+    def topics(self) -> list[str]:
+        return sorted({tp.topic for tp in self.next_offsets})
+
+    def rows(self) -> pl.DataFrame:
+        """A row per partition that was read: `topic`, `partition`, `next_offset`, `log_id`, and of its last record
+        `last_offset`, `recorded_at_us`, `digest` (hexadecimal), `event_id`."""
+        rows = []
+        for tp, offset in sorted(self.next_offsets.items()):
+            last = self.last.get(tp)
+            told: tuple[Any, ...] = (None,) * 4
+            if last is not None:
+                told = last.offset, last.recorded_at, last.digest and last.digest.hex(), last.event_id
+            rows.append((*tp, offset, self.ids.get(tp.topic), *told))
+        return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> ReadLog:
+        ids, last, next_offsets = {}, {}, {}
+        for row in rows:
+            tp = TopicPartition(row["topic"], row["partition"])
+            next_offsets[tp] = row["next_offset"]
+            if row["log_id"] is not None:
+                ids[tp.topic] = row["log_id"]
+            if row["last_offset"] is not None:
+                digest = row["digest"] and bytes.fromhex(row["digest"])
+                last[tp] = LastRecord(row["last_offset"], row["recorded_at_us"], digest, row["event_id"])
+        return cls(ids, last, next_offsets)
+
+
+def read_log(reading: Reading) -> ReadLog:
+    """Of databases of any release."""
+    checkpoints = reading.rows("SELECT topic, log_partition, next_offset FROM checkpoints WHERE read > 0")
+    next_offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in checkpoints}
+    ids: dict[str, str] = {}
+    last: dict[TopicPartition, LastRecord] = {}
+    if _is_kept(reading):
+        ids = dict(reading.rows("SELECT topic, id FROM log_topics"))
+        last = _kept_last(reading)
+    if next_offsets.keys() - last.keys():
+        for topic, partition, offset, at, event_id in reading.rows(sql(_ROOM, "last_folded")):
+            last.setdefault(TopicPartition(topic, partition), LastRecord(offset, at, None, event_id))
+    return ReadLog(ids, {tp: record for tp, record in last.items() if tp in next_offsets}, next_offsets)
+
+
+def keep_ids(store: Store, ids: Mapping[str, str]) -> None:
+    """Keep these ids of topics. The tables are made in a database of an older release."""
+    kept = dict(store.rows("SELECT topic, id FROM log_topics")) if _is_kept(store) else None
+    if kept is None:
+        store.make_tables(_ROOM)
+    if changed := {topic: id_ for topic, id_ in ids.items() if (kept or {}).get(topic) != id_}:
+        with store.transaction():
+            for topic, id_ in sorted(changed.items()):
+                store.execute("INSERT OR REPLACE INTO log_topics VALUES ($topic, $id)", {"topic": topic, "id": id_})
+
+
+class LastRecords:
+    """The last record of each partition, as a consumer goes on. A consumer has one, made before its first batch."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._last = _kept_last(store)
+        if not store.rows("SELECT 1 FROM last_records"):
+            store.execute("INSERT INTO last_records VALUES ('[]')")
+
+    def keep(self, chunks: Sequence[Chunk]) -> None:
+        """Keep those of these chunks, inside the caller's transaction. After a rollback the next batch begins with the
+        same chunks or the process ends, so nothing is taken back here."""
+        for chunk in chunks:
+            if len(chunk):
+                stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], (chunk.wire or chunk.values)[-1])
+                place = TopicPartition(chunk.topic, chunk.partition)
+                self._last[place] = LastRecord(int(chunk.offsets[-1]), stored.recorded_at, stored.digest())
+        rows = [(*tp, r.offset, r.recorded_at, r.digest.hex()) for tp, r in sorted(self._last.items()) if r.digest]
+        self._store.execute("UPDATE last_records SET records = $records", {"records": json.dumps(rows)})
+
+
+def _kept_last(reading: Reading) -> dict[TopicPartition, LastRecord]:
+    return {
+        TopicPartition(topic, partition): LastRecord(offset, at, bytes.fromhex(digest))
+        for (text,) in reading.rows("SELECT records FROM last_records")
+        for topic, partition, offset, at, digest in json.loads(text)
+    }
+
+
+def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
+    """Add to what is counted of each topic (the columns of the table), inside the caller's transaction."""
+    for topic, numbers in sorted(counts.items()):
+        if any(numbers) and _is_kept(store, "oddities"):
+            store.execute(
+                "INSERT INTO oddities VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " other_keys = other_keys + excluded.other_keys, skewed = skewed + excluded.skewed,"
+                " in_1970 = in_1970 + excluded.in_1970",
+                [topic, *numbers],
+            )
+
+
+def forget_oddities(store: Store, topics: Sequence[str]) -> None:
+    """Before these topics are counted anew, inside the caller's transaction."""
+    if _is_kept(store, "oddities"):
+        for topic in topics:
+            store.execute("DELETE FROM oddities WHERE topic = $topic", {"topic": topic})
+
+
+def oddities(reading: Reading) -> pl.DataFrame:
+    """A row per topic that was read: `topic`, `events` (valid ones, repeats included), `other_keys`, `skewed`,
+    `in_1970`. All zero in a database of an older release."""
+    totals = reading.frame("SELECT topic, sum(read - dead_letters)::BIGINT AS events FROM checkpoints GROUP BY topic")
+    if not _is_kept(reading, "oddities"):
+        return totals.with_columns(pl.lit(0).alias(name) for name in _COUNTED).sort("topic")
+    kept = reading.frame("SELECT * FROM oddities")
+    return totals.join(kept, on="topic", how="left").with_columns(pl.col(_COUNTED).fill_null(0)).sort("topic")
+
+
+def _is_kept(reading: Reading, table: str = "last_records") -> bool:
+    found = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
+    return (table,) in reading.rows(found)
