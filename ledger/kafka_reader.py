@@ -6,6 +6,7 @@ committed records are handed out.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
-from kafka.consumer.fetcher import Fetcher
+from kafka.consumer.fetcher import CompletedFetch, Fetcher
 from kafka.errors import CorruptRecordError, UnsupportedCodecError, UnsupportedVersionError
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
@@ -29,6 +30,8 @@ RECORDED_AT_HEADER: Final = "recorded_at"
 """On restored records: µs since the epoch, 8 bytes, big-endian."""
 _RESTORED_HEAD: Final = bytes([2, 2 * len(RECORDED_AT_HEADER), *RECORDED_AT_HEADER.encode(), 16])
 """One header, its key, the length of its value; lengths and counts are zigzag."""
+HOLD_S: Final = 2.0
+_GATHER_S: Final = 0.3
 _NONE: Final = np.empty(0, np.int64)
 CODECS: Final = {
     DefaultRecordBatch.CODEC_SNAPPY: ("snappy", "snappy", "python-snappy"),
@@ -70,15 +73,25 @@ class _Columns:
 
 @dataclass(slots=True)
 class _Buffered:
-    """What is fetched of a partition and not read yet. `next_offset`: where the last read ended."""
+    """What is fetched of a partition and not read yet. `next_offset`: where the last read ended.
+
+    `passed`: others no longer wait for it, until it gives something.
+    """
 
     next_offset: int
     batches: deque[_Columns] = field(default_factory=deque)
     size: int = 0
+    paused: bool = False
+    passed: bool = False
 
     def add(self, batches: Sequence[_Columns]) -> None:
         self.batches.extend(batches)
         self.size += sum(map(len, batches))
+        self.passed = False
+
+    def times(self) -> Int64Array:
+        """When its records were recorded; never decreasing, whatever a topic of other people's making holds."""
+        return np.maximum.accumulate(np.concatenate([_NONE, *(batch.recorded_at for batch in self.batches)]))
 
     def take(self, size: int) -> list[_Columns]:
         """The next `size` records, of those that are there."""
@@ -95,13 +108,21 @@ class _Buffered:
 
 
 class Reader:
-    """One consumer and what it fetched ahead. Used by one thread at a time."""
+    """One consumer and what it fetched ahead. Used by one thread at a time.
+
+    Records are handed out in the order of recording, across partitions: none is while another partition may still give
+    an earlier one. A partition whose fetches have reached its end holds nothing up; nor does, after `HOLD_S`, one that
+    has more and gives nothing (its broker is away). So partitions differ by what is recorded within a fetch at the
+    log's end, and by nothing else.
+    """
 
     def __init__(self, consumer: KafkaConsumer, prefix: str) -> None:
         self._consumer = consumer
         self._prefix = prefix
         self._buffers: dict[TopicPartition, _Buffered] = {}
+        self._ends: dict[KafkaPartition, int] = {}
         consumer._fetcher.PartitionRecords = _PartitionColumns
+        self._note_ends()
 
     def forget(self) -> None:
         """Seek anew at the next read."""
@@ -109,22 +130,76 @@ class Reader:
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float) -> list[Chunk]:
         self._stand_at(positions)
-        ready = sum(buffered.size for buffered in self._buffers.values())
-        if ready < max_records:
-            self._fetch(0.0 if ready else timeout_s)
-        shares = fair_shares({tp: b.size for tp, b in self._buffers.items()}, max_records)
-        chunks = [self._chunk(tp, shares.get(tp, 0)) for tp in self._buffers]
+        ready = self._gather(max_records, timeout_s)
+        counts = _first_recorded(ready, max_records)
+        chunks = [self._chunk(tp, counts.get(tp, 0)) for tp in self._buffers]
         return [chunk for chunk in chunks if chunk is not None]
+
+    # --- fetching
 
     def _stand_at(self, positions: Mapping[TopicPartition, int]) -> None:
         if self._buffers.keys() != positions.keys():
-            self._buffers.clear()
+            self._buffers = {tp: buffered for tp, buffered in self._buffers.items() if tp in positions}
             self._consumer.assign([self._named(tp) for tp in positions])
         for tp, offset in positions.items():
             buffered = self._buffers.get(tp)
             if buffered is None or buffered.next_offset != offset:
                 self._buffers[tp] = _Buffered(offset)
+                self._ends.pop(self._named(tp), None)
                 self._consumer.seek(self._named(tp), offset)
+                self._consumer.resume(self._named(tp))
+
+    def _gather(self, max_records: int, timeout_s: float) -> dict[TopicPartition, Int64Array]:
+        """Fetch until enough can be handed out, or nothing more comes in time. Per partition, when the records that can
+        be handed out were recorded."""
+        started, fetched = time.monotonic(), False
+        while True:
+            buffered = {tp: b.times() for tp, b in self._buffers.items() if b.size}
+            ready, behind = self._ready(buffered)
+            number, passed_s = sum(map(len, ready.values())), time.monotonic() - started
+            if number and (not behind or number >= max_records // 2 or passed_s > _GATHER_S):
+                return ready
+            if buffered and not number and passed_s > HOLD_S:
+                for tp in behind - buffered.keys():
+                    self._buffers[tp].passed = True
+                continue
+            if not buffered and fetched and passed_s >= timeout_s:
+                return ready
+            patience_s = _GATHER_S if number else HOLD_S if buffered else timeout_s
+            self._pause_those_ahead(buffered, ready, max_records)
+            self._fetch(max(0.0, patience_s - passed_s))
+            fetched = True
+
+    def _ready(
+        self, buffered: Mapping[TopicPartition, Int64Array]
+    ) -> tuple[dict[TopicPartition, Int64Array], set[TopicPartition]]:
+        """What of it was recorded before all that is still to come; and the partitions of which more is to come."""
+        behind = {tp for tp, b in self._buffers.items() if not b.passed and not self._is_at_end(tp)}
+        if behind - buffered.keys():
+            return {}, behind
+        horizon = min((int(buffered[tp][-1]) for tp in behind), default=None)
+        if horizon is None:
+            return dict(buffered), behind
+        return {tp: times[: np.searchsorted(times, horizon, side="right")] for tp, times in buffered.items()}, behind
+
+    def _is_at_end(self, tp: TopicPartition) -> bool:
+        """All that the partition had at its last fetch has been fetched."""
+        end = self._ends.get(self._named(tp))
+        return end is not None and self._position(tp) >= end
+
+    def _pause_those_ahead(
+        self,
+        buffered: Mapping[TopicPartition, Int64Array],
+        ready: Mapping[TopicPartition, Int64Array],
+        max_records: int,
+    ) -> None:
+        """Nothing is fetched of partitions that have more than their share and wait for others: memory is bounded."""
+        share = max_records // len(self._buffers)
+        for tp, b in self._buffers.items():
+            ahead = b.size > share and len(ready.get(tp, _NONE)) < len(buffered[tp])
+            if ahead != b.paused:
+                (self._consumer.pause if ahead else self._consumer.resume)(self._named(tp))
+                b.paused = ahead
 
     def _fetch(self, timeout_s: float) -> None:
         # The records of a poll are decoded batches here, see `_PartitionColumns`; all that came is taken.
@@ -133,14 +208,30 @@ class Reader:
             tp = TopicPartition(named.topic.removeprefix(self._prefix), named.partition)
             self._buffers[tp].add(batches)
 
+    def _note_ends(self) -> None:
+        """Keep what each fetch says of its partition's end, as a reader of committed records sees it."""
+        fetcher = self._consumer._fetcher
+        parse = fetcher._parse_fetched_data
+
+        def parse_and_note(completed: CompletedFetch) -> object:
+            said = completed.partition_data
+            if said.error_code == 0:
+                end = said.last_stable_offset
+                self._ends[completed.topic_partition] = said.high_watermark if end is None or end < 0 else end
+            return parse(completed)
+
+        fetcher._parse_fetched_data = parse_and_note
+
+    # --- handing out
+
     def _chunk(self, tp: TopicPartition, size: int) -> Chunk | None:
         buffered = self._buffers[tp]
         taken = buffered.take(size)
         if buffered.batches:
-            next_offset = buffered.batches[0].offset
+            next_offset = buffered.batches[0].offset if size else buffered.next_offset
         else:
             # Where the fetches stand: behind transaction markers, which are never handed out.
-            next_offset = self._consumer.position(self._named(tp))
+            next_offset = self._position(tp)
         if next_offset == buffered.next_offset:
             return None
         buffered.next_offset = next_offset
@@ -154,8 +245,23 @@ class Reader:
             next_offset=next_offset,
         )
 
+    def _position(self, tp: TopicPartition) -> int:
+        # The client's `position` would also ask the brokers, without an end while they are away.
+        return int(self._consumer._subscription.assignment[self._named(tp)].position.offset)
+
     def _named(self, tp: TopicPartition) -> KafkaPartition:
         return KafkaPartition(self._prefix + tp.topic, tp.partition)
+
+
+def _first_recorded(ready: Mapping[TopicPartition, Int64Array], limit: int) -> dict[TopicPartition, int]:
+    """How many of each partition are among the `limit` recorded first. Records of one instant share what is left."""
+    if sum(map(len, ready.values())) <= limit:
+        return {tp: len(times) for tp, times in ready.items()}
+    last = np.partition(np.concatenate(list(ready.values())), limit - 1)[limit - 1]
+    before = {tp: int(np.searchsorted(times, last, side="left")) for tp, times in ready.items()}
+    then = {tp: int(np.searchsorted(times, last, side="right")) - before[tp] for tp, times in ready.items()}
+    shares = fair_shares(then, limit - sum(before.values()))
+    return {tp: count + shares.get(tp, 0) for tp, count in before.items()}
 
 
 class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the client has no types

@@ -96,7 +96,11 @@ class LogReader(Protocol):
         ...
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Up to `max_records` committed records from these next offsets on, shared fairly among partitions.
+        """Up to `max_records` committed records from these next offsets on: those recorded first, of all partitions.
+
+        A log returns no record while an earlier one waits in another partition. Left out of that are records appended
+        while it reads, and partitions that cannot be read for now. Records of one instant come in any order. An archive
+        gives equal shares of all partitions instead.
 
         Waits up to `timeout_s` for the first record; returns an empty list where there is none (also a
         chunk without records, only with a moved `next_offset`, can come). Raises `LogTruncated` where a

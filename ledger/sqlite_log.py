@@ -17,9 +17,11 @@ import os
 import sqlite3
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from itertools import repeat
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,7 +40,7 @@ from ledger.errors import (
 )
 from ledger.findings import Finding
 from ledger.log import Chunk, Int64Array, Position, Record, TopicPartition
-from ledger.partitioner import fair_shares, partitions_of
+from ledger.partitioner import partitions_of
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS
 
@@ -79,6 +81,9 @@ _EARLIEST: Final = 'SELECT min("offset") FROM records WHERE partition_id = ?'
 _READ: Final = (
     'SELECT "offset", recorded_at, key, value FROM records'
     ' WHERE partition_id = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?'
+)
+_RECORDED_AT: Final = (
+    'SELECT recorded_at FROM records WHERE partition_id = ? AND "offset" <= ? ORDER BY "offset" DESC LIMIT 1'
 )
 
 _NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
@@ -261,10 +266,9 @@ class SqliteLog:
             self._require([tp.topic for tp in positions], heads)
             for tp, offset in positions.items():
                 self._check_held(connection, tp, heads[tp], offset)
-            available = {tp: heads[tp].next_offset - offset for tp, offset in positions.items()}
             return [
                 _chunk(connection, tp, heads[tp], positions[tp], count)
-                for tp, count in fair_shares(available, max_records).items()
+                for tp, count in _next_in_time(connection, heads, positions, max_records).items()
             ]
 
     def _check_held(self, connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int) -> None:
@@ -453,6 +457,49 @@ def _insert(connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head
 def _earliest(connection: sqlite3.Connection, head: _Head) -> int:
     earliest: int | None = connection.execute(_EARLIEST, (head.partition_id,)).fetchone()[0]
     return head.next_offset if earliest is None else earliest
+
+
+def _next_in_time(
+    connection: sqlite3.Connection,
+    heads: Mapping[TopicPartition, _Head],
+    positions: Mapping[TopicPartition, int],
+    limit: int,
+) -> dict[TopicPartition, int]:
+    """How many records each partition gives, so that together they are those recorded first, at most `limit`.
+
+    Partitions advance block by block, always the one whose next block ends first, and at last within their blocks up to
+    the same instant. Only the ends of blocks are looked up. Of records of one instant any may come first.
+    """
+    left = {tp: n for tp, offset in positions.items() if (n := heads[tp].next_offset - offset) > 0}
+    if sum(left.values()) <= limit or len(left) == 1:
+        return {tp: min(n, limit) for tp, n in left.items()}
+    block = max(1, limit // (4 * len(left)))
+    spare = block * len(left) if block > 1 else 0
+    counts = dict.fromkeys(left, 0)
+
+    def recorded_at(tp: TopicPartition, count: int) -> int:
+        """Of the last of its next `count` records."""
+        row = (heads[tp].partition_id, positions[tp] + count - 1)
+        return int(connection.execute(_RECORDED_AT, row).fetchone()[0])
+
+    def next_block(tp: TopicPartition) -> tuple[int, int, TopicPartition]:
+        count = min(counts[tp] + block, left[tp])
+        return recorded_at(tp, count), count, tp
+
+    blocks = [next_block(tp) for tp in left]
+    heapify(blocks)
+    total, horizon = 0, 0
+    while blocks and total + block + spare <= max(limit, block + spare):
+        horizon, count, tp = heappop(blocks)
+        total += count - counts[tp]
+        counts[tp] = count
+        if count < left[tp]:
+            heappush(blocks, next_block(tp))
+    if spare:
+        for _, count, tp in blocks:
+            later = range(counts[tp] + 1, count + 1)
+            counts[tp] += bisect_right(later, horizon, key=lambda n, tp=tp: recorded_at(tp, n))
+    return {tp: count for tp, count in counts.items() if count}
 
 
 def _chunk(connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int, count: int) -> Chunk:

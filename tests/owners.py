@@ -71,8 +71,10 @@ class Owner:
 
 @contextmanager
 def owning(*arguments: str, database: Path | str = DATABASE, **options: Any) -> Iterator[Owner]:
-    """`consume --follow` until the end of the block, answering; it must end well unless it was killed. `options`: of the
-    process."""
+    """`consume --follow` until the end of the block, answering; it must end well unless it was killed.
+
+    `options`: of the process.
+    """
     process = start("consume", "--follow", "--database", database, *arguments, **options)
     try:
         said: Data = {}

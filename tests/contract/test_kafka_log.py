@@ -22,7 +22,7 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 
 from ledger.errors import AppendFailed, LogNotAnswering, LogNotInitialised, LogUnavailable, SettingsError
 from ledger.kafka_log import KafkaLog
-from ledger.kafka_reader import decode_batch
+from ledger.kafka_reader import _first_recorded, decode_batch
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON
@@ -207,6 +207,15 @@ def _damaged(batch: bytearray, place: int, flip: int) -> DefaultRecordBatch:
     copy = bytearray(batch)
     copy[place] ^= flip
     return DefaultRecordBatch(copy)
+
+
+def test_records_of_one_instant_are_shared() -> None:
+    """Else one busy partition would leave the others' coupons standing still."""
+    one, other, third = (TopicPartition(COUPON, p) for p in range(3))
+    ready = {one: np.array([1, 5, 5, 5, 5, 5]), other: np.array([5, 5, 5, 5]), third: np.array([2, 3, 9])}
+    assert _first_recorded(ready, 7) == {one: 3, other: 2, third: 2}
+    assert _first_recorded(ready, 2) == {one: 1, other: 0, third: 1}
+    assert _first_recorded(ready, 100) == {one: 6, other: 4, third: 3}
 
 
 def test_a_batch_cut_short_is_refused() -> None:

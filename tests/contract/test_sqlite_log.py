@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from ledger.errors import LogFull, LogUnavailable, SettingsError
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
-from ledger.topics import COUPON
+from ledger.topics import COUPON, ORDER
 from tests.contract.log_contract import (
     ROOT,
     Backend,
@@ -253,3 +254,36 @@ def test_a_closed_log_says_so(sqlite_log_settings: LogSettings, log_file: Path) 
     log.close()
     with pytest.raises(LogUnavailable, match="closed"):
         log.partitions()
+
+
+def test_records_of_one_instant_are_shared(sqlite_log_settings: LogSettings) -> None:
+    """Else one busy partition would leave the others' coupons standing still."""
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        log.append(records(2_000))
+        chunks = log.read(start_of(log), 400)
+        assert len({at for c in chunks for at in c.recorded_at.tolist()}) == 1
+        counts = [len(c) for c in chunks]
+        assert len(counts) == 4 and 300 <= sum(counts) <= 400 and max(counts) - min(counts) <= 50
+
+
+def test_the_order_of_recording_holds_in_any_log(sqlite_log_settings: LogSettings) -> None:
+    """Read in pieces of any size, no record comes behind one that was recorded later."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    source = random.Random(seed)
+    with opened(sqlite_log_settings, create=True) as log:
+        log.create_topics()
+        for _ in range(60):
+            topic, keys = source.choice([COUPON, ORDER]), source.choice([1, 2, 50])
+            log.append(records(source.choice([1, 3, 40, 400]), topic=topic, keys=keys))
+        at = log.earliest_positions(log.partitions([COUPON, ORDER]))
+        ends = log.end_positions(list(at))
+        latest = 0
+        while at != ends:
+            limit = source.choice([1, 5, 33, 300, 5_000])
+            chunks = log.read(at, limit)
+            assert 0 < sum(map(len, chunks)) <= limit
+            assert min(int(c.recorded_at[0]) for c in chunks) >= latest
+            latest = max(int(c.recorded_at[-1]) for c in chunks)
+            at.update({TopicPartition(c.topic, c.partition): c.next_offset for c in chunks})
