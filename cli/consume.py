@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,7 +17,7 @@ import click
 from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
-from cli.progress import progress
+from cli.progress import consuming, rate_of
 from ledger.errors import LedgerError
 from ledger.plain import instant
 from ledger.settings import Settings
@@ -84,23 +85,26 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
     tune_process()
     store = Store.open(settings.database)
     owner = None
-    try:
-        log = open_log(settings.log)
-        owner = Owner(
-            store,
-            log,
-            batch_size=settings.batch_size,
-            grace=settings.grace,
-            follow=follow,
-            sweep_every=sweep_every,
-        )
-        # Who can find this process can stop it.
-        with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
-            place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
-            _logger.info("start", extra={**place, "follow": follow})
-            _run(owner.run(), endpoint.committed, log_format)
-    finally:
-        (owner or store).close()
+    with consuming() if log_format == "text" else nullcontext(lambda *_: None) as shown:
+        try:
+            log = open_log(settings.log)
+            owner = Owner(
+                store,
+                log,
+                batch_size=settings.batch_size,
+                grace=settings.grace,
+                follow=follow,
+                sweep_every=sweep_every,
+                progress=shown,
+            )
+            # Who can find this process can stop it.
+            with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
+                place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
+                _logger.info("start", extra={**place, "follow": follow})
+                totals = _run(owner.run(), endpoint.committed, follow)
+        finally:
+            (owner or store).close()
+    totals.print(log_format)
 
 
 @contextmanager
@@ -113,25 +117,36 @@ def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log_format: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """`seconds`: of work; while it follows, those of its batches."""
+
+    records: int
+    dead_letters: int
+    seconds: float
+
+    def print(self, log_format: str) -> None:
+        rate = rate_of(self.records, self.seconds)
+        said = f" ({rate:,.0f}/s)" if rate else ""
+        click.echo(f"consumed {self.records:,} records in {self.seconds:.1f} s{said}")
+        if self.dead_letters and log_format == "text":
+            click.echo(f"{self.dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
+
+
+def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], follow: bool) -> _Totals:
     records = dead_letters = 0
-    started = time.monotonic()
+    started, worked_s = time.monotonic(), 0.0
     told = _Told()
-    shown = progress("consuming", 0) if log_format == "text" else nullcontext(None)
-    with shown as bar:
-        for commit in commits:
-            observe(commit)
-            told.committed(commit)
-            records += commit.records
-            dead_letters += commit.dead_letters
-            if bar is not None:
-                bar.advance(commit.records, commit.lag)
+    for commit in commits:
+        observe(commit)
+        told.committed(commit)
+        records += commit.records
+        dead_letters += commit.dead_letters
+        worked_s += commit.seconds
     seconds = time.monotonic() - started
     told.tell()
     _logger.info("stop", extra={"records": records, "dead_letters": dead_letters, "seconds": round(seconds, 3)})
-    click.echo(f"consumed {records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
-    if dead_letters and log_format == "text":
-        click.echo(f"{dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
+    return _Totals(records, dead_letters, worked_s if follow else seconds)
 
 
 class _Told:
@@ -180,17 +195,20 @@ class _Told:
     metavar="[SECONDS]",
     help="Again and again, with rates, until Ctrl-C; every 2 seconds unless told otherwise.",
 )
+@click.option("--partitions", is_flag=True, help="Also positions, lag and counts of each partition.")
 @past_options
 @settings_options(*LOG, "database")
 @output_option
-def status(watch: float | None, settings: Settings, output: str, **past: Any) -> None:
-    """Show positions and lag per partition, the last commit, and counts.
+def status(watch: float | None, partitions: bool, settings: Settings, output: str, **past: Any) -> None:
+    """Show the lag, the last commit, totals, and what needs attention.
 
-    With --watch also events/s, how the lag changes and when it will be gone; a line for each look in the machine
-    formats. Of the past: how much there was of everything, coupons per state, broken rules per code, the data's clock.
+    The machine formats hold every partition. With --watch also events/s, how the lag changes and when it will be gone;
+    a line for each look in the machine formats. Of the past: how much there was of everything, coupons per state,
+    broken rules per code, the data's clock.
 
     \b
     coupon-ledger status
+    coupon-ledger status --partitions
     coupon-ledger status --output json
     coupon-ledger status --watch 5
     coupon-ledger status --at 2026-11-11T20:00:00+08:00
@@ -207,7 +225,7 @@ def status(watch: float | None, settings: Settings, output: str, **past: Any) ->
     log = open_log(settings.log)
     try:
         if watch is None:
-            _print_status(settings, status_of(summary_of(settings.database), log), output)
+            _print_status(settings, status_of(summary_of(settings.database), log), output, partitions)
             return
         from cli.watch import Watch
 
@@ -236,12 +254,14 @@ def status_of(summary: dict[str, Any], log: LogReader) -> dict[str, Any]:
     return {**summary, "lag": sum(p["lag"] for p in partitions), "partitions": partitions}
 
 
-def _print_status(settings: Settings, status: dict[str, Any], output: str) -> None:
+def _print_status(settings: Settings, status: dict[str, Any], output: str, partitions: bool) -> None:
     if output == "json":
         print_row(status, output)
         return
     if output == "table":
         _print_summary(settings, status)
+        if not partitions:
+            return
         click.echo()
     print_rows(status["partitions"], output)
 
@@ -263,7 +283,9 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     committed, clock = summary["committed_at"], summary["data_clock"]
     click.echo(f"log         {settings.log.url}")
     click.echo(f"database    {settings.database}")
-    click.echo(f"lag         {summary['lag']:,} records")
+    behind = [p for p in summary["partitions"] if p["lag"]]
+    where = f" in {len(behind)} of {len(summary['partitions'])} partitions" if behind else ""
+    click.echo(f"lag         {summary['lag']:,} records{where}")
     click.echo(f"last commit {instant(committed) if committed else 'none yet'} ({summary['commits']:,} in all)")
     if committed:
         records, seconds = summary["batch_records"], summary["batch_seconds"]
@@ -278,3 +300,15 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
         click.echo("            " + ", ".join(told))
     superseded = f" and {summary['superseded']:,} superseded (no faults)" if summary["superseded"] else ""
     click.echo(f"            {summary['violations']:,} violations{superseded}")
+    for what, command in _attention(summary):
+        click.echo(f"attention   {what}: `coupon-ledger {command}`")
+
+
+def _attention(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What somebody should look at, and the command that shows it."""
+    if summary["dead_letters_open"]:
+        yield f"{summary['dead_letters_open']:,} dead letters are open", "dead-letters list"
+    if summary["violations"]:
+        yield f"{summary['violations']:,} violations", "violations"
+    if summary["outbox"]:
+        yield f"{summary['outbox']:,} records wait to be appended to the log", "consume"

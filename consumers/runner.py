@@ -36,6 +36,10 @@ from projections.store import Store
 Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the records done so far (those of the batch under way as far as they are folded), and
+the records that wait."""
+
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _ENDS_AGAIN_S: Final = 10.0
@@ -80,6 +84,7 @@ class Consumer:
         caught_up: Callable[[], None] = lambda: None,
         between: Callable[[], bool] = lambda: False,
         at_boundary: Boundary = lambda _: None,
+        progress: Progress = lambda *_: None,
     ) -> None:
         """`outlet`: where what follows from the records (dead letters) is appended; None where another consumer of the
         same log does so.
@@ -105,6 +110,8 @@ class Consumer:
         self._caught_up = caught_up
         self._between = between
         self._reached = at_boundary
+        self._progress = progress
+        self._done = 0
 
     def stop(self) -> None:
         """Finish the batch under way, then leave. Safe to call from a signal handler."""
@@ -131,6 +138,8 @@ class Consumer:
         positions = {p: accounts[p].next_offset for p in partitions}
         ends = checked_ends(self._log, positions, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
+        lag = sum(max(0, end - positions[p]) for p, end in ends.items())
+        self._progress("reading", 0, lag)
         if self._grace is not None:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
@@ -145,6 +154,7 @@ class Consumer:
                         break
                 if batch is None:
                     if reader.idle:
+                        self._progress("following" if self._follow else "reading", self._done, 0)
                         self._caught_up()
                         paths(idle=True)
                     self._deliver(again=True)
@@ -153,7 +163,9 @@ class Consumer:
                 started = time.perf_counter()
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
-                counts, clock = self._commit(chunks, taken, accounts, started)
+                lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
+                counts, clock = self._commit(chunks, taken, accounts, started, lag)
+                self._done += taken.records
                 self._reached("commit")
                 compact(self._store)
                 keep_small()
@@ -161,6 +173,7 @@ class Consumer:
                     self._deliver()
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
                 lag = sum(lags.values())
+                self._progress("reading" if lag or not self._follow else "following", self._done, lag)
                 yield Committed(
                     taken.records,
                     taken.dead_letters.height,
@@ -181,16 +194,22 @@ class Consumer:
             paths.finish()
 
     def _commit(
-        self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float
+        self, chunks: list[Chunk], taken: Intake, accounts: dict[TopicPartition, Account], started: float, lag: int
     ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
-            folded = {topic: fold_in(self._store, batch) for topic, batch in taken.events.items()}
+            folded, done = {}, 0
+            for topic, batch in taken.events.items():
+                self._progress(f"folding {topic.partition('.')[0]}s", self._done + done, lag - done)
+                folded[topic] = fold_in(self._store, batch)
+                done += batch.events.height
+            self._progress("applying rules", self._done + done, lag - done)
             counts = {topic: counted for topic, (counted, _) in folded.items()}
             clock = cross.settle(self._store, [changes for _, changes in folded.values()])
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
+            self._progress("committing", self._done + taken.records, lag - taken.records)
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             self._store.execute(
