@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -17,7 +17,7 @@ import click
 from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
-from cli.progress import progress
+from cli.progress import consuming, rate_of
 from ledger.errors import LedgerError
 from ledger.plain import instant
 from ledger.settings import Settings
@@ -89,23 +89,26 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
     tune_process()
     store = Store.open(settings.database)
     owner = None
-    try:
-        log = open_log_of(settings.log, store)
-        owner = Owner(
-            store,
-            log,
-            batch_size=settings.batch_size,
-            grace=settings.grace,
-            follow=follow,
-            sweep_every=sweep_every,
-        )
-        # Who can find this process can stop it.
-        with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
-            place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
-            _logger.info("start", extra={**place, "follow": follow})
-            _run(owner.run(), endpoint.committed, log_format)
-    finally:
-        (owner or store).close()
+    with consuming() if log_format == "text" else nullcontext(lambda *_: None) as shown:
+        try:
+            log = open_log_of(settings.log, store)
+            owner = Owner(
+                store,
+                log,
+                batch_size=settings.batch_size,
+                grace=settings.grace,
+                follow=follow,
+                sweep_every=sweep_every,
+                progress=shown,
+            )
+            # Who can find this process can stop it.
+            with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
+                place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
+                _logger.info("start", extra={**place, "follow": follow})
+                totals = _run(owner.run(), endpoint.committed, follow)
+        finally:
+            (owner or store).close()
+    totals.print(log_format)
 
 
 @contextmanager
@@ -118,32 +121,44 @@ def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], log_format: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    """`seconds`: of work; while it follows, those of its batches."""
+
+    records: int
+    dead_letters: int
+    seconds: float
+    odd: dict[str, Oddities]
+
+    def print(self, log_format: str) -> None:
+        rate = rate_of(self.records, self.seconds)
+        said = f" ({rate:,.0f}/s)" if rate else ""
+        click.echo(f"consumed {self.records:,} records in {self.seconds:.1f} s{said}")
+        if self.dead_letters and log_format == "text":
+            click.echo(f"{self.dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
+        if log_format == "text":
+            _say_what_is_odd(self.odd)
+        elif self.odd:
+            _logger.info("oddities", extra={topic: asdict(odd) for topic, odd in self.odd.items()})
+
+
+def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], follow: bool) -> _Totals:
     records = dead_letters = 0
     odd: dict[str, Oddities] = {}
-    started = time.monotonic()
+    started, worked_s = time.monotonic(), 0.0
     told = _Told()
-    shown = progress("consuming", 0) if log_format == "text" else nullcontext(None)
-    with shown as bar:
-        for commit in commits:
-            observe(commit)
-            told.committed(commit)
-            records += commit.records
-            dead_letters += commit.dead_letters
-            for topic, found in commit.oddities.items():
-                odd[topic] = odd[topic].plus(found) if topic in odd else found
-            if bar is not None:
-                bar.advance(commit.records, commit.lag)
+    for commit in commits:
+        observe(commit)
+        told.committed(commit)
+        records += commit.records
+        dead_letters += commit.dead_letters
+        worked_s += commit.seconds
+        for topic, found in commit.oddities.items():
+            odd[topic] = odd[topic].plus(found) if topic in odd else found
     seconds = time.monotonic() - started
     told.tell()
     _logger.info("stop", extra={"records": records, "dead_letters": dead_letters, "seconds": round(seconds, 3)})
-    click.echo(f"consumed {records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
-    if dead_letters and log_format == "text":
-        click.echo(f"{dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
-    if log_format == "text":
-        _say_what_is_odd(odd)
-    elif odd:
-        _logger.info("oddities", extra={topic: asdict(found) for topic, found in odd.items()})
+    return _Totals(records, dead_letters, worked_s if follow else seconds, odd)
 
 
 def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
@@ -203,17 +218,20 @@ class _Told:
     metavar="[SECONDS]",
     help="Again and again, with rates, until Ctrl-C; every 2 seconds unless told otherwise.",
 )
+@click.option("--partitions", is_flag=True, help="Also positions, lag and counts of each partition.")
 @past_options
 @settings_options(*LOG, "database")
 @output_option
-def status(watch: float | None, settings: Settings, output: str, **past: Any) -> None:
-    """Show positions and lag per partition, the last commit, and counts.
+def status(watch: float | None, partitions: bool, settings: Settings, output: str, **past: Any) -> None:
+    """Show the lag, the last commit, totals, and what needs attention.
 
-    With --watch also events/s, how the lag changes and when it will be gone; a line for each look in the machine
-    formats. Of the past: how much there was of everything, coupons per state, broken rules per code, the data's clock.
+    The machine formats hold every partition. With --watch also events/s, how the lag changes and when it will be gone;
+    a line for each look in the machine formats. Of the past: how much there was of everything, coupons per state,
+    broken rules per code, the data's clock.
 
     \b
     coupon-ledger status
+    coupon-ledger status --partitions
     coupon-ledger status --output json
     coupon-ledger status --watch 5
     coupon-ledger status --at 2026-11-11T20:00:00+08:00
@@ -233,7 +251,7 @@ def status(watch: float | None, settings: Settings, output: str, **past: Any) ->
         if watch is None:
             problem = difference(known, log)
             shown = status_of(summary_of(settings.database), log, problem)
-            _print_status(settings, shown, output)
+            _print_status(settings, shown, output, partitions)
             return
         from cli.watch import Watch
 
@@ -285,12 +303,14 @@ def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None =
     return {**summary, **sums, "log_problem": log_problem, "partitions": partitions}
 
 
-def _print_status(settings: Settings, status: dict[str, Any], output: str) -> None:
+def _print_status(settings: Settings, status: dict[str, Any], output: str, partitions: bool) -> None:
     if output == "json":
         print_row(status, output)
         return
     if output == "table":
         _print_summary(settings, status)
+        if not partitions:
+            return
         click.echo()
     print_rows(status["partitions"], output)
 
@@ -313,7 +333,9 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     committed, clock = summary["committed_at"], summary["data_clock"]
     click.echo(f"log         {settings.log.url}")
     click.echo(f"database    {settings.database}")
-    click.echo(f"lag         {summary['lag']:,} records")
+    behind = [p for p in summary["partitions"] if p["lag"]]
+    where = f" in {len(behind)} of {len(summary['partitions'])} partitions" if behind else ""
+    click.echo(f"lag         {summary['lag']:,} records{where}")
     if summary.get("log_problem"):
         click.echo(f"! not the log that was read: {summary['log_problem']} (`coupon-ledger doctor`)")
     if summary.get("open_transaction"):
@@ -336,3 +358,15 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
         click.echo("            " + ", ".join(told))
     superseded = f" and {summary['superseded']:,} superseded (no faults)" if summary["superseded"] else ""
     click.echo(f"            {summary['violations']:,} violations{superseded}")
+    for what, command in _attention(summary):
+        click.echo(f"attention   {what}: `coupon-ledger {command}`")
+
+
+def _attention(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What somebody should look at, and the command that shows it."""
+    if summary["dead_letters_open"]:
+        yield f"{summary['dead_letters_open']:,} dead letters are open", "dead-letters list"
+    if summary["violations"]:
+        yield f"{summary['violations']:,} violations", "violations"
+    if summary["outbox"]:
+        yield f"{summary['outbox']:,} records wait to be appended to the log", "consume"

@@ -307,7 +307,7 @@ def _positions(summary: dict[str, Any], earliest: dict[Any, int], ends: dict[Any
     if lag and not wrong:
         yield Finding("warning", "lag", f"{lag:,} records are not folded yet", "coupon-ledger consume")
     elif not wrong:
-        yield Finding("ok", "positions", f"{sum(ends.values()):,} records, all folded")
+        yield Finding("ok", "positions", f"{summary['read']:,} records, all folded")
 
 
 def _archive(folder: Path) -> Iterator[Finding]:

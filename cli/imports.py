@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -42,6 +42,10 @@ def complete_journey(settings: Settings) -> None:
     _append_frames(settings.log, events(), None)
 
 
+_FRAME_ROWS: Final = 5_000
+"""Small, so that orders are recorded beside their coupons, as in a shop."""
+
+
 @click.command()
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
@@ -64,7 +68,8 @@ def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int
         return
     from cli.sources.simulate import World, sale_day
 
-    _append_frames(settings.log, sale_day(World(events=events, seed=seed, orders=orders)), events)
+    world = World(events=events, seed=seed, orders=orders, frame_rows=_FRAME_ROWS)
+    _append_frames(settings.log, sale_day(world), events)
 
 
 def _experiment(seed: int, people: int, settings: Settings) -> None:

@@ -1,11 +1,18 @@
-"""A progress bar on standard error: rate, what is left, when it will be done. Silent where nobody looks."""
+"""A progress bar on standard error: rate, what is left, how long it takes."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from datetime import timedelta
+from typing import Final, Protocol
+
+import click
+
+_EARLY_S: Final = 1.0
+_LINE_S: Final = 10.0
 
 
 class Bar(Protocol):
@@ -27,13 +34,17 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
         yield _Silent()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {unit}/s" if speed else f"… {unit}/s")
+            rate = rate_of(task.completed, task.elapsed or 0.0)
+            return Text(f"{rate:,.0f} {unit}/s" if rate else "")
+
+    class Remaining(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(time_left(rate_of(task.completed, task.elapsed or 0.0), task.remaining))
 
     class Lag(ProgressColumn):
         def render(self, task: Task) -> Text:
@@ -45,8 +56,7 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
         TextColumn("{task.completed:,.0f} of {task.total:,.0f}" if total is not None else "{task.completed:,.0f}"),
         Rate(),
         *((Lag(),) if total == 0 and unit == "events" else ()),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        Remaining(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task(what, total=total)
@@ -58,6 +68,70 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
                     shown.update(task, total=shown.tasks[task].completed + left)
 
         yield _Shown()
+
+
+def rate_of(records: float, seconds: float) -> float | None:
+    """Records a second; None where it is too early to say."""
+    return records / seconds if records and seconds >= _EARLY_S else None
+
+
+def time_left(rate: float | None, left: float | None) -> str:
+    """How long it takes at that rate; nothing where that is not known."""
+    return f"{timedelta(seconds=round(left / rate))} left" if rate and left else ""
+
+
+@contextmanager
+def consuming() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows what a consumer does: on a terminal a bar, else a line on standard error every ten seconds.
+
+    Called with the stage, the records that are done, and those that are left. The rate is that of the time in which
+    something was left.
+    """
+    started = time.monotonic()
+    worked_s, last, next_line = 0.0, started, started + _LINE_S
+    busy, last_line = True, ""
+
+    def measured(done: int, left: int) -> tuple[float | None, str]:
+        nonlocal worked_s, last, busy
+        now = time.monotonic()
+        worked_s += now - last if busy else 0.0
+        last, busy = now, left > 0
+        # The first few records, of campaigns, say nothing of the others.
+        rate = rate_of(done, worked_s) if done * 50 >= done + left else None
+        return rate, time_left(rate, left)
+
+    if not sys.stderr.isatty():
+
+        def line(stage: str, done: int, left: int) -> None:
+            nonlocal next_line, last_line
+            rate, remaining = measured(done, left)
+            parts = [f"{done:,} of {done + left:,} records", f"{rate:,.0f} records/s" if rate else "", remaining]
+            said = f"{stage}: {', '.join(filter(None, parts))}"
+            if time.monotonic() >= next_line and said != last_line:
+                click.echo(said, err=True)
+                next_line, last_line = time.monotonic() + _LINE_S, said
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=20),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} records"),
+        TextColumn("{task.fields[rate]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("starting", total=0, rate="")
+
+        def bar(stage: str, done: int, left: int) -> None:
+            rate, remaining = measured(done, left)
+            said = ", ".join(filter(None, (f"{rate:,.0f}/s" if rate else "", remaining)))
+            shown.update(task, description=stage, completed=done, total=done + left, rate=said)
+
+        yield bar
 
 
 def advancing(bar: Bar) -> Callable[[int, int], None]:

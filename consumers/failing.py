@@ -9,7 +9,7 @@ fault and are raised as they are.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -58,9 +58,19 @@ def of_the_events(error: BaseException) -> bool:
     return not isinstance(error, (LedgerError, MemoryError, OSError, *_OF_THE_DATABASE))
 
 
-def fold_all(store: Store, events: Mapping[str, Prepared]) -> tuple[dict[str, Counts], datetime | None]:
-    """Fold a batch, inside the caller's transaction: what was counted per topic, and the batch's data clock."""
-    folded = {topic: fold_in(store, batch) for topic, batch in events.items()}
+def fold_all(
+    store: Store, events: Mapping[str, Prepared], begins: Callable[[str, int], None] = lambda _step, _done: None
+) -> tuple[dict[str, Counts], datetime | None]:
+    """Fold a batch, inside the caller's transaction: what was counted per topic, and the batch's data clock.
+
+    `begins` is called with the name of each step, and how many events are folded by then.
+    """
+    folded, done = {}, 0
+    for topic, batch in events.items():
+        begins(f"folding {topic.partition('.')[0]}s", done)
+        folded[topic] = fold_in(store, batch)
+        done += batch.events.height
+    begins("applying rules", done)
     clock = cross.settle(store, [changes for _, changes in folded.values()])
     return {topic: counted for topic, (counted, _) in folded.items()}, clock
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from consumers.replay import Repairs
-from consumers.runner import Boundary, Committed, Consumer
+from consumers.runner import Boundary, Committed, Consumer, Progress
 from consumers.sweeper import Sweeper
 from ledger.errors import LedgerError, StoreNotInitialised
 from ledger.log import EventLog
@@ -51,6 +51,7 @@ class Owner:
         grace: timedelta | None = None,
         follow: bool = False,
         sweep_every: timedelta | None = None,
+        progress: Progress = lambda *_: None,
     ) -> None:
         self.store = store
         self.sweeper = Sweeper(store, log, sweep_every)
@@ -61,6 +62,7 @@ class Owner:
         self._batch_size = batch_size
         self._grace = grace
         self._follow = follow
+        self._progress = progress
         self._stopped = False
         self._asked: SimpleQueue[tuple[Future[Succeeded], Path]] = SimpleQueue()
         self._consumer = self._new_consumer()
@@ -75,6 +77,7 @@ class Owner:
             follow=self._follow,
             caught_up=self.sweeper,
             between=self.repairs,
+            progress=self._progress,
         )
 
     def run(self) -> Iterator[Committed]:

@@ -27,7 +27,7 @@ from ledger.patient_log import Patience, PatientLog
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints
 from projections.attribution.upkeep import Upkeep
-from projections.checkpoints import Account, Progress
+from projections.checkpoints import Account, Completeness
 from projections.compaction import compact
 from projections.identity import LastRecords, add_oddities
 from projections.live import cross
@@ -36,6 +36,10 @@ from projections.store import Store
 
 Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the records done so far (those of the batch under way as far as they are folded), and
+the records that wait."""
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
@@ -83,6 +87,7 @@ class Consumer:
         caught_up: Callable[[], None] = lambda: None,
         between: Callable[[], bool] = lambda: False,
         at_boundary: Boundary = lambda _: None,
+        progress: Progress = lambda *_: None,
     ) -> None:
         """`outlet`: where what follows from the records (dead letters) is appended; None where another consumer of the
         same log does so.
@@ -108,6 +113,8 @@ class Consumer:
         self._caught_up = caught_up
         self._between = between
         self._reached = at_boundary
+        self._progress = progress
+        self._done = 0
 
     def stop(self) -> None:
         """Finish the batch under way, then leave. Safe to call from a signal handler."""
@@ -131,13 +138,15 @@ class Consumer:
         log_identity.check(self._store, self._log)
         last = LastRecords(self._store)
         accounts = checkpoints.load(self._store)
-        progress = Progress.load(self._store)
+        complete = Completeness.load(self._store)
         partitions = self._log.partitions(INPUT_TOPICS)
         for partition in partitions:
             accounts.setdefault(partition, Account())
         positions = {p: accounts[p].next_offset for p in partitions}
         ends_at_start = ends = checked_ends(self._log, positions, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
+        lag = sum(max(0, end - positions[p]) for p, end in ends.items())
+        self._progress("reading", 0, lag)
         if self._grace is not None:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
@@ -152,6 +161,7 @@ class Consumer:
                         break
                 if batch is None:
                     if reader.idle:
+                        self._progress("following" if self._follow else "reading", self._done, 0)
                         self._caught_up()
                         paths(idle=True)
                     self._deliver(again=True)
@@ -160,14 +170,17 @@ class Consumer:
                 started = time.perf_counter()
                 before = dict(accounts)
                 self._store.share_cores(alone=taken.records < _SMALL_BATCH)
+                lag = sum(max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts)
                 log_ends = ends if self._follow else ends_at_start
+                beside = _Beside(complete, log_ends, last, lag)
                 try:
-                    counts, clock = self._commit(chunks, taken, accounts, progress, log_ends, last, started)
+                    counts, clock = self._commit(chunks, taken, accounts, beside, started)
                 except failing.FAILURES as error:
                     if not failing.of_the_events(error):
                         raise
                     taken = failing.set_aside(self._store, chunks, taken, error)
-                    counts, clock = self._commit(chunks, taken, accounts, progress, log_ends, last, started)
+                    counts, clock = self._commit(chunks, taken, accounts, beside, started)
+                self._done += taken.records
                 self._reached("commit")
                 compact(self._store)
                 keep_small()
@@ -175,6 +188,7 @@ class Consumer:
                     self._deliver()
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
                 lag = sum(lags.values())
+                self._progress("reading" if lag or not self._follow else "following", self._done, lag)
                 yield Committed(
                     taken.records,
                     taken.dead_letters.height,
@@ -200,23 +214,26 @@ class Consumer:
         chunks: list[Chunk],
         taken: Intake,
         accounts: dict[TopicPartition, Account],
-        progress: Progress,
-        ends: Mapping[TopicPartition, int],
-        last: LastRecords,
+        beside: _Beside,
         started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
         """Rows and offsets in one transaction. The accounts change only with it."""
         with self._store.transaction():
             self._reached("begin")
-            counts, clock = failing.fold_all(self._store, taken.events)
+            counts, clock = failing.fold_all(
+                self._store,
+                taken.events,
+                lambda step, done: self._progress(step, self._done + done, beside.lag - done),
+            )
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
+            self._progress("committing", self._done + taken.records, beside.lag - taken.records)
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             positions = {p: account.next_offset for p, account in (accounts | moved).items()}
-            progress.advance(_last_recorded(chunks), positions, ends)
-            progress.save(self._store)
-            last.keep(chunks)
+            beside.complete.advance(_last_recorded(chunks), positions, beside.ends)
+            beside.complete.save(self._store)
+            beside.last.keep(chunks)
             add_oddities(self._store, {topic: astuple(odd) for topic, odd in taken.oddities.items()})
             self._store.execute(
                 "UPDATE ledger SET commits = commits + 1, committed_at = $now, batch_records = $records,"
@@ -298,6 +315,17 @@ def _changes(
     before: Mapping[TopicPartition, Account], after: Mapping[TopicPartition, Account]
 ) -> dict[TopicPartition, Account]:
     return {p: account.since(before.get(p, Account())) for p, account in after.items() if account is not before.get(p)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What a commit notes beside rows and accounts. `ends`: of the log, looked up after the batch was read; `lag`:
+    records that waited before it."""
+
+    complete: Completeness
+    ends: Mapping[TopicPartition, int]
+    last: LastRecords
+    lag: int
 
 
 def _last_recorded(chunks: list[Chunk]) -> dict[TopicPartition, datetime]:

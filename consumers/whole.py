@@ -258,7 +258,7 @@ class _Whole:
 
     def _save_progress(self) -> None:
         positions = {p: account.next_offset for p, account in self._accounts.items()}
-        complete = checkpoints.Progress()
+        complete = checkpoints.Completeness()
         complete.advance(checkpoints.last_recorded(self._store), positions, self._ends)
         complete.save(self._store)
 

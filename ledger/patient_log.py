@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from ledger.errors import LogNotAnswering
-from ledger.log import Chunk, LogReader, TopicPartition
+from ledger.log import Chunk, LogReader, StoredRecord, TopicPartition
 from ledger.topics import ALL_TOPICS
 
 _FIRST_PAUSE_S: Final = 0.2
@@ -97,6 +97,15 @@ class PatientLog:
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return self._answer(lambda: self._log.end_positions(partitions))
+
+    def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._answer(lambda: self._log.high_watermarks(partitions))
+
+    def identities(self) -> dict[str, str]:
+        return self._answer(self._log.identities)
+
+    def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
+        return self._answer(lambda: self._log.records_at(positions))
 
     def close(self) -> None:
         self._log.close()

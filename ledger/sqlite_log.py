@@ -23,6 +23,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import repeat
 from pathlib import Path
@@ -597,7 +598,7 @@ def _next_in_time(
     if spare:
         for _, count, tp in blocks:
             later = range(counts[tp] + 1, count + 1)
-            counts[tp] += bisect_right(later, horizon, key=lambda n, tp=tp: recorded_at(tp, n))
+            counts[tp] += bisect_right(later, horizon, key=partial(recorded_at, tp))
     return {tp: count for tp, count in counts.items() if count}
 
 

@@ -1,6 +1,6 @@
 """How far the log has been read, and the account of it; kept in the same transaction as the rows.
 
-Beside the accounts stands until when each partition is complete (`Progress`): while one topic has been read further
+Beside the accounts stands until when each partition is complete (`Completeness`): while one topic has been read further
 than another, violations between the two are provisional.
 """
 
@@ -78,7 +78,7 @@ SELECT '{topic}' AS topic, log_partition, max(recorded_at) AS recorded_at FROM {
 
 
 @dataclass(slots=True)
-class Progress:
+class Completeness:
     """Until when each partition of the log is complete: every record recorded at or before that instant has been read.
 
     A partition that has been read to its end is complete until the latest record that any partition had by then.
@@ -102,7 +102,7 @@ class Progress:
             self.complete_until[partition] = max(self.complete_until.get(partition, _EPOCH), reached)
 
     @classmethod
-    def load(cls, store: Reading) -> Progress:
+    def load(cls, store: Reading) -> Completeness:
         rows = store.rows("SELECT topic, log_partition, complete_until FROM partition_progress")
         return cls({TopicPartition(topic, partition): until for topic, partition, until in rows})
 

@@ -429,7 +429,7 @@ def test_consume_goes_to_the_end_and_no_further() -> None:
     done("init")
     done("publish", "-", stdin=ndjson(shop_events()))
     ran = done("consume", "--batch-size", "10")
-    assert ran.out.startswith("consumed 75 records in ") and ran.err == ""
+    assert ran.out.startswith("consumed 75 records in ") and "error" not in ran.err
     assert done("consume").out.startswith("consumed 0 records")
     assert done("status", "--output", "json").json["lag"] == 0
 
@@ -657,6 +657,18 @@ def test_status_shows_positions_lag_and_counts(at_shop: Path) -> None:
         assert part["lag"] == part["end"] - part["next_offset"] == 0
     table = done("status").out
     assert "lag         0 records" in table and "64 coupons, 1 orders" in table and "/s)" in table
+    assert "attention   4 violations: `coupon-ledger violations`" in table
+    # One screen; the partitions only where they are asked for.
+    assert len(table.splitlines()) < 16 and max(map(len, table.splitlines())) <= 100 and "next_offset" not in table
+    shown = done("status", "--partitions").out
+    assert shown.startswith(table.rpartition("data clock")[0]) and "next_offset" in shown
+    assert sum("coupon.events" in line for line in shown.splitlines()) == 4
+
+
+def test_status_says_where_the_lag_is() -> None:
+    done("init")
+    done("publish", "-", stdin=ndjson(shop_events()[:1]))
+    assert "lag         1 records in 1 of 16 partitions" in done("status").out
 
 
 def test_status_counts_what_is_not_yet_consumed() -> None:

@@ -54,6 +54,7 @@ def in_log(*statements: str) -> None:
 def test_nothing_is_found_where_all_is_well(healthy: None) -> None:
     assert found() == found(level="warning") == {}
     assert "0 errors, 0 warnings" in done("doctor").out
+    assert found(level="ok")["positions"][0] == "2 records, all folded"
 
 
 def test_what_is_not_there(home: Path) -> None:
@@ -213,6 +214,20 @@ def kafka(home: Path, kafka_log_settings: LogSettings) -> tuple[str, ...]:
 def test_topics_as_they_must_be(kafka: tuple[str, ...]) -> None:
     assert found(*kafka) == found(*kafka, level="warning") == {}
     assert found(*kafka, level="ok")[f"topic {kafka[3]}{COUPON}"][0] == "2 partitions, 1 replicas, kept for ever"
+
+
+@pytest.mark.kafka
+def test_markers_of_transactions_are_no_records(kafka: tuple[str, ...]) -> None:
+    """Positions count them, and more records seemed to be there than were ever appended."""
+    server = kafka[1].removeprefix("kafka://")
+    with closing(KafkaProducer(bootstrap_servers=server, transactional_id=kafka[3])) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(kafka[3] + COUPON, value=b"taken back", key=b"c-1")
+        producer.flush()
+        producer.abort_transaction()
+    done("consume", *kafka[:4])
+    assert found(*kafka, level="ok")["positions"][0] == "1 records, all folded"
 
 
 @pytest.mark.kafka

@@ -17,7 +17,7 @@ from ledger.codec import SCHEMA_NAME, encode_row
 from ledger.lifecycle import Delivery, fold
 from ledger.log import EventLog, TopicPartition
 from ledger.topics import COUPON, KEY_FIELD, ORDER
-from projections.checkpoints import Progress
+from projections.checkpoints import Completeness
 from projections.store import Store
 from tests.examples import TIMES
 from tests.folding import scratch_store
@@ -158,7 +158,7 @@ def test_what_is_recorded_at_the_same_instant_may_still_wait() -> None:
     """Kafka's clock has milliseconds: the payment may carry the very instant of the last record that was read."""
     coupons, orders = TopicPartition(COUPON, 0), TopicPartition(ORDER, 0)
     noon = datetime(2026, 11, 11, 12)
-    progress = Progress()
+    progress = Completeness()
     progress.advance({coupons: noon, orders: noon}, {coupons: 5, orders: 3}, {coupons: 5, orders: 9})
     assert progress.complete_until[coupons] == noon
     assert progress.complete_until[orders] < noon

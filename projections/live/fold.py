@@ -392,7 +392,7 @@ class _OneCoupon:
         self._frozen, self._holding = _FROZEN.tolist(), _HOLDING.tolist()
 
     def step(self, at: int, kind: int, user: str | None, order: str | None) -> tuple[int, ...]:
-        """Fold the event numbered `at`. Returns the codes of the state before and after, the reference of the owner where
+        """Fold the event numbered `at`. Returns the codes of the state before and after, the reference of the owner if
         the user is wrong (else -1), whether the event was illegal, led back to the resting state and made an owner, and
         whether the guards no_owner, wrong_user, wrong_order were hit."""
         found = self.state
