@@ -351,8 +351,8 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
     categories: the same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money
     lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons
-    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted. reconciliation: how the
-    numbers of all reports join.
+    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
+    reconciliation: how the numbers of all reports join.
 
     Amounts are in minor units (cents), a row per currency; currencies are never added up.
 
