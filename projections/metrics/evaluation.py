@@ -306,7 +306,8 @@ def _by_size(part: str) -> tuple[int, str]:
 def _formula(metric: Metric) -> str:
     text = f"({metric.base})" if metric.formula else metric.name
     whole = metric.whole if metric.source else metric.unit in _WHOLE_UNITS and "/" not in metric.base
-    return f"{text}::{'BIGINT' if whole else 'DOUBLE'}"
+    wide = "HUGEINT" if metric.money else "BIGINT"
+    return f"{text}::{wide if whole else 'DOUBLE'}"
 
 
 def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
