@@ -92,4 +92,12 @@ def check(folder: Path | None, output: str) -> None:
             print_rows((asdict(b) for b in breaches), output)
         click.echo(f"error: {len(breaches)} rules broken; see `coupon-ledger schemas check --help`", err=True)
         sys.exit(IncompatibleSchema.exit_code)
-    print_rows((asdict(c) for c in checked), output)
+    for schema in checked:
+        if schema.new_symbols:
+            click.echo(
+                f"note: {schema.name}: readers of v{schema.released} and before do not know"
+                f" {', '.join(schema.new_symbols)}; update every consumer before the first producer, and replay what an"
+                " older one kept as dead letters (docs/schema-evolution.md)",
+                err=True,
+            )
+    print_rows(({"name": c.name, "released": c.released, "adds": c.adds} for c in checked), output)

@@ -171,7 +171,11 @@ def writer_of(message: bytes) -> WriterSchema:
         )
     if message[:2] != MARKER or len(message) < HEADER_BYTES:
         raise UndecodableRecord("the value is no Avro single-object message (it must begin with C3 01)")
-    raise UndecodableRecord(f"unknown schema: fingerprint {message[2:HEADER_BYTES].hex()}", reason="unknown_schema")
+    raise UndecodableRecord(
+        f"unknown schema: fingerprint {message[2:HEADER_BYTES].hex()}; a newer release may know it: update this one,"
+        " then `coupon-ledger dead-letters replay`",
+        reason="unknown_schema",
+    )
 
 
 def event_data(row: Row) -> Row:

@@ -6,7 +6,10 @@ current one writes (FORWARD). The rules are stricter than Avro's, since an event
 
 - a released field stays: its name, type, default and place;
 - a new field stands behind the released ones, is nullable and defaults to null, so that its absence can be read;
-- the symbols of an enum and the fields of a record inside a field stay as they are: old readers know no others;
+- the symbols of an enum stay as they are and in their order. One may be added behind them under a recipe, since old
+  readers do not know it: the enum names the version that it came with (`"since": {"extended": 3}`), consumers are
+  updated first, and what an older one met meanwhile is a dead letter that is replayed;
+- the fields of a record inside a field stay as they are: old readers know no others;
 - a field has a doc, and a type that the ledger's own codec reads;
 - a released file is never edited: `released/SHA256SUMS` (as `sha256sum` writes it) has the fingerprint of each.
 """
@@ -51,11 +54,13 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One schema: how many versions of it were released, and whether the current one adds to the last of them."""
+    """One schema: how many versions of it were released, and whether the current one adds to the last of them.
+    `new_symbols`: of enums, that are not released yet."""
 
     name: str
     released: int
     adds: bool
+    new_symbols: tuple[str, ...] = ()
 
 
 def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
@@ -80,7 +85,9 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
             first.setdefault((breach.field, breach.rule), breach)
         found += first.values()
         adds = not versions or _shape(current) != _shape(versions[max(versions)])
-        checked.append(Checked(name, len(versions), adds))
+        known = {symbol for old in versions.values() for _, enum in _enums(old) for symbol in enum["symbols"]}
+        fresh = [symbol for _, enum in _enums(current) for symbol in enum["symbols"] if symbol not in known]
+        checked.append(Checked(name, len(versions), adds, tuple(fresh) if versions else ()))
     return checked, found
 
 
@@ -165,6 +172,7 @@ def _record(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator
                 "keep the name: readers resolve a record by it",
             )
         yield from _against(name, current, version, old)
+    yield from _since(name, current, versions)
     before = {f["name"] for old in versions.values() for f in old["fields"]}
     for field in current["fields"] if versions else []:
         if field["name"] not in before and not _may_be_absent(field):
@@ -175,6 +183,34 @@ def _record(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator
                 "is new, and old data has no value for it",
                 'give it the type ["null", …] and "default": null',
             )
+
+
+def _enums(record: Schema) -> Iterator[tuple[str, Schema]]:
+    """The enums among the record's fields, each with the name of its field."""
+    for field in record["fields"]:
+        kind = field.get("type")
+        kind = kind[1] if isinstance(kind, list) and len(kind) == 2 else kind
+        if _is(kind, "enum") and isinstance(kind.get("symbols"), list):
+            yield field["name"], kind
+
+
+def _since(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator[Breach]:
+    """Symbols that say when they came, against the versions in which they are."""
+    for path, enum in _enums(current):
+        told = enum.get("since", {})
+        for symbol, since in told.items() if isinstance(told, dict) else ():
+            holding = [
+                n for n, old in versions.items() if symbol in dict(_enums(old)).get(path, {"symbols": ()})["symbols"]
+            ]
+            first = min(holding, default=max(versions, default=0) + 1)
+            if since != first:
+                yield Breach(
+                    name,
+                    path,
+                    "since",
+                    f"says that {symbol} came with version {since}; it is v{first}",
+                    f'write "since": {{"{symbol}": {first}}}',
+                )
 
 
 def _full_name(schema: Schema) -> str:
@@ -224,7 +260,7 @@ def _against(name: str, current: Schema, version: int, old: Schema) -> Iterator[
 def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Breach]:
     """The type of one field against the released one."""
     if _is(now, "enum") and _is(old, "enum"):
-        if now["symbols"] != old["symbols"] or now.get("default") != old.get("default"):
+        if not _adds_symbols(now, old, version) or now.get("default") != old.get("default"):
             yield Breach(name, path, "symbols", *_symbols(now["symbols"], old["symbols"], version))
         if now["name"] != old["name"]:
             yield _changed_type(name, path, now["name"], version, old["name"])
@@ -246,6 +282,15 @@ def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Br
         yield _changed_type(name, path, _in_words(now), version, _in_words(old))
 
 
+def _adds_symbols(now: Schema, old: Schema, version: int) -> bool:
+    """The enum has the symbols of that version, and behind them only such as say that they came later."""
+    since = now.get("since", {})
+    added = now["symbols"][len(old["symbols"]) :]
+    return bool(now["symbols"][: len(old["symbols"])] == old["symbols"]) and all(
+        isinstance(since, dict) and isinstance(since.get(s), int) and since[s] > version for s in added
+    )
+
+
 def _symbols(now: list[str], old: list[str], version: int) -> tuple[str, str]:
     added = [s for s in now if s not in old]
     gone = [s for s in old if s not in now]
@@ -254,8 +299,10 @@ def _symbols(now: list[str], old: list[str], version: int) -> tuple[str, str]:
     if added:
         return (
             f"has {', '.join(added)}, which v{version} has not: old readers stop at a symbol that they do not know",
-            "leave it out; carry it in a new nullable field, or give the new kind of event a record and a topic of its"
-            " own",
+            "carry it in a new nullable field; or put it behind the others, name the version that it comes with in the"
+            ' enum ("since": {"'
+            + added[0]
+            + '": N}), and update consumers before producers (docs/schema-evolution.md)',
         )
     return f"has other symbols, another order of them, or another default than in v{version}", "put the enum back"
 
@@ -287,7 +334,7 @@ def _shape(kind: Any) -> Any:
     if isinstance(kind, list):
         return [_shape(k) for k in kind]
     if isinstance(kind, dict):
-        return {k: _shape(v) for k, v in kind.items() if k != "doc"}
+        return {k: _shape(v) for k, v in kind.items() if k not in ("doc", "since")}
     return kind
 
 

@@ -39,6 +39,8 @@ MAX_TEXT_CHARS: Final = 1_000
 MAX_JSON_CHARS: Final = 65_536
 MAX_ITEMS: Final = 10_000
 INT64_MAX: Final = 2**63 - 1
+MAX_AMOUNT: Final = 2**53 - 1
+"""Of minor units, either way: what JSON, spreadsheets and sums survive."""
 EXACT_FLOATS: Final = 2**53
 """Below it every whole number is a float, and no two are the same."""
 
@@ -125,8 +127,10 @@ def _applies_to(value: Any) -> Any:
 Id = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=MAX_ID_CHARS)]
 Text = Annotated[str, StringConstraints(strict=True, max_length=MAX_TEXT_CHARS)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
-Amount = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
-SignedAmount = Annotated[int, Field(strict=True, ge=-INT64_MAX, le=INT64_MAX)]
+Amount = Annotated[int, Field(strict=True, ge=0, le=MAX_AMOUNT)]
+SignedAmount = Annotated[int, Field(strict=True, ge=-MAX_AMOUNT, le=MAX_AMOUNT)]
+Count = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
+Number = Annotated[int, Field(strict=True, ge=-INT64_MAX, le=INT64_MAX)]
 BasisPoints = Annotated[int, Field(strict=True, ge=0, le=10_000)]
 Currency = Annotated[Text, AfterValidator(_currency)]
 CouponType = Annotated[Text, _choice("coupon_type")]
@@ -258,6 +262,10 @@ class Revoked(CouponEvent):
     type: Literal["revoked"] = "revoked"
 
 
+class Extended(CouponEvent):
+    type: Literal["extended"] = "extended"
+
+
 class Discount(_Frozen):
     """One reduction of an order."""
 
@@ -271,7 +279,7 @@ class Line(_Frozen):
 
     sku: Id
     category: Text | None = None
-    quantity: Amount | None = None
+    quantity: Count | None = None
     net_minor: SignedAmount | None = None
     discount_minor: SignedAmount | None = None
     cost_minor: SignedAmount | None = None
@@ -324,8 +332,8 @@ class CampaignEvent(Event):
     rule_id: Id | None = None
     mechanic: Annotated[Text, _choice("mechanic")] | None = None
     visibility: Annotated[Text, _choice("visibility")] | None = None
-    quantity: Amount | None = None
-    per_user_limit: Amount | None = None
+    quantity: Count | None = None
+    per_user_limit: Count | None = None
     claim_from: Instant | None = None
     claim_until: Instant | None = None
     coupon_type: CouponType | None = None
@@ -335,14 +343,14 @@ class CampaignEvent(Event):
     currency: Currency | None = None
     applies_to: AppliesTo | None = None
     exclusion_group: Text | None = None
-    priority: SignedAmount | None = None
+    priority: Number | None = None
     platform_or_store: Text | None = None
     budget_minor: Amount | None = None
     channel: Text | None = None
     cost_kind: Annotated[Text, _choice("cost_kind")] | None = None
     amount_minor: SignedAmount | None = None
     metric: Text | None = None
-    target: SignedAmount | None = None
+    target: Number | None = None
     funded_by: FundedBy | None = None
     user_id: Id | None = None
     arm: Text | None = None

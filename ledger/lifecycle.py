@@ -77,6 +77,7 @@ class Coupon:
     reserved_at: datetime | None = None
     used_at: datetime | None = None
     ended_at: datetime | None = None
+    extended_at: datetime | None = None
     last_event_at: datetime | None = None
     events: int = 0
     violations: int = 0
@@ -167,6 +168,8 @@ def evolve(coupon: Coupon, event: Event) -> tuple[Coupon, tuple[str, ...]]:
     cell = TRANSITIONS[kind][STATES.index(found)]
     codes = (*((f"{kind}_when_{found}",) if cell.endswith("!") else ()), *_guards(coupon, event))
     coupon = replace(coupon, events=coupon.events + 1, last_event_at=event["occurred_at"])
+    if kind == "extended" and not cell.endswith("!"):
+        coupon = replace(coupon, valid_until=event["valid_until"], extended_at=event["occurred_at"])
     if "wrong_order" in codes and kind in GUARDS["wrong_order"]["frozen"]:
         return coupon, codes
     if cell == "resting":
@@ -178,7 +181,7 @@ def evolve(coupon: Coupon, event: Event) -> tuple[Coupon, tuple[str, ...]]:
 
 
 def _carry(coupon: Coupon, event: Event) -> Coupon:
-    """Values come from the first event that carries each, legal or not."""
+    """Values come from the first event that carries each, legal or not (`valid_until` until a legal `extended`)."""
     fresh = {f: event[f] for f in FIRST_CARRIED if getattr(coupon, f) is None and event.get(f) is not None}
     return replace(coupon, **fresh) if fresh else coupon
 

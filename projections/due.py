@@ -5,9 +5,11 @@ Always true: each event is a function of its coupon's history up to it, its id i
 append the same, however often and however many; and one that knows more finds the same instant and another cause only
 where what it knows more is about the time before.
 
-A coupon expires one microsecond after its `valid_until` where that finds it created, issued or claimed. One that is
-reserved or used then expires one microsecond after the first later event that brings it back. What is told only later
-and lies before, wins by the table of transitions: the sweep's event is illegal then, and its violation superseded.
+A coupon expires one microsecond after its end where that finds it created, issued or claimed. Its end is its
+`valid_until`, or the instant of its last extension where that lies behind (one that made its time shorter). A coupon
+that is reserved or used then expires one microsecond after the first later event that brings it back. What is told only
+later and lies before, wins by the table of transitions: the sweep's event is illegal then, its violation superseded.
+Only an extension that is told only after the sweep does not bring an expired coupon back.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ SOURCE: Final = "coupon-ledger"
 """The `source` of the events that a sweep appends."""
 
 _PIECE: Final = 50_000
-_HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR valid_until < $until)"
-_OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND valid_until < $until"
+_HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR ends_at < $until)"
+_OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND ends_at < $until"
 _STRETCHES: Final = 4
 """Of the journal, that are read at once at most."""
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -99,18 +101,18 @@ def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
     holds = events.group_by("row_id").agg(
         reservation=pl.col("event_id").first(), hold_until=pl.col("hold_until").first()
     )
-    ended = (pl.col("valid_until") < until).fill_null(False)
+    ended = (pl.col("ends_at") < until).fill_null(False)
     found = coupons.join(holds, on="row_id", how="left").with_columns(
         lapsed=(pl.col("hold_until") < until).fill_null(False), told=ended, follows=pl.lit(None, pl.String)
     )
-    late = ended & (pl.col("reserved_at") > pl.col("valid_until"))
+    late = ended & (pl.col("reserved_at") > pl.col("ends_at"))
     return _with_campaigns(reading, found.filter(pl.col("lapsed") | late))
 
 
 def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
     """`told`: the history must tell when they were there to expire, since something happened after their end; else they
     were in their state then, and `follows` is the last event that they have folded."""
-    told = coupons.with_columns(told=pl.col("last_event_at") > pl.col("valid_until"))
+    told = coupons.with_columns(told=pl.col("last_event_at") > pl.col("ends_at"))
     plain = told.filter(~pl.col("told")).with_columns(
         at="last_event_at", type=pl.lit(pl.Series(_TYPES)).gather(pl.col("last_type").cast(pl.Int64))
     )
@@ -152,7 +154,7 @@ def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
     """And whether their campaign had ended before their end."""
     if not rows.height:
         return rows
-    with reading.given(wanted=rows.select("row_id", "campaign_id", "valid_until")):
+    with reading.given(wanted=rows.select("row_id", "campaign_id", "ends_at")):
         over = reading.frame(sql("projections.queries", "campaign_over"), {"standing": _STANDING})["row_id"]
     return rows.with_columns(campaign_over=pl.col("row_id").is_in(over.implode()))
 
@@ -174,13 +176,13 @@ def _at_once(row: Event) -> list[Event]:
     if row["state"] == "reserved":
         return [_released(row)]
     reason = _reason(row["state"], owned=row["owned"], campaign_over=row["campaign_over"], given_back=False)
-    return [_expired(row, row["valid_until"] + _MICROSECOND, reason, row["follows"])]
+    return [_expired(row, row["ends_at"] + _MICROSECOND, reason, row["follows"])]
 
 
 def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[Event]:
     """Expired where it was there to; released where its hold is over, and expired after that where its time is too."""
     released = [_released(row)] if row["lapsed"] else []
-    found = _first_end([*history, *released], row["valid_until"], until)
+    found = _first_end([*history, *released], row["ends_at"], until)
     if found is None:
         return released
     reason = _reason(
@@ -203,7 +205,7 @@ class _End:
     given_back: bool
 
 
-def _first_end(history: Sequence[Mapping[str, Any]], valid_until: datetime, until: datetime) -> _End | None:
+def _first_end(history: Sequence[Mapping[str, Any]], ends_at: datetime, until: datetime) -> _End | None:
     """The first of those that have come by `until`."""
     steps: list[tuple[tuple[datetime, int], _End]] = []
     coupon, given_back = Coupon(history[0]["coupon_id"]), False
@@ -211,10 +213,10 @@ def _first_end(history: Sequence[Mapping[str, Any]], valid_until: datetime, unti
         before, (coupon, _) = coupon, evolve(coupon, event)
         at = event["occurred_at"]
         if coupon.state != before.state:
-            given_back = event["type"] == "returned" and at > valid_until
+            given_back = event["type"] == "returned" and at > ends_at
         steps.append(((at, _TYPES.index(event["type"])), _End(at, coupon, event["event_id"], given_back)))
     places = [place for place, _ in steps]
-    for end in [valid_until, *(at for at, _ in places if valid_until < at < until)]:
+    for end in [ends_at, *(at for at, _ in places if ends_at < at < until)]:
         at = end + _MICROSECOND
         known = bisect_left(places, (at, _EXPIRED))
         if known and steps[known - 1][1].coupon.state in EXPIRY["state"]:
@@ -233,7 +235,7 @@ def _reason(state: str, *, owned: bool, campaign_over: bool, given_back: bool) -
 
 def _expired(row: Event, at: datetime, reason: str, follows: str) -> Event:
     worth = {name: row[name] for name in ("campaign_id", "channel", "currency", "face_value_minor")}
-    return _event(row, "expired", row["valid_until"], at, reason, follows) | worth
+    return _event(row, "expired", row["ends_at"], at, reason, follows) | worth
 
 
 def _released(row: Event) -> Event:

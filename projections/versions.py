@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from projections.store import Reading
 
 VERSIONS: Final = {
-    **dict.fromkeys(("intake", "coupons", "campaigns", "users", "rules"), 1),
-    "orders": 2,
+    **dict.fromkeys(("intake", "coupons", "orders", "campaigns"), 2),
+    **dict.fromkeys(("users", "rules"), 1),
     "metrics": 3,
     "attribution": 3,
 }

@@ -14,6 +14,7 @@ VALUES: dict[str, Any] = {
     "user_id": "u-1",
     "order_id": "o-1",
     "discount_minor": 500,
+    "valid_until": "2026-12-31T23:59:59Z",
     "reason": "not_used",
     "currency": "CNY",
     "gross_minor": 12000,

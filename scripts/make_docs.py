@@ -17,6 +17,7 @@ import schemas
 from cli.main import cli
 from ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer, encode
 from ledger.events import (
+    MAX_AMOUNT,
     MAX_ID_CHARS,
     MAX_ITEMS,
     MAX_JSON_CHARS,
@@ -124,6 +125,7 @@ def _life() -> Iterator[str]:
         + "; an `event_id` that comes"
     )
     yield "again with another content yields `conflicting_duplicate`."
+    yield "\n" + Path(__file__).with_name("coupons.md").read_text(encoding="utf-8").rstrip("\n")
     yield from _cross_rules()
 
 
@@ -147,6 +149,7 @@ def _publishing() -> Iterator[str]:
         texts=f"{MAX_TEXT_CHARS:,}",
         json=f"{MAX_JSON_CHARS:,}",
         items=f"{MAX_ITEMS:,}",
+        amounts=f"{MAX_AMOUNT:,}",
         choices="\n".join(f"- `{name}`: {', '.join(values)}" for name, values in CHOICES.items()),
         event=json.dumps(data, ensure_ascii=False),
         key=event.key,

@@ -56,7 +56,10 @@ def _written(name: str, version: int) -> str:
     rich = rich_row(name)
     nullable = {f["name"] for f in schema["fields"] if isinstance(f["type"], list)}
     found = []
-    for row in (rich, {k: None if k in nullable else v for k, v in rich.items()}):
+    rows = [rich, {k: None if k in nullable else v for k, v in rich.items()}]
+    since: dict[str, int] = next((f["type"].get("since", {}) for f in schema["fields"] if f["name"] == "type"), {})
+    rows += [rich | {"type": symbol} for symbol, first in since.items() if first == version]
+    for row in rows:
         body = io.BytesIO()
         fastavro.schemaless_writer(body, fastavro.parse_schema(schema), row)
         message = single_object_header(schema) + body.getvalue()

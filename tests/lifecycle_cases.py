@@ -21,16 +21,16 @@ Row = dict[str, Any]
 Event = dict[str, Any]
 
 TABLE = """
-| state \\ event | created | issued | claimed | reserved | released | used | returned | expired | revoked |
-|---|---|---|---|---|---|---|---|---|---|
-| none | created | issued ! | claimed ! | reserved ! | none ! | used ! | none ! | expired ! | revoked ! |
-| created | created ! | issued | claimed ! | reserved ! | created ! | used ! | created ! | expired | revoked |
-| issued | issued ! | issued ! | claimed | reserved | issued ! | used | issued ! | expired | revoked |
-| claimed | claimed ! | claimed ! | claimed ! | reserved | claimed ! | used | claimed ! | expired | revoked |
-| reserved | reserved ! | reserved ! | reserved ! | reserved ! | *resting* | used | reserved ! | expired ! | revoked |
-| used | used ! | used ! | used ! | used ! | used ! | used ! | *resting* | used ! | used ! |
-| expired | expired ! | expired ! | expired ! | expired ! | expired ! | used ! | expired ! | expired ! | revoked |
-| revoked | revoked ! | revoked ! | revoked ! | revoked ! | revoked ! | used ! | revoked ! | revoked ! | revoked ! |
+|state \\ event|created|issued|claimed|reserved|released|used|returned|expired|revoked|extended|
+|---|---|---|---|---|---|---|---|---|---|---|
+|none|created|issued !|claimed !|reserved !|none !|used !|none !|expired !|revoked !|none !|
+|created|created !|issued|claimed !|reserved !|created !|used !|created !|expired|revoked|created|
+|issued|issued !|issued !|claimed|reserved|issued !|used|issued !|expired|revoked|issued|
+|claimed|claimed !|claimed !|claimed !|reserved|claimed !|used|claimed !|expired|revoked|claimed|
+|reserved|reserved !|reserved !|reserved !|reserved !|*resting*|used|reserved !|expired !|revoked|reserved !|
+|used|used !|used !|used !|used !|used !|used !|*resting*|used !|used !|used !|
+|expired|expired !|expired !|expired !|expired !|expired !|used !|expired !|expired !|revoked|expired !|
+|revoked|revoked !|revoked !|revoked !|revoked !|revoked !|used !|revoked !|revoked !|revoked !|revoked !|
 """
 
 
@@ -62,6 +62,7 @@ NEEDED: dict[str, Event] = {
     "returned": {"order_id": "o-1"},
     "expired": {"reason": "not_used"},
     "revoked": {"reason": "abuse"},
+    "extended": {"valid_until": at(60)},
 }
 
 
@@ -131,7 +132,7 @@ PATHS: dict[str, list[Event]] = {
 NOTHING: Row = dict.fromkeys(
     "campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor currency valid_from valid_until owner"
     " order_id discount_minor issue_channel claim_channel reason created_at issued_at claimed_at reserved_at used_at"
-    " ended_at".split()
+    " ended_at extended_at".split()
 ) | {"state": "none", "resting": "none"}
 _CREATED = NOTHING | {"state": "created", "campaign_id": "k-1", "coupon_type": "cash", "created_at": at(1)}
 _ISSUED = _CREATED | {"state": "issued", "issued_at": at(2), "issue_channel": "app"}
@@ -159,6 +160,7 @@ LATER = {
     "returned": event("returned", 9),
     "expired": event("expired", 9, reason="campaign_ended"),
     "revoked": event("revoked", 9, reason="fraud"),
+    "extended": event("extended", 9),
 }
 ENTERED: dict[str, Row] = {
     "created": {"created_at": at(9)},
@@ -175,6 +177,8 @@ for (_state, _kind), (_next, _illegal) in CELLS.items():
     _row = dict(ROWS[_state])
     if _kind == "created" and _state == "none":
         _row |= {"campaign_id": "k-9", "coupon_type": "gift"}
+    if _kind == "extended":
+        _row |= {"valid_until": at(60), "extended_at": None if _illegal else at(9)}
     if _next == "resting":
         _row |= {"state": "claimed", "order_id": None, "discount_minor": None}
     elif _next != _state:
@@ -476,6 +480,131 @@ for _kind in ("claimed", "reserved", "used"):
         valid_from=at(9),
         valid_until=at(20),
     )
+_UNTIL_5, _UNTIL_20 = {"valid_until": at(5)}, {"valid_until": at(20)}
+for _kind in ("claimed", "reserved", "used"):
+    case(
+        f"extended: {_kind} within the longer time",
+        [event("created", 1, **_UNTIL_5), GRANTED, event("extended", 6, **_UNTIL_20), event(_kind, 8)],
+        state=_kind,
+        valid_until=at(20),
+        extended_at=at(6),
+    )
+    case(
+        f"extended: {_kind} beyond the shorter time",
+        [event("created", 1, **_UNTIL_20), GRANTED, event("extended", 3, **_UNTIL_5), event(_kind, 8)],
+        (f"outside_validity@{_kind}-8", "issued"),
+        state=_kind,
+        valid_until=at(5),
+        extended_at=at(3),
+    )
+    case(
+        f"extended: {_kind} before the extension came",
+        [event("created", 1, **_UNTIL_5), GRANTED, event(_kind, 8), event("revoked", 9), event("extended", 10)],
+        (f"outside_validity@{_kind}-8", "issued"),
+        f"extended_when_{_kind if _kind == 'used' else 'revoked'}@extended-10",
+        *(["revoked_when_used@revoked-9"] if _kind == "used" else []),
+        valid_until=at(5),
+        extended_at=None,
+    )
+    case(
+        f"extended: {_kind} by the last of several",
+        [
+            event("extended", 3, **_UNTIL_20),
+            event("created", 1),
+            GRANTED,
+            event("extended", 7, **_UNTIL_5),
+            event(_kind, 8),
+            event("extended", 2.5, valid_until=at(30)),
+        ],
+        (f"outside_validity@{_kind}-8", "issued"),
+        valid_until=at(5),
+        extended_at=at(7),
+    )
+    case(
+        f"extended: an illegal one that is the first to carry it counts for {_kind} like any event",
+        [event("extended", 0, **_UNTIL_5), event("created", 1, **_UNTIL_20), GRANTED, event(_kind, 8)],
+        "extended_when_none@extended-0",
+        (f"outside_validity@{_kind}-8", "issued"),
+        valid_until=at(5),
+        extended_at=None,
+    )
+    case(
+        f"extended: an illegal one changes nothing for {_kind} where another came first",
+        [
+            event("created", 1, **_UNTIL_5),
+            GRANTED,
+            event("used", 3, order_id="o-9"),
+            event("extended", 4, **_UNTIL_20),
+            event("returned", 6, order_id="o-9"),
+            event(_kind, 8),
+        ],
+        "extended_when_used@extended-4",
+        (f"outside_validity@{_kind}-8", "issued"),
+        valid_until=at(5),
+        extended_at=None,
+    )
+    case(
+        f"extended: a legal one counts for {_kind} after an illegal one",
+        [event("extended", 0, **_UNTIL_5), CREATED, GRANTED, event("extended", 6, **_UNTIL_20), event(_kind, 8)],
+        "extended_when_none@extended-0",
+        valid_until=at(20),
+        extended_at=at(6),
+    )
+    case(
+        f"extended: its valid_from counts for {_kind} as any other",
+        [
+            CREATED,
+            GRANTED,
+            event("extended", 6, valid_from=at(9)),
+            event(_kind, 8),
+            event("issued", 9, valid_from=at(1)),
+        ],
+        (f"outside_validity@{_kind}-8", "issued"),
+        f"issued_when_{_kind}@issued-9",
+        valid_from=at(9),
+        valid_until=at(60),
+        extended_at=at(6),
+    )
+    case(
+        f"extended: {_kind} of the same instant comes before it",
+        [event("created", 1, **_UNTIL_5), GRANTED, event("extended", 8), event(_kind, 8)],
+        (f"outside_validity@{_kind}-8", "issued"),
+        *([] if _kind == "claimed" else [f"extended_when_{_kind}@extended-8"]),
+        valid_until=at(60) if _kind == "claimed" else at(5),
+        extended_at=at(8) if _kind == "claimed" else None,
+    )
+case(
+    "extended: of one instant the last by id counts",
+    [
+        event("created", 1, **_UNTIL_5),
+        event("extended", 3, event_id="z", **_UNTIL_20),
+        event("extended", 3, event_id="a", valid_until=at(30)),
+    ],
+    valid_until=at(20),
+    extended_at=at(3),
+)
+case(
+    "extended: what follows carries no other end",
+    [CREATED, event("extended", 3, **_UNTIL_20), event("issued", 4, user_id="u-1", **_UNTIL_5), event("used", 8)],
+    state="used",
+    valid_until=at(20),
+    extended_at=at(3),
+)
+case(
+    "extended: not while it is held",
+    [
+        event("created", 1, **_UNTIL_5),
+        GRANTED,
+        event("reserved", 4),
+        event("extended", 6, **_UNTIL_20),
+        event("used", 8),
+    ],
+    "extended_when_reserved@extended-6",
+    ("outside_validity@used-8", "reserved"),
+    state="used",
+    valid_until=at(5),
+    extended_at=None,
+)
 for _kind in ("issued", "expired", "revoked"):
     case(f"outside_validity: not for {_kind}", [VALID, event(_kind, 2)], state=_kind)
 case("outside_validity: not for the end of a hold", [VALID, GRANTED, event("reserved", 9), event("released", 12)])
@@ -777,14 +906,16 @@ case(
 
 case("order of facts: a repeat counts once", [CREATED, CREATED, ISSUED, CREATED, ISSUED], state="issued", events=2)
 case("order of facts: late events fold where they belong", list(reversed(PATHS["used"])), **ROWS["used"], events=5)
-_NINE = ("revoked", "returned", "used", "released", "reserved", "claimed", "issued", "created", "expired")
+_TEN = ("extended", "revoked", "returned", "used", "released", "reserved", "claimed", "issued", "created", "expired")
 case(
     "order of facts: of one instant, by type",
-    [event(kind, 1) for kind in _NINE],
+    [event(kind, 1) for kind in _TEN],
+    "extended_when_revoked@extended-1",
     **_CLAIMED
     | {"state": "revoked", "resting": "claimed", "reason": "abuse", "order_id": None, "discount_minor": None}
-    | dict.fromkeys(("created_at", "issued_at", "claimed_at", "reserved_at", "used_at", "ended_at"), at(1)),
-    events=9,
+    | dict.fromkeys(("created_at", "issued_at", "claimed_at", "reserved_at", "used_at", "ended_at"), at(1))
+    | {"valid_until": at(60)},
+    events=10,
 )
 for _less, _more, _why in (
     ("\uffff", "\U00010000", "not as UTF-16"),

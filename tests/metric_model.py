@@ -19,7 +19,7 @@ from tests.histories import positioned
 Row = dict[str, Any]
 START = datetime(2026, 10, 20, tzinfo=UTC)
 DAYS = 24
-TYPES = ("created", "issued", "claimed", "reserved", "used", "returned", "expired", "revoked")
+TYPES = ("created", "issued", "claimed", "reserved", "used", "returned", "expired", "revoked", "extended")
 REASONS = ("not_issued", "not_claimed", "not_used", "campaign_ended", "order_cancelled")
 KINDS = ("acquisition", "media", "operation", "subsidy")
 CHANNELS = ("app", "shop", "")
@@ -377,6 +377,7 @@ def world(seed: int, coupons: int = 40) -> World:
                 "returned": order,
                 "expired": {"reason": random_.choice(REASONS)},
                 "revoked": {"reason": "risk"},
+                "extended": {"valid_until": at + timedelta(days=5)} | maybe({"reason": "goodwill"}),
             }[kind]
             told[COUPON].append(event(at, kind, coupon_id=f"c-{n}", **fields))
     for n in range(30):

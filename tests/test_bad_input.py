@@ -94,8 +94,8 @@ BAD_LINES: dict[str, tuple[bytes, str, str]] = {
     "amount in quotes": (line(face_value_minor="5"), "face_value_minor", NO_DECIMALS),
     "amount true": (line(face_value_minor=True), "face_value_minor", NO_DECIMALS),
     "negative amount": (line(face_value_minor=-1), "face_value_minor", "0"),
-    "amount 2**63": (line(face_value_minor=2**63), "face_value_minor", "must be at most 9,223,372,036,854,775,807"),
-    "amount 10**400": (line(face_value_minor=10**400), "face_value_minor", "must be at most 9,223,372,036,854,775,807"),
+    "amount 2**53": (line(face_value_minor=2**53), "face_value_minor", "must be at most 9,007,199,254,740,991"),
+    "amount 10**400": (line(face_value_minor=10**400), "face_value_minor", "must be at most 9,007,199,254,740,991"),
     "rate above 1": (line(percent_off_bp=10_001), "percent_off_bp", "must be at most 10,000"),
     "instant without zone": (line(occurred_at="2026-11-11T00:00:00"), "occurred_at", "must carry a time zone"),
     "finer than microseconds": (

@@ -386,7 +386,7 @@ def test_symbols_and_branches_are_not_counted_from_the_end() -> None:
     row |= dict.fromkeys(after)
     message = encode_row("coupon_event", row)
     head, tail = message[:12], message[13:]
-    between("coupon_event", [head + zigzag(code) + tail for code in (-1, -9, 9, 2**40, -(2**63))])
+    between("coupon_event", [head + zigzag(code) + tail for code in (-1, -9, 10, 2**40, -(2**63))])
     end = bytes(len(after))
     assert message.endswith(b"\x02\x02x" + end)
     before = message.removesuffix(b"\x02\x02x" + end)

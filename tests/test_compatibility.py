@@ -57,6 +57,20 @@ def symbols(schema: Schema) -> list[str]:
     return found
 
 
+def since(schema: Schema, **versions: int) -> None:
+    field(schema, "type")["type"]["since"] = versions
+
+
+def with_symbol(at: int, version: int) -> Change:
+    """The type `shipped` at that place, said to have come with that version."""
+
+    def change(schema: Schema) -> None:
+        symbols(schema).insert(at, "shipped")
+        since(schema, shipped=version)
+
+    return change
+
+
 REFUSED: dict[str, tuple[str, Change, tuple[str, str]]] = {
     "a field removed": ("coupon_event", lambda s: s["fields"].remove(field(s, "ip")), ("removed", "ip")),
     "a field renamed": ("coupon_event", lambda s: field(s, "ip").update(name="address"), ("removed", "ip")),
@@ -86,6 +100,26 @@ REFUSED: dict[str, tuple[str, Change, tuple[str, str]]] = {
     "fields in another order": ("coupon_event", lambda s: s["fields"].reverse(), ("order", "")),
     "a default changed": ("coupon_event", lambda s: field(s, "ip").pop("default"), ("default", "ip")),
     "a symbol added": ("order_event", lambda s: symbols(s).append("shipped"), ("symbols", "type")),
+    "a symbol added between others": (
+        "order_event",
+        with_symbol(1, version=2),
+        ("symbols", "type"),
+    ),
+    "a symbol that says another version": (
+        "order_event",
+        with_symbol(4, version=3),
+        ("since", "type"),
+    ),
+    "a symbol that says a version in which it was not": (
+        "coupon_event",
+        lambda s: since(s, extended=2),
+        ("since", "type"),
+    ),
+    "a symbol that says none any more": (
+        "coupon_event",
+        lambda s: field(s, "type")["type"].pop("since"),
+        ("symbols", "type"),
+    ),
     "a symbol removed": ("order_event", lambda s: symbols(s).remove("refunded"), ("symbols", "type")),
     "symbols in another order": ("order_event", lambda s: symbols(s).reverse(), ("symbols", "type")),
     "a field added to the record of a list": (
@@ -123,6 +157,17 @@ def test_a_new_nullable_field_at_the_end_and_other_words_may_come(folder: Path) 
     checked, breaches = check_schemas(folder)
     assert not breaches
     assert {c.name for c in checked if c.adds} == {"coupon_event"}
+
+
+def test_a_symbol_behind_the_others_may_come_with_its_version_and_the_recipe_is_said(folder: Path) -> None:
+    """Else a new kind of event could never come, or would come while consumers cannot read it."""
+    changed(folder, "order_event", with_symbol(4, version=2))
+    checked, breaches = check_schemas(folder)
+    assert not breaches
+    assert {c.name: c.new_symbols for c in checked if c.new_symbols} == {"order_event": ("shipped",)}
+    ran = done("schemas", "check", folder)
+    assert "order_event: readers of v1 and before do not know shipped; update every consumer before" in ran.err
+    assert not done("schemas", "check").err, "what is released is no news"
 
 
 def test_released_files_are_never_edited(folder: Path) -> None:

@@ -35,6 +35,7 @@ _LIVES = (
     "created issued issued claimed",
     "created reserved issued claimed claimed",
     "created issued revoked",
+    "created issued extended claimed extended used",
     "created created issued claimed",
 )
 
@@ -71,6 +72,8 @@ def _event(r: random.Random, coupon: str, kind: str, at: datetime, event_id: str
         more["channel"] = channel
     if kind in ("claimed", "reserved", "used") or (kind == "issued" and r.random() < 0.4):
         more["user_id"] = "u-1"
+    if kind == "extended":
+        more["valid_until"] = at
     if kind in ("reserved", "released", "used", "returned"):
         more["order_id"] = "o-1"
     if kind in ("expired", "revoked") or (odd and r.random() < 0.2):

@@ -32,7 +32,7 @@ from ledger.events import (
 )
 from ledger.rules import CHOICES, NEEDS, types
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from ledger.validity import split_valid
+from ledger.validity import split_valid, valid_events
 from tests.examples import examples
 from tests.wire import Row, rows_of
 
@@ -62,6 +62,7 @@ GOOD: Data = {
     "attributes": {"region": "华东"},
     "alias_id": "m-1",
     "kind": "view",
+    "valid_until": "2026-12-31T00:00:00Z",
 }
 
 EVERY_TYPE = [(topic, kind) for topic in INPUT_TOPICS for kind in types(topic)]
@@ -161,8 +162,11 @@ WHOLE: list[tuple[Any, bool]] = [
     ("1", False),
     (True, False),
 ]
-AMOUNTS = [*WHOLE, (-1, False)]
-SIGNED = [*WHOLE, (-1, True), (-(2**63) + 1, True), (-(2**63), False)]
+COUNTS = [*WHOLE, (-1, False)]
+NUMBERS = [*WHOLE, (-1, True), (-(2**63) + 1, True), (-(2**63), False)]
+_MONEY: list[tuple[Any, bool]] = [(0, True), (2**53 - 1, True), (2**53, False), (2**63 - 1, False), (1.0, False)]
+AMOUNTS = [*_MONEY, (-1, False)]
+SIGNED = [*_MONEY, (-1, True), (-(2**53) + 1, True), (-(2**53), False)]
 SHARES: list[tuple[Any, bool]] = [(0, True), (10_000, True), (10_001, False), (-1, False), (1.5, False)]
 INSTANTS: list[tuple[Any, bool]] = [
     ("2026-11-11T00:00:00Z", True),
@@ -221,6 +225,8 @@ RULES: dict[tuple[str, str, str], list[tuple[Any, bool]]] = {
     (ORDER, "cancelled", "discounts"): [
         *(([{"kind": k, "amount_minor": 0}], True) for k in CHOICES["discount_kind"]),
         ([{"kind": "coupon", "amount_minor": -1}], False),
+        ([{"kind": "coupon", "amount_minor": 2**53 - 1}], True),
+        ([{"kind": "coupon", "amount_minor": 2**53}], False),
         ([{"kind": "gift", "amount_minor": 1}], False),
         ([{"kind": "coupon"}], False),
         ([{"kind": "coupon", "amount_minor": 1, "funder": "x" * (MAX_TEXT_CHARS + 1)}], False),
@@ -231,14 +237,19 @@ RULES: dict[tuple[str, str, str], list[tuple[Any, bool]]] = {
         ([{"sku": "s", "net_minor": -1, "discount_minor": -1, "cost_minor": -1}], True),
         ([{"sku": ""}], False),
         ([{"sku": "s", "quantity": -1}], False),
+        ([{"sku": "s", "quantity": 2**53, "net_minor": 2**53 - 1, "cost_minor": -(2**53) + 1}], True),
+        *(([{"sku": "s", name: 2**53}], False) for name in ("net_minor", "discount_minor", "cost_minor")),
+        *(([{"sku": "s", name: -(2**53)}], False) for name in ("net_minor", "discount_minor", "cost_minor")),
         ([{"sku": "s", "category": 1}], False),
     ],
     (CAMPAIGN, "drafted", "mechanic"): [*((c, True) for c in CHOICES["mechanic"]), ("lottery", False)],
     (CAMPAIGN, "drafted", "visibility"): [*((c, True) for c in CHOICES["visibility"]), ("secret", False)],
     (CAMPAIGN, "drafted", "cost_kind"): [*((c, True) for c in CHOICES["cost_kind"]), ("rent", False)],
-    (CAMPAIGN, "drafted", "quantity"): AMOUNTS,
-    (CAMPAIGN, "drafted", "priority"): SIGNED,
-    (CAMPAIGN, "drafted", "target"): SIGNED,
+    (CAMPAIGN, "drafted", "quantity"): COUNTS,
+    (CAMPAIGN, "drafted", "amount_minor"): SIGNED,
+    (CAMPAIGN, "drafted", "budget_minor"): AMOUNTS,
+    (CAMPAIGN, "drafted", "priority"): NUMBERS,
+    (CAMPAIGN, "drafted", "target"): NUMBERS,
     (CAMPAIGN, "drafted", "applies_to"): [
         ("all", True),
         ({"skus": ["a"], "categories": []}, True),
@@ -336,7 +347,8 @@ def _mixed(topic: str, kind: str, anything: Row, places: set[int]) -> Row:
 def wire(data: Data) -> Row:
     """The data as a wire row, JSON as text."""
     texts = {f: json.dumps(data[f]) for f in JSON_FIELDS & data.keys()}
-    return data | texts | {"occurred_at": NOON}
+    instants = {"valid_until": NOON} if data.get("valid_until") else {}
+    return data | texts | instants | {"occurred_at": NOON}
 
 
 _TEXT_FIELD = st.one_of(
@@ -349,7 +361,7 @@ _NEAR: dict[str, st.SearchStrategy[Any]] = {
         st.fixed_dictionaries(
             {
                 "kind": st.sampled_from([*CHOICES["discount_kind"], "gift", ""]),
-                "amount_minor": st.sampled_from([0, 1, 2**63 - 1, -1]),
+                "amount_minor": st.sampled_from([0, 1, 2**53 - 1, 2**53, -1]),
                 "funder": st.one_of(st.none(), _TEXT_FIELD),
             }
         ),
@@ -361,9 +373,9 @@ _NEAR: dict[str, st.SearchStrategy[Any]] = {
                 "sku": st.sampled_from(["s", "", "券" * 256, "x" * 257]),
                 "category": st.one_of(st.none(), _TEXT_FIELD),
                 "quantity": st.sampled_from([None, 0, -1]),
-                "net_minor": st.sampled_from([None, -1, -(2**63)]),
+                "net_minor": st.sampled_from([None, -1, -(2**53) + 1, -(2**53)]),
                 "discount_minor": st.sampled_from([None, 5]),
-                "cost_minor": st.sampled_from([None, 2**63 - 1]),
+                "cost_minor": st.sampled_from([None, 2**53 - 1, 2**53]),
             }
         ),
         max_size=3,
@@ -562,3 +574,30 @@ def test_columns_pass_what_a_type_needs_and_no_less(topic: str, kind: str) -> No
     )
     frame = pl.DataFrame([whole], schema=polars_schema(SCHEMA_NAME[topic]))
     assert encode_columns(topic, frame) == [encode_row(SCHEMA_NAME[topic], whole)]
+
+
+@pytest.mark.parametrize(
+    ("topic", "kind", "carried", "field"),
+    [
+        (COUPON, "used", {"discount_minor": 2**53}, "discount_minor"),
+        (ORDER, "refunded", {"refund_minor": 2**53}, "refund_minor"),
+        (ORDER, "paid", {"cost_of_goods_minor": -(2**53)}, "cost_of_goods_minor"),
+        (
+            ORDER,
+            "paid",
+            {"discounts": [{"kind": "coupon", "amount_minor": 2**53, "funder": None}]},
+            "discounts.0.amount",
+        ),
+        (CAMPAIGN, "cost_booked", {"amount_minor": -(2**53)}, "amount_minor"),
+    ],
+)
+def test_an_amount_out_of_bounds_that_comes_from_elsewhere_is_a_dead_letter(
+    topic: str, kind: str, carried: Data, field: str
+) -> None:
+    """Two such amounts would add up to what no sum holds, and the consumer would stop for good."""
+    fine = wire(good(topic, kind))
+    messages = [encode_row(SCHEMA_NAME[topic], row) for row in (fine, fine | carried)]
+    found, dead = valid_events(topic, messages)
+    assert found["row"].to_list() == [0]
+    assert dead[1][0] == "invalid_event"
+    assert field in dead[1][1] and "9,007,199,254,740,991" in dead[1][1]

@@ -55,6 +55,7 @@ Due = tuple[str, str, datetime]
 START = datetime(2026, 11, 1, tzinfo=UTC)
 END = START + timedelta(days=10)
 """`valid_until` of every coupon here."""
+EXTENDED = END + timedelta(days=5)
 LATER = END + timedelta(days=30)
 _TICK = timedelta(microseconds=1)
 
@@ -71,6 +72,7 @@ def told(kind: str, at: float | datetime, event_id: str | None = None, **fields:
         "returned": {"order_id": "o-1"},
         "expired": {"reason": "not_used"},
         "revoked": {"reason": "fraud"},
+        "extended": {"valid_until": EXTENDED},
         "ended": {},
         "published": {"name": "K", "coupon_type": "cash"},
     }
@@ -194,6 +196,35 @@ WHY: Mapping[str, tuple[list[Data], list[Due]]] = {
         [CREATED, GRANTED, USED, told("returned", datetime.max.replace(tzinfo=UTC))],
         [],
     ),
+    "extended": ([CREATED, GRANTED, told("extended", 4)], [("expired", "not_used", EXTENDED + _TICK)]),
+    "extended after its time, before it was swept": (
+        [CREATED, GRANTED, told("extended", 11)],
+        [("expired", "not_used", EXTENDED + _TICK)],
+    ),
+    "its time was made shorter": (
+        [CREATED, GRANTED, told("extended", 4, valid_until=START + timedelta(days=6))],
+        [("expired", "not_used", START + timedelta(days=6) + _TICK)],
+    ),
+    "its time was made to have ended before": (
+        [CREATED, GRANTED, told("extended", 8, valid_until=START + timedelta(days=6))],
+        [("expired", "not_used", START + timedelta(days=8) + _TICK)],
+    ),
+    "extended without an end before": (
+        [told("created", 0, valid_until=None), ISSUED, told("extended", 4)],
+        [("expired", "not_claimed", EXTENDED + _TICK)],
+    ),
+    "an extension of what is used changes nothing": (
+        [CREATED, GRANTED, USED, told("extended", 9.5), told("returned", 11)],
+        [("expired", "order_cancelled", START + timedelta(days=11) + _TICK)],
+    ),
+    "extended after it came back": (
+        [CREATED, GRANTED, USED, told("returned", 11), told("extended", 12)],
+        [("expired", "not_used", EXTENDED + _TICK)],
+    ),
+    "its campaign ended between its time and the longer one": (
+        [CREATED, ISSUED, told("extended", 4), told("ended", 12)],
+        [("expired", "campaign_ended", EXTENDED + _TICK)],
+    ),
     "held by the first of two": (
         [told("created", 0, valid_until=None), GRANTED, RESERVED, told("reserved", 8, "z", hold_until=LATER)],
         [("released", "hold_timeout", AFTER_HOLD)],
@@ -296,7 +327,7 @@ def check_against_a_scan(store: Store, random_: random.Random, lives: int) -> No
     events = []
     for number in range(lives):
         campaign = {"campaign_id": f"k-{number % 5}"}
-        for event in drawn(random_):
+        for event in drawn(random_, extending=True):
             place = {"coupon_id": f"{number}-{event['coupon_id']}", "event_id": f"{number}-{event['event_id']}"}
             events.append(event | place | (campaign if event["type"] == "created" else {}))
     for number in range(12):
@@ -357,16 +388,20 @@ def sweepers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Store]]:
         yield [a, b, c]
 
 
-def drawn(random_: random.Random) -> list[Data]:
-    """Lives of a few coupons, legal and not, around their end; an order holds a coupon once."""
+def drawn(random_: random.Random, *, extending: bool = False) -> list[Data]:
+    """Lives of a few coupons, legal and not, around their end; an order holds a coupon once. `extending`: their end may
+    move (then what a sweep finds depends on whether the extension came first)."""
     moments = [END + timedelta(hours=h, microseconds=m) for h in range(-4, 5) for m in (0, 0, 1)]
     events = []
     for number in range(random_.randint(1, 4)):
         coupon = {"coupon_id": f"c-{number}"}
         events.append(told("created", 0, f"{number}-c", **coupon))
         held = random_.random() < 0.6
-        kinds = random_.choices(("issued", "claimed", "used", "returned", "released", "revoked"), (3, 3, 3, 4, 2, 0.3),
-                                k=random_.randint(0, 7))  # fmt: skip
+        kinds = random_.choices(
+            ("issued", "claimed", "used", "returned", "released", "revoked", "extended"),
+            (3, 3, 3, 4, 2, 0.3, 2 * extending),
+            k=random_.randint(0, 7),
+        )
         for n, kind in enumerate([*kinds, *(["reserved"] if held else [])]):
             fields: Data = {**coupon}
             if kind == "issued" and random_.random() < 0.5:
@@ -375,6 +410,8 @@ def drawn(random_: random.Random) -> list[Data]:
                 fields["order_id"] = random_.choice(("o-1", "o-1", "o-2"))
             if kind == "reserved":
                 fields["hold_until"] = random_.choice([None, *moments])
+            if kind == "extended":
+                fields["valid_until"] = random_.choice([*moments, LATER])
             events.append(told(kind, random_.choice(moments), f"{number}-{n}", **fields))
     return events
 

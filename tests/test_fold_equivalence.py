@@ -100,6 +100,8 @@ def last_values(topic: str, facts: Sequence[Delivery]) -> dict[str, Row]:
         row = rows.setdefault(key_of(topic, d), {"events": 0} | EMPTY[topic])
         row["events"] += 1
         row["last_event_at"] = event["occurred_at"]
+        if event["type"] in ("cost_booked", "target_set", "assigned"):
+            continue  # no terms of a campaign
         for name in row.keys() & event.keys() - DERIVED:
             value = json.loads(event[name]) if name in JSON_FIELDS and event[name] else event[name]
             if value is not None:

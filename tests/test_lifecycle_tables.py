@@ -69,7 +69,7 @@ def test_the_data_file_is_the_table_of_the_specification() -> None:
         for state, cell in zip(STATES, row, strict=True)
     }
     assert told == CELLS
-    assert len(CELLS) == len(STATES) * len(types(COUPON)) == 72
+    assert len(CELLS) == len(STATES) * len(types(COUPON)) == 80
 
 
 def test_every_cell_has_a_case() -> None:

@@ -16,6 +16,7 @@ from ledger.codec import decode, encode_row, single_object_header
 from ledger.columns import decode_columns
 from ledger.log import Record
 from ledger.topics import COUPON
+from ledger.validity import valid_events
 from tests.command_line import Data, coupon_event, done, facts, ledger, ndjson, one_sentence, opened_log
 from tests.golden_bytes import VERSIONS, golden
 from tests.wire import rich_row
@@ -24,11 +25,22 @@ FACTS_AT_VERSION_1 = "0ccc7b1151071e0f68e0fc074dad7ce0"
 V1 = [g.message for g in golden("coupon_event", 1)]
 
 
-def by_version_1(row: Data) -> bytes:
+VALID: Data = {
+    **dict.fromkeys(("percent_off_bp", "face_value_minor", "min_spend_minor", "discount_minor"), 1),
+    **{"event_id": "e-9", "type": "issued", "channel": "app", "currency": "CNY", "coupon_type": "cash"},
+}
+
+
+def by_version(row: Data, version: int) -> bytes:
     """What later versions have behind it is null."""
-    first = schemas.released("coupon_event")[0]
-    later = len(schemas.current("coupon_event")["fields"]) - len(first["fields"])
-    return single_object_header(first) + encode_row("coupon_event", row)[10:].removesuffix(bytes(later))
+    schema = schemas.released("coupon_event")[version - 1]
+    later = len(schemas.current("coupon_event")["fields"]) - len(schema["fields"])
+    common = {"occurred_at": 0, "source": "shop", "coupon_id": "c-1"}
+    return single_object_header(schema) + encode_row("coupon_event", common | row)[10:].removesuffix(bytes(later))
+
+
+def by_version_1(row: Data) -> bytes:
+    return by_version(row, 1)
 
 
 @pytest.mark.parametrize(("name", "version"), VERSIONS)
@@ -154,6 +166,57 @@ def test_a_schema_that_is_no_newer_version_of_ours_is_refused(
     file.write_text("{" if wrong == "no JSON" else json.dumps(schema), encoding="utf-8")
     monkeypatch.setenv("COUPON_LEDGER_WRITER_SCHEMAS", str(newer / "gone" if wrong == "no folder" else newer))
     one_sentence(ledger("consume"), 2 if wrong == "no folder" else 3, "schema")
+
+
+def test_an_older_reader_keeps_a_new_kind_of_event_and_replays_it_after_the_upgrade(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else an event of a newer producer would be lost, or stop the consumer, until that is updated."""
+    done("init", "--partitions", "1")
+    done("publish", "-", stdin=ndjson([coupon_event("extended", "e-3", valid_until="2026-12-31T00:00:00Z")]))
+    by_2 = by_version({"event_id": "e-1", "type": "created", "campaign_id": "k", "coupon_type": "cash"}, 2)
+    log = opened_log()
+    log.append([Record(COUPON, b"c-1", by_2)])
+    log.close()
+    newest = single_object_header(schemas.released("coupon_event")[2])
+    known = codec.writer_schemas()[newest]
+    with monkeypatch.context() as older:
+        older.delitem(codec.writer_schemas(), newest)
+        done("consume")
+        [letter] = done("dead-letters", "list", "--output", "ndjson").rows
+    assert letter["reason"] == "unknown_schema"
+    assert newest[2:].hex() in letter["detail"] and "update this one" in letter["detail"]
+    assert done("state", "c-1", "--output", "json").json["state"] == "created", "what it can read goes on"
+    assert codec.writer_schemas()[newest] == known
+    done("dead-letters", "replay", "--why", "v3 is deployed")
+    coupon = done("state", "c-1", "--output", "json").json
+    assert (coupon["state"], coupon["valid_until"]) == ("created", "2026-12-31T00:00:00.000000Z")
+    assert not done("dead-letters", "list", "--output", "ndjson").rows
+
+
+@pytest.fixture
+def with_a_symbol(newer: Path) -> Path:
+    """A folder with the coupon schema of a release that knows a further kind of event."""
+    file = newer / "coupon_event.avsc"
+    schema = json.loads(file.read_text(encoding="utf-8"))
+    [kind] = (f["type"] for f in schema["fields"] if f["name"] == "type")
+    kind["symbols"].append("merged")
+    kind["since"]["merged"] = 4
+    file.write_text(json.dumps(schema), encoding="utf-8")
+    return newer
+
+
+def test_a_newer_writers_unknown_kind_of_event_is_a_dead_letter_that_names_it(with_a_symbol: Path) -> None:
+    """Else it would be folded as something that it is not, or take the events that are known with it."""
+    codec.know_writers(with_a_symbol)
+    issued = message_of(with_a_symbol, rich_row("coupon_event") | VALID, "till 7")
+    number = len(codec.varint(len(str(VALID["event_id"])))) + len(str(VALID["event_id"]))
+    assert issued[10 + number] == 2, "the symbol stands behind the id"
+    merged = issued[: 10 + number] + codec.varint(10) + issued[11 + number :]
+    found, dead = valid_events(COUPON, [issued, merged])
+    assert found["row"].to_list() == [0]
+    assert dead.keys() == {1} and dead[1][0] == "invalid_event"
+    assert "type: 'merged' is none of created" in dead[1][1]
 
 
 # ── Where a meaning changed ──────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,8 @@ WITH told AS (
            row_number() OVER (PARTITION BY campaign_id
                               ORDER BY occurred_at, list_position($campaign_types, type), event_id) AS place
     FROM campaign_events
-    WHERE coalesce(quantity, per_user_limit) IS NOT NULL OR coalesce(claim_from, claim_until) IS NOT NULL
+    WHERE type IN ('drafted', 'published', 'unpublished', 'amended', 'ended')
+      AND (coalesce(quantity, per_user_limit) IS NOT NULL OR coalesce(claim_from, claim_until) IS NOT NULL)
 ),
 wanted AS (
     SELECT i.campaign_id, i.since, arg_max(t.quantity, t.place) FILTER (t.quantity IS NOT NULL) AS quantity,

@@ -21,6 +21,7 @@ from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON
 from projections import lookup
 from projections.live import violations
+from projections.live.entities import TERM_EVENTS
 from projections.live.signature import stable_hash
 from projections.store import Adding, Reading, Store, sql
 
@@ -168,7 +169,8 @@ def _of_campaigns(store: Store, table: str, campaigns: pl.DataFrame) -> pl.DataF
 def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
     """From the journal, the terms of these campaigns (`campaign_hash`, `campaign_id`)."""
     with reading.given(touched=campaigns):
-        return reading.frame(sql(__package__, "terms_from_journal"), {"types": list(types(CAMPAIGN))})
+        of_types = {"types": list(types(CAMPAIGN)), "carrying": list(TERM_EVENTS)}
+        return reading.frame(sql(__package__, "terms_from_journal"), of_types)
 
 
 # ── Cuts ─────────────────────────────────────────────────────────────────────────────────────────────────────

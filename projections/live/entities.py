@@ -26,6 +26,8 @@ CAMPAIGN_LAST: Final = (
 ).split()
 USER_LAST: Final = ("attributes",)
 
+TERM_EVENTS: Final = ("drafted", "published", "unpublished", "amended", "ended")
+"""What carries a campaign's terms: a cost that is booked, a target or an assignment changes none."""
 _RULE_EVENTS: Final = ("drafted", "published", "unpublished", "amended")
 _STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
 
@@ -41,7 +43,7 @@ def fold_orders(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def fold_campaigns(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
-    rows = _last_carried(rows, events, CAMPAIGN_LAST)
+    rows = _last_carried(rows, events.filter(pl.col("type").is_in(TERM_EVENTS)), CAMPAIGN_LAST)
     versions = events.filter(pl.col("type").is_in(_RULE_EVENTS))
     statuses = events.filter(pl.col("type").is_in(_STATUS_EVENTS))
     return rows.with_columns(

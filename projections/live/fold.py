@@ -65,6 +65,7 @@ ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "reserved_at": INSTANT,
     "used_at": INSTANT,
     "ended_at": INSTANT,
+    "extended_at": INSTANT,
 }
 """What the fold keeps of a coupon. `state` and `resting` are codes into `rules.STATES`; both are 0 (`none`) and all
 else is null for a coupon that has no events yet."""
@@ -162,7 +163,6 @@ class _Rounds:
         self.went_back = np.zeros(m, dtype=np.bool_)
         self.owned = np.zeros(m, dtype=np.bool_)
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
-        self.early, self.late = self._beyond("valid_from"), self._beyond("valid_until")
 
     def _first_carrying(self, name: str) -> Int64:
         """Per coupon: the event that its value comes from; -1: it has one already or gets none."""
@@ -178,6 +178,9 @@ class _Rounds:
     def _beyond(self, name: str) -> Mask:
         """Per event: it lies before `valid_from` (after `valid_until`), as known by then."""
         source = self.first[name][self.coupon]
+        if name == "valid_until":
+            extended = self._extended_by_then()
+            source = np.where(extended >= 0, extended, source)
         m = self.events.height
         known = pl.concat([self.events[name], self.rows[name]])
         reference = np.where(source >= 0, source, m + self.coupon)
@@ -189,7 +192,20 @@ class _Rounds:
         found: Mask = beyond & known_by_then
         return found
 
+    def _extended_by_then(self) -> Int64:
+        """Per event: the last legal extension of its coupon up to it; -1 where there is none."""
+        m = len(self.coupon)
+        latest = np.maximum.accumulate(np.where(self.extending, np.arange(m), -1))
+        before = latest < np.searchsorted(self.coupon, self.coupon)  # of another coupon
+        return np.where(before, -1, latest)
+
     def play(self) -> None:
+        self._play_rounds()
+        self.extending: Mask = (self.kind == TYPE["extended"]) & ~self.illegal
+        outside = self._beyond("valid_from") | self._beyond("valid_until")
+        self.guards[3] = _OUTSIDE[self.kind, self.before] & outside
+
+    def _play_rounds(self) -> None:
         m = len(self.coupon)
         starts = np.flatnonzero(np.r_[True, self.coupon[1:] != self.coupon[:-1]]) if m else np.zeros(0, int)
         sizes = np.diff(np.r_[starts, m])
@@ -229,7 +245,6 @@ class _Rounds:
         self.guards[1, at] = _differ(self.users, at, owner, _WRONG_USER[kind, found] & (owner >= 0))
         wrong_order = _differ(self.orders, at, order, _WRONG_ORDER[kind, found])
         self.guards[2, at] = wrong_order
-        self.guards[3, at] = _OUTSIDE[kind, found] & (self.early[at] | self.late[at])
         return wrong_order
 
     def violations(self) -> pl.DataFrame:
@@ -247,10 +262,13 @@ class _Rounds:
         return pl.DataFrame({"event": events, "violation": violation, "state": states})
 
     def finished(self) -> pl.DataFrame:
+        extended = self._latest(self.extending)
+        sources = self.first | {"valid_until": np.where(extended >= 0, extended, self.first["valid_until"])}
         new = {
             "state": pl.Series(self.state),
             "resting": pl.Series(self.resting),
-            **{name: self._taken(name, source) for name, source in self.first.items()},
+            **{name: self._taken(name, source) for name, source in sources.items()},
+            "extended_at": self._taken("occurred_at", extended, "extended_at"),
             "owner": _referred(self.users, self.owner),
             "order_id": _referred(self.orders, self.order),
             "discount_minor": self._discounts(),

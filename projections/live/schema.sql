@@ -5,7 +5,8 @@
 -- ids_low, ids_high (signature.py), first_recorded_at (no event of the key stands before it in the journal).
 
 -- Grain: one coupon. The values are those of LIFECYCLE section 3; `acquired_…`: the first event that made somebody its
--- owner, `used_event_id`: the one of `used_at`.
+-- owner, `used_event_id`: the one of `used_at`. `extended_at`: of the last legal `extended` event, which `valid_until` is
+-- from then; null where `valid_until` is that of the first event that carries one.
 CREATE TABLE coupons (
     key_hash BIGINT NOT NULL,
     coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -35,6 +36,7 @@ CREATE TABLE coupons (
     reserved_at TIMESTAMP,
     used_at TIMESTAMP,
     ended_at TIMESTAMP,
+    extended_at TIMESTAMP,
     last_event_at TIMESTAMP NOT NULL,
     events INTEGER NOT NULL,
     violations INTEGER NOT NULL,

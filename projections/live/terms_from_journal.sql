@@ -1,12 +1,14 @@
 -- Which values are in force from when on? Grain: one campaign (of `touched`) and an instant at which events carry one.
--- Each value is that of the canonically last event that carries it; $types: the types in canonical order.
+-- Each value is that of the canonically last event that carries it, of those that carry terms ($carrying); $types: the
+-- types in canonical order.
 WITH carried AS (
     SELECT e.key_hash AS campaign_hash, e.campaign_id, e.occurred_at, list_position($types, e.type) AS type_order,
            e.event_id, e.quantity, e.per_user_limit, e.claim_from, e.claim_until
     FROM campaign_events e
     SEMI JOIN touched t ON e.key_hash = t.campaign_hash AND e.campaign_id = t.campaign_id
-    WHERE e.quantity IS NOT NULL OR e.per_user_limit IS NOT NULL OR e.claim_from IS NOT NULL
-       OR e.claim_until IS NOT NULL
+    WHERE list_contains($carrying, e.type)
+      AND (e.quantity IS NOT NULL OR e.per_user_limit IS NOT NULL OR e.claim_from IS NOT NULL
+           OR e.claim_until IS NOT NULL)
 )
 SELECT campaign_hash, campaign_id, occurred_at AS since,
        last_value(quantity IGNORE NULLS) OVER so_far AS quantity,

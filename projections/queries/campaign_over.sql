@@ -5,5 +5,5 @@ WITH standing AS (
     GROUP BY campaign_id, occurred_at
 )
 SELECT w.row_id
-FROM wanted w ASOF JOIN standing s ON s.campaign_id = w.campaign_id AND w.valid_until > s.occurred_at
+FROM wanted w ASOF JOIN standing s ON s.campaign_id = w.campaign_id AND w.ends_at > s.occurred_at
 WHERE s.status = 'ended'
