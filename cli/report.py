@@ -441,6 +441,11 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report roi --campaign k-1 --explain
     """
     _report(_ROI, (), where=_of_campaigns(campaigns), **given)
+    if len(campaigns) == 1 and given["output"] == "table" and not given["explain"]:
+        past = {name: given[name] for name in ("at", "known_at", "positions")}
+        told = {"campaign": campaigns[0], **past}
+        click.echo(click.style(f"\n{_FINANCE['reconciliation'].title} (全部时间 · of all times)", bold=True))
+        _print_reconciliation(_rows(given["settings"], "quiet", "finance-reconciliation", told))
 
 
 @report.command()

@@ -409,6 +409,11 @@ def _cost(ask: Asker) -> Section:
         for row in ask.rows("finance-statement", campaign=ask.campaign)
         for move in MOVES
     ]
+    statement = ask.rows("finance-statement", campaign=ask.campaign)
+    if unknown := sum(row["closing_without_value"] for row in statement):
+        found.text.append(
+            f"{unknown:,} of the coupons that are out have no known face value (无面值): no amount has them in it."
+        )
     for currency in dict.fromkeys(row["currency"] for row in funders):
         mine = [row for row in funders if row["currency"] == currency]
         title = f"出资方 · discounts by who bears them, {currency or 'no currency'}"

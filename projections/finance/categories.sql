@@ -35,18 +35,21 @@ weighed AS (
     FROM parted
 ),
 floored AS (
-    SELECT *, [back * w // all_paid FOR w IN paid] AS backs, [cost_back * w // all_costs FOR w IN costs] AS cost_backs,
-           list_sort([{remainder: -(back * w % all_paid), place: n} FOR w, n IN paid])[(back - list_sum(backs))::BIGINT] AS last_back,
-           list_sort([{remainder: -(cost_back * w % all_costs), place: n} FOR w, n IN costs])[
-               (cost_back - list_sum(cost_backs))::BIGINT] AS last_cost
+    -- Only of the few orders with a refund: a year has a million lines.
+    SELECT *, CASE WHEN back > 0 THEN [back * w // all_paid FOR w IN paid] END AS backs,
+           CASE WHEN cost_back > 0 THEN [cost_back * w // all_costs FOR w IN costs] END AS cost_backs,
+           CASE WHEN back > 0 THEN list_sort([{remainder: -(back * w % all_paid), place: n} FOR w, n IN paid])[
+               (back - list_sum(backs))::BIGINT] END AS last_back,
+           CASE WHEN cost_back > 0 THEN list_sort([{remainder: -(cost_back * w % all_costs), place: n} FOR w, n IN costs])[
+               (cost_back - list_sum(cost_backs))::BIGINT] END AS last_cost
     FROM weighed
 ),
 lines AS (
     SELECT order_id, currency, part.category AS category, part.quantity AS quantity, part.net AS net_minor,
            part.discount AS discount_minor, part.cost AS bought_for,
            CASE WHEN refunded_minor < 0 THEN -1 ELSE 1 END * (
-               share + coalesce({remainder: -(back * weight % all_paid), place: place} <= last_back, false)::BIGINT) AS refunded_minor,
-           part.cost - cost_share
+               coalesce(share, 0) + coalesce({remainder: -(back * weight % all_paid), place: place} <= last_back, false)::BIGINT) AS refunded_minor,
+           part.cost - coalesce(cost_share, 0)
                - coalesce({remainder: -(cost_back * of_cost % all_costs), place: place} <= last_cost, false)::BIGINT AS cost
     FROM (
         SELECT order_id, currency, refunded_minor, back, all_paid, cost_back, all_costs, last_back, last_cost,

@@ -10,7 +10,7 @@ from projections.live.signature import key_hash, stable_hash
 from projections.metrics import counts, sales
 from projections.past import Past
 from projections.queries import questions
-from projections.store import LISTED, sql
+from projections.store import sql
 
 
 def coupons(past: Past, given: Mapping[str, Any]) -> None:
@@ -72,11 +72,7 @@ def campaigns(past: Past, _: Mapping[str, Any]) -> None:
 
 def campaign(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(COUPON, campaign_id=[given["campaign"]])
-    used_on = past.reading.frame(
-        "SELECT DISTINCT order_id FROM coupons WHERE campaign_id = $campaign AND state = 'used'",
-        {"campaign": given["campaign"]},
-    )["order_id"]
-    past.stand_in(ORDER, key_hash=[0, *stable_hash(used_on).tolist()] if len(used_on) <= LISTED else None)
+    past.stand_in(ORDER)
     past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
     past.stand_in_within_campaigns()
     sales.stand_in(past)

@@ -244,10 +244,14 @@ def order(reading: Reading, order: str) -> pl.DataFrame:
     if not found.height:  # only coupons name it
         found = found.clear(1).with_columns(order_id=pl.lit(order))
     wrong = reading.frame(_query("order_violations"), {"order": order, "coupons": theirs["coupon_id"].to_list()})
-    return found.with_columns(
-        coupons_discount_minor=pl.lit(theirs.filter(pl.col("state") == "used")["discount_minor"].sum(), dtype=pl.Int64),
-        coupons=_as_list(theirs),
-        violations=_as_list(wrong),
+    return as_integers(
+        found.with_columns(
+            coupons_discount_minor=theirs.filter(pl.col("state") == "used").select(
+                pl.col("discount_minor").cast(pl.Int128).sum()
+            )["discount_minor"],
+            coupons=_as_list(theirs),
+            violations=_as_list(wrong),
+        )
     )
 
 
