@@ -262,7 +262,8 @@ class Cursor(Reading):
     def interrupt(self) -> None:
         """End what is asked since `begin`. The one method that another thread may call."""
         self._interrupted = True
-        self._connection.interrupt()
+        with contextlib.suppress(duckdb.ConnectionException):  # closed meanwhile, nothing is asked any more
+            self._connection.interrupt()
 
     def close(self) -> None:
         with contextlib.suppress(duckdb.Error):

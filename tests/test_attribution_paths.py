@@ -151,9 +151,11 @@ def standing_orders(orders: dict[str, list[Event]], whose: dict[str, str]) -> di
     found: dict[str, list[Event]] = {}
     for order, events in orders.items():
         last = {k: v for e in events for k, v in e.items() if v is not None}
-        refunded = sum(e["refund_minor"] for e in events if e["type"] == "refunded")
+        refunds = [e["refund_minor"] for e in events if e["type"] == "refunded"]
+        refunded = sum(refunds)
+        standing = [e["type"] for e in events if e["type"] in ("paid", "cancelled")]
         paid = [e["occurred_at"] for e in events if e["type"] == "paid"]
-        if not paid or any(e["type"] == "cancelled" for e in events) or (refunded and refunded >= last["net_minor"]):
+        if not paid or standing[-1] == "cancelled" or (refunds and refunded >= last["net_minor"]):
             continue
         person = whose.get(last["user_id"], last["user_id"])
         row = {"order_id": order, "at": paid[0], "sales_minor": last["net_minor"] - refunded}

@@ -25,7 +25,6 @@ from projections.store import Store
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
 from tests.histories import history
-from tests.owners import owning
 
 Data = dict[str, Any]
 
@@ -545,5 +544,3 @@ def test_coupons_are_found_by_the_code_that_a_person_types(home: Path) -> None:
         {"state": "created", "coupons": 1},
         {"state": "issued", "coupons": 1},
     ]
-    with owning():
-        assert found() == [("c-1", "created"), ("c-2", "issued")]

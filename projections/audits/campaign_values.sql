@@ -1,5 +1,5 @@
--- Are a campaign's values those of the last of its own events (not of costs, targets and assignments) in canonical order
--- that carries each, and its rule version the last?
+-- Are a campaign's values those of the last event in canonical order that carries each, and its rule version the last?
+-- Of its own events: costs, targets and assignments carry no terms.
 -- Grain: one campaign. An offender: its row does not say what its events say.
 WITH told AS (
     SELECT key_hash, campaign_id, event_id, type, occurred_at, name, rule_id, mechanic, visibility, quantity,

@@ -1,5 +1,5 @@
--- Are a coupon's values those of the first event in canonical order that carries each, and its `valid_until` that of the
--- last legal `extended` event, where there is one?
+-- Are a coupon's values those of the first event in canonical order that carries each, its end that of the last extension?
+-- Only a legal `extended` event moves the end (`valid_until`); without one it is a value like the others.
 -- Grain: one coupon. An offender: its row does not say what its events say.
 WITH illegal AS (
     SELECT key_hash, key AS coupon_id, event_id FROM violations
