@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import click
 
+from cli.terminal import guarded
 from ledger.errors import LedgerError
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
@@ -119,6 +120,11 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point: never a traceback for what a user can act on."""
+    with guarded():
+        _run(arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     # What a command imports stays; the garbage collector looking through it took an eighth of the time until it begins.
     gc.set_threshold(10_000)
     try:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from cli.terminal import behind
+
 
 class Bar(Protocol):
     def advance(self, records: int, left: int | None = None) -> None:
@@ -48,7 +50,7 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with Progress(*columns, console=Console(file=behind(sys.stderr)), transient=True) as shown:
         task = shown.add_task(what, total=total)
 
         class _Shown:
