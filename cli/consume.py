@@ -17,7 +17,7 @@ from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import progress
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, masked
 from ledger.plain import instant
 from ledger.settings import Settings
 
@@ -96,7 +96,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
         )
         # Who can find this process can stop it.
         with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
-            place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
+            place = {"log": masked(settings.log.url), "database": str(settings.database), "url": endpoint.url}
             _logger.info("start", extra={**place, "follow": follow})
             _run(owner.run(), endpoint.committed, log_format)
     finally:
@@ -261,7 +261,7 @@ def _partition(topic: str, partition: int, end: int, account: dict[str, Any]) ->
 
 def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     committed, clock = summary["committed_at"], summary["data_clock"]
-    click.echo(f"log         {settings.log.url}")
+    click.echo(f"log         {masked(settings.log.url)}")
     click.echo(f"database    {settings.database}")
     click.echo(f"lag         {summary['lag']:,} records")
     click.echo(f"last commit {instant(committed) if committed else 'none yet'} ({summary['commits']:,} in all)")

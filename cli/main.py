@@ -8,6 +8,7 @@ something; 130 interrupted.
 from __future__ import annotations
 
 import difflib
+import errno
 import gc
 import importlib
 import os
@@ -120,8 +121,13 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point: never a traceback for what a user can act on."""
-    with guarded():
-        _run(arguments)
+    before = os.umask(0o077)
+    os.umask(before)
+    try:
+        with guarded():
+            _run(arguments)
+    finally:
+        os.umask(before)  # a command may have made it stricter
 
 
 def _run(arguments: Sequence[str] | None) -> None:
@@ -155,8 +161,10 @@ def _usage_in_words(error: click.ClickException) -> str:
 
 
 def _in_words(error: OSError) -> str:
-    name = f"{error.filename}: " if error.filename else ""
-    return f"{name}{error.strerror or error}"
+    name = str(error.filename) if error.filename else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"file {name[:40]}…: its name is too long for this system; choose a shorter one"
+    return f"{name}: {error.strerror or error}" if name else f"{error.strerror or error}"
 
 
 def _fail(message: Any, code: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,10 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def with_settings(*args: Any, config_file: Path | None, **kwargs: Any) -> Any:
             flags = {name: kwargs.pop(name.replace("-", "_")) for name in names}
-            return command(*args, settings=Settings.load(flags, file=config_file), **kwargs)
+            settings = Settings.load(flags, file=config_file)
+            if settings.private_files:
+                os.umask(os.umask(0o077) | 0o077)
+            return command(*args, settings=settings, **kwargs)
 
         wrapped: Any = click.option(
             "--config", "config_file", type=click.Path(path_type=Path), help="Settings file (TOML)."
