@@ -90,9 +90,9 @@ def test_a_bound_is_named_with_its_parameter(local: Local) -> None:
     for parameter, value in (("limit", -1), ("limit", 10**30), ("ended_days", 10**9)):
         with pytest.raises(WrongQuestion, match=f"^{parameter} .* from 0 to"):
             local.ask("coupons", **{parameter: value})
-    for value in (FIRST, LAST):
+    for at in (FIRST, LAST):
         with pytest.raises(WrongQuestion, match=r"^at .*years 1 to 9999"):
-            local.ask("state", coupon="c-1", at=value)
+            local.ask("state", coupon="c-1", at=at)
 
 
 def test_every_bound_is_that_of_a_parameter() -> None:
@@ -142,7 +142,7 @@ def owner(home: Path) -> Iterator[Owner]:
     ],
 )
 def test_the_endpoint_refuses_with_the_field_and_the_bound(
-    owner: Owner, question: str, parameters: dict[str, str], field: str
+    owner: Owner, question: str, parameters: dict[str, Any], field: str
 ) -> None:
     """Else a wrong parameter would look like a broken server."""
     reply = owner.get(f"/v1/{question}", **parameters)

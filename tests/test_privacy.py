@@ -186,7 +186,7 @@ def test_every_answer_of_the_database_names_it_alike() -> None:
     from cli.main import cli
     from tests.test_cli import commands
 
-    without: Final[dict[str, Any]] = {}
+    without: dict[str, Any] = {}
     for path in commands():
         command: click.Command | None = cli
         for name in path:
