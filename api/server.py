@@ -13,6 +13,7 @@ import hmac
 import http
 import inspect
 import json
+import math
 import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -42,6 +43,7 @@ from ledger.log import EventLog
 from projections.backup import Copied, copy_to
 from projections.dead_letters import Chosen
 from projections.queries import QUESTIONS, Question, answer
+from projections.queries.bounds import bounds_of, checked
 from projections.readers import Readers, Running
 from projections.store import Store
 from projections.unanswered import NotThere, WrongQuestion
@@ -65,6 +67,46 @@ _LONGEST: Final = 64_000_000
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 _GONE: Final = "whoever asked has gone"
+
+
+_REFUSAL: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["error", "exit_code"],
+    "properties": {
+        "error": {"type": "string", "description": "What is wrong and what to do."},
+        "exit_code": {"type": "integer", "description": "With which the command line would end."},
+    },
+}
+_AS_OF: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["commits", "committed_at", "data_clock", "positions"],
+    "properties": {
+        "commits": {"type": "integer"},
+        "committed_at": {"type": ["string", "null"]},
+        "data_clock": {"type": ["string", "null"]},
+        "positions": {"type": "array", "items": {"type": "object"}},
+    },
+}
+_ANSWER: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["as_of", "rows"],
+    "properties": {"as_of": _AS_OF, "rows": {"type": "array", "items": {"type": "object"}}},
+}
+
+
+def _responses(answer: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
+    """What the description says of a route's answers."""
+    refused = {"application/json": {"schema": _REFUSAL}}
+    return {
+        200: {"description": "The answer.", "content": answer},
+        **{status: {"description": http.HTTPStatus(status).phrase, "content": refused} for status in refusals},
+    }
+
+
+_ANSWERS: Final = _responses(
+    {"application/json": {"schema": _ANSWER}, ARROW: {"schema": {"type": "string", "format": "binary"}}},
+    *(401, 403, 404, 421, 422, 503, 504),
+)
 
 
 def application(
@@ -117,15 +159,27 @@ def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
         return await ask(request, parameters)
 
     first = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
-    endpoint.__signature__ = inspect.Signature([first, *question.parameters.values()])  # type: ignore[attr-defined]
+    described = [p.replace(annotation=_described(p)) for p in question.parameters.values()]
+    endpoint.__signature__ = inspect.Signature([first, *described])  # type: ignore[attr-defined]
     endpoint.__doc__ = question.ask.__doc__
-    app.get(f"/v1/{name}", name=name, response_model=None)(endpoint)
+    app.get(f"/v1/{name}", name=name, response_model=None, responses=_ANSWERS)(endpoint)
+
+
+def _described(parameter: inspect.Parameter) -> Any:
+    """The parameter's type with its bounds, for the check and for the description."""
+    bounds = bounds_of(parameter.name, parameter.annotation)
+    if bounds is None:
+        return parameter.annotation
+    whole = int in {parameter.annotation, *getattr(parameter.annotation, "__args__", ())}
+    least, most = (int(bounds.least), int(bounds.most)) if whole else (bounds.least, bounds.most)
+    return Annotated[parameter.annotation, Query(ge=least, le=most)]
 
 
 def _add_expire(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/expire")
     async def expire(until: datetime | None = None) -> dict[str, int]:
         """Have the owner sweep all that is due then (the data's clock, if not given): events appended, by reason."""
+        checked("until", None, until)
         asked = owner.sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
         try:
             swept: Swept = await asyncio.wait_for(asyncio.wrap_future(asked), SWEEP_S)
@@ -271,7 +325,10 @@ class _Asking:
         if given is None:
             return self._question.limit_for(parameters)
         try:
-            return min(max(float(given), 0.1), _LONGEST_S)
+            limit_s = float(given)
+            if math.isnan(limit_s):
+                raise ValueError(given)
+            return min(max(limit_s, 0.1), _LONGEST_S)
         except ValueError:
             raise HTTPException(422, f"{LIMIT} {given}: no number of seconds") from None
 
@@ -329,7 +386,9 @@ async def _in_words(_: Request, error: Exception) -> Response:
         code = error.exit_code
         if isinstance(error, NotThere):
             status = http.HTTPStatus.NOT_FOUND
-        elif isinstance(error, WrongQuestion | StillToCome | NothingChosen | InvalidEvent):
+        elif (
+            isinstance(error, StillToCome | NothingChosen | InvalidEvent) or error.exit_code == WrongQuestion.exit_code
+        ):
             status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT

@@ -11,6 +11,7 @@ import click
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
+from ledger.errors import masked
 from ledger.settings import Settings
 from ledger.topics import ALL_TOPICS
 
@@ -144,7 +145,7 @@ def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool
         log.create_topics()
     finally:
         log.close()
-    click.echo(f"restored {records:,} records to {settings.log.url}" + _rate(records, started))
+    click.echo(f"restored {records:,} records to {masked(settings.log.url)}" + _rate(records, started))
 
 
 def _rate(records: int, started: float) -> str:

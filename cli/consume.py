@@ -18,7 +18,7 @@ from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import consuming, rate_of
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, masked
 from ledger.plain import instant
 from ledger.settings import Settings
 
@@ -103,7 +103,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
             )
             # Who can find this process can stop it.
             with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
-                place = {"log": settings.log.url, "database": str(settings.database), "url": endpoint.url}
+                place = {"log": masked(settings.log.url), "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
                 totals = _run(owner.run(), endpoint.committed, follow)
         finally:
@@ -331,7 +331,7 @@ def _partition(topic: str, partition: int, end: int, high: int, account: dict[st
 
 def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     committed, clock = summary["committed_at"], summary["data_clock"]
-    click.echo(f"log         {settings.log.url}")
+    click.echo(f"log         {masked(settings.log.url)}")
     click.echo(f"database    {settings.database}")
     behind = [p for p in summary["partitions"] if p["lag"]]
     where = f" in {len(behind)} of {len(summary['partitions'])} partitions" if behind else ""

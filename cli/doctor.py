@@ -74,6 +74,8 @@ def doctor(archive: Path | None, settings: Settings, output: str) -> None:
 def findings(settings: Settings, archive: Path | None = None) -> Iterator[Finding]:
     yield from _versions(settings)
     yield from _rights(settings.database)
+    if settings.private_files:
+        yield from _open_to_others(settings, archive)
     summary = None
     try:
         summary = summary_of(settings.database)
@@ -150,6 +152,31 @@ def _rights(database: Path) -> Iterator[Finding]:
         yield Finding("error", f"token file {token}", "others may read it, and so ask the owner", f"chmod 600 {token}")
 
 
+def _open_to_others(settings: Settings, archive: Path | None) -> Iterator[Finding]:
+    """Files that hold people's data and that other users of the machine may read."""
+    files = [settings.database, settings.database.with_name(settings.database.name + ".wal")]
+    if settings.log.url.startswith("sqlite:///"):
+        log = Path(settings.log.url.removeprefix("sqlite:///"))
+        files += [log, *(log.with_name(log.name + ending) for ending in ("-wal", "-shm"))]
+    if archive is not None:
+        files += [archive, *(archive.rglob("*") if archive.stat().st_mode & 0o077 else ())] if archive.is_dir() else []
+    opened = [file for file in files if file.exists() and file.stat().st_mode & 0o077]
+    for file in (file for file in opened if file.parent not in opened):
+        mode, what = ("u=rwX,go=", "folder") if file.is_dir() else ("600", "file")
+        remedy = f"chmod {'-R ' if file.is_dir() else ''}{mode} {file}; or set private-files = false"
+        yield Finding("warning", f"{what} {file}", "others may read it, and it holds people's data", remedy)
+
+
+_LEAST: Final = 256 << 20
+"""Bytes that a commit and a checkpoint need free, where the write-ahead log is small."""
+
+
+def _least(database: Path) -> int:
+    """Bytes that must be free: a checkpoint writes what the write-ahead log holds into the file, and keeps both."""
+    ahead = database.with_name(database.name + ".wal")
+    return max(_LEAST, 2 * ahead.stat().st_size if ahead.is_file() else 0)
+
+
 def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
     """Room beside each file for as much again: a backup, a rebuild, a restore."""
     files = [("database", settings.database.absolute())]
@@ -163,7 +190,11 @@ def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
         free = shutil.disk_usage(file.parent).free
         size = file.stat().st_size if file.is_file() else 0
         told = f"{free / 1e9:,.1f} GB free"
-        if free < max(_ROOM, size):
+        if free < (least := _least(settings.database.absolute())):
+            remedy = f"free space on the disk of {file.parent}; at least {max(_ROOM, size) / 1e9:,.1f} GB"
+            what_is = f"{told}, {least / 1e9:,.1f} GB are needed to commit and to write a checkpoint"
+            yield Finding("error", f"disk of the {what}", what_is, remedy)
+        elif free < max(_ROOM, size):
             remedy = f"free space on the disk of {file.parent}; at least {max(_ROOM, size) / 1e9:,.1f} GB"
             yield Finding("warning", f"disk of the {what}", f"{told}, too little for as much again", remedy)
         else:

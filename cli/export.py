@@ -20,6 +20,10 @@ def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> in
 
     Raises `UnusableFile`.
     """
+    if file.suffix.lower() not in ("", ".parquet", ".pq"):
+        raise UnusableFile(
+            f"file {file}: is written as Parquet; end its name with .parquet, or use --output csv > {file}"
+        )
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         rows = _write(answer, unfinished, told)

@@ -62,7 +62,7 @@ def logging_as(form: str) -> Iterator[None]:
         )
     else:
         handler.setFormatter(_Text("%(message)s"))
-        handler.addFilter(_ours)
+    handler.addFilter(_ours)
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)

@@ -8,6 +8,7 @@ something; 130 interrupted.
 from __future__ import annotations
 
 import difflib
+import errno
 import gc
 import importlib
 import os
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 import click
 
+from cli.terminal import guarded
 from ledger.errors import LedgerError
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
@@ -119,6 +121,16 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point: never a traceback for what a user can act on."""
+    before = os.umask(0o077)
+    os.umask(before)
+    try:
+        with guarded():
+            _run(arguments)
+    finally:
+        os.umask(before)  # a command may have made it stricter
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     # What a command imports stays; the garbage collector looking through it took an eighth of the time until it begins.
     gc.set_threshold(10_000)
     try:
@@ -149,8 +161,10 @@ def _usage_in_words(error: click.ClickException) -> str:
 
 
 def _in_words(error: OSError) -> str:
-    name = f"{error.filename}: " if error.filename else ""
-    return f"{name}{error.strerror or error}"
+    name = str(error.filename) if error.filename else ""
+    if error.errno == errno.ENAMETOOLONG:
+        return f"file {name[:40]}…: its name is too long for this system; choose a shorter one"
+    return f"{name}: {error.strerror or error}" if name else f"{error.strerror or error}"
 
 
 def _fail(message: Any, code: int) -> None:

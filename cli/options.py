@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -37,7 +38,10 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
         @functools.wraps(command)
         def with_settings(*args: Any, config_file: Path | None, **kwargs: Any) -> Any:
             flags = {name: kwargs.pop(name.replace("-", "_")) for name in names}
-            return command(*args, settings=Settings.load(flags, file=config_file), **kwargs)
+            settings = Settings.load(flags, file=config_file)
+            if settings.private_files:
+                os.umask(os.umask(0o077) | 0o077)
+            return command(*args, settings=settings, **kwargs)
 
         wrapped: Any = click.option(
             "--config", "config_file", type=click.Path(path_type=Path), help="Settings file (TOML)."
@@ -62,15 +66,35 @@ def _help(option: Option) -> str:
 
 
 def output_option(command: Command) -> Command:
-    """Add `--output`; the command gets `output`."""
+    """Add `--output`; the command gets `output`. And `--for-excel`, which `for_excel` tells."""
+    excel = click.option(
+        "--for-excel",
+        is_flag=True,
+        expose_value=False,
+        callback=_for_excel,
+        help="CSV for spreadsheets: with a byte order mark, and an apostrophe before text that is no formula.",
+    )
     return click.option(
         "--output",
         "-o",
         type=click.Choice(FORMATS),
         default="table",
         show_default=True,
+        is_eager=True,
         help="How to print: for people (table) or for machines.",
-    )(command)
+    )(excel(command))
+
+
+def _for_excel(context: click.Context, option: click.Parameter, value: bool) -> None:
+    if value and context.params.get("output") != "csv":
+        raise click.BadParameter("is of CSV; add --output csv", context, option)
+    context.meta[_EXCEL] = value
+
+
+def for_excel() -> bool:
+    """Whether the command that runs prints CSV for spreadsheets."""
+    context = click.get_current_context(silent=True)
+    return bool(context and context.meta.get(_EXCEL))
 
 
 def limit_option(default: int) -> Callable[[Command], Command]:
@@ -110,6 +134,7 @@ def instant_option(name: str, text: str) -> Callable[[Command], Command]:
 _DEFAULT_ZONE: Final = "Asia/Shanghai"
 _ZONE: Final = "coupon_ledger.zone"
 _TIMEOUT: Final = "coupon_ledger.timeout"
+_EXCEL: Final = "coupon_ledger.for_excel"
 
 
 def zone_option(text: str = "Whose days they are.", exposed: bool = False) -> Callable[[Command], Command]:

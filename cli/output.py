@@ -1,6 +1,8 @@
 """Printing rows: a table for people, JSON, NDJSON or CSV for machines.
 
-Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON and null is empty.
+Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON and null is empty; text is as it is in the
+data. For spreadsheets (`--for-excel`) CSV begins with a byte order mark, and text that these would take for a formula
+begins with an apostrophe.
 """
 
 from __future__ import annotations
@@ -8,12 +10,14 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TextIO
 from unicodedata import east_asian_width
 
 import click
 
+from cli.options import for_excel
+from cli.terminal import behind
 from ledger.plain import plain
 
 if TYPE_CHECKING:
@@ -114,20 +118,49 @@ def _print_json(rows: Iterable[Row]) -> None:
 
 
 def _print_csv(rows: Iterable[Row]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    write = _csv_writer()
     for number, row in enumerate(rows):
         if not number:
-            writer.writerow(row)
-        writer.writerow([_csv_cell(v) for v in row.values()])
+            write(list(row))
+        write(list(row.values()))
 
 
 def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
     """With the names of the columns even where there are no rows."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    write = _csv_writer()
     for number, frame in enumerate(frames):
         if not number:
-            writer.writerow(frame.columns)
-        writer.writerows([_csv_cell(v) for v in row] for row in frame.iter_rows())
+            write(frame.columns)
+        for row in frame.iter_rows():
+            write(row)
+
+
+def _csv_writer() -> Callable[[Iterable[Any]], object]:
+    """Writes a row; for spreadsheets, where the command was told so."""
+    out = behind(sys.stdout)
+    writer = csv.writer(_Lines(out), lineterminator="\r\n")
+    if not for_excel():
+        return lambda row: writer.writerow(map(_csv_cell, row))
+    out.write("\ufeff")
+    return lambda row: writer.writerow(_no_formula(_csv_cell(value)) for value in row)
+
+
+class _Lines:
+    """Rows end with \\n; written with \\r\\n, so that cells that hold a \\r are quoted."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, row: str) -> None:
+        self._out.write(row[:-2] + "\n")
+
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # spreadsheets read wide ones, too
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would calculate, as text; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _csv_cell(value: Any) -> Any:
@@ -138,7 +171,7 @@ def _csv_cell(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """The value as a terminal shows it, on one line."""
+    """The value as a terminal shows it, on one line. Characters that steer or hide are escapes (`cli.terminal`)."""
     value = plain(value)
     if value is None:
         return "–"

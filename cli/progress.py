@@ -14,6 +14,8 @@ import click
 _EARLY_S: Final = 1.0
 _LINE_S: Final = 10.0
 
+from cli.terminal import behind
+
 
 class Bar(Protocol):
     def advance(self, records: int, left: int | None = None) -> None:
@@ -58,7 +60,7 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
         *((Lag(),) if total == 0 and unit == "events" else ()),
         Remaining(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with Progress(*columns, console=Console(file=behind(sys.stderr)), transient=True) as shown:
         task = shown.add_task(what, total=total)
 
         class _Shown:

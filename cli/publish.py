@@ -1,4 +1,4 @@
-"""`publish`: events from NDJSON, CSV or Parquet to the log."""
+"""`publish`: events from NDJSON, JSON, CSV, Parquet or XLSX to the log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -18,11 +19,14 @@ from ledger.settings import Settings
 from ledger.topics import INPUT_TOPICS
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from cli.sources.rows import Item, Refused
+    from cli.sources.sniffing import Sniffed
     from ledger.log import EventLog, Record
 
 BATCH: Final = 10_000
-FORMATS: Final = ("ndjson", "csv", "parquet")
+FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 
 
 @click.command()
@@ -32,7 +36,23 @@ FORMATS: Final = ("ndjson", "csv", "parquet")
     "--format",
     "file_format",
     type=click.Choice(FORMATS),
-    help="What FILE holds. [default: by the file's ending, else ndjson]",
+    help="What FILE holds. [default: by its first bytes and its ending, else ndjson]",
+)
+@click.option(
+    "--delimiter",
+    callback=lambda _ctx, option, value: None if value is None else _delimiter(value, option),
+    help="Between the cells of CSV. [default: the one of , ; | and tab that the first line has]",
+)
+@click.option(
+    "--encoding",
+    callback=lambda _ctx, option, value: None if value is None else _encoding(value, option),
+    help="Of a text file: gb18030, big5, cp1252, … [default: UTF-8, UTF-16 or UTF-32, found out]",
+)
+@click.option("--sheet", help="Sheet of an Excel workbook that has several.")
+@click.option(
+    "--zone",
+    callback=lambda _ctx, option, value: None if value is None else _zone(value, option),
+    help="Zone of instants in CSV and XLSX that carry none. [Asia/Shanghai; default: they are refused]",
 )
 @click.option("--strict", is_flag=True, help="Append nothing when any line is bad.")
 @click.option(
@@ -42,82 +62,145 @@ FORMATS: Final = ("ndjson", "csv", "parquet")
 )
 @settings_options(*LOG)
 def publish(
-    file: Path, topic: str | None, file_format: str | None, strict: bool, rejects: Path | None, settings: Settings
+    file: Path,
+    topic: str | None,
+    file_format: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+    sheet: str | None,
+    zone: ZoneInfo | None,
+    strict: bool,
+    rejects: Path | None,
+    settings: Settings,
 ) -> None:
     """Append events from FILE, or from standard input with "-".
 
-    NDJSON: one event a line, with its `topic`. CSV and Parquet: one event a row of the topic that --topic names, the
-    columns named as the event's fields (docs/events.md). In CSV an empty cell is null, instants are RFC 3339 with a
-    zone, `lines`, `discounts`, `coupon_ids` and JSON fields are JSON. In Parquet instants are timestamps with a zone,
-    lists are lists, JSON fields are text.
+    NDJSON: one event a line, with its `topic`; JSON: an array of such events. CSV, Parquet and XLSX: one event a row of
+    the topic that --topic names, the columns named as the event's fields (docs/events.md). In CSV and XLSX an empty
+    cell is null, instants are RFC 3339 with a zone (or as --zone says), `lines`, `discounts`, `coupon_ids` and JSON
+    fields are JSON. In Parquet instants are timestamps with a zone, lists are lists, JSON fields are text. Text files
+    may be packed with gzip.
 
     A bad line or row is reported with its number and every reason, and the others are appended; the exit code is 3
     then. The report holds its text, to be mended and published. The same file may be published again: repeated events
-    change no state. What comes through a pipe is appended as it comes.
+    change no state. An event with other content under an `event_id` that its coupon (order, …) has already is appended,
+    but never folded: `coupon-ledger status` counts such conflicts after `consume`, and `coupon-ledger violations --code
+    conflicting_duplicate` lists those of coupons. What comes through a pipe is appended as it comes.
 
     \b
     coupon-ledger publish events.ndjson
     coupon-ledger publish orders.parquet --topic order.events
+    coupon-ledger publish orders.xlsx --topic order.events --zone Asia/Shanghai
+    coupon-ledger publish orders.csv --topic order.events --encoding gb18030
     tail -F orders.csv | coupon-ledger publish - --format csv --topic order.events
     jq -r .text orders.parquet.rejected.ndjson > mended.ndjson
     echo '{"topic": "coupon.events", "type": "issued", "event_id": "e-1", "source": "shop",
            "occurred_at": "2026-11-11T00:00:00Z", "coupon_id": "c-1", "channel": "app"}' |
       tr -d '\\n' | coupon-ledger publish -
     """
+    from cli.sources.sniffing import sniffed
     from ledger.log import open_log
 
     appended = 0
-    kind = file_format or _format_of(file)
-    with _opened(file) as source, _Rejects(_report_path(file, rejects), _UNIT[kind]) as report:
-        items, total = _items(file, source, kind, topic)
-        log = open_log(settings.log)
-        try:
-            log.partitions()
-            records = _records(items, report)
-            if strict:
-                # Everything is validated before the first append.
-                kept = list(records)
-                records = iter(() if report.count else kept)
-            with progress("publishing", total) as bar:
-                for count in _append(log, records):
-                    appended += count
-                    bar.advance(count)
-        except LedgerError as error:
-            if appended:
-                what = "file" if isinstance(error, UnusableFile) else "log"
-                click.echo(f"appended {appended:,} events, then the {what} failed; publish the same again", err=True)
-            raise
-        finally:
-            log.close()
+    with _opened(file) as source:
+        content = sniffed(file, source, file_format, encoding)
+        if content.empty:
+            click.echo(f"file {file}: is empty", err=True)
+        items, total = _Table(file, topic, delimiter, sheet, zone).items(content)
+        report = _Rejects(_report_path(file, rejects), _UNIT.get(content.kind, "row"))
+        with report:
+            log = open_log(settings.log)
+            try:
+                log.partitions()
+                records = _records(items, report)
+                if strict:
+                    # Everything is validated before the first append.
+                    kept = list(records)
+                    records = iter(() if report.count else kept)
+                with progress("publishing", total) as bar:
+                    for count in _append(log, records):
+                        appended += count
+                        bar.advance(count)
+            except LedgerError as error:
+                if appended:
+                    what = "file" if isinstance(error, UnusableFile) else "log"
+                    click.echo(
+                        f"appended {appended:,} events, then the {what} failed; publish the same again", err=True
+                    )
+                raise
+            finally:
+                log.close()
     _conclude(appended, report, strict)
 
 
-_UNIT: Final = {"ndjson": "line", "csv": "line", "parquet": "row"}
+_UNIT: Final = {"ndjson": "line", "csv": "line"}
 
 
-def _format_of(file: Path) -> str:
-    ending = file.suffix.lower().removeprefix(".")
-    return ending if ending in FORMATS else "ndjson"
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What the user says of the file."""
+
+    file: Path
+    topic: str | None
+    delimiter: str | None
+    sheet: str | None
+    zone: ZoneInfo | None
+
+    def items(self, content: Sniffed) -> tuple[Iterator[Item], int | None]:
+        """What the file holds, and how many rows where that is known."""
+        what, topic = f"file {self.file}", self.topic
+        if content.kind == "ndjson":
+            from cli.sources.ndjson import lines_of, ndjson_items
+
+            return ndjson_items(lines_of(content.source), topic), None
+        if content.kind == "json":
+            from cli.sources.json_array import json_array_items
+
+            return json_array_items(content.source, topic, what), None
+        if topic is None:
+            raise UnusableFile(
+                f"{what}: {content.kind} names no topic; name it with --topic ({', '.join(INPUT_TOPICS)})"
+            )
+        if content.kind == "csv":
+            from cli.sources.csv_rows import csv_items
+            from cli.sources.ndjson import lines_of
+
+            lines = lines_of(content.source)
+            return csv_items(lines, topic, what, delimiter=self.delimiter, zone=self.zone), None
+        if content.kind == "xlsx":
+            from cli.sources.xlsx_rows import XlsxRows
+
+            return XlsxRows(self.file, topic, self.sheet, self.zone).items(), None
+        from cli.sources.parquet_rows import ParquetRows
+
+        rows = ParquetRows(self.file, topic)
+        return rows.items(), len(rows)
 
 
-def _items(file: Path, source: IO[bytes], kind: str, topic: str | None) -> tuple[Iterator[Item], int | None]:
-    """What the file holds, and how many rows where that is known."""
-    from cli.sources.ndjson import lines_of, ndjson_items
+def _delimiter(value: str, option: click.Parameter) -> str:
+    delimiter = {"tab": "\t", "\\t": "\t"}.get(value, value)
+    if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
+        raise click.BadParameter(f"{value!r} is no delimiter; give one character, or tab", None, option)
+    return delimiter
 
-    if kind == "ndjson":
-        return ndjson_items(lines_of(source), topic), None
-    if topic is None:
-        raise UnusableFile(f"file {file}: {kind} names no topic; name it with --topic ({', '.join(INPUT_TOPICS)})")
-    if kind == "csv":
-        from cli.sources.csv_rows import csv_items
 
-        return csv_items(lines_of(source), topic, f"file {file}"), None
-    if str(file) == "-":
-        raise UnusableFile("file -: Parquet cannot be read from standard input; write it to a file")
-    from cli.sources.parquet_rows import ParquetRows
+def _encoding(value: str, option: click.Parameter) -> str:
+    from cli.sources.sniffing import checked_encoding
 
-    rows = ParquetRows(file, topic)
-    return rows.items(), len(rows)
+    try:
+        return checked_encoding(value)
+    except LookupError:
+        known = "gb18030, big5, shift_jis, cp1252 or utf-16"
+        raise click.BadParameter(f"{value!r} is no encoding that is known; try {known}", None, option) from None
+
+
+def _zone(value: str, option: click.Parameter) -> ZoneInfo:
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo(value)
+    except (ValueError, OSError, KeyError):
+        raise click.BadParameter(f"{value!r} is no time zone; write one such as Asia/Shanghai", None, option) from None
 
 
 def _conclude(appended: int, report: _Rejects, strict: bool) -> None:

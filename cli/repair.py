@@ -187,7 +187,7 @@ def _repaired_here(
 @instant_option("--since", "Only those done from then on.")
 @instant_option("--until", "Only those done before then.")
 @limit_option(SHOWN)
-@settings_options(*LOG)
+@settings_options(*LOG, "database")
 @output_option
 def operations(
     action: str | None,

@@ -672,11 +672,34 @@ def review(
         }
     if save_template is not None:
         _keep(save_template, layout, signed(why, operator), settings)
-    form = form or {".html": "html", ".htm": "html", ".json": "json"}.get(file.suffix if file else "", "markdown")
+    form = form or _form_of(file)
     with asking(settings.database, keeps_past=True) as source:
         ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone)
         found = review_of(ask, layout["sections"])
     _print(_written(form, file, ask, found), file, campaign)
+
+
+_ENDINGS: Final = {
+    "": "markdown",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".txt": "markdown",
+    ".html": "html",
+    ".htm": "html",
+    ".json": "json",
+}
+
+
+def _form_of(file: Path | None) -> str:
+    """By the file's ending. Raises `UnusableFile` for one of something that cannot be written."""
+    ending = file.suffix.lower() if file else ""
+    if ending not in _ENDINGS:
+        known = ", ".join(filter(None, _ENDINGS))
+        raise UnusableFile(
+            f"file {file}: a review cannot be written as {ending}; end the name with one of {known}, or name what to"
+            " write with --format"
+        )
+    return _ENDINGS[ending]
 
 
 def _written(form: str, file: Path | None, ask: Asker, sections: Mapping[str, Section]) -> str:

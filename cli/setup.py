@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 import click
 
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
-from ledger.settings import Settings
+from ledger.errors import masked
+from ledger.settings import Setting, Settings
 
-_SECRET = ("password", "secret", "token", "user.info")
+_SECRET: Final = ("password", "passwd", "secret", "token", "user.info", "key", "jaas", "credential")
+_PLACE: Final = ("file", "location", "path", "url")
+"""How the names of options end that say where a secret is, and hold none."""
 
 
 @click.command()
@@ -28,13 +33,13 @@ def init(settings: Settings) -> None:
         created = log.create_topics()
     finally:
         log.close()
-    click.echo(f"log {settings.log.url}: " + (f"made {', '.join(created)}" if created else "topics are there"))
+    click.echo(f"log {masked(settings.log.url)}: " + (f"made {', '.join(created)}" if created else "topics are there"))
     made = Store.create(settings.database)
     click.echo(f"database {settings.database}: " + ("made" if made else "is there"))
 
 
 @click.command()
-@settings_options(*LOG, "database", "partitions", "replication", "batch-size")
+@settings_options(*LOG, "database", "partitions", "replication", "batch-size", "private-files")
 @output_option
 def config(settings: Settings, output: str) -> None:
     """Show every setting, its value and where it came from.
@@ -48,7 +53,7 @@ def config(settings: Settings, output: str) -> None:
         (
             {
                 "setting": group + s.name,
-                "value": "********" if any(word in s.name for word in _SECRET) else s.value,
+                "value": _shown(s),
                 "from": s.origin,
             }
             for group, found in groups.items()
@@ -56,3 +61,11 @@ def config(settings: Settings, output: str) -> None:
         ),
         output,
     )
+
+
+def _shown(setting: Setting) -> Any:
+    """The value without passwords."""
+    name = setting.name.lower()
+    if any(word in name for word in _SECRET) and not name.endswith(_PLACE):
+        return "********"
+    return masked(setting.value) if isinstance(setting.value, str) else setting.value

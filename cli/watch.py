@@ -15,6 +15,7 @@ import click
 
 from cli.consume import status_of, summary_of
 from cli.output import Row, print_rows
+from cli.terminal import behind
 from ledger.errors import LedgerError
 from ledger.settings import Settings
 
@@ -45,7 +46,7 @@ class Watch:
             return
         for status in self._statuses():
             if sys.stdout.isatty():
-                click.echo(_AGAIN, nl=False)
+                click.echo(_AGAIN, file=behind(sys.stdout), nl=False)
             if "error" in status:
                 click.echo(f"{status['at']:%H:%M:%S}    {status['error']}")
                 continue

@@ -34,14 +34,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+_PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]*(?=@)")
+
+
+def masked(text: str) -> str:
+    """The text without the passwords of the addresses in it."""
+    return _PASSWORD.sub(r"\1:********", text)
 
 
 class LedgerError(Exception):
-    """One clear sentence: which object, what is wrong, what to do."""
+    """One clear sentence: which object, what is wrong, what to do. It holds no password of an address."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(masked(str(message)))
 
 
 class SettingsError(LedgerError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -31,6 +32,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from ledger.errors import InvalidEvent, Problem
+from ledger.json_text import json_value
 from ledger.rules import CHOICES, CURRENCIES, NEEDS
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 
@@ -45,7 +47,7 @@ EXACT_FLOATS: Final = 2**53
 """Below it every whole number is a float, and no two are the same."""
 
 _RFC3339: Final = re.compile(
-    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}:\d{2})?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?", re.ASCII
 )
 
 
@@ -178,6 +180,8 @@ class Event(_Frozen):
 def _lacking(cls: type[Event], data: Mapping[str, Any]) -> dict[str, PydanticCustomError]:
     """What the type needs and the data lacks (null and absent are the same)."""
     kind = cls.model_fields["type"].default
+    if not isinstance(kind, str):  # the model of no type
+        return {}
     problems = {
         field: PydanticCustomError("needed", "is needed by {kind} events", {"kind": kind})
         for field in NEEDS[cls.topic].get(kind, ())
@@ -431,26 +435,56 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
     Raises `InvalidEvent` with every problem: field and rule.
     """
     if topic not in INPUT_TOPICS:
-        raise InvalidEvent([Problem("topic", f"{_short(topic)} is none of {', '.join(INPUT_TOPICS)}")])
+        unknown = Problem("topic", f"{_short(topic)} is none of {', '.join(INPUT_TOPICS)}")
+        raise InvalidEvent([unknown, *_problems_of_any(data)])
     kind = data.get("type")
     model = MODELS.get((topic, kind)) if isinstance(kind, str) else None
     if model is None:
         known = ", ".join(NEEDS[topic])
         problem = "is needed" if kind is None else f"{_short(kind)} is none of {known}"
-        raise InvalidEvent([Problem("type", problem)])
+        raise InvalidEvent([Problem("type", problem), *_problems_beside("type", TOPIC_MODELS[topic], data)])
     try:
         return model.model_validate(dict(data))
     except ValidationError as error:
         raise InvalidEvent(problems_of(error)) from error
 
 
+def _problems_beside(known: str, model: type[Event], data: Mapping[str, Any]) -> list[Problem]:
+    """What else is wrong with an event of which nobody can say what its type needs. `known`: a field whose problem is
+    named already."""
+    try:
+        model.model_validate({**data, "type": ""} if known == "type" else dict(data))
+    except ValidationError as error:
+        return [problem for problem in problems_of(error) if problem.field != known]
+    return []
+
+
+def _problems_of_any(data: Mapping[str, Any]) -> list[Problem]:
+    """What is wrong with the fields that events of every topic have."""
+    common = {name: data[name] for name in Event.model_fields if name in data}
+    return _problems_beside("topic", Event, common)
+
+
 def parse_with_topic(data: Mapping[str, Any]) -> Event:
-    """The event that `data` describes, its topic included. Raises `InvalidEvent` like `parse_event`."""
+    """The event that `data` describes, its topic included. An object or a list may be the text of its JSON, as in a
+    table's cell. Raises `InvalidEvent` like `parse_event`."""
     fields = dict(data)
     topic = fields.pop("topic", None)
     if not isinstance(topic, str):
-        raise InvalidEvent([Problem("topic", "is needed")])
+        raise InvalidEvent([Problem("topic", "is needed"), *_problems_of_any(fields)])
+    for name, start in TEXT_OF.items():
+        value = fields.get(name)
+        if isinstance(value, str) and value.lstrip(" \t\r\n").startswith(start):
+            with suppress(InvalidEvent):  # `attributes` may be any text
+                fields[name] = json_value(value)
     return parse_event(topic, fields)
+
+
+TEXT_OF: Final[Mapping[str, str]] = MappingProxyType(
+    dict.fromkeys(("attributes", "applies_to", "funded_by"), "{")
+    | dict.fromkeys(("discounts", "lines", "coupon_ids"), "[")
+)
+"""Fields that hold an object or a list, and how the JSON of it begins."""
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
@@ -472,6 +506,9 @@ def _in_words(error: Mapping[str, Any]) -> str:
 
 _WORDS: Final = {
     "missing": "is needed",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "tuple_type": "must be a list",
     "extra_forbidden": "is no field of this event",
     "int_type": "must be a whole number (minor units, no decimals, no quotes)",
     "string_type": "must be text",

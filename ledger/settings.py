@@ -76,6 +76,7 @@ OPTIONS: Final = (
     Option("skewed-events", "count", "what becomes of those events: count (folded all the same) or dead-letter"),
     Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
+    Option("private-files", "true", "whether files that are made are for their owner alone (0600): true or false"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
 )
 
@@ -149,6 +150,10 @@ class Settings:
         return _followed(Path(self.values["database"].value))
 
     @property
+    def private_files(self) -> bool:
+        return bool(self.values["private-files"].value == "true")
+
+    @property
     def batch_size(self) -> int:
         return int(self.values["batch-size"].value)
 
@@ -202,13 +207,20 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
     return tables[0], tables[1], tables[2]
 
 
+_TRUTHS: Final = ("true", "false")
+
+
 def _typed(option: Option, raw: Any, origin: str) -> str | int:
     name = f"setting {option.name} ({origin})"
+    if option.default in _TRUTHS and isinstance(raw, bool):
+        raw = str(raw).lower()
     if isinstance(option.default, str):
         if not isinstance(raw, str):
             raise SettingsError(f"{name}: {raw!r} is no text; put it in quotes")
         if option.default and not raw:
             raise SettingsError(f"{name}: is empty; give it a value or leave it out")
+        if option.default in _TRUTHS and raw not in _TRUTHS:
+            raise SettingsError(f"{name}: {raw!r} is neither true nor false; write one of these")
         return raw
     digits = isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 10
     number = int(raw) if digits or type(raw) is int else 0

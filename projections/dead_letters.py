@@ -16,7 +16,10 @@ _START: Final = Position("", -1, -1)
 
 
 def _naive(value: datetime | None) -> datetime | None:
-    return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+    try:
+        return value.astimezone(UTC).replace(tzinfo=None) if value is not None and value.tzinfo else value
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from None
 
 
 Recorded = Annotated[datetime | None, AfterValidator(_naive)]

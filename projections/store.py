@@ -30,6 +30,7 @@ from ledger.errors import (
     StoreOwned,
     StoreVersionMismatch,
     ValueOutOfRange,
+    masked,
 )
 from ledger.rules import GRACE_MINUTES, STATES, SWEPT
 from projections import generations
@@ -410,6 +411,7 @@ class Store(Reading):
         Who only reads will soon let go of it, and a consumer can start then; an owner stays, and is told at once.
         """
         deadline = time.monotonic() + _READERS_S
+        _check_kind(path, file)
         while True:
             try:
                 with _failing_clearly(path):
@@ -420,7 +422,9 @@ class Store(Reading):
             time.sleep(_AGAIN_S)
 
     def own(self) -> None:
-        """Tell others who holds the database; DuckDB's lock is what keeps them out."""
+        """Tell others who holds the database; DuckDB's lock is what keeps them out. Raises `StoreError`."""
+        if owner_file(self.path).is_dir():
+            raise StoreError(f"owner file {owner_file(self.path)}: is a folder; rename it or remove it")
         self._owner = owner_file(self.path)
         self.announce({})
 
@@ -639,6 +643,20 @@ def _configuration(read_only: bool) -> dict[str, Any]:
     return settings
 
 
+def _check_kind(path: Path, file: Path) -> None:
+    """Raises `StoreError` for a SQLite file, which DuckDB would look for an extension to read."""
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(16)
+    except OSError:  # DuckDB says what is wrong
+        return
+    if start == b"SQLite format 3\0":
+        raise StoreError(
+            f"database {path}: is a SQLite file, such as an event log, and no DuckDB database; name the database with"
+            " --database and the log with --log"
+        )
+
+
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
     """Nobody opens the database meanwhile, if it is there. Raises `StoreOwned`."""
@@ -690,7 +708,7 @@ def owner(path: Path) -> dict[str, Any]:
 def _self_description() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

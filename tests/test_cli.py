@@ -234,6 +234,7 @@ def test_settings_come_from_flag_environment_file_default(home: Path, monkeypatc
         "grace-minutes": (15, "default"),
         "schema-registry": ("", "default"),
         "schema-ids": (default["schema-ids"], "default"),
+        "private-files": ("true", "default"),
         "writer-schemas": ("", "default"),
         "kafka.sasl_plain_password": ("********", "file coupon-ledger.toml"),
         "kafka.security_protocol": ("SASL_SSL", "file coupon-ledger.toml"),

@@ -23,12 +23,14 @@ from ledger.events import (
     MAX_JSON_CHARS,
     MAX_TEXT_CHARS,
     MODELS,
+    TEXT_OF,
     TOPIC_MODELS,
     Created,
     Discount,
     Line,
     canonical_json,
     parse_event,
+    parse_with_topic,
 )
 from ledger.rules import CHOICES, NEEDS, types
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
@@ -146,8 +148,54 @@ def test_an_unknown_topic_or_type_is_named(topic: str, kind: str) -> None:
 
 def test_a_type_must_be_given() -> None:
     """An event without a type would raise something that is no InvalidEvent."""
-    assert problems(COUPON, {}) == {"type": "is needed"}
-    assert set(problems(COUPON, {"type": ["used"]})) == {"type"}
+    assert problems(COUPON, good(COUPON, "used", type=None)) == {"type": "is needed"}
+    assert set(problems(COUPON, good(COUPON, "used", type=["used"]))) == {"type"}
+
+
+def test_an_unknown_type_or_topic_hides_no_other_problem() -> None:
+    """A producer would mend the type, and then learn of the next mistake."""
+    wrong = good(COUPON, "used", type="redeemed", occurred_at="yesterday", discount_minor="5", coupon_id=None, x=1)
+    assert set(problems(COUPON, wrong)) == {"type", "occurred_at", "discount_minor", "coupon_id", "x"}
+    assert set(problems("coupon.event", wrong)) == {"topic", "occurred_at"}
+
+
+@pytest.mark.parametrize("offset", ["+0000", "-0530", "+08", "+00:00", "z"])
+def test_every_iso_offset_is_read(offset: str) -> None:
+    """What Java, Postgres and strftime's %z write would be refused."""
+    event = parse_event(COUPON, good(COUPON, "used", occurred_at=f"2026-11-11T12:00:00{offset}"))
+    hours = {"-0530": 5.5, "+08": -8}.get(offset, 0)
+    assert event.occurred_at == datetime(2026, 11, 11, 12, tzinfo=UTC) + timedelta(hours=hours)
+
+
+@pytest.mark.parametrize("offset", ["+8", "+25:00", "+080", "08:00"])
+def test_an_offset_that_is_none_is_refused(offset: str) -> None:
+    """A broken zone would become another instant."""
+    assert "occurred_at" in problems(COUPON, good(COUPON, "used", occurred_at=f"2026-11-11T12:00:00{offset}"))
+
+
+def test_objects_and_lists_may_be_the_text_of_their_json() -> None:
+    """Some fields would be read from text and others refused, or kept as text, in silence."""
+    shares, lines = {"platform": 10_000}, [{"sku": "s"}]
+    for field, value in (
+        ("funded_by", shares),
+        ("attributes", {"a": 1}),
+        ("applies_to", {"skus": ["a"]}),
+        ("lines", lines),
+    ):
+        topic = {"attributes": USER, "lines": ORDER}.get(field, CAMPAIGN)
+        data = {"topic": topic, **good(topic, types(topic)[0])}
+        assert parse_with_topic(data | {field: json.dumps(value)}) == parse_with_topic(data | {field: value})
+    text = parse_with_topic({"topic": USER, **good(USER, "profiled", attributes="[VIP]")})
+    assert text.model_dump()["attributes"] == "[VIP]"
+    assert set(TEXT_OF) == _OBJECTS_AND_LISTS
+
+
+_OBJECTS_AND_LISTS = JSON_FIELDS | {
+    f["name"]
+    for topic in INPUT_TOPICS
+    for f in schemas.current(SCHEMA_NAME[topic])["fields"]
+    if isinstance(f["type"], list) and isinstance(f["type"][1], dict) and f["type"][1]["type"] == "array"
+}
 
 
 TEXT_RULES: list[tuple[Any, bool]] = [("", True), ("x" * MAX_TEXT_CHARS, True), ("券" * MAX_TEXT_CHARS, True)]

@@ -266,13 +266,14 @@ def test_a_cell_may_hold_lines_and_rows_after_it_keep_their_numbers() -> None:
     ("content", "words"),
     [
         (HEADER.replace("channel", "chanel"), ["no column 'chanel' on coupon.events", "channel", "hold_until"]),
-        (HEADER.replace(",", ";"), ["no column 'type;event_id;"]),
+        (HEADER.replace("channel", "chanel,kanal"), ["no column 'chanel', 'kanal' on coupon.events"]),
+        ("foo," + HEADER.replace("channel", "type"), ["no column 'foo'", "column type stands more than once"]),
         (HEADER.replace("attributes", "channel"), ["column channel stands more than once"]),
         (HEADER.replace("event_id", "code").replace("source", "reason"), ["lacks the column event_id, source"]),
         ("\xff\n", ["no column 'ÿ'"]),
         ('"type\n', ["line 1", "names", "not CSV"]),
     ],
-    ids=["unknown", "semicolons", "twice", "lacking", "no words", "open quote"],
+    ids=["unknown", "two unknown", "unknown and twice", "twice", "lacking", "no words", "open quote"],
 )
 def test_columns_that_do_not_fit_the_topic_are_named(home: Path, content: str, words: list[str]) -> None:
     """Else every row of a wrong file would be refused one by one, or a misspelt column be dropped in silence."""

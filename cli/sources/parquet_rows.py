@@ -25,10 +25,8 @@ from cli.sources.rows import (
     Item,
     Kind,
     Refused,
-    bad,
     check_columns,
     column_kinds,
-    json_value,
     kind_of,
     needed_columns,
     record_of,
@@ -37,6 +35,7 @@ from cli.sources.rows import (
 from ledger.codec import FIRST_INSTANT, LAST_INSTANT, SCHEMA_NAME
 from ledger.columns import encode_columns, polars_schema
 from ledger.errors import InvalidEvent, Problem, UnusableFile
+from ledger.json_text import bad, json_value
 from ledger.log import Record
 from ledger.rules import NEEDS
 from ledger.topics import KEY_FIELD

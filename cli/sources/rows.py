@@ -6,19 +6,23 @@ nothing more has come yet. The same event gives the same bytes from every format
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 import schemas
 from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode
 from ledger.errors import InvalidEvent, Problem, UnusableFile
 from ledger.events import Event, parse_event
+from ledger.json_text import bad
 from ledger.log import Record
 
 MAX_ROW_BYTES: Final = 4_000_000
+BROKEN: Final = b"\xed\xb3\xbf"
+"""What stands for bytes that are no text in the encoding that a file is read in; itself no UTF-8."""
 
 Kind = Literal["text", "integer", "instant", "json", "list"]
 
@@ -99,43 +103,45 @@ def needed_columns(topic: str) -> tuple[str, ...]:
 
 
 def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling = NOTHING) -> None:
-    """Raises `UnusableFile` for columns that are unknown, stand twice or lack."""
+    """Raises `UnusableFile` that names every column that is unknown, repeated or missing."""
     known = column_kinds(topic)
-    for name in names:
-        if name not in known:
-            raise UnusableFile(f"{what}: no column {name!r} on {topic}; there are {', '.join(known)}")
-        if names.count(name) > 1:
-            raise UnusableFile(f"{what}: column {name} stands more than once; leave one")
+    unknown = list(dict.fromkeys(name for name in names if name not in known))
+    repeated = list(dict.fromkeys(name for name in names if name in known and names.count(name) > 1))
     lacking = [name for name in needed_columns(topic) if name not in names and name not in filling.names]
+    problems = []
+    if unknown:
+        problems.append(f"no column {', '.join(map(_quoted, unknown))} on {topic}")
+    if repeated:
+        problems.append(f"column {', '.join(repeated)} stands more than once")
     if lacking:
-        raise UnusableFile(f"{what}: lacks the column {', '.join(lacking)}, which every event of {topic} needs")
+        problems.append(f"lacks the column {', '.join(lacking)}, which every event of {topic} needs")
+    if problems:
+        raise UnusableFile(f"{what}: {'; '.join(problems)}; there are {', '.join(known)}")
 
 
-def json_value(text: str, parse_float: Callable[[str], Any] = float) -> Any:
-    """The value of a JSON text; strict where Python is not. Raises `InvalidEvent`, its problem without a field."""
+def _quoted(name: str) -> str:
+    text = repr(name)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def not_text(error: UnicodeDecodeError) -> InvalidEvent:
+    """What is wrong with a line that is not UTF-8, or was not text in the encoding that it was read in."""
+    if bytes(error.object[error.start : error.start + len(BROKEN)]) == BROKEN:
+        return bad("holds bytes that are no text in the file's encoding")
+    return bad(f"not UTF-8 ({error.reason} at byte {error.start + 1})")
+
+
+def in_zone(local: datetime, zone: ZoneInfo | None) -> datetime:
+    """The instant (UTC) at which clocks of that zone show `local`. Raises `InvalidEvent` without a zone, and where
+    clocks never show it, or twice."""
+    if zone is None:
+        raise bad("must carry a time zone: end it with Z or an offset such as +08:00, or name the file's with --zone")
+    first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
     try:
-        return json.loads(text, parse_float=parse_float, parse_constant=_no_number, object_pairs_hook=_each_name_once)
-    except json.JSONDecodeError as error:
-        raise bad(f"not JSON ({error.msg} at column {error.colno})") from error
-    except RecursionError as error:
-        raise bad("JSON that is nested too deeply") from error
-    except ValueError as error:  # Python reads no integer of more than 4,300 digits
-        raise bad("JSON with a number of too many digits") from error
-
-
-def bad(problem: str) -> InvalidEvent:
-    return InvalidEvent([Problem("", problem)])
-
-
-def _no_number(name: str) -> None:
-    raise bad(f"not JSON ({name} is no JSON number)")
-
-
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two values was meant, nobody can know."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InvalidEvent([Problem(twice, "stands more than once in one object")])
-    return found
+        instant = first.astimezone(UTC)
+    except OverflowError:
+        raise bad("lies outside the years 1 to 9999") from None
+    if first.utcoffset() != second.utcoffset():
+        skipped = instant.astimezone(zone).replace(tzinfo=None) != local
+        raise bad(f"is a time that clocks in {zone} {'skip' if skipped else 'show twice'}; write it with its offset")
+    return instant

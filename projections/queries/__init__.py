@@ -22,7 +22,7 @@ from projections.finance import questions as finance
 from projections.metrics import questions as of_metrics
 from projections.past import Cut, Past, Progress
 from projections.queries import looking_back, questions
-from projections.queries.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of, naive
+from projections.queries.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of
 from projections.store import Reading, Store
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -42,7 +42,7 @@ class Local:
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         if self._keeps_past and QUESTIONS[question].then is not None:
-            given = {name: naive(value) for name, value in parameters.items()}
+            given = QUESTIONS[question].checked(parameters)
             if cut := cut_of(self._cursor, given):
                 return self._of_kept_past(cut, QUESTIONS[question], given)
         self._begin()
@@ -87,7 +87,7 @@ def answer(
 ) -> Answer:
     """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
     asked = QUESTIONS[question]
-    given = {name: naive(value) for name, value in parameters.items()}
+    given = asked.checked(parameters)
     cut = cut_of(reading, given) if asked.then is not None else Cut()
     frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given, told)
     return Answer(as_of(reading), frames)

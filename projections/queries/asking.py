@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final, Protocol, get_type_hints
 
@@ -14,6 +14,7 @@ import polars as pl
 
 from ledger.topics import COUPON, INPUT_TOPICS
 from projections.past import Cut, Past
+from projections.queries.bounds import checked
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
 
@@ -77,6 +78,14 @@ class Question:
         """Whether tables are put in place before this can be answered."""
         return self.tells or (self.then is not None and any(parameters.get(name) is not None for name in PAST))
 
+    def checked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters as the tables have them. Raises `WrongQuestion` for one that is out of bounds."""
+        known = self.parameters
+        return {
+            name: checked(name, known[name].annotation if name in known else None, value)
+            for name, value in parameters.items()
+        }
+
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
         """By name, with their types; those of the function after the reading."""
@@ -128,8 +137,3 @@ def as_of(reading: Reading) -> AsOf:
     names = ("topic", "partition", "next_offset")
     positions = [dict(zip(names, row, strict=True)) for row in sorted(reading.rows(sql(__package__, "positions")))]
     return AsOf(commits, committed_at, data_clock, positions)
-
-
-def naive(value: Any) -> Any:
-    """The tables hold naive UTC."""
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) and value.tzinfo else value

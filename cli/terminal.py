@@ -1,0 +1,70 @@
+"""What the command prints, made safe to look at: no character in somebody's data steers the terminal or hides.
+
+Standard output and error go through `guarded` while a command runs, whatever prints there. A character of control or
+format (C0, C1, bidi and zero-width ones, lone surrogates) is shown as its JSON escape, such as `\\u202e`, so that JSON
+stays the same JSON. Line ends, tabs and the command's own bold stay. CSV holds data as they are: it goes to the stream
+behind (`behind`), as does what draws on the terminal itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO, cast
+
+# All of the categories Cc, Cf and Cs, and the separators of lines and paragraphs, but for \t and \n.
+_HIDDEN: Final = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u2064\u2066-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+)
+_UNSAFE: Final = re.compile(rf"\x1b\[[01]m|[{_HIDDEN}]")
+_STYLES: Final = ("\x1b[0m", "\x1b[1m")
+
+
+def visible(text: str) -> str:
+    """The text with every hidden or steering character as its JSON escape."""
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0] if found[0] in _STYLES else json.dumps(found[0])[1:-1]
+
+
+class Guarded:
+    """A stream of text that writes what is `visible`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.behind = stream
+
+    def write(self, text: str) -> int:
+        self.behind.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
+
+
+def behind(stream: TextIO) -> TextIO:
+    """The stream itself, for data as they are and for what draws."""
+    while isinstance(stream, Guarded):
+        stream = stream.behind
+    return stream
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Print through `Guarded` streams."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, Guarded(behind(stream))) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before

@@ -1,0 +1,40 @@
+"""JSON as events and cells hold it: read strictly, where Python is lenient."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from ledger.errors import InvalidEvent, Problem
+
+
+def json_value(text: str, parse_float: Callable[[str], Any] = float) -> Any:
+    """The value of a JSON text: no NaN, no name twice in one object. Raises `InvalidEvent`; its problem names no field
+    unless a name is repeated."""
+    try:
+        return json.loads(text, parse_float=parse_float, parse_constant=_no_number, object_pairs_hook=_each_name_once)
+    except json.JSONDecodeError as error:
+        raise bad(f"not JSON ({error.msg} at column {error.colno})") from error
+    except RecursionError as error:
+        raise bad("JSON that is nested too deeply") from error
+    except ValueError as error:  # Python reads no integer of more than 4,300 digits
+        raise bad("JSON with a number of too many digits") from error
+
+
+def bad(problem: str) -> InvalidEvent:
+    return InvalidEvent([Problem("", problem)])
+
+
+def _no_number(name: str) -> None:
+    raise bad(f"not JSON ({name} is no JSON number)")
+
+
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values was meant, nobody can know."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InvalidEvent([Problem(twice, "stands more than once in one object")])
+    return values

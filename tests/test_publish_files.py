@@ -1,0 +1,401 @@
+"""`publish` of files as people have them: other separators, encodings, compressions, workbooks, arrays; and what cannot
+be read, named in a sentence."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import zipfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import openpyxl
+import pytest
+
+from cli.sources import json_array
+from cli.sources.json_array import json_array_items
+from cli.sources.ndjson import ndjson_items
+from cli.sources.rows import Refused, in_zone
+from ledger.codec import decode
+from ledger.errors import InvalidEvent, UnusableFile
+from ledger.log import Record
+from ledger.topics import COUPON, INPUT_TOPICS, ORDER
+from scripts.examples import example
+from tests.command_line import coupon_event, done, ends, ledger, one_sentence, opened_log
+from tests.command_line import ndjson as lines_of
+
+CASES: Final = Path(__file__).parent / "cases"
+EVENT: Final = coupon_event("issued", "e-1", coupon_id="券-1", channel='应用,"[]{}')
+CSV: Final = "type,event_id,occurred_at,source,coupon_id,channel\nissued,e-1,2026-11-11T00:00:00Z,商店,券-1,应用\n"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an empty log."""
+    monkeypatch.chdir(tmp_path)
+    done("init")
+    return tmp_path
+
+
+def published() -> list[dict[str, Any]]:
+    """The events in the log, of all topics."""
+    log = opened_log()
+    try:
+        partitions = log.partitions(INPUT_TOPICS)
+        chunks = log.read(dict.fromkeys(partitions, 0), 1_000)
+        return [decode(value)[1] for chunk in chunks for value in chunk.values]
+    finally:
+        log.close()
+
+
+# ── Read ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["csv_semi.csv", "csv_utf16.csv"])
+def test_separators_and_encodings_are_recognised(name: str) -> None:
+    """Else what a spreadsheet saves here and there would be one column of nonsense."""
+    assert done("publish", CASES / name, "--topic", ORDER).out == "appended 1 events\n"
+    [event] = published()
+    assert (event["event_id"][:1], event["net_minor"], event["currency"]) == ("e", 4500, "EUR")
+
+
+def test_an_object_as_text_is_the_object(home: Path) -> None:
+    """Else one field would be read from text, the next one refused, and a third one kept as text."""
+    shutil.copy(CASES / "json_as_text.ndjson", home)
+    done("publish", "json_as_text.ndjson")
+    of = {event["event_id"]: event for event in published()}
+    assert of["t1"]["funded_by"] == '{"platform":10000}'
+    assert of["t3"]["attributes"] == '{"a":1}'
+
+
+ENCODED: Final = {
+    "tab": (CSV.replace(",", "\t").encode(), ()),
+    "bar": (CSV.replace(",", "|").encode(), ()),
+    "sep line": (("sep=;\r\n" + CSV.replace(",", ";").replace("\n", "\r\n")).encode(), ()),
+    "named delimiter": (CSV.replace(",", "~").encode(), ("--delimiter", "~")),
+    "named tab": (CSV.replace(",", "\t").encode(), ("--delimiter", "tab")),
+    "UTF-8 with a mark": (CSV.encode("utf-8-sig"), ()),
+    "UTF-16": (CSV.encode("utf-16"), ()),
+    "UTF-16 without a mark": (CSV.encode("utf-16-le"), ()),
+    "UTF-16 big-endian without a mark": (CSV.encode("utf-16-be"), ()),
+    "UTF-32": (CSV.encode("utf-32"), ()),
+    "GBK": (CSV.encode("gbk"), ("--encoding", "gbk")),
+    "GB18030": (CSV.encode("gb18030"), ("--encoding", "GB18030")),
+    "gzip": (gzip.compress(CSV.encode()), ()),
+    "gzip of GBK": (gzip.compress(CSV.encode("gbk")), ("--encoding", "gbk")),
+}
+
+
+@pytest.mark.parametrize("case", ENCODED)
+@pytest.mark.parametrize("name", ["day.csv", "day.txt", "-"])
+def test_a_table_is_the_same_however_it_was_saved(home: Path, case: str, name: str) -> None:
+    """Else ids and names would be other ones, or a file that is sound be refused."""
+    content, options = ENCODED[case]
+    if name != "day.csv" and case == "named delimiter":
+        options = (*options, "--format", "csv")
+    if name != "-":
+        (home / name).write_bytes(content)
+    stdin = content if name == "-" else b""
+    assert done("publish", name, "--topic", COUPON, *options, stdin=stdin).out == "appended 1 events\n"
+    [event] = published()
+    assert (event["source"], event["coupon_id"], event["channel"]) == ("商店", "券-1", "应用")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_lines_in_another_encoding_are_read(home: Path, encoding: str) -> None:
+    """Else what PowerShell writes could not be published."""
+    (home / "events.ndjson").write_bytes(lines_of([EVENT, EVENT | {"event_id": "e-2"}]).decode().encode(encoding))
+    assert done("publish", "events.ndjson").out == "appended 2 events\n"
+    assert published()[0]["coupon_id"] == "券-1"
+
+
+def test_bytes_that_are_no_text_in_the_encoding_take_only_their_line(home: Path) -> None:
+    """Else one broken character would become a wrong one, or hold up the file."""
+    broken = CSV.encode("gb18030").replace("应".encode("gb18030"), b"\xff\xff") + CSV.splitlines()[1].encode("gb18030")
+    (home / "day.csv").write_bytes(broken)
+    ran = ledger("publish", "day.csv", "--topic", COUPON, "--encoding", "gb18030")
+    assert (ran.code, ran.err.splitlines()[0]) == (3, "line 2: holds bytes that are no text in the file's encoding")
+    assert len(published()) == 1
+
+
+# ── JSON arrays ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["day.json", "day.ndjson", "day.json.gz", "-"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_of_events_is_read(home: Path, name: str, indent: int | None) -> None:
+    """Else what most exports write would be one broken line."""
+    events = [EVENT, EVENT | {"event_id": "e-2", "attributes": {"a": [[], {}, "]"]}}]
+    content = json.dumps(events, indent=indent, ensure_ascii=indent is None).encode()
+    content = gzip.compress(content) if name.endswith("gz") else content
+    if name != "-":
+        (home / name).write_bytes(content)
+    assert done("publish", name, stdin=content).out == "appended 2 events\n"
+    assert [e["channel"] for e in published()] == ['应用,"[]{}'] * 2
+
+
+class Dribbling:
+    """A source that gives a few bytes at a time."""
+
+    def __init__(self, content: bytes, size: int) -> None:
+        self._source, self._size = io.BytesIO(content), size
+
+    def read1(self, _: int, /) -> bytes:
+        return self._source.read(self._size)
+
+    def fileno(self) -> int:
+        raise OSError
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1_000])
+def test_elements_are_those_of_the_array_wherever_pieces_end(size: int) -> None:
+    """Else events would be cut where a piece of the file ends."""
+    texts = [json.dumps(EVENT | {"event_id": f"e-{i}", "attributes": {"a": '\\"],{' * i}}) for i in range(20)]
+    texts[3:3] = ['{"a" 1}', "[1, [2]]", "7", '"]"', ""]
+    array = b" [" + ",\n".join(texts).encode() + b"] \n"
+    items = [item for item in json_array_items(Dribbling(array, size), None, "file") if item is not None]
+    lines = [item for text in texts for item in ndjson_items([(text or " - ").encode()], None)]
+    assert len(items) == len(texts)
+    for number, (item, line) in enumerate(zip(items, lines, strict=True), 1):
+        if isinstance(line, Record):
+            assert item == line
+        else:
+            assert isinstance(item, Refused) and isinstance(line, Refused)
+            assert item.number == number
+            assert texts[number - 1] == "" or item.problems == line.problems
+
+
+@pytest.mark.parametrize("content", [b"[]", b" [ ] \n", b"[\n]"])
+def test_an_empty_array_holds_no_event(content: bytes) -> None:
+    """Else an empty export would be an error."""
+    assert list(json_array_items(Dribbling(content, 1), None, "file")) == []
+    assert done("publish", "-", stdin=content).out == "appended 0 events\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda text: text[:-30], "the JSON array does not end (cut off in row 3?)"),
+        (lambda text: text[:-1], "does not end"),
+        (lambda text: text + b"{}", "something follows the end of the JSON array, behind row 3"),
+    ],
+)
+def test_an_array_that_is_cut_off_or_goes_on_is_said_to(home: Path, change: Any, words: str) -> None:
+    """Else half of a file would pass for all of it."""
+    (home / "day.json").write_bytes(change(json.dumps([EVENT] * 3).encode()))
+    one_sentence(ledger("publish", "day.json", "--strict"), 2, "file day.json", words)
+    assert ends(INPUT_TOPICS) == 0
+
+
+def test_an_array_is_not_held_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file of gigabytes would end in the machine's memory."""
+    monkeypatch.setattr(json_array, "_PIECE_BYTES", 1_000)
+    taken = 0
+
+    class Endless:
+        def read1(self, size: int, /) -> bytes:
+            nonlocal taken
+            taken += 1
+            return (b"[" if taken == 1 else b"") + json.dumps(EVENT).encode() + b","
+
+        def fileno(self) -> int:
+            raise OSError
+
+    items = json_array_items(Endless(), None, "file")
+    for number in range(1, 100):
+        assert isinstance(next(items), Record)
+        assert taken <= number
+    monkeypatch.setattr(json_array, "MAX_ROW_BYTES", 5_000)
+    with pytest.raises(UnusableFile, match="row 1 is longer than 5,000 bytes"):
+        list(json_array_items(Dribbling(b'[{"a": "' + b"x" * 10_000, 1_000), None, "file"))
+
+
+# ── Workbooks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def workbook(path: Path, *sheets: list[list[Any]]) -> None:
+    book = openpyxl.Workbook()
+    for number, rows in enumerate(sheets):
+        sheet = book.active if not number else book.create_sheet(f"second {number}")
+        assert sheet is not None
+        for row in rows:
+            sheet.append(row)
+    book.save(path)
+
+
+def order_cells(**changes: Any) -> dict[str, Any]:
+    event = {k: v for k, v in example(ORDER, "paid").items() if k != "topic"}
+    return event | {"lines": '[{"sku": "s", "quantity": 2}]', "coupon_ids": None} | changes
+
+
+def order_rows(*rows: dict[str, Any]) -> list[list[Any]]:
+    return [list(rows[0]), *(list(row.values()) for row in rows)]
+
+
+def test_a_workbook_gives_what_its_text_would(home: Path) -> None:
+    """Else a file that people have would have to be exported first, and numbers and dates be other ones."""
+    cells = order_cells(event_id=12345, occurred_at=datetime(2026, 11, 11, 8, 0, 30), net_minor=5000.0)
+    text = order_cells(event_id="12345", occurred_at="2026-11-11T00:00:30Z", net_minor="5000")
+    workbook(home / "day.xlsx", [[], *order_rows(cells), [], list(text.values())])
+    ran = done("publish", "day.xlsx", "--topic", ORDER, "--zone", "Asia/Shanghai")
+    assert ran.out == "appended 2 events\n"
+    first, second = published()
+    assert first == second
+    assert (first["net_minor"], first["lines"][0]["quantity"]) == (5000, 2)
+
+
+WRONG_CELLS: Final = {
+    "decimals": ("net_minor", 5000.5, "must be a whole number (minor units, no decimals, no quotes)"),
+    "an id with decimals": ("order_id", 1.5, "must be text; format the column as text"),
+    "an id that was rounded": ("order_id", 12345678901234567890, "more than 15 digits, which spreadsheets round"),
+    "a date for an id": ("order_id", datetime(2026, 11, 11), "is a date, and must be text"),
+    "true": ("order_id", True, "must be text"),
+    "a number for an instant": ("occurred_at", 46337.5, "must be a date with its time"),
+    "a date without a zone": ("occurred_at", datetime(2026, 11, 11), "must carry a time zone"),
+    "text for a number": ("net_minor", "5,00", "must be a whole number"),
+    "broken JSON": ("lines", "[{", "not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CELLS)
+def test_cells_that_a_spreadsheet_changed_are_refused_by_row_and_field(home: Path, case: str) -> None:
+    """Else rounded ids and guessed zones would be folded."""
+    field, value, rule = WRONG_CELLS[case]
+    workbook(home / "day.xlsx", order_rows(order_cells(), order_cells(**{field: value})))
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER)
+    assert ran.code == 3
+    entry = json.loads((home / "day.xlsx.rejected.ndjson").read_text())
+    assert entry["row"] == 3
+    assert [p["field"] for p in entry["problems"]] == [field]
+    assert rule in entry["problems"][0]["rule"]
+
+
+def test_a_refused_row_of_a_workbook_can_be_mended_and_sent(home: Path) -> None:
+    """Else there would be no way back in."""
+    workbook(home / "day.xlsx", order_rows(order_cells(event_id=7, net_minor=0.5)))
+    ledger("publish", "day.xlsx", "--topic", ORDER)
+    entry = json.loads((home / "day.xlsx.rejected.ndjson").read_text())
+    mended = json.dumps(json.loads(entry["text"]) | {"net_minor": 1})
+    assert done("publish", "-", stdin=mended.encode()).out == "appended 1 events\n"
+
+
+def test_of_several_sheets_one_is_named(home: Path) -> None:
+    """Else sheets would be dropped in silence."""
+    workbook(home / "day.xlsx", order_rows(order_cells()), order_rows(order_cells(event_id="other")), [])
+    one_sentence(ledger("publish", "day.xlsx", "--topic", ORDER), 2, "several sheets (Sheet, second 1)", "--sheet")
+    one_sentence(ledger("publish", "day.xlsx", "--topic", ORDER, "--sheet", "x"), 2, "no sheet 'x'")
+    done("publish", "day.xlsx", "--topic", ORDER, "--sheet", "second 1")
+    assert [e["event_id"] for e in published()] == ["other"]
+
+
+def test_a_broken_workbook_is_said_to_be_broken(home: Path) -> None:
+    """Else it would end in a traceback."""
+    workbook(home / "day.xlsx", order_rows(order_cells()))
+    whole = (home / "day.xlsx").read_bytes()
+    (home / "half.xlsx").write_bytes(whole[: len(whole) // 2])
+    one_sentence(ledger("publish", "half.xlsx", "--topic", ORDER), 2, "half.xlsx", "cut off or broken")
+    with zipfile.ZipFile(home / "odd.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<no")
+    one_sentence(ledger("publish", "odd.xlsx", "--topic", ORDER), 2, "odd.xlsx", "cannot be read as an Excel workbook")
+
+
+def test_times_that_clocks_skip_or_show_twice_are_refused() -> None:
+    """Else an hour of a night would be guessed."""
+    berlin = ZoneInfo("Europe/Berlin")
+    assert in_zone(datetime(2026, 7, 1, 12), berlin).isoformat() == "2026-07-01T10:00:00+00:00"
+    for local, words in ((datetime(2026, 3, 29, 2, 30), "skip"), (datetime(2026, 10, 25, 2, 30), "show twice")):
+        with pytest.raises(InvalidEvent, match=words):
+            in_zone(local, berlin)
+
+
+# ── Named ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def packed(name: str, content: str) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, content)
+    return out.getvalue()
+
+
+OTHERS: Final = {
+    "PDF": (b"%PDF-1.7\n%\xe2\xe3", ["is a PDF"]),
+    "ZIP": (packed("day.csv", CSV), ["is a ZIP archive", "unpack"]),
+    "OpenDocument": (packed("mimetype", "application/vnd.oasis.opendocument.spreadsheet"), ["OpenDocument", ".xlsx"]),
+    "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504), ["Excel workbook", "without a password"]),
+    "SQLite": (b"SQLite format 3\0" + bytes(84), ["is a SQLite database"]),
+    "DuckDB": (bytes(8) + b"DUCK" + bytes(84), ["is a DuckDB database"]),
+    "xz": (b"\xfd7zXZ\0" + bytes(9), ["compressed with xz"]),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(9), ["compressed with zstd"]),
+    "Avro": (b"Obj\x01" + bytes(9), ["is an Avro container"]),
+    "Arrow": (b"ARROW1\0\0", ["is an Arrow"]),
+    "image": (b"\x89PNG\r\n\x1a\n", ["is an image"]),
+    "web page": (b"<!DOCTYPE html><html>", ["is XML or HTML"]),
+    "gzip of a workbook": (gzip.compress(packed("xl/workbook.xml", "")), ["packed with gzip", "unpack"]),
+    "broken gzip": (gzip.compress(CSV.encode())[:-12], ["cut off or broken"]),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_what_cannot_be_read_is_named(home: Path, case: str) -> None:
+    """Else a wrong file would be a thousand broken lines."""
+    content, words = OTHERS[case]
+    name = "day.csv" if case == "broken gzip" else "day.ndjson"
+    (home / name).write_bytes(content)
+    one_sentence(ledger("publish", name, "--topic", COUPON), 2, f"file {name}", *words)
+    assert not list(home.glob("*.rejected.*"))
+
+
+def test_a_file_in_gbk_is_not_guessed(home: Path) -> None:
+    """Else names in another encoding would be read as other names."""
+    (home / "day.csv").write_bytes(CSV.encode("gbk"))
+    one_sentence(ledger("publish", "day.csv", "--topic", COUPON), 2, "not UTF-8", "--encoding gb18030")
+    (home / "mixed.csv").write_bytes(CSV.encode() + CSV.splitlines()[1].encode("gbk"))
+    ran = ledger("publish", "mixed.csv", "--topic", COUPON)
+    assert ran.err.splitlines()[0].startswith("line 3: not UTF-8")
+    assert ends(INPUT_TOPICS) == 1
+
+
+def test_the_content_counts_and_not_the_ending(home: Path) -> None:
+    """Else a renamed workbook would be read as text, and an option that contradicts the file be believed."""
+    workbook(home / "day.csv", order_rows(order_cells()))
+    done("publish", "day.csv", "--topic", ORDER)
+    wrong = ledger("publish", "day.csv", "--topic", ORDER, "--format", "csv")
+    one_sentence(wrong, 2, "is an Excel workbook, not CSV", "--format")
+
+
+def test_an_empty_file_is_said_to_be_empty(home: Path) -> None:
+    """Else an export that failed would look like a day without events."""
+    (home / "day.ndjson").touch()
+    ran = done("publish", "day.ndjson")
+    assert (ran.out, ran.err) == ("appended 0 events\n", "file day.ndjson: is empty\n")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--encoding", "rot13"),
+        ("--encoding", "klingon"),
+        ("--delimiter", "ab"),
+        ("--delimiter", '"'),
+        ("--zone", "Mars"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(home: Path, option: str, value: str) -> None:
+    """Else a file would be read by chance."""
+    (home / "day.csv").write_text(CSV)
+    one_sentence(ledger("publish", "day.csv", "--topic", COUPON, option, value), 2, option, value)
+
+
+def test_a_conflicting_repeat_is_found_where_the_help_says(home: Path) -> None:
+    """Else a mistake that is appended, and not folded, would stay unseen."""
+    done("publish", "-", stdin=lines_of([EVENT, EVENT | {"channel": "web"}]))
+    done("consume")
+    help_text = " ".join(done("publish", "--help").out.split())
+    assert "coupon-ledger violations --code conflicting_duplicate" in help_text
+    [found] = done("violations", "--code", "conflicting_duplicate", "--output", "ndjson").rows
+    assert found["event_id"] == "e-1"
