@@ -75,9 +75,11 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
+    from consumers.tuning import check_address_space, tune_process
+
+    check_address_space(settings.batch_size)
     from api.endpoint import Endpoint
     from consumers.owner import Owner
-    from consumers.tuning import tune_process
     from ledger.log import open_log
     from projections.store import Store
 
