@@ -128,6 +128,7 @@ class _Service:
             return
         from uvicorn import Config, Server
 
+        from api.connections import Bounded
         from api.server import application, question_threads
 
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
@@ -140,7 +141,7 @@ class _Service:
             config = Config(
                 application(self._readers, self.metrics, (quick, slow), self._token, port, self._owner, copying),
                 loop="asyncio",
-                http="h11",
+                http=Bounded,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -78,11 +78,13 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
+    from consumers.tuning import check_address_space, tune_process
+
+    check_address_space(settings.batch_size)
     from api.endpoint import Endpoint
     from consumers.intake import use_rules
     from consumers.log_identity import open_log_of
     from consumers.owner import Owner
-    from consumers.tuning import tune_process
     from projections.store import Store
 
     use_rules(settings)

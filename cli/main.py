@@ -109,6 +109,12 @@ class Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
+_NO_MEMORY: Final = (
+    "process: out of memory; commands that open the database need 3 GB of address space, `consume` and `rebuild` 5 GB"
+    " (`ulimit -v`), and about a third of that as memory; a smaller --batch-size needs less"
+)
+
+
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="coupon-ledger", prog_name="coupon-ledger")
 def cli() -> None:
@@ -152,6 +158,12 @@ def _run(arguments: Sequence[str] | None) -> None:
         sys.exit(0)
     except OSError as error:
         _fail(_in_words(error), 1)
+    except MemoryError:
+        _fail(_NO_MEMORY, 1)
+    except ImportError as error:
+        if "failed to map segment" not in str(error):
+            raise
+        _fail(_NO_MEMORY, 1)
 
 
 def _usage_in_words(error: click.ClickException) -> str:

@@ -11,10 +11,10 @@ from typing import Final, Protocol
 
 import click
 
+from cli.terminal import behind
+
 _EARLY_S: Final = 1.0
 _LINE_S: Final = 10.0
-
-from cli.terminal import behind
 
 
 class Bar(Protocol):

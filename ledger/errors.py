@@ -6,6 +6,7 @@
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
     ├── UndecodableRecord           bytes of the log that are no event
     ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
+    ├── NotEnoughMemory             this process may not have what the command needs
     ├── OffendersFound              a verification found something that must not be
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
@@ -62,6 +63,10 @@ class SettingsError(LedgerError):
 
 class UnusableFile(LedgerError):
     exit_code = 2
+
+
+class NotEnoughMemory(LedgerError):
+    pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from projections import generations
+from projections.store import owner_file
 from tests.command_line import (
     COMMAND,
     DATABASE,
@@ -21,7 +26,10 @@ from tests.command_line import (
     ledger,
     ndjson,
     one_sentence,
+    start,
+    wait_until,
 )
+from tests.owners import owning
 
 pytestmark = pytest.mark.slow
 
@@ -142,3 +150,86 @@ def test_a_name_that_duckdb_misreads_is_refused(home: Path) -> None:
     (home / "what?").mkdir()
     for database in ("what?.duckdb", "what?/shop.duckdb"):
         one_sentence(ledger("init", "--database", database), 5, database, "question mark", "--database")
+
+
+# ── Memory ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+LESS_MEMORY = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]), int(sys.argv[1])))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("gigabytes", [0.6, 1.5, 3.0, 4.0])
+def test_too_little_memory_is_said_in_a_sentence(home: Path, gigabytes: float) -> None:
+    """Tracebacks of libraries that could not be loaded, and processes that a library aborted half-way."""
+    fill()
+    before = facts()
+    done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3")]))
+    command = [sys.executable, "-c", LESS_MEMORY, str(int(gigabytes * 1e9)), str(COMMAND), "consume"]
+    ran = finish(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    one_sentence(ran, 1, "ulimit -v", *(["--batch-size"] if gigabytes == 4.0 else []))
+    assert facts() == before
+    if gigabytes == 4.0:
+        ran = finish(subprocess.Popen([*command, "--batch-size", "10000"], stdout=-1, stderr=-1))
+        assert ran.code == 0, ran.err
+
+
+# ── Owners ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_owner_file_of_another_machine_or_of_a_process_that_is_gone(home: Path) -> None:
+    """A database that was copied brought the file along, and its process number is somebody else's here."""
+    fill()
+    before = facts()
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        told = {"pid": other.pid, "command": "consume", "since": "2026-01-01T00:00:00+00:00", "interface": 2}
+        told["url"] = "http://127.0.0.1:9"
+        owner_file(home / DATABASE).write_text(json.dumps(told))
+        assert facts() == before
+        with owning() as owner:
+            assert owner.answer("state", coupon="c-1")["rows"][0]["state"] == "issued"
+        done("consume")
+    finally:
+        other.communicate(b"")
+    assert not owner_file(home / DATABASE).exists()
+
+
+def test_beside_an_owner_that_is_stopped_a_command_ends_with_a_sentence(home: Path) -> None:
+    """Ctrl-Z, a debugger or a frozen container: whoever asked waited for an answer that did not come."""
+    fill()
+    with owning() as owner:
+        assert owner.answer("state", coupon="c-1")["rows"]
+        owner.process.send_signal(signal.SIGSTOP)
+        try:
+            asked = [start(*command) for command in (("state", "c-1"), ("consume",))]
+            for ran in map(finish, asked):
+                one_sentence(ran, 5, f"process {owner.process.pid}")
+        finally:
+            owner.process.send_signal(signal.SIGCONT)
+        done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3", occurred_at="2026-11-11T00:02:00Z")]))
+        wait_until(lambda: owner.answer("state", coupon="c-1")["rows"][0]["state"] == "claimed", "the next event")
+
+
+# ── Connections ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_many_connections_that_ask_nothing_hold_nobody_up(home: Path) -> None:
+    """Hundreds of open connections would take the places of the files that the owner still has to open."""
+    fill()
+    with owning() as owner:
+        assert owner.answer("state", coupon="c-1")["rows"]
+        host, port = owner.address.split(":")
+        with ExitStack() as stack:
+            slow = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(400)]
+            for connection in slow:
+                with suppress(OSError):
+                    connection.sendall(b"GET /v1/health HTTP/1.1\r\nX-Slow: ")
+            files = Path(f"/proc/{owner.process.pid}/fd")
+            wait_until(lambda: len([*files.iterdir()]) < 200, "the end of connections beyond the most")
+            done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3", occurred_at="2026-11-11T00:02:00Z")]))
+            # Those that ask nothing are closed after a while, and whoever asks gets through.
+            wait_until(lambda: done("state", "c-1", "--output", "json").json["state"] == "claimed", "the next event")

@@ -1,0 +1,38 @@
+"""Connections to the owner's endpoint: only so many at once, and none that does not ask.
+
+What always holds: the files that the owner still has to open (its log, its database) find a place, whatever connects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MOST: Final = 100
+"""Connections at once; a further one is closed at once."""
+ASK_WITHIN_S: Final = 10.0
+"""So long after it connected, a client must have sent its first request."""
+
+
+class Bounded(H11Protocol):
+    """HTTP/1.1 for clients on the same machine, some of which may be broken or hostile."""
+
+    _asking: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MOST:
+            transport.abort()
+            return
+        self._asking = self.loop.call_later(ASK_WITHIN_S, self._unless_asked)
+
+    def _unless_asked(self) -> None:
+        if not self.cycle and not self.transport.is_closing():
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        super().connection_lost(exc)
