@@ -1,6 +1,6 @@
 -- Are a campaign's values those of the last event in canonical order that carries each, and its rule version the last?
--- Of its own events: costs, targets and assignments carry no terms.
 -- Grain: one campaign. An offender: its row does not say what its events say.
+-- Of its own events: costs, targets and assignments carry no terms.
 WITH told AS (
     SELECT key_hash, campaign_id, event_id, type, occurred_at, name, rule_id, mechanic, visibility, quantity,
            per_user_limit, claim_from, claim_until, coupon_type, face_value_minor, percent_off_bp, min_spend_minor,

@@ -1,6 +1,6 @@
--- Are a coupon's values those of the first event in canonical order that carries each, its end that of the last extension?
--- Only a legal `extended` event moves the end (`valid_until`); without one it is a value like the others.
+-- Are a coupon's values those of the first event in canonical order that carries each, its end that of the extension?
 -- Grain: one coupon. An offender: its row does not say what its events say.
+-- The last legal `extended` event moves the end (`valid_until`); without one it is a value like the others.
 WITH illegal AS (
     SELECT key_hash, key AS coupon_id, event_id FROM violations
     WHERE key_hash BETWEEN $first AND $last AND topic = 'coupon.events' AND scope = 'coupon'
