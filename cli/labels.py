@@ -11,7 +11,7 @@ from typing import Final
 from cli.output import Row, cell
 from ledger.rules import REASON_LABELS
 from projections.metrics.definitions import METRICS
-from projections.metrics.money import written
+from ledger.amounts import amount as written
 
 _CHINESE: Final[Mapping[str, str]] = {
     "acquisition_minor": "拉新",

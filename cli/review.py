@@ -155,7 +155,7 @@ def _goal(ask: Asker) -> Section:
 
 def _result_in_short(rows: list[Row]) -> list[str]:
     from cli.labels import percent
-    from projections.metrics.money import written
+    from ledger.amounts import money
 
     counts: Row = {}
     for row in rows:
@@ -167,7 +167,7 @@ def _result_in_short(rows: list[Row]) -> list[str]:
         if row["cost_minor"] is not None and row["currency"] is not None:
             currency = row["currency"]
             roi = "cannot be told" if row["simple_roi"] is None else f"{row['simple_roi']:.2f}"
-            sales, cost = (f"{written(row[n], currency)} {currency}" for n in ("coupon_net_sales_minor", "cost_minor"))
+            sales, cost = (money(row[n], currency) for n in ("coupon_net_sales_minor", "cost_minor"))
             told.append(
                 f"投入产出 · {sales} of net sales with a coupon at a cost of {cost}; 简单ROI {roi}"
                 " (非增量: not incremental)."
@@ -363,10 +363,10 @@ def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
 def _discount_here(ask: Asker, row: Row) -> str:
     """Why the discount beside an effect is less than that of the campaign."""
     here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
-    from projections.metrics.money import written
+    from ledger.amounts import money
 
     told = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
-    part, whole = (written(round(n), row["currency"]) for n in (here, told.get(row["currency"]) or 0))
+    part, whole = (money(n, row["currency"]) for n in (here, told.get(row["currency"]) or 0))
     whose = "the people in the arms" if "arms" in row else "those compared"
     return (
         f"优惠口径: discount_minor is here that of {whose} on orders of the window that stand, {part} of the"
@@ -411,7 +411,7 @@ def _cost(ask: Asker) -> Section:
 
 def _losses(ask: Asker) -> Section:
     from cli.labels import word
-    from projections.metrics.money import written
+    from ledger.amounts import money
 
     found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
     losses = ask.rows("finance-losses", campaign=ask.campaign)
@@ -420,7 +420,7 @@ def _losses(ask: Asker) -> Section:
     found.text.append("One event can stand in several points: do not add the points up (各点不可相加).")
     for row in sorted(losses, key=lambda row: -row["lost_minor"])[:1]:
         if row["lost_minor"]:
-            lost = f"{written(row['lost_minor'], row['currency'])} {row['currency'] or ''}".rstrip()
+            lost = money(row["lost_minor"], row["currency"])
             found.in_short.append(
                 f"损失 · the largest point of loss is {word(row['point'])}: {lost} in {row['cases']:,} cases."
             )

@@ -12,6 +12,7 @@ import polars as pl
 from analysis import lift, matching, need
 from analysis.lift import TooFew
 from analysis.power import Design
+from ledger.amounts import money as money_in_words
 from projections.attribution.persons import persons_of
 from projections.experiments import facts, result
 from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window
@@ -424,7 +425,7 @@ def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) ->
 
 def _weaker_sentence(told: Row, currency: str | None) -> str:
     label = result.METRICS[told["metric"]]
-    found, low, high = (result.amount(told[f"total_{n}"], currency) for n in ("effect", "low", "high"))
+    found, low, high = (money_in_words(told[f"total_{n}"], currency) for n in ("effect", "low", "high"))
     word = "more" if told["effect"] >= 0 else "less"
     open_ = told["p"] is None or told["p"] >= lift.ALPHA
     said = "cannot be told from no effect" if open_ else "may have come from the campaign"

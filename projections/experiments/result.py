@@ -17,7 +17,7 @@ import polars as pl
 from analysis import lift
 from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
 from analysis.power import Design
-from projections.metrics.money import written
+from ledger.amounts import money as amount
 
 Row = dict[str, Any]
 
@@ -380,11 +380,6 @@ def _return_in_words(money: Row | None, currency: str | None) -> str:
     simple = f"; 简单ROI, which takes every sale with a coupon for its own, would say {money['simple_roi']:.2f}"
     cost = f"on {amount(money['cost_minor'], currency)} of cost"
     return f" 增量ROI {money['roi']:.2f} {cost} ({span}): {word}{simple}."
-
-
-def amount(minor: float, currency: str | None) -> str:
-    """As people write it, with the currency."""
-    return f"{written(minor, currency)}{f' {currency}' if currency else ''}"
 
 
 def _p(p: float | None) -> str:
