@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say
 from cli.options import (
     ADDS_NOTHING,
     LOG,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from projections.attribution.models import Model
 
 _BY: Final = ("channel", "campaign", "kind")
-_LABELS: Final = {"(none)": "(none) 无触点", "(unknown coupon)": "(unknown coupon) 未知券"}
+_WITHOUT_NAME: Final = ("(none)", "(unknown coupon)")
 _NOTES: Final = {
     "without_touch": "led to by no touch within 90 days: credited to (none)",
     "cut_off": "have more touches than are kept of a path: only the latest are credited",
@@ -142,8 +143,8 @@ def _shown(by: str) -> list[str]:
 
 def _labelled(rows: Any, by: str, output: str) -> Any:
     for row in rows:
-        if output == "table" and row[by] in _LABELS:
-            row = row | {by: _LABELS[row[by]]}
+        if output == "table" and row[by] in _WITHOUT_NAME:
+            row = row | {by: say(row[by])}
         yield row
 
 
@@ -171,7 +172,7 @@ def _explain(settings: Settings, output: str, order: str, models: str | None, pa
     click.echo()
     names = list(dict.fromkeys(name for row in rows for name in row["credits"]))
     shown = [
-        {n: _LABELS.get(str(v), v) for n, v in row.items() if n not in (*head, "credits")}
+        {n: say(v) if v in _WITHOUT_NAME else v for n, v in row.items() if n not in (*head, "credits")}
         | {name: row["credits"].get(name) for name in names}
         for row in rows
     ]
@@ -200,14 +201,14 @@ def compare(one: str, other: str, by: str, settings: Settings, output: str, **as
         found = list(rows_of(answer))
     credited = {(row["model"], row["currency"], row[by]): row for row in found}
     places = dict.fromkeys((row["currency"], row[by]) for row in found)
-    print_rows([_beside(one, other, by, place, credited) for place in places], output)
+    print_rows(_labelled((_beside(one, other, by, place, credited) for place in places), by, output), output)
 
 
 def _beside(one: str, other: str, by: str, place: tuple[str, str], credited: dict[Any, Row]) -> Row:
     nothing = {"orders": 0.0, "sales_minor": 0}
     first, second = (credited.get((name, *place), nothing) for name in (one, other))
     return {
-        by: _LABELS.get(place[1], place[1]),
+        by: place[1],
         "currency": place[0],
         f"orders {one}": first["orders"],
         f"orders {other}": second["orders"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say
 from cli.options import (
     LOG,
     goods_rate_option,
@@ -23,6 +24,7 @@ from cli.options import (
 from cli.output import Row, cell, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
+from ledger.amounts import decimals
 from ledger.errors import LedgerError, UnusableFile
 from ledger.settings import Settings
 
@@ -416,13 +418,15 @@ def _print_experiment(row: Row) -> None:
     click.echo()
     head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
     print_row({name: row[name] for name in head if row[name] is not None}, "table")
+    currency = row["currency"]
     shown = {name: row[name] for name in COLUMNS} | {"effects": main_effects(row["effects"])}
     for name, rows in shown.items():
         if rows:
             click.echo(f"\n{_TITLES[name]}")
-            print_rows(rows, "table", columns_of(name, rows))
+            told = [{"metric": row["effects"][0]["metric"], **r} if name == "parts" else r for r in rows]
+            print_rows(told, "table", columns_of(name, rows), currency=currency)
     for curve in row["response"]:
-        _print_response(curve)
+        _print_response(curve, currency)
     _print_warnings(row["warnings"])
 
 
@@ -438,14 +442,23 @@ def main_effects(effects: Sequence[Row]) -> list[Row]:
     return [row for row in effects if row["metric"] == main or row["method"] == "plain"]
 
 
-def _print_response(curve: Row) -> None:
+def _print_response(curve: Row, currency: str | None) -> None:
     click.echo("\nresponse to the face value · 面额响应")
-    print_rows(curve["points"], "table")
-    unfit = "" if curve["unfit_p"] is None else f"; p of a straight line {curve['unfit_p']:.3f}"
-    click.echo(
-        f"slope {curve['slope']:.3f} per minor unit of face value ({curve['slope_low']:.3f} to"
-        f" {curve['slope_high']:.3f}){unfit}"
-    )
+    print_rows([{"metric": curve["metric"], **point} for point in curve["points"]], "table",
+               ["face_value_minor", "mean", "error"], currency=currency)  # fmt: skip
+    click.echo(_response_in_words(curve, currency))
+
+
+def _response_in_words(curve: Row, currency: str | None) -> str:
+    """What one major unit of face value brings."""
+    unit = 10 ** (decimals(currency) or 0)
+    brought = {name: (curve[name] * unit, currency) for name in ("slope", "slope_low", "slope_high")}
+    return say(
+        "each {one:money} of face value goes with {slope:money} a person ({slope_low:money} to {slope_high:money};"
+        " p of a straight line {fits:p})" if curve["unfit_p"] is not None else
+        "each {one:money} of face value goes with {slope:money} a person ({slope_low:money} to {slope_high:money})",
+        one=(unit, currency), fits=curve["unfit_p"], **brought,
+    )  # fmt: skip
 
 
 def _print_warnings(warnings: Sequence[Row]) -> None:

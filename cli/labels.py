@@ -1,17 +1,26 @@
-"""What people read in place of a column's name and of a bare number: names in both languages, amounts in units of their
-currency, percentages. Machines get the columns as they are, amounts in minor units.
+"""The one table of fields: what people read in place of a column's name and of a bare value.
+
+Each column has a kind (money, share, count, instant, …), by its name, or by its row's metric; a name in English and in
+Chinese; and, where it holds codes, their words. Machines get the columns and values as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Final
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-from cli.output import Row, cell
-from ledger.rules import REASON_LABELS
-from projections.metrics.definitions import METRICS
-from ledger.amounts import amount as written
+from cli.output import Row, printable
+from cli.view import view
+from ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
+from ledger.plain import plain
+from ledger.rules import LABELS, REASON_LABELS
+from ledger.words import Note, Speaker
+
+if TYPE_CHECKING:
+    from projections.metrics.definitions import Metric
 
 _CHINESE: Final[Mapping[str, str]] = {
     "acquisition_minor": "拉新",
@@ -178,146 +187,331 @@ _CHINESE: Final[Mapping[str, str]] = {
     "without_cost": "无成本订单",
     "without_value": "无面值(张)",
 }
-WORDS: Final[Mapping[str, str]] = REASON_LABELS | {
-    "used_when_used": "重复核销",
-    "used_when_revoked": "作废后核销",
-    "used_when_expired": "过期后核销",
-    "outside_validity": "有效期外核销",
-    "wrong_user": "非本人核销",
-    "wrong_order": "订单不符",
-    "no_owner": "无持有人核销",
-    "over_issue": "超发",
-    "over_user_limit": "超个人限领",
-    "outside_claim_window": "领取期外",
-    "orphan_use": "核销无支付订单",
-    "unrecorded_use": "订单用券无核销记录",
-    "use_not_returned": "取消未退券",
-    "below_min_spend": "未达门槛",
-    "discount_mismatch": "优惠金额不符",
-    "double_use": "重复核销",
-    "use_after_revocation": "作废后核销",
-    "use_outside_validity": "有效期外核销",
-    "use_without_claim": "未领取核销",
-    "use_without_issue": "未发放核销",
-    "use_on_cancelled_order": "取消订单未退券",
-    "use_without_paid_order": "无支付订单",
-    "coupons": "券",
-    "issued": "发放",
-    "claimed": "领取",
-    "used": "核销",
-    "in_use": "在用",
-    "expired": "失效",
-    "returned": "退回",
-    "opening": "期初",
-    "revoked": "作废",
-    "released": "解除",
-    "closing": "期末",
-    "view": "浏览",
-    "coupon": "券",
-    "cart": "加购",
-    "ordered": "下单",
-    "paid": "支付",
-    "promotion": "促销",
-    "match": "配券",
-    "member": "会员",
-    "shipping": "运费",
-    "platform": "平台",
-    "merchant": "商家",
-    "brand": "品牌",
-    "acquisition": "拉新",
-    "media": "媒体",
-    "operation": "运营",
-    "subsidy": "补贴",
-    "redeemed": "核销归因",
-    "last": "末次触点",
-    "first": "首次触点",
-    "linear": "线性",
-    "time_decay": "时间衰减",
-    "position": "位置归因",
-    "markov": "马尔可夫",
-    "shapley": "沙普利值",
-    "plain": "普通",
-    "cuped": "CUPED降噪",
-    "winsorised": "缩尾",
-    "sequential": "序贯",
-    "control": "对照组",
-    "treatment": "实验组",
-    "used_events": "核销次数",
-    "claimed_events": "领取次数",
-    "issued_events": "发放次数",
-    "expired_events": "失效次数",
-}
+WORDS: Final[Mapping[str, str]] = (
+    LABELS
+    | REASON_LABELS
+    | {
+        "used_when_used": "重复核销",
+        "used_when_revoked": "作废后核销",
+        "used_when_expired": "过期后核销",
+        "outside_validity": "有效期外核销",
+        "wrong_user": "非本人核销",
+        "wrong_order": "订单不符",
+        "no_owner": "无持有人核销",
+        "over_issue": "超发",
+        "over_user_limit": "超个人限领",
+        "outside_claim_window": "领取期外",
+        "orphan_use": "核销无支付订单",
+        "unrecorded_use": "订单用券无核销记录",
+        "use_not_returned": "取消未退券",
+        "below_min_spend": "未达门槛",
+        "discount_mismatch": "优惠金额不符",
+        "double_use": "重复核销",
+        "use_after_revocation": "作废后核销",
+        "use_outside_validity": "有效期外核销",
+        "use_without_claim": "未领取核销",
+        "use_without_issue": "未发放核销",
+        "use_on_cancelled_order": "取消订单未退券",
+        "use_without_paid_order": "无支付订单",
+        "coupons": "券",
+        "issued": "发放",
+        "claimed": "领取",
+        "used": "核销",
+        "in_use": "在用",
+        "expired": "失效",
+        "returned": "退回",
+        "opening": "期初",
+        "revoked": "作废",
+        "released": "解除",
+        "closing": "期末",
+        "view": "浏览",
+        "coupon": "券",
+        "cart": "加购",
+        "ordered": "下单",
+        "paid": "支付",
+        "promotion": "促销",
+        "match": "配券",
+        "member": "会员",
+        "shipping": "运费",
+        "platform": "平台",
+        "merchant": "商家",
+        "brand": "品牌",
+        "acquisition": "拉新",
+        "media": "媒体",
+        "operation": "运营",
+        "subsidy": "补贴",
+        "redeemed": "核销归因",
+        "last": "末次触点",
+        "first": "首次触点",
+        "linear": "线性",
+        "time_decay": "时间衰减",
+        "position": "位置归因",
+        "markov": "马尔可夫",
+        "shapley": "沙普利值",
+        "plain": "普通",
+        "cuped": "CUPED降噪",
+        "winsorised": "缩尾",
+        "sequential": "序贯",
+        "control": "对照组",
+        "treatment": "实验组",
+        "used_events": "核销次数",
+        "claimed_events": "领取次数",
+        "issued_events": "发放次数",
+        "expired_events": "失效次数",
+    }
+)
 """Codes that stand in cells."""
-_CODES: Final = frozenset("violation point step kind reason model method funder cost_kind arm".split())
+_ENGLISH: Final[Mapping[str, str]] = {
+    "came_again": "came again",
+    "campaign_id": "campaign",
+    "coupon_id": "coupon",
+    "coupon_margin_minor": "margin of coupon orders",
+    "coupon_net_sales_minor": "net sales with coupon",
+    "discount_cost_minor": "coupon discount",
+    "event_id": "event",
+    "face_value_minor": "face value",
+    "got": "got a coupon",
+    "got_coupon": "got a coupon",
+    "net_minor": "net sales",
+    "of_before": "of the step before",
+    "order_id": "order",
+    "orders_without_cost": "orders without goods cost",
+    "p": "p",
+    "percent_off_bp": "percent off",
+    "simple_roi": "simple ROI (not incremental)",
+    "attributed_roi": "attributed ROI (not incremental)",
+    "roi": "incremental ROI",
+    "roi_high": "ROI high",
+    "roi_low": "ROI low",
+    "roi_simultaneous_high": "ROI simultaneous high",
+    "roi_simultaneous_low": "ROI simultaneous low",
+    "simple_roi_bp": "simple ROI (not incremental)",
+    "user_id": "user",
+    "used_it": "used it",
+    "coupon_orders_without_goods_cost": "coupon orders without goods cost",
+}
+"""Names that do not follow from the column's."""
+_CODES: Final = frozenset(
+    "violation point step kind reason model method funder cost_kind arm state standing type coupon_type status before"
+    " after mechanic visibility segment part label metric doubt cause line result_of dimension".split()
+)
 """Columns of such codes."""
 _OF_METRIC: Final = frozenset(
-    "value goal result industry campaign control_mean treated_mean control treated effect low high mean error".split()
+    "value goal result industry campaign control_mean treated_mean control treated effect low high mean error"
+    " sd simultaneous_low simultaneous_high total_effect total_low total_high".split()
 )
 """Columns whose unit is that of the row's metric."""
-_SHARES: Final = ("share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect")
-_SMALL: Final = 0.02
+_SHARES: Final = (
+    "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
+    "relative_high", "supported", "removal_effect", "error",
+)  # fmt: skip
+_FACTORS: Final = (
+    "roi", "roi_low", "roi_high", "roi_bp", "roi_cuped_low", "roi_cuped_high", "roi_simultaneous_low",
+    "roi_simultaneous_high", "roi_cuped", "times", "odds_ratio", "silhouette", "score",
+)  # fmt: skip
+_MONEY: Final = frozenset({"smallest_lift", "smallest_lift_cuped", "slope_per_person"})
+_P: Final = ("p", "p_corrected")
+_NUMBERS: Final = frozenset(
+    "partition offset next_offset end port pid number months_later weekday hour_of_day version commit schema_id cluster"
+    " generation".split()
+)
+"""Numbers that name something: no thousands are separated in them."""
+_UNITS: Final = {"ratio": "share", "minor": "money", "seconds": "seconds", "minutes": "number"}
+_TOTAL: Final = ("total", "合计")
+
+
+@cache
+def _metrics() -> Mapping[str, Metric]:
+    """Loaded with the first table, not with every command."""
+    from projections.metrics.definitions import METRICS
+
+    return METRICS
+
+
+# --- names
 
 
 def chinese(column: str) -> str:
     """The column's or metric's 中文名; empty where it has none."""
-    return _CHINESE.get(column) or (METRICS[column].chinese if column in METRICS else "")
+    return _CHINESE.get(column) or (_metrics()[column].chinese if column in _metrics() else "")
 
 
 def english(column: str) -> str:
-    return column.removesuffix("_minor").replace("_", " ")
+    """The column's name in English."""
+    return _ENGLISH.get(column) or column.removesuffix("_minor").removesuffix("_bp").replace("_", " ")
 
 
-def heading(column: str) -> str:
-    """Both names of a column."""
-    name = chinese(column)
-    return f"{english(column)} {name}".strip() if name != column else name
+def label(column: str) -> str:
+    """The column's name in the reader's language. A space in it parts a column from what it is of."""
+    column, _, of = column.partition(" ")
+    if of:
+        return f"{label(column)} {word(of)}"
+    for suffix, (after_en, after_zh) in _SUFFIXES.items():
+        if column.endswith(suffix) and column not in _CHINESE and column not in _metrics():
+            base = column.removesuffix(suffix)
+            return f"{chinese(base) or base}{after_zh}" if view().chinese else f"{english(base)}{after_en}"
+    return chinese(column) or english(column) if view().chinese else english(column)
+
+
+_SUFFIXES: Final = {
+    "_target": (" target", "目标"),
+    "_reached": (" reached", "达成率"),
+    "_before": (" before", "上期"),
+    "_change": (" change", "变化"),
+}
 
 
 def word(code: str) -> str:
-    """A code with its Chinese name."""
-    known = WORDS.get(code)
-    return f"{code} {known}" if known else code
+    """A code in words of the reader's language; as it is where it has none."""
+    return WORDS.get(code, code) if view().chinese else code
 
 
-def percent(share: float) -> str:
-    return f"{share:.2%}" if abs(share) < _SMALL else f"{share:.1%}"
+def total_label() -> str:
+    return _TOTAL[view().chinese]
 
 
-def shown(column: str, row: Row, currency: str | None = None) -> str:
-    """The value in this column of a row as people read it. `currency`: where the row does not say it."""
+def say(template: str, /, **values: Any) -> str:
+    """A sentence in the reader's language; see `ledger.words`."""
+    return told(Note(template, values))
+
+
+def told(sentence: Note) -> str:
+    """The sentence in the reader's language, with instants by the reader's clocks."""
+    how = view()
+    return Speaker(how.lang, how.instant, word, label).say(sentence)
+
+
+# --- kinds
+
+
+def kind(column: str, row: Row) -> str:
+    """What the row's value in this column is: money, share, bp, factor, p, seconds, count, number, name, instant, day,
+    code, text."""
     value = row[column]
-    if value is None or isinstance(value, bool):
-        return {None: "–", True: "yes 是", False: "no 否"}[value]
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M").removesuffix(" 00:00")
-    if isinstance(value, str):
-        return word(cell(value)) if column in _CODES else cell(value)
-    if not isinstance(value, int | float):
-        return cell(value)
-    return _number(value, _unit(column, row), row.get("currency") or currency)
+        return "instant"
+    if isinstance(value, date):
+        return "day"
+    if isinstance(value, bool):
+        return "text"
+    if isinstance(value, int | float | Decimal):
+        return _kind_of_number(column, row)
+    return "code" if isinstance(value, str) and column in _CODES else "text"
 
 
-def _unit(column: str, row: Row) -> str:
+def _kind_of_number(column: str, row: Row) -> str:
+    whole = isinstance(row[column], int)
+    column = column.partition(" ")[0]
     metric = row.get("metric")
     if column in _OF_METRIC and isinstance(metric, str):
-        column = "use_share" if metric == "buyers" else metric
-    if column.endswith("_minor"):
-        return "minor"
-    if column in METRICS and METRICS[column].unit != "ratio":
-        return METRICS[column].unit
-    if column == "p" or column.endswith("_p") or column == "p_corrected":
+        column = "share" if metric == "buyers" else metric
+    for suffix in _SUFFIXES:
+        base = column.removesuffix(suffix)
+        if base != column and base in _metrics():
+            if suffix in ("_reached", "_change"):
+                return "share"
+            column = base
+    if column.endswith("_minor") or column in _MONEY:
+        return "money"
+    if column.endswith(_FACTORS):
+        return "factor_bp" if column.endswith("_bp") else "factor"
+    if column.endswith("_bp"):
+        return "bp"
+    if column in _metrics():
+        return _UNITS.get(_metrics()[column].unit, "count")
+    if column in _NUMBERS:
+        return "name"
+    if column in _P or column.endswith("_p"):
         return "p"
-    share = column.endswith(_SHARES) or column in METRICS
-    return "share" if share and not column.endswith("roi") else ""
+    if whole:
+        return "count"
+    return "share" if column.endswith(_SHARES) else "number"
 
 
-def _number(value: float, unit: str, currency: str | None) -> str:
-    if unit == "minor":
-        return written(value, currency)
-    if unit == "share":
-        return percent(value)
-    if unit == "p":
-        return f"{value:.3f}" if value >= 0.001 else "<0.001"
-    if isinstance(value, int) or value == round(value):
+# --- values
+
+
+def shown(column: str, row: Row, currency: str | None = None, bare: bool = False) -> str:
+    """The value in this column of a row as people read it. `currency`: where the row does not say it; `bare`: amounts
+    without it."""
+    value = row[column]
+    what = kind(column, row)
+    if value is None:
+        return NOTHING
+    if what == "money":
+        return _money(value, row.get("currency") or currency, bare)
+    if what == "code":
+        return word(printable(str(value)))
+    if isinstance(value, bool):
+        return (("no", "yes"), ("否", "是"))[view().chinese][value]
+    text_of_it: str = _SHOWN[what](value)
+    return text_of_it
+
+
+def _money(value: float, currency: str | None, bare: bool) -> str:
+    return amount(value, currency) if bare else told(Note("{value:money}", {"value": (value, currency)}))
+
+
+def figure(name: str, value: Any, currency: str | None = None) -> str:
+    """A value by itself as people read it: `name` is that of its column."""
+    return shown(name, {name: value}, currency)
+
+
+def in_words(values: Row) -> str:
+    """Fields beside each other in one line."""
+    return ", ".join(f"{label(name)} {shown(name, values)}" for name, value in values.items() if value is not None)
+
+
+def _factor(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def _number(value: float) -> str:
+    if value == round(value):
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.4f}"
+
+
+_LONG_SECONDS: Final = ((86_400, "d", "天"), (3_600, "h", "小时"), (60, "min", "分钟"))
+
+
+def _seconds(value: float) -> str:
+    for length, unit, zh in _LONG_SECONDS:
+        if abs(value) >= 2 * length:
+            return f"{value / length:,.1f} {zh if view().chinese else unit}"
+    return f"{value:,.0f} {'秒' if view().chinese else 's'}"
+
+
+def text(value: Any) -> str:
+    """Any value on one line: lists and objects as words, instants by the reader's clocks."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, datetime):
+        return view().instant(value)
+    if isinstance(value, dict):
+        return in_words(value) if value else NOTHING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(text, value)) if value else NOTHING
+    if isinstance(value, float):
+        return _number(value)
+    return printable(str(plain(value)))
+
+
+_SHOWN: Final[Mapping[str, Any]] = {
+    "share": percent,
+    "bp": percent_of_bp,
+    "factor": _factor,
+    "factor_bp": lambda basis_points: _factor(basis_points / 10_000),
+    "p": _p,
+    "seconds": _seconds,
+    "count": lambda number: count(number) if isinstance(number, int) else f"{number:,.1f}",
+    "number": _number,
+    "name": str,
+    "instant": text,
+    "day": text,
+    "text": text,
+}

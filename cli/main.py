@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import click
 
+from cli.view import global_options, with_view_options
 from ledger.errors import LedgerError
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
@@ -85,7 +86,7 @@ class Commands(click.Group):
         attribute = cmd_name.replace("-", "_") + ("_" if cmd_name == "import" else "")
         command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), attribute)
         assert isinstance(command, click.Command)
-        return command
+        return with_view_options(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -115,6 +116,9 @@ def cli() -> None:
     Settings come from flags, else from COUPON_LEDGER_… variables, else from coupon-ledger.toml; see
     `coupon-ledger config`. Each command explains itself with --help.
     """
+
+
+global_options(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say
 from cli.options import (
     ADDS_NOTHING,
     csv_rows,
@@ -174,7 +175,7 @@ def query(
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
-            click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
+            click.echo(say("open: {n:count} rows; late facts of then are still to be expected", n=still), err=True)
     _warn(settings, asked)
 
 
@@ -235,10 +236,10 @@ def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
     """Without what the notes below the table say."""
-    hidden = {"starts_at", "data_clock"}
+    hidden = {"starts_at", "data_clock"} | (set() if any("bucket" in row for row in rows[:1]) else {"open"})
     for row in one_currency(rows):
         yield {
-            name: ("open" if value else "") if name == "open" else value
+            name: (say("open") if value else None) if name == "open" else value
             for name, value in row.items()
             if name not in hidden
         }

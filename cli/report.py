@@ -6,7 +6,7 @@ For people each part is a table under a title in both languages; the machine for
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.expire import expiries
+from cli.labels import say, total_label
 from cli.metrics import explained, one_currency
 from cli.options import (
     ADDS_NOTHING,
@@ -33,13 +34,11 @@ from ledger.settings import Settings
 from projections.unanswered import WrongQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
-_TOTAL: Final = "total 合计"
 _WITHOUT_COST: Final = (
     "without_cost",
     "orders_without_cost",
@@ -249,6 +248,10 @@ _CHANNELS: Final = {
         "渠道归因 · orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS
     ),
 }
+
+
+COLUMNS: Final[Mapping[str, str]] = {}
+"""Of parts: the columns that answer the question, for people. All others come with --wide."""
 
 
 @click.group()
@@ -535,7 +538,7 @@ def _report(
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             title = part.title + (f" (全部 · not by {named})" if unused else "")
             total = _total(part, found[name], settings, told | past)
-            _print_part(name, title, found[name], total, limit or _SHOWN)
+            _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
     if output == "table" and "doubts" not in chosen:
         _say_doubts(settings, past)
     if output == "json" and len(chosen) > 1:
@@ -570,7 +573,11 @@ def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
     """A total is of all rows, so that all are asked for."""
     if output != "table":
         return limit
-    return None if part.sums else (limit or _SHOWN) + 1
+    return None if _all_are_asked(part) else (limit or _SHOWN) + 1
+
+
+def _all_are_asked(part: Part) -> bool:
+    return bool(part.sums) or "limit" not in part.takes
 
 
 def _rows(settings: Settings, output: str, question: str, told: dict[str, Any]) -> list[Row]:
@@ -599,9 +606,9 @@ def _print_behind(
     told = behind.parameters(given | {"limit": limit and limit + 1}) | past
     with answered(settings, output, behind.question, **told) as answer:
         rows, more = limited(rows_of(answer), limit) if limit else (rows_of(answer), False)
-        print_rows(_readable(rows) if output == "table" else rows, output)
+        print_rows(rows, output)
     if more and output == "table":
-        click.echo(f"… more than {limit}; --limit shows more, --output ndjson all", err=True)
+        click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit), err=True)
 
 
 def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, told: dict[str, Any]) -> list[Row]:
@@ -611,7 +618,7 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
     first = next(iter(rows[0]))
     if part.whole:
         found = _rows(settings, "quiet", part.asks, {n: v for n, v in told.items() if n != "by"})
-        return [{first: _TOTAL} | row for row in found]
+        return [{first: total_label()} | row for row in found]
     totals: dict[str | None, Row] = {}
     for row in rows if part.sums else ():
         total = totals.setdefault(row["currency"], dict.fromkeys(row) | {"currency": row["currency"], "rows": 0})
@@ -620,7 +627,7 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
             if row.get(name) is not None:
                 total[name] = (total[name] or 0) + row[name]
     several = [total for total in totals.values() if total.pop("rows") > 1]
-    return [total | ({} if first == "currency" else {first: _TOTAL}) for total in several]
+    return [total | ({} if first == "currency" else {first: total_label()}) for total in several]
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
@@ -631,7 +638,10 @@ def one_row_a_slice(rows: list[Row]) -> list[Row]:
     return [{name: value for name, value in row.items() if name not in hidden} for row in one_currency(rows)]
 
 
-def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int) -> None:
+def _print_part(
+    name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int, whole: bool
+) -> None:
+    """`whole`: `rows` are all that there are, and not the first of them."""
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
         click.echo(f"refused (数据不足): {rows['refused']}")
@@ -643,35 +653,37 @@ def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: 
         if not rows:
             click.echo("none")
     else:
-        shown = _by_month(rows)
-        _print_numbers(list(_readable([*shown[:limit], *total])))
-        if len(shown) > limit:
-            click.echo(f"… more than {limit}; --limit shows more")
+        _print_numbers(name, rows, total, limit, whole)
         _print_warnings(rows)
 
 
-def _print_numbers(rows: list[Row]) -> None:
-    """With the Chinese names of the columns under the others."""
-    from cli.labels import chinese
-
-    print_rows(rows, "table", grouped=True, below={name: chinese(name) for name in rows[0]} if rows else None)
+def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
+    """The first rows, and the totals of all."""
+    shown = _by_month(rows)
+    print_rows(shown[:limit], "table", COLUMNS[name].split() if name in COLUMNS else None, total)
+    if len(shown) > limit and whole:
+        click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(shown)))
+    elif len(shown) > limit:
+        click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit))
 
 
 def _by_month(rows: list[Row]) -> list[Row]:
-    """Cohorts as people write them: a row per cohort, a column per month later, with the part that came."""
+    """Cohorts as people write them: a triangle, with a row per cohort and a column per month later, of the part that
+    came. The month of the start is left out: everyone came then."""
     if not rows or "months_later" not in rows[0]:
         return rows
-    later = sorted({row["months_later"] for row in rows})
+    later = sorted({row["months_later"] for row in rows} - {0})
     cohorts: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
-        cohort = cohorts.setdefault(tuple(head.values()), head | dict.fromkeys(f"+{n}" for n in later))
-        cohort[f"+{row['months_later']}"] = _part_that_came(row)
-    return list(cohorts.values())
+        cohort = cohorts.setdefault(tuple(head.values()), head | {f"+{n}": "" for n in later})
+        if row["months_later"]:
+            cohort[f"+{row['months_later']}"] = _part_that_came(row)
+    return [row for row in cohorts.values() if row["customers"]]
 
 
 def _part_that_came(row: Row) -> str:
-    return ("" if row["retention"] is None else f"{row['retention']:.1%}") + ("…" if row["open"] else "")
+    return ("" if row["retention"] is None else f"{row['retention']:.0%}") + ("…" if row["open"] else "")
 
 
 def _print_warnings(rows: list[Row]) -> None:
@@ -702,19 +714,14 @@ def _warn_of_costs(found: Iterable[Any]) -> None:
 def _print_statement(rows: list[Row], limit: int) -> None:
     """As accounts are written: what was there, what came, what went, what is there."""
     for unit, words in (("coupons", "coupons (张)"), ("minor", "face value (面值)")):
+        suffix = "_minor" if unit == "minor" else ""
         told = [
-            {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in MOVES}}
+            {"campaign_id": row["campaign_id"], "currency": row["currency"]}
+            | {f"{m}{suffix}": row[f"{m}_{unit}"] for m in MOVES}
             for row in rows
             if any(row[f"{m}_{unit}"] for m in MOVES)
         ]
         click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
         print_rows(told[:limit], "table")
         if len(told) > limit:
-            click.echo(f"… more than {limit}; --limit shows more")
-
-
-def _readable(rows: Iterable[Row]) -> Iterator[Row]:
-    """Columns that no row has a value in tell nothing."""
-    listed = list(rows)
-    empty = {name for name in (listed[0] if listed else ()) if all(row[name] is None for row in listed)}
-    return ({name: value for name, value in row.items() if name not in empty} for row in listed)
+            click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(told)))

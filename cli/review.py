@@ -122,7 +122,7 @@ def _goal(ask: Asker) -> Section:
         commands=[ask.command("metrics query coupon_net_sales_minor cost_minor --where campaign={campaign} --explain")]
     )
     found.tables["result"] = _by_metric(rows, _RESULTS)
-    found.columns["result"] = ["名称", "value", "currency", "metric"]
+    found.columns["result"] = ["metric", "value"]
     found.in_short = _result_in_short(rows)
     if any(row["coupon_orders_without_goods_cost"] for row in rows):
         found.warnings.append(
@@ -154,8 +154,7 @@ def _goal(ask: Asker) -> Section:
 
 
 def _result_in_short(rows: list[Row]) -> list[str]:
-    from cli.labels import percent
-    from ledger.amounts import money
+    from ledger.amounts import money, percent
 
     counts: Row = {}
     for row in rows:

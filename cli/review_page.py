@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cli.charts import Chart, svg
-from cli.labels import chinese, english, heading, shown
+from cli.labels import label, shown
 from cli.output import Row
+from cli.tables import Column, columns_of
 from ledger.errors import UnusableFile
 
 if TYPE_CHECKING:
@@ -52,11 +53,7 @@ def _state(ask: Asker) -> str:
 
 def _period(ask: Asker) -> str:
     about = ask.about
-    told = [
-        f"{english(n)} {chinese(n)} {shown(n, about)}".replace("  ", " ")
-        for n in ("status", "coupon_type")
-        if about.get(n)
-    ]
+    told = [f"{label(n)} {shown(n, about)}" for n in ("status", "coupon_type") if about.get(n)]
     if about.get("claim_from") or about.get("claim_until"):
         told.append(f"claims 领取期 {shown('claim_from', about)} – {shown('claim_until', about)} UTC")
     return " · ".join(told)
@@ -68,19 +65,11 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
     return [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
 
 
-def _shown(section: Section, column: str, row: Row) -> str:
-    return shown(column, row, section.currency)
-
-
-def _numeric(column: str, rows: Sequence[Row]) -> bool:
-    return all(isinstance(row[column], int | float | None) for row in rows)
-
-
-def _kind(section: Section, column: str, rows: Sequence[Row]) -> str:
+def _kind(column: Column) -> str:
     """How its cells look: numbers to the right, long texts broken."""
-    if _numeric(column, rows):
+    if column.right:
         return ' class="n"'
-    return ' class="w"' if any(len(_shown(section, column, row)) > _WIDE for row in rows) else ""
+    return ' class="w"' if any(len(text) > _WIDE for text in column.cells) else ""
 
 
 # --- Markdown
@@ -133,10 +122,11 @@ def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
 def _table(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["nothing found (无)"]
-    names = _columns(section, title, rows)
-    head = "| " + " | ".join(_plain(heading(name)) for name in names) + " |"
-    rule = "|" + "|".join("---:" if _numeric(name, rows) else "---" for name in names) + "|"
-    return [head, rule, *("| " + " | ".join(_plain(_shown(section, n, row)) for n in names) + " |" for row in rows)]
+    columns = columns_of(rows, _columns(section, title, rows), section.currency)
+    head = "| " + " | ".join(_plain(column.head) for column in columns) + " |"
+    rule = "|" + "|".join("---:" if column.right else "---" for column in columns) + "|"
+    cells = zip(*(column.cells for column in columns), strict=True)
+    return [head, rule, *("| " + " | ".join(map(_plain, line)) + " |" for line in cells)]
 
 
 def _plain(text: str) -> str:
@@ -174,8 +164,7 @@ def _in_short(sections: Mapping[str, Section]) -> str:
 def _cards(goal: Section) -> str:
     rows = {name: [row for row in goal.tables.get("result", ()) if row["metric"] == name] for name in _CARDS}
     cards = [
-        f'<div class="card"><b>{escape(shown("value", row))}</b>'
-        f"<span>{escape(heading(name))}{escape(' ' + row['currency']) if row['currency'] else ''}</span></div>"
+        f'<div class="card"><b>{escape(shown("value", row))}</b><span>{escape(label(name))}</span></div>'
         for name, found in rows.items()
         for row in found
     ]
@@ -209,12 +198,13 @@ def _text(words: str) -> str:
 def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
     if not rows:
         return f"<h3>{escape(title)}</h3><p>nothing found (无)</p>"
-    names = _columns(section, title, rows)
-    kinds = {name: _kind(section, name, rows) for name in names}
-    head = "".join(f"<th{kinds[n]}>{escape(english(n))}<br><small>{escape(chinese(n))}</small></th>" for n in names)
+    columns = columns_of(rows, _columns(section, title, rows), section.currency)
+    head = "".join(f"<th{_kind(column)}>{escape(column.head)}</th>" for column in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td{kinds[n]}>{escape(_shown(section, n, row))}</td>" for n in names) + "</tr>"
-        for row in rows
+        "<tr>"
+        + "".join(f"<td{_kind(column)}>{escape(text)}</td>" for column, text in zip(columns, line, strict=True))
+        + "</tr>"
+        for line in zip(*(column.cells for column in columns), strict=True)
     )
     table = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     if len(rows) > _LONG:

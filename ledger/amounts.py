@@ -35,8 +35,8 @@ def decimals(currency: str | None) -> int | None:
 def amount(minor: float | Decimal | None, currency: str | None) -> str:
     """`minor` in major units, without the currency's name: "1,234.50". For a column whose head names the currency.
 
-    Statistics give fractions of minor units; they are rounded half to even, to the minor unit. Where the currency has no
-    known minor unit, the number of minor units. NaN, infinity and None give "–".
+    Statistics give fractions of minor units; they are rounded half to even, to the minor unit. Where the currency has
+    no known minor unit, the number of minor units. NaN, infinity and None give "–".
     """
     if minor is None:
         return NOTHING

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ledger.errors import SettingsError
 from ledger.rules import GRACE_MINUTES
@@ -24,6 +25,7 @@ ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"
 KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
 REGISTRY_PREFIX: Final = "COUPON_LEDGER_SCHEMA_REGISTRY_"
 INT32_MAX: Final = 2**31 - 1
+LANGUAGES: Final = ("en", "zh")
 _TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 
@@ -72,6 +74,8 @@ OPTIONS: Final = (
     Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
+    Option("zone", "Asia/Shanghai", "whose days and clocks: a name of the IANA database"),
+    Option("lang", "", "language of what is printed for people: en or zh; by default the locale's"),
 )
 
 
@@ -112,7 +116,7 @@ class Settings:
                 raw, origin = table[option.name], f"file {path}"
             else:
                 raw, origin = option.default, "default"
-            values[option.name] = Setting(option.name, _typed(option, raw, origin), origin)
+            values[option.name] = Setting(option.name, _checked(option, _typed(option, raw, origin), origin), origin)
         kafka = {k: Setting(k, v, f"file {path}") for k, v in kafka_table.items()}
         registry = {k: Setting(k, v, f"file {path}") for k, v in registry_table.items()}
         for name, text in environment.items():
@@ -172,6 +176,20 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
         known = ", ".join(o.name for o in OPTIONS)
         raise SettingsError(f"settings file {path}: unknown {', '.join(unknown)}; [coupon-ledger] knows {known}")
     return tables[0], tables[1], tables[2]
+
+
+def _checked(option: Option, value: str | int, origin: str) -> str | int:
+    if option.name == "lang" and value not in ("", *LANGUAGES):
+        raise SettingsError(f"setting lang ({origin}): {value!r} is no language; write {' or '.join(LANGUAGES)}")
+    if option.name == "zone":
+        try:
+            ZoneInfo(str(value))
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise SettingsError(
+                f"setting zone ({origin}): {value!r} is no time zone; write a name of the IANA database, such as"
+                " Asia/Shanghai"
+            ) from None
+    return value
 
 
 def _typed(option: Option, raw: Any, origin: str) -> str | int:
