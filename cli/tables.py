@@ -64,11 +64,20 @@ def name_zone() -> None:
 
 def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: View) -> list[str]:
     known = list(rows[0])
-    if how.columns is not None:
-        if unknown := [name for name in how.columns if name not in known]:
-            raise click.UsageError(f"no column {', '.join(unknown)}; there are {', '.join(known)}")
-        return how.columns
+    if how.columns is not None and (chosen := chosen_columns(known, how.columns)):
+        return chosen
     return _told(rows, known if columns is None or how.wide else columns)
+
+
+def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Of the columns that the reader wants, those that there are. The first table of a command must have all of them;
+    in its further tables they choose what they can."""
+    told = flags()
+    unknown = [name for name in wanted if name not in known]
+    if unknown and not told.columns_shown:
+        raise click.UsageError(f"no column {', '.join(unknown)}; there are {', '.join(known)}")
+    told.columns_shown = True
+    return [name for name in wanted if name in known]
 
 
 def _told(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
@@ -243,7 +252,7 @@ def print_fields(row: Row, currency: str | None = None) -> None:
     how = view()
     if any(row[name] is not None and kind(name, row) == "instant" for name in row):
         name_zone()
-    names = [name for name in row if how.columns is None or name in how.columns]
+    names = list(row) if how.columns is None else chosen_columns(list(row), how.columns) or list(row)
     labels = {name: label(name) for name in names}
     width = max(map(text_width, labels.values()), default=0)
     for name in names:

@@ -37,6 +37,7 @@ class Flags:
     columns: list[str] | None = None
     shown: View | None = field(default=None, repr=False)
     zone_named: bool = False
+    columns_shown: bool = False
 
 
 @dataclass(frozen=True)
