@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say
+from cli.labels import say, warn
 from cli.options import (
     ADDS_NOTHING,
     LOG,
@@ -24,6 +24,7 @@ from cli.options import (
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.settings import Settings
+from ledger.words import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,15 +32,14 @@ if TYPE_CHECKING:
     from projections.attribution.models import Model
 
 _BY: Final = ("channel", "campaign", "kind")
-_WITHOUT_NAME: Final = ("(none)", "(unknown coupon)")
 _NOTES: Final = {
-    "without_touch": "led to by no touch within 90 days: credited to (none)",
-    "cut_off": "have more touches than are kept of a path: only the latest are credited",
-    "without_sales": "brought no sales (nothing was paid)",
-    "without_cost": f"have no known cost of goods: {ADDS_NOTHING}",
-    "cost_by_rate": "have a cost of goods by --goods-rate",
-    "unknown_coupon": "name coupons of which none is known to be used on them: (unknown coupon)",
-    "refunded_more_than_paid": "were refunded more than was paid: not credited",
+    "without_touch": "{n:count} orders were led to by no touch within 90 days: credited to (none)",
+    "cut_off": "{n:count} orders have more touches than are kept of a path: only the latest are credited",
+    "without_sales": "{n:count} orders brought no sales (nothing was paid)",
+    "without_cost": "{n:count} orders have no known cost of goods: {adds_nothing}",
+    "cost_by_rate": "{n:count} orders have a cost of goods by --goods-rate",
+    "unknown_coupon": "{n:count} orders name coupons of which none is known to be used on them: (unknown coupon)",
+    "refunded_more_than_paid": "{n:count} orders were refunded more than was paid: not credited",
 }
 
 
@@ -132,7 +132,7 @@ def show(
     with answered(
         settings, output, "attribution", models=models, by=by, campaign=campaign, **window, **asked
     ) as answer:
-        print_rows(_labelled(rows_of(answer), by, output), output, _shown(by) if output == "table" else None)
+        print_rows(rows_of(answer), output, _shown(by) if output == "table" else None)
     if output == "table":
         _say_notes(settings, window | asked)
 
@@ -141,24 +141,19 @@ def _shown(by: str) -> list[str]:
     return ["model", by, "currency", "orders", "share", "sales_minor", "margin_minor", "removal_effect", "error"]
 
 
-def _labelled(rows: Any, by: str, output: str) -> Any:
-    for row in rows:
-        if output == "table" and row[by] in _WITHOUT_NAME:
-            row = row | {by: say(row[by])}
-        yield row
-
-
 def _say_notes(settings: Settings, asked: Row) -> None:
     """What the reader of a table must know, beside it."""
     with answered(settings, "quiet", "attribution-notes", **asked) as answer:
         notes = answer.row()
-    click.echo(f"{notes['orders']:,} orders stand; {notes['cancelled']:,} cancelled, {notes['refunded']:,} refunded in"
-               " full are not credited", err=True)  # fmt: skip
+    counted = (
+        "{orders:count} orders stand; {cancelled:count} cancelled, {refunded:count} refunded in full are not credited"
+    )
+    click.echo(say(counted, **notes), err=True)
     if notes["currencies"] > 1:
-        click.echo(f"warning: {notes['currencies']} currencies; they are not added up", err=True)
+        warn("{n:count} currencies; they are not added up", n=notes["currencies"])
     for name, words in _NOTES.items():
         if notes[name]:
-            click.echo(f"warning: {notes[name]:,} orders {words}", err=True)
+            warn(words, n=notes[name], adds_nothing=note(ADDS_NOTHING))
 
 
 def _explain(settings: Settings, output: str, order: str, models: str | None, past: Row) -> None:
@@ -172,7 +167,7 @@ def _explain(settings: Settings, output: str, order: str, models: str | None, pa
     click.echo()
     names = list(dict.fromkeys(name for row in rows for name in row["credits"]))
     shown = [
-        {n: say(v) if v in _WITHOUT_NAME else v for n, v in row.items() if n not in (*head, "credits")}
+        {n: v for n, v in row.items() if n not in (*head, "credits")}
         | {name: row["credits"].get(name) for name in names}
         for row in rows
     ]
@@ -201,7 +196,7 @@ def compare(one: str, other: str, by: str, settings: Settings, output: str, **as
         found = list(rows_of(answer))
     credited = {(row["model"], row["currency"], row[by]): row for row in found}
     places = dict.fromkeys((row["currency"], row[by]) for row in found)
-    print_rows(_labelled((_beside(one, other, by, place, credited) for place in places), by, output), output)
+    print_rows((_beside(one, other, by, place, credited) for place in places), output)
 
 
 def _beside(one: str, other: str, by: str, place: tuple[str, str], credited: dict[Any, Row]) -> Row:

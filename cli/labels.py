@@ -12,6 +12,8 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from cli.output import Row, printable
 from cli.view import view
 from ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
@@ -33,6 +35,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "begun_at": "开始",
     "booked_minor": "已登记成本",
     "budget_minor": "预算",
+    "burned": "已用占比",
     "buyers": "购买人数",
     "campaign": "活动",
     "campaign_id": "活动",
@@ -186,6 +189,204 @@ _CHINESE: Final[Mapping[str, str]] = {
     "what": "说明",
     "without_cost": "无成本订单",
     "without_value": "无面值(张)",
+    "alive": "活跃概率",
+    "alpha": "显著性水平",
+    "bucket": "时段",
+    "cancelled_at": "取消时间",
+    "cancelled_orders": "取消订单数",
+    "caveat": "注意",
+    "changed": "变化",
+    "chinese": "中文名",
+    "claim_channel": "领取渠道",
+    "claim_from": "领取开始",
+    "claim_until": "领取截止",
+    "claimed_at": "领取时间",
+    "closing": "期末",
+    "control_share": "对照组占比",
+    "correlation": "相关系数",
+    "counted": "计法",
+    "coupon_id": "券",
+    "coupon_orders_without_cost": "无成本用券订单",
+    "coupon_type": "券类型",
+    "coupons_discount_minor": "券优惠",
+    "created_at": "创建时间",
+    "customer": "新老客",
+    "data": "内容",
+    "dimensions": "维度",
+    "discounted_sales_share": "有折扣销售占比",
+    "ended_at": "结束时间",
+    "entered": "进入数",
+    "event_id": "事件",
+    "events": "事件数",
+    "feature": "因素",
+    "first_net_minor": "首单净额",
+    "fully_refunded_orders": "全额退款订单数",
+    "gaps_silent": "静默间隔数",
+    "goods_cost_minor": "商品成本",
+    "grain": "粒度",
+    "issue_channel": "发放渠道",
+    "issued_at": "发放时间",
+    "key": "对象",
+    "keys": "对象数",
+    "last_event_at": "最近事件",
+    "last_hour_claims_per_minute": "近一小时每分钟领取",
+    "last_paid_at": "最近支付",
+    "lift_share": "目标提升",
+    "line": "项目",
+    "made_of": "组成",
+    "mean_gap_days": "平均购买间隔(天)",
+    "meaning": "含义",
+    "mechanic": "活动形式",
+    "min_spend_minor": "门槛",
+    "named": "订单点名",
+    "not_clawed_back_minor": "未追回优惠",
+    "occurred_at": "发生时间",
+    "ok": "结果",
+    "on_order": "在订单上",
+    "opening": "期初",
+    "order_id": "订单",
+    "orders_by_rate": "按比例成本订单",
+    "owner": "持有人",
+    "peak_at": "峰值时间",
+    "peak_claims_per_minute": "峰值每分钟领取",
+    "people_needed": "所需人数",
+    "people_needed_cuped": "所需人数(CUPED)",
+    "per_user_limit": "每人限领",
+    "percent_off_bp": "折扣",
+    "placed_at": "下单时间",
+    "power": "检验功效",
+    "refunded_above_order": "超额退款订单",
+    "refunded_orders": "退款订单数",
+    "released": "解除",
+    "reserved_at": "锁定时间",
+    "revoked": "作废",
+    "rule_version": "规则版本",
+    "sd": "标准差",
+    "smallest_lift_cuped": "最小可检测提升(CUPED)",
+    "smallest_lift_share": "最小可检测提升(占比)",
+    "smallest_lift_share_cuped": "最小可检测提升(占比,CUPED)",
+    "source": "来源",
+    "sql": "SQL",
+    "stands": "有效",
+    "state": "状态",
+    "statement": "等式",
+    "tenure_days": "客龄(天)",
+    "topic": "主题",
+    "transition": "状态变化",
+    "treatments": "实验组数",
+    "type": "类型",
+    "unit": "单位",
+    "used_at": "核销时间",
+    "uses": "核销数",
+    "valid_from": "生效",
+    "valid_until": "到期",
+    "view": "口径",
+    "partition": "分区",
+    "offset": "位点",
+    "next_offset": "下一位点",
+    "end": "结束",
+    "start": "开始",
+    "expiry": "到期",
+    "over": "已结束",
+    "recorded_at": "记录时间",
+    "detail": "详情",
+    "bytes": "字节",
+    "discarded_by": "处理人",
+    "discarded_because": "处理原因",
+    "table": "表",
+    "rows": "行数",
+    "facts": "事实摘要",
+    "full": "完整摘要",
+    "lag": "滞后",
+    "read": "已读",
+    "applied": "已应用",
+    "repeats": "重复",
+    "conflicts": "冲突",
+    "dead_letters": "死信",
+    "setting": "设置",
+    "from": "来自",
+    "operator": "操作人",
+    "why": "原因",
+    "defined_at": "定义时间",
+    "parameters": "参数",
+    "credits": "归因方式",
+    "stratum": "分层",
+    "there_already": "已在组",
+    "counterpart": "对方",
+    "superseded": "被取代",
+    "standing": "可用性",
+    "code": "券码",
+    "hold_until": "锁定至",
+    "ip": "IP",
+    "device_id": "设备",
+    "phone_prefix": "手机号段",
+    "attributes": "属性",
+    "visibility": "可见性",
+    "applies_to": "适用范围",
+    "exclusion_group": "互斥组",
+    "priority": "优先级",
+    "platform_or_store": "平台或门店",
+    "stock_left": "剩余库存",
+    "claim_rate": "领取率",
+    "sku": "商品",
+    "lines": "明细",
+    "discounts": "折扣",
+    "paid_at": "支付时间",
+    "refunded_at": "退款时间",
+    "before": "之前",
+    "after": "之后",
+    "srm_p": "样本比例检验p",
+    "targeted": "目标人数",
+    "others": "其余人数",
+    "supported": "可匹配占比",
+    "placebo_effect": "安慰剂效果",
+    "placebo_low": "安慰剂下限",
+    "placebo_high": "安慰剂上限",
+    "placebo_p": "安慰剂p",
+    "total_effect": "总效果",
+    "total_low": "总效果下限",
+    "total_high": "总效果上限",
+    "evidence": "证据",
+    "people_warned": "提示",
+    "refused": "数据不足",
+    "warnings": "注意",
+    "booked": "登记成本",
+    "without_sale_minor": "无销售优惠",
+    "left_minor": "剩余",
+    "roi_cuped": "ROI(CUPED)",
+    "roi_cuped_low": "ROI下限(CUPED)",
+    "roi_cuped_high": "ROI上限(CUPED)",
+    "received": "获券数",
+    "simple_roi_bp": "简单ROI(非增量)",
+    "person": "人",
+    "ids": "账号",
+    "linked_ids": "关联账号",
+    "cause": "原因",
+    "hour_of_day": "小时",
+    "weekday": "星期",
+    "coupon": "券",
+    "order": "订单",
+    "campaign_discount_minor": "活动优惠",
+    "since": "开始",
+    "until": "截止",
+    "check": "检查",
+    "offenders": "不符数",
+    "checked": "检查数",
+    "doubt": "疑点",
+    "coupon_net_sales_minor": "用券净销售额",
+    "known_people": "已知人数",
+    "target": "目标",
+    "correction": "校正",
+    "relative_low": "相对下限",
+    "relative_high": "相对上限",
+    "note": "备注",
+    "before_orders": "此前订单数",
+    "before_net_minor": "此前净销售额",
+    "before_margin_minor": "此前毛利",
+    "order_ids": "订单",
+    "assigned_at": "分组时间",
+    "touched_at": "触点时间",
+    "sources": "来源",
 }
 WORDS: Final[Mapping[str, str]] = (
     LABELS
@@ -258,6 +459,60 @@ WORDS: Final[Mapping[str, str]] = (
         "claimed_events": "领取次数",
         "issued_events": "发放次数",
         "expired_events": "失效次数",
+        "(no lines)": "（无明细）",
+        "(none)": "（无触点）",
+        "(unknown coupon)": "（未知券）",
+        "champion": "冠军客户",
+        "loyal": "忠诚客户",
+        "potential": "潜力客户",
+        "new": "新客户",
+        "promising": "有希望客户",
+        "attention": "需关注客户",
+        "sleeping": "将沉睡客户",
+        "at_risk": "流失风险客户",
+        "cant_lose": "不可失去客户",
+        "hibernating": "沉睡客户",
+        "lost": "流失客户",
+        "high_value": "高价值客户",
+        "active": "活跃客户",
+        "bargain_hunter": "羊毛型客户",
+        "returning": "老客户",
+        "cash": "现金券",
+        "percent": "折扣券",
+        "threshold": "满减券",
+        "gift": "礼品券",
+        "other": "其他",
+        "none": "无",
+        "flash_sale": "秒杀",
+        "full_reduction": "满减",
+        "group_buy": "拼团",
+        "public": "公开",
+        "private": "定向",
+        "usable": "可用",
+        "order_told_late": "订单迟到",
+        "use_told_late": "核销迟到",
+        "return_told_late": "退回迟到",
+        "refund_told_late": "退款迟到",
+        "cost_told_late": "成本迟到",
+        "goods_cost_told_late": "商品成本迟到",
+        "cancelled_late": "事后取消",
+        "order_corrected": "订单更正",
+        "use_corrected": "核销更正",
+        "cost_corrected": "成本更正",
+        "known_then": "当时已知",
+        "known_now": "现在已知",
+        "matched": "匹配对比",
+        "historical": "历史对比",
+        "choice": "类数选择",
+        "cluster": "类",
+        "difference": "差异",
+        "click": "点击",
+        "reminder": "提醒",
+        "ad": "广告",
+        "issue": "发放",
+        "claim": "领取",
+        "cross": "跨券",
+        "conflicting_duplicate": "内容冲突的重复",
     }
 )
 """Codes that stand in cells."""
@@ -293,9 +548,17 @@ _ENGLISH: Final[Mapping[str, str]] = {
 """Names that do not follow from the column's."""
 _CODES: Final = frozenset(
     "violation point step kind reason model method funder cost_kind arm state standing type coupon_type status before"
-    " after mechanic visibility segment part label metric doubt cause line result_of dimension".split()
+    " after mechanic visibility segment part label metric doubt cause line"
+    " dimension customer scope view unit tier".split()
 )
 """Columns of such codes."""
+_NAMES: Final = frozenset({"metric", "feature"})
+"""Columns of names of metrics and columns."""
+SAY_NOTHING: Final = frozenset(
+    "acquisition_minor media_minor operation_minor subsidy_minor orders_by_rate lines_without_cost orders_without_cost"
+    " without_cost superseded coupon_orders_without_goods_cost without_value open cancelled_minor".split()
+)
+"""Columns that tables for people leave out where all of their values are zero."""
 _OF_METRIC: Final = frozenset(
     "value goal result industry campaign control_mean treated_mean control treated effect low high mean error"
     " sd simultaneous_low simultaneous_high total_effect total_low total_high".split()
@@ -303,7 +566,7 @@ _OF_METRIC: Final = frozenset(
 """Columns whose unit is that of the row's metric."""
 _SHARES: Final = (
     "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
-    "relative_high", "supported", "removal_effect", "error",
+    "relative_high", "supported", "burned", "removal_effect", "error",
 )  # fmt: skip
 _FACTORS: Final = (
     "roi", "roi_low", "roi_high", "roi_bp", "roi_cuped_low", "roi_cuped_high", "roi_simultaneous_low",
@@ -346,6 +609,8 @@ def label(column: str) -> str:
     column, _, of = column.partition(" ")
     if of:
         return f"{label(column)} {word(of)}"
+    if column[:1] == "+":
+        return column
     for suffix, (after_en, after_zh) in _SUFFIXES.items():
         if column.endswith(suffix) and column not in _CHINESE and column not in _metrics():
             base = column.removesuffix(suffix)
@@ -381,6 +646,11 @@ def told(sentence: Note) -> str:
     return Speaker(how.lang, how.instant, word, label).say(sentence)
 
 
+def warn(template: str, /, **values: Any) -> None:
+    """Say it on standard error, as a warning."""
+    click.echo(say("warning: {what}", what=Note(template, values)), err=True)
+
+
 # --- kinds
 
 
@@ -396,6 +666,8 @@ def kind(column: str, row: Row) -> str:
         return "text"
     if isinstance(value, int | float | Decimal):
         return _kind_of_number(column, row)
+    if isinstance(value, str) and column in _NAMES:
+        return "metric"
     return "code" if isinstance(value, str) and column in _CODES else "text"
 
 
@@ -440,10 +712,14 @@ def shown(column: str, row: Row, currency: str | None = None, bare: bool = False
         return NOTHING
     if what == "money":
         return _money(value, row.get("currency") or currency, bare)
+    if what == "metric":
+        return label(printable(str(value)))
     if what == "code":
         return word(printable(str(value)))
     if isinstance(value, bool):
         return (("no", "yes"), ("否", "是"))[view().chinese][value]
+    if isinstance(value, str) and value[:1] == "(":  # what has no name of its own
+        return word(printable(value))
     text_of_it: str = _SHOWN[what](value)
     return text_of_it
 

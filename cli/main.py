@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import click
 
-from cli.view import global_options, with_view_options
+from cli.view import global_options, latest, with_view_options
 from ledger.errors import LedgerError
+from ledger.words import Note, Speaker
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
 COMMANDS: Final = {
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what was committed stays", 130)
     except LedgerError as error:
-        _fail(str(error), error.exit_code)
+        _fail(_in_the_readers_language(error), error.exit_code)
     except ReaderGone:
         # No error, and nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -152,13 +153,24 @@ def _usage_in_words(error: click.ClickException) -> str:
     return f"{message}; see `{context.command_path} --help`" if context else message
 
 
+def _in_the_readers_language(error: LedgerError) -> str:
+    """Errors that a reader of reports meets carry a note; all others are in English."""
+    said = error.args[0] if error.args else None
+    if not isinstance(said, Note):
+        return str(error)
+    from cli.labels import label, word
+
+    how = latest()
+    return Speaker(how.lang, how.instant, word, label).say(said) if how.chinese else str(said)
+
+
 def _in_words(error: OSError) -> str:
     name = f"{error.filename}: " if error.filename else ""
     return f"{name}{error.strerror or error}"
 
 
 def _fail(message: Any, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"{'错误' if latest().chinese else 'error'}: {message}", err=True)
     sys.exit(code)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say
+from cli.labels import say, warn
 from cli.options import (
     ADDS_NOTHING,
     csv_rows,
@@ -23,6 +23,7 @@ from cli.options import (
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.settings import Settings
+from ledger.words import note
 
 if TYPE_CHECKING:
     from projections.metrics.definitions import Metric
@@ -194,10 +195,10 @@ def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
     with answered(settings, "quiet", "linked", **past) as answer:
         found = answer.row()
     if found["ids"]:
-        click.echo(
-            f"warning: {found['ids']:,} ids are linked to {found['users']:,} users (多个账号属同一人): users are"
-            " counted as written, so who came under several ids counts once for each",
-            err=True,
+        warn(
+            "{ids:count} ids are linked to {users:count} users: users are counted as written, so who came under several"
+            " ids counts once for each",
+            **found,
         )
 
 
@@ -211,9 +212,8 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     with answered(settings, "quiet", "metrics", **of_all) as answer:
         orders = answer.row()[_WITHOUT_COST]
     if orders:
-        click.echo(
-            f"warning: {orders:,} coupon orders have no known cost of goods (无商品成本): {ADDS_NOTHING}", err=True
-        )
+        warn("{n:count} coupon orders have no known cost of goods: {adds_nothing}", n=orders,
+             adds_nothing=note(ADDS_NOTHING))  # fmt: skip
 
 
 def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:

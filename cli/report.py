@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.expire import expiries
-from cli.labels import say, total_label
+from cli.labels import say, told, total_label, warn
 from cli.metrics import explained, one_currency
 from cli.options import (
     ADDS_NOTHING,
@@ -29,8 +29,10 @@ from cli.options import (
 )
 from cli.output import Row, limited, print_row, print_rows
 from cli.show import answered, rows_of
+from cli.tables import in_natural_order
 from ledger.errors import LedgerError
 from ledger.settings import Settings
+from ledger.words import Note, note, of_error
 from projections.unanswered import WrongQuestion
 
 if TYPE_CHECKING:
@@ -48,22 +50,24 @@ _WITHOUT_COST: Final = (
 )
 MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 DOUBTS: Final = {
-    "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
-    "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
-    "refund_above_order": "refunds above what was paid (超额退款): the order is refunded in full, no sale; cash has"
-    " all that went out",
-    "coupon_of_another_currency": "coupons used on an order of another currency (币种不一致): the order's stands",
-    "use_without_paid_order": "uses whose order nobody has paid (无支付订单): their discount counts, no sale does",
-    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full (未退券): their discount"
-    " counts, no sale does",
-    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon (订单未记券折扣): they count on top"
-    " of what the order says",
-    "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
-    "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
-    "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
-    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): in no margin (--goods-rate)",
-    "funding_not_whole": "campaigns whose funders' shares are not 100% (出资比例不足或超出): the rest has no funder",
+    "order_names_unknown_coupon": "orders name coupons that nobody created: their discount is in no campaign",
+    "order_not_above_zero": "paid orders of nothing or less: counted as they are",
+    "refund_above_order": "refunds above what was paid: the order is refunded in full, no sale; cash has all that went"
+    " out",
+    "coupon_of_another_currency": "coupons used on an order of another currency: the order's stands",
+    "use_without_paid_order": "uses whose order nobody has paid: their discount counts, no sale does",
+    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full: their discount counts, no"
+    " sale"
+    " does",
+    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon: they count on top of what the order"
+    " says",
+    "use_of_no_campaign": "uses of coupons that no event puts into a campaign: in no campaign's figures",
+    "refund_without_payment": "refunds of orders that were never paid: cash went out, no sale came in",
+    "campaign_without_cost": "campaigns for which no cost was booked: their cost is the discount alone",
+    "order_without_cost_of_goods": "orders without a known cost of goods: in no margin (--goods-rate)",
+    "funding_not_whole": "campaigns whose funders' shares are not 100%: the rest has no funder",
 }
+"""What is odd, and how it is counted: as sentences after a number."""
 
 
 @dataclass(frozen=True)
@@ -115,21 +119,21 @@ _SALES: Final = (
 _BOOKED: Final = ("acquisition_minor", "media_minor", "operation_minor", "subsidy_minor")
 _FINANCE: Final = {
     "split": Part(
-        "折扣构成 · discounts by kind, or by whatever --by names",
+        "Discounts by kind, or by what --by names",
         "finance-split",
         ("by", "campaign", "zone", "limit", *_PERIOD),
         behind=_DISCOUNTS,
         sums=("discount_minor",),
     ),
     "margin": Part(
-        "毛利 · net sales and margin by channel",
+        "Net sales and margin by channel",
         "finance-margin",
         ("by", "goods_rates", "zone", "limit", *_PERIOD),
         behind=_ORDERS,
         sums=("orders", *_SALES),
     ),
     "categories": Part(
-        "品类 · categories: sales, discount, margin, sold below cost",
+        "Categories: sales, discount, margin, sold below cost",
         "finance-categories",
         ("goods_rates", "limit", *_PERIOD),
         behind=_ORDERS,
@@ -145,7 +149,7 @@ _FINANCE: Final = {
         ),
     ),
     "budget": Part(
-        "预算 · budget, spent, forecast",
+        "Budget, spent, forecast",
         "finance-budgets",
         ("campaign", "days"),
         behind=Asked("finance-budgets", ("campaign", "limit"), {"explain": True}),
@@ -160,23 +164,23 @@ _FINANCE: Final = {
         ),
     ),
     "cash": Part(
-        "现金流 · cash by day",
+        "Cash by day",
         "finance-cash",
         ("zone", *_PERIOD),
         behind=_ORDERS,
         sums=("paid_minor", "refunded_minor", "cancelled_minor", *_BOOKED, "flow_minor", "discount_minor"),
     ),
     "losses": Part(
-        "损失点 · money lost to broken rules (not to be added up 不可相加)",
+        "Money lost to broken rules (do not add the rows up)",
         "finance-losses",
         ("campaign",),
         behind=Asked("finance-losses", ("campaign", "limit"), {"explain": True}),
     ),
-    "refunds": Part("退款 · refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
+    "refunds": Part("Refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
     "statement": Part(
-        "券负债对账 · statement of coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
+        "Statement of the coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
     ),
-    "doubts": Part("数据提示 · what makes figures doubtful", "finance-doubts"),
+    "doubts": Part("What makes figures doubtful", "finance-doubts"),
 }
 
 
@@ -185,38 +189,38 @@ _CUSTOMERS: Final = tuple(
 )
 _SEGMENTS: Final = {
     "rfm": Part(
-        "客户分层 · segments by recency, frequency and money (simple ROI: NOT incremental)",
+        "Segments by recency, frequency and money (simple ROI is not incremental)",
         "customer-segments",
         ("goods_rates",),
         behind=_BOUGHT,
         sums=_CUSTOMERS,
     ),
-    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",), behind=_BOUGHT),
-    "at-use": Part(
-        "用券新老客 · new and returning customers when they used a coupon", "customers-at-use", behind=_BOUGHT
-    ),
-    "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters", behind=_BOUGHT),
-    "use": Part(
-        "用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}, behind=_BOUGHT
-    ),
+    "tiers": Part("High value, active, bargain hunters", "customer-tiers", ("goods_rates",), behind=_BOUGHT),
+    "at-use": Part("New and returning customers when they used a coupon", "customers-at-use", behind=_BOUGHT),
+    "clusters": Part("K-means clusters, and how many there should be", "customer-clusters", behind=_BOUGHT),
+    "use": Part("What goes with using coupons", "customer-drivers", fixed={"outcome": "use"}, behind=_BOUGHT),
     "repurchase": Part(
-        "复购相关因素 · what goes with coming again",
+        "What goes with coming again",
         "customer-drivers",
         fixed={"outcome": "repurchase"},
         behind=_BOUGHT,
     ),
-    "lapsing": Part("即将流失 · customers about to lapse", "customers-lapsing", ("limit",), behind=_BOUGHT),
+    "lapsing": Part("Customers about to lapse", "customers-lapsing", ("limit",), behind=_BOUGHT),
 }
 _COHORTS: Final = {
-    "retention": Part("留存 · who came again, by month of the first order", "cohorts", ("zone",), behind=_BOUGHT),
+    "retention": Part("Who came again, by month of the first order", "cohorts", ("zone",), behind=_BOUGHT),
     "coupon": Part(
-        "用券留存 · by month of the first use of a coupon", "cohorts", ("zone",), {"with_coupon": True}, behind=_BOUGHT
+        "Who came again, by month of the first use of a coupon",
+        "cohorts",
+        ("zone",),
+        {"with_coupon": True},
+        behind=_BOUGHT,
     ),
-    "repurchase": Part("复购 · coming again after the first use of a coupon", "repurchase", behind=_BOUGHT),
+    "repurchase": Part("Coming again after the first use of a coupon", "repurchase", behind=_BOUGHT),
 }
 _FUNNEL: Final = {
-    "coupons": Part("券漏斗 · how far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
-    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD), behind=_PEOPLE),
+    "coupons": Part("How far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
+    "behaviour": Part("How far people got", "behaviour", ("campaign", *_PERIOD), behind=_PEOPLE),
 }
 
 
@@ -227,7 +231,7 @@ _ROI_METRICS: Final = (
 _CHANNEL_METRICS: Final = "issued_events,claimed_events,net_uses,discount_cost_minor"
 _ROI: Final = {
     "campaigns": Part(
-        "投入产出 · what campaigns earned and cost (simple ROI: NOT incremental)",
+        "What campaigns earned and cost (simple ROI is not incremental)",
         "metrics",
         ("where", "goods_rates", *_PERIOD),
         {"by": "campaign", "names": _ROI_METRICS},
@@ -237,21 +241,25 @@ _ROI: Final = {
 }
 _CHANNELS: Final = {
     "coupons": Part(
-        "渠道 · coupons by channel",
+        "Coupons by channel",
         "metrics",
         ("where", *_PERIOD),
         {"by": "channel", "names": _CHANNEL_METRICS},
         behind=Asked("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
         whole=True,
     ),
-    "credit": Part(
-        "渠道归因 · orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS
-    ),
+    "credit": Part("Orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS),
 }
 
 
-COLUMNS: Final[Mapping[str, str]] = {}
-"""Of parts: the columns that answer the question, for people. All others come with --wide."""
+_DETAILS: Final[Mapping[str, str]] = {
+    "rfm": "name",
+    "tiers": "name",
+    "margin": "gross_minor",
+    "budget": "per_day_minor liability_minor",
+    "categories": "quantity line_discount_minor",
+}
+"""Of parts: columns that people are shown with --wide alone."""
 
 
 @click.group()
@@ -480,16 +488,17 @@ def experiments(goods_rates: str | None, explain: bool, settings: Settings, outp
             warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
             rows += [{"campaign_id": campaign, **row, "warnings": warned, "refused": None} for row in found["returns"]]
             if not found["returns"]:
-                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --goods-rate"})
+                rows.append({"campaign_id": campaign, "refused": say("no margin is known: give --goods-rate")})
         except LedgerError as error:
-            rows.append({"campaign_id": campaign, "refused": str(error)})
+            refused = told(of_error(error)) if output == "table" else str(error)
+            rows.append({"campaign_id": campaign, "refused": refused})
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = rows[:_SHOWN] if explain and output == "table" else rows
     print_rows([{name: row.get(name) for name in names} for row in shown], output)
     if len(shown) < len(rows):
-        click.echo(f"… more than {_SHOWN}; --output ndjson shows all", err=True)
+        click.echo(say("the first {n:count} rows; --output ndjson shows all", n=_SHOWN), err=True)
     if output == "table" and not rows:
-        click.echo("no campaign has arms (无对照实验): see `coupon-ledger experiment assign`")
+        click.echo(say("no campaign has arms: see `coupon-ledger experiment assign`"))
 
 
 def _of_campaigns(campaigns: tuple[str, ...]) -> str | None:
@@ -525,19 +534,19 @@ def _report(
     found: dict[str, Any] = {}
     for name in chosen:
         part = known[name]
-        told = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
+        parameters = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
         try:
             as_of = output if name == chosen[-1] else "quiet"
-            found[name] = _rows(settings, as_of, part.main.question, told | past)
+            found[name] = _rows(settings, as_of, part.main.question, parameters | past)
         except WrongQuestion as error:
             if len(chosen) == 1:
                 raise
-            found[name] = {"refused": str(error)}
+            found[name] = {"refused": told(of_error(error)) if output == "table" else str(error)}
         if output == "table":
             unused = sorted(told_options - set(part.takes))
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
-            title = part.title + (f" (全部 · not by {named})" if unused else "")
-            total = _total(part, found[name], settings, told | past)
+            title = say("{title} (not by {named})", title=note(part.title), named=named) if unused else say(part.title)
+            total = _total(part, found[name], settings, parameters | past)
             _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
     if output == "table" and "doubts" not in chosen:
         _say_doubts(settings, past)
@@ -563,10 +572,13 @@ def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
     for row in _rows(settings, "quiet", "finance-doubts", past):
         cases[row["doubt"]] = cases.get(row["doubt"], 0) + row["cases"]
     if cases:
-        listed = ", ".join(f"{name} {number:,}" for name, number in cases.items())
-        click.echo(
-            f"warning: doubtful data (数据提示): {listed}; how each is counted: `report finance doubts`", err=True
-        )
+        kinds = [note("{n:count} {what}", n=number, what=note(_short(name))) for name, number in cases.items()]
+        warn("doubtful data: {kinds}; how each is counted: `report finance doubts`", kinds=kinds)
+
+
+def _short(doubt: str) -> str:
+    """What is odd, without how it is counted."""
+    return f"{DOUBTS[doubt].partition(':')[0]}"
 
 
 def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
@@ -603,8 +615,8 @@ def _print_behind(
         explained(settings, output, behind.parameters(given | {"limit": given["limit"] or _SHOWN}) | past)
         return
     limit = given["limit"] or (_SHOWN if output == "table" else None)
-    told = behind.parameters(given | {"limit": limit and limit + 1}) | past
-    with answered(settings, output, behind.question, **told) as answer:
+    parameters = behind.parameters(given | {"limit": limit and limit + 1}) | past
+    with answered(settings, output, behind.question, **parameters) as answer:
         rows, more = limited(rows_of(answer), limit) if limit else (rows_of(answer), False)
         print_rows(rows, output)
     if more and output == "table":
@@ -644,14 +656,14 @@ def _print_part(
     """`whole`: `rows` are all that there are, and not the first of them."""
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
-        click.echo(f"refused (数据不足): {rows['refused']}")
+        click.echo(say("refused: {why}", why=rows["refused"]))
     elif name == "statement":
         _print_statement(rows, limit)
     elif name == "doubts":
         for row in rows:
-            click.echo(f"! {_doubt(row)}")
+            click.echo(f"! {told(doubt_in_words(row))}")
         if not rows:
-            click.echo("none")
+            click.echo(say("none"))
     else:
         _print_numbers(name, rows, total, limit, whole)
         _print_warnings(rows)
@@ -660,11 +672,18 @@ def _print_part(
 def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
     """The first rows, and the totals of all."""
     shown = _by_month(rows)
-    print_rows(shown[:limit], "table", COLUMNS[name].split() if name in COLUMNS else None, total)
+    if shown:
+        shown = in_natural_order(shown, list(shown[0]))
+    print_rows(shown[:limit], "table", _columns(name, shown), total)
     if len(shown) > limit and whole:
         click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(shown)))
     elif len(shown) > limit:
         click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit))
+
+
+def _columns(name: str, rows: list[Row]) -> list[str] | None:
+    details = _DETAILS.get(name, "").split()
+    return [column for column in rows[0] if column not in details] if rows and details else None
 
 
 def _by_month(rows: list[Row]) -> list[Row]:
@@ -692,36 +711,40 @@ def _print_warnings(rows: list[Row]) -> None:
         return
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
     if unbooked:
-        what = "campaigns have no cost booked (未登记成本): their cost is the discount alone, and ROI too high for it"
-        click.echo(f"warning: {len(unbooked):,} {what}", err=True)
+        warn(
+            "{n:count} campaigns have no cost booked: their cost is the discount alone, and ROI too high for it",
+            n=len(unbooked),
+        )
 
 
-def _doubt(row: Row) -> str:
-    worth = "" if row["amount_minor"] is None else f", {row['amount_minor']:,} {row['currency'] or ''}".rstrip()
-    return f"{row['cases']:,} {DOUBTS[row['doubt']]}{worth}"
+def doubt_in_words(row: Row) -> Note:
+    """How many there are of a doubt, how they are counted, and the money in question."""
+    what = note(DOUBTS[row["doubt"]])
+    if not row["amount_minor"]:
+        return note("{n:count} {what}", n=row["cases"], what=what)
+    worth = (row["amount_minor"], row["currency"])
+    return note("{n:count} {what}; {worth:money}", n=row["cases"], what=what, worth=worth)
 
 
 def _warn_of_costs(found: Iterable[Any]) -> None:
     """Where a margin was shown that some orders are not in."""
     rows = [row for part in found if isinstance(part, list) for row in part]
-    if columns := sorted({name for row in rows for name in _WITHOUT_COST if row.get(name)}):
-        click.echo(
-            f"warning: some orders have no known cost of goods (无商品成本; {', '.join(columns)}): {ADDS_NOTHING}",
-            err=True,
-        )
+    if any(row.get(name) for row in rows for name in _WITHOUT_COST):
+        warn("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:
     """As accounts are written: what was there, what came, what went, what is there."""
-    for unit, words in (("coupons", "coupons (张)"), ("minor", "face value (面值)")):
+    for unit, words in (("coupons", "coupons"), ("minor", "face value")):
         suffix = "_minor" if unit == "minor" else ""
-        told = [
+        moved = [
             {"campaign_id": row["campaign_id"], "currency": row["currency"]}
             | {f"{m}{suffix}": row[f"{m}_{unit}"] for m in MOVES}
             for row in rows
             if any(row[f"{m}_{unit}"] for m in MOVES)
         ]
-        click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
-        print_rows(told[:limit], "table")
-        if len(told) > limit:
-            click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(told)))
+        how = "{of}: opening + issued + returned - used - expired - revoked - released = closing"
+        click.echo(say(how, of=note(words)))
+        print_rows(moved[:limit], "table")
+        if len(moved) > limit:
+            click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(moved)))

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from cli.labels import kind, label, say, shown
+from cli.labels import SAY_NOTHING, kind, label, say, shown
 from cli.output import Row, text_width
 from cli.view import View, flags, view
 from ledger.amounts import NOTHING, decimals
@@ -82,7 +82,11 @@ def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 def _told(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
     """The columns in which any row has a value; all, where none has."""
-    return [name for name in names if any(row.get(name) is not None for row in rows)] or list(names)
+    return [name for name in names if any(_says_something(name, row.get(name)) for row in rows)] or list(names)
+
+
+def _says_something(name: str, value: Any) -> bool:
+    return value is not None and not (name in SAY_NOTHING and not value)
 
 
 class Column:
@@ -227,8 +231,14 @@ def cut(text: str, width: int) -> str:
 # --- order
 
 
+_IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_day".split())
+"""First columns that put rows in the order of time."""
+
+
 def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
     """Rows that come in the order of their first columns as text, in the order that people expect: 2 before 10."""
+    if names and names[0] in _IN_TIME:
+        return sorted(rows, key=lambda row: _natural(str(row[names[0]])))
     for first in range(min(3, len(names)), 0, -1):
         by = names[:first]
         if not all(isinstance(row.get(name), str | None) for row in rows for name in by):
@@ -261,6 +271,12 @@ def print_fields(row: Row, currency: str | None = None) -> None:
         click.echo(f"{head}{lines[0]}".rstrip())
         for line in lines[1:]:
             click.echo(" " * (width + len(_GAP)) + line)
+
+
+def echo_wrapped(text: str) -> None:
+    """Print a sentence in lines that fit."""
+    for line in _wrapped(text, view().width):
+        click.echo(line)
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -86,7 +86,7 @@ def view() -> View:
         if context is None:
             return View()
         settings = Settings.load({"zone": told.zone, "lang": told.lang}, file=_settings_file(context))
-        told.shown = View(
+        told.shown = _latest[0] = View(
             lang=settings.values["lang"].value or _language_of_locale(os.environ),
             zone=settings.values["zone"].value,
             width=None if told.wide else _width(),
@@ -94,6 +94,19 @@ def view() -> View:
             columns=told.columns,
         )
     return told.shown
+
+
+_latest: list[View] = [View()]
+
+
+def latest() -> View:
+    """How the command that ran last showed things: for what is said after its end."""
+    return _latest[0]
+
+
+def in_english() -> None:
+    """Machine formats are in English, whoever reads them."""
+    flags().shown = replace(view(), lang="en")
 
 
 def zone_instant(day: datetime, zone: str) -> datetime:

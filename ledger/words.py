@@ -58,6 +58,12 @@ def note(template: str, /, **values: Any) -> Note:
     return Note(template, values)
 
 
+def of_error(error: BaseException) -> Note:
+    """What an error says: the note that it was raised with, else its words as they are."""
+    said = error.args[0] if error.args else None
+    return said if isinstance(said, Note) else Note("{words}", {"words": str(error)})
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Note):
         return {"template": value.template, "values": {name: _plain(v) for name, v in value.values.items()}}
@@ -78,12 +84,16 @@ def _note(value: Any) -> Any:
     return Note(value["template"], {name: _note(v) for name, v in value["values"].items()})
 
 
+def _utc(at: datetime) -> str:
+    return f"{at.isoformat()}Z"
+
+
 @dataclass(frozen=True)
 class Speaker:
     """Puts notes into words. `instant`, `word`, `label`: how instants, codes and columns are written."""
 
     lang: str = "en"
-    instant: Callable[[datetime], str] = instant
+    instant: Callable[[datetime], str] = _utc
     word: Callable[[str], str] = str
     label: Callable[[str], str] = str
 
