@@ -105,7 +105,7 @@ def show(
 ) -> None:
     """Show what each channel, campaign or kind of touch is credited with.
 
-    Money is in minor units of the currency; currencies are never added up. (none): orders that no touch led to.
+    Currencies are never added up; the machine formats have minor units. (none): orders that no touch led to.
 
     \b
     coupon-ledger attribution show

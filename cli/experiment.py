@@ -24,7 +24,7 @@ from cli.options import (
 from cli.output import Row, cell, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
-from cli.tables import echo_wrapped
+from cli.tables import echo_wrapped, natural
 from ledger.amounts import decimals
 from ledger.errors import LedgerError, UnusableFile
 from ledger.settings import Settings
@@ -295,8 +295,8 @@ def plan(
 ) -> None:
     """Say before a campaign how many people it needs (样本量), and the smallest effect that it can show.
 
-    From what people bought in as many days before, or from --mean and --sd. smallest_lift: of margin per person, in
-    minor units, and as a share of the mean; people_needed: for --lift, in all arms; …_cuped: with what is known of the
+    From what people bought in as many days before, or from --mean and --sd. smallest_lift: of margin per person,
+    and as a share of the mean; people_needed: for --lift, in all arms; …_cuped: with what is known of the
     time before taken out.
 
     \b
@@ -383,7 +383,7 @@ _control_option = click.option("--control-arm", default=CONTROL, show_default=Tr
 def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
     """Show what CAMPAIGN caused (增量): everyone assigned, all their orders, with a coupon or without.
 
-    effect: treated less control, per person, in minor units; total_…: of all people of the arm. Methods: plain (Welch),
+    effect: treated less control, per person; total_…: of all people of the arm. Methods: plain (Welch),
     cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
     however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg);
     simultaneous_low, …_high: the interval for several treatments at once (Bonferroni), by which the sentences go. The
@@ -412,10 +412,10 @@ def without_notes(row: Row) -> Row:
 
 COLUMNS: Final = {
     "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
-    "effects": "arm metric label method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
+    "effects": "arm metric method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
     " relative_effect p p_corrected",
-    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high"
-    " roi_simultaneous_low roi_simultaneous_high simple_roi",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi"
+    " roi_simultaneous_low roi_simultaneous_high",
     "parts": "arm part control treated effect low high p_corrected",
 }
 TITLES: Final = {
@@ -427,8 +427,9 @@ TITLES: Final = {
 
 
 def _print_experiment(row: Row) -> None:
-    for sentence in row["conclusion_notes"]:
-        echo_wrapped(told(Note.loads(sentence)))
+    sentences = [Note.loads(sentence) for sentence in row["conclusion_notes"]]
+    for sentence in sorted(sentences, key=lambda sentence: natural(sentence.values["arm"])):
+        echo_wrapped(told(sentence))
     click.echo()
     head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
     print_row({name: row[name] for name in head if row[name] is not None}, "table")
@@ -460,7 +461,7 @@ def _print_response(curve: Row, currency: str | None) -> None:
     click.echo(f"\n{say('Response to the face value')}")
     print_rows([{"metric": curve["metric"], **point} for point in curve["points"]], "table",
                ["face_value_minor", "mean", "error"], currency=currency)  # fmt: skip
-    click.echo(_response_in_words(curve, currency))
+    echo_wrapped(_response_in_words(curve, currency))
 
 
 def _response_in_words(curve: Row, currency: str | None) -> str:

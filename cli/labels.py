@@ -535,7 +535,8 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "percent_off_bp": "percent off",
     "simple_roi": "simple ROI (not incremental)",
     "attributed_roi": "attributed ROI (not incremental)",
-    "roi": "incremental ROI",
+    "roi": "ROI",
+    "true_roi": "true ROI",
     "roi_high": "ROI high",
     "roi_low": "ROI low",
     "roi_simultaneous_high": "ROI simultaneous high",
@@ -572,7 +573,7 @@ _FACTORS: Final = (
     "roi", "roi_low", "roi_high", "roi_bp", "roi_cuped_low", "roi_cuped_high", "roi_simultaneous_low",
     "roi_simultaneous_high", "roi_cuped", "times", "odds_ratio", "silhouette", "score",
 )  # fmt: skip
-_MONEY: Final = frozenset({"smallest_lift", "smallest_lift_cuped", "slope_per_person"})
+_MONEY: Final = frozenset({"smallest_lift", "smallest_lift_cuped", "true_margin", "true_net_sales"})
 _P: Final = ("p", "p_corrected")
 _NUMBERS: Final = frozenset(
     "partition offset next_offset end port pid number months_later weekday hour_of_day version commit schema_id cluster"

@@ -144,9 +144,9 @@ def query(
     """Show the values of metrics by slice and time.
 
     Dimensions: campaign, coupon_type, channel, segment, store, region, reason, weekday (1 is Monday), hour_of_day;
-    `metrics show` says which of them a metric has. A day, such as --since 2026-11-11, begins in --zone. Amounts are in
-    minor units, by currency. A rate without anything to divide by is – (null). open: late facts of then are still to be
-    expected.
+    `metrics show` says which of them a metric has. A day, such as --since 2026-11-11, begins in --zone. Amounts are by
+    currency, in the machine formats in minor units. A rate without anything to divide by is – (null). open: late facts
+    of then are still to be expected.
 
     \b
     coupon-ledger metrics query claimed_events used_events use_rate --grain day --since 2026-11-01

@@ -318,7 +318,7 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons
     that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
 
-    Amounts are in minor units (cents), a row per currency; currencies are never added up.
+    A row per currency; currencies are never added up. The machine formats have minor units (cents).
 
     \b
     coupon-ledger report finance
@@ -486,7 +486,9 @@ def experiments(goods_rates: str | None, explain: bool, settings: Settings, outp
             with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
                 [found] = rows_of(answer)
             warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
-            rows += [{"campaign_id": campaign, **row, "warnings": warned, "refused": None} for row in found["returns"]]
+            whose = {"currency": found["currency"]} if output == "table" else {}
+            rows += [{"campaign_id": campaign, **whose, **row, "warnings": warned, "refused": None}
+                     for row in found["returns"]]  # fmt: skip
             if not found["returns"]:
                 rows.append({"campaign_id": campaign, "refused": say("no margin is known: give --goods-rate")})
         except LedgerError as error:
@@ -494,11 +496,19 @@ def experiments(goods_rates: str | None, explain: bool, settings: Settings, outp
             rows.append({"campaign_id": campaign, "refused": refused})
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = rows[:_SHOWN] if explain and output == "table" else rows
-    print_rows([{name: row.get(name) for name in names} for row in shown], output)
+    columns = None if explain or output != "table" else _EXPERIMENT_COLUMNS.split()
+    print_rows([{name: row.get(name) for name in names} for row in shown], output, columns and [
+        name for name in columns if name in names
+    ])  # fmt: skip
     if len(shown) < len(rows):
         click.echo(say("the first {n:count} rows; --output ndjson shows all", n=_SHOWN), err=True)
     if output == "table" and not rows:
         click.echo(say("no campaign has arms: see `coupon-ledger experiment assign`"))
+
+
+_EXPERIMENT_COLUMNS: Final = (
+    "campaign_id arm currency incremental_margin_minor low_minor high_minor roi roi_low roi_high simple_roi refused"
+)
 
 
 def _of_campaigns(campaigns: tuple[str, ...]) -> str | None:

@@ -196,7 +196,7 @@ def _unit(currency: str) -> str:
 def _broken(head: str, width: int) -> list[str]:
     """The head in lines, none wider than the cells or its longest word."""
     lines: list[str] = []
-    for piece in re.findall(r"\([^)]*\)|\S+", head):
+    for piece in re.findall(r"\([^)]{,14}\)|\S+", head):
         room = max(width, _HEAD)
         if lines and text_width(lines[-1]) + 1 + text_width(piece) <= room:
             lines[-1] += f" {piece}"
@@ -238,18 +238,18 @@ _IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_d
 def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
     """Rows that come in the order of their first columns as text, in the order that people expect: 2 before 10."""
     if names and names[0] in _IN_TIME:
-        return sorted(rows, key=lambda row: _natural(str(row[names[0]])))
+        return sorted(rows, key=lambda row: natural(str(row[names[0]])))
     for first in range(min(3, len(names)), 0, -1):
         by = names[:first]
         if not all(isinstance(row.get(name), str | None) for row in rows for name in by):
             continue
         keys = [tuple((row.get(name) is None, row.get(name) or "") for name in by) for row in rows]
         if keys == sorted(keys) and len(set(keys)) > 1:
-            return sorted(rows, key=lambda row: tuple(_natural(row.get(name)) for name in by))
+            return sorted(rows, key=lambda row: tuple(natural(row.get(name)) for name in by))
     return rows
 
 
-def _natural(text: str | None) -> tuple[Any, ...]:
+def natural(text: str | None) -> tuple[Any, ...]:
     parts = re.split(r"([0-9]+)", text or "")
     return (text is None, *((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts))
 

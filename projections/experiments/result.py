@@ -325,18 +325,18 @@ def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, curren
 
 
 _SAME: Final = (
-    "{what:label}, incremental, {arm:word}: nobody differs from anybody in what they bought; nothing can be said."
+    "Incremental {what:label}, {arm:word}: nobody differs from anybody in what they bought; nothing can be said."
 )
 _SIZED: Final = (
-    "{what:label}, incremental: {arm:word} brought {total:money} {more} than without it ({span}).{cuped}{return_}"
+    "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it ({span}).{cuped}{return_}"
 )
 _FOUND: Final = (
-    "{what:label}, incremental: {arm:word} brought {total:money} {more} than without it: that it did is sure, how"
+    "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it: that it did is sure, how"
     " much is"
     " not ({span}).{cuped}{return_}"
 )
 _OPEN: Final = (
-    "{what:label}, incremental: {arm:word} cannot be told from no effect: {signed:money} ({span}).{cuped}{return_}"
+    "Incremental {what:label}: {arm:word} cannot be told from no effect: {signed:money} ({span}).{cuped}{return_}"
 )
 
 
