@@ -734,9 +734,11 @@ def figure(name: str, value: Any, currency: str | None = None) -> str:
     return shown(name, {name: value}, currency)
 
 
-def in_words(values: Row) -> str:
+def in_words(values: Row, currency: str | None = None) -> str:
     """Fields beside each other in one line."""
-    return ", ".join(f"{label(name)} {shown(name, values)}" for name, value in values.items() if value is not None)
+    return ", ".join(
+        f"{label(name)} {shown(name, values, currency)}" for name, value in values.items() if value is not None
+    )
 
 
 def _factor(value: float) -> str:

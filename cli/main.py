@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import click
 
-from cli.view import global_options, latest, with_view_options
+from cli.view import forget, global_options, latest, with_view_options
 from ledger.errors import LedgerError
 from ledger.words import Note, Speaker
 
@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point: never a traceback for what a user can act on."""
     # What a command imports stays; the garbage collector looking through it took an eighth of the time until it begins.
     gc.set_threshold(10_000)
+    forget()
     try:
         cli.main(args=arguments, prog_name="coupon-ledger", standalone_mode=False)
     except click.exceptions.Exit as error:

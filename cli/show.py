@@ -85,15 +85,17 @@ def history(coupon: str, settings: Settings, output: str, **past: Any) -> None:
         if output != "table":
             print_rows(rows, output)
             return
-        print_rows((_for_people(row) for row in rows), output)
+        currency = next((row["data"]["currency"] for row in rows if row["data"].get("currency")), None)
+        print_rows((_for_people(row, currency) for row in rows), output)
         for row in rows:
             for violation in row["violations"]:
                 if violation == "conflicting_duplicate":
                     click.echo(f"{violation}: another content came under the id {row['event_id']}; it is not folded")
 
 
-def _for_people(row: Row) -> Row:
-    data = in_words(row["data"])
+def _for_people(row: Row, currency: str | None) -> Row:
+    """`currency`: the coupon's, for events that name none."""
+    data = in_words(row["data"], currency)
     return {
         "occurred_at": row["occurred_at"],
         "type": row["type"],

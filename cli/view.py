@@ -104,6 +104,11 @@ def latest() -> View:
     return _latest[0]
 
 
+def forget() -> None:
+    """What a command before this one in the same process was shown by."""
+    _latest[0] = View()
+
+
 def in_english() -> None:
     """Machine formats are in English, whoever reads them."""
     flags().shown = replace(view(), lang="en")

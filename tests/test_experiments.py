@@ -468,7 +468,7 @@ def test_what_other_campaigns_reached_is_refused() -> None:
     assert _other_campaigns(of, pl.Series([False] * 20), targeted) == []
     [told] = _other_campaigns(of, pl.Series(([True] + [False] * 9) * 2), targeted)
     assert told.code == "other_campaigns"
-    with pytest.raises(NotThere, match="100% of the targeted and 0% of the others"):
+    with pytest.raises(NotThere, match=r"100.0% of the targeted and 0.0% of the others"):
         _other_campaigns(of, targeted, targeted)
 
 
