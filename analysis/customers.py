@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ledger.words import note
+
 Floats = npt.NDArray[np.float64]
 
 # By recency (rows, 5 = most recent, first) and the mean of the frequency and money scores (columns, 1 first). After the
@@ -105,7 +107,7 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
     spread = values.std(axis=0)
     kept = spread > _ALIKE
     if customers.height < 10 * most or not kept.any():
-        raise CannotTell(f"{customers.height} customers, or all alike: too few to tell groups apart")
+        raise CannotTell(note("{n:count} customers, or all alike: too few to tell groups apart", n=customers.height))
     points = (values[:, kept] - values[:, kept].mean(axis=0)) / spread[kept]
     sample = np.random.default_rng(_SEED).permutation(len(points))[:_SAMPLE]
     tried = []
@@ -114,7 +116,7 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
         try:
             score = silhouette_score(points[sample], model.labels_)
         except ValueError as error:
-            raise CannotTell("customers are too much alike: there are fewer kinds than groups") from error
+            raise CannotTell(note("customers are too much alike: there are fewer kinds than groups")) from error
         tried.append((k, float(score), float(model.inertia_), model))
     number, _, _, best = max(tried, key=lambda found: found[1])
     labels = best.predict(points).astype(np.int64)
@@ -139,11 +141,12 @@ def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) ->
     kept = [name for name, s in zip(features, spread, strict=True) if s > _ALIKE]
     rarer = int(min(y.sum(), len(y) - y.sum()))
     if not kept or rarer < FEWEST_PER_FEATURE * len(kept):
-        raise CannotTell(
-            f"{rarer:,} customers of the rarer outcome for {len(kept)} features: {FEWEST_PER_FEATURE} each are needed"
+        template = (
+            "{n:count} customers of the rarer outcome for {features:count} features: {needed:count} each are needed"
         )
+        raise CannotTell(note(template, n=rarer, features=len(kept), needed=FEWEST_PER_FEATURE))
     points = ((values - values.mean(axis=0)) / np.maximum(spread, _ALIKE))[:, spread > _ALIKE]
-    certain = CannotTell("the features say the same, or the outcome follows from them; leave some out")
+    certain = CannotTell(note("the features say the same, or the outcome follows from them; leave some out"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they would say is asked below

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.lift import ALPHA, Estimate, Moments, TooFew, difference, estimate
+from ledger.words import Note, note
 
 Array = npt.NDArray[Any]
 
@@ -55,8 +56,13 @@ def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: f
     t, c = targeted & kept, ~targeted & kept
     if min(t.sum(), c.sum()) < FEWEST:
         raise TooFew(
-            f"comparison of {int(targeted.sum())} targeted people with {int((~targeted).sum())} others: too few are"
-            f" alike; {FEWEST} are needed on either side"
+            note(
+                "comparison of {targeted:count} targeted people with {others:count} others: too few are alike;"
+                " {needed:count} are needed on either side",
+                targeted=int(targeted.sum()),
+                others=int((~targeted).sum()),
+                needed=FEWEST,
+            )
         )
     design = _design(classes, np.column_stack([spent, also]))
     coefficients, covariance = _line(design[c], outcome[c])
@@ -103,8 +109,13 @@ def historical(outcome: Array, before: Array, targeted: Array, alpha: float = AL
     change = outcome - before
     if min(targeted.sum(), (~targeted).sum()) < FEWEST:
         raise TooFew(
-            f"comparison of {int(targeted.sum())} targeted people with {int((~targeted).sum())} others: too few;"
-            f" {FEWEST} are needed on either side"
+            note(
+                "comparison of {targeted:count} targeted people with {others:count} others: too few; {needed:count} are"
+                " needed on either side",
+                targeted=int(targeted.sum()),
+                others=int((~targeted).sum()),
+                needed=FEWEST,
+            )
         )
     effect = difference(Moments.of(change[~targeted]), Moments.of(change[targeted]), alpha=alpha)
     return Compared(effect, 1.0, int(targeted.sum()), int((~targeted).sum()))
@@ -116,7 +127,7 @@ class Judged:
 
     told: Compared
     placebo: Compared
-    refused: str | None
+    refused: Note | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +160,23 @@ def judged(
     return Judged(told, placebo, _refusal(told, placebo))
 
 
-def _refusal(told: Compared, placebo: Compared) -> str | None:
+def _refusal(told: Compared, placebo: Compared) -> Note | None:
     if told.supported < SUPPORTED:
-        return (
-            f"only {told.supported:.0%} of the targeted have anybody like them among the others;"
-            f" {SUPPORTED:.0%} are needed"
+        return note(
+            "only {supported:percent} of the targeted have anybody like them among the others; {needed:percent} are"
+            " needed",
+            supported=told.supported,
+            needed=SUPPORTED,
         )
     if math.isnan(placebo.effect.p) and placebo.effect.value:
-        return "the placebo failed: before the campaign, where there was no effect, all of one side differed alike"
+        return note(
+            "the placebo failed: before the campaign, where there was no effect, all of one side differed alike"
+        )
     if placebo.effect.p < REFUTED:
-        return (
-            "the placebo failed: the same comparison finds an effect before the campaign, where there was none"
-            f" (p {placebo.effect.p:.2g}); the two sides differ in more than the campaign"
+        return note(
+            "the placebo failed: the same comparison finds an effect before the campaign, where there was none (p"
+            " {p:p});"
+            " the two sides differ in more than the campaign",
+            p=placebo.effect.p,
         )
     return None

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, read_token
 from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
+from ledger.words import Note
 from projections.backup import Advanced, Copied
 from projections.past import Progress
 from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
@@ -43,9 +44,13 @@ class OwnerGone(StoreError):
 class Told(LedgerError):
     """An error that the owner met, in its words."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    def __init__(self, message: str | Note, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+def _error(said: Mapping[str, Any]) -> Told:
+    return Told(Note.loads(said["note"]) if "note" in said else said["error"], said["exit_code"])
 
 
 @contextmanager
@@ -163,7 +168,7 @@ class Remote:
             while line := response.readline():
                 said = json.loads(line)
                 if "error" in said:
-                    raise Told(said["error"], said["exit_code"])
+                    raise _error(said)
                 if "answer" in said:
                     return
                 self._told_how_far(said["done"] - before, said["total"] - said["done"])
@@ -219,7 +224,7 @@ class Remote:
             for line in self._posted(path, _ANSWER_S, parameters, what):
                 said = json.loads(line)
                 if "error" in said:
-                    raise Told(said["error"], said["exit_code"])
+                    raise _error(said)
                 if result in said:
                     return said[result]
                 told(said["done"], said["total"])
@@ -274,7 +279,7 @@ class Remote:
     def _told(self, response: http.client.HTTPResponse) -> LedgerError:
         try:
             said = json.loads(response.read())
-            return Told(said["error"], said["exit_code"])
+            return _error(said)
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
             return Told(
                 f"database {self._database}: its owner answered with HTTP status {response.status};"

@@ -40,6 +40,7 @@ from consumers.replay import Replay, Rows
 from consumers.sweeper import StillToCome, Swept, over
 from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
 from ledger.log import EventLog
+from ledger.words import Note
 from projections.backup import Copied, copy_to
 from projections.dead_letters import Chosen
 from projections.queries import QUESTIONS, Question, answer
@@ -369,7 +370,13 @@ async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, runni
 
 def _said(error: Exception) -> bytes:
     code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
-    return json.dumps({"error": str(error), "exit_code": code}).encode() + b"\n"
+    return json.dumps({"error": str(error), "exit_code": code, **_note(error)}).encode() + b"\n"
+
+
+def _note(error: Exception) -> dict[str, str]:
+    """The sentence as a template with its values, for readers of another language."""
+    said = error.args[0] if error.args else None
+    return {"note": said.dumps()} if isinstance(said, Note) else {}
 
 
 async def _stop_when_gone(request: Request, running: Running) -> None:
@@ -398,13 +405,17 @@ async def _in_words(_: Request, error: Exception) -> Response:
     elif isinstance(error, HTTPException):
         status, words, headers = http.HTTPStatus(error.status_code), error.detail, dict(error.headers or {})
         code = 2 if status == http.HTTPStatus.UNPROCESSABLE_ENTITY else code
-    return _refusal(status, words, code, headers)
+    return _refusal(status, words, code, headers, _note(error))
 
 
 def _refusal(
-    status: int, words: str, code: int = StoreError.exit_code, headers: dict[str, str] | None = None
+    status: int,
+    words: str,
+    code: int = StoreError.exit_code,
+    headers: dict[str, str] | None = None,
+    further: dict[str, str] | None = None,
 ) -> JSONResponse:
-    return JSONResponse({"error": words, "exit_code": code}, status, headers)
+    return JSONResponse({"error": words, "exit_code": code, **(further or {})}, status, headers)
 
 
 class _Guard:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say, warn
 from cli.options import (
     ADDS_NOTHING,
     LOG,
@@ -23,6 +24,7 @@ from cli.options import (
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.settings import Settings
+from ledger.words import note
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,15 +32,14 @@ if TYPE_CHECKING:
     from projections.attribution.models import Model
 
 _BY: Final = ("channel", "campaign", "kind")
-_LABELS: Final = {"(none)": "(none) 无触点", "(unknown coupon)": "(unknown coupon) 未知券"}
 _NOTES: Final = {
-    "without_touch": "led to by no touch within 90 days: credited to (none)",
-    "cut_off": "have more touches than are kept of a path: only the latest are credited",
-    "without_sales": "brought no sales (nothing was paid)",
-    "without_cost": f"have no known cost of goods: {ADDS_NOTHING}",
-    "cost_by_rate": "have a cost of goods by --goods-rate",
-    "unknown_coupon": "name coupons of which none is known to be used on them: (unknown coupon)",
-    "refunded_more_than_paid": "were refunded more than was paid: not credited",
+    "without_touch": "{n:count} orders were led to by no touch within 90 days: credited to (none)",
+    "cut_off": "{n:count} orders have more touches than are kept of a path: only the latest are credited",
+    "without_sales": "{n:count} orders brought no sales (nothing was paid)",
+    "without_cost": "{n:count} orders have no known cost of goods: {adds_nothing}",
+    "cost_by_rate": "{n:count} orders have a cost of goods by --goods-rate",
+    "unknown_coupon": "{n:count} orders name coupons of which none is known to be used on them: (unknown coupon)",
+    "refunded_more_than_paid": "{n:count} orders were refunded more than was paid: not credited",
 }
 
 
@@ -104,7 +105,7 @@ def show(
 ) -> None:
     """Show what each channel, campaign or kind of touch is credited with.
 
-    Money is in minor units of the currency; currencies are never added up. (none): orders that no touch led to.
+    Currencies are never added up; the machine formats have minor units. (none): orders that no touch led to.
 
     \b
     coupon-ledger attribution show
@@ -132,7 +133,7 @@ def show(
     with answered(
         settings, output, "attribution", models=models, by=by, campaign=campaign, **window, **asked
     ) as answer:
-        print_rows(_labelled(rows_of(answer), by, output), output, _shown(by) if output == "table" else None)
+        print_rows(rows_of(answer), output, _shown(by) if output == "table" else None)
     if output == "table":
         _say_which_model()
         _say_notes(settings, window | asked)
@@ -150,24 +151,19 @@ def _shown(by: str) -> list[str]:
     return ["model", by, "currency", "orders", "share", "sales_minor", "margin_minor", "removal_effect", "error"]
 
 
-def _labelled(rows: Any, by: str, output: str) -> Any:
-    for row in rows:
-        if output == "table" and row[by] in _LABELS:
-            row = row | {by: _LABELS[row[by]]}
-        yield row
-
-
 def _say_notes(settings: Settings, asked: Row) -> None:
     """What the reader of a table must know, beside it."""
     with answered(settings, "quiet", "attribution-notes", **asked) as answer:
         notes = answer.row()
-    click.echo(f"{notes['orders']:,} orders stand; {notes['cancelled']:,} cancelled, {notes['refunded']:,} refunded in"
-               " full are not credited", err=True)  # fmt: skip
+    counted = (
+        "{orders:count} orders stand; {cancelled:count} cancelled, {refunded:count} refunded in full are not credited"
+    )
+    click.echo(say(counted, **notes), err=True)
     if notes["currencies"] > 1:
-        click.echo(f"warning: {notes['currencies']} currencies; they are not added up", err=True)
+        warn("{n:count} currencies; they are not added up", n=notes["currencies"])
     for name, words in _NOTES.items():
         if notes[name]:
-            click.echo(f"warning: {notes[name]:,} orders {words}", err=True)
+            warn(words, n=notes[name], adds_nothing=note(ADDS_NOTHING))
 
 
 def _explain(settings: Settings, output: str, order: str, models: str | None, past: Row) -> None:
@@ -181,7 +177,7 @@ def _explain(settings: Settings, output: str, order: str, models: str | None, pa
     click.echo()
     names = list(dict.fromkeys(name for row in rows for name in row["credits"]))
     shown = [
-        {n: _LABELS.get(str(v), v) for n, v in row.items() if n not in (*head, "credits")}
+        {n: v for n, v in row.items() if n not in (*head, "credits")}
         | {name: row["credits"].get(name) for name in names}
         for row in rows
     ]
@@ -210,14 +206,14 @@ def compare(one: str, other: str, by: str, settings: Settings, output: str, **as
         found = list(rows_of(answer))
     credited = {(row["model"], row["currency"], row[by]): row for row in found}
     places = dict.fromkeys((row["currency"], row[by]) for row in found)
-    print_rows([_beside(one, other, by, place, credited) for place in places], output)
+    print_rows((_beside(one, other, by, place, credited) for place in places), output)
 
 
 def _beside(one: str, other: str, by: str, place: tuple[str, str], credited: dict[Any, Row]) -> Row:
     nothing = {"orders": 0.0, "sales_minor": 0}
     first, second = (credited.get((name, *place), nothing) for name in (one, other))
     return {
-        by: _LABELS.get(place[1], place[1]),
+        by: place[1],
         "currency": place[0],
         f"orders {one}": first["orders"],
         f"orders {other}": second["orders"],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say, told
 from cli.options import (
     LOG,
     goods_rate_option,
@@ -23,8 +24,11 @@ from cli.options import (
 from cli.output import Row, cell, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
+from cli.tables import echo_wrapped, natural
+from ledger.amounts import decimals
 from ledger.errors import LedgerError, UnusableFile
 from ledger.settings import Settings
+from ledger.words import Note, note
 
 if TYPE_CHECKING:
     import polars as pl
@@ -118,8 +122,9 @@ def assign(
         _publish(settings, campaign, drawn, shares, at)
     _print_drawn(drawn, chosen, shares, output)
     if output == "table":
-        what = "would be assigned; nothing was written" if dry_run else "assigned; run `consume` to see them"
-        click.echo(f"{drawn.height:,} people {what}", err=True)
+        dry = "{n:count} people would be assigned; nothing was written"
+        wet = "{n:count} people assigned; run `consume` to see them"
+        click.echo(say(dry if dry_run else wet, n=drawn.height), err=True)
 
 
 def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
@@ -290,8 +295,8 @@ def plan(
 ) -> None:
     """Say before a campaign how many people it needs (样本量), and the smallest effect that it can show.
 
-    From what people bought in as many days before, or from --mean and --sd. smallest_lift: of margin per person, in
-    minor units, and as a share of the mean; people_needed: for --lift, in all arms; …_cuped: with what is known of the
+    From what people bought in as many days before, or from --mean and --sd. smallest_lift: of margin per person,
+    and as a share of the mean; people_needed: for --lift, in all arms; …_cuped: with what is known of the
     time before taken out.
 
     \b
@@ -321,20 +326,25 @@ def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any
 def _print_plan(row: Row, output: str) -> None:
     warnings = row.pop("warnings", None) or []
     if output != "table":
-        print_row(row | {"warnings": warnings}, output)
+        print_row(without_notes(row | {"warnings": warnings}), output)
         return
     print_row({k: v for k, v in row.items() if v is not None}, output)
     if row["people_needed"] is not None:
-        click.echo(f"\nplan · 样本量: {_plan_in_words(row, '')}")
+        click.echo()
+        echo_wrapped(told(_plan_in_words(row, "")))
         if row["correlation"]:
-            click.echo(f"with CUPED: {_plan_in_words(row, '_cuped')}")
+            echo_wrapped(say("With CUPED: {plan}", plan=_plan_in_words(row, "_cuped")))
     _print_warnings(warnings)
 
 
-def _plan_in_words(row: Row, variant: str) -> str:
-    return (
-        f"{row['people']:,} people can show a change of {row[f'smallest_lift_share{variant}']:.1%} of the mean or more;"
-        f" to see {row['lift_share']:.1%}, {row[f'people_needed{variant}']:,} are needed"
+def _plan_in_words(row: Row, variant: str) -> Note:
+    return note(
+        "{people:count} people can show a change of {smallest:percent} of the mean or more; to see {lift:percent},"
+        " {needed:count} are needed",
+        people=row["people"],
+        smallest=row[f"smallest_lift_share{variant}"],
+        lift=row["lift_share"],
+        needed=row[f"people_needed{variant}"],
     )
 
 
@@ -373,7 +383,7 @@ _control_option = click.option("--control-arm", default=CONTROL, show_default=Tr
 def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
     """Show what CAMPAIGN caused (增量): everyone assigned, all their orders, with a coupon or without.
 
-    effect: treated less control, per person, in minor units; total_…: of all people of the arm. Methods: plain (Welch),
+    effect: treated less control, per person; total_…: of all people of the arm. Methods: plain (Welch),
     cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
     however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg);
     simultaneous_low, …_high: the interval for several treatments at once (Bonferroni), by which the sentences go. The
@@ -387,42 +397,51 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
     with answered(settings, output, "experiment", campaign=campaign, **asked) as answer:
         row = answer.row()
     if output == "json":
-        print_row(row, output)
+        print_row(without_notes(row), output)
     elif output != "table":
         print_rows(row["effects"], output)
     else:
         _print_experiment(row)
 
 
+def without_notes(row: Row) -> Row:
+    """Without the sentences as templates: machines get them in English."""
+    plain = {name: value for name, value in row.items() if not name.startswith("conclusion_note")}
+    return plain | {"warnings": [{n: v for n, v in w.items() if n != "note"} for w in row["warnings"]]}
+
+
 COLUMNS: Final = {
     "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
-    "effects": "arm metric label method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
+    "effects": "arm metric method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
     " relative_effect p p_corrected",
-    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high"
-    " roi_simultaneous_low roi_simultaneous_high simple_roi",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi"
+    " roi_simultaneous_low roi_simultaneous_high",
     "parts": "arm part control treated effect low high p_corrected",
 }
-_TITLES: Final = {
-    "arms": "arms · 分组",
-    "effects": "effects per person assigned · 人均增量",
-    "returns": "return on cost · 增量ROI (simple_roi is not incremental: 简单ROI)",
-    "parts": "by part of the people · 分群增量",
+TITLES: Final = {
+    "arms": "Arms",
+    "effects": "Effects per person assigned",
+    "returns": "Return on cost (simple ROI is not incremental)",
+    "parts": "By part of the people",
 }
 
 
 def _print_experiment(row: Row) -> None:
-    for sentence in row["conclusions"]:
-        click.echo(sentence)
+    sentences = [Note.loads(sentence) for sentence in row["conclusion_notes"]]
+    for sentence in sorted(sentences, key=lambda sentence: natural(sentence.values["arm"])):
+        echo_wrapped(told(sentence))
     click.echo()
     head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
     print_row({name: row[name] for name in head if row[name] is not None}, "table")
+    currency = row["currency"]
     shown = {name: row[name] for name in COLUMNS} | {"effects": main_effects(row["effects"])}
     for name, rows in shown.items():
         if rows:
-            click.echo(f"\n{_TITLES[name]}")
-            print_rows(rows, "table", columns_of(name, rows))
+            click.echo(f"\n{say(TITLES[name])}")
+            given = [{"metric": row["effects"][0]["metric"], **r} if name == "parts" else r for r in rows]
+            print_rows(given, "table", columns_of(name, rows), currency=currency)
     for curve in row["response"]:
-        _print_response(curve)
+        _print_response(curve, currency)
     _print_warnings(row["warnings"])
 
 
@@ -438,21 +457,30 @@ def main_effects(effects: Sequence[Row]) -> list[Row]:
     return [row for row in effects if row["metric"] == main or row["method"] == "plain"]
 
 
-def _print_response(curve: Row) -> None:
-    click.echo("\nresponse to the face value · 面额响应")
-    print_rows(curve["points"], "table")
-    unfit = "" if curve["unfit_p"] is None else f"; p of a straight line {curve['unfit_p']:.3f}"
-    click.echo(
-        f"slope {curve['slope']:.3f} per minor unit of face value ({curve['slope_low']:.3f} to"
-        f" {curve['slope_high']:.3f}){unfit}"
-    )
+def _print_response(curve: Row, currency: str | None) -> None:
+    click.echo(f"\n{say('Response to the face value')}")
+    print_rows([{"metric": curve["metric"], **point} for point in curve["points"]], "table",
+               ["face_value_minor", "mean", "error"], currency=currency)  # fmt: skip
+    echo_wrapped(_response_in_words(curve, currency))
+
+
+def _response_in_words(curve: Row, currency: str | None) -> str:
+    """What one major unit of face value brings."""
+    unit = 10 ** (decimals(currency) or 0)
+    brought = {name: (curve[name] * unit, currency) for name in ("slope", "slope_low", "slope_high")}
+    return say(
+        "each {one:money} of face value goes with {slope:money} a person ({slope_low:money} to {slope_high:money};"
+        " p of a straight line {fits:p})" if curve["unfit_p"] is not None else
+        "each {one:money} of face value goes with {slope:money} a person ({slope_low:money} to {slope_high:money})",
+        one=(unit, currency), fits=curve["unfit_p"], **brought,
+    )  # fmt: skip
 
 
 def _print_warnings(warnings: Sequence[Row]) -> None:
     if warnings:
-        click.echo("\nwarnings · 注意")
+        click.echo(f"\n{say('Warnings')}")
     for warning in warnings:
-        click.echo(f"- {warning['code']}: {warning['warning']}")
+        echo_wrapped(f"- {told(Note.loads(warning['note']))}")
 
 
 @experiment.command("people")
@@ -502,11 +530,12 @@ def compare(campaign: str, settings: Settings, output: str, **asked: Any) -> Non
     with answered(settings, output, "experiment-comparison", campaign=campaign, **asked) as answer:
         row = answer.row()
     if output != "table":
-        print_row(row, output)
+        print_row(without_notes(row), output)
         return
-    warnings, sentence = row.pop("warnings"), row.pop("conclusion")
-    click.echo(f"{sentence}\n")
-    print_row({k: v for k, v in row.items() if v is not None}, "table")
+    warnings, sentence, _ = row.pop("warnings"), row.pop("conclusion_note"), row.pop("conclusion")
+    echo_wrapped(told(Note.loads(sentence)))
+    click.echo()
+    print_row({k: v for k, v in row.items() if v is not None and k != "evidence"}, "table")
     _print_warnings(warnings)
 
 

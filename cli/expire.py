@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.labels import say, warn
 from cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
 from cli.output import Row, limited, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
-from ledger.rules import REASON_LABELS
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from datetime import datetime
 
     from consumers.runner import Committed
@@ -51,16 +51,16 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
     upto = over(until)
     if dry_run:
         with answered(settings, output, "due", until=until) as answer:
-            _print_with_unknown(list(_labelled(rows_of(answer), output)), output)
+            _print_with_unknown(list(rows_of(answer)), output)
         return
     swept = _asked(settings, until)
     if swept is None:
         swept = _expire(settings, upto)
     rows = [{"reason": reason, "events": number} for reason, number in sorted(swept.items())]
     if output != "table" or rows:
-        print_rows(_labelled(rows, output), output)
+        print_rows(rows, output)
     else:
-        click.echo("nothing is due")
+        click.echo(say("nothing is due"))
 
 
 def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
@@ -131,15 +131,15 @@ def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> No
         return
     with answered(settings, output, "expiries", **asked) as answer:
         if output == "table":
-            click.echo("失效归因 · expiries by cause")
-        _print_with_unknown(list(_labelled(rows_of(answer), output)), output)
+            click.echo(say("Expiries by cause"))
+        _print_with_unknown(list(rows_of(answer)), output)
 
 
 def _print_with_unknown(rows: list[Row], output: str) -> None:
     """A face value that is not known is not nothing."""
     print_rows(rows, output)
     if output == "table" and (unknown := sum(row["without_value"] for row in rows)):
-        click.echo(f"{unknown:,} coupons have no known face value (无面值): no amount has them in it", err=True)
+        warn("{n:count} coupons have no known face value: no amount includes them", n=unknown)
 
 
 def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:
@@ -152,10 +152,10 @@ def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:
         if output != "table":
             print_rows(rows, output)
             return
-        shown, more = limited(_labelled(rows, output), _SHOWN)
+        shown, more = limited(rows, _SHOWN)
         print_rows(shown, output)
     if more:
-        click.echo(f"… more than {_SHOWN}; --output ndjson shows all", err=True)
+        click.echo(say("the first {n:count} rows; --output ndjson shows all", n=_SHOWN), err=True)
 
 
 def _parts(value: str, ctx: click.Context, param: click.Parameter) -> str:
@@ -163,11 +163,3 @@ def _parts(value: str, ctx: click.Context, param: click.Parameter) -> str:
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(_PARTS)}", ctx, param)
     return value
-
-
-def _labelled(rows: Iterable[Row], output: str) -> Iterator[Row]:
-    """For people, reasons in both languages."""
-    for row in rows:
-        if output == "table" and row.get("reason") in REASON_LABELS:
-            row = row | {"reason": f"{row['reason']} {REASON_LABELS[row['reason']]}"}
-        yield row

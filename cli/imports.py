@@ -73,12 +73,12 @@ def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int
 
 
 def _experiment(seed: int, people: int, settings: Settings) -> None:
-    from cli.sources.experiment_world import campaign_id, events, shown_world, told_truth
+    from cli.sources.experiment_world import CURRENCY, campaign_id, events, shown_world, told_truth
 
     world = shown_world(seed, people)
     _append_frames(settings.log, events(world), None)
-    click.echo(f"\ntrue of campaign {campaign_id(world)}, per person assigned in minor units, and as return on cost")
-    print_rows(told_truth(world), "table")
+    click.echo(f"\ntrue of campaign {campaign_id(world)}, per person assigned, and as return on cost")
+    print_rows(told_truth(world), "table", currency=CURRENCY)
 
 
 def _append_frames(log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None) -> None:

@@ -1,17 +1,28 @@
-"""What people read in place of a column's name and of a bare number: names in both languages, amounts in units of their
-currency, percentages. Machines get the columns as they are, amounts in minor units.
+"""The one table of fields: what people read in place of a column's name and of a bare value.
+
+Each column has a kind (money, share, count, instant, …), by its name, or by its row's metric; a name in English and in
+Chinese; and, where it holds codes, their words. Machines get the columns and values as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Final
+from datetime import date, datetime
+from decimal import Decimal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-from cli.output import Row, cell
-from ledger.rules import REASON_LABELS
-from projections.metrics.definitions import METRICS
-from projections.metrics.money import written
+import click
+
+from cli.output import Row, printable
+from cli.view import view
+from ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
+from ledger.plain import plain
+from ledger.rules import LABELS, REASON_LABELS
+from ledger.words import Note, Speaker
+
+if TYPE_CHECKING:
+    from projections.metrics.definitions import Metric
 
 _CHINESE: Final[Mapping[str, str]] = {
     "acquisition_minor": "拉新",
@@ -24,6 +35,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "begun_at": "开始",
     "booked_minor": "已登记成本",
     "budget_minor": "预算",
+    "burned": "已用占比",
     "buyers": "购买人数",
     "campaign": "活动",
     "campaign_id": "活动",
@@ -179,152 +191,613 @@ _CHINESE: Final[Mapping[str, str]] = {
     "what": "说明",
     "without_cost": "无成本订单",
     "without_value": "无面值(张)",
-}
-WORDS: Final[Mapping[str, str]] = REASON_LABELS | {
-    "used_when_used": "重复核销",
-    "used_when_revoked": "作废后核销",
-    "used_when_expired": "过期后核销",
-    "outside_validity": "有效期外核销",
-    "wrong_user": "非本人核销",
-    "wrong_order": "订单不符",
-    "no_owner": "无持有人核销",
-    "over_issue": "超发",
-    "over_user_limit": "超个人限领",
-    "over_person_limit": "超同一人限领",
-    "below_min_after_refund": "退款后未达门槛",
-    "discount_above_value": "优惠超面值",
-    "paid_after_cancel": "取消后支付",
-    "use_not_named": "订单未列用券",
-    "outside_claim_window": "领取期外",
-    "orphan_use": "核销无支付订单",
-    "unrecorded_use": "订单用券无核销记录",
-    "use_not_returned": "取消未退券",
-    "below_min_spend": "未达门槛",
-    "discount_mismatch": "优惠金额不符",
-    "double_use": "重复核销",
-    "use_after_revocation": "作废后核销",
-    "use_outside_validity": "有效期外核销",
-    "use_without_claim": "未领取核销",
-    "use_without_issue": "未发放核销",
-    "use_on_cancelled_order": "取消订单未退券",
-    "use_without_paid_order": "无支付订单",
-    "coupons": "券",
-    "issued": "发放",
-    "claimed": "领取",
-    "used": "核销",
-    "in_use": "在用",
-    "expired": "失效",
-    "returned": "退回",
-    "opening": "期初",
-    "revoked": "作废",
-    "released": "解除",
+    "alive": "活跃概率",
+    "alpha": "显著性水平",
+    "bucket": "时段",
+    "cancelled_at": "取消时间",
+    "cancelled_orders": "取消订单数",
+    "caveat": "注意",
+    "changed": "变化",
+    "chinese": "中文名",
+    "claim_channel": "领取渠道",
+    "claim_from": "领取开始",
+    "claim_until": "领取截止",
+    "claimed_at": "领取时间",
     "closing": "期末",
-    "view": "浏览",
+    "control_share": "对照组占比",
+    "correlation": "相关系数",
+    "counted": "计法",
+    "coupon_id": "券",
+    "coupon_orders_without_cost": "无成本用券订单",
+    "coupon_type": "券类型",
+    "coupons_discount_minor": "券优惠",
+    "created_at": "创建时间",
+    "customer": "新老客",
+    "data": "内容",
+    "dimensions": "维度",
+    "discounted_sales_share": "有折扣销售占比",
+    "ended_at": "结束时间",
+    "entered": "进入数",
+    "event_id": "事件",
+    "events": "事件数",
+    "feature": "因素",
+    "first_net_minor": "首单净额",
+    "fully_refunded_orders": "全额退款订单数",
+    "gaps_silent": "静默间隔数",
+    "goods_cost_minor": "商品成本",
+    "grain": "粒度",
+    "issue_channel": "发放渠道",
+    "issued_at": "发放时间",
+    "key": "对象",
+    "keys": "对象数",
+    "last_event_at": "最近事件",
+    "last_hour_claims_per_minute": "近一小时每分钟领取",
+    "last_paid_at": "最近支付",
+    "lift_share": "目标提升",
+    "line": "项目",
+    "made_of": "组成",
+    "mean_gap_days": "平均购买间隔(天)",
+    "meaning": "含义",
+    "mechanic": "活动形式",
+    "min_spend_minor": "门槛",
+    "named": "订单点名",
+    "not_clawed_back_minor": "未追回优惠",
+    "occurred_at": "发生时间",
+    "ok": "结果",
+    "on_order": "在订单上",
+    "opening": "期初",
+    "order_id": "订单",
+    "orders_by_rate": "按比例成本订单",
+    "owner": "持有人",
+    "peak_at": "峰值时间",
+    "peak_claims_per_minute": "峰值每分钟领取",
+    "people_needed": "所需人数",
+    "people_needed_cuped": "所需人数(CUPED)",
+    "per_user_limit": "每人限领",
+    "percent_off_bp": "折扣",
+    "placed_at": "下单时间",
+    "power": "检验功效",
+    "refunded_above_order": "超额退款订单",
+    "refunded_orders": "退款订单数",
+    "released": "解除",
+    "reserved_at": "锁定时间",
+    "revoked": "作废",
+    "rule_version": "规则版本",
+    "sd": "标准差",
+    "smallest_lift_cuped": "最小可检测提升(CUPED)",
+    "smallest_lift_share": "最小可检测提升(占比)",
+    "smallest_lift_share_cuped": "最小可检测提升(占比,CUPED)",
+    "source": "来源",
+    "sql": "SQL",
+    "stands": "有效",
+    "state": "状态",
+    "statement": "等式",
+    "tenure_days": "客龄(天)",
+    "topic": "主题",
+    "transition": "状态变化",
+    "treatments": "实验组数",
+    "type": "类型",
+    "unit": "单位",
+    "used_at": "核销时间",
+    "uses": "核销数",
+    "valid_from": "生效",
+    "valid_until": "到期",
+    "view": "口径",
+    "partition": "分区",
+    "offset": "位点",
+    "next_offset": "下一位点",
+    "end": "结束",
+    "start": "开始",
+    "expiry": "到期",
+    "over": "已结束",
+    "recorded_at": "记录时间",
+    "detail": "详情",
+    "bytes": "字节",
+    "discarded_by": "处理人",
+    "discarded_because": "处理原因",
+    "table": "表",
+    "rows": "行数",
+    "facts": "事实摘要",
+    "full": "完整摘要",
+    "lag": "滞后",
+    "read": "已读",
+    "applied": "已应用",
+    "repeats": "重复",
+    "conflicts": "冲突",
+    "dead_letters": "死信",
+    "setting": "设置",
+    "from": "来自",
+    "operator": "操作人",
+    "why": "原因",
+    "defined_at": "定义时间",
+    "parameters": "参数",
+    "credits": "归因方式",
+    "stratum": "分层",
+    "there_already": "已在组",
+    "counterpart": "对方",
+    "superseded": "被取代",
+    "standing": "可用性",
+    "code": "券码",
+    "hold_until": "锁定至",
+    "ip": "IP",
+    "device_id": "设备",
+    "phone_prefix": "手机号段",
+    "attributes": "属性",
+    "visibility": "可见性",
+    "applies_to": "适用范围",
+    "exclusion_group": "互斥组",
+    "priority": "优先级",
+    "platform_or_store": "平台或门店",
+    "stock_left": "剩余库存",
+    "claim_rate": "领取率",
+    "sku": "商品",
+    "lines": "明细",
+    "discounts": "折扣",
+    "paid_at": "支付时间",
+    "refunded_at": "退款时间",
+    "before": "之前",
+    "after": "之后",
+    "srm_p": "样本比例检验p",
+    "targeted": "目标人数",
+    "others": "其余人数",
+    "supported": "可匹配占比",
+    "placebo_effect": "安慰剂效果",
+    "placebo_low": "安慰剂下限",
+    "placebo_high": "安慰剂上限",
+    "placebo_p": "安慰剂p",
+    "total_effect": "总效果",
+    "total_low": "总效果下限",
+    "total_high": "总效果上限",
+    "evidence": "证据",
+    "people_warned": "提示",
+    "refused": "数据不足",
+    "warnings": "注意",
+    "booked": "登记成本",
+    "without_sale_minor": "无销售优惠",
+    "left_minor": "剩余",
+    "roi_cuped": "ROI(CUPED)",
+    "roi_cuped_low": "ROI下限(CUPED)",
+    "roi_cuped_high": "ROI上限(CUPED)",
+    "received": "获券数",
+    "simple_roi_bp": "简单ROI(非增量)",
+    "person": "人",
+    "ids": "账号",
+    "linked_ids": "关联账号",
+    "cause": "原因",
+    "hour_of_day": "小时",
+    "weekday": "星期",
     "coupon": "券",
-    "cart": "加购",
-    "ordered": "下单",
-    "paid": "支付",
-    "promotion": "促销",
-    "match": "配券",
-    "member": "会员",
-    "shipping": "运费",
-    "platform": "平台",
-    "merchant": "商家",
-    "brand": "品牌",
-    "acquisition": "拉新",
-    "media": "媒体",
-    "operation": "运营",
-    "subsidy": "补贴",
-    "redeemed": "核销归因",
-    "last": "末次触点",
-    "first": "首次触点",
-    "linear": "线性",
-    "time_decay": "时间衰减",
-    "position": "位置归因",
-    "markov": "马尔可夫",
-    "shapley": "沙普利值",
-    "plain": "普通",
-    "cuped": "CUPED降噪",
-    "winsorised": "缩尾",
-    "sequential": "序贯",
-    "control": "对照组",
-    "treatment": "实验组",
-    "used_events": "核销次数",
-    "claimed_events": "领取次数",
-    "issued_events": "发放次数",
-    "expired_events": "失效次数",
+    "order": "订单",
+    "campaign_discount_minor": "活动优惠",
+    "since": "开始",
+    "until": "截止",
+    "check": "检查",
+    "offenders": "不符数",
+    "checked": "检查数",
+    "doubt": "疑点",
+    "coupon_net_sales_minor": "用券净销售额",
+    "known_people": "已知人数",
+    "target": "目标",
+    "correction": "校正",
+    "relative_low": "相对下限",
+    "relative_high": "相对上限",
+    "note": "备注",
+    "before_orders": "此前订单数",
+    "before_net_minor": "此前净销售额",
+    "before_margin_minor": "此前毛利",
+    "order_ids": "订单",
+    "assigned_at": "分组时间",
+    "touched_at": "触点时间",
+    "sources": "来源",
 }
+WORDS: Final[Mapping[str, str]] = (
+    LABELS
+    | REASON_LABELS
+    | {
+        "used_when_used": "重复核销",
+        "used_when_revoked": "作废后核销",
+        "used_when_expired": "过期后核销",
+        "outside_validity": "有效期外核销",
+        "wrong_user": "非本人核销",
+        "wrong_order": "订单不符",
+        "no_owner": "无持有人核销",
+        "over_issue": "超发",
+        "over_user_limit": "超个人限领",
+        "over_person_limit": "超同一人限领",
+        "below_min_after_refund": "退款后未达门槛",
+        "discount_above_value": "优惠超面值",
+        "paid_after_cancel": "取消后支付",
+        "use_not_named": "订单未列用券",
+        "outside_claim_window": "领取期外",
+        "orphan_use": "核销无支付订单",
+        "unrecorded_use": "订单用券无核销记录",
+        "use_not_returned": "取消未退券",
+        "below_min_spend": "未达门槛",
+        "discount_mismatch": "优惠金额不符",
+        "double_use": "重复核销",
+        "use_after_revocation": "作废后核销",
+        "use_outside_validity": "有效期外核销",
+        "use_without_claim": "未领取核销",
+        "use_without_issue": "未发放核销",
+        "use_on_cancelled_order": "取消订单未退券",
+        "use_without_paid_order": "无支付订单",
+        "coupons": "券",
+        "issued": "发放",
+        "claimed": "领取",
+        "used": "核销",
+        "in_use": "在用",
+        "expired": "失效",
+        "returned": "退回",
+        "opening": "期初",
+        "revoked": "作废",
+        "released": "解除",
+        "closing": "期末",
+        "view": "浏览",
+        "coupon": "券",
+        "cart": "加购",
+        "ordered": "下单",
+        "paid": "支付",
+        "promotion": "促销",
+        "match": "配券",
+        "member": "会员",
+        "shipping": "运费",
+        "platform": "平台",
+        "merchant": "商家",
+        "brand": "品牌",
+        "acquisition": "拉新",
+        "media": "媒体",
+        "operation": "运营",
+        "subsidy": "补贴",
+        "redeemed": "核销归因",
+        "last": "末次触点",
+        "first": "首次触点",
+        "linear": "线性",
+        "time_decay": "时间衰减",
+        "position": "位置归因",
+        "markov": "马尔可夫",
+        "shapley": "沙普利值",
+        "plain": "普通",
+        "cuped": "CUPED降噪",
+        "winsorised": "缩尾",
+        "sequential": "序贯",
+        "control": "对照组",
+        "treatment": "实验组",
+        "used_events": "核销次数",
+        "claimed_events": "领取次数",
+        "issued_events": "发放次数",
+        "expired_events": "失效次数",
+        "(no lines)": "（无明细）",
+        "(none)": "（无触点）",
+        "(unknown coupon)": "（未知券）",
+        "champion": "冠军客户",
+        "loyal": "忠诚客户",
+        "potential": "潜力客户",
+        "new": "新客户",
+        "promising": "有希望客户",
+        "attention": "需关注客户",
+        "sleeping": "将沉睡客户",
+        "at_risk": "流失风险客户",
+        "cant_lose": "不可失去客户",
+        "hibernating": "沉睡客户",
+        "lost": "流失客户",
+        "high_value": "高价值客户",
+        "active": "活跃客户",
+        "bargain_hunter": "羊毛型客户",
+        "returning": "老客户",
+        "cash": "现金券",
+        "percent": "折扣券",
+        "threshold": "满减券",
+        "gift": "礼品券",
+        "other": "其他",
+        "none": "无",
+        "flash_sale": "秒杀",
+        "full_reduction": "满减",
+        "group_buy": "拼团",
+        "public": "公开",
+        "private": "定向",
+        "usable": "可用",
+        "order_told_late": "订单迟到",
+        "use_told_late": "核销迟到",
+        "return_told_late": "退回迟到",
+        "refund_told_late": "退款迟到",
+        "cost_told_late": "成本迟到",
+        "goods_cost_told_late": "商品成本迟到",
+        "cancelled_late": "事后取消",
+        "order_corrected": "订单更正",
+        "use_corrected": "核销更正",
+        "cost_corrected": "成本更正",
+        "known_then": "当时已知",
+        "known_now": "现在已知",
+        "matched": "匹配对比",
+        "historical": "历史对比",
+        "choice": "类数选择",
+        "cluster": "类",
+        "difference": "差异",
+        "click": "点击",
+        "reminder": "提醒",
+        "ad": "广告",
+        "issue": "发放",
+        "claim": "领取",
+        "cross": "跨券",
+        "conflicting_duplicate": "内容冲突的重复",
+    }
+)
 """Codes that stand in cells."""
-_CODES: Final = frozenset("violation point step kind reason model method funder cost_kind arm".split())
+_ENGLISH: Final[Mapping[str, str]] = {
+    "came_again": "came again",
+    "campaign_id": "campaign",
+    "coupon_id": "coupon",
+    "coupon_margin_minor": "margin of coupon orders",
+    "coupon_net_sales_minor": "net sales with coupon",
+    "discount_cost_minor": "coupon discount",
+    "event_id": "event",
+    "face_value_minor": "face value",
+    "got": "got a coupon",
+    "got_coupon": "got a coupon",
+    "net_minor": "net sales",
+    "of_before": "of the step before",
+    "order_id": "order",
+    "orders_without_cost": "orders without goods cost",
+    "p": "p",
+    "percent_off_bp": "percent off",
+    "simple_roi": "simple ROI (not incremental)",
+    "attributed_roi": "attributed ROI (not incremental)",
+    "roi": "ROI",
+    "true_roi": "true ROI",
+    "roi_high": "ROI high",
+    "roi_low": "ROI low",
+    "roi_simultaneous_high": "ROI simultaneous high",
+    "roi_simultaneous_low": "ROI simultaneous low",
+    "simple_roi_bp": "simple ROI (not incremental)",
+    "user_id": "user",
+    "used_it": "used it",
+    "coupon_orders_without_goods_cost": "coupon orders without goods cost",
+}
+"""Names that do not follow from the column's."""
+_CODES: Final = frozenset(
+    "violation point step kind reason model method funder cost_kind arm state standing type coupon_type status before"
+    " after mechanic visibility segment part label metric doubt cause line"
+    " dimension customer scope view unit tier".split()
+)
 """Columns of such codes."""
+_NAMES: Final = frozenset({"metric", "feature"})
+"""Columns of names of metrics and columns."""
+SAY_NOTHING: Final = frozenset(
+    "acquisition_minor media_minor operation_minor subsidy_minor orders_by_rate lines_without_cost orders_without_cost"
+    " without_cost superseded coupon_orders_without_goods_cost without_value open cancelled_minor".split()
+)
+"""Columns that tables for people leave out where all of their values are zero."""
 _OF_METRIC: Final = frozenset(
-    "value goal result industry campaign control_mean treated_mean control treated effect low high mean error".split()
+    "value goal result industry campaign control_mean treated_mean control treated effect low high mean error"
+    " sd simultaneous_low simultaneous_high total_effect total_low total_high".split()
 )
 """Columns whose unit is that of the row's metric."""
-_SHARES: Final = ("share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect")
-_SMALL: Final = 0.02
+_SHARES: Final = (
+    "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
+    "relative_high", "supported", "burned", "removal_effect", "error",
+)  # fmt: skip
+_FACTORS: Final = (
+    "roi", "roi_low", "roi_high", "roi_bp", "roi_cuped_low", "roi_cuped_high", "roi_simultaneous_low",
+    "roi_simultaneous_high", "roi_cuped", "times", "odds_ratio", "silhouette", "score",
+)  # fmt: skip
+_MONEY: Final = frozenset({"smallest_lift", "smallest_lift_cuped", "true_margin", "true_net_sales"})
+_P: Final = ("p", "p_corrected")
+_NUMBERS: Final = frozenset(
+    "partition offset next_offset end port pid number months_later weekday hour_of_day version commit schema_id cluster"
+    " generation".split()
+)
+"""Numbers that name something: no thousands are separated in them."""
+_UNITS: Final = {"ratio": "share", "minor": "money", "seconds": "seconds", "minutes": "number"}
+_TOTAL: Final = ("total", "合计")
+
+
+@cache
+def _metrics() -> Mapping[str, Metric]:
+    """Loaded with the first table, not with every command."""
+    from projections.metrics.definitions import METRICS
+
+    return METRICS
+
+
+# --- names
 
 
 def chinese(column: str) -> str:
     """The column's or metric's 中文名; empty where it has none."""
-    return _CHINESE.get(column) or (METRICS[column].chinese if column in METRICS else "")
+    return _CHINESE.get(column) or (_metrics()[column].chinese if column in _metrics() else "")
 
 
 def english(column: str) -> str:
-    return column.removesuffix("_minor").replace("_", " ")
+    """The column's name in English."""
+    return _ENGLISH.get(column) or column.removesuffix("_minor").removesuffix("_bp").replace("_", " ")
 
 
-def heading(column: str) -> str:
-    """Both names of a column."""
-    name = chinese(column)
-    return f"{english(column)} {name}".strip() if name != column else name
+def label(column: str) -> str:
+    """The column's name in the reader's language. A space in it parts a column from what it is of."""
+    column, _, of = column.partition(" ")
+    if of:
+        return f"{label(column)} {word(of)}"
+    if column[:1] == "+":
+        return column
+    for suffix, (after_en, after_zh) in _SUFFIXES.items():
+        if column.endswith(suffix) and column not in _CHINESE and column not in _metrics():
+            base = column.removesuffix(suffix)
+            return f"{chinese(base) or base}{after_zh}" if view().chinese else f"{english(base)}{after_en}"
+    return chinese(column) or english(column) if view().chinese else english(column)
+
+
+_SUFFIXES: Final = {
+    "_target": (" target", "目标"),
+    "_reached": (" reached", "达成率"),
+    "_before": (" before", "上期"),
+    "_change": (" change", "变化"),
+}
 
 
 def word(code: str) -> str:
-    """A code with its Chinese name."""
-    known = WORDS.get(code)
-    return f"{code} {known}" if known else code
+    """A code in words of the reader's language; as it is where it has none."""
+    return WORDS.get(code, code) if view().chinese else code
 
 
-def percent(share: float) -> str:
-    return f"{share:.2%}" if abs(share) < _SMALL else f"{share:.1%}"
+def total_label() -> str:
+    return _TOTAL[view().chinese]
 
 
-def shown(column: str, row: Row, currency: str | None = None) -> str:
-    """The value in this column of a row as people read it. `currency`: where the row does not say it."""
+def say(template: str, /, **values: Any) -> str:
+    """A sentence in the reader's language; see `ledger.words`."""
+    return told(Note(template, values))
+
+
+def told(sentence: Note) -> str:
+    """The sentence in the reader's language, with instants by the reader's clocks."""
+    how = view()
+    return Speaker(how.lang, how.instant, word, label).say(sentence)
+
+
+def warn(template: str, /, **values: Any) -> None:
+    """Say it on standard error, as a warning."""
+    click.echo(say("warning: {what}", what=Note(template, values)), err=True)
+
+
+# --- kinds
+
+
+def kind(column: str, row: Row) -> str:
+    """What the row's value in this column is: money, share, bp, factor, p, seconds, count, number, name, instant, day,
+    code, text."""
     value = row[column]
-    if value is None or isinstance(value, bool):
-        return {None: "–", True: "yes 是", False: "no 否"}[value]
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M").removesuffix(" 00:00")
-    if isinstance(value, str):
-        return word(cell(value)) if column in _CODES else cell(value)
-    if not isinstance(value, int | float):
-        return cell(value)
-    return _number(value, _unit(column, row), row.get("currency") or currency)
+        return "instant"
+    if isinstance(value, date):
+        return "day"
+    if isinstance(value, bool):
+        return "text"
+    if isinstance(value, int | float | Decimal):
+        return _kind_of_number(column, row)
+    if isinstance(value, str) and column in _NAMES:
+        return "metric"
+    return "code" if isinstance(value, str) and column in _CODES else "text"
 
 
-def _unit(column: str, row: Row) -> str:
+def _kind_of_number(column: str, row: Row) -> str:
+    whole = isinstance(row[column], int)
+    column = column.partition(" ")[0]
     metric = row.get("metric")
     if column in _OF_METRIC and isinstance(metric, str):
-        column = "use_share" if metric == "buyers" else metric
-    if column.endswith("_minor"):
-        return "minor"
-    if column in METRICS and METRICS[column].unit != "ratio":
-        return METRICS[column].unit
-    if column == "p" or column.endswith("_p") or column == "p_corrected":
+        column = "share" if metric == "buyers" else metric
+    for suffix in _SUFFIXES:
+        base = column.removesuffix(suffix)
+        if base != column and base in _metrics():
+            if suffix in ("_reached", "_change"):
+                return "share"
+            column = base
+    if column.endswith("_minor") or column in _MONEY:
+        return "money"
+    if column.endswith(_FACTORS):
+        return "factor_bp" if column.endswith("_bp") else "factor"
+    if column.endswith("_bp"):
+        return "bp"
+    if column in _metrics():
+        return _UNITS.get(_metrics()[column].unit, "count")
+    if column in _NUMBERS:
+        return "name"
+    if column in _P or column.endswith("_p"):
         return "p"
-    share = column.endswith(_SHARES) or column in METRICS
-    return "share" if share and not column.endswith("roi") else ""
+    if whole:
+        return "count"
+    return "share" if column.endswith(_SHARES) else "number"
 
 
-def _number(value: float, unit: str, currency: str | None) -> str:
-    if unit == "minor":
-        return written(value, currency)
-    if unit == "share":
-        return percent(value)
-    if unit == "p":
-        return f"{value:.3f}" if value >= 0.001 else "<0.001"
-    if isinstance(value, int) or value == round(value):
+# --- values
+
+
+def shown(column: str, row: Row, currency: str | None = None, bare: bool = False) -> str:
+    """The value in this column of a row as people read it. `currency`: where the row does not say it; `bare`: amounts
+    without it."""
+    value = row[column]
+    what = kind(column, row)
+    if value is None:
+        return NOTHING
+    if what == "money":
+        return _money(value, row.get("currency") or currency, bare)
+    if what == "metric":
+        return label(printable(str(value)))
+    if what == "code":
+        return word(printable(str(value)))
+    if isinstance(value, bool):
+        return (("no", "yes"), ("否", "是"))[view().chinese][value]
+    if isinstance(value, str) and value[:1] == "(":  # what has no name of its own
+        return word(printable(value))
+    text_of_it: str = _SHOWN[what](value)
+    return text_of_it
+
+
+def _money(value: float, currency: str | None, bare: bool) -> str:
+    return amount(value, currency) if bare else told(Note("{value:money}", {"value": (value, currency)}))
+
+
+def figure(name: str, value: Any, currency: str | None = None) -> str:
+    """A value by itself as people read it: `name` is that of its column."""
+    return shown(name, {name: value}, currency)
+
+
+def in_words(values: Row, currency: str | None = None) -> str:
+    """Fields beside each other in one line."""
+    return ", ".join(
+        f"{label(name)} {shown(name, values, currency)}" for name, value in values.items() if value is not None
+    )
+
+
+def _factor(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
+def _number(value: float) -> str:
+    if value == round(value):
         return f"{value:,.0f}"
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.4f}"
+
+
+_LONG_SECONDS: Final = ((86_400, "d", "天"), (3_600, "h", "小时"), (60, "min", "分钟"))
+
+
+def _seconds(value: float) -> str:
+    for length, unit, zh in _LONG_SECONDS:
+        if abs(value) >= 2 * length:
+            return f"{value / length:,.1f} {zh if view().chinese else unit}"
+    return f"{value:,.0f} {'秒' if view().chinese else 's'}"
+
+
+def text(value: Any) -> str:
+    """Any value on one line: lists and objects as words, instants by the reader's clocks."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, datetime):
+        return view().instant(value)
+    if isinstance(value, dict):
+        return in_words(value) if value else NOTHING
+    if isinstance(value, list | tuple):
+        return ", ".join(map(text, value)) if value else NOTHING
+    if isinstance(value, float):
+        return _number(value)
+    return printable(str(plain(value)))
+
+
+_SHOWN: Final[Mapping[str, Any]] = {
+    "share": percent,
+    "bp": percent_of_bp,
+    "factor": _factor,
+    "factor_bp": lambda basis_points: _factor(basis_points / 10_000),
+    "p": _p,
+    "seconds": _seconds,
+    "count": lambda number: count(number) if isinstance(number, int) else f"{number:,.1f}",
+    "number": _number,
+    "name": str,
+    "instant": text,
+    "day": text,
+    "text": text,
+}

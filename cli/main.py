@@ -19,7 +19,9 @@ from typing import Any, Final
 import click
 
 from cli.terminal import guarded
+from cli.view import forget, global_options, latest, with_view_options
 from ledger.errors import LedgerError
+from ledger.words import Note, Speaker
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
 COMMANDS: Final = {
@@ -87,7 +89,7 @@ class Commands(click.Group):
         attribute = cmd_name.replace("-", "_") + ("_" if cmd_name == "import" else "")
         command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), attribute)
         assert isinstance(command, click.Command)
-        return command
+        return with_view_options(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -125,6 +127,9 @@ def cli() -> None:
     """
 
 
+global_options(cli)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console entry point: never a traceback for what a user can act on."""
     before = os.umask(0o077)
@@ -139,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Sequence[str] | None) -> None:
     # What a command imports stays; the garbage collector looking through it took an eighth of the time until it begins.
     gc.set_threshold(10_000)
+    forget()
     try:
         cli.main(args=arguments, prog_name="coupon-ledger", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -151,7 +157,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; what was committed stays", 130)
     except LedgerError as error:
-        _fail(str(error), error.exit_code)
+        _fail(_in_the_readers_language(error), error.exit_code)
     except ReaderGone:
         # No error, and nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -172,6 +178,17 @@ def _usage_in_words(error: click.ClickException) -> str:
     return f"{message}; see `{context.command_path} --help`" if context else message
 
 
+def _in_the_readers_language(error: LedgerError) -> str:
+    """Errors that a reader of reports meets carry a note; all others are in English."""
+    said = error.args[0] if error.args else None
+    if not isinstance(said, Note):
+        return str(error)
+    from cli.labels import label, word
+
+    how = latest()
+    return Speaker(how.lang, how.instant, word, label).say(said) if how.chinese else str(said)
+
+
 def _in_words(error: OSError) -> str:
     name = str(error.filename) if error.filename else ""
     if error.errno == errno.ENAMETOOLONG:
@@ -180,7 +197,7 @@ def _in_words(error: OSError) -> str:
 
 
 def _fail(message: Any, code: int) -> None:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"{'错误' if latest().chinese else 'error'}: {message}", err=True)
     sys.exit(code)
 
 

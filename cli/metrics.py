@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say, warn
 from cli.options import (
     ADDS_NOTHING,
     csv_rows,
@@ -22,6 +23,7 @@ from cli.options import (
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
 from ledger.settings import Settings
+from ledger.words import note
 
 if TYPE_CHECKING:
     from projections.metrics.definitions import Metric
@@ -142,9 +144,9 @@ def query(
     """Show the values of metrics by slice and time.
 
     Dimensions: campaign, coupon_type, channel, segment, store, region, reason, weekday (1 is Monday), hour_of_day;
-    `metrics show` says which of them a metric has. A day, such as --since 2026-11-11, begins in --zone. Amounts are in
-    minor units, by currency. A rate without anything to divide by is – (null). open: late facts of then are still to be
-    expected.
+    `metrics show` says which of them a metric has. A day, such as --since 2026-11-11, begins in --zone. Amounts are by
+    currency, in the machine formats in minor units. A rate without anything to divide by is – (null). open: late facts
+    of then are still to be expected.
 
     \b
     coupon-ledger metrics query claimed_events used_events use_rate --grain day --since 2026-11-01
@@ -174,7 +176,7 @@ def query(
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
-            click.echo(f"{still} rows are open: late facts of then are still to be expected", err=True)
+            click.echo(say("open: {n:count} rows; late facts of then are still to be expected", n=still), err=True)
     _warn(settings, asked)
 
 
@@ -193,10 +195,10 @@ def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
     with answered(settings, "quiet", "linked", **past) as answer:
         found = answer.row()
     if found["ids"]:
-        click.echo(
-            f"warning: {found['ids']:,} ids are linked to {found['users']:,} users (多个账号属同一人): users are"
-            " counted as written, so who came under several ids counts once for each",
-            err=True,
+        warn(
+            "{ids:count} ids are linked to {users:count} users: users are counted as written, so who came under several"
+            " ids counts once for each",
+            **found,
         )
 
 
@@ -210,9 +212,8 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     with answered(settings, "quiet", "metrics", **of_all) as answer:
         orders = answer.row()[_WITHOUT_COST]
     if orders:
-        click.echo(
-            f"warning: {orders:,} coupon orders have no known cost of goods (无商品成本): {ADDS_NOTHING}", err=True
-        )
+        warn("{n:count} coupon orders have no known cost of goods: {adds_nothing}", n=orders,
+             adds_nothing=note(ADDS_NOTHING))  # fmt: skip
 
 
 def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
@@ -235,10 +236,10 @@ def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
     """Without what the notes below the table say."""
-    hidden = {"starts_at", "data_clock"}
+    hidden = {"starts_at", "data_clock"} | (set() if any("bucket" in row for row in rows[:1]) else {"open"})
     for row in one_currency(rows):
         yield {
-            name: ("open" if value else "") if name == "open" else value
+            name: (say("open") if value else None) if name == "open" else value
             for name, value in row.items()
             if name not in hidden
         }

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from cli.view import flags, known_zone, view, zone_instant
 from ledger.errors import UnusableFile
 from ledger.settings import OPTIONS, Option, Settings
 from ledger.topics import INPUT_TOPICS
@@ -44,7 +45,7 @@ def settings_options(*names: str) -> Callable[[Command], Command]:
             return command(*args, settings=settings, **kwargs)
 
         wrapped: Any = click.option(
-            "--config", "config_file", type=click.Path(path_type=Path), help="Settings file (TOML)."
+            "--config", "config_file", type=click.Path(path_type=Path), is_eager=True, help="Settings file (TOML)."
         )(with_settings)
         for name in reversed(names):
             option = _BY_NAME[name]
@@ -108,54 +109,51 @@ def limit_option(default: int) -> Callable[[Command], Command]:
 
 
 class _InstantOption(click.Option):
-    """Its help says whose days it takes: those of `--zone`, of UTC where the command has none."""
+    """Its help says whose days it takes."""
+
+    takes_days = True
 
     def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(context)
         assert record is not None
-        day = "a day of --zone" if any(option.name == "zone" for option in context.command.params) else "a day (UTC)"
         names, text = record
-        return names, f"{text} [2026-11-11T20:00:00+08:00, {day}, or how long ago: 90s, 15m, 2h, 1d]"
+        return names, f"{text} [2026-11-11T20:00:00+08:00, a day of --zone, or how long ago: 90s, 15m, 2h, 1d]"
 
 
 def instant_option(name: str, text: str) -> Callable[[Command], Command]:
-    """Add an option that takes an instant; the command gets it in UTC, or None. Where the command has a
-    `zone_option`, a day begins in that zone."""
+    """Add an option that takes an instant; the command gets it in UTC, or None. A day stands for its first instant in
+    the reader's zone."""
     return click.option(
         name,
         cls=_InstantOption,
-        callback=lambda context, option, value: None if value is None else _instant(value, option, context),
+        callback=lambda _ctx, option, value: None if value is None else _instant(value, option),
         metavar="INSTANT",
         help=text,
     )
 
 
-# As in projections.metrics.periods, which is not loaded for a --help.
-_DEFAULT_ZONE: Final = "Asia/Shanghai"
-_ZONE: Final = "coupon_ledger.zone"
 _TIMEOUT: Final = "coupon_ledger.timeout"
 _EXCEL: Final = "coupon_ledger.for_excel"
 
 
-def zone_option(text: str = "Whose days they are.", exposed: bool = False) -> Callable[[Command], Command]:
-    """Add `--zone`, whose days the instants of the command are; it gets `zone` where that is `exposed`. Of all
-    commands that tell what coupons earned, so that a day is the same in each."""
+def zone_option(text: str = "Whose days and clocks.", exposed: bool = False) -> Callable[[Command], Command]:
+    """Add `--zone` with a help text of the command's own; it gets `zone`, a name, where that is `exposed`. Every
+    command with days or instants has the option, by `cli.view`, with the same default."""
     return click.option(
         "--zone",
-        default=_DEFAULT_ZONE,
-        show_default=True,
         is_eager=True,
         expose_value=exposed,
-        callback=_known_zone,
-        help=text,
+        callback=_resolved_zone if exposed else known_zone,
+        help=f"{text} [setting zone; default: Asia/Shanghai]",
     )
 
 
-def _known_zone(context: click.Context, _option: click.Parameter, value: str) -> str:
-    from projections.metrics.periods import Zone
-
-    context.meta[_ZONE] = Zone(value)
-    return value
+def _resolved_zone(context: click.Context, option: click.Parameter, value: str | None) -> str:
+    if known_zone(context, option, value) is not None:
+        return str(value)
+    zone = view().zone
+    flags().shown = None  # further options may follow
+    return zone
 
 
 def past_options(command: Command) -> Command:
@@ -224,7 +222,7 @@ def _positions_in(file: str, option: click.Parameter) -> list[str]:
     raise click.BadParameter(f"{file!r} {why}", None, option)
 
 
-def _instant(value: str, option: click.Parameter, context: click.Context) -> datetime:
+def _instant(value: str, option: click.Parameter) -> datetime:
     from pydantic import TypeAdapter, ValidationError
 
     from ledger.events import Instant, problems_of
@@ -235,8 +233,7 @@ def _instant(value: str, option: click.Parameter, context: click.Context) -> dat
         if not _DAY.fullmatch(value):
             return TypeAdapter(Instant).validate_python(value)
         day = TypeAdapter(Instant).validate_python(f"{value}T00:00:00Z")
-        zone = context.meta.get(_ZONE)
-        return zone.instant(day.replace(tzinfo=None)).replace(tzinfo=UTC) if zone else day
+        return zone_instant(day.replace(tzinfo=None), view().zone).replace(tzinfo=UTC)
     except OverflowError:
         raise click.BadParameter(f"{value!r} ago was before the year 1", None, option) from None
     except ValidationError as error:
@@ -302,16 +299,6 @@ def _duration(value: str, option: click.Parameter) -> timedelta:
         return timedelta(**{_UNITS[told[2]]: int(told[1])})
     except OverflowError:
         raise click.BadParameter(f"{value!r} is too long", None, option) from None
-
-
-def columns_option(command: Command) -> Command:
-    """Add `--columns`; the command gets `columns`, a list of names or None."""
-    return click.option(
-        "--columns",
-        callback=lambda _ctx, _param, value: value.split(",") if value else None,
-        metavar="A,B,…",
-        help="Only these columns, in this order.",
-    )(command)
 
 
 ADDS_NOTHING: Final = "they add nothing to margin and ROI, which are too low by what they earned; --goods-rate helps"

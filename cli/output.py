@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from unicodedata import east_asian_width
 
@@ -18,6 +19,7 @@ import click
 
 from cli.options import for_excel
 from cli.terminal import behind
+from cli.view import flags, view
 from ledger.plain import plain
 
 if TYPE_CHECKING:
@@ -30,16 +32,20 @@ def print_rows(
     rows: Iterable[Row],
     output: str,
     columns: Sequence[str] | None = None,
-    below: Mapping[str, str] | None = None,
-    grouped: bool = False,
+    totals: Sequence[Row] = (),
+    currency: str | None = None,
 ) -> None:
-    """Print rows as they come. `columns`: only these, in this order (all by default). In a table, `below`: what stands
-    under the columns' names; `grouped`: with signs between thousands."""
+    """Print rows as they come. `columns`: only these, in this order, unless the reader names others (all by default).
+    In a table, `totals`: rows under a line; `currency`: of amounts whose row names none."""
+    if output == "table":
+        from cli.tables import print_table
+
+        print_table(list(rows), columns, totals, currency)
+        return
+    columns = flags().columns or columns
     if columns is not None:
         rows = (_picked(row, columns) for row in rows)
-    if output == "table":
-        _print_table(list(rows), below or {}, grouped)
-    elif output == "json":
+    if output == "json":
         _print_json(rows)
     elif output == "ndjson":
         for row in rows:
@@ -51,6 +57,10 @@ def print_rows(
 
 def print_frames(frames: Iterable[pl.DataFrame], output: str, columns: Sequence[str] | None = None) -> None:
     """Print frames piece by piece; NDJSON goes by columns, for exports of any size."""
+    if output == "table":
+        print_rows((row for frame in frames for row in frame.iter_rows(named=True)), output, columns)
+        return
+    columns = flags().columns or columns
     if columns is not None:
         frames = (_selected(frame, columns) for frame in frames)
     if output == "ndjson":
@@ -89,9 +99,9 @@ def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
 def print_row(row: Row, output: str) -> None:
     """Print one object: a line per field for people."""
     if output == "table":
-        width = max(map(len, row), default=0)
-        for name, value in row.items():
-            click.echo(f"{name.ljust(width)}  {cell(value)}")
+        from cli.tables import print_fields
+
+        print_fields(row)
     elif output == "json":
         click.echo(json.dumps(plain(row), ensure_ascii=False, indent=2))
     else:
@@ -171,7 +181,10 @@ def _csv_cell(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """The value as a terminal shows it, on one line. Characters that steer or hide are escapes (`cli.terminal`)."""
+    """The value as a terminal shows it, on one line; instants by the reader's clocks. Characters that steer or hide are
+    escapes (`cli.terminal`)."""
+    if isinstance(value, datetime):
+        return view().instant(value)
     value = plain(value)
     if value is None:
         return "–"
@@ -179,34 +192,12 @@ def cell(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float):
         return f"{value:.4f}"
-    # Control characters in somebody's data must not reach the terminal.
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+    return printable(str(value))
 
 
-def _grouped(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return cell(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}" if abs(value) < 1_000 else f"{value:,.1f}"
-
-
-def _print_table(rows: list[Row], below: Mapping[str, str], grouped: bool) -> None:
-    if not rows:
-        click.echo("nothing found")
-        return
-    names = list(rows[0])
-    heads = [names, [below.get(name, "") for name in names]] if any(below.values()) else [names]
-    cells = [[(_grouped if grouped else cell)(row[name]) for name in names] for row in rows]
-    numeric = [all(isinstance(row[n], int | float) or row[n] is None for row in rows) for n in names]
-    widths = [
-        max(map(text_width, [*head, *column]))
-        for head, column in zip(zip(*heads, strict=True), zip(*cells, strict=True), strict=True)
-    ]
-    for line in [*heads, ["─" * w for w in widths], *cells]:
-        padded = [
-            " " * (w - text_width(c)) + c if right else c + " " * (w - text_width(c))
-            for c, w, right in zip(line, widths, numeric, strict=True)
-        ]
-        click.echo("  ".join(padded).rstrip())
+def printable(text: str) -> str:
+    """The text without what a terminal would obey: control characters in somebody's data are written out."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def text_width(text: str) -> int:

@@ -6,7 +6,7 @@ For people each part is a table under a title in both languages; the machine for
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from cli.expire import expiries
+from cli.labels import say, told, total_label, warn
 from cli.metrics import explained, one_currency
 from cli.options import (
     ADDS_NOTHING,
@@ -28,18 +29,18 @@ from cli.options import (
 )
 from cli.output import Row, limited, print_row, print_rows
 from cli.show import answered, rows_of
+from cli.tables import in_natural_order
 from ledger.errors import LedgerError
 from ledger.settings import Settings
+from ledger.words import Note, note, of_error
 from projections.unanswered import WrongQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
-_TOTAL: Final = "total 合计"
 _WITHOUT_COST: Final = (
     "without_cost",
     "orders_without_cost",
@@ -48,64 +49,65 @@ _WITHOUT_COST: Final = (
     "coupon_orders_without_goods_cost",
 )
 ACCOUNTS: Final = {
-    "orders": "orders and net sales (订单与净销售额)",
-    "coupon_discount": "discounts of coupons (券优惠)",
-    "cash": "net sales and cash (净销售额与现金流)",
-    "coupons": "coupons and their orders (券与订单)",
+    "orders": "orders and net sales",
+    "coupon_discount": "discounts of coupons",
+    "cash": "net sales and cash",
+    "coupons": "coupons and their orders",
 }
 LINES: Final = {
-    "paid_orders": "orders with a payment (已支付): cash, paid_minor",
-    "cancelled": "cancelled since (已取消)",
-    "refunded_in_full": "refunded in full (全额退款)",
-    "refunded_in_part": "refunds on orders that stand (部分退款)",
-    "orders_that_stand": "orders that stand (有效订单): margin, categories, customers, attribution, metrics orders",
-    "without_a_coupon_in_use": "without a coupon in use (无券)",
-    "orders_with_a_coupon": "orders with a coupon in use (用券订单): metrics coupon_orders",
-    "named_by_orders": "named by orders that stand (订单所记)",
-    "returned_since": "of uses that were returned since (已退券)",
-    "named_by_coupons_alone": "of uses on orders that name no coupon discount (订单未记)",
-    "on_orders_that_do_not_stand": "of coupons in use on orders that do not stand, or that nobody knows (订单无效)",
-    "coupon_discounts": "discounts of coupons (券优惠): split, kind coupon",
-    "of_no_known_use": "named by orders, of no use that is known (无核销记录)",
-    "of_coupons_in_use": "of coupons in use (在用券): campaigns, budget, metrics discount_cost_minor, attribution",
-    "net_sales": "net sales of orders that stand (净销售额)",
-    "refunds_above_orders": "refunds above the order, or of cancelled orders beyond it (超额退款)",
-    "refunds_without_payment": "refunds of orders that were never paid (未支付退款)",
-    "booked_costs": "booked costs (已登记成本)",
-    "cash_flow": "cash flow (净流入): cash, flow_minor",
-    "coupons_in_use": "coupons in use (在用券): metrics net_uses",
-    "further_coupons_of_an_order": "further coupons on the same order (同单多券)",
-    "orders_with_its_coupons": "orders with such a coupon (用券订单): metrics coupon_orders",
-    "of_coupons_of_others": "parts of them that other campaigns' coupons are credited with (归于其他活动)",
-    "orders_credited_by_redeemed": "orders credited (归因订单): attribution, model redeemed",
+    "paid_orders": "orders with a payment: cash, paid_minor",
+    "cancelled": "cancelled since",
+    "refunded_in_full": "refunded in full",
+    "refunded_in_part": "refunds on orders that stand",
+    "orders_that_stand": "orders that stand: margin, categories, customers, attribution, metrics orders",
+    "without_a_coupon_in_use": "without a coupon in use",
+    "orders_with_a_coupon": "orders with a coupon in use: metrics coupon_orders",
+    "named_by_orders": "named by orders that stand",
+    "returned_since": "of uses that were returned since",
+    "named_by_coupons_alone": "of uses on orders that name no coupon discount",
+    "on_orders_that_do_not_stand": "of coupons in use on orders that do not stand, or that nobody knows",
+    "coupon_discounts": "discounts of coupons: split, kind coupon",
+    "of_no_known_use": "named by orders, of no use that is known",
+    "of_coupons_in_use": "of coupons in use: campaigns, budget, metrics discount_cost_minor, attribution",
+    "net_sales": "net sales of orders that stand",
+    "refunds_above_orders": "refunds above the order, or of cancelled orders beyond it",
+    "refunds_without_payment": "refunds of orders that were never paid",
+    "booked_costs": "booked costs",
+    "cash_flow": "cash flow: cash, flow_minor",
+    "coupons_in_use": "coupons in use: metrics net_uses",
+    "further_coupons_of_an_order": "further coupons on the same order",
+    "orders_with_its_coupons": "orders with such a coupon: metrics coupon_orders",
+    "of_coupons_of_others": "parts of them that other campaigns' coupons are credited with",
+    "orders_credited_by_redeemed": "orders credited: attribution, model redeemed",
 }
 """What each line of a reconciliation counts, and which reports show it."""
+WITHOUT_VALUE: Final = "{n:count} of the coupons that are out have no known face value: no amount includes them"
 MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 DOUBTS: Final = {
-    "order_names_unknown_coupon": "orders name coupons that nobody created (未知券): their discount is in no campaign",
-    "order_not_above_zero": "paid orders of nothing or less (零元或负数订单): counted as they are",
-    "refund_above_order": "refunds above what was paid (超额退款): the order is refunded in full, no sale; cash has"
+    "order_names_unknown_coupon": "orders name coupons that nobody created: their discount is in no campaign",
+    "order_not_above_zero": "paid orders of nothing or less: counted as they are",
+    "refund_above_order": "refunds above what was paid: the order is refunded in full, no sale; cash has"
     " all that went out",
-    "coupon_of_another_currency": "coupons used on an order of another currency (币种不一致): the order's stands",
-    "use_without_paid_order": "uses whose order nobody has paid (无支付订单): their discount counts, no sale does",
-    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full (未退券): their discount"
+    "coupon_of_another_currency": "coupons used on an order of another currency: the order's stands",
+    "use_without_paid_order": "uses whose order nobody has paid: their discount counts, no sale does",
+    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full: their discount"
     " counts, no sale does",
-    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon (订单未记券折扣): they count on top"
+    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon: they count on top"
     " of what the order says",
-    "order_and_coupons_differ": "orders that say another coupon discount than their coupons (订单与券优惠不一致): what"
+    "order_and_coupons_differ": "orders that say another coupon discount than their coupons: what"
     " the order says beyond them is in no campaign; what was returned is no discount",
-    "net_above_gross": "paid orders above their list price (实付高于原价): counted as they are",
-    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins (有效期颠倒): no use is valid",
-    "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins (领取期颠倒)",
-    "coupon_without_value": "coupons that are out and whose value is not known (无面值): in no face value, no"
-    " liability",
-    "budget_without_currency": "campaigns with a budget that name no currency (预算无币种): what is left is not known",
-    "use_of_no_campaign": "uses of coupons that no event puts into a campaign (无活动): in no campaign's figures",
-    "refund_without_payment": "refunds of orders that were never paid (未支付退款): cash went out, no sale came in",
-    "campaign_without_cost": "campaigns for which no cost was booked (未登记成本): their cost is the discount alone",
-    "order_without_cost_of_goods": "orders without a known cost of goods (无商品成本): in no margin (--goods-rate)",
-    "funding_not_whole": "campaigns whose funders' shares are not 100% (出资比例不足或超出): the rest has no funder",
+    "net_above_gross": "paid orders above their list price: counted as they are",
+    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins: no use is valid",
+    "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins",
+    "coupon_without_value": "coupons that are out and whose value is not known: in no face value, no liability",
+    "budget_without_currency": "campaigns with a budget that name no currency: what is left is not known",
+    "use_of_no_campaign": "uses of coupons that no event puts into a campaign: in no campaign's figures",
+    "refund_without_payment": "refunds of orders that were never paid: cash went out, no sale came in",
+    "campaign_without_cost": "campaigns for which no cost was booked: their cost is the discount alone",
+    "order_without_cost_of_goods": "orders without a known cost of goods: in no margin (--goods-rate)",
+    "funding_not_whole": "campaigns whose funders' shares are not 100%: the rest has no funder",
 }
+"""What is odd, and how it is counted: as sentences after a number."""
 
 
 @dataclass(frozen=True)
@@ -157,21 +159,21 @@ _SALES: Final = (
 _BOOKED: Final = ("acquisition_minor", "media_minor", "operation_minor", "subsidy_minor")
 _FINANCE: Final = {
     "split": Part(
-        "折扣构成 · discounts by kind, or by whatever --by names",
+        "Discounts by kind, or by what --by names",
         "finance-split",
         ("by", "campaign", "zone", "limit", *_PERIOD),
         behind=_DISCOUNTS,
         sums=("discount_minor",),
     ),
     "margin": Part(
-        "毛利 · net sales and margin by channel",
+        "Net sales and margin by channel",
         "finance-margin",
         ("by", "goods_rates", "zone", "limit", *_PERIOD),
         behind=_ORDERS,
         sums=("orders", *_SALES),
     ),
     "categories": Part(
-        "品类 · categories: sales, discount, margin, sold below cost",
+        "Categories: sales, discount, margin, sold below cost",
         "finance-categories",
         ("goods_rates", "limit", *_PERIOD),
         behind=_ORDERS,
@@ -189,7 +191,7 @@ _FINANCE: Final = {
         ),
     ),
     "budget": Part(
-        "预算 · budget, spent, forecast",
+        "Budget, spent, forecast",
         "finance-budgets",
         ("campaign", "days"),
         behind=Asked("finance-budgets", ("campaign", "limit"), {"explain": True}),
@@ -206,24 +208,24 @@ _FINANCE: Final = {
         ),
     ),
     "cash": Part(
-        "现金流 · cash by day",
+        "Cash by day",
         "finance-cash",
         ("zone", *_PERIOD),
         behind=_ORDERS,
         sums=("paid_minor", "refunded_minor", "cancelled_minor", *_BOOKED, "flow_minor", "discount_minor"),
     ),
     "losses": Part(
-        "损失点 · money lost to broken rules (not to be added up 不可相加)",
+        "Money lost to broken rules (do not add the rows up)",
         "finance-losses",
         ("campaign",),
         behind=Asked("finance-losses", ("campaign", "limit"), {"explain": True}),
     ),
-    "refunds": Part("退款 · refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
+    "refunds": Part("Refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
     "statement": Part(
-        "券负债对账 · statement of coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
+        "Statement of the coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
     ),
-    "doubts": Part("数据提示 · what makes figures doubtful", "finance-doubts"),
-    "reconciliation": Part("数字勾稽 · how the numbers join", "finance-reconciliation", ("campaign",)),
+    "doubts": Part("What makes figures doubtful", "finance-doubts"),
+    "reconciliation": Part("How the numbers join", "finance-reconciliation", ("campaign",)),
 }
 
 
@@ -232,38 +234,38 @@ _CUSTOMERS: Final = tuple(
 )
 _SEGMENTS: Final = {
     "rfm": Part(
-        "客户分层 · segments by recency, frequency and money (simple ROI: NOT incremental)",
+        "Segments by recency, frequency and money (simple ROI is not incremental)",
         "customer-segments",
         ("goods_rates",),
         behind=_BOUGHT,
         sums=_CUSTOMERS,
     ),
-    "tiers": Part("客户等级 · high value, active, bargain hunters", "customer-tiers", ("goods_rates",), behind=_BOUGHT),
-    "at-use": Part(
-        "用券新老客 · new and returning customers when they used a coupon", "customers-at-use", behind=_BOUGHT
-    ),
-    "clusters": Part("聚类 · k-means clusters, and how many there should be", "customer-clusters", behind=_BOUGHT),
-    "use": Part(
-        "用券相关因素 · what goes with using coupons", "customer-drivers", fixed={"outcome": "use"}, behind=_BOUGHT
-    ),
+    "tiers": Part("High value, active, bargain hunters", "customer-tiers", ("goods_rates",), behind=_BOUGHT),
+    "at-use": Part("New and returning customers when they used a coupon", "customers-at-use", behind=_BOUGHT),
+    "clusters": Part("K-means clusters, and how many there should be", "customer-clusters", behind=_BOUGHT),
+    "use": Part("What goes with using coupons", "customer-drivers", fixed={"outcome": "use"}, behind=_BOUGHT),
     "repurchase": Part(
-        "复购相关因素 · what goes with coming again",
+        "What goes with coming again",
         "customer-drivers",
         fixed={"outcome": "repurchase"},
         behind=_BOUGHT,
     ),
-    "lapsing": Part("即将流失 · customers about to lapse", "customers-lapsing", ("limit",), behind=_BOUGHT),
+    "lapsing": Part("Customers about to lapse", "customers-lapsing", ("limit",), behind=_BOUGHT),
 }
 _COHORTS: Final = {
-    "retention": Part("留存 · who came again, by month of the first order", "cohorts", ("zone",), behind=_BOUGHT),
+    "retention": Part("Who came again, by month of the first order", "cohorts", ("zone",), behind=_BOUGHT),
     "coupon": Part(
-        "用券留存 · by month of the first use of a coupon", "cohorts", ("zone",), {"with_coupon": True}, behind=_BOUGHT
+        "Who came again, by month of the first use of a coupon",
+        "cohorts",
+        ("zone",),
+        {"with_coupon": True},
+        behind=_BOUGHT,
     ),
-    "repurchase": Part("复购 · coming again after the first use of a coupon", "repurchase", behind=_BOUGHT),
+    "repurchase": Part("Coming again after the first use of a coupon", "repurchase", behind=_BOUGHT),
 }
 _FUNNEL: Final = {
-    "coupons": Part("券漏斗 · how far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
-    "behaviour": Part("行为漏斗 · how far people got", "behaviour", ("campaign", *_PERIOD), behind=_PEOPLE),
+    "coupons": Part("How far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
+    "behaviour": Part("How far people got", "behaviour", ("campaign", *_PERIOD), behind=_PEOPLE),
 }
 
 
@@ -274,7 +276,7 @@ _ROI_METRICS: Final = (
 _CHANNEL_METRICS: Final = "issued_events,claimed_events,net_uses,discount_cost_minor"
 _ROI: Final = {
     "campaigns": Part(
-        "投入产出 · what campaigns earned and cost (simple ROI: NOT incremental)",
+        "What campaigns earned and cost (simple ROI is not incremental)",
         "metrics",
         ("where", "goods_rates", *_PERIOD),
         {"by": "campaign", "names": _ROI_METRICS},
@@ -284,17 +286,25 @@ _ROI: Final = {
 }
 _CHANNELS: Final = {
     "coupons": Part(
-        "渠道 · coupons by channel",
+        "Coupons by channel",
         "metrics",
         ("where", *_PERIOD),
         {"by": "channel", "names": _CHANNEL_METRICS},
         behind=Asked("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
         whole=True,
     ),
-    "credit": Part(
-        "渠道归因 · orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS
-    ),
+    "credit": Part("Orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS),
 }
+
+
+_DETAILS: Final[Mapping[str, str]] = {
+    "rfm": "name",
+    "tiers": "name",
+    "margin": "gross_minor",
+    "budget": "per_day_minor liability_minor",
+    "categories": "quantity line_discount_minor",
+}
+"""Of parts: columns that people are shown with --wide alone."""
 
 
 @click.group()
@@ -354,7 +364,7 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
     reconciliation: how the numbers of all reports join.
 
-    Amounts are in minor units (cents), a row per currency; currencies are never added up.
+    A row per currency; currencies are never added up. The machine formats have minor units (cents).
 
     \b
     coupon-ledger report finance
@@ -527,18 +537,29 @@ def experiments(goods_rates: str | None, explain: bool, settings: Settings, outp
             with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
                 [found] = rows_of(answer)
             warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
-            rows += [{"campaign_id": campaign, **row, "warnings": warned, "refused": None} for row in found["returns"]]
+            whose = {"currency": found["currency"]} if output == "table" else {}
+            rows += [{"campaign_id": campaign, **whose, **row, "warnings": warned, "refused": None}
+                     for row in found["returns"]]  # fmt: skip
             if not found["returns"]:
-                rows.append({"campaign_id": campaign, "refused": "no margin is known (无毛利): give --goods-rate"})
+                rows.append({"campaign_id": campaign, "refused": say("no margin is known: give --goods-rate")})
         except LedgerError as error:
-            rows.append({"campaign_id": campaign, "refused": str(error)})
+            refused = told(of_error(error)) if output == "table" else str(error)
+            rows.append({"campaign_id": campaign, "refused": refused})
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = rows[:_SHOWN] if explain and output == "table" else rows
-    print_rows([{name: row.get(name) for name in names} for row in shown], output)
+    columns = None if explain or output != "table" else _EXPERIMENT_COLUMNS.split()
+    print_rows([{name: row.get(name) for name in names} for row in shown], output, columns and [
+        name for name in columns if name in names
+    ])  # fmt: skip
     if len(shown) < len(rows):
-        click.echo(f"… more than {_SHOWN}; --output ndjson shows all", err=True)
+        click.echo(say("the first {n:count} rows; --output ndjson shows all", n=_SHOWN), err=True)
     if output == "table" and not rows:
-        click.echo("no campaign has arms (无对照实验): see `coupon-ledger experiment assign`")
+        click.echo(say("no campaign has arms: see `coupon-ledger experiment assign`"))
+
+
+_EXPERIMENT_COLUMNS: Final = (
+    "campaign_id arm currency incremental_margin_minor low_minor high_minor roi roi_low roi_high simple_roi refused"
+)
 
 
 def _of_campaigns(campaigns: tuple[str, ...]) -> str | None:
@@ -574,20 +595,20 @@ def _report(
     found: dict[str, Any] = {}
     for name in chosen:
         part = known[name]
-        told = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
+        parameters = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
         try:
             as_of = output if name == chosen[-1] else "quiet"
-            found[name] = _rows(settings, as_of, part.main.question, told | past)
+            found[name] = _rows(settings, as_of, part.main.question, parameters | past)
         except WrongQuestion as error:
             if len(chosen) == 1:
                 raise
-            found[name] = {"refused": str(error)}
+            found[name] = {"refused": told(of_error(error)) if output == "table" else str(error)}
         if output == "table":
             unused = sorted(told_options - set(part.takes))
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
-            title = part.title + (f" (全部 · not by {named})" if unused else "")
-            total = _total(part, found[name], settings, told | past)
-            _print_part(name, title, found[name], total, limit or _SHOWN)
+            title = say("{title} (not by {named})", title=note(part.title), named=named) if unused else say(part.title)
+            total = _total(part, found[name], settings, parameters | past)
+            _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
     if output == "table" and "doubts" not in chosen:
         _say_doubts(settings, past)
     if output == "json" and len(chosen) > 1:
@@ -612,17 +633,24 @@ def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
     for row in _rows(settings, "quiet", "finance-doubts", past):
         cases[row["doubt"]] = cases.get(row["doubt"], 0) + row["cases"]
     if cases:
-        listed = ", ".join(f"{name} {number:,}" for name, number in cases.items())
-        click.echo(
-            f"warning: doubtful data (数据提示): {listed}; how each is counted: `report finance doubts`", err=True
-        )
+        kinds = [note("{n:count} {what}", n=number, what=note(_short(name))) for name, number in cases.items()]
+        warn("doubtful data: {kinds}; how each is counted: `report finance doubts`", kinds=kinds)
+
+
+def _short(doubt: str) -> str:
+    """What is odd, without how it is counted."""
+    return f"{DOUBTS[doubt].partition(':')[0]}"
 
 
 def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
     """A total is of all rows, so that all are asked for."""
     if output != "table":
         return limit
-    return None if part.sums else (limit or _SHOWN) + 1
+    return None if _all_are_asked(part) else (limit or _SHOWN) + 1
+
+
+def _all_are_asked(part: Part) -> bool:
+    return bool(part.sums) or "limit" not in part.takes
 
 
 def _rows(settings: Settings, output: str, question: str, told: dict[str, Any]) -> list[Row]:
@@ -648,12 +676,12 @@ def _print_behind(
         explained(settings, output, behind.parameters(given | {"limit": given["limit"] or _SHOWN}) | past)
         return
     limit = given["limit"] or (_SHOWN if output == "table" else None)
-    told = behind.parameters(given | {"limit": limit and limit + 1}) | past
-    with answered(settings, output, behind.question, **told) as answer:
+    parameters = behind.parameters(given | {"limit": limit and limit + 1}) | past
+    with answered(settings, output, behind.question, **parameters) as answer:
         rows, more = limited(rows_of(answer), limit) if limit else (rows_of(answer), False)
-        print_rows(_readable(rows) if output == "table" else rows, output)
+        print_rows(rows, output)
     if more and output == "table":
-        click.echo(f"… more than {limit}; --limit shows more, --output ndjson all", err=True)
+        click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit), err=True)
 
 
 def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, told: dict[str, Any]) -> list[Row]:
@@ -663,7 +691,7 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
     first = next(iter(rows[0]))
     if part.whole:
         found = _rows(settings, "quiet", part.asks, {n: v for n, v in told.items() if n != "by"})
-        return [{first: _TOTAL} | row for row in found]
+        return [{first: total_label()} | row for row in found]
     totals: dict[str | None, Row] = {}
     for row in rows if part.sums else ():
         total = totals.setdefault(row["currency"], dict.fromkeys(row) | {"currency": row["currency"], "rows": 0})
@@ -672,7 +700,7 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
             if row.get(name) is not None:
                 total[name] = (total[name] or 0) + row[name]
     several = [total for total in totals.values() if total.pop("rows") > 1]
-    return [total | ({} if first == "currency" else {first: _TOTAL}) for total in several]
+    return [total | ({} if first == "currency" else {first: total_label()}) for total in several]
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
@@ -683,51 +711,63 @@ def one_row_a_slice(rows: list[Row]) -> list[Row]:
     return [{name: value for name, value in row.items() if name not in hidden} for row in one_currency(rows)]
 
 
-def _print_part(name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int) -> None:
+def _print_part(
+    name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int, whole: bool
+) -> None:
+    """`whole`: `rows` are all that there are, and not the first of them."""
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
-        click.echo(f"refused (数据不足): {rows['refused']}")
+        click.echo(say("refused: {why}", why=rows["refused"]))
     elif name == "statement":
         _print_statement(rows, limit)
     elif name == "reconciliation":
         _print_reconciliation(rows)
     elif name == "doubts":
         for row in rows:
-            click.echo(f"! {_doubt(row)}")
+            click.echo(f"! {told(doubt_in_words(row))}")
         if not rows:
-            click.echo("none")
+            click.echo(say("none"))
     else:
-        shown = _by_month(rows)
-        _print_numbers(list(_readable([*shown[:limit], *total])))
-        if len(shown) > limit:
-            click.echo(f"… more than {limit}; --limit shows more")
+        _print_numbers(name, rows, total, limit, whole)
         _print_warnings(rows)
         if name == "budget" and (unknown := sum(row["without_value"] for row in rows)):
-            click.echo(f"{unknown:,} of the coupons that are out have no known face value (无面值): in no liability")
+            click.echo(say(WITHOUT_VALUE, n=unknown))
 
 
-def _print_numbers(rows: list[Row]) -> None:
-    """With the Chinese names of the columns under the others."""
-    from cli.labels import chinese
+def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
+    """The first rows, and the totals of all."""
+    shown = _by_month(rows)
+    if shown:
+        shown = in_natural_order(shown, list(shown[0]))
+    print_rows(shown[:limit], "table", _columns(name, shown), total)
+    if len(shown) > limit and whole:
+        click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(shown)))
+    elif len(shown) > limit:
+        click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit))
 
-    print_rows(rows, "table", grouped=True, below={name: chinese(name) for name in rows[0]} if rows else None)
+
+def _columns(name: str, rows: list[Row]) -> list[str] | None:
+    details = _DETAILS.get(name, "").split()
+    return [column for column in rows[0] if column not in details] if rows and details else None
 
 
 def _by_month(rows: list[Row]) -> list[Row]:
-    """Cohorts as people write them: a row per cohort, a column per month later, with the part that came."""
+    """Cohorts as people write them: a triangle, with a row per cohort and a column per month later, of the part that
+    came. The month of the start is left out: everyone came then."""
     if not rows or "months_later" not in rows[0]:
         return rows
-    later = sorted({row["months_later"] for row in rows})
+    later = sorted({row["months_later"] for row in rows} - {0})
     cohorts: dict[tuple[Any, ...], Row] = {}
     for row in rows:
         head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
-        cohort = cohorts.setdefault(tuple(head.values()), head | dict.fromkeys(f"+{n}" for n in later))
-        cohort[f"+{row['months_later']}"] = _part_that_came(row)
-    return list(cohorts.values())
+        cohort = cohorts.setdefault(tuple(head.values()), head | {f"+{n}": "" for n in later})
+        if row["months_later"]:
+            cohort[f"+{row['months_later']}"] = _part_that_came(row)
+    return [row for row in cohorts.values() if row["customers"]]
 
 
 def _part_that_came(row: Row) -> str:
-    return ("" if row["retention"] is None else f"{row['retention']:.1%}") + ("…" if row["open"] else "")
+    return ("" if row["retention"] is None else f"{row['retention']:.0%}") + ("…" if row["open"] else "")
 
 
 def _print_warnings(rows: list[Row]) -> None:
@@ -736,68 +776,61 @@ def _print_warnings(rows: list[Row]) -> None:
         return
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
     if unbooked:
-        what = "campaigns have no cost booked (未登记成本): their cost is the discount alone, and ROI too high for it"
-        click.echo(f"warning: {len(unbooked):,} {what}", err=True)
+        warn(
+            "{n:count} campaigns have no cost booked: their cost is the discount alone, and ROI too high for it",
+            n=len(unbooked),
+        )
 
 
 def _print_reconciliation(rows: list[Row]) -> None:
     """What is added up, and `=` before what it comes to."""
-    from projections.metrics.money import written
-
     for account, title in ACCOUNTS.items():
         lines = [row for row in rows if row["account"] == account]
         if not lines:
             continue
-        click.echo(title)
+        click.echo(say(title))
         shown = [
             {
                 "currency": row["currency"],
                 "number": None if row["number"] is None else f"{row['number']:,.10g}",
-                "amount": None if row["amount_minor"] is None else written(row["amount_minor"], row["currency"]),
-                "what": ("= " if row["total"] else "  ") + LINES[row["line"]],
+                "amount_minor": row["amount_minor"],
+                "what": ("= " if row["total"] else "  ") + say(LINES[row["line"]]),
             }
             for row in lines
         ]
         print_rows(shown, "table")
 
 
-def _doubt(row: Row) -> str:
-    from projections.metrics.money import priced
-
-    worth = "" if row["amount_minor"] is None else f", {priced(row['amount_minor'], row['currency'])}"
-    return f"{row['cases']:,} {DOUBTS[row['doubt']]}{worth}"
+def doubt_in_words(row: Row) -> Note:
+    """How many there are of a doubt, how they are counted, and the money in question."""
+    what = note(DOUBTS[row["doubt"]])
+    if not row["amount_minor"]:
+        return note("{n:count} {what}", n=row["cases"], what=what)
+    worth = (row["amount_minor"], row["currency"])
+    return note("{n:count} {what}; {worth:money}", n=row["cases"], what=what, worth=worth)
 
 
 def _warn_of_costs(found: Iterable[Any]) -> None:
     """Where a margin was shown that some orders are not in."""
     rows = [row for part in found if isinstance(part, list) for row in part]
-    if columns := sorted({name for row in rows for name in _WITHOUT_COST if row.get(name)}):
-        click.echo(
-            f"warning: some orders have no known cost of goods (无商品成本; {', '.join(columns)}): {ADDS_NOTHING}",
-            err=True,
-        )
+    if any(row.get(name) for row in rows for name in _WITHOUT_COST):
+        warn("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:
     """As accounts are written: what was there, what came, what went, what is there."""
-    for unit, words in (("coupons", "coupons (张)"), ("minor", "face value (面值)")):
-        told = [
-            {"campaign_id": row["campaign_id"], "currency": row["currency"], **{m: row[f"{m}_{unit}"] for m in MOVES}}
+    for unit, words in (("coupons", "coupons"), ("minor", "face value")):
+        suffix = "_minor" if unit == "minor" else ""
+        moved = [
+            {"campaign_id": row["campaign_id"], "currency": row["currency"]}
+            | {f"{m}{suffix}": row[f"{m}_{unit}"] for m in MOVES}
             for row in rows
             if any(row[f"{m}_coupons"] for m in MOVES)
         ]
-        click.echo(f"{words}: opening + issued + returned - used - expired - revoked - released = closing")
-        print_rows(told[:limit], "table")
-        if len(told) > limit:
-            click.echo(f"… more than {limit}; --limit shows more")
+        how = "{of}: opening + issued + returned - used - expired - revoked - released = closing"
+        click.echo(say(how, of=note(words)))
+        print_rows(moved[:limit], "table")
+        if len(moved) > limit:
+            click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(moved)))
     if unknown := sum(row["closing_without_value"] for row in rows):
-        click.echo(
-            f"{unknown:,} of the coupons that are out have no known face value (无面值): no amount has them in it"
-        )
-
-
-def _readable(rows: Iterable[Row]) -> Iterator[Row]:
-    """Columns that no row has a value in tell nothing."""
-    listed = list(rows)
-    empty = {name for name in (listed[0] if listed else ()) if all(row[name] is None for row in listed)}
-    return ({name: value for name, value in row.items() if name not in empty} for row in listed)
+        click.echo(say(WITHOUT_VALUE, n=unknown))

@@ -19,13 +19,25 @@ import click
 
 from cli.charts import Chart
 from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
-from cli.experiment import columns_of, main_effects
-from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
+from cli.experiment import TITLES, columns_of, main_effects
+from cli.labels import say, told
+from cli.options import (
+    ADDS_NOTHING,
+    LOG,
+    goods_rate_option,
+    operator_options,
+    past_options,
+    settings_options,
+    signed,
+    zone_option,
+)
 from cli.output import Row
-from cli.report import DOUBTS, LINES, MOVES, one_row_a_slice
+from cli.report import DOUBTS, LINES, MOVES, WITHOUT_VALUE, one_row_a_slice
+from cli.view import in_english
 from ledger.errors import LedgerError, UnusableFile
 from ledger.plain import plain
 from ledger.settings import Settings
+from ledger.words import Note, note, of_error
 
 if TYPE_CHECKING:
     import polars as pl
@@ -113,6 +125,33 @@ class Asker:
         return "coupon-ledger " + line.format(campaign=shlex.quote(self.campaign), rates=rates) + zone + past
 
 
+TABLE_TITLES: Final[Mapping[str, str]] = TITLES | {
+    "result": "Result",
+    "goal": "Goal",
+    "by day": "By day",
+    "coupons by channel": "Coupons by channel",
+    "segments (客户分层)": "Segments",
+    "comparison": "Comparison",
+    "discount (优惠)": "Discount",
+    "budget and booked costs (预算与成本)": "Budget and booked costs",
+    "discounts by funder (出资方)": "Discounts by funder",
+    "coupons that are out (券负债)": "Coupons that are out",
+    "points of loss (损失点)": "Points of loss",
+    "expired unused, by cause (失效归因)": "Expired unused, by cause",
+    "broken rules (违规)": "Broken rules",
+    "doubts about the data, of all campaigns (数据提示)": "Doubts about the data, of all campaigns",
+    "campaigns (历次活动)": "Campaigns",
+    "industry (行业均值)": "Industry",
+    "coupons (券)": "Coupons by step",
+    "people (人)": "People by step",
+    "what it earned, by model of attribution (归因)": "What it earned, by model of attribution",
+    "how these counts join": "How these counts join",
+    "response": "Response to the face value",
+    "booked": "Booked costs",
+}
+"""What people read in place of a table's key."""
+
+
 # --- sections
 
 
@@ -122,17 +161,14 @@ def _goal(ask: Asker) -> Section:
         commands=[ask.command("metrics query coupon_net_sales_minor cost_minor --where campaign={campaign} --explain")]
     )
     found.tables["result"] = _by_metric(rows, _RESULTS)
-    found.columns["result"] = ["名称", "value", "currency", "metric"]
+    found.columns["result"] = ["metric", "value"]
     found.in_short = _result_in_short(rows)
     if any(row["coupon_orders_without_goods_cost"] for row in rows):
         found.warnings.append(
-            "Some orders have no known cost of goods (无商品成本): they add nothing to margin and ROI, too low by"
-            " what they earned; `--goods-rate 75` takes 75% of what was paid."
+            say("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
         )
     if not any(row["other_cost_minor"] for row in rows):
-        found.warnings.append(
-            "No cost was booked (未登记成本): cost is the discount alone, and ROI is too high for it."
-        )
+        found.warnings.append(say("no cost was booked: cost is the discount alone, and ROI is too high for it"))
     booked = [row["metric"] for row in ask.rows("campaign-targets", campaign=ask.campaign)]
     targets = list(dict.fromkeys(name for name in booked if _known(name)))
     if targets:
@@ -141,38 +177,43 @@ def _goal(ask: Asker) -> Section:
         for name in targets:
             if name not in {row["metric"] for row in held}:
                 found.warnings.append(
-                    f"The target of {name} is not held against a result (目标未比较): there is none, or it is in"
-                    " several currencies and the target names none."
+                    say(
+                        "the target of {metric:label} is not held against a result: there is none, or it is in several"
+                        " currencies and the target names none",
+                        metric=name,
+                    )
                 )
     for name in dict.fromkeys(name for name in booked if not _known(name) and not name.startswith(_INDUSTRY)):
         found.warnings.append(
-            f"A target is set of {name}, which is no metric (目标指标不存在); `metrics list` has their names."
+            say("a target is set of {name}, which is no metric; `metrics list` has their names", name=name)
         )
     if not targets:
-        found.text.append("No target was set (未设目标): `target_set` events have results held against them.")
+        found.text.append(say("No target was set for this campaign."))
     return found
 
 
 def _result_in_short(rows: list[Row]) -> list[str]:
-    from cli.labels import percent
-    from projections.metrics.money import written
-
     counts: Row = {}
     for row in rows:
         counts |= {name: value for name, value in row.items() if value is not None and not name.endswith("_minor")}
     used, issued = counts["net_uses"], counts["issued_coupons"]
-    share = f" ({percent(used / issued)})" if issued else ""
-    told = [f"核销 · {used:,} of {issued:,} coupons issued are in use{share}."]
+    share = used / issued if issued else None
+    in_use = "{used:count} of {issued:count} coupons issued are in use ({share:percent})."
+    points = [say(in_use, used=used, issued=issued, share=share)]
     for row in rows:
         if row["cost_minor"] is not None and row["currency"] is not None:
             currency = row["currency"]
-            roi = "cannot be told" if row["simple_roi"] is None else f"{row['simple_roi']:.2f}"
-            sales, cost = (f"{written(row[n], currency)} {currency}" for n in ("coupon_net_sales_minor", "cost_minor"))
-            told.append(
-                f"投入产出 · {sales} of net sales with a coupon at a cost of {cost}; 简单ROI {roi}"
-                " (非增量: not incremental)."
+            roi = row["simple_roi"]
+            points.append(
+                say(
+                    "{sales:money} of net sales with a coupon at a cost of {cost:money}; simple ROI (not"
+                    " incremental) {roi}.",
+                    sales=(row["coupon_net_sales_minor"], currency),
+                    cost=(row["cost_minor"], currency),
+                    roi=note("cannot be told") if roi is None else note("{roi:factor}", roi=roi),
+                )
             )
-    return told
+    return points
 
 
 def _funnel(ask: Asker) -> Section:
@@ -189,14 +230,12 @@ def _funnel(ask: Asker) -> Section:
         {"step": n, "coupons": campaign[n], "share": campaign[n] / of if of else None} for n in steps
     ]
     found.tables["people (人)"] = ask.rows("behaviour", campaign=ask.campaign)
-    found.text.append(
-        "In a step are users with such an event; they need not have been in the step before (非严格路径)."
-    )
+    found.text.append(say("In a step are users with such an event; they need not have been in the step before."))
     found.charts = [
-        Chart("bars", "券漏斗 · coupons by how far they got", list(steps), {"coupons": [campaign[n] for n in steps]}),
+        Chart("bars", say("How far coupons got"), list(steps), {"coupons": [campaign[n] for n in steps]}),
         Chart(
             "bars",
-            "行为漏斗 · people by how far they got",
+            say("How far people got"),
             [row["step"] for row in found.tables["people (人)"]],
             {"people": [row["users"] for row in found.tables["people (人)"]]},
         ),
@@ -223,9 +262,9 @@ def _trend(ask: Asker) -> Section:
         if row["currency"] is not None:
             costs.setdefault(row["currency"], dict.fromkeys(days, 0))[row["bucket"]] = row["discount_cost_minor"] or 0
     told = {name: list(line.values()) for name, line in lines.items() if any(line.values())}
-    found.charts = [Chart("lines", "每日次数 · events a day", days, told)]
+    found.charts = [Chart("lines", say("Events a day"), days, told)]
     for currency, line in costs.items():
-        title = f"每日优惠成本 · discount cost a day, {currency}"
+        title = say("Coupon discount a day, {currency}", currency=currency)
         found.charts.append(
             Chart("lines", title, days, {"discount_cost_minor": list(line.values())}, currency=currency)
         )
@@ -248,9 +287,9 @@ def _channels(ask: Asker) -> Section:
     found.columns[title] = (
         "model currency credited_orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
     )
-    found.tables["how these counts join (数字勾稽)"] = [
+    found.tables["how these counts join"] = [
         {
-            "what": ("= " if row["total"] else "") + LINES[row["line"]],
+            "what": ("= " if row["total"] else "") + say(LINES[row["line"]]),
             "number": row["number"],
             "amount_minor": row["amount_minor"],
             "currency": row["currency"],
@@ -258,17 +297,16 @@ def _channels(ask: Asker) -> Section:
         for row in ask.rows("finance-reconciliation", campaign=ask.campaign)
     ]
     found.text.append(
-        "Attribution shares orders out among the touches before them; some of them would have come anyway (非增量)."
+        say("Attribution shares orders out among the touches before them; some of them would have come anyway.")
     )
     for currency in dict.fromkeys(row["currency"] for row in credited):
         mine = [row for row in credited if row["currency"] == currency]
         sales = {"sales_minor": [row["sales_minor"] for row in mine]}
-        title = f"归因销售额 · sales credited by model, {currency or 'no currency'}"
+        title = say("Sales credited by model, {currency}", currency=currency)
         found.charts.append(Chart("bars", title, [row["model"] for row in mine], sales, currency=currency))
     if any(row["without_cost"] for row in credited):
         found.warnings.append(
-            "Orders without a known cost of goods (无商品成本) add nothing to margin and ROI, too low by what they"
-            " earned; `--goods-rate` helps."
+            say("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
         )
     return found
 
@@ -302,19 +340,24 @@ def _customers(ask: Asker) -> Section:
         if row["segment"] is not None
     ]
     found.tables["segments (客户分层)"] = rows
+    found.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
     users = theirs.filter(pl.col("used") > 0).height
     unknown = sum(row["customers"] for row in told if row["segment"] is None)
     found.text.append(
-        f"{theirs.height:,} users got a coupon of it, {users:,} have one in use; net sales and coming again are"
-        " those of who used it, over all that they ever bought."
+        say(
+            "{n:count} users got a coupon of it, {used:count} have one in use; net sales and coming again are those of"
+            " who used it, over all that they ever bought.",
+            n=theirs.height,
+            used=users,
+        )
     )
     if unknown:
-        found.text.append(f"{unknown:,} of them never bought anything that stands, and are in no segment (无消费记录).")
+        found.text.append(say("{n:count} of them never bought anything that stands, and are in no segment.", n=unknown))
     used_it: dict[str, int] = {}
     for row in rows:
-        name = f"{row['segment']} {row['name']}"
+        name = row["segment"]
         used_it[name] = used_it.get(name, 0) + row["used_it"]
-    title = "用券人数 · people who used it, by segment"
+    title = say("People who used it, by segment")
     found.charts = [Chart("bars", title, list(used_it), {"used_it": list(used_it.values())})]
     return found
 
@@ -324,65 +367,70 @@ def _incrementality(ask: Asker) -> Section:
         [row] = ask.rows("experiment", campaign=ask.campaign, **ask.goods)
         found = _experiment(row, ask)
     except LedgerError as error:
-        why = f"No experiment to tell it from (无对照实验): {error}."
+        why = say("No experiment to tell it from: {why}.", why=of_error(error))
         try:
             [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **ask.goods)
         except LedgerError as other:
-            found = Section(refused=f"{why} Nor can it be compared without arms (弱证据亦不足): {other}.")
-            found.in_short = ["增量 · What it caused cannot be told (数据不足): nobody was held back by chance."]
+            found = Section(
+                refused=say("{why} Nor can it be compared without arms: {other}.", why=why, other=of_error(other))
+            )
+            found.in_short = [say("What it caused cannot be told: nobody was held back by chance.")]
             return found
         found = _comparison_without_arms(row, why, ask)
     found.text.append(_discount_here(ask, row))
     found.currency = row["currency"]
-    found.warnings += [f"{warning['code']}: {warning['warning']}" for warning in row["warnings"]]
+    found.warnings += [told(Note.loads(warning["note"])) for warning in row["warnings"]]
     return found
 
 
 def _experiment(row: Row, ask: Asker) -> Section:
-    found = Section(text=list(row["conclusions"]), in_short=list(row["conclusions"]))
+    conclusions = [told(Note.loads(sentence)) for sentence in row["conclusion_notes"]]
+    found = Section(text=list(conclusions), in_short=list(conclusions))
     found.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
     response = row.pop("response")
     for name, value in row.items():
-        if name not in ("warnings", "conclusions") and isinstance(value, list) and value:
-            found.tables[name] = value
+        if name not in ("warnings", "conclusions", "conclusion_notes") and isinstance(value, list) and value:
+            found.tables[name] = main_effects(value) if name == "effects" else value
     if response:
         found.tables["response"] = response[0]["points"]
     found.columns = {name: columns_of(name, row[name]) for name in EXPERIMENT_COLUMNS}
-    if "effects" in found.tables:
-        found.tables["effects"] = main_effects(row["effects"])
     by_method = {
         method: [e for e in row["effects"] if e["metric"] == row["effects"][0]["metric"] and e["method"] == method]
         for method in ("plain", "cuped")
     }
     for method, effects in by_method.items():
         if effects:
-            title = f"人均增量 (95%) · {effects[0]['label']} per person more than the control, {method}"
+            title = say(
+                "{metric:label} per person more than the control (95%), {method:word}",
+                metric=effects[0]["metric"],
+                method=method,
+            )
             spans = {name: [e[name] for e in effects] for name in ("effect", "low", "high")}
             found.charts.append(Chart("spans", title, [e["arm"] for e in effects], spans, currency=row["currency"]))
     return found
 
 
 def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
-    weaker = "Weaker evidence (证据较弱): nobody was assigned by chance."
-    found = Section(text=[why, weaker, str(row["conclusion"])], in_short=[f"{weaker} {row['conclusion']}"])
+    conclusion = told(Note.loads(row["conclusion_note"]))
+    found = Section(text=[why, conclusion], in_short=[conclusion])
     found.commands = [ask.command("experiment compare {campaign}")]
-    found.tables["comparison"] = [{n: v for n, v in row.items() if not isinstance(v, list) and n != "conclusion"}]
+    hidden = ("conclusion", "conclusion_note", "evidence")
+    found.tables["comparison"] = [{n: v for n, v in row.items() if not isinstance(v, list) and n not in hidden}]
     return found
 
 
 def _discount_here(ask: Asker, row: Row) -> str:
     """Why the discount beside an effect is less than that of the campaign."""
     here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
-    from projections.metrics.money import written
-
-    told = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
-    part, whole = (written(round(n), row["currency"]) for n in (here, told.get(row["currency"]) or 0))
-    whose = "the people in the arms" if "arms" in row else "those compared"
-    return (
-        f"优惠口径: discount_minor is here that of {whose} on orders of the window that stand, {part} of the"
-        f" {whole} {row['currency'] or ''} that coupons of the campaign in use took off"
-        " in all."
+    discounts = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
+    part, whole = ((n, row["currency"]) for n in (here, discounts.get(row["currency"]) or 0))
+    here_template = (
+        "The discount is here that of {whose} on orders of the window that stand: {part:money} of the {whole:money}"
+        " that"
+        " coupons of the campaign in use took off in all."
     )
+    whose = note("the people in the arms") if "arms" in row else note("those compared")
+    return say(here_template, whose=whose, part=part, whole=whole)
 
 
 def _cost(ask: Asker) -> Section:
@@ -392,9 +440,11 @@ def _cost(ask: Asker) -> Section:
         for row in ask.rows("attribution-roi", campaign=ask.campaign, models="redeemed")
     ]
     found.text.append(
-        "discount_minor: of the coupons in use, whatever became of their orders (without_sale_minor: on those that were"
-        " cancelled, refunded in full or never paid); every section counts it so, but what it caused (增量), which says"
-        " how. The coupons that are out are counted by their face value (面值)."
+        say(
+            "The discount is of the coupons in use, whatever became of their orders (without a sale: on those that were"
+            " cancelled, refunded in full or never paid); every section counts it so, but what it caused, which says"
+            " how. The coupons that are out are counted by their face value."
+        )
     )
     found.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
     funders = ask.rows("finance-split", by="funder", campaign=ask.campaign)
@@ -411,13 +461,11 @@ def _cost(ask: Asker) -> Section:
     ]
     statement = ask.rows("finance-statement", campaign=ask.campaign)
     if unknown := sum(row["closing_without_value"] for row in statement):
-        found.text.append(
-            f"{unknown:,} of the coupons that are out have no known face value (无面值): no amount has them in it."
-        )
+        found.text.append(say(WITHOUT_VALUE, n=unknown))
     for currency in dict.fromkeys(row["currency"] for row in funders):
         mine = [row for row in funders if row["currency"] == currency]
-        title = f"出资方 · discounts by who bears them, {currency or 'no currency'}"
-        names = [row["funder"] or "nobody named" for row in mine]
+        title = say("Discounts by who bears them, {currency}", currency=currency)
+        names = [row["funder"] or say("nobody named") for row in mine]
         found.charts.append(
             Chart("bars", title, names, {"discount_minor": [row["discount_minor"] for row in mine]}, currency=currency)
         )
@@ -425,41 +473,41 @@ def _cost(ask: Asker) -> Section:
 
 
 def _losses(ask: Asker) -> Section:
-    from cli.labels import word
-    from projections.metrics.money import written
-
     found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
     losses = ask.rows("finance-losses", campaign=ask.campaign)
     found.tables["points of loss (损失点)"] = losses
     found.tables["expired unused, by cause (失效归因)"] = ask.rows("expiries", by="reason", campaign=ask.campaign)
-    found.text.append("One event can stand in several points: do not add the points up (各点不可相加).")
+    found.text.append(say("One event can stand in several points: do not add the points up."))
     for row in sorted(losses, key=lambda row: -row["lost_minor"])[:1]:
         if row["lost_minor"]:
-            lost = f"{written(row['lost_minor'], row['currency'])} {row['currency'] or ''}".rstrip()
             found.in_short.append(
-                f"损失 · the largest point of loss is {word(row['point'])}: {lost} in {row['cases']:,} cases."
+                say(
+                    "The largest point of loss is {point:word}: {lost:money} in {n:count} cases.",
+                    point=row["point"],
+                    lost=(row["lost_minor"], row["currency"]),
+                    n=row["cases"],
+                )
             )
     return found
 
 
 def _anomalies(ask: Asker) -> Section:
-    from cli.labels import word
-
     found = Section(commands=[ask.command("violations --output csv")])
     broken = ask.rows("campaign-violations", campaign=ask.campaign)
     found.tables["broken rules (违规)"] = broken
     if broken:
         cases = sum(row["cases"] for row in broken)
-        found.in_short.append(
-            f"异常 · {cases:,} faults: {', '.join(word(v) for v in sorted({row['violation'] for row in broken}))}."
+        rules = sorted({row["violation"] for row in broken})
+        found.in_short.append(say("{n:count} faults: {rules:word}.", n=cases, rules=rules))
+        found.text.append(
+            say("Discount: what the coupons concerned take off now. One coupon can stand in several rows.")
         )
-        found.text.append("discount: what the coupons concerned take off now. One coupon can stand in several rows.")
     else:
-        found.text.append("No rule was broken (无违规).")
+        found.text.append(say("No rule was broken."))
     doubts = ask.rows("finance-doubts")
     found.tables["doubts about the data, of all campaigns (数据提示)"] = [
         {
-            "what": DOUBTS[row["doubt"]],
+            "what": say(DOUBTS[row["doubt"]]),
             "cases": row["cases"],
             "currency": row["currency"],
             "amount_minor": row["amount_minor"],
@@ -488,13 +536,13 @@ def _comparison(ask: Asker) -> Section:
     found.charts = [
         Chart(
             "bars",
-            "批次核销率 · part of the coupons owned that are in use",
+            say("Part of the coupons owned that are in use"),
             list(rates),
             {"cohort_use_rate": list(rates.values())},
         )
     ]
     if len(near) == 1:
-        found.text.append("No campaign began before it (无更早活动).")
+        found.text.append(say("No campaign began before it."))
     booked = [row for row in ask.rows("campaign-targets", campaign=ask.campaign) if row["metric"].startswith(_INDUSTRY)]
     of_known = {row["metric"].removeprefix(_INDUSTRY): row for row in booked}
     of_known = {name: row for name, row in of_known.items() if _known(name)}
@@ -502,21 +550,21 @@ def _comparison(ask: Asker) -> Section:
         beside = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
         found.tables["industry (行业均值)"] = beside
     else:
-        found.text.append("No figure of the industry was booked (未登记行业均值): `target_set` of a metric industry_….")
+        found.text.append(say("No figure of the industry was booked."))
     return found
 
 
 SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
-    "goal": ("目标与结果 · goal and result", _goal),
-    "funnel": ("漏斗 · how far coupons and people got", _funnel),
-    "trend": ("趋势 · day by day", _trend),
-    "channels": ("渠道 · channels", _channels),
-    "customers": ("客户 · who used it", _customers),
-    "incrementality": ("增量 · what it caused", _incrementality),
-    "cost": ("成本 · what it cost, and who bears it", _cost),
-    "losses": ("损失 · money lost", _losses),
-    "anomalies": ("异常 · what looked odd", _anomalies),
-    "comparison": ("对比 · earlier campaigns, and the industry", _comparison),
+    "goal": ("Goal and result", _goal),
+    "funnel": ("How far coupons and people got", _funnel),
+    "trend": ("Day by day", _trend),
+    "channels": ("Channels", _channels),
+    "customers": ("Who used it", _customers),
+    "incrementality": ("What it caused", _incrementality),
+    "cost": ("What it cost, and who bears it", _cost),
+    "losses": ("Money lost", _losses),
+    "anomalies": ("What looked odd", _anomalies),
+    "comparison": ("Earlier campaigns, and the industry", _comparison),
 }
 
 
@@ -538,7 +586,6 @@ def _by_metric(rows: list[Row], names: str) -> list[Row]:
     return [
         {
             "metric": n,
-            "名称": METRICS[n].chinese,
             "currency": row.get("currency"),
             "value": row[n],
             "unit": METRICS[n].unit,
@@ -594,8 +641,8 @@ def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
         try:
             found[name] = section(ask)
         except LedgerError as error:
-            found[name] = Section(refused=str(error))
-        found[name].title = title
+            found[name] = Section(refused=told(of_error(error)))
+        found[name].title = say(title)
     return found
 
 
@@ -673,6 +720,8 @@ def review(
     if save_template is not None:
         _keep(save_template, layout, signed(why, operator), settings)
     form = form or _form_of(file)
+    if form == "json":
+        in_english()
     with asking(settings.database, keeps_past=True) as source:
         ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone)
         found = review_of(ask, layout["sections"])

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cli.charts import Chart, svg
-from cli.labels import chinese, english, heading, shown
+from cli.labels import label, say, shown
 from cli.output import Row
+from cli.tables import Column, columns_of
+from cli.view import view
 from ledger.errors import UnusableFile
+from ledger.words import note
 
 if TYPE_CHECKING:
     from cli.review import Asker, Section
@@ -23,9 +26,6 @@ _LONG: Final = 16
 """Rows above which a table is folded away in a page."""
 _WIDE: Final = 40
 """Characters above which a text is broken into lines."""
-_IN_SHORT: Final = "结论 · in short"
-_FROM: Final = "下钻 · where these numbers come from, down to coupons and orders"
-_REFUSED: Final = "Refused (数据不足)"
 _CARDS: Final = (
     "issued_coupons net_uses cohort_use_rate coupon_net_sales_minor cost_minor coupon_margin_minor simple_roi".split()
 )
@@ -36,29 +36,49 @@ def _title(ask: Asker) -> str:
     return f"{ask.campaign} · {name}" if name and name != ask.campaign else ask.campaign
 
 
+def _table_title(key: str) -> str:
+    from cli.review import TABLE_TITLES
+
+    return say(TABLE_TITLES.get(key, key))
+
+
+def _in_short_title() -> str:
+    return say("In short")
+
+
+def _from_title() -> str:
+    return say("Where these numbers come from, down to coupons and orders")
+
+
+def _refused_title() -> str:
+    return say("Refused")
+
+
 def _state(ask: Asker) -> str:
-    told = [
-        f"As of commit {ask.as_of['commits']}",
-        f"data's clock (数据时间) {shown('at', {'at': ask.as_of['data_clock']})} UTC",
-    ]
-    words = {
-        "at": "what happened until (截至)",
-        "known_at": "what was known at (当时已知)",
-        "positions": "log position (位点)",
-    }
-    told += [f"only {words[name]} {shown('at', {'at': ask.as_of[name]})}" for name in words if name in ask.as_of]
-    return f"{', '.join(told)}. Amounts are in units of their currency; currencies are never added up (各币种不相加)."
+    parts = [note("as of commit {n:count}", n=ask.as_of["commits"])]
+    if ask.as_of["data_clock"]:
+        parts.append(note("data's clock {at:instant}", at=ask.as_of["data_clock"].replace(microsecond=0)))
+    parts += [note(template, at=ask.as_of[name]) for name, template in _CUTS.items() if name in ask.as_of]
+    return say(
+        "{parts}; times in {zone}. Amounts are in units of their currency; currencies are never added up.",
+        parts=parts,
+        zone=view().zone,
+    )
+
+
+_CUTS: Final = {
+    "at": "only what happened until {at:instant}",
+    "known_at": "only what was recorded until {at:instant}",
+    "positions": "only what the log held before {at}",
+}
 
 
 def _period(ask: Asker) -> str:
     about = ask.about
-    told = [
-        f"{english(n)} {chinese(n)} {shown(n, about)}".replace("  ", " ")
-        for n in ("status", "coupon_type")
-        if about.get(n)
-    ]
+    told = [f"{label(n)} {shown(n, about)}" for n in ("status", "coupon_type") if about.get(n)]
     if about.get("claim_from") or about.get("claim_until"):
-        told.append(f"claims 领取期 {shown('claim_from', about)} – {shown('claim_until', about)} UTC")
+        ends = (shown(name, about) for name in ("claim_from", "claim_until"))
+        told.append(say("claims {first} – {last}", **dict(zip(("first", "last"), ends, strict=True))))
     return " · ".join(told)
 
 
@@ -68,19 +88,11 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
     return [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
 
 
-def _shown(section: Section, column: str, row: Row) -> str:
-    return shown(column, row, section.currency)
-
-
-def _numeric(column: str, rows: Sequence[Row]) -> bool:
-    return all(isinstance(row[column], int | float | None) for row in rows)
-
-
-def _kind(section: Section, column: str, rows: Sequence[Row]) -> str:
+def _kind(column: Column) -> str:
     """How its cells look: numbers to the right, long texts broken."""
-    if _numeric(column, rows):
+    if column.right:
         return ' class="n"'
-    return ' class="w"' if any(len(_shown(section, column, row)) > _WIDE for row in rows) else ""
+    return ' class="w"' if any(len(text) > _WIDE for text in column.cells) else ""
 
 
 # --- Markdown
@@ -89,7 +101,7 @@ def _kind(section: Section, column: str, rows: Sequence[Row]) -> str:
 def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> str:
     """`file`: where it will lie; its charts are drawn into a folder beside it. Raises `UnusableFile`."""
     lines = [
-        f"# 复盘 · review of campaign {_plain(_title(ask))}",
+        f"# {_plain(say('Review of campaign {name}', name=_title(ask)))}",
         "",
         _plain(_period(ask)),
         "",
@@ -97,20 +109,20 @@ def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> 
         "",
     ]
     if points := [point for section in sections.values() for point in section.in_short]:
-        lines += [f"## {_IN_SHORT}", "", *(f"- {_plain(point)}" for point in points), ""]
+        lines += [f"## {_in_short_title()}", "", *(f"- {_plain(point)}" for point in points), ""]
     for name, section in sections.items():
         lines += [f"## {section.title}", ""]
         if section.refused:
-            lines += [f"**{_REFUSED}**: {_plain(section.refused)}", ""]
+            lines += [f"**{_refused_title()}**: {_plain(section.refused)}", ""]
         for text in section.text:
             lines += [_plain(text), ""]
         for warning in section.warnings:
             lines += [f"> ⚠ {_plain(warning)}", ""]
         lines += _drawn(name, section, file)
         for title, rows in section.tables.items():
-            lines += [f"**{_plain(title)}**", "", *_table(section, title, rows), ""]
+            lines += [f"**{_plain(_table_title(title))}**", "", *_table(section, title, rows), ""]
         if section.commands:
-            lines += [f"{_FROM}:", "", *(f"    {command}" for command in section.commands), ""]
+            lines += [f"{_from_title()}:", "", *(f"    {command}" for command in section.commands), ""]
     return "\n".join(lines)
 
 
@@ -118,7 +130,7 @@ def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
     lines: list[str] = []
     for number, chart in enumerate((c for c in section.charts if not c.empty), start=1):
         if file is None:
-            lines += [f"*{_plain(chart.title)}: drawn with --to FILE*", ""]
+            lines += [f"*{_plain(say('{chart}: drawn with --to FILE', chart=chart.title))}*", ""]
             continue
         place = file.with_name(f"{file.name}.charts") / f"{name}-{number}.svg"
         try:
@@ -132,11 +144,12 @@ def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
 
 def _table(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
-        return ["nothing found (无)"]
-    names = _columns(section, title, rows)
-    head = "| " + " | ".join(_plain(heading(name)) for name in names) + " |"
-    rule = "|" + "|".join("---:" if _numeric(name, rows) else "---" for name in names) + "|"
-    return [head, rule, *("| " + " | ".join(_plain(_shown(section, n, row)) for n in names) + " |" for row in rows)]
+        return [say("nothing found")]
+    columns = columns_of(rows, _columns(section, title, rows), section.currency)
+    head = "| " + " | ".join(_plain(column.head) for column in columns) + " |"
+    rule = "|" + "|".join("---:" if column.right else "---" for column in columns) + "|"
+    cells = zip(*(column.cells for column in columns), strict=True)
+    return [head, rule, *("| " + " | ".join(map(_plain, line)) + " |" for line in cells)]
 
 
 def _plain(text: str) -> str:
@@ -153,6 +166,9 @@ def html(ask: Asker, sections: Mapping[str, Section]) -> str:
     page = files(__package__).joinpath("review.html").read_text(encoding="utf-8")
     contents = "".join(f'<a href="#{name}">{escape(section.title)}</a>' for name, section in sections.items())
     parts = {
+        "LANG": "zh-CN" if view().chinese else "en",
+        "LABEL-CONTENTS": escape(say("Contents")),
+        "KIND": escape(say("Campaign review")),
         "TITLE": escape(_title(ask)),
         "PERIOD": escape(_period(ask)),
         "STATE": escape(_state(ask)),
@@ -168,14 +184,17 @@ def _in_short(sections: Mapping[str, Section]) -> str:
     points = [point for section in sections.values() for point in section.in_short]
     cards = _cards(sections["goal"]) if "goal" in sections else ""
     listed = "".join(f"<li>{_text(point)}</li>" for point in points)
-    return f'<section id="in-short"><h2>{_IN_SHORT}</h2>{cards}<ul>{listed}</ul></section>' if cards or points else ""
+    return (
+        f'<section id="in-short"><h2>{_in_short_title()}</h2>{cards}<ul>{listed}</ul></section>'
+        if cards or points
+        else ""
+    )
 
 
 def _cards(goal: Section) -> str:
     rows = {name: [row for row in goal.tables.get("result", ()) if row["metric"] == name] for name in _CARDS}
     cards = [
-        f'<div class="card"><b>{escape(shown("value", row))}</b>'
-        f"<span>{escape(heading(name))}{escape(' ' + row['currency']) if row['currency'] else ''}</span></div>"
+        f'<div class="card"><b>{escape(shown("value", row))}</b><span>{escape(label(name))}</span></div>'
         for name, found in rows.items()
         for row in found
     ]
@@ -185,7 +204,7 @@ def _cards(goal: Section) -> str:
 def _section(name: str, section: Section) -> str:
     parts = [f'<section id="{name}"><h2>{escape(section.title)}</h2>']
     if section.refused:
-        parts.append(f'<p class="refused"><b>{_REFUSED}</b>: {_text(section.refused)}</p>')
+        parts.append(f'<p class="refused"><b>{_refused_title()}</b>: {_text(section.refused)}</p>')
     parts += [f"<p>{_text(text)}</p>" for text in section.text]
     parts += [f'<p class="warning">{_text(warning)}</p>' for warning in section.warnings]
     charts = [_figure(chart) for chart in section.charts if not chart.empty]
@@ -193,7 +212,7 @@ def _section(name: str, section: Section) -> str:
     parts += [_html_table(section, title, rows) for title, rows in section.tables.items()]
     if section.commands:
         commands = "\n".join(section.commands)
-        parts.append(f"<details><summary>{_FROM}</summary><pre>{escape(commands)}</pre></details>")
+        parts.append(f"<details><summary>{_from_title()}</summary><pre>{escape(commands)}</pre></details>")
     return "\n".join([*parts, "</section>"])
 
 
@@ -207,16 +226,19 @@ def _text(words: str) -> str:
 
 
 def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
+    head_text = _table_title(title)
     if not rows:
-        return f"<h3>{escape(title)}</h3><p>nothing found (无)</p>"
-    names = _columns(section, title, rows)
-    kinds = {name: _kind(section, name, rows) for name in names}
-    head = "".join(f"<th{kinds[n]}>{escape(english(n))}<br><small>{escape(chinese(n))}</small></th>" for n in names)
+        return f"<h3>{escape(head_text)}</h3><p>{escape(say('nothing found'))}</p>"
+    columns = columns_of(rows, _columns(section, title, rows), section.currency)
+    head = "".join(f"<th{_kind(column)}>{escape(column.head)}</th>" for column in columns)
     body = "".join(
-        "<tr>" + "".join(f"<td{kinds[n]}>{escape(_shown(section, n, row))}</td>" for n in names) + "</tr>"
-        for row in rows
+        "<tr>"
+        + "".join(f"<td{_kind(column)}>{escape(text)}</td>" for column, text in zip(columns, line, strict=True))
+        + "</tr>"
+        for line in zip(*(column.cells for column in columns), strict=True)
     )
     table = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     if len(rows) > _LONG:
-        return f"<details><summary>{escape(title)} · {len(rows):,} rows (行)</summary>{table}</details>"
-    return f"<h3>{escape(title)}</h3>{table}"
+        counted = escape(say("{title}: {n:count} rows", title=head_text, n=len(rows)))
+        return f"<details><summary>{counted}</summary>{table}</details>"
+    return f"<h3>{escape(head_text)}</h3>{table}"

@@ -9,7 +9,6 @@ import click
 
 from cli.options import (
     LOG,
-    columns_option,
     duration_option,
     instant_option,
     limit_option,
@@ -93,13 +92,12 @@ def list_segments(settings: Settings, output: str) -> None:
 
 @segments.command()
 @click.argument("name")
-@columns_option
 @limit_option(_SHOWN)
 @zone_option()
 @past_options
 @settings_options(*LOG, "database")
 @output_option
-def show(name: str, columns: list[str] | None, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
+def show(name: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
     """Show the customers who are in the segment NAME: those with the greatest net sales first.
 
     \b
@@ -110,7 +108,7 @@ def show(name: str, columns: list[str] | None, limit: int | None, settings: Sett
     at_most = limit or (_SHOWN if output == "table" else None)
     with answered(settings, output, "customers", rule=rule, limit=at_most and at_most + 1, **past) as answer:
         rows, more = limited(rows_of(answer), at_most) if at_most else (list(rows_of(answer)), False)
-        print_rows(rows, output, columns or (_COLUMNS if output == "table" and rows else None))
+        print_rows(rows, output, _COLUMNS if output == "table" else None)
     if more and output == "table":
         click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
 

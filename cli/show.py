@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.export import write_parquet
+from cli.labels import figure, in_words, label, say
 from cli.options import (
-    columns_option,
     dead_letter_options,
     duration_option,
     instant_option,
@@ -28,11 +28,12 @@ from cli.options import (
     timeout_option,
     timeout_s,
 )
-from cli.output import Row, cell, limited, print_frames, print_row, print_rows
+from cli.output import Row, limited, print_frames, print_row, print_rows
 from cli.progress import progress
-from ledger.plain import instant, plain
+from cli.view import view
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
+from ledger.words import note
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from projections.queries import Answer, AsOf
 
 SHOWN = 50
+_CAMPAIGN_COLUMNS = (
+    "campaign_id name status coupons issued claimed used in_use use_rate discount_minor currency violations"
+)
 LONG_ENDED_DAYS = 30
 
 
@@ -81,15 +85,17 @@ def history(coupon: str, settings: Settings, output: str, **past: Any) -> None:
         if output != "table":
             print_rows(rows, output)
             return
-        print_rows((_for_people(row) for row in rows), output)
+        currency = next((row["data"]["currency"] for row in rows if row["data"].get("currency")), None)
+        print_rows((_for_people(row, currency) for row in rows), output)
         for row in rows:
             for violation in row["violations"]:
                 if violation == "conflicting_duplicate":
                     click.echo(f"{violation}: another content came under the id {row['event_id']}; it is not folded")
 
 
-def _for_people(row: Row) -> Row:
-    data = _in_words(row["data"])
+def _for_people(row: Row, currency: str | None) -> Row:
+    """`currency`: the coupon's, for events that name none."""
+    data = in_words(row["data"], currency)
     return {
         "occurred_at": row["occurred_at"],
         "type": row["type"],
@@ -106,15 +112,6 @@ def _violations_in_words(row: Row) -> str | None:
     codes = [code for code in row["violations"] if code not in excused]
     codes += [f"{name} ({', '.join(row[name])})" for name in ("superseded", "explained") if row[name]]
     return ", ".join(codes) or None
-
-
-def _in_words(values: Row) -> str:
-    return ", ".join(f"{k}={_value(v)}" for k, v in values.items())
-
-
-def _value(value: object) -> str:
-    shown = plain(value)
-    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
 
 
 @click.group(invoke_without_command=True)
@@ -278,14 +275,11 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
 
 
 @click.group(invoke_without_command=True)
-@columns_option
 @past_options
 @settings_options("database")
 @output_option
 @click.pass_context
-def campaigns(
-    context: click.Context, /, columns: list[str] | None, settings: Settings, output: str, **past: Any
-) -> None:
+def campaigns(context: click.Context, /, settings: Settings, output: str, **past: Any) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
     Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
@@ -302,21 +296,8 @@ def campaigns(
         raise click.UsageError(
             f"--at, --known-at and --at-position of one campaign come after `{context.invoked_subcommand}`"
         )
-    if context.invoked_subcommand is not None:
-        return
-    with answered(settings, output, "campaigns", **past) as answer:
-        if output != "table":
-            print_frames(answer.frames, output, columns)
-            return
-        rows = list(rows_of(answer))
-        print_rows(({**row, "discounts": _amounts(row["discounts"])} for row in rows), output, columns)
-
-
-def _amounts(discounts: list[Row]) -> str | None:
-    """A discount a currency: amounts of several are never one number."""
-    from projections.metrics.money import priced
-
-    return ", ".join(priced(one["discount_minor"], one["currency"]) for one in discounts) or None
+    if context.invoked_subcommand is None:
+        _whole(settings, output, _CAMPAIGN_COLUMNS, "campaigns", **past)
 
 
 @campaigns.command("show")
@@ -348,7 +329,7 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
         print_row({k: v for k, v in row.items() if v is not None}, output)
         for name in ("discounts", "states", "broken"):
             _print_list(name, lists[name])
-        versions = [{**v, "changed": _in_words(v["changed"])} for v in whole["versions"]]
+        versions = [{**v, "changed": in_words(v["changed"])} for v in whole["versions"]]
         click.echo("\nversions")
         print_rows(versions, output)
         held = [{**r, "ok": "ok" if r["ok"] else "BROKEN"} for r in whole["conservation"]]
@@ -441,16 +422,17 @@ def _difference(row: Row) -> Row:
         "coupon_id": row["coupon_id"],
         "campaign_id": row["campaign_id"],
         "transition": f"{row['before'] or 'not there'} → {row['after']}",
-        "changed": _in_words({name: f"{cell(old)} → {cell(new)}" for name, (old, new) in row["changed"].items()}),
+        "changed": ", ".join(
+            f"{label(n)} {figure(n, old)} → {figure(n, new)}" for n, (old, new) in row["changed"].items()
+        ),
         "events": ", ".join(f"{kind} {event_id}" for kind, event_id in events),
     }
 
 
 @click.command()
-@columns_option
 @settings_options("database")
 @output_option
-def digest(columns: list[str] | None, settings: Settings, output: str) -> None:
+def digest(settings: Settings, output: str) -> None:
     """Show the digests of all tables.
 
     facts: equal for the same facts, whatever their arrival, batches, repeats or log. full: every column, equal for
@@ -459,7 +441,7 @@ def digest(columns: list[str] | None, settings: Settings, output: str) -> None:
     \b
     coupon-ledger digest
     """
-    _whole(settings, output, columns, "digest")
+    _whole(settings, output, None, "digest")
 
 
 @click.group("dead-letters")
@@ -546,18 +528,33 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
 
 def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
     if state.committed_at is None:
-        return "nothing has been consumed yet"
-    clock = f", data's clock {instant(state.data_clock)}" if state.data_clock else ""
-    words = {"at": "only what happened until", "known_at": "only what was recorded until"}
-    past = "".join(f"; {words[n]} {instant(parameters[n])}" for n in words if parameters.get(n) is not None)
+        return say("nothing has been consumed yet")
+    parts = [note("as of commit {n:count} at {at:instant}", n=state.commits, at=_to_the_second(state.committed_at))]
+    if state.data_clock:
+        parts.append(note("data's clock {at:instant}", at=_to_the_second(state.data_clock)))
+    for name, template in _CUTS.items():
+        if parameters.get(name) is not None:
+            parts.append(note(template, at=parameters[name]))
     if (positions := parameters.get("positions")) is not None:
-        past += f"; only what the log held before {positions.replace(',', ', ') or 'its start'}"
-    return f"as of commit {state.commits:,} at {instant(state.committed_at)}{clock}{past}"
+        before = positions.split(",") if positions else note("its start")
+        parts.append(note("only what the log held before {positions}", positions=before))
+    return say("{parts} ({zone})", parts=parts, zone=view().zone)
 
 
-def _whole(settings: Settings, output: str, columns: list[str] | None, question: str, **parameters: Any) -> None:
+def _to_the_second(at: datetime) -> datetime:
+    return at.replace(microsecond=0)
+
+
+_CUTS = {
+    "at": "only what happened until {at:instant}",
+    "known_at": "only what was recorded until {at:instant}",
+}
+
+
+def _whole(settings: Settings, output: str, shown: str | None, question: str, **parameters: Any) -> None:
+    """All rows; in a table, the columns that are named."""
     with answered(settings, output, question, **parameters) as answer:
-        print_frames(answer.frames, output, columns)
+        print_frames(answer.frames, output, shown.split() if shown and output == "table" else None)
 
 
 def _listed(
@@ -578,7 +575,7 @@ def _listed(
         rows, more = limited(rows_of(answer), at_most)
         print_rows(rows, output, shown)
         if more:
-            click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
+            click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=at_most), err=True)
 
 
 def rows_of(answer: Answer) -> Iterator[Row]:

@@ -53,8 +53,9 @@ class LedgerError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(masked(str(message)))
+    def __init__(self, message: object = "") -> None:
+        """`message`: text, or a note (`ledger.words`) that is put into the reader's language where it is printed."""
+        super().__init__(masked(message) if isinstance(message, str) else message)
 
 
 class SettingsError(LedgerError):

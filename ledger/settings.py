@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ledger.errors import SettingsError
 from ledger.rules import GRACE_MINUTES
@@ -27,6 +28,7 @@ KAFKA_PREFIX: Final = "COUPON_LEDGER_KAFKA_"
 REGISTRY_PREFIX: Final = "COUPON_LEDGER_SCHEMA_REGISTRY_"
 INT32_MAX: Final = 2**31 - 1
 _MOST_LINKS: Final = 40
+LANGUAGES: Final = ("en", "zh")
 _TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 
@@ -78,6 +80,8 @@ OPTIONS: Final = (
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("private-files", "true", "whether files that are made are for their owner alone (0600): true or false"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
+    Option("zone", "Asia/Shanghai", "whose days and clocks: a name of the IANA database"),
+    Option("lang", "", "language of what is printed for people: en or zh; by default the locale's"),
 )
 
 
@@ -118,7 +122,7 @@ class Settings:
                 raw, origin = table[option.name], f"file {path}"
             else:
                 raw, origin = option.default, "default"
-            values[option.name] = Setting(option.name, _typed(option, raw, origin), origin)
+            values[option.name] = Setting(option.name, _checked(option, _typed(option, raw, origin), origin), origin)
         kafka = {k: Setting(k, v, f"file {path}") for k, v in kafka_table.items()}
         registry = {k: Setting(k, v, f"file {path}") for k, v in registry_table.items()}
         for name, text in environment.items():
@@ -208,6 +212,20 @@ def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
 
 
 _TRUTHS: Final = ("true", "false")
+
+
+def _checked(option: Option, value: str | int, origin: str) -> str | int:
+    if option.name == "lang" and value not in ("", *LANGUAGES):
+        raise SettingsError(f"setting lang ({origin}): {value!r} is no language; write {' or '.join(LANGUAGES)}")
+    if option.name == "zone":
+        try:
+            ZoneInfo(str(value))
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise SettingsError(
+                f"setting zone ({origin}): {value!r} is no time zone; write a name of the IANA database, such as"
+                " Asia/Shanghai"
+            ) from None
+    return value
 
 
 def _typed(option: Option, raw: Any, origin: str) -> str | int:

@@ -63,7 +63,8 @@ def kafka_broker() -> Iterator[broker.Broker]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder and no settings from outside."""
+    """An empty working folder, no settings from outside, and English."""
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
     for name in [name for name in os.environ if name.startswith("COUPON_LEDGER_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)

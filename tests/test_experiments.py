@@ -425,7 +425,7 @@ def test_a_sentence_never_contradicts_its_interval() -> None:
         effects = result.effects(control, treatments, ["margin_minor"])
         for row in (row for row in effects if row["method"] == "plain"):
             [money] = [r for r in result.returns(control, treatments, 0) if r["arm"] == row["arm"]]
-            text = result.sentence(row["arm"], row, None, money, None)
+            text = str(result.sentence(row["arm"], row, None, money, None))
             several = len(treatments) > 1
             assert ("simultaneous" in text) is several is (row["simultaneous_low"] is not None)
             low, high = (row[f"simultaneous_{n}" if several else n] for n in ("low", "high"))
@@ -468,7 +468,7 @@ def test_what_other_campaigns_reached_is_refused() -> None:
     assert _other_campaigns(of, pl.Series([False] * 20), targeted) == []
     [told] = _other_campaigns(of, pl.Series(([True] + [False] * 9) * 2), targeted)
     assert told.code == "other_campaigns"
-    with pytest.raises(NotThere, match="100% of the targeted and 0% of the others"):
+    with pytest.raises(NotThere, match=r"100.0% of the targeted and 0.0% of the others"):
         _other_campaigns(of, targeted, targeted)
 
 

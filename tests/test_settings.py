@@ -35,9 +35,12 @@ def test_the_defaults_make_a_log_and_a_database_in_the_working_folder() -> None:
 def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(home: Path, option: Any) -> None:
     """Else an operator's flag would not count, and nobody could say why."""
     number = isinstance(option.default, int)
-    values: list[Any] = [3, 2, 1] if number else ["flag", "environment", "file"]
-    if option.default == "true":
-        values = ["false", "true", "false"]
+    legal = {
+        "zone": ["Europe/Berlin", "Asia/Tokyo", "UTC"],
+        "lang": ["en", "zh", ""],
+        "private-files": ["false", "true", "false"],
+    }
+    values: list[Any] = [3, 2, 1] if number else legal.get(option.name, ["flag", "environment", "file"])
     path = home / "settings.toml"
     path.write_text(f"[coupon-ledger]\n{option.name} = {values[2]!r}\n")
     variable = "COUPON_LEDGER_" + option.name.upper().replace("-", "_")
@@ -54,6 +57,13 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(home: Pat
     )
     assert told(file=path) == (values[2], f"file {path}")
     assert told() == (option.default, "default")
+
+
+@pytest.mark.parametrize(("name", "value"), [("zone", "Mars/Olympus"), ("zone", "../etc"), ("lang", "fr")])
+def test_a_zone_or_a_language_that_there_is_not_is_refused(name: str, value: str) -> None:
+    """Else days would silently be those of another zone."""
+    with pytest.raises(SettingsError, match=f"setting {name} \\(flag\\): '{value}'"):
+        load(flags={name: value})
 
 
 def test_the_file_is_found_by_name_by_variable_and_by_flag(home: Path) -> None:

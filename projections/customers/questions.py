@@ -18,6 +18,7 @@ from analysis import need
 from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
 from analysis.lifetime import TooFew, fit_purchases, fit_spend
+from ledger.words import Note, of_error
 from projections.attribution.persons import persons_of
 from projections.metrics.money import goods_rates as goods
 from projections.metrics.periods import ZONE, Zone
@@ -127,6 +128,9 @@ def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
     return _each_currency(_read(reading, None), "clusters", found)
 
 
+_DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurchase"}
+
+
 def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
     """What goes with using coupons (`use`), or with coming again (`repurchase`). Raises `WrongQuestion`."""
     if outcome not in DRIVERS:
@@ -138,7 +142,7 @@ def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
         came_again=pl.col("orders") > 1,
         began_with_coupon=(pl.col("first_coupon_at") == pl.col("first_paid_at")).fill_null(False),
     )
-    return _each_currency(rows, f"drivers of {outcome}", lambda part: drivers(part, name, features))
+    return _each_currency(rows, _DRIVERS_OF[outcome], lambda part: drivers(part, name, features))
 
 
 def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
@@ -244,9 +248,10 @@ def _each_currency(rows: pl.DataFrame, what: str, found: Callable[[pl.DataFrame]
         try:
             told.append(found(part).with_columns(currency=pl.lit(currency, pl.String)))
         except CannotTell as error:
-            why.append(f"{currency or 'no currency'}: {error}")
+            why.append(Note("{currency}: {why}", {"currency": currency, "why": of_error(error)}))
     if not told:
-        raise WrongQuestion(f"{what}: {'; '.join(why) or 'nobody has bought anything'}")
+        nobody = Note("nobody has bought anything", {})
+        raise WrongQuestion(Note("{what}: {why}", {"what": Note(what, {}), "why": why or nobody}))
     return pl.concat(told)
 
 

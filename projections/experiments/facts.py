@@ -15,9 +15,9 @@ from typing import Any, Final
 import polars as pl
 
 from analysis import lift
+from ledger.words import Note
 from projections.live.signature import key_hash
 from projections.metrics.money import goods_rates as goods
-from projections.metrics.money import priced
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -38,10 +38,14 @@ _WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """`code`: for machines; `text`: what is so, and by which rule it was dealt with."""
+    """`code`: for machines; `note`: what is so, and by which rule it was dealt with."""
 
     code: str
-    text: str
+    note: Note
+
+
+def caveat(code: str, template: str, /, **values: Any) -> Caveat:
+    return Caveat(code, Note(template, values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,18 +137,34 @@ def window_of(
     starts = start or of.told["claim_from"] or begins
     expires = expiry or of.told["valid_until"] or of.told["claim_until"] or of.told["ended_at"]
     if starts is None:
-        raise WrongQuestion(f"campaign {of.campaign_id}: nothing says when it begins; say it with --start")
+        raise WrongQuestion(
+            Note("campaign {campaign}: nothing says when it begins; say it with --start", {"campaign": of.campaign_id})
+        )
     if expires is None:
-        raise WrongQuestion(f"campaign {of.campaign_id}: nothing says when its coupons expire; say it with --expiry")
+        raise WrongQuestion(
+            Note(
+                "campaign {campaign}: nothing says when its coupons expire; say it with --expiry",
+                {"campaign": of.campaign_id},
+            )
+        )
     if expires <= starts:
         raise WrongQuestion(
-            f"campaign {of.campaign_id}: its coupons expire ({expires.isoformat()}Z) before it starts"
-            f" ({starts.isoformat()}Z); say the right instants with --start and --expiry"
+            Note(
+                "campaign {campaign}: its coupons expire ({expires:instant}) before it starts ({starts:instant});"
+                " say the"
+                " right instants with --start and --expiry",
+                {"campaign": of.campaign_id, "expires": expires, "starts": starts},
+            )
         )
     end = expires + timedelta(days=after_days)
     known = of.known_until(end)
     if known <= starts:
-        raise NotThere(f"campaign {of.campaign_id}: has not begun where the orders on record end; ask again later")
+        raise NotThere(
+            Note(
+                "campaign {campaign}: has not begun where the orders on record end; ask again later",
+                {"campaign": of.campaign_id},
+            )
+        )
     return Window(starts, expires, end, known)
 
 
@@ -213,20 +233,26 @@ def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) ->
     if others.height:
         left = others["person"].n_unique()
         warnings.append(
-            Caveat("other_currencies", f"what {left:,} people bought in other currencies than {chosen} is left out")
+            caveat(
+                "other_currencies",
+                "what {n:count} people bought in other currencies than {chosen} is left out",
+                n=left,
+                chosen=chosen,
+            )
         )
     mine = rows.filter(pl.col("currency").eq_missing(pl.lit(chosen)))
     wrong = {name: int(mine[name].sum()) for name in _WRONG}
-    warnings += [Caveat(name, text.format(n=wrong[name])) for name, text in _RULES.items() if wrong[name]]
+    warnings += [caveat(name, text, n=wrong[name]) for name, text in _RULES.items() if wrong[name]]
     return Sales(mine, chosen, tuple(warnings), not wrong["without_cost"])
 
 
 _RULES: Final = {
-    "without_cost": "{n:,} orders do not say what their goods cost: no margin and no ROI can be told; give a rate with"
+    "without_cost": "{n:count} orders do not say what their goods cost: no margin and no ROI can be told; give a"
+    " rate with"
     " --goods-rate 70 (or CATEGORY=70)",
-    "over_refunded": "{n:,} orders were refunded beyond what was paid: they are refunded in full, and so no orders",
-    "of_nothing": "{n:,} orders were paid with nothing: they count as orders, with no sales",
-    "negative_cost": "{n:,} orders have a negative cost of goods: it is taken as told",
+    "over_refunded": "{n:count} orders were refunded beyond what was paid: they are refunded in full, and so no orders",
+    "of_nothing": "{n:count} orders were paid with nothing: they count as orders, with no sales",
+    "negative_cost": "{n:count} orders have a negative cost of goods: it is taken as told",
 }
 
 
@@ -280,8 +306,11 @@ def _check_arms(of: Campaign, people: pl.DataFrame, control: str) -> None:
     arms = set(people["arm"])
     if not arms:
         raise NotThere(
-            f"campaign {of.campaign_id}: nobody was assigned to an arm before it began; draw arms with `experiment"
-            " assign` next time, and see `experiment compare` for the weaker comparison without"
+            Note(
+                "campaign {campaign}: nobody was assigned to an arm before it began; draw arms with `experiment assign`"
+                " next time, and see `experiment compare` for the weaker comparison without",
+                {"campaign": of.campaign_id},
+            )
         )
     if control not in arms:
         raise NotThere(
@@ -302,29 +331,37 @@ def _arm_warnings(
 ) -> Iterator[Caveat]:
     twice = joined.filter(pl.col("arms") > 1).height
     if twice:
-        yield Caveat("overlapping_arms", f"{twice:,} people were assigned to several arms: the first one stands")
+        yield caveat(
+            "overlapping_arms", "{n:count} people were assigned to several arms: the first one stands", n=twice
+        )
     late = joined.height - counting.height
     if late:
-        yield Caveat(
+        yield caveat(
             "assigned_late",
-            f"{late:,} people were assigned after the start, or after they had a coupon: they are left out",
+            "{n:count} people were assigned after the start, or after they had a coupon: they are left out",
+            n=late,
         )
     leaked = counting.filter((pl.col("arm") == control) & (pl.col("coupons") > 0)).height
     if leaked:
         whole = counting.filter(pl.col("arm") == control).height
-        yield Caveat(
+        yield caveat(
             "contamination",
-            f"{leaked:,} of {whole:,} people in {control} got a coupon all the same: they stay in {control}, which"
-            " makes the effect look smaller than it is",
+            "{n:count} of {whole:count} people in {control:word} got a coupon all the same: they stay in"
+            " {control:word},"
+            " which makes the effect look smaller than it is",
+            n=leaked,
+            whole=whole,
+            control=control,
         )
     if outsiders:
-        yield Caveat(
+        yield caveat(
             "outsiders",
-            f"{outsiders:,} people got a coupon and are in no arm: what they bought, and their discount, is left out,"
-            " while the booked cost is borne by the arms alone",
+            "{n:count} people got a coupon and are in no arm: what they bought, and their discount, is left out, while"
+            " the booked cost is borne by the arms alone",
+            n=outsiders,
         )
     if not planned:
-        yield Caveat(
+        yield caveat(
             "shares_unknown", "with which shares the arms were drawn is not on record: say it with --shares to check it"
         )
 
@@ -335,52 +372,63 @@ def more_warnings(
     """What else a reader must know of the data."""
     campaign = {"campaign": of.campaign_id}
     if not window.over:
-        yield Caveat(
+        yield caveat(
             "not_over",
-            f"the window lasts until {window.planned_end.isoformat()}Z and the orders on record until"
-            f" {window.end.isoformat()}Z:"
-            " whoever looks before the end should go by the sequential interval alone",
+            "the window lasts until {planned:instant} and the orders on record until {end:instant}: before the end,"
+            " go by"
+            " the sequential interval alone",
+            planned=window.planned_end,
+            end=window.end,
         )
     first = of.told["first_order_at"]
     if first is not None and first > window.before:
-        yield Caveat(
+        yield caveat(
             "short_history",
-            f"orders are on record from {first.isoformat()}Z only, later than the time before that is compared"
-            f" ({window.before.isoformat()}Z): CUPED takes out less",
+            "orders are on record from {first:instant} only, later than the time before that is compared"
+            " ({before:instant}): CUPED takes out less",
+            first=first,
+            before=window.before,
         )
     if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
-        yield Caveat("given_early", "coupons were out before the time that is compared: check --start")
+        yield caveat("given_early", "coupons were out before the time that is compared: check --start")
     told: Any = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
     learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
     if learned:
-        yield Caveat(
+        yield caveat(
             "recorded_late",
-            f"the arm of {learned:,} people was recorded only when orders of the window were known already: they count,"
-            " but nobody can tell a late message from an arm chosen in hindsight",
+            "the arm of {n:count} people was recorded only when orders of the window were known already: they count,"
+            " but"
+            " nobody can tell a late message from an arm chosen in hindsight",
+            n=learned,
         )
     with reading.given(persons=people, asked=arms.people.select("person")):
         others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
         unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
     if others["people"][0]:
-        yield Caveat(
+        yield caveat(
             "other_experiments",
-            f"{others['people'][0]:,} people were in arms of {others['campaigns'][0]:,} other campaigns at the time:"
-            " their effects come on top of one another",
+            "{n:count} people were in arms of {campaigns:count} other campaigns at the time: their effects come on"
+            " top of"
+            " one another",
+            n=others["people"][0],
+            campaigns=others["campaigns"][0],
         )
     lost = reading.frame(_query("unknown_uses"), campaign)
     if lost.height:
-        amounts = ", ".join(
-            priced(minor, currency) for currency, minor in lost.select("currency", "discount_minor").rows()
-        )
-        yield Caveat(
+        amounts = [
+            Note("{discount:money}", {"discount": amount})
+            for amount in lost.select("discount_minor", "currency").iter_rows()
+        ]
+        yield caveat(
             "uses_without_order",
-            f"{lost['coupons'].sum():,} coupons are used on orders that are not known as paid, or do not stand"
-            f" (cancelled, refunded in full): their discount of {amounts} is left out",
+            "{n:count} coupons are used on orders that are not known as paid, or do not stand (cancelled, refunded in"
+            " full): their discount of {discounts} is left out",
+            n=int(lost["coupons"].sum()),
+            discounts=amounts,
         )
     if unknown:
-        yield Caveat(
-            "unknown_coupons",
-            f"{unknown:,} orders name a coupon that nobody told of: they count as sales",
+        yield caveat(
+            "unknown_coupons", "{n:count} orders name a coupon that no event created: they count as sales", n=unknown
         )
 
 
@@ -404,19 +452,18 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
     others = rows.filter(pl.col("currency").ne_missing(pl.lit(currency)))
     if others.height:
         sums = others.group_by("currency").agg(pl.sum("amount_minor")).sort("currency")
-        left = ", ".join(priced(amount, of) for of, amount in sums.iter_rows())
-        text = f"cost booked in other currencies ({left}) is left out"
-        warnings.append(Caveat("other_currencies", text))
+        left = [Note("{cost:money}", {"cost": (amount, of)}) for of, amount in sums.iter_rows()]
+        warnings.append(caveat("other_currencies", "cost booked in other currencies is left out: {costs}", costs=left))
     mine = rows.filter(pl.col("currency").eq_missing(pl.lit(currency)))
     if odd := int(mine["not_positive"].sum()):
         warnings.append(
-            Caveat("booked_not_positive", f"{odd:,} bookings of cost are zero or negative: they are added up as told")
+            caveat("booked_not_positive", "{n:count} bookings of cost are zero or negative: they are added up", n=odd)
         )
     kinds = dict(mine.group_by("cost_kind").agg(pl.sum("amount_minor")).sort("cost_kind").iter_rows())
     if not kinds:
-        warnings.append(Caveat("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
+        warnings.append(caveat("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
     elif sum(kinds.values()) < 0:
-        warnings.append(Caveat("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
+        warnings.append(caveat("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
     return Booked(kinds, tuple(warnings))
 
 

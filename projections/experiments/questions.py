@@ -12,9 +12,10 @@ import polars as pl
 from analysis import lift, matching, need
 from analysis.lift import TooFew
 from analysis.power import Design
+from ledger.words import Note, of_error
 from projections.attribution.persons import persons_of
 from projections.experiments import facts, result
-from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window
+from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
 from projections.experiments.result import Arm, Row
 from projections.live.signature import key_hash
 from projections.store import Reading, sql
@@ -56,7 +57,8 @@ _RESPONSE: Final = {
     "slope_low": _F, "slope_high": _F, "slope_p": _F, "unfit_p": _F, "bend": _F, "bend_p": _F,
 }  # fmt: skip
 _BOOKED: Final = {"cost_kind": _S, "amount_minor": _I}
-_WARNINGS: Final = {"code": _S, "warning": _S}
+_WARNINGS: Final = {"code": _S, "warning": _S, "note": _S}
+"""`note`: the warning as `Note.dumps` gives it, for readers of another language."""
 
 
 def experiments(reading: Reading) -> pl.DataFrame:
@@ -92,8 +94,12 @@ def experiment(
     treatments = [arm for arm in sides.values() if arm.size >= _FEWEST]
     if control.size < _FEWEST or not treatments:
         raise NotThere(
-            f"campaign {campaign}: {_sizes([control, *sides.values()])} people count in its arms: too few to tell a"
-            f" spread; {_FEWEST} are needed in each at least"
+            Note(
+                "campaign {campaign}: {sizes} people count in its arms: too few to tell a spread; {needed:count} are"
+                " needed"
+                " in each at least",
+                {"campaign": campaign, "sizes": _sizes([control, *sides.values()]), "needed": _FEWEST},
+            )
         )
     metrics = [m for m in result.METRICS if m != "margin_minor" or found.cost_known]
     try:
@@ -111,6 +117,7 @@ def experiment(
         *_left_out([arm for arm in sides.values() if arm.size < _FEWEST]),
         *_checks(srm, balance),
     ]
+    conclusions = _conclusions(told, returns, metrics[0], found.currency)
     parts = {} if by is None else dict(facts.attribute(reading, by, people).iter_rows())
     curve = result.response(control, treatments, metrics[0])
     rows = _arm_rows(control, treatments, arms, balance, metrics[0])
@@ -119,7 +126,8 @@ def experiment(
             **_head(of, window, found),
             "people": [arms.people.height],
             "srm_p": pl.Series([None if math.isnan(srm) else srm], dtype=_F),
-            "conclusions": [_conclusions(told, returns, metrics[0], found.currency)],
+            "conclusions": [[str(sentence) for sentence in conclusions]],
+            "conclusion_notes": [[sentence.dumps() for sentence in conclusions]],
             "arms": _listed(rows, _ARMS),
             "effects": _listed(told, _EFFECTS),
             "returns": _listed(returns, _RETURNS),
@@ -186,7 +194,7 @@ def _arm_rows(control: Arm, treatments: Sequence[Arm], arms: Arms, balance: Sequ
 def _left_out(arms: Sequence[Arm]) -> list[Caveat]:
     if not arms:
         return []
-    return [Caveat("arm_too_small", f"of {_sizes(arms)} people no spread can be told: the arm is left out")]
+    return [caveat("arm_too_small", "of {sizes} people no spread can be told: the arm is left out", sizes=_sizes(arms))]
 
 
 def _sizes(arms: Sequence[Arm]) -> str:
@@ -197,25 +205,29 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
     found = []
     if srm < lift.SRM_WARNS:
         found.append(
-            Caveat(
+            caveat(
                 "sample_ratio",
-                f"the arms are not as large as they were drawn (p {srm:.2g}): people are missing from one of them, and"
-                " no figure can be trusted before it is known why",
+                "the arms are not as large as they were drawn (p {p:p}): people are missing from one of them, and no"
+                " figure can be trusted before it is known why",
+                p=srm,
             )
         )
     for row in balance:
         if row["p_corrected"] is not None and row["p_corrected"] < _UNEQUAL_BEFORE:
             found.append(
-                Caveat(
+                caveat(
                     "unequal_before",
-                    f"{row['arm']} and the control differed before the start already (p {row['p_corrected']:.2g}):"
-                    " go by CUPED, and look at how the arms were drawn",
+                    "{arm:word} and the control differed before the start already (p {p:p}): go by CUPED, and look"
+                    " at how"
+                    " the arms were drawn",
+                    arm=row["arm"],
+                    p=row["p_corrected"],
                 )
             )
     return found
 
 
-def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, currency: str | None) -> list[str]:
+def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, currency: str | None) -> list[Note]:
     money = {row["arm"]: row for row in returns}
     main = {(row["arm"], row["method"]): row for row in told if row["metric"] == metric}
     arms = [arm for arm, method in main if method == "plain"]
@@ -287,9 +299,9 @@ def comparison(
     try:
         judged = matching.judged(method, window_period, recent, earlier, targeted.to_numpy())
     except TooFew as error:
-        raise NotThere(f"campaign {campaign}: {method} comparison refused: {error}") from error
+        raise NotThere(_refused(campaign, method, of_error(error))) from error
     if judged.refused:
-        raise NotThere(f"campaign {campaign}: {method} comparison refused: {judged.refused}")
+        raise NotThere(_refused(campaign, method, judged.refused))
     cost = facts.booked(reading, campaign, found.currency)
     money = _return_without_arms(found, known.filter(targeted), judged, cost, metric)
     with reading.given(persons=people):
@@ -312,15 +324,22 @@ def comparison(
         **money,
         **{f"placebo_{name}": getattr(judged.placebo.effect, part) for name, part in _COMPARED.items()},
     }
+    conclusion = _weaker_sentence(told, found.currency)
     return pl.DataFrame(
         {
             **_head(of, window, found),
             **{name: [value] for name, value in told.items()},
-            "conclusion": [_weaker_sentence(told, found.currency)],
+            "conclusion": [str(conclusion)],
+            "conclusion_note": [conclusion.dumps()],
             "warnings": _listed(_told(warnings), _WARNINGS),
         },
         schema_overrides=dict.fromkeys(("roi", "roi_low", "roi_high"), _F),
     )
+
+
+def _refused(campaign: str, method: str, why: Note) -> Note:
+    values = {"campaign": campaign, "method": method, "why": why}
+    return Note("campaign {campaign}: {method:word} comparison refused: {why}", values)
 
 
 _COMPARED: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
@@ -332,11 +351,12 @@ def _spans_back(of: Campaign, window: Window) -> dict[str, tuple[datetime, datet
     ends = [window.end, window.start, window.start - length, window.start - 2 * length]
     first = of.told["first_order_at"]
     if first is None or first > ends[-1] + length / 10:
-        raise NotThere(
-            f"campaign {of.campaign_id}: comparison refused: it needs what people bought since"
-            f" {ends[-1].isoformat()}Z, twice the window before the start; the ledger has orders from"
-            f" {'nowhere' if first is None else f'{first.isoformat()}Z'} on"
-        )
+        known = "campaign {campaign}: comparison refused: it needs what people bought since {since:instant}, twice the"
+        known += " window before the start; the ledger has orders from {first:instant} on"
+        none = "campaign {campaign}: comparison refused: it needs what people bought since {since:instant}, twice the"
+        none += " window before the start; the ledger has no orders"
+        values = {"campaign": of.campaign_id, "since": ends[-1], "first": first}
+        raise NotThere(Note(none if first is None else known, values))
     return {span: (ends[i + 1], ends[i]) for i, span in enumerate(_SPANS_BACK)}
 
 
@@ -365,39 +385,44 @@ def _weaknesses(
     of: Campaign, window: Window, holders: pl.DataFrame, judged: matching.Judged, targeted: pl.Series
 ) -> list[Caveat]:
     found = [
-        Caveat(
+        caveat(
             "not_randomised",
             "nobody was assigned by chance: whatever made people be targeted, and is not on record, may be what this"
             " shows; assign arms next time (`experiment assign`)",
         )
     ]
     if of.told["first_assigned_at"] is not None:
-        found.append(Caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
+        found.append(caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
     if not window.over:
         found.append(
-            Caveat("not_over", f"orders are on record until {window.end.isoformat()}Z only, before the window is over")
+            caveat(
+                "not_over", "orders are on record until {end:instant} only, before the window is over", end=window.end
+            )
         )
     claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
     if claimed > _SELF_SELECTED:
         found.append(
-            Caveat(
+            caveat(
                 "self_selected",
-                f"{claimed:.0%} of the coupons were claimed, not given: who wants to buy claims, so the effect looks"
+                "{share:percent} of the coupons were claimed, not given: who wants to buy claims, so the effect looks"
                 " larger than it is",
+                share=claimed,
             )
         )
     unknown = holders.height - int(targeted.sum())
     if unknown:
         found.append(
-            Caveat(
+            caveat(
                 "without_history",
-                f"{unknown:,} of {holders.height:,} people with a coupon bought nothing in the time before: they are"
-                " left out, as nobody is known to be like them",
+                "{n:count} of {all:count} people with a coupon bought nothing in the time before: they are left out, as"
+                " nobody is known to be like them",
+                n=unknown,
+                all=holders.height,
             )
         )
     if abs(judged.placebo.effect.value) > abs(judged.told.effect.value) / 2:
         found.append(
-            Caveat(
+            caveat(
                 "placebo_as_large",
                 "before the campaign the same comparison differs by more than half as much, though that may be chance:"
                 " do not build on this figure",
@@ -405,7 +430,11 @@ def _weaknesses(
         )
     if judged.told.supported < 1:
         found.append(
-            Caveat("unlike_others", f"{1 - judged.told.supported:.0%} of the targeted are like nobody else: left out")
+            caveat(
+                "unlike_others",
+                "{share:percent} of the targeted are like nobody else: left out",
+                share=1 - judged.told.supported,
+            )
         )
     return found
 
@@ -413,27 +442,43 @@ def _weaknesses(
 def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Caveat]:
     """Raises `NotThere` where other campaigns reached the targeted much more than the others."""
     sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
-    reached = f"{sides[0]:.0%} of the targeted and {sides[1]:.0%} of the others got coupons of other campaigns"
+    template = "{targeted:percent} of the targeted and {others:percent} of the others got coupons of other campaigns"
+    reached = Note(template, {"targeted": sides[0], "others": sides[1]})
     if abs(sides[0] - sides[1]) > _REACHED_MORE:
         raise NotThere(
-            f"campaign {of.campaign_id}: comparison refused: {reached} at the time, whose effects cannot be told apart"
-            " from this one's; assign arms next time (`experiment assign`)"
+            Note(
+                "campaign {campaign}: comparison refused: {reached} at the time, whose effects cannot be told apart"
+                " from"
+                " this one's; assign arms next time (`experiment assign`)",
+                {"campaign": of.campaign_id, "reached": reached},
+            )
         )
-    return [Caveat("other_campaigns", f"{reached} at the time")] if any(sides) else []
+    return [caveat("other_campaigns", "{reached} at the time", reached=reached)] if any(sides) else []
 
 
-def _weaker_sentence(told: Row, currency: str | None) -> str:
-    label = result.METRICS[told["metric"]]
-    found, low, high = (result.amount(told[f"total_{n}"], currency) for n in ("effect", "low", "high"))
-    word = "more" if told["effect"] >= 0 else "less"
+def _weaker_sentence(told: Row, currency: str | None) -> Note:
     open_ = told["p"] is None or told["p"] >= lift.ALPHA
-    said = "cannot be told from no effect" if open_ else "may have come from the campaign"
-    roi = "" if told["roi"] is None else f" ROI {told['roi']:.2f} ({told['roi_low']:.2f} to {told['roi_high']:.2f})."
-    return (
-        f"增量{label}（弱证据，未随机分组）: {found.removeprefix('-')} {word} than expected of"
-        f" {told['targeted']:,} people {said} (95% interval {low} to {high}; {told['method']}, placebo passed).{roi}"
-        " Weaker evidence: nobody was assigned by chance."
+    known = told["roi"] is not None
+    values = {
+        "what": told["metric"],
+        "total": (abs(told["total_effect"]), currency),
+        "low": (told["total_low"], currency),
+        "high": (told["total_high"], currency),
+        "people": told["targeted"],
+        "method": told["method"],
+        "more": Note("more" if told["effect"] >= 0 else "less", {}),
+        "said": Note("cannot be told from no effect" if open_ else "may have come from the campaign", {}),
+        "roi": Note(_WEAK_ROI, {name: told[name] for name in ("roi", "roi_low", "roi_high")}) if known else "",
+    }
+    return Note(
+        "{what:label}, weaker evidence: {total:money} {more} than expected of {people:count} people {said} (95%"
+        " interval"
+        " {low:money} to {high:money}; {method:word}, placebo passed).{roi} Nobody was assigned by chance.",
+        values,
     )
+
+
+_WEAK_ROI: Final = " ROI {roi:factor} ({roi_low:factor} to {roi_high:factor})."
 
 
 # --- before
@@ -557,7 +602,7 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
 
 
 def _told(warnings: Sequence[Caveat]) -> list[Row]:
-    return [{"code": w.code, "warning": w.text} for w in warnings]
+    return [{"code": w.code, "warning": str(w.note), "note": w.note.dumps()} for w in warnings]
 
 
 def _listed(rows: Sequence[Row], schema: Mapping[str, Any]) -> pl.Series:

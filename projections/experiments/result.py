@@ -17,7 +17,7 @@ import polars as pl
 from analysis import lift
 from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
 from analysis.power import Design
-from projections.metrics.money import written
+from ledger.words import Note
 
 Row = dict[str, Any]
 
@@ -305,24 +305,39 @@ def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float
 # --- in words
 
 
-def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> str:
+def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> Note:
     """What a manager reads of one treatment: the plain effect, the same with less noise, and the return. With several
     treatments, interval and p are those for all of them at once; what is said goes by these."""
-    label = METRICS[effect["metric"]]
-    what = "margin" if effect["metric"] == "margin_minor" else "net sales"
     if effect["low"] is None or effect["p"] is None:
-        return f"增量{label} · {arm}: nobody differs from anybody in what they bought; nothing can be said."
-    found = amount(effect["total_effect"], currency)
+        return Note(_SAME, {"what": effect["metric"], "arm": arm})
     told = _Told.of(effect, "total_")
-    span = f"{told.level} {amount(told.low, currency)} to {amount(told.high, currency)}, p {_p(told.p)}{told.corrected}"
-    more = f"brought {found.removeprefix('-')} {'more' if effect['effect'] > 0 else 'less'} {what} than without it"
-    if told.sized:
-        said = f"{more} ({span})"
-    elif told.found:
-        said = f"{more}: that it did is sure, how much is not ({span})"
-    else:
-        said = f"cannot be told from no effect: {found} of {what} ({span})"
-    return f"增量{label} · {arm} {said}.{_cuped_in_words(cuped, currency)}{_return_in_words(money, currency)}"
+    values = {
+        "arm": arm,
+        "what": effect["metric"],
+        "total": (abs(effect["total_effect"]), currency),
+        "signed": (effect["total_effect"], currency),
+        "more": Note("more" if effect["effect"] > 0 else "less", {}),
+        "span": told.span(currency),
+        "cuped": _cuped_in_words(cuped, currency),
+        "return_": _return_in_words(money, currency),
+    }
+    return Note(_SIZED if told.sized else _FOUND if told.found else _OPEN, values)
+
+
+_SAME: Final = (
+    "Incremental {what:label}, {arm:word}: nobody differs from anybody in what they bought; nothing can be said."
+)
+_SIZED: Final = (
+    "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it ({span}).{cuped}{return_}"
+)
+_FOUND: Final = (
+    "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it: that it did is sure, how"
+    " much is"
+    " not ({span}).{cuped}{return_}"
+)
+_OPEN: Final = (
+    "Incremental {what:label}: {arm:word} cannot be told from no effect: {signed:money} ({span}).{cuped}{return_}"
+)
 
 
 @dataclass(frozen=True)
@@ -349,47 +364,64 @@ class _Told:
     def found(self) -> bool:
         return self.p is not None and self.p < lift.ALPHA
 
-    @property
-    def level(self) -> str:
-        return "95% simultaneous interval" if self.several else "95% interval"
-
-    @property
-    def corrected(self) -> str:
-        return ", both corrected for several treatments" if self.several else ""
+    def span(self, currency: str | None) -> Note:
+        """The interval of an amount, and its p."""
+        ends = {"low": (self.low, currency), "high": (self.high, currency), "p": self.p}
+        return Note(_SEVERAL if self.several else _ONE, ends)
 
 
-def _cuped_in_words(row: Row | None, currency: str | None) -> str:
+_ONE: Final = "95% interval {low:money} to {high:money}, p {p:p}"
+_SEVERAL: Final = (
+    "95% simultaneous interval {low:money} to {high:money}, p {p:p}, both corrected for several treatments"
+)
+_CUPED: Final = (
+    " With what people bought before taken out (CUPED): {total:money} ({low:money} to {high:money}, p {p:p})."
+)
+_CUPED_SEVERAL: Final = (
+    " With what people bought before taken out (CUPED): {total:money} ({low:money} to {high:money}, p {p:p},"
+    " corrected)."
+)
+
+
+def _cuped_in_words(row: Row | None, currency: str | None) -> Note | str:
     if row is None or row["p"] is None:
         return ""
     told = _Told.of(row, "total_")
-    found, low, high = (amount(minor, currency) for minor in (row["total_effect"], told.low, told.high))
-    corrected = ", corrected" if told.several else ""
-    return f" With what people bought before taken out (CUPED): {found} ({low} to {high}, p {_p(told.p)}{corrected})."
+    amounts = {"total": row["total_effect"], "low": told.low, "high": told.high}
+    values = {name: (minor, currency) for name, minor in amounts.items()} | {"p": told.p}
+    return Note(_CUPED_SEVERAL if told.several else _CUPED, values)
 
 
-def _return_in_words(money: Row | None, currency: str | None) -> str:
+_RETURN: Final = (
+    " Incremental ROI {roi:factor} on {cost:money} of cost (95% interval {low:factor} to {high:factor}): {earned};"
+    " simple"
+    " ROI, which takes every sale with a coupon for its own, would say {simple:factor}."
+)
+_EARNED: Final = {
+    (True, True): "it earned more than it cost",
+    (True, False): "it earned more than it cost, how much is not sure",
+    (False, True): "it lost money",
+    (False, False): "it lost money, how much is not sure",
+}
+
+
+def _return_in_words(money: Row | None, currency: str | None) -> Note:
     if money is None or money["roi"] is None:
-        return " 增量ROI cannot be told."
+        return Note(" Incremental ROI cannot be told.", {})
     told = _Told.of(money, "roi_")
-    span = f"{told.level} {told.low:.2f} to {told.high:.2f}"
-    if told.found:
-        word = "it earned more than it cost" if money["roi"] > 0 else "it lost money"
-        word += "" if told.sized else ", how much is not sure"
-    else:
-        word = "whether it earned or lost money is open"
-    simple = f"; 简单ROI, which takes every sale with a coupon for its own, would say {money['simple_roi']:.2f}"
-    cost = f"on {amount(money['cost_minor'], currency)} of cost"
-    return f" 增量ROI {money['roi']:.2f} {cost} ({span}): {word}{simple}."
-
-
-def amount(minor: float, currency: str | None) -> str:
-    """As people write it, with the currency."""
-    return f"{written(minor, currency)}{f' {currency}' if currency else ''}"
-
-
-def _p(p: float | None) -> str:
-    assert p is not None
-    return f"{p:.3f}" if p >= 0.001 else "below 0.001"
+    open_ = "whether it earned or lost money is open"
+    earned = _EARNED[money["roi"] > 0, told.sized] if told.found else open_
+    return Note(
+        _RETURN,
+        {
+            "roi": money["roi"],
+            "cost": (money["cost_minor"], currency),
+            "low": told.low,
+            "high": told.high,
+            "earned": Note(earned, {}),
+            "simple": money["simple_roi"],
+        },
+    )
 
 
 def _number(value: float) -> float | None:

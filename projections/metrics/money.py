@@ -10,36 +10,13 @@ from typing import Any, Final
 import polars as pl
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from ledger.amounts import decimals
 from ledger.rules import CURRENCIES
 from projections.unanswered import WrongQuestion
 
 UNKNOWN: Final = "XXX"
 """What ISO 4217 calls no currency: that of amounts which carry none."""
-# ISO 4217: currencies whose minor unit is not a hundredth.
-_DIGITS: Final = {
-    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
-    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
-    **dict.fromkeys("CLF UYW".split(), 4),
-}
 _GOODS: Final = TypeAdapter(dict[str, int])
-
-
-def decimals(currency: str | None) -> int:
-    """How many its minor unit has."""
-    return _DIGITS.get(currency or "", 2)
-
-
-def written(minor: float, currency: str | None) -> str:
-    """In units of the currency, as people write it."""
-    digits = decimals(currency)
-    return f"{minor / 10**digits:,.{digits}f}"
-
-
-def priced(minor: float, currency: str | None) -> str:
-    """An amount with its currency, for sentences: "1,234.56 USD"; in minor units where no currency is known."""
-    if currency is None or currency == UNKNOWN:
-        return f"{minor:,} minor units"
-    return f"{written(minor, currency)} {currency}"
 
 
 class _Rate(BaseModel):
@@ -83,7 +60,7 @@ class Rates:
             )
         if currency not in self.rates:
             raise WrongQuestion(f"rates: there is none for {currency}; add it, or filter by currency")
-        digits = decimals(self.to) - decimals(currency)
+        digits = (decimals(self.to) or 0) - (decimals(currency) or 0)
         return float(self.rates[currency] * Decimal(10) ** digits)
 
     def convert(self, parts: pl.DataFrame, keys: list[str], money: list[str]) -> pl.DataFrame:

@@ -1,0 +1,294 @@
+"""Tables and objects for people: heads with units, amounts in major units, no row wider than the terminal.
+
+What a table does when it is too wide, in this order: it breaks its heads into lines, cuts long texts with an ellipsis,
+and leaves out its last columns, and says so. `--wide` shows everything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import click
+
+from cli.labels import SAY_NOTHING, kind, label, say, shown
+from cli.output import Row, text_width
+from cli.view import View, flags, view
+from ledger.amounts import NOTHING, decimals
+
+_GAP: Final = "  "
+_SHORT: Final = 12
+"""Columns of a terminal to which a text is never cut, unless nothing else helps."""
+_LONG: Final = 36
+"""An id of this length is shown whole, if there is room."""
+_HEAD: Final = 8
+"""Chinese heads break into lines of this many columns."""
+_RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "seconds", "count", "number", "name"})
+
+
+# --- tables
+
+
+def print_table(
+    rows: list[Row],
+    columns: Sequence[str] | None = None,
+    totals: Sequence[Row] = (),
+    currency: str | None = None,
+) -> None:
+    """Print a table. `columns`: those that answer the question, unless the reader names others or wants all;
+    `totals`: rows under a line of their own; `currency`: of amounts whose row names none."""
+    if not rows:
+        click.echo(say("nothing found"))
+        return
+    how = view()
+    names = _names(rows, columns, how)
+    rows = in_natural_order(rows, names)
+    table = _Table(rows, list(totals), names, currency, how)
+    if any(column.kinds == {"instant"} for column in table.columns):
+        name_zone()
+    for line in table.lines():
+        click.echo(line)
+    left_out = {name for name in _told(rows, rows[0]) if name != "currency"} - {c.name for c in table.columns}
+    if left_out and how.columns is None:
+        click.echo(say("columns left out: {n:count} (--wide)", n=len(left_out)), err=True)
+
+
+def name_zone() -> None:
+    """Say once by whose clocks instants are shown."""
+    told = flags()
+    if not told.zone_named:
+        told.zone_named = True
+        click.echo(say("times in {zone}", zone=view().zone))
+
+
+def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: View) -> list[str]:
+    known = list(rows[0])
+    if how.columns is not None and (chosen := chosen_columns(known, how.columns)):
+        return chosen
+    return _told(rows, known if columns is None or how.wide else columns)
+
+
+def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Of the columns that the reader wants, those that there are. The first table of a command must have all of them;
+    in its further tables they choose what they can."""
+    told = flags()
+    unknown = [name for name in wanted if name not in known]
+    if unknown and not told.columns_shown:
+        raise click.UsageError(f"no column {', '.join(unknown)}; there are {', '.join(known)}")
+    told.columns_shown = True
+    return [name for name in wanted if name in known]
+
+
+def _told(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
+    """The columns in which any row has a value; all, where none has."""
+    return [name for name in names if any(_says_something(name, row.get(name)) for row in rows)] or list(names)
+
+
+def _says_something(name: str, value: Any) -> bool:
+    return value is not None and not (name in SAY_NOTHING and not value)
+
+
+class Column:
+    """One column: its head with its unit, its cells, their kinds, and how wide they are."""
+
+    def __init__(self, name: str, rows: Sequence[Row], currency: str | None, of_all: str | None) -> None:
+        self.name = name
+        self.kinds = {kind(name, row) for row in rows if row.get(name) is not None}
+        one_unit = self.kinds == {"money"} and of_all is not None
+        self.cells = [shown(name, row, currency, bare=one_unit) if name in row else NOTHING for row in rows]
+        self.right = (bool(self.kinds) and self.kinds <= _RIGHT) or name.startswith("+")
+        self.head = label(name) + (f" ({_unit(of_all)})" if one_unit and of_all is not None else "")
+        self.heads = [self.head]
+        self.width = self.natural = 0
+
+    def measure(self, whole: bool) -> None:
+        """`whole`: the head stays on one line."""
+        self.heads = [self.head] if whole else _broken(self.head, max(map(text_width, self.cells)))
+        self.width = self.natural = max(text_width(text) for text in [*self.heads, *self.cells])
+
+    def line(self, text: str) -> str:
+        text = cut(text, self.width)
+        room = " " * (self.width - text_width(text))
+        return room + text if self.right else text + room
+
+
+def columns_of(
+    rows: Sequence[Row], names: Sequence[str], currency: str | None = None, named: bool = False
+) -> list[Column]:
+    """The columns as people read them. Amounts of one currency have it in their head, and the column `currency` goes,
+    unless the reader asked for it (`named`)."""
+    one = _one_currency(rows, currency)
+    if one is not None and not named and _amounts(rows, names):
+        names = [name for name in names if name != "currency"]
+    return [Column(name, rows, currency, one) for name in names]
+
+
+class _Table:
+    def __init__(
+        self, rows: list[Row], totals: list[Row], names: Sequence[str], currency: str | None, how: View
+    ) -> None:
+        self.columns = columns_of([*rows, *totals], names, currency, named=how.columns is not None)
+        for column in self.columns:
+            column.measure(whole=how.wide)
+        self._rows = len(rows)
+        if how.width is not None:
+            self._fit(how.width, keep=len(names) if how.columns is not None else 1)
+
+    def _fit(self, width: int, keep: int) -> None:
+        """Cut long texts, then leave out columns from the end, then cut what is left."""
+        self._shrink(width, _LONG)
+        self._shrink(width, _SHORT * 2)
+        while self._width() > width and len(self.columns) > keep:
+            self.columns.pop()
+        for column in self.columns:
+            if not column.right:
+                column.width = column.natural
+        for least in (_LONG, _SHORT * 2, _SHORT, 1):
+            self._shrink(width, least)
+
+    def _shrink(self, width: int, least: int) -> None:
+        """Narrow the widest texts, none below `least`."""
+        while (over := self._width() - width) > 0:
+            wide = [c for c in self.columns if not c.right and c.width > least]
+            if not wide:
+                return
+            widest = max(wide, key=lambda c: c.width)
+            second = max((c.width for c in wide if c is not widest), default=least)
+            widest.width = max(least, widest.width - over, min(second, widest.width - 1))
+
+    def _width(self) -> int:
+        return sum(c.width for c in self.columns) + len(_GAP) * (len(self.columns) - 1)
+
+    def lines(self) -> Iterable[str]:
+        height = max(len(c.heads) for c in self.columns)
+        heads = [[""] * (height - len(c.heads)) + c.heads for c in self.columns]
+        rule = _GAP.join("─" * c.width for c in self.columns)
+        for n in range(height):
+            yield self._joined([head[n] for head in heads])
+        yield rule
+        for n, cells in enumerate(zip(*(c.cells for c in self.columns), strict=True)):
+            if n == self._rows:
+                yield rule
+            yield self._joined(cells)
+
+    def _joined(self, cells: Sequence[str]) -> str:
+        return _GAP.join(c.line(text) for c, text in zip(self.columns, cells, strict=True)).rstrip()
+
+
+def _one_currency(rows: Sequence[Row], currency: str | None) -> str | None:
+    """The currency of all amounts, "" where none of them names one; None where they have several."""
+    found = {row.get("currency") or currency or "" for row in rows if _amounts([row], row)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _amounts(rows: Sequence[Row], names: Iterable[str]) -> bool:
+    return any(row.get(name) is not None and kind(name, row) == "money" for name in names for row in rows)
+
+
+def _unit(currency: str) -> str:
+    if decimals(currency) is not None:
+        return currency
+    minor = say("minor units")
+    return f"{minor} {currency}" if currency not in ("", "XXX") else minor
+
+
+def _broken(head: str, width: int) -> list[str]:
+    """The head in lines, none wider than the cells or its longest word."""
+    lines: list[str] = []
+    for piece in re.findall(r"\([^)]{,14}\)|\S+", head):
+        room = max(width, _HEAD)
+        if lines and text_width(lines[-1]) + 1 + text_width(piece) <= room:
+            lines[-1] += f" {piece}"
+        else:
+            lines += _pieces(piece, room) if text_width(piece) > len(piece) else [piece]
+    return lines or [""]
+
+
+def _pieces(text: str, room: int) -> list[str]:
+    """Of a text without spaces: Chinese breaks anywhere."""
+    lines = [""]
+    for sign in text:
+        if text_width(lines[-1] + sign) > room:
+            lines.append("")
+        lines[-1] += sign
+    return lines
+
+
+def cut(text: str, width: int) -> str:
+    """The text, cut with an ellipsis to so many columns of a terminal."""
+    if text_width(text) <= width:
+        return text
+    kept, room = "", width - 1
+    for sign in text:
+        room -= text_width(sign)
+        if room < 0:
+            break
+        kept += sign
+    return kept + "…" if width > 0 else ""
+
+
+# --- order
+
+
+_IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_day".split())
+"""First columns that put rows in the order of time."""
+
+
+def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
+    """Rows that come in the order of their first columns as text, in the order that people expect: 2 before 10."""
+    if names and names[0] in _IN_TIME:
+        return sorted(rows, key=lambda row: natural(str(row[names[0]])))
+    for first in range(min(3, len(names)), 0, -1):
+        by = names[:first]
+        if not all(isinstance(row.get(name), str | None) for row in rows for name in by):
+            continue
+        keys = [tuple((row.get(name) is None, row.get(name) or "") for name in by) for row in rows]
+        if keys == sorted(keys) and len(set(keys)) > 1:
+            return sorted(rows, key=lambda row: tuple(natural(row.get(name)) for name in by))
+    return rows
+
+
+def natural(text: str | None) -> tuple[Any, ...]:
+    parts = re.split(r"([0-9]+)", text or "")
+    return (text is None, *((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts))
+
+
+# --- objects
+
+
+def print_fields(row: Row, currency: str | None = None) -> None:
+    """Print one object: a line per field, long values broken into lines under each other."""
+    how = view()
+    if any(row[name] is not None and kind(name, row) == "instant" for name in row):
+        name_zone()
+    names = list(row) if how.columns is None else chosen_columns(list(row), how.columns) or list(row)
+    labels = {name: label(name) for name in names}
+    width = max(map(text_width, labels.values()), default=0)
+    for name in names:
+        head = labels[name] + " " * (width - text_width(labels[name])) + _GAP
+        lines = _wrapped(shown(name, row, currency), how.width and max(20, how.width - width - len(_GAP)))
+        click.echo(f"{head}{lines[0]}".rstrip())
+        for line in lines[1:]:
+            click.echo(" " * (width + len(_GAP)) + line)
+
+
+def echo_wrapped(text: str) -> None:
+    """Print a sentence in lines that fit."""
+    for line in _wrapped(text, view().width):
+        click.echo(line)
+
+
+def _wrapped(text: str, width: int | None) -> list[str]:
+    """The text in lines of at most so many columns of a terminal, broken at spaces where there are any."""
+    if width is None or text_width(text) <= width:
+        return [text]
+    lines = [""]
+    for piece in re.split(r"(?<= )", text):
+        if text_width(lines[-1] + piece.rstrip()) > width and lines[-1]:
+            lines.append("")
+        for part in _pieces(piece, width) if text_width(piece.rstrip()) > width else [piece]:
+            if text_width(lines[-1] + part.rstrip()) > width:
+                lines.append("")
+            lines[-1] += part
+    return [line.rstrip() for line in lines]

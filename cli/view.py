@@ -1,0 +1,236 @@
+"""How the running command shows things to people: in which language, by whose clocks, how wide, which columns.
+
+Each comes from the command's own flag, else from the flag before the command's name, else from the settings, else from
+the terminal or the locale. The machine formats depend on none of them but `--columns`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import click
+
+from ledger.settings import LANGUAGES, Settings
+
+WIDTH: Final = 100
+"""Columns of a table where standard output is no terminal."""
+_LEAST: Final = 60
+_KEY: Final = "coupon_ledger.view"
+_FILE: Final = "config_file"
+
+
+@dataclass
+class Flags:
+    """What was written on the command line. None: nothing."""
+
+    lang: str | None = None
+    zone: str | None = None
+    wide: bool = False
+    columns: list[str] | None = None
+    shown: View | None = field(default=None, repr=False)
+    zone_named: bool = False
+    columns_shown: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """`width`: of a table in columns of a terminal, None for no bound; `columns`: only these, where they are named."""
+
+    lang: str = "en"
+    zone: str = "UTC"
+    width: int | None = WIDTH
+    wide: bool = False
+    columns: list[str] | None = None
+
+    @property
+    def chinese(self) -> bool:
+        return self.lang == "zh"
+
+    def local(self, instant: datetime) -> datetime:
+        """The instant (naive: of UTC) as clocks of the zone show it, without an offset."""
+        aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
+        try:
+            return aware.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None)
+        except OverflowError:  # the first or the last hours that there are
+            return aware.astimezone(UTC).replace(tzinfo=None)
+
+    def instant(self, value: datetime) -> str:
+        """To the second, with a fraction where there is one."""
+        local = self.local(value)
+        text = f"{local:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
+        return f"{text}.{local.microsecond:06d}".rstrip("0") if local.microsecond else text
+
+
+def flags() -> Flags:
+    """Of the command that runs; of none, where none does."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return Flags()
+    found: Flags = context.meta.setdefault(_KEY, Flags())
+    return found
+
+
+def view() -> View:
+    """How the running command shows things. Raises `SettingsError`, `click.BadParameter`."""
+    told = flags()
+    if told.shown is None:
+        context = click.get_current_context(silent=True)
+        if context is None:
+            return View()
+        settings = Settings.load({"zone": told.zone, "lang": told.lang}, file=_settings_file(context))
+        told.shown = _latest[0] = View(
+            lang=settings.values["lang"].value or _language_of_locale(os.environ),
+            zone=settings.values["zone"].value,
+            width=None if told.wide else _width(),
+            wide=told.wide,
+            columns=told.columns,
+        )
+    return told.shown
+
+
+_latest: list[View] = [View()]
+
+
+def latest() -> View:
+    """How the command that ran last showed things: for what is said after its end."""
+    return _latest[0]
+
+
+def forget() -> None:
+    """What a command before this one in the same process was shown by."""
+    _latest[0] = View()
+
+
+def in_english() -> None:
+    """Machine formats are in English, whoever reads them."""
+    flags().shown = replace(view(), lang="en")
+
+
+def zone_instant(day: datetime, zone: str) -> datetime:
+    """When that day begins for the people of the zone: the first instant at which their clocks show it, or show more.
+    Naive UTC."""
+    from projections.metrics.periods import Zone
+
+    return Zone(zone).instant(day)
+
+
+def _settings_file(context: click.Context | None) -> Path | None:
+    while context is not None:
+        if (file := context.params.get(_FILE)) is not None:
+            return Path(file)
+        context = context.parent
+    return None
+
+
+def _width() -> int:
+    if not sys.stdout.isatty():
+        return WIDTH
+    return max(_LEAST, shutil.get_terminal_size((WIDTH, 24)).columns)
+
+
+def _language_of_locale(environment: Mapping[str, str]) -> str:
+    locale = next((v for n in ("LC_ALL", "LC_MESSAGES", "LANG") if (v := environment.get(n))), "")
+    return "zh" if locale.lower().startswith("zh") else "en"
+
+
+# --- options
+
+
+def _remembers(name: str) -> Any:
+    def remember(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
+        if value not in (None, False, ()):
+            told = flags()
+            setattr(told, name, value)
+            told.shown = None
+        return value
+
+    return remember
+
+
+def known_zone(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Remember the zone. Raises `click.BadParameter` for an unknown one."""
+    if value is not None:
+        check_zone(value)
+        _remembers("zone")(context, option, value)
+    return value
+
+
+def check_zone(name: str) -> None:
+    """Raises `click.BadParameter`."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise click.BadParameter(
+            f"zone {name}: is not known; write a name of the IANA database, such as Asia/Shanghai or Europe/Berlin"
+        ) from error
+
+
+def _zone() -> click.Option:
+    return click.Option(
+        ["--zone"],
+        callback=known_zone,
+        is_eager=True,
+        expose_value=False,
+        help="Whose days and clocks. [setting zone; default: Asia/Shanghai]",
+    )
+
+
+def _lang() -> click.Option:
+    return click.Option(
+        ["--lang"],
+        type=click.Choice(LANGUAGES),
+        callback=_remembers("lang"),
+        is_eager=True,
+        expose_value=False,
+        help="Language of what is printed for people. [setting lang; default: the locale's]",
+    )
+
+
+def _wide() -> click.Option:
+    return click.Option(
+        ["--wide"],
+        is_flag=True,
+        callback=_remembers("wide"),
+        is_eager=True,
+        expose_value=False,
+        help="Whole tables: every column, nothing cut.",
+    )
+
+
+def _columns() -> click.Option:
+    return click.Option(
+        ["--columns"],
+        callback=lambda c, o, value: _remembers("columns")(c, o, value.split(",") if value else None),
+        is_eager=True,
+        expose_value=False,
+        metavar="A,B,…",
+        help="Only these columns, in this order, by their names in JSON.",
+    )
+
+
+def global_options(group: click.Command) -> click.Command:
+    """Add `--lang` and `--zone` before the command's name."""
+    group.params += [_lang(), _zone()]
+    return group
+
+
+def with_view_options(command: click.Command) -> click.Command:
+    """Add to the command, and to those below it, the options that its output for people depends on."""
+    if isinstance(command, click.Group):
+        for below in command.commands.values():
+            with_view_options(below)
+    names = {option.name for option in command.params}
+    tables = "output" in names
+    if not tables and not any(getattr(option, "takes_days", False) for option in command.params):
+        return command
+    wanted = {"zone": _zone, "lang": _lang} | ({"wide": _wide, "columns": _columns} if tables else {})
+    command.params += [made() for name, made in wanted.items() if name not in names]
+    return command

@@ -1,0 +1,85 @@
+"""Amounts, shares and counts as people read them. Every table, note, report and page goes through these functions.
+
+The ledger stores amounts as integers in the currency's minor unit. ISO 4217 says how many of its decimals a currency
+has: none for JPY, two for CNY, three for KWD. The conversion is decimal; no amount passes through a binary fraction.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Final
+
+from ledger.rules import CURRENCIES
+
+NOTHING: Final = "–"
+"""What stands where there is no value."""
+# ISO 4217: currencies whose minor unit is not a hundredth.
+_DECIMALS: Final = {
+    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
+    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
+    **dict.fromkeys("CLF UYW".split(), 4),
+}
+_EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
+"""More digits than a sum of 128 bits has."""
+# Metals, funds and test codes have no minor unit in ISO 4217; XXX is "no currency".
+_WITHOUT_MINOR_UNIT: Final = frozenset("XAG XAU XBA XBB XBC XBD XDR XPD XPT XSU XTS XUA XXX".split())
+
+
+def decimals(currency: str | None) -> int | None:
+    """Decimals of the currency's minor unit by ISO 4217. None where the currency is unknown or has no minor unit."""
+    if currency is None or currency not in CURRENCIES or currency in _WITHOUT_MINOR_UNIT:
+        return None
+    return _DECIMALS.get(currency, 2)
+
+
+def amount(minor: float | Decimal | None, currency: str | None) -> str:
+    """`minor` in major units, without the currency's name: "1,234.50". For a column whose head names the currency.
+
+    Statistics give fractions of minor units; they are rounded half to even, to the minor unit. Where the currency has
+    no known minor unit, the number of minor units. NaN, infinity and None give "–".
+    """
+    if minor is None:
+        return NOTHING
+    exact = Decimal(minor)
+    if not exact.is_finite():
+        return NOTHING
+    digits = decimals(currency) or 0
+    rounded = exact.scaleb(-digits, _EXACT).quantize(Decimal(1).scaleb(-digits), context=_EXACT)
+    return f"{rounded if rounded else abs(rounded):,.{digits}f}"  # a zero has no sign
+
+
+def money(minor: float | Decimal | None, currency: str | None) -> str:
+    """`minor` in major units, with the currency: "1,234.50 CNY". For sentences, and for a column of several currencies.
+
+    Where the currency has no known minor unit: "123,450 minor units", and the currency's code if there is one.
+    """
+    if minor is None or amount(minor, currency) == NOTHING:
+        return NOTHING
+    if decimals(currency) is None:
+        named = f" of {currency}" if currency not in (None, "", "XXX") else ""
+        return f"{amount(minor, currency)} minor units{named}"
+    return f"{amount(minor, currency)} {currency}"
+
+
+def percent(share: float | Decimal | None) -> str:
+    """A ratio as a percentage with one decimal: 0.0356 gives "3.6%". What would round to 0.0% without being zero is
+    "<0.1%" or ">-0.1%"."""
+    if share is None:
+        return NOTHING
+    exact = Decimal(share)
+    if not exact.is_finite():
+        return NOTHING
+    rounded = exact.scaleb(2, _EXACT).quantize(Decimal("0.1"), context=_EXACT)
+    if exact and not rounded:
+        return "<0.1%" if exact > 0 else ">-0.1%"
+    return f"{rounded if rounded else abs(rounded):,.1f}%"
+
+
+def percent_of_bp(basis_points: float | None) -> str:
+    """Basis points as a percentage: 1250 gives "12.5%"."""
+    return percent(None if basis_points is None else Decimal(basis_points) / 10_000)
+
+
+def count(number: int | None) -> str:
+    """A count with separators between thousands: "1,234,567"."""
+    return NOTHING if number is None else f"{number:,}"

@@ -1,0 +1,138 @@
+"""Sentences for people as templates with values, and their Chinese texts.
+
+A sentence is written where its facts are known, as a `Note`: an English template and its values. It is put into words
+where the reader is known: in the reader's language, with amounts in major units and instants by the reader's clocks.
+`words.toml` holds the Chinese text of every template; its key is the template.
+
+In a template, `{name:kind}` is a value: `money` (a pair of minor units and currency), `count`, `percent` (of a ratio),
+`bp`, `factor`, `p`, `instant`, `word` (a code), `label` (a column or metric); without a kind, text, a number, a note,
+or a list of those.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.resources import files
+from string import Formatter
+from typing import Any, Final
+
+from ledger import amounts
+from ledger.plain import instant
+
+
+@cache
+def catalogue() -> Mapping[str, str]:
+    """The Chinese text of every template."""
+    text = files(__package__).joinpath("words.toml").read_text(encoding="utf-8")
+    return {template: chinese for part in tomllib.loads(text).values() for template, chinese in part.items()}
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence: a template and its values. As text it is in English, its instants in UTC."""
+
+    template: str
+    values: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return Speaker().say(self)
+
+    def dumps(self) -> str:
+        """As JSON, for `loads`."""
+        return json.dumps(_plain(self), ensure_ascii=False)
+
+    @staticmethod
+    def loads(text: str) -> Note:
+        note = _note(json.loads(text))
+        assert isinstance(note, Note)
+        return note
+
+
+def note(template: str, /, **values: Any) -> Note:
+    """A sentence of this template."""
+    return Note(template, values)
+
+
+def of_error(error: BaseException) -> Note:
+    """What an error says: the note that it was raised with, else its words as they are."""
+    said = error.args[0] if error.args else None
+    return said if isinstance(said, Note) else Note("{words}", {"words": str(error)})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Note):
+        return {"template": value.template, "values": {name: _plain(v) for name, v in value.values.items()}}
+    if isinstance(value, datetime):
+        return {"instant": instant(value)}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _note(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_note(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if "instant" in value:
+        return datetime.fromisoformat(value["instant"].removesuffix("Z"))
+    return Note(value["template"], {name: _note(v) for name, v in value["values"].items()})
+
+
+def _utc(at: datetime) -> str:
+    return f"{at.isoformat()}Z"
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Puts notes into words. `instant`, `word`, `label`: how instants, codes and columns are written."""
+
+    lang: str = "en"
+    instant: Callable[[datetime], str] = _utc
+    word: Callable[[str], str] = str
+    label: Callable[[str], str] = str
+
+    def say(self, said: Note) -> str:
+        template = catalogue().get(said.template, said.template) if self.lang == "zh" else said.template
+        pieces = []
+        for literal, name, spec, _ in Formatter().parse(template):
+            pieces.append(literal)
+            if name is not None:
+                pieces.append(self._value(said.values[name], spec or ""))
+        return "".join(pieces)
+
+    def _value(self, value: Any, spec: str) -> str:
+        if value is None:
+            return amounts.NOTHING
+        if isinstance(value, list | tuple) and spec != "money":
+            return ("、" if self.lang == "zh" else ", ").join(self._value(one, spec) for one in value)
+        if spec:
+            return self._typed(spec, value)
+        if isinstance(value, Note):
+            return self.say(value)
+        return self.instant(value) if isinstance(value, datetime) else str(value)
+
+    def _typed(self, spec: str, value: Any) -> str:
+        if spec == "money":
+            minor, currency = value
+            text = amounts.money(minor, currency)
+            return text.replace("minor units of", "最小货币单位").replace("minor units", "最小货币单位") \
+                if self.lang == "zh" else text  # fmt: skip
+        return {
+            "count": amounts.count,
+            "percent": amounts.percent,
+            "bp": amounts.percent_of_bp,
+            "factor": lambda number: f"{number:,.2f}",
+            "p": lambda p: f"{p:.3f}" if p >= 0.001 else ("小于0.001" if self.lang == "zh" else "below 0.001"),
+            "instant": self.instant,
+            "word": self.word,
+            "label": self.label,
+        }[spec](value)
+
+
+TEMPLATE_KINDS: Final = frozenset("money count percent bp factor p instant word label".split())

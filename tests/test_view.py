@@ -1,0 +1,103 @@
+"""What people see: one zone, tables that fit, natural order, totals."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cli.output import text_width
+from cli.tables import cut, in_natural_order
+from cli.view import WIDTH, View
+from tests.command_line import coupon_event, done, ledger, ndjson, one_sentence
+
+
+@pytest.fixture
+def shop(home: Path) -> None:
+    """Two coupons, one with a long id and text, used on either side of midnight in Shanghai."""
+    long = "c-" + "9" * 60
+    events = []
+    for key, at in (("c-1", "2026-11-10T15:30:00Z"), (long, "2026-11-10T16:30:00Z")):
+        common = {"coupon_id": key, "occurred_at": at, "campaign_id": "k-10" if key == "c-1" else "k-2"}
+        events += [
+            coupon_event("created", f"{key}-1", currency="JPY", face_value_minor=500, **common),
+            coupon_event("issued", f"{key}-2", **common),
+            coupon_event("claimed", f"{key}-3", **common),
+            coupon_event("used", f"{key}-4", currency="JPY", discount_minor=12_345, order_id=f"o-{key}", **common),
+        ]
+    done("init")
+    done("publish", "-", stdin=ndjson(events))
+    done("consume")
+
+
+def test_a_day_begins_at_the_same_instant_in_every_command(shop: None) -> None:
+    """2026-11-11 begins at 16:00 UTC in Shanghai: one use is before it. Else two commands show two numbers."""
+    for zone, used in ((), 1), (("--zone", "UTC"), 2), (("--zone", "Asia/Shanghai"), 1):
+        at = ("--at", "2026-11-11", *zone)
+        states = {row["state"]: row["coupons"] for row in done("coupons", "--count", *at, "--output", "json").json}
+        [campaigns] = [sum(row["used"] for row in done("campaigns", *at, "--output", "json").json)]
+        [metric] = done("metrics", "query", "used_events", "--until", "2026-11-11", *zone, "--output", "json").json
+        reported = done("report", "funnel", "coupons", *at, "--output", "json").json
+        found = states["used"], campaigns, metric["used_events"], sum(row["used"] for row in reported)
+        assert found == (used,) * 4, zone
+    one_sentence(ledger("state", "c-1", "--at", "2026-11-10"), 1, "c-1")
+
+
+def test_the_zone_is_that_of_flag_or_setting_and_is_named(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instants for people are by its clocks; machines get UTC."""
+    assert "times in Asia/Shanghai" in done("state", "c-1").out
+    assert "2026-11-10 23:30:00" in done("state", "c-1").out
+    assert "2026-11-10 16:30:00" in done("state", "c-1", "--zone", "Europe/Berlin").out
+    monkeypatch.setenv("COUPON_LEDGER_ZONE", "America/New_York")
+    told = done("state", "c-1")
+    assert "times in America/New_York" in told.out and "2026-11-10 10:30:00" in told.out
+    assert "America/New_York" in told.err
+    assert done("state", "c-1", "--output", "json").json["used_at"] == "2026-11-10T15:30:00.000000Z"
+    one_sentence(ledger("state", "c-1", "--zone", "Mars"), 2, "Mars", "IANA")
+
+
+def test_a_table_fits_and_says_what_it_leaves_out(shop: None) -> None:
+    table = done("coupons")
+    assert all(text_width(line) <= WIDTH for line in table.out.splitlines())
+    assert "columns left out" in table.err and "…" in table.out
+    wide = done("coupons", "--wide")
+    assert "c-" + "9" * 60 in wide.out and "left out" not in wide.err
+    chosen = done("coupons", "--columns", "coupon_id,discount_minor").out
+    assert chosen.split()[:3] == ["discount", "coupon", "(JPY)"] and re.search("^c-1 +12,345$", chosen, re.MULTILINE)
+    assert done("coupons", "--columns", "coupon_id", "--output", "csv").out.splitlines()[:2] == ["coupon_id", "c-1"]
+    one_sentence(ledger("coupons", "--columns", "nonsense"), 2, "nonsense", "coupon_id")
+
+
+def test_campaigns_come_in_natural_order_and_heads_name_the_currency(shop: None) -> None:
+    table = done("campaigns", "--wide").out
+    assert re.findall(r"^k-\d+", table, re.MULTILINE) == ["k-2", "k-10"]
+    assert "12,345" in table and "24,690" not in table and "100.0%" in table
+    assert "face value (JPY)" in done("expiries", "--wide").out or "discount (JPY)" in done("coupons", "--wide").out
+
+
+def test_natural_order_is_for_rows_that_come_in_the_order_of_text() -> None:
+    rows = [{"id": name, "n": n} for n, name in enumerate(["a1", "a10", "a2"])]
+    assert [row["id"] for row in in_natural_order(rows, ["id", "n"])] == ["a1", "a2", "a10"]
+    largest_first = [{"id": name} for name in ("b2", "a1", "b10")]
+    assert in_natural_order(largest_first, ["id"]) == largest_first
+    days = [{"day": day} for day in ("2026-11-12", "2026-11-02")]
+    assert in_natural_order(days, ["day"])[0]["day"] == "2026-11-02"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"), [("abcdef", 4, "abc…"), ("优惠券券", 5, "优惠…"), ("abc", 3, "abc")]
+)
+def test_a_long_text_is_cut_to_columns_of_a_terminal(text: str, width: int, expected: str) -> None:
+    assert cut(text, width) == expected and text_width(cut(text, width)) <= width
+
+
+def test_an_instant_is_shown_by_the_clocks_of_the_zone() -> None:
+    """Also where the clocks change, and at the ends of time."""
+    berlin = View(zone="Europe/Berlin")
+    assert berlin.instant(datetime(2026, 7, 1)) == "2026-07-01 02:00:00"
+    assert berlin.instant(datetime(2026, 12, 1, tzinfo=UTC)) == "2026-12-01 01:00:00"
+    assert View(zone="Asia/Shanghai").instant(datetime(2026, 1, 1, 0, 0, 0, 500_000)) == "2026-01-01 08:00:00.5"
+    assert View(zone="Asia/Shanghai").instant(datetime.max) == "9999-12-31 23:59:59.999999"
+    assert View(zone="America/New_York").instant(datetime.min) == "0001-01-01 00:00:00"

@@ -1,0 +1,177 @@
+"""Whoever reads Chinese reads Chinese only: every sentence, name and code that people are shown has its 中文."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from string import Formatter
+
+import pytest
+
+from cli import attribution, experiment, report, review, review_page, show
+from cli.labels import chinese
+from ledger.words import TEMPLATE_KINDS, Note, Speaker, catalogue, note
+from projections.experiments import facts, result
+from tests.command_line import coupon_event, done, ledger, ndjson
+
+ROOT = Path(__file__).parent.parent
+SPEAK = {"say": 0, "note": 0, "warn": 0, "Note": 0, "caveat": 1}
+"""Functions that take a template, and the place of it."""
+HOMES = ("cli.labels", "ledger.words", "projections.experiments.facts")
+
+
+def written_out() -> Iterator[tuple[str, str]]:
+    """Templates that stand in a call, and where."""
+    for room in ("cli", "projections", "analysis"):
+        for file in (ROOT / room).rglob("*.py"):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            ours = {
+                alias.asname or alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and node.module in HOMES
+                for alias in node.names
+            } | ({"caveat"} if file.name == "facts.py" else set())
+            for node in ast.walk(tree):
+                name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+                if name not in ours:
+                    continue
+                if not isinstance(node, ast.Call) or len(node.args) <= SPEAK.get(name, 99):
+                    continue
+                template = node.args[SPEAK[name]]
+                if isinstance(template, ast.Constant):
+                    yield str(template.value), f"{file.name}:{node.lineno}"
+
+
+def in_tables() -> Iterator[tuple[str, str]]:
+    parts = [p for name, parts in vars(report).items() if isinstance(parts, dict) for p in parts.values()]
+    titles = {p.title for p in parts if isinstance(p, report.Part)}
+    assert len(titles) > 15
+    yield from ((title, "parts of reports") for title in titles)
+    for table in (report.DOUBTS, experiment.TITLES, review.TABLE_TITLES, attribution._NOTES, facts._RULES,
+                  show._CUTS, review_page._CUTS, result._EARNED):  # fmt: skip
+        yield from ((text, "a table") for text in table.values())
+    yield from ((doubt.partition(":")[0], "a doubt in short") for doubt in report.DOUBTS.values())
+    yield from ((title, "sections of reviews") for title, _ in review.SECTIONS.values())
+    yield from ((text, "results") for name, text in vars(result).items() if isinstance(text, str) and "{" in text)
+
+
+def fields(template: str) -> set[tuple[str, str]]:
+    return {(name, kind or "") for _, name, kind, _ in Formatter().parse(template) if name is not None}
+
+
+def test_every_sentence_has_a_chinese_text() -> None:
+    templates = [*written_out(), *in_tables()]
+    assert len(templates) > 150
+    assert not sorted({(text, place) for text, place in templates if text not in catalogue()})
+
+
+def test_a_chinese_text_has_the_values_of_its_template_and_no_others() -> None:
+    """Else a number is left out in one language, or the command ends in an error in it."""
+    for template, text in catalogue().items():
+        assert fields(text) <= fields(template), template
+        lost = {name for name, _ in fields(template)} - {name for name, _ in fields(text)}
+        assert not lost, (template, lost)
+        assert all(kind in TEMPLATE_KINDS or not kind for _, kind in fields(template)), template
+
+
+def test_a_note_survives_the_way_through_json_and_is_said_in_both_languages() -> None:
+    inner = note("{n:count} customers, or all alike: too few to tell groups apart", n=1234)
+    told = Note("{currency}: {why}", {"currency": "CNY", "why": [inner, inner]})
+    again = Note.loads(told.dumps())
+    assert again == Note(told.template, {"currency": "CNY", "why": [inner, inner]})
+    assert str(again).startswith("CNY: 1,234 customers")
+    assert Speaker("zh").say(again).startswith("CNY：客户 1,234 人")
+    at = note("data's clock {at:instant}", at=datetime(2026, 11, 11))
+    assert str(Note.loads(at.dumps())) == "data's clock 2026-11-11T00:00:00Z"
+    worth = Note("{cost:money}", {"cost": (98_282, "USD")})
+    assert str(Note.loads(worth.dumps())) == "982.82 USD"
+
+
+PARTS = [
+    *(f"finance {name}" for name in report._FINANCE),
+    *(f"segments {name}" for name in report._SEGMENTS),
+    *(f"cohorts {name}" for name in report._COHORTS),
+    *(f"funnel {name}" for name in report._FUNNEL),
+    *(f"channels {name}" for name in report._CHANNELS),
+    "roi",
+    "restated --known-from 2026-11-12",
+    "experiments",
+]
+KNOWN = frozenset("ROI CNY USD app shop Asia Shanghai report finance doubts goods-rate wide limit output ndjson json"
+" k-1 "
+                  "coupon-ledger experiment assign CUPED p".split())  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A shop with orders, uses of which one is double, a refund and a booked cost."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("world"))
+        patch.setenv("LC_ALL", "C.UTF-8")
+        events = []
+        for n in range(6):
+            key, user, order = f"c-{n}", f"u-{n % 3}", f"o-{n}"
+            day = f"2026-11-1{n}T00:00:00Z"
+            common = {"coupon_id": key, "user_id": user, "occurred_at": day}
+            events += [
+                coupon_event(
+                    "created", f"{key}-1", coupon_id=key, occurred_at=day, currency="CNY", face_value_minor=500
+                ),
+                coupon_event("issued", f"{key}-2", coupon_id=key, occurred_at=day),
+                coupon_event("claimed", f"{key}-3", **common),
+                coupon_event("used", f"{key}-4", order_id=order, currency="CNY", **common),
+            ]
+            paid = {"topic": "order.events", "type": "paid", "event_id": f"{order}-1", "source": "shop",
+                    "order_id": order, "user_id": user, "currency": "CNY", "gross_minor": 9000,
+                    "net_minor": 8500, "occurred_at": day,
+                    "channel": "app", "coupon_ids": [key], "cost_of_goods_minor": 4000 if n else None,
+                    "discounts": [{"kind": "coupon", "amount_minor": 500, "funder": "platform"}]}  # fmt: skip
+            events.append({name: value for name, value in paid.items() if value is not None})
+        events.append(coupon_event("used", "c-1-5", coupon_id="c-1", user_id="u-1", order_id="o-1",
+                                   occurred_at="2026-11-12T00:00:00Z"))  # fmt: skip
+        done("init")
+        done("publish", "-", stdin=ndjson(events))
+        done("consume")
+        yield
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_report_in_chinese_has_no_english_word(part: str, world: None) -> None:
+    ran = ledger("report", *shlex.split(part), "--lang", "zh", "--wide")
+    assert ran.code in (0, 2), ran.err  # 2: refused, for the reason that is said
+    words = re.findall(r"[A-Za-z][A-Za-z_-]+", re.sub(r"\b[cou]-\d+\b|\bk-1\b|--[a-z-]+", "", ran.out + ran.err))
+    assert not sorted({word for word in words if word not in KNOWN}), ran.out + ran.err
+
+
+def test_a_review_in_chinese_has_no_english_word(world: None, tmp_path: Path) -> None:
+    page = tmp_path / "review.html"
+    done("review", "k-1", "--lang", "zh", "--to", page)
+    text = re.sub(r"<style.*?</style>|<script.*?</script>|<svg.*?</svg>|<pre>.*?</pre>|<code>.*?</code>", "",
+                  page.read_text(encoding="utf-8"), flags=re.DOTALL)  # fmt: skip
+    words = re.findall(
+        r"[A-Za-z][A-Za-z_-]+", re.sub(r"<[^>]*>|&\w+;|\b[cou]-\d+\b|\bk-1\b|`[^`]*`|--[a-z-]+", " ", text)
+    )
+    assert not sorted({word for word in words if word not in KNOWN})
+
+
+def test_the_language_is_that_of_flag_setting_or_locale(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done("init")
+    assert "nothing found" in done("campaigns").out
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert done("campaigns").out == "无\n"
+    assert "nothing found" in done("campaigns", "--lang", "en").out
+    monkeypatch.setenv("COUPON_LEDGER_LANG", "en")
+    assert "nothing found" in done("campaigns").out
+    assert done("--lang", "zh", "campaigns").out == "无\n"
+
+
+def test_every_column_of_the_reports_has_a_chinese_name(world: None) -> None:
+    for part in PARTS:
+        ran = ledger("report", *shlex.split(part), "--output", "json")
+        rows = ran.json if ran.code == 0 else []
+        for row in rows if isinstance(rows, list) else []:
+            assert not [name for name in row if not chinese(name) and name != "name"], part
