@@ -250,13 +250,14 @@ class _Rounds:
             self.kind[start:end].tolist(),
             self.events["user_id"][start:end].to_list(),
             self.events["order_id"][start:end].to_list(),
-            (self.early[start:end] | self.late[start:end]).tolist(),
             strict=True,
         )
         steps = np.array([run.step(*event) for event in events], dtype=np.int8)
         self.before[start:end], self.after[start:end] = steps[:, 0], steps[:, 1]
         self.illegal[start:end], self.went_back[start:end], self.owned[start:end] = steps[:, 2:5].T
-        self.guards[:, start:end] = steps[:, 5:].T
+        self.guards[:3, start:end] = steps[:, 5:].T
+        outside = self.early[start:end] | self.late[start:end]
+        self.guards[3, start:end] = _OUTSIDE[self.kind[start:end], self.before[start:end]] & outside
         self.state[coupon], self.resting[coupon] = run.state, run.resting
         self.owner[coupon], self.order[coupon] = run.owner[0], run.order[0]
 
@@ -354,14 +355,14 @@ class _OneCoupon:
 
     def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
         self.state, self.resting, self.owner, self.order = state, resting, owner, order
-        looks = (_NO_OWNER, _WRONG_USER, _WRONG_ORDER, _OUTSIDE)
+        looks = (_NO_OWNER, _WRONG_USER, _WRONG_ORDER)
         self._after, self._illegal = _AFTER.tolist(), _ILLEGAL.tolist()
-        self._no_owner, self._wrong_user, self._wrong_order, self._outside = (table.tolist() for table in looks)
+        self._no_owner, self._wrong_user, self._wrong_order = (table.tolist() for table in looks)
         self._frozen, self._holding = _FROZEN.tolist(), _HOLDING.tolist()
 
-    def step(self, at: int, kind: int, user: str | None, order: str | None, outside: bool) -> tuple[int, ...]:
-        """Fold the event numbered `at`. Returns the codes of the state before and after, whether the event was illegal,
-        led back to the resting state and made an owner, and whether each of `_GUARD_NAMES` was hit."""
+    def step(self, at: int, kind: int, user: str | None, order: str | None) -> tuple[int, ...]:
+        """Fold the event numbered `at`. Returns the codes of the state before and after; whether the event was illegal,
+        led back to the resting state, made an owner; whether `no_owner`, `wrong_user`, `wrong_order` were hit."""
         found = self.state
         no_owner = self._no_owner[kind][found] and self.owner[0] < 0
         wrong_user = self._wrong_user[kind][found] and self.owner[0] >= 0 and user != self.owner[1]
@@ -381,8 +382,7 @@ class _OneCoupon:
         if back:
             self.order = -1, None
         self.state = after
-        beyond = self._outside[kind][found] and outside
-        return found, after, self._illegal[kind][found], back, owned, no_owner, wrong_user, wrong_order, beyond
+        return found, after, self._illegal[kind][found], back, owned, no_owner, wrong_user, wrong_order
 
 
 def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
