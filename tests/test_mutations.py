@@ -372,7 +372,6 @@ DEEP = _mutants(
     ("an order is not kept", "self.order = at, order", "pass"),
     ("the order is not cleared", "self.order = -1, None", "pass"),
     ("the state stays", "self.state = after", "pass"),
-    ("never outside validity", "self._outside[kind][found] and outside", "False"),
     ("the row keeps its state", "self.state[coupon], self.resting[coupon] = run.state, run.resting", "pass"),
     ("the row keeps its order", "self.owner[coupon], self.order[coupon] = run.owner[0], run.order[0]", "self.owner[coupon] = run.owner[0]"),
     ("the row keeps its owner", "self.owner[coupon], self.order[coupon] = run.owner[0], run.order[0]", "self.order[coupon] = run.order[0]"),

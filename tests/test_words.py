@@ -51,7 +51,8 @@ def in_tables() -> Iterator[tuple[str, str]]:
     titles = {p.title for p in parts if isinstance(p, report.Part)}
     assert len(titles) > 15
     yield from ((title, "parts of reports") for title in titles)
-    for table in (report.DOUBTS, report.LINES, report.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES, attribution._NOTES, facts._RULES,
+    for table in (report.DOUBTS, report.LINES, report.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES,
+                  attribution._NOTES, facts._RULES,
                   show._CUTS, review_page._CUTS, result._EARNED):  # fmt: skip
         yield from ((text, "a table") for text in table.values())
     yield from ((doubt.partition(":")[0], "a doubt in short") for doubt in report.DOUBTS.values())
