@@ -191,6 +191,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "what": "说明",
     "without_cost": "无成本订单",
     "without_value": "无面值(张)",
+    "closing_without_value": "期末无面值(张)",
+    "coupons_out": "在外券数",
     "alive": "活跃概率",
     "alpha": "显著性水平",
     "bucket": "时段",
