@@ -18,8 +18,8 @@ from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
 from cli.progress import consuming, rate_of
+from cli.view import view
 from ledger.errors import LedgerError, masked
-from ledger.plain import instant
 from ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -338,34 +338,43 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     behind = [p for p in summary["partitions"] if p["lag"]]
     where = f" in {len(behind)} of {len(summary['partitions'])} partitions" if behind else ""
     click.echo(f"lag         {summary['lag']:,} records{where}")
-    if summary.get("log_problem"):
-        click.echo(f"! not the log that was read: {summary['log_problem']} (`coupon-ledger doctor`)")
-    if summary.get("open_transaction"):
-        waiting = [p for p in summary["partitions"] if p["open_transaction"]]
-        click.echo(
-            f"! {summary['open_transaction']:,} acknowledged records wait behind open transactions in {len(waiting)}"
-            " partitions (`coupon-ledger doctor`)"
-        )
-    click.echo(f"last commit {instant(committed) if committed else 'none yet'} ({summary['commits']:,} in all)")
+    how = view()
+    at = how.instant(committed) if committed else "none yet"
+    click.echo(f"last commit {at} ({summary['commits']:,} in all); times in {how.zone}")
     if committed:
         records, seconds = summary["batch_records"], summary["batch_seconds"]
         took = f"in {seconds:.2f} s ({records / seconds:,.0f}/s)" if seconds else "in a rebuild"
         click.echo(f"last batch  {records:,} records {took}")
-    click.echo(f"data clock  {instant(clock) if clock else 'none yet'}")
+    click.echo(f"data clock  {how.instant(clock) if clock else 'none yet'}")
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
         told = [f"{summary[n]:,} {n.replace('_', ' ')}" for n in names]
         settled = summary["dead_letters"] - summary["dead_letters_open"]
         if "dead_letters" in names and settled:
             told[-1] += f" ({summary['dead_letters_open']:,} open, {settled:,} discarded)"
         click.echo("            " + ", ".join(told))
-    superseded = f" and {summary['superseded']:,} superseded (no faults)" if summary["superseded"] else ""
-    click.echo(f"            {summary['violations']:,} violations{superseded}")
+    apart = [f"{summary[mark]:,} {words}" for mark, words in _APART.items() if summary.get(mark)]
+    beside = f", apart from them {', '.join(apart)}" if apart else ""
+    click.echo(f"            {summary['violations']:,} violations{beside}")
     for what, command in _attention(summary):
         click.echo(f"attention   {what}: `coupon-ledger {command}`")
 
 
+_APART: Final = {
+    "provisional": "provisional (the other topic is not read yet)",
+    "explained": "explained",
+    "superseded": "superseded",
+}
+"""Violations that do not count, as words after their number."""
+
+
 def _attention(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """What somebody should look at, and the command that shows it."""
+    """What needs a look, and the command that shows it."""
+    if summary.get("log_problem"):
+        yield f"this is not the log that was read: {summary['log_problem']}", "doctor"
+    if summary.get("open_transaction"):
+        waiting = [p for p in summary["partitions"] if p["open_transaction"]]
+        held = f"{summary['open_transaction']:,} acknowledged records wait behind open transactions"
+        yield f"{held} in {len(waiting)} partitions", "doctor"
     if summary["dead_letters_open"]:
         yield f"{summary['dead_letters_open']:,} dead letters are open", "dead-letters list"
     if summary["violations"]:

@@ -116,7 +116,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "name": "名称",
     "net_minor": "退款前实付",
     "net_sales_minor": "净销售额",
-    "number": "序号",
+    "number": "数量",
     "odds_ratio": "优势比",
     "open": "未完结",
     "of_before": "较上一步",
@@ -192,7 +192,6 @@ _CHINESE: Final[Mapping[str, str]] = {
     "without_cost": "无成本订单",
     "without_value": "无面值(张)",
     "closing_without_value": "期末无面值(张)",
-    "coupons_out": "在外券数",
     "alive": "活跃概率",
     "alpha": "显著性水平",
     "bucket": "时段",
@@ -318,6 +317,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "there_already": "已在组",
     "counterpart": "对方",
     "superseded": "被取代",
+    "explained": "已解释",
+    "provisional": "暂定",
     "standing": "可用性",
     "code": "券码",
     "hold_until": "锁定至",
@@ -566,7 +567,8 @@ _NAMES: Final = frozenset({"metric", "feature"})
 """Columns of names of metrics and columns."""
 SAY_NOTHING: Final = frozenset(
     "acquisition_minor media_minor operation_minor subsidy_minor orders_by_rate lines_without_cost orders_without_cost"
-    " without_cost superseded coupon_orders_without_goods_cost without_value open cancelled_minor".split()
+    " without_cost superseded explained provisional coupon_orders_without_goods_cost without_value open"
+    " cancelled_minor".split()
 )
 """Columns that tables for people leave out where all of their values are zero."""
 _OF_METRIC: Final = frozenset(

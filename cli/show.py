@@ -380,7 +380,7 @@ def violations(
     if count:
         _whole(settings, output, None, "violation-counts", **filters)
         return
-    shown = "occurred_at key event_id violation state scope counterpart superseded".split()
+    shown = "occurred_at key event_id violation state scope counterpart explained provisional superseded".split()
     _listed(settings, output, limit, shown, "violations", **filters)
 
 
