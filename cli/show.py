@@ -532,13 +532,14 @@ def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
     parts = [note("as of commit {n:count} at {at:instant}", n=state.commits, at=_to_the_second(state.committed_at))]
     if state.data_clock:
         parts.append(note("data's clock {at:instant}", at=_to_the_second(state.data_clock)))
+    lines = [say("{parts} ({zone})", parts=parts, zone=view().zone)]
     for name, template in _CUTS.items():
         if parameters.get(name) is not None:
-            parts.append(note(template, at=parameters[name]))
+            lines.append(say(template, at=parameters[name]))
     if (positions := parameters.get("positions")) is not None:
         before = positions.split(",") if positions else note("its start")
-        parts.append(note("only what the log held before {positions}", positions=before))
-    return say("{parts} ({zone})", parts=parts, zone=view().zone)
+        lines.append(say("only what the log held before {positions}", positions=before))
+    return "\n".join(lines)
 
 
 def _to_the_second(at: datetime) -> datetime:

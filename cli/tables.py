@@ -260,9 +260,9 @@ def natural(text: str | None) -> tuple[Any, ...]:
 def print_fields(row: Row, currency: str | None = None) -> None:
     """Print one object: a line per field, long values broken into lines under each other."""
     how = view()
-    if any(row[name] is not None and kind(name, row) == "instant" for name in row):
-        name_zone()
     names = list(row) if how.columns is None else chosen_columns(list(row), how.columns) or list(row)
+    if any(row[name] is not None and kind(name, row) == "instant" for name in names):
+        name_zone()
     labels = {name: label(name) for name in names}
     width = max(map(text_width, labels.values()), default=0)
     for name in names:

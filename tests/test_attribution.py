@@ -330,7 +330,12 @@ def test_coupons_of_an_order_share_it_by_their_discounts(shop: Path) -> None:
     }
     assert shown("--model", "last")["(none)", "USD"] == (1, 1000), "a touch after the order led to nothing"
     said = done("attribution", "show", "--model", "last").err
-    for words in ("2 currencies", "3 orders led to by no touch", "1 orders brought no sales", "1 orders name coupons"):
+    for words in (
+        "2 currencies",
+        "3 orders were led to by no touch",
+        "1 orders brought no sales",
+        "1 orders name coupons",
+    ):
         assert words in said
     shares = {r["campaign"]: r["orders"] for r in done(
         "attribution", "show", "--by", "campaign", "--campaign", "k-1", "--model", "redeemed", "-o", "ndjson").rows

@@ -380,7 +380,7 @@ def test_what_is_doubtful_is_said(shop: None) -> None:
         ("order_without_cost_of_goods", "CNY"): 2,
         ("funding_not_whole", None): 1,
     }
-    shown = ledger("report", "finance", "doubts").out
+    shown = ledger("report", "finance", "doubts", "--lang", "zh").out
     assert "超额退款" in shown and "未知券" in shown
 
 

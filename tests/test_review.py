@@ -216,7 +216,7 @@ def test_a_total_stands_under_what_can_be_added_up() -> None:
     net = sum(row["net_sales_minor"] for row in kinds if row["currency"] == "CNY")
     text = done("report", "finance", "margin", "--by", "day", "--goods-rate", "60", "--limit", "1").out
     [total] = [line for line in text.splitlines() if line.startswith("total ") and f"{net / 100:,.2f}" in line]
-    assert total and "net sales" in text
+    assert total and "Net sales and margin" in text
     assert "total" not in done("report", "finance", "losses").out
 
 
