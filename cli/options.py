@@ -73,7 +73,7 @@ def output_option(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=_for_excel,
-        help="CSV for spreadsheets: with a byte order mark, and an apostrophe before text that is no formula.",
+        help="CSV for spreadsheets: labels, major units, the reader's zone; text is never taken for a formula.",
     )
     return click.option(
         "--output",

@@ -1,8 +1,9 @@
 """Printing rows: a table for people, JSON, NDJSON or CSV for machines.
 
 Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON and null is empty; text is as it is in the
-data. For spreadsheets (`--for-excel`) CSV begins with a byte order mark, and text that these would take for a formula
-begins with an apostrophe.
+data. For spreadsheets (`--for-excel`) CSV begins with a byte order mark, its heads are the labels that people read,
+amounts are in major units and instants by the reader's clocks; text that a spreadsheet would take for a formula begins
+with an apostrophe.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from unicodedata import east_asian_width
 
@@ -128,6 +130,10 @@ def _print_json(rows: Iterable[Row]) -> None:
 
 
 def _print_csv(rows: Iterable[Row]) -> None:
+    if for_excel():
+        from cli.tables import spreadsheet_row
+
+        rows = map(spreadsheet_row, rows)
     write = _csv_writer()
     for number, row in enumerate(rows):
         if not number:
@@ -137,6 +143,9 @@ def _print_csv(rows: Iterable[Row]) -> None:
 
 def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
     """With the names of the columns even where there are no rows."""
+    if for_excel():
+        _print_csv(row for frame in frames for row in frame.iter_rows(named=True))
+        return
     write = _csv_writer()
     for number, frame in enumerate(frames):
         if not number:
@@ -174,6 +183,8 @@ def _no_formula(value: Any) -> Any:
 
 
 def _csv_cell(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return value  # of `spreadsheet_row`: a number, whatever its sign
     value = plain(value)
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any, Final
 
 import click
@@ -15,7 +17,7 @@ import click
 from cli.labels import SAY_NOTHING, kind, label, say, shown
 from cli.output import Row, text_width
 from cli.view import View, flags, view
-from ledger.amounts import NOTHING, decimals
+from ledger.amounts import NOTHING, amount, decimals
 
 _GAP: Final = "  "
 _SHORT: Final = 12
@@ -52,6 +54,29 @@ def print_table(
     left_out = {name for name in _told(rows, rows[0]) if name != "currency"} - {c.name for c in table.columns}
     if left_out and how.columns is None:
         click.echo(say("columns left out: {n:count} (--wide)", n=len(left_out)), err=True)
+
+
+def spreadsheet_row(row: Row) -> Row:
+    """The row for a spreadsheet: labels as heads, amounts in major units, instants by the reader's clocks. Numbers stay
+    numbers, with the precision that they have; an amount whose currency is not known stays in minor units."""
+    return {_unique(label(name), name, row): _spreadsheet_value(name, row) for name in row}
+
+
+def _unique(head: str, name: str, row: Row) -> str:
+    """The label, with the column's name where two columns have the same one."""
+    return head if sum(label(other) == head for other in row) == 1 else f"{head} ({name})"
+
+
+def _spreadsheet_value(name: str, row: Row) -> Any:
+    value = row[name]
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        return view().instant(value)
+    currency = row.get("currency")
+    if kind(name, row) == "money" and decimals(currency) is not None:
+        return Decimal(amount(value, currency).replace(",", ""))
+    return value
 
 
 def name_zone() -> None:

@@ -8,6 +8,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -158,7 +159,7 @@ def test_csv_for_spreadsheets_calculates_nothing(formulas: tuple[str, ...]) -> N
     raw = done("coupons", "--output", "csv", "--for-excel", *formulas).raw
     assert raw.startswith(b"\xef\xbb\xbf") and raw.count(b"\xef\xbb\xbf") == 1
     rows = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
-    assert {row["coupon_id"] for row in rows} == {f"'{text}" for text in FORMULAS}
+    assert {row["coupon"] for row in rows} == {f"'{text}" for text in FORMULAS}
     plain = list(csv.DictReader(io.StringIO(done("coupons", "--output", "csv", *formulas).raw.decode(), newline="")))
     assert {row["coupon_id"] for row in plain} == set(FORMULAS)
 
@@ -167,7 +168,18 @@ def test_numbers_below_zero_stay_numbers_for_spreadsheets() -> None:
     """Else sums over an export would leave them out."""
     from cli.output import _csv_cell, _no_formula
 
-    assert [_no_formula(_csv_cell(value)) for value in (-5, -0.5, "-5", None)] == [-5, -0.5, "'-5", ""]
+    values = (-5, -0.5, Decimal("-12.50"), "-5", None)
+    assert [_no_formula(_csv_cell(value)) for value in values] == [-5, -0.5, Decimal("-12.50"), "'-5", ""]
+
+
+def test_a_spreadsheet_has_labels_and_major_units() -> None:
+    """Finance would read cents as yuan, and look names like face_value_minor up in a manual."""
+    from cli.tables import spreadsheet_row
+
+    row = {"campaign_id": "k", "currency": "JPY", "lost_minor": -1234, "cases": 2}
+    assert spreadsheet_row(row) == {"campaign": "k", "currency": "JPY", "lost": Decimal(-1234), "cases": 2}
+    assert spreadsheet_row(row | {"currency": "KWD"})["lost"] == Decimal("-1.234")
+    assert spreadsheet_row(row | {"currency": None})["lost"] == -1234
 
 
 def test_for_excel_is_of_csv() -> None:
