@@ -11,8 +11,9 @@ to the same positions.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 import polars as pl
@@ -30,9 +31,13 @@ _BOOK_KEEPING: Final = {
     "ids_low",
     "ids_high",
     "first_recorded_at",
-    "trigger_recorded_at",
     *journal.POSITION,
 }
+_DERIVED: Final = {"violations": {"user_id", "owner", "trigger_topic", "trigger_recorded_at"}}
+"""Columns that repeat what the violation's event and its counterpart's events carry."""
+_AS_EVER: Final = {"orders": {"refunded_minor": "coalesce(refunded_minor, 0)"}}
+"""What stands in a digest of facts for a column: an order without a refund counts as one with refunds of 0, since its
+events tell the two apart."""
 _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
@@ -45,7 +50,7 @@ _LATER: Final = {
     names[topic]: journal.later_fields(topic)
     for names in (journal.JOURNAL, journal.CONFLICTS)
     for topic in INPUT_TOPICS
-} | {"coupons": frozenset({"extended_at"})}
+} | {"coupons": frozenset({"extended_at"}), "orders": frozenset({"repaid_at"})}
 """Columns that came with a later version of the schema or of the row: where they are null they are as if they were not
 there, so that the same facts have the same digest in every release."""
 
@@ -124,10 +129,11 @@ def _columns(store: Reading, table: str) -> list[str]:
 
 def _of(store: Reading, table: str) -> Digest:
     names = _columns(store, table)
-    facts = [n for n in names if n not in _BOOK_KEEPING] if table in FACTS else names
+    apart = _BOOK_KEEPING | _DERIVED.get(table, set())
+    facts = [n for n in names if n not in apart] if table in FACTS else names
     query = f"""
         SELECT count(*), {_sum("facts")}, {_sum("whole")}
-        FROM (SELECT {_row(table, facts)} AS facts, {_row(table, names)} AS whole FROM {table})
+        FROM (SELECT {_row(table, facts, _AS_EVER.get(table, {}))} AS facts, {_row(table, names)} AS whole FROM {table})
     """
     rows, *halves = store.frame(query).row(0)
     low, high, whole_low, whole_high = (int(half) % _HALF for half in halves)
@@ -135,15 +141,15 @@ def _of(store: Reading, table: str) -> Digest:
     return Digest(table, rows, f"{high:016x}{low:016x}" if table in FACTS else None, full)
 
 
-def _row(table: str, names: list[str]) -> str:
-    """What is summed of a row."""
+def _row(table: str, names: list[str], instead: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What is summed of a row. `instead`: expressions that stand for columns."""
     later = [n for n in names if n in _LATER.get(table, ())]
-    row = _json([n for n in names if n not in later])
+    row = _json([n for n in names if n not in later], instead)
     return row + "".join(f" || CASE WHEN {name} IS NULL THEN '' ELSE {_json([name])} END" for name in later)
 
 
-def _json(names: list[str]) -> str:
-    return f"to_json(struct_pack({', '.join(f'{n} := {n}' for n in names)}))::VARCHAR"
+def _json(names: list[str], instead: Mapping[str, str] = MappingProxyType({})) -> str:
+    return f"to_json(struct_pack({', '.join(f'{n} := {instead.get(n, n)}' for n in names)}))::VARCHAR"
 
 
 def _sum(row: str) -> str:
