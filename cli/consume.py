@@ -164,14 +164,15 @@ def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], fol
 
 
 def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
-    for topic, found in sorted(odd.items()):
-        if found.other_keys:
-            click.echo(f"{found.other_keys:,} records of {topic} have another key than their event's id", err=True)
-        if found.skewed:
-            in_1970 = f" ({found.in_1970:,} in 1970: milliseconds?)" if found.in_1970 else ""
-            click.echo(f"{found.skewed:,} events of {topic} happened long before or after recording{in_1970}", err=True)
-    if odd:
-        click.echo("`coupon-ledger doctor` says what that may mean", err=True)
+    other_keys, skewed, in_1970 = (
+        sum(getattr(o, n) for o in odd.values()) for n in ("other_keys", "skewed", "in_1970")
+    )
+    said = [f"{other_keys:,} records have another key than their event's id"] if other_keys else []
+    if skewed:
+        milliseconds = f", {in_1970:,} of them in 1970" if in_1970 else ""
+        said.append(f"{skewed:,} events happened long before or after they were recorded{milliseconds}")
+    if said:
+        click.echo(f"{'; '.join(said)} (see `coupon-ledger doctor`)", err=True)
 
 
 class _Told:

@@ -660,7 +660,9 @@ def told(sentence: Note) -> str:
 
 def warn(template: str, /, **values: Any) -> None:
     """Say it on standard error, as a warning."""
-    click.echo(say("warning: {what}", what=Note(template, values)), err=True)
+    from cli.tables import echo_wrapped
+
+    echo_wrapped(say("warning: {what}", what=Note(template, values)), err=True)
 
 
 # --- kinds

@@ -159,7 +159,7 @@ _SALES: Final = (
 _BOOKED: Final = ("acquisition_minor", "media_minor", "operation_minor", "subsidy_minor")
 _FINANCE: Final = {
     "split": Part(
-        "Discounts by kind, or by what --by names",
+        "Discounts, by kind unless --by names something else",
         "finance-split",
         ("by", "campaign", "zone", "limit", *_PERIOD),
         behind=_DISCOUNTS,

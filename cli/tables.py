@@ -298,10 +298,10 @@ def print_fields(row: Row, currency: str | None = None) -> None:
             click.echo(" " * (width + len(_GAP)) + line)
 
 
-def echo_wrapped(text: str) -> None:
+def echo_wrapped(text: str, err: bool = False) -> None:
     """Print a sentence in lines that fit."""
     for line in _wrapped(text, view().width):
-        click.echo(line)
+        click.echo(line, err=err)
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
