@@ -12,8 +12,6 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import click
-
 from cli.output import Row, printable
 from cli.view import view
 from ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
