@@ -1,4 +1,4 @@
--- How far did people get, from looking to keeping? Grain: one person (linked ids are one; `persons`: given) and a step of
+-- How far did people get, from looking to keeping? Grain: one person (linked ids are one) and a step of
 -- which there is such an event in the time asked, for the campaign asked. Steps are not proven to follow each other within
 -- one visit: who viewed and, some day, paid is in both.
 WITH touched AS (

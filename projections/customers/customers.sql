@@ -1,5 +1,5 @@
 -- What is known of each customer of a part ($part of $parts, by their ids: the sums of a million do not fit into DuckDB's
--- memory)? Grain: one person (`user_id`: the id that stands for all that are linked; `persons`: given) and currency, of
+-- memory)? Grain: one person (`user_id`: the id that stands for all that are linked) and currency, of
 -- those with an order that stands (`sold`). Net sales: paid minus refunds. `attributes`: of the
 -- profile that was told last of any of their ids.
 -- `coupon_orders`: orders on which a coupon is in use (its discount, and the margin of those whose cost of goods is known:

@@ -19,7 +19,6 @@ from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
 from analysis.lifetime import TooFew, fit_purchases, fit_spend
 from ledger.words import Note, of_error
-from projections.attribution.persons import persons_of
 from projections.metrics.money import goods_rates as goods
 from projections.metrics.periods import ZONE, Zone
 from projections.store import Reading, sql
@@ -209,17 +208,15 @@ def behaviour(
     """
     if explain:
         query = f"SELECT s.step, r.user_id {by_step} WHERE r.user_id IS NOT NULL ORDER BY s.n, r.user_id"
-    with reading.given(persons=persons_of(reading)):
-        found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
+    found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
     return found.head(limit or found.height)
 
 
 @contextmanager
 def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
-    """Let queries read `sold`, and `persons`."""
+    """Let queries read `sold`."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
-        reading.given(persons=persons_of(reading)),
         reading.holding("given_back", sql("projections.finance", "given_back"), {}),
         reading.holding("sold", sql(__package__, "sold"), rates),
     ):

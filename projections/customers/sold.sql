@@ -1,5 +1,5 @@
 -- Which orders make somebody a customer? Grain: one order that stands and was paid up to the data's clock, by its person
--- (`user_id`: the id that stands for all that are linked; `persons`: given). `with_coupon`: a coupon is in use on it, which
+-- (`user_id`: the id that stands for all that are linked). `with_coupon`: a coupon is in use on it, which
 -- took off `coupon_discount_minor`; `discount_minor`: all that was taken off, as finance's split counts it (given:
 -- `given_back`, finance/given_back.sql); `full_price`: nothing was taken off. `cost_minor`: of its goods (goods_cost of
 -- macros.sql), null where it is not known.

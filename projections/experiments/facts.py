@@ -195,12 +195,11 @@ def sales(
     spans: Mapping[str, tuple[datetime, datetime]],
     goods_rates: str | None,
     currency: str | None,
-    people: pl.DataFrame,
     among: pl.Series | None = None,
     ids: bool = False,
 ) -> Sales:
-    """`people`: as of `persons_of`; `among`: whose; everybody's unless given. Raises `WrongQuestion` where there are
-    several currencies and none is chosen."""
+    """`among`: the persons whose orders count; everybody's unless given. Raises `WrongQuestion` where there are several
+    currencies and none is chosen."""
     bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
     asked = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
     given = {
@@ -211,7 +210,7 @@ def sales(
         "first": bounds["first"].min(),
         "last": bounds["last"].max(),
     }
-    with reading.given(persons=people, spans=bounds, asked=asked):
+    with reading.given(spans=bounds, asked=asked):
         rows = reading.frame(_query("sales"), given)
     return _of_one_currency(campaign, rows, currency)
 
@@ -271,14 +270,11 @@ class Arms:
     warnings: tuple[Caveat, ...]
 
 
-def arms_of(
-    reading: Reading, of: Campaign, window: Window, people: pl.DataFrame, shares: str | None, control: str
-) -> Arms:
+def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, control: str) -> Arms:
     """Raises `NotThere` where there is no control or no treatment."""
     told = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
-    with reading.given(persons=people):
-        assigned = reading.frame(_query("assigned"), told)
-        holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
+    assigned = reading.frame(_query("assigned"), told)
+    holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
     _check_arms(of, assigned, control)
     joined = assigned.join(holders, on="person", how="left", maintain_order="left")
     late = (pl.col("assigned_at") > window.start) | (pl.col("first_coupon_at") < pl.col("assigned_at"))
@@ -366,9 +362,7 @@ def _arm_warnings(
         )
 
 
-def more_warnings(
-    reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales, people: pl.DataFrame
-) -> Iterator[Caveat]:
+def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales) -> Iterator[Caveat]:
     """What else a reader must know of the data."""
     campaign = {"campaign": of.campaign_id}
     if not window.over:
@@ -401,7 +395,7 @@ def more_warnings(
             " nobody can tell a late message from an arm chosen in hindsight",
             n=learned,
         )
-    with reading.given(persons=people, asked=arms.people.select("person")):
+    with reading.given(asked=arms.people.select("person")):
         others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
         unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
     if others["people"][0]:
@@ -467,11 +461,10 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
     return Booked(kinds, tuple(warnings))
 
 
-def attribute(reading: Reading, name: str, people: pl.DataFrame) -> pl.DataFrame:
+def attribute(reading: Reading, name: str) -> pl.DataFrame:
     """What profiles say under this name: person, value."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    with reading.given(persons=people):
-        return reading.frame(_query("attribute"), {"path": path})
+    return reading.frame(_query("attribute"), {"path": path})
 
 
 def _query(name: str) -> str:

@@ -1,4 +1,4 @@
--- Who got coupons of other campaigns between two instants? Grain: one person. `persons`: given.
+-- Who got coupons of other campaigns between two instants? Grain: one person.
 SELECT DISTINCT coalesce(p.person, c.acquired_by) AS person
 FROM coupons c
 LEFT JOIN persons p ON p.user_id = c.acquired_by

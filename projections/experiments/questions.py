@@ -13,7 +13,6 @@ from analysis import lift, matching, need
 from analysis.lift import TooFew
 from analysis.power import Design
 from ledger.words import Note, of_error
-from projections.attribution.persons import persons_of
 from projections.experiments import facts, result
 from projections.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
 from projections.experiments.result import Arm, Row
@@ -85,7 +84,7 @@ def experiment(
     them by; `start`, `expiry`: where the campaign does not say. Raises `NotThere`, `WrongQuestion`.
     """
     need("experiments", "scipy")
-    of, window, people, arms, found = _facts(
+    of, window, arms, found = _facts(
         reading, campaign, goods_rates, currency, shares, start, expiry, after_days, control_arm
     )
     cost = facts.booked(reading, campaign, found.currency)
@@ -113,12 +112,12 @@ def experiment(
         *arms.warnings,
         *found.warnings,
         *cost.warnings,
-        *facts.more_warnings(reading, of, window, arms, found, people),
+        *facts.more_warnings(reading, of, window, arms, found),
         *_left_out([arm for arm in sides.values() if arm.size < _FEWEST]),
         *_checks(srm, balance),
     ]
     conclusions = _conclusions(told, returns, metrics[0], found.currency)
-    parts = {} if by is None else dict(facts.attribute(reading, by, people).iter_rows())
+    parts = {} if by is None else dict(facts.attribute(reading, by).iter_rows())
     curve = result.response(control, treatments, metrics[0])
     rows = _arm_rows(control, treatments, arms, balance, metrics[0])
     return pl.DataFrame(
@@ -150,15 +149,14 @@ def _facts(
     after_days: int,
     control_arm: str,
     ids: bool = False,
-) -> tuple[Campaign, Window, pl.DataFrame, Arms, Sales]:
+) -> tuple[Campaign, Window, Arms, Sales]:
     of = facts.campaign_of(reading, campaign)
     begun = [at for at in (of.told["published_at"], of.told["first_assigned_at"]) if at is not None]
     window = facts.window_of(of, start, expiry, after_days, max(begun, default=None))
-    people = persons_of(reading)
-    arms = facts.arms_of(reading, of, window, people, shares, control_arm)
+    arms = facts.arms_of(reading, of, window, shares, control_arm)
     spans = {"window": (window.start, window.end), "before": (window.before, window.start)}
-    found = facts.sales(reading, campaign, spans, goods_rates, currency, people, arms.people["person"], ids)
-    return of, window, people, arms, found
+    found = facts.sales(reading, campaign, spans, goods_rates, currency, arms.people["person"], ids)
+    return of, window, arms, found
 
 
 def _arm(arms: Arms, found: Sales, name: str) -> Arm:
@@ -251,7 +249,7 @@ def experiment_people(
     Parameters as of `experiment`; columns `before_…`: of the time before the start.
     """
     need("experiments", "scipy")
-    _, _, _, arms, found = _facts(
+    _, _, arms, found = _facts(
         reading, campaign, goods_rates, currency, None, start, expiry, after_days, control_arm, ids=True
     )
     people = arms.people.select("person", "arm", "assigned_at", "coupons", "face_value_minor")
@@ -287,11 +285,9 @@ def comparison(
         raise WrongQuestion(f"method {method}: is none of matched, historical")
     of = facts.campaign_of(reading, campaign)
     window = facts.window_of(of, start, expiry, after_days, of.told["first_given_at"])
-    people = persons_of(reading)
-    with reading.given(persons=people):
-        holders = reading.frame(sql(__package__, "holders"), {"campaign": campaign})
+    holders = reading.frame(sql(__package__, "holders"), {"campaign": campaign})
     spans = _spans_back(of, window)
-    found = facts.sales(reading, campaign, spans, goods_rates, currency, people)
+    found = facts.sales(reading, campaign, spans, goods_rates, currency)
     metric = "margin_minor" if found.cost_known else "net_minor"
     known = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     targeted = known.is_in(holders["person"].implode())
@@ -304,9 +300,8 @@ def comparison(
         raise NotThere(_refused(campaign, method, judged.refused))
     cost = facts.booked(reading, campaign, found.currency)
     money = _return_without_arms(found, known.filter(targeted), judged, cost, metric)
-    with reading.given(persons=people):
-        since = {"campaign": campaign, "first": spans["recent"][0], "last": window.end}
-        elsewhere = known.is_in(reading.frame(sql(__package__, "other_campaigns"), since)["person"].implode())
+    since = {"campaign": campaign, "first": spans["recent"][0], "last": window.end}
+    elsewhere = known.is_in(reading.frame(sql(__package__, "other_campaigns"), since)["person"].implode())
     warnings = [
         *found.warnings,
         *cost.warnings,
@@ -510,7 +505,7 @@ def experiment_plan(
     )
     active = min(before, first - timedelta(days=active_days))
     spans = {"window": (first, end), "before": (before, first), "active": (active, before)}
-    found = facts.sales(reading, "", spans, goods_rates, currency, persons_of(reading))
+    found = facts.sales(reading, "", spans, goods_rates, currency)
     metric = "margin_minor" if found.cost_known else "net_minor"
     active_people = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     if len(active_people) < matching.FEWEST:
@@ -584,15 +579,13 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
     """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (what their profile says under the names in
     `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
     need("experiments", "scipy")
-    people = persons_of(reading)
     told = {"campaign": campaign, "key_hash": key_hash(campaign)}
-    with reading.given(persons=people):
-        known = reading.frame(sql(__package__, "known_people"), told)
-        assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")
+    known = reading.frame(sql(__package__, "known_people"), told)
+    assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")
     found = known.join(assigned, on="person", how="left", maintain_order="left")
     parts = [pl.lit("")] if not strata else []
     for number, name in enumerate(strata.split(",") if strata else ()):
-        values = facts.attribute(reading, name, people).rename({"value": f"s{number}"})
+        values = facts.attribute(reading, name).rename({"value": f"s{number}"})
         found = found.join(values, on="person", how="left", maintain_order="left")
         parts.append(pl.col(f"s{number}").fill_null("–"))
     return found.with_columns(stratum=pl.concat_str(parts, separator=" · ")).select("person", "ids", "stratum", "arm")

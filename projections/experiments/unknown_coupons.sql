@@ -1,5 +1,5 @@
 -- How many orders of the people asked that stand, paid between two instants, name a coupon that nobody told of? Grain: one row.
--- `persons`, `asked`: given.
+-- `asked`: given.
 SELECT count(DISTINCT n.order_id) AS orders
 FROM (
     SELECT o.order_id, unnest(o.coupon_ids) AS coupon_id
