@@ -340,7 +340,7 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     where = f" in {len(behind)} of {len(summary['partitions'])} partitions" if behind else ""
     click.echo(f"lag         {summary['lag']:,} records{where}")
     how = view()
-    at = how.instant(committed) if committed else "none yet"
+    at = how.instant(committed.replace(microsecond=0)) if committed else "none yet"
     click.echo(f"last commit {at} ({summary['commits']:,} in all); times in {how.zone}")
     if committed:
         records, seconds = summary["batch_records"], summary["batch_seconds"]

@@ -247,8 +247,8 @@ def dead_letter_options(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Only of this topic."),
-            click.option("--partition", type=click.IntRange(min=0), help="Only of this partition."),
-            click.option("--offset", type=click.IntRange(min=0), help="Only at this offset."),
+            click.option("--partition", type=click.IntRange(0, 2**31 - 1), help="Only of this partition."),
+            click.option("--offset", type=click.IntRange(0, 2**63 - 1), help="Only at this offset."),
             click.option("--reason", help="Only with this reason, for example unknown_schema."),
             instant_option("--since", "Only those recorded from then on."),
             instant_option("--until", "Only those recorded before then."),

@@ -115,6 +115,8 @@ def last_values(topic: str, facts: Sequence[Delivery]) -> dict[str, Row]:
 def _order(row: Row, event: Any) -> None:
     kind = event["type"]
     if kind == "paid":
+        if row["cancelled_at"] is not None and row["repaid_at"] is None:
+            row["repaid_at"] = event["occurred_at"]
         row["cancelled_at"] = None
     if kind == "refunded":
         row["refunded_minor"] = (row["refunded_minor"] or 0) + event["refund_minor"]
@@ -136,11 +138,21 @@ def _user(row: Row, event: Any) -> None:
 
 
 ADVANCE = {ORDER: _order, CAMPAIGN: _campaign, USER: _user}
-DERIVED = {"placed_at", "paid_at", "cancelled_at", "refunded_minor", "rule_version", "status", "aliases", "touches"}
+DERIVED = {
+    "placed_at",
+    "paid_at",
+    "cancelled_at",
+    "repaid_at",
+    "refunded_minor",
+    "rule_version",
+    "status",
+    "aliases",
+    "touches",
+}
 EMPTY: dict[str, Row] = {
     ORDER: dict.fromkeys(
         "user_id channel store region currency gross_minor net_minor discounts cost_of_goods_minor reason coupon_ids"
-        " lines placed_at paid_at cancelled_at refunded_minor".split()
+        " lines placed_at paid_at cancelled_at repaid_at refunded_minor".split()
     ),
     CAMPAIGN: dict.fromkeys(
         "name status rule_version rule_id mechanic visibility quantity per_user_limit claim_from claim_until"

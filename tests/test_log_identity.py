@@ -109,7 +109,7 @@ def test_a_log_made_anew_is_refused_by_every_command_that_reads_it(at: Arguments
     assert "not the log that database" in error["finding"] and "restore" in error["remedy"]
     status = done("status", *at, "--output", "json").json
     assert "another record" in status["log_problem"]
-    assert "! not the log that was read" in done("status", *at).out
+    assert "this is not the log that was read" in done("status", *at).out
     assert facts() == before
     done("rebuild", *at, "--database", "new.duckdb")  # as the message says
     assert facts("new.duckdb") != before
@@ -184,7 +184,7 @@ def test_a_database_that_does_not_know_the_log_yet_compares_its_journal(
 def test_a_backup_of_another_log_is_refused(embedded: None) -> None:
     done("backup", "backup.duckdb")
     make_anew(("--log", f"sqlite:///{LOG}"))
-    ran = ledger("restore-db", "--from", "backup.duckdb")
+    ran = ledger("restore-db", "backup.duckdb")
     one_sentence(ran, 4, "made from another log")
 
 

@@ -24,8 +24,10 @@ carried AS (
             placed_at: min(occurred_at) FILTER (type = 'placed'),
             paid_at: min(occurred_at) FILTER (type = 'paid'),
             cancelled_at: min(occurred_at) FILTER (type = 'cancelled' AND place > last_paid),
+            repaid_at: min(occurred_at) FILTER (type = 'paid' AND place > first_cancelled),
             refunded_minor: sum(refund_minor) FILTER (type = 'refunded')} AS journal
-    FROM (SELECT *, coalesce(max(place) FILTER (type = 'paid') OVER (PARTITION BY key_hash, order_id), 0) AS last_paid
+    FROM (SELECT *, min(place) FILTER (type = 'cancelled') OVER (PARTITION BY key_hash, order_id) AS first_cancelled,
+                 coalesce(max(place) FILTER (type = 'paid') OVER (PARTITION BY key_hash, order_id), 0) AS last_paid
           FROM told)
     GROUP BY ALL
 ),
@@ -34,7 +36,8 @@ kept AS (
            {user_id: user_id, channel: channel, store: store, region: region, currency: currency,
             gross_minor: gross_minor, net_minor: net_minor, discounts: discounts,
             cost_of_goods_minor: cost_of_goods_minor, reason: reason, coupon_ids: coupon_ids, lines: lines,
-            placed_at: placed_at, paid_at: paid_at, cancelled_at: cancelled_at, refunded_minor: refunded_minor} AS row_says
+            placed_at: placed_at, paid_at: paid_at, cancelled_at: cancelled_at, repaid_at: repaid_at,
+            refunded_minor: refunded_minor} AS row_says
     FROM orders WHERE key_hash BETWEEN $first AND $last
 )
 SELECT order_id, row_says, journal
