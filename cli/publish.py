@@ -104,14 +104,14 @@ def publish(
     appended = 0
     with _opened(file) as source:
         content = sniffed(file, source, file_format, encoding)
-        if content.empty:
-            click.echo(f"file {file}: is empty", err=True)
         items, total = _Table(file, topic, delimiter, sheet, zone).items(content)
         report = _Rejects(_report_path(file, rejects), _UNIT.get(content.kind, "row"))
         with report:
             log = open_log(settings.log)
             try:
                 log.partitions()
+                if content.empty:
+                    click.echo(f"{_named(file)}: is empty", err=True)
                 records = _records(items, report)
                 if strict:
                     # Everything is validated before the first append.
@@ -136,6 +136,10 @@ def publish(
 _UNIT: Final = {"ndjson": "line", "csv": "line"}
 
 
+def _named(file: Path) -> str:
+    return "standard input" if str(file) == "-" else f"file {file}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """What the user says of the file."""
@@ -148,7 +152,7 @@ class _Table:
 
     def items(self, content: Sniffed) -> tuple[Iterator[Item], int | None]:
         """What the file holds, and how many rows where that is known."""
-        what, topic = f"file {self.file}", self.topic
+        what, topic = _named(self.file), self.topic
         if content.kind == "ndjson":
             from cli.sources.ndjson import lines_of, ndjson_items
 
@@ -167,6 +171,8 @@ class _Table:
 
             lines = lines_of(content.source)
             return csv_items(lines, topic, what, delimiter=self.delimiter, zone=self.zone), None
+        if str(self.file) == "-":
+            raise UnusableFile(f"{what}: {content.kind} is read from its end, which a pipe has not; name a file")
         if content.kind == "xlsx":
             from cli.sources.xlsx_rows import XlsxRows
 

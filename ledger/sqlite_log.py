@@ -449,6 +449,7 @@ class SqliteLog:
     def _require(self, topics: Sequence[str], heads: Mapping[TopicPartition, _Head]) -> None:
         missing = sorted(set(topics) - {tp.topic for tp in heads})
         if missing:
+            self._check_file(at_once=True)  # what another log lacks is not for `init` to make
             names = ", ".join(self._settings.topic_prefix + topic for topic in missing)
             raise LogNotInitialised(f"log {self.url}: no topic {names}; run `coupon-ledger init`")
 

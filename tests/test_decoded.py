@@ -24,7 +24,7 @@ from ledger.topics import COUPON, INPUT_TOPICS
 from ledger.validity import DECODING, valid_events
 from tests.test_whole import SEED, MemoryLog, at_once, batch_by_batch, rich_log, small_slices  # noqa: F401
 
-_OF_THIS_DECODING = "8a89ffb9f0ebd9a94841746abf8c7855ee89050cf91975453482fd40f9fd6eee"
+_OF_THIS_DECODING = "7850d46ea56843d9b54f59710561e2e420455672b528e3b0a2c369aeb1a84993"
 Positions = Mapping[TopicPartition, int]
 
 

@@ -357,7 +357,7 @@ def test_exported_records_are_whole(shop: Path) -> None:
     lines = [json.loads(line) for line in Path("broken.ndjson").read_text().splitlines()]
     assert [line["offset"] for line in lines] == [3, 4]
     assert base64.b64decode(lines[1]["value"]) == POISON and lines[1]["schema"] is None
-    assert lines[0]["schema"] == "coupon_event v2" and lines[0]["read"]["event_id"] == "e-4"
+    assert lines[0]["schema"] == "coupon_event v3" and lines[0]["read"]["event_id"] == "e-4"
     assert lines[0]["key_text"] == "c-1" and lines[0]["reason"] == "unknown_schema"
     assert done("dead-letters", "export", "--offset", "4").rows == lines[1:]
     one_sentence(ledger("dead-letters", "export", "missing/folder"), 2, "cannot be written")

@@ -1,7 +1,6 @@
--- Is `over_person_limit` found for exactly those coupons that a person with several ids acquired above the limit in force,
--- where the id by itself stayed within it?
+-- Is `over_person_limit` found for exactly the coupons that a person acquired above the limit in force, over all ids?
 -- Grain: one violation that is missing or superfluous. An offender: a breach of the limit is hidden behind a second id, or
--- was none. Part by part of the persons.
+-- was none. Part by part of the persons. What the id by itself acquired above the limit is `over_user_limit`.
 WITH mine AS (
     SELECT user_id, person FROM persons
     WHERE (hash(person)::HUGEINT - 9223372036854775808)::BIGINT BETWEEN $first AND $last

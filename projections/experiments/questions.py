@@ -499,11 +499,12 @@ def experiment_plan(
     end = until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
     if end is None:
         raise NotThere("past sales: nothing has been consumed; run `consume`, or give --mean and --sd")
-    first, before = (
-        end - timedelta(days=days),
-        end - timedelta(days=days) - max(timedelta(days=days), facts.LEAST_BEFORE),
-    )
-    active = min(before, first - timedelta(days=active_days))
+    try:
+        first = end - timedelta(days=days)
+        before = first - max(timedelta(days=days), facts.LEAST_BEFORE)
+        active = min(before, first - timedelta(days=active_days))
+    except OverflowError:
+        raise WrongQuestion(f"until {end.isoformat()}Z: no such time lies before it; name a later instant") from None
     spans = {"window": (first, end), "before": (before, first), "active": (active, before)}
     found = facts.sales(reading, "", spans, goods_rates, currency)
     metric = "margin_minor" if found.cost_known else "net_minor"
@@ -584,7 +585,10 @@ def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl
     assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")
     found = known.join(assigned, on="person", how="left", maintain_order="left")
     parts = [pl.lit("")] if not strata else []
-    for number, name in enumerate(strata.split(",") if strata else ()):
+    names = strata.split(",") if strata else []
+    if "" in names:
+        raise WrongQuestion(f"strata {strata!r}: a name is empty; write names with one comma between two")
+    for number, name in enumerate(names):
         values = facts.attribute(reading, name).rename({"value": f"s{number}"})
         found = found.join(values, on="person", how="left", maintain_order="left")
         parts.append(pl.col(f"s{number}").fill_null("–"))
