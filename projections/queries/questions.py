@@ -587,9 +587,10 @@ def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
     return pl.DataFrame([said], schema_overrides={"offenders": pl.Int64})
 
 
-def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
-    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of four lists: their
-    rows, events, contents in conflict, and violations of their own events."""
+def evidence(reading: Reading, first: int, last: int, set_aside: bool = False) -> pl.DataFrame:
+    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of five lists: their
+    rows, events, contents in conflict, and violations of their own events; and with `set_aside` the positions of all
+    coupon events that are valid and were made dead letters, which their bytes do not tell."""
     asked = {
         "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
         "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
@@ -603,6 +604,7 @@ def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
         name: reading.frame(query, given | ({"coupons": COUPON} if "$coupons" in query else {}))
         for name, query in asked.items()
     }
+    found["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "asked": set_aside})
     return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
 
 
