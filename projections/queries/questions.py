@@ -111,7 +111,9 @@ def history(
         explained = ["wrong_user"] if "wrong_user" in violations and _one_person(step, people) else []
         data = json.dumps(plain(event), ensure_ascii=False)
         whole = (number, folded.coupon.currency)
-        rows.append([*head, step.before, step.after, violations, superseded, explained, data, *position.values(), *whole])
+        rows.append(
+            [*head, step.before, step.after, violations, superseded, explained, data, *position.values(), *whole]
+        )
     return pl.DataFrame(rows, schema=_HISTORY, orient="row")
 
 
