@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from projections import generations
-from projections.store import owner_file
+from projections.store import owner, owner_file
 from tests.command_line import (
     COMMAND,
     DATABASE,
@@ -225,8 +228,8 @@ def test_an_owner_file_of_another_machine_or_of_a_process_that_is_gone(home: Pat
         told["url"] = "http://127.0.0.1:9"
         owner_file(home / DATABASE).write_text(json.dumps(told))
         assert facts() == before
-        with owning() as owner:
-            assert owner.answer("state", coupon="c-1")["rows"][0]["state"] == "issued"
+        with owning() as asked:
+            assert asked.answer("state", coupon="c-1")["rows"][0]["state"] == "issued"
         done("consume")
     finally:
         other.communicate(b"")
@@ -236,17 +239,105 @@ def test_an_owner_file_of_another_machine_or_of_a_process_that_is_gone(home: Pat
 def test_beside_an_owner_that_is_stopped_a_command_ends_with_a_sentence(home: Path) -> None:
     """Ctrl-Z, a debugger or a frozen container: whoever asked waited for an answer that did not come."""
     fill()
-    with owning() as owner:
-        assert owner.answer("state", coupon="c-1")["rows"]
-        owner.process.send_signal(signal.SIGSTOP)
+    with owning() as asked:
+        assert asked.answer("state", coupon="c-1")["rows"]
+        asked.process.send_signal(signal.SIGSTOP)
         try:
-            asked = [start(*command) for command in (("state", "c-1"), ("consume",))]
-            for ran in map(finish, asked):
-                one_sentence(ran, 5, f"process {owner.process.pid}")
+            questions = [start(*command) for command in (("state", "c-1"), ("consume",))]
+            for ran in map(finish, questions):
+                one_sentence(ran, 5, f"process {asked.process.pid}")
         finally:
-            owner.process.send_signal(signal.SIGCONT)
+            asked.process.send_signal(signal.SIGCONT)
         done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3", occurred_at="2026-11-11T00:02:00Z")]))
-        wait_until(lambda: owner.answer("state", coupon="c-1")["rows"][0]["state"] == "claimed", "the next event")
+        wait_until(lambda: asked.answer("state", coupon="c-1")["rows"][0]["state"] == "claimed", "the next event")
+
+
+# ── Clocks ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+JUMPING_CLOCK = """
+import datetime as dt, os, sys, time
+from pathlib import Path
+
+def ahead():
+    return float(Path(os.environ["AHEAD_S"]).read_text())
+
+now, now_ns = time.time, time.time_ns
+time.time = lambda: now() + ahead()
+time.time_ns = lambda: now_ns() + int(ahead()) * 10**9
+
+class Kind(type):
+    def __instancecheck__(cls, value):
+        return isinstance(value, dt.datetime)
+
+class Jumping(dt.datetime, metaclass=Kind):
+    @classmethod
+    def now(cls, tz=None):
+        return dt.datetime.now(tz) + dt.timedelta(seconds=ahead())
+
+import api.metrics, consumers.runner, consumers.sweeper, projections.store
+for module in (api.metrics, consumers.runner, consumers.sweeper, projections.store):
+    module.datetime = Jumping
+from cli.main import main
+main(sys.argv[1:])
+"""
+DAY_S = 86_400
+
+
+def test_a_clock_that_jumps_stops_nothing(home: Path) -> None:
+    """A wrong battery, a restored machine, NTP: instants of recording go on, and so does everything that waits."""
+    clock = home / "ahead"
+    environment = {**os.environ, "AHEAD_S": str(clock)}
+    command = [sys.executable, "-c", JUMPING_CLOCK]
+
+    def at(days: int) -> None:
+        fresh = home / "fresh"
+        fresh.write_text(str(days * DAY_S))
+        fresh.replace(clock)
+
+    def publish(number: int) -> None:
+        """A coupon whose time is over when the second one is made."""
+        hour = f"2026-11-11T{number:02}"
+        events = [
+            coupon_event("created", f"a-{number}", coupon_id=f"c-{number}", occurred_at=f"{hour}:00:00Z")
+            | {"valid_until": f"{hour}:10:00Z"},
+            coupon_event("created", f"b-{number}", coupon_id=f"later-{number}", occurred_at=f"{hour}:20:00Z"),
+        ]
+        publishing = subprocess.Popen([*command, "publish", "-"], env=environment, stdin=-1, stdout=-1, stderr=-1)
+        _, err = publishing.communicate(ndjson(events))
+        assert publishing.returncode == 0, err
+
+    at(0)
+    done("init")
+    following = [*command, "consume", "--follow", "--sweep-every", "1s"]
+    process = subprocess.Popen(following, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: "url" in owner(home / DATABASE), "the owner")
+        for number, days in enumerate((0, 400, -3, -60, 0)):
+            at(days)
+            publish(number)
+            # With a clock behind the data's nothing is over yet; the coupon is there all the same.
+            becomes = "created" if days == -60 else "expired"
+            wait_until(partial(is_in, f"c-{number}", becomes), f"{becomes}, {days} days ahead")
+        wait_until(partial(is_in, "c-3", "expired"), "what waited for the clock")
+        assert done("status", "--output", "json").json["lag"] == 0
+        process.send_signal(signal.SIGTERM)
+        ran = finish(process)
+        assert ran.code == 0, ran.err
+    finally:
+        process.kill()
+        process.wait()
+    with closing(sqlite3.connect(LOG)) as log:
+        query = 'SELECT partition_id, recorded_at FROM records ORDER BY partition_id, "offset"'
+        recorded = [*log.execute(query)]
+    assert recorded == sorted(recorded)
+    done("verify")
+    done("rebuild")
+
+
+def is_in(coupon: str, state: str) -> bool:
+    ran = ledger("state", coupon, "--output", "json")
+    return ran.code == 0 and ran.json["state"] == state
 
 
 # ── Connections ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,15 +346,15 @@ def test_beside_an_owner_that_is_stopped_a_command_ends_with_a_sentence(home: Pa
 def test_many_connections_that_ask_nothing_hold_nobody_up(home: Path) -> None:
     """Hundreds of open connections would take the places of the files that the owner still has to open."""
     fill()
-    with owning() as owner:
-        assert owner.answer("state", coupon="c-1")["rows"]
-        host, port = owner.address.split(":")
+    with owning() as asked:
+        assert asked.answer("state", coupon="c-1")["rows"]
+        host, port = asked.address.split(":")
         with ExitStack() as stack:
             slow = [stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(400)]
             for connection in slow:
                 with suppress(OSError):
                     connection.sendall(b"GET /v1/health HTTP/1.1\r\nX-Slow: ")
-            files = Path(f"/proc/{owner.process.pid}/fd")
+            files = Path(f"/proc/{asked.process.pid}/fd")
             wait_until(lambda: len([*files.iterdir()]) < 200, "the end of connections beyond the most")
             done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3", occurred_at="2026-11-11T00:02:00Z")]))
             # Those that ask nothing are closed after a while, and whoever asks gets through.
