@@ -9,12 +9,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from api.contact import LIMIT
 from projections import generations
 from projections.store import owner, owner_file
 from tests.command_line import (
@@ -32,7 +34,7 @@ from tests.command_line import (
     start,
     wait_until,
 )
-from tests.owners import owning
+from tests.owners import Owner, Reply, owning
 
 pytestmark = pytest.mark.slow
 
@@ -359,3 +361,67 @@ def test_many_connections_that_ask_nothing_hold_nobody_up(home: Path) -> None:
             done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3", occurred_at="2026-11-11T00:02:00Z")]))
             # Those that ask nothing are closed after a while, and whoever asks gets through.
             wait_until(lambda: done("state", "c-1", "--output", "json").json["state"] == "claimed", "the next event")
+
+
+# ── Questions ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+HEAVY = [
+    ("/v1/coupons", {}),
+    ("/v1/coupons", {"at": "2026-11-12T00:00:00Z"}),
+    ("/v1/violations", {"at": "2026-11-12T00:00:00Z"}),
+    ("/v1/campaigns", {"known_at": "2099-01-01T00:00:00Z"}),
+    ("/v1/digest", {}),
+]
+
+
+def test_questions_that_never_end_do_not_starve_the_consumer(home: Path) -> None:
+    """All at once, again and again, and one who does not read the answer: each batch is committed all the same."""
+    fill()
+    before = done("status", "--output", "json").json["read"]
+    done("simulate", "--events", "6000", "--seed", "5", "--orders")
+    records = done("status", "--output", "json").json["lag"]
+    assert records >= 6_000
+    replies: list[Reply] = []
+    enough = threading.Event()
+
+    with owning("--batch-size", "200") as asked, ExitStack() as stack:
+
+        def ask(path: str, parameters: dict[str, str], limit_s: str) -> None:
+            while not enough.is_set():
+                replies.append(asked.get(path, asked.headers | {LIMIT: limit_s}, **parameters))
+
+        host, port = asked.address.split(":")
+        slow = stack.enter_context(socket.create_connection((host, int(port))))
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        token = f"Authorization: Bearer {asked.token}"
+        slow.sendall(f"GET /v1/coupons HTTP/1.1\r\nHost: {asked.address}\r\n{token}\r\n\r\n".encode())
+        asking = [
+            threading.Thread(target=ask, args=(*question, limit_s)) for question in HEAVY for limit_s in ("0.1", "60")
+        ]
+        for thread in asking:
+            thread.start()
+        try:
+            wait_until(lambda: len(replies) > 2, "answers")
+            begun = commits(asked)
+            assert begun * 200 < records, "the backlog was gone before"
+            wait_until(lambda: commits(asked) >= begun + 3, "three more batches")
+            assert all(thread.is_alive() for thread in asking)
+        finally:
+            enough.set()
+            for thread in asking:
+                thread.join()
+        wait_until(lambda: read(asked) == before + records, "the end of the backlog")
+    assert {reply.status for reply in replies} <= {200, 503, 504}
+    for reply in replies:
+        assert reply.status == 200 or "took longer than" in reply.json["error"], reply.body
+    assert any(reply.status == 200 for reply in replies)
+    done("verify")
+
+
+def commits(asked: Owner) -> int:
+    return int(asked.answer("summary")["rows"][0]["commits"])
+
+
+def read(asked: Owner) -> int:
+    return sum(partition["read"] for partition in asked.answer("summary")["rows"][0]["partitions"])
