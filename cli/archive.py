@@ -11,6 +11,7 @@ import click
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
+from ledger.address_space import check_for_reading
 from ledger.errors import masked
 from ledger.settings import Settings
 from ledger.topics import ALL_TOPICS
@@ -22,7 +23,7 @@ _folder = click.Path(path_type=Path)
 @click.option("--to", "folder", type=_folder, help="Folder of the archive; made where it is missing.")
 @click.option("--accept-loss", is_flag=True, help="Note what the log no longer holds as lost, and archive the rest.")
 @click.option("--bytes-only", is_flag=True, help="Without the events' fields beside their bytes: half the size.")
-@settings_options(*LOG)
+@settings_options(*LOG, opens=True)
 @click.pass_context
 def archive(
     context: click.Context, folder: Path | None, accept_loss: bool, bytes_only: bool, settings: Settings
@@ -73,6 +74,7 @@ def verify(folder: Path, output: str) -> None:
     coupon-ledger archive verify /backup/ledger
     coupon-ledger archive verify /backup/ledger --output json
     """
+    check_for_reading()
     from ledger.archive import read_manifest
     from ledger.archive import verify as findings_of
     from ledger.errors import ArchiveDamaged
@@ -105,6 +107,7 @@ def merge(folder: Path) -> None:
     \b
     coupon-ledger archive merge /backup/ledger
     """
+    check_for_reading()
     from ledger.archiver import Merger
 
     with progress("merging", 0) as bar:
@@ -119,7 +122,7 @@ def merge(folder: Path) -> None:
 @click.option("--topic", "topics", type=click.Choice(ALL_TOPICS), multiple=True, help="Only this one (several).")
 @click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
 @click.option("--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made.")
-@settings_options(*LOG, "replication")
+@settings_options(*LOG, "replication", opens=True)
 def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool, settings: Settings) -> None:
     """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
 

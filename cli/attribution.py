@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.appending import appending
 from cli.labels import say, warn
 from cli.options import (
     ADDS_NOTHING,
@@ -300,7 +300,7 @@ def show_model(name: str, settings: Settings, output: str) -> None:
 )
 @click.option("--draws", type=int, help="shapley, --worth rate, above 12 channels: orders of joining. [default: 5000]")
 @operator_options
-@settings_options(*LOG)
+@settings_options(*LOG, "database")
 @output_option
 def define(
     name: str, kind: str, why: str | None, operator: str | None, settings: Settings, output: str, **parameters: Any
@@ -312,7 +312,6 @@ def define(
         --why "our customers take their time"
     """
     from ledger import operations
-    from ledger.log import open_log
     from projections.attribution.models import BUILT_IN, DEFINED, KINDS, made
 
     if name in BUILT_IN or name == "all" or "," in name:
@@ -322,7 +321,7 @@ def define(
     who, because = signed(why, operator)
     given = {n: value for n, value in parameters.items() if value is not None}
     model = made({"name": name, "kind": kind, **given})
-    with closing(open_log(settings.log)) as log:
+    with appending(settings) as log:
         operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"kind": kind, **given})
     print_row({"name": name, "kind": kind, **model.parameters}, output)
 

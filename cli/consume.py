@@ -78,9 +78,10 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
-    from consumers.tuning import check_address_space, tune_process
+    from consumers.tuning import tune_process
+    from ledger.address_space import check_for_batches
 
-    check_address_space(settings.batch_size)
+    check_for_batches(settings.batch_size)
     from api.endpoint import Endpoint
     from consumers.intake import use_rules
     from consumers.log_identity import open_log_of

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.appending import appending
 from cli.labels import say, told
 from cli.options import (
     LOG,
@@ -189,12 +190,14 @@ def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.D
 
 
 def _publish(settings: Settings, campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> None:
-    from ledger.log import open_log
     from ledger.publisher import Publisher
 
-    log = open_log(settings.log)
-    log.partitions()
-    with Publisher(log, batch_size=_BATCH) as publisher, progress("assigning", drawn.height) as bar:
+    with (
+        appending(settings) as log,
+        Publisher(log, batch_size=_BATCH) as publisher,
+        progress("assigning", drawn.height) as bar,
+    ):
+        log.partitions()
         for number, event in enumerate(_events(campaign, drawn, shares, at), start=1):
             if not publisher.publish(event):
                 refused = publisher.report.refused[-1]

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from cli.view import flags, known_zone, view, zone_instant
+from ledger.address_space import check_for_reading
 from ledger.errors import UnusableFile
 from ledger.settings import OPTIONS, Option, Settings
 from ledger.topics import INPUT_TOPICS
@@ -32,14 +33,20 @@ _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
-def settings_options(*names: str) -> Callable[[Command], Command]:
-    """Add the flags of these settings and `--config`; the command gets `settings`."""
+def settings_options(*names: str, opens: bool | None = None) -> Callable[[Command], Command]:
+    """Add the flags of these settings and `--config`; the command gets `settings`.
+
+    `opens`: whether the command opens a database or an archive; None for those with the setting `database`. They raise
+    `NotEnoughMemory` where they cannot.
+    """
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def with_settings(*args: Any, config_file: Path | None, **kwargs: Any) -> Any:
             flags = {name: kwargs.pop(name.replace("-", "_")) for name in names}
             settings = Settings.load(flags, file=config_file)
+            if opens or (opens is None and "database" in names):
+                check_for_reading()
             if settings.private_files:
                 os.umask(os.umask(0o077) | 0o077)
             return command(*args, settings=settings, **kwargs)

@@ -96,9 +96,10 @@ def rebuild(
         raise click.UsageError("--from archive and --archive FOLDER go together")
     by = signed(why if rollback else accept_differences or why or _EQUAL, operator)
     from consumers.intake import use_rules
-    from consumers.tuning import check_address_space, tune_process
+    from consumers.tuning import tune_process
+    from ledger.address_space import check_for_batches
 
-    check_address_space(settings.batch_size)
+    check_for_batches(settings.batch_size)
     from projections.generations import rebuilt_file, remove
 
     use_rules(settings)

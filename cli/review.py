@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.appending import appending
 from cli.charts import Chart
 from cli.experiment import COLUMNS as EXPERIMENT_COLUMNS
 from cli.experiment import TITLES, columns_of, main_effects
@@ -776,10 +776,9 @@ class UnknownTemplate(LedgerError):
 
 def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> None:
     from ledger import operations
-    from ledger.log import open_log
 
     who, because = by
-    with closing(open_log(settings.log)) as log:
+    with appending(settings) as log:
         operations.append(log, DEFINED, why=because, operator=who, subject=name, details=layout)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.appending import appending
 from cli.options import (
     LOG,
     duration_option,
@@ -68,12 +68,11 @@ def define(name: str, rule: str, why: str | None, operator: str | None, settings
     coupon-ledger segments define vip --rule "attributes LIKE '%\\"tag\\":\\"vip\\"%'" --why "invitations"
     """
     from ledger import operations
-    from ledger.log import open_log
 
     who, because = signed(why, operator)
     with answered(settings, "table", "customers", rule=rule) as answer:
         inside = sum(frame.height for frame in answer.frames)
-    with closing(open_log(settings.log)) as log:
+    with appending(settings) as log:
         operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"rule": rule})
     click.echo(f"segment {name}: {inside:,} customers satisfy {rule}")
 

@@ -39,7 +39,7 @@ def init(settings: Settings) -> None:
 
 
 @click.command()
-@settings_options(*LOG, "database", "partitions", "replication", "batch-size", "private-files")
+@settings_options(*LOG, "database", "partitions", "replication", "batch-size", "private-files", opens=False)
 @output_option
 def config(settings: Settings, output: str) -> None:
     """Show every setting, its value and where it came from.

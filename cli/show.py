@@ -70,22 +70,31 @@ def state(coupon: str, settings: Settings, output: str, **past: Any) -> None:
 @click.command()
 @click.argument("coupon")
 @past_options
+@limit_option(SHOWN)
 @settings_options("database")
 @output_option
-def history(coupon: str, settings: Settings, output: str, **past: Any) -> None:
-    """Show every event of COUPON in canonical order, the state before and after it, and what was wrong with it.
+def history(coupon: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
+    """Show the events of COUPON in canonical order, the state before and after each, and what was wrong with it.
+
+    With --limit only the last ones; it says how many are left out.
 
     \b
     coupon-ledger history c-00000001
+    coupon-ledger history c-00000001 --limit 5
     coupon-ledger history c-00000001 --output ndjson
     coupon-ledger history c-00000001 --known-at 2026-11-12
     """
-    with answered(settings, output, "history", coupon=coupon, **past) as answer:
+    at_most = limit or (SHOWN if output == "table" else None)
+    with answered(settings, output, "history", coupon=coupon, limit=at_most, **past) as answer:
         rows = [{**row, "data": json.loads(row["data"])} for row in rows_of(answer)]
+        numbers = [row.pop("number") for row in rows]
+        [currency] = {row.pop("currency") for row in rows} or {None}
         if output != "table":
             print_rows(rows, output)
             return
-        currency = next((row["data"]["currency"] for row in rows if row["data"].get("currency")), None)
+        if numbers and numbers[0] > 1:
+            left = numbers[0] - 1
+            click.echo(say("{n:count} earlier events are left out; --limit shows more", n=left), err=True)
         print_rows((_for_people(row, currency) for row in rows), output)
         for row in rows:
             for violation in row["violations"]:
@@ -238,11 +247,15 @@ def user(user: str, person: bool, settings: Settings, output: str, **past: Any) 
         elif output != "table":
             print_frames([lists["coupons"]], output)
         else:
+            more = len(row["linked"]) - SHOWN
+            row["linked"] = row["linked"][:SHOWN]
             print_row(row, output)
+            if more > 0:
+                click.echo(say("{n:count} linked ids are left out; --output json shows all", n=more), err=True)
             shown = "coupon_id standing state owner campaign_id coupon_type valid_until order_id discount_minor"
             _print_list("coupons", lists["coupons"].select(shown.split()))
             for name in ("ids", "violations") if person else ():
-                _print_list(name, lists[name])
+                _print_list(name, lists[name].head(SHOWN) if name == "ids" else lists[name])
 
 
 @click.command()

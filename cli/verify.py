@@ -243,9 +243,9 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
         total = summary["coupons"][0] if sample is None else min(sample, summary["coupons"][0])
         with progress("folding again", total, "coupons") as bar:
             for first, last in asked:
-                state, found = _ask(settings, "evidence", first=first, last=last)
+                state, found = _ask(settings, "evidence", first=first, last=last, set_aside=from_log)
                 evidence = Evidence(found)
-                log = told.of(first, last, _next_offsets(state)) if told else None
+                log = told.of(first, last, _next_offsets(state), evidence.set_aside) if told else None
                 different = list(differences(evidence, log))
                 offenders += len(different)
                 examples += different[: _SHOWN - len(examples)]

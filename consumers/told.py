@@ -6,7 +6,7 @@ is kept in a temporary folder, so that memory does not grow with the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from ledger.codec import decode, event_data
 from ledger.errors import InvalidEvent, LogTruncated, LogUnavailable, StoreError, UndecodableRecord
 from ledger.events import parse_event
 from ledger.lifecycle import Delivery
-from ledger.log import Chunk, LogReader, TopicPartition
+from ledger.log import LAST_RECORDED_US, Chunk, LogReader, TopicPartition
 from ledger.topics import COUPON
 from projections.live.signature import stable_hash
 
@@ -49,9 +49,17 @@ class Told:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def of(self, first: int, last: int, positions: Mapping[TopicPartition, int]) -> dict[str, list[Delivery]]:
+    def of(
+        self,
+        first: int,
+        last: int,
+        positions: Mapping[TopicPartition, int],
+        set_aside: Set[tuple[int, int]] = frozenset(),
+    ) -> dict[str, list[Delivery]]:
         """By coupon, what was told of those with hashes in this range before these next offsets.
 
+        `set_aside`: partition and offset of valid events that the consumer made dead letters; they are left out, as are
+        those without a possible time of recording.
         Raises `LogTruncated` where the log does not hold all of it, `LogUnavailable`.
         """
         self.read_on(positions)
@@ -66,6 +74,8 @@ class Told:
         wanted = kept.join(until.lazy(), on="log_partition").filter(pl.col("log_offset") < pl.col("end")).collect()
         found: dict[str, list[Delivery]] = {}
         for _, partition, offset, recorded_at, value, _ in wanted.iter_rows():
+            if (partition, offset) in set_aside or not 0 <= recorded_at < LAST_RECORDED_US:
+                continue
             event = _event(value)
             if event is not None and _valid(event):
                 delivery = Delivery(_naive(event), recorded_at, partition, offset)

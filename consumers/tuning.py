@@ -5,21 +5,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import resource
 import sys
 from pathlib import Path
 from typing import Any, Final
-
-from ledger.errors import NotEnoughMemory
 
 # mallopt's parameters, from malloc.h of the GNU C library.
 _TRIM_THRESHOLD: Final = -1
 _TOP_PAD: Final = -2
 _MMAP_THRESHOLD: Final = -3
 _MEGABYTE: Final = 1 << 20
-_ADDRESSES: Final = 3_500 * _MEGABYTE
-"""What is mapped, for the most part never used, before the first record is read; a batch's records come to it."""
-_OF_RECORD: Final = 16_000
 _KEPT: Final = 1200 * _MEGABYTE
 
 # Read by the allocator of polars when that is loaded, so it has effect where this module is imported before: columns
@@ -40,23 +34,6 @@ def tune_process() -> None:
     if tune is not None:
         for parameter, value in ((_MMAP_THRESHOLD, 32), (_TRIM_THRESHOLD, 256), (_TOP_PAD, 16)):
             tune(parameter, value * _MEGABYTE)
-
-
-def check_address_space(batch_size: int) -> None:
-    """Raises `NotEnoughMemory` where the process may not map what batches of this size need (`ulimit -v`).
-
-    Looked at before anything is begun: libraries that get no memory end the process without a word.
-    """
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    needed = _ADDRESSES + batch_size * _OF_RECORD
-    if limit == resource.RLIM_INFINITY or limit >= needed:
-        return
-    fits = (limit - _ADDRESSES) // _OF_RECORD // 1000 * 1000
-    remedy = f" or take --batch-size {fits}" if fits > 0 else ""
-    raise NotEnoughMemory(
-        f"process: its address space is limited to {limit / 1e9:.1f} GB, and batches of {batch_size:,} records need"
-        f" {needed / 1e9:.1f} GB; raise the limit (`ulimit -v`){remedy}"
-    )
 
 
 def keep_small() -> None:

@@ -57,6 +57,8 @@ class Evidence:
         for v in listed("violations"):
             mine = self.violations.setdefault(v["key"], Counter())
             mine[v["event_id"], v["violation"], v["state"], v["occurred_at"]] += 1
+        self.set_aside = {(at["log_partition"], at["log_offset"]) for at in listed("set_aside")}
+        """Partition and offset of each, where they were asked for."""
 
 
 def _by_coupon(told: list[dict[str, Any]]) -> dict[str, list[Delivery]]:

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 import duckdb
 import polars as pl
 
+from ledger.address_space import limited
 from ledger.errors import (
     StoreError,
     StoreFull,
@@ -774,9 +775,12 @@ def _failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None)
                 " orders and coupons, and have it corrected (`correct`)"
             ) from error
         if isinstance(error, duckdb.OutOfMemoryException):
+            limit = limited()
+            remedy = "ask for less: a campaign, a shorter time"
+            if limit is not None:
+                remedy = f"raise the limit of {limit / 1e9:.1f} GB of address space (`ulimit -v`), or {remedy}"
             raise StoreError(
-                f"database {path}: more memory is needed than DuckDB is given ({text.splitlines()[0]}); ask for less: a"
-                " campaign, a shorter time"
+                f"database {path}: more memory is needed than DuckDB is given ({text.splitlines()[0]}); {remedy}"
             ) from error
         if isinstance(error, duckdb.IOException | duckdb.SerializationException | duckdb.InvalidInputException):
             first = text.splitlines()[0]

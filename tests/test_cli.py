@@ -554,12 +554,60 @@ def test_history_tells_every_event_and_what_it_did(at_shop: Path) -> None:
     )
 
 
+def test_the_history_of_a_coupon_with_very_many_events(home: Path) -> None:
+    """All of them in a table helped nobody; the coupon's currency stands in an event that is left out."""
+    events = [coupon_event("created", "e-0", currency="JPY")]
+    for n in range(1, 121):
+        at = f"2026-11-11T{n // 60:02}:{n % 60:02}:00Z"
+        kind = "used" if n % 2 else "returned"
+        fields = {} if n % 2 else {"order_id": "o-1"}
+        events.append(coupon_event(kind, f"e-{n}", occurred_at=at, **fields))
+    done("init")
+    done("publish", "-", stdin=ndjson(events))
+    done("consume")
+    every = done("history", "c-1", "--output", "json").json
+    assert [step["event_id"] for step in every] == [f"e-{n}" for n in range(121)]
+    assert "number" not in every[0] and "currency" not in every[1]
+    ran = done("history", "c-1", "--limit", "3", "--output", "json")
+    assert ran.json == every[-3:] and "left out" not in ran.err
+    ran = done("history", "c-1", "--limit", "3", "--wide")
+    assert "118 earlier events are left out" in ran.err
+    assert [n for n in range(121) if f"e-{n} " in ran.out] == [118, 119, 120] and "JPY" in ran.out
+    ran = done("history", "c-1")
+    assert "71 earlier events are left out" in ran.err and "e-71 " in ran.out and "e-70 " not in ran.out
+    assert "left out" not in done("history", "c-1", "--limit", "121").err
+
+
 def test_history_names_a_conflict_at_its_event(at_shop: Path) -> None:
     """Else the count of violations would be higher than what the history shows."""
     [step] = done("history", "c-4", "--output", "json").json
     assert (step["data"]["coupon_type"], step["violations"]) == ("cash", ["conflicting_duplicate"])
     assert done("state", "c-4", "--output", "json").json["violations"] == 1
     assert "came under the id c-4-1" in done("history", "c-4").out
+
+
+def test_a_person_is_known_by_any_id(home: Path) -> None:
+    """An id that is only linked had no coupon and no event, and so nobody behind it."""
+    done("init")
+    done("publish", Path(__file__).parent / "cases" / "guest_limit.ndjson")
+    linked = {"topic": "user.events", "type": "linked", "source": "shop", "occurred_at": "2026-11-03T00:00:00Z"}
+    links = [("member-7", "phone-7"), *((f"a-{n}", f"a-{n + 1}") for n in range(2_000))]
+    told = [linked | {"event_id": alias, "user_id": user, "alias_id": alias} for user, alias in links]
+    done("publish", "-", stdin=ndjson(told))
+    done("consume")
+    ids = {"guest-a1", "guest-a2", "member-7", "phone-7"}
+    for user in ids:
+        for past in ((), ("--at", "2026-11-10")):
+            row = done("user", user, "--output", "json", *past).json
+            assert (row["user_id"], row["person"], {user, *row["linked"]}) == (user, "member-7", ids)
+            assert [c["coupon_id"] for c in row["coupons"]] == ["c1", "c2", "c3"]
+    one_sentence(ledger("user", "phone-7", "--at", "2026-11-02"), 1, "user phone-7")
+    for user in ("a-2000", "a-1000", "a-0"):
+        row = done("user", user, "--output", "json").json
+        assert row["person"] == "a-0" and len({user, *row["linked"]}) == 2_001
+    for arguments in (("user", "a-2000"), ("user", "a-2000", "--person")):
+        ran = done(*arguments)
+        assert "1,950 linked ids are left out" in ran.err and len(ran.out.splitlines()) < 100
 
 
 def test_coupons_can_be_filtered_and_counted(at_shop: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_rebuild_comes_to_the_same_and_a_replay_folds_it_later(
     assert [letter["reason"] for letter in letters] == ["fold_failed"] * 2
     assert done("state", "c-7", "--output", "json").json["state"] == "created"
     assert done("state", "c-9", "--output", "json").json["state"] == "issued"
-    done("verify")
+    done("verify", "--deep", "--sample", "all", "--from-log")
     done("rebuild")  # every table is compared, dead letters and accounts among them
     still = done("dead-letters", "replay", "--why", "not mended yet", "--operator", "me")
     assert "0 of 2 dead letters were folded; 2 stay dead letters" in still.err

@@ -16,7 +16,7 @@ from ledger import kafka_log
 from ledger.errors import LogReplaced
 from ledger.log import TopicPartition, open_backend
 from ledger.settings import LogSettings
-from ledger.topics import COUPON
+from ledger.topics import ALL_TOPICS, COUPON
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -25,6 +25,7 @@ from tests.command_line import (
     Ran,
     coupon_event,
     done,
+    ends,
     facts,
     finish,
     ledger,
@@ -195,6 +196,38 @@ def test_a_correction_computed_from_one_log_is_not_appended_to_another(embedded:
     )
     ran = ledger("correct", "correction.ndjson", "--why", "a test", "--operator", "me", "--apply")
     refused(ran)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("attribution", "models", "define", "patient", "--kind", "time_decay", "--half-life-days", "21"),
+        ("segments", "define", "big", "--rule", "net_sales_minor > 100000"),
+        ("review", "k-1", "--section", "goal", "--save-template", "short"),
+        ("experiment", "assign", "k-1", "--control", "0.5", "--users", "members.txt"),
+    ],
+)
+def test_what_is_defined_beside_a_database_is_not_appended_to_another_log(
+    embedded: None, command: tuple[str, ...]
+) -> None:
+    Path("members.txt").write_text("u-1\nu-2\n")
+    by = () if command[0] == "experiment" else ("--why", "a test", "--operator", "me")
+    log = ("--log", f"sqlite:///{LOG}")
+    done(*command, *by)
+    make_anew(log)
+    before = ends(ALL_TOPICS)
+    ran = ledger(*command, *by)
+    assert ran.code == 4 and "not the log that database" in ran.err.splitlines()[-1], ran.err
+    assert ends(ALL_TOPICS) == before
+    lose(log)
+    ran = ledger(*command, *by)
+    assert ran.code == 4 and "was filled from it" in ran.err.splitlines()[-1], ran.err
+
+
+def test_a_model_is_defined_before_there_is_a_database(embedded: None) -> None:
+    Path(DATABASE).unlink()
+    done("attribution", "models", "define", "patient", "--kind", "linear", "--why", "a test", "--operator", "me")
+    assert "patient" in done("attribution", "models", "list", "--output", "json").out
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])

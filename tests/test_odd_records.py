@@ -91,6 +91,7 @@ def test_far_instants_can_be_made_dead_letters(home: Path) -> None:
     done("consume", *strict)
     [(reason, detail)] = dead_letters()
     assert reason == "instant_skewed" and "2000 days" in detail
+    done("verify", "--deep", "--sample", "all", "--from-log")
     done("rebuild", *strict)
     done("dead-letters", "replay", "--why", "history after all", "--operator", "me")
     assert dead_letters() == []
@@ -116,6 +117,7 @@ def test_a_time_of_recording_that_cannot_be_is_a_dead_letter(home: Path, us: int
     done("rebuild")
     done("consume")  # the last record is known as the log gives it
     done("verify", "--only", "same_log")
+    done("verify", "--deep", "--sample", "all", "--from-log", "--only", "digest")
 
 
 def test_what_is_odd_is_counted_by_columns() -> None:

@@ -35,17 +35,20 @@ from ledger.settings import LogSettings
 from ledger.sqlite_log import SqliteLog
 from ledger.topics import COUPON, DEAD_LETTERS, OPERATIONS
 from projections.dead_letters import Chosen
-from projections.store import Store
+from projections.store import Store, owner
 from tests.command_line import (
     DATABASE,
+    PATIENCE_S,
     coupon_event,
     done,
     ends,
     facts,
+    finish,
     ledger,
     ndjson,
     one_sentence,
     opened_log,
+    start,
     wait_until,
 )
 from tests.fake_registry import fake_registry
@@ -244,6 +247,64 @@ def test_killed_at_a_boundary_nothing_is_half_done(boundary: str, home: Path) ->
         assert len(operations.read(log)) == 1
 
 
+_KILLED_OWNER = """
+import os, signal, sys
+from cli.main import main
+from consumers import discards
+from consumers.replay import Replay
+
+discards.PIECE = 40
+begin, passed = Replay.__init__, []
+
+def reached(boundary):
+    if boundary == sys.argv[1]:
+        passed.append(boundary)
+        if len(passed) == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+Replay.__init__ = lambda self, *a, **options: begin(self, *a, **{**options, "reached": reached})
+main(["consume", "--follow", "--log", "sqlite:///log.db", "--database", "live", "--batch-size", "100"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("boundary", [("begin", 2), ("fold", 1), ("signed", 2), ("commit", 1), ("delivered", 1)])
+def test_an_owner_killed_while_it_replays_loses_nothing_and_counts_nothing_twice(
+    boundary: tuple[str, int], home: Path
+) -> None:
+    """Piece by piece, with records that come meanwhile; then the same repair again, by the next owner."""
+    draw = random.Random(SEED)
+    where = ("--database", "live", "--log", "sqlite:///log.db")
+    repair = ("dead-letters", "replay", "--why", "mended", *where)
+    with logged(LogSettings(url="sqlite:///log.db"), records(600, SEED)) as log:
+        consume(log, Path("live"), older(lambda _: draw.random() < 0.2))
+        with Store.open(Path("live")) as store:
+            [(letters,)] = store.rows("SELECT count(*) FROM dead_letters")
+        assert letters > 2 * 40
+        name, passing = boundary
+        process = subprocess.Popen([sys.executable, "-c", _KILLED_OWNER, name, str(passing)], stderr=subprocess.PIPE)
+        wait_until(lambda: owner(Path("live")).get("pid") == process.pid, "the owner")
+        asking = start(*repair)
+        log.append(records(200, SEED + 1))
+        _, said = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == -signal.SIGKILL, said
+        ran = finish(asking)
+        if ran.code:  # else it was done without an owner
+            one_sentence(ran, 5, "live")
+        with owning(*where[2:], database="live") as asked:
+            asked.answer("summary")
+            again = ledger(*repair)
+            assert again.code == 0 or "none of these is there" in again.err, again.err
+            log.append(records(100, SEED + 2))
+        done("consume", *where)
+        assert as_consumed_anew(log, Path("live"), Path("anew")) == []
+        done("verify", *where)
+        # The operations name each record once, whatever was repeated.
+        told = [o.operation for o in operations.read(log) if o.operation.action == "dead_letters_replayed"]
+        positions = [p for one in told for p in operations.positions_in(one.details or {})]
+        assert len(positions) == len(set(positions)) > 0
+
+
 # --- the commands
 
 
@@ -378,7 +439,7 @@ def test_a_broken_record_is_read_up_to_where_it_breaks(home: Path) -> None:
 @pytest.mark.slow
 def test_an_owner_is_asked_to_repair(shop: Path) -> None:
     """Else a repair would need the consumer stopped, on a sale day. It goes on with accounts that are right."""
-    with owning() as owner:
+    with owning() as asked:
         dry = done("dead-letters", "replay", "--dry-run", "-o", "json").json
         assert done("dead-letters", "replay", "--why", "mended", "-o", "json").json == dry
         assert done("state", "c-1", "-o", "json").json["state"] == "used"
@@ -387,9 +448,9 @@ def test_an_owner_is_asked_to_repair(shop: Path) -> None:
         assert account() == {"applied": 5, "dead_letters": 1}
         done("dead-letters", "discard", "--offset", "4", "--why", "a load test")
         assert offsets() == []
-        refused = owner.post("/v1/dead-letters/replay", offset=99, operator="mei", why="w")
-        nobody = owner.post("/v1/dead-letters/replay", settled=True)
-        unknown = owner.post("/v1/dead-letters/discard", headers={})
+        refused = asked.post("/v1/dead-letters/replay", offset=99, operator="mei", why="w")
+        nobody = asked.post("/v1/dead-letters/replay", settled=True)
+        unknown = asked.post("/v1/dead-letters/discard", headers={})
         effect = done("correct", "-", "-o", "json", stdin=ndjson([RETURNED])).json
         done("correct", "-", "--apply", "--why", "wrong till", stdin=ndjson([RETURNED]))
         wait_until(lambda: done("state", "c-1", "-o", "json").json["state"] == "claimed", "the correction")

@@ -73,6 +73,8 @@ _HISTORY: Final[dict[str, Any]] = {
     "recorded_at": pl.Datetime("us"),
     "partition": pl.Int64,
     "offset": pl.Int64,
+    "number": pl.Int64,
+    "currency": pl.String,
 }
 
 
@@ -82,8 +84,10 @@ def history(
     at: datetime | None = None,
     known_at: datetime | None = None,
     positions: str | None = None,
+    limit: int | None = None,
 ) -> pl.DataFrame:
-    """The coupon folded by the reference: a row per event, with where and when the log recorded it.
+    """The coupon folded by the reference: a row per event, with where and when the log recorded it. `limit`: only the
+    last ones. `number`: the place of each among all events of the coupon, from 1; `currency`: the coupon's.
 
     `superseded`: those of its violations that are no fault; `explained`: a `wrong_user` whose two users are one person.
     `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
@@ -95,7 +99,8 @@ def history(
     overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
     conflicts = Counter(v.event_id for v in folded.violations if v.violation == "conflicting_duplicate")
     rows = []
-    for step in folded.steps:
+    first = max(0, len(folded.steps) - limit) if limit is not None else 0
+    for number, step in enumerate(folded.steps[first:], start=first + 1):
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
         if "attributes" in event:
             event["attributes"] = json.loads(event["attributes"])
@@ -105,7 +110,10 @@ def history(
         superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
         explained = ["wrong_user"] if "wrong_user" in violations and _one_person(step, people) else []
         data = json.dumps(plain(event), ensure_ascii=False)
-        rows.append([*head, step.before, step.after, violations, superseded, explained, data, *position.values()])
+        whole = (number, folded.coupon.currency)
+        rows.append(
+            [*head, step.before, step.after, violations, superseded, explained, data, *position.values(), *whole]
+        )
     return pl.DataFrame(rows, schema=_HISTORY, orient="row")
 
 
@@ -586,9 +594,10 @@ def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
     return pl.DataFrame([said], schema_overrides={"offenders": pl.Int64})
 
 
-def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
-    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of four lists: their
-    rows, events, contents in conflict, and violations of their own events."""
+def evidence(reading: Reading, first: int, last: int, set_aside: bool = False) -> pl.DataFrame:
+    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of five lists: their
+    rows, events, contents in conflict, and violations of their own events; and with `set_aside` the positions of all
+    coupon events that are valid and were made dead letters, which their bytes do not tell."""
     asked = {
         "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
         "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
@@ -602,6 +611,7 @@ def evidence(reading: Reading, first: int, last: int) -> pl.DataFrame:
         name: reading.frame(query, given | ({"coupons": COUPON} if "$coupons" in query else {}))
         for name, query in asked.items()
     }
+    found["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "asked": set_aside})
     return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
 
 
