@@ -827,6 +827,9 @@ def _print_statement(rows: list[Row], limit: int) -> None:
             for row in rows
             if any(row[f"{m}_coupons"] for m in MOVES)
         ]
+        if moved and all(row[f"{m}{suffix}"] is None for row in moved for m in MOVES):
+            continue  # no value is known
+        moved = in_natural_order(moved, ["campaign_id", "currency"])
         how = "{of}: opening + issued + returned - used - expired - revoked - released = closing"
         click.echo(say(how, of=note(words)))
         print_rows(moved[:limit], "table")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 SHOWN = 50
 _CAMPAIGN_COLUMNS = (
-    "campaign_id name status coupons issued claimed used in_use use_rate discount_minor currency violations"
+    "campaign_id name status issued claimed used use_rate discount_minor currency violations coupons in_use"
 )
 LONG_ENDED_DAYS = 30
 
