@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from ledger.address_space import check_for_reading
 from ledger.errors import masked
 from ledger.settings import Settings
 from ledger.topics import ALL_TOPICS
+
+if TYPE_CHECKING:
+    from ledger.log import LogReader
 
 _folder = click.Path(path_type=Path)
 
@@ -52,6 +56,7 @@ def archive(
     try:
         with progress("archiving", 0) as bar:
             archived = Archiver(log, folder, accept_loss=accept_loss, decode=not bytes_only, advance=bar.advance).run()
+        waiting = _behind_transactions(log)
     finally:
         log.close()
     for loss in archived.losses:
@@ -60,6 +65,18 @@ def archive(
         f"archived {archived.records:,} records in {archived.files:,} files, {archived.bytes:,} bytes"
         + _rate(archived.records, started)
     )
+    if waiting:
+        click.echo(
+            f"{waiting:,} acknowledged records wait behind open transactions and are not in it (see `coupon-ledger"
+            " doctor`); archive again when they have ended",
+            err=True,
+        )
+
+
+def _behind_transactions(log: LogReader) -> int:
+    partitions = log.partitions()
+    ends = log.end_positions(partitions)
+    return sum(high - ends[tp] for tp, high in log.high_watermarks(partitions).items())
 
 
 @archive.command(short_help="Check every file of an archive.")

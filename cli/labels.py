@@ -218,6 +218,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "ended_at": "结束时间",
     "entered": "进入数",
     "event_id": "事件",
+    "event": "事件",
     "events": "事件数",
     "feature": "因素",
     "first_net_minor": "首单净额",

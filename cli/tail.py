@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import label, word
 from cli.logs import logging_as
 from cli.options import LOG, instant_option, output_option, settings_options
 from cli.output import Row, cell, print_rows, text_width
+from cli.tables import name_zone
+from cli.view import view
 from ledger.errors import UndecodableRecord
-from ledger.plain import instant, plain
+from ledger.plain import plain
 from ledger.rules import LABELS, NEEDS
 from ledger.settings import Settings
 from ledger.topics import INPUT_TOPICS
@@ -309,8 +312,8 @@ def _row(chunk: Chunk, i: int, event: Row | None, reason: str | None, detail: st
 
 # ── For people ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_EVENT_WIDTH: Final = max(text_width(f"{kind} {label}") for kind, label in LABELS.items())
-_INSTANT_WIDTH: Final = len("2026-11-11T00:00:00.000000Z")
+_EVENT_WIDTH: Final = max(text_width(name) for pair in LABELS.items() for name in pair)
+_INSTANT_WIDTH: Final = len("2026-11-11 00:00:00.000000")
 
 
 def _print_lines(rows: Iterable[Row]) -> None:
@@ -318,7 +321,8 @@ def _print_lines(rows: Iterable[Row]) -> None:
     key_width = 12
     for number, row in enumerate(rows):
         if not number:
-            _print_line(("recorded_at", "occurred_at", "event", "key", "data"), key_width)
+            name_zone()
+            _print_line([label(name) for name in ("recorded_at", "occurred_at", "event", "key", "data")], key_width)
         cells = [cell(text) for text in _for_people(row)]
         key_width = max(key_width, text_width(cells[3]))
         _print_line(cells, key_width)
@@ -339,9 +343,9 @@ def _for_people(row: Row) -> tuple[str | None, ...]:
         place = f"{row['topic']} {row['partition']} {row['offset']}"
         shown.insert(0, f"NOT VALID ({row['reason']}, {place}): {row['detail']};")
     return (
-        instant(row["recorded_at"]),
-        instant(occurred_at) if occurred_at else None,
-        f"{kind} {LABELS[kind]}" if kind else "?",
+        view().instant(row["recorded_at"]),
+        view().instant(occurred_at) if occurred_at else None,
+        word(kind) if kind else "?",
         row["key"],
         " ".join(shown),
     )
