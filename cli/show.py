@@ -243,7 +243,7 @@ def user(user: str, person: bool, settings: Settings, output: str, **past: Any) 
         if row["attributes"]:
             row["attributes"] = json.loads(row["attributes"])
         if output == "json":
-            print_row(row | _plain_lists(lists), output)
+            print_row(row | _plain_lists(row, lists), output)
         elif output != "table":
             print_frames([lists["coupons"]], output)
         else:
@@ -277,7 +277,7 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
     with answered(settings, output, "order", order=order, **past) as answer:
         row, lists = _with_lists(answer)
         if output == "json":
-            print_row(row | _plain_lists(lists), output)
+            print_row(row | _plain_lists(row, lists), output)
         elif output != "table":
             print_frames([lists["coupons"]], output)
         else:
@@ -333,7 +333,7 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
     """
     with answered(settings, output, "campaign", campaign=campaign, **past) as answer:
         row, lists = _with_lists(answer)
-        whole = row | _plain_lists(lists)
+        whole = row | _plain_lists(row, lists)
         for version in whole["versions"]:
             version["changed"] = json.loads(version["changed"])
         if output != "table":
@@ -512,7 +512,7 @@ def print_totals(settings: Settings, output: str, **past: Any) -> None:
     with answered(settings, output, "totals", **past) as answer:
         row, lists = _with_lists(answer)
         if output != "table":
-            print_row(row | _plain_lists(lists), output)
+            print_row(row | _plain_lists(row, lists), output)
             return
         print_row(row, output)
         for name in ("states", "broken"):
@@ -598,7 +598,8 @@ def rows_of(answer: Answer) -> Iterator[Row]:
 
 
 def _with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
-    """An answer that is one row: its plain values, and its lists of structs as tables."""
+    """An answer that is one row: its plain values, and its lists of structs as tables. A list that is null is a plain
+    value too, and an empty table: null is none, an empty list is a value."""
     import polars as pl
 
     frame = next(answer.frames)
@@ -608,11 +609,13 @@ def _with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
         rows = frame[name][0]
         empty = pl.Series(name, [], dtype=frame.schema[name].inner)  # type: ignore[attr-defined]
         tables[name] = (empty if rows is None else rows).struct.unnest()
-    return frame.drop(lists).row(0, named=True), tables
+    nulls = {name: None for name in lists if frame[name][0] is None}
+    return frame.drop(lists).row(0, named=True) | nulls, tables
 
 
-def _plain_lists(lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
-    return {name: table.to_dicts() for name, table in lists.items()}
+def _plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
+    """The lists that are not null."""
+    return {name: table.to_dicts() for name, table in lists.items() if name not in row}
 
 
 def _print_list(title: str, table: pl.DataFrame) -> None:

@@ -27,7 +27,7 @@ TABLE = """
 |created|created !|issued|claimed !|reserved !|created !|used !|created !|expired|revoked|created|
 |issued|issued !|issued !|claimed|reserved|issued !|used|issued !|expired|revoked|issued|
 |claimed|claimed !|claimed !|claimed !|reserved|claimed !|used|claimed !|expired|revoked|claimed|
-|reserved|reserved !|reserved !|reserved !|reserved !|*resting*|used|reserved !|expired !|revoked|reserved !|
+|reserved|reserved !|reserved !|reserved !|reserved !|*resting*|used|reserved !|expired !|revoked|reserved|
 |used|used !|used !|used !|used !|used !|used !|*resting*|used !|used !|used !|
 |expired|expired !|expired !|expired !|expired !|expired !|used !|expired !|expired !|revoked|expired !|
 |revoked|revoked !|revoked !|revoked !|revoked !|revoked !|used !|revoked !|revoked !|revoked !|revoked !|
@@ -569,9 +569,9 @@ for _kind in ("claimed", "reserved", "used"):
         f"extended: {_kind} of the same instant comes before it",
         [event("created", 1, **_UNTIL_5), GRANTED, event("extended", 8), event(_kind, 8)],
         (f"outside_validity@{_kind}-8", "issued"),
-        *([] if _kind == "claimed" else [f"extended_when_{_kind}@extended-8"]),
-        valid_until=at(60) if _kind == "claimed" else at(5),
-        extended_at=at(8) if _kind == "claimed" else None,
+        *(["extended_when_used@extended-8"] if _kind == "used" else []),
+        valid_until=at(5) if _kind == "used" else at(60),
+        extended_at=None if _kind == "used" else at(8),
     )
 case(
     "extended: of one instant the last by id counts",
@@ -591,7 +591,7 @@ case(
     extended_at=at(3),
 )
 case(
-    "extended: not while it is held",
+    "extended: also while it is held",
     [
         event("created", 1, **_UNTIL_5),
         GRANTED,
@@ -599,11 +599,9 @@ case(
         event("extended", 6, **_UNTIL_20),
         event("used", 8),
     ],
-    "extended_when_reserved@extended-6",
-    ("outside_validity@used-8", "reserved"),
     state="used",
-    valid_until=at(5),
-    extended_at=None,
+    valid_until=at(20),
+    extended_at=at(6),
 )
 for _kind in ("issued", "expired", "revoked"):
     case(f"outside_validity: not for {_kind}", [VALID, event(_kind, 2)], state=_kind)

@@ -6,7 +6,8 @@ WITH concerned AS (
     UNION SELECT coupon_id FROM coupons WHERE order_id = $order
     UNION SELECT coupon_id FROM coupon_events WHERE order_id = $order
 )
-SELECT k.coupon_id, c.state::VARCHAR AS state, c.order_id IS NOT DISTINCT FROM $order AS on_order,
+SELECT k.coupon_id, c.state::VARCHAR AS state,
+       coalesce(c.order_id = $order AND c.state IN ('reserved', 'used'), false) AS on_order,
        coalesce((SELECT list_contains(coupon_ids, k.coupon_id) FROM orders
                  WHERE key_hash = $key_hash AND order_id = $order), false) AS named,
        CASE WHEN c.order_id = $order THEN c.discount_minor END AS discount_minor,
