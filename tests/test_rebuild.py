@@ -4,6 +4,7 @@ ones in use, proven equal and swapped with nobody noticing."""
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -227,9 +228,10 @@ def test_filled_by_an_older_projection_it_says_what_to_do_and_does_it_on_command
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Never silently: a database of older logic must not be read as if it were of this one."""
-    monkeypatch.setitem(versions.VERSIONS, "coupons", 2)
+    before = versions.VERSIONS["coupons"]
+    monkeypatch.setitem(versions.VERSIONS, "coupons", before + 1)
     for command in (["state", "c-1"], ["consume"], ["coupons"]):
-        one_sentence(ledger(*command), 5, "version 1 of the projection coupons", "coupon-ledger rebuild")
+        one_sentence(ledger(*command), 5, f"version {before} of the projection coupons", "coupon-ledger rebuild")
     told = done("rebuild", "--output", "json").json
     assert told["other_versions"] == ["coupons"]
     assert "coupons" not in told["equal"] and {"orders", "violations", "checkpoints"} <= set(told["equal"])
@@ -243,9 +245,9 @@ def test_filled_by_newer_code_it_is_left_alone_but_can_be_rolled_back(
     """A bad deploy is undone by the release before: it brings back its own generation, which goes on."""
     before = facts()
     with monkeypatch.context() as newer:
-        newer.setitem(versions.VERSIONS, "rules", 2)
+        newer.setitem(versions.VERSIONS, "rules", 99)
         done("rebuild")
-    one_sentence(ledger("state", "c-1"), 5, "version 2 of the projection rules", "newer")
+    one_sentence(ledger("state", "c-1"), 5, "version 99 of the projection rules", "newer")
     done("rebuild", "--rollback", "--why", "a test")
     assert facts() == before
 
@@ -282,8 +284,8 @@ def test_one_projection_is_rebuilt_and_the_others_are_copied(shop: Path, project
 
 @pytest.mark.slow
 def test_of_several_other_versions_all_must_be_rebuilt(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(versions.VERSIONS, "users", 2)
-    monkeypatch.setitem(versions.VERSIONS, "orders", 2)
+    for name in ("users", "orders"):
+        monkeypatch.setitem(versions.VERSIONS, name, versions.VERSIONS[name] + 1)
     one_sentence(ledger("rebuild", "--projection", "users"), 5, "orders", "another version too")
     done("rebuild", "--projection", "users", "--projection", "orders")
     done("consume")
@@ -306,7 +308,7 @@ def test_interrupted_it_goes_on_where_it_was(shop: Path, monkeypatch: pytest.Mon
         assert ledger("rebuild", "--batch-size", "500").code == 130
     assert (shop / f"{DATABASE}.rebuild").exists()
     ran = done("rebuild", "--batch-size", "500")
-    assert "behind the 1,000 records" in ran.out and "25 tables are equal" in ran.out
+    assert re.search(r"behind the [1-9][\d,]* records", ran.out) and "25 tables are equal" in ran.out
 
 
 @pytest.mark.slow
@@ -339,7 +341,7 @@ def test_a_live_database_that_is_ahead_of_the_log_is_told(shop: Path) -> None:
     done("consume")
     Path(LOG).unlink()
     done("restore", "--from", "a")
-    one_sentence(ledger("rebuild"), 4, "it has folded ", "coupon.events partition 0 offsets", "move the database away")
+    one_sentence(ledger("rebuild"), 4, "not the log that database", "and was read up to", "restore it from its archive")
     Path(DATABASE).rename("ahead.duckdb")
     done("rebuild")
     done("consume")
