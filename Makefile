@@ -26,15 +26,16 @@ install: .venv/.installed ## make .venv with the command .venv/bin/coupon-ledger
 demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on a real Kafka)
 	@LOG=$(LOG) scripts/demo.sh
 
-test: install ## all tests, the ones on a real Kafka broker included (EXAMPLES=10: random ones ten times as long)
+test: install ## the tests, those on a real Kafka broker and in a browser included (EXAMPLES=10: ten times as many random ones)
 	@$(BIN)/python -m tests.kafka_broker check
 	@$(BIN)/python -m tests.browser install
-	$(PYTEST)
+	$(PYTEST) -m "(not slow or browser) and not soak"
 
 quick: install ## the fast tests, without Kafka
 	$(PYTEST) -q -m "not slow and not kafka"
 
-soak: install ## the tests that take minutes: brokers that stop, die and come back
+soak: install ## the long proofs beside them: kills, random worlds, mutations, brokers that die (an hour and more)
+	$(PYTEST) -m "slow and not browser and not soak"
 	$(BIN)/python -m pytest -m soak
 
 lint: install ## style, static types, import directions, changes of schemas

@@ -219,6 +219,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "entered": "进入数",
     "event_id": "事件",
     "event": "事件",
+    "account": "科目",
+    "total": "合计",
     "events": "事件数",
     "feature": "因素",
     "first_net_minor": "首单净额",

@@ -16,7 +16,7 @@ from tests.command_line import done, ndjson
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_review import TARGETS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 # Of each chart, table and text what the browser made of it. The page's policy lets no script run: the copy has none.
 MEASURE = """<script>
