@@ -64,7 +64,7 @@ def test_it_opens_without_a_complaint_and_asks_for_nothing(page: Path, tmp_path:
     """A page that is sent around must work where nothing else can be reached."""
     dom, console = browser.open_page(page, tmp_path / "profile")
     assert console == []
-    assert "复盘" in dom and dom.count("<figure") >= 4
+    assert "Campaign review" in dom and dom.count("<figure") >= 4
 
 
 @pytest.mark.parametrize("screen", SCREENS)
