@@ -827,7 +827,7 @@ def _print_statement(rows: list[Row], limit: int) -> None:
             for row in rows
             if any(row[f"{m}_coupons"] for m in MOVES)
         ]
-        if moved and all(row[f"{m}{suffix}"] is None for row in moved for m in MOVES):
+        if unit == "minor" and all(row[f"{m}_minor"] is None for row in rows for m in MOVES if row[f"{m}_coupons"]):
             continue  # no value is known
         moved = in_natural_order(moved, ["campaign_id", "currency"])
         how = "{of}: opening + issued + returned - used - expired - revoked - released = closing"

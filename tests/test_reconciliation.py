@@ -247,7 +247,7 @@ def _coupons(walk: Walk, doubts: list[Row]) -> None:
     assert sum(row["closing_without_value"] for row in statement) == unknown
     for row in statement:
         if row["closing_coupons"] and row["closing_coupons"] == row["closing_without_value"]:
-            assert not row["closing_minor"], "the value of coupons whose value nobody knows"
+            assert row["closing_minor"] is None, "the value of coupons whose value nobody knows"
     assert sum(row["coupons"] for row in walk.ask("expiries")) == states.get("expired", 0)
     assert sum(row["coupons"] for row in walk.ask("campaigns")) == sum(states.values())
 

@@ -1,14 +1,16 @@
 """The statement of a campaign's coupons: the liability at the start, what moved it, the liability at the end.
 
 A coupon is out while it is issued, claimed or reserved: somebody can come and use it. What it is worth is its face
-value. Coupons without one (a percentage, a gift) are counted only. Where no coupon of a row has one, its face values
-are null: not known, not nothing. Every event that takes a coupon in or out is one move, so
+value. Coupons without one (a percentage, a gift) are counted only. Where none of those that a part of the statement
+counts has one, the part's face value is null: not known, not nothing. Every event that takes a coupon in or out is one
+move, so
 
     opening + issued + returned - used - expired - revoked - released = closing
 
-to the coupon and to the minor unit. The moves of a coupon that broke no rule and to which nothing happened twice stand
-in its row; those of any other are found by folding its history from the start (LIFECYCLE section 3). The audit
-`liability` folds all of them, and holds both against the states of the rows.
+to the coupon and to the minor unit (a null adds nothing), and a period opens with the closing of the one before.
+The moves of a coupon that broke no rule and to which nothing happened twice stand in its row; those of any other are
+found by folding its history from the start (LIFECYCLE section 3). The audit `liability` folds all of them, and holds
+both against the states of the rows.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")
 """The first two take coupons in, the others out. `released`: back to a state in which nobody was given it, from a hold
 that broke the rules."""
 _IN: Final = MOVES[:2]
-_UNKNOWN: Final = ("without_value", "closing_without_value", "valued")
+_UNITS: Final = ("coupons", "minor", "unknown")
+"""How many, their face values, and how many of them have none."""
 _AT_ONCE: Final = 500_000
 """Events folded at once."""
 _IS_OUT: Final = np.isin(STATES, OUT)
@@ -61,15 +64,20 @@ def statement(
     moved = pl.concat([_nothing(), *rows, *folded])
     by = ["campaign_id", "currency"]
     found = moved.group_by(by).agg(pl.exclude(by).sum())
-    for unit in ("coupons", "minor"):
+    for unit in _UNITS:
         signed = [pl.col(f"{move}_{unit}") * (1 if move in _IN else -1) for move in MOVES]
         found = found.with_columns((pl.col(f"opening_{unit}") + pl.sum_horizontal(signed)).alias(f"closing_{unit}"))
     parts = ("opening", *MOVES, "closing")
-    unknown = (pl.col("valued") == 0) & pl.any_horizontal(pl.col(f"{part}_coupons") != 0 for part in parts)
-    values = [pl.when(~unknown).then(pl.col(f"{part}_minor")).alias(f"{part}_minor") for part in parts]
     counts = [f"{part}_coupons" for part in parts]
-    told = found.select(*by, *counts, *values, "without_value", "closing_without_value").sort(by, nulls_last=True)
-    return as_integers(told)
+    values = [
+        pl.when((pl.col(f"{part}_coupons") == 0) | (pl.col(f"{part}_coupons") != pl.col(f"{part}_unknown")))
+        .then(pl.col(f"{part}_minor"))
+        .alias(f"{part}_minor")
+        for part in parts
+    ]
+    unknown = {"without_value": "issued_unknown", "closing_without_value": "closing_unknown"}
+    told = found.select(*by, *counts, *values, **{name: pl.col(of) for name, of in unknown.items()})
+    return as_integers(told.sort(by, nulls_last=True))
 
 
 def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None) -> pl.DataFrame:
@@ -129,16 +137,18 @@ def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None)
     earlier = pl.lit(False) if since is None else pl.col("at") < since
     within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
     sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)
-    unknown = pl.col("face_value_minor").is_null()
-    worth = pl.col("face_value_minor").fill_null(0).cast(pl.Int128)
+    worth = pl.col("face_value_minor")
+    units = {
+        "coupons": pl.lit(1),
+        "minor": worth.fill_null(0).cast(pl.Int128),
+        "unknown": worth.is_null().cast(pl.Int64),
+    }
     parts = {
-        "opening_coupons": sign.filter(earlier).sum(),
-        "opening_minor": (sign * worth).filter(earlier).sum(),
-        **{f"{m}_coupons": (within & (pl.col("move") == m)).sum() for m in MOVES},
-        **{f"{m}_minor": worth.filter(within & (pl.col("move") == m)).sum() for m in MOVES},
-        "without_value": (unknown & within & (pl.col("move") == "issued")).sum(),
-        "closing_without_value": sign.filter(unknown & (earlier | within)).sum(),
-        "valued": (~unknown & (earlier | within)).sum(),
+        f"{part}_{unit}": (value * sign).filter(earlier).sum()
+        if part == "opening"
+        else (value * (within & (pl.col("move") == part)).cast(pl.Int64)).sum()
+        for unit, value in units.items()
+        for part in ("opening", *MOVES)
     }
     by = ["campaign_id", "currency"]
     found = moved.group_by(by).agg(**{name: part.cast(pl.Int128) for name, part in parts.items()})
@@ -146,11 +156,5 @@ def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None)
 
 
 def _nothing() -> pl.DataFrame:
-    numbers = [f"{part}_{unit}" for unit in ("coupons", "minor") for part in ("opening", *MOVES)]
-    return pl.DataFrame(
-        schema={
-            "campaign_id": pl.String,
-            "currency": pl.String,
-            **dict.fromkeys([*numbers, *_UNKNOWN], pl.Int128),
-        }
-    )
+    numbers = [f"{part}_{unit}" for unit in _UNITS for part in ("opening", *MOVES)]
+    return pl.DataFrame(schema={"campaign_id": pl.String, "currency": pl.String, **dict.fromkeys(numbers, pl.Int128)})

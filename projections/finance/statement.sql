@@ -1,7 +1,6 @@
 -- What moved the coupons whose rows tell it all (`plain`, each thing happened to them once at most)? Grain: one campaign and
 -- currency. `opening`: what was out at $since; `issued`, `used`, `expired`, `revoked`: from then on and before $until;
--- `…_minor`: their face values; `without_value`: those issued that have none, `closing_without_value`: those out at the end;
--- `valued`: those with a face value that were ever out until then. What was never issued was never out; what is
+-- `…_minor`: their face values; `…_unknown`: those of them that have none. What was never issued was never out; what is
 -- used cannot end.
 SELECT campaign_id, currency, count(*) FILTER (came_earlier) - count(*) FILTER (went_earlier) AS opening_coupons,
        count(*) FILTER (came) AS issued_coupons, count(*) FILTER (gone AND went = 'used') AS used_coupons,
@@ -11,12 +10,14 @@ SELECT campaign_id, currency, count(*) FILTER (came_earlier) - count(*) FILTER (
        coalesce(sum(worth) FILTER (came), 0) AS issued_minor, coalesce(sum(worth) FILTER (gone AND went = 'used'), 0) AS used_minor,
        coalesce(sum(worth) FILTER (gone AND went = 'expired'), 0) AS expired_minor,
        coalesce(sum(worth) FILTER (gone AND went = 'revoked'), 0) AS revoked_minor,
-       count(*) FILTER (came AND worth IS NULL) AS without_value,
-       count(*) FILTER ((came_earlier OR came) AND worth IS NULL) - count(*) FILTER ((went_earlier OR gone) AND worth IS NULL)
-           AS closing_without_value,
-       count(worth) FILTER (came_earlier OR came) AS valued
+       count(*) FILTER (came_earlier AND unknown) - count(*) FILTER (went_earlier AND unknown) AS opening_unknown,
+       count(*) FILTER (came AND unknown) AS issued_unknown,
+       count(*) FILTER (gone AND unknown AND went = 'used') AS used_unknown,
+       count(*) FILTER (gone AND unknown AND went = 'expired') AS expired_unknown,
+       count(*) FILTER (gone AND unknown AND went = 'revoked') AS revoked_unknown
 FROM (
-    SELECT *, coalesce(came_at < $since, false) AS came_earlier, coalesce(went_at < $since, false) AS went_earlier,
+    SELECT *, worth IS NULL AS unknown,
+           coalesce(came_at < $since, false) AS came_earlier, coalesce(went_at < $since, false) AS went_earlier,
            NOT came_earlier AND coalesce(came_at < $until, true) AS came,
            went_at IS NOT NULL AND NOT went_earlier AND coalesce(went_at < $until, true) AS gone
     FROM (
