@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
+from cli.labels import say
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.address_space import check_for_reading
+from ledger.amounts import counted
 from ledger.errors import masked
 from ledger.settings import Settings
 from ledger.topics import ALL_TOPICS
@@ -60,17 +62,19 @@ def archive(
     finally:
         log.close()
     for loss in archived.losses:
-        click.echo(f"lost: {loss}, which the log no longer held", err=True)
+        click.echo(say("lost: {what}, which the log no longer held", what=str(loss)), err=True)
+    done = "archived {n:count} record{n:s} in {files:count} file{files:s}, {size:count} bytes"
     click.echo(
-        f"archived {archived.records:,} records in {archived.files:,} files, {archived.bytes:,} bytes"
-        + _rate(archived.records, started)
+        say(done, n=archived.records, files=archived.files, size=archived.bytes) + _rate(archived.records, started)
     )
     if waiting:
-        click.echo(
-            f"{waiting:,} acknowledged records wait behind open transactions and are not in it (see `coupon-ledger"
-            " doctor`); archive again when they have ended",
-            err=True,
-        )
+        click.echo(say(_WAITING, n=waiting), err=True)
+
+
+_WAITING: Final = (
+    "{n:count} acknowledged record{n:s} behind open transactions, and not in it (see `coupon-ledger doctor`); archive"
+    " again when these have ended"
+)
 
 
 def _behind_transactions(log: LogReader) -> int:
@@ -103,14 +107,15 @@ def verify(folder: Path, output: str) -> None:
         print_rows((asdict(finding) for finding in findings), output)
     if findings:
         raise ArchiveDamaged(
-            f"archive {folder}: {len(findings)} findings, see above; put back copies of missing and altered files, move"
-            " others away"
+            f"archive {folder}: {counted(len(findings), 'finding')}, see above; put back copies of missing and"
+            " altered files, move others away"
         )
     if output == "table":
         for loss in manifest.losses:
-            click.echo(f"noted as lost: {loss}")
+            click.echo(say("noted as lost: {what}", what=str(loss)))
         records, size = sum(f.records for f in manifest.files), sum(f.bytes for f in manifest.files)
-        click.echo(f"archive {folder}: whole, {records:,} records in {len(manifest.files):,} files, {size:,} bytes")
+        whole = "archive {folder}: whole, {n:count} record{n:s} in {files:count} file{files:s}, {size:count} bytes"
+        click.echo(say(whole, folder=str(folder), n=records, files=len(manifest.files), size=size))
 
 
 @archive.command(short_help="Join small files of an archive.")
@@ -129,9 +134,10 @@ def merge(folder: Path) -> None:
 
     with progress("merging", 0) as bar:
         merged = Merger(folder, advance=bar.advance).run()
-    click.echo(f"merged {merged.files:,} files into {merged.into:,}, {merged.records:,} records")
+    done = "merged {files:count} file{files:s} into {into:count}, {n:count} record{n:s}"
+    click.echo(say(done, files=merged.files, into=merged.into, n=merged.records))
     if merged.kept:
-        click.echo(f"{merged.kept:,} old files are still being read; the next run removes them", err=True)
+        click.echo(say("old files still being read: {n:count}; the next run removes them", n=merged.kept), err=True)
 
 
 @click.command()
@@ -165,9 +171,11 @@ def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool
         log.create_topics()
     finally:
         log.close()
-    click.echo(f"restored {records:,} records to {masked(settings.log.url)}" + _rate(records, started))
+    done = say("restored {n:count} record{n:s} to {log}", n=records, log=masked(settings.log.url))
+    click.echo(done + _rate(records, started))
 
 
 def _rate(records: int, started: float) -> str:
     seconds = time.monotonic() - started
-    return f" in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)"
+    rate = f"{records / max(seconds, 1e-9):,.0f}/s"
+    return say(" in {seconds} s ({rate})", seconds=f"{seconds:.1f}", rate=rate)

@@ -355,7 +355,7 @@ def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
         try:
             model = made({"name": name, **(done.details or {})})
         except WrongQuestion as error:
-            click.echo(f"warning: {error}: of a newer coupon-ledger; left out", err=True)
+            warn("{what}: of a newer coupon-ledger; left out", what=str(error))
             continue
         row = {"name": name, "kind": model.kind, "parameters": model.parameters, "defined_at": done.occurred_at,
                "operator": done.operator, "why": done.reason}  # fmt: skip

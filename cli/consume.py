@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.labels import say
 from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
-from cli.output import print_row, print_rows
+from cli.output import print_row, print_rows, text_width
 from cli.progress import consuming, rate_of
 from cli.view import view
 from ledger.errors import LedgerError, masked
 from ledger.settings import Settings
+from ledger.words import Note, note
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -135,10 +137,11 @@ class _Totals:
 
     def print(self, log_format: str) -> None:
         rate = rate_of(self.records, self.seconds)
-        said = f" ({rate:,.0f}/s)" if rate else ""
-        click.echo(f"consumed {self.records:,} records in {self.seconds:.1f} s{said}")
+        done = say("consumed {n:count} record{n:s} in {seconds} s", n=self.records, seconds=f"{self.seconds:.1f}")
+        click.echo(done + (f" ({rate:,.0f}/s)" if rate else ""))
         if self.dead_letters and log_format == "text":
-            click.echo(f"{self.dead_letters:,} became dead letters: see `coupon-ledger dead-letters list`", err=True)
+            dead = "{n:count} became dead letter{n:s}: see `coupon-ledger dead-letters list`"
+            click.echo(say(dead, n=self.dead_letters), err=True)
         if log_format == "text":
             _say_what_is_odd(self.odd)
         elif self.odd:
@@ -168,12 +171,13 @@ def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
     other_keys, skewed, in_1970 = (
         sum(getattr(o, n) for o in odd.values()) for n in ("other_keys", "skewed", "in_1970")
     )
-    said = [f"{other_keys:,} records have another key than their event's id"] if other_keys else []
+    parts = [note("{n:count} record{n:s} with another key than their event's id", n=other_keys)] if other_keys else []
     if skewed:
-        milliseconds = f", {in_1970:,} of them in 1970" if in_1970 else ""
-        said.append(f"{skewed:,} events happened long before or after they were recorded{milliseconds}")
-    if said:
-        click.echo(f"{'; '.join(said)} (see `coupon-ledger doctor`)", err=True)
+        parts.append(note("{n:count} event{n:s} that happened long before or after being recorded", n=skewed))
+    if in_1970:
+        parts.append(note("{n:count} of them in 1970", n=in_1970))
+    if parts:
+        click.echo(say("{parts} (see `coupon-ledger doctor`)", parts=parts), err=True)
 
 
 class _Told:
@@ -334,52 +338,66 @@ def _partition(topic: str, partition: int, end: int, high: int, account: dict[st
 
 
 def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
-    committed, clock = summary["committed_at"], summary["data_clock"]
-    click.echo(f"log         {masked(settings.log.url)}")
-    click.echo(f"database    {settings.database}")
-    behind = [p for p in summary["partitions"] if p["lag"]]
-    where = f" in {len(behind)} of {len(summary['partitions'])} partitions" if behind else ""
-    click.echo(f"lag         {summary['lag']:,} records{where}")
     how = view()
-    at = how.instant(committed.replace(microsecond=0)) if committed else "none yet"
-    click.echo(f"last commit {at} ({summary['commits']:,} in all); times in {how.zone}")
+    committed, clock = summary["committed_at"], summary["data_clock"]
+    echo_under("log", masked(settings.log.url))
+    echo_under("database", str(settings.database))
+    behind = [p for p in summary["partitions"] if p["lag"]]
+    where = {"lag": summary["lag"], "n": len(behind), "of": len(summary["partitions"])}
+    lag = "{lag:count} record{lag:s} in {n} of {of} partitions" if behind else "{lag:count} record{lag:s}"
+    echo_under("lag", say(lag, **where))
+    at = how.instant(committed.replace(microsecond=0)) if committed else note("none yet")
+    commits = "{at} ({n:count} in all); times in {zone}"
+    echo_under("last commit", say(commits, at=at, n=summary["commits"], zone=how.zone))
     if committed:
-        records, seconds = summary["batch_records"], summary["batch_seconds"]
-        took = f"in {seconds:.2f} s ({records / seconds:,.0f}/s)" if seconds else "in a rebuild"
-        click.echo(f"last batch  {records:,} records {took}")
-    click.echo(f"data clock  {how.instant(clock) if clock else 'none yet'}")
+        echo_under("last batch", _last_batch(summary["batch_records"], summary["batch_seconds"]))
+    echo_under("data clock", how.instant(clock) if clock else say("none yet"))
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
-        told = [f"{summary[n]:,} {n.replace('_', ' ')}" for n in names]
+        parts = [note("{n:count} {what:label}", n=summary[name], what=name) for name in names]
         settled = summary["dead_letters"] - summary["dead_letters_open"]
         if "dead_letters" in names and settled:
-            told[-1] += f" ({summary['dead_letters_open']:,} open, {settled:,} discarded)"
-        click.echo("            " + ", ".join(told))
-    apart = [f"{summary[mark]:,} {words}" for mark, words in _APART.items() if summary.get(mark)]
-    beside = f", apart from them {', '.join(apart)}" if apart else ""
-    click.echo(f"            {summary['violations']:,} violations{beside}")
+            parts.append(note("{n:count} of them discarded", n=settled))
+        echo_under("", say("{parts}", parts=parts))
+    parts = [note("{n:count} {what:label}", n=summary["violations"], what="violations")]
+    apart = [note(words, n=summary[mark]) for mark, words in _APART.items() if summary.get(mark)]
+    echo_under("", say("{parts}, apart from them {apart}" if apart else "{parts}", parts=parts, apart=apart))
     for what, command in _attention(summary):
-        click.echo(f"attention   {what}: `coupon-ledger {command}`")
+        echo_under("attention", say("{what}: `coupon-ledger {command}`", what=what, command=command))
 
 
+def _last_batch(records: int, seconds: float | None) -> str:
+    if not seconds:
+        return say("{n:count} record{n:s} in a rebuild", n=records)
+    rate = f"{records / seconds:,.0f}/s"
+    return say("{n:count} record{n:s} in {seconds} s ({rate})", n=records, seconds=f"{seconds:.2f}", rate=rate)
+
+
+def echo_under(head: str, text: str) -> None:
+    """A line of the summary; `head` is a template."""
+    named = say(head) if head else ""
+    click.echo(f"{named}{' ' * (_HEADS - text_width(named))}{text}")
+
+
+_HEADS: Final = 12
 _APART: Final = {
-    "provisional": "provisional (the other topic is not read yet)",
-    "explained": "explained",
-    "superseded": "superseded",
+    "provisional": "{n:count} provisional (the other topic is not read yet)",
+    "explained": "{n:count} explained",
+    "superseded": "{n:count} superseded",
 }
-"""Violations that do not count, as words after their number."""
+"""Violations that do not count."""
 
 
-def _attention(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _attention(summary: dict[str, Any]) -> Iterator[tuple[Note, str]]:
     """What needs a look, and the command that shows it."""
     if summary.get("log_problem"):
-        yield f"this is not the log that was read: {summary['log_problem']}", "doctor"
+        yield note("this is not the log that was read: {why}", why=summary["log_problem"]), "doctor"
     if summary.get("open_transaction"):
-        waiting = [p for p in summary["partitions"] if p["open_transaction"]]
-        held = f"{summary['open_transaction']:,} acknowledged records wait behind open transactions"
-        yield f"{held} in {len(waiting)} partitions", "doctor"
+        waiting = sum(bool(p["open_transaction"]) for p in summary["partitions"])
+        held = "{n:count} acknowledged record{n:s} behind open transactions in {partitions} partition{partitions:s}"
+        yield note(held, n=summary["open_transaction"], partitions=waiting), "doctor"
     if summary["dead_letters_open"]:
-        yield f"{summary['dead_letters_open']:,} dead letters are open", "dead-letters list"
+        yield note("{n:count} open dead letter{n:s}", n=summary["dead_letters_open"]), "dead-letters list"
     if summary["violations"]:
-        yield f"{summary['violations']:,} violations", "violations"
+        yield note("{n:count} violation{n:s}", n=summary["violations"]), "violations"
     if summary["outbox"]:
-        yield f"{summary['outbox']:,} records wait to be appended to the log", "consume"
+        yield note("{n:count} record{n:s} to be appended to the log", n=summary["outbox"]), "consume"

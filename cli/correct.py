@@ -14,12 +14,14 @@ from urllib.parse import quote
 
 import click
 
+from cli.labels import say, warn, word
 from cli.options import LOG, operator_options, output_option, settings_options, signed
 from cli.output import Row, limited, print_row, print_rows
 from cli.progress import progress
 from cli.show import SHOWN, rows_of
+from ledger.amounts import amount, counted, money
 from ledger.errors import InvalidEvent, UnusableFile
-from ledger.plain import instant, plain
+from ledger.plain import plain
 from ledger.settings import Settings
 from ledger.topics import COUPON
 
@@ -105,18 +107,23 @@ def correct(
             click.echo(words, err=True)
         raise InvalidEvent(_broken(file, len(broken)))
     fresh = [event for event in correction.events if event["event_id"] not in there]
-    told = f"{len(fresh):,} events ({len(correction.events) - len(fresh):,} are there already)"
+    counts = {"n": len(fresh), "known": len(correction.events) - len(fresh)}
     if by is None:
-        click.echo(f"nothing was appended; --apply would append {told}", err=True)
+        click.echo(say(_DRY, **counts), err=True)
         return
     _append(settings, correction, fresh, effects, by)
-    click.echo(f"appended {told}; `coupon-ledger consume` folds them", err=True)
+    click.echo(say(_APPENDED, **counts), err=True)
+
+
+_DRY: Final = "nothing was appended; --apply would append {n:count} event{n:s} ({known:count} there already)"
+_APPENDED: Final = "appended {n:count} event{n:s} ({known:count} there already); `coupon-ledger consume` folds them"
 
 
 def _broken(file: Path, count: int) -> list[Any]:
     from ledger.errors import Problem
 
-    words = f"{count:,} rules would be broken, and nothing was appended; mend it, or insist with --allow-violations"
+    broken = counted(count, "rule")
+    words = f"{broken} would be broken, and nothing was appended; mend it, or insist with --allow-violations"
     return [Problem(f"correction {file}", words)]
 
 
@@ -136,7 +143,7 @@ def _read(file: Path, file_format: str | None, given: Sequence[str]) -> Correcti
         row["event_id"] = _id_of(row)
         events[row["event_id"]] = row
     if twice := len(records) - len(events):
-        raise UnusableFile(f"file {file}: {twice:,} rows say what another one says; leave one of each")
+        raise UnusableFile(f"file {file}: rows that say what another one says: {twice:,}; leave one of each")
     if not events:
         raise UnusableFile(f"file {file}: holds no rows; write one for each compensating event")
     return Correction(file.name, hashlib.sha256(content).hexdigest(), list(events.values()))
@@ -188,7 +195,7 @@ def _records(items: Iterator[Item], file: Path) -> Iterator[Record]:
     if problems:
         for words in problems:
             click.echo(words, err=True)
-        raise UnusableFile(f"file {file}: {len(problems):,} rows are no events; mend them, nothing was appended")
+        raise UnusableFile(f"file {file}: rows that are no events: {len(problems):,}; mend them, nothing was appended")
 
 
 def _id_of(event: Row) -> str:
@@ -251,19 +258,19 @@ def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> N
     finally:
         log.close()
     if behind := sum(end - read.get(partition, 0) for partition, end in ends.items()):
-        click.echo(
-            f"warning: {behind:,} records of {COUPON} are not consumed yet; the effect is without them", err=True
-        )
+        warn("records of {topic} not consumed yet: {n:count}; the effect is without them", topic=COUPON, n=behind)
 
 
 def _say_what_is_to_come(events: Sequence[Row]) -> None:
     now = datetime.now(UTC)
     if later := [event["occurred_at"] for event in events if event["occurred_at"] > now]:
-        click.echo(
-            f"warning: {len(later):,} events happen later than now, the last one {instant(max(later))}; states count"
-            " them at once, `--at` before then does not",
-            err=True,
-        )
+        warn(_LATER, n=len(later), last=max(later).astimezone(UTC).replace(tzinfo=None))
+
+
+_LATER: Final = (
+    "events later than now: {n:count}, the last one at {last:instant}; states count them at once, `--at` before then"
+    " does not"
+)
 
 
 def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:
@@ -288,31 +295,37 @@ def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None
     if output != "table":
         print_rows(map(asdict, effects), output)
         if across:
-            click.echo(f"{len(across):,} changes across coupons and orders; --output json shows them", err=True)
+            click.echo(
+                say("changes across coupons and orders: {n:count}; --output json shows them", n=len(across)), err=True
+            )
         return
     shown, more = limited((_for_people(e) for e in effects), SHOWN)
     print_rows(shown, output)
     if more:
-        click.echo(f"… of {len(effects):,}; --output ndjson shows all", err=True)
-    click.echo("\ncampaigns")
+        click.echo(say("… of {n:count}; --output ndjson shows all", n=len(effects)), err=True)
+    click.echo("\n" + say("campaigns"))
     print_rows(totals(effects), output)
     if across:
-        click.echo("\nacross coupons and orders")
+        click.echo("\n" + say("across coupons and orders"))
         told, more = limited(iter(across), SHOWN)
         print_rows(told, output, "change violation key counterpart event_id occurred_at".split())
         if more:
-            click.echo(f"… of {len(across):,}; --output json shows all", err=True)
+            click.echo(say("… of {n:count}; --output json shows all", n=len(across)), err=True)
 
 
 def _for_people(effect: Effect) -> Row:
+    def change(before: int | None, after: int | None) -> str:
+        was = say("unknown") if before is None else amount(before, effect.currency)
+        return f"{was} → {say('unknown') if after is None else money(after, effect.currency)}"
+
     return {
         "coupon_id": effect.coupon_id,
         "campaign_id": effect.campaign_id,
-        "transition": f"{effect.before or 'not there'} → {effect.after}",
-        "discount_minor": f"{effect.discount_before_minor} → {effect.discount_after_minor}",
-        "face_value_minor": f"{effect.face_value_before_minor} → {effect.face_value_after_minor}",
-        "violations": ", ".join(v.partition(" ")[2] for v in effect.violations) or None,
-        "healed": ", ".join(v.partition(" ")[2] for v in effect.healed) or None,
+        "transition": f"{word(effect.before or 'none')} → {word(effect.after)}",
+        "discount_minor": change(effect.discount_before_minor, effect.discount_after_minor),
+        "face_value_minor": change(effect.face_value_before_minor, effect.face_value_after_minor),
+        "violations": ", ".join(word(v.partition(" ")[2]) for v in effect.violations) or None,
+        "healed": ", ".join(word(v.partition(" ")[2]) for v in effect.healed) or None,
     }
 
 

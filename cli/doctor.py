@@ -20,6 +20,7 @@ from cli.consume import read_log_of, summary_of
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
+from ledger.amounts import counted
 from ledger.errors import LedgerError, StoreOwned
 from ledger.findings import Finding
 from ledger.plain import instant
@@ -64,7 +65,7 @@ def doctor(archive: Path | None, settings: Settings, output: str) -> None:
             if finding.remedy:
                 click.echo(f"    → {finding.remedy}")
         errors, warnings = (sum(f.level == level for f in found) for level in ("error", "warning"))
-        click.echo(f"{errors} errors, {warnings} warnings, {len(found)} findings")
+        click.echo(", ".join([counted(errors, "error"), counted(warnings, "warning"), counted(len(found), "finding")]))
     else:
         print_rows(rows, output)
     if any(f.level == "error" for f in found):
@@ -82,7 +83,7 @@ def findings(settings: Settings, archive: Path | None = None) -> Iterator[Findin
     except LedgerError as error:
         yield _of(error)
     else:
-        yield Finding("ok", f"database {settings.database}", f"{summary['commits']:,} commits")
+        yield Finding("ok", f"database {settings.database}", counted(summary["commits"], "commit"))
         yield from _waiting(summary)
         yield from _odd(settings)
     yield from _owner(settings.database)
@@ -225,10 +226,10 @@ def _owner(database: Path) -> Iterator[Finding]:
 
 def _waiting(summary: dict[str, Any]) -> Iterator[Finding]:
     if summary["outbox"]:
-        what = f"{summary['outbox']:,} records wait to be appended to the log"
+        what = f"{counted(summary['outbox'], 'record')} to be appended to the log"
         yield Finding("warning", "outbox", what, "coupon-ledger consume")
     if summary["dead_letters_open"]:
-        what = f"{summary['dead_letters_open']:,} records were not folded"
+        what = f"{counted(summary['dead_letters_open'], 'record')} not folded"
         yield Finding("warning", "dead letters", what, "coupon-ledger dead-letters list")
     clock = summary["data_clock"]
     if clock is not None and _ahead_s(clock) > _SKEW_S:
@@ -336,9 +337,9 @@ def _positions(summary: dict[str, Any], earliest: dict[Any, int], ends: dict[Any
         yield Finding("error", "positions", str(found), remedy)
     lag = sum(max(0, end - (accounts[p].next_offset if p in accounts else earliest[p])) for p, end in ends.items())
     if lag and not wrong:
-        yield Finding("warning", "lag", f"{lag:,} records are not folded yet", "coupon-ledger consume")
+        yield Finding("warning", "lag", f"{counted(lag, 'record')} not folded yet", "coupon-ledger consume")
     elif not wrong:
-        yield Finding("ok", "positions", f"{summary['read']:,} records, all folded")
+        yield Finding("ok", "positions", f"{counted(summary['read'], 'record')}, all folded")
 
 
 def _archive(folder: Path) -> Iterator[Finding]:
@@ -351,8 +352,10 @@ def _archive(folder: Path) -> Iterator[Finding]:
         return
     missing = [file.path for file in manifest.files if not (folder / file.path).is_file()]
     if missing:
-        what = f"{len(missing)} files are missing, {missing[0]} first"
+        what = f"{counted(len(missing), 'missing file')}, {missing[0]} first"
         yield Finding("error", f"archive {folder}", what, f"coupon-ledger archive verify {folder}")
     else:
         records = sum(file.records for file in manifest.files)
-        yield Finding("ok", f"archive {folder}", f"{records:,} records in {len(manifest.files):,} files")
+        yield Finding(
+            "ok", f"archive {folder}", f"{counted(records, 'record')} in {counted(len(manifest.files), 'file')}"
+        )

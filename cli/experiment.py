@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
-from cli.labels import say, told
+from cli.labels import say, told, warn
 from cli.options import (
     LOG,
     goods_rate_option,
@@ -128,16 +128,17 @@ def assign(
         click.echo(say(dry if dry_run else wet, n=drawn.height), err=True)
 
 
+_BEGUN: Final = (
+    "campaign {campaign} has begun by {at:instant} ({signs}): `experiment show` leaves out who is assigned after the"
+    " start or has a coupon already; assign before the campaign, or name with --at when they were assigned"
+)
+
+
 def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
     with answered(settings, "none", "experiment-begun", campaign=campaign, until=at) as answer:
         signs = [f"{row['what']} since {cell(row['since'])}" for row in rows_of(answer)]
     if signs:
-        click.echo(
-            f"warning: campaign {campaign}: has begun by {cell(at)} ({'; '.join(signs)}): who is assigned after the"
-            " start, or has a coupon already, is left out by `experiment show`; assign before the campaign, or tell"
-            " with --at when they were",
-            err=True,
-        )
+        warn(_BEGUN, campaign=campaign, at=at, signs=signs)
 
 
 def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cli.labels import say
 from cli.options import LOG, settings_options
 from cli.output import print_rows
 from cli.progress import progress
@@ -77,7 +78,8 @@ def _experiment(seed: int, people: int, settings: Settings) -> None:
 
     world = shown_world(seed, people)
     _append_frames(settings.log, events(world), None)
-    click.echo(f"\ntrue of campaign {campaign_id(world)}, per person assigned, and as return on cost")
+    what = "true of campaign {campaign}, per person assigned, and as return on cost"
+    click.echo("\n" + say(what, campaign=campaign_id(world)))
     print_rows(told_truth(world), "table", currency=CURRENCY)
 
 
@@ -100,4 +102,5 @@ def _append_frames(log_settings: LogSettings, frames: Iterator[tuple[str, pl.Dat
     finally:
         log.close()
     seconds = time.monotonic() - started
-    click.echo(f"appended {appended:,} events in {seconds:.1f} s ({appended / seconds:,.0f}/s)")
+    done = "appended {n:count} event{n:s} in {seconds} s ({rate})"
+    click.echo(say(done, n=appended, seconds=f"{seconds:.1f}", rate=f"{appended / seconds:,.0f}/s"))

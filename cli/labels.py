@@ -276,6 +276,12 @@ _CHINESE: Final[Mapping[str, str]] = {
     "statement": "等式",
     "tenure_days": "客龄(天)",
     "topic": "主题",
+    "discount_before_minor": "原优惠",
+    "discount_after_minor": "新优惠",
+    "face_value_before_minor": "原面值",
+    "face_value_after_minor": "新面值",
+    "healed": "消除违规",
+    "change": "变化",
     "transition": "状态变化",
     "treatments": "实验组数",
     "type": "类型",
@@ -577,6 +583,8 @@ _OF_METRIC: Final = frozenset(
     " sd simultaneous_low simultaneous_high total_effect total_low total_high".split()
 )
 """Columns whose unit is that of the row's metric."""
+_MEANS: Final = _OF_METRIC - {"value", "goal", "result", "industry", "campaign"}
+"""Those whose values are whole by chance at most."""
 _SHARES: Final = (
     "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
     "relative_high", "supported", "burned", "removal_effect", "error",
@@ -727,6 +735,8 @@ def shown(column: str, row: Row, currency: str | None = None, bare: bool = False
         return NOTHING
     if what == "money":
         return _money(value, row.get("currency") or currency, bare)
+    if what == "count" and isinstance(value, float) and value.is_integer() and column not in _MEANS:
+        return count(int(value))
     if what == "metric":
         return label(printable(str(value)))
     if what == "code":

@@ -228,8 +228,8 @@ def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
         for part in told:
             click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {part['grain']}\n")
             click.echo(part["sql"])
-            click.echo(f"\nwith {json.dumps(part['parameters'], ensure_ascii=False)}")
-            click.echo(f"{part['found']:,} rows are behind it" + (", the first of them:" if part["rows"] else ""))
+            click.echo("\n" + say("with {parameters}", parameters=json.dumps(part["parameters"], ensure_ascii=False)))
+            click.echo(say("{n:count} row{n:s} behind it", n=part["found"]))
             print_rows(part["rows"], output) if part["rows"] else None
             click.echo()
 

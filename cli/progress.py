@@ -73,8 +73,8 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
 
 
 def rate_of(records: float, seconds: float) -> float | None:
-    """Records a second; None where it is too early to say."""
-    return records / seconds if records and seconds >= _EARLY_S else None
+    """Records a second; None where it is too early to say, and below one."""
+    return records / seconds if seconds >= _EARLY_S and records >= seconds else None
 
 
 def time_left(rate: float | None, left: float | None) -> str:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
+from cli.labels import say
 from cli.options import LOG, settings_options
 from cli.progress import progress
 from ledger.errors import InvalidEvent, LedgerError, UnusableFile
@@ -111,7 +112,7 @@ def publish(
             try:
                 log.partitions()
                 if content.empty:
-                    click.echo(f"{_named(file)}: is empty", err=True)
+                    click.echo(say("{file}: is empty", file=_named(file)), err=True)
                 records = _records(items, report)
                 if strict:
                     # Everything is validated before the first append.
@@ -123,10 +124,10 @@ def publish(
                         bar.advance(count)
             except LedgerError as error:
                 if appended:
-                    what = "file" if isinstance(error, UnusableFile) else "log"
-                    click.echo(
-                        f"appended {appended:,} events, then the {what} failed; publish the same again", err=True
-                    )
+                    of_file = "appended {n:count} event{n:s}, then the file failed; publish the same again"
+                    of_log = "appended {n:count} event{n:s}, then the log failed; publish the same again"
+                    failed = of_file if isinstance(error, UnusableFile) else of_log
+                    click.echo(say(failed, n=appended), err=True)
                 raise
             finally:
                 log.close()
@@ -211,10 +212,12 @@ def _zone(value: str, option: click.Parameter) -> ZoneInfo:
 
 def _conclude(appended: int, report: _Rejects, strict: bool) -> None:
     if not report.count:
-        click.echo(f"appended {appended:,} events")
+        click.echo(say("appended {n:count} event{n:s}", n=appended))
         return
-    nothing = " (--strict: nothing was appended)" if strict else ""
-    click.echo(f"appended {appended:,} events, refused {report.count:,}{nothing}; see {report.path}", err=True)
+    done = "appended {n:count} event{n:s}, refused {refused:count}; see {report}"
+    nothing = "appended nothing (--strict), refused {refused:count}; see {report}"
+    counts = {"n": appended, "refused": report.count, "report": str(report.path)}
+    click.echo(say(nothing if strict else done, **counts), err=True)
     sys.exit(InvalidEvent.exit_code)
 
 

@@ -17,6 +17,7 @@ from cli.output import print_row, print_rows
 from cli.progress import progress
 from ledger.errors import StoreError
 from ledger.settings import Settings
+from ledger.words import Note, note
 from projections.versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _EQUAL: Final = "every table that can be compared is equal"
 _ROWS: Final = 10
 """Of each table that differs, so many rows are shown."""
-Say = Callable[[str, str], None]
+Tell = Callable[[str, "Note | str"], None]
 
 
 class RebuiltDiffers(StoreError):
@@ -104,22 +105,24 @@ def rebuild(
 
     use_rules(settings)
     tune_process()
-    say = _say if output == "table" else _nothing
+    tell = _tell if output == "table" else _nothing
     log = _log(settings, archive)
     try:
         if rollback:
-            told = _swapped(settings, log, say, by, "rebuild_rolled_back")
+            outcome = _swapped(settings, log, tell, by, "rebuild_rolled_back")
         else:
-            told = _rebuilt(settings, log, say, only, anew=anew, accepted=accept_differences is not None, output=output)
+            outcome = _rebuilt(
+                settings, log, tell, only, anew=anew, accepted=accept_differences is not None, output=output
+            )
             if not compare_only:
-                action = "differences_accepted" if told.get("different") else "rebuild_swapped"
-                told["swap"] = _swapped(settings, log, say, by, action)
-            elif not told.get("different"):
+                action = "differences_accepted" if outcome.get("different") else "rebuild_swapped"
+                outcome["swap"] = _swapped(settings, log, tell, by, action)
+            elif not outcome.get("different"):
                 remove(rebuilt_file(settings.database))
     finally:
         log.close()
     if output != "table":
-        print_row(told, output)
+        print_row(outcome, output)
 
 
 def _log(settings: Settings, archive: Path | None) -> EventLog:
@@ -133,7 +136,7 @@ def _log(settings: Settings, archive: Path | None) -> EventLog:
 
 
 def _rebuilt(
-    settings: Settings, log: EventLog, say: Say, only: tuple[str, ...], *, anew: bool, accepted: bool, output: str
+    settings: Settings, log: EventLog, tell: Tell, only: tuple[str, ...], *, anew: bool, accepted: bool, output: str
 ) -> dict[str, Any]:
     """Built and compared. Raises `RebuiltDiffers` where tables differ, unless that is accepted."""
     from api.client import asking
@@ -148,26 +151,28 @@ def _rebuilt(
         Run(live, log, settings.batch_size, bar.advance, only=only, copy=copy, anew=anew) as run,
     ):
         if run.already and not only:
-            say("going on", f"behind the {run.already:,} records that an interrupted rebuild has folded")
+            tell("going on", note("behind the {n:count} record{n:s} that an interrupted rebuild folded", n=run.already))
         records = run.build()
         seconds = time.monotonic() - started
-        say("built", f"{records:,} records in {seconds:.1f} s ({records / max(seconds, 1e-9):,.0f}/s)")
+        rate = f"{records / max(seconds, 1e-9):,.0f}/s"
+        done = "{n:count} record{n:s} in {seconds} s ({rate})"
+        tell("built", note(done, n=records, seconds=f"{seconds:.1f}", rate=rate))
         compared = run.compare()
         rows = _different_rows(run, compared)
-    told: dict[str, Any] = {"records": records, "seconds": round(seconds, 3)}
+    outcome: dict[str, Any] = {"records": records, "seconds": round(seconds, 3)}
     if compared is not None:
-        told |= _compared(compared, say) | {"rows": rows}
+        outcome |= _compared(compared, tell) | {"rows": rows}
         if compared.different and not accepted:
             if output == "table":
-                print_rows(told["different"], output)
+                print_rows(outcome["different"], output)
                 print_rows(rows, output)
             else:
-                print_row(told, output)
+                print_row(outcome, output)
             raise RebuiltDiffers(
                 f"database {settings.database}: {len(compared.different)} of its tables are not what the log gives;"
                 " nothing was swapped. Where the change is meant: --accept-differences WHY"
             )
-    return told
+    return outcome
 
 
 def _copied(database: Path, to: Path) -> None:
@@ -185,12 +190,15 @@ def _copied(database: Path, to: Path) -> None:
             copy_to(store.cursor(), to)
 
 
-def _compared(compared: Compared, say: Say) -> dict[str, Any]:
+def _compared(compared: Compared, tell: Tell) -> dict[str, Any]:
     for name in compared.other_versions:
-        say("versions", f"the live {name} were filled by another version of coupon-ledger, and are not compared")
-    alike = f"{len(compared.equal)} tables are equal at the same positions"
-    say("compared", alike + (f", {len(compared.different)} are not" if compared.different else ""))
-    say("facts", compared.facts)
+        other = "the live {table} were filled by another version of coupon-ledger, and are not compared"
+        tell("versions", note(other, table=name))
+    alike = "{n} tables are equal at the same positions"
+    both = "{n} tables are equal at the same positions, {different} are not"
+    counts = {"n": len(compared.equal), "different": len(compared.different)}
+    tell("compared", note(both, **counts) if compared.different else note(alike, n=counts["n"]))
+    tell("facts", compared.facts)
     different = [
         {
             "table": found.table,
@@ -226,7 +234,7 @@ def _in_words(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _swapped(settings: Settings, log: EventLog, say: Say, by: tuple[str, str], action: str) -> dict[str, Any]:
+def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str], action: str) -> dict[str, Any]:
     """Let the rebuilt database, or on rolling back the one before, take the place of the live one."""
     from api.client import owner_of
     from consumers.owner import take_place
@@ -237,18 +245,24 @@ def _swapped(settings: Settings, log: EventLog, say: Say, by: tuple[str, str], a
         done = asdict(take_place(settings.database, log, settings.batch_size, back=back))
     else:
         done = owner.succeed(back=back)
-        say("", f"the owner consumed nothing for {done['seconds']:.2f} s, and answered meanwhile")
-    say("live", f"{done['file']}; {done['records']:,} records came since it was compared")
+        paused = "the owner consumed nothing for {seconds} s, and answered meanwhile"
+        tell("", note(paused, seconds=f"{done['seconds']:.2f}"))
+    since = "{file}; {n:count} record{n:s} came since it was compared"
+    tell("live", note(since, file=done["file"], n=done["records"]))
     if done["previous"]:
-        say("kept", f"{done['previous']}, which `coupon-ledger rebuild --rollback` brings back")
+        tell("kept", note("{file}, which `coupon-ledger rebuild --rollback` brings back", file=done["previous"]))
     who, why = by
     operations.append(log, action, why=why, operator=who, subject=settings.database.name, details=done)
     return done
 
 
-def _say(what: str, words: str) -> None:
-    click.echo(f"{what:9} {words}")
+def _tell(what: str, words: Note | str) -> None:
+    """`what`: a template, the head of the line."""
+    from cli.consume import echo_under
+    from cli.labels import told
+
+    echo_under(what, told(words) if isinstance(words, Note) else words)
 
 
-def _nothing(what: str, words: str) -> None:
+def _nothing(what: str, words: Note | str) -> None:
     pass

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from cli.labels import say
 from cli.options import (
     LOG,
     dead_letter_options,
@@ -24,7 +25,7 @@ from cli.options import (
 )
 from cli.output import Row, limited, print_rows
 from cli.progress import advancing, progress
-from cli.show import SHOWN, answered, dead_letters, rows_of
+from cli.show import FIRST_ROWS, SHOWN, answered, dead_letters, rows_of
 from ledger.errors import UnusableFile
 from ledger.plain import plain
 from ledger.settings import LogSettings, Settings
@@ -56,7 +57,7 @@ def export(file: Path, settings: Settings, **chosen: Any) -> None:
                 out.write(json.dumps(plain(_exported(row, settings.log)), ensure_ascii=False) + "\n")
                 count += 1
                 bar.advance(1)
-    click.echo(f"exported {count:,} dead letters", err=True)
+    click.echo(say("exported {n:count} dead letter{n:s}", n=count), err=True)
 
 
 def _exported(row: Row, log: LogSettings) -> Row:
@@ -112,8 +113,9 @@ def replay(
     print_rows(rows, output)
     tried = sum(row["records"] for row in rows)
     dead = sum(row["dead_letters"] for row in rows)
-    would = "would be" if dry_run else "were"
-    click.echo(f"{tried - dead:,} of {tried:,} dead letters {would} folded; {dead:,} stay dead letters", err=True)
+    would = "{n:count} of {tried:count} dead letters would be folded; {dead:count} would stay"
+    were = "{n:count} of {tried:count} dead letters were folded; {dead:count} stay"
+    click.echo(say(would if dry_run else were, n=tried - dead, tried=tried, dead=dead), err=True)
 
 
 @dead_letters.command("discard")
@@ -227,4 +229,4 @@ def operations(
     found, more = limited(rows, limit or SHOWN)
     print_rows(found, output, "occurred_at action operator subject reason".split() if found else None)
     if more:
-        click.echo(f"… more than {limit or SHOWN}; --limit shows more, --output ndjson all", err=True)
+        click.echo(say(FIRST_ROWS, n=limit or SHOWN), err=True)

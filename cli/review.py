@@ -767,7 +767,7 @@ def _print(text: str, file: Path | None, campaign: str) -> None:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UnusableFile(f"file {file}: cannot be written ({error.strerror}); choose another place") from error
-    click.echo(f"review of {campaign} written to {file}")
+    click.echo(say("review of {campaign} written to {file}", campaign=campaign, file=str(file)))
 
 
 class UnknownTemplate(LedgerError):

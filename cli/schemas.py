@@ -13,6 +13,7 @@ import click
 import schemas as packaged
 from cli.options import output_option
 from cli.output import print_rows
+from ledger.amounts import counted
 from ledger.errors import IncompatibleSchema
 
 
@@ -90,7 +91,9 @@ def check(folder: Path | None, output: str) -> None:
                 click.echo(str(breach), err=True)
         else:
             print_rows((asdict(b) for b in breaches), output)
-        click.echo(f"error: {len(breaches)} rules broken; see `coupon-ledger schemas check --help`", err=True)
+        click.echo(
+            f"error: {counted(len(breaches), 'broken rule')}; see `coupon-ledger schemas check --help`", err=True
+        )
         sys.exit(IncompatibleSchema.exit_code)
     for schema in checked:
         if schema.new_symbols:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
+from cli.labels import say
 from cli.options import (
     LOG,
     duration_option,
@@ -20,7 +21,7 @@ from cli.options import (
     zone_option,
 )
 from cli.output import Row, limited, print_rows
-from cli.show import answered, rows_of
+from cli.show import FIRST_ROWS, answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
 
@@ -74,7 +75,7 @@ def define(name: str, rule: str, why: str | None, operator: str | None, settings
         inside = sum(frame.height for frame in answer.frames)
     with appending(settings) as log:
         operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"rule": rule})
-    click.echo(f"segment {name}: {inside:,} customers satisfy {rule}")
+    click.echo(say("segment {name}: {n:count} customers satisfy {rule}", name=name, n=inside, rule=rule))
 
 
 @segments.command("list")
@@ -109,7 +110,7 @@ def show(name: str, limit: int | None, settings: Settings, output: str, **past: 
         rows, more = limited(rows_of(answer), at_most) if at_most else (list(rows_of(answer)), False)
         print_rows(rows, output, _COLUMNS if output == "table" else None)
     if more and output == "table":
-        click.echo(f"… more than {at_most}; --limit shows more, --output ndjson all", err=True)
+        click.echo(say(FIRST_ROWS, n=at_most), err=True)
 
 
 @segments.command()

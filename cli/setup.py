@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from cli.labels import say
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from ledger.errors import masked
@@ -33,9 +34,10 @@ def init(settings: Settings) -> None:
         created = log.create_topics()
     finally:
         log.close()
-    click.echo(f"log {masked(settings.log.url)}: " + (f"made {', '.join(created)}" if created else "topics are there"))
-    made = Store.create(settings.database)
-    click.echo(f"database {settings.database}: " + ("made" if made else "is there"))
+    there, made = "log {log}: topics are there", "log {log}: made {topics}"
+    click.echo(say(made if created else there, log=masked(settings.log.url), topics=created))
+    there, made = "database {file}: is there", "database {file}: made"
+    click.echo(say(made if Store.create(settings.database) else there, file=str(settings.database)))
 
 
 @click.command()

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -99,7 +99,7 @@ def history(coupon: str, limit: int | None, settings: Settings, output: str, **p
         for row in rows:
             for violation in row["violations"]:
                 if violation == "conflicting_duplicate":
-                    click.echo(f"{violation}: another content came under the id {row['event_id']}; it is not folded")
+                    click.echo(say(_CONFLICT, violation=violation, event=row["event_id"]))
 
 
 def _for_people(row: Row, currency: str | None) -> Row:
@@ -190,16 +190,14 @@ def coupons(
     with answered(settings, "none", "states", ended_days=LONG_ENDED_DAYS, **filters) as answer:
         left_out = sum(row["long_ended"] for row in rows_of(answer))
     if left_out:
-        click.echo(
-            f"{left_out:,} that ended more than {LONG_ENDED_DAYS} days before are left out; --all lists them", err=True
-        )
+        click.echo(say(_LEFT_OUT, n=left_out, days=LONG_ENDED_DAYS), err=True)
 
 
 def _exported(settings: Settings, to: Path, **parameters: Any) -> None:
     with answered(settings, "table", "coupons", **parameters) as answer:
         with progress("writing", None, "coupons") as bar:
             rows = write_parquet(answer, to, bar.advance)
-        click.echo(f"{rows:,} coupons written to {to}")
+        click.echo(say("{n:count} coupon{n:s} written to {file}", n=rows, file=str(to)))
 
 
 @coupons.command("expiring")
@@ -343,10 +341,10 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
         for name in ("discounts", "states", "broken"):
             _print_list(name, lists[name])
         versions = [{**v, "changed": in_words(v["changed"])} for v in whole["versions"]]
-        click.echo("\nversions")
+        click.echo("\n" + say("versions"))
         print_rows(versions, output)
         held = [{**r, "ok": "ok" if r["ok"] else "BROKEN"} for r in whole["conservation"]]
-        click.echo("\nconservation")
+        click.echo("\n" + say("conservation"))
         print_rows(held, output)
 
 
@@ -559,6 +557,9 @@ def _to_the_second(at: datetime) -> datetime:
     return at.replace(microsecond=0)
 
 
+FIRST_ROWS: Final = "the first {n:count} rows; --limit shows more, --output ndjson all"
+_CONFLICT: Final = "{violation:word}: another content came under the id {event}; it is not folded"
+_LEFT_OUT: Final = "{n:count} that ended more than {days} days before are left out; --all lists them"
 _CUTS = {
     "at": "only what happened until {at:instant}",
     "known_at": "only what was recorded until {at:instant}",
@@ -589,7 +590,7 @@ def _listed(
         rows, more = limited(rows_of(answer), at_most)
         print_rows(rows, output, shown)
         if more:
-            click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=at_most), err=True)
+            click.echo(say(FIRST_ROWS, n=at_most), err=True)
 
 
 def rows_of(answer: Answer) -> Iterator[Row]:
@@ -620,5 +621,5 @@ def _plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row
 
 def _print_list(title: str, table: pl.DataFrame) -> None:
     if table.height:
-        click.echo(f"\n{title}")
+        click.echo("\n" + label(title))
         print_rows(table.iter_rows(named=True), "table")

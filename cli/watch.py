@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.consume import status_of, summary_of
+from cli.consume import echo_under, status_of, summary_of
+from cli.labels import say
 from cli.output import Row, print_rows
 from cli.terminal import behind
+from cli.view import view
+from ledger.amounts import NOTHING
 from ledger.errors import LedgerError
 from ledger.settings import Settings
 
@@ -48,13 +51,16 @@ class Watch:
             if sys.stdout.isatty():
                 click.echo(_AGAIN, file=behind(sys.stdout), nl=False)
             if "error" in status:
-                click.echo(f"{status['at']:%H:%M:%S}    {status['error']}")
+                echo_under("", status["error"])
                 continue
             print_summary(self._settings, status)
-            click.echo(f"events/s    {_number(status['events_per_s'])}, lag {_number(status['lag_per_s'], '+')}/s")
+            rate, change = _number(status["events_per_s"]), _number(status["lag_per_s"], "+")
+            echo_under("events/s", say("{rate}, lag {change}/s", rate=rate, change=change))
             eta = status["eta_s"]
-            click.echo(f"caught up   {'now' if not status['lag'] else f'in {timedelta(seconds=eta)}' if eta else '–'}")
-            click.echo(f"{status['at']:%H:%M:%S}    every {self._every_s:g} s, Ctrl-C ends it")
+            left = say("in {time}", time=timedelta(seconds=eta)) if eta else NOTHING
+            echo_under("caught up", left if status["lag"] else say("now"))
+            at = view().instant(status["at"].replace(microsecond=0))
+            echo_under("looked at", say("{at}, every {seconds} s, Ctrl-C ends it", at=at, seconds=f"{self._every_s:g}"))
             sys.stdout.flush()
 
     def _rows(self) -> Iterator[Row]:
@@ -107,4 +113,4 @@ def _state_of(database: Path) -> object:
 
 
 def _number(value: float | None, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign},.1f}"
+    return NOTHING if value is None else f"{value:{sign},.1f}"

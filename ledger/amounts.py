@@ -80,6 +80,11 @@ def percent_of_bp(basis_points: float | None) -> str:
     return percent(None if basis_points is None else Decimal(basis_points) / 10_000)
 
 
+def counted(number: int, noun: str) -> str:
+    """A count with its English noun: "1 record", "1,234 records"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def count(number: int | None) -> str:
     """A count with separators between thousands: "1,234,567"."""
     return NOTHING if number is None else f"{number:,}"

@@ -123,7 +123,7 @@ class Speaker:
             text = amounts.money(minor, currency)
             return text.replace("minor units of", "最小货币单位").replace("minor units", "最小货币单位") \
                 if self.lang == "zh" else text  # fmt: skip
-        return {
+        written: dict[str, Callable[[Any], str]] = {
             "count": amounts.count,
             "percent": amounts.percent,
             "bp": amounts.percent_of_bp,
@@ -132,7 +132,14 @@ class Speaker:
             "instant": self.instant,
             "word": self.word,
             "label": self.label,
-        }[spec](value)
+            "s": _plural,
+        }
+        return written[spec](value)
 
 
-TEMPLATE_KINDS: Final = frozenset("money count percent bp factor p instant word label".split())
+def _plural(number: int) -> str:
+    """The ending of an English noun; templates in Chinese do without."""
+    return "" if number == 1 else "s"
+
+
+TEMPLATE_KINDS: Final = frozenset("money count percent bp factor p instant word label s".split())

@@ -25,7 +25,7 @@ _LATER: Final = 2**62
 @dataclass(frozen=True, slots=True)
 class Effect:
     """On one coupon. Amounts in minor units of `currency`: `discount_…`, what its use takes off an order now;
-    `face_value_…`, what is still promised with it (issued, claimed or reserved).
+    `face_value_…`, what is still promised with it (issued, claimed or reserved), None where nobody knows its value.
 
     `events`: how many of the correction are new to it; `known`: how many it has already. `violations`, `healed`: that
     would come, and that would go, as `<event_id> <violation>`.
@@ -38,8 +38,8 @@ class Effect:
     after: str
     discount_before_minor: int
     discount_after_minor: int
-    face_value_before_minor: int
-    face_value_after_minor: int
+    face_value_before_minor: int | None
+    face_value_after_minor: int | None
     events: int
     known: int
     violations: tuple[str, ...]
@@ -96,23 +96,24 @@ def _violations(folded: Folded) -> Counter[str]:
     return Counter(f"{v.event_id} {v.violation}" for v in folded.violations)
 
 
-def _promised(coupon: Coupon) -> int:
-    return (coupon.face_value_minor or 0) if coupon.state in _USABLE else 0
+def _promised(coupon: Coupon) -> int | None:
+    return coupon.face_value_minor if coupon.state in _USABLE else 0
 
 
 def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[str, Any]]:
-    """The same per campaign and currency, or per currency alone."""
+    """The same per campaign and currency, or per currency alone. An amount is None where none of its parts is known."""
     names = ("campaign_id", "currency") if by_campaign else ("currency",)
     amounts = [name for name in Effect.__slots__ if name.endswith("_minor")]
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in effects:
         of = {name: getattr(one, name) for name in names}
-        counts = dict.fromkeys(("coupons", "events", *amounts, "violations", "healed"), 0)
-        row = found.setdefault(tuple(value or "" for value in of.values()), of | counts)
+        empty = {"coupons": 0, "events": 0, **dict.fromkeys(amounts), "violations": 0, "healed": 0}
+        row = found.setdefault(tuple(value or "" for value in of.values()), of | empty)
         row["coupons"] += 1
         row["events"] += one.events
         row["violations"] += len(one.violations)
         row["healed"] += len(one.healed)
         for name in amounts:
-            row[name] += getattr(one, name)
+            if (value := getattr(one, name)) is not None:
+                row[name] = (row[name] or 0) + value
     return [found[key] for key in sorted(found)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,9 @@ os.execv(sys.argv[2], sys.argv[2:])
 Data = dict[str, Any]
 
 
+_PROGRESS = re.compile(r"[a-z ]+: [\d,]+ of [\d,]+ records")
+
+
 @dataclass(frozen=True)
 class Ran:
     """How a command ended and what it said."""
@@ -45,6 +49,11 @@ class Ran:
     @property
     def out(self) -> str:
         return self.raw.decode()
+
+    @property
+    def said(self) -> str:
+        """What stands on standard error but for lines of progress, which a busy machine has more of."""
+        return "".join(line for line in self.err.splitlines(keepends=True) if not _PROGRESS.match(line))
 
     @property
     def rows(self) -> list[Data]:
@@ -105,8 +114,8 @@ def limited(*arguments: str, file_bytes: int) -> Ran:
     return finish(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
 
-def wait_until(reached: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def wait_until(reached: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not reached():
         assert time.monotonic() < deadline, f"{what} did not come"
         time.sleep(0.02)

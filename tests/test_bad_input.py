@@ -174,7 +174,7 @@ def test_a_line_of_any_length_takes_no_more_memory_than_a_line_may(initialised: 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     ran = ledger("publish", "endless.ndjson")
     assert ran.code == REFUSED and "line 1: longer than 4,000,000 bytes" in ran.err
-    assert "appended 1 events" in ran.err
+    assert "appended 1 event" in ran.err
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # KiB
 
 
@@ -399,7 +399,7 @@ def test_a_log_shorter_than_the_database_stops_the_consumer(initialised: Path) -
     one_sentence(ran, LOG_ERROR, "not the log that database", "name the right log with --log")
     assert facts() == before
     done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3")]))
-    assert done("consume").out.startswith("consumed 1 records")
+    assert done("consume").out.startswith("consumed 1 record ")
 
 
 # --- the database
@@ -605,7 +605,7 @@ def test_a_full_disk_under_the_report_loses_nothing(initialised: Path) -> None:
     assert ran.code == USAGE and "Traceback" not in ran.err
     assert "report events.ndjson.rejected.ndjson: cannot be written (File too large)" in ran.err.splitlines()[-1]
     again = ledger("publish", "events.ndjson")
-    assert again.code == REFUSED and "appended 1 events, refused 60,000" in again.err
+    assert again.code == REFUSED and "appended 1 event, refused 60,000" in again.err
 
 
 # --- no permission

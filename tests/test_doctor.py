@@ -74,16 +74,16 @@ def test_a_database_of_another_version(healthy: None) -> None:
 @pytest.mark.parametrize(
     ("statement", "level", "place", "words", "remedy"),
     [
-        ("INSERT INTO outbox VALUES ('t', 'k', 'v')", "warning", "outbox", "1 records wait", "consume"),
+        ("INSERT INTO outbox VALUES ('t', 'k', 'v')", "warning", "outbox", "1 record to be appended", "consume"),
         (
             "INSERT INTO dead_letters VALUES ('coupon.events', 0, 7, now(), 'k', 'v', 'invalid_event', '…')",
             "warning",
             "dead letters",
-            "1 records were not folded",
+            "1 record not folded",
             "dead-letters list",
         ),
         ("UPDATE ledger SET data_clock = now() + INTERVAL 1 HOUR", "error", "data's clock", "ahead", "chronyc"),
-        ("UPDATE checkpoints SET next_offset = 900", "error", "positions", "the next offset is 900", "--log"),
+        ("UPDATE checkpoints SET next_offset = 900", "error", f"log sqlite:///{LOG}", "was read up to 900", "--log"),
     ],
     ids=["outbox", "dead letters", "data clock", "positions"],
 )
@@ -98,7 +98,7 @@ def test_what_the_database_tells(
 @pytest.mark.slow
 def test_what_is_not_folded_yet(healthy: None) -> None:
     done("publish", "-", stdin=ndjson([coupon_event("claimed", "e-3")]))
-    assert found(level="warning")["lag"] == ("1 records are not folded yet", "coupon-ledger consume")
+    assert found(level="warning")["lag"] == ("1 record not folded yet", "coupon-ledger consume")
 
 
 @pytest.mark.slow
@@ -227,7 +227,7 @@ def test_markers_of_transactions_are_no_records(kafka: tuple[str, ...]) -> None:
         producer.flush()
         producer.abort_transaction()
     done("consume", *kafka[:4])
-    assert found(*kafka, level="ok")["positions"][0] == "1 records, all folded"
+    assert found(*kafka, level="ok")["positions"][0] == "1 record, all folded"
 
 
 @pytest.mark.kafka

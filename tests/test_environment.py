@@ -23,6 +23,7 @@ from tests.command_line import (
     COMMAND,
     DATABASE,
     LOG,
+    PATIENCE_S,
     Ran,
     coupon_event,
     done,
@@ -411,7 +412,7 @@ def test_questions_that_never_end_do_not_starve_the_consumer(home: Path) -> None
             enough.set()
             for thread in asking:
                 thread.join()
-        wait_until(lambda: read(asked) == before + records, "the end of the backlog")
+        wait_until(lambda: read(asked) == before + records, "the end of the backlog", 5 * PATIENCE_S)
     assert {reply.status for reply in replies} <= {200, 503, 504}
     for reply in replies:
         assert reply.status == 200 or "took longer than" in reply.json["error"], reply.body

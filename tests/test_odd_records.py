@@ -54,7 +54,7 @@ def test_keys_that_are_not_the_events_id_are_counted(home: Path) -> None:
     done("init")
     append((b"c-1", value_of("e-1")), (b"some-order", value_of("e-2", coupon_id="c-2")), (b"", value_of("e-3")))
     ran = done("consume")
-    assert "2 records have another key than their event's id" in ran.err
+    assert "2 records with another key than their event's id" in ran.err
     told = finding(f"keys of {COUPON}")
     assert told["level"] == "warning" and told["finding"].startswith("2 of 3 events (66.7%)")
     assert "coupon_id" in told["remedy"]
@@ -69,7 +69,7 @@ def test_a_producer_with_milliseconds_is_noticed(home: Path) -> None:
     done("init")
     millis = datetime(1970, 1, 21, 15, 43, tzinfo=UTC)
     append((b"c-1", value_of("e-1", occurred_at=millis.isoformat())), (b"c-2", value_of("e-2", coupon_id="c-2")))
-    assert "1 events happened long before or after they were recorded, 1 of them in 1970" in done("consume").err
+    assert "1 event that happened long before or after being recorded, 1 of them in 1970" in done("consume").err
     told = finding(f"instants of {COUPON}")
     assert told["level"] == "warning" and "1 of 2 events (50.0%)" in told["finding"]
     assert "milliseconds" in told["finding"]

@@ -58,7 +58,7 @@ def published() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", ["csv_semi.csv", "csv_utf16.csv"])
 def test_separators_and_encodings_are_recognised(name: str) -> None:
     """Else what a spreadsheet saves here and there would be one column of nonsense."""
-    assert done("publish", CASES / name, "--topic", ORDER).out == "appended 1 events\n"
+    assert done("publish", CASES / name, "--topic", ORDER).out == "appended 1 event\n"
     [event] = published()
     assert (event["event_id"][:1], event["net_minor"], event["currency"]) == ("e", 4500, "EUR")
 
@@ -100,7 +100,7 @@ def test_a_table_is_the_same_however_it_was_saved(home: Path, case: str, name: s
     if name != "-":
         (home / name).write_bytes(content)
     stdin = content if name == "-" else b""
-    assert done("publish", name, "--topic", COUPON, *options, stdin=stdin).out == "appended 1 events\n"
+    assert done("publish", name, "--topic", COUPON, *options, stdin=stdin).out == "appended 1 event\n"
     [event] = published()
     assert (event["source"], event["coupon_id"], event["channel"]) == ("商店", "券-1", "应用")
 
@@ -280,7 +280,7 @@ def test_a_refused_row_of_a_workbook_can_be_mended_and_sent(home: Path) -> None:
     ledger("publish", "day.xlsx", "--topic", ORDER)
     entry = json.loads((home / "day.xlsx.rejected.ndjson").read_text())
     mended = json.dumps(json.loads(entry["text"]) | {"net_minor": 1})
-    assert done("publish", "-", stdin=mended.encode()).out == "appended 1 events\n"
+    assert done("publish", "-", stdin=mended.encode()).out == "appended 1 event\n"
 
 
 def test_of_several_sheets_one_is_named(home: Path) -> None:

@@ -291,7 +291,7 @@ def test_a_table_needs_its_topic_and_lines_may_take_it(home: Path) -> None:
     one_sentence(ledger("publish", "-", "--format", "parquet", "--topic", COUPON), 2, "standard input")
     event = coupon_event("created", "e-1")
     del event["topic"]
-    assert done("publish", "-", "--topic", COUPON, stdin=json.dumps(event).encode()).out == "appended 1 events\n"
+    assert done("publish", "-", "--topic", COUPON, stdin=json.dumps(event).encode()).out == "appended 1 event\n"
 
 
 def test_strict_holds_for_tables(home: Path) -> None:
@@ -352,7 +352,7 @@ def test_bad_rows_of_a_parquet_file_can_be_mended_and_sent(home: Path) -> None:
     assert (entry["row"], entry["event_id"]) == (2, "e-1")
     mended = json.loads(entry["text"]) | {"discount_minor": 1}
     assert mended["attributes"] == {"a": 1}
-    assert done("publish", "-", stdin=json.dumps(mended).encode()).out == "appended 1 events\n"
+    assert done("publish", "-", stdin=json.dumps(mended).encode()).out == "appended 1 event\n"
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

@@ -603,7 +603,7 @@ def test_applied_twice_it_is_made_once(sold: Path) -> None:
     row = ndjson([RETURNED])
     for unknown in (False, True):  # the second time before any consumer has seen the first
         ran = done("correct", "-", "--apply", "--why", "wrong till", stdin=row)
-        assert ("1 records of coupon.events are not consumed yet" in ran.err) == unknown
+        assert ("records of coupon.events not consumed yet: 1" in ran.err) == unknown
     done("consume")
     after = facts()
     again = done("correct", "-", "--apply", "--why", "wrong till", stdin=ndjson([RETURNED]))
@@ -715,8 +715,8 @@ def test_values_for_every_row_are_set_once(sold: Path) -> None:
 
 FILES = {
     "holds no rows": b"",
-    "1 rows say what another one says": ndjson([RETURNED, RETURNED]),
-    "1 rows are no events": ndjson([RETURNED, {**RETURNED, "event_id": "mine"}]),
+    "rows that say what another one says: 1": ndjson([RETURNED, RETURNED]),
+    "rows that are no events: 1": ndjson([RETURNED, {**RETURNED, "event_id": "mine"}]),
     "2 rows are no events": ndjson([{**RETURNED, "occurred_at": None}, {**RETURNED, "topic": "order.events"}]),
 }
 
@@ -788,5 +788,5 @@ def test_the_commands_on_either_log(home: Path, log_settings: LogSettings, monke
 def test_a_correction_of_what_is_still_to_come_is_warned_of(sold: Path) -> None:
     """Else a wrong digit of a year would be seen only when `--at` and the live state say different things."""
     later = {**RETURNED, "occurred_at": "2999-01-01T00:00:00Z"}
-    assert "1 events happen later than now, the last one 2999-" in done("correct", "-", stdin=ndjson([later])).err
+    assert "events later than now: 1, the last one at 2999-" in done("correct", "-", stdin=ndjson([later])).err
     assert "later than now" not in done("correct", "-", stdin=ndjson([RETURNED])).err

@@ -75,7 +75,7 @@ def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Pat
     page = tmp_path / "review.html"
     done("review", "k", "--to", page)
     html = page.read_text(encoding="utf-8")
-    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "复盘" in html
+    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "<h1>Review" in html
     assert "<script" not in html and "<b>K" not in html
     loaded = re.findall(r"(?:src|href)=.(?!#)([^\"']+)", html)
     assert [address for address in loaded if not address.startswith("#")] == []
@@ -84,11 +84,12 @@ def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Pat
 
 @pytest.mark.slow
 def test_markdown_tables_hold_whatever_stands_in_the_data() -> None:
-    text = done("review", "k").out
-    for line in text.splitlines():
-        if line.startswith("|"):
-            assert line.endswith("|")
-    assert "| 有效核销券数 | 2 | – | net\\_uses |" in text
+    for lang, target in (("en", "| net uses | 3 | 2 | 66.7% |"), ("zh", "| 有效核销券数 | 3 | 2 | 66.7% |")):
+        text = done("review", "k", "--lang", lang).out
+        for line in text.splitlines():
+            if line.startswith("|"):
+                assert line.endswith("|")
+        assert target in text
 
 
 def test_a_layout_is_kept_and_used_again() -> None:

@@ -275,7 +275,7 @@ def test_a_reader_that_goes_away_ends_it_although_nothing_comes() -> None:
     follower = start("tail")
     try:
         assert follower.stdout is not None
-        assert follower.stdout.readline().startswith(b"recorded_at")
+        assert follower.stdout.readline().startswith(b"times in ")
         follower.stdout.close()
         follower.stdout = None
         ran: Ran = finish(follower)
