@@ -54,15 +54,12 @@ class Purchases:
     def expected(self, ahead: float, x: Floats, t_x: Floats, t: Floats) -> Floats:
         """Purchases in the time ahead (equation 10).
 
-        Its series is turned by Euler's transformation (Abramowitz and Stegun 15.3.3): as written it is infinite for
-        some thousand purchases, which the one account of all guests of a shop has.
+        Its hypergeometric factor is computed in the form that stays finite, see `_stays`.
         """
-        from scipy.special import hyp2f1
-
         r, b = self.r, self.b
         a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at one it is a limit
         part = ahead / (self.alpha + t + ahead)
-        rest = (1 - part) ** (a - 1) * hyp2f1(a + b - 1 - r, a - 1, a + b + x - 1, part)
+        rest = _stays(r + x, b + x, a + b + x - 1, part)
         found: Floats = (a + b + x - 1) / (a - 1) * (1 - rest) / (1 + self._left(x, t_x, t))
         return found
 
@@ -70,6 +67,36 @@ class Purchases:
         logs = (self.r + x) * np.log((self.alpha + t) / (self.alpha + t_x))
         odds = self.a / (self.b + (np.maximum(x, 1) - 1)) * np.exp(np.minimum(logs, _MOST))
         return np.where(x > 0, odds, 0.0)
+
+
+def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
+    """(1 - z)^a 2F1(a, b; c; z) for positive parameters and 0 <= z < 1, elementwise.
+
+    As written its series is infinite for some thousand purchases, which the one account of all guests of a shop has.
+    Euler's transformation (Abramowitz and Stegun 15.3.3), (1 - z)^(c - b) 2F1(c - a, c - b; c; z), is infinite where
+    people hardly ever leave. Where both are, the series is summed in logarithms.
+    """
+    from scipy.special import hyp2f1
+
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        found: Floats = np.asarray((1 - z) ** (c - b) * hyp2f1(c - a, c - b, c, z))
+        again = ~np.isfinite(found)
+        found[again] = ((1 - z) ** a * hyp2f1(a, b, c, z))[again]
+    for i in np.flatnonzero(~np.isfinite(found)):
+        found[i] = np.exp(_log_series(a[i], b[i], c[i], z[i]) + a[i] * np.log1p(-z[i]))
+    return found
+
+
+def _log_series(a: float, b: float, c: float, z: float) -> float:
+    """The logarithm of 2F1(a, b; c; z), all of whose terms are positive."""
+    n = np.arange(_TERMS)
+    logs = np.cumsum(np.log((a + n) / (c + n) * (b + n) / (n + 1) * z))
+    most = max(0.0, float(logs.max()))
+    return most + float(np.log(np.exp(-most) + np.exp(logs - most).sum()))
+
+
+_TERMS: Final = 1_000_000
+"""Of the series that are summed; with the largest parameters that are fitted, its terms vanish long before."""
 
 
 @dataclass(frozen=True, slots=True)

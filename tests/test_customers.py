@@ -97,6 +97,20 @@ def test_who_buys_thousands_of_times_has_a_projection_too() -> None:
         assert np.isfinite(found).all() and (np.diff(found) > 0).all()
 
 
+def test_where_people_hardly_ever_leave_they_have_a_projection_too() -> None:
+    """A shop without repeat buyers that left ended the report of its customers in a warning and in empty values.
+
+    The wanted values are the series itself, summed with 60 decimals.
+    """
+    model = lifetime.Purchases(1.2843, 13.138, 1205.7, 21811.18)
+    x, t = np.array([1.0, 5.0]), np.array([37.0, 52.0])
+    lost = lifetime._stays(model.r + x, model.b + x, model.a + model.b + x - 1, 90 / (model.alpha + t + 90))
+    assert 1 - lost == pytest.approx([0.18543577688842527, 0.35507764348113646], rel=1e-12)
+    assert np.isfinite(model.expected(90.0, x, t, t)).all()
+    busiest = lifetime.Purchases(0.3, 5.0, 20_000.0, 9.0).expected(90.0, np.array([30_000.0]), t[:1], t[:1])
+    assert np.isfinite(busiest).all() and 0 <= busiest[0] < 100_000
+
+
 def test_too_few_customers_carry_no_projection() -> None:
     few = np.ones(10)
     with pytest.raises(TooFew):
