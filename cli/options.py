@@ -30,6 +30,7 @@ _BY_NAME: Final = {option.name: option for option in OPTIONS}
 _AGO: Final = re.compile(r"([0-9]{1,9})([smhd])")
 _POSITION: Final = re.compile(r"[^:]+:[0-9]+:[0-9]+")
 _DAY: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+MICROSECOND: Final = timedelta(microseconds=1)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -127,13 +128,14 @@ class _InstantOption(click.Option):
         return names, f"{text} [2026-11-11T20:00:00+08:00, a day of --zone, or how long ago: 90s, 15m, 2h, 1d]"
 
 
-def instant_option(name: str, text: str) -> Callable[[Command], Command]:
+def instant_option(name: str, text: str, *, cut: bool = False) -> Callable[[Command], Command]:
     """Add an option that takes an instant; the command gets it in UTC, or None. A day stands for its first instant in
-    the reader's zone."""
+    the reader's zone. `cut`: what happens at the instant belongs to the answer; so a day stands for the last instant
+    before it, and the answer is the same as that of a period until that day."""
     return click.option(
         name,
         cls=_InstantOption,
-        callback=lambda _ctx, option, value: None if value is None else _instant(value, option),
+        callback=lambda _ctx, option, value: None if value is None else _instant(value, option, cut=cut),
         metavar="INSTANT",
         help=text,
     )
@@ -169,8 +171,10 @@ def past_options(command: Command) -> Command:
     for option in (
         timeout_option,
         position_option("--at-position", "positions", "As it was known there: only what the log held before."),
-        instant_option("--known-at", "As it was known then: only what was recorded until then."),
-        instant_option("--at", "As of then: only what happened until then."),
+        instant_option(
+            "--known-at", "As it was known then: only what was recorded until then (of a day: before it).", cut=True
+        ),
+        instant_option("--at", "As of then: only what happened until then (of a day: before it).", cut=True),
     ):
         command = option(command)
     return command
@@ -229,7 +233,7 @@ def _positions_in(file: str, option: click.Parameter) -> list[str]:
     raise click.BadParameter(f"{file!r} {why}", None, option)
 
 
-def _instant(value: str, option: click.Parameter) -> datetime:
+def _instant(value: str, option: click.Parameter, *, cut: bool = False) -> datetime:
     from pydantic import TypeAdapter, ValidationError
 
     from ledger.events import Instant, problems_of
@@ -240,7 +244,8 @@ def _instant(value: str, option: click.Parameter) -> datetime:
         if not _DAY.fullmatch(value):
             return TypeAdapter(Instant).validate_python(value)
         day = TypeAdapter(Instant).validate_python(f"{value}T00:00:00Z")
-        return zone_instant(day.replace(tzinfo=None), view().zone).replace(tzinfo=UTC)
+        begins = zone_instant(day.replace(tzinfo=None), view().zone).replace(tzinfo=UTC)
+        return begins - MICROSECOND if cut else begins
     except OverflowError:
         raise click.BadParameter(f"{value!r} ago was before the year 1", None, option) from None
     except ValidationError as error:

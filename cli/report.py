@@ -459,7 +459,7 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 
 
 @report.command()
-@instant_option("--known-from", "What was known then is held against what is known now.")
+@instant_option("--known-from", "What was known then is held against what is known now.", cut=True)
 @click.option("--campaign", help="Only of this campaign, and of the orders on which a coupon of it is in use.")
 @instant_option("--since", "Only what happened from then on.")
 @instant_option("--until", "Only what happened before then.")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from cli.charts import Chart, svg
 from cli.labels import label, say, shown
 from cli.output import Row
+from cli.show import CUTS, cut_of
 from cli.tables import Column, columns_of
 from cli.view import view
 from ledger.errors import UnusableFile
@@ -58,19 +59,14 @@ def _state(ask: Asker) -> str:
     parts = [note("as of commit {n:count}", n=ask.as_of["commits"])]
     if ask.as_of["data_clock"]:
         parts.append(note("data's clock {at:instant}", at=ask.as_of["data_clock"].replace(microsecond=0)))
-    parts += [note(template, at=ask.as_of[name]) for name, template in _CUTS.items() if name in ask.as_of]
+    parts += [cut_of(name, ask.as_of[name]) for name in CUTS if name in ask.as_of]
+    if "positions" in ask.as_of:
+        parts.append(note("only what the log held before {at}", at=ask.as_of["positions"]))
     return say(
         "{parts}; times in {zone}. Amounts are in units of their currency; currencies are never added up.",
         parts=parts,
         zone=view().zone,
     )
-
-
-_CUTS: Final = {
-    "at": "only what happened until {at:instant}",
-    "known_at": "only what was recorded until {at:instant}",
-    "positions": "only what the log held before {at}",
-}
 
 
 def _period(ask: Asker) -> str:

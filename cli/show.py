@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.export import write_parquet
-from cli.labels import figure, in_words, label, say
+from cli.labels import figure, in_words, label, say, told
 from cli.options import (
+    MICROSECOND,
     dead_letter_options,
     duration_option,
     instant_option,
@@ -33,7 +34,7 @@ from cli.progress import progress
 from cli.view import view
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
-from ledger.words import note
+from ledger.words import Note, note
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -396,10 +397,10 @@ def violations(
 
 
 @click.command()
-@instant_option("--from", "From what had happened until then.")
-@instant_option("--to", "To what had happened until then; now unless given.")
-@instant_option("--known-from", "From what was recorded until then.")
-@instant_option("--known-to", "To what was recorded until then; now unless given.")
+@instant_option("--from", "From what had happened until then.", cut=True)
+@instant_option("--to", "To what had happened until then; now unless given.", cut=True)
+@instant_option("--known-from", "From what was recorded until then.", cut=True)
+@instant_option("--known-to", "To what was recorded until then; now unless given.", cut=True)
 @position_option("--from-position", "from_positions", "From what the log held before.")
 @position_option("--to-position", "to_positions", "To what the log held before; all unless given.")
 @click.option("--campaign", help="Only of this campaign.")
@@ -544,9 +545,7 @@ def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
     if state.data_clock:
         parts.append(note("data's clock {at:instant}", at=_to_the_second(state.data_clock)))
     lines = [say("{parts} ({zone})", parts=parts, zone=view().zone)]
-    for name, template in _CUTS.items():
-        if parameters.get(name) is not None:
-            lines.append(say(template, at=parameters[name]))
+    lines += [told(cut_of(name, parameters[name])) for name in CUTS if parameters.get(name) is not None]
     if (positions := parameters.get("positions")) is not None:
         before = positions.split(",") if positions else note("its start")
         lines.append(say("only what the log held before {positions}", positions=before))
@@ -560,10 +559,17 @@ def _to_the_second(at: datetime) -> datetime:
 FIRST_ROWS: Final = "the first {n:count} rows; --limit shows more, --output ndjson all"
 _CONFLICT: Final = "{violation:word}: another content came under the id {event}; it is not folded"
 _LEFT_OUT: Final = "{n:count} that ended more than {days} days before are left out; --all lists them"
-_CUTS = {
-    "at": "only what happened until {at:instant}",
-    "known_at": "only what was recorded until {at:instant}",
+CUTS: Final = {
+    "at": ("only what happened until {at:instant}", "only what happened before {at:instant}"),
+    "known_at": ("only what was recorded until {at:instant}", "only what was recorded before {at:instant}"),
 }
+"""Up to an instant, and before one."""
+
+
+def cut_of(name: str, at: datetime) -> Note:
+    """What an answer is cut to. The last microsecond before a second is what a day stands for."""
+    until, before = CUTS[name]
+    return note(before, at=at + MICROSECOND) if at.microsecond == 999_999 else note(until, at=at)
 
 
 def _whole(settings: Settings, output: str, shown: str | None, question: str, **parameters: Any) -> None:

@@ -143,7 +143,7 @@ MISTAKES = [
     ),
     ("sales.py", 'pl.when(unknown).then("lines")', 'pl.col("lines")'),
     ("sales.py", '(affected.said), on=_ORDER, how="left")', "(affected.said), on=_ORDER)"),
-    ("order_rules.py", "*_USE, *sales.OF_COUPON]", '*_USE, "currency"]'),
+    ("order_rules.py", "*_USE, *sales.OF_COUPON)", '*_USE, "currency")'),
     ("order_rules.py", "        touched.append(_said(orders.after).select(_ORDER))", "        pass"),
 ]
 """A file, what stands there once, and what becomes of it."""

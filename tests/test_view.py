@@ -45,6 +45,25 @@ def test_a_day_begins_at_the_same_instant_in_every_command(shop: None) -> None:
     one_sentence(ledger("state", "c-1", "--at", "2026-11-10"), 1, "c-1")
 
 
+def test_what_happens_at_midnight_is_of_the_day_that_begins(home: Path) -> None:
+    """A nightly import stamps its events at midnight: a month's closing and the next one's opening would share them."""
+    midnight = {"coupon_id": "c-1", "occurred_at": "2026-11-10T16:00:00Z"}
+    events = [coupon_event("created", "e-1", currency="CNY", face_value_minor=500, **midnight)]
+    events += [coupon_event(kind, f"e-{kind}", **midnight) for kind in ("issued", "claimed")]
+    done("init")
+    done("publish", "-", stdin=ndjson(events))
+    done("consume")
+    for option in ("--at", "--until"):
+        asked = ("report", "finance", "statement", option, "2026-11-11", "--output", "json")
+        assert sum(row["closing_coupons"] for row in done(*asked).json) == 0, option
+    one_sentence(ledger("state", "c-1", "--at", "2026-11-11"), 1, "c-1")
+    assert done("state", "c-1", "--at", "2026-11-10T16:00:00Z", "--output", "json").json["state"] == "claimed"
+    said = done("coupons", "--at", "2026-11-11").err
+    assert "only what happened before 2026-11-11 00:00:00" in said
+    changed = done("diff", "--from", "2026-11-11", "--to", "2026-11-12", "--output", "json").json
+    assert [row["coupon_id"] for row in changed] == ["c-1"]
+
+
 def test_the_zone_is_that_of_flag_or_setting_and_is_named(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Instants for people are by its clocks; machines get UTC."""
     assert "times in Asia/Shanghai" in done("state", "c-1").out

@@ -12,7 +12,7 @@ from string import Formatter
 
 import pytest
 
-from cli import attribution, experiment, report, review, review_page, show
+from cli import attribution, experiment, report, review, show
 from cli.labels import chinese
 from ledger.words import TEMPLATE_KINDS, Note, Speaker, catalogue, note
 from projections.experiments import facts, result
@@ -53,8 +53,9 @@ def in_tables() -> Iterator[tuple[str, str]]:
     yield from ((title, "parts of reports") for title in titles)
     for table in (report.DOUBTS, report.LINES, report.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES,
                   attribution._NOTES, facts._RULES,
-                  show._CUTS, review_page._CUTS, result._EARNED):  # fmt: skip
+                  result._EARNED):  # fmt: skip
         yield from ((text, "a table") for text in table.values())
+    yield from ((text, "cuts") for texts in show.CUTS.values() for text in texts)
     yield from ((doubt.partition(":")[0], "a doubt in short") for doubt in report.DOUBTS.values())
     yield from ((title, "sections of reviews") for title, _ in review.SECTIONS.values())
     yield from ((text, "results") for name, text in vars(result).items() if isinstance(text, str) and "{" in text)
