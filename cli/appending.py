@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ledger.log import EventLog
     from ledger.settings import Settings
+    from projections.identity import ReadLog
 
 
 @contextmanager
@@ -18,16 +19,44 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
     Raises `LogReplaced` where the database was filled from another log, and what opening either of them raises.
     """
+    from consumers.log_identity import open_log_of, refuse
+
+    known = known_log(settings)
+    with closing(open_log_of(settings.log, known, settings.database)) as log:
+        refuse(known, log, settings.database)
+        yield log
+
+
+def known_log(settings: Settings) -> ReadLog:
+    """What the database knows of the log that it was filled from; nothing where there is no database yet."""
     from api.client import asking
-    from consumers.log_identity import of_source, open_log_of, refuse
+    from consumers.log_identity import of_source
     from ledger.errors import StoreNotInitialised
     from projections.identity import ReadLog
 
     try:
         with asking(settings.database) as source:
-            known = of_source(source)
+            return of_source(source)
     except StoreNotInitialised:
-        known = ReadLog.of_rows([])
-    with closing(open_log_of(settings.log, known, settings.database)) as log:
-        refuse(known, log, settings.database)
-        yield log
+        return ReadLog.of_rows([])
+
+
+@contextmanager
+def remembering(settings: Settings) -> Iterator[None]:
+    """A log or topic that is not there is not one to be made, where the database was filled from it.
+
+    Raises `LogReplaced` instead of `LogMissing` and `LogNotInitialised` then: these advise to make it.
+    """
+    from consumers.log_identity import gone
+    from ledger.address_space import check_for_reading
+    from ledger.errors import LedgerError, LogMissing, LogNotInitialised
+
+    try:
+        yield
+    except (LogMissing, LogNotInitialised) as error:
+        try:
+            check_for_reading()
+            known = known_log(settings)
+        except LedgerError:  # it cannot say
+            raise error from None
+        raise gone(error, settings.database, known) from error

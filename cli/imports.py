@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cli.appending import remembering
 from cli.labels import say
 from cli.options import LOG, settings_options
 from cli.output import print_rows
@@ -40,7 +41,8 @@ def complete_journey(settings: Settings) -> None:
     """
     from cli.sources.complete_journey import events
 
-    _append_frames(settings.log, events(), None)
+    with remembering(settings):
+        _append_frames(settings.log, events(), None)
 
 
 _FRAME_ROWS: Final = 5_000
@@ -70,14 +72,16 @@ def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int
     from cli.sources.simulate import World, sale_day
 
     world = World(events=events, seed=seed, orders=orders, frame_rows=_FRAME_ROWS)
-    _append_frames(settings.log, sale_day(world), events)
+    with remembering(settings):
+        _append_frames(settings.log, sale_day(world), events)
 
 
 def _experiment(seed: int, people: int, settings: Settings) -> None:
     from cli.sources.experiment_world import CURRENCY, campaign_id, events, shown_world, told_truth
 
     world = shown_world(seed, people)
-    _append_frames(settings.log, events(world), None)
+    with remembering(settings):
+        _append_frames(settings.log, events(world), None)
     what = "true of campaign {campaign}, per person assigned, and as return on cost"
     click.echo("\n" + say(what, campaign=campaign_id(world)))
     print_rows(told_truth(world), "table", currency=CURRENCY)

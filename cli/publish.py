@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
+from cli.appending import remembering
 from cli.labels import say
 from cli.options import LOG, settings_options
 from cli.progress import progress
@@ -93,7 +94,7 @@ def publish(
     coupon-ledger publish orders.parquet --topic order.events
     coupon-ledger publish orders.xlsx --topic order.events --zone Asia/Shanghai
     coupon-ledger publish orders.csv --topic order.events --encoding gb18030
-    tail -F orders.csv | coupon-ledger publish - --format csv --topic order.events
+    tail -n +1 -F orders.csv | coupon-ledger publish - --format csv --topic order.events
     jq -r .text orders.parquet.rejected.ndjson > mended.ndjson
     echo '{"topic": "coupon.events", "type": "issued", "event_id": "e-1", "source": "shop",
            "occurred_at": "2026-11-11T00:00:00Z", "coupon_id": "c-1", "channel": "app"}' |
@@ -108,9 +109,11 @@ def publish(
         items, total = _Table(file, topic, delimiter, sheet, zone).items(content)
         report = _Rejects(_report_path(file, rejects), _UNIT.get(content.kind, "row"))
         with report:
-            log = open_log(settings.log)
+            with remembering(settings):
+                log = open_log(settings.log)
             try:
-                log.partitions()
+                with remembering(settings):
+                    log.partitions()
                 if content.empty:
                     click.echo(say("{file}: is empty", file=_named(file)), err=True)
                 records = _records(items, report)

@@ -250,7 +250,9 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
     since = "{file}; {n:count} record{n:s} came since it was compared"
     tell("live", note(since, file=done["file"], n=done["records"]))
     if done["previous"]:
-        tell("kept", note("{file}, which `coupon-ledger rebuild --rollback` brings back", file=done["previous"]))
+        tell(
+            "kept", note("{file}, which `coupon-ledger rebuild --rollback --why …` brings back", file=done["previous"])
+        )
     who, why = by
     operations.append(log, action, why=why, operator=who, subject=settings.database.name, details=done)
     return done

@@ -29,6 +29,7 @@ def init(settings: Settings) -> None:
     from ledger.log import open_log
     from projections.store import Store
 
+    _refuse_to_replace(settings)
     log = open_log(settings.log, create=True)
     try:
         created = log.create_topics()
@@ -38,6 +39,24 @@ def init(settings: Settings) -> None:
     click.echo(say(made if created else there, log=masked(settings.log.url), topics=created))
     there, made = "database {file}: is there", "database {file}: made"
     click.echo(say(made if Store.create(settings.database) else there, file=str(settings.database)))
+
+
+def _refuse_to_replace(settings: Settings) -> None:
+    """Raises `LogReplaced` where the database was filled from a log that is not there, or is another one: an empty one
+    in its place would take events that this database never folds."""
+    from cli.appending import appending, known_log
+    from ledger.errors import LogReplaced, StoreError
+
+    try:
+        if not known_log(settings).next_offsets:
+            return
+    except StoreError:  # of an owner that does not answer, or of another version: it says so to the next command
+        return
+    try:
+        with appending(settings):
+            pass
+    except LogReplaced as error:
+        raise LogReplaced(f"{error}; for a new ledger name another database: `--database NEW`") from error
 
 
 @click.command()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import LogMissing, LogNotInitialised, LogReplaced
+from ledger.errors import LogError, LogMissing, LogNotInitialised, LogReplaced
 from ledger.log import EventLog, LogReader, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
@@ -33,7 +33,7 @@ def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path |
         return open_log(settings)
     except LogMissing as error:
         known = database if isinstance(database, ReadLog) else read_log(database)
-        raise _gone(error, path or (None if isinstance(database, ReadLog) else database.path), known) from error
+        raise gone(error, path or (None if isinstance(database, ReadLog) else database.path), known) from error
 
 
 def check(store: Store, log: LogReader) -> None:
@@ -127,7 +127,8 @@ def _place(tp: TopicPartition) -> str:
     return f"partition {tp.partition} of {tp.topic}"
 
 
-def _gone(error: LogMissing, database: Path | None, known: ReadLog) -> LogMissing | LogReplaced:
+def gone(error: LogError, database: Path | None, known: ReadLog) -> LogError:
+    """What to raise for a log, or topic, that is not there: `LogReplaced` where it was read."""
     if not known.next_offsets:
         return error
     what = str(error).partition("; ")[0]

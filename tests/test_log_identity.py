@@ -75,7 +75,7 @@ def lose(at: Arguments) -> None:
 
 def make_anew(at: Arguments, number: int = 90) -> None:
     lose(at)
-    done("init", *at)
+    done("init", *at, "--database", "other.duckdb")
     if number:
         done("publish", "-", *at, stdin=events("b", number))
 

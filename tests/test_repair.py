@@ -199,7 +199,7 @@ def test_in_the_wire_format_of_a_registry_it_equals_a_rebuild_too(
             flags = ("--schema-registry", registry.url, "--database", tmp_path / "live")
             with patch.dict("os.environ", {"COUPON_LEDGER_SCHEMA_IDS": ids}):
                 exported = done("dead-letters", "export", *flags).rows
-            assert {line["schema"] for line in exported} == {"coupon_event v2"}
+            assert {line["schema"] for line in exported} == {"coupon_event v3"}
             with Store.open(tmp_path / "live") as store:
                 replay(store, log, Chosen(), BY)
                 assert store.rows("SELECT count(*) FROM dead_letters") == [(0,)]
