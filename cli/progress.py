@@ -125,7 +125,7 @@ def consuming() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} records"),
         TextColumn("{task.fields[rate]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+    with Progress(*columns, console=Console(file=behind(sys.stderr)), transient=True) as shown:
         task = shown.add_task("starting", total=0, rate="")
 
         def bar(stage: str, done: int, left: int) -> None:

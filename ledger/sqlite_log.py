@@ -473,7 +473,7 @@ class SqliteLog:
         if (there := self._file_now()) != opened:
             raise LogReplaced(
                 f"log {self.url}: {self._path} was {'removed' if there is None else 'replaced'} while it was open; put"
-                " the file back, with its -wal, or restore it from an archive (`coupon-ledger restore`), and start again"
+                " the file and its -wal back, or restore it from an archive (`coupon-ledger restore`), and start again"
             )
 
     def _named(self, error: sqlite3.Error, doing: str) -> LogError:

@@ -125,7 +125,7 @@ def one_sentence(ran: Ran, code: int, *words: str) -> None:
     """The command failed with that code, and said why in one line: object, problem, remedy."""
     assert ran.code == code, (ran.code, ran.err)
     assert "Traceback" not in ran.err
-    [line] = ran.err.splitlines()
+    [line] = ran.said.splitlines()
     assert line.startswith("error: ")
     for word in words:
         assert word in line

@@ -93,8 +93,8 @@ def test_it_outlives_the_owner_and_what_comes_after_it(home: Path) -> None:
 
 
 def test_for_people_and_where_there_is_nothing_to_watch(home: Path) -> None:
-    one_sentence(ledger("status", "--watch", "--log", "sqlite:///no.db"), 4, "no.db")
     done("init")
+    one_sentence(ledger("status", "--watch", "--log", "sqlite:///no.db"), 4, "no.db")
     process = start("status", "--watch", "0.1")
     assert process.stdout is not None
     for line in process.stdout:

@@ -60,27 +60,27 @@ def as_json(offenders: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps([plain(dict(offender)) for offender in offenders], ensure_ascii=False)
 
 
-def _found(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """All that the query finds."""
-    for query, parameters in _queries(reading, name):
+def _found(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame]:
+    """All that the query finds, in so many parts at least."""
+    for query, parameters in _queries(reading, name, parts):
         yield from reading.batches(query, parameters)
 
 
-def _queries(reading: Reading, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _queries(reading: Reading, name: str, parts: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
     """The query and its parameters, part by part."""
     query = sql(__package__, name)
     wanted = set(re.findall(r"\$(\w+)", re.sub("--.*", "", query)))
-    for part in _parts(reading, wanted):
+    for part in _parts(reading, wanted, parts):
         yield query, {name: value for name, value in part.items() if name in wanted}
 
 
-def _parts(reading: Reading, wanted: set[str]) -> Iterator[dict[str, Any]]:
+def _parts(reading: Reading, wanted: set[str], least: int) -> Iterator[dict[str, Any]]:
     journals = ", ".join(f"'{table}'" for table in JOURNAL.values())
     [(rows, end)] = reading.rows(
         f"SELECT (SELECT sum(estimated_size) FROM duckdb_tables() WHERE table_name IN ({journals})),"
         " (SELECT coalesce(max(next_offset), 0) FROM checkpoints)"
     )
-    parts = 1 + int(rows) // _AT_ONCE if wanted & {"first", "first_offset"} else 1
+    parts = max(least, 1 + int(rows) // _AT_ONCE) if wanted & {"first", "first_offset"} else 1
     for part in range(parts):
         first, after = (_FIRST + (1 << 64) * n // parts for n in (part, part + 1))
         first_offset = end * part // parts if part else _FIRST
@@ -154,6 +154,12 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     return odd.select(fault.alias("fault"), *wanted.columns)
 
 
+def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    """An order of a good customer brings a hundred touches: they, not the orders, are what a part holds."""
+    [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
+    return _found(reading, name, 1 + touches // _AT_ONCE)
+
+
 _PERSONS: Final = """
     SELECT user_id, if(count(*) OVER (PARTITION BY user_id) = 1, person, 'several') AS person FROM persons
 """
@@ -225,7 +231,7 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "over_person_limit": _found,
     "between_topics": _between_topics,
     "persons": _persons,
-    "paths": _found,
+    "paths": _paths,
     "touches_once": _found,
 }
 """By name, in the order in which they are asked: what goes wrong first makes later ones find something too."""

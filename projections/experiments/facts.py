@@ -156,7 +156,8 @@ def window_of(
                 {"campaign": of.campaign_id, "expires": expires, "starts": starts},
             )
         )
-    end = expires + timedelta(days=after_days)
+    after = timedelta(days=after_days)
+    end = min(expires, datetime.max - after) + after  # "for ever" is the last day of the year 9999
     known = of.known_until(end)
     if known <= starts:
         raise NotThere(

@@ -97,7 +97,9 @@ class Evaluation:
     def _bounds(self) -> tuple[datetime, datetime]:
         """What every instant in the tables lies in."""
         [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
-        return (first, last + _MOMENT) if first else (datetime(2000, 1, 1), datetime(2000, 1, 2))
+        if not first:
+            return datetime(2000, 1, 1), datetime(2000, 1, 2)
+        return first, min(last, datetime.max - _MOMENT) + _MOMENT
 
     def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
         """What the metrics of each group are made from, by slice and bucket. A source is asked once: what is by

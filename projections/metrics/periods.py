@@ -10,6 +10,7 @@ through twice is two buckets); of a day, week or month, its first local day.
 from __future__ import annotations
 
 from bisect import bisect_right
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,8 @@ _COMPARED: Final = 60
 _YEAR_1: Final = 719_162 * 86_400_000_000
 """Microseconds from the first day of the year 1 to 1970."""
 _FIRST, _LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)
+_SECOND_DAY, _LAST_DAY = datetime.min + timedelta(days=1), datetime.max - timedelta(days=1)
+"""Beyond these every zone has the clocks of UTC: what its own show could lie outside the years 1 to 9999."""
 _MOMENT: Final = timedelta(microseconds=1)
 _STEP: Final = timedelta(days=10)  # no zone has changed its offset there and back within so few
 
@@ -56,6 +59,8 @@ class Zone:
         return ZoneInfo(self.name)
 
     def offset(self, at: datetime) -> timedelta:
+        if not _SECOND_DAY <= at < _LAST_DAY:
+            return timedelta(0)
         found = at.replace(tzinfo=UTC).astimezone(self._info).utcoffset()
         assert found is not None
         return found
@@ -65,6 +70,8 @@ class Zone:
 
     def instant(self, local: datetime) -> datetime:
         """When clocks show that for the first time; where they never do, when they jump over it."""
+        if not _SECOND_DAY <= local < _LAST_DAY:
+            return local
         first = local.replace(tzinfo=self._info)
         at = first.astimezone(UTC).replace(tzinfo=None)
         if self.local(at) == local:
@@ -89,7 +96,6 @@ class Zone:
     def offsets(self) -> pl.DataFrame:
         """`since` and the `offset_us` that holds from then on, to be joined by instant (ASOF)."""
         changes = [(since, _micros(offset)) for since, offset in _changes(self)]
-        changes[0] = (datetime.min, changes[0][1])
         return pl.DataFrame(changes, schema={"since": pl.Datetime("us"), "offset_us": pl.Int64}, orient="row")
 
     def local_sql(self, at: str, since: datetime, until: datetime) -> str:
@@ -104,14 +110,15 @@ class Zone:
 
 @lru_cache(maxsize=64)
 def _changes(zone: Zone) -> list[tuple[datetime, timedelta]]:
-    found = [(_FIRST, zone.offset(_FIRST))]
+    """From the first instant on; the offset of 1970 holds before it."""
+    found = [(datetime.min, timedelta(0)), (_SECOND_DAY, zone.offset(_FIRST))]
     at = _FIRST
     while at < _LAST:
         if zone.offset(at + _STEP) != found[-1][1]:
             start = zone._jump(at, at + _STEP)
             found.append((start, zone.offset(start)))
         at += _STEP
-    return found
+    return [*found, (_LAST_DAY, timedelta(0))]
 
 
 def _micros(length: timedelta) -> int:
@@ -155,7 +162,7 @@ class Buckets:
         day = datetime(local.year, local.month, local.day)
         if self.grain in _SHORT:
             key = at - (local - day) % _SHORT[self.grain]
-            return max([key, *(jump for jump, _ in self._jumps(key, at + _MOMENT))])
+            return max([key, *(jump for jump, _ in self._jumps(key, _later(at, _MOMENT)))])
         if self.grain == "week":
             return day - timedelta(days=day.weekday())
         return day.replace(day=1) if self.grain == "month" else day
@@ -165,13 +172,13 @@ class Buckets:
 
     def after(self, key: datetime, count: int = 1) -> datetime:
         """The key so many buckets later."""
-        return _months_later(key, count) if self.grain == "month" else key + count * _LENGTHS[self.grain]
+        return _months_later(key, count) if self.grain == "month" else _later(key, count * _LENGTHS[self.grain])
 
     def end(self, key: datetime) -> datetime:
         if self.grain not in _SHORT:
             return self.start(self.after(key))
         local, length = self.zone.local(key), _SHORT[self.grain]
-        last = key + length - (local - datetime(local.year, local.month, local.day)) % length
+        last = _later(key, length - (local - datetime(local.year, local.month, local.day)) % length)
         return min([last, *(jump for jump, _ in self._jumps(key, last))])
 
     def label(self, key: datetime) -> str:
@@ -238,8 +245,15 @@ class Shift:
         return _months_later(local, -self.months) - self.length
 
 
+def _later(at: datetime, length: timedelta) -> datetime:
+    """So much later, at most the end of the year 9999."""
+    return min(at, datetime.max - length) + length if length > timedelta(0) else at + length
+
+
 def _months_later(local: datetime, count: int) -> datetime:
-    """The same day so many months later, or that month's last, where it has no such day."""
+    """The same day so many months later, or that month's last, where it has no such day; at most the end of the year
+    9999."""
     year, month = divmod(12 * local.year + local.month - 1 + count, 12)
-    following = datetime(year + (month == 11), (month + 1) % 12 + 1, 1)
-    return local.replace(year=year, month=month + 1, day=min(local.day, (following - timedelta(days=1)).day))
+    if year > datetime.max.year:
+        return datetime.max
+    return local.replace(year=year, month=month + 1, day=min(local.day, monthrange(year, month + 1)[1]))
