@@ -75,7 +75,7 @@ def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Pat
     page = tmp_path / "review.html"
     done("review", "k", "--to", page)
     html = page.read_text(encoding="utf-8")
-    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "<h1>Review" in html
+    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "Campaign review" in html
     assert "<script" not in html and "<b>K" not in html
     loaded = re.findall(r"(?:src|href)=.(?!#)([^\"']+)", html)
     assert [address for address in loaded if not address.startswith("#")] == []
