@@ -176,7 +176,7 @@ def query(
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
-            click.echo(say("open: {n:count} rows; late facts of then are still to be expected", n=still), err=True)
+            click.echo(say("open: {n:count} row{n:s}; late facts of then are still to be expected", n=still), err=True)
     _warn(settings, asked)
 
 
@@ -212,7 +212,7 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     with answered(settings, "quiet", "metrics", **of_all) as answer:
         orders = answer.row()[_WITHOUT_COST]
     if orders:
-        warn("{n:count} coupon orders have no known cost of goods: {adds_nothing}", n=orders,
+        warn("{n:count} coupon order{n:s} {n:have} no known cost of goods: {adds_nothing}", n=orders,
              adds_nothing=note(ADDS_NOTHING))  # fmt: skip
 
 
