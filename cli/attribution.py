@@ -260,8 +260,9 @@ def list_models(settings: Settings, output: str) -> None:
         }
         for name, (model, history) in ({n: (m, []) for n, m in BUILT_IN.items()} | _defined(settings)).items()
     ]
-    shown = "name kind parameters credits use_for defined".split() if output == "table" else None
-    print_rows(rows, output, shown)
+    if output == "table":
+        rows = [{name: value for name, value in row.items() if name != "中文"} for row in rows]
+    print_rows(rows, output)
 
 
 @models.command("show")

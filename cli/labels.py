@@ -615,6 +615,8 @@ WORDS: Final[Mapping[str, str]] = (
     }
 )
 """Codes that stand in cells."""
+_WRITTEN: Final[Mapping[str, str]] = {"cant_lose": "can't lose"}
+"""In English, those that are more than their words with spaces."""
 _IN_STATE: Final[Mapping[str, str]] = {
     "none": "未创建即{event}",
     "created": "未发放即{event}",
@@ -761,7 +763,7 @@ def label_of_texts(column: str) -> str:
 def word(code: str) -> str:
     """A code in words of the reader's language; as it is where it has none."""
     if not view().chinese:
-        return code.replace("_", " ") if code in WORDS or _of_state(code) else code
+        return _WRITTEN.get(code, code.replace("_", " ")) if code in WORDS or _of_state(code) else code
     return WORDS.get(code) or _of_state(code) or code
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say, warn
+from cli.labels import label, say, told, warn
 from cli.options import (
     ADDS_NOTHING,
     csv_rows,
@@ -22,8 +22,9 @@ from cli.options import (
 )
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
+from cli.view import view
 from ledger.settings import Settings
-from ledger.words import note
+from ledger.words import Note, note
 
 if TYPE_CHECKING:
     from projections.metrics.definitions import Metric
@@ -70,7 +71,7 @@ def list_metrics(dimension: str | None, output: str) -> None:
         )
     found = [_told(m) for m in METRICS.values() if dimension is None or dimension in m.dimensions]
     shown = "name chinese unit view".split() if output == "table" else None
-    print_rows(found, output, shown)
+    print_rows(map(_in_words, found) if output == "table" else found, output, shown)
 
 
 @metrics.command("show")
@@ -85,7 +86,20 @@ def show_metric(name: str, output: str) -> None:
     """
     from projections.metrics.questions import metric_named
 
-    print_row(_told(metric_named(name)), output)
+    row = _told(metric_named(name))
+    print_row(_in_words(row) if output == "table" else row, output)
+
+
+def _in_words(row: Row) -> Row:
+    """Names stay, as options take them; in Chinese what they mean stands beside them."""
+    said = dict(row)
+    for name in ("meaning", "caveat"):
+        said[name] = row[name] and told(Note(row[name], {}))
+    said["grain"] = ("；" if view().chinese else "; ").join(told(Note(one, {})) for one in row["grain"].split("; "))
+    if view().chinese:
+        for name in ("made_of", "dimensions"):
+            said[name] = [f"{label(one)}({one})" for one in row[name]]
+    return said
 
 
 def _told(metric: Metric) -> Row:
@@ -257,13 +271,13 @@ def one_currency(rows: list[Row]) -> Iterator[Row]:
         names = list(row)
         place = (row[name] for name in names[: names.index("open")] if name != "currency")
         slices.setdefault(tuple(place), []).append(row)
-    for told in slices.values():
-        own = {row["currency"] for row in told} - {None}
+    for rows_of_it in slices.values():
+        own = {row["currency"] for row in rows_of_it} - {None}
         if len(own) > 1:
-            yield from told
+            yield from rows_of_it
             continue
         merged: Row = {}
-        for row in told:
+        for row in rows_of_it:
             merged |= {name: value for name, value in row.items() if value is not None or name not in merged}
         yield merged | {"currency": own.pop() if own else everywhere}
 

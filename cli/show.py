@@ -260,7 +260,8 @@ def user(user: str, person: bool, settings: Settings, output: str, **past: Any) 
                 "coupon_id standing state owner campaign_id coupon_type valid_until order_id discount_minor currency"
             )
             names = [name for name in shown.split() if name != "owner" or row["linked"]]
-            _print_list("coupons", lists["coupons"].select(names))
+            coupons = lists["coupons"].select(names).to_dicts()
+            _print_rows("coupons", coupons, fit=Fit(spare=("state",)))  # `standing` says more
             for name in ("ids", "violations") if person else ():
                 _print_list(name, lists[name].head(SHOWN) if name == "ids" else lists[name])
 
@@ -361,7 +362,7 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
             print_row(whole, output)
             return
         print_row({k: v for k, v in _campaign_in_words(row, whole["discounts"]).items() if v is not None}, output)
-        for name in ("discounts", "states", "broken"):
+        for name in ("states", "broken"):
             _print_list(name, lists[name])
         versions = [{**v, "changed": in_words(_terms(v["changed"]), row["currency"])} for v in whole["versions"]]
         click.echo("\n" + label("versions"))
@@ -678,7 +679,7 @@ def _print_list(title: str, table: pl.DataFrame, currency: str | None = None) ->
     _print_rows(title, table.to_dicts(), currency)
 
 
-def _print_rows(title: str, rows: list[Row], currency: str | None = None) -> None:
+def _print_rows(title: str, rows: list[Row], currency: str | None = None, fit: Fit | None = None) -> None:
     if rows:
         click.echo("\n" + label_of_texts(title))
-        print_rows(rows, "table", currency=currency)
+        print_rows(rows, "table", currency=currency, fit=fit or Fit())

@@ -23,6 +23,7 @@ from ledger.words import GRAMMAR, TEMPLATE_KINDS, Note, Speaker, catalogue, note
 from projections.attribution.models import KINDS, WHEN
 from projections.audits import AUDITS, asked
 from projections.experiments import facts, result
+from projections.metrics.definitions import METRICS
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 ROOT = Path(__file__).parent.parent
@@ -64,6 +65,8 @@ def in_tables() -> Iterator[tuple[str, str]]:
         yield from ((text, "a table") for text in table.values())
     yield from ((text, "doubts") for doubt in report.DOUBTS.values() for text in doubt)
     yield from ((asked(name), "audits") for name in AUDITS)
+    meant = {text for m in METRICS.values() for text in (m.meaning, m.caveat, *m.grain.split("; ")) if text}
+    yield from ((text, "metrics") for text in meant)
     yield from ((text, "models of attribution") for text in (*WHEN.values(), *(does for _, does in KINDS.values())))
     yield from ((text, "a table") for text in (*show._EXCUSED.values(), report._WITHOUT_BUDGET, report._MONTHS_LATER))
     for query in ("campaign_conservation", "conservation"):
