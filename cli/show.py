@@ -289,24 +289,31 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
         elif output != "table":
             print_frames([lists["coupons"]], output)
         else:
-            figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None}
+            coupons = lists["coupons"].to_dicts()
+            own = _currencies(settings, [c for c in coupons if not row["currency"] or c["min_spend_minor"]], past)
+            currency = row["currency"] or (next(iter(own.values())) if len(set(own.values())) == 1 else None)
+            for coupon in coupons:  # what it asks to be spent is in its own currency
+                if coupon["min_spend_minor"] is not None:
+                    least = figure("min_spend_minor", coupon["min_spend_minor"], own.get(coupon["coupon_id"]))
+                    coupon["min_spend_minor"] = least
+            figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None} | {"currency": currency}
             if view().columns is None and "coupon_discount_minor" in figures:  # whose word it is, beside the other
                 figures = {"order_says_minor" if k == "coupon_discount_minor" else k: v for k, v in figures.items()}
-            print_row(figures, output)
+            print_row({k: v for k, v in figures.items() if v is not None}, output)
             for name in ("discounts", "lines"):
-                _print_list(name, lists[name], row["currency"])
-            _print_rows("coupons", _with_own_currency(settings, lists["coupons"].to_dicts(), past), row["currency"])
+                _print_list(name, lists[name], currency)
+            _print_rows("coupons", coupons, currency)
             _print_list("violations", lists["violations"])
 
 
-def _with_own_currency(settings: Settings, coupons: list[Row], past: dict[str, Any]) -> list[Row]:
-    """What a coupon asks to be spent is in its own currency, which may be another than the order's."""
+def _currencies(settings: Settings, coupons: list[Row], past: dict[str, Any]) -> dict[str, str]:
+    """The coupons' own currencies, as far as they are known."""
+    found = {}
     for row in coupons[:SHOWN]:
-        if row["min_spend_minor"] is not None:
+        if row["state"] is not None:
             with answered(settings, "quiet", "state", coupon=row["coupon_id"], **past) as answer:
-                currency = answer.row()["currency"]
-            row["min_spend_minor"] = figure("min_spend_minor", row["min_spend_minor"], currency)
-    return coupons
+                found[row["coupon_id"]] = answer.row()["currency"]
+    return {key: currency for key, currency in found.items() if currency}
 
 
 @click.group(invoke_without_command=True)

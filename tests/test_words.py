@@ -238,3 +238,24 @@ def test_every_column_of_the_reports_has_a_chinese_name(world: None) -> None:
         rows = ran.json if ran.code == 0 else []
         for row in rows if isinstance(rows, list) else []:
             assert not [name for name in row if not chinese(name) and name != "name"], part
+
+
+def test_doubts_are_whole_sentences_with_and_without_their_number() -> None:
+    """One is no plural; in Chinese no measure word stands without its number."""
+    for doubt in report.DOUBTS:
+        row = {"doubt": doubt, "cases": 1, "amount_minor": 500, "currency": "CNY"}
+        english, chinese_text = str(report.doubt_in_words(row)), Speaker("zh").say(report.doubt_in_words(row))
+        assert re.match(r"1 (paid )?(order|refund|coupon|campaign|use) ", english), english
+        assert "（1）：" in chinese_text and "涉及 5.00 CNY" in chinese_text
+        assert not re.match("[个张笔次]", Speaker("zh").say(report.doubt_without_number(doubt)))
+
+
+def test_what_is_left_of_budgets_is_explained_beside_the_total(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"currency": "CNY", "budget_minor": 10_000, "spent_minor": 5_000, "left_minor": 5_000},
+        {"currency": "CNY", "budget_minor": None, "spent_minor": 900, "left_minor": None},
+    ]
+    report._say_spent_without_budget(rows, [{"currency": "CNY", "spent_minor": 5_900, "left_minor": 5_000}])
+    assert "includes 9.00 CNY of campaigns without a budget" in capsys.readouterr().out
+    report._say_spent_without_budget(rows[:1], [{"currency": "CNY", "spent_minor": 5_000, "left_minor": 5_000}])
+    assert capsys.readouterr().out == ""
