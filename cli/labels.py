@@ -405,6 +405,29 @@ _CHINESE: Final[Mapping[str, str]] = {
     "assigned_at": "分组时间",
     "touched_at": "触点时间",
     "sources": "来源",
+    "rule_id": "规则ID",
+    "first_acquired_at": "首次获得",
+    "acquired_at": "获得时间",
+    "touch": "触点",
+    "at": "时间",
+    "days_before": "提前天数",
+    "outbox": "待写入",
+    "data_clock": "数据时间",
+    "commits": "提交数",
+    "committed_at": "提交时间",
+    "open_transaction": "未结事务",
+    "dead_letters_open": "未处理死信",
+    "formula": "公式",
+    "found": "行数",
+    "taken_at": "抵扣时间",
+    "sold": "有效销售",
+    "cost_by": "成本来源",
+    "spent_at": "花费时间",
+    "with_coupon": "用券",
+    "schema": "模式",
+    "version": "版本",
+    "fields": "字段数",
+    "header": "头信息",
     "level": "级别",
     "object": "对象",
     "finding": "结论",
@@ -741,7 +764,7 @@ def label(column: str) -> str:
         if column.endswith(suffix) and column not in _CHINESE and column not in _metrics():
             base = column.removesuffix(suffix)
             return f"{chinese(base) or base}{after_zh}" if view().chinese else f"{english(base)}{after_en}"
-    return chinese(column) or english(column) if view().chinese else english(column)
+    return chinese(column) or WORDS.get(column) or english(column) if view().chinese else english(column)
 
 
 _SUFFIXES: Final = {

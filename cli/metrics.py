@@ -95,11 +95,15 @@ def _in_words(row: Row) -> Row:
     said = dict(row)
     for name in ("meaning", "caveat"):
         said[name] = row[name] and told(Note(row[name], {}))
-    said["grain"] = ("；" if view().chinese else "; ").join(told(Note(one, {})) for one in row["grain"].split("; "))
+    said["grain"] = _grain(row["grain"])
     if view().chinese:
         for name in ("made_of", "dimensions"):
             said[name] = [f"{label(one)}({one})" for one in row[name]]
     return said
+
+
+def _grain(grain: str) -> str:
+    return ("；" if view().chinese else "; ").join(told(Note(one, {})) for one in grain.split("; "))
 
 
 def _told(metric: Metric) -> Row:
@@ -240,7 +244,7 @@ def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
             print_rows(told, output)
             return
         for part in told:
-            click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {part['grain']}\n")
+            click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {_grain(part['grain'])}\n")
             click.echo(part["sql"])
             click.echo("\n" + say("with {parameters}", parameters=json.dumps(part["parameters"], ensure_ascii=False)))
             click.echo(say("{n:count} row{n:s} behind it", n=part["found"]))

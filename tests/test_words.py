@@ -176,6 +176,9 @@ COMMANDS = [
     "attribution show",
     "report roi --campaign k-1 --since 2026-11-01",
     "operations",
+    "user u-1 --person",
+    "attribution show --explain o-1",
+    "report finance losses --explain",
     "verify",
     "status",
 ]
@@ -251,7 +254,7 @@ def test_doubts_are_whole_sentences_with_and_without_their_number() -> None:
 
 
 def test_what_is_left_of_budgets_is_explained_beside_the_total(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
+    rows: list[dict[str, object]] = [
         {"currency": "CNY", "budget_minor": 10_000, "spent_minor": 5_000, "left_minor": 5_000},
         {"currency": "CNY", "budget_minor": None, "spent_minor": 900, "left_minor": None},
     ]
