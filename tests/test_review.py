@@ -222,9 +222,10 @@ def test_a_total_stands_under_what_can_be_added_up() -> None:
 
 
 def test_cohorts_are_a_triangle_for_people() -> None:
-    head, _, *rows = done("report", "cohorts", "retention").out.strip().splitlines()[1:]
+    head, _, *rows, legend = done("report", "cohorts", "retention").out.strip().splitlines()[1:]
     assert head.split()[:3] == ["cohort", "customers", "+1"]
     assert rows and all(re.fullmatch(r"\d{4}-\d\d +[1-9]\d*( +\d+%…?)*", row) for row in rows)
+    assert legend.startswith("+1, +2, …: ")
 
 
 @pytest.mark.slow
