@@ -23,6 +23,7 @@ from cli.options import (
 )
 from cli.output import Row, print_row, print_rows
 from cli.show import answered, rows_of
+from cli.tables import echo_wrapped
 from ledger.settings import Settings
 from ledger.words import note
 
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
 
 _BY: Final = ("channel", "campaign", "kind")
 _NOTES: Final = {
-    "without_touch": "{n:count} orders were led to by no touch within 90 days: credited to (none)",
-    "cut_off": "{n:count} orders have more touches than are kept of a path: only the latest are credited",
-    "without_sales": "{n:count} orders brought no sales (nothing was paid)",
-    "without_cost": "{n:count} orders have no known cost of goods: {adds_nothing}",
-    "cost_by_rate": "{n:count} orders have a cost of goods by --goods-rate",
-    "unknown_coupon": "{n:count} orders name coupons of which none is known to be used on them: (unknown coupon)",
-    "refunded_more_than_paid": "{n:count} orders were refunded more than was paid: not credited",
+    "without_touch": "{n:count} order{n:s} {n:were} led to by no touch within 90 days: credited to (none)",
+    "cut_off": "{n:count} order{n:s} {n:have} more touches than are kept of a path: only the latest are credited",
+    "without_sales": "{n:count} order{n:s} brought no sales (nothing was paid)",
+    "without_cost": "{n:count} order{n:s} {n:have} no known cost of goods: {adds_nothing}",
+    "cost_by_rate": "{n:count} order{n:s} {n:have} a cost of goods by --goods-rate",
+    "unknown_coupon": "{n:count} order{n:s} with coupons of which none is known to be used there: (unknown coupon)",
+    "refunded_more_than_paid": "{n:count} order{n:s} {n:were} refunded more than was paid: not credited",
 }
 
 
@@ -140,9 +141,11 @@ def show(
 
 
 def _say_which_model() -> None:
-    click.echo(
-        "Which model for which question: `attribution models list`. orders: parts of orders, so that every model"
-        " credits each order once. No model is incremental (均非增量): what was caused, `experiment show` tells.",
+    echo_wrapped(
+        say(
+            "Which model for which question: `attribution models list`. Orders are parts of orders: every model credits"
+            " each order once. No model is incremental: `experiment show` tells what was caused."
+        ),
         err=True,
     )
 
@@ -156,9 +159,10 @@ def _say_notes(settings: Settings, asked: Row) -> None:
     with answered(settings, "quiet", "attribution-notes", **asked) as answer:
         notes = answer.row()
     counted = (
-        "{orders:count} orders stand; {cancelled:count} cancelled, {refunded:count} refunded in full are not credited"
+        "{orders:count} order{orders:s} credited; left out: {cancelled:count} cancelled, {refunded:count} refunded in"
+        " full"
     )
-    click.echo(say(counted, **notes), err=True)
+    echo_wrapped(say(counted, **notes), err=True)
     if notes["currencies"] > 1:
         warn("{n:count} currencies; they are not added up", n=notes["currencies"])
     for name, words in _NOTES.items():
@@ -250,12 +254,14 @@ def list_models(settings: Settings, output: str) -> None:
             "kind": model.kind,
             "中文": KINDS[model.kind][0],
             "parameters": model.parameters,
-            "credits": KINDS[model.kind][1],
-            "use_for": WHEN[model.kind],
+            "credits": say(KINDS[model.kind][1]) if output == "table" else KINDS[model.kind][1],
+            "use_for": say(WHEN[model.kind]) if output == "table" else WHEN[model.kind],
             "defined": told[-1]["defined_at"] if (told := history) else None,
         }
         for name, (model, history) in ({n: (m, []) for n, m in BUILT_IN.items()} | _defined(settings)).items()
     ]
+    if output == "table":
+        rows = [{name: value for name, value in row.items() if name != "中文"} for row in rows]
     print_rows(rows, output)
 
 

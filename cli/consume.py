@@ -351,7 +351,7 @@ def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
     echo_under("last commit", say(commits, at=at, n=summary["commits"], zone=how.zone))
     if committed:
         echo_under("last batch", _last_batch(summary["batch_records"], summary["batch_seconds"]))
-    echo_under("data clock", how.instant(clock) if clock else say("none yet"))
+    echo_under("data clock", how.instant(clock.replace(microsecond=0)) if clock else say("none yet"))
     for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
         parts = [note("{n:count} {what:label}", n=summary[name], what=name) for name in names]
         settled = summary["dead_letters"] - summary["dead_letters_open"]

@@ -20,6 +20,7 @@ from cli.consume import read_log_of, summary_of
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
+from cli.tables import echo_wrapped
 from ledger.amounts import counted
 from ledger.errors import LedgerError, StoreOwned
 from ledger.findings import Finding
@@ -61,9 +62,9 @@ def doctor(archive: Path | None, settings: Settings, output: str) -> None:
     rows = [{name: getattr(f, name) for name in ("level", "object", "finding", "remedy")} for f in found]
     if output == "table":
         for finding in found:
-            click.echo(f"{_MARKS[finding.level]} {finding.object}: {finding.finding}")
+            echo_wrapped(f"{_MARKS[finding.level]} {finding.object}: {finding.finding}", indent=2)
             if finding.remedy:
-                click.echo(f"    → {finding.remedy}")
+                echo_wrapped(f"    → {finding.remedy}", indent=6)
         errors, warnings = (sum(f.level == level for f in found) for level in ("error", "warning"))
         click.echo(", ".join([counted(errors, "error"), counted(warnings, "warning"), counted(len(found), "finding")]))
     else:

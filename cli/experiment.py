@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
-from cli.labels import say, told, warn
+from cli.labels import figure, say, told, warn
 from cli.options import (
     LOG,
     goods_rate_option,
@@ -314,7 +314,7 @@ def plan(
             row = answer.row()
     else:
         row = _planned(mean, sd, correlation, asked)
-    _print_plan(row, output)
+    _print_plan(row, output, None if mean is None else asked["currency"])
 
 
 def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any]) -> Row:
@@ -327,12 +327,17 @@ def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any
     return planned(design, mean, sd, correlation, asked["people"], asked["lift_share"]).row(0, named=True)
 
 
-def _print_plan(row: Row, output: str) -> None:
+def _print_plan(row: Row, output: str, currency: str | None) -> None:
+    """`currency`: of the mean, where it was given; amounts without one are numbers, as the mean is."""
     warnings = row.pop("warnings", None) or []
     if output != "table":
         print_row(without_notes(row | {"warnings": warnings}), output)
         return
-    print_row({k: v for k, v in row.items() if v is not None}, output)
+    said = {k: v for k, v in row.items() if v is not None}
+    if "currency" not in row:
+        for name in ("mean", "sd", "smallest_lift", "smallest_lift_cuped"):
+            said[name] = figure("smallest_lift" if currency else "mean", row[name], currency)
+    print_row(said, output)
     if row["people_needed"] is not None:
         click.echo()
         echo_wrapped(told(_plan_in_words(row, "")))

@@ -139,7 +139,7 @@ def _print_with_unknown(rows: list[Row], output: str) -> None:
     """A face value that is not known is not nothing."""
     print_rows(rows, output)
     if output == "table" and (unknown := sum(row["without_value"] for row in rows)):
-        warn("{n:count} coupons have no known face value: no amount includes them", n=unknown)
+        warn("{n:count} coupon{n:s} {n:have} no known face value: no amount includes them", n=unknown)
 
 
 def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ Chinese; and, where it holds codes, their words. Machines get the columns and va
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
@@ -180,6 +180,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "used": "已核销",
     "used_coupons": "核销(张)",
     "used_it": "用券人数",
+    "used_share": "用券人数占比",
     "used_minor": "核销面值",
     "user_id": "用户",
     "users": "人数",
@@ -209,7 +210,8 @@ _CHINESE: Final[Mapping[str, str]] = {
     "coupon_id": "券",
     "coupon_orders_without_cost": "无成本用券订单",
     "coupon_type": "券类型",
-    "coupons_discount_minor": "券优惠",
+    "coupons_discount_minor": "券核销优惠",
+    "order_says_minor": "订单所记券优惠",
     "created_at": "创建时间",
     "customer": "新老客",
     "data": "内容",
@@ -342,7 +344,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "claim_rate": "领取率",
     "sku": "商品",
     "lines": "明细",
-    "discounts": "折扣",
+    "discounts": "优惠",
     "paid_at": "支付时间",
     "refunded_at": "退款时间",
     "before": "之前",
@@ -372,6 +374,10 @@ _CHINESE: Final[Mapping[str, str]] = {
     "simple_roi_bp": "简单ROI(非增量)",
     "person": "人",
     "ids": "账号",
+    "codes": "违规",
+    "what_happened": "事件",
+    "coupon_list": "券",
+    "id_list": "账号",
     "linked_ids": "关联账号",
     "cause": "原因",
     "hour_of_day": "小时",
@@ -383,7 +389,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "until": "截止",
     "check": "检查",
     "offenders": "不符数",
-    "checked": "检查数",
+    "checked": "检查内容",
     "doubt": "疑点",
     "coupon_net_sales_minor": "用券净销售额",
     "known_people": "已知人数",
@@ -399,6 +405,77 @@ _CHINESE: Final[Mapping[str, str]] = {
     "assigned_at": "分组时间",
     "touched_at": "触点时间",
     "sources": "来源",
+    "rule_id": "规则ID",
+    "first_acquired_at": "首次获得",
+    "acquired_at": "获得时间",
+    "touch": "触点",
+    "at": "时间",
+    "days_before": "提前天数",
+    "outbox": "待写入",
+    "data_clock": "数据时间",
+    "commits": "提交数",
+    "committed_at": "提交时间",
+    "open_transaction": "未结事务",
+    "dead_letters_open": "未处理死信",
+    "formula": "公式",
+    "found": "行数",
+    "taken_at": "抵扣时间",
+    "sold": "有效销售",
+    "cost_by": "成本来源",
+    "spent_at": "花费时间",
+    "with_coupon": "用券",
+    "schema": "模式",
+    "version": "版本",
+    "fields": "字段数",
+    "header": "头信息",
+    "level": "级别",
+    "object": "对象",
+    "finding": "结论",
+    "remedy": "处理办法",
+    "broken": "违规",
+    "states": "各状态券数",
+    "versions": "规则版本记录",
+    "conservation": "守恒核对",
+    "linked": "关联账号",
+    "touches": "触达次数",
+    "usable": "可用",
+    "known": "有资料",
+    "other_order_id": "所用订单",
+    "cost_of_goods_minor": "商品成本",
+    "coupon_ids": "订单所记的券",
+    "action": "操作",
+    "subject": "操作对象",
+    "details": "详情",
+    "funder_share_bp": "出资比例",
+    "funded_by": "出资比例",
+    "campaigns": "活动数",
+    "record": "记录",
+    "fault": "问题",
+    "counted_minor": "计得金额",
+    "stands_minor": "在账金额",
+    "told": "报表数",
+    "told_minor": "报表金额",
+    "projection": "表",
+    "kept_in": "表",
+    "hash": "散列值",
+    "text": "原文",
+    "field": "字段",
+    "difference": "差异",
+    "log_from": "日志起点",
+    "log_to": "日志终点",
+    "log": "日志",
+    "use_for": "适用问题",
+    "defined": "定义时间",
+    "half_life_days": "半衰期(天)",
+    "look_back_days": "回溯期(天)",
+    "first_share": "首次占比",
+    "last_share": "末次占比",
+    "worth": "价值",
+    "draws": "抽样次数",
+    "commit": "提交",
+    "examples": "示例",
+    "not_read": "未读",
+    "orders_of_users": "订单数",
 }
 WORDS: Final[Mapping[str, str]] = (
     LABELS
@@ -530,9 +607,50 @@ WORDS: Final[Mapping[str, str]] = (
         "claim": "领取",
         "cross": "跨券",
         "conflicting_duplicate": "内容冲突的重复",
+        "not_yet": "未生效",
+        "not_there": "未出现",
+        "ok": "通过",
+        "FAILED": "不通过",
+        "BROKEN": "不平",
+        "now": "当前",
+        "per minute": "每分钟",
+        "all": "全部",
+        "missing": "缺少",
+        "superfluous": "多余",
+        "ratio": "比率",
+        "minor": "金额",
+        "seconds": "秒",
+        "minutes": "分钟",
+        "users": "人数",
+        "orders": "订单数",
+        "events": "事件数",
+        "event": "按事件",
+        "cohort": "按批次",
+        "dead_letters_replayed": "死信重放",
+        "dead_letters_discarded": "死信弃置",
+        "correction_applied": "更正写入",
+        "rebuild_swapped": "重建替换",
+        "rebuild_rolled_back": "重建回退",
+        "segment_defined": "定义分群",
+        "attribution_model_defined": "定义归因模型",
+        "review_template_defined": "保存复盘模板",
+        "differences_accepted": "接受重建差异",
     }
 )
 """Codes that stand in cells."""
+_WRITTEN: Final[Mapping[str, str]] = {"cant_lose": "can't lose"}
+"""In English, those that are more than their words with spaces."""
+_IN_STATE: Final[Mapping[str, str]] = {
+    "none": "未创建即{event}",
+    "created": "未发放即{event}",
+    "issued": "发放后{event}",
+    "claimed": "领取后{event}",
+    "reserved": "锁定期间{event}",
+    "used": "核销后{event}",
+    "expired": "失效后{event}",
+    "revoked": "作废后{event}",
+}
+"""An event that the state, which it found its coupon in, does not allow."""
 _ENGLISH: Final[Mapping[str, str]] = {
     "came_again": "came again",
     "campaign_id": "campaign",
@@ -544,9 +662,16 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "face_value_minor": "face value",
     "got": "got a coupon",
     "got_coupon": "got a coupon",
-    "net_minor": "net sales",
+    "net_minor": "net sales before refunds",
     "of_before": "of the step before",
     "order_id": "order",
+    "order_says_minor": "coupon discount by the order",
+    "coupons_discount_minor": "coupon discount by the uses",
+    "codes": "violations",
+    "what_happened": "events",
+    "coupon_list": "coupons",
+    "id_list": "ids",
+    "checked": "question",
     "orders_without_cost": "orders without goods cost",
     "p": "p",
     "percent_off_bp": "percent off",
@@ -561,15 +686,18 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "simple_roi_bp": "simple ROI (not incremental)",
     "user_id": "user",
     "used_it": "used it",
+    "used_share": "share of them that used it",
     "coupon_orders_without_goods_cost": "coupon orders without goods cost",
 }
 """Names that do not follow from the column's."""
 _CODES: Final = frozenset(
     "violation point step kind reason model method funder cost_kind arm state standing type coupon_type status before"
     " after mechanic visibility segment part label metric doubt cause line"
-    " dimension customer scope view unit tier".split()
+    " dimension customer scope view unit tier action fault ok result".split()
 )
 """Columns of such codes."""
+_WORDED: Final = frozenset("point step reason cost_kind standing mechanic segment part label cause line tier".split())
+"""Those whose codes are words in English too; the others are what options and events take."""
 _NAMES: Final = frozenset({"metric", "feature"})
 """Columns of names of metrics and columns."""
 SAY_NOTHING: Final = frozenset(
@@ -587,7 +715,7 @@ _MEANS: Final = _OF_METRIC - {"value", "goal", "result", "industry", "campaign"}
 """Those whose values are whole by chance at most."""
 _SHARES: Final = (
     "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
-    "relative_high", "supported", "burned", "removal_effect", "error",
+    "relative_high", "share_cuped", "supported", "burned", "removal_effect", "error",
 )  # fmt: skip
 _FACTORS: Final = (
     "roi", "roi_low", "roi_high", "roi_bp", "roi_cuped_low", "roi_cuped_high", "roi_simultaneous_low",
@@ -636,7 +764,7 @@ def label(column: str) -> str:
         if column.endswith(suffix) and column not in _CHINESE and column not in _metrics():
             base = column.removesuffix(suffix)
             return f"{chinese(base) or base}{after_zh}" if view().chinese else f"{english(base)}{after_en}"
-    return chinese(column) or english(column) if view().chinese else english(column)
+    return chinese(column) or WORDS.get(column) or english(column) if view().chinese else english(column)
 
 
 _SUFFIXES: Final = {
@@ -647,9 +775,34 @@ _SUFFIXES: Final = {
 }
 
 
+_OF_TEXTS: Final = {"violations": "codes", "events": "what_happened", "coupons": "coupon_list", "ids": "id_list"}
+
+
+def label_of_texts(column: str) -> str:
+    """The name of a column of texts, or of a list, where the column of that name holds a number elsewhere."""
+    return label(_OF_TEXTS.get(column, column))
+
+
 def word(code: str) -> str:
     """A code in words of the reader's language; as it is where it has none."""
-    return WORDS.get(code, code) if view().chinese else code
+    if not view().chinese:
+        return _WRITTEN.get(code, code.replace("_", " ")) if code in WORDS or _of_state(code) else code
+    return WORDS.get(code) or _of_state(code) or code
+
+
+def _of_state(code: str) -> str | None:
+    """The Chinese of a violation that is named after the event and the state that it found: `extended_when_used`."""
+    event, when, state = code.partition("_when_")
+    if not when or event not in LABELS or state not in _IN_STATE:
+        return None
+    if event == state:
+        return f"重复{WORDS[event]}"
+    return _IN_STATE[state].format(event=WORDS[event])
+
+
+def codes_in_words(codes: Sequence[str]) -> str:
+    """Codes beside each other in a cell: in English as they are, as options take them."""
+    return "、".join(map(word, codes)) if view().chinese else ", ".join(codes)
 
 
 def total_label() -> str:
@@ -740,7 +893,8 @@ def shown(column: str, row: Row, currency: str | None = None, bare: bool = False
     if what == "metric":
         return label(printable(str(value)))
     if what == "code":
-        return word(printable(str(value)))
+        code = printable(str(value))
+        return word(code) if view().chinese or column in _WORDED else code
     if isinstance(value, bool):
         return (("no", "yes"), ("否", "是"))[view().chinese][value]
     if isinstance(value, str) and value[:1] == "(":  # what has no name of its own
@@ -760,7 +914,7 @@ def figure(name: str, value: Any, currency: str | None = None) -> str:
 
 def in_words(values: Row, currency: str | None = None) -> str:
     """Fields beside each other in one line."""
-    return ", ".join(
+    return ("，" if view().chinese else ", ").join(
         f"{label(name)} {shown(name, values, currency)}" for name, value in values.items() if value is not None
     )
 
@@ -798,7 +952,7 @@ def text(value: Any) -> str:
     if isinstance(value, dict):
         return in_words(value) if value else NOTHING
     if isinstance(value, list | tuple):
-        return ", ".join(map(text, value)) if value else NOTHING
+        return ("、" if view().chinese else ", ").join(map(text, value)) if value else NOTHING
     if isinstance(value, float):
         return _number(value)
     return printable(str(plain(value)))

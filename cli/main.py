@@ -27,7 +27,7 @@ from ledger.words import Note, Speaker
 COMMANDS: Final = {
     "init": ("cli.setup", "Make the log's topics and an empty database."),
     "config": ("cli.setup", "Show every setting and where it came from."),
-    "publish": ("cli.publish", "Append events from NDJSON, CSV or Parquet."),
+    "publish": ("cli.publish", "Append events from NDJSON, JSON, CSV, XLSX or Parquet."),
     "import": ("cli.imports", "Append events made from another source's data."),
     "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
     "consume": ("cli.consume", "Fold the log into the database."),

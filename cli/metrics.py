@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say, warn
+from cli.labels import label, say, told, warn
 from cli.options import (
     ADDS_NOTHING,
     csv_rows,
@@ -22,8 +22,9 @@ from cli.options import (
 )
 from cli.output import Row, print_frames, print_row, print_rows
 from cli.show import answered, rows_of
+from cli.view import view
 from ledger.settings import Settings
-from ledger.words import note
+from ledger.words import Note, note
 
 if TYPE_CHECKING:
     from projections.metrics.definitions import Metric
@@ -70,7 +71,7 @@ def list_metrics(dimension: str | None, output: str) -> None:
         )
     found = [_told(m) for m in METRICS.values() if dimension is None or dimension in m.dimensions]
     shown = "name chinese unit view".split() if output == "table" else None
-    print_rows(found, output, shown)
+    print_rows(map(_in_words, found) if output == "table" else found, output, shown)
 
 
 @metrics.command("show")
@@ -85,7 +86,24 @@ def show_metric(name: str, output: str) -> None:
     """
     from projections.metrics.questions import metric_named
 
-    print_row(_told(metric_named(name)), output)
+    row = _told(metric_named(name))
+    print_row(_in_words(row) if output == "table" else row, output)
+
+
+def _in_words(row: Row) -> Row:
+    """Names stay, as options take them; in Chinese what they mean stands beside them."""
+    said = dict(row)
+    for name in ("meaning", "caveat"):
+        said[name] = row[name] and told(Note(row[name], {}))
+    said["grain"] = _grain(row["grain"])
+    if view().chinese:
+        for name in ("made_of", "dimensions"):
+            said[name] = [f"{label(one)}({one})" for one in row[name]]
+    return said
+
+
+def _grain(grain: str) -> str:
+    return ("；" if view().chinese else "; ").join(told(Note(one, {})) for one in grain.split("; "))
 
 
 def _told(metric: Metric) -> Row:
@@ -176,7 +194,7 @@ def query(
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
-            click.echo(say("open: {n:count} rows; late facts of then are still to be expected", n=still), err=True)
+            click.echo(say("open: {n:count} row{n:s}; late facts of then are still to be expected", n=still), err=True)
     _warn(settings, asked)
 
 
@@ -212,7 +230,7 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     with answered(settings, "quiet", "metrics", **of_all) as answer:
         orders = answer.row()[_WITHOUT_COST]
     if orders:
-        warn("{n:count} coupon orders have no known cost of goods: {adds_nothing}", n=orders,
+        warn("{n:count} coupon order{n:s} {n:have} no known cost of goods: {adds_nothing}", n=orders,
              adds_nothing=note(ADDS_NOTHING))  # fmt: skip
 
 
@@ -226,7 +244,7 @@ def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
             print_rows(told, output)
             return
         for part in told:
-            click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {part['grain']}\n")
+            click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {_grain(part['grain'])}\n")
             click.echo(part["sql"])
             click.echo("\n" + say("with {parameters}", parameters=json.dumps(part["parameters"], ensure_ascii=False)))
             click.echo(say("{n:count} row{n:s} behind it", n=part["found"]))
@@ -257,13 +275,13 @@ def one_currency(rows: list[Row]) -> Iterator[Row]:
         names = list(row)
         place = (row[name] for name in names[: names.index("open")] if name != "currency")
         slices.setdefault(tuple(place), []).append(row)
-    for told in slices.values():
-        own = {row["currency"] for row in told} - {None}
+    for rows_of_it in slices.values():
+        own = {row["currency"] for row in rows_of_it} - {None}
         if len(own) > 1:
-            yield from told
+            yield from rows_of_it
             continue
         merged: Row = {}
-        for row in told:
+        for row in rows_of_it:
             merged |= {name: value for name, value in row.items() if value is not None or name not in merged}
         yield merged | {"currency": own.pop() if own else everywhere}
 

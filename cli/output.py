@@ -12,8 +12,10 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from unicodedata import east_asian_width
 
@@ -30,19 +32,34 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How a table that is too wide becomes narrower. `wrap`: a column of sentences, which are broken into lines instead
+    of being cut; `spare`: columns that are left out before any other; `keep`: a column that never is."""
+
+    wrap: str | None = None
+    spare: Sequence[str] = ()
+    keep: str | None = None
+
+
+_LIKE_ANY: Final = Fit()
+
+
 def print_rows(
     rows: Iterable[Row],
     output: str,
     columns: Sequence[str] | None = None,
     totals: Sequence[Row] = (),
     currency: str | None = None,
+    fit: Fit = _LIKE_ANY,
 ) -> None:
     """Print rows as they come. `columns`: only these, in this order, unless the reader names others (all by default).
-    In a table, `totals`: rows under a line; `currency`: of amounts whose row names none."""
+    In a table, `totals`: rows under a line; `currency`: of amounts whose row names none; `fit`: what it does when it is
+    too wide."""
     if output == "table":
         from cli.tables import print_table
 
-        print_table(list(rows), columns, totals, currency)
+        print_table(list(rows), columns, totals, currency, fit)
         return
     columns = flags().columns or columns
     if columns is not None:
@@ -95,7 +112,20 @@ def _picked(row: Row, columns: Sequence[str]) -> Row:
 def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
     unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise click.UsageError(f"no column {', '.join(unknown)}; there are {', '.join(known)}")
+        raise no_column(unknown, known)
+
+
+def alike(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of the known names that are like any of these."""
+    known = list(known)
+    return list(dict.fromkeys(like for name in names for like in get_close_matches(name.lower(), known, n=2)))
+
+
+def no_column(unknown: Sequence[str], known: Sequence[str]) -> click.UsageError:
+    """With the names that are meant, where any is like those that there are not; else with all."""
+    meant = alike(unknown, known)
+    said = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
+    return click.UsageError(f"no column {', '.join(unknown)}; {said}")
 
 
 def print_row(row: Row, output: str) -> None:

@@ -82,6 +82,10 @@ def time_left(rate: float | None, left: float | None) -> str:
     return f"{timedelta(seconds=round(left / rate))} left" if rate and left else ""
 
 
+def _read(done: int, left: int) -> str:
+    return f"{done:,} of {done + left:,} records" if done + left else "nothing to read yet"
+
+
 @contextmanager
 def consuming() -> Iterator[Callable[[str, int, int], None]]:
     """Shows what a consumer does: on a terminal a bar, else a line on standard error every ten seconds.
@@ -107,7 +111,7 @@ def consuming() -> Iterator[Callable[[str, int, int], None]]:
         def line(stage: str, done: int, left: int) -> None:
             nonlocal next_line, last_line
             rate, remaining = measured(done, left)
-            parts = [f"{done:,} of {done + left:,} records", f"{rate:,.0f} records/s" if rate else "", remaining]
+            parts = [_read(done, left), f"{rate:,.0f} records/s" if rate else "", remaining]
             said = f"{stage}: {', '.join(filter(None, parts))}"
             if time.monotonic() >= next_line and said != last_line:
                 click.echo(said, err=True)
@@ -122,16 +126,16 @@ def consuming() -> Iterator[Callable[[str, int, int], None]]:
         SpinnerColumn(),
         TextColumn("{task.description:<16}"),
         BarColumn(bar_width=20),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} records"),
+        TextColumn("{task.fields[read]}"),
         TextColumn("{task.fields[rate]}"),
     )
     with Progress(*columns, console=Console(file=behind(sys.stderr)), transient=True) as shown:
-        task = shown.add_task("starting", total=0, rate="")
+        task = shown.add_task("starting", total=0, rate="", read="")
 
         def bar(stage: str, done: int, left: int) -> None:
             rate, remaining = measured(done, left)
             said = ", ".join(filter(None, (f"{rate:,.0f}/s" if rate else "", remaining)))
-            shown.update(task, description=stage, completed=done, total=done + left, rate=said)
+            shown.update(task, description=stage, completed=done, total=done + left, rate=said, read=_read(done, left))
 
         yield bar
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ledger.log import EventLog, Record
 
 BATCH: Final = 10_000
+_TOLD: Final = 5
+"""So many bad lines are told on standard error; the report has all."""
 FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 
 
@@ -257,6 +259,8 @@ class _Rejects:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.count > _TOLD:
+            click.echo(say("and {n:count} more, in {report}", n=self.count - _TOLD, report=str(self.path)), err=True)
         if self._file is not None:
             with self._failing_clearly():
                 self._file.close()
@@ -271,7 +275,7 @@ class _Rejects:
             "text": text,
         }
         self._write(json.dumps(entry, ensure_ascii=False) + "\n")
-        if self.count <= 5:
+        if self.count <= _TOLD:
             click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
     def _write(self, text: str) -> None:

@@ -113,8 +113,8 @@ def replay(
     print_rows(rows, output)
     tried = sum(row["records"] for row in rows)
     dead = sum(row["dead_letters"] for row in rows)
-    would = "{n:count} of {tried:count} dead letters would be folded; {dead:count} would stay"
-    were = "{n:count} of {tried:count} dead letters were folded; {dead:count} stay"
+    would = "{n:count} of {tried:count} dead letter{tried:s} would be folded; {dead:count} would stay"
+    were = "{n:count} of {tried:count} dead letter{tried:s} folded; {dead:count} left"
     click.echo(say(would if dry_run else were, n=tried - dead, tried=tried, dead=dead), err=True)
 
 

@@ -27,9 +27,9 @@ from cli.options import (
     timeout_option,
     zone_option,
 )
-from cli.output import Row, limited, print_row, print_rows
-from cli.show import answered, rows_of
-from cli.tables import in_natural_order
+from cli.output import Fit, Row, limited, print_row, print_rows
+from cli.show import answered, rows_of, say_as_of
+from cli.tables import echo_wrapped, in_natural_order
 from ledger.errors import LedgerError
 from ledger.settings import Settings
 from ledger.words import Note, note, of_error
@@ -37,6 +37,8 @@ from projections.unanswered import WrongQuestion
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from projections.queries import AsOf
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -81,33 +83,77 @@ LINES: Final = {
     "orders_credited_by_redeemed": "orders credited: attribution, model redeemed",
 }
 """What each line of a reconciliation counts, and which reports show it."""
-WITHOUT_VALUE: Final = "{n:count} of the coupons that are out have no known face value: no amount includes them"
+WITHOUT_VALUE: Final = "{n:count} of the coupons that are out {n:have} no known face value: no amount includes them"
 MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
 DOUBTS: Final = {
-    "order_names_unknown_coupon": "orders name coupons that nobody created: their discount is in no campaign",
-    "order_not_above_zero": "paid orders of nothing or less: counted as they are",
-    "refund_above_order": "refunds above what was paid: the order is refunded in full, no sale; cash has"
-    " all that went out",
-    "coupon_of_another_currency": "coupons used on an order of another currency: the order's stands",
-    "use_without_paid_order": "uses whose order nobody has paid: their discount counts, no sale does",
-    "use_on_order_undone": "coupons still in use on orders cancelled or refunded in full: their discount"
-    " counts, no sale does",
-    "use_that_order_does_not_tell": "uses on orders whose discounts name no coupon: they count on top"
-    " of what the order says",
-    "order_and_coupons_differ": "orders that say another coupon discount than their coupons: what"
-    " the order says beyond them is in no campaign; what was returned is no discount",
-    "net_above_gross": "paid orders above their list price: counted as they are",
-    "coupon_ends_before_it_begins": "coupons whose validity ends before it begins: no use is valid",
-    "campaign_ends_before_it_begins": "campaigns whose claim window ends before it begins",
-    "coupon_without_value": "coupons that are out and whose value is not known: in no face value, no liability",
-    "budget_without_currency": "campaigns with a budget that name no currency: what is left is not known",
-    "use_of_no_campaign": "uses of coupons that no event puts into a campaign: in no campaign's figures",
-    "refund_without_payment": "refunds of orders that were never paid: cash went out, no sale came in",
-    "campaign_without_cost": "campaigns for which no cost was booked: their cost is the discount alone",
-    "order_without_cost_of_goods": "orders without a known cost of goods: in no margin (--goods-rate)",
-    "funding_not_whole": "campaigns whose funders' shares are not 100%: the rest has no funder",
+    "order_names_unknown_coupon": (
+        "order{n:s} with a coupon that nobody created",
+        "the discount is in no campaign",
+    ),
+    "order_not_above_zero": ("paid order{n:s} of nothing or less", "counted as they are"),
+    "refund_above_order": (
+        "refund{n:s} above what was paid",
+        "the order is refunded in full, no sale; cash has all that went out",
+    ),
+    "coupon_of_another_currency": (
+        "coupon{n:s} used on an order of another currency",
+        "the order's currency stands",
+    ),
+    "use_without_paid_order": (
+        "use{n:s} whose order nobody has paid",
+        "their discount counts, no sale does",
+    ),
+    "use_on_order_undone": (
+        "coupon{n:s} still in use on an order cancelled or refunded in full",
+        "their discount counts, no sale does",
+    ),
+    "use_that_order_does_not_tell": (
+        "use{n:s} on an order whose discounts name no coupon",
+        "they count on top of what the order says",
+    ),
+    "order_and_coupons_differ": (
+        "order{n:s} with another coupon discount than that of their coupons",
+        "what the order says beyond it is in no campaign; what was returned is no discount",
+    ),
+    "net_above_gross": ("order{n:s} paid above the list price", "counted as they are"),
+    "coupon_ends_before_it_begins": (
+        "coupon{n:s} whose validity ends before it begins",
+        "no use is valid",
+    ),
+    "campaign_ends_before_it_begins": (
+        "campaign{n:s} whose claim window ends before it begins",
+        "no claim is in the window",
+    ),
+    "coupon_without_value": (
+        "coupon{n:s} out whose value is not known",
+        "in no face value, no liability",
+    ),
+    "budget_without_currency": (
+        "campaign{n:s} with a budget that names no currency",
+        "what is left is not known",
+    ),
+    "use_of_no_campaign": (
+        "use{n:s} of a coupon that no event puts into a campaign",
+        "in no campaign's figures",
+    ),
+    "refund_without_payment": (
+        "refund{n:s} of an order that was never paid",
+        "cash went out, no sale came in",
+    ),
+    "campaign_without_cost": (
+        "campaign{n:s} for which no cost was booked",
+        "the cost is the discount alone",
+    ),
+    "order_without_cost_of_goods": (
+        "order{n:s} without a known cost of goods",
+        "in no margin (--goods-rate)",
+    ),
+    "funding_not_whole": (
+        "campaign{n:s} whose funders' shares are not 100%",
+        "the rest has no funder",
+    ),
 }
-"""What is odd, and how it is counted: as sentences after a number."""
+"""What is odd, and how it is counted."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +171,7 @@ class Asked:
 @dataclass(frozen=True)
 class Part:
     """`behind`: what shows the coupons, orders or people that its numbers are made of. `sums`: columns that can be
-    added up; a total of `whole` is asked for instead."""
+    added up; a total of `whole` is asked for instead. `by`: what it is cut by, where --by names nothing else."""
 
     title: str
     asks: str
@@ -134,6 +180,7 @@ class Part:
     behind: Asked | None = None
     sums: tuple[str, ...] = ()
     whole: bool = False
+    by: str = ""
 
     @property
     def main(self) -> Asked:
@@ -159,16 +206,18 @@ _SALES: Final = (
 _BOOKED: Final = ("acquisition_minor", "media_minor", "operation_minor", "subsidy_minor")
 _FINANCE: Final = {
     "split": Part(
-        "Discounts, by kind unless --by names something else",
+        "Discounts",
         "finance-split",
         ("by", "campaign", "zone", "limit", *_PERIOD),
+        by="kind",
         behind=_DISCOUNTS,
         sums=("discount_minor",),
     ),
     "margin": Part(
-        "Net sales and margin by channel",
+        "Net sales and margin",
         "finance-margin",
         ("by", "goods_rates", "zone", "limit", *_PERIOD),
+        by="channel",
         behind=_ORDERS,
         sums=("orders", *_SALES),
     ),
@@ -450,12 +499,17 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report roi --goods-rate 75 --since 2026-11-01 --output csv
     coupon-ledger report roi --campaign k-1 --explain
     """
-    _report(_ROI, (), where=_of_campaigns(campaigns), **given)
-    if len(campaigns) == 1 and given["output"] == "table" and not given["explain"]:
-        past = {name: given[name] for name in ("at", "known_at", "positions")}
-        told = {"campaign": campaigns[0], **past}
-        click.echo(click.style(f"\n{_FINANCE['reconciliation'].title} (全部时间 · of all times)", bold=True))
-        _print_reconciliation(_rows(given["settings"], "quiet", "finance-reconciliation", told))
+
+    def joined() -> None:
+        told = {"campaign": campaigns[0]} | {name: given[name] for name in ("at", "known_at", "positions")}
+        title = (
+            "How the numbers join, whatever the period" if given["since"] or given["until"] else "How the numbers join"
+        )
+        click.echo(click.style("\n" + say(title), bold=True))
+        _print_reconciliation(_rows(given["settings"], "finance-reconciliation", told))
+
+    one = len(campaigns) == 1
+    _report(_ROI, (), where=_of_campaigns(campaigns), below=joined if one else None, **given)
 
 
 @report.command()
@@ -576,9 +630,11 @@ def _report(
     known_at: datetime | None,
     positions: str | None,
     explain: bool,
+    below: Callable[[], None] | None = None,
     **asked: Any,
 ) -> None:
-    """Print the chosen parts, all where none is named. A part that the data do not carry says so beside the others."""
+    """Print the chosen parts, all where none is named. A part that the data do not carry says so beside the others.
+    `below`: prints what stands below them for people."""
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
@@ -593,53 +649,80 @@ def _report(
         _print_behind(known, chosen, settings, output, asked | {"limit": limit}, past)
         return
     found: dict[str, Any] = {}
+    state: AsOf | None = None
     for name in chosen:
         part = known[name]
         parameters = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
         try:
-            as_of = output if name == chosen[-1] else "quiet"
-            found[name] = _rows(settings, as_of, part.main.question, parameters | past)
+            found[name], state = _rows_and_state(settings, part.main.question, parameters | past)
         except WrongQuestion as error:
             if len(chosen) == 1:
                 raise
             found[name] = {"refused": told(of_error(error)) if output == "table" else str(error)}
         if output == "table":
-            unused = sorted(told_options - set(part.takes))
-            named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
-            title = say("{title} (not by {named})", title=note(part.title), named=named) if unused else say(part.title)
+            title = _title(part, asked)
             total = _total(part, found[name], settings, parameters | past)
             _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
-    if output == "table" and "doubts" not in chosen:
-        _say_doubts(settings, past)
     if output == "json" and len(chosen) > 1:
         print_row(found, output)
     elif output != "table":
         print_rows(found[chosen[0]], output)
+    elif below is not None:
+        below()
     _warn_of_costs(found.values())
+    if output != "table":
+        return
+    if "doubts" not in chosen:
+        _say_doubts(settings, past)
+    _say_what_options_change(known, chosen, told_options)
+    if state is not None:
+        say_as_of(state, past)
+
+
+def _title(part: Part, asked: Mapping[str, Any]) -> str:
+    """What the part shows, and by what it is cut, in the words of the options."""
+    if "by" not in part.takes:
+        return say(part.title)
+    by = asked.get("by") or part.by
+    return say(
+        "{title} by {by:label}", title=note(part.title), by=[name.strip().replace("-", "_") for name in by.split(",")]
+    )
+
+
+def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], options: Iterable[str]) -> None:
+    """Said once where an option goes with some of the parts alone."""
+    for option in sorted(options):
+        taking = [name for name in chosen if option in known[name].takes]
+        if len(taking) < len(chosen):
+            click.echo(
+                say(
+                    "{option} changes these parts alone: {parts}",
+                    option="--" + _OPTION.get(option, option),
+                    parts=taking,
+                ),
+                err=True,
+            )
 
 
 def _must_be_known(settings: Settings, asked: Mapping[str, Any], past: dict[str, Any]) -> None:
     """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of one that sold nothing."""
     named = [asked["campaign"]] if asked.get("campaign") else json.loads(asked.get("where") or "{}").get("campaign", [])
     for campaign in named:
-        counted = _rows(settings, "quiet", "states", {"campaign": campaign} | past)
+        counted = _rows(settings, "states", {"campaign": campaign} | past)
         if not any(row["coupons"] for row in counted):
-            _rows(settings, "quiet", "campaign", {"campaign": campaign} | past)
+            _rows(settings, "campaign", {"campaign": campaign} | past)
 
 
 def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
     """That there is something odd in the data, beside the numbers that it may have moved."""
     cases: dict[str, int] = {}
-    for row in _rows(settings, "quiet", "finance-doubts", past):
+    for row in _rows(settings, "finance-doubts", past):
         cases[row["doubt"]] = cases.get(row["doubt"], 0) + row["cases"]
     if cases:
-        kinds = [note("{n:count} {what}", n=number, what=note(_short(name))) for name, number in cases.items()]
+        kinds = [
+            note("{n:count} {what}", n=number, what=note(DOUBTS[name][0], n=number)) for name, number in cases.items()
+        ]
         warn("doubtful data: {kinds}; how each is counted: `report finance doubts`", kinds=kinds)
-
-
-def _short(doubt: str) -> str:
-    """What is odd, without how it is counted."""
-    return f"{DOUBTS[doubt].partition(':')[0]}"
 
 
 def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
@@ -653,11 +736,15 @@ def _all_are_asked(part: Part) -> bool:
     return bool(part.sums) or "limit" not in part.takes
 
 
-def _rows(settings: Settings, output: str, question: str, told: dict[str, Any]) -> list[Row]:
+def _rows(settings: Settings, question: str, told: dict[str, Any]) -> list[Row]:
+    return _rows_and_state(settings, question, told)[0]
+
+
+def _rows_and_state(settings: Settings, question: str, told: dict[str, Any]) -> tuple[list[Row], AsOf]:
     campaign = told.pop("campaign", None) if question == "campaigns" else None
-    with answered(settings, output, question, **told) as answer:
+    with answered(settings, "quiet", question, **told) as answer:
         found = one_row_a_slice(list(rows_of(answer)))
-    return [row for row in found if campaign is None or row["campaign_id"] == campaign]
+    return [row for row in found if campaign is None or row["campaign_id"] == campaign], answer.as_of
 
 
 def _print_behind(
@@ -690,7 +777,7 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
         return []
     first = next(iter(rows[0]))
     if part.whole:
-        found = _rows(settings, "quiet", part.asks, {n: v for n, v in told.items() if n != "by"})
+        found = _rows(settings, part.asks, {n: v for n, v in told.items() if n != "by"})
         return [{first: total_label()} | row for row in found]
     totals: dict[str | None, Row] = {}
     for row in rows if part.sums else ():
@@ -724,14 +811,36 @@ def _print_part(
         _print_reconciliation(rows)
     elif name == "doubts":
         for row in rows:
-            click.echo(f"! {told(doubt_in_words(row))}")
+            echo_wrapped(f"! {told(doubt_in_words(row))}", indent=2)
         if not rows:
             click.echo(say("none"))
     else:
         _print_numbers(name, rows, total, limit, whole)
         _print_warnings(rows)
+        if name == "budget":
+            _say_spent_without_budget(rows, total)
         if name == "budget" and (unknown := sum(row["without_value"] for row in rows)):
             click.echo(say(WITHOUT_VALUE, n=unknown))
+
+
+_WITHOUT_BUDGET: Final = (
+    "The total of what was spent includes {spent:money} of campaigns without a budget; what is left does not."
+)
+
+
+def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
+    """Why what is left is not the budget less what was spent, in the row of totals."""
+    for sums in total:
+        mine = [row for row in rows if row["currency"] == sums["currency"]]
+        without = [row["spent_minor"] for row in mine if row["left_minor"] is None and row["spent_minor"]]
+        if without and sums["left_minor"] is not None:
+            spent = (sum(without), sums["currency"])
+            click.echo(say(_WITHOUT_BUDGET, spent=spent))
+
+
+_MONTHS_LATER: Final = (
+    "+1, +2, …: the share that came in the first, the second, … month after; with … it may still grow"
+)
 
 
 def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
@@ -740,6 +849,8 @@ def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, who
     if shown:
         shown = in_natural_order(shown, list(shown[0]))
     print_rows(shown[:limit], "table", _columns(name, shown), total)
+    if shown and any(column.startswith("+") for column in shown[0]):
+        echo_wrapped(say(_MONTHS_LATER))
     if len(shown) > limit and whole:
         click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(shown)))
     elif len(shown) > limit:
@@ -777,7 +888,7 @@ def _print_warnings(rows: list[Row]) -> None:
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
     if unbooked:
         warn(
-            "{n:count} campaigns have no cost booked: their cost is the discount alone, and ROI too high for it",
+            "{n:count} campaign{n:s} {n:have} no cost booked: the cost is the discount alone, and ROI too high for it",
             n=len(unbooked),
         )
 
@@ -798,16 +909,22 @@ def _print_reconciliation(rows: list[Row]) -> None:
             }
             for row in lines
         ]
-        print_rows(shown, "table")
+        print_rows(shown, "table", fit=Fit(wrap="what"))
 
 
 def doubt_in_words(row: Row) -> Note:
     """How many there are of a doubt, how they are counted, and the money in question."""
-    what = note(DOUBTS[row["doubt"]])
+    what, how = DOUBTS[row["doubt"]]
+    told = {"n": row["cases"], "what": note(what, n=row["cases"]), "how": note(how)}
     if not row["amount_minor"]:
-        return note("{n:count} {what}", n=row["cases"], what=what)
-    worth = (row["amount_minor"], row["currency"])
-    return note("{n:count} {what}; {worth:money}", n=row["cases"], what=what, worth=worth)
+        return note("{n:count} {what}: {how}", **told)
+    return note("{n:count} {what}: {how}; {worth:money}", **told, worth=(row["amount_minor"], row["currency"]))
+
+
+def doubt_without_number(doubt: str) -> Note:
+    """What is odd, and how it is counted, beside a column of how many."""
+    what, how = DOUBTS[doubt]
+    return note("{what}: {how}", what=note(what, n=2), how=note(how))
 
 
 def _warn_of_costs(found: Iterable[Any]) -> None:
@@ -832,7 +949,8 @@ def _print_statement(rows: list[Row], limit: int) -> None:
         moved = in_natural_order(moved, ["campaign_id", "currency"])
         how = "{of}: opening + issued + returned - used - expired - revoked - released = closing"
         click.echo(say(how, of=note(words)))
-        print_rows(moved[:limit], "table")
+        spare = [name for name in moved[0] if not any(row[name] for row in moved)] if moved else []
+        print_rows(moved[:limit], "table", fit=Fit(spare=spare[::-1], keep=f"closing{suffix}"))
         if len(moved) > limit:
             click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(moved)))
     if unknown := sum(row["closing_without_value"] for row in rows):

@@ -32,7 +32,7 @@ from cli.options import (
     zone_option,
 )
 from cli.output import Row
-from cli.report import DOUBTS, LINES, MOVES, WITHOUT_VALUE, one_row_a_slice
+from cli.report import LINES, MOVES, WITHOUT_VALUE, doubt_without_number, one_row_a_slice
 from cli.view import in_english
 from ledger.errors import LedgerError, UnusableFile
 from ledger.plain import plain
@@ -58,7 +58,8 @@ _EARLIER: Final = 5
 @dataclass
 class Section:
     """`in_short`: what stands at the head of the review. `tables`: by title; `columns`: of some of them only these are
-    for people. `currency`: of amounts whose row names none. `commands`: what shows where the numbers come from."""
+    for people. `currency`: of amounts whose row names none; `heads`: columns that are named as others for people.
+    `commands`: what shows where the numbers come from."""
 
     title: str = ""
     in_short: list[str] = field(default_factory=list)
@@ -68,6 +69,7 @@ class Section:
     columns: dict[str, list[str]] = field(default_factory=dict)
     charts: list[Chart] = field(default_factory=list)
     currency: str | None = None
+    heads: dict[str, str] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     refused: str | None = None
 
@@ -198,7 +200,7 @@ def _result_in_short(rows: list[Row]) -> list[str]:
         counts |= {name: value for name, value in row.items() if value is not None and not name.endswith("_minor")}
     used, issued = counts["net_uses"], counts["issued_coupons"]
     share = used / issued if issued else None
-    in_use = "{used:count} of {issued:count} coupons issued are in use ({share:percent})."
+    in_use = "{used:count} of {issued:count} coupon{issued:s} issued {used:are} in use ({share:percent})."
     points = [say(in_use, used=used, issued=issued, share=share)]
     for row in rows:
         if row["cost_minor"] is not None and row["currency"] is not None:
@@ -340,13 +342,14 @@ def _customers(ask: Asker) -> Section:
         if row["segment"] is not None
     ]
     found.tables["segments (客户分层)"] = rows
+    found.heads = {"use_rate": "used_share"}  # of people, while a rate of use is of coupons
     found.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
     users = theirs.filter(pl.col("used") > 0).height
     unknown = sum(row["customers"] for row in told if row["segment"] is None)
     found.text.append(
         say(
-            "{n:count} users got a coupon of it, {used:count} have one in use; net sales and coming again are those of"
-            " who used it, over all that they ever bought.",
+            "{n:count} user{n:s} got a coupon of it, {used:count} {used:have} one in use; net sales and coming"
+            " again are those of who used it, over all that they ever bought.",
             n=theirs.height,
             used=users,
         )
@@ -482,7 +485,7 @@ def _losses(ask: Asker) -> Section:
         if row["lost_minor"]:
             found.in_short.append(
                 say(
-                    "The largest point of loss is {point:word}: {lost:money} in {n:count} cases.",
+                    "The largest point of loss is {point:word}: {lost:money} in {n:count} case{n:s}.",
                     point=row["point"],
                     lost=(row["lost_minor"], row["currency"]),
                     n=row["cases"],
@@ -498,7 +501,7 @@ def _anomalies(ask: Asker) -> Section:
     if broken:
         cases = sum(row["cases"] for row in broken)
         rules = sorted({row["violation"] for row in broken})
-        found.in_short.append(say("{n:count} faults: {rules:word}.", n=cases, rules=rules))
+        found.in_short.append(say("{n:count} fault{n:s}: {rules:word}.", n=cases, rules=rules))
         found.text.append(
             say("Discount: what the coupons concerned take off now. One coupon can stand in several rows.")
         )
@@ -507,7 +510,7 @@ def _anomalies(ask: Asker) -> Section:
     doubts = ask.rows("finance-doubts")
     found.tables["doubts about the data, of all campaigns (数据提示)"] = [
         {
-            "what": say(DOUBTS[row["doubt"]]),
+            "what": told(doubt_without_number(row["doubt"])),
             "cases": row["cases"],
             "currency": row["currency"],
             "amount_minor": row["amount_minor"],

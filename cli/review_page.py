@@ -78,10 +78,13 @@ def _period(ask: Asker) -> str:
     return " · ".join(told)
 
 
-def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
+def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
     """Those that are for people, and in which something stands."""
     names = section.columns.get(title) or list(rows[0])
-    return [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
+    names = [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
+    heads = section.heads
+    renamed = [{heads.get(name, name): value for name, value in row.items()} for row in rows]
+    return columns_of(renamed, [heads.get(name, name) for name in names], section.currency)
 
 
 def _kind(column: Column) -> str:
@@ -141,7 +144,7 @@ def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
 def _table(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return [say("nothing found")]
-    columns = columns_of(rows, _columns(section, title, rows), section.currency)
+    columns = _columns(section, title, rows)
     head = "| " + " | ".join(_plain(column.head) for column in columns) + " |"
     rule = "|" + "|".join("---:" if column.right else "---" for column in columns) + "|"
     cells = zip(*(column.cells for column in columns), strict=True)
@@ -225,7 +228,7 @@ def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
     head_text = _table_title(title)
     if not rows:
         return f"<h3>{escape(head_text)}</h3><p>{escape(say('nothing found'))}</p>"
-    columns = columns_of(rows, _columns(section, title, rows), section.currency)
+    columns = _columns(section, title, rows)
     head = "".join(f"<th{_kind(column)}>{escape(column.head)}</th>" for column in columns)
     body = "".join(
         "<tr>"
@@ -235,6 +238,6 @@ def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
     )
     table = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     if len(rows) > _LONG:
-        counted = escape(say("{title}: {n:count} rows", title=head_text, n=len(rows)))
+        counted = escape(say("{title}: {n:count} row{n:s}", title=head_text, n=len(rows)))
         return f"<details><summary>{counted}</summary>{table}</details>"
     return f"<h3>{escape(head_text)}</h3>{table}"

@@ -75,7 +75,7 @@ def define(name: str, rule: str, why: str | None, operator: str | None, settings
         inside = sum(frame.height for frame in answer.frames)
     with appending(settings) as log:
         operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"rule": rule})
-    click.echo(say("segment {name}: {n:count} customers satisfy {rule}", name=name, n=inside, rule=rule))
+    click.echo(say("segment {name}: {n:count} customer{n:s} in it, by {rule}", name=name, n=inside, rule=rule))
 
 
 @segments.command("list")

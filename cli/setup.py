@@ -9,6 +9,7 @@ import click
 from cli.labels import say
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
+from cli.tables import echo_wrapped
 from ledger.errors import masked
 from ledger.settings import Setting, Settings
 
@@ -36,9 +37,9 @@ def init(settings: Settings) -> None:
     finally:
         log.close()
     there, made = "log {log}: topics are there", "log {log}: made {topics}"
-    click.echo(say(made if created else there, log=masked(settings.log.url), topics=created))
+    echo_wrapped(say(made if created else there, log=masked(settings.log.url), topics=created), indent=4)
     there, made = "database {file}: is there", "database {file}: made"
-    click.echo(say(made if Store.create(settings.database) else there, file=str(settings.database)))
+    echo_wrapped(say(made if Store.create(settings.database) else there, file=str(settings.database)), indent=4)
 
 
 def _refuse_to_replace(settings: Settings) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.export import write_parquet
-from cli.labels import figure, in_words, label, say, told
+from cli.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
 from cli.options import (
     MICROSECOND,
     dead_letter_options,
@@ -29,15 +30,16 @@ from cli.options import (
     timeout_option,
     timeout_s,
 )
-from cli.output import Row, limited, print_frames, print_row, print_rows
+from cli.output import Fit, Row, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.view import view
+from ledger.amounts import percent_of_bp
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 from ledger.words import Note, note
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import timedelta
 
     import polars as pl
 
@@ -95,7 +97,7 @@ def history(coupon: str, limit: int | None, settings: Settings, output: str, **p
             return
         if numbers and numbers[0] > 1:
             left = numbers[0] - 1
-            click.echo(say("{n:count} earlier events are left out; --limit shows more", n=left), err=True)
+            click.echo(say("{n:count} earlier event{n:s} {n:are} left out; --limit shows more", n=left), err=True)
         print_rows((_for_people(row, currency) for row in rows), output)
         for row in rows:
             for violation in row["violations"]:
@@ -109,7 +111,7 @@ def _for_people(row: Row, currency: str | None) -> Row:
     return {
         "occurred_at": row["occurred_at"],
         "type": row["type"],
-        "transition": f"{row['before']} → {row['after']}",
+        "transition": f"{word(row['before'])} → {word(row['after'])}",
         "violations": _violations_in_words(row),
         "event_id": row["event_id"],
         "data": data,
@@ -119,9 +121,13 @@ def _for_people(row: Row, currency: str | None) -> Row:
 def _violations_in_words(row: Row) -> str | None:
     """Faults first."""
     excused = (*row["superseded"], *row["explained"])
-    codes = [code for code in row["violations"] if code not in excused]
-    codes += [f"{name} ({', '.join(row[name])})" for name in ("superseded", "explained") if row[name]]
-    return ", ".join(codes) or None
+    faults = [code for code in row["violations"] if code not in excused]
+    parts = [codes_in_words(faults)] if faults else []
+    parts += [say(_EXCUSED[name], codes=codes_in_words(row[name])) for name in _EXCUSED if row[name]]
+    return ", ".join(parts) or None
+
+
+_EXCUSED: Final = {"superseded": "superseded ({codes})", "explained": "explained ({codes})"}
 
 
 @click.group(invoke_without_command=True)
@@ -250,9 +256,13 @@ def user(user: str, person: bool, settings: Settings, output: str, **past: Any) 
             row["linked"] = row["linked"][:SHOWN]
             print_row(row, output)
             if more > 0:
-                click.echo(say("{n:count} linked ids are left out; --output json shows all", n=more), err=True)
-            shown = "coupon_id standing state owner campaign_id coupon_type valid_until order_id discount_minor"
-            _print_list("coupons", lists["coupons"].select(shown.split()))
+                click.echo(say("{n:count} linked id{n:s} {n:are} left out; --output json shows all", n=more), err=True)
+            shown = (
+                "coupon_id standing state owner campaign_id coupon_type valid_until order_id discount_minor currency"
+            )
+            names = [name for name in shown.split() if name != "owner" or row["linked"]]
+            coupons = lists["coupons"].select(names).to_dicts()
+            _print_rows("coupons", coupons, fit=Fit(spare=("state",)))  # `standing` says more
             for name in ("ids", "violations") if person else ():
                 _print_list(name, lists[name].head(SHOWN) if name == "ids" else lists[name])
 
@@ -280,10 +290,31 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
         elif output != "table":
             print_frames([lists["coupons"]], output)
         else:
-            figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None}
-            print_row(figures, output)
-            for name in ("discounts", "lines", "coupons", "violations"):
-                _print_list(name, lists[name])
+            coupons = lists["coupons"].to_dicts()
+            own = _currencies(settings, [c for c in coupons if not row["currency"] or c["min_spend_minor"]], past)
+            currency = row["currency"] or (next(iter(own.values())) if len(set(own.values())) == 1 else None)
+            for coupon in coupons:  # what it asks to be spent is in its own currency
+                if coupon["min_spend_minor"] is not None:
+                    least = figure("min_spend_minor", coupon["min_spend_minor"], own.get(coupon["coupon_id"]))
+                    coupon["min_spend_minor"] = least
+            figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None} | {"currency": currency}
+            if view().columns is None and "coupon_discount_minor" in figures:  # whose word it is, beside the other
+                figures = {"order_says_minor" if k == "coupon_discount_minor" else k: v for k, v in figures.items()}
+            print_row({k: v for k, v in figures.items() if v is not None}, output)
+            for name in ("discounts", "lines"):
+                _print_list(name, lists[name], currency)
+            _print_rows("coupons", coupons, currency)
+            _print_list("violations", lists["violations"])
+
+
+def _currencies(settings: Settings, coupons: list[Row], past: dict[str, Any]) -> dict[str, str]:
+    """The coupons' own currencies, as far as they are known."""
+    found = {}
+    for row in coupons[:SHOWN]:
+        if row["state"] is not None:
+            with answered(settings, "quiet", "state", coupon=row["coupon_id"], **past) as answer:
+                found[row["coupon_id"]] = answer.row()["currency"]
+    return {key: currency for key, currency in found.items() if currency}
 
 
 @click.group(invoke_without_command=True)
@@ -338,15 +369,41 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
         if output != "table":
             print_row(whole, output)
             return
-        print_row({k: v for k, v in row.items() if v is not None}, output)
-        for name in ("discounts", "states", "broken"):
+        print_row({k: v for k, v in _campaign_in_words(row, whole["discounts"]).items() if v is not None}, output)
+        for name in ("states", "broken"):
             _print_list(name, lists[name])
-        versions = [{**v, "changed": in_words(v["changed"])} for v in whole["versions"]]
-        click.echo("\n" + say("versions"))
-        print_rows(versions, output)
-        held = [{**r, "ok": "ok" if r["ok"] else "BROKEN"} for r in whole["conservation"]]
-        click.echo("\n" + say("conservation"))
-        print_rows(held, output)
+        versions = [{**v, "changed": in_words(_terms(v["changed"]), row["currency"])} for v in whole["versions"]]
+        click.echo("\n" + label("versions"))
+        print_rows(versions, output, fit=Fit(wrap="changed"))
+        held = [
+            {**r, "statement": told(Note(r["statement"], {})), "ok": "ok" if r["ok"] else "BROKEN"}
+            for r in whole["conservation"]
+        ]
+        click.echo("\n" + label("conservation"))
+        print_rows(held, output, fit=Fit(wrap="statement"))
+
+
+def _campaign_in_words(row: Row, discounts: list[Row]) -> Row:
+    """The discount with its own currency, which may be another than the campaign's; what is told in JSON, in words."""
+    taken = [figure("discount_minor", d["discount_minor"], d["currency"]) for d in discounts]
+    return _terms(row) | {"discount_minor": taken or row["discount_minor"]}
+
+
+def _terms(terms: Row) -> Row:
+    """A campaign's values with what is JSON in them in words, and its instants as instants."""
+    said = dict(terms)
+    if funders := _json(said.get("funded_by")):
+        said["funded_by"] = [f"{word(who)} {percent_of_bp(bp)}" for who, bp in funders.items()]
+    if goods := _json(said.get("applies_to")):
+        said["applies_to"] = word(goods) if isinstance(goods, str) else goods
+    for name in ("claim_from", "claim_until"):
+        if isinstance(value := said.get(name), str):
+            said[name] = datetime.fromisoformat(value.removesuffix("Z"))
+    return said
+
+
+def _json(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
 
 
 @click.command()
@@ -433,11 +490,11 @@ def _difference(row: Row) -> Row:
     return {
         "coupon_id": row["coupon_id"],
         "campaign_id": row["campaign_id"],
-        "transition": f"{row['before'] or 'not there'} → {row['after']}",
+        "transition": f"{word(row['before'] or 'not_there')} → {word(row['after'])}",
         "changed": ", ".join(
             f"{label(n)} {figure(n, old)} → {figure(n, new)}" for n, (old, new) in row["changed"].items()
         ),
-        "events": ", ".join(f"{kind} {event_id}" for kind, event_id in events),
+        "events": ", ".join(f"{word(kind)} {event_id}" for kind, event_id in events),
     }
 
 
@@ -535,7 +592,12 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
                 answer = replace(answer, frames=chain([first], answer.frames))
             yield answer
     if output == "table":
-        click.echo(_as_of(answer.as_of, parameters), err=True)
+        say_as_of(answer.as_of, parameters)
+
+
+def say_as_of(state: AsOf, parameters: dict[str, Any]) -> None:
+    """Of which state the answer is."""
+    click.echo(_as_of(state, parameters), err=True)
 
 
 def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
@@ -625,7 +687,12 @@ def _plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row
     return {name: table.to_dicts() for name, table in lists.items() if name not in row}
 
 
-def _print_list(title: str, table: pl.DataFrame) -> None:
-    if table.height:
-        click.echo("\n" + label(title))
-        print_rows(table.iter_rows(named=True), "table")
+def _print_list(title: str, table: pl.DataFrame, currency: str | None = None) -> None:
+    """`currency`: of amounts whose row names none."""
+    _print_rows(title, table.to_dicts(), currency)
+
+
+def _print_rows(title: str, rows: list[Row], currency: str | None = None, fit: Fit | None = None) -> None:
+    if rows:
+        click.echo("\n" + label_of_texts(title))
+        print_rows(rows, "table", currency=currency, fit=fit or Fit())

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any, Final
 
 import click
 
-from cli.labels import SAY_NOTHING, kind, label, say, shown
-from cli.output import Row, text_width
+from cli.labels import SAY_NOTHING, kind, label, label_of_texts, say, shown
+from cli.output import Fit, Row, no_column, text_width
 from cli.view import View, flags, view
 from ledger.amounts import NOTHING, amount, decimals
 
@@ -37,16 +38,18 @@ def print_table(
     columns: Sequence[str] | None = None,
     totals: Sequence[Row] = (),
     currency: str | None = None,
+    fit: Fit | None = None,
 ) -> None:
     """Print a table. `columns`: those that answer the question, unless the reader names others or wants all;
-    `totals`: rows under a line of their own; `currency`: of amounts whose row names none."""
+    `totals`: rows under a line of their own; `currency`: of amounts whose row names none; `fit`: what it does when
+    it is too wide."""
     if not rows:
         click.echo(say("nothing found"))
         return
     how = view()
     names = _names(rows, columns, how)
     rows = in_natural_order(rows, names)
-    table = _Table(rows, list(totals), names, currency, how)
+    table = _Table(rows, list(totals), names, currency, how, fit or Fit())
     if any(column.kinds == {"instant"} for column in table.columns):
         name_zone()
     for line in table.lines():
@@ -100,7 +103,7 @@ def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
     told = flags()
     unknown = [name for name in wanted if name not in known]
     if unknown and not told.columns_shown:
-        raise click.UsageError(f"no column {', '.join(unknown)}; there are {', '.join(known)}")
+        raise no_column(unknown, known)
     told.columns_shown = True
     return [name for name in wanted if name in known]
 
@@ -123,14 +126,20 @@ class Column:
         one_unit = self.kinds == {"money"} and of_all is not None
         self.cells = [shown(name, row, currency, bare=one_unit) if name in row else NOTHING for row in rows]
         self.right = (bool(self.kinds) and self.kinds <= _RIGHT) or name.startswith("+")
-        self.head = label(name) + (f" ({_unit(of_all)})" if one_unit and of_all is not None else "")
+        named = label_of_texts(name) if self.kinds == {"text"} else label(name)
+        self.head = named + (f" ({_unit(of_all)})" if one_unit and of_all is not None else "")
         self.heads = [self.head]
         self.width = self.natural = 0
+        self.wraps = False
 
     def measure(self, whole: bool) -> None:
         """`whole`: the head stays on one line."""
         self.heads = [self.head] if whole else _broken(self.head, max(map(text_width, self.cells)))
         self.width = self.natural = max(text_width(text) for text in [*self.heads, *self.cells])
+
+    def broken(self, text: str) -> list[str]:
+        """The cell in lines."""
+        return _wrapped(text, self.width) if self.wraps else [text]
 
     def line(self, text: str) -> str:
         text = cut(text, self.width)
@@ -151,21 +160,34 @@ def columns_of(
 
 class _Table:
     def __init__(
-        self, rows: list[Row], totals: list[Row], names: Sequence[str], currency: str | None, how: View
+        self,
+        rows: list[Row],
+        totals: list[Row],
+        names: Sequence[str],
+        currency: str | None,
+        how: View,
+        fit: Fit,
     ) -> None:
         self.columns = columns_of([*rows, *totals], names, currency, named=how.columns is not None)
         for column in self.columns:
             column.measure(whole=how.wide)
+            column.wraps = column.name == fit.wrap
         self._rows = len(rows)
         if how.width is not None:
-            self._fit(how.width, keep=len(names) if how.columns is not None else 1)
+            self._fit(how.width, fit, keep=len(names) if how.columns is not None else 1)
 
-    def _fit(self, width: int, keep: int) -> None:
-        """Cut long texts, then leave out columns from the end, then cut what is left."""
+    def _fit(self, width: int, fit: Fit, keep: int) -> None:
+        """Break sentences, cut long texts, then leave out columns from the end, then cut what is left."""
+        for column in self.columns:
+            if column.wraps:
+                column.width = min(column.width, max(_LONG, width - self._width() + column.width))
         self._shrink(width, _LONG)
         self._shrink(width, _SHORT * 2)
         while self._width() > width and len(self.columns) > keep:
-            self.columns.pop()
+            names = [column.name for column in self.columns]
+            spare = next((name for name in fit.spare if name in names), None)
+            last = names[-2] if names[-1] == fit.keep else names[-1]
+            self.columns.pop(names.index(spare or last))
         for column in self.columns:
             if not column.right:
                 column.width = column.natural
@@ -195,7 +217,9 @@ class _Table:
         for n, cells in enumerate(zip(*(c.cells for c in self.columns), strict=True)):
             if n == self._rows:
                 yield rule
-            yield self._joined(cells)
+            pieces = [column.broken(text) for column, text in zip(self.columns, cells, strict=True)]
+            for line in zip_longest(*pieces, fillvalue=""):
+                yield self._joined(line)
 
     def _joined(self, cells: Sequence[str]) -> str:
         return _GAP.join(c.line(text) for c, text in zip(self.columns, cells, strict=True)).rstrip()
@@ -298,10 +322,19 @@ def print_fields(row: Row, currency: str | None = None) -> None:
             click.echo(" " * (width + len(_GAP)) + line)
 
 
-def echo_wrapped(text: str, err: bool = False) -> None:
-    """Print a sentence in lines that fit."""
-    for line in _wrapped(text, view().width):
-        click.echo(line, err=err)
+def echo_wrapped(text: str, err: bool = False, indent: int = 0) -> None:
+    """Print a sentence in lines that fit. `indent`: of the lines after the first."""
+    width = view().width
+    first, *more = _wrapped(text, width)
+    click.echo(first, err=err)
+    if more and indent and width is not None:
+        more = _wrapped(text[len(first) :].lstrip(), width - indent)
+    for line in more:
+        click.echo(" " * indent + line, err=err)
+
+
+_PIECE: Final = re.compile("[（“]*(?:[⺀-￿]|[^ ⺀-￿]+)[，。；：、）”？！]* *| +")
+"""What a line is never broken within: a word with the spaces after it, or one sign of Chinese with its stops."""
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
@@ -309,7 +342,7 @@ def _wrapped(text: str, width: int | None) -> list[str]:
     if width is None or text_width(text) <= width:
         return [text]
     lines = [""]
-    for piece in re.split(r"(?<= )", text):
+    for piece in _PIECE.findall(text):
         if text_width(lines[-1] + piece.rstrip()) > width and lines[-1]:
             lines.append("")
         for part in _pieces(piece, width) if text_width(piece.rstrip()) > width else [piece]:

@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from cli.labels import say, told
 from cli.options import LOG, output_option, settings_options
-from cli.output import Row, print_row, print_rows
+from cli.output import Fit, Row, print_row, print_rows
 from cli.progress import progress
 from ledger.settings import Settings
+from ledger.words import Note, note
 
 if TYPE_CHECKING:
     import polars as pl
@@ -140,10 +142,11 @@ class _Checks:
         if name == "digest":
             state, found = self._asked.ask("digest")
             self.digests = found.to_dicts()
-            return _row(name, "facts {facts}, full {full}".format(**self.digests[-1]), 0, [], state)
+            last = self.digests[-1]
+            return _row(name, note("facts {facts}, full {full}", facts=last["facts"], full=last["full"]), 0, [], state)
         state, found = self._asked.ask("audit", name=name, limit=_SHOWN)
         said = found.row(0, named=True)
-        return _row(name, said["asked"], said["offenders"], json.loads(said["examples"]), state)
+        return _row(name, Note(said["asked"], {}), said["offenders"], json.loads(said["examples"]), state)
 
     def close(self) -> None:
         self._asked.close()
@@ -188,7 +191,7 @@ def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl
         return asked.ask(question, **parameters)
 
 
-def _row(check: str, checked: str, offenders: int, examples: list[Row], state: AsOf) -> Row:
+def _row(check: str, checked: Note, offenders: int, examples: list[Row], state: AsOf) -> Row:
     result = "FAILED" if offenders else "ok"
     found = {"check": check, "checked": checked, "offenders": offenders, "result": result}
     return found | {"commit": state.commits, "examples": examples}
@@ -214,7 +217,7 @@ def _positions(settings: Settings) -> Row:
         for at, offset in sorted(_next_offsets(state).items())
         if at not in ends or not earliest[at] <= offset <= ends[at]
     ]
-    checked = "Does the log hold every partition, as far as it was read, and what comes next?"
+    checked = note("Does the log hold every partition, as far as it was read, and what comes next?")
     return _row("positions_of_log", checked, len(offenders), offenders[:_SHOWN], state)
 
 
@@ -227,7 +230,9 @@ def _same_log(settings: Settings) -> Row:
     with closing(open_log(settings.log)) as log:
         found = difference(ReadLog.of_rows(rows.iter_rows(named=True)), log)
     offenders = [{"log": settings.log.url, "difference": found}] if found else []
-    asked = "Is it the log that the database was filled from (ids of its topics, the last records that were consumed)?"
+    asked = note(
+        "Is it the log that the database was filled from (ids of its topics, the last records that were consumed)?"
+    )
     return _row("same_log", asked, len(offenders), offenders, state)
 
 
@@ -251,9 +256,10 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
                 examples += different[: _SHOWN - len(examples)]
                 coupons += len(evidence.rows)
                 bar.advance(len(evidence.rows))
-    drawn = "" if sample is None else f" (drawn by --seed {seed})"
-    of = "the log's bytes" if from_log else "the journal"
-    checked = f"Are {coupons:,} coupons{drawn} what the reference fold makes of {of}?"
+    of = note("the log's bytes") if from_log else note("the journal")
+    whole = "Are {n:count} coupons what the reference fold makes of {of}?"
+    part = "Are {n:count} coupons (drawn by --seed {seed}) what the reference fold makes of {of}?"
+    checked = note(whole, n=coupons, of=of) if sample is None else note(part, n=coupons, seed=seed, of=of)
     return _row("deep", checked, offenders, examples, state)
 
 
@@ -274,6 +280,8 @@ def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iter
 
 
 def _print(rows: list[Row], digests: list[Row], output: str) -> None:
+    if output != "table":
+        rows = [row | {"checked": str(row["checked"])} for row in rows]
     if output == "json":
         whole = {"ok": all(row["result"] == "ok" for row in rows), "checks": rows, "digests": digests}
         print_row(whole, output)
@@ -281,15 +289,20 @@ def _print(rows: list[Row], digests: list[Row], output: str) -> None:
     if output != "table":
         print_rows(rows, output)
         return
-    print_rows(({name: row[name] for name in ("check", "result", "offenders", "checked")} for row in rows), output)
+    shown = (
+        {name: row[name] for name in ("check", "result", "offenders")} | {"checked": told(row["checked"])}
+        for row in rows
+    )
+    print_rows(shown, output, fit=Fit(wrap="checked"))
     for row in rows:
         if row["examples"]:
-            click.echo(f"\n{row['check']}: {row['offenders']:,} found, the first {len(row['examples'])}")
+            some = "{check}: {n:count} found, the first {shown:count}"
+            click.echo("\n" + say(some, check=row["check"], n=row["offenders"], shown=len(row["examples"])))
             print_rows(row["examples"], output)
     if digests:
-        click.echo("\ndigests")
+        click.echo("\n" + say("digests"))
         print_rows(digests, output)
-        click.echo(f"\nfacts digest {digests[-1]['facts']}")
+        click.echo("\n" + say("facts digest {digest}", digest=digests[-1]["facts"]))
     commits = sorted({row["commit"] for row in rows})
-    states = f"commit {commits[0]:,}" if len(commits) == 1 else f"commits {commits[0]:,} to {commits[-1]:,}"
-    click.echo(f"as of {states}", err=True)
+    one, several = "as of commit {first:count}", "as of commits {first:count} to {last:count}"
+    click.echo(say(one if len(commits) == 1 else several, first=commits[0], last=commits[-1]), err=True)

@@ -51,10 +51,13 @@ def amount(minor: float | Decimal | None, currency: str | None) -> str:
 def money(minor: float | Decimal | None, currency: str | None) -> str:
     """`minor` in major units, with the currency: "1,234.50 CNY". For sentences, and for a column of several currencies.
 
-    Where the currency has no known minor unit: "123,450 minor units", and the currency's code if there is one.
+    Where the currency has no known minor unit: "123,450 minor units", and the currency's code if there is one; nothing
+    without a currency is "0".
     """
     if minor is None or amount(minor, currency) == NOTHING:
         return NOTHING
+    if not minor and currency in (None, "", "XXX"):
+        return "0"
     if decimals(currency) is None:
         named = f" of {currency}" if currency not in (None, "", "XXX") else ""
         return f"{amount(minor, currency)} minor units{named}"

@@ -6,7 +6,7 @@ where the reader is known: in the reader's language, with amounts in major units
 
 In a template, `{name:kind}` is a value: `money` (a pair of minor units and currency), `count`, `percent` (of a ratio),
 `bp`, `factor`, `p`, `instant`, `word` (a code), `label` (a column or metric); without a kind, text, a number, a note,
-or a list of those.
+or a list of those. `s`, `are`, `have`, `were` are grammar: the ending of a noun or the verb that goes with the number.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class Speaker:
             "word": self.word,
             "label": self.label,
             "s": _plural,
+            **{verb: _agreeing(*forms) for verb, forms in _VERBS.items()},
         }
         return written[spec](value)
 
@@ -142,4 +143,14 @@ def _plural(number: int) -> str:
     return "" if number == 1 else "s"
 
 
-TEMPLATE_KINDS: Final = frozenset("money count percent bp factor p instant word label s".split())
+_VERBS: Final = {"are": ("is", "are"), "have": ("has", "have"), "were": ("was", "were")}
+
+
+def _agreeing(one: str, several: str) -> Callable[[int], str]:
+    """The English verb after a count."""
+    return lambda number: one if number == 1 else several
+
+
+GRAMMAR: Final = frozenset({"s", *_VERBS})
+"""Kinds that are no value: English grammar, which other languages leave out."""
+TEMPLATE_KINDS: Final = GRAMMAR | frozenset("money count percent bp factor p instant word label".split())

@@ -8,7 +8,7 @@ ledger=.venv/bin/coupon-ledger
 demo=${DEMO:-.demo}
 rm -rf "$demo" && mkdir "$demo"
 
-say() { printf '\n\033[1m── %s\033[0m\n%s\n\n' "$1" "$2"; }
+say() { printf '\n\033[1m── %s\033[0m\n%s\n\n' "$1" "$(fmt -w 100 <<<"$2")"; }
 run() { printf '$ coupon-ledger %s\n' "$*"; "$ledger" "$@"; }
 # A ledger of its own: another log file, or topics with another prefix, and another database.
 use() {
@@ -99,5 +99,6 @@ $ledger review 18 --goods-rate 75 --at 2018-01-01 --to review.html
 $ledger report segments --goods-rate 75 --at 2018-01-01 --lang zh
 TRY
 if [ -n "${KAFKA_ADDRESS:-}" ]; then
-  echo "(this broker stops now; \`make kafka-up\` starts one that stays, for COUPON_LEDGER_LOG=kafka://127.0.0.1:9092)"
+  echo "(this broker stops now; \`make kafka-up\` starts one that stays,"
+  echo " for COUPON_LEDGER_LOG=kafka://127.0.0.1:9092)"
 fi

@@ -35,7 +35,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 Data = dict[str, Any]
 
 
-_PROGRESS = re.compile(r"[a-z ]+: [\d,]+ of [\d,]+ records")
+_PROGRESS = re.compile(r"[a-z ]+: ([\d,]+ of [\d,]+ records|nothing to read yet)")
 
 
 @dataclass(frozen=True)

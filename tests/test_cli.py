@@ -699,7 +699,7 @@ def test_campaigns_show_their_funnel(at_shop: Path) -> None:
         "name,campaign_id",
         "双十一,k-1",
     ]
-    one_sentence(ledger("campaigns", "--columns", "nome"), 2, "no column nome", "campaign_id")
+    one_sentence(ledger("campaigns", "--columns", "nome"), 2, "no column nome; did you mean name?")
 
 
 def test_status_shows_positions_lag_and_counts(at_shop: Path) -> None:

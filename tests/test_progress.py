@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.progress import consuming, rate_of, time_left
+from cli.progress import _read, consuming, rate_of, time_left
 from consumers.runner import Consumer
 from ledger.log import open_log
 from ledger.settings import LogSettings
@@ -61,6 +61,7 @@ def test_rates_are_said_when_they_mean_something() -> None:
     assert rate_of(5, 0.001) is None and rate_of(0, 60.0) is None
     assert rate_of(1000, 2.0) == 500.0
     assert time_left(None, 100) == time_left(500.0, 0) == ""
+    assert (_read(0, 0), _read(0, 5)) == ("nothing to read yet", "0 of 5 records")
     assert time_left(500.0, 60_000) == "0:02:00 left"
 
 

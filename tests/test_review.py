@@ -75,7 +75,7 @@ def test_a_page_needs_nothing_from_anywhere_and_shows_data_as_text(tmp_path: Pat
     page = tmp_path / "review.html"
     done("review", "k", "--to", page)
     html = page.read_text(encoding="utf-8")
-    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "<h1>Review" in html
+    assert html.count("<svg") >= 4 and html.count("<table>") > 8 and "Campaign review" in html
     assert "<script" not in html and "<b>K" not in html
     loaded = re.findall(r"(?:src|href)=.(?!#)([^\"']+)", html)
     assert [address for address in loaded if not address.startswith("#")] == []
@@ -222,9 +222,10 @@ def test_a_total_stands_under_what_can_be_added_up() -> None:
 
 
 def test_cohorts_are_a_triangle_for_people() -> None:
-    head, _, *rows = done("report", "cohorts", "retention").out.strip().splitlines()[1:]
+    head, _, *rows, legend = done("report", "cohorts", "retention").out.strip().splitlines()[1:]
     assert head.split()[:3] == ["cohort", "customers", "+1"]
     assert rows and all(re.fullmatch(r"\d{4}-\d\d +[1-9]\d*( +\d+%…?)*", row) for row in rows)
+    assert legend.startswith("+1, +2, …: ")
 
 
 @pytest.mark.slow

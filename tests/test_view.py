@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import text_width
-from cli.tables import cut, in_natural_order
+from cli.output import Fit, print_rows, text_width
+from cli.report import MOVES
+from cli.tables import cut, echo_wrapped, in_natural_order
 from cli.view import WIDTH, View
 from tests.command_line import coupon_event, done, ledger, ndjson, one_sentence
 
@@ -120,3 +121,63 @@ def test_an_instant_is_shown_by_the_clocks_of_the_zone() -> None:
     assert View(zone="Asia/Shanghai").instant(datetime(2026, 1, 1, 0, 0, 0, 500_000)) == "2026-01-01 08:00:00.5"
     assert View(zone="Asia/Shanghai").instant(datetime.max) == "9999-12-31 23:59:59.999999"
     assert View(zone="America/New_York").instant(datetime.min) == "0001-01-01 00:00:00"
+
+
+def test_a_table_breaks_its_sentences_and_leaves_out_what_says_least(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a question is cut in the middle, or a statement ends without what it comes to."""
+    said = "Has every row as many violations of its own events as it counts, of every topic that there is? " * 2
+    print_rows([{"check": "one", "what": said.strip()}], "table", fit=Fit(wrap="what"))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 3 and max(map(text_width, lines)) <= WIDTH
+    assert " ".join(" ".join(line[5:].split()) for line in lines[2:]).strip() == said.strip()
+    moves = {f"{move}_minor": 0 if move == "returned" else 123_456_789 for move in MOVES}
+    rows = [{"campaign_id": "c", "currency": currency, **moves} for currency in ("CNY", "USD")]
+    print_rows(rows, "table", fit=Fit(spare=("returned_minor",), keep="closing_minor"))
+    heads, *_ = capsys.readouterr().out.splitlines()
+    assert "closing" in heads and "opening" in heads and "returned" not in heads
+
+
+def test_sentences_hang_and_chinese_breaks_where_it_may(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    echo_wrapped("! " + "every finding is a sentence of many words " * 4, indent=2)
+    first, *more = capsys.readouterr().out.splitlines()
+    assert first.startswith("! ") and more and all(line.startswith("  ") and line[2] != " " for line in more)
+    echo_wrapped("各模型适用的问题见 `attribution models list`。" * 6)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(WIDTH - 14 < text_width(line) <= WIDTH for line in lines[:-1])
+    assert not any(line.startswith(("。", "，")) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("campain_id", "did you mean campaign_id?"), ("zzz", "there are campaign_id, name,")]
+)
+def test_a_misspelled_column_is_answered_with_the_name_that_is_meant(shop: None, name: str, hint: str) -> None:
+    for output in ("table", "json"):
+        one_sentence(ledger("campaigns", "--columns", name, "--output", output), 2, f"no column {name}; {hint}")
+
+
+def test_amounts_have_the_currency_that_is_known(shop: None) -> None:
+    """A campaign that names none has that of its discounts; nothing at all has none."""
+    assert re.search(r"(?m)^discount +12,345 JPY$", done("campaigns", "show", "k-10").out)
+    assert "minor units" not in "".join(done(*what).out for what in (("campaigns",), ("order", "o-c-1")))
+    assert re.search(r"(?m)^coupon discount by the uses +12,345 JPY$", done("order", "o-c-1").out)
+    plan = done("experiment", "plan", "--mean", "7400", "--sd", "15000", "--people", "20000", "--currency", "CNY").out
+    assert "74.00 CNY" in plan and len(re.findall(r"share.*8\.0%", plan)) == 2
+
+
+def test_titles_say_what_stands_below_them(shop: None) -> None:
+    assert "Net sales and margin by store" in done("report", "finance", "margin", "--by", "store").out
+    everything = done("report", "finance", "--goods-rate", "60")
+    assert "not by" not in everything.out + everything.err
+    last, before = everything.err.splitlines()[-1], everything.err.splitlines()[-2]
+    assert last.startswith("as of commit") and before == "--goods-rate changes these parts alone: margin, categories"
+    roi = ("report", "roi", "--campaign", "k-10")
+    assert "How the numbers join\n" in done(*roi, "--at", "2026-11-12").out
+    assert "How the numbers join, whatever the period\n" in done(*roi, "--since", "2026-11-01").out
+
+
+def test_refused_lines_that_are_not_told_are_counted(home: Path) -> None:
+    done("init")
+    ran = ledger("publish", "-", stdin=b"nonsense\n" * 7)
+    assert "and 2 more, in stdin.rejected.ndjson" in ran.err and "line 5" in ran.err and "line 6" not in ran.err

@@ -10,12 +10,20 @@ from datetime import datetime
 from pathlib import Path
 from string import Formatter
 
+import click
 import pytest
 
 from cli import attribution, experiment, report, review, show
-from cli.labels import chinese
-from ledger.words import TEMPLATE_KINDS, Note, Speaker, catalogue, note
+from cli.labels import WORDS, chinese, word
+from cli.view import View, flags
+from ledger.operations import ACTIONS
+from ledger.rules import DATA, STATES, types
+from ledger.topics import COUPON
+from ledger.words import GRAMMAR, TEMPLATE_KINDS, Note, Speaker, catalogue, note
+from projections.attribution.models import KINDS, WHEN
+from projections.audits import AUDITS, asked
 from projections.experiments import facts, result
+from projections.metrics.definitions import METRICS
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 ROOT = Path(__file__).parent.parent
@@ -51,12 +59,20 @@ def in_tables() -> Iterator[tuple[str, str]]:
     titles = {p.title for p in parts if isinstance(p, report.Part)}
     assert len(titles) > 15
     yield from ((title, "parts of reports") for title in titles)
-    for table in (report.DOUBTS, report.LINES, report.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES,
+    for table in (report.LINES, report.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES,
                   attribution._NOTES, facts._RULES,
                   result._EARNED):  # fmt: skip
         yield from ((text, "a table") for text in table.values())
     yield from ((text, "cuts") for texts in show.CUTS.values() for text in texts)
-    yield from ((doubt.partition(":")[0], "a doubt in short") for doubt in report.DOUBTS.values())
+    yield from ((text, "doubts") for doubt in report.DOUBTS.values() for text in doubt)
+    yield from ((asked(name), "audits") for name in AUDITS)
+    meant = {text for m in METRICS.values() for text in (m.meaning, m.caveat, *m.grain.split("; ")) if text}
+    yield from ((text, "metrics") for text in meant)
+    yield from ((text, "models of attribution") for text in (*WHEN.values(), *(does for _, does in KINDS.values())))
+    yield from ((text, "a table") for text in (*show._EXCUSED.values(), report._WITHOUT_BUDGET, report._MONTHS_LATER))
+    for query in ("campaign_conservation", "conservation"):
+        [file] = (ROOT / "projections").rglob(f"{query}.sql")
+        yield from ((text, query) for text in re.findall(r"'(\w[\w -]+ = [\w -]+)'", file.read_text(encoding="utf-8")))
     yield from ((title, "sections of reviews") for title, _ in review.SECTIONS.values())
     yield from ((text, "results") for name, text in vars(result).items() if isinstance(text, str) and "{" in text)
 
@@ -75,7 +91,7 @@ def test_a_chinese_text_has_the_values_of_its_template_and_no_others() -> None:
     """Else a number is left out in one language, or the command ends in an error in it."""
     for template, text in catalogue().items():
         assert fields(text) <= fields(template), template
-        lost = {name for name, _ in fields(template)} - {name for name, _ in fields(text)}
+        lost = {name for name, kind in fields(template) if kind not in GRAMMAR} - {name for name, _ in fields(text)}
         assert not lost, (template, lost)
         assert all(kind in TEMPLATE_KINDS or not kind for _, kind in fields(template)), template
 
@@ -103,7 +119,7 @@ PARTS = [
     "restated --known-from 2026-11-12",
     "experiments",
 ]
-KNOWN = frozenset("ROI CNY USD app shop Asia Shanghai report finance doubts goods-rate wide limit output ndjson json"
+KNOWN = frozenset("ID ROI CNY USD app shop Asia Shanghai report finance doubts goods-rate wide limit output ndjson json"
 " k-1 "
                   "coupon-ledger experiment assign CUPED p".split())  # fmt: skip
 
@@ -149,6 +165,55 @@ def test_a_report_in_chinese_has_no_english_word(part: str, world: None) -> None
     assert not sorted({word for word in words if word not in KNOWN}), ran.out + ran.err
 
 
+COMMANDS = [
+    "campaigns",
+    "campaigns show k-1",
+    "order o-1",
+    "user u-1",
+    "history c-1",
+    "violations",
+    "violations --count",
+    "diff --from 2026-11-11 --to 2026-11-12",
+    "attribution show",
+    "report roi --campaign k-1 --since 2026-11-01",
+    "operations",
+    "user u-1 --person",
+    "attribution show --explain o-1",
+    "report finance losses --explain",
+    "verify",
+    "status",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_in_chinese_has_no_english_word(command: str, world: None) -> None:
+    ran = ledger(*shlex.split(command), "--wide", "--lang", "zh") if "status" not in command else ledger(
+        "--lang", "zh", *shlex.split(command)
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    written = re.sub(r"`[^`]*`|[0-9a-f]{32}", " ", ran.out + ran.err)  # commands and digests
+    named = re.compile(r"[a-z]+_[a-z_]+|[a-z]+\.events|--[a-z-]+|\b[ckou]-\d+(-\d+)?\b|coupon-ledger\S*|sqlite\S*")
+    if command.startswith("verify"):  # checks and tables are named as options take them
+        written = re.sub(r"(?m)^[a-z]+(?= )", " ", written)
+    words = re.findall(r"[A-Za-z][A-Za-z_-]+", named.sub(" ", written))
+    assert not sorted({word for word in words if word not in KNOWN}), ran.out + ran.err
+    for code in (*WORDS, *(f"{event}_when_{state}" for event in types(COUPON) for state in STATES)):
+        assert "_" not in code or command == "verify" or not re.search(rf"\b{code}\b", written), code
+
+
+def test_every_code_of_a_violation_has_its_words() -> None:
+    codes = {f"{event}_when_{state}" for event in types(COUPON) for state in STATES}
+    codes |= {*DATA["guards"], *DATA["cross"]["campaign"], *DATA["cross"]["between_topics"], *ACTIONS}
+    with click.Context(click.Command("words")):
+        flags().shown = View(lang="zh")
+        assert not [code for code in codes if word(code) == code or not word(code)]
+        assert (word("extended_when_used"), word("used_when_used")) == ("核销后延期", "重复核销")
+        assert word("my_own_when_new") == "my_own_when_new"
+        flags().shown = View(lang="en")
+        assert (word("at_risk"), word("extended_when_used"), word("my_arm")) == (
+            "at risk", "extended when used", "my_arm")  # fmt: skip
+
+
 def test_a_review_in_chinese_has_no_english_word(world: None, tmp_path: Path) -> None:
     page = tmp_path / "review.html"
     done("review", "k-1", "--lang", "zh", "--to", page)
@@ -177,3 +242,24 @@ def test_every_column_of_the_reports_has_a_chinese_name(world: None) -> None:
         rows = ran.json if ran.code == 0 else []
         for row in rows if isinstance(rows, list) else []:
             assert not [name for name in row if not chinese(name) and name != "name"], part
+
+
+def test_doubts_are_whole_sentences_with_and_without_their_number() -> None:
+    """One is no plural; in Chinese no measure word stands without its number."""
+    for doubt in report.DOUBTS:
+        row = {"doubt": doubt, "cases": 1, "amount_minor": 500, "currency": "CNY"}
+        english, chinese_text = str(report.doubt_in_words(row)), Speaker("zh").say(report.doubt_in_words(row))
+        assert re.match(r"1 (paid )?(order|refund|coupon|campaign|use) ", english), english
+        assert "（1）：" in chinese_text and "涉及 5.00 CNY" in chinese_text
+        assert not re.match("[个张笔次]", Speaker("zh").say(report.doubt_without_number(doubt)))
+
+
+def test_what_is_left_of_budgets_is_explained_beside_the_total(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, object]] = [
+        {"currency": "CNY", "budget_minor": 10_000, "spent_minor": 5_000, "left_minor": 5_000},
+        {"currency": "CNY", "budget_minor": None, "spent_minor": 900, "left_minor": None},
+    ]
+    report._say_spent_without_budget(rows, [{"currency": "CNY", "spent_minor": 5_900, "left_minor": 5_000}])
+    assert "includes 9.00 CNY of campaigns without a budget" in capsys.readouterr().out
+    report._say_spent_without_budget(rows[:1], [{"currency": "CNY", "spent_minor": 5_000, "left_minor": 5_000}])
+    assert capsys.readouterr().out == ""

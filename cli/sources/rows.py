@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import schemas
+from cli.output import alike
 from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode
 from ledger.errors import InvalidEvent, Problem, UnusableFile
 from ledger.events import Event, parse_event
@@ -115,8 +116,12 @@ def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling 
         problems.append(f"column {', '.join(repeated)} stands more than once")
     if lacking:
         problems.append(f"lacks the column {', '.join(lacking)}, which every event of {topic} needs")
-    if problems:
-        raise UnusableFile(f"{what}: {'; '.join(problems)}; there are {', '.join(known)}")
+    if not problems:
+        return
+    # Who misspelled a name wants the right one; who lacks one, or has another file, wants all.
+    meant = alike(unknown, known) if not lacking or len(unknown) == 1 else []
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
+    raise UnusableFile(f"{what}: {'; '.join(problems)}; {hint}")
 
 
 def _quoted(name: str) -> str:
