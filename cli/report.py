@@ -150,7 +150,7 @@ DOUBTS: Final = {
     ),
     "funding_not_whole": (
         "campaign{n:s} whose funders' shares are not 100%",
-        "the rest has no funder",
+        "what is open has no funder; above 100% they share in proportion",
     ),
 }
 """What is odd, and how it is counted."""

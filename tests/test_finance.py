@@ -27,7 +27,7 @@ from projections.live.apply import apply
 from projections.metrics.periods import Zone
 from projections.store import Store, sql
 from projections.unanswered import WrongQuestion
-from tests.command_line import ledger, ndjson
+from tests.command_line import done, ledger, ndjson
 from tests.folding import fold_in, scratch_store
 from tests.histories import START
 from tests.test_verify import consumed
@@ -388,6 +388,22 @@ def test_what_is_doubtful_is_said(shop: None) -> None:
     assert "超额退款" in shown and "未知券" in shown
 
 
+def test_funders_above_the_whole_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares of 110% charged 2,200 for a discount of 2,000, and took the rest from a campaign that nobody funds."""
+    monkeypatch.chdir(tmp_path)
+    many = {"platform": 5000, "merchant": 6000}
+    events = [event("campaign.events", "published", "A", -4, name="A", coupon_type="cash", funded_by=many)]
+    for key, campaign, discount in (("a", "A", 2000), ("aa", "A", 1), ("b", "B", 1000)):
+        events += coupon(key, campaign, f"o-{key}", discount)
+        events.append(paid(f"o-{key}", 7000, [("coupon", discount, None)]))
+    done("init")
+    done("publish", "-", stdin=ndjson([{k: v for k, v in e.items() if v is not None} for e in events]))
+    done("consume")
+    rows = done("report", "finance", "split", "--by", "funder", "--output", "json").json
+    borne = {row["funder"]: row["amount_minor"] for row in rows}
+    assert borne == {"merchant": 1092, "platform": 909, None: 1000}, "6/11 and 5/11 of 2,001"
+
+
 def test_the_past_is_restated(shop: None) -> None:
     """As of the day of the sale, nothing was cancelled or refunded yet."""
     then = {
@@ -484,7 +500,7 @@ def test_days_are_those_of_the_zone() -> None:
     new_york = Zone("America/New_York").offsets()
     change = new_york.filter(pl.col("since") == datetime(2026, 11, 1, 6))
     assert change["offset_us"].to_list() == [-5 * 3_600_000_000]
-    assert Zone("Asia/Shanghai").offsets()["offset_us"].to_list()[-1] == 8 * 3_600_000_000
+    assert Zone("Asia/Shanghai").offsets()["offset_us"].to_list()[-2] == 8 * 3_600_000_000
     with pytest.raises(WrongQuestion):
         Zone("nowhere")
 

@@ -37,32 +37,36 @@ funded AS (
     SELECT campaign_id, unnest(map_entries(CAST(CAST(funded_by AS JSON) AS MAP(VARCHAR, BIGINT)))) AS share
     FROM campaigns WHERE funded_by IS NOT NULL AND funded_by <> 'null'
 ),
+-- What the shares are of: 10000, and their sum where they come to more, so that nobody bears another campaign's discount.
+wholes AS (
+    SELECT campaign_id, greatest(10000, sum(share.value)) AS whole, sum(share.value) AS told FROM funded GROUP BY campaign_id
+),
 shares AS (
-    SELECT campaign_id, share.key AS funder, share.value AS bp FROM funded
+    SELECT campaign_id, share.key AS funder, share.value::HUGEINT AS bp FROM funded
     UNION ALL
-    SELECT campaign_id, NULL, (10000 - sum(share.value))::BIGINT
-    FROM funded GROUP BY campaign_id HAVING sum(share.value) <> 10000
+    SELECT campaign_id, NULL, whole - told FROM wholes WHERE told < whole
 ),
 -- The uses of a campaign are split one after the other: each funder gets what its share of all uses so far comes to by
 -- largest remainder, less what it has got. So a single use is split by largest remainder, and over many no funder is a
--- whole minor unit away from its exact share. Shares are of 10000, so what is left over by rounding depends on the sum
--- so far modulo 10000 alone: `upto` after a use, `before` it.
+-- whole minor unit away from its exact share. Shares are of a whole, so what is left over by rounding depends on the sum
+-- so far modulo that whole alone: `upto` after a use, `before` it.
 running AS (
-    SELECT *, ((upto - discount_minor) % 10000 + 10000) % 10000 AS before
+    SELECT *, ((upto - discount_minor) % whole + whole) % whole AS before
     FROM (
-        SELECT coupon_id, campaign_id, discount_minor,
-               (sum((discount_minor % 10000 + 10000) % 10000) OVER (
-                   PARTITION BY campaign_id, currency ORDER BY used_at, coupon_id) % 10000)::BIGINT AS upto
-        FROM taken SEMI JOIN funded USING (campaign_id)
+        SELECT coupon_id, campaign_id, discount_minor, whole,
+               sum((discount_minor % whole + whole) % whole) OVER (
+                   PARTITION BY campaign_id, currency ORDER BY used_at, coupon_id) % whole AS upto
+        FROM taken JOIN wholes USING (campaign_id)
     )
 ),
 rounded AS (
-    SELECT campaign_id, funder, rest, rest * bp // 10000 - (rest * bp % 10000 < 0)::BIGINT AS part,
-           rest * bp - part * 10000 AS remainder, bp
-    FROM (SELECT DISTINCT campaign_id, unnest([upto, before]) AS rest FROM running) JOIN shares USING (campaign_id)
+    SELECT campaign_id, funder, rest, rest * bp // whole - (rest * bp % whole < 0)::BIGINT AS part,
+           rest * bp - part * whole AS remainder, bp, whole
+    FROM (SELECT DISTINCT campaign_id, whole, unnest([upto, before]) AS rest FROM running)
+    JOIN shares USING (campaign_id)
 ),
 parts AS (
-    SELECT campaign_id, funder, rest, part + (place <= sum(remainder) OVER (PARTITION BY campaign_id, rest) // 10000)::BIGINT AS part
+    SELECT campaign_id, funder, rest, part + (place <= sum(remainder) OVER (PARTITION BY campaign_id, rest) // whole)::BIGINT AS part
     FROM (
         SELECT *, row_number() OVER (PARTITION BY campaign_id, rest ORDER BY remainder DESC, bp DESC, funder NULLS LAST) AS place
         FROM rounded
@@ -70,7 +74,7 @@ parts AS (
 ),
 borne AS (
     SELECT r.coupon_id, s.funder,
-           (r.discount_minor - r.upto + r.before) // 10000 * s.bp + p.part - b.part AS amount_minor
+           ((r.discount_minor - r.upto + r.before) // r.whole * s.bp + p.part - b.part)::BIGINT AS amount_minor
     FROM running r JOIN shares s ON s.campaign_id = r.campaign_id
     JOIN parts p ON p.campaign_id = r.campaign_id AND p.rest = r.upto AND p.funder IS NOT DISTINCT FROM s.funder
     JOIN parts b ON b.campaign_id = r.campaign_id AND b.rest = r.before AND b.funder IS NOT DISTINCT FROM s.funder
