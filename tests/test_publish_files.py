@@ -25,6 +25,7 @@ from cli.sources import json_array, xlsx_cells
 from cli.sources.json_array import json_array_items
 from cli.sources.ndjson import ndjson_items
 from cli.sources.rows import Refused, in_zone
+from cli.sources.xlsx_rows import shows_digits
 from ledger.codec import decode
 from ledger.errors import InvalidEvent, UnusableFile
 from ledger.log import Record
@@ -308,6 +309,56 @@ def test_a_broken_workbook_is_said_to_be_broken(home: Path) -> None:
     one_sentence(ledger("publish", "odd.xlsx", "--topic", ORDER), 2, "odd.xlsx", "cannot be read as an Excel workbook")
 
 
+def order_workbook(path: Path, formats: dict[str, str], **cells: Any) -> None:
+    """One order whose cells have these number formats."""
+    rows = order_rows(order_cells(**cells))
+    workbook(path, rows)
+    book = openpyxl.load_workbook(path)
+    for field, code in formats.items():
+        book.active.cell(2, rows[0].index(field) + 1).number_format = code  # type: ignore[union-attr]
+    book.save(path)
+
+
+@pytest.mark.parametrize("code", ["00000", "000", "0.00", "#,##0", '"K-"0', "0%", "0E+00", "0\\-", "[<9]0;000"])
+def test_an_id_that_its_number_format_shows_otherwise_is_refused(home: Path, code: str) -> None:
+    """Else 00019 on the screen would be 19 in the log: another key, for good."""
+    order_workbook(home / "day.xlsx", {"order_id": code}, order_id=19)
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER)
+    assert ran.code == 3
+    words = f"row 2: order_id: is the number 19, which its format {code!r} shows otherwise; format the column as text"
+    assert ran.err.splitlines()[0].startswith(words)
+    assert ends(INPUT_TOPICS) == 0
+
+
+@pytest.mark.parametrize("code", ["General", "0", "@", "#", "00", "0_ ;[Red]-0\\ ", "0_);(0)", "##0"])
+def test_an_id_that_is_shown_as_its_digits_is_these(home: Path, code: str) -> None:
+    """Else sound tables would have to be formatted anew; of amounts the number counts, however it is shown."""
+    order_workbook(home / "day.xlsx", {"order_id": code, "net_minor": "#,##0.00"}, order_id=19, net_minor=5000)
+    done("publish", "day.xlsx", "--topic", ORDER)
+    assert [(e["order_id"], e["net_minor"]) for e in published()] == [("19", 5000)]
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "same"),
+    [
+        ("0;(0)", -5, False),
+        ("0;-0", -5, True),
+        ("0", -5, True),
+        ("00", -5, False),
+        ("#", 0, False),
+        ("0;-0;", 0, False),
+        ("", 5, False),
+        (";;", 5, False),
+        ('0";"', 5, False),
+        ("[h]", 5, False),
+        (None, 5, False),
+    ],
+)
+def test_a_number_format_has_parts_for_signs_and_zero(code: str | None, number: int, same: bool) -> None:
+    """Else a format would be taken at its first part, and an id at what nobody sees."""
+    assert shows_digits(code, number) == same
+
+
 def repacked(path: Path, part: str, change: Callable[[str], str]) -> None:
     """Change one part of a workbook, or make it."""
     with zipfile.ZipFile(path) as archive:
@@ -350,6 +401,21 @@ def test_texts_that_rows_share_are_read(home: Path) -> None:
     done("publish", "day.xlsx", "--topic", ORDER)
     first, second, again, other = published()
     assert (again, other) == (first, second | {"event_id": "2b"})
+
+
+@pytest.mark.parametrize("number", [27, 31, 57])
+def test_dates_as_chinese_spreadsheets_format_them_are_dates(home: Path, number: int) -> None:
+    """Else a day that people see as 2026年11月11日 would be an id such as 46337, or no instant."""
+    day = datetime(2026, 11, 11)
+    order_workbook(home / "day.xlsx", dict.fromkeys(("occurred_at",), "yyyy-mm-dd"), occurred_at=day, order_id=day)
+    repacked(
+        home / "day.xlsx", "xl/styles.xml", lambda xml: re.sub(r'numFmtId="1\d+"( |/)', rf'numFmtId="{number}"\1', xml)
+    )
+    repacked(home / "day.xlsx", "xl/styles.xml", lambda xml: re.sub("<numFmts.*</numFmts>", "", xml))
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER, "--zone", "Asia/Shanghai")
+    entry = json.loads((home / "day.xlsx.rejected.ndjson").read_text())
+    assert (ran.code, [p["field"] for p in entry["problems"]]) == (3, ["order_id"])
+    assert "is a date" in entry["problems"][0]["rule"]
 
 
 def test_a_formula_that_nobody_calculated_is_named(home: Path) -> None:

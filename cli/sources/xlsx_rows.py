@@ -2,14 +2,15 @@
 
 A cell becomes what its field needs: a whole number an integer, a date an instant in the zone that the user names, text
 what it would be in CSV. What a spreadsheet may have changed (numbers of more than 15 digits where an id is wanted, an
-amount with decimals, an error such as #N/A) is refused, not guessed; so is what nobody has
-calculated.
+amount with decimals, an error such as #N/A) is refused, not guessed; so is what people see otherwise than it is kept
+(00019, which is 19 with a format) and what nobody has calculated.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime, time
 from pathlib import Path
@@ -26,6 +27,13 @@ from ledger.plain import plain
 _EXACT: Final = 10**15
 """Spreadsheets keep 15 digits of a number."""
 _NOT_CALCULATED: Final = "holds a formula without a value; open the file in the spreadsheet program and save it there"
+
+# Of number formats: text that is shown as it stands, colours and room for a sign, digits.
+_LITERAL: Final = re.compile(r'"[^"]*"|\\.')
+_SHOWS_NOTHING: Final = re.compile(
+    r"\[(black|blue|cyan|green|magenta|red|white|yellow|colou?r ?\d+)\]|_.|\* ", re.IGNORECASE
+)
+_DIGITS: Final = re.compile(r"#+0*|0+")
 
 
 class XlsxRows:
@@ -101,7 +109,13 @@ class XlsxRows:
             return data
         if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
             value = int(value)
-        return {name: _AS[kind](value, self._zone)}
+        data = {name: _AS[kind](value, self._zone)}
+        if kind == "text" and not shows_digits(cell.shown, value):
+            raise bad(
+                f"is the number {value}, which its format {_named(cell.shown)} shows otherwise; format the column as"
+                " text and enter what is shown"
+            )
+        return data
 
     def _chosen(self, name: str | None) -> str:
         sheets = self._book.sheets
@@ -115,6 +129,32 @@ class XlsxRows:
         if not sheets:
             raise UnusableFile(f"{self._what}: has no sheet with cells; save the table as one")
         return filled[0] if filled else sheets[0]
+
+
+def shows_digits(code: str | None, number: int) -> bool:
+    """Whether that number format shows the whole number as its digits, no more and no less. None: not known."""
+    if code is None:
+        return False
+    plain_code = _SHOWS_NOTHING.sub("", _LITERAL.sub("x", code))
+    sections = plain_code.split(";")
+    minus = ""
+    section = sections[0]
+    if number < 0 and len(sections) > 1:
+        section, minus = sections[1], "-"
+    elif number == 0 and len(sections) > 2:
+        section = sections[2]
+    section = section.strip()
+    if "[" in plain_code or not section.startswith(minus):
+        return False
+    section = section.removeprefix(minus)
+    if section.lower() in ("general", "@"):
+        return True
+    zeros = section.count("0")
+    return bool(_DIGITS.fullmatch(section)) and zeros <= len(str(abs(number))) and (number != 0 or zeros > 0)
+
+
+def _named(code: str | None) -> str:
+    return "(not known)" if code is None else repr(code[:40])
 
 
 def _text(value: Any, _zone: ZoneInfo | None) -> Any:
