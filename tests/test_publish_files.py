@@ -315,7 +315,7 @@ def order_workbook(path: Path, formats: dict[str, str], **cells: Any) -> None:
     workbook(path, rows)
     book = openpyxl.load_workbook(path)
     for field, code in formats.items():
-        book.active.cell(2, rows[0].index(field) + 1).number_format = code  # type: ignore[union-attr]
+        book.active.cell(2, rows[0].index(field) + 1).number_format = code
     book.save(path)
 
 
