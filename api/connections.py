@@ -1,6 +1,7 @@
 """Connections to the owner's endpoint: only so many at once, and none that does not ask.
 
-What always holds: the files that the owner still has to open (its log, its database) find a place, whatever connects.
+What always holds: the files that the owner still has to open (its log, its database) find a place, whatever connects;
+and what a stranger sends writes nothing into the owner's log.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST: Final = 100
@@ -31,6 +33,16 @@ class Bounded(H11Protocol):
     def _unless_asked(self) -> None:
         if not self.cycle and not self.transport.is_closing():
             self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, and say nothing more here: an answer that is under way goes nowhere."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+        if self.cycle:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._asking is not None:

@@ -131,7 +131,8 @@ class _Service:
         from api.connections import Bounded
         from api.server import application, question_threads
 
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        # Its warnings are of what anybody sends: one a request, without a token.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
         with (
             question_threads(QUICK, "quick") as quick,
             question_threads(SLOW, "slow") as slow,

@@ -81,7 +81,8 @@ def output_option(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=_for_excel,
-        help="CSV for spreadsheets: labels, major units, the reader's zone; text is never taken for a formula.",
+        help="CSV for spreadsheets: labels, major units, the reader's zone; text is never taken for a formula, and"
+        " control characters are shown.",
     )
     return click.option(
         "--output",

@@ -3,7 +3,7 @@
 Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON and null is empty; text is as it is in the
 data. For spreadsheets (`--for-excel`) CSV begins with a byte order mark, its heads are the labels that people read,
 amounts are in major units and instants by the reader's clocks; text that a spreadsheet would take for a formula begins
-with an apostrophe.
+with an apostrophe, and characters that steer or hide are shown as on the terminal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from unicodedata import east_asian_width
 import click
 
 from cli.options import for_excel
-from cli.terminal import behind
+from cli.terminal import behind, visible_data
 from cli.view import flags, view
 from ledger.plain import plain
 
@@ -191,7 +191,7 @@ def _csv_writer() -> Callable[[Iterable[Any]], object]:
     if not for_excel():
         return lambda row: writer.writerow(map(_csv_cell, row))
     out.write("\ufeff")
-    return lambda row: writer.writerow(_no_formula(_csv_cell(value)) for value in row)
+    return lambda row: writer.writerow(_spreadsheet_cell(_csv_cell(value)) for value in row)
 
 
 class _Lines:
@@ -204,12 +204,15 @@ class _Lines:
         self._out.write(row[:-2] + "\n")
 
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # spreadsheets read wide ones, too
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  # spreadsheets read wide ones, too
 
 
-def _no_formula(value: Any) -> Any:
-    """Text that a spreadsheet would calculate, as text; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+def _spreadsheet_cell(value: Any) -> Any:
+    """Text that a spreadsheet would calculate, as text, and nothing in it hidden; numbers stay numbers."""
+    if not isinstance(value, str):
+        return value
+    shown = visible_data(value)
+    return f"'{shown}" if shown.startswith(_FORMULA) else shown
 
 
 def _csv_cell(value: Any) -> Any:

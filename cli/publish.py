@@ -85,6 +85,11 @@ def publish(
     fields are JSON. In Parquet instants are timestamps with a zone, lists are lists, JSON fields are text. Text files
     may be packed with gzip.
 
+    In XLSX, a number in a text field (ids, codes) is refused unless its number format shows its digits and no more:
+    what is shown as 00019 is kept as 19. So is a formula whose value is not in the file. A workbook that unpacks to
+    more than 4,294,967,296 bytes (a million rows of 30 columns take half of it), or a row to more than 4,000,000, is
+    refused as a whole.
+
     A bad line or row is reported with its number and every reason, and the others are appended; the exit code is 3
     then. The report holds its text, to be mended and published. The same file may be published again: repeated events
     change no state. An event with other content under an `event_id` that its coupon (order, …) has already is appended,

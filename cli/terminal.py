@@ -3,7 +3,8 @@
 Standard output and error go through `guarded` while a command runs, whatever prints there. A character of control or
 format (C0, C1, bidi and zero-width ones, lone surrogates) is shown as its JSON escape, such as `\\u202e`, so that JSON
 stays the same JSON. Line ends, tabs and the command's own bold stay. CSV holds data as they are: it goes to the stream
-behind (`behind`), as does what draws on the terminal itself.
+behind (`behind`), as does what draws on the terminal itself. CSV for spreadsheets goes there, too, its cells shown as
+here (`visible_data`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ _STYLES: Final = ("\x1b[0m", "\x1b[1m")
 def visible(text: str) -> str:
     """The text with every hidden or steering character as its JSON escape."""
     return _UNSAFE.sub(_escape, text)
+
+
+def visible_data(text: str) -> str:
+    """The text, all of it somebody's data, as `visible`: no bold in it is the command's own."""
+    return visible(text).replace("\x1b", r"\u001b")
 
 
 def _escape(found: re.Match[str]) -> str:

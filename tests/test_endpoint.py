@@ -12,10 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import cycle
 from pathlib import Path
+from typing import Final
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -258,6 +259,48 @@ def test_two_host_names_are_refused(asked: Owner) -> None:
         lines += [f"Authorization: Bearer {asked.token}", "Connection: close", "", ""]
         connection.sendall("\r\n".join(lines).encode())
         assert re.match(rb"HTTP/1.1 4\d\d ", connection.recv(1000))
+
+
+CHUNKED: Final = "GET /v1/state HTTP/1.1\r\nHost: {address}\r\nTransfer-Encoding: chunked\r\n\r\n"
+MALFORMED: Final = {
+    "a bad chunk": [CHUNKED + "zz\r\n"],
+    "a bad chunk behind the answer": [CHUNKED, "zz\r\n"],
+    "a bad chunk behind a good one": [CHUNKED + "1\r\na\r\n", "zz\r\n"],
+    "no request": ["nonsense\r\n\r\n"],
+    "a bad header": ["GET / HTTP/1.1\r\nHost {address}\r\n\r\n"],
+    "another encoding": ["GET / HTTP/1.1\r\nHost: {address}\r\nTransfer-Encoding: gzip\r\n\r\n"],
+    "more than was told": ["GET / HTTP/1.1\r\nHost: {address}\r\nContent-Length: 1\r\n\r\nabc\r\n\r\n"],
+    "another protocol": [
+        "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n"
+    ],
+}
+
+
+def test_malformed_requests_of_strangers_write_nothing_into_the_log(shop: Path, tmp_path: Path) -> None:
+    """Else anybody on the machine could fill the owner's log, and hide in it what matters."""
+    with (
+        (tmp_path / "told").open("wb") as told,
+        owning("--log", f"sqlite:///{shop / LOG}", database=shop / DATABASE, stderr=told) as running,
+    ):
+        for pieces in MALFORMED.values():
+            for _ in range(3):
+                assert re.match(rb"HTTP/1.1 4\d\d |HTTP/1.1 501 ", _sent(running, pieces))
+        assert running.get("/v1/health", {}).json == {"status": "ok"}
+        assert len(running.answer("state", coupon="c-1")["rows"]) == 1
+    assert Ran(0, b"", (tmp_path / "told").read_text()).said == ""
+
+
+def _sent(running: Owner, pieces: list[str]) -> bytes:
+    """What comes back for these pieces, sent one after the other, until the connection is closed."""
+    host, _, port = running.address.partition(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=30) as connection, suppress(ConnectionError):
+        for piece in pieces:
+            connection.sendall(piece.format(address=running.address).encode())
+            answer += connection.recv(10_000)
+        while more := connection.recv(10_000):
+            answer += more
+    return answer
 
 
 def test_it_listens_on_loopback_alone(asked: Owner) -> None:

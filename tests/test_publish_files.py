@@ -6,8 +6,13 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 import shutil
+import struct
+import subprocess
+import sys
 import zipfile
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,10 +21,11 @@ from zoneinfo import ZoneInfo
 import openpyxl
 import pytest
 
-from cli.sources import json_array
+from cli.sources import json_array, xlsx_cells
 from cli.sources.json_array import json_array_items
 from cli.sources.ndjson import ndjson_items
 from cli.sources.rows import Refused, in_zone
+from cli.sources.xlsx_rows import shows_digits
 from ledger.codec import decode
 from ledger.errors import InvalidEvent, UnusableFile
 from ledger.log import Record
@@ -301,6 +307,267 @@ def test_a_broken_workbook_is_said_to_be_broken(home: Path) -> None:
     with zipfile.ZipFile(home / "odd.xlsx", "w") as archive:
         archive.writestr("xl/workbook.xml", "<no")
     one_sentence(ledger("publish", "odd.xlsx", "--topic", ORDER), 2, "odd.xlsx", "cannot be read as an Excel workbook")
+
+
+def order_workbook(path: Path, formats: dict[str, str], **cells: Any) -> None:
+    """One order whose cells have these number formats."""
+    rows = order_rows(order_cells(**cells))
+    workbook(path, rows)
+    book = openpyxl.load_workbook(path)
+    for field, code in formats.items():
+        book.active.cell(2, rows[0].index(field) + 1).number_format = code
+    book.save(path)
+
+
+@pytest.mark.parametrize("code", ["00000", "000", "0.00", "#,##0", '"K-"0', "0%", "0E+00", "0\\-", "[<9]0;000"])
+def test_an_id_that_its_number_format_shows_otherwise_is_refused(home: Path, code: str) -> None:
+    """Else 00019 on the screen would be 19 in the log: another key, for good."""
+    order_workbook(home / "day.xlsx", {"order_id": code}, order_id=19)
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER)
+    assert ran.code == 3
+    words = f"row 2: order_id: is the number 19, which its format {code!r} shows otherwise; format the column as text"
+    assert ran.err.splitlines()[0].startswith(words)
+    assert ends(INPUT_TOPICS) == 0
+
+
+@pytest.mark.parametrize("code", ["General", "0", "@", "#", "00", "0_ ;[Red]-0\\ ", "0_);(0)", "##0"])
+def test_an_id_that_is_shown_as_its_digits_is_these(home: Path, code: str) -> None:
+    """Else sound tables would have to be formatted anew; of amounts the number counts, however it is shown."""
+    order_workbook(home / "day.xlsx", {"order_id": code, "net_minor": "#,##0.00"}, order_id=19, net_minor=5000)
+    done("publish", "day.xlsx", "--topic", ORDER)
+    assert [(e["order_id"], e["net_minor"]) for e in published()] == [("19", 5000)]
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "same"),
+    [
+        ("0;(0)", -5, False),
+        ("0;-0", -5, True),
+        ("0", -5, True),
+        ("00", -5, False),
+        ("#", 0, False),
+        ("0;-0;", 0, False),
+        ("", 5, False),
+        (";;", 5, False),
+        ('0";"', 5, False),
+        ("[h]", 5, False),
+        (None, 5, False),
+    ],
+)
+def test_a_number_format_has_parts_for_signs_and_zero(code: str | None, number: int, same: bool) -> None:
+    """Else a format would be taken at its first part, and an id at what nobody sees."""
+    assert shows_digits(code, number) == same
+
+
+def repacked(path: Path, part: str, change: Callable[[str], str]) -> None:
+    """Change one part of a workbook, or make it."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts[part] = change(parts.get(part, b"").decode()).encode()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+SHEET: Final = "xl/worksheets/sheet1.xml"
+SHARED: Final = "xl/sharedStrings.xml"
+
+
+def share_texts(path: Path) -> None:
+    """Keep the texts of the first sheet as Excel does: once, beside the sheets."""
+    texts: list[str] = []
+
+    def shared(found: re.Match[str]) -> str:
+        texts.append(found[2])
+        return f'{found[1]}t="s"><v>{len(texts) - 1}</v></c>'
+
+    repacked(path, SHEET, lambda xml: re.sub(r'(<c [^>]*)t="inlineStr"><is>(<t[^>]*>[^<]*</t>)</is></c>', shared, xml))
+    items = "".join(f"<si>{text}</si>" for text in texts)
+    name = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    repacked(path, SHARED, lambda _: f'<sst xmlns="{name}">{items}</sst>')
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    told = f'<Override PartName="/{SHARED}" ContentType="{kind}"/></Types>'
+    if SHARED not in zipfile.ZipFile(path).read("[Content_Types].xml").decode():
+        repacked(path, "[Content_Types].xml", lambda xml: xml.replace("</Types>", told))
+
+
+def test_texts_that_rows_share_are_read(home: Path) -> None:
+    """Else what Excel itself saves would be read as other text than what other programs save."""
+    rows = order_rows(order_cells(reason="", channel="应用 "), order_cells(event_id="2", channel="𝄞"))
+    workbook(home / "day.xlsx", rows)
+    done("publish", "day.xlsx", "--topic", ORDER)
+    share_texts(home / "day.xlsx")
+    repacked(home / "day.xlsx", SHARED, lambda xml: xml.replace("<t>2</t>", "<r><t>2</t></r><r><t>b</t></r>"))
+    done("publish", "day.xlsx", "--topic", ORDER)
+    first, second, again, other = published()
+    assert (again, other) == (first, second | {"event_id": "2b"})
+
+
+@pytest.mark.parametrize("number", [27, 31, 57])
+def test_dates_as_chinese_spreadsheets_format_them_are_dates(home: Path, number: int) -> None:
+    """Else a day that people see as 2026年11月11日 would be an id such as 46337, or no instant."""
+    day = datetime(2026, 11, 11)
+    order_workbook(home / "day.xlsx", dict.fromkeys(("occurred_at",), "yyyy-mm-dd"), occurred_at=day, order_id=day)
+    repacked(
+        home / "day.xlsx", "xl/styles.xml", lambda xml: re.sub(r'numFmtId="1\d+"( |/)', rf'numFmtId="{number}"\1', xml)
+    )
+    repacked(home / "day.xlsx", "xl/styles.xml", lambda xml: re.sub("<numFmts.*</numFmts>", "", xml))
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER, "--zone", "Asia/Shanghai")
+    entry = json.loads((home / "day.xlsx.rejected.ndjson").read_text())
+    assert (ran.code, [p["field"] for p in entry["problems"]]) == (3, ["order_id"])
+    assert "is a date" in entry["problems"][0]["rule"]
+
+
+def test_a_formula_that_nobody_calculated_is_named(home: Path) -> None:
+    """Else people would look for a value that they see in front of them."""
+    workbook(home / "day.xlsx", order_rows(order_cells(net_minor="=2*2500"), order_cells(reason='=""')))
+    # As a spreadsheet program keeps a formula that comes to no text.
+    repacked(
+        home / "day.xlsx",
+        SHEET,
+        lambda xml: re.sub(r'<c (r="\w+")( s="\d+")?><f>""</f><v ?/>', r'<c \1 t="str"><f>""</f><v></v>', xml),
+    )
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER)
+    words = (
+        "row 2: net_minor: holds a formula without a value; open the file in the spreadsheet program and save it there"
+    )
+    assert (ran.code, ran.err.splitlines()[0]) == (3, words)
+    assert [e.get("reason") for e in published()] == [None]
+    cells = order_cells()
+    workbook(home / "names.xlsx", [[*list(cells)[:-1], '="net_minor"'], list(cells.values())])
+    one_sentence(
+        ledger("publish", "names.xlsx", "--topic", ORDER), 2, "a column's name holds a formula without a value"
+    )
+
+
+def test_a_row_of_formulas_is_a_row(home: Path) -> None:
+    """Else rows that a program wrote, and nobody calculated, would be passed over in silence."""
+    workbook(home / "day.xlsx", order_rows(order_cells(), dict.fromkeys(order_cells(), "=A2")))
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER)
+    assert (ran.code, ran.err.splitlines()[0][:7]) == (3, "row 3: ")
+
+
+def test_a_row_far_below_costs_nothing(home: Path) -> None:
+    """Else a number in a small file would hold the command up for hours."""
+    workbook(home / "day.xlsx", order_rows(order_cells(), order_cells(event_id="far", net_minor=0.5)))
+    repacked(home / "day.xlsx", SHEET, lambda xml: re.sub(r'(r="[A-Z]*)3"', r'\g<1>2000000000"', xml))
+    ran = ledger("publish", "day.xlsx", "--topic", ORDER)
+    assert ran.err.startswith("row 2000000000: net_minor")
+
+
+LONG: Final = "x" * 150_000
+BOMBS: Final[dict[str, tuple[str, Callable[[str], str], str]]] = {
+    "a cell": (SHEET, lambda xml: xml.replace("<v>", f"<v>{LONG * 3}", 1), "holds a cell of more than 100,000 bytes"),
+    "many cells": (
+        SHEET,
+        lambda xml: xml.replace("<c ", "<c/>" * 50_000 + "<c ", 1),
+        "'Sheet', behind row 0: holds a row",
+    ),
+    "a later row": (
+        SHEET,
+        lambda xml: xml.replace("</row>", "</row><row>" + "<c/>" * 50_000 + "</row>", 1),
+        "'Sheet', behind row 1: holds a row of more than 100,000 bytes",
+    ),
+    "no rows": (SHEET, lambda xml: xml.replace("<sheetData>", "<a/>" * 50_000 + "<sheetData>"), "holds a row of more"),
+    "markup in text": (SHEET, lambda xml: xml.replace("<row ", f"<row b='{LONG}' ", 1), "more than 100,000 bytes"),
+    "shared text": (
+        SHARED,
+        lambda xml: xml.replace("<t>", "<t>" + "<!---->" * 30_000, 1),
+        "holds a text of",
+    ),
+    "styles": (
+        "xl/styles.xml",
+        lambda xml: xml.replace("<fonts", "<a/>" * 50_000 + "<fonts", 1),
+        "its styles are too long",
+    ),
+    "sheets": (
+        "xl/workbook.xml",
+        lambda xml: xml.replace("<sheets>", "<a/>" * 50_000 + "<sheets>"),
+        "its xl/workbook.xml is",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_workbook_that_unpacks_to_too_much_at_once_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Else a small file from anywhere would take the memory of the machine."""
+    part, change, words = BOMBS[case]
+    monkeypatch.setattr(xlsx_cells, "MAX_ROW_BYTES", 100_000)
+    workbook(home / "day.xlsx", order_rows(order_cells(), order_cells(event_id="2")))
+    share_texts(home / "day.xlsx")
+    done("publish", "day.xlsx", "--topic", ORDER)
+    repacked(home / "day.xlsx", part, change)
+    one_sentence(ledger("publish", "day.xlsx", "--topic", ORDER), 2, "file day.xlsx: ", words)
+    assert ends(INPUT_TOPICS) == 2
+
+
+def test_a_table_of_many_rows_is_no_row(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the bound of one row would be that of a file, and honest ones be refused."""
+    monkeypatch.setattr(xlsx_cells, "MAX_ROW_BYTES", 20_000)
+    workbook(home / "day.xlsx", order_rows(*(order_cells(event_id=f"e-{n}") for n in range(300))))
+    with zipfile.ZipFile(home / "day.xlsx") as archive:
+        assert archive.getinfo(SHEET).file_size > 100_000
+    assert done("publish", "day.xlsx", "--topic", ORDER).out == "appended 300 events\n"
+    assert [e["event_id"] for e in published()] == [f"e-{n}" for n in range(300)]
+
+
+def test_the_whole_of_a_workbook_has_a_bound(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file of megabytes would keep the machine busy for a day."""
+    workbook(home / "day.xlsx", order_rows(order_cells()))
+    share_texts(home / "day.xlsx")
+    monkeypatch.setattr(xlsx_cells, "MOST_UNPACKED", 10_000)
+    one_sentence(
+        ledger("publish", "day.xlsx", "--topic", ORDER), 2, "unpacks to more than 10,000 bytes; save the sheet"
+    )
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(xlsx_cells, "MOST_SHARED", 100)
+    one_sentence(
+        ledger("publish", "day.xlsx", "--topic", ORDER), 2, "holds more than 100 bytes of text; save the sheet"
+    )
+
+
+def test_what_the_zip_says_of_its_size_is_not_believed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a file would only have to lie to take the memory of the machine."""
+    workbook(home / "day.xlsx", order_rows(order_cells()))
+    repacked(home / "day.xlsx", "xl/workbook.xml", lambda xml: xml + " " * 200_000)
+    content = (home / "day.xlsx").read_bytes()
+    with zipfile.ZipFile(home / "day.xlsx") as archive:
+        size = archive.getinfo("xl/workbook.xml").file_size
+    directory = content.index(b"PK\x01\x02")
+    told = content[:directory] + content[directory:].replace(struct.pack("<L", size), struct.pack("<L", 1_000))
+    (home / "day.xlsx").write_bytes(told)
+    one_sentence(
+        ledger("publish", "day.xlsx", "--topic", ORDER), 2, "its xl/workbook.xml is not as long as the file says"
+    )
+    monkeypatch.setattr(xlsx_cells, "MOST_UNPACKED", 150_000)
+    one_sentence(ledger("publish", "day.xlsx", "--topic", ORDER), 2, "unpacks to more than 150,000 bytes")
+
+
+_MEASURED: Final = """
+import resource, sys
+from pathlib import Path
+from cli.sources.xlsx_rows import XlsxRows
+from ledger.errors import UnusableFile
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    list(XlsxRows(Path(sys.argv[1]), "order.events").items())
+except UnusableFile as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_cell_of_a_hundred_megabytes_takes_none(home: Path) -> None:
+    """Else the bound would be told, and the memory be taken all the same."""
+    workbook(home / "day.xlsx", order_rows(order_cells()))
+    repacked(home / "day.xlsx", SHEET, lambda xml: xml.replace("<v>", "<v>" + "x" * 100_000_000, 1))
+    command = [sys.executable, "-c", _MEASURED, str(home / "day.xlsx")]
+    words, taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words.endswith("holds a cell of more than 4,000,000 bytes (a cell holds at most 32,767 characters); mend it")
+    assert int(taken) < 60_000  # KiB
 
 
 def test_times_that_clocks_skip_or_show_twice_are_refused() -> None:

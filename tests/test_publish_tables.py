@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from cli.sources.csv_rows import csv_items
 from cli.sources.ndjson import lines_of, ndjson_items
-from cli.sources.parquet_rows import ParquetRows
+from cli.sources.parquet_rows import ParquetRows, _items
 from cli.sources.rows import Refused, column_kinds
 from ledger.codec import SCHEMA_NAME, decode
 from ledger.columns import polars_schema
@@ -452,3 +452,36 @@ def test_rows_of_many_batches_keep_their_numbers_and_their_order(home: Path, mon
     finally:
         log.close()
     assert [decode(values[i])[1]["event_id"] for i in (0, 1, -1)] == ["e-0", "e-1", f"e-{n - 2}"]
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_texts_that_unpack_to_much_come_in_small_batches(
+    home: Path, monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    """Else a file of kilobytes, one long text in all its rows, would take the memory of the machine."""
+    sizes = []
+
+    def seen(topic: str, batch: pa.RecordBatch, start: int) -> Any:
+        sizes.append(batch.nbytes)
+        return _items(topic, batch, start)
+
+    monkeypatch.setattr("cli.sources.parquet_rows._items", seen)
+    monkeypatch.setattr("cli.sources.parquet_rows._BATCH_BYTES", 200_000)
+    n = 1_200
+    ids = pa.array([f"e-{i}" for i in range(n)])
+    table = coupon_table(event_id=ids, coupon_id=ids, channel=pa.array(["x" * 900] * n))
+    pq.write_table(table, home / "day.parquet", use_dictionary=repeated, compression="zstd")
+    assert (home / "day.parquet").stat().st_size < 60_000
+    found = list(ParquetRows(home / "day.parquet", COUPON).items())
+    assert [decode(item.value)[1]["event_id"] for item in found if isinstance(item, Record)] == ids.to_pylist()
+    assert max(sizes) <= 210_000 < sum(sizes) // 5
+
+
+def test_dictionaries_of_several_batches_are_one(home: Path) -> None:
+    """Else a text would become that of another row where batches are joined."""
+    n = 1_500
+    names = [f"c-{i // 7}" for i in range(n)]
+    channel = pa.array(names).dictionary_encode()
+    pq.write_table(coupon_table(coupon_id=pa.array(names), channel=channel), home / "day.parquet", row_group_size=400)
+    found = list(ParquetRows(home / "day.parquet", COUPON).items())
+    assert [decode(item.value)[1]["channel"] for item in found if isinstance(item, Record)] == names

@@ -159,17 +159,37 @@ def test_csv_for_spreadsheets_calculates_nothing(formulas: tuple[str, ...]) -> N
     raw = done("coupons", "--output", "csv", "--for-excel", *formulas).raw
     assert raw.startswith(b"\xef\xbb\xbf") and raw.count(b"\xef\xbb\xbf") == 1
     rows = list(csv.DictReader(io.StringIO(raw.decode("utf-8-sig"), newline="")))
-    assert {row["coupon"] for row in rows} == {f"'{text}" for text in FORMULAS}
+    assert {row["coupon"] for row in rows} == {f"'{text}" for text in FORMULAS if text != "\r=1"} | {r"\r=1"}
     plain = list(csv.DictReader(io.StringIO(done("coupons", "--output", "csv", *formulas).raw.decode(), newline="")))
     assert {row["coupon_id"] for row in plain} == set(FORMULAS)
 
 
+def test_csv_for_spreadsheets_shows_hostile_data(home: Path) -> None:
+    """Else what hides on no terminal would hide, or steer, in the cells of an export."""
+    asked = ("coupons", "--all", "--output", "csv")
+    text = done(*asked, "--for-excel").raw.decode("utf-8-sig")
+    assert not hidden(text)
+    [row] = csv.DictReader(io.StringIO(text, newline=""))
+    assert row["coupon"] == visible(HOSTILE)
+    [row] = csv.DictReader(io.StringIO(done(*asked).raw.decode(), newline=""))
+    assert row["coupon_id"] == HOSTILE
+
+
+def test_a_cell_of_a_spreadsheet_has_no_bold_of_its_own() -> None:
+    """Else an escape that the command itself uses would pass through a cell, as would what stands before a formula."""
+    from cli.output import _spreadsheet_cell
+
+    texts = ("\x1b[1mx\x1b[0m", "a\x00\x1bb", "\ufeff=1", "\x00=1", "=\x00", "a\tb\nc")
+    shown = [r"\u001b[1mx\u001b[0m", r"a\u0000\u001bb", r"\ufeff=1", r"\u0000=1", r"'=\u0000", "a\tb\nc"]
+    assert [_spreadsheet_cell(text) for text in texts] == shown
+
+
 def test_numbers_below_zero_stay_numbers_for_spreadsheets() -> None:
     """Else sums over an export would leave them out."""
-    from cli.output import _csv_cell, _no_formula
+    from cli.output import _csv_cell, _spreadsheet_cell
 
     values = (-5, -0.5, Decimal("-12.50"), "-5", None)
-    assert [_no_formula(_csv_cell(value)) for value in values] == [-5, -0.5, Decimal("-12.50"), "'-5", ""]
+    assert [_spreadsheet_cell(_csv_cell(value)) for value in values] == [-5, -0.5, Decimal("-12.50"), "'-5", ""]
 
 
 def test_a_spreadsheet_has_labels_and_major_units() -> None:

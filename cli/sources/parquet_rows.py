@@ -42,6 +42,9 @@ from ledger.topics import KEY_FIELD
 from ledger.validity import split_valid
 
 _BATCH_ROWS: Final = 50_000
+_BATCH_BYTES: Final = 64_000_000
+_READ_ROWS: Final = 500
+"""Rows that are unpacked before their size is known: a text that stands in a file once may be that of all its rows."""
 _WANTED: Final = {
     "text": "text",
     "integer": "int64 (whole minor units, no decimals)",
@@ -68,14 +71,33 @@ class ParquetRows:
 
     def items(self) -> Iterator[Item]:
         start = 1
-        batches = self._file.iter_batches(_BATCH_ROWS)
+        for batch in self._batches():
+            yield from _items(self._topic, batch, start)
+            start += len(batch)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        """As many rows at once as are bounded in number and in memory."""
+        waiting: list[pa.RecordBatch] = []
+        rows = size = 0
+        for batch in self._unpacked():
+            if waiting and (rows + len(batch) > _BATCH_ROWS or size + batch.nbytes > _BATCH_BYTES):
+                yield pa.concat_batches(waiting)
+                waiting, rows, size = [], 0, 0
+            waiting.append(batch)
+            rows += len(batch)
+            size += batch.nbytes
+        if waiting:
+            yield pa.concat_batches(waiting)
+
+    def _unpacked(self) -> Iterator[pa.RecordBatch]:
+        batches = self._file.iter_batches(_READ_ROWS)
         while True:
             with self._readable():
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield from _items(self._topic, batch, start)
-            start += len(batch)
+            most = max(1, len(batch) * _BATCH_BYTES // max(1, batch.nbytes))
+            yield from (batch.slice(start, most) for start in range(0, len(batch), most))
 
     def _check_type(self, field: pa.Field) -> None:
         kind = column_kinds(self._topic)[field.name]

@@ -150,8 +150,10 @@ def _is_workbook(what: str, file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
-            if "mimetype" in names and b"opendocument" in archive.read("mimetype")[:100]:
-                raise UnusableFile(f"{what}: is an OpenDocument file; save it as .xlsx or CSV")
+            if "mimetype" in names:
+                with archive.open("mimetype") as kind:  # a part may unpack to anything
+                    if b"opendocument" in kind.read(100):
+                        raise UnusableFile(f"{what}: is an OpenDocument file; save it as .xlsx or CSV")
     except (zipfile.BadZipFile, OSError, zlib.error) as error:
         raise UnusableFile(
             f"{what}: is a ZIP archive or workbook that is cut off or broken ({error}); copy it again"

@@ -2,34 +2,38 @@
 
 A cell becomes what its field needs: a whole number an integer, a date an instant in the zone that the user names, text
 what it would be in CSV. What a spreadsheet may have changed (numbers of more than 15 digits where an id is wanted, an
-amount with decimals, an error such as #N/A) is refused, not guessed.
+amount with decimals, an error such as #N/A) is refused, not guessed; so is what people see otherwise than it is kept
+(00019, which is 19 with a format) and what nobody has calculated.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import warnings
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any, Final
-from zipfile import ZipFile
 from zoneinfo import ZoneInfo
 
 from cli.sources.csv_rows import data_of
 from cli.sources.rows import Item, Kind, Refused, check_columns, column_kinds, in_zone, record_of, table_event
+from cli.sources.xlsx_cells import NO_VALUE, Cell, Workbook
 from ledger.errors import InvalidEvent, Problem, UnusableFile
 from ledger.json_text import bad
 from ledger.plain import plain
 
 _EXACT: Final = 10**15
 """Spreadsheets keep 15 digits of a number."""
-_MOST_SHARED: Final = 1 << 29
-"""Bytes of texts that are held in memory."""
+_NOT_CALCULATED: Final = "holds a formula without a value; open the file in the spreadsheet program and save it there"
 
-_Cell = Any
+# Of number formats: text that is shown as it stands, colours and room for a sign, digits.
+_LITERAL: Final = re.compile(r'"[^"]*"|\\.')
+_SHOWS_NOTHING: Final = re.compile(
+    r"\[(black|blue|cyan|green|magenta|red|white|yellow|colou?r ?\d+)\]|_.|\* ", re.IGNORECASE
+)
+_DIGITS: Final = re.compile(r"#+0*|0+")
 
 
 class XlsxRows:
@@ -40,62 +44,41 @@ class XlsxRows:
         self._what = f"file {path}"
         self._topic = topic
         self._zone = zone
-        # By its content: openpyxl refuses other endings of a name.
-        self._file = path.open("rb")
+        self._book = Workbook(path, self._what)
         try:
-            self._book = self._opened()
             self._sheet = self._chosen(sheet)
         except BaseException:
-            self._file.close()
+            self._book.close()
             raise
-
-    def _opened(self) -> Any:
-        with self._readable():
-            import openpyxl
-
-            with ZipFile(self._file) as archive:
-                shared = sum(i.file_size for i in archive.infolist() if i.filename.endswith("sharedStrings.xml"))
-            if shared > _MOST_SHARED:
-                raise UnusableFile(f"{self._what}: holds more than {_MOST_SHARED:,} bytes of text; save it as CSV")
-            return openpyxl.load_workbook(self._file, read_only=True, data_only=True, keep_links=False)
 
     def items(self) -> Iterator[Item]:
         try:
             yield from self._items()
         finally:
             self._book.close()
-            self._file.close()
 
     def _items(self) -> Iterator[Item]:
         names: list[str] | None = None
-        for number, row in enumerate(self._rows(), 1):
-            if all(cell.value in (None, "") for cell in row):
-                continue
+        for number, row in self._book.rows(self._sheet):
             if names is None:
-                names = [str(cell.value) if cell.value is not None else "" for cell in row]
-                while names and not names[-1]:
-                    names.pop()
-                check_columns(self._what, self._topic, names)
+                names = self._names(row)
             else:
                 yield self._item(number, names, row)
 
-    def _rows(self) -> Iterator[tuple[_Cell, ...]]:
-        self._sheet.reset_dimensions()  # what the file says of its size may be wrong
-        with self._readable():
-            rows = iter(self._sheet.iter_rows())
-        while True:
-            with self._readable():
-                row = next(rows, None)
-            if row is None:
-                return
-            yield row
+    def _names(self, row: dict[int, Cell]) -> list[str]:
+        if any(cell.kind == NO_VALUE for cell in row.values()):
+            raise UnusableFile(f"{self._what}: a column's name {_NOT_CALCULATED}")
+        names = [str(row[column].value) if column in row else "" for column in range(1, max(row) + 1)]
+        check_columns(self._what, self._topic, names)
+        return names
 
-    def _item(self, number: int, names: list[str], row: tuple[_Cell, ...]) -> Item:
+    def _item(self, number: int, names: list[str], row: dict[int, Cell]) -> Item:
         data: dict[str, Any] = {}
         problems: list[Problem] = []
         shown: dict[str, Any] = {"topic": self._topic}
-        for name, cell in zip(names, row, strict=False):
-            if cell.value in (None, ""):
+        for column, name in enumerate(names, 1):
+            cell = row.get(column)
+            if cell is None:
                 continue
             shown[name] = cell.value.isoformat() if isinstance(cell.value, date | time) else cell.value
             try:
@@ -103,7 +86,7 @@ class XlsxRows:
                 shown[name] = plain(data[name])
             except InvalidEvent as error:
                 problems += [Problem(name, p.rule) for p in error.problems]
-        if any(cell.value not in (None, "") for cell in row[len(names) :]):
+        if max(row) > len(names):
             problems.append(Problem("", f"has more cells than there are columns ({len(names)})"))
         try:
             return record_of(table_event(self._topic, data, problems))
@@ -111,9 +94,11 @@ class XlsxRows:
             text = json.dumps(shown, ensure_ascii=False, default=str)
             return Refused(number, text, data.get("event_id"), error.problems)
 
-    def _data(self, name: str, cell: _Cell) -> Mapping[str, Any]:
+    def _data(self, name: str, cell: Cell) -> Mapping[str, Any]:
         """What the cell gives the event. Raises `InvalidEvent`, its problem without a field."""
-        if cell.data_type == "e":
+        if cell.kind == NO_VALUE:
+            raise bad(_NOT_CALCULATED)
+        if cell.kind == "e":
             raise bad(f"is the spreadsheet's error {cell.value}")
         kind = column_kinds(self._topic)[name]
         value = cell.value
@@ -124,40 +109,52 @@ class XlsxRows:
             return data
         if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT:
             value = int(value)
-        return {name: _AS[kind](value, self._zone)}
+        data = {name: _AS[kind](value, self._zone)}
+        if kind == "text" and not shows_digits(cell.shown, value):
+            raise bad(
+                f"is the number {value}, which its format {_named(cell.shown)} shows otherwise; format the column as"
+                " text and enter what is shown"
+            )
+        return data
 
-    def _chosen(self, name: str | None) -> Any:
-        with self._readable():
-            sheets = {sheet.title: sheet for sheet in self._book.worksheets}
+    def _chosen(self, name: str | None) -> str:
+        sheets = self._book.sheets
         if name is not None:
             if name not in sheets:
                 raise UnusableFile(f"{self._what}: no sheet {name!r}; there are {', '.join(sheets)}")
-            return sheets[name]
-        filled = [title for title in sheets if self._holds_something(sheets[title])]
+            return name
+        filled = [title for title in sheets if any(True for _ in self._book.rows(title))]
         if len(filled) > 1:
             raise UnusableFile(f"{self._what}: has several sheets ({', '.join(filled)}); name one with --sheet")
         if not sheets:
             raise UnusableFile(f"{self._what}: has no sheet with cells; save the table as one")
-        return sheets[filled[0] if filled else next(iter(sheets))]
+        return filled[0] if filled else sheets[0]
 
-    def _holds_something(self, sheet: Any) -> bool:
-        with self._readable():
-            sheet.reset_dimensions()
-            return any(cell.value not in (None, "") for row in sheet.iter_rows() for cell in row)
 
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of styles and extensions, which hold no data
-                yield
-        except (UnusableFile, MemoryError, AssertionError):
-            raise
-        except Exception as error:  # a broken workbook makes its reader fail in many ways
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise UnusableFile(
-                f"{self._what}: cannot be read as an Excel workbook ({reason}); save it again as .xlsx or CSV"
-            ) from error
+def shows_digits(code: str | None, number: int) -> bool:
+    """Whether that number format shows the whole number as its digits, no more and no less. None: not known."""
+    if code is None:
+        return False
+    plain_code = _SHOWS_NOTHING.sub("", _LITERAL.sub("x", code))
+    sections = plain_code.split(";")
+    minus = ""
+    section = sections[0]
+    if number < 0 and len(sections) > 1:
+        section, minus = sections[1], "-"
+    elif number == 0 and len(sections) > 2:
+        section = sections[2]
+    section = section.strip()
+    if "[" in plain_code or not section.startswith(minus):
+        return False
+    section = section.removeprefix(minus)
+    if section.lower() in ("general", "@"):
+        return True
+    zeros = section.count("0")
+    return bool(_DIGITS.fullmatch(section)) and zeros <= len(str(abs(number))) and (number != 0 or zeros > 0)
+
+
+def _named(code: str | None) -> str:
+    return "(not known)" if code is None else repr(code[:40])
 
 
 def _text(value: Any, _zone: ZoneInfo | None) -> Any:
