@@ -400,7 +400,7 @@ def test_funders_above_the_whole_share_it(tmp_path: Path, monkeypatch: pytest.Mo
     done("publish", "-", stdin=ndjson([{k: v for k, v in e.items() if v is not None} for e in events]))
     done("consume")
     rows = done("report", "finance", "split", "--by", "funder", "--output", "json").json
-    borne = {row["funder"]: row["amount_minor"] for row in rows}
+    borne = {row["funder"]: row["discount_minor"] for row in rows}
     assert borne == {"merchant": 1092, "platform": 909, None: 1000}, "6/11 and 5/11 of 2,001"
 
 
