@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from ledger.lifecycle import Delivery, fold
 from ledger.rules import CROSS_RULES, types
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from projections.attribution import persons as persons_module
 from projections.digest import facts_digest
 from projections.live import apply as apply_module
 from projections.live import campaign_rules, cross, order_rules
@@ -447,7 +448,7 @@ def test_keys_with_equal_hashes_stay_apart(store: Store, monkeypatch: pytest.Mon
         hashes: Int64 = stable_hash(texts) % 2
         return hashes
 
-    for module in (apply_module, campaign_rules, order_rules):
+    for module in (apply_module, campaign_rules, order_rules, persons_module):
         monkeypatch.setattr(module, "stable_hash", weak)
     for seed in range(SEED, SEED + 2):
         check_world(store, seed, True)

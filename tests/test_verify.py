@@ -592,7 +592,7 @@ def test_positions_that_the_log_does_not_have_are_found(shop: Path, change: str)
 
 def test_a_log_that_lost_its_beginning_is_said_to_have(shop: Path) -> None:
     """Else a deep verification would find differences that are none."""
-    done("init", "--log", "sqlite:///other.db")
+    done("init", "--log", "sqlite:///other.db", "--database", "other.duckdb")
     ran = ledger("verify", "--deep", "--from-log", "--only", "digest", "--log", "sqlite:///other.db")
     assert ran.code == 4 and COUPON in ran.err
 
