@@ -30,7 +30,7 @@ from cli.options import (
     timeout_option,
     timeout_s,
 )
-from cli.output import Fit, Row, limited, print_frames, print_row, print_rows
+from cli.output import Fit, Row, alike, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.view import view
 from ledger.amounts import percent_of_bp
@@ -381,6 +381,7 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
         ]
         click.echo("\n" + label("conservation"))
         print_rows(held, output, fit=Fit(wrap="statement"))
+        click.echo(say(_WITHOUT_ORDERS, campaign=campaign), err=True)
 
 
 def _campaign_in_words(row: Row, discounts: list[Row]) -> Row:
@@ -408,7 +409,12 @@ def _json(value: Any) -> Any:
 
 @click.command()
 @click.option("--coupon", "coupon_id", help="Only of this coupon.")
-@click.option("--code", "violation", help="Only this rule, for example used_when_used.")
+@click.option(
+    "--code",
+    "violation",
+    callback=lambda _ctx, option, value: _rule(value, option),
+    help="Only this rule, for example used_when_used.",
+)
 @click.option(
     "--scope",
     type=click.Choice(["coupon", "cross"]),
@@ -581,6 +587,9 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
     from api.client import asking
     from projections.queries import QUESTIONS
 
+    since, until = parameters.get("since"), parameters.get("until")
+    if since is not None and until is not None and until < since:
+        raise click.UsageError("--until is before --since; a period ends after it begins")
     back = QUESTIONS[question].looks_back(parameters)
     with ExitStack() as looking:
         bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
@@ -619,6 +628,10 @@ def _to_the_second(at: datetime) -> datetime:
 
 
 FIRST_ROWS: Final = "the first {n:count} rows; --limit shows more, --output ndjson all"
+_WITHOUT_ORDERS: Final = (
+    "violations: of the coupons' own events and of the campaign's rules; `coupon-ledger review {campaign} --section"
+    " anomalies` shows those between coupons and orders too"
+)
 _CONFLICT: Final = "{violation:word}: another content came under the id {event}; it is not folded"
 _LEFT_OUT: Final = "{n:count} that ended more than {days} days before are left out; --all lists them"
 CUTS: Final = {
@@ -638,6 +651,21 @@ def _whole(settings: Settings, output: str, shown: str | None, question: str, **
     """All rows; in a table, the columns that are named."""
     with answered(settings, output, question, **parameters) as answer:
         print_frames(answer.frames, output, shown.split() if shown and output == "table" else None)
+
+
+def _rule(value: str | None, option: click.Parameter) -> str | None:
+    """A rule that nobody could break has no violations: an empty list would look like good news."""
+    from ledger.rules import VIOLATIONS
+
+    if value is None or value in VIOLATIONS:
+        return value
+    like = alike([value], VIOLATIONS)
+    meant = f"did you mean {' or '.join(like)}? " if like else ""
+    raise click.BadParameter(
+        f"{value!r} is no rule; {meant}`coupon-ledger violations --count` lists the rules that were broken",
+        None,
+        option,
+    )
 
 
 def _listed(

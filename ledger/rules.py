@@ -12,6 +12,18 @@ STATES: Final[tuple[str, ...]] = tuple(DATA["states"])
 TRANSITIONS: Final[dict[str, list[str]]] = DATA["transitions"]
 GUARDS: Final[dict[str, dict[str, Any]]] = DATA["guards"]
 CROSS_RULES: Final[tuple[str, ...]] = (*DATA["cross"]["campaign"], *DATA["cross"]["between_topics"])
+VIOLATIONS: Final[tuple[str, ...]] = (
+    *(
+        f"{event}_when_{state}"
+        for event, cells in TRANSITIONS.items()
+        for state, cell in zip(STATES, cells, strict=True)
+        if cell.endswith("!")
+    ),
+    *GUARDS,
+    "conflicting_duplicate",
+    *CROSS_RULES,
+)
+"""Every rule that can be broken, by the code of its violation."""
 GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
 EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
 REASON_LABELS: Final[dict[str, str]] = DATA["reason_labels"]

@@ -181,3 +181,12 @@ def test_refused_lines_that_are_not_told_are_counted(home: Path) -> None:
     done("init")
     ran = ledger("publish", "-", stdin=b"nonsense\n" * 7)
     assert "and 2 more, in stdin.rejected.ndjson" in ran.err and "line 5" in ran.err and "line 6" not in ran.err
+
+
+def test_a_rule_that_is_none_and_a_period_that_ends_before_it_begins_are_refused(shop: None) -> None:
+    """An empty answer would look like good news."""
+    one_sentence(ledger("violations", "--code", "used_when_use"), 2, "did you mean used_when_used")
+    one_sentence(ledger("violations", "--code", "double_use", "--count"), 2, "double_use", "violations --count")
+    assert done("violations", "--code", "used_when_used", "--output", "json").json == []
+    period = ("--since", "2026-12-01", "--until", "2026-11-01")
+    one_sentence(ledger("report", "finance", "statement", *period), 2, "--until is before --since")
