@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _BY: Final = ("channel", "campaign", "kind")
 _NOTES: Final = {
-    "without_touch": "{n:count} order{n:s} {n:were} led to by no touch within 90 days: credited to (none)",
+    "without_touch": "{n:count} order{n:s} {n:were} led to by no touch within 90 days: (none) in every model; a shorter"
+    " look-back has more of them",
     "cut_off": "{n:count} order{n:s} {n:have} more touches than are kept of a path: only the latest are credited",
     "without_sales": "{n:count} order{n:s} brought no sales (nothing was paid)",
     "without_cost": "{n:count} order{n:s} {n:have} no known cost of goods: {adds_nothing}",
