@@ -864,17 +864,23 @@ def _columns(name: str, rows: list[Row]) -> list[str] | None:
 
 def _by_month(rows: list[Row]) -> list[Row]:
     """Cohorts as people write them: a triangle, with a row per cohort and a column per month later, of the part that
-    came. The month of the start is left out: everyone came then."""
+    came. The month of the start is left out: everyone came then. Of months in which somebody started, and of the first
+    ten years after them: one order with a wrong date would make a table of two thousand years."""
     if not rows or "months_later" not in rows[0]:
         return rows
-    later = sorted({row["months_later"] for row in rows} - {0})
+    started = [row for row in rows if row["customers"] and row["months_later"] <= _TEN_YEARS]
+    later = sorted({row["months_later"] for row in started} - {0})
     cohorts: dict[tuple[Any, ...], Row] = {}
-    for row in rows:
+    for row in started:
         head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
         cohort = cohorts.setdefault(tuple(head.values()), head | {f"+{n}": "" for n in later})
         if row["months_later"]:
             cohort[f"+{row['months_later']}"] = _part_that_came(row)
-    return [row for row in cohorts.values() if row["customers"]]
+    return list(cohorts.values())
+
+
+_TEN_YEARS: Final = 120
+"""Months."""
 
 
 def _part_that_came(row: Row) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say
+from cli.labels import say, warn
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.tables import echo_wrapped
 from ledger.errors import masked
 from ledger.settings import Setting, Settings
+
+if TYPE_CHECKING:
+    from ledger.log import EventLog
 
 _SECRET: Final = ("password", "passwd", "secret", "token", "user.info", "key", "jaas", "credential")
 _PLACE: Final = ("file", "location", "path", "url")
@@ -30,10 +33,10 @@ def init(settings: Settings) -> None:
     from ledger.log import open_log
     from projections.store import Store
 
-    _refuse_to_replace(settings)
     log = open_log(settings.log, create=True)
     try:
         created = log.create_topics()
+        _warn_of_another_log(settings, log)
     finally:
         log.close()
     there, made = "log {log}: topics are there", "log {log}: made {topics}"
@@ -42,22 +45,25 @@ def init(settings: Settings) -> None:
     echo_wrapped(say(made if Store.create(settings.database) else there, file=str(settings.database)), indent=4)
 
 
-def _refuse_to_replace(settings: Settings) -> None:
-    """Raises `LogReplaced` where the database was filled from a log that is not there, or is another one: an empty one
-    in its place would take events that this database never folds."""
-    from cli.appending import appending, known_log
-    from ledger.errors import LogReplaced, StoreError
+def _warn_of_another_log(settings: Settings, log: EventLog) -> None:
+    """An empty log in the place of the one that the database was filled from takes events that this database never
+    folds."""
+    from cli.appending import known_log
+    from consumers.log_identity import difference
+    from ledger.errors import StoreError
 
     try:
-        if not known_log(settings).next_offsets:
-            return
+        why = difference(known_log(settings), log)
     except StoreError:  # of an owner that does not answer, or of another version: it says so to the next command
         return
-    try:
-        with appending(settings):
-            pass
-    except LogReplaced as error:
-        raise LogReplaced(f"{error}; for a new ledger name another database: `--database NEW`") from error
+    if why:
+        warn(_ANOTHER_LOG, file=str(settings.database), why=why)
+
+
+_ANOTHER_LOG: Final = (
+    "database {file} was filled from another log than this one ({why}), and folds nothing of it; name the right log"
+    " with --log, restore it from its archive (`coupon-ledger restore`), or name another database with --database"
+)
 
 
 @click.command()

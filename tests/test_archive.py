@@ -617,7 +617,7 @@ def test_who_reads_an_archive_is_not_disturbed_by_merging(home: Path, sqlite_log
     """Else a rebuild from the archive would fail because of a timer."""
     before = small_files(sqlite_log_settings, Path("a"))
     reader = ArchiveLog(Path("a"))
-    assert "old files are still being read" in done("archive", "merge", "a").err
+    assert "old files still being read: " in done("archive", "merge", "a").err
     assert held(reader)[0] == before
     reader.close()
     findings = verify(Path("a"))
@@ -780,7 +780,7 @@ def test_verify_names_the_file_and_what_is_wrong(archive: Path, spoil: Callable[
     named = others.get(spoil, second(archive))
     problem = spoil(archive)
     ran = ledger("archive", "verify", "a", "--output", "ndjson")
-    one_sentence(ran, LOG_ERROR, "archive a: 1 findings")
+    one_sentence(ran, LOG_ERROR, "archive a: 1 finding,")
     [finding] = ran.rows
     assert finding["file"] == named and problem in finding["problem"]
 
@@ -921,7 +921,7 @@ def test_what_a_killed_run_left_is_said_to_be_that(archive: Path) -> None:
     left = Path(second(archive)).with_name("1-00000000000000900000.parquet")
     (archive / left).write_bytes(b"PAR1")
     ran = ledger("archive", "verify", "a", "--output", "ndjson")
-    one_sentence(ran, LOG_ERROR, "archive a: 1 findings")
+    one_sentence(ran, LOG_ERROR, "archive a: 1 finding,")
     [finding] = ran.rows
     assert finding["file"] == left.as_posix() and "the next one of `coupon-ledger archive`" in finding["problem"]
     done("archive", "--to", "a")

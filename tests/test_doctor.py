@@ -282,7 +282,7 @@ def test_records_that_wait_behind_an_open_transaction(kafka: tuple[str, ...]) ->
     assert "kafka-transactions.sh" in remedy
     status = done("status", *kafka[:4], "--output", "json").json
     assert status["open_transaction"] == 2 and status["lag"] == 0
-    assert "2 acknowledged records wait behind open transactions in 1 partitions" in done("status", *kafka[:4]).out
+    assert "2 acknowledged records behind open transactions in 1 partition:" in done("status", *kafka[:4]).out
     hanging.abort_transaction()
     hanging.close()
     done("consume", *kafka[:4])

@@ -583,7 +583,7 @@ def test_expire_appends_and_reports_what_was_lost(place: Path) -> None:
         assert ids["--since"] == {c for c, at in whole.items() if at >= first}
         assert ids["--until"] == whole.keys() - ids["--since"]
     table = done("expiries").out
-    assert "Expiries by cause" in table and "not_claimed" in table
+    assert "Expiries by cause" in table and "not claimed" in table
     assert "未领取" in done("expiries", "--lang", "zh").out
     one_sentence(ledger("expiries", "--by", "colour"), 2, "'colour'", "channel")
 

@@ -120,7 +120,7 @@ def test_a_rebuild_comes_to_the_same_and_a_replay_folds_it_later(
     done("verify", "--deep", "--sample", "all", "--from-log")
     done("rebuild")  # every table is compared, dead letters and accounts among them
     still = done("dead-letters", "replay", "--why", "not mended yet", "--operator", "me")
-    assert "0 of 2 dead letters were folded; 2 stay dead letters" in still.err
+    assert "0 of 2 dead letters folded; 2 left" in still.err
     monkeypatch.setattr(apply, "onward", _onward)
     mended = done("dead-letters", "replay", "--why", "mended", "--operator", "me")
     assert "2 of 2 dead letters were folded" in mended.err

@@ -75,7 +75,8 @@ def lose(at: Arguments) -> None:
 
 def make_anew(at: Arguments, number: int = 90) -> None:
     lose(at)
-    done("init", *at, "--database", "other.duckdb")
+    said = done("init", *at).err
+    assert "was filled from another log" in said and "restore" in said
     if number:
         done("publish", "-", *at, stdin=events("b", number))
 
@@ -114,6 +115,14 @@ def test_a_log_made_anew_is_refused_by_every_command_that_reads_it(at: Arguments
     assert facts() == before
     done("rebuild", *at, "--database", "new.duckdb")  # as the message says
     assert facts("new.duckdb") != before
+
+
+def test_a_lost_log_is_not_advised_to_be_made_anew(at: Arguments) -> None:
+    """`publish` said to run init: the log that it made took events which this database never folds."""
+    lose(at)
+    refused_by = ledger("publish", "-", *at, stdin=events("c", 3))
+    one_sentence(refused_by, 4, "but database", "was filled from it", "restore")
+    assert "coupon-ledger init" not in refused_by.err
 
 
 def test_a_shorter_log_has_no_negative_lag(at: Arguments) -> None:

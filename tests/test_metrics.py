@@ -609,7 +609,7 @@ def test_rates_of_goods_come_from_a_file_too(shop: Path, tmp_path: Path) -> None
     rates = tmp_path / "goods.csv"
     rates.write_text('category,percent\n"tea, green",40\n,60\n', encoding="utf-8")
     asked = ("metrics", "query", "coupon_margin_minor", "--database", shop / DATABASE, "-o", "ndjson")
-    assert "1 coupon orders have no known cost of goods" in done(*asked).err
+    assert "1 coupon order has no known cost of goods" in done(*asked).err
     known = done(*asked, "--goods-rate", f"@{rates}")
     assert known.rows[0]["coupon_margin_minor"] == 1_000 and "no known cost" not in known.err
     assert "cannot be read" in ledger(*asked, "--goods-rate", "@nowhere.csv").err

@@ -301,7 +301,7 @@ def test_strict_holds_for_tables(home: Path) -> None:
     """Else who wants all or nothing would get half."""
     done("init")
     (home / "day.csv").write_text(HEADER + GOOD.format(1) + "issued\n")
-    assert "--strict: nothing was appended" in ledger("publish", "day.csv", "--topic", COUPON, "--strict").err
+    assert "appended nothing (--strict)" in ledger("publish", "day.csv", "--topic", COUPON, "--strict").err
     assert ends(INPUT_TOPICS) == 0
 
 

@@ -717,7 +717,7 @@ FILES = {
     "holds no rows": b"",
     "rows that say what another one says: 1": ndjson([RETURNED, RETURNED]),
     "rows that are no events: 1": ndjson([RETURNED, {**RETURNED, "event_id": "mine"}]),
-    "2 rows are no events": ndjson([{**RETURNED, "occurred_at": None}, {**RETURNED, "topic": "order.events"}]),
+    "rows that are no events: 2": ndjson([{**RETURNED, "occurred_at": None}, {**RETURNED, "topic": "order.events"}]),
 }
 
 
