@@ -123,7 +123,7 @@ def test_a_rebuild_comes_to_the_same_and_a_replay_folds_it_later(
     assert "0 of 2 dead letters folded; 2 left" in still.err
     monkeypatch.setattr(apply, "onward", _onward)
     mended = done("dead-letters", "replay", "--why", "mended", "--operator", "me")
-    assert "2 of 2 dead letters were folded" in mended.err
+    assert "2 of 2 dead letters folded" in mended.err
     done("verify")
     done("init", "--database", "fresh.duckdb")
     done("consume", "--database", "fresh.duckdb")
