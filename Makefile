@@ -29,13 +29,13 @@ demo: install ## a real retail year: import, consume, look at it (LOG=kafka: on 
 test: install ## the tests, those on a real Kafka broker and in a browser included (EXAMPLES=10: ten times as many random ones)
 	@$(BIN)/python -m tests.kafka_broker check
 	@$(BIN)/python -m tests.browser install
-	$(PYTEST) -m "(not slow or browser) and not soak"
+	$(PYTEST) -m "(not slow or browser or vital) and not soak"
 
 quick: install ## the fast tests, without Kafka
 	$(PYTEST) -q -m "not slow and not kafka"
 
-soak: install ## the long proofs beside them: kills, random worlds, mutations, brokers that die (an hour and more)
-	$(PYTEST) -m "slow and not browser and not soak"
+soak: install ## the long proofs beside them: random worlds, mutations, brokers that die (an hour and more)
+	$(PYTEST) -m "slow and not browser and not vital and not soak"
 	$(BIN)/python -m pytest -m soak
 
 lint: install ## style, static types, import directions, changes of schemas

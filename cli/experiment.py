@@ -421,10 +421,8 @@ def without_notes(row: Row) -> Row:
 
 COLUMNS: Final = {
     "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
-    "effects": "arm metric method control_mean treated_mean effect low high simultaneous_low simultaneous_high"
-    " relative_effect p p_corrected",
-    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi"
-    " roi_simultaneous_low roi_simultaneous_high",
+    "effects": "arm metric method control_mean treated_mean effect low high relative_effect p p_corrected",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi",
     "parts": "arm part control treated effect low high p_corrected",
 }
 TITLES: Final = {
@@ -455,9 +453,18 @@ def _print_experiment(row: Row) -> None:
 
 
 def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
-    """What people are shown: intervals for several treatments at once only where there are several."""
-    columns = COLUMNS[name].split()
-    return [column for column in columns if "simultaneous" not in column or any(r[column] is not None for r in rows)]
+    """What people are shown, with the intervals by which the sentences go."""
+    return with_the_intervals_that_count(COLUMNS[name].split(), rows)
+
+
+def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """With several treatments the intervals for all of them at once stand in the place of the plain ones; where there
+    are none of an amount, the plain ones are left out. `--wide` shows both."""
+    wide = {column: f"{column.removesuffix(end)}simultaneous_{end}" for column in columns for end in ("low", "high")
+            if column.endswith(end)}  # fmt: skip
+    if not any(row.get(name) is not None for row in rows for name in wide.values()):
+        return list(columns)
+    return [wide.get(column, column) for column in columns if column not in ("low_minor", "high_minor")]
 
 
 def main_effects(effects: Sequence[Row]) -> list[Row]:
@@ -509,7 +516,10 @@ def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None
     coupon-ledger experiment people double-11 --output csv
     """
     with answered(settings, output, "experiment-people", campaign=campaign, **asked) as answer:
-        print_frames(answer.frames, output)
+        frames = answer.frames
+        if output == "table":  # after refunds, as the net sales of reports
+            frames = (frame.rename({"net_minor": "net_sales_minor"}) for frame in frames)
+        print_frames(frames, output)
 
 
 @experiment.command("compare")

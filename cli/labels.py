@@ -767,6 +767,12 @@ def label(column: str) -> str:
     return chinese(column) or WORDS.get(column) or english(column) if view().chinese else english(column)
 
 
+def label_of_metric(name: str) -> str:
+    """The metric's name in the reader's language. The net sales of experiments are after refunds, as those of reports;
+    a column of that name is what an order says before them."""
+    return label("net_sales_minor" if name == "net_minor" else name)
+
+
 _SUFFIXES: Final = {
     "_target": (" target", "目标"),
     "_reached": (" reached", "达成率"),
@@ -817,7 +823,7 @@ def say(template: str, /, **values: Any) -> str:
 def told(sentence: Note) -> str:
     """The sentence in the reader's language, with instants by the reader's clocks."""
     how = view()
-    return Speaker(how.lang, how.instant, word, label).say(sentence)
+    return Speaker(how.lang, how.instant, word, label_of_metric).say(sentence)
 
 
 def warn(template: str, /, **values: Any) -> None:
@@ -891,7 +897,7 @@ def shown(column: str, row: Row, currency: str | None = None, bare: bool = False
     if what == "count" and isinstance(value, float) and value.is_integer() and column not in _MEANS:
         return count(int(value))
     if what == "metric":
-        return label(printable(str(value)))
+        return label_of_metric(printable(str(value)))
     if what == "code":
         code = printable(str(value))
         return word(code) if view().chinese or column in _WORDED else code

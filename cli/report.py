@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from cli.experiment import with_the_intervals_that_count
 from cli.expire import expiries
 from cli.labels import say, told, total_label, warn
 from cli.metrics import explained, one_currency
@@ -602,9 +603,9 @@ def experiments(goods_rates: str | None, explain: bool, settings: Settings, outp
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = rows[:_SHOWN] if explain and output == "table" else rows
     columns = None if explain or output != "table" else _EXPERIMENT_COLUMNS.split()
-    print_rows([{name: row.get(name) for name in names} for row in shown], output, columns and [
-        name for name in columns if name in names
-    ])  # fmt: skip
+    listed = [{name: row.get(name) for name in names} for row in shown]
+    columns = columns and with_the_intervals_that_count([name for name in columns if name in names], listed)
+    print_rows(listed, output, columns)
     if len(shown) < len(rows):
         click.echo(say("the first {n:count} rows; --output ndjson shows all", n=_SHOWN), err=True)
     if output == "table" and not rows:

@@ -30,6 +30,8 @@ from tests.contract import test_sqlite_log
 from tests.contract.log_contract import ROOT, opened, records
 from tests.examples import examples
 
+pytestmark = pytest.mark.vital
+
 LOG_ERROR: Final = 4
 DAY_US: Final = 86_400_000_000
 START_US: Final = 1_794_000_000_000_000

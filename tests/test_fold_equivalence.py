@@ -45,6 +45,8 @@ from tests.folding import (
 )
 from tests.histories import History, cut, histories, history
 
+pytestmark = pytest.mark.vital
+
 SEED = 20261111
 SOME = examples(2)
 MANY = examples(12)

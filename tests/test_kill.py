@@ -24,7 +24,7 @@ BATCH_SIZE = 250
 # Two places a database: half the undisturbed starts, and kills of one kind upon what another kind left.
 PAIRS = ["+".join(pair) for pair in zip(SCENARIOS[::2], SCENARIOS[1::2], strict=True)]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.vital]
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,8 @@ from tests.command_line import DATABASE, done
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 
+pytestmark = pytest.mark.vital
+
 Row = dict[str, Any]
 Totals = dict[str | None, Any]
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -244,7 +244,8 @@ def experiment_people(
     after_days: int = AFTER_DAYS,
     control_arm: str = CONTROL,
 ) -> pl.DataFrame:
-    """What an experiment's figures are made of: a row per person that counts, with the orders of the window.
+    """What an experiment's figures are made of: a row per person that counts, with the orders of the window, in the
+    currency of the experiment.
 
     Parameters as of `experiment`; columns `before_…`: of the time before the start.
     """
@@ -257,7 +258,8 @@ def experiment_people(
     window = found.of(people["person"], "window").select(*shown)
     earlier = pl.col("orders", "net_minor", "margin_minor").name.prefix("before_")
     before = found.of(people["person"], "before").select(earlier)
-    return people.hstack(window).hstack(before).sort("arm", "person")
+    rows = people.hstack(window).hstack(before).sort("arm", "person")
+    return rows.with_columns(currency=pl.lit(found.currency, pl.String))
 
 
 # --- without arms
