@@ -22,7 +22,10 @@ from projections.queries import Source
 from projections.store import Reading, Store
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_RIGHT_LOG: Final = "name the right log with --log, or restore it from its archive (`coupon-ledger restore`)"
+_RIGHT_LOG: Final = (
+    "name the right log with --log, or restore it from its archive"
+    " (`coupon-ledger restore`, a topic of it with `--topic`)"
+)
 _REMEDY: Final = f"{_RIGHT_LOG}; or fill a new database from this log: `coupon-ledger rebuild --database NEW`"
 
 
