@@ -995,6 +995,32 @@ def check_replaced(store: Store) -> None:
         assert {v for v, *_ in stored(store)} >= {"unrecorded_use", "orphan_use"}
 
 
+def check_linked(store: Store) -> None:
+    """A person's other id turns out to have been earlier, and a third one to be the same person."""
+    at = Teller()
+    at.campaign(0, per_user_limit=1)
+    at.tell(USER, "u", "linked", 0, alias_id="v")
+    at.claim("a", 10, user="u")
+    steps = [list(at.told)]
+    at.claim("b", 5, user="v")
+    steps.append(at.told[len(steps[0]) :])
+    at.claim("c", 20, user="w")
+    at.tell(USER, "u", "linked", 30, alias_id="w")
+    steps += [[told] for told in at.told[sum(map(len, steps)) :]]
+    with emptied(store):
+        so_far: list[Told] = []
+        for step in steps:
+            consume(store, step)
+            so_far += step
+            assert stored(store) == expected(so_far)
+        assert [(v, key) for v, key, *_ in stored(store)] == [("over_person_limit", "a"), ("over_person_limit", "c")]
+
+
+def test_another_id_of_a_person_that_was_earlier(store: Store) -> None:
+    """The wrong one of a person's two ids would be blamed, or a third would go free."""
+    check_linked(store)
+
+
 def test_a_use_whose_first_content_comes_late(store: Store) -> None:
     """An order would count a use that was another order's all along."""
     check_replaced(store)
@@ -1106,6 +1132,7 @@ def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mis
         check_edges(store)
         check_waiting(store)
         check_replaced(store)
+        check_linked(store)
         check_stock(store, SEED)
         worlds = iter(range(SEED, SEED + 60))
         for seed in islice(worlds, 4):
