@@ -245,9 +245,11 @@ def test_a_follower_ends_when_its_log_goes_away(embedded: None, how: str) -> Non
     follower = start("consume", "--follow", "--log-format", "json")
     try:
         wait_until(lambda: ledger("status").code == 0 and Path(f"{DATABASE}.owner").exists(), "the owner")
-        Path(LOG).rename("elsewhere.db")
         if how == "replaced":
-            done("init", "--database", "other.duckdb")
+            done("init", "--log", "sqlite:///other.db", "--database", "other.duckdb")
+            Path("other.db").replace(LOG)
+        else:
+            Path(LOG).rename("elsewhere.db")
         ran = finish(follower)
     finally:
         if follower.poll() is None:
