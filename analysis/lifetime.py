@@ -81,7 +81,9 @@ def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
         found: Floats = np.asarray((1 - z) ** (c - b) * hyp2f1(c - a, c - b, c, z))
         again = ~np.isfinite(found)
-        found[again] = ((1 - z) ** a * hyp2f1(a, b, c, z))[again]
+        if again.any():
+            a_, b_, c_, z_ = (values[again] for values in (a, b, c, z))
+            found[again] = (1 - z_) ** a_ * hyp2f1(a_, b_, c_, z_)
     for i in np.flatnonzero(~np.isfinite(found)):
         found[i] = np.exp(_log_series(a[i], b[i], c[i], z[i]) + a[i] * np.log1p(-z[i]))
     return found

@@ -43,9 +43,9 @@ def known_log(settings: Settings) -> ReadLog:
 
 @contextmanager
 def remembering(settings: Settings) -> Iterator[None]:
-    """A log or topic that is not there is not one to be made, where the database was filled from it.
+    """Correct the advice for a missing log or topic: one that the database was filled from is restored, not made.
 
-    Raises `LogReplaced` instead of `LogMissing` and `LogNotInitialised` then: these advise to make it.
+    Raises `LogReplaced` then, instead of `LogMissing` or `LogNotInitialised`, which advise to make it.
     """
     from consumers.log_identity import gone
     from ledger.address_space import check_for_reading

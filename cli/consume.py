@@ -17,8 +17,9 @@ import click
 from cli.labels import say
 from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
-from cli.output import print_row, print_rows, text_width
+from cli.output import print_row, print_rows
 from cli.progress import consuming, rate_of
+from cli.tables import echo_under
 from cli.view import view
 from ledger.errors import LedgerError, masked
 from ledger.settings import Settings
@@ -372,13 +373,6 @@ def _last_batch(records: int, seconds: float | None) -> str:
     return say("{n:count} record{n:s} in {seconds} s ({rate})", n=records, seconds=f"{seconds:.2f}", rate=rate)
 
 
-def echo_under(head: str, text: str) -> None:
-    """A line of the summary; `head` is a template."""
-    named = say(head) if head else ""
-    click.echo(f"{named}{' ' * (_HEADS - text_width(named))}{text}")
-
-
-_HEADS: Final = 12
 _APART: Final = {
     "provisional": "{n:count} provisional (the other topic is not read yet)",
     "explained": "{n:count} explained",

@@ -458,8 +458,8 @@ def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
 
 
 def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """With several treatments the intervals for all of them at once stand in the place of the plain ones; where there
-    are none of an amount, the plain ones are left out. `--wide` shows both."""
+    """With several treatments, the corrected intervals in the place of the plain ones, which `--wide` adds. An amount
+    that has no corrected interval is shown without one."""
     wide = {column: f"{column.removesuffix(end)}simultaneous_{end}" for column in columns for end in ("low", "high")
             if column.endswith(end)}  # fmt: skip
     if not any(row.get(name) is not None for row in rows for name in wide.values()):

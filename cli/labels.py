@@ -712,7 +712,7 @@ _OF_METRIC: Final = frozenset(
 )
 """Columns whose unit is that of the row's metric."""
 _MEANS: Final = _OF_METRIC - {"value", "goal", "result", "industry", "campaign"}
-"""Those whose values are whole by chance at most."""
+"""Means keep a decimal, also where the value happens to be whole."""
 _SHARES: Final = (
     "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
     "relative_high", "share_cuped", "supported", "burned", "removal_effect", "error",

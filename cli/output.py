@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from unicodedata import east_asian_width
 
@@ -42,7 +41,7 @@ class Fit:
     keep: str | None = None
 
 
-_LIKE_ANY: Final = Fit()
+LIKE_ANY: Final = Fit()
 
 
 def print_rows(
@@ -51,7 +50,7 @@ def print_rows(
     columns: Sequence[str] | None = None,
     totals: Sequence[Row] = (),
     currency: str | None = None,
-    fit: Fit = _LIKE_ANY,
+    fit: Fit = LIKE_ANY,
 ) -> None:
     """Print rows as they come. `columns`: only these, in this order, unless the reader names others (all by default).
     In a table, `totals`: rows under a line; `currency`: of amounts whose row names none; `fit`: what it does when it is
@@ -117,6 +116,8 @@ def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
 
 def alike(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Those of the known names that are like any of these."""
+    from difflib import get_close_matches
+
     known = list(known)
     return list(dict.fromkeys(like for name in names for like in get_close_matches(name.lower(), known, n=2)))
 

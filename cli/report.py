@@ -29,7 +29,7 @@ from cli.options import (
     zone_option,
 )
 from cli.output import Fit, Row, limited, print_row, print_rows
-from cli.show import answered, rows_of, say_as_of
+from cli.show import FIRST_ROWS, answered, rows_of, say_as_of
 from cli.tables import echo_wrapped, in_natural_order
 from ledger.errors import LedgerError
 from ledger.settings import Settings
@@ -769,7 +769,7 @@ def _print_behind(
         rows, more = limited(rows_of(answer), limit) if limit else (rows_of(answer), False)
         print_rows(rows, output)
     if more and output == "table":
-        click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit), err=True)
+        click.echo(say(FIRST_ROWS, n=limit), err=True)
 
 
 def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, told: dict[str, Any]) -> list[Row]:
@@ -855,7 +855,7 @@ def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, who
     if len(shown) > limit and whole:
         click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(shown)))
     elif len(shown) > limit:
-        click.echo(say("the first {n:count} rows; --limit shows more, --output ndjson all", n=limit))
+        click.echo(say(FIRST_ROWS, n=limit))
 
 
 def _columns(name: str, rows: list[Row]) -> list[str] | None:

@@ -46,8 +46,7 @@ def init(settings: Settings) -> None:
 
 
 def _warn_of_another_log(settings: Settings, log: EventLog) -> None:
-    """An empty log in the place of the one that the database was filled from takes events that this database never
-    folds."""
+    """Warn where the database was filled from another log: it would never fold the events of this one."""
     from cli.appending import known_log
     from consumers.log_identity import difference
     from ledger.errors import StoreError

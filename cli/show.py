@@ -30,7 +30,7 @@ from cli.options import (
     timeout_option,
     timeout_s,
 )
-from cli.output import Fit, Row, alike, limited, print_frames, print_row, print_rows
+from cli.output import LIKE_ANY, Fit, Row, alike, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.view import view
 from ledger.amounts import percent_of_bp
@@ -642,7 +642,7 @@ CUTS: Final = {
 
 
 def cut_of(name: str, at: datetime) -> Note:
-    """What an answer is cut to. The last microsecond before a second is what a day stands for."""
+    """Say what an answer is cut to. A day reaches here as the microsecond before it begins; people read "before"."""
     until, before = CUTS[name]
     return note(before, at=at + MICROSECOND) if at.microsecond == 999_999 else note(until, at=at)
 
@@ -654,7 +654,7 @@ def _whole(settings: Settings, output: str, shown: str | None, question: str, **
 
 
 def _rule(value: str | None, option: click.Parameter) -> str | None:
-    """A rule that nobody could break has no violations: an empty list would look like good news."""
+    """Refuse an unknown rule: its empty list would look like good news."""
     from ledger.rules import VIOLATIONS
 
     if value is None or value in VIOLATIONS:
@@ -720,7 +720,7 @@ def _print_list(title: str, table: pl.DataFrame, currency: str | None = None) ->
     _print_rows(title, table.to_dicts(), currency)
 
 
-def _print_rows(title: str, rows: list[Row], currency: str | None = None, fit: Fit | None = None) -> None:
+def _print_rows(title: str, rows: list[Row], currency: str | None = None, fit: Fit = LIKE_ANY) -> None:
     if rows:
         click.echo("\n" + label_of_texts(title))
-        print_rows(rows, "table", currency=currency, fit=fit or Fit())
+        print_rows(rows, "table", currency=currency, fit=fit)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from cli.labels import SAY_NOTHING, kind, label, label_of_texts, say, shown
-from cli.output import Fit, Row, no_column, text_width
+from cli.output import LIKE_ANY, Fit, Row, no_column, text_width
 from cli.view import View, flags, view
 from ledger.amounts import NOTHING, amount, decimals
 
@@ -38,7 +38,7 @@ def print_table(
     columns: Sequence[str] | None = None,
     totals: Sequence[Row] = (),
     currency: str | None = None,
-    fit: Fit | None = None,
+    fit: Fit = LIKE_ANY,
 ) -> None:
     """Print a table. `columns`: those that answer the question, unless the reader names others or wants all;
     `totals`: rows under a line of their own; `currency`: of amounts whose row names none; `fit`: what it does when
@@ -49,7 +49,7 @@ def print_table(
     how = view()
     names = _names(rows, columns, how)
     rows = in_natural_order(rows, names)
-    table = _Table(rows, list(totals), names, currency, how, fit or Fit())
+    table = _Table(rows, list(totals), names, currency, how, fit)
     if any(column.kinds == {"instant"} for column in table.columns):
         name_zone()
     for line in table.lines():
@@ -333,6 +333,13 @@ def echo_wrapped(text: str, err: bool = False, indent: int = 0) -> None:
         click.echo(" " * indent + line, err=err)
 
 
+def echo_under(head: str, text: str) -> None:
+    """Print a line of a summary; `head`, a template, stands in a column of its own."""
+    named = say(head) if head else ""
+    click.echo(f"{named}{' ' * (_HEADS - text_width(named))}{text}")
+
+
+_HEADS: Final = 12
 _PIECE: Final = re.compile("[（“]*(?:[⺀-￿]|[^ ⺀-￿]+)[，。；：、）”？！]* *| +")
 """What a line is never broken within: a word with the spaces after it, or one sign of Chinese with its stops."""
 

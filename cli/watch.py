@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.consume import echo_under, status_of, summary_of
+from cli.consume import status_of, summary_of
 from cli.labels import say
 from cli.output import Row, print_rows
+from cli.tables import echo_under
 from cli.terminal import behind
 from cli.view import view
 from ledger.amounts import NOTHING

@@ -131,7 +131,7 @@ def _place(tp: TopicPartition) -> str:
 
 
 def gone(error: LogError, database: Path | None, known: ReadLog) -> LogError:
-    """What to raise for a log, or topic, that is not there: `LogReplaced` where it was read."""
+    """The error for a missing log or topic: `LogReplaced` where the database has read it."""
     if not known.next_offsets:
         return error
     what = str(error).partition("; ")[0]

@@ -123,6 +123,8 @@ class Speaker:
             text = amounts.money(minor, currency)
             return text.replace("minor units of", "最小货币单位").replace("minor units", "最小货币单位") \
                 if self.lang == "zh" else text  # fmt: skip
+        if spec in GRAMMAR:
+            return _AGREEING[spec][value != 1]
         written: dict[str, Callable[[Any], str]] = {
             "count": amounts.count,
             "percent": amounts.percent,
@@ -132,25 +134,12 @@ class Speaker:
             "instant": self.instant,
             "word": self.word,
             "label": self.label,
-            "s": _plural,
-            **{verb: _agreeing(*forms) for verb, forms in _VERBS.items()},
         }
         return written[spec](value)
 
 
-def _plural(number: int) -> str:
-    """The ending of an English noun; templates in Chinese do without."""
-    return "" if number == 1 else "s"
-
-
-_VERBS: Final = {"are": ("is", "are"), "have": ("has", "have"), "were": ("was", "were")}
-
-
-def _agreeing(one: str, several: str) -> Callable[[int], str]:
-    """The English verb after a count."""
-    return lambda number: one if number == 1 else several
-
-
-GRAMMAR: Final = frozenset({"s", *_VERBS})
+_AGREEING: Final = {"s": ("", "s"), "are": ("is", "are"), "have": ("has", "have"), "were": ("was", "were")}
+"""What agrees with a number in English: for one, and for several."""
+GRAMMAR: Final = frozenset(_AGREEING)
 """Kinds that are no value: English grammar, which other languages leave out."""
 TEMPLATE_KINDS: Final = GRAMMAR | frozenset("money count percent bp factor p instant word label".split())

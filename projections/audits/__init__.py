@@ -155,7 +155,7 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """An order of a good customer brings a hundred touches: they, not the orders, are what a part holds."""
+    """Parts are sized by touches, of which one order can have a hundred."""
     [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
     return _found(reading, name, 1 + touches // _AT_ONCE)
 

@@ -18,6 +18,7 @@ from analysis import lift
 from ledger.words import Note
 from projections.live.signature import key_hash
 from projections.metrics.money import goods_rates as goods
+from projections.metrics.periods import later
 from projections.store import Reading, sql
 from projections.unanswered import NotThere, WrongQuestion
 
@@ -156,8 +157,7 @@ def window_of(
                 {"campaign": of.campaign_id, "expires": expires, "starts": starts},
             )
         )
-    after = timedelta(days=after_days)
-    end = min(expires, datetime.max - after) + after  # "for ever" is the last day of the year 9999
+    end = later(expires, timedelta(days=after_days))  # "for ever" is the last day of the year 9999
     known = of.known_until(end)
     if known <= starts:
         raise NotThere(

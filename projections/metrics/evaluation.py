@@ -18,7 +18,7 @@ import polars as pl
 
 from projections.metrics.definitions import METRICS, MINUTES, SOURCES, SUMS, Metric, Source
 from projections.metrics.money import Rates
-from projections.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone
+from projections.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone, later
 from projections.metrics.statements import Slice, aggregates
 from projections.store import Reading, sql
 from projections.unanswered import WrongQuestion
@@ -99,7 +99,7 @@ class Evaluation:
         [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
         if not first:
             return datetime(2000, 1, 1), datetime(2000, 1, 2)
-        return first, min(last, datetime.max - _MOMENT) + _MOMENT
+        return first, later(last, _MOMENT)
 
     def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
         """What the metrics of each group are made from, by slice and bucket. A source is asked once: what is by

@@ -35,7 +35,7 @@ _YEAR_1: Final = 719_162 * 86_400_000_000
 """Microseconds from the first day of the year 1 to 1970."""
 _FIRST, _LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)
 _SECOND_DAY, _LAST_DAY = datetime.min + timedelta(days=1), datetime.max - timedelta(days=1)
-"""Beyond these every zone has the clocks of UTC: what its own show could lie outside the years 1 to 9999."""
+"""Outside these, every zone counts as UTC: its local time could lie outside the years 1 to 9999."""
 _MOMENT: Final = timedelta(microseconds=1)
 _STEP: Final = timedelta(days=10)  # no zone has changed its offset there and back within so few
 
@@ -162,7 +162,7 @@ class Buckets:
         day = datetime(local.year, local.month, local.day)
         if self.grain in _SHORT:
             key = at - (local - day) % _SHORT[self.grain]
-            return max([key, *(jump for jump, _ in self._jumps(key, _later(at, _MOMENT)))])
+            return max([key, *(jump for jump, _ in self._jumps(key, later(at, _MOMENT)))])
         if self.grain == "week":
             return day - timedelta(days=day.weekday())
         return day.replace(day=1) if self.grain == "month" else day
@@ -172,13 +172,13 @@ class Buckets:
 
     def after(self, key: datetime, count: int = 1) -> datetime:
         """The key so many buckets later."""
-        return _months_later(key, count) if self.grain == "month" else _later(key, count * _LENGTHS[self.grain])
+        return _months_later(key, count) if self.grain == "month" else later(key, count * _LENGTHS[self.grain])
 
     def end(self, key: datetime) -> datetime:
         if self.grain not in _SHORT:
             return self.start(self.after(key))
         local, length = self.zone.local(key), _SHORT[self.grain]
-        last = _later(key, length - (local - datetime(local.year, local.month, local.day)) % length)
+        last = later(key, length - (local - datetime(local.year, local.month, local.day)) % length)
         return min([last, *(jump for jump, _ in self._jumps(key, last))])
 
     def label(self, key: datetime) -> str:
@@ -245,8 +245,8 @@ class Shift:
         return _months_later(local, -self.months) - self.length
 
 
-def _later(at: datetime, length: timedelta) -> datetime:
-    """So much later, at most the end of the year 9999."""
+def later(at: datetime, length: timedelta) -> datetime:
+    """That much later, at most the end of the year 9999."""
     return min(at, datetime.max - length) + length if length > timedelta(0) else at + length
 
 
