@@ -15,8 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from ledger.plain import plain
-from projections.queries import Answer, AsOf
 from projections.wide import as_decimals
+from questions.registry import Answer, AsOf
 
 _IN_MEMORY: Final = 8 << 20
 _PIECE: Final = 1 << 18

@@ -23,8 +23,8 @@ from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwn
 from ledger.words import Note
 from projections.backup import Advanced, Copied
 from projections.past import Progress
-from projections.queries import QUESTIONS, Answer, AsOf, Local, Source
 from projections.store import Store, frames_of, owner
+from questions.registry import QUESTIONS, Answer, AsOf, Local, Source
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05

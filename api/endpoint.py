@@ -13,9 +13,9 @@ from api.contact import INTERFACE, remove_token, write_token
 from consumers.owner import Owner
 from consumers.runner import Committed
 from ledger.errors import LedgerError
-from projections.queries import as_of
 from projections.readers import Readers
 from projections.store import Store
+from questions.registry import as_of
 
 if TYPE_CHECKING:
     from uvicorn import Server

@@ -27,7 +27,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from consumers.runner import Committed
 from projections.generations import file_of, wal_file
-from projections.queries import AsOf
+from questions.registry import AsOf
 
 _PARTITION: Final = ("topic", "partition")
 _RECORDS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)

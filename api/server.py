@@ -1,4 +1,4 @@
-"""The web application: every question of `projections.queries` under `/v1`, health, metrics.
+"""The web application: every question of `questions.registry` under `/v1`, health, metrics.
 
 - Nothing is answered without the owner's token but `/v1/health`, which says no more than that somebody is there.
 - Requests under another host name than loopback's, or from a web page of another origin, are refused: a browser on
@@ -43,11 +43,11 @@ from ledger.log import EventLog
 from ledger.words import Note
 from projections.backup import Copied, copy_to
 from projections.dead_letters import Chosen
-from projections.queries import QUESTIONS, Question, answer
-from projections.queries.bounds import bounds_of, checked
 from projections.readers import Readers, Running
 from projections.store import Store
-from projections.unanswered import NotThere, WrongQuestion
+from questions.bounds import bounds_of, checked
+from questions.registry import QUESTIONS, Question, answer
+from questions.unanswered import NotThere, WrongQuestion
 
 _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""

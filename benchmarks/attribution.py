@@ -34,8 +34,8 @@ from consumers.tuning import tune_process
 from ledger.log import open_log
 from ledger.settings import LogSettings
 from projections.attribution import upkeep
-from projections.queries import Local
 from projections.store import Store
+from questions.registry import Local
 
 _CHANNELS: Final = "['app', 'mini_program', 'sms', 'store', 'wechat', 'search', 'email', 'ad']"
 _USER: Final = "'u-' || (floor(pow(random(), 2) * $users)::BIGINT)::VARCHAR"

@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.run import encoded
+from consumers.bulk_load import fold_whole
 from consumers.runner import Consumer
 from consumers.tuning import tune_process
-from consumers.whole import fold_whole
 from ledger.log import EventLog, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
-from projections import audits, queries
 from projections.store import Store
+from questions import audits
+from questions import registry as queries
 from tests.clusters import KINDS, Made, followers
 
 SIZES: Final = "10000,20000,40000"

@@ -40,8 +40,9 @@ from consumers.runner import Consumer
 from consumers.tuning import resident, tune_process
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
-from projections import checkpoints, queries
+from projections import checkpoints
 from projections.store import Store
+from questions import registry as queries
 
 SEED: Final = 20261111
 _MILLION: Final = 1_000_000

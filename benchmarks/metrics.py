@@ -23,9 +23,10 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final
 
-from projections import queries
-from projections.metrics import counts, sales
+from projections import coupon_sales as sales
+from projections import event_counts as counts
 from projections.store import Store
+from questions import registry as queries
 
 SEED: Final = 20261111
 _DAY = {"since": datetime(2026, 10, 27), "until": datetime(2026, 10, 28)}

@@ -27,9 +27,9 @@ from typing import Any, Final
 
 from benchmarks.growth import sale_days
 from benchmarks.run import encoded
+from consumers.bulk_load import fold_whole
 from consumers.runner import Consumer
 from consumers.tuning import tune_process
-from consumers.whole import fold_whole
 from ledger.archive import ArchiveLog
 from ledger.archiver import Archiver
 from ledger.log import LogReader, open_log

@@ -29,9 +29,9 @@ import duckdb
 from benchmarks.metrics import fill
 from consumers.tuning import resident
 from ledger.errors import LedgerError
-from projections import queries
 from projections.live.signature import key_hash
 from projections.store import Store
+from questions import registry as queries
 
 _MONTH: Final = {"since": datetime(2026, 9, 28), "until": datetime(2026, 10, 28)}
 _TRIAL: Final = "camp-trial"

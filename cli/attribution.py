@@ -30,7 +30,7 @@ from ledger.words import note
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from projections.attribution.models import Model
+    from questions.attribution.models import Model
 
 _BY: Final = ("channel", "campaign", "kind")
 _NOTES: Final = {
@@ -247,7 +247,7 @@ def list_models(settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models list
     """
-    from projections.attribution.models import BUILT_IN, KINDS, WHEN
+    from questions.attribution.models import BUILT_IN, KINDS, WHEN
 
     rows = [
         {
@@ -276,8 +276,8 @@ def show_model(name: str, settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models show my-model
     """
-    from projections.attribution.models import BUILT_IN
-    from projections.unanswered import NotThere
+    from questions.attribution.models import BUILT_IN
+    from questions.unanswered import NotThere
 
     if name in BUILT_IN:
         model = BUILT_IN[name]
@@ -319,7 +319,7 @@ def define(
         --why "our customers take their time"
     """
     from ledger import operations
-    from projections.attribution.models import BUILT_IN, DEFINED, KINDS, made
+    from questions.attribution.models import BUILT_IN, DEFINED, KINDS, made
 
     if name in BUILT_IN or name == "all" or "," in name:
         raise click.UsageError(f"model {name}: this name is taken, or has a comma in it; choose another")
@@ -335,8 +335,8 @@ def define(
 
 def _asked(settings: Settings, names: Sequence[str]) -> str | None:
     """The models as a question takes them. What is built in needs no log."""
-    from projections.attribution.models import BUILT_IN
-    from projections.unanswered import NotThere
+    from questions.attribution.models import BUILT_IN
+    from questions.unanswered import NotThere
 
     wanted = [name for given in names for name in given.split(",")]
     if not wanted or "all" in wanted:
@@ -353,8 +353,8 @@ def _asked(settings: Settings, names: Sequence[str]) -> str | None:
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
     """By name, the model that stands and all its definitions, the last of which it is."""
     from ledger.operations import told_of
-    from projections.attribution.models import DEFINED, made
-    from projections.unanswered import WrongQuestion
+    from questions.attribution.models import DEFINED, made
+    from questions.unanswered import WrongQuestion
 
     found: dict[str, tuple[Model, list[Row]]] = {}
     for done in told_of(settings.log, DEFINED):

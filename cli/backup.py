@@ -18,8 +18,8 @@ from ledger.settings import Settings
 
 if TYPE_CHECKING:
     from projections.backup import Copied
-    from projections.queries import AsOf
     from projections.store import Store
+    from questions.registry import AsOf
 
 _PIECE: Final = 8 << 20
 _PATIENCE_S: Final = 30.0
@@ -47,7 +47,7 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
     """
     from ledger.errors import UnusableFile
     from projections.backup import check, placed
-    from projections.queries import as_of
+    from questions.registry import as_of
 
     if file.resolve() == settings.database.resolve():
         raise UnusableFile(f"backup {file}: is the database itself; name another file")
@@ -150,8 +150,8 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
     from projections import checkpoints
     from projections.backup import read_whole
     from projections.identity import read_log
-    from projections.queries import as_of
     from projections.store import Store
+    from questions.registry import as_of
 
     try:
         with Store.open(file, read_only=True) as copy:

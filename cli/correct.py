@@ -26,11 +26,11 @@ from ledger.settings import Settings
 from ledger.topics import COUPON
 
 if TYPE_CHECKING:
-    from cli.sources.rows import Filling, Item
+    from ledger.formats.rows import Filling, Item
     from ledger.log import Record
-    from projections.correction import Effect
     from projections.identity import ReadLog
-    from projections.queries import AsOf
+    from questions.registry import AsOf
+    from questions.states.correction import Effect
 
 SOURCE: Final = "operator"
 """The `source` of every compensating event."""
@@ -159,8 +159,8 @@ def _bytes(file: Path) -> bytes:
 
 
 def _filling(given: Sequence[str]) -> Filling:
-    from cli.sources.csv_rows import data_of
-    from cli.sources.rows import Filling, column_kinds
+    from ledger.formats.csv_rows import data_of
+    from ledger.formats.rows import Filling, column_kinds
 
     cells = dict(text.partition("=")[::2] for text in given)
     for name in cells:
@@ -173,16 +173,16 @@ def _filling(given: Sequence[str]) -> Filling:
 
 
 def _items(content: bytes, kind: str, what: str, filling: Filling) -> Iterator[Item]:
-    from cli.sources.csv_rows import csv_items
-    from cli.sources.ndjson import ndjson_items
-    from cli.sources.rows import MAX_ROW_BYTES
+    from ledger.formats.csv_rows import csv_items
+    from ledger.formats.ndjson import ndjson_items
+    from ledger.formats.rows import MAX_ROW_BYTES
 
     lines = (line[: MAX_ROW_BYTES + 1] for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
     return csv_items(lines, COUPON, what, filling) if kind == "csv" else ndjson_items(lines, COUPON, filling)
 
 
 def _records(items: Iterator[Item], file: Path) -> Iterator[Record]:
-    from cli.sources.rows import Refused
+    from ledger.formats.rows import Refused
 
     problems = []
     for item in items:
@@ -212,7 +212,7 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     across coupons."""
     from api.client import asking
     from consumers.log_identity import of_source
-    from projections.correction import effect, naive
+    from questions.states.correction import effect, naive
 
     by_coupon: dict[str, list[Row]] = {}
     for event in events:
@@ -239,7 +239,7 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
 
 
 def _as_json(become: Sequence[Row]) -> str:
-    from projections.across import Become
+    from questions.states.across import Become
 
     asked = [{name: row[name] for name in Become.model_fields} for row in become]
     return json.dumps(plain(asked), ensure_ascii=False)
@@ -287,7 +287,7 @@ def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None:
-    from projections.correction import totals
+    from questions.states.correction import totals
 
     if output == "json":
         print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects), "across": across}, output)
@@ -340,7 +340,7 @@ def _append(
     from ledger import operations
     from ledger.codec import encode_row
     from ledger.log import Record, open_log
-    from projections.correction import totals
+    from questions.states.correction import totals
 
     operator, why = by
     details = {

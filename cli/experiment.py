@@ -34,7 +34,7 @@ from ledger.words import Note, note
 if TYPE_CHECKING:
     import polars as pl
 
-    from projections.queries import Answer
+    from questions.registry import Answer
 
 SOURCE: Final = "experiment"
 CONTROL: Final = "control"
@@ -319,7 +319,7 @@ def plan(
 
 def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any]) -> Row:
     from analysis.power import Design
-    from projections.experiments.questions import planned
+    from questions.experiments.experiments import planned
 
     if asked["people"] is None:
         raise click.UsageError("--people is needed with --mean and --sd")

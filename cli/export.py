@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ledger.errors import UnusableFile
 
 if TYPE_CHECKING:
-    from projections.queries import Answer
+    from questions.registry import Answer
 
 
 def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> int:

@@ -20,7 +20,7 @@ from ledger.rules import LABELS, REASON_LABELS
 from ledger.words import Note, Speaker
 
 if TYPE_CHECKING:
-    from projections.metrics.definitions import Metric
+    from questions.metrics.definitions import Metric
 
 _CHINESE: Final[Mapping[str, str]] = {
     "acquisition_minor": "拉新",
@@ -735,7 +735,7 @@ _TOTAL: Final = ("total", "合计")
 @cache
 def _metrics() -> Mapping[str, Metric]:
     """Loaded with the first table, not with every command."""
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     return METRICS
 

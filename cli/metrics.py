@@ -27,9 +27,9 @@ from ledger.settings import Settings
 from ledger.words import Note, note
 
 if TYPE_CHECKING:
-    from projections.metrics.definitions import Metric
+    from questions.metrics.definitions import Metric
 
-# As in projections.metrics.periods, which is not loaded for a --help.
+# As in questions.metrics.periods, which is not loaded for a --help.
 _GRAINS: Final = ("minute", "hour", "day", "week", "month")
 _COMPARISONS: Final = ("previous", "last-year", "target")
 _EXPLAINED: Final = 20
@@ -62,7 +62,7 @@ def list_metrics(dimension: str | None, output: str) -> None:
     coupon-ledger metrics list
     coupon-ledger metrics list --dimension store
     """
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     dimensions = sorted({name for metric in METRICS.values() for name in metric.dimensions})
     if dimension is not None and dimension not in dimensions:
@@ -84,7 +84,7 @@ def show_metric(name: str, output: str) -> None:
     coupon-ledger metrics show use_rate
     coupon-ledger metrics show simple_roi --output json
     """
-    from projections.metrics.questions import metric_named
+    from questions.metrics.metrics import metric_named
 
     row = _told(metric_named(name))
     print_row(_in_words(row) if output == "table" else row, output)
@@ -205,7 +205,7 @@ def _warn(settings: Settings, asked: dict[str, Any]) -> None:
 
 def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
     """Where users were counted of whom some are one person."""
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     if not any(METRICS[part].unit == "users" for name in asked["names"].split(",") for part in METRICS[name].parts):
         return
@@ -222,7 +222,7 @@ def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
 
 def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     """Where a margin was asked that some orders are not in."""
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     if not any(part in _MARGINS for name in asked["names"].split(",") for part in METRICS[name].parts):
         return

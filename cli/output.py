@@ -23,6 +23,7 @@ import click
 from cli.options import for_excel
 from cli.terminal import behind, visible_data
 from cli.view import flags, view
+from ledger.errors import alike
 from ledger.plain import plain
 
 if TYPE_CHECKING:
@@ -112,14 +113,6 @@ def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise no_column(unknown, known)
-
-
-def alike(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Those of the known names that are like any of these."""
-    from difflib import get_close_matches
-
-    known = list(known)
-    return list(dict.fromkeys(like for name in names for like in get_close_matches(name.lower(), known, n=2)))
 
 
 def no_column(unknown: Sequence[str], known: Sequence[str]) -> click.UsageError:

@@ -23,8 +23,8 @@ from ledger.topics import INPUT_TOPICS
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from cli.sources.rows import Item, Refused
-    from cli.sources.sniffing import Sniffed
+    from ledger.formats.rows import Item, Refused
+    from ledger.formats.sniffing import Sniffed
     from ledger.log import EventLog, Record
 
 BATCH: Final = 10_000
@@ -107,7 +107,7 @@ def publish(
            "occurred_at": "2026-11-11T00:00:00Z", "coupon_id": "c-1", "channel": "app"}' |
       tr -d '\\n' | coupon-ledger publish -
     """
-    from cli.sources.sniffing import sniffed
+    from ledger.formats.sniffing import sniffed
     from ledger.log import open_log
 
     appended = 0
@@ -165,11 +165,11 @@ class _Table:
         """What the file holds, and how many rows where that is known."""
         what, topic = _named(self.file), self.topic
         if content.kind == "ndjson":
-            from cli.sources.ndjson import lines_of, ndjson_items
+            from ledger.formats.ndjson import lines_of, ndjson_items
 
             return ndjson_items(lines_of(content.source), topic), None
         if content.kind == "json":
-            from cli.sources.json_array import json_array_items
+            from ledger.formats.json_array import json_array_items
 
             return json_array_items(content.source, topic, what), None
         if topic is None:
@@ -177,18 +177,18 @@ class _Table:
                 f"{what}: {content.kind} names no topic; name it with --topic ({', '.join(INPUT_TOPICS)})"
             )
         if content.kind == "csv":
-            from cli.sources.csv_rows import csv_items
-            from cli.sources.ndjson import lines_of
+            from ledger.formats.csv_rows import csv_items
+            from ledger.formats.ndjson import lines_of
 
             lines = lines_of(content.source)
             return csv_items(lines, topic, what, delimiter=self.delimiter, zone=self.zone), None
         if str(self.file) == "-":
             raise UnusableFile(f"{what}: {content.kind} is read from its end, which a pipe has not; name a file")
         if content.kind == "xlsx":
-            from cli.sources.xlsx_rows import XlsxRows
+            from ledger.formats.xlsx_rows import XlsxRows
 
             return XlsxRows(self.file, topic, self.sheet, self.zone).items(), None
-        from cli.sources.parquet_rows import ParquetRows
+        from ledger.formats.parquet_rows import ParquetRows
 
         rows = ParquetRows(self.file, topic)
         return rows.items(), len(rows)
@@ -202,7 +202,7 @@ def _delimiter(value: str, option: click.Parameter) -> str:
 
 
 def _encoding(value: str, option: click.Parameter) -> str:
-    from cli.sources.sniffing import checked_encoding
+    from ledger.formats.sniffing import checked_encoding
 
     try:
         return checked_encoding(value)
@@ -303,7 +303,7 @@ class _Rejects:
 
 
 def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]:
-    from cli.sources.rows import Refused
+    from ledger.formats.rows import Refused
 
     for item in items:
         if isinstance(item, Refused):

@@ -34,12 +34,12 @@ from cli.tables import echo_wrapped, in_natural_order
 from ledger.errors import LedgerError
 from ledger.settings import Settings
 from ledger.words import Note, note, of_error
-from projections.unanswered import WrongQuestion
+from questions.unanswered import WrongQuestion
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from projections.queries import AsOf
+    from questions.registry import AsOf
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

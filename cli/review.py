@@ -42,7 +42,7 @@ from ledger.words import Note, note, of_error
 if TYPE_CHECKING:
     import polars as pl
 
-    from projections.queries import Source
+    from questions.registry import Source
 
 DEFINED: Final = "review_template_defined"
 _RESULTS: Final = (
@@ -576,7 +576,7 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
 
 def _known(name: str) -> bool:
     """It is a metric that can be asked of a campaign as a whole."""
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     metric = METRICS.get(name)
     return metric is not None and "campaign" in metric.dimensions and "minutes" not in metric.formula
@@ -584,7 +584,7 @@ def _known(name: str) -> bool:
 
 def _by_metric(rows: list[Row], names: str) -> list[Row]:
     """A row per metric and currency that has a value."""
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     return [
         {
@@ -616,7 +616,7 @@ def _against(rows: list[Row], names: str) -> list[Row]:
 
 def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
     """A figure of the industry is set as a target is: of a ratio in basis points. A row per currency."""
-    from projections.metrics.definitions import METRICS
+    from questions.metrics.definitions import METRICS
 
     industry = booked["target"] / 10_000 if METRICS[name].unit == "ratio" else booked["target"]
     rows = [row for row in ask.metrics(name) if row[name] is not None]

@@ -30,10 +30,11 @@ from cli.options import (
     timeout_option,
     timeout_s,
 )
-from cli.output import LIKE_ANY, Fit, Row, alike, limited, print_frames, print_row, print_rows
+from cli.output import LIKE_ANY, Fit, Row, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.view import view
 from ledger.amounts import percent_of_bp
+from ledger.errors import alike
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 from ledger.words import Note, note
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from projections.queries import Answer, AsOf
+    from questions.registry import Answer, AsOf
 
 SHOWN = 50
 _CAMPAIGN_COLUMNS = (
@@ -585,7 +586,7 @@ def print_totals(settings: Settings, output: str, **past: Any) -> None:
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
     """The answer to print; people are told of which state it is."""
     from api.client import asking
-    from projections.queries import QUESTIONS
+    from questions.registry import QUESTIONS
 
     since, until = parameters.get("since"), parameters.get("until")
     if since is not None and until is not None and until < since:

@@ -27,9 +27,9 @@ from ledger.words import Note, note
 if TYPE_CHECKING:
     import polars as pl
 
-    from consumers.told import Told
+    from consumers.log_contents import Told
     from ledger.log import TopicPartition
-    from projections.queries import AsOf, Source
+    from questions.registry import AsOf, Source
 
 _SAMPLE: Final = 5_000
 _SHOWN: Final = 10
@@ -123,7 +123,7 @@ class _Checks:
     """The checks that were asked for. `digests`: of all tables, once `digest` has run."""
 
     def __init__(self, settings: Settings, only: Sequence[str], without_log: bool) -> None:
-        from projections.audits import AUDITS
+        from questions.audits import AUDITS
 
         self._settings = settings
         self._asked = _Asked(settings)
@@ -238,7 +238,7 @@ def _same_log(settings: Settings) -> Row:
 
 def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
     """Range by range of the coupons' hashes, each in a state of its own; folded here and not in the owner."""
-    from projections.deep import Evidence, differences, ranges
+    from questions.audits.reference import Evidence, differences, ranges
 
     state, summary = _ask(settings, "summary")
     asked = ranges(summary["coupons"][0], sample, seed)
@@ -266,7 +266,7 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
 @contextmanager
 def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[Told]:
     """What the log says of these coupons, read as far as that state has."""
-    from consumers.told import Told
+    from consumers.log_contents import Told
     from ledger.log import open_log
     from ledger.topics import COUPON
 

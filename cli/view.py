@@ -117,7 +117,7 @@ def in_english() -> None:
 def zone_instant(day: datetime, zone: str) -> datetime:
     """When that day begins for the people of the zone: the first instant at which their clocks show it, or show more.
     Naive UTC."""
-    from projections.metrics.periods import Zone
+    from questions.metrics.periods import Zone
 
     return Zone(zone).instant(day)
 

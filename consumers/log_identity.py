@@ -18,8 +18,8 @@ from ledger.log import EventLog, LogReader, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
 from projections.identity import LastRecord, ReadLog, keep_ids, read_log
-from projections.queries import Source
 from projections.store import Reading, Store
+from questions.asking import Source
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RIGHT_LOG: Final = (

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from consumers import failing, log_identity
+from consumers.bulk_load import WORTH_IT, fold_again, fold_whole, records_begun
 from consumers.runner import Boundary, Consumer
-from consumers.whole import WORTH_IT, fold_again, fold_whole, records_begun
 from ledger.archive import Span
 from ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
 from ledger.log import LogReader, TopicPartition
@@ -31,9 +31,9 @@ from projections import checkpoints, generations
 from projections.digest import ALL, Digest, buckets, digests, rows_of
 from projections.identity import ReadLog, read_log
 from projections.live.cross import clock_and_grace
-from projections.queries import AsOf, Source
 from projections.store import Store, disk_failed, held
 from projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
+from questions.asking import AsOf, Source
 
 Asking = Callable[[], AbstractContextManager[Source]]
 """Opens who answers questions about the live database."""

@@ -36,7 +36,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -201,3 +201,11 @@ class ValueOutOfRange(StoreError):
 
 class ConservationBroken(StoreError):
     pass
+
+
+def alike(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of the known names that are like any of these."""
+    from difflib import get_close_matches
+
+    known = list(known)
+    return list(dict.fromkeys(like for name in names for like in get_close_matches(name.lower(), known, n=2)))

@@ -48,5 +48,5 @@ def chosen_letters(
 ) -> Iterator[pl.DataFrame]:
     """The chosen dead letters behind a position, by position, piece by piece."""
     behind = dict(zip(("after_topic", "after_partition", "after_offset"), after, strict=True))
-    query = f"SELECT {columns} FROM (\n{sql('projections.queries', 'dead_letters')})"
+    query = f"SELECT {columns} FROM (\n{sql(__package__, 'dead_letters')})"
     return reading.batches(query, {**chosen.model_dump(), **behind, "limit": limit})

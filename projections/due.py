@@ -82,7 +82,7 @@ def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.D
 
 
 def _coupons(reading: Reading, chosen: str, until: datetime, piece: int) -> Iterator[pl.DataFrame]:
-    query = f"{sql('projections.queries', 'due')} {chosen} LIMIT {piece}"
+    query = f"{sql(__package__, 'due')} {chosen} LIMIT {piece}"
     after = -1
     while True:
         found = reading.frame(query, {"after": after, "until": until})
@@ -123,7 +123,7 @@ def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 def _happened(reading: Reading, wanted: pl.DataFrame) -> pl.DataFrame:
     """The events of these coupons at their instant `at`, of their `type`, beside the coupon."""
-    query, told = sql("projections.queries", "happened"), []
+    query, told = sql(__package__, "happened"), []
     for first, last in _stretches(wanted["at"]):
         there = wanted.filter(pl.col("at").is_between(first, last))
         with reading.given(wanted=there.select("key_hash")):
@@ -155,7 +155,7 @@ def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
     if not rows.height:
         return rows
     with reading.given(wanted=rows.select("row_id", "campaign_id", "ends_at")):
-        over = reading.frame(sql("projections.queries", "campaign_over"), {"standing": _STANDING})["row_id"]
+        over = reading.frame(sql(__package__, "campaign_over"), {"standing": _STANDING})["row_id"]
     return rows.with_columns(campaign_over=pl.col("row_id").is_in(over.implode()))
 
 
@@ -165,7 +165,7 @@ def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[E
     told = coupons.filter("told")
     if told.height:
         with reading.given(wanted=told.select("key_hash")):
-            events = reading.frame(sql("projections.queries", "told"), _bounds(told))
+            events = reading.frame(sql(__package__, "told"), _bounds(told))
         for event in events.iter_rows(named=True):
             histories.setdefault(event["coupon_id"], []).append(event)
     for row in coupons.iter_rows(named=True):

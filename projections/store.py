@@ -325,7 +325,7 @@ class Store(Reading):
         does harm; less would lose rows, so these come by `insert` alone, and a transaction that fails, which may have
         made a filter after it deleted, leaves none."""
         self.found: dict[str, bool] = {}
-        """What was found out about the tables, and is kept true by who asks (metrics/counts.py)."""
+        """What was found out about the tables, and is kept true by who asks (event_counts)."""
         self.no_rows: dict[str, pl.DataFrame] = {}
         """What lookup.py finds in a table where it finds nothing."""
         self._sizes: dict[str, int] = {}
@@ -615,10 +615,18 @@ def sql(package: str, name: str) -> str:
     return files(package).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
+_ROOMS: Final = (
+    "projections.live",
+    "projections.attribution",
+    "projections.event_counts",
+    "projections.coupon_sales",
+    "projections.identity",
+)
+
+
 def _schema() -> list[str]:
     states = ", ".join(f"'{state}'" for state in STATES)
-    rooms = ("projections.live", "projections.attribution", "projections.metrics", "projections.identity")
-    tables = [t for room in rooms for t in sql(room, "schema").split(";\n") if t.strip()]
+    tables = [t for room in _ROOMS for t in sql(room, "schema").split(";\n") if t.strip()]
     views = [f"CREATE VIEW {name} AS {sql('projections.live', name)}" for name in VIEWS]
     return [f"CREATE TYPE coupon_state AS ENUM ({states})", *tables, *journal.table_statements(), *views]
 

@@ -30,7 +30,7 @@ from ledger.operations import ACTIONS
 from ledger.partitioner import murmur2
 from ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from ledger.topics import COUPON, KEY_FIELD, OPERATIONS
-from projections.metrics.definitions import METRICS, SOURCES, Metric
+from questions.metrics.definitions import METRICS, SOURCES, Metric
 from scripts import asyncapi
 from scripts.examples import example
 

@@ -1,4 +1,4 @@
-"""The metrics once more, in plain Python over lists: shares no code with `projections.metrics`, and knows zones by
+"""The metrics once more, in plain Python over lists: shares no code with `questions.metrics`, and knows zones by
 `zoneinfo` alone. Small random worlds to hold the two against each other."""
 
 from __future__ import annotations

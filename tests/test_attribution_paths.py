@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from ledger.lifecycle import Delivery, fold
 from ledger.rules import types
 from ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections.attribution import in_place, upkeep
 from projections.attribution import paths as paths_module
+from projections.attribution import upkeep
 from projections.attribution.paths import hashed
 from projections.attribution.persons import persons
 from projections.live import apply as apply_module
@@ -29,6 +29,7 @@ from projections.live import cross
 from projections.live.apply import prepare
 from projections.past import Cut, Past
 from projections.store import Reading, Store
+from questions.attribution import in_place
 from tests.examples import examples
 from tests.folding import clear, frame_of, scratch_store
 from tests.histories import cut, positioned

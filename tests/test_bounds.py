@@ -19,10 +19,10 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ledger.errors import LedgerError
-from projections.queries import QUESTIONS, Local
-from projections.queries.bounds import BOUNDS, bounds_of
 from projections.store import Store
-from projections.unanswered import WrongQuestion
+from questions.bounds import BOUNDS, bounds_of
+from questions.registry import QUESTIONS, Local
+from questions.unanswered import WrongQuestion
 from tests.command_line import DATABASE, done, ledger, ndjson, one_sentence
 from tests.owners import Owner, owning
 from tests.test_cli import shop_events

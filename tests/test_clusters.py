@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.clustered import append, consume
-from consumers.whole import fold_whole
+from consumers.bulk_load import fold_whole
 from ledger.log import EventLog, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
-from projections import audits, queries
 from projections.digest import digests
 from projections.store import Store
+from questions import audits
+from questions import registry as queries
 from tests.clusters import KINDS, Made, followers
 
 pytestmark = pytest.mark.slow

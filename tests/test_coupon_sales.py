@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from ledger.lifecycle import Delivery
 from ledger.topics import COUPON, ORDER
+from projections import coupon_sales as sales
 from projections.live import cross, order_rules
 from projections.live.apply import fold_in, prepare
-from projections.metrics import sales
 from projections.past import Cut, Past
 from projections.store import Store, sql
 from tests.examples import TIMES, examples
@@ -71,7 +71,7 @@ def check(store: Store, seed: int) -> None:
     with emptied(store):
         for batch in batches(seed):
             consume(store, batch)
-            wanted = store.frame(f"{sql('projections.metrics', 'coupon_sales')} ORDER BY c.coupon_id")
+            wanted = store.frame(f"{sql('questions.metrics', 'coupon_sales')} ORDER BY c.coupon_id")
             assert kept(store).drop("order_hash").equals(wanted.select(kept(store).drop("order_hash").columns))
         by_consumer = kept(store)
         with store.transaction():

@@ -16,9 +16,9 @@ import pytest
 from analysis import lifetime
 from analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
 from analysis.lifetime import Purchases, TooFew, fit_purchases, fit_spend
-from projections.customers import questions
-from projections.customers.questions import known
 from projections.store import Store
+from questions.customers import customers as questions
+from questions.customers.customers import known
 from tests.command_line import ledger, ndjson
 from tests.test_finance import DAY, NOON, Data, coupon, event, paid
 

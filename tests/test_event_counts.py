@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ledger.lifecycle import Delivery
 from ledger.rules import types
 from ledger.topics import COUPON
+from projections import event_counts as counts
 from projections import lookup
 from projections.live import cross
 from projections.live.apply import fold_in, prepare
-from projections.metrics import counts
 from projections.store import Store, sql
 from tests.examples import TIMES
 from tests.folding import emptied, frame_of, scratch_store
@@ -88,7 +88,8 @@ def check(store: Store, batches: Sequence[Sequence[Delivery]]) -> None:
             with store.transaction():
                 cross.settle(store, [fold_in(store, prepare(COUPON, frame_of(COUPON, batch)))[1]])
             kept = store.rows("SELECT * EXCLUDE (key_hash) FROM event_counts")
-            assert sorted(map(repr, kept)) == sorted(map(repr, store.rows(sql("projections.metrics", "event_counts"))))
+            anew = store.rows(sql("projections.event_counts", "event_counts"))
+            assert sorted(map(repr, kept)) == sorted(map(repr, anew))
         hashes = store.rows("SELECT key_hash FROM event_counts ORDER BY ALL")
         with store.transaction():
             counts.fill(store)

@@ -22,11 +22,11 @@ from ledger import lifecycle
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import ORDER
-from projections.finance.statement import MOVES, OUT, statement
 from projections.live.apply import apply
-from projections.metrics.periods import Zone
 from projections.store import Store, sql
-from projections.unanswered import WrongQuestion
+from questions.finance.statement import MOVES, OUT, statement
+from questions.metrics.periods import Zone
+from questions.unanswered import WrongQuestion
 from tests.command_line import done, ledger, ndjson
 from tests.folding import fold_in, scratch_store
 from tests.histories import START
@@ -295,7 +295,7 @@ def test_every_discount_is_spread_to_the_minor_unit(tmp_path: Path) -> None:
         fold_in(store, apply, ORDER, [[Delivery(event, 1, 0, n) for n, event in enumerate(events)]])
         taken = pl.DataFrame({"order_id": [*orders, "unknown"], "amount_minor": [*amounts.values(), 7]})
         with store.given(taken=taken):
-            rows = store.frame(sql("projections.finance", "spread")).to_dicts()
+            rows = store.frame(sql("questions.finance", "spread")).to_dicts()
     found: dict[str, Counter[str | None]] = {order: Counter() for order in (*orders, "unknown")}
     for row in rows:
         found[row["order_id"]][row["category"]] += row["amount_minor"]

@@ -18,12 +18,12 @@ import pytest
 
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER
-from projections import queries
 from projections.live.apply import apply
-from projections.metrics.definitions import METRICS
-from projections.metrics.periods import GRAINS, Buckets, Shift, Zone
 from projections.store import Store
-from projections.unanswered import NotThere, WrongQuestion
+from questions import registry as queries
+from questions.metrics.definitions import METRICS
+from questions.metrics.periods import GRAINS, Buckets, Shift, Zone
+from questions.unanswered import NotThere, WrongQuestion
 from tests import metric_model
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store

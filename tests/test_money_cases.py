@@ -19,7 +19,7 @@ import pytest
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from projections import queries
+from questions import registry as queries
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 

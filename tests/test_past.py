@@ -26,9 +26,9 @@ from projections.live import apply as apply_module
 from projections.live.apply import apply
 from projections.live.signature import Int64, stable_hash
 from projections.past import Cut, Past
-from projections.queries import answer
 from projections.store import Cursor, Store
-from projections.unanswered import NotThere
+from questions.registry import answer
+from questions.unanswered import NotThere
 from tests import test_cross_rules as across
 from tests.examples import TIMES, examples
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored

@@ -21,13 +21,13 @@ from zoneinfo import ZoneInfo
 import openpyxl
 import pytest
 
-from cli.sources import json_array, xlsx_cells
-from cli.sources.json_array import json_array_items
-from cli.sources.ndjson import ndjson_items
-from cli.sources.rows import Refused, in_zone
-from cli.sources.xlsx_rows import shows_digits
 from ledger.codec import decode
 from ledger.errors import InvalidEvent, UnusableFile
+from ledger.formats import json_array, xlsx_cells
+from ledger.formats.json_array import json_array_items
+from ledger.formats.ndjson import ndjson_items
+from ledger.formats.rows import Refused, in_zone
+from ledger.formats.xlsx_rows import shows_digits
 from ledger.log import Record
 from ledger.topics import COUPON, INPUT_TOPICS, ORDER
 from scripts.examples import example
@@ -549,7 +549,7 @@ def test_what_the_zip_says_of_its_size_is_not_believed(home: Path, monkeypatch: 
 _MEASURED: Final = """
 import resource, sys
 from pathlib import Path
-from cli.sources.xlsx_rows import XlsxRows
+from ledger.formats.xlsx_rows import XlsxRows
 from ledger.errors import UnusableFile
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

@@ -19,9 +19,9 @@ from cli.export import write_parquet
 from ledger.errors import QueryStopped
 from ledger.topics import COUPON
 from projections.live.apply import apply
-from projections.queries import Answer, AsOf
-from projections.queries.questions import campaign
 from projections.store import Store
+from questions.registry import Answer, AsOf
+from questions.states.states import campaign
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
 from tests.histories import history

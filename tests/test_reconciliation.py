@@ -21,9 +21,9 @@ from cli.review import SECTIONS, Asker, review_of
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from projections import queries
-from projections.finance.questions import MARGIN_BY, SPLIT_BY
 from projections.store import Store
+from questions import registry as queries
+from questions.finance.finance import MARGIN_BY, SPLIT_BY
 from tests.command_line import DATABASE, done
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume

@@ -15,10 +15,11 @@ import pytest
 
 from api.client import asking
 from cli.review import SECTIONS, Asker
-from projections.customers import questions as customers
-from projections.queries import Answer, AsOf, questions
 from projections.store import Reading
-from projections.unanswered import WrongQuestion
+from questions.customers import customers
+from questions.registry import Answer, AsOf
+from questions.states import states as questions
+from questions.unanswered import WrongQuestion
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event

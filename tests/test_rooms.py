@@ -22,8 +22,8 @@ import pytest
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
-from projections import queries
 from projections.store import Store
+from questions import registry as queries
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 

@@ -18,8 +18,8 @@ from ledger.lifecycle import Delivery
 from ledger.topics import ORDER
 from projections.live.apply import apply
 from projections.live.signature import key_hash
-from projections.queries import Answer, AsOf
 from projections.store import Store, frames_of, sql
+from questions.registry import Answer, AsOf
 from tests.command_line import done, ndjson
 from tests.folding import emptied, fold_in, scratch_store
 
@@ -61,7 +61,7 @@ def asked(store: Store, events: list[dict[str, Any]], batches: int = 1) -> dict[
     size = -(-len(told) // batches)
     fold_in(store, apply, ORDER, [tuple(told[at : at + size]) for at in range(0, len(told), size)])
     [row] = store.frame(
-        sql("projections.queries", "order"), {"key_hash": key_hash(ORDER_ID), "order": ORDER_ID}
+        sql("questions.states", "order"), {"key_hash": key_hash(ORDER_ID), "order": ORDER_ID}
     ).to_dicts()
     [(stands,)] = store.rows("SELECT stands(paid_at, cancelled_at, net_minor, refunded_minor) FROM orders")
     return row | {"stands": stands}

@@ -18,19 +18,20 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+from consumers.log_contents import Told
 from consumers.runner import Consumer
-from consumers.told import Told
 from ledger.codec import SCHEMA_NAME, encode_row
 from ledger.log import Chunk, EventLog, Record, TopicPartition, open_backend, open_log
 from ledger.rules import CROSS_RULES
 from ledger.settings import LogSettings
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections import audits, checkpoints
-from projections.audits import AUDITS
-from projections.deep import Evidence, differences, ranges
+from projections import checkpoints
 from projections.digest import facts_digest
-from projections.queries.questions import evidence
 from projections.store import Store
+from questions import audits
+from questions.audits import AUDITS
+from questions.audits.reference import Evidence, differences, ranges
+from questions.states.states import evidence
 from tests.command_line import DATABASE, LOG, Ran, coupon_event, done, finish, ledger, ndjson, one_sentence, start
 from tests.folding import LOOKED_UP, scratch_store
 from tests.histories import START, Event, history

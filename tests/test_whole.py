@@ -16,7 +16,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from consumers import rebuild, whole
+from consumers import bulk_load as whole
+from consumers import rebuild
 from consumers.runner import Consumer
 from ledger.codec import SCHEMA_NAME, encode_row
 from ledger.errors import LogTruncated, LogUnavailable
@@ -25,8 +26,8 @@ from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from projections import checkpoints
 from projections.digest import Digest, digests
+from projections.live import bulk_fold as slices
 from projections.live import order_rules
-from projections.live import whole as slices
 from projections.sliced import first_hash, lay_down, taken_up
 from projections.store import Store
 from projections.versions import TABLES

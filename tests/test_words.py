@@ -20,21 +20,21 @@ from ledger.operations import ACTIONS
 from ledger.rules import DATA, STATES, types
 from ledger.topics import COUPON
 from ledger.words import GRAMMAR, TEMPLATE_KINDS, Note, Speaker, catalogue, note
-from projections.attribution.models import KINDS, WHEN
-from projections.audits import AUDITS, asked
-from projections.experiments import facts, result
-from projections.metrics.definitions import METRICS
+from questions.attribution.models import KINDS, WHEN
+from questions.audits import AUDITS, asked
+from questions.experiments import facts, result
+from questions.metrics.definitions import METRICS
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 ROOT = Path(__file__).parent.parent
 SPEAK = {"say": 0, "note": 0, "warn": 0, "Note": 0, "caveat": 1}
 """Functions that take a template, and the place of it."""
-HOMES = ("cli.labels", "ledger.words", "projections.experiments.facts")
+HOMES = ("cli.labels", "ledger.words", "questions.experiments.facts")
 
 
 def written_out() -> Iterator[tuple[str, str]]:
     """Templates that stand in a call, and where."""
-    for room in ("cli", "projections", "analysis"):
+    for room in ("cli", "questions", "projections", "analysis"):
         for file in (ROOT / room).rglob("*.py"):
             tree = ast.parse(file.read_text(encoding="utf-8"))
             ours = {
@@ -71,7 +71,7 @@ def in_tables() -> Iterator[tuple[str, str]]:
     yield from ((text, "models of attribution") for text in (*WHEN.values(), *(does for _, does in KINDS.values())))
     yield from ((text, "a table") for text in (*show._EXCUSED.values(), report._WITHOUT_BUDGET, report._MONTHS_LATER))
     for query in ("campaign_conservation", "conservation"):
-        [file] = (ROOT / "projections").rglob(f"{query}.sql")
+        [file] = (ROOT / "questions").rglob(f"{query}.sql")
         yield from ((text, query) for text in re.findall(r"'(\w[\w -]+ = [\w -]+)'", file.read_text(encoding="utf-8")))
     yield from ((title, "sections of reviews") for title, _ in review.SECTIONS.values())
     yield from ((text, "results") for name, text in vars(result).items() if isinstance(text, str) and "{" in text)

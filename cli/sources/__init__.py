@@ -1,6 +1,6 @@
-"""Where events come from besides other systems: a real retail year, a seeded generator, and files.
+"""Where events come from besides other systems: a real retail year and seeded generators. Files: `ledger/formats`.
 
-The first two are functions that yield (topic, frame): a polars frame whose columns are wire fields of that topic,
-by name and type; a field that a frame lacks is null. File formats yield records and refused rows, see `rows.py`.
+A source is a function that yields (topic, frame): a polars frame whose columns are wire fields of that topic,
+by name and type; a field that a frame lacks is null.
 Sources publish nothing themselves.
 """

@@ -6,17 +6,15 @@ users say.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
 from projections import lookup
+from projections.live.changes import Changes
 from projections.live.signature import stable_hash
 from projections.store import Reading, Store, sql
-
-if TYPE_CHECKING:
-    from projections.live.cross import Changes
 
 NOBODY: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
 

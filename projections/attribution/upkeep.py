@@ -13,17 +13,15 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import polars as pl
 
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution.paths import hashed, paths_of, ranked
 from projections.attribution.persons import persons_of, whose
+from projections.live.changes import Changes
 from projections.store import Cursor, Reading, Store, sql
-
-if TYPE_CHECKING:
-    from projections.live.cross import Changes
 
 Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""

@@ -26,7 +26,7 @@ from ledger.rules import STATES, types
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
 from projections import lookup
 from projections.live import cross, entities, fold, journal
-from projections.live.cross import Changes
+from projections.live.changes import Changes
 from projections.live.signature import bits_of, stable_hash
 from projections.store import Inserts, Store
 

@@ -14,7 +14,7 @@ are ranked again whenever one of them, or who that person is, changed.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import polars as pl
 from polars._typing import PolarsDataType
@@ -23,12 +23,10 @@ from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON
 from projections import lookup
 from projections.live import violations
+from projections.live.changes import Changes
 from projections.live.entities import TERM_EVENTS
 from projections.live.signature import stable_hash
 from projections.store import Adding, Reading, Store, sql
-
-if TYPE_CHECKING:
-    from projections.live.cross import Changes
 
 _VALUES: Final = ("quantity", "per_user_limit", "claim_from", "claim_until")
 _CAMPAIGN: Final = ["campaign_hash", "campaign_id"]

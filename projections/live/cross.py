@@ -8,41 +8,21 @@ They are never counted in the rows of coupons or orders.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
 
 from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections import coupon_sales as sales
+from projections import event_counts as counts
 from projections.attribution import persons
 from projections.attribution import upkeep as paths
 from projections.live import campaign_rules, order_rules
-from projections.metrics import counts, sales
+from projections.live.changes import Changes
 from projections.store import Reading, Store, sql
 
 _MINUTE: Final = timedelta(minutes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What a batch did to one topic.
-
-    `before`: the rows of the touched keys, null where there was none; `after`: the same keys' rows, in the same order.
-    `journalled`, `dropped`: events that came into the journal, and that left it. `stored`: what it had before of the
-    keys that were folded again.
-    """
-
-    topic: str
-    before: pl.DataFrame
-    after: pl.DataFrame
-    journalled: list[pl.DataFrame]
-    dropped: list[pl.DataFrame]
-    stored: list[pl.DataFrame] = field(default_factory=list)
-
-    def events(self, *columns: str) -> pl.DataFrame:
-        """Of all events that came or went."""
-        return pl.concat([e.select(columns) for e in (*self.journalled, *self.dropped)])
 
 
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:

@@ -7,23 +7,20 @@ again. What is not due yet is not stored; the order is awaited, and looked at ag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import polars as pl
 
 from ledger.rules import types
 from ledger.topics import COUPON, ORDER
+from projections import coupon_sales as sales
 from projections import lookup
 from projections.live import violations
+from projections.live.changes import Affected, Changes
 from projections.live.entities import WIDE
 from projections.live.signature import stable_hash
-from projections.metrics import sales
 from projections.store import Adding, Reading, Store, sql
-
-if TYPE_CHECKING:
-    from projections.live.cross import Changes
 
 _USE: Final = (
     "order_id used_at used_event_id discount_minor min_spend_minor coupon_type face_value_minor percent_off_bp".split()
@@ -38,16 +35,6 @@ _SAID: Final = (
 _TOLD: Final = [*_COUPON, "order_id", "event_id", "recorded_at"]
 _OF_ORDER: Final = ("unrecorded_use", "discount_mismatch", "paid_after_cancel")
 _AT_ONCE: Final = 50_000
-
-
-@dataclass(frozen=True, slots=True)
-class Affected:
-    """Orders to be looked at (`order_hash`, `order_id`), and what stands about them: what they say of themselves, a
-    row for each that does, and the coupons in use on them."""
-
-    orders: pl.DataFrame
-    said: pl.DataFrame
-    in_use: pl.DataFrame
 
 
 def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:

@@ -1,0 +1,592 @@
+"""The whole history of a log into an empty database, faster than batch by batch.
+
+    scatter   read each topic, decode and validate it (`intake`), unless an archive keeps it decoded, and lay its events
+              down by slices of their keys, in files beside the database that are gone afterwards
+    fold      one slice after the other (`projections.live.bulk_fold`), the next ones while this one is written
+    settle    the rules across coupons, the accounts
+
+What always holds: the tables are those that the consumer would have made of the same records, at the same positions.
+Until they are, the database is marked as one that nobody can open. Interrupted or killed, the next run goes on where
+the last commit left it (`_Mark`), at most some seconds of work before. Memory does not grow with the log.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import polars as pl
+
+from consumers.intake import RULES, Oddities, skewed, told_valid
+from consumers.runner import checked_ends
+from consumers.tuning import keep_small
+from ledger.archive import KeepsDecoded, Stretch
+from ledger.errors import LogError
+from ledger.log import Chunk, LogReader, TopicPartition
+from ledger.topics import INPUT_TOPICS, KEY_FIELD
+from ledger.validity import decoded_by
+from projections import checkpoints
+from projections.checkpoints import Account
+from projections.generations import SLICES
+from projections.identity import add_oddities, forget_oddities
+from projections.live import bulk_fold as whole
+from projections.live import cross
+from projections.live.signature import stable_hash
+from projections.sliced import first_hash, lay_down, taken_up
+from projections.store import VERSION, Adding, Store, disk_failed
+from projections.versions import VERSIONS, differing, written_versions
+
+Advance = Callable[[int, int], None]
+"""Told how many records came, and how many are left."""
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_Piece = Chunk | Stretch
+
+WORTH_IT: Final = 100_000
+"""Records; fewer are consumed as soon."""
+
+_UNFINISHED: Final = 0
+"""The version of the tables in a database that is being filled; there is no such version."""
+_SLICE_EVENTS: Final = 125_000
+_FILE_RECORDS: Final = 200_000
+_POLL_S: Final = 0.5
+_WORKERS: Final = 2
+_SIDES: Final = 2
+"""Connections that add rows: DuckDB's part is the largest, and one insert keeps one core busy."""
+_AHEAD: Final = 3
+"""Pieces of work that are under way or wait to be taken."""
+_COMMIT_S: Final = 10.0
+"""Between two commits, from which an interrupted run goes on."""
+_BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def spill_folder(file: Path) -> Path:
+    """Where the events lie meanwhile, for a database in that file."""
+    return file.with_name(file.name + SLICES)
+
+
+def fold_whole(
+    log: LogReader,
+    store: Store,
+    until: Mapping[TopicPartition, int],
+    advance: Advance,
+    grace: timedelta | None = None,
+) -> int:
+    """Fill the store, which is empty, with all that the log holds before these positions; returns how many records.
+
+    What an interrupted run has begun (`records_begun`) is gone on with, up to where that one was to come, and counted.
+    Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
+    """
+    return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), advance, grace)
+
+
+def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Advance) -> int:
+    """Fill what follows from these topics anew, with all that the log holds before the positions that the store has
+    reached; returns how many records. Raises what `fold_whole` raises."""
+    reached = checkpoints.load(store).items()
+    until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
+    # Nobody goes on with it: the rest of the database is a copy, and that is made anew each time.
+    return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), advance, None)
+
+
+def records_begun(store: Store) -> int | None:
+    """How many records an interrupted run has read that the next one goes on behind; None where there is none."""
+    mark = _begun(store)
+    return None if mark is None else mark.read
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """How far a run has come. It lies beside what was laid down, named after the database's commit that it stands for,
+    so that both always belong together.
+
+    `topics`: what is still to be done, the first of them now: `folding`, or else laid down; `done`: so many slices of
+    it, or files. `commits`: of the database before.
+    """
+
+    made_by: str
+    commits: int
+    topics: list[str]
+    until: dict[TopicPartition, int]
+    folding: bool = False
+    done: int = 0
+    clock: datetime | None = None
+    accounts: dict[TopicPartition, Account] = field(default_factory=dict)
+
+    @classmethod
+    def first(cls, store: Store, topics: Sequence[str], until: Mapping[TopicPartition, int]) -> _Mark:
+        return cls(_made_by(), _commits(store), list(topics), {p: n for p, n in until.items() if p.topic in topics})
+
+    @property
+    def read(self) -> int:
+        return sum(account.read for account in self.accounts.values())
+
+    @property
+    def folded(self) -> int:
+        return sum(a.applied + a.repeats + a.conflicts + a.dead_letters for a in self.accounts.values())
+
+    def text(self) -> str:
+        told = {name: getattr(self, name) for name in ("made_by", "commits", "topics", "folding", "done")}
+        clock = self.clock and self.clock.isoformat()
+        until = [[*partition, offset] for partition, offset in self.until.items()]
+        accounts = [[*partition, asdict(account)] for partition, account in self.accounts.items()]
+        return json.dumps(told | {"clock": clock, "until": until, "accounts": accounts})
+
+    @classmethod
+    def of(cls, text: str) -> _Mark:
+        told = json.loads(text)
+        told["clock"] = told["clock"] and datetime.fromisoformat(told["clock"])
+        told["until"] = {TopicPartition(t, p): offset for t, p, offset in told["until"]}
+        told["accounts"] = {TopicPartition(t, p): Account(**account) for t, p, account in told["accounts"]}
+        return cls(**told)
+
+
+def _begun(store: Store) -> _Mark | None:
+    """The mark of the database's last commit, if a run was in the midst, of this code, and all that it wrote is there:
+    after the machine has gone down nobody knows."""
+    if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
+        return None
+    try:
+        mark = _Mark.of(_mark_file(spill_folder(store.file), _commits(store)).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return mark if mark.made_by == _made_by() and _BOOT.exists() else None
+
+
+def _commits(store: Store) -> int:
+    [(commits,)] = store.rows("SELECT commits FROM ledger")
+    return int(commits)
+
+
+def _mark_file(folder: Path, commits: int) -> Path:
+    return folder / f"mark-{commits}.json"
+
+
+def _made_by() -> str:
+    """The code, and the time that the machine has been up since."""
+    boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else None
+    decoded = [decoded_by(topic) for topic in INPUT_TOPICS]
+    return json.dumps([VERSION, dict(VERSIONS), decoded, _SLICE_EVENTS, pl.__version__, boot])
+
+
+def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: timedelta | None) -> int:
+    partitions = log.partitions(mark.topics)
+    read = {p: mark.accounts.get(p, Account()).next_offset for p in partitions}
+    for wanted in (read, {p: mark.until.get(p, 0) for p in partitions}):
+        ends = checked_ends(log, wanted, partitions)
+    with store.transaction():
+        if grace is not None:
+            cross.use_grace(store, grace)
+        if not mark.accounts:
+            whole.clear(store, mark.topics)
+            forget_oddities(store, mark.topics)
+            _set_version(store, _UNFINISHED)
+    store.share_cores(alone=False)
+    progress = _Progress(sum(mark.until.values()), advance, mark.read + mark.folded)
+    with (
+        _spilling(spill_folder(store.file), keep=bool(mark.accounts)) as folder,
+        ThreadPoolExecutor(_WORKERS, "whole") as pool,
+        _Sides(store) as sides,
+    ):
+        return _Whole(log, store, mark, ends, progress, folder, pool, sides).fill()
+
+
+class _Whole:
+    """One run. The log and the store are the caller's thread's alone; what needs neither is done by the pool, and most
+    rows are added by the sides."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        store: Store,
+        mark: _Mark,
+        ends: Mapping[TopicPartition, int],
+        progress: _Progress,
+        folder: Path,
+        pool: ThreadPoolExecutor,
+        sides: _Sides,
+    ) -> None:
+        self._log = log
+        self._store = store
+        self._mark = mark
+        self._ends = ends
+        self._progress = progress
+        self._folder = folder
+        self._pool = pool
+        self._sides = sides
+        self._commits = _commits(store)
+        self._accounts = mark.accounts
+        self._clock = mark.clock
+
+    def fill(self) -> int:
+        self._take_back()
+        while self._mark.topics:
+            topic, *others = self._mark.topics
+            wanted = self._wanted(topic)
+            slices = self._slices(topic)
+            if not self._mark.folding:
+                self._scatter(slices, wanted)
+            self._fold(slices, others)
+            slices.remove()
+        self._settle()
+        self._store.share_cores(alone=True)
+        with self._store.transaction():
+            checkpoints.save(self._store, self._accounts)
+            self._save_progress()
+            records = sum(account.read for account in self._accounts.values())
+            self._store.execute(
+                "UPDATE ledger SET commits = $commits, committed_at = $now, batch_records = $records,"
+                " batch_seconds = NULL",
+                {
+                    "commits": self._mark.commits + 1,
+                    "now": datetime.now(UTC).replace(tzinfo=None),
+                    "records": records,
+                },
+            )
+            _set_version(self._store, VERSION)
+        self._progress.done_all()
+        return records
+
+    def _save_progress(self) -> None:
+        positions = {p: account.next_offset for p, account in self._accounts.items()}
+        complete = checkpoints.Completeness()
+        complete.advance(checkpoints.last_recorded(self._store), positions, self._ends)
+        complete.save(self._store)
+
+    def _wanted(self, topic: str) -> dict[TopicPartition, int]:
+        return {p: offset for p, offset in self._mark.until.items() if p.topic == topic and offset > 0}
+
+    def _slices(self, topic: str) -> _Slices:
+        return _Slices(self._folder, topic, 1 + sum(self._wanted(topic).values()) // _SLICE_EVENTS)
+
+    def _take_back(self) -> None:
+        """What the sides committed and the mark does not know."""
+        with self._store.transaction():
+            if not self._mark.topics:
+                whole.unsettle(self._store)
+                return
+            topic = self._mark.topics[0]
+            if self._mark.folding:
+                whole.unfold(self._store, topic, first_hash(self._mark.done, self._slices(topic).count))
+            else:
+                read = {p.partition: a.next_offset for p, a in self._accounts.items() if p.topic == topic}
+                whole.unread(self._store, topic, read)
+
+    def _settle(self) -> None:
+        with self._store.transaction():
+            whole.set_clock(self._store, self._clock)
+            whole.put_persons(self._store)
+        self._sides.do(0, whole.settle_orders)
+        self._sides.do(1, whole.settle_campaigns)
+        self._sides.do(1, whole.count_events)
+        self._sides.do(1, whole.join_sales)
+        self._sides.do(0, whole.make_paths)
+        self._sides.commit()
+
+    def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
+        """Take what was worked out, with a commit now and then, from which the next run goes on."""
+        more = True
+        while more:
+            with self._store.transaction():
+                deadline = time.monotonic() + _COMMIT_S
+                done, more = self._mark.done, False
+                for result in results:
+                    take(result)
+                    del result
+                    done += 1
+                    if more := time.monotonic() >= deadline:
+                        break
+                self._sides.commit()
+                self._reach(done=done)
+
+    def _reach(self, **where: Any) -> None:
+        """The commit that follows stands for this."""
+        self._commits += 1
+        self._mark = replace(self._mark, accounts=self._accounts, clock=self._clock, **where)
+        fresh = self._folder / "mark.new"
+        with _room(self._folder):
+            fresh.write_text(self._mark.text(), encoding="utf-8")
+            fresh.replace(_mark_file(self._folder, self._commits))
+        self._store.execute("UPDATE ledger SET commits = $commits", {"commits": self._commits})
+        _mark_file(self._folder, self._commits - 2).unlink(missing_ok=True)
+
+    def _scatter(self, slices: _Slices, wanted: dict[TopicPartition, int]) -> None:
+        def take(laid: _Laid) -> None:
+            for partition, records, next_offset in laid.read:
+                account = self._accounts.setdefault(partition, Account())
+                account.read += records
+                account.next_offset = next_offset
+                self._progress.done(records)
+            for partition, letters in laid.letters.group_by("log_partition").len().iter_rows():
+                self._accounts[TopicPartition(slices.topic, partition)].dead_letters += letters
+            self._store.insert("dead_letters", laid.letters)
+            add_oddities(self._store, {slices.topic: astuple(laid.oddities)})
+            self._progress.done(laid.letters.height)
+            self._sides.do(next(turns), lambda side: whole.write_journal(side, slices.topic, laid.events))
+
+        slices.keep(self._mark.done)
+        turns = count()
+        numbered = enumerate(self._read(wanted), self._mark.done)
+        self._in_steps(_ahead(self._pool, slices.lay_down, numbered), take)
+        with self._store.transaction():
+            self._reach(folding=True, done=0)
+
+    def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
+        """All records before these positions that were not read, many at a time."""
+        at = {p: self._accounts.get(p, Account()).next_offset for p in wanted}
+        at = {p: offset for p, offset in at.items() if offset < wanted[p]}
+        read: list[_Piece] = []
+        while at:
+            for piece in self._next(at, wanted):
+                read.append(piece)
+                partition = TopicPartition(piece.topic, piece.partition)
+                at[partition] = piece.next_offset
+                if at[partition] >= wanted[partition]:
+                    del at[partition]
+            if sum(map(len, read)) >= _FILE_RECORDS:
+                yield read
+                read = []
+        if read:
+            yield read
+
+    def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
+        """Some of every partition, so that the journal comes to lie in the order of the log."""
+        found: list[_Piece] = []
+        if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need their bytes
+            share = _FILE_RECORDS // len(at)
+            stretches = (self._log.decoded(p, offset, wanted[p], share) for p, offset in at.items())
+            found += [stretch for stretch in stretches if stretch is not None]
+        others = at.keys() - {piece.tp for piece in found if isinstance(piece, Stretch)}
+        if others:
+            chunks = self._log.read({p: at[p] for p in sorted(others)}, _FILE_RECORDS, _POLL_S)
+            found += [chunk.before(wanted[TopicPartition(chunk.topic, chunk.partition)]) for chunk in chunks]
+        return found
+
+    def _fold(self, slices: _Slices, others: list[str]) -> None:
+        like = whole.rows_like(self._store, slices.topic)
+
+        def folded(number: int) -> tuple[pl.Series, whole.Slice, pl.DataFrame] | None:
+            events = slices.take_up(number)
+            if not events.height:
+                return None
+            one = whole.fold_slice(slices.topic, events, like)
+            early, late = whole.parted(one.rows, slices.count)
+            slices.put_aside("rows", number, late)
+            slices.put_aside("repeats", number, one.repeats)
+            if one.counted is not None:
+                slices.put_aside("counts", number, one.counted)
+            return events["log_partition"], one, early
+
+        def take(found: tuple[pl.Series, whole.Slice, pl.DataFrame] | None) -> None:
+            if found is not None:
+                partitions, one, early = found
+                self._sides.do(0, lambda side: whole.put_rows(side, slices.topic, early))
+                self._sides.do(1, lambda side: whole.put_beside(side, one))
+                self._account_of(partitions, one)
+                self._progress.done(len(partitions))
+            keep_small()
+
+        self._in_steps(_ahead(self._pool, folded, range(self._mark.done, slices.count)), take)
+        with self._store.transaction():
+            for late in slices.put_asides("rows"):
+                whole.put_rows(self._store, slices.topic, late)
+            whole.put_counts(self._store, slices.put_asides("counts"))
+            if repeats := list(slices.put_asides("repeats")):
+                whole.take_out(self._store, slices.topic, pl.concat(repeats))
+            self._reach(topics=others, folding=False, done=0)
+
+    def _account_of(self, partitions: pl.Series, one: whole.Slice) -> None:
+        in_conflict = one.repeats.filter("conflict")
+        valid, applied, conflicts = (
+            dict(of.value_counts().iter_rows())
+            for of in (partitions, one.facts["log_partition"], in_conflict["log_partition"])
+        )
+        for partition, events in valid.items():
+            account = self._accounts[TopicPartition(one.topic, partition)]
+            told = applied.get(partition, 0), conflicts.get(partition, 0)
+            account.applied += told[0]
+            account.conflicts += told[1]
+            account.repeats += events - sum(told)
+        self._clock = max((at for at in (self._clock, one.clock) if at is not None), default=None)
+
+
+class _Sides:
+    """Two connections that add rows beside each other, each in a thread and a transaction of its own. The store leaves
+    the tables that they add to alone until they have committed."""
+
+    def __init__(self, store: Store) -> None:
+        self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
+        self._under_way: list[deque[Future[None]]] = [deque() for _ in self._sides]
+
+    def do(self, number: int, what: Callable[[Adding], None]) -> None:
+        """Returns before it is done, but not before all is that was asked of this side earlier, but for the last."""
+        adding, thread = self._sides[number % _SIDES]
+        under_way = self._under_way[number % _SIDES]
+        if len(under_way) > 1:
+            under_way.popleft().result()
+        under_way.append(thread.submit(what, adding))
+
+    def commit(self) -> None:
+        for number in range(_SIDES):
+            self.do(number, Adding.commit)
+        for under_way in self._under_way:
+            while under_way:
+                under_way.popleft().result()
+
+    def __enter__(self) -> _Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for adding, thread in self._sides:
+            thread.shutdown(cancel_futures=True)
+            adding.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """What was laid down: the valid `events`, the other records, and of which partition how many were read up to where
+    (`read`). `oddities`: of the events."""
+
+    events: pl.DataFrame
+    letters: pl.DataFrame
+    read: list[tuple[TopicPartition, int, int]]
+    oddities: Oddities
+
+
+class _Slices:
+    """The events of a topic, parted by the hashes of their keys. A file holds a piece of each slice, side by side."""
+
+    def __init__(self, folder: Path, topic: str, count: int) -> None:
+        self.topic = topic
+        self.count = count
+        self._folder = folder
+        nothing, _, _ = told_valid(topic, [])
+        self._nothing = whole.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
+
+    def lay_down(self, numbered: tuple[int, list[_Piece]]) -> _Laid:
+        """The valid events of these pieces, into the file of that number."""
+        number, pieces = numbered
+        chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
+        frames = []
+        odd = Oddities()
+        for stretch in pieces:
+            if isinstance(stretch, Stretch):
+                events, others = stretch.read()
+                frames.append(_as_told(events, stretch))
+                odd = odd.plus(skewed(events["occurred_at"], events["recorded_at"].cast(pl.Int64).to_numpy()))
+                chunks.append(others)
+        events, letters, of_bytes = told_valid(self.topic, chunks)
+        events = pl.concat([*frames, events.select(frames[0].columns)], rechunk=True) if frames else events
+        events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]]), dtype=pl.Int64))
+        narrow = whole.narrowed(self.topic, events)
+        with _room(self._folder):
+            lay_down(
+                self._folder / f"{self.topic}-{number:06}",
+                narrow.select(c.name for c in narrow if c.null_count() < narrow.height or not narrow.height),
+                self.count,
+            )
+        read = [(TopicPartition(piece.topic, piece.partition), len(piece), piece.next_offset) for piece in pieces]
+        return _Laid(events, letters, read, odd.plus(of_bytes))
+
+    def take_up(self, number: int) -> pl.DataFrame:
+        """All events of one slice, in the order in which they were read."""
+        parts = [self._nothing, *(taken_up(file, number) for file in self._laid())]
+        return pl.concat(parts, how="diagonal", rechunk=True)
+
+    def _laid(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self.topic}-[0-9]*"))
+
+    def keep(self, files: int) -> None:
+        """So many files; what an interrupted run laid down behind them goes."""
+        for file in self._laid()[files:]:
+            file.unlink()
+
+    def put_aside(self, what: str, number: int, rows: pl.DataFrame) -> None:
+        with _room(self._folder):
+            rows.write_ipc(self._folder / f"{self.topic}-{what}-{number:06}", compat_level=pl.CompatLevel.oldest())
+
+    def put_asides(self, what: str) -> Iterator[pl.DataFrame]:
+        return map(pl.read_ipc, sorted(self._folder.glob(f"{self.topic}-{what}-*")))
+
+    def remove(self) -> None:
+        for file in self._folder.glob(f"{self.topic}-*"):
+            file.unlink()
+
+
+def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
+    """As `told_valid` gives them."""
+    return events.rename({"offset": "log_offset"}).with_columns(
+        pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
+        log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
+    )
+
+
+class _Progress:
+    """Half of the work is done when a record was read, the other half when it was folded."""
+
+    def __init__(self, records: int, advance: Advance, halves: int) -> None:
+        self._records = records
+        self._advance = advance
+        self._halves = halves
+        advance(0, records - halves // 2)
+
+    def done(self, records: int) -> None:
+        told = self._halves // 2
+        self._halves += records
+        self._advance(self._halves // 2 - told, max(0, self._records - self._halves // 2))
+
+    def done_all(self) -> None:
+        """Also where offsets have gaps, and records were fewer than they seemed."""
+        self._advance(0, 0)
+
+
+def _set_version(store: Store, version: int) -> None:
+    """By which version of the tables the database is filled."""
+    store.execute("UPDATE ledger SET version = $version", {"version": version})
+
+
+def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """What becomes of each item, in their order, some of them worked on ahead."""
+    waiting: deque[Future[_Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(do, item))
+        if len(waiting) >= _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+@contextmanager
+def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
+    """A folder for the time being, `keep`: with what an interrupted run left there. It stays after an interruption, and
+    where the log or its archive gives no more for now."""
+    try:
+        with _room(folder):
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(exist_ok=keep)
+        yield folder
+    except (KeyboardInterrupt, LogError):
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_failed(f"folder {folder}: the events cannot be kept there meanwhile", error) from error

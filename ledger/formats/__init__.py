@@ -1,0 +1,1 @@
+"""Events in files: NDJSON, JSON, CSV, XLSX and Parquet, read row by row."""

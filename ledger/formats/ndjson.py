@@ -1,0 +1,83 @@
+"""NDJSON: an event a line."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Protocol
+
+from ledger.errors import InvalidEvent
+from ledger.events import parse_with_topic
+from ledger.formats.rows import MAX_ROW_BYTES, NOTHING, Filling, Item, Refused, not_text, record_of
+from ledger.json_text import bad, json_value
+
+_PIECE_BYTES: Final = 1 << 20
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class Source(Protocol):
+    """Bytes that come in pieces, from a file or through a pipe."""
+
+    def read1(self, size: int, /) -> bytes: ...
+
+    def fileno(self) -> int: ...
+
+
+def lines_of(source: Source) -> Iterator[bytes | None]:
+    """Lines without their end, of an over-long one the start only; None where nothing more has come yet."""
+    rest, first = b"", True
+    while piece := source.read1(_PIECE_BYTES):
+        *whole, rest = (rest + piece).split(b"\n")
+        if whole and first:
+            whole[0], first = whole[0].removeprefix(_BYTE_ORDER_MARK), False
+        yield from whole
+        rest = rest[: MAX_ROW_BYTES + 1]
+        if not more_waits(source):
+            yield None
+    if rest:
+        yield rest.removeprefix(_BYTE_ORDER_MARK) if first else rest
+
+
+def more_waits(source: Source) -> bool:
+    """Whether there is more to read at once."""
+    try:
+        return bool(select.select([source.fileno()], [], [], 0)[0])
+    except (OSError, ValueError):  # nothing that could be waited for
+        return True
+
+
+def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Filling = NOTHING) -> Iterator[Item]:
+    """`topic`: that of lines that name none."""
+    number = 0
+    for line in lines:
+        if line is None:
+            yield None
+            continue
+        number += 1
+        if line and not line.isspace():
+            yield json_item(number, line, topic, filling)
+
+
+def json_item(number: int, line: bytes, topic: str | None, filling: Filling = NOTHING) -> Item:
+    """The event of one JSON object."""
+    data: dict[str, Any] = {}
+    try:
+        data = _json_object(line)
+        if topic is not None:
+            data.setdefault("topic", topic)
+        return record_of(parse_with_topic(filling(data)))
+    except InvalidEvent as error:
+        text = line.decode("utf-8", "backslashreplace")
+        return Refused(number, text, data.get("event_id"), error.problems)
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    if len(line) > MAX_ROW_BYTES:
+        raise bad(f"longer than {MAX_ROW_BYTES:,} bytes")
+    try:
+        data = json_value(line.decode())
+    except UnicodeDecodeError as error:
+        raise not_text(error) from error
+    if not isinstance(data, dict):
+        raise bad("not a JSON object")
+    return data

@@ -1,0 +1,151 @@
+"""What every file format of `publish` has in common: what it hands over, and what its cells mean.
+
+A source yields, in the file's order, a `Record` for every valid event and a `Refused` for every other; None where
+nothing more has come yet. The same event gives the same bytes from every format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+import schemas
+from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode
+from ledger.errors import InvalidEvent, Problem, UnusableFile, alike
+from ledger.events import Event, parse_event
+from ledger.json_text import bad
+from ledger.log import Record
+
+MAX_ROW_BYTES: Final = 4_000_000
+BROKEN: Final = b"\xed\xb3\xbf"
+"""What stands for bytes that are no text in the encoding that a file is read in; itself no UTF-8."""
+
+Kind = Literal["text", "integer", "instant", "json", "list"]
+
+
+class Refused(NamedTuple):
+    """A line or row that is no valid event: its number (from 1), as it stood, and every reason."""
+
+    number: int
+    text: str
+    event_id: object
+    problems: tuple[Problem, ...]
+
+
+Item = Record | Refused | None
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What rows are given: `made`, which none may bring itself, and `default`, where a row lacks it."""
+
+    made: Mapping[str, Any] = field(default_factory=dict)
+    default: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> set[str]:
+        return {*self.made, *self.default}
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Raises `InvalidEvent`."""
+        if brought := [name for name in self.made if data.get(name) is not None]:
+            raise InvalidEvent([Problem(name, "is made here; leave it out") for name in brought])
+        return {**self.default, **{k: v for k, v in data.items() if v is not None}, **self.made}
+
+
+NOTHING: Final = Filling()
+
+
+def record_of(event: Event) -> Record:
+    return Record(event.topic, event.key.encode(), encode(event))
+
+
+def table_event(topic: str, data: Mapping[str, Any], problems: Sequence[Problem] = ()) -> Event:
+    """The event of a table's row; `problems`: what is known to be wrong with cells that `data` lacks.
+
+    Raises `InvalidEvent` with these and all that the model finds.
+    """
+    seen = {p.field for p in problems}
+    try:
+        event = parse_event(topic, data)
+    except InvalidEvent as error:
+        raise InvalidEvent([*problems, *(p for p in error.problems if p.field not in seen)]) from error
+    if problems:
+        raise InvalidEvent(problems)
+    return event
+
+
+@cache
+def column_kinds(topic: str) -> dict[str, Kind]:
+    """Every column that a table of that topic may have, and what its cells hold."""
+    return {f["name"]: kind_of(f["name"], f["type"]) for f in schemas.current(SCHEMA_NAME[topic])["fields"]}
+
+
+def kind_of(name: str, avro: Any) -> Kind:
+    if isinstance(avro, list):
+        return kind_of(name, avro[1])
+    if name in JSON_FIELDS:
+        return "json"
+    if isinstance(avro, str):
+        return "text" if avro == "string" else "integer"
+    kinds: dict[str, Kind] = {"long": "instant", "array": "list"}
+    return kinds.get(avro["type"], "text")
+
+
+@cache
+def needed_columns(topic: str) -> tuple[str, ...]:
+    """The columns without which no row can be an event."""
+    return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"] if not isinstance(f["type"], list))
+
+
+def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling = NOTHING) -> None:
+    """Raises `UnusableFile` that names every column that is unknown, repeated or missing."""
+    known = column_kinds(topic)
+    unknown = list(dict.fromkeys(name for name in names if name not in known))
+    repeated = list(dict.fromkeys(name for name in names if name in known and names.count(name) > 1))
+    lacking = [name for name in needed_columns(topic) if name not in names and name not in filling.names]
+    problems = []
+    if unknown:
+        problems.append(f"no column {', '.join(map(_quoted, unknown))} on {topic}")
+    if repeated:
+        problems.append(f"column {', '.join(repeated)} stands more than once")
+    if lacking:
+        problems.append(f"lacks the column {', '.join(lacking)}, which every event of {topic} needs")
+    if not problems:
+        return
+    # Who misspelled a name wants the right one; who lacks one, or has another file, wants all.
+    meant = alike(unknown, known) if not lacking or len(unknown) == 1 else []
+    hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
+    raise UnusableFile(f"{what}: {'; '.join(problems)}; {hint}")
+
+
+def _quoted(name: str) -> str:
+    text = repr(name)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def not_text(error: UnicodeDecodeError) -> InvalidEvent:
+    """What is wrong with a line that is not UTF-8, or was not text in the encoding that it was read in."""
+    if bytes(error.object[error.start : error.start + len(BROKEN)]) == BROKEN:
+        return bad("holds bytes that are no text in the file's encoding")
+    return bad(f"not UTF-8 ({error.reason} at byte {error.start + 1})")
+
+
+def in_zone(local: datetime, zone: ZoneInfo | None) -> datetime:
+    """The instant (UTC) at which clocks of that zone show `local`. Raises `InvalidEvent` without a zone, and where
+    clocks never show it, or twice."""
+    if zone is None:
+        raise bad("must carry a time zone: end it with Z or an offset such as +08:00, or name the file's with --zone")
+    first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    try:
+        instant = first.astimezone(UTC)
+    except OverflowError:
+        raise bad("lies outside the years 1 to 9999") from None
+    if first.utcoffset() != second.utcoffset():
+        skipped = instant.astimezone(zone).replace(tzinfo=None) != local
+        raise bad(f"is a time that clocks in {zone} {'skip' if skipped else 'show twice'}; write it with its offset")
+    return instant

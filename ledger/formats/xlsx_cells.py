@@ -1,0 +1,300 @@
+"""The cells of an XLSX workbook, row by row, in the memory of one row and of the texts that its rows share.
+
+A workbook is a ZIP of XML, and a small one may unpack to anything. So the bytes are counted as they are unpacked,
+whatever the ZIP says of them: all parts once, before a cell is read, and each row again while it is parsed. openpyxl
+says what a cell means, and never gets more than one row.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+import zipfile
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple, cast
+from xml.etree.ElementTree import Element, iterparse
+
+from openpyxl.cell.text import Text
+from openpyxl.reader.excel import SHARED_STRINGS, ExcelReader
+from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format, is_timedelta_format
+from openpyxl.worksheet._reader import FORMULA_TAG, ROW_TAG, VALUE_TAG, WorkSheetParser
+from openpyxl.xml.constants import ARC_STYLE, SHEET_MAIN_NS
+
+from ledger.errors import UnusableFile
+from ledger.formats.rows import MAX_ROW_BYTES
+
+MOST_UNPACKED: Final = 1 << 32
+"""Bytes of all parts. A million rows of 30 columns take a half of it."""
+MOST_SHARED: Final = 1 << 29
+"""Bytes of the texts that rows share, which are held in memory."""
+NO_VALUE: Final = "f"
+"""The kind of a cell that holds a formula, and not what it comes to."""
+
+_PIECE_BYTES: Final = 1 << 16
+_CELL_LIMIT: Final = "a cell holds at most 32,767 characters"
+_EAST_ASIAN_DATES: Final = {*range(27, 37), *range(50, 59)}
+"""Numbers of formats that Chinese, Japanese and Korean Excel knows without their text; all are of dates or times."""
+
+
+class Cell(NamedTuple):
+    """`kind`: openpyxl's type of the value, "e" for an error, or `NO_VALUE`. `shown`: the number format, if known."""
+
+    value: Any
+    kind: str
+    shown: str | None
+
+
+Row = tuple[int, dict[int, Cell]]
+"""Its number, and the cells that hold something by column; both from 1."""
+
+
+class Workbook:
+    """The sheets of a workbook. Raises `UnusableFile` wherever it cannot be read."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._what = what
+        # By its content: openpyxl refuses other endings of a name.
+        self._file = path.open("rb")
+        try:
+            with self._readable():
+                self._archive = _Archive(self._file, what)
+                _measure(self._archive, what)
+                self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._archive.close()
+        self._file.close()
+
+    @property
+    def sheets(self) -> list[str]:
+        return list(self._parts)
+
+    def rows(self, sheet: str) -> Iterator[Row]:
+        """The rows that hold something."""
+        with self._readable():
+            source = self._archive.open(self._parts[sheet])
+        with source:
+            part = _Part(source, lambda n: f"{self._what}: sheet {sheet!r}, behind row {n}: {_too_long('row')}")
+            parser = _Parser(
+                part,
+                self._texts,
+                data_only=True,
+                epoch=self._epoch,
+                date_formats=self._dates,
+                timedelta_formats=self._durations,
+            )
+            rows = _elements(part, {ROW_TAG})
+            while True:
+                with self._readable():
+                    _, row = next(rows, (None, None))
+                    if row is None:
+                        return
+                    part.place, cells = parser.parse_row(row)
+                    parser.row_dimensions.clear()
+                    filled = {cell["column"]: self._cell(cell) for cell in cells if _holds_something(cell)}
+                if filled:
+                    yield part.place, filled
+
+    def _cell(self, cell: dict[str, Any]) -> Cell:
+        style = cell["style_id"]
+        return Cell(cell["value"], cell["data_type"], self._formats[style] if style < len(self._formats) else "General")
+
+    def _read(self) -> None:
+        reader = ExcelReader(self._file, read_only=True, data_only=True, keep_links=False)
+        reader.archive = self._archive
+        reader.read_manifest()
+        shared = reader.package.find(SHARED_STRINGS)
+        self._texts = self._shared(shared.PartName[1:]) if shared is not None else _Texts()
+        reader.read_workbook()
+        self._epoch = reader.wb.epoch
+        names = set(self._archive.namelist())
+        self._parts: dict[str, str] = {
+            sheet.name: part.target
+            for sheet, part in reader.parser.find_sheets()
+            if part.target in names and "chartsheet" not in part.Type
+        }
+        self._formats = self._number_formats() if ARC_STYLE in names else []
+        self._dates = {n for n, code in enumerate(self._formats) if is_date_format(code)}
+        self._durations = {n for n, code in enumerate(self._formats) if is_timedelta_format(code)}
+
+    def _shared(self, name: str) -> _Texts:
+        if self._archive.getinfo(name).file_size > MOST_SHARED:
+            raise UnusableFile(f"{self._what}: holds more than {MOST_SHARED:,} bytes of text; save the sheet as CSV")
+        texts = _Texts()
+        with self._archive.open(name) as source:
+            part = _Part(source, lambda _: f"{self._what}: {_too_long('text')}")
+            for _, element in _elements(part, {_tag("si")}):
+                texts.append(Text.from_tree(element).content.replace("x005F_", ""))
+        return texts
+
+    def _number_formats(self) -> list[str | None]:
+        """By the number that cells give their style."""
+        own: dict[int, str | None] = {}
+        used: list[int] = []
+        with self._archive.open(ARC_STYLE) as source:
+            part = _Part(source, lambda _: f"{self._what}: its styles are too long; save the sheet as CSV")
+            for within, element in _elements(part, {_tag("numFmt"), _tag("xf")}):
+                number = int(element.get("numFmtId") or 0)
+                if within == _tag("numFmts"):
+                    own[number] = element.get("formatCode")
+                elif within == _tag("cellXfs"):
+                    used.append(number)
+        east_asian = dict.fromkeys(_EAST_ASIAN_DATES, "yyyy-mm-dd")
+        known = {**east_asian, **BUILTIN_FORMATS, **own}
+        return [known.get(number) for number in used]
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of styles and extensions, which hold no data
+                yield
+        except (UnusableFile, MemoryError, AssertionError):
+            raise
+        except Exception as error:  # a broken workbook makes its reader fail in many ways
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UnusableFile(
+                f"{self._what}: cannot be read as an Excel workbook ({reason}); save it again as .xlsx or CSV"
+            ) from error
+
+
+class _Archive(zipfile.ZipFile):
+    """The ZIP; what openpyxl reads of it at once is small."""
+
+    def __init__(self, file: IO[bytes], what: str) -> None:
+        super().__init__(file)
+        self._what = what
+
+    def read(self, name: str | zipfile.ZipInfo, pwd: bytes | None = None) -> bytes:
+        info = name if isinstance(name, zipfile.ZipInfo) else self.getinfo(name)
+        if info.file_size > MAX_ROW_BYTES:
+            raise UnusableFile(
+                f"{self._what}: its {info.filename} is longer than {MAX_ROW_BYTES:,} bytes; save the sheet as CSV"
+            )
+        return super().read(name, pwd)
+
+
+def _measure(archive: _Archive, what: str) -> None:
+    """Unpack everything once, and keep nothing of it. Raises `UnusableFile` where it is too much, where a cell is, and
+    where the ZIP lies about sizes, so that these can be believed from here on."""
+    too_much = UnusableFile(f"{what}: unpacks to more than {MOST_UNPACKED:,} bytes; save the sheet as CSV")
+    parts = archive.infolist()
+    if sum(info.file_size for info in parts) > MOST_UNPACKED:
+        raise too_much
+    left = MOST_UNPACKED
+    for info in parts:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise UnusableFile(f"{what}: is packed as no spreadsheet program packs workbooks; save it again as .xlsx")
+        size = 0
+        for piece, text in _unpacked(archive, info):
+            size += len(piece)
+            left -= len(piece)
+            if left < 0:
+                raise too_much
+            if text > MAX_ROW_BYTES and info.filename.startswith("xl/") and info.filename.endswith(".xml"):
+                raise UnusableFile(f"{what}: {_too_long('cell')}")
+        if size != info.file_size:
+            raise UnusableFile(f"{what}: its {info.filename} is not as long as the file says; save it again as .xlsx")
+
+
+def _unpacked(archive: _Archive, info: zipfile.ZipInfo) -> Iterator[tuple[bytes, int]]:
+    """The pieces of a part, and how many bytes without markup end there."""
+    honest = copy(info)
+    honest.file_size = MOST_UNPACKED + _PIECE_BYTES  # zipfile would stop where the file says that the part ends
+    text = 0
+    with archive.open(honest) as source:
+        while piece := source.read(_PIECE_BYTES):
+            last = piece.rfind(b"<")
+            text = text + len(piece) if last < 0 else len(piece) - last
+            yield piece, text
+
+
+def _too_long(thing: str) -> str:
+    return f"holds a {thing} of more than {MAX_ROW_BYTES:,} bytes ({_CELL_LIMIT}); mend it"
+
+
+class _Part:
+    """A part as it is parsed. Raises `UnusableFile` where more than a row's bytes come before `taken`."""
+
+    def __init__(self, source: IO[bytes], too_long: Callable[[int], str]) -> None:
+        self._source = source
+        self._too_long = too_long
+        self._since = 0
+        self.place = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._source.read(size)
+        self._since += len(piece)
+        if self._since > MAX_ROW_BYTES:
+            raise UnusableFile(self._too_long(self.place))
+        return piece
+
+    def taken(self) -> None:
+        self._since = 0
+
+
+def _elements(part: _Part, tags: set[str]) -> Iterator[tuple[str, Element]]:
+    """The elements of these tags, and within which one each stands. All that came before one is forgotten behind it."""
+    around: list[Element] = []
+    for event, element in iterparse(cast(io.BytesIO, part), ("start", "end")):
+        if event == "start":
+            around.append(element)
+            continue
+        around.pop()
+        if element.tag in tags:
+            yield around[-1].tag if around else "", element
+            for outer in around:
+                outer.clear()
+            part.taken()
+        elif element.tag == _DATA:
+            return
+
+
+def _tag(name: str) -> str:
+    return f"{{{SHEET_MAIN_NS}}}{name}"
+
+
+_DATA: Final = _tag("sheetData")
+
+
+class _Texts:
+    """Texts by their number, in one piece of memory: each by itself, short ones would take many times their length."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._ends = array("I")
+
+    def append(self, text: str) -> None:
+        self._bytes += text.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._bytes))
+
+    def __getitem__(self, number: int) -> str:
+        if number < 0:
+            raise IndexError(number)
+        start = self._ends[number - 1] if number else 0
+        return self._bytes[start : self._ends[number]].decode("utf-8", "surrogatepass")
+
+
+class _Parser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
+    def parse_cell(self, element: Element) -> dict[str, Any]:
+        cell: dict[str, Any] = super().parse_cell(element)
+        if cell["value"] is None and _lacks_value(element):
+            cell["data_type"] = NO_VALUE
+        return cell
+
+
+def _lacks_value(element: Element) -> bool:
+    """Whether it is a formula that nobody has calculated. One that came to no text at all is an empty cell."""
+    empty_text = element.get("t") == "str" and element.find(VALUE_TAG) is not None
+    return not empty_text and element.find(FORMULA_TAG) is not None
+
+
+def _holds_something(cell: dict[str, Any]) -> bool:
+    return cell["value"] not in (None, "") or cell["data_type"] == NO_VALUE

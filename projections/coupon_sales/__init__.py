@@ -1,0 +1,78 @@
+"""The coupons in use, each with what its order says: what the metrics of uses and of sales with coupons are asked of,
+instead of joining all coupons to all orders.
+
+Kept up in the transaction of each batch, for the orders that the rules between topics look at anyway. What always
+holds: `coupon_sales` is what coupon_sales.sql makes of coupons and orders.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from projections import lookup
+from projections.live.changes import Affected, Changes
+from projections.live.signature import stable_hash
+from projections.store import Adding, Reading, Store, sql
+
+if TYPE_CHECKING:
+    from projections.past import Past
+
+TABLE: Final = "coupon_sales"
+OF_COUPON: Final = "acquired_at campaign_id coupon_type claim_channel issue_channel owner currency".split()
+"""What is kept of a coupon beside its use."""
+OF_ORDER: Final = "user_id channel store region currency cost_of_goods_minor lines".split()
+"""What is kept of an order beside what the rules look at."""
+_ORDER: Final = ["order_hash", "order_id"]
+_COUPON: Final = ["key_hash", "coupon_id"]
+_USE: Final = [*_ORDER, *_COUPON, "used_at", "discount_minor"]
+_COUPON_TOLD: Final = "acquired_at campaign_id coupon_type coupon_channel owner coupon_currency".split()
+_ORDER_TOLD: Final = "gross_minor net_minor refunded_minor paid_at cancelled_at".split()
+_AT_ONCE: Final = 500_000
+
+
+def settle(store: Store, affected: Affected, coupons: Changes | None) -> None:
+    """Bring the table up to what a batch did to these orders and to the coupons in use on them. Inside its
+    transaction."""
+    stored = lookup.of_hashes(store, TABLE, "order_hash", affected.orders["order_hash"])
+    stored = stored.join(affected.orders, on=_ORDER, how="semi")
+    told = stored.select(*_COUPON, *_COUPON_TOLD)
+    if coupons is not None:
+        changed = _of_coupons(coupons.after)
+        told = pl.concat([told.join(changed, on=_COUPON, how="anti"), changed])
+    wished = affected.in_use.select(_USE).join(told, on=_COUPON)
+    store.replace(TABLE, stored, wished.join(_of_orders(affected.said), on=_ORDER, how="left"))
+
+
+def fill(into: Store | Adding) -> None:
+    """Bring coupons and orders together, where nothing is there yet."""
+    [(coupons,)] = into.rows("SELECT count(*) FROM coupons WHERE state = 'used'")
+    parts = 1 + coupons // _AT_ONCE
+    ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)] + [1 << 63]
+    for part in range(parts):
+        into.insert(TABLE, _between(into, ends[part], ends[part + 1] - 1))
+
+
+def stand_in(past: Past) -> None:
+    """Show how it was then. Coupons and orders are in place."""
+    past.show(TABLE, sql(__package__, TABLE))
+
+
+def _between(reading: Reading, first: int, last: int) -> pl.DataFrame:
+    within = f"{sql(__package__, TABLE)} AND c.key_hash BETWEEN $first AND $last"
+    rows = reading.frame(within, {"first": first, "last": last})
+    return rows.with_columns(order_hash=pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64))
+
+
+def _of_coupons(coupons: pl.DataFrame) -> pl.DataFrame:
+    return coupons.select(*_COUPON, *OF_COUPON).with_columns(
+        coupon_channel=pl.coalesce("claim_channel", "issue_channel"), coupon_currency="currency"
+    ).select(*_COUPON, *_COUPON_TOLD)  # fmt: skip
+
+
+def _of_orders(said: pl.DataFrame) -> pl.DataFrame:
+    unknown = pl.col("cost_of_goods_minor").is_null()
+    return said.select(*_ORDER, *_ORDER_TOLD, *OF_ORDER).with_columns(lines=pl.when(unknown).then("lines")).rename(
+        {"user_id": "buyer"}
+    )  # fmt: skip

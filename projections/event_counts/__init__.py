@@ -1,0 +1,184 @@
+"""How many coupon events there were, by the hour: what the metrics of events sum, instead of millions of rows.
+
+Kept up by difference, in the transaction of each batch. What always holds: `event_counts` is what event_counts.sql
+makes of the journal and the coupons.
+
+An event counts under its coupon's campaign, type and channel. These change while the coupon lives: what happened to it
+before moves with it. Nearly always that is its creation alone, which the coupon's row knows; else its journal is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from ledger.topics import COUPON
+from projections import lookup
+from projections.live.changes import Changes
+from projections.live.journal import JOURNAL
+from projections.live.signature import stable_hash
+from projections.store import Adding, Store, sql
+
+if TYPE_CHECKING:
+    from projections.past import Past
+
+TABLE: Final = "event_counts"
+_KEY: Final = ["key_hash", "coupon_id"]
+_SHARED: Final = ["campaign_id", "coupon_type"]
+_TOLD: Final = [*_KEY, "event_id", "type", "occurred_at", "user_id", "channel", "reason"]
+_KIND: Final = ["type", "to_user", "reason", *_SHARED, "channel"]
+_CELL: Final = ["hour", *_KIND]
+_ODD: Final = "(type = 'created' AND (channel IS NOT NULL OR reason IS NOT NULL))"
+"""Creations of which the coupon's row does not tell all that counts."""
+_ODD_NUMBER: Final = np.uint64(0x9E3779B97F4A7C15)
+_WRITTEN_AT_ONCE: Final = 500_000
+
+
+def settle(store: Store, coupons: Changes | None) -> None:
+    """Bring the counts up to what a batch did to the coupons and their journal. Inside its transaction."""
+    if coupons is None:
+        return
+    before, after = _shared(coupons.before), _shared(coupons.after)
+    came = pl.concat(e.select(_TOLD) for e in coupons.journalled)
+    parts = [_cells(came, after, 1)]
+    if coupons.dropped:
+        parts.append(_cells(pl.concat(e.select(_TOLD) for e in coupons.dropped), after, -1))
+    moved = _moved(coupons.before, before, after)
+    if moved.height:
+        earlier = _earlier(store, coupons, moved, came)
+        parts += [_cells(earlier, before, -1), _cells(earlier, after, 1)]
+    _add(store, _summed(parts).filter(pl.col("events") != 0))
+
+
+def fill(store: Store) -> None:
+    """Count all anew. Inside a transaction of the caller's."""
+    clear(store)
+    count_all(store)
+
+
+def clear(store: Store) -> None:
+    """Inside a transaction of the caller's."""
+    store.make_tables(str(__package__))
+    store.execute(f"DELETE FROM {TABLE}")
+
+
+def counted(facts: pl.DataFrame, coupons: pl.DataFrame) -> pl.DataFrame:
+    """Cells of all events of these coupons, given as their rows."""
+    return _cells(facts.select(_TOLD), _shared(coupons), 1)
+
+
+def put(into: Store | Adding, parts: Iterable[pl.DataFrame]) -> None:
+    """Add up what was `counted` part by part, and write it, where nothing is counted yet."""
+    waiting: list[pl.DataFrame] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(p.height for p in waiting[1:]) > _WRITTEN_AT_ONCE:
+            waiting = [_summed(waiting)]
+    for some in _summed(waiting).iter_slices(_WRITTEN_AT_ONCE) if waiting else ():
+        into.insert(TABLE, _hashed(some))
+
+
+def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat(parts).group_by(_CELL).agg(pl.col("events").sum())
+
+
+def count_all(into: Store | Adding) -> None:
+    """From the journal, where nothing is counted yet."""
+    counted = f"SELECT row_number() OVER () AS place, * FROM ({sql(__package__, 'event_counts')})"
+    into.execute(f"CREATE OR REPLACE TEMP TABLE counted AS {counted}")
+    [(cells,)] = into.rows("SELECT count(*) FROM counted")
+    some = "SELECT * EXCLUDE (place) FROM counted WHERE place BETWEEN $first AND $last"
+    for first in range(1, cells + 1, _WRITTEN_AT_ONCE):
+        within = {"first": first, "last": first + _WRITTEN_AT_ONCE - 1}
+        into.insert(TABLE, _hashed(into.frame(some, within)))
+    into.execute("DROP TABLE temp.counted")
+
+
+def stand_in(past: Past) -> None:
+    """Count what had happened then, when it is asked. Journal and coupons are in place."""
+    past.show(TABLE, sql(__package__, "event_counts"))
+
+
+def _shared(coupons: pl.DataFrame) -> pl.DataFrame:
+    """What all events of a coupon count under."""
+    return coupons.select(*_KEY, *_SHARED, of_coupon=pl.coalesce("claim_channel", "issue_channel"))
+
+
+def _cells(events: pl.DataFrame, coupons: pl.DataFrame, sign: int) -> pl.DataFrame:
+    found = events.join(coupons, on=_KEY).select(
+        pl.col("occurred_at").dt.truncate("1h").alias("hour"),
+        "type",
+        ((pl.col("type") == "issued") & pl.col("user_id").is_not_null()).alias("to_user"),
+        "reason",
+        *_SHARED,
+        pl.coalesce("channel", "of_coupon").alias("channel"),
+    )
+    return found.group_by(_CELL).agg(events=pl.len().cast(pl.Int64) * sign)
+
+
+def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """The rows, as they were, of coupons that were there and count under something else now; `plain`: all that counts
+    of what happened to them is that they were created."""
+    other = [before[c].ne_missing(after[c]).alias(c) for c in (*_SHARED, "of_coupon")]
+    same_but_channel = ~(other[0] | other[1])
+    plain = (
+        (pl.col("violations") == 0)
+        & (
+            ((pl.col("state") == "created") & (pl.col("events") == 1))
+            | ((pl.col("state") == "issued") & (pl.col("events") == 2))
+        )
+        & same_but_channel
+    )
+    changed = (~same_but_channel | other[2]) & (rows["events"] > 0)
+    return rows.select(*_KEY, "first_recorded_at", "created_at", plain=plain).filter(changed)
+
+
+def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
+    """What had happened to these coupons before the batch, as far as it counts otherwise now."""
+    stored = pl.concat([came.clear(), *(e.select(_TOLD) for e in coupons.stored)])
+    found = [stored.join(moved, on=_KEY, how="semi")]
+    advanced = moved.join(stored, on=_KEY, how="anti")
+    plain = pl.lit(False) if _odd_creations(store, came) else pl.col("plain")
+    created = advanced.filter(plain).select(*_KEY, type=pl.lit("created"), occurred_at="created_at")
+    others = advanced.filter(~plain)
+    if others.height:
+        since = others["first_recorded_at"].min()
+        events = lookup.of_journal(store, JOURNAL[COUPON], others["key_hash"], since)  # type: ignore[arg-type]
+        events = events.select(_TOLD).join(others, on=_KEY, how="semi")
+        found.append(events.join(came, on=[*_KEY, "event_id"], how="anti"))
+    return pl.concat([*found, created], how="diagonal")
+
+
+def _odd_creations(store: Store, came: pl.DataFrame) -> bool:
+    """Whether the journal may have any. It is searched once."""
+    if came.filter(pl.sql_expr(_ODD)).height:
+        store.found["odd_creations"] = True
+    elif "odd_creations" not in store.found:
+        there = store.rows(f"SELECT 1 FROM {JOURNAL[COUPON]} WHERE {_ODD} LIMIT 1")
+        store.found["odd_creations"] = bool(there)
+    return store.found["odd_creations"]
+
+
+def _hashed(cells: pl.DataFrame) -> pl.DataFrame:
+    """With `key_hash`. There are far fewer kinds than cells, and a hash of a text costs more than one of a number."""
+    kinds = cells.select(_KIND).unique()
+    told = [(pl.lit("=") + pl.col(c).cast(pl.String)).fill_null("") for c in _KIND]
+    text = kinds.select(pl.concat_str(told, separator="\x1f")).to_series()
+    kinds = kinds.with_columns(of_kind=pl.Series(stable_hash(text), dtype=pl.Int64))
+    cells = cells.join(kinds, on=_KIND, how="left", nulls_equal=True)
+    hours = cells["hour"].cast(pl.Int64).to_numpy().astype(np.uint64) * _ODD_NUMBER
+    return cells.with_columns(key_hash=pl.Series(cells["of_kind"].to_numpy() ^ hours.view(np.int64))).drop("of_kind")
+
+
+def _add(store: Store, cells: pl.DataFrame) -> None:
+    """Add what is counted there to what was."""
+    cells = _hashed(cells)
+    stored = lookup.of_keys(store, TABLE, cells.select("key_hash").unique())
+    told = stored.select("row_id", *_CELL, was="events")
+    cells = cells.join(told, on=_CELL, how="left", nulls_equal=True)
+    store.delete(TABLE, cells["row_id"].drop_nulls())
+    summed = cells.with_columns(events=pl.col("events") + pl.col("was").fill_null(0))
+    store.insert(TABLE, summed.select("key_hash", *_CELL, "events").filter(pl.col("events") != 0))

@@ -1,0 +1,220 @@
+"""The fold of a whole history into empty tables, slice by slice of the keys: what a consumer would have made of it
+batch by batch, faster, since nothing has to be looked up, replaced or folded again.
+
+What always holds: a slice has every event of its keys, repeats included, so that its rows are final when it is folded
+(`fold_slice`, which needs no tables). What the rules across coupons look up is kept with them; the rules themselves are
+settled once, when all slices are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from ledger.rules import STATES
+from ledger.topics import COUPON
+from projections import coupon_sales as sales
+from projections import event_counts as counts
+from projections.attribution import upkeep
+from projections.attribution.persons import persons_of
+from projections.live import campaign_rules, journal, order_rules
+from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
+from projections.live.changes import Changes
+from projections.live.cross import clock_and_grace, latest
+from projections.lookup import OF_LATE
+from projections.store import Adding, Inserts, Reading, Store, sql
+
+_ACQUISITIONS_AT_ONCE: Final = 300_000
+"""Of the campaigns that are settled together; a campaign is never parted."""
+
+
+_BESIDE: Final = ("acquisitions", "coupons_in_use", "uses")
+"""What the rules across coupons look up of coupons."""
+_OTHERS: Final = "others"
+_ROW: Final = "place"
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
+    other events, and which of them are in `conflict`; `beside`: what belongs into other tables than the `rows` do;
+    `counted`: cells of `event_counts`, of coupons alone; `clock`: the data's, of the facts."""
+
+    topic: str
+    facts: pl.DataFrame
+    repeats: pl.DataFrame
+    rows: pl.DataFrame
+    beside: dict[str, pl.DataFrame]
+    counted: pl.DataFrame | None
+    clock: datetime | None
+
+
+def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
+    """The columns of the topic's rows, for `fold_slice`."""
+    like = reading.frame(f"SELECT * FROM {PROJECTED[topic].table} LIMIT 0")
+    return like.cast({pl.Categorical: pl.Enum(list(STATES))})
+
+
+def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
+    """What `fold_slice` needs of events (as for `prepare`, with `key_hash`): what the fold reads, and one number for
+    all else that they say, since two contents of one identity must be told apart."""
+    on = PROJECTED[topic]
+    read = ["key_hash", on.key, *on.reads, *journal.POSITION]
+    others = events.select(name for name in journal.wire_fields(topic) if name not in read)
+    narrow = events.select(read)
+    return narrow.with_columns(others.hash_rows().alias(_OTHERS)) if others.width else narrow
+
+
+def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
+    """Fold all events of some keys, not none, as `narrowed` gives them."""
+    on = PROJECTED[topic]
+    content = tuple(name for name in events.columns if name not in ("key_hash", *journal.POSITION))
+    events, keys = numbered(topic, events)
+    facts, conflicts = told_apart(events.with_row_index(_ROW), content)
+    rows, violations = from_the_start(on, keys, like, facts.drop(_ROW), conflicts.drop(_ROW))
+    repeated = np.ones(events.height, dtype=np.bool_)
+    repeated[facts[_ROW].to_numpy()] = False
+    in_conflict = np.zeros(events.height, dtype=np.bool_)
+    in_conflict[conflicts[_ROW].to_numpy()] = True
+    repeats = events.select(journal.POSITION).with_columns(conflict=pl.Series(in_conflict)).filter(pl.Series(repeated))
+    beside, counted = {"violations": violations}, None
+    if topic == COUPON:
+        changes = Changes(COUPON, rows.clear(rows.height), rows, [facts], [])
+        _, acquired = campaign_rules.acquisitions(changes)
+        beside |= {"acquisitions": acquired} | order_rules.looked_up(changes)
+        counted = counts.counted(facts, rows)
+    return Slice(topic, facts, repeats, rows, beside, counted, latest([facts]))
+
+
+def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
+    """Events in the order of the log, which look-ups prune by; the repeats among them go last (`take_out`)."""
+    insert(into, PROJECTED[topic].journal, events.select(journal.columns(topic)))
+
+
+def put_beside(into: Inserts, folded: Slice) -> None:
+    """Write what became of a slice into the tables, but for the rows of its keys and what its `repeats` stand for."""
+    for table, rows in folded.beside.items():
+        insert(into, table, rows)
+
+
+def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
+    """Take out of the journal what stands, in each partition, at this offset and behind it."""
+    reached = pl.DataFrame(list(read.items()), schema={"log_partition": pl.Int32, "log_offset": pl.Int64}, orient="row")
+    with store.given(reached=reached):
+        store.execute(
+            f"DELETE FROM {PROJECTED[topic].journal} j WHERE NOT EXISTS (FROM reached r"
+            " WHERE r.log_partition = j.log_partition AND r.log_offset > j.log_offset)"
+        )
+
+
+def unfold(store: Store, topic: str, first_hash: int) -> None:
+    """Take out of the tables what became of the slices from this hash on (unsigned)."""
+    unsigned = f"key_hash + CASE WHEN key_hash < 0 THEN {1 << 64}::HUGEINT ELSE 0 END"
+    for table in (PROJECTED[topic].table, *(_BESIDE if topic == COUPON else ())):
+        store.execute(f"DELETE FROM {table} WHERE {unsigned} >= $first", {"first": first_hash})
+    store.execute(
+        f"DELETE FROM violations WHERE topic = $topic AND {unsigned} >= $first", {"topic": topic, "first": first_hash}
+    )
+
+
+def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
+    """Take the repeats of all slices out of the journal, and keep those in conflict apart. The journal is committed."""
+    on = PROJECTED[topic]
+    if not repeats.height:
+        return
+    names = ", ".join(journal.columns(topic))
+    at = "j.log_partition = g.log_partition AND j.log_offset = g.log_offset"
+    with store.given(gone=repeats):
+        store.execute(
+            f"INSERT INTO {on.conflicts} ({names}) SELECT {names} FROM {on.journal} j"
+            f" SEMI JOIN (SELECT * FROM gone WHERE conflict) g ON {at}"
+        )
+        store.execute(f"DELETE FROM {on.journal} j USING gone g WHERE {at}")
+
+
+def put_rows(into: Inserts, topic: str, rows: pl.DataFrame) -> None:
+    insert(into, PROJECTED[topic].table, rows)
+
+
+def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The rows of a slice, one of so many; apart from them those of the keys that something happened to last. These
+    belong at the table's end, where rows are looked for first (lookup.py)."""
+    rows = rows.sort("last_event_at")
+    early = max(0, rows.height - OF_LATE // slices)
+    return rows[:early], rows[early:]
+
+
+def clear(store: Store, topics: Sequence[str]) -> None:
+    """Empty the tables of these topics, and those of the rules across coupons, which `settle` fills. Inside a
+    transaction of the caller's."""
+    for topic in topics:
+        on = PROJECTED[topic]
+        for table in (on.journal, on.conflicts, on.table):
+            store.execute(f"DELETE FROM {table}")
+        for table in ("dead_letters", "checkpoints"):
+            store.execute(f"DELETE FROM {table} WHERE topic = $topic", {"topic": topic})
+        store.execute("DELETE FROM violations WHERE scope = 'coupon' AND topic = $topic", {"topic": topic})
+    for table in _BESIDE if COUPON in topics else ():
+        store.execute(f"DELETE FROM {table}")
+    counts.clear(store)
+    unsettle(store)
+
+
+def unsettle(store: Store) -> None:
+    """Empty the tables that `settle_campaigns`, `settle_orders`, `join_sales` and `make_paths` fill. Inside a
+    transaction of the caller's."""
+    for table in ("campaign_terms", "stock_cuts", "awaited", sales.TABLE):
+        store.execute(f"DELETE FROM {table}")
+    store.execute("DELETE FROM violations WHERE scope = 'cross'")
+    upkeep.clear(store)
+
+
+def set_clock(store: Store, clock: datetime | None) -> None:
+    store.execute("UPDATE ledger SET data_clock = greatest(data_clock, $clock)", {"clock": clock})
+
+
+def put_persons(store: Store) -> None:
+    """Who is who. All slices are in."""
+    store.insert("persons", persons_of(store))
+
+
+def settle_campaigns(adding: Adding) -> None:
+    """Find what is broken across coupons. All slices are in, and `persons`."""
+    everyone = adding.frame(sql(__package__, "campaign_sizes"))
+    pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
+    for campaigns in pieces.partition_by("piece"):
+        campaign_rules.settle_new(adding, campaigns.select("campaign_hash", "campaign_id"))
+
+
+def settle_orders(adding: Adding) -> None:
+    """Find what is broken between topics. All slices are in, and the data's clock stands where it should."""
+    now, grace = clock_and_grace(adding)
+    if now is not None:
+        for affected in order_rules.everything(adding):
+            order_rules.settle_new(adding, affected, now, grace)
+
+
+def put_counts(store: Store, counted: Iterable[pl.DataFrame]) -> None:
+    """Write what was counted in all slices of coupons."""
+    counts.put(store, counted)
+
+
+def count_events(adding: Adding) -> None:
+    """Where no slices of coupons were folded."""
+    if not adding.rows(f"SELECT 1 FROM {counts.TABLE} LIMIT 1"):
+        counts.count_all(adding)
+
+
+def join_sales(adding: Adding) -> None:
+    """The coupons in use with their orders. All slices are in."""
+    sales.fill(adding)
+
+
+def make_paths(adding: Adding) -> None:
+    """The paths to orders. All slices are in, and `persons`."""
+    upkeep.build(adding, adding.insert)

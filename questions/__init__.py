@@ -1,0 +1,1 @@
+"""What people ask of the tables: each question a function, its SQL in a file beside it."""

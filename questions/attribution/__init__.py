@@ -1,0 +1,1 @@
+"""What channels and campaigns earned: models, credits, ROI."""

@@ -1,0 +1,234 @@
+"""What people ask of attribution. Each question is completed first (`in_place`), so that none is answered by paths that
+are behind; asked of the past, the paths of the past are put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from analysis import attribution as credit
+from ledger.topics import COUPON, ORDER, USER
+from projections.attribution.paths import MOST
+from projections.past import Past
+from projections.store import Reading, sql
+from projections.wide import as_integers
+from questions.attribution import in_place
+from questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
+from questions.attribution.models import OVER_ALL, Model, asked
+from questions.metrics.money import goods_rates as goods
+from questions.unanswered import NotThere
+
+_MONEY: Final = ("sales_minor", "margin_minor")
+
+
+def attribution(
+    reading: Reading,
+    models: str | None = None,
+    by: str = "channel",
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    goods_rates: str | None = None,
+) -> pl.DataFrame:
+    """What each channel, campaign or kind of touch is credited with: orders, sales and margin, by each model and
+    currency. `models`: names of built-in ones with commas between them, or a JSON list of names and definitions (name,
+    kind, parameters); all built-in ones, if not given. `by`: channel, campaign, kind. `campaign`: the others count as
+    one. `since`, `until`: of the payment. `goods_rates`: a JSON object with the cost of goods by category in basis
+    points, the empty category standing for any other. Raises `WrongQuestion`, `NotThere`.
+
+    `removal_effect`: the part of all orders that would be lost without it (markov). `error`: the standard error of the
+    orders where combinations were drawn (shapley). `margin_minor`: of the orders whose cost of goods is known (null
+    where none is); `without_cost`: the others.
+    """
+    wanted = asked(models)
+    in_place.complete(reading)
+    what = Asked(by, campaign, since, until)
+    with _goods(reading, goods_rates):
+        found = credits(reading, wanted, what)
+    totals = dict(reading.frame(_query("totals"), what.window).select("currency", "orders").iter_rows())
+    share = pl.col("orders") / pl.col("currency").replace_strict(totals, return_dtype=pl.Float64, default=None)
+    return _whole_money(found).rename({"value": by}).with_columns(margin_minor=_MARGIN, share=share)
+
+
+_MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.col("orders") - 1e-9)).then(
+    pl.col("margin_minor")
+)
+"""Null where of no order the cost of goods is known."""
+
+
+@contextmanager
+def _goods(reading: Reading, goods_rates: str | None) -> Iterator[None]:
+    """Let queries read `goods`: what the goods cost of orders without a figure of their own."""
+    with reading.holding("goods", _query("goods"), {"goods_rates": goods(goods_rates)}):
+        yield
+
+
+def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
+    """Whole minor units that sum, for each model and currency, to what is credited in all."""
+    parts = [pl.DataFrame(schema=found.schema).cast(dict.fromkeys(_MONEY, pl.Int128))]
+    for part in found.partition_by("model", "currency", maintain_order=True):
+        whole = {n: credit.apportioned(round(part[n].sum()), part[n].to_numpy()) for n in _MONEY}
+        parts.append(part.with_columns(pl.Series(n, values, dtype=pl.Int128) for n, values in whole.items()))
+    return as_integers(pl.concat(parts))
+
+
+def attribution_notes(
+    reading: Reading, since: datetime | None = None, until: datetime | None = None, goods_rates: str | None = None
+) -> pl.DataFrame:
+    """What a reader of credits must know: one row of numbers of orders. `orders` stand; of them `without_touch`,
+    `cut_off` (more touches than are kept of a path), `without_sales` (nothing or less was paid), `without_cost` (of
+    goods), `cost_by_rate` (of some line at least), `unknown_coupon` (names coupons, and none is known to be used on
+    it). Not credited: `cancelled`, `refunded` (in full), among them `refunded_more_than_paid`. `currencies` are never
+    added up."""
+    in_place.complete(reading)
+    with _goods(reading, goods_rates):
+        return reading.frame(_query("notes"), {"since": since, "until": until, "most": MOST})
+
+
+def attribution_order(reading: Reading, order: str, models: str | None = None) -> pl.DataFrame:
+    """The touches that led to an order, the earliest first, and what part of it each model gives them (`credits`, by
+    model; markov and shapley by rate rate channels and are left out). `touch`: its number; none for what the redeemed
+    coupons get, or nobody. Raises `NotThere`."""
+    wanted = [m for m in asked(models) if m.kind not in OVER_ALL or (m.kind == "shapley" and m.worth == "orders")]
+    in_place.complete(reading)
+    path = reading.frame(_query("path_of_order"), {"order": order})
+    if not path.height:
+        raise NotThere(
+            f"order {order}: no paid order that stands (not cancelled, not refunded in full) has this id; see"
+            f" `coupon-ledger order {order}`"
+        )
+    touches = _touches(reading, path)
+    rows, lost, nobody = touches.to_dicts(), _row(UNKNOWN_COUPON), _row(NOBODY)
+    for model in wanted:
+        if model.kind == "redeemed":
+            used = _used_on(reading, order)
+            rows += [_row("used", model, c["part"], c) for c in used]
+            credited = bool(used)
+        else:
+            weights = _weights(model, touches)
+            for row, weight in zip(rows, weights, strict=False):
+                row["credits"].append({"model": model.name, "credit": weight})
+            credited = any(weights)
+        if not credited:
+            unknown = model.kind == "redeemed" and path["names_coupons"][0]
+            (lost if unknown else nobody)["credits"].append({"model": model.name, "credit": 1.0})
+    rows += [row for row in (lost, nobody) if row["credits"]]
+    of = path.select("order_id", "person", "currency", "sales_minor", paid_at="ended_at")
+    return of.join(pl.DataFrame(rows, schema=_TOUCH), how="cross")
+
+
+_CREDIT: Final = pl.List(pl.Struct({"model": pl.String, "credit": pl.Float64}))
+_TOUCH: Final[dict[str, Any]] = {
+    "touch": pl.Int64,
+    "at": pl.Datetime("us"),
+    "kind": pl.String,
+    "channel": pl.String,
+    "campaign_id": pl.String,
+    "coupon_id": pl.String,
+    "days_before": pl.Float64,
+    "credits": _CREDIT,
+}
+
+
+def _touches(reading: Reading, path: pl.DataFrame) -> pl.DataFrame:
+    row = path.row(0, named=True)
+    sources = reading.frame("SELECT * FROM touch_sources")
+    listed = pl.DataFrame(
+        {"source": row["sources"], "at": row["touched_at"]}, schema={"source": pl.Int64, "at": pl.Datetime("us")}
+    )
+    dropped = row["touches"] - listed.height
+    found = listed.with_row_index("touch").join(sources, on="source", how="left", maintain_order="left")
+    return found.select(
+        touch=pl.col("touch").cast(pl.Int64) + 1 + dropped,
+        at="at",
+        kind="kind",
+        channel="channel",
+        campaign_id="campaign_id",
+        coupon_id=pl.lit(None, dtype=pl.String),
+        days_before=(pl.lit(row["ended_at"]) - pl.col("at")).dt.total_microseconds() / 86_400_000_000,
+        credits=pl.lit([], dtype=_CREDIT),
+    )
+
+
+def _weights(model: Model, touches: pl.DataFrame) -> list[float]:
+    """Per touch; 0 before the window."""
+    days = touches["days_before"].to_numpy()
+    seen = days <= model.look_back_days
+    channels = touches["channel"].fill_null("(unknown)")
+    states = channels.cast(pl.Enum(channels.unique())).to_physical().to_numpy().astype(np.int64)
+    paths = credit.Paths(np.array([0, int(seen.sum())]), states[seen], days[seen] * 86_400)
+    found = np.zeros(len(days))
+    found[seen] = weights_of(model, paths)
+    return [float(weight) for weight in found]
+
+
+def _used_on(reading: Reading, order: str) -> list[dict[str, Any]]:
+    used = reading.frame(_query("coupons_on_order"), {"order": order})
+    took = used["took"].sum()
+    return used.with_columns(part=pl.col("took") / took if took else pl.lit(1 / max(used.height, 1))).to_dicts()
+
+
+def _row(kind: str, model: Model | None = None, part: float = 0, coupon: Mapping[str, Any] | None = None) -> Any:
+    """What is credited and is no touch: a coupon in use, or nobody."""
+    of = coupon or {}
+    told = {"kind": kind, "at": of.get("used_at"), **{n: of.get(n) for n in ("channel", "campaign_id", "coupon_id")}}
+    return told | {"credits": [{"model": model.name, "credit": part}] if model else []}
+
+
+def attribution_roi(
+    reading: Reading,
+    campaign: str,
+    models: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    goods_rates: str | None = None,
+) -> pl.DataFrame:
+    """What a campaign earned by each model, against what it cost: ROI = (margin credited - cost booked) / (discount +
+    cost booked). The discount is in the sales already and not taken off twice. Attributed, not incremental: some of
+    these orders would have come anyway. Null where there was no cost, and where of no order credited the cost of goods
+    is known; orders `without_cost` add nothing to the margin. `without_sale_minor`: the part of the discount that lies
+    on orders that do not stand. `since`, `until`: of the payment, the use, the booking. `campaign`: its id."""
+    wanted = asked(models)
+    in_place.complete(reading)
+    what = Asked("campaign", campaign, since, until, alone=True)
+    given = {"campaign": campaign, **what.window}
+    costs = reading.frame(_query("campaign_costs"), given)
+    with _goods(reading, goods_rates):
+        found = credits(reading, wanted, what)
+    found = found.filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))
+    if (
+        not found.height
+        and not costs.height
+        and not reading.frame(_query("campaign_known"), {"campaign": campaign})["known"][0]
+    ):
+        raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
+    grid = pl.DataFrame({"model": [m.name for m in wanted]}).join(
+        pl.concat([found["currency"], costs["currency"]]).unique().sort().to_frame(), how="cross"
+    )
+    rows = grid.join(found, on=["model", "currency"], how="left", maintain_order="left")
+    rows = rows.join(costs, on="currency", how="left", maintain_order="left")
+    numbers = "orders sales_minor margin_minor without_cost discount_minor without_sale_minor booked_minor".split()
+    rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
+        margin_minor=_MARGIN, cost_minor=pl.col("discount_minor") + pl.col("booked_minor")
+    )
+    roi = pl.when(pl.col("cost_minor") > 0).then(
+        (pl.col("margin_minor") - pl.col("booked_minor")) / pl.col("cost_minor")
+    )
+    whole = rows.with_columns(pl.col(_MONEY).round().cast(pl.Int128), roi=roi)
+    return as_integers(whole.select("model", "currency", *numbers, "cost_minor", "roi"))
+
+
+def then(past: Past, _: Mapping[str, Any]) -> None:
+    """What every question here reads of the past."""
+    for topic in (COUPON, ORDER, USER):
+        past.stand_in(topic)
+    in_place.stand_in(past)
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)

@@ -1,0 +1,333 @@
+"""Models over the paths: what each channel, campaign or kind of touch is credited with, all models in one pass.
+
+What always holds: of each model the credits of a currency sum to the orders and sales of that currency, those of orders
+without any touch in a row of their own; currencies are never added up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from analysis import attribution as credit
+from analysis.attribution import Float64, Int64, Mask, Paths
+from projections.past.slices import ahead
+from projections.store import Reading, sql
+from questions.attribution.models import OVER_ALL, Model
+from questions.unanswered import WrongQuestion
+
+BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
+NOBODY: Final = "(none)"
+"""Whom orders without any touch are credited to (无触点)."""
+UNKNOWN_COUPON: Final = "(unknown coupon)"
+"""Whom the order is credited to by its coupons, where it names some and none is known (未知券)."""
+OTHERS: Final = "(other campaigns)"
+_UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
+_MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
+"""What is credited. `margin_minor`: sales less the cost of goods, of the orders of which that is known; `without_cost`:
+the others."""
+_DAY_MICROS: Final = 86_400_000_000
+_NEVER: Final = np.iinfo(np.int64).max
+_NO_AGES: Final = np.zeros(0)
+_AT_ONCE: Final = 40_000
+_MOST_STATES: Final = 2_000
+_ROOM: Final = 32
+SCHEMA: Final = {
+    "model": pl.String,
+    "value": pl.String,
+    "currency": pl.String,
+    **dict.fromkeys(_MEASURES, pl.Float64),
+    "removal_effect": pl.Float64,
+    "error": pl.Float64,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`by`: what is credited, one of `BY`. `campaign`: every other one is as good as one; `alone`: what others are
+    credited with need not be told. `since`, `until`: of the payment."""
+
+    by: str = "channel"
+    campaign: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    alone: bool = False
+
+    def __post_init__(self) -> None:
+        if self.by not in BY:
+            raise WrongQuestion(f"credits by {self.by}: there is no such part; there are {', '.join(BY)}")
+
+    @property
+    def window(self) -> dict[str, Any]:
+        return {"since": self.since, "until": self.until}
+
+    def values(self, sources: pl.DataFrame) -> pl.Series:
+        """Per source (`kind`, `channel`, `campaign_id`), what it counts for."""
+        value = pl.col(BY[self.by]).fill_null(_UNKNOWN[self.by])
+        if self.campaign is not None:
+            mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, UNKNOWN_COUPON])
+            value = pl.when(mine.fill_null(False)).then(value).otherwise(pl.lit(OTHERS))
+        return sources.select(value.alias("value")).to_series()
+
+
+def credits(reading: Reading, models: Iterable[Model], asked: Asked) -> pl.DataFrame:
+    """Rows of model, value, currency with the measures, for each value that got any. `removal_effect`: of markov;
+    `error`: the standard error of the orders, where combinations were drawn (shapley). Queries can read `goods`."""
+    found = []
+    models = list(models)
+    looking = [m for m in models if m.kind != "redeemed"]
+    if looking:
+        found.append(_looked_back(reading, looking, asked))
+    for model in models:
+        if model.kind == "redeemed":
+            found.append(_redeemed(reading, model, asked))
+    order = pl.Enum([m.name for m in models])
+    rows = pl.concat(found).with_columns(pl.col("model").cast(order))
+    rows = rows.sort("model", "currency", "orders", "value", descending=[False, False, True, False])
+    return rows.cast({"model": pl.String})
+
+
+def _redeemed(reading: Reading, model: Model, asked: Asked) -> pl.DataFrame:
+    among = asked.campaign if asked.alone else None
+    rows = reading.frame(sql(__package__, "redeemed"), {"campaign": among, **asked.window})
+    rows = rows.with_columns(value=asked.values(rows), model=pl.lit(model.name))
+    sums = rows.group_by("model", "value", "currency").agg(pl.col(_MEASURES).sum())
+    nothing = pl.lit(None, dtype=pl.Float64)
+    return sums.with_columns(removal_effect=nothing, error=nothing).select(*SCHEMA).cast(SCHEMA)  # type: ignore[arg-type]
+
+
+def _looked_back(reading: Reading, models: list[Model], asked: Asked) -> pl.DataFrame:
+    sources = reading.frame("SELECT * FROM touch_sources ORDER BY source")
+    of_source = asked.values(sources)
+    values = of_source.unique().sort()
+    if values.len() > _MOST_STATES and any(m.kind in OVER_ALL for m in models):
+        raise WrongQuestion(
+            f"credits by {asked.by}: {values.len():,} of them are too many for {', '.join(OVER_ALL)}; choose other"
+            " models, --by channel, or one --campaign"
+        )
+    states = of_source.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
+    state_of = _StateOf(sources["source"].to_numpy(), states, values.len())
+    currencies = reading.frame(sql(__package__, "totals"), asked.window)["currency"]
+    runs = [_Run(model, values.len(), currencies.len()) for model in models]
+    over_all = any(run.over_all for run in runs)
+    look_backs = sorted({model.look_back_days for model in models})
+
+    def seen(frame: pl.DataFrame) -> dict[float, _Some]:
+        batch = _Batch(frame, state_of, currencies)
+        return {days: batch.within(days, with_nothing=over_all) for days in look_backs}
+
+    pieces = reading.batches(sql(__package__, "paths"), asked.window, rows=_AT_ONCE)
+    for some in ahead(seen, (piece for piece in pieces if piece.height)):
+        for run in runs:
+            run.add(some[run.model.look_back_days])
+    return pl.concat(run.rows(values, currencies) for run in runs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Some:
+    """A batch as one look-back sees it. Of orders: `paths`; those that are `mixed`, since their touches are in several
+    states, with their `currency` (a number) and `measures` (a row each); and `sums`, of all others: whatever the model,
+    who has a path to themselves gets the order. `nothing`: the paths that led to none."""
+
+    paths: Paths
+    mixed: Paths
+    currency: Int64
+    measures: Float64
+    sums: Float64
+    nothing: list[Paths]
+
+
+class _Batch:
+    def __init__(self, frame: pl.DataFrame, state_of: _StateOf, currencies: pl.Series) -> None:
+        self._offsets, source = _flat(frame["sources"])
+        _, self._touched = _flat(frame["touched_at"].cast(pl.List(pl.Int64)))
+        self._states = state_of(source)
+        self._number, self._currencies = state_of.number, currencies.len()
+        self._ordered = frame["ordered"].to_numpy()
+        self._ended = frame["ended_at"].cast(pl.Int64).to_numpy()
+        before = frame["previous_at"].cast(pl.Int64).fill_null(np.iinfo(np.int64).min)
+        self._before = before.to_numpy()
+        mine = frame.filter(frame["ordered"])
+        self._currency = mine["currency"].cast(pl.Enum(currencies)).to_physical().to_numpy().astype(np.int64)
+        margin = (pl.col("sales_minor") - pl.col("cost_of_goods_minor")).fill_null(0)
+        measures = (pl.col("ordered"), pl.col("sales_minor"), margin, pl.col("cost_of_goods_minor").is_null())
+        self._measures = np.column_stack([mine.select(m.cast(pl.Float64).alias("m"))["m"].to_numpy() for m in measures])
+
+    def within(self, look_back_days: float, *, with_nothing: bool) -> _Some:
+        lengths = np.diff(self._offsets)
+        opened = np.where(self._ordered, self._ended - int(look_back_days * _DAY_MICROS), _NEVER)
+        kept = self._touched >= np.repeat(opened, lengths)
+        seen = self._chosen(kept, self._ordered)
+        only = self._only(seen)
+        mixed = only < 0
+        sums = self._summed(only[~mixed], self._currency[~mixed], self._measures[~mixed])
+        of_mixed = np.zeros(len(lengths), dtype=np.bool_)
+        of_mixed[self._ordered] = mixed
+        of_mixed_kept = kept & np.repeat(of_mixed, lengths)
+        among = self._chosen(of_mixed_kept, of_mixed)
+        age = np.repeat(self._ended[of_mixed], among.lengths) - self._touched[of_mixed_kept]
+        aged = Paths(among.offsets, among.states, age / 1e6)
+        nothing = self._nothing(kept, lengths) if with_nothing else []
+        return _Some(seen, aged, self._currency[mixed], self._measures[mixed], sums, nothing)
+
+    def _nothing(self, kept: Mask, lengths: Int64) -> list[Paths]:
+        """What led to nothing; and what is too long ago for its order, and was not for the one before."""
+        lost = ~kept
+        lost &= self._touched > np.repeat(self._before, lengths)
+        return [self._chosen(lost, np.ones(len(lengths), dtype=np.bool_))]
+
+    def _chosen(self, touches: Mask, paths: Mask) -> Paths:
+        """These touches of these paths. Only of the few that are mixed are ages needed."""
+        counted = np.r_[0, np.cumsum(touches)][self._offsets]
+        return Paths(np.r_[0, np.cumsum(np.diff(counted)[paths])], self._states[touches], _NO_AGES)
+
+    def _only(self, paths: Paths) -> Int64:
+        """Per path the state that all its touches are in; nobody's where there is none, -1 where there are several."""
+        there = paths.lengths > 0
+        starts = paths.offsets[:-1][there]
+        found = np.full(len(there), self._number)
+        if len(starts):
+            least, most = np.minimum.reduceat(paths.states, starts), np.maximum.reduceat(paths.states, starts)
+            found[there] = np.where(least == most, least, -1)
+        return found
+
+    def _summed(self, states: Int64, currency: Int64, measures: Float64) -> Float64:
+        place, size = states * self._currencies + currency, (self._number + 1) * self._currencies
+        found = np.zeros((size, len(_MEASURES)))
+        for number in range(len(_MEASURES)):
+            found[:, number] = np.bincount(place, measures[:, number], size)
+        return found.reshape(self._number + 1, self._currencies, len(_MEASURES))
+
+
+def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
+    """The lists' offsets, from 0, and what they hold, side by side."""
+    array: Any = lists.rechunk().to_arrow()
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    return offsets - offsets[0], array.values[int(offsets[0]) : int(offsets[-1])].to_numpy(zero_copy_only=False)
+
+
+class _StateOf:
+    """The number of each source's value. Sources are hashes: their low bits find nearly all of them at a tenth of the
+    cost of a search, which finds the few that share theirs."""
+
+    def __init__(self, sources: Int64, states: Int64, number: int) -> None:
+        """`sources`: ascending."""
+        self.number = number
+        self._sources, self._states = sources, states
+        self._low = (1 << (_ROOM * max(len(sources), 1)).bit_length()) - 1
+        place = sources & self._low
+        self._table = np.full(self._low + 1, -1, dtype=np.int64)
+        self._table[place] = states
+        places, times = np.unique(place, return_counts=True)
+        self._table[places[times > 1]] = -1
+
+    def __call__(self, sources: Int64) -> Int64:
+        found: Int64 = self._table[sources & self._low]
+        shared = np.flatnonzero(found < 0)
+        found[shared] = self._states[np.searchsorted(self._sources, sources[shared])]
+        return found
+
+
+class _Run:
+    """One model, summed up batch by batch: per state and currency, and behind the states nobody, its measures."""
+
+    def __init__(self, model: Model, states: int, currencies: int) -> None:
+        self.model = model
+        self._states, self._currencies = states, currencies
+        self._sums: Float64 = np.zeros((states + 1, currencies, len(_MEASURES)))
+        self._touched: Float64 = np.zeros((currencies, len(_MEASURES)))
+        self._journeys = credit.Journeys(states) if model.kind == "markov" else None
+        by_rate = model.kind == "shapley" and model.worth == "rate"
+        if by_rate and states > credit.MOST_PLAYERS:
+            raise WrongQuestion(
+                f"model {model.name}: {states:,} values are too many for the worth 'rate', which takes"
+                f" {credit.MOST_PLAYERS}; credit channels, or use the worth 'orders'"
+            )
+        self._coalitions = credit.Coalitions(states) if by_rate else None
+
+    @property
+    def over_all(self) -> bool:
+        return self._journeys is not None or self._coalitions is not None
+
+    def add(self, some: _Some) -> None:
+        if self.over_all:
+            self._add_over_all(some)
+        else:
+            self._sums += some.sums
+            self._add_weights(some)
+
+    def _add_over_all(self, some: _Some) -> None:
+        self._sums[-1] += some.sums[-1]
+        self._touched += some.sums[:-1].sum(axis=0)
+        for number in range(len(_MEASURES)):
+            self._touched[:, number] += np.bincount(some.currency, some.measures[:, number], self._currencies)
+        for summed in (self._journeys, self._coalitions):
+            if summed is not None:
+                summed.add(some.paths, np.ones(len(some.paths.lengths), dtype=np.bool_))
+                for paths in some.nothing:
+                    summed.add(paths, np.zeros(len(paths.lengths), dtype=np.bool_))
+
+    def _add_weights(self, some: _Some) -> None:
+        weights = weights_of(self.model, some.mixed)
+        owners, states = some.mixed.owners, some.mixed.states
+        if self.model.kind in ("first", "last"):
+            credited = np.flatnonzero(weights)
+            weights, owners, states = weights[credited], owners[credited], states[credited]
+        place = states * self._currencies + some.currency[owners]
+        size = self._states * self._currencies
+        for number in range(len(_MEASURES)):
+            measure = some.measures[:, number]
+            if measure.any():
+                summed = np.bincount(place, weights * measure[owners], size)
+                self._sums[:-1, :, number] += summed.reshape(self._states, self._currencies)
+
+    def rows(self, values: pl.Series, currencies: pl.Series) -> pl.DataFrame:
+        states = self._states
+        effects, errors = np.full(states + 1, np.nan), np.full(states + 1, np.nan)
+        if self._journeys is not None:
+            _, effects[:-1] = self._journeys.removal_effects()
+            self._share(effects[:-1])
+        if self._coalitions is not None:
+            parts, deviations = self._coalitions.value(self.model.draws)
+            self._share(parts)
+            if deviations.any():
+                errors[:-1] = deviations
+        places = [(s, c) for s in range(states + 1) for c in range(self._currencies) if self._sums[s, c].any()]
+        names = [*values, NOBODY]
+        rows = [
+            [self.model.name, names[s], currencies[c], *self._sums[s, c].tolist(), effects[s], errors[s]]
+            for s, c in places
+        ]
+        return pl.DataFrame(rows, schema=SCHEMA, orient="row").with_columns(
+            pl.col("removal_effect", "error").fill_nan(None)
+        )
+
+    def _share(self, parts: Float64) -> None:
+        """Let the states share what orders with touches came to, in every currency alike."""
+        if parts.sum():
+            self._sums[:-1] = (parts / parts.sum())[:, None, None] * self._touched[None]
+
+
+def weights_of(model: Model, paths: Paths) -> npt.NDArray[np.float64]:
+    """The part of its order that each touch is credited with. Of the models that say so, and of shapley by orders."""
+    match model.kind:
+        case "last":
+            return credit.last(paths)
+        case "first":
+            return credit.first(paths)
+        case "linear":
+            return credit.linear(paths)
+        case "time_decay":
+            return credit.time_decay(paths, model.half_life_days * 86_400)
+        case "position":
+            return credit.position(paths, model.first_share, model.last_share)
+        case "shapley":
+            return credit.shared_by_distinct(paths)
+        case _:
+            raise AssertionError(f"{model.kind} credits no single orders")

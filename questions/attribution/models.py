@@ -1,0 +1,127 @@
+"""Models of attribution as data: a name, a kind, parameters. Those of each kind with its usual parameters are built in;
+others are defined by name, as operations in the log, where none is ever lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from ledger.events import Id, problems_of
+from projections.attribution.paths import LOOK_BACK
+from questions.unanswered import NotThere, WrongQuestion
+
+Kind = Literal["redeemed", "last", "first", "linear", "time_decay", "position", "markov", "shapley"]
+KINDS: Final[dict[str, tuple[str, str]]] = {
+    "redeemed": ("核销归因", "to the coupons used on the order, by their discounts"),
+    "last": ("末次触点", "to the last touch before the order"),
+    "first": ("首次触点", "to the first touch in the look-back window"),
+    "linear": ("线性", "to each touch the same"),
+    "time_decay": ("时间衰减", "half as much for each half-life that a touch lies further back"),
+    "position": ("位置归因", "so much to the first and the last touch, the rest to those between"),
+    "markov": ("马尔可夫移除效应", "by the part of all orders that would be lost without it"),
+    "shapley": ("沙普利值", "by what it adds to all possible combinations of the others"),
+}
+WHEN: Final[dict[str, str]] = {
+    "redeemed": "which campaign's coupons were redeemed, as finance books them: joins with the discounts",
+    "last": "which channel closes the sale; it overrates those that stand before the till",
+    "first": "which channel finds new customers; it overrates those that reach everybody",
+    "linear": "no opinion: every touch counts alike; a base to hold the others against",
+    "time_decay": "short decisions and sales of a few days, where the latest touches count most",
+    "position": "both who opened and who closed the way to an order",
+    "markov": "which channel would be missed most; needs many paths, and rates channels, not orders",
+    "shapley": "a fair share of channels that work together; needs many paths, and rates channels, not orders",
+}
+"""Which question each kind answers. None says what was caused."""
+OVER_ALL: Final = ("markov", "shapley")
+"""They rate what is credited over all paths, and say nothing of a single order."""
+DEFINED: Final = "attribution_model_defined"
+"""The operation that keeps a model."""
+
+_DAYS: Final = LOOK_BACK.days
+_PARAMETERS: Final = {
+    "half_life_days": "time_decay",
+    "first_share": "position",
+    "last_share": "position",
+    "worth": "shapley",
+    "draws": "shapley",
+}
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """`look_back_days`: how long before the payment a touch counts. `worth` of a combination of channels: the orders of
+    those who met no others (`orders`), or the part of these people that bought (`rate`); `draws`: of the orders of
+    joining, where there are too many combinations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Id
+    kind: Kind
+    look_back_days: Annotated[float, Field(gt=0, le=_DAYS, allow_inf_nan=False)] = 30
+    half_life_days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 7
+    first_share: Share = 0.4
+    last_share: Share = 0.4
+    worth: Literal["orders", "rate"] = "orders"
+    draws: Annotated[int, Field(ge=100, le=1_000_000)] = 5_000
+
+    @model_validator(mode="after")
+    def _shares(self) -> Model:
+        if self.first_share + self.last_share > 1 + 1e-9:
+            raise ValueError("first_share and last_share must sum to 1 at most")
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those that its kind reads."""
+        read = [name for name, kind in _PARAMETERS.items() if kind == self.kind]
+        looking = [] if self.kind == "redeemed" else ["look_back_days"]
+        return {name: getattr(self, name) for name in [*looking, *read]}
+
+
+BUILT_IN: Final = {kind: Model(name=kind, kind=kind) for kind in KINDS}
+
+
+def made(definition: dict[str, Any]) -> Model:
+    """A model from its definition. Raises `WrongQuestion`."""
+    name = definition.get("name")
+    if unread := [n for n, kind in _PARAMETERS.items() if n in definition and kind != definition.get("kind")]:
+        raise WrongQuestion(
+            f"model {name}: {unread[0]} is a parameter of {_PARAMETERS[unread[0]]}, not of {definition.get('kind')};"
+            " leave it out"
+        )
+    try:
+        return Model.model_validate(definition)
+    except ValidationError as error:
+        problem = problems_of(error)[0]
+        field = f"{problem.field} " if problem.field else ""
+        raise WrongQuestion(f"model {name}: {field}{problem.rule}; see `coupon-ledger attribution models`") from error
+
+
+def asked(models: str | None) -> list[Model]:
+    """What a question names: built-in ones with commas between them (`all`: every one, also if nothing is named), or a
+    JSON list of names and definitions. Raises `NotThere`, `WrongQuestion`."""
+    if not models or models == "all":
+        return list(BUILT_IN.values())
+    if not models.startswith("["):
+        return _distinct(_built_in(name) for name in models.split(","))
+    try:
+        told = TypeAdapter(list[str | dict[str, Any]]).validate_json(models)
+    except ValidationError as error:
+        raise WrongQuestion("models: no names, and no JSON list of models; see `attribution models`") from error
+    return _distinct(_built_in(one) if isinstance(one, str) else made(one) for one in told)
+
+
+def _built_in(name: str) -> Model:
+    if name not in BUILT_IN:
+        raise NotThere(f"model {name}: there is none of that name; there are {', '.join(BUILT_IN)}")
+    return BUILT_IN[name]
+
+
+def _distinct(models: Iterable[Model]) -> list[Model]:
+    found = {model.name: model for model in models}
+    if not found:
+        raise WrongQuestion("models: none is named; name one, or leave it out for all")
+    return list(found.values())

@@ -1,0 +1,237 @@
+"""Audits: what must hold in the tables, each as a query of what offends against it; none is good.
+
+An audit is a `.sql` file here, whose header says what is asked (its first sentence), the grain, and what an offender
+means. Where SQL cannot say it, a function below judges what the query finds. Each asks one state of the database, in
+the caller's transaction, so nothing that is committed meanwhile is a false alarm.
+
+Memory does not grow with the tables: a query with `$first` and `$last` is asked once per range of key hashes, one with
+`$first_offset` and `$last_offset` once per range of offsets; offenders are counted as they come, and only the first of
+them kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from ledger.plain import plain
+from ledger.rules import types
+from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections.live import order_rules
+from projections.live.cross import clock_and_grace
+from projections.live.journal import JOURNAL
+from projections.live.signature import bits_of, stable_hash
+from projections.store import Reading, sql
+from questions.finance.statement import statement
+
+_AT_ONCE: Final = 1_000_000
+"""Rows of the journals in a part."""
+_ORDERS_AT_ONCE: Final = 50_000
+_FIRST: Final = -(1 << 63)
+_LINKED: Final = {"user_id": pl.String, "links_say": pl.String}
+_TYPES: Final = {
+    f"{name}_types": list(types(topic))
+    for name, topic in (("coupon", COUPON), ("order", ORDER), ("campaign", CAMPAIGN), ("user", USER))
+}
+
+
+def asked(name: str) -> str:
+    """What the audit asks: the first sentence of its file."""
+    header = " ".join(line.removeprefix("-- ") for line in sql(__package__, name).splitlines() if line.startswith("--"))
+    return header.partition("?")[0] + "?"
+
+
+def run(reading: Reading, name: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
+    """How many offend, and the first `limit` of them."""
+    offenders = 0
+    shown: list[dict[str, Any]] = []
+    for frame in AUDITS[name](reading, name):
+        offenders += frame.height
+        shown += frame.head(limit - len(shown)).to_dicts()
+    return offenders, shown
+
+
+def as_json(offenders: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps([plain(dict(offender)) for offender in offenders], ensure_ascii=False)
+
+
+def _found(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame]:
+    """All that the query finds, in so many parts at least."""
+    for query, parameters in _queries(reading, name, parts):
+        yield from reading.batches(query, parameters)
+
+
+def _queries(reading: Reading, name: str, parts: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The query and its parameters, part by part."""
+    query = sql(__package__, name)
+    wanted = set(re.findall(r"\$(\w+)", re.sub("--.*", "", query)))
+    for part in _parts(reading, wanted, parts):
+        yield query, {name: value for name, value in part.items() if name in wanted}
+
+
+def _parts(reading: Reading, wanted: set[str], least: int) -> Iterator[dict[str, Any]]:
+    journals = ", ".join(f"'{table}'" for table in JOURNAL.values())
+    [(rows, end)] = reading.rows(
+        f"SELECT (SELECT sum(estimated_size) FROM duckdb_tables() WHERE table_name IN ({journals})),"
+        " (SELECT coalesce(max(next_offset), 0) FROM checkpoints)"
+    )
+    parts = max(least, 1 + int(rows) // _AT_ONCE) if wanted & {"first", "first_offset"} else 1
+    for part in range(parts):
+        first, after = (_FIRST + (1 << 64) * n // parts for n in (part, part + 1))
+        first_offset = end * part // parts if part else _FIRST
+        last_offset = end * (part + 1) // parts if part < parts - 1 else -_FIRST
+        offsets = {"first_offset": first_offset, "last_offset": last_offset - 1}
+        yield {"first": first, "last": after - 1, **offsets, **_TYPES}
+
+
+def _key_hashes(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    for rows in _found(reading, name):
+        yield rows.filter(rows["hash"] != pl.Series(stable_hash(rows["text"]), dtype=pl.Int64))
+
+
+def _event_ids(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    for rows in _found(reading, name):
+        missing = np.zeros(rows.height, dtype=np.bool_)
+        bits = bits_of(stable_hash(rows["event_id"]))
+        for word, wanted in zip(("ids_low", "ids_high"), bits, strict=True):
+            missing |= rows[word].to_numpy() & wanted != wanted
+        yield rows.filter(pl.Series(missing)).select("projection", "key", "event_id")
+
+
+def _conservation(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    parts = pl.concat(_found(reading, name))
+    sums = pl.col("counted", "stands").sum()
+    each = parts.group_by("campaign_id", "statement").agg(sums)
+    everything = parts.group_by("statement").agg(sums).select(pl.lit("all").alias("campaign_id"), pl.all())
+    yield pl.concat([each, everything]).filter(pl.col("counted") != pl.col("stands"))
+
+
+def _liability(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    by = ["campaign_id", "currency"]
+    found = pl.concat(_found(reading, name))
+    for counted, by_rows in (("counted", False), ("told", True)):
+        closing = {counted: "closing_coupons", f"{counted}_minor": "closing_minor"}
+        moved = statement(reading, by_rows=by_rows).select(*by, **closing)
+        found = found.join(moved, on=by, how="full", nulls_equal=True, coalesce=True).fill_null(0)
+    kept = [
+        (pl.col(f"stands{unit}") == pl.col(f"counted{unit}")) & (pl.col(f"stands{unit}") == pl.col(f"told{unit}"))
+        for unit in ("", "_minor")
+    ]
+    yield found.filter(~pl.all_horizontal(kept))
+
+
+_TOLD: Final = """
+    SELECT v.* FROM violations v
+    SEMI JOIN affected a ON v.order_hash = a.order_hash AND a.order_id = if(v.topic = $orders, v.key, v.counterpart)
+"""
+
+
+def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    clock, grace = clock_and_grace(reading)
+    if clock is None:
+        return
+    for query, parameters in _queries(reading, name):
+        for piece in reading.frame(query, parameters).iter_slices(_ORDERS_AT_ONCE):
+            due, awaiting = order_rules.broken(reading, order_rules.as_stored(reading, piece), clock, grace)
+            with reading.given(affected=piece):
+                told = reading.frame(_TOLD, {"orders": ORDER})
+                awaited = reading.frame("SELECT w.* FROM awaited w SEMI JOIN affected USING (order_hash, order_id)")
+            yield _differences(due, told)
+            yield _differences(awaiting, awaited)
+
+
+def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
+    """The rows in which these are not the same, however often each."""
+    kept = kept.select(wanted.columns)
+    both = pl.concat([wanted.with_columns(n=pl.lit(1)), kept.with_columns(n=pl.lit(-1))])
+    odd = both.group_by(wanted.columns).agg(pl.col("n").sum()).filter(pl.col("n") != 0)
+    fault = pl.when(pl.col("n") > 0).then(pl.lit("missing")).otherwise(pl.lit("superfluous"))
+    return odd.select(fault.alias("fault"), *wanted.columns)
+
+
+def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    """Parts are sized by touches, of which one order can have a hundred."""
+    [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
+    return _found(reading, name, 1 + touches // _AT_ONCE)
+
+
+_PERSONS: Final = """
+    SELECT user_id, if(count(*) OVER (PARTITION BY user_id) = 1, person, 'several') AS person FROM persons
+"""
+
+
+def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
+    """Links are followed one by one: a person with many ids costs no more than as many persons."""
+    links = [pair for frame in _found(reading, name) for pair in frame.iter_rows() if pair[0] != pair[1]]
+    wanted = pl.DataFrame(list(_same(links).items()), schema=_LINKED, orient="row")
+    kept = reading.frame(_PERSONS).unique().select("user_id", kept="person")
+    both = wanted.join(kept, on="user_id", how="full", coalesce=True)
+    yield both.filter(pl.col("links_say").ne_missing(pl.col("kept")))
+
+
+def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Per linked id the person: the first, by bytes, of those ids that are nobody's alias; else the first of all."""
+    neighbours: dict[str, list[str]] = {}
+    for one, other in links:
+        neighbours.setdefault(one, []).append(other)
+        neighbours.setdefault(other, []).append(one)
+    aliases = {alias for _, alias in links}
+    persons: dict[str, str] = {}
+    for start in neighbours:
+        if start in persons:
+            continue
+        reached, waiting = {start}, [start]
+        while waiting:
+            for other in neighbours[waiting.pop()]:
+                if other not in reached:
+                    reached.add(other)
+                    waiting.append(other)
+        person = min(reached - aliases or reached, key=str.encode)
+        persons |= dict.fromkeys(reached, person)
+    return persons
+
+
+AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = {
+    "accounts": _found,
+    "accounts_of_tables": _found,
+    "positions_not_read": _found,
+    "positions_twice": _found,
+    "identities_twice": _found,
+    "keys_twice": _found,
+    "key_hashes": _key_hashes,
+    "event_ids": _event_ids,
+    "rows_of_journal": _found,
+    "conservation": _conservation,
+    "liability": _liability,
+    "coupon_values": _found,
+    "coupon_states": _found,
+    "order_values": _found,
+    "campaign_values": _found,
+    "user_values": _found,
+    "event_counts": _found,
+    "coupon_sales": _found,
+    "violations_of_rows": _found,
+    "violations_of_events": _found,
+    "conflicts_of_journal": _found,
+    "contents_twice": _found,
+    "data_clock": _found,
+    "acquisitions": _found,
+    "campaign_terms": _found,
+    "stock_cuts": _found,
+    "coupons_in_use": _found,
+    "uses": _found,
+    "over_issue": _found,
+    "outside_claim_window": _found,
+    "over_user_limit": _found,
+    "over_person_limit": _found,
+    "between_topics": _between_topics,
+    "persons": _persons,
+    "paths": _paths,
+    "touches_once": _found,
+}
+"""By name, in the order in which they are asked: what goes wrong first makes later ones find something too."""

@@ -1,0 +1,130 @@
+"""The reference fold beside the rows: what some coupons' deliveries mean, against what is kept of them.
+
+The deliveries are those of the journal, or of the log's own bytes (`consumers/log_contents.py`); either way each
+coupon is folded by `ledger/lifecycle.py`, which shares no code with the fold that made the rows. It needs no database:
+the rows come with the question `evidence`, so that the slow part runs where it was asked for and not in the owner.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC
+from itertools import pairwise
+from typing import Any, Final
+
+import polars as pl
+
+from ledger.codec import micros
+from ledger.lifecycle import Delivery, content, fold
+from projections.live.journal import POSITION
+
+Row = Mapping[str, Any]
+Deliveries = Mapping[str, Sequence[Delivery]]
+"""By coupon."""
+
+_AT_ONCE: Final = 10_000
+"""Coupons in a range, about."""
+_FIRST: Final = -(1 << 63)
+_HASHES: Final = 1 << 64
+
+
+def ranges(coupons: int, sample: int | None, seed: int) -> list[tuple[int, int]]:
+    """Ranges of key hashes, both ends included, in which about `sample` of so many coupons lie; None: all.
+
+    Hashes are as good as drawn, so whoever lies in a range is a random sample.
+    """
+    wanted = coupons if sample is None else min(sample, coupons)
+    width = _HASHES * wanted // coupons if wanted else 0
+    start = _FIRST + (random.Random(seed).randrange(_HASHES - width + 1) if width else 0)
+    parts = 1 + wanted // _AT_ONCE
+    ends = [start + width * part // parts for part in range(parts + 1)]
+    return [(first, after - 1) for first, after in pairwise(ends) if after > first]
+
+
+class Evidence:
+    """The answer to the question `evidence`."""
+
+    def __init__(self, answer: pl.DataFrame) -> None:
+        def listed(name: str) -> list[dict[str, Any]]:
+            return answer[name].explode(empty_as_null=False).struct.unnest().to_dicts()
+
+        self.rows: dict[str, Row] = {row["coupon_id"]: row for row in listed("coupons")}
+        self.deliveries: Deliveries = _by_coupon([*listed("events"), *listed("conflicts")])
+        self.violations: dict[str, Counter[tuple[Any, ...]]] = {}
+        for v in listed("violations"):
+            mine = self.violations.setdefault(v["key"], Counter())
+            mine[v["event_id"], v["violation"], v["state"], v["occurred_at"]] += 1
+        self.set_aside = {(at["log_partition"], at["log_offset"]) for at in listed("set_aside")}
+        """Partition and offset of each, where they were asked for."""
+
+
+def _by_coupon(told: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
+    found: dict[str, list[Delivery]] = {}
+    for event in told:
+        recorded_at, partition, offset = (event.pop(name) for name in POSITION)
+        del event["key_hash"]
+        at = micros(recorded_at.replace(tzinfo=UTC))
+        found.setdefault(event["coupon_id"], []).append(Delivery(event, at, partition, offset))
+    return found
+
+
+def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[dict[str, Any]]:
+    """Where the reference comes to something else: coupon, field, what is kept and what it should be.
+
+    `log`: what the log says of the same coupons; it is folded, and the journal compared with it.
+    """
+    deliveries = evidence.deliveries if log is None else log
+    for coupon in sorted({*evidence.rows, *evidence.violations, *deliveries, *evidence.deliveries}):
+        if log is not None:
+            yield from _of_journal(coupon, evidence.deliveries.get(coupon, ()), log.get(coupon, ()))
+        yield from _of_row(coupon, evidence, deliveries.get(coupon, ()))
+
+
+def _of_row(coupon: str, evidence: Evidence, deliveries: Sequence[Delivery]) -> Iterator[dict[str, Any]]:
+    row = evidence.rows.get(coupon)
+    folded = fold(deliveries) if deliveries else None
+    if row is None or folded is None:
+        if row is not None or folded is not None:
+            yield _difference(coupon, "row", row and row["state"], folded and folded.coupon.state)
+        return
+    for field, value in asdict(folded.coupon).items():
+        if row[field] != value:
+            yield _difference(coupon, field, row[field], value)
+    wanted = Counter((v.event_id, v.violation, v.state, v.occurred_at) for v in folded.violations)
+    kept = evidence.violations.get(coupon, Counter())
+    for violation in sorted((wanted - kept) + (kept - wanted), key=repr):
+        yield _difference(coupon, f"violation of {violation[0]}", *(_told(violation, c) for c in (kept, wanted)))
+
+
+def _told(violation: tuple[Any, ...], counted: Counter[tuple[Any, ...]]) -> str | None:
+    _, code, state, _ = violation
+    return f"{counted[violation]} × {code} in state {state}" if counted[violation] else None
+
+
+def _of_journal(coupon: str, kept: Sequence[Delivery], told: Sequence[Delivery]) -> Iterator[dict[str, Any]]:
+    journal, log = _contents(kept), _contents(told)
+    for identity in sorted(journal.keys() | log.keys(), key=repr):
+        if journal.get(identity) != log.get(identity):
+            yield _difference(
+                coupon, f"event {identity[0]}", *(_at(contents.get(identity)) for contents in (journal, log))
+            )
+
+
+def _contents(deliveries: Sequence[Delivery]) -> dict[tuple[str, Any], tuple[int, int, int]]:
+    """Each content of each identity, and its first position."""
+    found: dict[tuple[str, Any], tuple[int, int, int]] = {}
+    for d in deliveries:
+        identity = (d.event["event_id"], content(d.event))
+        found[identity] = min(d.position, found.get(identity, d.position))
+    return found
+
+
+def _at(position: tuple[int, int, int] | None) -> str | None:
+    return None if position is None else f"this content at partition {position[1]}, offset {position[2]}"
+
+
+def _difference(coupon: str, field: str, kept: Any, folded: Any) -> dict[str, Any]:
+    return {"coupon_id": coupon, "field": field, "kept": kept, "folded": folded}

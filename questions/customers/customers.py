@@ -1,0 +1,335 @@
+"""What people ask of customers, each a function of what is read; they are among `questions.registry.QUESTIONS`.
+
+A customer is a person, all linked ids of whom are one, with at least one order that stands (`sold.sql`), per currency:
+what somebody bought in two currencies is two rows, and is scored among those of the same currency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from analysis import need
+from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
+from analysis.customers import clusters as clusters_of
+from analysis.lifetime import TooFew, fit_purchases, fit_spend
+from ledger.words import Note, of_error
+from projections.store import Reading, sql
+from projections.wide import as_integers
+from questions.metrics.money import goods_rates as goods
+from questions.metrics.periods import ZONE, Zone
+from questions.unanswered import WrongQuestion
+
+AHEAD_DAYS: Final = 90
+_MOST_CLUSTERS: Final = 20
+_ORDERS_AT_ONCE: Final = 2_000_000
+FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
+DRIVERS: Final = {
+    "use": (
+        "coupon_user",
+        ("received", "orders", "recency_days", "tenure_days", "average_order_minor"),
+    ),
+    "repurchase": ("came_again", ("first_net_minor", "began_with_coupon", "tenure_days")),
+}
+"""What is asked, the outcome, and the features that it may go with."""
+STEPS: Final = ("view", "coupon", "cart", "ordered", "paid", "returned")
+TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
+_AMOUNTS: Final = (
+    "net_sales_minor",
+    "gross_minor",
+    "discounted_net_minor",
+    "coupon_discount_minor",
+    "coupon_margin_minor",
+    "projected_minor",
+)
+_PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
+
+
+def customers(
+    reading: Reading,
+    rule: str | None = None,
+    ahead_days: int = AHEAD_DAYS,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """A row per customer: what they bought, scores and segment, tiers, and what may come within the days ahead
+    (`alive`, `expected_orders`, `projected_minor`: a projection; null where too few came again to say). The greatest
+    net sales first. `rule`: an SQL condition on these columns. Raises `WrongQuestion`."""
+    found = known(reading, ahead_days)
+    if rule is not None:
+        found = _satisfying(found, rule)
+    return found.sort("currency", "net_sales_minor", "user_id", descending=[False, True, False]).head(
+        limit or found.height
+    )
+
+
+def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
+    """All customers, as `customers` shows them. Raises `WrongQuestion`."""
+    need("customers", "scipy")
+    rows = _read(reading, goods_rates)
+    nothing = _projected(tiered(scored(rows.clear())), ahead_days)
+    return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
+
+
+def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
+    """A row per named segment (RFM) and currency: who they are, what they bought, how they use coupons.
+
+    `simple_roi`: margin of their orders with a coupon over what the coupons took off; not incremental; of the orders
+    alone whose cost of goods is known (`coupon_orders_without_cost` are not), null where none is.
+    """
+    by_name = _summed(known(reading, goods_rates=goods_rates), "segment")
+    names = pl.DataFrame({"segment": list(SEGMENTS), "name": list(SEGMENTS.values())}).with_row_index("n")
+    return (
+        by_name.join(names, on="segment")
+        .sort("currency", "n")
+        .drop("n")
+        .select("segment", "name", pl.exclude("segment", "name"))
+    )
+
+
+def in_segments(reading: Reading) -> pl.DataFrame:
+    """All customers with their scores and segment (RFM), and what these go by."""
+    with _sold(reading):
+        rows = reading.frame(sql(__package__, "bought"))
+    return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
+
+
+def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
+    """The same per tier: high value, active, bargain hunters; somebody can be in several."""
+    found = known(reading, goods_rates=goods_rates)
+    parts = [_summed(found.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
+    told = pl.concat(parts).filter(pl.col("tier").is_not_null())
+    names = pl.DataFrame({"tier": list(TIERS), "name": list(TIERS.values())}).with_row_index("n")
+    return (
+        told.join(names, on="tier").sort("currency", "n").drop("n").select("tier", "name", pl.exclude("tier", "name"))
+    )
+
+
+def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
+    """The centres of k-means clusters, and per number of clusters tried its silhouette. `kind`: choice or centre.
+    Raises `WrongQuestion`."""
+    need("clusters", "sklearn")
+    if not 2 <= most <= _MOST_CLUSTERS:
+        raise WrongQuestion(f"clusters: up to {most} groups are none to look for; name 2 to {_MOST_CLUSTERS}")
+
+    def found(part: pl.DataFrame) -> pl.DataFrame:
+        of = clusters_of(part, FEATURES, most)
+        choice = of.choice.select(kind=pl.lit("choice"), number="k", silhouette="silhouette", chosen="chosen")
+        centres = of.centres.select(
+            pl.lit("centre").alias("kind"), pl.col("cluster").alias("number"), "customers", *FEATURES
+        )
+        return pl.concat([choice, centres], how="diagonal_relaxed")
+
+    return _each_currency(_read(reading, None), "clusters", found)
+
+
+_DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurchase"}
+
+
+def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
+    """What goes with using coupons (`use`), or with coming again (`repurchase`). Raises `WrongQuestion`."""
+    if outcome not in DRIVERS:
+        raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
+    need("drivers", "statsmodels")
+    name, features = DRIVERS[outcome]
+    rows = _read(reading, None).with_columns(
+        coupon_user=pl.col("used") > 0,
+        came_again=pl.col("orders") > 1,
+        began_with_coupon=(pl.col("first_coupon_at") == pl.col("first_paid_at")).fill_null(False),
+    )
+    return _each_currency(rows, _DRIVERS_OF[outcome], lambda part: drivers(part, name, features))
+
+
+def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
+    """Customers who are about to lapse: three orders at least, silent for longer than one and a half, but not four,
+    times their own gap between orders. Those with the most to lose first."""
+    late = pl.col("recency_days") / pl.col("mean_gap_days")
+    found = (
+        known(reading)
+        .with_columns(gaps_silent=late)
+        .filter((pl.col("orders") >= 3) & (pl.col("mean_gap_days") > 0) & late.is_between(1.5, 4.0))
+    )
+    shown = (
+        "user_id currency segment orders net_sales_minor last_paid_at mean_gap_days recency_days gaps_silent alive"
+        " projected_minor coupon_order_share"
+    ).split()
+    return found.sort("currency", "net_sales_minor", descending=[False, True]).select(shown).head(limit or found.height)
+
+
+def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
+    """What makes customers what they are: the orders that stand, by customer, with the segment (RFM) of each."""
+    segment = in_segments(reading).select("user_id", "currency", "segment")
+    with _sold(reading):
+        rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
+    found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
+    shown = found.select("user_id", "segment", pl.exclude("user_id", "segment"))
+    return shown.head(limit or found.height)
+
+
+def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
+    """Retention by month of the first order (`with_coupon`: of the first use of a coupon). Raises `WrongQuestion`."""
+    with _sold(reading), reading.given(zone=Zone(zone).offsets()):
+        return reading.frame(sql(__package__, "cohorts"), {"with_coupon": with_coupon})
+
+
+def at_use(reading: Reading) -> pl.DataFrame:
+    """New and returning customers at the use of a coupon, by campaign."""
+    with _sold(reading):
+        return reading.frame(sql(__package__, "at_use"))
+
+
+def repurchase(reading: Reading) -> pl.DataFrame:
+    """Coming again within 7, 30, 60 and 90 days of the first use of a coupon."""
+    with _sold(reading):
+        return reading.frame(sql(__package__, "repurchase"))
+
+
+def behaviour(
+    reading: Reading,
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    explain: bool = False,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Persons by how far they got: view, coupon, cart, ordered, paid, returned; `of_before`: their share of those of
+    the step before. `explain`: who they are."""
+    reached = sql(__package__, "behaviour")
+    steps = ", ".join(f"({number}, '{step}')" for number, step in enumerate(STEPS))
+    by_step = f"FROM (VALUES {steps}) s(n, step) LEFT JOIN ({reached}) r ON r.step = s.step"
+    query = f"""
+        SELECT s.step, count(r.user_id) AS users,
+               round(count(r.user_id) / nullif(lag(count(r.user_id)) OVER (ORDER BY s.n), 0), 4) AS of_before
+        {by_step} GROUP BY s.n, s.step ORDER BY s.n
+    """
+    if explain:
+        query = f"SELECT s.step, r.user_id {by_step} WHERE r.user_id IS NOT NULL ORDER BY s.n, r.user_id"
+    found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
+    return found.head(limit or found.height)
+
+
+@contextmanager
+def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
+    """Let queries read `sold`."""
+    rates = {"goods_rates": goods(goods_rates)}
+    with (
+        reading.holding("given_back", sql("questions.finance", "given_back"), {}),
+        reading.holding("sold", sql(__package__, "sold"), rates),
+    ):
+        yield
+
+
+def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
+    """What is known of all customers, part by part."""
+    with _sold(reading, goods_rates):
+        [(orders,)] = reading.rows("SELECT count(*) FROM sold")
+        parts = 1 + orders // _ORDERS_AT_ONCE
+        query = sql(__package__, "customers")
+        found = [reading.frame(query, {"parts": parts, "part": part}) for part in range(parts)]
+    return pl.concat(found, how="vertical_relaxed").sort("user_id", "currency", nulls_last=True)
+
+
+def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
+    return rows.partition_by("currency", maintain_order=True) if rows.height else []
+
+
+def _each_currency(rows: pl.DataFrame, what: str, found: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """Of those currencies of which there is something to say. Raises `WrongQuestion` where there are none."""
+    told, why = [], []
+    for part in _by_currency(rows):
+        currency = part["currency"][0]
+        try:
+            told.append(found(part).with_columns(currency=pl.lit(currency, pl.String)))
+        except CannotTell as error:
+            why.append(Note("{currency}: {why}", {"currency": currency, "why": of_error(error)}))
+    if not told:
+        nobody = Note("nobody has bought anything", {})
+        raise WrongQuestion(Note("{what}: {why}", {"what": Note(what, {}), "why": why or nobody}))
+    return pl.concat(told)
+
+
+def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
+    """With what may come. Of one currency."""
+    if ahead_days < 1:
+        raise WrongQuestion(f"{ahead_days} days ahead are none; give at least one")
+    again = (rows["orders"] - 1).cast(pl.Float64).to_numpy()
+    observed = rows["tenure_days"].cast(pl.Float64).to_numpy()
+    last = observed - rows["recency_days"].cast(pl.Float64).to_numpy()
+    later = (rows["net_sales_minor"] - rows["first_net_minor"]).cast(pl.Float64).to_numpy()
+    mean = later / np.maximum(again, 1)
+    try:
+        coming, spending = fit_purchases(again, last, observed), fit_spend(again, mean)
+        expected = coming.expected(ahead_days, again, last, observed)
+        values = (
+            coming.alive(again, last, observed),
+            expected,
+            expected * spending.expected(again, np.maximum(mean, 0)),
+        )
+        columns = [pl.Series(name, value) for name, value in zip(_PROJECTED, values, strict=True)]
+    except TooFew:
+        columns = [pl.Series(name, [None] * rows.height, dtype=pl.Float64) for name in _PROJECTED]
+    return rows.with_columns(columns).with_columns(pl.col("projected_minor").round().cast(pl.Int64))
+
+
+def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
+    """Only an expression: nothing but these columns can be named in it."""
+    try:
+        return rows.filter(pl.sql_expr(rule))
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise WrongQuestion(
+            f'rule {rule!r}: cannot be used ({why}); write an SQL condition such as "orders >= 3 AND segment ='
+            f" 'loyal'\" on {', '.join(rows.columns)}"
+        ) from error
+
+
+def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
+    # Sums of amounts need more than 64 bits; the averages of them below do not.
+    rows = rows.with_columns(pl.col(_AMOUNTS).cast(pl.Int128))
+    some_known = (pl.col("coupon_orders") > pl.col("coupon_orders_without_cost")).any()
+    sums = rows.group_by("currency", by).agg(
+        customers=pl.len(),
+        orders=pl.col("orders").sum(),
+        net_sales_minor=pl.col("net_sales_minor").sum(),
+        coupon_orders=pl.col("coupon_orders").sum(),
+        discount_share=(pl.col("discount_share") * pl.col("gross_minor")).sum() / pl.col("gross_minor").sum(),
+        discounted_sales_share=pl.col("discounted_net_minor").sum() / pl.col("net_sales_minor").sum(),
+        received=pl.col("received").sum(),
+        used=pl.col("used").sum(),
+        coupon_discount_minor=pl.col("coupon_discount_minor").sum(),
+        coupon_margin_minor=pl.when(some_known | (pl.col("coupon_orders").sum() == 0)).then(
+            pl.col("coupon_margin_minor").sum()
+        ),
+        coupon_orders_without_cost=pl.col("coupon_orders_without_cost").sum(),
+        came_again=(pl.col("orders") > 1).mean(),
+        full_price_after=pl.col("full_price_after").sum(),
+        recency_days=pl.col("recency_days").median(),
+        projected_minor=pl.col("projected_minor").sum(),
+    )
+    total = pl.col("net_sales_minor").sum().over("currency")
+    told = sums.select(
+        by,
+        "currency",
+        "customers",
+        "orders",
+        "net_sales_minor",
+        sales_share=pl.col("net_sales_minor") / total,
+        coupon_order_share=pl.col("coupon_orders") / pl.col("orders"),
+        discount_share="discount_share",
+        discounted_sales_share=pl.when(pl.col("net_sales_minor") > 0).then(pl.col("discounted_sales_share")),
+        coupon_discount_minor="coupon_discount_minor",
+        simple_roi=pl.when(pl.col("coupon_discount_minor") > 0).then(
+            pl.col("coupon_margin_minor") / pl.col("coupon_discount_minor")
+        ),
+        coupon_orders_without_cost="coupon_orders_without_cost",
+        use_rate=pl.when(pl.col("received") > 0).then(pl.col("used") / pl.col("received")),
+        came_again="came_again",
+        full_price_after="full_price_after",
+        median_recency_days="recency_days",
+        projected_minor="projected_minor",
+    )
+    return as_integers(told)

@@ -1,0 +1,610 @@
+"""What people ask of a campaign's effect: with arms, without, before it, and person by person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from analysis import lift, matching, need
+from analysis.lift import TooFew
+from analysis.power import Design
+from ledger.words import Note, of_error
+from projections.live.signature import key_hash
+from projections.store import Reading, sql
+from questions.experiments import facts, result
+from questions.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
+from questions.experiments.result import Arm, Row
+from questions.unanswered import NotThere, WrongQuestion
+
+CONTROL: Final = "control"
+_FEWEST: Final = 2
+"""People in an arm, below which there is no spread."""
+_UNEQUAL_BEFORE: Final = 0.01
+_SELF_SELECTED: Final = 0.1
+_REACHED_MORE: Final = 0.25
+"""Between the sides' parts that other campaigns reached."""
+_F, _I, _S = pl.Float64, pl.Int64, pl.String
+
+_ARMS: Final = {
+    "arm": _S, "assigned": _I, "people": _I, "planned_share": _F, "share": _F, "got_coupon": _I,
+    "face_value_minor": _I, "buyers": _I, "orders": _I, "coupon_orders": _I, "net_minor": _F, "margin_minor": _F,
+    "discount_minor": _F, "smallest_lift": _F, "balance_p": _F,
+}  # fmt: skip
+_EFFECTS: Final = {
+    "arm": _S, "metric": _S, "label": _S, "method": _S, "control_mean": _F, "treated_mean": _F, "effect": _F,
+    "low": _F, "high": _F, "p": _F, "p_corrected": _F, "correction": _S, "relative_effect": _F, "relative_low": _F,
+    "relative_high": _F, "total_effect": _F, "total_low": _F, "total_high": _F, "simultaneous_low": _F,
+    "simultaneous_high": _F, "total_simultaneous_low": _F, "total_simultaneous_high": _F, "note": _S,
+}  # fmt: skip
+_RETURNS: Final = {
+    "arm": _S, "incremental_margin_minor": _F, "low_minor": _F, "high_minor": _F, "discount_minor": _F,
+    "booked_minor": _F, "cost_minor": _F, "roi": _F, "roi_low": _F, "roi_high": _F,
+    "roi_simultaneous_low": _F, "roi_simultaneous_high": _F, "p": _F,
+    "p_corrected": _F, "roi_cuped": _F, "roi_cuped_low": _F, "roi_cuped_high": _F, "simple_roi": _F,
+    "coupon_margin_minor": _F,
+}  # fmt: skip
+_PARTS: Final = {
+    "arm": _S, "part": _S, "control": _I, "treated": _I, "effect": _F, "low": _F, "high": _F, "p": _F,
+    "p_corrected": _F, "correction": _S, "relative_effect": _F,
+}  # fmt: skip
+_RESPONSE: Final = {
+    "metric": _S, "points": pl.List(pl.Struct({"face_value_minor": _F, "mean": _F, "error": _F})), "slope": _F,
+    "slope_low": _F, "slope_high": _F, "slope_p": _F, "unfit_p": _F, "bend": _F, "bend_p": _F,
+}  # fmt: skip
+_BOOKED: Final = {"cost_kind": _S, "amount_minor": _I}
+_WARNINGS: Final = {"code": _S, "warning": _S, "note": _S}
+"""`note`: the warning as `Note.dumps` gives it, for readers of another language."""
+
+
+def experiments(reading: Reading) -> pl.DataFrame:
+    """The campaigns that people were assigned to arms of."""
+    return reading.frame(sql(__package__, "campaigns_with_arms"))
+
+
+def experiment(
+    reading: Reading,
+    campaign: str,
+    goods_rates: str | None = None,
+    currency: str | None = None,
+    shares: str | None = None,
+    by: str | None = None,
+    start: datetime | None = None,
+    expiry: datetime | None = None,
+    after_days: int = AFTER_DAYS,
+    control_arm: str = CONTROL,
+) -> pl.DataFrame:
+    """What a campaign with arms caused, by everyone assigned: one row, its parts lists.
+
+    `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty category standing for any
+    other; `shares`: with which the arms were drawn, `control=0.1,a=0.9`; `by`: a name in people's profiles, to part
+    them by; `start`, `expiry`: where the campaign does not say. Raises `NotThere`, `WrongQuestion`.
+    """
+    need("experiments", "scipy")
+    of, window, arms, found = _facts(
+        reading, campaign, goods_rates, currency, shares, start, expiry, after_days, control_arm
+    )
+    cost = facts.booked(reading, campaign, found.currency)
+    sides = {arm: _arm(arms, found, arm) for arm in sorted(arms.people["arm"].unique())}
+    control = sides.pop(control_arm)
+    treatments = [arm for arm in sides.values() if arm.size >= _FEWEST]
+    if control.size < _FEWEST or not treatments:
+        raise NotThere(
+            Note(
+                "campaign {campaign}: {sizes} people count in its arms: too few to tell a spread; {needed:count} are"
+                " needed"
+                " in each at least",
+                {"campaign": campaign, "sizes": _sizes([control, *sides.values()]), "needed": _FEWEST},
+            )
+        )
+    metrics = [m for m in result.METRICS if m != "margin_minor" or found.cost_known]
+    try:
+        told = result.effects(control, treatments, metrics, window.elapsed)
+        returns = result.returns(control, treatments, cost.total) if found.cost_known else []
+    except TooFew as error:
+        raise NotThere(f"campaign {campaign}: {error}") from error
+    srm = facts.sample_ratio(arms)
+    balance = result.balance(control, treatments, metrics[0])
+    warnings = [
+        *arms.warnings,
+        *found.warnings,
+        *cost.warnings,
+        *facts.more_warnings(reading, of, window, arms, found),
+        *_left_out([arm for arm in sides.values() if arm.size < _FEWEST]),
+        *_checks(srm, balance),
+    ]
+    conclusions = _conclusions(told, returns, metrics[0], found.currency)
+    parts = {} if by is None else dict(facts.attribute(reading, by).iter_rows())
+    curve = result.response(control, treatments, metrics[0])
+    rows = _arm_rows(control, treatments, arms, balance, metrics[0])
+    return pl.DataFrame(
+        {
+            **_head(of, window, found),
+            "people": [arms.people.height],
+            "srm_p": pl.Series([None if math.isnan(srm) else srm], dtype=_F),
+            "conclusions": [[str(sentence) for sentence in conclusions]],
+            "conclusion_notes": [[sentence.dumps() for sentence in conclusions]],
+            "arms": _listed(rows, _ARMS),
+            "effects": _listed(told, _EFFECTS),
+            "returns": _listed(returns, _RETURNS),
+            "parts": _listed(result.by_part(control, treatments, parts, metrics[0]) if parts else [], _PARTS),
+            "response": _listed([curve] if curve else [], _RESPONSE),
+            "booked": _listed([{"cost_kind": k, "amount_minor": v} for k, v in cost.kinds.items()], _BOOKED),
+            "warnings": _listed(_told(warnings), _WARNINGS),
+        }
+    )
+
+
+def _facts(
+    reading: Reading,
+    campaign: str,
+    goods_rates: str | None,
+    currency: str | None,
+    shares: str | None,
+    start: datetime | None,
+    expiry: datetime | None,
+    after_days: int,
+    control_arm: str,
+    ids: bool = False,
+) -> tuple[Campaign, Window, Arms, Sales]:
+    of = facts.campaign_of(reading, campaign)
+    begun = [at for at in (of.told["published_at"], of.told["first_assigned_at"]) if at is not None]
+    window = facts.window_of(of, start, expiry, after_days, max(begun, default=None))
+    arms = facts.arms_of(reading, of, window, shares, control_arm)
+    spans = {"window": (window.start, window.end), "before": (window.before, window.start)}
+    found = facts.sales(reading, campaign, spans, goods_rates, currency, arms.people["person"], ids)
+    return of, window, arms, found
+
+
+def _arm(arms: Arms, found: Sales, name: str) -> Arm:
+    people = arms.people.filter(pl.col("arm") == name)
+    window, before = (found.of(people["person"], span) for span in ("window", "before"))
+    return Arm(name, people, window, before)
+
+
+def _head(of: Campaign, window: Window, found: Sales) -> dict[str, Any]:
+    return {
+        "campaign_id": [of.campaign_id],
+        "name": pl.Series([of.told["name"]], dtype=_S),
+        "currency": pl.Series([found.currency], dtype=_S),
+        "start": [window.start],
+        "expiry": [window.expiry],
+        "end": [window.end],
+        "over": [window.over],
+    }
+
+
+def _arm_rows(control: Arm, treatments: Sequence[Arm], arms: Arms, balance: Sequence[Row], metric: str) -> list[Row]:
+    unequal = {row["arm"]: row["p_corrected"] for row in balance}
+    return [
+        result.arm_row(arm, arms.counts, arms.shares)
+        | {
+            "smallest_lift": None if arm is control else result.smallest_lift(control, arm, metric, len(treatments)),
+            "balance_p": unequal.get(arm.name),
+        }
+        for arm in (control, *treatments)
+    ]
+
+
+def _left_out(arms: Sequence[Arm]) -> list[Caveat]:
+    if not arms:
+        return []
+    return [caveat("arm_too_small", "of {sizes} people no spread can be told: the arm is left out", sizes=_sizes(arms))]
+
+
+def _sizes(arms: Sequence[Arm]) -> str:
+    return ", ".join(f"{arm.name} {arm.size}" for arm in arms)
+
+
+def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
+    found = []
+    if srm < lift.SRM_WARNS:
+        found.append(
+            caveat(
+                "sample_ratio",
+                "the arms are not as large as they were drawn (p {p:p}): people are missing from one of them, and no"
+                " figure can be trusted before it is known why",
+                p=srm,
+            )
+        )
+    for row in balance:
+        if row["p_corrected"] is not None and row["p_corrected"] < _UNEQUAL_BEFORE:
+            found.append(
+                caveat(
+                    "unequal_before",
+                    "{arm:word} and the control differed before the start already (p {p:p}): go by CUPED, and look"
+                    " at how"
+                    " the arms were drawn",
+                    arm=row["arm"],
+                    p=row["p_corrected"],
+                )
+            )
+    return found
+
+
+def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, currency: str | None) -> list[Note]:
+    money = {row["arm"]: row for row in returns}
+    main = {(row["arm"], row["method"]): row for row in told if row["metric"] == metric}
+    arms = [arm for arm, method in main if method == "plain"]
+    return [
+        result.sentence(arm, main[arm, "plain"], main.get((arm, "cuped")), money.get(arm), currency) for arm in arms
+    ]
+
+
+def experiment_people(
+    reading: Reading,
+    campaign: str,
+    goods_rates: str | None = None,
+    currency: str | None = None,
+    start: datetime | None = None,
+    expiry: datetime | None = None,
+    after_days: int = AFTER_DAYS,
+    control_arm: str = CONTROL,
+) -> pl.DataFrame:
+    """What an experiment's figures are made of: a row per person that counts, with the orders of the window, in the
+    currency of the experiment.
+
+    Parameters as of `experiment`; columns `before_…`: of the time before the start.
+    """
+    need("experiments", "scipy")
+    _, _, arms, found = _facts(
+        reading, campaign, goods_rates, currency, None, start, expiry, after_days, control_arm, ids=True
+    )
+    people = arms.people.select("person", "arm", "assigned_at", "coupons", "face_value_minor")
+    shown = ("orders", "net_minor", "margin_minor", "discount_minor", "order_ids")
+    window = found.of(people["person"], "window").select(*shown)
+    earlier = pl.col("orders", "net_minor", "margin_minor").name.prefix("before_")
+    before = found.of(people["person"], "before").select(earlier)
+    rows = people.hstack(window).hstack(before).sort("arm", "person")
+    return rows.with_columns(currency=pl.lit(found.currency, pl.String))
+
+
+# --- without arms
+
+
+_SPANS_BACK: Final = ("window", "recent", "earlier")
+
+
+def comparison(
+    reading: Reading,
+    campaign: str,
+    method: str = "matched",
+    goods_rates: str | None = None,
+    currency: str | None = None,
+    start: datetime | None = None,
+    expiry: datetime | None = None,
+    after_days: int = AFTER_DAYS,
+) -> pl.DataFrame:
+    """What a campaign without arms may have caused: those who got a coupon against those who did not. Weaker evidence.
+
+    `method`: matched, historical. Raises `NotThere` with the reason where the data cannot carry it, `WrongQuestion`.
+    """
+    need("experiments", "scipy")
+    if method not in ("matched", "historical"):
+        raise WrongQuestion(f"method {method}: is none of matched, historical")
+    of = facts.campaign_of(reading, campaign)
+    window = facts.window_of(of, start, expiry, after_days, of.told["first_given_at"])
+    holders = reading.frame(sql(__package__, "holders"), {"campaign": campaign})
+    spans = _spans_back(of, window)
+    found = facts.sales(reading, campaign, spans, goods_rates, currency)
+    metric = "margin_minor" if found.cost_known else "net_minor"
+    known = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
+    targeted = known.is_in(holders["person"].implode())
+    window_period, recent, earlier = (_period(found, known, span, metric) for span in _SPANS_BACK)
+    try:
+        judged = matching.judged(method, window_period, recent, earlier, targeted.to_numpy())
+    except TooFew as error:
+        raise NotThere(_refused(campaign, method, of_error(error))) from error
+    if judged.refused:
+        raise NotThere(_refused(campaign, method, judged.refused))
+    cost = facts.booked(reading, campaign, found.currency)
+    money = _return_without_arms(found, known.filter(targeted), judged, cost, metric)
+    since = {"campaign": campaign, "first": spans["recent"][0], "last": window.end}
+    elsewhere = known.is_in(reading.frame(sql(__package__, "other_campaigns"), since)["person"].implode())
+    warnings = [
+        *found.warnings,
+        *cost.warnings,
+        *_weaknesses(of, window, holders, judged, targeted),
+        *_other_campaigns(of, elsewhere, targeted),
+    ]
+    told = {
+        "method": method,
+        "evidence": "weaker: nobody was assigned by chance",
+        "metric": metric,
+        "targeted": judged.told.targeted,
+        "others": judged.told.others,
+        "supported": judged.told.supported,
+        **{name: getattr(judged.told.effect, part) for name, part in _COMPARED.items()},
+        **money,
+        **{f"placebo_{name}": getattr(judged.placebo.effect, part) for name, part in _COMPARED.items()},
+    }
+    conclusion = _weaker_sentence(told, found.currency)
+    return pl.DataFrame(
+        {
+            **_head(of, window, found),
+            **{name: [value] for name, value in told.items()},
+            "conclusion": [str(conclusion)],
+            "conclusion_note": [conclusion.dumps()],
+            "warnings": _listed(_told(warnings), _WARNINGS),
+        },
+        schema_overrides=dict.fromkeys(("roi", "roi_low", "roi_high"), _F),
+    )
+
+
+def _refused(campaign: str, method: str, why: Note) -> Note:
+    values = {"campaign": campaign, "method": method, "why": why}
+    return Note("campaign {campaign}: {method:word} comparison refused: {why}", values)
+
+
+_COMPARED: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
+
+
+def _spans_back(of: Campaign, window: Window) -> dict[str, tuple[datetime, datetime]]:
+    """The window and twice as much time before it. Raises `NotThere` where that was not recorded."""
+    length = window.end - window.start
+    ends = [window.end, window.start, window.start - length, window.start - 2 * length]
+    first = of.told["first_order_at"]
+    if first is None or first > ends[-1] + length / 10:
+        known = "campaign {campaign}: comparison refused: it needs what people bought since {since:instant}, twice the"
+        known += " window before the start; the ledger has orders from {first:instant} on"
+        none = "campaign {campaign}: comparison refused: it needs what people bought since {since:instant}, twice the"
+        none += " window before the start; the ledger has no orders"
+        values = {"campaign": of.campaign_id, "since": ends[-1], "first": first}
+        raise NotThere(Note(none if first is None else known, values))
+    return {span: (ends[i + 1], ends[i]) for i, span in enumerate(_SPANS_BACK)}
+
+
+def _period(found: Sales, people: pl.Series, span: str, metric: str) -> matching.Period:
+    rows = found.of(people, span)
+    columns = (rows[name].cast(_F).to_numpy() for name in (metric, "net_minor", "orders"))
+    return matching.Period(*columns)
+
+
+def _return_without_arms(found: Sales, targeted: pl.Series, judged: matching.Judged, cost: Booked, metric: str) -> Row:
+    """Over the targeted that were compared. The cost is taken as a fixed figure."""
+    total = judged.told.effect.times(judged.told.targeted)
+    part = judged.told.targeted / len(targeted)
+    discount = float(found.of(targeted, "window")["discount_minor"].sum()) * part
+    spent = discount + cost.total
+    known = metric == "margin_minor" and spent > 0 and cost.total >= 0
+    roi = {
+        name: (getattr(total, of) - cost.total) / spent if known else None
+        for name, of in (("roi", "value"), ("roi_low", "low"), ("roi_high", "high"))
+    }
+    totals = {"total_effect": total.value, "total_low": total.low, "total_high": total.high}
+    return totals | {"discount_minor": discount, "booked_minor": cost.total, "cost_minor": spent} | roi
+
+
+def _weaknesses(
+    of: Campaign, window: Window, holders: pl.DataFrame, judged: matching.Judged, targeted: pl.Series
+) -> list[Caveat]:
+    found = [
+        caveat(
+            "not_randomised",
+            "nobody was assigned by chance: whatever made people be targeted, and is not on record, may be what this"
+            " shows; assign arms next time (`experiment assign`)",
+        )
+    ]
+    if of.told["first_assigned_at"] is not None:
+        found.append(caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
+    if not window.over:
+        found.append(
+            caveat(
+                "not_over", "orders are on record until {end:instant} only, before the window is over", end=window.end
+            )
+        )
+    claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
+    if claimed > _SELF_SELECTED:
+        found.append(
+            caveat(
+                "self_selected",
+                "{share:percent} of the coupons were claimed, not given: who wants to buy claims, so the effect looks"
+                " larger than it is",
+                share=claimed,
+            )
+        )
+    unknown = holders.height - int(targeted.sum())
+    if unknown:
+        found.append(
+            caveat(
+                "without_history",
+                "{n:count} of {all:count} people with a coupon bought nothing in the time before: they are left out, as"
+                " nobody is known to be like them",
+                n=unknown,
+                all=holders.height,
+            )
+        )
+    if abs(judged.placebo.effect.value) > abs(judged.told.effect.value) / 2:
+        found.append(
+            caveat(
+                "placebo_as_large",
+                "before the campaign the same comparison differs by more than half as much, though that may be chance:"
+                " do not build on this figure",
+            )
+        )
+    if judged.told.supported < 1:
+        found.append(
+            caveat(
+                "unlike_others",
+                "{share:percent} of the targeted are like nobody else: left out",
+                share=1 - judged.told.supported,
+            )
+        )
+    return found
+
+
+def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Caveat]:
+    """Raises `NotThere` where other campaigns reached the targeted much more than the others."""
+    sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
+    template = "{targeted:percent} of the targeted and {others:percent} of the others got coupons of other campaigns"
+    reached = Note(template, {"targeted": sides[0], "others": sides[1]})
+    if abs(sides[0] - sides[1]) > _REACHED_MORE:
+        raise NotThere(
+            Note(
+                "campaign {campaign}: comparison refused: {reached} at the time, whose effects cannot be told apart"
+                " from"
+                " this one's; assign arms next time (`experiment assign`)",
+                {"campaign": of.campaign_id, "reached": reached},
+            )
+        )
+    return [caveat("other_campaigns", "{reached} at the time", reached=reached)] if any(sides) else []
+
+
+def _weaker_sentence(told: Row, currency: str | None) -> Note:
+    open_ = told["p"] is None or told["p"] >= lift.ALPHA
+    known = told["roi"] is not None
+    values = {
+        "what": told["metric"],
+        "total": (abs(told["total_effect"]), currency),
+        "low": (told["total_low"], currency),
+        "high": (told["total_high"], currency),
+        "people": told["targeted"],
+        "method": told["method"],
+        "more": Note("more" if told["effect"] >= 0 else "less", {}),
+        "said": Note("cannot be told from no effect" if open_ else "may have come from the campaign", {}),
+        "roi": Note(_WEAK_ROI, {name: told[name] for name in ("roi", "roi_low", "roi_high")}) if known else "",
+    }
+    return Note(
+        "{what:label}, weaker evidence: {total:money} {more} than expected of {people:count} people {said} (95%"
+        " interval"
+        " {low:money} to {high:money}; {method:word}, placebo passed).{roi} Nobody was assigned by chance.",
+        values,
+    )
+
+
+_WEAK_ROI: Final = " ROI {roi:factor} ({roi_low:factor} to {roi_high:factor})."
+
+
+# --- before
+
+
+def experiment_plan(
+    reading: Reading,
+    days: int = 21,
+    active_days: int = 90,
+    until: datetime | None = None,
+    goods_rates: str | None = None,
+    currency: str | None = None,
+    people: int | None = None,
+    control: float = 0.5,
+    treatments: int = 1,
+    lift_share: float = 0.05,
+    power: float = 0.8,
+    alpha: float = lift.ALPHA,
+) -> pl.DataFrame:
+    """How many people an experiment of so many `days` needs, from what people bought in as many before `until` (the
+    data's clock): one row of `planned`. Who counts: everyone with an order in the `active_days` before those."""
+    need("experiments", "scipy")
+    end = until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
+    if end is None:
+        raise NotThere("past sales: nothing has been consumed; run `consume`, or give --mean and --sd")
+    try:
+        first = end - timedelta(days=days)
+        before = first - max(timedelta(days=days), facts.LEAST_BEFORE)
+        active = min(before, first - timedelta(days=active_days))
+    except OverflowError:
+        raise WrongQuestion(f"until {end.isoformat()}Z: no such time lies before it; name a later instant") from None
+    spans = {"window": (first, end), "before": (before, first), "active": (active, before)}
+    found = facts.sales(reading, "", spans, goods_rates, currency)
+    metric = "margin_minor" if found.cost_known else "net_minor"
+    active_people = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
+    if len(active_people) < matching.FEWEST:
+        raise NotThere(
+            f"past sales: {len(active_people)} people bought in the {active_days} days before {first.isoformat()}Z, and"
+            f" {matching.FEWEST} are needed; ask with a larger --active-days, or give --mean and --sd"
+        )
+    rows = pl.DataFrame({s: found.of(active_people, s)[metric].cast(_F) for s in ("window", "before")})
+    [(mean, sd, r)] = rows.select(
+        pl.col("window").mean(), pl.col("window").std().alias("sd"), pl.corr("window", "before").alias("r")
+    ).rows()
+    design = _design(control, treatments, alpha, power)
+    correlation = 0.0 if r is None or math.isnan(r) else r
+    told = planned(design, mean, sd, correlation, people or len(active_people), lift_share)
+    return told.with_columns(
+        metric=pl.lit(metric),
+        currency=pl.lit(found.currency, dtype=_S),
+        known_people=pl.lit(len(active_people)),
+        warnings=_listed(_told(found.warnings), _WARNINGS),
+    )
+
+
+def _design(control: float, treatments: int, alpha: float, power: float) -> Design:
+    if not (0 < control < 1 and 0 < alpha < 1 and 0 < power < 1 and treatments >= 1):
+        raise WrongQuestion("plan: shares, alpha and power lie between 0 and 1, and there is a treatment at least")
+    return Design(control, treatments, alpha, power)
+
+
+def planned(design: Design, mean: float, sd: float, correlation: float, people: int, lift_share: float) -> pl.DataFrame:
+    """One row: the smallest effect per person that so many people can show, and how many an effect of `lift_share` of
+    the mean needs; without and with what is known of the time before. Raises `WrongQuestion`."""
+    if sd <= 0 or people < 4 or not 0 <= abs(correlation) < 1 or lift_share <= 0:
+        raise WrongQuestion("plan: needs a spread above zero, at least four people, and a lift above zero")
+    found: Row = {
+        "people": people,
+        "control_share": design.share,
+        "treatments": design.treatments,
+        "mean": mean,
+        "sd": sd,
+        "correlation": correlation,
+        "alpha": design.alpha,
+        "power": design.power,
+        "lift_share": lift_share,
+    }
+    for name, r in (("", 0.0), ("_cuped", correlation)):
+        smallest = design.smallest_lift(sd, people, r)
+        found[f"smallest_lift{name}"] = smallest
+        found[f"smallest_lift_share{name}"] = smallest / abs(mean) if mean else None
+        needed = design.people_needed(sd, lift_share * abs(mean), r) if mean else None
+        found[f"people_needed{name}"] = needed
+    return pl.DataFrame([found], schema_overrides={"people_needed": _I, "people_needed_cuped": _I})
+
+
+def begun(reading: Reading, campaign: str, until: datetime) -> pl.DataFrame:
+    """What says that a campaign has begun before an instant, so that who is assigned then comes late: `what`, `since`.
+    No row where nothing does."""
+    told = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
+    signs = pl.DataFrame({"sign": list(_BEGUN), "what": list(_BEGUN.values())})
+    found = told.select(*_BEGUN).unpivot(variable_name="sign", value_name="since").join(signs, on="sign")
+    return found.filter(pl.col("since") < until).select("what", "since").sort("since")
+
+
+_BEGUN: Final = {
+    "claim_from": "its coupons are to be had",
+    "first_given_at": "somebody has a coupon of it",
+    "first_assigned_at": "others are assigned",
+}
+
+
+def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl.DataFrame:
+    """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (what their profile says under the names in
+    `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
+    need("experiments", "scipy")
+    told = {"campaign": campaign, "key_hash": key_hash(campaign)}
+    known = reading.frame(sql(__package__, "known_people"), told)
+    assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")
+    found = known.join(assigned, on="person", how="left", maintain_order="left")
+    parts = [pl.lit("")] if not strata else []
+    names = strata.split(",") if strata else []
+    if "" in names:
+        raise WrongQuestion(f"strata {strata!r}: a name is empty; write names with one comma between two")
+    for number, name in enumerate(names):
+        values = facts.attribute(reading, name).rename({"value": f"s{number}"})
+        found = found.join(values, on="person", how="left", maintain_order="left")
+        parts.append(pl.col(f"s{number}").fill_null("–"))
+    return found.with_columns(stratum=pl.concat_str(parts, separator=" · ")).select("person", "ids", "stratum", "arm")
+
+
+# --- shared
+
+
+def _told(warnings: Sequence[Caveat]) -> list[Row]:
+    return [{"code": w.code, "warning": str(w.note), "note": w.note.dumps()} for w in warnings]
+
+
+def _listed(rows: Sequence[Row], schema: Mapping[str, Any]) -> pl.Series:
+    """Rows as one value: a list of structs."""
+    chosen = [{name: row.get(name) for name in schema} for row in rows]
+    return pl.DataFrame(chosen, schema=schema).select(pl.struct(pl.all()).implode()).to_series()

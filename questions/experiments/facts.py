@@ -1,0 +1,472 @@
+"""What an experiment is judged by: who was assigned to which arm, and what each of them bought before and after.
+
+What always holds: a person counts once, under all their linked ids, in the arm of the first assignment; amounts of
+one currency alone come together; and whatever is left out or taken on trust is said in a warning with its number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import polars as pl
+
+from analysis import lift
+from ledger.words import Note
+from projections.live.signature import key_hash
+from projections.store import Reading, sql
+from questions.metrics.money import goods_rates as goods
+from questions.metrics.periods import later
+from questions.unanswered import NotThere, WrongQuestion
+
+LEAST_BEFORE: Final = timedelta(days=14)
+"""Of the time before the start that is looked at."""
+AFTER_DAYS: Final = 7
+
+_ONE_APPEND: Final = timedelta(seconds=1)
+"""What is recorded within it may have been told at once."""
+_MOMENT: Final = timedelta(microseconds=1)
+_SILENT: Final = timedelta(days=1)
+"""Without an order for so long, orders are no longer told."""
+_AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
+_MARGINS: Final = ("margin_minor", "coupon_margin_minor")
+_COUNTS: Final = ("orders", "coupon_orders")
+_WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat:
+    """`code`: for machines; `note`: what is so, and by which rule it was dealt with."""
+
+    code: str
+    note: Note
+
+
+def caveat(code: str, template: str, /, **values: Any) -> Caveat:
+    return Caveat(code, Note(template, values))
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """`start` to `end`: which orders count, by their payment. `end`: so many days past `expiry`, or where the data end
+    before. `before`: from when the time before is looked at, which is as long as the window, 14 days at least."""
+
+    start: datetime
+    expiry: datetime
+    planned_end: datetime
+    end: datetime
+
+    @property
+    def length(self) -> timedelta:
+        return max(self.end - self.start, LEAST_BEFORE)
+
+    @property
+    def before(self) -> datetime:
+        return self.start - self.length
+
+    @property
+    def over(self) -> bool:
+        return self.end == self.planned_end
+
+    @property
+    def elapsed(self) -> float:
+        """The part of it that orders are known of."""
+        return (self.end - self.start) / (self.planned_end - self.start)
+
+
+def _part(told: str, of: str) -> float:
+    try:
+        value = float(told)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise WrongQuestion(f"{of}: is no part of one; write it as 0.25")
+    return value
+
+
+def parts(told: str, of: str) -> dict[str, float]:
+    """`NAME=PART` with commas between them. Raises `WrongQuestion`."""
+    found = {}
+    for one in told.split(","):
+        name, _, value = one.rpartition("=")
+        if not name:
+            raise WrongQuestion(f"{of} {one}: is no NAME=PART; write it as control=0.1")
+        found[name] = _part(value, f"{of} {one}")
+    return found
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A row of campaign.sql."""
+
+    campaign_id: str
+    told: Mapping[str, Any]
+
+    def known_until(self, end: datetime) -> datetime:
+        """Up to `end`, if orders are known until there, give or take a day."""
+        clock: datetime = self.told["data_clock"]
+        last = orders_end(clock, self.told["last_order_at"])
+        assert last is not None  # there is an event
+        return end if min(clock, last + _SILENT) >= end else min(end, last + _MOMENT)  # that instant's orders included
+
+
+def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
+    """The data's clock, or the last order where they ended before: what nobody has told of is no drop in sales."""
+    if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
+        return data_clock
+    return last_order_at
+
+
+def campaign_of(reading: Reading, campaign: str) -> Campaign:
+    """Raises `NotThere`."""
+    told = reading.frame(_query("campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)}).row(0, named=True)
+    if not (told["known"] or told["first_given_at"]):
+        raise NotThere(f"campaign {campaign}: has no event and no coupon; check the id, or run `consume`")
+    return Campaign(campaign, told)
+
+
+def window_of(
+    of: Campaign, start: datetime | None, expiry: datetime | None, after_days: int, begins: datetime | None
+) -> Window:
+    """`begins`: when it starts unless that is told or the campaign says from when its coupons are to be had.
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
+    starts = start or of.told["claim_from"] or begins
+    expires = expiry or of.told["valid_until"] or of.told["claim_until"] or of.told["ended_at"]
+    if starts is None:
+        raise WrongQuestion(
+            Note("campaign {campaign}: nothing says when it begins; say it with --start", {"campaign": of.campaign_id})
+        )
+    if expires is None:
+        raise WrongQuestion(
+            Note(
+                "campaign {campaign}: nothing says when its coupons expire; say it with --expiry",
+                {"campaign": of.campaign_id},
+            )
+        )
+    if expires <= starts:
+        raise WrongQuestion(
+            Note(
+                "campaign {campaign}: its coupons expire ({expires:instant}) before it starts ({starts:instant});"
+                " say the"
+                " right instants with --start and --expiry",
+                {"campaign": of.campaign_id, "expires": expires, "starts": starts},
+            )
+        )
+    end = later(expires, timedelta(days=after_days))  # "for ever" is the last day of the year 9999
+    known = of.known_until(end)
+    if known <= starts:
+        raise NotThere(
+            Note(
+                "campaign {campaign}: has not begun where the orders on record end; ask again later",
+                {"campaign": of.campaign_id},
+            )
+        )
+    return Window(starts, expires, end, known)
+
+
+# --- sales
+
+
+@dataclass(frozen=True)
+class Sales:
+    """Of people in spans of time, one currency: `rows` has a row for each person and span with orders."""
+
+    rows: pl.DataFrame
+    currency: str | None
+    warnings: tuple[Caveat, ...]
+    cost_known: bool
+
+    def of(self, people: pl.Series, span: str) -> pl.DataFrame:
+        """A row per person, in their order, zeros where they bought nothing, no margins where some cost is not
+        known."""
+        mine = self.rows.filter(pl.col("span") == span)
+        joined = pl.DataFrame({"person": people}).join(mine, on="person", how="left", maintain_order="left")
+        filled = joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
+        return filled if self.cost_known else filled.with_columns(pl.lit(None, pl.Float64).alias(n) for n in _MARGINS)
+
+
+def sales(
+    reading: Reading,
+    campaign: str,
+    spans: Mapping[str, tuple[datetime, datetime]],
+    goods_rates: str | None,
+    currency: str | None,
+    among: pl.Series | None = None,
+    ids: bool = False,
+) -> Sales:
+    """`among`: the persons whose orders count; everybody's unless given. Raises `WrongQuestion` where there are several
+    currencies and none is chosen."""
+    bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
+    asked = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
+    given = {
+        "campaign": campaign,
+        "goods_rates": goods(goods_rates),
+        "everyone": among is None,
+        "ids": ids,
+        "first": bounds["first"].min(),
+        "last": bounds["last"].max(),
+    }
+    with reading.given(spans=bounds, asked=asked):
+        rows = reading.frame(_query("sales"), given)
+    return _of_one_currency(campaign, rows, currency)
+
+
+_SPANS: Final[dict[str, Any]] = {"span": pl.String, "first": pl.Datetime("us"), "last": pl.Datetime("us")}
+
+
+def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) -> Sales:
+    found = rows["currency"].drop_nulls().unique().sort().to_list()
+    warnings = []
+    if currency is None and len(found) > 1:
+        raise WrongQuestion(
+            f"{f'campaign {campaign}' if campaign else 'plan'}: its people's orders are in {', '.join(found)}, which"
+            " are never added up; ask of one"
+            " with --currency, then of the next"
+        )
+    chosen = currency or (found[0] if found else None)
+    others = rows.filter(pl.col("currency").ne_missing(pl.lit(chosen)))
+    if others.height:
+        left = others["person"].n_unique()
+        warnings.append(
+            caveat(
+                "other_currencies",
+                "what {n:count} people bought in other currencies than {chosen} is left out",
+                n=left,
+                chosen=chosen,
+            )
+        )
+    mine = rows.filter(pl.col("currency").eq_missing(pl.lit(chosen)))
+    wrong = {name: int(mine[name].sum()) for name in _WRONG}
+    warnings += [caveat(name, text, n=wrong[name]) for name, text in _RULES.items() if wrong[name]]
+    return Sales(mine, chosen, tuple(warnings), not wrong["without_cost"])
+
+
+_RULES: Final = {
+    "without_cost": "{n:count} orders do not say what their goods cost: no margin and no ROI can be told; give a"
+    " rate with"
+    " --goods-rate 70 (or CATEGORY=70)",
+    "over_refunded": "{n:count} orders were refunded beyond what was paid: they are refunded in full, and so no orders",
+    "of_nothing": "{n:count} orders were paid with nothing: they count as orders, with no sales",
+    "negative_cost": "{n:count} orders have a negative cost of goods: it is taken as told",
+}
+
+
+# --- arms
+
+
+@dataclass(frozen=True)
+class Arms:
+    """`people`: a row per person that counts: person, arm, and what they got of the campaign; `counts`: of all who were
+    assigned, by arm; `shares`: with which they were drawn, as far as that is known."""
+
+    people: pl.DataFrame
+    counts: Mapping[str, int]
+    shares: Mapping[str, float]
+    holders: pl.DataFrame
+    warnings: tuple[Caveat, ...]
+
+
+def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, control: str) -> Arms:
+    """Raises `NotThere` where there is no control or no treatment."""
+    told = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
+    assigned = reading.frame(_query("assigned"), told)
+    holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
+    _check_arms(of, assigned, control)
+    joined = assigned.join(holders, on="person", how="left", maintain_order="left")
+    late = (pl.col("assigned_at") > window.start) | (pl.col("first_coupon_at") < pl.col("assigned_at"))
+    counting = joined.filter(~late.fill_null(False)).with_columns(pl.col("coupons", "claimed").fill_null(0))
+    # Again, of those that are left.
+    _check_arms(of, counting, control)
+    counts = dict(assigned.group_by("arm").len().sort("arm").iter_rows())
+    planned = parts(shares, "shares") if shares else _planned(reading, told)
+    if not set(counts) <= set(planned):
+        planned = {}
+    outsiders = holders.join(assigned, on="person", how="anti").height
+    warnings = _arm_warnings(joined, counting, control, outsiders, planned)
+    return Arms(counting, counts, planned, holders, tuple(warnings))
+
+
+def sample_ratio(arms: Arms) -> float:
+    """The p of the arms' sizes, as assigned and as they count, whichever is smaller: people may be missing because they
+    were never assigned, or because they were left out. NaN where the shares are not known."""
+    counting = dict(arms.people.group_by("arm").len().iter_rows())
+    ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
+    return ps[1] if math.isnan(ps[0]) else min(ps)
+
+
+def _check_arms(of: Campaign, people: pl.DataFrame, control: str) -> None:
+    arms = set(people["arm"])
+    if not arms:
+        raise NotThere(
+            Note(
+                "campaign {campaign}: nobody was assigned to an arm before it began; draw arms with `experiment assign`"
+                " next time, and see `experiment compare` for the weaker comparison without",
+                {"campaign": of.campaign_id},
+            )
+        )
+    if control not in arms:
+        raise NotThere(
+            f"campaign {of.campaign_id}: has no arm {control}; there are {', '.join(sorted(arms))}; say which one got"
+            " nothing with --control-arm"
+        )
+    if len(arms) < 2:
+        raise NotThere(f"campaign {of.campaign_id}: everybody is in {control}; there is no treatment to compare")
+
+
+def _planned(reading: Reading, told: Mapping[str, Any]) -> dict[str, float]:
+    rows = reading.frame(_query("shares"), told).iter_rows()
+    return {arm: bp / 10_000 for arm, bp in rows if bp and bp > 0}
+
+
+def _arm_warnings(
+    joined: pl.DataFrame, counting: pl.DataFrame, control: str, outsiders: int, planned: Mapping[str, float]
+) -> Iterator[Caveat]:
+    twice = joined.filter(pl.col("arms") > 1).height
+    if twice:
+        yield caveat(
+            "overlapping_arms", "{n:count} people were assigned to several arms: the first one stands", n=twice
+        )
+    late = joined.height - counting.height
+    if late:
+        yield caveat(
+            "assigned_late",
+            "{n:count} people were assigned after the start, or after they had a coupon: they are left out",
+            n=late,
+        )
+    leaked = counting.filter((pl.col("arm") == control) & (pl.col("coupons") > 0)).height
+    if leaked:
+        whole = counting.filter(pl.col("arm") == control).height
+        yield caveat(
+            "contamination",
+            "{n:count} of {whole:count} people in {control:word} got a coupon all the same: they stay in"
+            " {control:word},"
+            " which makes the effect look smaller than it is",
+            n=leaked,
+            whole=whole,
+            control=control,
+        )
+    if outsiders:
+        yield caveat(
+            "outsiders",
+            "{n:count} people got a coupon and are in no arm: what they bought, and their discount, is left out, while"
+            " the booked cost is borne by the arms alone",
+            n=outsiders,
+        )
+    if not planned:
+        yield caveat(
+            "shares_unknown", "with which shares the arms were drawn is not on record: say it with --shares to check it"
+        )
+
+
+def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales) -> Iterator[Caveat]:
+    """What else a reader must know of the data."""
+    campaign = {"campaign": of.campaign_id}
+    if not window.over:
+        yield caveat(
+            "not_over",
+            "the window lasts until {planned:instant} and the orders on record until {end:instant}: before the end,"
+            " go by"
+            " the sequential interval alone",
+            planned=window.planned_end,
+            end=window.end,
+        )
+    first = of.told["first_order_at"]
+    if first is not None and first > window.before:
+        yield caveat(
+            "short_history",
+            "orders are on record from {first:instant} only, later than the time before that is compared"
+            " ({before:instant}): CUPED takes out less",
+            first=first,
+            before=window.before,
+        )
+    if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
+        yield caveat("given_early", "coupons were out before the time that is compared: check --start")
+    told: Any = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
+    learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
+    if learned:
+        yield caveat(
+            "recorded_late",
+            "the arm of {n:count} people was recorded only when orders of the window were known already: they count,"
+            " but"
+            " nobody can tell a late message from an arm chosen in hindsight",
+            n=learned,
+        )
+    with reading.given(asked=arms.people.select("person")):
+        others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
+        unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
+    if others["people"][0]:
+        yield caveat(
+            "other_experiments",
+            "{n:count} people were in arms of {campaigns:count} other campaigns at the time: their effects come on"
+            " top of"
+            " one another",
+            n=others["people"][0],
+            campaigns=others["campaigns"][0],
+        )
+    lost = reading.frame(_query("unknown_uses"), campaign)
+    if lost.height:
+        amounts = [
+            Note("{discount:money}", {"discount": amount})
+            for amount in lost.select("discount_minor", "currency").iter_rows()
+        ]
+        yield caveat(
+            "uses_without_order",
+            "{n:count} coupons are used on orders that are not known as paid, or do not stand (cancelled, refunded in"
+            " full): their discount of {discounts} is left out",
+            n=int(lost["coupons"].sum()),
+            discounts=amounts,
+        )
+    if unknown:
+        yield caveat(
+            "unknown_coupons", "{n:count} orders name a coupon that no event created: they count as sales", n=unknown
+        )
+
+
+@dataclass(frozen=True)
+class Booked:
+    """Cost other than the discount, in one currency. `kinds`: minor units by kind."""
+
+    kinds: Mapping[str, int]
+    warnings: tuple[Caveat, ...]
+
+    @property
+    def total(self) -> int:
+        return sum(self.kinds.values())
+
+
+def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
+    rows = reading.frame(_query("booked"), {"campaign": campaign, "key_hash": key_hash(campaign)})
+    warnings = []
+    if currency is None and rows["currency"].n_unique() == 1:
+        currency = rows["currency"][0]
+    others = rows.filter(pl.col("currency").ne_missing(pl.lit(currency)))
+    if others.height:
+        sums = others.group_by("currency").agg(pl.sum("amount_minor")).sort("currency")
+        left = [Note("{cost:money}", {"cost": (amount, of)}) for of, amount in sums.iter_rows()]
+        warnings.append(caveat("other_currencies", "cost booked in other currencies is left out: {costs}", costs=left))
+    mine = rows.filter(pl.col("currency").eq_missing(pl.lit(currency)))
+    if odd := int(mine["not_positive"].sum()):
+        warnings.append(
+            caveat("booked_not_positive", "{n:count} bookings of cost are zero or negative: they are added up", n=odd)
+        )
+    kinds = dict(mine.group_by("cost_kind").agg(pl.sum("amount_minor")).sort("cost_kind").iter_rows())
+    if not kinds:
+        warnings.append(caveat("no_cost", "no cost is booked on the campaign: ROI counts the discount alone"))
+    elif sum(kinds.values()) < 0:
+        warnings.append(caveat("negative_booked", "the booked cost is negative in sum: ROI cannot be told"))
+    return Booked(kinds, tuple(warnings))
+
+
+def attribute(reading: Reading, name: str) -> pl.DataFrame:
+    """What profiles say under this name: person, value."""
+    path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return reading.frame(_query("attribute"), {"path": path})
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)

@@ -1,0 +1,261 @@
+"""What finance people ask, each a function of what is read; they are among `questions.registry.QUESTIONS`.
+
+Instants are naive UTC. `goods_rates`: a JSON object with the cost of goods by category in basis points of what was
+paid, the empty category standing for any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import polars as pl
+
+from ledger.topics import COUPON, ORDER
+from projections.past import Cut, Past
+from projections.store import Reading, sql
+from questions.finance.statement import statement as statement_of
+from questions.metrics.money import goods_rates as goods
+from questions.metrics.periods import ZONE, Zone
+from questions.unanswered import WrongQuestion
+
+SPLIT_BY: Final = {
+    "kind": "kind",
+    "campaign": "campaign_id",
+    "category": "category",
+    "coupon-type": "coupon_type",
+    "channel": "channel",
+    "store": "store",
+    "region": "region",
+    "funder": "funder",
+    "day": "(taken_at + to_microseconds(offset_us))::DATE",
+}
+MARGIN_BY: Final = {
+    "channel": "channel",
+    "store": "store",
+    "region": "region",
+    "day": "(paid_at + to_microseconds(offset_us))::DATE",
+}
+
+
+def split(
+    reading: Reading,
+    by: str = "kind",
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    zone: str = ZONE,
+    explain: bool = False,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Discounts by these parts (`by`, with commas between them): orders, coupons, `discount_minor` and its share of all
+    of that currency; the greatest first. By category, a discount is spread over the lines of its order. `explain`: the
+    discounts themselves, order by order. Raises `WrongQuestion`.
+    """
+    parameters = {"campaign": campaign, "since": since, "until": until}
+    if explain:
+        with _given_back(reading):
+            return _limited(
+                reading, f"{_query('discounts')} ORDER BY taken_at, order_id, kind, coupon_id", parameters, limit
+            )
+    chosen = _parts("split", by, SPLIT_BY)
+    taken = _spread() if "category" in chosen else _query("discounts")
+    query = f"""
+        SELECT *, round(discount_minor / nullif(sum(discount_minor) OVER (PARTITION BY currency), 0), 4) AS share
+        FROM (
+            SELECT {_named(chosen, SPLIT_BY)} currency, count(DISTINCT order_id) AS orders,
+                   count(DISTINCT coupon_id) AS coupons, sum(amount_minor) AS discount_minor
+            FROM ({taken}) d {_zoned("d.taken_at", chosen)}
+            GROUP BY ALL
+        )
+        ORDER BY currency, discount_minor DESC{_then(chosen)}
+    """
+    with _given_back(reading), reading.given(zone=Zone(zone).offsets()):
+        return _limited(reading, query, parameters, limit)
+
+
+def margin(
+    reading: Reading,
+    by: str = "channel",
+    goods_rates: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    zone: str = ZONE,
+    explain: bool = False,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Net sales, cost of goods and margin of orders that stand by these parts; the margin is of the orders whose cost
+    is known (`orders_without_cost` are not; of `orders_by_rate` it is by the rates given). `explain`: the orders
+    themselves. Raises `WrongQuestion`."""
+    parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
+    if explain:
+        return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", parameters, limit)
+    chosen = _parts("margin", by, MARGIN_BY)
+    query = f"""
+        SELECT {_named(chosen, MARGIN_BY)} currency, count(*) FILTER (stands) AS orders,
+               sum(gross_minor) FILTER (stands) AS gross_minor,
+               sum(refunded_minor) FILTER (stands) AS refunded_minor,
+               sum(net_sales_minor) AS net_sales_minor, sum(cost_minor) FILTER (stands) AS cost_minor,
+               sum(net_sales_minor - cost_minor) FILTER (stands) AS margin_minor,
+               round(margin_minor / nullif(sum(net_sales_minor) FILTER (cost_minor IS NOT NULL), 0), 4) AS margin_rate,
+               count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost,
+               count(*) FILTER (cost_by = 'rate') AS orders_by_rate
+        FROM ({_query("sales")}) s {_zoned("s.paid_at", chosen)}
+        GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_then(chosen)}
+    """
+    with reading.given(zone=Zone(zone).offsets()):
+        return _limited(reading, query, parameters, limit)
+
+
+def categories(
+    reading: Reading,
+    goods_rates: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
+    period = {"since": since, "until": until}
+    with _given_back(reading):
+        taken_off = reading.frame(
+            f"SELECT category, currency, sum(amount_minor) AS discount_minor FROM ({_spread()}) GROUP BY ALL",
+            {"campaign": None, **period},
+        )
+    with reading.given(taken_off=taken_off):
+        return _limited(reading, _query("categories"), {"goods_rates": goods(goods_rates), **period}, limit)
+
+
+@contextmanager
+def _given_back(reading: Reading) -> Iterator[None]:
+    """Let queries read `given_back`."""
+    with reading.holding("given_back", _query("given_back"), {}):
+        yield
+
+
+def _spread() -> str:
+    """Discounts, each by the lines of its order."""
+    return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
+
+
+def budgets(
+    reading: Reading, campaign: str | None = None, days: int = 7, explain: bool = False, limit: int | None = None
+) -> pl.DataFrame:
+    """Budget, what of it is gone, and when it will be, at the rate of the last so many days. `explain`: the discounts
+    and bookings that it went for."""
+    if explain:
+        query = f"{_query('spending')} ORDER BY spent_at, campaign_id, coupon_id, event_id"
+        return _limited(reading, query, {"campaign": campaign}, limit)
+    if days < 1:
+        raise WrongQuestion(f"budgets: a rate of {days} days is none; give at least one")
+    query = f"WITH spending AS ({_query('spending')}) SELECT * FROM ({_query('budgets')})"
+    return reading.frame(query, {"campaign": campaign, "days": days})
+
+
+def cash(
+    reading: Reading, since: datetime | None = None, until: datetime | None = None, zone: str = ZONE
+) -> pl.DataFrame:
+    """What came in and went out, by day. Raises `WrongQuestion`."""
+    query = f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('cash')})"
+    with _given_back(reading), reading.given(zone=Zone(zone).offsets()):
+        return reading.frame(query, {"campaign": None, "since": since, "until": until})
+
+
+def losses(
+    reading: Reading, campaign: str | None = None, explain: bool = False, limit: int | None = None
+) -> pl.DataFrame:
+    """Money lost to broken rules, by point of loss. `explain`: the events and coupons themselves."""
+    points = _query("loss_points")
+    if explain:
+        order = "ORDER BY lost_minor DESC NULLS LAST, point, coupon_id, event_id"
+        return _limited(reading, f"{points} {order}", {"campaign": campaign}, limit)
+    return _limited(reading, f"WITH found AS ({points}) {_query('losses')}", {"campaign": campaign}, limit)
+
+
+def refunds(reading: Reading, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
+    """What was given back of the orders paid in that time, and the discounts that were clawed back with it."""
+    with _given_back(reading):
+        return reading.frame(_query("refunds"), {"since": since, "until": until})
+
+
+def reconciliation(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
+    """How the numbers of the reports join: the lines of an account add up to its totals. `campaign`: from its coupons
+    in use down to the orders that it is credited with."""
+    with _given_back(reading):
+        return reading.frame(_query("reconciliation"), {"campaign": campaign})
+
+
+def doubts(reading: Reading) -> pl.DataFrame:
+    """What in the data makes figures doubtful."""
+    return reading.frame(_query("doubts"))
+
+
+def statement(
+    reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
+) -> pl.DataFrame:
+    """The liability of coupons that are out, per campaign: opening, what moved it, closing."""
+    return statement_of(reading, campaign, since, until)
+
+
+def restated(
+    reading: Reading,
+    known_from: datetime | None = None,
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    goods_rates: str | None = None,
+) -> pl.DataFrame:
+    """Orders, sales, margin, discounts, booked costs and simple return as known then and as known now, and between
+    them what was learned since, by its cause: a column's causes are the whole of its difference. Raises
+    `WrongQuestion`."""
+    if known_from is None:
+        raise WrongQuestion("restated: known since when is not said; give --known-from")
+    goods_bp = goods(goods_rates)
+    past = Past(reading, Cut(known_at=known_from))
+    past.stand_in(ORDER)
+    past.stand_in(COUPON, campaign_id=None if campaign is None else [campaign])
+    for table, query in _THEN.items():
+        reading.execute(f"CREATE TEMP TABLE {table} AS {query}", {"goods_rates": goods_bp} if "$" in query else {})
+    past.leave()
+    asked = {"campaign": campaign, "since": since, "until": until, "goods_rates": goods_bp}
+    return reading.frame(_query("restated"), asked)
+
+
+_THEN: Final = {
+    "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor,"
+    " goods_cost(cost_of_goods_minor, lines, net_minor, refunded_minor, $goods_rates) AS goods_minor FROM orders",
+    "uses_then": "SELECT coupon_id, campaign_id, order_id, used_at, currency, discount_minor FROM coupons"
+    " WHERE state = 'used'",
+    "costs_then": "SELECT campaign_id, event_id, occurred_at, currency, amount_minor FROM campaign_events"
+    " WHERE type = 'cost_booked'",
+}
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)
+
+
+def _limited(reading: Reading, query: str, parameters: Mapping[str, Any], limit: int | None) -> pl.DataFrame:
+    at_most = "" if limit is None else f" LIMIT {int(limit)}"
+    return reading.frame(query + at_most, parameters)
+
+
+def _parts(what: str, by: str, known: Mapping[str, str]) -> list[str]:
+    chosen = [part for part in by.split(",") if part]
+    if unknown := [part for part in chosen if part not in known]:
+        raise WrongQuestion(f"{what} by {', '.join(unknown)}: there is no such part; there are {', '.join(known)}")
+    return list(dict.fromkeys(chosen))
+
+
+def _zoned(at: str, chosen: list[str]) -> str:
+    """Only a day needs a zone, and to join one sorts all rows."""
+    return f"ASOF JOIN zone z ON {at} >= z.since" if "day" in chosen else ""
+
+
+def _named(chosen: list[str], known: Mapping[str, str]) -> str:
+    return "".join(f"{known[part]} AS {part.replace('-', '_')}, " for part in chosen)
+
+
+def _then(chosen: list[str]) -> str:
+    return "".join(f", {part.replace('-', '_')} NULLS LAST" for part in chosen)

@@ -1,0 +1,106 @@
+"""What each question reads of the past, put in the place of the live tables before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from projections import coupon_sales as sales
+from projections import event_counts as counts
+from projections.live.signature import key_hash, stable_hash
+from projections.past import Past
+from projections.store import sql
+from questions.states import states as questions
+
+
+def coupons(past: Past, given: Mapping[str, Any]) -> None:
+    code, owner, campaign = (_one(given.get(name)) for name in ("code", "owner", "campaign"))
+    past.stand_in(COUPON, code=code, user_id=owner, campaign_id=campaign)
+
+
+def user(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(USER)
+    _, ids = questions.ids_of(past.reading, given["user"])
+    past.stand_in(COUPON, user_id=ids)
+
+
+def person(past: Past, given: Mapping[str, Any]) -> None:
+    """Whether the person kept within limits depends on all coupons of the campaigns."""
+    everything(past, given)
+
+
+def order(past: Past, given: Mapping[str, Any]) -> None:
+    order = given["order"]
+    past.stand_in(ORDER, key_hash=[key_hash(order)])
+    past.stand_in(CAMPAIGN)
+    asked = "SELECT unnest(coupon_ids) AS coupon_id FROM orders WHERE order_id = $order"
+    named = stable_hash(past.reading.frame(asked, {"order": order})["coupon_id"])
+    past.make("order_asked", sql(__package__, "order_campaigns"), order=order, named=named.tolist())
+    past.stand_in(COUPON, among="order_asked")
+    past.stand_in_across()
+
+
+def everything(past: Past, _: Mapping[str, Any]) -> None:
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+    past.stand_in_across()
+
+
+def metrics(past: Past, _: Mapping[str, Any]) -> None:
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+    counts.stand_in(past)
+    sales.stand_in(past)
+
+
+def users(past: Past, _: Mapping[str, Any]) -> None:
+    past.stand_in(USER)
+
+
+def expiries(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
+
+
+def campaigns(past: Past, _: Mapping[str, Any]) -> None:
+    """Without the rules between coupons and orders, which depend on everything."""
+    past.stand_in(COUPON)
+    past.stand_in(ORDER)
+    past.stand_in(CAMPAIGN)
+    past.stand_in_within_campaigns()
+    sales.stand_in(past)
+
+
+def campaign(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=[given["campaign"]])
+    past.stand_in(ORDER)
+    past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
+    past.stand_in_within_campaigns()
+    sales.stand_in(past)
+
+
+def violations(past: Past, given: Mapping[str, Any]) -> None:
+    """The rules across coupons and between topics depend on everything."""
+    coupon, scope = given.get("coupon"), given.get("scope")
+    if scope == "coupon" and coupon is not None:
+        past.stand_in(COUPON, key_hash=[key_hash(coupon)])
+        return
+    for topic in INPUT_TOPICS:
+        past.stand_in(topic)
+    if scope != "coupon":
+        past.stand_in_across()
+
+
+def campaign_violations(past: Past, given: Mapping[str, Any]) -> None:
+    violations(past, given)
+    sales.stand_in(past)
+
+
+def experiment(past: Past, given: Mapping[str, Any]) -> None:
+    past.stand_in(COUPON, campaign_id=_one(given.get("campaign")))
+    for topic in (ORDER, CAMPAIGN, USER):
+        past.stand_in(topic)
+
+
+def _one(value: str | None) -> list[str] | None:
+    return None if value is None else [value]

@@ -1,0 +1,393 @@
+"""From a question about metrics to its values: the parts by source, brought together; then the formulas.
+
+What always holds: a formula sees sums of its slice, bucket and currency alone, and gives null where it would divide by
+zero. A slice without rows in a bucket has 0 there (null, if it is a quantile). Amounts of several currencies are apart,
+or converted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Final
+
+import polars as pl
+
+from projections.store import Reading, sql
+from questions.metrics.definitions import METRICS, MINUTES, SOURCES, SUMS, Metric, Source
+from questions.metrics.money import Rates
+from questions.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone, later
+from questions.metrics.statements import Slice, aggregates
+from questions.unanswered import WrongQuestion
+
+_INSTANT: Final = pl.Datetime("us")
+_WHOLE_UNITS: Final = ("events", "coupons", "users", "orders", "minor")
+_MOMENT: Final = timedelta(microseconds=1)
+_NUMBERS: Final = re.compile("([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about metrics that may be asked of each. `where`: any of these values by dimension, an empty one for
+    where it is not known."""
+
+    metrics: tuple[Metric, ...]
+    by: tuple[str, ...]
+    where: Mapping[str, Sequence[str]]
+    since: datetime | None
+    until: datetime | None
+    zone: Zone
+    buckets: Buckets | None
+    compare: str | None
+    rates: Rates | None
+    goods_rates: Mapping[str, list[Any]] | None
+
+    @property
+    def shifts(self) -> bool:
+        return self.compare in ("previous", "last-year")
+
+
+class Evaluation:
+    """One question on one state of the database."""
+
+    def __init__(self, reading: Reading, asked: Asked) -> None:
+        self._reading = reading
+        self._asked = asked
+        [(clock, grace)] = reading.rows("SELECT data_clock, grace_minutes FROM ledger")
+        self.clock: datetime | None = clock
+        self._grace = timedelta(minutes=grace)
+
+    def frame(self) -> pl.DataFrame:
+        """Grain: one slice and bucket, and a currency (null for what is not money) where some metric is money."""
+        asked = self._asked
+        now = self._parts(self.slice(asked.since, asked.until))
+        if not asked.shifts:
+            values = self._values(now, list(now.values()), self._keys_of(now.values()))
+            return self._arranged(self._beside_targets(values) if asked.compare else values)
+        shift = self._shift
+        since, until = (shift.instant(at, asked.zone) for at in self._period)
+        before = self._parts(self.slice(since, until))
+        both = [*now.values(), *before.values()]
+        buckets = self._keys_of(now.values())
+        then = [shift.key(key, asked.buckets) for key in buckets] if buckets is not None and asked.buckets else None
+        values = self._values(now, both, buckets)
+        others = self._values(before, both, list(dict.fromkeys(then)) if then is not None else None)
+        return self._arranged(self._beside(values, others, dict(zip(buckets or (), then or (), strict=True))))
+
+    def _groups(self) -> dict[bool, list[Metric]]:
+        """The metrics that are money, and those that are not: they go by other keys."""
+        groups = {money: [m for m in self._asked.metrics if m.money == money] for money in (False, True)}
+        return {money: metrics for money, metrics in groups.items() if metrics}
+
+    def _dimensions(self, money: bool) -> list[str]:
+        return [*self._asked.by, *(["currency"] if money and "currency" not in self._asked.by else [])]
+
+    # --- parts
+
+    def slice(self, since: datetime | None, until: datetime | None) -> Slice:
+        asked = self._asked
+        low, high = (since, until) if since and until else self._bounds
+        span = (since or low, max(until or high, since or low))
+        return Slice(asked.by, asked.where, since, until, span, asked.zone, asked.buckets, asked.goods_rates)
+
+    @cached_property
+    def _bounds(self) -> tuple[datetime, datetime]:
+        """What every instant in the tables lies in."""
+        [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
+        if not first:
+            return datetime(2000, 1, 1), datetime(2000, 1, 2)
+        return first, later(last, _MOMENT)
+
+    def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
+        """What the metrics of each group are made from, by slice and bucket. A source is asked once: what is by
+        currency is added up for those that are not money."""
+        needed = {
+            money: _by_source((part for metric in metrics for part in metric.parts), slice_)
+            for money, metrics in self._groups().items()
+        }
+        found: dict[bool, pl.DataFrame] = {}
+        shared: dict[Source, pl.DataFrame] = {}
+        for money in sorted(needed, reverse=True):
+            keys = [*(["bucket"] if slice_.buckets else []), *self._dimensions(money)]
+            frames = []
+            for source, parts in needed[money].items():
+                if source in shared and all(p.additive for p in parts):
+                    frames.append(_summed(shared[source], keys, parts))
+                    continue
+                others = needed.get(False, {}).get(source, []) if money else []
+                both = list(dict.fromkeys([*parts, *(others if all(p.additive for p in others) else [])]))
+                statement = aggregates(source, both, slice_, money=money)
+                frame = self._reading.frame(statement.sql, statement.parameters)
+                if money:
+                    shared[source] = frame
+                frames.append(frame.select(*keys, *(p.name for p in parts)))
+            every = [part for parts in needed[money].values() for part in parts]
+            found[money] = _together(frames, keys, every)
+        return found
+
+    def _keys_of(self, found: Iterable[pl.DataFrame]) -> list[datetime] | None:
+        """All buckets of the period; where it is not said, from the first to the last that holds something."""
+        asked, buckets = self._asked, self._asked.buckets
+        if buckets is None:
+            return None
+        keys = sorted({key for frame in found for key in frame["bucket"].unique()})
+        if not keys and not asked.since:
+            return []
+        first = buckets.key(asked.since) if asked.since else keys[0]
+        ends = [buckets.start(keys[-1]) + _MOMENT] if keys else []
+        ends += [self.clock] if asked.since and self.clock else []
+        return list(buckets.keys(first, asked.until or max(ends, default=first)))
+
+    def _filled(
+        self, parts: pl.DataFrame, money: bool, found: Iterable[pl.DataFrame], buckets: list[datetime] | None
+    ) -> pl.DataFrame:
+        """A row for each slice that any metric has, in each bucket."""
+        keys = self._dimensions(money)
+        if not keys and buckets is None:
+            return parts
+        having = [frame.select(keys) for frame in found if set(keys) <= set(frame.columns)]
+        slices = pl.concat(having).unique() if keys else pl.DataFrame({"_": [0]})
+        if buckets is not None:
+            if slices.height * len(buckets) > MOST_BUCKETS:
+                raise WrongQuestion(
+                    f"metrics: {slices.height:,} slices in {len(buckets):,} buckets are more than {MOST_BUCKETS:,}"
+                    " rows; ask for a shorter period, a coarser grain or fewer slices"
+                )
+            slices = slices.join(pl.DataFrame({"bucket": buckets}, schema={"bucket": _INSTANT}), how="cross")
+            keys = ["bucket", *keys]
+        metrics = [METRICS[name] for name in parts.columns if name not in keys]
+        there = parts.with_columns(_there=pl.lit(True))
+        wide = slices.select(keys).join(there, on=keys, how="left", nulls_equal=True)
+        return _without_gaps(wide, metrics, pl.col("_there").is_null()).drop("_there")
+
+    # --- values
+
+    def _values(
+        self, found: Mapping[bool, pl.DataFrame], slices: list[pl.DataFrame], buckets: list[datetime] | None
+    ) -> pl.DataFrame:
+        """The metrics, from their parts. Rows of what is not money have no currency."""
+        groups = []
+        for money, metrics in self._groups().items():
+            parts = self._filled(found[money], money, slices, buckets)
+            keys = [*self._dimensions(money), *(["bucket"] if buckets is not None else [])]
+            if money and self._asked.rates is not None:
+                amounts = [name for name in parts.columns if name in METRICS and METRICS[name].unit == "minor"]
+                parts = self._asked.rates.convert(parts, [k for k in keys if k != "currency"], amounts)
+            columns = [*keys, *(f"{_formula(metric)} AS {metric.name}" for metric in metrics)]
+            with self._reading.given(parts=self._with_minutes(parts)):
+                groups.append(self._reading.frame(f"SELECT {', '.join(columns)} FROM parts"))
+        return pl.concat(groups, how="diagonal")
+
+    def _with_minutes(self, parts: pl.DataFrame) -> pl.DataFrame:
+        """The minutes of the bucket, or of the period, until the data's clock."""
+        asked, clock = self._asked, self.clock
+        if clock is None:
+            return parts.with_columns(pl.lit(None, pl.Float64).alias(MINUTES))
+        bounds = (asked.since or datetime.min, min(asked.until or datetime.max, clock))
+        if asked.buckets is None:
+            passed = (bounds[1] - bounds[0]) / timedelta(minutes=1)
+            return parts.with_columns(pl.lit(max(0.0, passed) if asked.since else None, pl.Float64).alias(MINUTES))
+        buckets = parts["bucket"].unique().to_list()
+        spans = [(asked.buckets.start(key), asked.buckets.end(key)) for key in buckets]
+        passed_each = [(min(end, bounds[1]) - max(start, bounds[0])) / timedelta(minutes=1) for start, end in spans]
+        lengths = pl.DataFrame(
+            {"bucket": buckets, MINUTES: [max(0.0, p) for p in passed_each]},
+            schema={"bucket": _INSTANT, MINUTES: pl.Float64},
+        )
+        return parts.join(lengths, on="bucket", how="left")
+
+    # --- comparison
+
+    @cached_property
+    def _period(self) -> tuple[datetime, datetime]:
+        """What is compared with another period."""
+        asked = self._asked
+        until = asked.until or self.clock
+        if asked.since is None:
+            raise WrongQuestion(f"comparison with {asked.compare}: of which period is not said; give --since")
+        if until is None or until <= asked.since:
+            raise WrongQuestion("comparison: the period ends before it begins; give --since and --until of one")
+        return asked.since, until
+
+    @cached_property
+    def _shift(self) -> Shift:
+        asked = self._asked
+        return Shift.between(*self._period, asked.zone, str(asked.compare), asked.buckets)
+
+    def _beside(self, values: pl.DataFrame, others: pl.DataFrame, then: Mapping[datetime, datetime]) -> pl.DataFrame:
+        """Each value, what it was before, and the change as a part of that."""
+        metrics = self._asked.metrics
+        keys = [name for name in values.columns if name not in METRICS]
+        others = others.rename({metric.name: f"{metric.name}_before" for metric in metrics})
+        if "bucket" in keys:
+            pairs = pl.DataFrame(
+                {"bucket": list(then), "_then": list(then.values())}, schema={"bucket": _INSTANT, "_then": _INSTANT}
+            )
+            values = values.join(pairs, on="bucket", how="left")
+            others = others.rename({"bucket": "_then"})
+            keys = ["_then" if key == "bucket" else key for key in keys]
+        if keys:
+            wide = values.join(others, on=keys, how="left", nulls_equal=True)
+        else:
+            wide = pl.concat([values, others], how="horizontal")
+        changes = [_change(pl.col(m.name), pl.col(f"{m.name}_before")).alias(f"{m.name}_change") for m in metrics]
+        return wide.drop("_then", strict=False).with_columns(changes)
+
+    def _beside_targets(self, values: pl.DataFrame) -> pl.DataFrame:
+        """Each value, its target, and the part of it that is reached."""
+        asked = self._asked
+        campaigns = asked.where.get("campaign")
+        told = self._reading.frame(
+            sql(__package__, "targets"),
+            {"metrics": [m.name for m in asked.metrics], "campaigns": list(campaigns) if campaigns else None},
+        )
+        for metric in asked.metrics:
+            mine = told.filter(pl.col("metric") == metric.name)
+            name = f"{metric.name}_target"
+            targets = _targets(mine, metric, values, asked).rename({"target": name})
+            keys = [key for key in targets.columns if key != name]
+            if keys:
+                values = values.join(targets, on=keys, how="left")
+            else:
+                values = values.with_columns(pl.lit(targets[name].first(), pl.Float64).alias(name))
+            here = pl.col(metric.name).is_not_null()
+            reached = pl.when(pl.col(name) != 0).then(pl.col(metric.name) / pl.col(name))
+            values = values.with_columns(pl.when(here).then(name), reached.alias(f"{metric.name}_reached"))
+        return values
+
+    # --- the answer
+
+    def _arranged(self, found: pl.DataFrame) -> pl.DataFrame:
+        """Keys first, then the metrics in the order asked; `open`: late facts of then are still to be expected."""
+        asked, clock = self._asked, self.clock
+        suffixes = {"target": ("", "_target", "_reached"), None: ("",)}.get(asked.compare, ("", "_before", "_change"))
+        values = [f"{metric.name}{suffix}" for metric in asked.metrics for suffix in suffixes]
+        keys = [*(["currency"] if "currency" in found.columns else [])]
+        closed = clock - self._grace if clock else datetime.min
+        if asked.buckets is None:
+            end = asked.until or datetime.max
+            found = found.with_columns(open=pl.lit(end > closed))
+            keys = [*asked.by, *(k for k in keys if k not in asked.by), "open"]
+        else:
+            each = found["bucket"].unique().to_list()
+            named = pl.DataFrame(
+                {
+                    "bucket": each,
+                    "_label": [asked.buckets.label(key) for key in each],
+                    "starts_at": [asked.buckets.start(key) for key in each],
+                    "open": [asked.buckets.end(key) > closed for key in each],
+                },
+                schema={"bucket": _INSTANT, "_label": pl.String, "starts_at": _INSTANT, "open": pl.Boolean},
+            )
+            order = [pl.col("bucket"), *(_natural(found, name) for name in asked.by)]
+            found = found.join(named, on="bucket", how="left").sort(order, nulls_last=True)
+            found = found.drop("bucket").rename({"_label": "bucket"})
+            keys = ["bucket", "starts_at", *asked.by, *(k for k in keys if k not in asked.by), "open"]
+        if asked.buckets is None and (names := [k for k in keys if k != "open"]):
+            found = found.sort([_natural(found, name) for name in names], nulls_last=True)
+        return found.select(*keys, *values).with_columns(data_clock=pl.lit(clock, _INSTANT))
+
+
+def _natural(found: pl.DataFrame, name: str) -> pl.Expr:
+    """Where its values stand as people list them: campaign 2 before campaign 10."""
+    if found.schema[name] != pl.String:
+        return pl.col(name)
+    values = found[name].drop_nulls().unique().to_list()
+    values.sort(key=lambda value: ([_by_size(part) for part in _NUMBERS.split(value)], value))
+    return pl.col(name).replace_strict(values, range(len(values)), return_dtype=pl.Int64, default=None)
+
+
+def _by_size(part: str) -> tuple[int, str]:
+    digits = part.lstrip("0") if part.isdecimal() else ""
+    return len(digits), digits or part
+
+
+def _formula(metric: Metric) -> str:
+    text = f"({metric.base})" if metric.formula else metric.name
+    whole = metric.whole if metric.source else metric.unit in _WHOLE_UNITS and "/" not in metric.base
+    return f"{text}::{metric.whole_type if whole else 'DOUBLE'}"
+
+
+def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
+    """The metrics, each with the source that it is asked from: its own, or one of sums that stands for it."""
+    found: dict[Source, list[Metric]] = {}
+    for metric in (METRICS[name] for name in dict.fromkeys(names)):
+        sums = SUMS.get(str(metric.source))
+        summed = metric.summed(sums.counts) if sums and slice_.told_by(sums) else None
+        source = sums if sums and summed else SOURCES[str(metric.source)]
+        found.setdefault(source, []).append(summed or metric)
+    return found
+
+
+def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
+    sums = by_currency.with_columns(_all=pl.lit(0)).group_by("_all", *keys).agg(pl.col(p.name).sum() for p in parts)
+    return sums.select(*keys, *(p.name for p in parts))
+
+
+def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
+    """The rows that any of them has, without gaps; one row, where there are no keys but that of a currency and no
+    rows."""
+    marked = [
+        frame.with_columns(pl.lit(True).alias(f"_has_{name}") for name in frame.columns if name in METRICS)
+        for frame in frames
+    ]
+    whole = marked[0]
+    for frame in marked[1:]:
+        if keys:
+            whole = whole.join(frame, on=keys, how="full", coalesce=True, nulls_equal=True)
+        else:
+            whole = pl.concat([whole, frame], how="horizontal_extend")
+    if not whole.height and keys in ([], ["currency"]):
+        whole = whole.clear(1)
+    return _without_gaps(whole, parts)
+
+
+def _without_gaps(frame: pl.DataFrame, metrics: Sequence[Metric], gap: pl.Expr | None = None) -> pl.DataFrame:
+    """What a metric is of no rows, where there were none: where `gap`, or its mark is missing. A value that is there
+    and null is not known, and stays so."""
+    filled = []
+    for metric in metrics:
+        missing = pl.col(f"_has_{metric.name}").is_null() if gap is None else gap
+        if metric.empty is not None:
+            filled.append(pl.when(missing).then(metric.empty).otherwise(pl.col(metric.name)).alias(metric.name))
+    return frame.with_columns(filled).drop([name for name in frame.columns if name.startswith("_has_")])
+
+
+def _change(now: pl.Expr, before: pl.Expr) -> pl.Expr:
+    return pl.when(before != 0).then((now - before) / before.abs())
+
+
+def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: Asked) -> pl.DataFrame:
+    """Columns campaign (where asked by it), currency (of money) and `target`: what each row of `values` is to reach.
+
+    A target without a currency is in that of the amounts, where there is one alone. Of ratios, targets are in basis
+    points.
+    """
+    told = told.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
+    keys = [*(["campaign"] if "campaign" in asked.by else []), *(["currency"] if metric.money else [])]
+    if metric.money:
+        told = _in_a_currency(told, values.drop_nulls(metric.name), keys[:-1], metric.name)
+    if "campaign" in asked.by:
+        return told.select(*keys, "target").unique(keys, keep="first")
+    wanted = len(set(asked.where["campaign"]))
+    summed = told.with_columns(_all=pl.lit(0)).group_by("_all", *keys)
+    found = summed.agg(pl.col("target").sum(), campaigns=pl.col("campaign").n_unique())
+    known = (pl.col("campaigns") == wanted) & pl.lit(metric.additive or wanted == 1)
+    return found.filter(known).select(*keys, "target")
+
+
+def _in_a_currency(told: pl.DataFrame, amounts: pl.DataFrame, by: list[str], metric: str) -> pl.DataFrame:
+    """A target without a currency is in that of the amounts; a currency in which there is 0 is no other one, where
+    there is more in some."""
+    grouped = amounts.with_columns(_all=pl.lit(0)).group_by("_all", *by)
+    some = pl.col("currency").filter(pl.col(metric) != 0).unique()
+    found = grouped.agg(
+        own=pl.when(some.len() > 0).then(some.implode()).otherwise(pl.col("currency").unique().implode())
+    )
+    alone = found.filter(pl.col("own").list.len() == 1)
+    alone = alone.select("_all", *by, pl.col("own").list.first())
+    joined = told.with_columns(_all=pl.lit(0)).join(alone, on=["_all", *by], how="left")
+    return joined.with_columns(currency=pl.coalesce("currency", "own")).drop_nulls("currency").drop("_all", "own")

@@ -1,0 +1,182 @@
+"""What people ask about metrics: which there are, what one means, their values, and what is behind a value."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import polars as pl
+from pydantic import TypeAdapter, ValidationError
+
+from ledger.plain import plain
+from projections.store import Reading
+from questions.metrics import statements
+from questions.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
+from questions.metrics.evaluation import Asked, Evaluation
+from questions.metrics.money import Rates
+from questions.metrics.money import goods_rates as goods
+from questions.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
+from questions.unanswered import NotThere, WrongQuestion
+
+_JSON: Final = TypeAdapter(dict[str, list[str]])
+
+
+def metrics(
+    reading: Reading,
+    names: str,
+    by: str | None = None,
+    grain: str | None = None,
+    where: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    zone: str = ZONE,
+    compare: str | None = None,
+    rates: str | None = None,
+    goods_rates: str | None = None,
+) -> pl.DataFrame:
+    """Values of metrics by slice and bucket; `names`, `by`: with commas between them.
+
+    `where`: a JSON object with a list of values for each dimension, an empty one for where it is not known. `grain`:
+    minute, hour, day, week or month of the `zone`. `compare`: previous, last-year or target. `rates`: a JSON list of
+    currency, rate, to. `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty
+    category standing for any other.
+
+    Amounts of each currency come in rows of their own (`currency`, XXX where they carry none); what is not money has
+    none. `open`: until the data's clock has passed the bucket's end by the grace of the rules, late facts are still to
+    be expected.
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
+    asked = _asked(names, by, grain, where, since, until, zone, compare, rates, goods_rates)
+    return Evaluation(reading, asked).frame()
+
+
+def metric_explained(
+    reading: Reading,
+    names: str,
+    where: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    by: str | None = None,
+    grain: str | None = None,
+    zone: str = ZONE,
+    goods_rates: str | None = None,
+    limit: int = 20,
+) -> pl.DataFrame:
+    """What metrics are made from. Grain: one part of one metric: `formula` (of the metric), the `sql` that the part
+    is asked with and its `parameters`, how many rows are behind it (`found`), and the first of them by time (`rows`).
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
+    asked = _asked(names, by, grain, where, since, until, zone, None, None, goods_rates)
+    evaluation = Evaluation(reading, asked)
+    told = []
+    for metric in asked.metrics:
+        for part in (METRICS[name] for name in metric.parts):
+            told.append(_explained(reading, evaluation, asked, metric, part, limit))
+    return pl.DataFrame(told, schema_overrides={"found": pl.Int64})
+
+
+def _explained(
+    reading: Reading, evaluation: Evaluation, asked: Asked, metric: Metric, part: Metric, limit: int
+) -> dict[str, object]:
+    source = SOURCES[str(part.source)]
+    slice_ = evaluation.slice(asked.since, asked.until)
+    whole = statements.aggregates(source, [part], slice_, money=metric.money)
+    count, shown = (statements.rows(source, part, slice_, most) for most in (None, limit))
+    rows = reading.frame(shown.sql, shown.parameters).to_dicts()
+    return {
+        "metric": metric.name,
+        "formula": metric.sql,
+        "part": part.name,
+        "grain": part.grain,
+        "sql": whole.sql,
+        "parameters": json.dumps(plain(whole.parameters), ensure_ascii=False),
+        "found": reading.frame(count.sql, count.parameters).item(),
+        "rows": json.dumps(plain(rows), ensure_ascii=False),
+    }
+
+
+def _asked(
+    names: str,
+    by: str | None,
+    grain: str | None,
+    where: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    zone: str,
+    compare: str | None,
+    rates: str | None,
+    goods_rates: str | None,
+) -> Asked:
+    asked = Asked(
+        metrics=tuple(dict.fromkeys(metric_named(name) for name in names.split(","))),
+        by=tuple(dict.fromkeys(by.split(","))) if by else (),
+        where=_where(where),
+        since=since,
+        until=until,
+        zone=Zone(zone),
+        buckets=Buckets(grain, Zone(zone)) if grain else None,
+        compare=compare,
+        rates=Rates.read(rates) if rates else None,
+        goods_rates=goods(goods_rates),
+    )
+    for metric in asked.metrics:
+        _check(metric, asked)
+    if grain and grain not in GRAINS:
+        raise WrongQuestion(f"grain {grain}: there is none of that name; there are {', '.join(GRAINS)}")
+    if since and until and since >= until:
+        raise WrongQuestion("metrics: the period ends before it begins; exchange --since and --until")
+    if compare and compare not in COMPARISONS:
+        raise WrongQuestion(f"comparison {compare}: there is none of that name; there are {', '.join(COMPARISONS)}")
+    if compare == "target":
+        _check_target(asked)
+    return asked
+
+
+def metric_named(name: str) -> Metric:
+    """Raises `NotThere`."""
+    if name not in METRICS:
+        raise NotThere(f"metric {name}: there is none of that name; see `coupon-ledger metrics list`")
+    return METRICS[name]
+
+
+def _check(metric: Metric, asked: Asked) -> None:
+    """Raises `WrongQuestion` where this metric cannot be asked so."""
+    allowed = (*metric.dimensions, *(["currency"] if metric.money else []))
+    for name in dict.fromkeys((*asked.by, *asked.where)):
+        if name not in (*DIMENSIONS, "currency"):
+            raise WrongQuestion(f"dimension {name}: there is none of that name; there are {', '.join(DIMENSIONS)}")
+        if name not in allowed:
+            raise WrongQuestion(
+                f"metric {metric.name}: has no {name}; ask it by {', '.join(allowed)}, or leave the metric out"
+            )
+    if "currency" in asked.by:
+        raise WrongQuestion("dimension currency: amounts are by currency without asking; leave it out")
+    if metric.view == "now" and (asked.buckets or asked.since or asked.until or asked.shifts):
+        raise WrongQuestion(
+            f"metric {metric.name}: is what stands now, in no period; leave out --grain, --since, --until and"
+            " --compare, or ask how it stood with --at"
+        )
+    if "minutes" in metric.formula and not asked.buckets and not asked.since:
+        raise WrongQuestion(f"metric {metric.name}: of how long a time is not said; give --grain or --since")
+
+
+def _check_target(asked: Asked) -> None:
+    other = sorted({*asked.by, *asked.where} - {"campaign", "currency"})
+    if other or asked.buckets:
+        extra = ", ".join(other) or "--grain"
+        raise WrongQuestion(f"comparison with targets: they are set for a campaign as a whole; leave out {extra}")
+    if "campaign" not in (*asked.by, *asked.where):
+        raise WrongQuestion(
+            "comparison with targets: they are set for campaigns; ask --by campaign or --where campaign=…"
+        )
+
+
+def _where(told: str | None) -> Mapping[str, Sequence[str]]:
+    try:
+        return _JSON.validate_json(told) if told else {}
+    except ValidationError as error:
+        raise WrongQuestion('where: is no JSON object of lists; write it as {"campaign": ["8"]}') from error

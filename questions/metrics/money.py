@@ -1,0 +1,102 @@
+"""Amounts of several currencies: never added as they are, converted by rates that the reader gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import polars as pl
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from ledger.amounts import decimals
+from ledger.rules import CURRENCIES
+from questions.unanswered import WrongQuestion
+
+UNKNOWN: Final = "XXX"
+"""What ISO 4217 calls no currency: that of amounts which carry none."""
+_GOODS: Final = TypeAdapter(dict[str, int])
+
+
+class _Rate(BaseModel):
+    currency: str
+    rate: Decimal = Field(gt=0)
+    to: str
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one unit (not minor unit) of a currency is in `to`."""
+
+    to: str
+    rates: Mapping[str, Decimal]
+
+    @classmethod
+    def read(cls, told: str) -> Rates:
+        """From a JSON list of currency, rate, to. Raises `WrongQuestion`."""
+        try:
+            rows = TypeAdapter(list[_Rate]).validate_json(told)
+        except ValidationError as error:
+            raise WrongQuestion(
+                "rates: each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"
+            ) from error
+        targets = sorted({row.to for row in rows})
+        if len(targets) != 1:
+            raise WrongQuestion(f"rates: lead to {', '.join(targets) or 'no currency'}; give a table that leads to one")
+        if strange := sorted({c for row in rows for c in (row.currency, row.to)} - CURRENCIES):
+            raise WrongQuestion(f"rates: {', '.join(strange)} is no ISO 4217 code; correct it")
+        named = [row.currency for row in rows]
+        if twice := sorted({c for c in named if named.count(c) > 1}):
+            raise WrongQuestion(f"rates: {', '.join(twice)} comes twice; give one rate for each currency")
+        return cls(targets[0], {targets[0]: Decimal(1)} | {row.currency: row.rate for row in rows})
+
+    def _factor(self, currency: str) -> float:
+        """From minor units to minor units."""
+        if currency == UNKNOWN:
+            raise WrongQuestion(
+                f"rates: some amounts carry no currency ({UNKNOWN}); ask without rates to see them, or filter by"
+                " currency"
+            )
+        if currency not in self.rates:
+            raise WrongQuestion(f"rates: there is none for {currency}; add it, or filter by currency")
+        digits = (decimals(self.to) or 0) - (decimals(currency) or 0)
+        return float(self.rates[currency] * Decimal(10) ** digits)
+
+    def convert(self, parts: pl.DataFrame, keys: list[str], money: list[str]) -> pl.DataFrame:
+        """Parts by `keys` and `currency` as parts by `keys` in the one currency; `money`: which of them are amounts.
+
+        Amounts are rounded once, after they were added up. What is not known for one currency is not known for all.
+        """
+        found = parts["currency"].unique().to_list()
+        factors = pl.DataFrame(
+            {"currency": found, "factor": [self._factor(c) for c in found]},
+            schema={"currency": pl.String, "factor": pl.Float64},
+        )
+        joined = parts.join(factors, on="currency", how="left", nulls_equal=True)
+        values = [name for name in parts.columns if name not in (*keys, "currency")]
+        whole: dict[str, Any] = {name: parts.schema[name] for name in values}
+        sums = []
+        for name in values:
+            value = pl.col(name) * pl.col("factor") if name in money else pl.col(name)
+            known = pl.when(pl.col(name).null_count() == 0).then(value.sum())
+            sums.append((known.round() if whole[name].is_integer() else known).cast(whole[name]).alias(name))
+        one = joined.with_columns(_all=pl.lit(0))
+        grouped = one.group_by("_all", *keys, maintain_order=True).agg(sums).drop("_all")
+        return grouped.with_columns(currency=pl.lit(self.to))
+
+
+def goods_rates(told: str | None) -> dict[str, list[Any]] | None:
+    """Cost of goods by category in basis points of what was paid, told as a JSON object; the empty category stands for
+    any other. As a parameter of queries (a MAP), null where nothing is told. Raises `WrongQuestion`."""
+    if not told:
+        return None
+    try:
+        found = _GOODS.validate_json(told)
+    except ValidationError as error:
+        raise WrongQuestion(
+            'goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}'
+        ) from error
+    if wrong := [category for category, bp in found.items() if not 0 <= bp <= 10_000]:
+        raise WrongQuestion(f"goods rates: of {wrong[0] or 'any other category'} is not 0 to 10000 basis points")
+    return {"key": list(found), "value": list(found.values())}

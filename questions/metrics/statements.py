@@ -1,0 +1,156 @@
+"""The SQL that asks one source for the metrics made from it.
+
+What always holds: what users gave goes in as parameters; what is written into the text comes from metrics.toml, or was
+computed from a zone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from questions.metrics.definitions import IN_TIME, Metric, Source
+from questions.metrics.money import UNKNOWN
+from questions.metrics.periods import Buckets, Zone
+
+_HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which rows, and how they are grouped. `since`, `until`: null where there is no bound. `span`: what the instants
+    lie in. `goods_rates`: cost of goods by category, as money.py reads it."""
+
+    by: tuple[str, ...]
+    where: Mapping[str, Sequence[str]]
+    since: datetime | None
+    until: datetime | None
+    span: tuple[datetime, datetime]
+    zone: Zone
+    buckets: Buckets | None
+    goods_rates: Mapping[str, list[Any]] | None
+
+    def told_by(self, sums: Source) -> bool:
+        """Whether sums of whole hours tell it: of the dimensions that it asks, between whole hours of its zone."""
+        offsets = (offset for _, offset in self.zone.changes(*self.span))
+        return (
+            {*self.by, *self.where} <= {*sums.dimensions, *IN_TIME}
+            and (self.buckets is None or self.buckets.grain != "minute")
+            and not any(at.minute or at.second or at.microsecond for at in (self.since, self.until) if at)
+            and not any(offset % _HOUR for offset in offsets)
+        )
+
+
+@dataclass(frozen=True)
+class Statement:
+    sql: str
+    parameters: dict[str, Any]
+
+
+def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money: bool) -> Statement:
+    """Of each slice and bucket that has rows: the values of these metrics. `money`: by currency, too."""
+    keys = _keys(source, asked, money=money)
+    values = {m.name: _value(m) for m in metrics}
+    written = {name: _written_out(source, sql) for name, sql in values.items()}
+    relation, parameters = _relation(source, metrics, asked, [*keys.values(), *written.values()])
+    if source.once:
+        relation, keys, written = _once(source, relation, keys, values)
+    columns = [f"{sql} AS {name}" for name, sql in (keys | written).items()]
+    grouped = "\nGROUP BY ALL" if keys else ""
+    listed = ",\n       ".join(columns)
+    sql = f"SELECT {listed}\n{relation}{grouped}"
+    return Statement(sql, {name: value for name, value in parameters.items() if f"${name}" in sql})
+
+
+def _once(
+    source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
+) -> tuple[str, dict[str, str], dict[str, str]]:
+    """The relation as a query of its own, with each thing once in each slice; and keys and values over it."""
+    text, alias = " ".join(values.values()), source.alias
+    own = {str(source.once), *(f"{alias}.{column}" for column in re.findall(rf"\b{alias}\.(\w+)", text))}
+    computed = {name: sql for name, sql in source.columns.items() if re.search(rf"\b{name}\b", text)}
+    columns = sorted(own) + [f"{sql} AS {name}" for name, sql in (dict(keys) | computed).items()]
+    query = f"SELECT DISTINCT {', '.join(columns)}\n{relation}"
+    return f"FROM (\n{_indented(query)}\n) {alias}", {name: f"{alias}.{name}" for name in keys}, dict(values)
+
+
+def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Statement:
+    """The rows behind a metric, by time; without a limit: how many there are."""
+    relation, parameters = _relation(source, [metric], asked, [])
+    if limit is None:
+        counted = f"DISTINCT {source.once}" if source.once else "*"
+        return Statement(f"SELECT count({counted})\n{relation}", parameters)
+    order = f"ORDER BY {source.at}, {source.shown[0]}" if source.at else f"ORDER BY {source.shown[0]}"
+    distinct = "DISTINCT " if source.once else ""
+    return Statement(f"SELECT {distinct}{', '.join(source.shown)}\n{relation}\n{order} LIMIT {limit:d}", parameters)
+
+
+def _value(metric: Metric) -> str:
+    sql = metric.sql
+    if metric.empty == 0 and "CASE" not in metric.aggregate:
+        sql = f"coalesce({sql}, 0)"
+    return f"({sql})::{metric.whole_type if metric.whole else 'DOUBLE'}"
+
+
+def _written_out(source: Source, sql: str) -> str:
+    if not source.columns:
+        return sql
+    return re.sub(rf"\b({'|'.join(source.columns)})\b", lambda named: f"({source.columns[named[0]]})", sql)
+
+
+def _keys(source: Source, asked: Slice, *, money: bool) -> dict[str, str]:
+    keys = {}
+    if asked.buckets is not None and source.at:
+        keys["bucket"] = asked.buckets.key_sql(source.at, *asked.span)
+    keys |= {name: _dimension(source, name, asked) for name in asked.by}
+    return keys | ({"currency": _currency(source)} if money else {})
+
+
+def _dimension(source: Source, name: str, asked: Slice) -> str:
+    if name not in IN_TIME:
+        return _currency(source) if name == "currency" else source.dimensions[name]
+    assert source.at is not None
+    local = asked.zone.local_sql(source.at, *asked.span)
+    return IN_TIME[name].replace("moment", local)
+
+
+def _currency(source: Source) -> str:
+    return f"coalesce({source.currency}, '{UNKNOWN}')"
+
+
+def _relation(
+    source: Source, metrics: Sequence[Metric], asked: Slice, expressions: Sequence[str]
+) -> tuple[str, dict[str, Any]]:
+    """FROM and WHERE, with parameters."""
+    parameters: dict[str, Any] = {}
+    conditions = [source.where] if source.where != "true" else []
+    if source.at:
+        conditions += [f"{source.at} >= $since"] if asked.since else []
+        conditions += [f"{source.at} < $until"] if asked.until else []
+        conditions += [] if asked.since or asked.until else [f"{source.at} IS NOT NULL"]
+        parameters |= {name: at for name in ("since", "until") if (at := getattr(asked, name))}
+    for name, values in asked.where.items():
+        wanted = {f"{name}_{n}": value for n, value in enumerate(values)}
+        parameters |= wanted
+        dimension = _dimension(source, name, asked)
+        unknown = f" OR {dimension} IS NULL" if "" in values else ""
+        dimension += "::VARCHAR" if name in IN_TIME else ""
+        conditions.append(f"({dimension} IN ({', '.join(f'${n}' for n in wanted)}){unknown})")
+    alternatives = list(dict.fromkeys(_written_out(source, m.rows) for m in metrics))
+    if "true" not in alternatives:
+        conditions.append(alternatives[0] if len(alternatives) == 1 else f"({' OR '.join(alternatives)})")
+    joins = source.joined(*expressions, *conditions)
+    lines = [f"FROM {source.from_}", *(source.joins[name] for name in joins)]
+    if conditions:
+        lines.append("WHERE " + "\n  AND ".join(conditions))
+    relation = "\n".join(lines)
+    if "$goods_rates" in relation + " ".join(expressions):
+        parameters["goods_rates"] = asked.goods_rates
+    return relation, parameters
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())

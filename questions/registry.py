@@ -1,0 +1,185 @@
+"""What people ask the live tables: each question a function, its SQL in a file beside it with bound parameters.
+
+`QUESTIONS` is the table of them: those of `questions`, and those of the rooms of metrics, money and customers. The
+command line asks through a `Source`, which is the database itself (`Local`) or, where another process owns it, that
+process (`api.client.Remote`); both come here, so the answers are the same. A new question is a function, its SQL, and
+a line in `QUESTIONS`. `at`, `known_at` (LIFECYCLE section 5) and `positions` (of the log) ask of the past: for one
+coupon its events are cut, for all else the tables (`projections.past`, by what `looking_back` says), before the same
+question is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import polars as pl
+
+from projections.past import Cut, Past, Progress
+from projections.store import Reading, Store
+from questions import looking_back
+from questions.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of
+from questions.attribution import attribution as attributed
+from questions.customers import customers
+from questions.experiments import experiments
+from questions.finance import finance
+from questions.metrics import metrics as of_metrics
+from questions.states import states as questions
+from questions.unanswered import NotThere, WrongQuestion
+
+__all__ = ["QUESTIONS", "Answer", "AsOf", "Local", "Question", "Source", "answer", "as_of", "cut_of"]
+
+
+class Local:
+    """The database itself, open for reading. An answer can be taken until the next question."""
+
+    def __init__(self, store: Store, told: Progress = lambda _done, _left: None, *, keeps_past: bool = False) -> None:
+        """`told`: how far looking back has come. `keeps_past`: many questions of the same past will come; it is cut off
+        whole at the first of them, and stays in place for the others."""
+        self._cursor = store.cursor()
+        self._told = told
+        self._keeps_past = keeps_past
+        self._past: Past | None = None
+
+    def ask(self, question: str, **parameters: Any) -> Answer:
+        if self._keeps_past and QUESTIONS[question].then is not None:
+            given = QUESTIONS[question].checked(parameters)
+            if cut := cut_of(self._cursor, given):
+                return self._of_kept_past(cut, QUESTIONS[question], given)
+        self._begin()
+        return answer(self._cursor, question, parameters, self._told)
+
+    def _of_kept_past(self, cut: Cut, asked: Question, given: Mapping[str, Any]) -> Answer:
+        assert asked.then is not None
+        if self._past is None or self._past.cut != cut:
+            self._begin()
+            past = Past(self._cursor, cut, self._told)
+            looking_back.everything(past, {})
+            self._past = past
+        before = self._past.made
+        try:
+            asked.then(self._past, given)  # what nobody else reads
+            frames = list(_frames(asked, self._cursor, given))
+        except (NotThere, WrongQuestion):
+            self._past.undo(before)
+            raise
+        except BaseException:
+            self._begin()  # what stands in the tables is not known
+            raise
+        self._past.undo(before)
+        return Answer(as_of(self._cursor), iter(frames))
+
+    def _begin(self) -> None:
+        self._cursor.end()
+        if self._past is not None:
+            self._past.close()
+            self._past = None
+        self._cursor.begin()
+
+    def close(self) -> None:
+        self._cursor.end()
+        if self._past is not None:
+            self._past.close()
+        self._cursor.close()
+
+
+def answer(
+    reading: Reading, question: str, parameters: Mapping[str, Any], told: Progress = lambda _done, _left: None
+) -> Answer:
+    """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
+    asked = QUESTIONS[question]
+    given = asked.checked(parameters)
+    cut = cut_of(reading, given) if asked.then is not None else Cut()
+    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given, told)
+    return Answer(as_of(reading), frames)
+
+
+def _frames(
+    asked: Question, reading: Reading, given: Mapping[str, Any], told: Progress = lambda _done, _left: None
+) -> Iterator[pl.DataFrame]:
+    if asked.then is not None:
+        given = {name: value for name, value in given.items() if name not in PAST}
+    found = asked.ask(reading, **given, **({"told": told} if asked.tells else {}))
+    return iter([found]) if isinstance(found, pl.DataFrame) else found
+
+
+def _of_the_past(past: Past, asked: Question, given: Mapping[str, Any]) -> Iterator[pl.DataFrame]:
+    try:
+        assert asked.then is not None
+        asked.then(past, given)
+        yield from _frames(asked, past.reading, given)
+    finally:
+        past.close()
+
+
+QUESTIONS: Final[Mapping[str, Question]] = {
+    "state": Question(questions.state),
+    "history": Question(questions.history, json=("data",)),
+    "coupons": Question(questions.coupons, limit_s=300, then=looking_back.coupons),
+    "states": Question(questions.states, then=looking_back.coupons),
+    "user": Question(questions.user, then=looking_back.user),
+    "person": Question(questions.person, then=looking_back.person),
+    "order": Question(questions.order, then=looking_back.order),
+    "campaigns": Question(questions.campaigns, limit_s=120, then=looking_back.campaigns),
+    "campaign": Question(questions.campaign, limit_s=120, then=looking_back.campaign),
+    "campaign-targets": Question(questions.campaign_targets, then=looking_back.campaign),
+    "campaign-users": Question(questions.campaign_users, limit_s=120, then=looking_back.campaign),
+    "linked": Question(questions.linked, then=looking_back.users),
+    "campaign-segments": Question(questions.campaign_segments, limit_s=300, then=looking_back.everything),
+    "campaign-violations": Question(questions.campaign_violations, limit_s=300, then=looking_back.campaign_violations),
+    "violations": Question(questions.violations, limit_s=300, then=looking_back.violations),
+    "violation-counts": Question(questions.violation_counts, then=looking_back.violations),
+    "diff": Question(questions.diff, limit_s=300, json=("changed",), tells=True),
+    "due": Question(questions.due, limit_s=300),
+    "expiries": Question(questions.expiries, then=looking_back.expiries),
+    "expiring": Question(questions.expiring, limit_s=300),
+    "dead-letters": Question(questions.dead_letters, limit_s=300),
+    "dead-letter": Question(questions.dead_letter),
+    "histories": Question(questions.histories),
+    "across": Question(questions.across, limit_s=300),
+    "summary": Question(questions.summary),
+    "totals": Question(questions.totals, then=looking_back.everything),
+    "standing": Question(questions.standing),
+    "log-identity": Question(questions.log_identity),
+    "oddities": Question(questions.oddities),
+    "digest": Question(questions.digest, limit_s=600),
+    "digest-buckets": Question(questions.digest_buckets, limit_s=300),
+    "digest-rows": Question(questions.digest_rows, limit_s=300),
+    "audit": Question(questions.audit, limit_s=600, json=("examples",)),
+    "evidence": Question(questions.evidence, limit_s=300),
+    "customers": Question(customers.customers, limit_s=300, then=looking_back.everything),
+    "customer-orders": Question(customers.orders, limit_s=300, then=looking_back.everything),
+    "customer-segments": Question(customers.segments, limit_s=300, then=looking_back.everything),
+    "customer-tiers": Question(customers.tiers, limit_s=300, then=looking_back.everything),
+    "customer-clusters": Question(customers.clusters, limit_s=300, then=looking_back.everything),
+    "customer-drivers": Question(customers.goes_with, limit_s=300, then=looking_back.everything),
+    "customers-lapsing": Question(customers.lapsing, limit_s=300, then=looking_back.everything),
+    "customers-at-use": Question(customers.at_use, limit_s=300, then=looking_back.everything),
+    "cohorts": Question(customers.cohorts, limit_s=300, then=looking_back.everything),
+    "repurchase": Question(customers.repurchase, limit_s=300, then=looking_back.everything),
+    "behaviour": Question(customers.behaviour, limit_s=300, then=looking_back.everything),
+    "finance-split": Question(finance.split, limit_s=300, then=looking_back.everything),
+    "finance-margin": Question(finance.margin, limit_s=300, then=looking_back.everything),
+    "finance-categories": Question(finance.categories, limit_s=300, then=looking_back.everything),
+    "finance-budgets": Question(finance.budgets, limit_s=300, then=looking_back.everything),
+    "finance-cash": Question(finance.cash, limit_s=300, then=looking_back.everything),
+    "finance-losses": Question(finance.losses, limit_s=300, then=looking_back.everything),
+    "finance-refunds": Question(finance.refunds, limit_s=300, then=looking_back.everything),
+    "finance-doubts": Question(finance.doubts, limit_s=300, then=looking_back.everything),
+    "finance-reconciliation": Question(finance.reconciliation, limit_s=300, then=looking_back.everything),
+    "finance-statement": Question(finance.statement, limit_s=300, then=looking_back.everything),
+    "restated": Question(finance.restated, limit_s=300),
+    "metrics": Question(of_metrics.metrics, then=looking_back.metrics),
+    "metric-explained": Question(of_metrics.metric_explained, json=("parameters", "rows"), then=looking_back.metrics),
+    "attribution": Question(attributed.attribution, limit_s=300, then=attributed.then),
+    "attribution-notes": Question(attributed.attribution_notes, limit_s=300, then=attributed.then),
+    "attribution-order": Question(attributed.attribution_order, limit_s=300, then=attributed.then),
+    "attribution-roi": Question(attributed.attribution_roi, limit_s=300, then=attributed.then),
+    "experiments": Question(experiments.experiments, then=looking_back.experiment),
+    "experiment": Question(experiments.experiment, limit_s=120, then=looking_back.experiment),
+    "experiment-people": Question(experiments.experiment_people, limit_s=120, then=looking_back.experiment),
+    "experiment-comparison": Question(experiments.comparison, limit_s=120, then=looking_back.experiment),
+    "experiment-plan": Question(experiments.experiment_plan, limit_s=120, then=looking_back.experiment),
+    "experiment-begun": Question(experiments.begun),
+    "experiment-candidates": Question(experiments.candidates, limit_s=120),
+}

@@ -1,0 +1,119 @@
+"""What compensating events would do to coupons: their histories folded with and without them, by the reference.
+
+Nothing is written. What that means for the rules across coupons and between topics, `questions.states.across` tells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ledger.codec import micros
+from ledger.lifecycle import Coupon, Delivery, Folded, fold
+from projections.live.journal import POSITION
+
+Event = Mapping[str, Any]
+"""By its wire names; instants are naive UTC."""
+
+_USABLE: Final = ("issued", "claimed", "reserved")
+_LATER: Final = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """On one coupon. Amounts in minor units of `currency`: `discount_…`, what its use takes off an order now;
+    `face_value_…`, what is still promised with it (issued, claimed or reserved), None where nobody knows its value.
+
+    `events`: how many of the correction are new to it; `known`: how many it has already. `violations`, `healed`: that
+    would come, and that would go, as `<event_id> <violation>`.
+    """
+
+    coupon_id: str
+    campaign_id: str | None
+    currency: str | None
+    before: str | None
+    after: str
+    discount_before_minor: int
+    discount_after_minor: int
+    face_value_before_minor: int | None
+    face_value_after_minor: int | None
+    events: int
+    known: int
+    violations: tuple[str, ...]
+    healed: tuple[str, ...]
+
+
+def effect(
+    coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Event]
+) -> tuple[Effect, dict[str, Any] | None]:
+    """Of these events on a coupon of which that was told: rows of the journal and of its conflicts. And the coupon as
+    it would be (`across.Become`), if any event is new."""
+    deliveries = [_delivery(dict(row)) for row in told]
+    known = {d.event["event_id"] for d in deliveries}
+    fresh = [event for event in events if event["event_id"] not in known]
+    # Behind all that the log holds, as they would be appended.
+    added = [Delivery(event, _LATER, 0, n) for n, event in enumerate(fresh)]
+    before = fold(deliveries) if deliveries else None
+    after = fold([*deliveries, *added])
+    was = before.coupon if before else Coupon(coupon_id)
+    violated, had = _violations(after), _violations(before) if before else Counter()
+    found = Effect(
+        coupon_id,
+        after.coupon.campaign_id,
+        after.coupon.currency,
+        was.state if before else None,
+        after.coupon.state,
+        was.discount_minor or 0,
+        after.coupon.discount_minor or 0,
+        _promised(was),
+        _promised(after.coupon),
+        len(fresh),
+        len(events) - len(fresh),
+        tuple(sorted((violated - had).elements())),
+        tuple(sorted((had - violated).elements())),
+    )
+    uses = [(event["event_id"], event["order_id"]) for event in fresh if event["type"] == "used"]
+    return found, {**asdict(after.coupon), "uses": uses} if fresh else None
+
+
+def _delivery(row: dict[str, Any]) -> Delivery:
+    recorded_at, partition, offset = (row.pop(name) for name in POSITION)
+    return Delivery(row, micros(recorded_at.replace(tzinfo=UTC)), partition, offset)
+
+
+def naive(event: Event) -> dict[str, Any]:
+    """The event as the journal has it."""
+    return {
+        name: value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
+        for name, value in event.items()
+    }
+
+
+def _violations(folded: Folded) -> Counter[str]:
+    return Counter(f"{v.event_id} {v.violation}" for v in folded.violations)
+
+
+def _promised(coupon: Coupon) -> int | None:
+    return coupon.face_value_minor if coupon.state in _USABLE else 0
+
+
+def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[str, Any]]:
+    """The same per campaign and currency, or per currency alone. An amount is None where none of its parts is known."""
+    names = ("campaign_id", "currency") if by_campaign else ("currency",)
+    amounts = [name for name in Effect.__slots__ if name.endswith("_minor")]
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for one in effects:
+        of = {name: getattr(one, name) for name in names}
+        empty = {"coupons": 0, "events": 0, **dict.fromkeys(amounts), "violations": 0, "healed": 0}
+        row = found.setdefault(tuple(value or "" for value in of.values()), of | empty)
+        row["coupons"] += 1
+        row["events"] += one.events
+        row["violations"] += len(one.violations)
+        row["healed"] += len(one.healed)
+        for name in amounts:
+            if (value := getattr(one, name)) is not None:
+                row[name] = (row[name] or 0) + value
+    return [found[key] for key in sorted(found)]

@@ -1,0 +1,638 @@
+"""What people ask of coupons, orders, campaigns, users and of the ledger itself. Its SQL lies in files beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import polars as pl
+from pydantic import TypeAdapter, ValidationError
+
+from ledger.codec import micros
+from ledger.lifecycle import Delivery, Folded, Step, fold
+from ledger.plain import plain
+from ledger.rules import STATES
+from ledger.topics import COUPON, USER
+from projections import digest as digests_of
+from projections.attribution.persons import persons
+from projections.dead_letters import Chosen, chosen_letters
+from projections.due import due as due_at
+from projections.identity import oddities as oddities_of
+from projections.identity import read_log
+from projections.live import journal
+from projections.live.signature import key_hash, stable_hash
+from projections.past import Cut, Progress
+from projections.past.diff import differences
+from projections.store import Reading, sql
+from projections.wide import as_integers
+from questions import audits
+from questions.asking import cut_of, positions_of
+from questions.attribution import in_place
+from questions.customers import customers
+from questions.states.across import AS_JSON, changed
+from questions.unanswered import NotThere, UnknownCoupon, WrongQuestion
+
+_RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
+_NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
+
+
+def state(
+    reading: Reading,
+    coupon: str,
+    at: datetime | None = None,
+    known_at: datetime | None = None,
+    positions: str | None = None,
+) -> pl.DataFrame:
+    """One coupon's row. Raises `UnknownCoupon`."""
+    cut = cut_of(reading, locals())
+    if cut:
+        then = asdict(_folded(reading, coupon, cut)[0].coupon)
+        columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
+        return pl.DataFrame([{name: then[name] for name in columns}], schema=columns)
+    found = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
+    if not found.height:
+        raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
+    return found
+
+
+_HISTORY: Final[dict[str, Any]] = {
+    "occurred_at": pl.Datetime("us"),
+    "type": pl.String,
+    "event_id": pl.String,
+    "source": pl.String,
+    "before": pl.String,
+    "after": pl.String,
+    "violations": pl.List(pl.String),
+    "superseded": pl.List(pl.String),
+    "explained": pl.List(pl.String),
+    "data": pl.String,
+    "recorded_at": pl.Datetime("us"),
+    "partition": pl.Int64,
+    "offset": pl.Int64,
+    "number": pl.Int64,
+    "currency": pl.String,
+}
+
+
+def history(
+    reading: Reading,
+    coupon: str,
+    at: datetime | None = None,
+    known_at: datetime | None = None,
+    positions: str | None = None,
+    limit: int | None = None,
+) -> pl.DataFrame:
+    """The coupon folded by the reference: a row per event, with where and when the log recorded it. `limit`: only the
+    last ones. `number`: the place of each among all events of the coupon, from 1; `currency`: the coupon's.
+
+    `superseded`: those of its violations that are no fault; `explained`: a `wrong_user` whose two users are one person.
+    `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
+    """
+    cut = cut_of(reading, locals())
+    folded, found_at = _folded(reading, coupon, cut)
+    people = _persons_in(reading, cut) if any(v.violation == "wrong_user" for v in folded.violations) else {}
+    broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
+    overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
+    conflicts = Counter(v.event_id for v in folded.violations if v.violation == "conflicting_duplicate")
+    rows = []
+    first = max(0, len(folded.steps) - limit) if limit is not None else 0
+    for number, step in enumerate(folded.steps[first:], start=first + 1):
+        event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
+        if "attributes" in event:
+            event["attributes"] = json.loads(event["attributes"])
+        position = found_at[event["event_id"]]
+        head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
+        violations = [*step.violations, *["conflicting_duplicate"] * conflicts[step.event["event_id"]]]
+        superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
+        explained = ["wrong_user"] if "wrong_user" in violations and _one_person(step, people) else []
+        data = json.dumps(plain(event), ensure_ascii=False)
+        whole = (number, folded.coupon.currency)
+        rows.append(
+            [*head, step.before, step.after, violations, superseded, explained, data, *position.values(), *whole]
+        )
+    return pl.DataFrame(rows, schema=_HISTORY, orient="row")
+
+
+def _persons_in(reading: Reading, cut: Cut) -> dict[str, str]:
+    """Per linked id its person, by the links in the cut."""
+    links = f"SELECT DISTINCT user_id, alias_id FROM user_events WHERE type = 'linked' AND {cut.condition(USER)}"
+    return dict(persons(reading.frame(links)).iter_rows())
+
+
+def _one_person(step: Step, people: Mapping[str, str]) -> bool:
+    user, owner = step.event["user_id"], step.owner
+    return people.get(user, user) == people.get(owner or "", owner)
+
+
+def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
+    """The coupon's events in the cut folded, and the position of each that stands. Raises `UnknownCoupon`."""
+    parameters = {"coupon_id": coupon, "key_hash": key_hash(coupon)}
+    told = [
+        row
+        for table in (journal.JOURNAL[COUPON], journal.CONFLICTS[COUPON])
+        for row in reading.frame(
+            f"SELECT * EXCLUDE (key_hash) FROM {table} WHERE key_hash = $key_hash AND coupon_id = $coupon_id"
+            f" AND {cut.condition(COUPON)}",
+            parameters,
+        ).iter_rows(named=True)
+    ]
+    if not told:
+        if cut:
+            raise UnknownCoupon(f"coupon {coupon}: no event of it {cut}; check the id, or ask for a later instant")
+        raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
+    told.sort(key=lambda row: tuple(row[name] for name in journal.POSITION))
+    positions: dict[str, dict[str, Any]] = {}
+    deliveries = []
+    for row in told:
+        position = {name: row.pop(name) for name in journal.POSITION}
+        positions.setdefault(row["event_id"], position)
+        recorded_at = micros(position["recorded_at"].replace(tzinfo=UTC))
+        deliveries.append(Delivery(row, recorded_at, position["log_partition"], position["log_offset"]))
+    return fold(deliveries), positions
+
+
+def coupons(
+    reading: Reading,
+    campaign: str | None = None,
+    state: str | None = None,
+    owner: str | None = None,
+    coupon_type: str | None = None,
+    channel: str | None = None,
+    code: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    ended_since: datetime | None = None,
+    ended_until: datetime | None = None,
+    ended_days: int | None = None,
+    ordered: bool = True,
+    limit: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
+    pass; `code`: what a person types, as some event of the coupon carries it; `since`, `until`: of the last event,
+    `ended_…`: of the end."""
+    parameters = _parameters(locals())
+    query = _of_code("coupons", parameters)
+    order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
+    return reading.batches(f"{query} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", parameters)
+
+
+def states(
+    reading: Reading,
+    campaign: str | None = None,
+    state: str | None = None,
+    owner: str | None = None,
+    coupon_type: str | None = None,
+    channel: str | None = None,
+    code: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    ended_days: int = 30,
+) -> pl.DataFrame:
+    """Coupons per state. Filters as of `coupons`."""
+    parameters = _parameters(locals())
+    query = _of_code("states", parameters)
+    return reading.frame(query, parameters)
+
+
+def _of_code(name: str, parameters: dict[str, Any]) -> str:
+    """The query of that name, of the coupons with that code alone where one is asked for."""
+    if parameters["code"] is None:
+        del parameters["code"]
+        return _query(name)
+    return _query("of_code") + _query(name)
+
+
+def user(reading: Reading, user: str) -> pl.DataFrame:
+    """One person, with all that is linked: one row, its `coupons` a list. Raises `NotThere`."""
+    return _user(reading, user)
+
+
+def _user(reading: Reading, user: str) -> pl.DataFrame:
+    found, ids = ids_of(reading, user)
+    theirs = reading.frame(_query("user_coupons"), {"ids": ids})
+    if not theirs.height and not found["known"][0] and len(ids) == 1:
+        raise NotThere(f"user {user}: has no coupon and no event; check the id, or run `consume`")
+    counts = {n: theirs.filter(pl.col("standing") == n).height for n in ("usable", "used", "expired")}
+    return found.drop("known").with_columns(
+        linked=pl.Series([ids[1:]], dtype=pl.List(pl.String)),
+        **{name: pl.lit(count, dtype=pl.Int64) for name, count in counts.items()},
+        coupons=_as_list(theirs),
+    )
+
+
+def person(reading: Reading, user: str) -> pl.DataFrame:
+    """The same, with two more lists: `ids`, what each id of the person has; `violations`, the rules that their coupons
+    or events in their name broke. Raises `NotThere`."""
+    row = _user(reading, user)
+    ids = {"ids": [user, *row["linked"][0]]}
+    return row.with_columns(
+        ids=_as_list(reading.frame(_query("person_ids"), ids)),
+        violations=_as_list(reading.frame(_query("person_violations"), ids)),
+    )
+
+
+def ids_of(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
+    """Who this is, and every id of theirs."""
+    found = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
+    linked = found["linked"].list.drop_nulls()[0]
+    return found, [user, *(linked.to_list() if linked is not None else [])]
+
+
+def order(reading: Reading, order: str) -> pl.DataFrame:
+    """One order: one row, its `coupons` and `violations` lists. Raises `NotThere`."""
+    parameters = {"order": order, "key_hash": key_hash(order)}
+    found = reading.frame(_query("order"), parameters)
+    theirs = reading.frame(_query("order_coupons"), parameters)
+    if not found.height and not theirs.height:
+        raise NotThere(f"order {order}: no event and no coupon names it; check the id, or run `consume`")
+    if not found.height:  # only coupons name it
+        found = found.clear(1).with_columns(order_id=pl.lit(order))
+    wrong = reading.frame(_query("order_violations"), {"order": order, "coupons": theirs["coupon_id"].to_list()})
+    return as_integers(
+        found.with_columns(
+            coupons_discount_minor=theirs.filter(pl.col("state") == "used").select(
+                pl.col("discount_minor").cast(pl.Int128).sum()
+            )["discount_minor"],
+            coupons=_as_list(theirs),
+            violations=_as_list(wrong),
+        )
+    )
+
+
+def campaigns(reading: Reading) -> pl.DataFrame:
+    """Every campaign with its counts. `violations`: as of `campaign`."""
+    with reading.given(faults=_faults(reading)):
+        return reading.frame(_query("campaigns"))
+
+
+def _faults(reading: Reading, campaign: str | None = None, between: bool = False) -> pl.DataFrame:
+    """`between`: those between coupons and orders too, which of the past take everything to be folded."""
+    return reading.frame(_query("campaign_faults"), {"campaign": campaign, "between": between})
+
+
+def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
+    """One campaign: one row; `states`, `broken`, `versions`, `conservation` are lists. `violations` are those of single
+    coupons and of the campaign's rules, `broken` says of which rule how many. Raises `NotThere`."""
+    parameters = {"campaign": campaign, "key_hash": key_hash(campaign)}
+    found = reading.frame(_query("campaign"), parameters)
+    if not found["known"][0] and not found["coupons"][0]:
+        raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
+    counted = dict(states(reading, campaign=campaign).select("state", "coupons").iter_rows())
+    everywhere = pl.DataFrame({"state": list(STATES), "coupons": [counted.get(s, 0) for s in STATES]})
+    balance = reading.frame(_query("campaign_conservation"), {"campaign": campaign})
+    faults = _faults(reading, campaign).unique(["violation", "scope", "topic", "key", "event_id", "counterpart"])
+    broken = faults.group_by("violation", "scope").agg(violations=pl.len()).sort("violation", "scope")
+    return found.drop("known").with_columns(
+        violations=pl.lit(faults.height, pl.Int64),
+        states=_as_list(everywhere),
+        broken=_as_list(broken),
+        versions=_as_list(_versions(reading, parameters)),
+        conservation=_as_list(balance.with_columns(ok=pl.col("counted") == pl.col("stands"))),
+    )
+
+
+def _versions(reading: Reading, parameters: Mapping[str, Any]) -> pl.DataFrame:
+    """Per rule version: the event, and as JSON the values that it changed."""
+    rows = []
+    current: dict[str, Any] = {}
+    told = reading.frame(_query("campaign_versions"), {**parameters, "types": _RULE_TYPES})
+    for event in told.iter_rows(named=True):
+        changed = {k: v for k, v in event.items() if k not in _NO_RULES and v is not None and current.get(k) != v}
+        current |= changed
+        told_as = json.dumps(plain(changed), ensure_ascii=False)
+        rows.append([event["occurred_at"], event["type"], event["event_id"], event["source"], told_as])
+    names = ("type", "rule_version", "source", "changed")
+    schema = {"occurred_at": pl.Datetime("us"), **dict.fromkeys(names, pl.String())}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def violations(
+    reading: Reading,
+    coupon: str | None = None,
+    violation: str | None = None,
+    scope: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event.
+
+    `superseded`: of an event of the ledger's own sweeps that a fact told later overtook: no fault.
+    """
+    return reading.batches(_query("violations"), _parameters(locals()))
+
+
+def violation_counts(
+    reading: Reading,
+    coupon: str | None = None,
+    violation: str | None = None,
+    scope: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> pl.DataFrame:
+    """Violations per code; the superseded are counted apart. Filters as of `violations`."""
+    return reading.frame(_query("violation_counts"), _parameters(locals()))
+
+
+def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
+    """Which rules were broken around the campaign's coupons, how often, and what they take off now."""
+    with reading.given(faults=_faults(reading, campaign, between=True)):
+        return reading.frame(_query("campaign_violations"))
+
+
+def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
+    """Who has coupons of the campaign: how many, and how many in use."""
+    return reading.frame(_query("campaign_users"), {"campaign": campaign})
+
+
+def linked(reading: Reading) -> pl.DataFrame:
+    """How many users have other ids linked to them, and how many ids these are."""
+    return reading.frame(_query("linked"))
+
+
+def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
+    """Customers by segment (RFM) and currency: how many got coupons of the campaign, how many have one in use (`used`);
+    of these, over all that they ever bought, how many came again, and the net sales. Without a segment: people with a
+    coupon of it who never bought anything that stands."""
+    theirs = campaign_users(reading, campaign)
+    everyone = customers.in_segments(reading)
+    used = pl.col("used") > 0
+    by = everyone.join(theirs, on="user_id", how="left").group_by("segment", "currency")
+    found = by.agg(
+        customers=pl.len(),
+        got=pl.col("got").count(),
+        used=used.sum(),
+        came_again=(pl.col("orders") > 1).filter(used).mean(),
+        net_sales_minor=pl.col("net_sales_minor").filter(used).sum(),
+    )
+    others = theirs.join(everyone, on="user_id", how="anti")
+    nothing = others.select(customers=pl.len(), got=pl.len(), used=used.sum())
+    return pl.concat([found, nothing.filter(pl.col("customers") > 0)], how="diagonal_relaxed").sort(
+        "used", "customers", "segment", "currency", descending=[True, True, False, False]
+    )
+
+
+_DUE: Final = ("type", "reason", "campaign_id", "currency")
+
+
+def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
+    """What a sweep up to then (the data's clock, if None) would append: coupons and the face value of those that have
+    one (null where none has; `without_value`: the others), by reason and campaign."""
+    until = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
+    pieces = due_at(reading, until) if until else iter(())
+    counted = [
+        _counted(
+            piece.with_columns(
+                coupons=pl.lit(1, dtype=pl.Int64),
+                without_value=pl.col("face_value_minor").is_null().cast(pl.Int64),
+                face_value_minor=pl.col("face_value_minor").cast(pl.Int128),
+            )
+        )
+        for piece in pieces
+    ]
+    numbers = {"coupons": pl.Int64(), "face_value_minor": pl.Int128(), "without_value": pl.Int64()}
+    nothing = pl.DataFrame(schema={**dict.fromkeys(_DUE, pl.String()), **numbers})
+    return as_integers(_counted(pl.concat([nothing, *counted], how="diagonal")).sort(_DUE, nulls_last=True))
+
+
+def _counted(rows: pl.DataFrame) -> pl.DataFrame:
+    """An amount of which no part is known is not known."""
+    known = pl.when(pl.col("coupons").sum() > pl.col("without_value").sum()).then(pl.col("face_value_minor").sum())
+    return rows.group_by(_DUE).agg(
+        pl.col("coupons").sum(), known.alias("face_value_minor"), pl.col("without_value").sum()
+    )
+
+
+_EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel": "channel"}
+
+
+def expiries(
+    reading: Reading,
+    by: str = "reason,campaign,channel",
+    campaign: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> pl.DataFrame:
+    """Expired coupons and the face value lost with them. `by`: reason, campaign, channel, with commas between them;
+    `since`, `until`: of the expiry."""
+    wanted = by.split(",")
+    if unknown := sorted(set(wanted) - set(_EXPIRIES_BY)):
+        raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
+    asked = {f"by_{name}": name in wanted for name in _EXPIRIES_BY}
+    found = reading.frame(_query("expiries"), {**asked, "campaign": campaign, "since": since, "until": until})
+    return found.drop(column for name, column in _EXPIRIES_BY.items() if name not in wanted)
+
+
+def expiring(
+    reading: Reading,
+    within_s: int,
+    campaign: str | None = None,
+    channel: str | None = None,
+    limit: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Usable coupons whose validity ends within so many seconds of the data's clock, by what ends first."""
+    return reading.batches(_query("expiring"), _parameters(locals()))
+
+
+def diff(
+    reading: Reading,
+    from_at: datetime | None = None,
+    to_at: datetime | None = None,
+    known_from: datetime | None = None,
+    known_to: datetime | None = None,
+    from_positions: str | None = None,
+    to_positions: str | None = None,
+    campaign: str | None = None,
+    *,
+    told: Progress,
+) -> Iterator[pl.DataFrame]:
+    """What became of coupons between two instants, two states of knowledge, two positions of the log, or several of
+    these together. Without an end: until now.
+
+    Raises `WrongQuestion`.
+    """
+    earlier = Cut(from_at, known_from, positions_of(reading, from_positions))
+    later = Cut(to_at, known_to, positions_of(reading, to_positions))
+    if not earlier:
+        raise WrongQuestion(
+            "differences: from when is not said; give --from, --known-from or --from-position, or several of them"
+        )
+    for start, end, reversed_, names in (
+        (from_at, to_at, from_at and to_at and from_at > to_at, ("--from", "--to")),
+        (known_from, known_to, known_from and known_to and known_from > known_to, ("--known-from", "--known-to")),
+        (from_positions, to_positions, _beyond(earlier, later), ("--from-position", "--to-position")),
+    ):
+        if start is None and end is not None:
+            raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
+        if reversed_:
+            raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
+    return differences(reading, earlier, later, campaign, told)
+
+
+def _beyond(earlier: Cut, later: Cut) -> bool:
+    """Some position of the earlier one lies beyond that of the later one."""
+    start, end = earlier.positions, later.positions
+    return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
+
+
+def dead_letters(
+    reading: Reading,
+    topic: str | None = None,
+    partition: int | None = None,
+    offset: int | None = None,
+    reason: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    settled: bool = False,
+    whole: bool = False,
+    limit: int | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Records that were not folded, by position. A filter that is None lets all pass; `since`, `until`: of recording.
+
+    `settled`: those that were discarded, too. `whole`: with key and value.
+    """
+    wanted = _parameters(locals())
+    del wanted["whole"], wanted["limit"]
+    bulk = "" if whole else ", key, value"
+    return chosen_letters(reading, Chosen(**wanted), f"* EXCLUDE (row_id{bulk})", limit)
+
+
+def histories(reading: Reading, coupons: str) -> pl.DataFrame:
+    """All that was told of several coupons (`coupons`: a JSON list of ids), every content at its first position.
+
+    Raises `WrongQuestion`.
+    """
+    try:
+        ids = TypeAdapter(list[str]).validate_json(coupons)
+    except ValidationError as error:
+        raise WrongQuestion("histories: coupons is no JSON list of ids; write it as one") from error
+    hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
+    return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
+
+
+def across(reading: Reading, coupons: str) -> pl.DataFrame:
+    """What would come and go of the rules across coupons and between topics, if these coupons were others (`coupons`: a
+    JSON list of them, each as it would be: `questions.states.across.Become`).
+
+    Raises `WrongQuestion`.
+    """
+    try:
+        become = AS_JSON.validate_json(coupons)
+    except ValidationError as error:
+        raise WrongQuestion("across: coupons is no JSON list of coupons as they would be; write it as one") from error
+    return changed(reading, become)
+
+
+def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
+    """One record that was not folded. Raises `NotThere`."""
+    found = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
+    if not found.height:
+        raise NotThere(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
+    return found
+
+
+def summary(reading: Reading) -> pl.DataFrame:
+    """Counts over the whole database, the data's clock, the last commit; `partitions`: the account of each.
+
+    `dead_letters_open`: those that nobody settled.
+    """
+    found = reading.frame(_query("summary"))
+    # A join costs as much as all the rest, and hardly any database has a discarded dead letter.
+    [(discarded,)] = reading.rows("SELECT count(*) FROM discarded")
+    settled = reading.rows(_query("dead_letters_settled"))[0][0] if discarded else 0
+    return found.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
+
+
+def totals(reading: Reading) -> pl.DataFrame:
+    """Keys of each table, events, violations, the data's clock: one row; `states` and `broken` are lists."""
+    return reading.frame(_query("totals"))
+
+
+def log_identity(reading: Reading) -> pl.DataFrame:
+    """Which log was read: per partition the id of its topic and the last record (`projections.identity`)."""
+    return read_log(reading).rows()
+
+
+def oddities(reading: Reading) -> pl.DataFrame:
+    """Per topic how many events were read, and how many are odd (`projections.identity`)."""
+    return oddities_of(reading)
+
+
+def standing(reading: Reading) -> pl.DataFrame:
+    """What the database was computed with: the grace of the rules, the version of each projection."""
+    return reading.frame(_query("standing"))
+
+
+def digest(reading: Reading) -> pl.DataFrame:
+    in_place.complete(reading)
+    schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
+    return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
+
+
+def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
+    """The full digest of a table in pieces, to find where two databases differ."""
+    in_place.complete(reading)
+    return digests_of.buckets(reading, table)
+
+
+def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
+    """The rows of one piece."""
+    in_place.complete(reading)
+    return digests_of.rows_of(reading, table, bucket)
+
+
+def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
+    """One audit: how many offend against what it asks, and the first of them as JSON. Raises `NotThere`."""
+    if name not in audits.AUDITS:
+        raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
+    offenders, shown = audits.run(reading, name, limit)
+    said = {"audit": name, "asked": audits.asked(name), "offenders": offenders, "examples": audits.as_json(shown)}
+    return pl.DataFrame([said], schema_overrides={"offenders": pl.Int64})
+
+
+def evidence(reading: Reading, first: int, last: int, set_aside: bool = False) -> pl.DataFrame:
+    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of five lists: their
+    rows, events, contents in conflict, and violations of their own events; and with `set_aside` the positions of all
+    coupon events that are valid and were made dead letters, which their bytes do not tell."""
+    asked = {
+        "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
+        "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
+        "conflicts": "SELECT * FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last",
+        "violations": (
+            "SELECT * FROM violations WHERE topic = $coupons AND scope = 'coupon' AND key_hash BETWEEN $first AND $last"
+        ),
+    }
+    given = {"first": first, "last": last}
+    found = {
+        name: reading.frame(query, given | ({"coupons": COUPON} if "$coupons" in query else {}))
+        for name, query in asked.items()
+    }
+    found["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "asked": set_aside})
+    return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
+
+
+def campaign_targets(reading: Reading, campaign: str) -> pl.DataFrame:
+    """What was set for a campaign: the canonically last of each metric and currency."""
+    return reading.frame(_query("campaign_targets"), {"campaign": campaign})
+
+
+def _without_categories(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
+
+
+def _parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A question's arguments as those of its query, which have the same names."""
+    return {name: value for name, value in arguments.items() if name != "reading"}
+
+
+def _query(name: str) -> str:
+    return sql(__package__, name)
+
+
+def _as_list(frame: pl.DataFrame) -> pl.Series:
+    """All rows as one value: a list of structs."""
+    return frame.select(pl.struct(pl.all()).implode()).to_series()
