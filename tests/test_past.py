@@ -321,7 +321,7 @@ def check_difference(store: Store, told: History, earlier: Cut, later: Cut) -> N
 
 
 NOT_COMPARED = {
-    *("coupon_id", "state", "resting", "events", "last_event_at"),
+    *("coupon_id", "state", "resting", "events", "last_event_at", "extended_at"),
     *("acquired_at", "acquired_event_id", "acquired_by", "used_event_id"),
 }
 
