@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.labels import say
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
 from cli.progress import progress
@@ -18,6 +17,7 @@ from ledger.amounts import counted
 from ledger.errors import masked
 from ledger.settings import Settings
 from ledger.topics import ALL_TOPICS
+from reports.labels import say
 
 if TYPE_CHECKING:
     from ledger.log import LogReader

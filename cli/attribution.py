@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
-from cli.labels import say, warn
 from cli.options import (
-    ADDS_NOTHING,
     LOG,
     goods_rate_option,
     instant_option,
@@ -21,11 +19,14 @@ from cli.options import (
     signed,
     zone_option,
 )
-from cli.output import Row, print_row, print_rows
+from cli.output import print_row, print_rows
 from cli.show import answered, rows_of
-from cli.tables import echo_wrapped
+from cli.tables import echo_wrapped, warn
 from ledger.settings import Settings
 from ledger.words import note
+from reports.labels import say
+from reports.parts import ADDS_NOTHING
+from reports.text import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

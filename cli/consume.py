@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say
 from cli.logs import log_format_option, logging_as
 from cli.options import LOG, duration_option, output_option, past_options, settings_options
 from cli.output import print_row, print_rows
@@ -24,6 +23,7 @@ from cli.view import view
 from ledger.errors import LedgerError, masked
 from ledger.settings import Settings
 from ledger.words import Note, note
+from reports.labels import say
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -14,16 +14,18 @@ from urllib.parse import quote
 
 import click
 
-from cli.labels import say, warn, word
 from cli.options import LOG, operator_options, output_option, settings_options, signed
-from cli.output import Row, limited, print_row, print_rows
+from cli.output import limited, print_row, print_rows
 from cli.progress import progress
 from cli.show import SHOWN, rows_of
+from cli.tables import warn
 from ledger.amounts import amount, counted, money
 from ledger.errors import InvalidEvent, UnusableFile
 from ledger.plain import plain
 from ledger.settings import Settings
 from ledger.topics import COUPON
+from reports.labels import say, word
+from reports.text import Row
 
 if TYPE_CHECKING:
     from ledger.formats.rows import Filling, Item

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.labels import say, warn
 from cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
-from cli.output import Row, limited, print_rows
+from cli.output import limited, print_rows
 from cli.progress import progress
 from cli.show import answered, rows_of
+from cli.tables import warn
 from ledger.settings import Settings
+from reports.labels import say
+from reports.text import Row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

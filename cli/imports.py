@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cli.appending import remembering
-from cli.labels import say
 from cli.options import LOG, settings_options
 from cli.output import print_rows
 from cli.progress import progress
 from ledger.settings import LogSettings, Settings
+from reports.labels import say
 
 if TYPE_CHECKING:
     import polars as pl

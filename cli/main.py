@@ -183,7 +183,7 @@ def _in_the_readers_language(error: LedgerError) -> str:
     said = error.args[0] if error.args else None
     if not isinstance(said, Note):
         return str(error)
-    from cli.labels import label, word
+    from reports.labels import label, word
 
     how = latest()
     return Speaker(how.lang, how.instant, word, label).say(said) if how.chinese else str(said)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import label, say, told, warn
 from cli.options import (
-    ADDS_NOTHING,
     csv_rows,
     goods_rate_option,
     instant_option,
@@ -20,11 +18,15 @@ from cli.options import (
     settings_options,
     zone_option,
 )
-from cli.output import Row, print_frames, print_row, print_rows
+from cli.output import print_frames, print_row, print_rows
 from cli.show import answered, rows_of
+from cli.tables import warn
 from cli.view import view
 from ledger.settings import Settings
 from ledger.words import Note, note
+from reports.labels import label, say, told
+from reports.parts import ADDS_NOTHING, one_currency
+from reports.text import Row
 
 if TYPE_CHECKING:
     from questions.metrics.definitions import Metric
@@ -261,29 +263,6 @@ def _for_people(rows: list[Row]) -> Iterator[Row]:
             for name, value in row.items()
             if name not in hidden
         }
-
-
-def one_currency(rows: list[Row]) -> Iterator[Row]:
-    """Counts have no currency, and a row of their own: beside the amounts, where a slice has one currency."""
-    if not rows or "currency" not in rows[0]:
-        yield from rows
-        return
-    currencies = {row["currency"] for row in rows} - {None}
-    everywhere = currencies.pop() if len(currencies) == 1 else None
-    slices: dict[tuple[Any, ...], list[Row]] = {}
-    for row in rows:
-        names = list(row)
-        place = (row[name] for name in names[: names.index("open")] if name != "currency")
-        slices.setdefault(tuple(place), []).append(row)
-    for rows_of_it in slices.values():
-        own = {row["currency"] for row in rows_of_it} - {None}
-        if len(own) > 1:
-            yield from rows_of_it
-            continue
-        merged: Row = {}
-        for row in rows_of_it:
-            merged |= {name: value for name, value in row.items() if value is not None or name not in merged}
-        yield merged | {"currency": own.pop() if own else everywhere}
 
 
 def _filters(where: Iterable[str]) -> dict[str, list[str]]:

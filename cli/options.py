@@ -314,10 +314,6 @@ def _duration(value: str, option: click.Parameter) -> timedelta:
         raise click.BadParameter(f"{value!r} is too long", None, option) from None
 
 
-ADDS_NOTHING: Final = "they add nothing to margin and ROI, which are too low by what they earned; --goods-rate helps"
-"""What is to be said of orders without a known cost of goods."""
-
-
 def goods_rate_option(command: Command) -> Command:
     """Add `--goods-rate`; the command gets `goods_rates`: basis points by category, '' for any other, as JSON; None
     where nothing is told."""

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TextIO
-from unicodedata import east_asian_width
 
 import click
 
@@ -25,11 +24,10 @@ from cli.terminal import behind, visible_data
 from cli.view import flags, view
 from ledger.errors import alike
 from ledger.plain import plain
+from reports.text import Row, printable
 
 if TYPE_CHECKING:
     import polars as pl
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -231,13 +229,3 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4f}"
     return printable(str(value))
-
-
-def printable(text: str) -> str:
-    """The text without what a terminal would obey: control characters in somebody's data are written out."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def text_width(text: str) -> int:
-    """Columns that the text takes on a terminal: two for wide characters."""
-    return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

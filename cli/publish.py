@@ -13,12 +13,12 @@ from typing import IO, TYPE_CHECKING, Final
 import click
 
 from cli.appending import remembering
-from cli.labels import say
 from cli.options import LOG, settings_options
 from cli.progress import progress
 from ledger.errors import InvalidEvent, LedgerError, UnusableFile
 from ledger.settings import Settings
 from ledger.topics import INPUT_TOPICS
+from reports.labels import say
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -260,8 +260,8 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
 
 def _tell(what: str, words: Note | str) -> None:
     """`what`: a template, the head of the line."""
-    from cli.labels import told
     from cli.tables import echo_under
+    from reports.labels import told
 
     echo_under(what, told(words) if isinstance(words, Note) else words)
 

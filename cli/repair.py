@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cli.labels import say
 from cli.options import (
     LOG,
     dead_letter_options,
@@ -23,12 +22,14 @@ from cli.options import (
     settings_options,
     signed,
 )
-from cli.output import Row, limited, print_rows
+from cli.output import limited, print_rows
 from cli.progress import advancing, progress
 from cli.show import FIRST_ROWS, SHOWN, answered, dead_letters, rows_of
 from ledger.errors import UnusableFile
 from ledger.plain import plain
 from ledger.settings import LogSettings, Settings
+from reports.labels import say
+from reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -8,17 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cli.experiment import with_the_intervals_that_count
 from cli.expire import expiries
-from cli.labels import say, told, total_label, warn
-from cli.metrics import explained, one_currency
+from cli.metrics import explained
 from cli.options import (
-    ADDS_NOTHING,
     goods_rate_option,
     instant_option,
     limit_option,
@@ -28,13 +24,39 @@ from cli.options import (
     timeout_option,
     zone_option,
 )
-from cli.output import Fit, Row, limited, print_row, print_rows
+from cli.output import Fit, limited, print_row, print_rows
 from cli.show import FIRST_ROWS, answered, rows_of, say_as_of
-from cli.tables import echo_wrapped, in_natural_order
+from cli.tables import echo_wrapped, warn
 from ledger.errors import LedgerError
 from ledger.settings import Settings
-from ledger.words import Note, note, of_error
+from ledger.words import note, of_error
 from questions.unanswered import WrongQuestion
+from reports.columns import in_natural_order
+from reports.experiment import with_the_intervals_that_count
+from reports.labels import say, told, total_label
+from reports.parts import (
+    ACCOUNTS,
+    ADDS_NOTHING,
+    CHANNELS,
+    COHORTS,
+    DETAILS,
+    DOUBTS,
+    FINANCE,
+    FUNNEL,
+    LINES,
+    MONTHS_LATER,
+    MOVES,
+    ROI,
+    SEGMENTS,
+    WITHOUT_BUDGET,
+    WITHOUT_COST,
+    WITHOUT_VALUE,
+    Part,
+    by_month,
+    doubt_in_words,
+    one_row_a_slice,
+)
+from reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -44,317 +66,10 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SHOWN: Final = 20
-_WITHOUT_COST: Final = (
-    "without_cost",
-    "orders_without_cost",
-    "lines_without_cost",
-    "coupon_orders_without_cost",
-    "coupon_orders_without_goods_cost",
-)
-ACCOUNTS: Final = {
-    "orders": "orders and net sales",
-    "coupon_discount": "discounts of coupons",
-    "cash": "net sales and cash",
-    "coupons": "coupons and their orders",
-}
-LINES: Final = {
-    "paid_orders": "orders with a payment: cash, paid_minor",
-    "cancelled": "cancelled since",
-    "refunded_in_full": "refunded in full",
-    "refunded_in_part": "refunds on orders that stand",
-    "orders_that_stand": "orders that stand: margin, categories, customers, attribution, metrics orders",
-    "without_a_coupon_in_use": "without a coupon in use",
-    "orders_with_a_coupon": "orders with a coupon in use: metrics coupon_orders",
-    "named_by_orders": "named by orders that stand",
-    "returned_since": "of uses that were returned since",
-    "named_by_coupons_alone": "of uses on orders that name no coupon discount",
-    "on_orders_that_do_not_stand": "of coupons in use on orders that do not stand, or that nobody knows",
-    "coupon_discounts": "discounts of coupons: split, kind coupon",
-    "of_no_known_use": "named by orders, of no use that is known",
-    "of_coupons_in_use": "of coupons in use: campaigns, budget, metrics discount_cost_minor, attribution",
-    "net_sales": "net sales of orders that stand",
-    "refunds_above_orders": "refunds above the order, or of cancelled orders beyond it",
-    "refunds_without_payment": "refunds of orders that were never paid",
-    "booked_costs": "booked costs",
-    "cash_flow": "cash flow: cash, flow_minor",
-    "coupons_in_use": "coupons in use: metrics net_uses",
-    "further_coupons_of_an_order": "further coupons on the same order",
-    "orders_with_its_coupons": "orders with such a coupon: metrics coupon_orders",
-    "of_coupons_of_others": "parts of them that other campaigns' coupons are credited with",
-    "orders_credited_by_redeemed": "orders credited: attribution, model redeemed",
-}
-"""What each line of a reconciliation counts, and which reports show it."""
-WITHOUT_VALUE: Final = "{n:count} of the coupons that are out {n:have} no known face value: no amount includes them"
-MOVES: Final = ("opening", "issued", "returned", "used", "expired", "revoked", "released", "closing")
-DOUBTS: Final = {
-    "order_names_unknown_coupon": (
-        "order{n:s} with a coupon that nobody created",
-        "the discount is in no campaign",
-    ),
-    "order_not_above_zero": ("paid order{n:s} of nothing or less", "counted as they are"),
-    "refund_above_order": (
-        "refund{n:s} above what was paid",
-        "the order is refunded in full, no sale; cash has all that went out",
-    ),
-    "coupon_of_another_currency": (
-        "coupon{n:s} used on an order of another currency",
-        "the order's currency stands",
-    ),
-    "use_without_paid_order": (
-        "use{n:s} whose order nobody has paid",
-        "their discount counts, no sale does",
-    ),
-    "use_on_order_undone": (
-        "coupon{n:s} still in use on an order cancelled or refunded in full",
-        "their discount counts, no sale does",
-    ),
-    "use_that_order_does_not_tell": (
-        "use{n:s} on an order whose discounts name no coupon",
-        "they count on top of what the order says",
-    ),
-    "order_and_coupons_differ": (
-        "order{n:s} with another coupon discount than that of their coupons",
-        "what the order says beyond it is in no campaign; what was returned is no discount",
-    ),
-    "net_above_gross": ("order{n:s} paid above the list price", "counted as they are"),
-    "coupon_ends_before_it_begins": (
-        "coupon{n:s} whose validity ends before it begins",
-        "no use is valid",
-    ),
-    "campaign_ends_before_it_begins": (
-        "campaign{n:s} whose claim window ends before it begins",
-        "no claim is in the window",
-    ),
-    "coupon_without_value": (
-        "coupon{n:s} out whose value is not known",
-        "in no face value, no liability",
-    ),
-    "budget_without_currency": (
-        "campaign{n:s} with a budget that names no currency",
-        "what is left is not known",
-    ),
-    "use_of_no_campaign": (
-        "use{n:s} of a coupon that no event puts into a campaign",
-        "in no campaign's figures",
-    ),
-    "refund_without_payment": (
-        "refund{n:s} of an order that was never paid",
-        "cash went out, no sale came in",
-    ),
-    "campaign_without_cost": (
-        "campaign{n:s} for which no cost was booked",
-        "the cost is the discount alone",
-    ),
-    "order_without_cost_of_goods": (
-        "order{n:s} without a known cost of goods",
-        "in no margin (--goods-rate)",
-    ),
-    "funding_not_whole": (
-        "campaign{n:s} whose funders' shares are not 100%",
-        "what is open has no funder; above 100% they share in proportion",
-    ),
-}
-"""What is odd, and how it is counted."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question. `takes`: which options it takes, as parameters of the question."""
-
-    question: str
-    takes: tuple[str, ...] = ()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-
-    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: given[name] for name in self.takes if given.get(name) is not None} | dict(self.fixed)
-
-
-@dataclass(frozen=True)
-class Part:
-    """`behind`: what shows the coupons, orders or people that its numbers are made of. `sums`: columns that can be
-    added up; a total of `whole` is asked for instead. `by`: what it is cut by, where --by names nothing else."""
-
-    title: str
-    asks: str
-    takes: tuple[str, ...] = ()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    behind: Asked | None = None
-    sums: tuple[str, ...] = ()
-    whole: bool = False
-    by: str = ""
-
-    @property
-    def main(self) -> Asked:
-        return Asked(self.asks, self.takes, self.fixed)
 
 
 _OPTION: Final = {"goods_rates": "goods-rate", "where": "campaign"}
 """Options whose parameters have other names."""
-_PERIOD: Final = ("since", "until")
-_DISCOUNTS: Final = Asked("finance-split", ("campaign", "limit", *_PERIOD), {"explain": True})
-_ORDERS: Final = Asked("finance-margin", ("goods_rates", "limit", *_PERIOD), {"explain": True})
-_COUPONS: Final = Asked("coupons", ("campaign", "limit"))
-_PEOPLE: Final = Asked("behaviour", ("campaign", "limit", *_PERIOD), {"explain": True})
-_BOUGHT: Final = Asked("customer-orders", ("limit",))
-_SALES: Final = (
-    "gross_minor",
-    "refunded_minor",
-    "net_sales_minor",
-    "cost_minor",
-    "margin_minor",
-    "orders_without_cost",
-)
-_BOOKED: Final = ("acquisition_minor", "media_minor", "operation_minor", "subsidy_minor")
-_FINANCE: Final = {
-    "split": Part(
-        "Discounts",
-        "finance-split",
-        ("by", "campaign", "zone", "limit", *_PERIOD),
-        by="kind",
-        behind=_DISCOUNTS,
-        sums=("discount_minor",),
-    ),
-    "margin": Part(
-        "Net sales and margin",
-        "finance-margin",
-        ("by", "goods_rates", "zone", "limit", *_PERIOD),
-        by="channel",
-        behind=_ORDERS,
-        sums=("orders", *_SALES),
-    ),
-    "categories": Part(
-        "Categories: sales, discount, margin, sold below cost",
-        "finance-categories",
-        ("goods_rates", "limit", *_PERIOD),
-        behind=_ORDERS,
-        sums=(
-            "net_minor",
-            "refunded_minor",
-            "net_sales_minor",
-            "discount_minor",
-            "line_discount_minor",
-            "cost_minor",
-            "margin_minor",
-            "lines_without_cost",
-            "below_cost",
-            "lost_minor",
-        ),
-    ),
-    "budget": Part(
-        "Budget, spent, forecast",
-        "finance-budgets",
-        ("campaign", "days"),
-        behind=Asked("finance-budgets", ("campaign", "limit"), {"explain": True}),
-        sums=(
-            "budget_minor",
-            "discount_minor",
-            *_BOOKED,
-            "spent_minor",
-            "left_minor",
-            "per_day_minor",
-            "coupons_out",
-            "without_value",
-            "liability_minor",
-        ),
-    ),
-    "cash": Part(
-        "Cash by day",
-        "finance-cash",
-        ("zone", *_PERIOD),
-        behind=_ORDERS,
-        sums=("paid_minor", "refunded_minor", "cancelled_minor", *_BOOKED, "flow_minor", "discount_minor"),
-    ),
-    "losses": Part(
-        "Money lost to broken rules (do not add the rows up)",
-        "finance-losses",
-        ("campaign",),
-        behind=Asked("finance-losses", ("campaign", "limit"), {"explain": True}),
-    ),
-    "refunds": Part("Refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
-    "statement": Part(
-        "Statement of the coupons that are out", "finance-statement", ("campaign", *_PERIOD), behind=_COUPONS
-    ),
-    "doubts": Part("What makes figures doubtful", "finance-doubts"),
-    "reconciliation": Part("How the numbers join", "finance-reconciliation", ("campaign",)),
-}
-
-
-_CUSTOMERS: Final = tuple(
-    "customers orders net_sales_minor sales_share coupon_discount_minor full_price_after projected_minor".split()
-)
-_SEGMENTS: Final = {
-    "rfm": Part(
-        "Segments by recency, frequency and money (simple ROI is not incremental)",
-        "customer-segments",
-        ("goods_rates",),
-        behind=_BOUGHT,
-        sums=_CUSTOMERS,
-    ),
-    "tiers": Part("High value, active, bargain hunters", "customer-tiers", ("goods_rates",), behind=_BOUGHT),
-    "at-use": Part("New and returning customers when they used a coupon", "customers-at-use", behind=_BOUGHT),
-    "clusters": Part("K-means clusters, and how many there should be", "customer-clusters", behind=_BOUGHT),
-    "use": Part("What goes with using coupons", "customer-drivers", fixed={"outcome": "use"}, behind=_BOUGHT),
-    "repurchase": Part(
-        "What goes with coming again",
-        "customer-drivers",
-        fixed={"outcome": "repurchase"},
-        behind=_BOUGHT,
-    ),
-    "lapsing": Part("Customers about to lapse", "customers-lapsing", ("limit",), behind=_BOUGHT),
-}
-_COHORTS: Final = {
-    "retention": Part("Who came again, by month of the first order", "cohorts", ("zone",), behind=_BOUGHT),
-    "coupon": Part(
-        "Who came again, by month of the first use of a coupon",
-        "cohorts",
-        ("zone",),
-        {"with_coupon": True},
-        behind=_BOUGHT,
-    ),
-    "repurchase": Part("Coming again after the first use of a coupon", "repurchase", behind=_BOUGHT),
-}
-_FUNNEL: Final = {
-    "coupons": Part("How far coupons got", "campaigns", ("campaign",), behind=_COUPONS),
-    "behaviour": Part("How far people got", "behaviour", ("campaign", *_PERIOD), behind=_PEOPLE),
-}
-
-
-_ROI_METRICS: Final = (
-    "net_uses,coupon_orders,coupon_net_sales_minor,discount_cost_minor,other_cost_minor,coupon_margin_minor,simple_roi,"
-    "coupon_orders_without_goods_cost"
-)
-_CHANNEL_METRICS: Final = "issued_events,claimed_events,net_uses,discount_cost_minor"
-_ROI: Final = {
-    "campaigns": Part(
-        "What campaigns earned and cost (simple ROI is not incremental)",
-        "metrics",
-        ("where", "goods_rates", *_PERIOD),
-        {"by": "campaign", "names": _ROI_METRICS},
-        behind=Asked("metric-explained", ("where", "goods_rates", "limit", *_PERIOD), {"names": _ROI_METRICS}),
-        whole=True,
-    ),
-}
-_CHANNELS: Final = {
-    "coupons": Part(
-        "Coupons by channel",
-        "metrics",
-        ("where", *_PERIOD),
-        {"by": "channel", "names": _CHANNEL_METRICS},
-        behind=Asked("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
-        whole=True,
-    ),
-    "credit": Part("Orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS),
-}
-
-
-_DETAILS: Final[Mapping[str, str]] = {
-    "rfm": "name",
-    "tiers": "name",
-    "margin": "gross_minor",
-    "budget": "per_day_minor liability_minor",
-    "categories": "quantity line_discount_minor",
-}
-"""Of parts: columns that people are shown with --wide alone."""
 
 
 @click.group()
@@ -392,7 +107,7 @@ def _shared(command: Command) -> Command:
 
 
 @report.command()
-@_parts_argument(_FINANCE)
+@_parts_argument(FINANCE)
 @click.option(
     "--by",
     metavar="A,B",
@@ -424,13 +139,13 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report finance losses --campaign k-1 --explain --output csv
     coupon-ledger report finance --known-at 2026-11-12 --output json
     """
-    if given["by"] and not (parts and all("by" in _FINANCE[name].takes for name in parts)):
+    if given["by"] and not (parts and all("by" in FINANCE[name].takes for name in parts)):
         raise click.UsageError("--by goes with split or margin: name it, such as `report finance split --by funder`")
-    _report(_FINANCE, parts, **given)
+    _report(FINANCE, parts, **given)
 
 
 @report.command()
-@_parts_argument(_SEGMENTS)
+@_parts_argument(SEGMENTS)
 @goods_rate_option
 @_shared
 def segments(parts: tuple[str, ...], **given: Any) -> None:
@@ -447,11 +162,11 @@ def segments(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report segments rfm --at 2026-11-11 --output csv
     coupon-ledger report segments rfm --explain --output csv
     """
-    _report(_SEGMENTS, parts, **given)
+    _report(SEGMENTS, parts, **given)
 
 
 @report.command()
-@_parts_argument(_COHORTS)
+@_parts_argument(COHORTS)
 @_shared
 def cohorts(parts: tuple[str, ...], **given: Any) -> None:
     """Show who came again (留存与复购): by month of the first order, by month of the first use of a coupon, and within
@@ -462,11 +177,11 @@ def cohorts(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report cohorts repurchase --output json
     coupon-ledger report cohorts retention --explain --limit 50
     """
-    _report(_COHORTS, parts, **given)
+    _report(COHORTS, parts, **given)
 
 
 @report.command()
-@_parts_argument(_FUNNEL)
+@_parts_argument(FUNNEL)
 @click.option("--campaign", help="Only of this campaign.")
 @instant_option("--since", "behaviour: only from then on.")
 @instant_option("--until", "behaviour: only before then.")
@@ -479,7 +194,7 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report funnel behaviour --campaign k-1 --since 2026-11-01
     coupon-ledger report funnel coupons --campaign k-1 --explain
     """
-    _report(_FUNNEL, parts, **given)
+    _report(FUNNEL, parts, **given)
 
 
 @report.command()
@@ -510,7 +225,7 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
         _print_reconciliation(_rows(given["settings"], "finance-reconciliation", told))
 
     one = len(campaigns) == 1
-    _report(_ROI, (), where=_of_campaigns(campaigns), below=joined if one else None, **given)
+    _report(ROI, (), where=_of_campaigns(campaigns), below=joined if one else None, **given)
 
 
 @report.command()
@@ -545,7 +260,7 @@ def restated(settings: Settings, output: str, **asked: Any) -> None:
 
 
 @report.command()
-@_parts_argument(_CHANNELS)
+@_parts_argument(CHANNELS)
 @click.option("--campaign", "campaigns", multiple=True, help="coupons: only of this campaign (several are possible).")
 @instant_option("--since", "Only from then on.")
 @instant_option("--until", "Only before then.")
@@ -561,7 +276,7 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
     coupon-ledger report channels coupons --campaign k-1 --output csv
     coupon-ledger report channels credit --explain --output csv
     """
-    _report(_CHANNELS, parts, where=_of_campaigns(campaigns), **given)
+    _report(CHANNELS, parts, where=_of_campaigns(campaigns), **given)
 
 
 @report.command()
@@ -791,14 +506,6 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
     return [total | ({} if first == "currency" else {first: total_label()}) for total in several]
 
 
-def one_row_a_slice(rows: list[Row]) -> list[Row]:
-    """Metrics: without what is the same in all rows, and counts beside amounts where a slice has one currency."""
-    if not rows or "data_clock" not in rows[0]:
-        return rows
-    hidden = ("open", "data_clock")
-    return [{name: value for name, value in row.items() if name not in hidden} for row in one_currency(rows)]
-
-
 def _print_part(
     name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int, whole: bool
 ) -> None:
@@ -824,11 +531,6 @@ def _print_part(
             click.echo(say(WITHOUT_VALUE, n=unknown))
 
 
-_WITHOUT_BUDGET: Final = (
-    "The total of what was spent includes {spent:money} of campaigns without a budget; what is left does not."
-)
-
-
 def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
     """Why what is left is not the budget less what was spent, in the row of totals."""
     for sums in total:
@@ -836,22 +538,17 @@ def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
         without = [row["spent_minor"] for row in mine if row["left_minor"] is None and row["spent_minor"]]
         if without and sums["left_minor"] is not None:
             spent = (sum(without), sums["currency"])
-            click.echo(say(_WITHOUT_BUDGET, spent=spent))
-
-
-_MONTHS_LATER: Final = (
-    "+1, +2, …: the share that came in the first, the second, … month after; with … it may still grow"
-)
+            click.echo(say(WITHOUT_BUDGET, spent=spent))
 
 
 def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
     """The first rows, and the totals of all."""
-    shown = _by_month(rows)
+    shown = by_month(rows)
     if shown:
         shown = in_natural_order(shown, list(shown[0]))
     print_rows(shown[:limit], "table", _columns(name, shown), total)
     if shown and any(column.startswith("+") for column in shown[0]):
-        echo_wrapped(say(_MONTHS_LATER))
+        echo_wrapped(say(MONTHS_LATER))
     if len(shown) > limit and whole:
         click.echo(say("{shown:count} of {n:count} rows; --limit shows more", shown=limit, n=len(shown)))
     elif len(shown) > limit:
@@ -859,33 +556,8 @@ def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, who
 
 
 def _columns(name: str, rows: list[Row]) -> list[str] | None:
-    details = _DETAILS.get(name, "").split()
+    details = DETAILS.get(name, "").split()
     return [column for column in rows[0] if column not in details] if rows and details else None
-
-
-def _by_month(rows: list[Row]) -> list[Row]:
-    """Cohorts as people write them: a triangle, with a row per cohort and a column per month later, of the part that
-    came. The month of the start is left out: everyone came then. Of months in which somebody started, and of the first
-    ten years after them: one order with a wrong date would make a table of two thousand years."""
-    if not rows or "months_later" not in rows[0]:
-        return rows
-    started = [row for row in rows if row["customers"] and row["months_later"] <= _TEN_YEARS]
-    later = sorted({row["months_later"] for row in started} - {0})
-    cohorts: dict[tuple[Any, ...], Row] = {}
-    for row in started:
-        head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
-        cohort = cohorts.setdefault(tuple(head.values()), head | {f"+{n}": "" for n in later})
-        if row["months_later"]:
-            cohort[f"+{row['months_later']}"] = _part_that_came(row)
-    return list(cohorts.values())
-
-
-_TEN_YEARS: Final = 120
-"""Months."""
-
-
-def _part_that_came(row: Row) -> str:
-    return ("" if row["retention"] is None else f"{row['retention']:.0%}") + ("…" if row["open"] else "")
 
 
 def _print_warnings(rows: list[Row]) -> None:
@@ -919,25 +591,10 @@ def _print_reconciliation(rows: list[Row]) -> None:
         print_rows(shown, "table", fit=Fit(wrap="what"))
 
 
-def doubt_in_words(row: Row) -> Note:
-    """How many there are of a doubt, how they are counted, and the money in question."""
-    what, how = DOUBTS[row["doubt"]]
-    told = {"n": row["cases"], "what": note(what, n=row["cases"]), "how": note(how)}
-    if not row["amount_minor"]:
-        return note("{n:count} {what}: {how}", **told)
-    return note("{n:count} {what}: {how}; {worth:money}", **told, worth=(row["amount_minor"], row["currency"]))
-
-
-def doubt_without_number(doubt: str) -> Note:
-    """What is odd, and how it is counted, beside a column of how many."""
-    what, how = DOUBTS[doubt]
-    return note("{what}: {how}", what=note(what, n=2), how=note(how))
-
-
 def _warn_of_costs(found: Iterable[Any]) -> None:
     """Where a margin was shown that some orders are not in."""
     rows = [row for part in found if isinstance(part, list) for row in part]
-    if any(row.get(name) for row in rows for name in _WITHOUT_COST):
+    if any(row.get(name) for row in rows for name in WITHOUT_COST):
         warn("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
 
 

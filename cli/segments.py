@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
-from cli.labels import say
 from cli.options import (
     LOG,
     duration_option,
@@ -20,10 +19,12 @@ from cli.options import (
     signed,
     zone_option,
 )
-from cli.output import Row, limited, print_rows
+from cli.output import limited, print_rows
 from cli.show import FIRST_ROWS, answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
+from reports.labels import say
+from reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import say, warn
 from cli.options import LOG, output_option, settings_options
 from cli.output import print_rows
-from cli.tables import echo_wrapped
+from cli.tables import echo_wrapped, warn
 from ledger.errors import masked
 from ledger.settings import Setting, Settings
+from reports.labels import say
 
 if TYPE_CHECKING:
     from ledger.log import EventLog

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.export import write_parquet
-from cli.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
 from cli.options import (
-    MICROSECOND,
     dead_letter_options,
     duration_option,
     instant_option,
@@ -30,7 +28,7 @@ from cli.options import (
     timeout_option,
     timeout_s,
 )
-from cli.output import LIKE_ANY, Fit, Row, limited, print_frames, print_row, print_rows
+from cli.output import LIKE_ANY, Fit, limited, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.view import view
 from ledger.amounts import percent_of_bp
@@ -38,6 +36,9 @@ from ledger.errors import alike
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
 from ledger.words import Note, note
+from reports.as_of import CUTS, cut_of
+from reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
+from reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -635,17 +636,6 @@ _WITHOUT_ORDERS: Final = (
 )
 _CONFLICT: Final = "{violation:word}: another content came under the id {event}; it is not folded"
 _LEFT_OUT: Final = "{n:count} that ended more than {days} days before are left out; --all lists them"
-CUTS: Final = {
-    "at": ("only what happened until {at:instant}", "only what happened before {at:instant}"),
-    "known_at": ("only what was recorded until {at:instant}", "only what was recorded before {at:instant}"),
-}
-"""Up to an instant, and before one."""
-
-
-def cut_of(name: str, at: datetime) -> Note:
-    """Say what an answer is cut to. A day reaches here as the microsecond before it begins; people read "before"."""
-    until, before = CUTS[name]
-    return note(before, at=at + MICROSECOND) if at.microsecond == 999_999 else note(until, at=at)
 
 
 def _whole(settings: Settings, output: str, shown: str | None, question: str, **parameters: Any) -> None:

@@ -15,10 +15,13 @@ from typing import Any, Final
 
 import click
 
-from cli.labels import SAY_NOTHING, kind, label, label_of_texts, say, shown
-from cli.output import LIKE_ANY, Fit, Row, no_column, text_width
-from cli.view import View, flags, view
-from ledger.amounts import NOTHING, amount, decimals
+from cli.output import LIKE_ANY, Fit, no_column
+from cli.view import TerminalView, flags, view
+from ledger.amounts import amount, decimals
+from ledger.words import Note
+from reports.columns import Column, columns_of, in_natural_order
+from reports.labels import SAY_NOTHING, kind, label, say, shown
+from reports.text import Row, text_width
 
 _GAP: Final = "  "
 _SHORT: Final = 12
@@ -27,7 +30,6 @@ _LONG: Final = 36
 """An id of this length is shown whole, if there is room."""
 _HEAD: Final = 8
 """Chinese heads break into lines of this many columns."""
-_RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "seconds", "count", "number", "name"})
 
 
 # --- tables
@@ -90,7 +92,7 @@ def name_zone() -> None:
         click.echo(say("times in {zone}", zone=view().zone))
 
 
-def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: View) -> list[str]:
+def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: TerminalView) -> list[str]:
     known = list(rows[0])
     if how.columns is not None and (chosen := chosen_columns(known, how.columns)):
         return chosen
@@ -117,25 +119,15 @@ def _says_something(name: str, value: Any) -> bool:
     return value is not None and not (name in SAY_NOTHING and not value)
 
 
-class Column:
-    """One column: its head with its unit, its cells, their kinds, and how wide they are."""
+class _Laid:
+    """A column on the terminal: its cells and its head in lines, and how wide they are."""
 
-    def __init__(self, name: str, rows: Sequence[Row], currency: str | None, of_all: str | None) -> None:
-        self.name = name
-        self.kinds = {kind(name, row) for row in rows if row.get(name) is not None}
-        one_unit = self.kinds == {"money"} and of_all is not None
-        self.cells = [shown(name, row, currency, bare=one_unit) if name in row else NOTHING for row in rows]
-        self.right = (bool(self.kinds) and self.kinds <= _RIGHT) or name.startswith("+")
-        named = label_of_texts(name) if self.kinds == {"text"} else label(name)
-        self.head = named + (f" ({_unit(of_all)})" if one_unit and of_all is not None else "")
-        self.heads = [self.head]
-        self.width = self.natural = 0
-        self.wraps = False
-
-    def measure(self, whole: bool) -> None:
-        """`whole`: the head stays on one line."""
-        self.heads = [self.head] if whole else _broken(self.head, max(map(text_width, self.cells)))
+    def __init__(self, column: Column, whole: bool, wraps: bool) -> None:
+        """`whole`: the head stays on one line; `wraps`: its cells are broken into lines."""
+        self.name, self.cells, self.right, self.kinds = column.name, column.cells, column.right, column.kinds
+        self.heads = [column.head] if whole else _broken(column.head, max(map(text_width, column.cells)))
         self.width = self.natural = max(text_width(text) for text in [*self.heads, *self.cells])
+        self.wraps = wraps
 
     def broken(self, text: str) -> list[str]:
         """The cell in lines."""
@@ -147,17 +139,6 @@ class Column:
         return room + text if self.right else text + room
 
 
-def columns_of(
-    rows: Sequence[Row], names: Sequence[str], currency: str | None = None, named: bool = False
-) -> list[Column]:
-    """The columns as people read them. Amounts of one currency have it in their head, and the column `currency` goes,
-    unless the reader asked for it (`named`)."""
-    one = _one_currency(rows, currency)
-    if one is not None and not named and _amounts(rows, names):
-        names = [name for name in names if name != "currency"]
-    return [Column(name, rows, currency, one) for name in names]
-
-
 class _Table:
     def __init__(
         self,
@@ -165,13 +146,11 @@ class _Table:
         totals: list[Row],
         names: Sequence[str],
         currency: str | None,
-        how: View,
+        how: TerminalView,
         fit: Fit,
     ) -> None:
-        self.columns = columns_of([*rows, *totals], names, currency, named=how.columns is not None)
-        for column in self.columns:
-            column.measure(whole=how.wide)
-            column.wraps = column.name == fit.wrap
+        named = columns_of([*rows, *totals], names, currency, named=how.columns is not None)
+        self.columns = [_Laid(column, how.wide, column.name == fit.wrap) for column in named]
         self._rows = len(rows)
         if how.width is not None:
             self._fit(how.width, fit, keep=len(names) if how.columns is not None else 1)
@@ -225,23 +204,6 @@ class _Table:
         return _GAP.join(c.line(text) for c, text in zip(self.columns, cells, strict=True)).rstrip()
 
 
-def _one_currency(rows: Sequence[Row], currency: str | None) -> str | None:
-    """The currency of all amounts, "" where none of them names one; None where they have several."""
-    found = {row.get("currency") or currency or "" for row in rows if _amounts([row], row)}
-    return found.pop() if len(found) == 1 else None
-
-
-def _amounts(rows: Sequence[Row], names: Iterable[str]) -> bool:
-    return any(row.get(name) is not None and kind(name, row) == "money" for name in names for row in rows)
-
-
-def _unit(currency: str) -> str:
-    if decimals(currency) is not None:
-        return currency
-    minor = say("minor units")
-    return f"{minor} {currency}" if currency not in ("", "XXX") else minor
-
-
 def _broken(head: str, width: int) -> list[str]:
     """The head in lines, none wider than the cells or its longest word."""
     lines: list[str] = []
@@ -280,29 +242,6 @@ def cut(text: str, width: int) -> str:
 # --- order
 
 
-_IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_day".split())
-"""First columns that put rows in the order of time."""
-
-
-def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
-    """Rows that come in the order of their first columns as text, in the order that people expect: 2 before 10."""
-    if names and names[0] in _IN_TIME:
-        return sorted(rows, key=lambda row: natural(str(row[names[0]])))
-    for first in range(min(3, len(names)), 0, -1):
-        by = names[:first]
-        if not all(isinstance(row.get(name), str | None) for row in rows for name in by):
-            continue
-        keys = [tuple((row.get(name) is None, row.get(name) or "") for name in by) for row in rows]
-        if keys == sorted(keys) and len(set(keys)) > 1:
-            return sorted(rows, key=lambda row: tuple(natural(row.get(name)) for name in by))
-    return rows
-
-
-def natural(text: str | None) -> tuple[Any, ...]:
-    parts = re.split(r"([0-9]+)", text or "")
-    return (text is None, *((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts))
-
-
 # --- objects
 
 
@@ -331,6 +270,11 @@ def echo_wrapped(text: str, err: bool = False, indent: int = 0) -> None:
         more = _wrapped(text[len(first) :].lstrip(), width - indent)
     for line in more:
         click.echo(" " * indent + line, err=err)
+
+
+def warn(template: str, /, **values: Any) -> None:
+    """Say it on standard error, as a warning."""
+    echo_wrapped(say("warning: {what}", what=Note(template, values)), err=True)
 
 
 def echo_under(head: str, text: str) -> None:

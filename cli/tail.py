@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.labels import label, word
 from cli.logs import logging_as
 from cli.options import LOG, instant_option, output_option, settings_options
-from cli.output import Row, cell, print_rows, text_width
+from cli.output import cell, print_rows
 from cli.tables import name_zone
 from cli.view import view
 from ledger.errors import UndecodableRecord
@@ -24,6 +23,8 @@ from ledger.plain import plain
 from ledger.rules import LABELS, NEEDS
 from ledger.settings import Settings
 from ledger.topics import INPUT_TOPICS
+from reports.labels import label, word
+from reports.text import Row, text_width
 
 if TYPE_CHECKING:
     import polars as pl

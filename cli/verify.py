@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from cli.labels import say, told
 from cli.options import LOG, output_option, settings_options
-from cli.output import Fit, Row, print_row, print_rows
+from cli.output import Fit, print_row, print_rows
 from cli.progress import progress
 from ledger.settings import Settings
 from ledger.words import Note, note
+from reports.labels import say, told
+from reports.text import Row
 
 if TYPE_CHECKING:
     import polars as pl

@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import click
 
 from ledger.settings import LANGUAGES, Settings
+from reports.view import View, default
 
 WIDTH: Final = 100
 """Columns of a table where standard output is no terminal."""
@@ -35,38 +36,18 @@ class Flags:
     zone: str | None = None
     wide: bool = False
     columns: list[str] | None = None
-    shown: View | None = field(default=None, repr=False)
+    shown: TerminalView | None = field(default=None, repr=False)
     zone_named: bool = False
     columns_shown: bool = False
 
 
 @dataclass(frozen=True)
-class View:
+class TerminalView(View):
     """`width`: of a table in columns of a terminal, None for no bound; `columns`: only these, where they are named."""
 
-    lang: str = "en"
-    zone: str = "UTC"
     width: int | None = WIDTH
     wide: bool = False
     columns: list[str] | None = None
-
-    @property
-    def chinese(self) -> bool:
-        return self.lang == "zh"
-
-    def local(self, instant: datetime) -> datetime:
-        """The instant (naive: of UTC) as clocks of the zone show it, without an offset."""
-        aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
-        try:
-            return aware.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None)
-        except OverflowError:  # the first or the last hours that there are
-            return aware.astimezone(UTC).replace(tzinfo=None)
-
-    def instant(self, value: datetime) -> str:
-        """To the second, with a fraction where there is one."""
-        local = self.local(value)
-        text = f"{local:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
-        return f"{text}.{local.microsecond:06d}".rstrip("0") if local.microsecond else text
 
 
 def flags() -> Flags:
@@ -78,15 +59,15 @@ def flags() -> Flags:
     return found
 
 
-def view() -> View:
+def view() -> TerminalView:
     """How the running command shows things. Raises `SettingsError`, `click.BadParameter`."""
     told = flags()
     if told.shown is None:
         context = click.get_current_context(silent=True)
         if context is None:
-            return View()
+            return TerminalView()
         settings = Settings.load({"zone": told.zone, "lang": told.lang}, file=_settings_file(context))
-        told.shown = _latest[0] = View(
+        told.shown = _latest[0] = TerminalView(
             lang=settings.values["lang"].value or _language_of_locale(os.environ),
             zone=settings.values["zone"].value,
             width=None if told.wide else _width(),
@@ -96,17 +77,18 @@ def view() -> View:
     return told.shown
 
 
-_latest: list[View] = [View()]
+default(view)
+_latest: list[TerminalView] = [TerminalView()]
 
 
-def latest() -> View:
+def latest() -> TerminalView:
     """How the command that ran last showed things: for what is said after its end."""
     return _latest[0]
 
 
 def forget() -> None:
     """What a command before this one in the same process was shown by."""
-    _latest[0] = View()
+    _latest[0] = TerminalView()
 
 
 def in_english() -> None:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.consume import status_of, summary_of
-from cli.labels import say
-from cli.output import Row, print_rows
+from cli.output import print_rows
 from cli.tables import echo_under
 from cli.terminal import behind
 from cli.view import view
 from ledger.amounts import NOTHING
 from ledger.errors import LedgerError
 from ledger.settings import Settings
+from reports.labels import say
+from reports.text import Row
 
 if TYPE_CHECKING:
     from ledger.log import LogReader

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from cli.review import SECTIONS, Asker, review_of
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 from projections.store import Store
 from questions import registry as queries
 from questions.finance.finance import MARGIN_BY, SPLIT_BY
+from reports.review import SECTIONS, Asker, review_of
 from tests.command_line import DATABASE, done
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume

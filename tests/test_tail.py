@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import text_width
 from ledger.codec import decode, encode_row
 from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, ORDER
+from reports.text import text_width
 from scripts.examples import example
 from tests.command_line import (
     DATABASE,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import text_width
 from cli.view import WIDTH
+from reports.text import text_width
 from tests.command_line import Ran, done, ledger
 
 ROOT = Path(__file__).parent.parent

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import Fit, print_rows, text_width
-from cli.report import MOVES
-from cli.tables import cut, echo_wrapped, in_natural_order
-from cli.view import WIDTH, View
+from cli.output import Fit, print_rows
+from cli.tables import cut, echo_wrapped
+from cli.view import WIDTH
+from reports.columns import in_natural_order
+from reports.parts import MOVES
+from reports.text import text_width
+from reports.view import View
 from tests.command_line import coupon_event, done, ledger, ndjson, one_sentence
 
 

@@ -13,9 +13,8 @@ from string import Formatter
 import click
 import pytest
 
-from cli import attribution, experiment, report, review, show
-from cli.labels import WORDS, chinese, word
-from cli.view import View, flags
+from cli import attribution, report, show
+from cli.view import TerminalView, flags
 from ledger.operations import ACTIONS
 from ledger.rules import DATA, STATES, types
 from ledger.topics import COUPON
@@ -24,17 +23,19 @@ from questions.attribution.models import KINDS, WHEN
 from questions.audits import AUDITS, asked
 from questions.experiments import facts, result
 from questions.metrics.definitions import METRICS
+from reports import as_of, experiment, parts, review
+from reports.labels import WORDS, chinese, word
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 ROOT = Path(__file__).parent.parent
 SPEAK = {"say": 0, "note": 0, "warn": 0, "Note": 0, "caveat": 1}
 """Functions that take a template, and the place of it."""
-HOMES = ("cli.labels", "ledger.words", "questions.experiments.facts")
+HOMES = ("reports.labels", "cli.tables", "ledger.words", "questions.experiments.facts")
 
 
 def written_out() -> Iterator[tuple[str, str]]:
     """Templates that stand in a call, and where."""
-    for room in ("cli", "questions", "projections", "analysis"):
+    for room in ("cli", "reports", "questions", "projections", "analysis"):
         for file in (ROOT / room).rglob("*.py"):
             tree = ast.parse(file.read_text(encoding="utf-8"))
             ours = {
@@ -55,21 +56,21 @@ def written_out() -> Iterator[tuple[str, str]]:
 
 
 def in_tables() -> Iterator[tuple[str, str]]:
-    parts = [p for name, parts in vars(report).items() if isinstance(parts, dict) for p in parts.values()]
-    titles = {p.title for p in parts if isinstance(p, report.Part)}
+    tables = [table for table in vars(parts).values() if isinstance(table, dict)]
+    titles = {part.title for table in tables for part in table.values() if isinstance(part, parts.Part)}
     assert len(titles) > 15
     yield from ((title, "parts of reports") for title in titles)
-    for table in (report.LINES, report.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES,
+    for table in (parts.LINES, parts.ACCOUNTS, experiment.TITLES, review.TABLE_TITLES,
                   attribution._NOTES, facts._RULES,
                   result._EARNED):  # fmt: skip
         yield from ((text, "a table") for text in table.values())
-    yield from ((text, "cuts") for texts in show.CUTS.values() for text in texts)
-    yield from ((text, "doubts") for doubt in report.DOUBTS.values() for text in doubt)
+    yield from ((text, "cuts") for texts in as_of.CUTS.values() for text in texts)
+    yield from ((text, "doubts") for doubt in parts.DOUBTS.values() for text in doubt)
     yield from ((asked(name), "audits") for name in AUDITS)
     meant = {text for m in METRICS.values() for text in (m.meaning, m.caveat, *m.grain.split("; ")) if text}
     yield from ((text, "metrics") for text in meant)
     yield from ((text, "models of attribution") for text in (*WHEN.values(), *(does for _, does in KINDS.values())))
-    yield from ((text, "a table") for text in (*show._EXCUSED.values(), report._WITHOUT_BUDGET, report._MONTHS_LATER))
+    yield from ((text, "a table") for text in (*show._EXCUSED.values(), parts.WITHOUT_BUDGET, parts.MONTHS_LATER))
     for query in ("campaign_conservation", "conservation"):
         [file] = (ROOT / "questions").rglob(f"{query}.sql")
         yield from ((text, query) for text in re.findall(r"'(\w[\w -]+ = [\w -]+)'", file.read_text(encoding="utf-8")))
@@ -110,11 +111,11 @@ def test_a_note_survives_the_way_through_json_and_is_said_in_both_languages() ->
 
 
 PARTS = [
-    *(f"finance {name}" for name in report._FINANCE),
-    *(f"segments {name}" for name in report._SEGMENTS),
-    *(f"cohorts {name}" for name in report._COHORTS),
-    *(f"funnel {name}" for name in report._FUNNEL),
-    *(f"channels {name}" for name in report._CHANNELS),
+    *(f"finance {name}" for name in parts.FINANCE),
+    *(f"segments {name}" for name in parts.SEGMENTS),
+    *(f"cohorts {name}" for name in parts.COHORTS),
+    *(f"funnel {name}" for name in parts.FUNNEL),
+    *(f"channels {name}" for name in parts.CHANNELS),
     "roi",
     "restated --known-from 2026-11-12",
     "experiments",
@@ -205,11 +206,11 @@ def test_every_code_of_a_violation_has_its_words() -> None:
     codes = {f"{event}_when_{state}" for event in types(COUPON) for state in STATES}
     codes |= {*DATA["guards"], *DATA["cross"]["campaign"], *DATA["cross"]["between_topics"], *ACTIONS}
     with click.Context(click.Command("words")):
-        flags().shown = View(lang="zh")
+        flags().shown = TerminalView(lang="zh")
         assert not [code for code in codes if word(code) == code or not word(code)]
         assert (word("extended_when_used"), word("used_when_used")) == ("核销后延期", "重复核销")
         assert word("my_own_when_new") == "my_own_when_new"
-        flags().shown = View(lang="en")
+        flags().shown = TerminalView(lang="en")
         assert (word("at_risk"), word("extended_when_used"), word("my_arm")) == (
             "at risk", "extended when used", "my_arm")  # fmt: skip
 
@@ -246,12 +247,12 @@ def test_every_column_of_the_reports_has_a_chinese_name(world: None) -> None:
 
 def test_doubts_are_whole_sentences_with_and_without_their_number() -> None:
     """One is no plural; in Chinese no measure word stands without its number."""
-    for doubt in report.DOUBTS:
+    for doubt in parts.DOUBTS:
         row = {"doubt": doubt, "cases": 1, "amount_minor": 500, "currency": "CNY"}
-        english, chinese_text = str(report.doubt_in_words(row)), Speaker("zh").say(report.doubt_in_words(row))
+        english, chinese_text = str(parts.doubt_in_words(row)), Speaker("zh").say(parts.doubt_in_words(row))
         assert re.match(r"1 (paid )?(order|refund|coupon|campaign|use) ", english), english
         assert "（1）：" in chinese_text and "涉及 5.00 CNY" in chinese_text
-        assert not re.match("[个张笔次]", Speaker("zh").say(report.doubt_without_number(doubt)))
+        assert not re.match("[个张笔次]", Speaker("zh").say(parts.doubt_without_number(doubt)))
 
 
 def test_what_is_left_of_budgets_is_explained_beside_the_total(capsys: pytest.CaptureFixture[str]) -> None:

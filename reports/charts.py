@@ -13,10 +13,15 @@ from analysis import need
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+
 _COLORS: Final = ("#1f5fb4", "#c2410c", "#15803d", "#7c3aed", "#a16207")
+
 _INK: Final = "#334155"
+
 _MOST_TICKS: Final = 5
+
 _BAR_HEIGHT: Final = 0.42
+
 _WIDTH: Final = 5.8
 
 
@@ -110,12 +115,12 @@ def _name_rows(axes: Axes, chart: Chart) -> None:
 
 
 def _word(name: str) -> str:
-    from cli.labels import word
+    from reports.labels import word
 
     return word(name)
 
 
 def _figure(name: str, value: Any, chart: Chart) -> str:
-    from cli.labels import shown
+    from reports.labels import shown
 
     return shown(name, {name: value}, chart.currency)

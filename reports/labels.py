@@ -12,15 +12,16 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from cli.output import Row, printable
-from cli.view import view
 from ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
 from ledger.plain import plain
 from ledger.rules import LABELS, REASON_LABELS
 from ledger.words import Note, Speaker
+from reports.text import Row, printable
+from reports.view import view
 
 if TYPE_CHECKING:
     from questions.metrics.definitions import Metric
+
 
 _CHINESE: Final[Mapping[str, str]] = {
     "acquisition_minor": "拉新",
@@ -477,6 +478,7 @@ _CHINESE: Final[Mapping[str, str]] = {
     "not_read": "未读",
     "orders_of_users": "订单数",
 }
+
 WORDS: Final[Mapping[str, str]] = (
     LABELS
     | REASON_LABELS
@@ -638,8 +640,10 @@ WORDS: Final[Mapping[str, str]] = (
     }
 )
 """Codes that stand in cells."""
+
 _WRITTEN: Final[Mapping[str, str]] = {"cant_lose": "can't lose"}
 """In English, those that are more than their words with spaces."""
+
 _IN_STATE: Final[Mapping[str, str]] = {
     "none": "未创建即{event}",
     "created": "未发放即{event}",
@@ -651,6 +655,7 @@ _IN_STATE: Final[Mapping[str, str]] = {
     "revoked": "作废后{event}",
 }
 """An event that the state, which it found its coupon in, does not allow."""
+
 _ENGLISH: Final[Mapping[str, str]] = {
     "came_again": "came again",
     "campaign_id": "campaign",
@@ -690,45 +695,58 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "coupon_orders_without_goods_cost": "coupon orders without goods cost",
 }
 """Names that do not follow from the column's."""
+
 _CODES: Final = frozenset(
     "violation point step kind reason model method funder cost_kind arm state standing type coupon_type status before"
     " after mechanic visibility segment part label metric doubt cause line"
     " dimension customer scope view unit tier action fault ok result".split()
 )
 """Columns of such codes."""
+
 _WORDED: Final = frozenset("point step reason cost_kind standing mechanic segment part label cause line tier".split())
 """Those whose codes are words in English too; the others are what options and events take."""
+
 _NAMES: Final = frozenset({"metric", "feature"})
 """Columns of names of metrics and columns."""
+
 SAY_NOTHING: Final = frozenset(
     "acquisition_minor media_minor operation_minor subsidy_minor orders_by_rate lines_without_cost orders_without_cost"
     " without_cost superseded explained provisional coupon_orders_without_goods_cost without_value open"
     " cancelled_minor".split()
 )
 """Columns that tables for people leave out where all of their values are zero."""
+
 _OF_METRIC: Final = frozenset(
     "value goal result industry campaign control_mean treated_mean control treated effect low high mean error"
     " sd simultaneous_low simultaneous_high total_effect total_low total_high".split()
 )
 """Columns whose unit is that of the row's metric."""
+
 _MEANS: Final = _OF_METRIC - {"value", "goal", "result", "industry", "campaign"}
 """Means keep a decimal, also where the value happens to be whole."""
+
 _SHARES: Final = (
     "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
     "relative_high", "share_cuped", "supported", "burned", "removal_effect", "error",
 )  # fmt: skip
+
 _FACTORS: Final = (
     "roi", "roi_low", "roi_high", "roi_bp", "roi_cuped_low", "roi_cuped_high", "roi_simultaneous_low",
     "roi_simultaneous_high", "roi_cuped", "times", "odds_ratio", "silhouette", "score",
 )  # fmt: skip
+
 _MONEY: Final = frozenset({"smallest_lift", "smallest_lift_cuped", "true_margin", "true_net_sales"})
+
 _P: Final = ("p", "p_corrected")
+
 _NUMBERS: Final = frozenset(
     "partition offset next_offset end port pid number months_later weekday hour_of_day version commit schema_id cluster"
     " generation".split()
 )
 """Numbers that name something: no thousands are separated in them."""
+
 _UNITS: Final = {"ratio": "share", "minor": "money", "seconds": "seconds", "minutes": "number"}
+
 _TOTAL: Final = ("total", "合计")
 
 
@@ -738,9 +756,6 @@ def _metrics() -> Mapping[str, Metric]:
     from questions.metrics.definitions import METRICS
 
     return METRICS
-
-
-# --- names
 
 
 def chinese(column: str) -> str:
@@ -779,7 +794,6 @@ _SUFFIXES: Final = {
     "_before": (" before", "上期"),
     "_change": (" change", "变化"),
 }
-
 
 _OF_TEXTS: Final = {"violations": "codes", "events": "what_happened", "coupons": "coupon_list", "ids": "id_list"}
 
@@ -826,16 +840,6 @@ def told(sentence: Note) -> str:
     return Speaker(how.lang, how.instant, word, label_of_metric).say(sentence)
 
 
-def warn(template: str, /, **values: Any) -> None:
-    """Say it on standard error, as a warning."""
-    from cli.tables import echo_wrapped
-
-    echo_wrapped(say("warning: {what}", what=Note(template, values)), err=True)
-
-
-# --- kinds
-
-
 def kind(column: str, row: Row) -> str:
     """What the row's value in this column is: money, share, bp, factor, p, seconds, count, number, name, instant, day,
     code, text."""
@@ -880,9 +884,6 @@ def _kind_of_number(column: str, row: Row) -> str:
     if whole:
         return "count"
     return "share" if column.endswith(_SHARES) else "number"
-
-
-# --- values
 
 
 def shown(column: str, row: Row, currency: str | None = None, bare: bool = False) -> str:

@@ -5,28 +5,34 @@ nothing of anybody's data is markup in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cli.charts import Chart, svg
-from cli.labels import label, say, shown
-from cli.output import Row
-from cli.show import CUTS, cut_of
-from cli.tables import Column, columns_of
-from cli.view import view
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
 from ledger.errors import UnusableFile
 from ledger.words import note
+from reports.as_of import CUTS, cut_of
+from reports.charts import svg
+from reports.columns import Column, columns_of
+from reports.labels import label, say, shown
+from reports.text import Row
+from reports.view import view
 
 if TYPE_CHECKING:
-    from cli.review import Asker, Section
+    from reports.review import Asker, Section
+
 
 _LONG: Final = 16
 """Rows above which a table is folded away in a page."""
+
 _WIDE: Final = 40
 """Characters above which a text is broken into lines."""
+
 _CARDS: Final = (
     "issued_coupons net_uses cohort_use_rate coupon_net_sales_minor cost_minor coupon_margin_minor simple_roi".split()
 )
@@ -38,7 +44,7 @@ def _title(ask: Asker) -> str:
 
 
 def _table_title(key: str) -> str:
-    from cli.review import TABLE_TITLES
+    from reports.review import TABLE_TITLES
 
     return say(TABLE_TITLES.get(key, key))
 
@@ -87,14 +93,11 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
     return columns_of(renamed, [heads.get(name, name) for name in names], section.currency)
 
 
-def _kind(column: Column) -> str:
+def _look(column: Column) -> Markup:
     """How its cells look: numbers to the right, long texts broken."""
     if column.right:
-        return ' class="n"'
-    return ' class="w"' if any(len(text) > _WIDE for text in column.cells) else ""
-
-
-# --- Markdown
+        return Markup(' class="n"')
+    return Markup(' class="w"' if any(len(text) > _WIDE for text in column.cells) else "")
 
 
 def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> str:
@@ -158,86 +161,68 @@ def _plain(text: str) -> str:
     return text.replace("\n", " ")
 
 
-# --- a page
+@dataclass(frozen=True)
+class _Table:
+    """`columns`: none where there are no rows; `folded`: the summary of a table too long to be shown at once."""
+
+    title: str
+    columns: list[Column]
+    folded: str = ""
+
+    @property
+    def lines(self) -> Iterator[tuple[str, ...]]:
+        return zip(*(column.cells for column in self.columns), strict=True)
 
 
 def html(ask: Asker, sections: Mapping[str, Section]) -> str:
-    page = files(__package__).joinpath("review.html").read_text(encoding="utf-8")
-    contents = "".join(f'<a href="#{name}">{escape(section.title)}</a>' for name, section in sections.items())
-    parts = {
-        "LANG": "zh-CN" if view().chinese else "en",
-        "LABEL-CONTENTS": escape(say("Contents")),
-        "KIND": escape(say("Campaign review")),
-        "TITLE": escape(_title(ask)),
-        "PERIOD": escape(_period(ask)),
-        "STATE": escape(_state(ask)),
-        "CONTENTS": contents,
-        "IN-SHORT": _in_short(sections),
-        "SECTIONS": "\n".join(_section(name, section) for name, section in sections.items()),
+    """The page. Everything but the charts, which are made here, is escaped."""
+    return _template().render(
+        language="zh-CN" if view().chinese else "en",
+        words=_words(),
+        title=_title(ask),
+        period=_period(ask),
+        state=_state(ask),
+        points=[point for section in sections.values() for point in section.in_short],
+        cards=list(_cards(sections["goal"])) if "goal" in sections else None,
+        sections=sections,
+        tables={name: list(_tables(section)) for name, section in sections.items()},
+        svg=lambda chart: Markup(svg(chart)),
+    )
+
+
+@cache
+def _template() -> Template:
+    pages = Environment(loader=PackageLoader("reports", ""), autoescape=True, undefined=StrictUndefined)
+    pages.filters |= {"code": _with_code, "look": _look}
+    return pages.get_template("review.html")
+
+
+def _words() -> dict[str, str]:
+    return {
+        "kind": say("Campaign review"),
+        "contents": say("Contents"),
+        "in_short": _in_short_title(),
+        "refused": _refused_title(),
+        "nothing": say("nothing found"),
+        "source": _from_title(),
     }
-    head, *pieces = page.split("{{")
-    return head + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces))
 
 
-def _in_short(sections: Mapping[str, Section]) -> str:
-    points = [point for section in sections.values() for point in section.in_short]
-    cards = _cards(sections["goal"]) if "goal" in sections else ""
-    listed = "".join(f"<li>{_text(point)}</li>" for point in points)
-    return (
-        f'<section id="in-short"><h2>{_in_short_title()}</h2>{cards}<ul>{listed}</ul></section>'
-        if cards or points
-        else ""
-    )
+def _cards(goal: Section) -> Iterator[tuple[str, str]]:
+    """The headline figures, each with its name."""
+    for name in _CARDS:
+        for row in goal.tables.get("result", ()):
+            if row["metric"] == name:
+                yield shown("value", row), label(name)
 
 
-def _cards(goal: Section) -> str:
-    rows = {name: [row for row in goal.tables.get("result", ()) if row["metric"] == name] for name in _CARDS}
-    cards = [
-        f'<div class="card"><b>{escape(shown("value", row))}</b><span>{escape(label(name))}</span></div>'
-        for name, found in rows.items()
-        for row in found
-    ]
-    return f'<div class="cards">{"".join(cards)}</div>'
+def _tables(section: Section) -> Iterator[_Table]:
+    for key, rows in section.tables.items():
+        title = _table_title(key)
+        folded = say("{title}: {n:count} row{n:s}", title=title, n=len(rows)) if len(rows) > _LONG else ""
+        yield _Table(title, _columns(section, key, rows) if rows else [], folded)
 
 
-def _section(name: str, section: Section) -> str:
-    parts = [f'<section id="{name}"><h2>{escape(section.title)}</h2>']
-    if section.refused:
-        parts.append(f'<p class="refused"><b>{_refused_title()}</b>: {_text(section.refused)}</p>')
-    parts += [f"<p>{_text(text)}</p>" for text in section.text]
-    parts += [f'<p class="warning">{_text(warning)}</p>' for warning in section.warnings]
-    charts = [_figure(chart) for chart in section.charts if not chart.empty]
-    parts += [f'<div class="charts">{"".join(charts)}</div>'] if charts else []
-    parts += [_html_table(section, title, rows) for title, rows in section.tables.items()]
-    if section.commands:
-        commands = "\n".join(section.commands)
-        parts.append(f"<details><summary>{_from_title()}</summary><pre>{escape(commands)}</pre></details>")
-    return "\n".join([*parts, "</section>"])
-
-
-def _figure(chart: Chart) -> str:
-    title = escape(chart.title)
-    return f'<figure role="img" aria-label="{title}"><figcaption>{title}</figcaption>{svg(chart)}</figure>'
-
-
-def _text(words: str) -> str:
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(words))
-
-
-def _html_table(section: Section, title: str, rows: Sequence[Row]) -> str:
-    head_text = _table_title(title)
-    if not rows:
-        return f"<h3>{escape(head_text)}</h3><p>{escape(say('nothing found'))}</p>"
-    columns = _columns(section, title, rows)
-    head = "".join(f"<th{_kind(column)}>{escape(column.head)}</th>" for column in columns)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td{_kind(column)}>{escape(text)}</td>" for column, text in zip(columns, line, strict=True))
-        + "</tr>"
-        for line in zip(*(column.cells for column in columns), strict=True)
-    )
-    table = f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-    if len(rows) > _LONG:
-        counted = escape(say("{title}: {n:count} row{n:s}", title=head_text, n=len(rows)))
-        return f"<details><summary>{counted}</summary>{table}</details>"
-    return f"<h3>{escape(head_text)}</h3>{table}"
+def _with_code(words: str) -> Markup:
+    """Escaped, with what stands in backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))

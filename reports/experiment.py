@@ -1,0 +1,53 @@
+"""What people are shown of an experiment: titles, columns, and which effects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from reports.text import Row
+
+if TYPE_CHECKING:
+    pass
+
+
+def without_notes(row: Row) -> Row:
+    """Without the sentences as templates: machines get them in English."""
+    plain = {name: value for name, value in row.items() if not name.startswith("conclusion_note")}
+    return plain | {"warnings": [{n: v for n, v in w.items() if n != "note"} for w in row["warnings"]]}
+
+
+COLUMNS: Final = {
+    "arms": "arm assigned people planned_share share got_coupon face_value_minor buyers orders coupon_orders",
+    "effects": "arm metric method control_mean treated_mean effect low high relative_effect p p_corrected",
+    "returns": "arm incremental_margin_minor low_minor high_minor cost_minor roi roi_low roi_high simple_roi",
+    "parts": "arm part control treated effect low high p_corrected",
+}
+
+TITLES: Final = {
+    "arms": "Arms",
+    "effects": "Effects per person assigned",
+    "returns": "Return on cost (simple ROI is not incremental)",
+    "parts": "By part of the people",
+}
+
+
+def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
+    """What people are shown, with the intervals by which the sentences go."""
+    return with_the_intervals_that_count(COLUMNS[name].split(), rows)
+
+
+def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """With several treatments, the corrected intervals in the place of the plain ones, which `--wide` adds. An amount
+    that has no corrected interval is shown without one."""
+    wide = {column: f"{column.removesuffix(end)}simultaneous_{end}" for column in columns for end in ("low", "high")
+            if column.endswith(end)}  # fmt: skip
+    if not any(row.get(name) is not None for row in rows for name in wide.values()):
+        return list(columns)
+    return [wide.get(column, column) for column in columns if column not in ("low_minor", "high_minor")]
+
+
+def main_effects(effects: Sequence[Row]) -> list[Row]:
+    """For people: every method of the main metric, the plain one of the others."""
+    main = effects[0]["metric"]
+    return [row for row in effects if row["metric"] == main or row["method"] == "plain"]

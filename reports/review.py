@@ -1,0 +1,634 @@
+"""`review`: one report of a campaign (复盘), from the questions that the other commands ask: goal and result, funnel,
+trend, channels, customers, what it caused, cost, losses, what looked odd, and earlier campaigns beside it.
+
+A section is a function of an asker, below; what the data do not carry is said in its place. A layout (which sections,
+in which order, by which rates) can be kept by a name, in `coupon.operations`.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from ledger.errors import LedgerError
+from ledger.plain import plain
+from ledger.words import Note, note, of_error
+from reports.charts import Chart
+from reports.experiment import COLUMNS as EXPERIMENT_COLUMNS
+from reports.experiment import TITLES, columns_of, main_effects
+from reports.labels import say, told
+from reports.parts import ADDS_NOTHING, LINES, MOVES, WITHOUT_VALUE, doubt_without_number, one_row_a_slice
+from reports.text import Row
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from questions.registry import Source
+
+
+_RESULTS: Final = (
+    "issued_coupons,claimed_coupons,net_uses,cohort_use_rate,coupon_orders,coupon_gmv_minor,coupon_net_sales_minor,"
+    "discount_cost_minor,other_cost_minor,cost_minor,coupon_orders_without_goods_cost,coupon_margin_minor,simple_roi"
+)
+
+_TREND: Final = "issued_events,claimed_events,used_events,expired_events,discount_cost_minor"
+
+_INDUSTRY: Final = "industry_"
+"""Before the name of a metric, a target of that metric is a figure of the industry, booked to compare with."""
+
+_EARLIER: Final = 5
+
+
+@dataclass
+class Section:
+    """`in_short`: what stands at the head of the review. `tables`: by title; `columns`: of some of them only these are
+    for people. `currency`: of amounts whose row names none; `heads`: columns that are named as others for people.
+    `commands`: what shows where the numbers come from."""
+
+    title: str = ""
+    in_short: list[str] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    charts: list[Chart] = field(default_factory=list)
+    currency: str | None = None
+    heads: dict[str, str] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    refused: str | None = None
+
+
+class Asker:
+    """Questions about one campaign, as of the same instant. `goods`: the rates of the cost of goods, as questions take
+    them; `zone`: whose days they are, the default where it is None."""
+
+    def __init__(
+        self,
+        source: Source,
+        campaign: str,
+        past: Mapping[str, Any],
+        goods_rates: str | None,
+        zone: str | None = None,
+    ) -> None:
+        self.campaign = campaign
+        self._zone = {"zone": zone} if zone else {}
+        self.goods = {"goods_rates": goods_rates} if goods_rates else {}
+        self._source = source
+        self._past = past
+        self._told: dict[str, pl.DataFrame] = {}
+        self.as_of: Row = {}
+        [self.about] = self.rows("campaign", campaign=campaign)
+
+    def frame(self, question: str, **parameters: Any) -> pl.DataFrame:
+        """The answer; several sections ask the same."""
+        import polars as pl
+
+        asked = json.dumps([question, plain(parameters)])
+        if asked not in self._told:
+            answer = self._source.ask(question, **parameters, **self._past)
+            self.as_of = {"commits": answer.as_of.commits, "data_clock": answer.as_of.data_clock, **self._past}
+            self._told[asked] = pl.concat(answer.frames)
+        return self._told[asked]
+
+    def rows(self, question: str, **parameters: Any) -> list[Row]:
+        return self.frame(question, **parameters).to_dicts()
+
+    def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
+        """A row per slice and currency, a column per metric; of the campaign, where no others are named."""
+        where = json.dumps({"campaign": [self.campaign] if campaigns is None else campaigns})
+        return self.rows("metrics", names=names, where=where, **self.goods, **self._zone, **more)
+
+    def command(self, line: str) -> str:
+        """A command that shows the same as of the same instant; `{campaign}` in it is this one, `{rates}` its rates."""
+        goods = json.loads(self.goods.get("goods_rates", "{}"))
+        rates = "".join(
+            f" --goods-rate {shlex.quote(f'{c}={bp / 100:g}' if c else f'{bp / 100:g}')}" for c, bp in goods.items()
+        )
+        options = {"at": "--at", "known_at": "--known-at", "positions": "--at-position"}
+        past = "".join(f" {options[name]} {plain(value)}" for name, value in self._past.items())
+        zoned = line.startswith(("metrics", "report", "attribution", "experiment", "expiries"))
+        zone = f" --zone {shlex.quote(self._zone['zone'])}" if self._zone and zoned else ""
+        return "coupon-ledger " + line.format(campaign=shlex.quote(self.campaign), rates=rates) + zone + past
+
+
+TABLE_TITLES: Final[Mapping[str, str]] = TITLES | {
+    "result": "Result",
+    "goal": "Goal",
+    "by day": "By day",
+    "coupons by channel": "Coupons by channel",
+    "segments (客户分层)": "Segments",
+    "comparison": "Comparison",
+    "discount (优惠)": "Discount",
+    "budget and booked costs (预算与成本)": "Budget and booked costs",
+    "discounts by funder (出资方)": "Discounts by funder",
+    "coupons that are out (券负债)": "Coupons that are out",
+    "points of loss (损失点)": "Points of loss",
+    "expired unused, by cause (失效归因)": "Expired unused, by cause",
+    "broken rules (违规)": "Broken rules",
+    "doubts about the data, of all campaigns (数据提示)": "Doubts about the data, of all campaigns",
+    "campaigns (历次活动)": "Campaigns",
+    "industry (行业均值)": "Industry",
+    "coupons (券)": "Coupons by step",
+    "people (人)": "People by step",
+    "what it earned, by model of attribution (归因)": "What it earned, by model of attribution",
+    "how these counts join": "How these counts join",
+    "response": "Response to the face value",
+    "booked": "Booked costs",
+}
+"""What people read in place of a table's key."""
+
+
+def _goal(ask: Asker) -> Section:
+    rows = ask.metrics(_RESULTS)
+    found = Section(
+        commands=[ask.command("metrics query coupon_net_sales_minor cost_minor --where campaign={campaign} --explain")]
+    )
+    found.tables["result"] = _by_metric(rows, _RESULTS)
+    found.columns["result"] = ["metric", "value"]
+    found.in_short = _result_in_short(rows)
+    if any(row["coupon_orders_without_goods_cost"] for row in rows):
+        found.warnings.append(
+            say("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
+        )
+    if not any(row["other_cost_minor"] for row in rows):
+        found.warnings.append(say("no cost was booked: cost is the discount alone, and ROI is too high for it"))
+    booked = [row["metric"] for row in ask.rows("campaign-targets", campaign=ask.campaign)]
+    targets = list(dict.fromkeys(name for name in booked if _known(name)))
+    if targets:
+        held = _against(ask.metrics(",".join(targets), compare="target"), ",".join(targets))
+        found.tables["goal"] = held
+        for name in targets:
+            if name not in {row["metric"] for row in held}:
+                found.warnings.append(
+                    say(
+                        "the target of {metric:label} is not held against a result: there is none, or it is in several"
+                        " currencies and the target names none",
+                        metric=name,
+                    )
+                )
+    for name in dict.fromkeys(name for name in booked if not _known(name) and not name.startswith(_INDUSTRY)):
+        found.warnings.append(
+            say("a target is set of {name}, which is no metric; `metrics list` has their names", name=name)
+        )
+    if not targets:
+        found.text.append(say("No target was set for this campaign."))
+    return found
+
+
+def _result_in_short(rows: list[Row]) -> list[str]:
+    counts: Row = {}
+    for row in rows:
+        counts |= {name: value for name, value in row.items() if value is not None and not name.endswith("_minor")}
+    used, issued = counts["net_uses"], counts["issued_coupons"]
+    share = used / issued if issued else None
+    in_use = "{used:count} of {issued:count} coupon{issued:s} issued {used:are} in use ({share:percent})."
+    points = [say(in_use, used=used, issued=issued, share=share)]
+    for row in rows:
+        if row["cost_minor"] is not None and row["currency"] is not None:
+            currency = row["currency"]
+            roi = row["simple_roi"]
+            points.append(
+                say(
+                    "{sales:money} of net sales with a coupon at a cost of {cost:money}; simple ROI (not"
+                    " incremental) {roi}.",
+                    sales=(row["coupon_net_sales_minor"], currency),
+                    cost=(row["cost_minor"], currency),
+                    roi=note("cannot be told") if roi is None else note("{roi:factor}", roi=roi),
+                )
+            )
+    return points
+
+
+def _funnel(ask: Asker) -> Section:
+    found = Section(
+        commands=[
+            ask.command("coupons --campaign {campaign}"),
+            ask.command("report funnel --campaign {campaign} --explain behaviour"),
+        ]
+    )
+    [campaign] = [row for row in ask.rows("campaigns") if row["campaign_id"] == ask.campaign] or [{}]
+    steps = ("coupons", "issued", "claimed", "used", "in_use", "returned", "expired") if campaign else ()
+    of = campaign.get("coupons")
+    found.tables["coupons (券)"] = [
+        {"step": n, "coupons": campaign[n], "share": campaign[n] / of if of else None} for n in steps
+    ]
+    found.tables["people (人)"] = ask.rows("behaviour", campaign=ask.campaign)
+    found.text.append(say("In a step are users with such an event; they need not have been in the step before."))
+    found.charts = [
+        Chart("bars", say("How far coupons got"), list(steps), {"coupons": [campaign[n] for n in steps]}),
+        Chart(
+            "bars",
+            say("How far people got"),
+            [row["step"] for row in found.tables["people (人)"]],
+            {"people": [row["users"] for row in found.tables["people (人)"]]},
+        ),
+    ]
+    return found
+
+
+def _trend(ask: Asker) -> Section:
+    found = Section(
+        commands=[ask.command("metrics query used_events --where campaign={campaign} --grain day --explain")]
+    )
+    rows = one_row_a_slice(ask.metrics(_TREND, grain="day"))
+    hidden = ("bucket", "starts_at")
+    found.tables["by day"] = [
+        {"day": row["bucket"]} | {n: v for n, v in row.items() if n not in hidden} for row in rows
+    ]
+    days = sorted({row["bucket"] for row in rows})
+    counts = [name for name in _TREND.split(",") if "minor" not in name]
+    lines = {name: dict.fromkeys(days, 0) for name in counts}
+    costs: dict[str, dict[str, int]] = {}
+    for row in rows:
+        for name in counts:
+            lines[name][row["bucket"]] += row[name] or 0
+        if row["currency"] is not None:
+            costs.setdefault(row["currency"], dict.fromkeys(days, 0))[row["bucket"]] = row["discount_cost_minor"] or 0
+    told = {name: list(line.values()) for name, line in lines.items() if any(line.values())}
+    found.charts = [Chart("lines", say("Events a day"), days, told)]
+    for currency, line in costs.items():
+        title = say("Coupon discount a day, {currency}", currency=currency)
+        found.charts.append(
+            Chart("lines", title, days, {"discount_cost_minor": list(line.values())}, currency=currency)
+        )
+    return found
+
+
+def _channels(ask: Asker) -> Section:
+    found = Section(
+        commands=[
+            ask.command("metrics query net_uses --where campaign={campaign} --by channel --explain"),
+            ask.command("attribution show --campaign {campaign} --roi{rates}"),
+        ]
+    )
+    rows = ask.metrics("issued_events,claimed_events,net_uses,discount_cost_minor", by="channel")
+    found.tables["coupons by channel"] = one_row_a_slice(rows)
+    title = "what it earned, by model of attribution (归因)"
+    credited = ask.rows("attribution-roi", campaign=ask.campaign, **ask.goods)
+    renamed = {"roi": "attributed_roi", "orders": "credited_orders"}
+    found.tables[title] = [{renamed.get(n, n): v for n, v in row.items()} for row in credited]
+    found.columns[title] = (
+        "model currency credited_orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
+    )
+    found.tables["how these counts join"] = [
+        {
+            "what": ("= " if row["total"] else "") + say(LINES[row["line"]]),
+            "number": row["number"],
+            "amount_minor": row["amount_minor"],
+            "currency": row["currency"],
+        }
+        for row in ask.rows("finance-reconciliation", campaign=ask.campaign)
+    ]
+    found.text.append(
+        say("Attribution shares orders out among the touches before them; some of them would have come anyway.")
+    )
+    for currency in dict.fromkeys(row["currency"] for row in credited):
+        mine = [row for row in credited if row["currency"] == currency]
+        sales = {"sales_minor": [row["sales_minor"] for row in mine]}
+        title = say("Sales credited by model, {currency}", currency=currency)
+        found.charts.append(Chart("bars", title, [row["model"] for row in mine], sales, currency=currency))
+    if any(row["without_cost"] for row in credited):
+        found.warnings.append(
+            say("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
+        )
+    return found
+
+
+def _customers(ask: Asker) -> Section:
+    import polars as pl
+
+    from analysis.customers import SEGMENTS
+
+    found = Section(
+        commands=[
+            ask.command("coupons --campaign {campaign} --state used"),
+            ask.command("report segments rfm{rates} --explain"),
+        ]
+    )
+    theirs = ask.frame("campaign-users", campaign=ask.campaign)
+    told = ask.rows("campaign-segments", campaign=ask.campaign)
+    rows: list[Row] = [
+        {
+            "segment": row["segment"],
+            "name": SEGMENTS[row["segment"]],
+            "currency": row["currency"],
+            "customers": row["customers"],
+            "got": row["got"],
+            "used_it": row["used"],
+            "came_again": row["came_again"],
+            "net_sales_minor": row["net_sales_minor"],
+            "use_rate": row["used"] / row["got"] if row["got"] else None,
+        }
+        for row in told
+        if row["segment"] is not None
+    ]
+    found.tables["segments (客户分层)"] = rows
+    found.heads = {"use_rate": "used_share"}  # of people, while a rate of use is of coupons
+    found.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
+    users = theirs.filter(pl.col("used") > 0).height
+    unknown = sum(row["customers"] for row in told if row["segment"] is None)
+    found.text.append(
+        say(
+            "{n:count} user{n:s} got a coupon of it, {used:count} {used:have} one in use; net sales and coming"
+            " again are those of who used it, over all that they ever bought.",
+            n=theirs.height,
+            used=users,
+        )
+    )
+    if unknown:
+        found.text.append(say("{n:count} of them never bought anything that stands, and are in no segment.", n=unknown))
+    used_it: dict[str, int] = {}
+    for row in rows:
+        name = row["segment"]
+        used_it[name] = used_it.get(name, 0) + row["used_it"]
+    title = say("People who used it, by segment")
+    found.charts = [Chart("bars", title, list(used_it), {"used_it": list(used_it.values())})]
+    return found
+
+
+def _incrementality(ask: Asker) -> Section:
+    try:
+        [row] = ask.rows("experiment", campaign=ask.campaign, **ask.goods)
+        found = _experiment(row, ask)
+    except LedgerError as error:
+        why = say("No experiment to tell it from: {why}.", why=of_error(error))
+        try:
+            [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **ask.goods)
+        except LedgerError as other:
+            found = Section(
+                refused=say("{why} Nor can it be compared without arms: {other}.", why=why, other=of_error(other))
+            )
+            found.in_short = [say("What it caused cannot be told: nobody was held back by chance.")]
+            return found
+        found = _comparison_without_arms(row, why, ask)
+    found.text.append(_discount_here(ask, row))
+    found.currency = row["currency"]
+    found.warnings += [told(Note.loads(warning["note"])) for warning in row["warnings"]]
+    return found
+
+
+def _experiment(row: Row, ask: Asker) -> Section:
+    conclusions = [told(Note.loads(sentence)) for sentence in row["conclusion_notes"]]
+    found = Section(text=list(conclusions), in_short=list(conclusions))
+    found.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
+    response = row.pop("response")
+    for name, value in row.items():
+        if name not in ("warnings", "conclusions", "conclusion_notes") and isinstance(value, list) and value:
+            found.tables[name] = main_effects(value) if name == "effects" else value
+    if response:
+        found.tables["response"] = response[0]["points"]
+    found.columns = {name: columns_of(name, row[name]) for name in EXPERIMENT_COLUMNS}
+    by_method = {
+        method: [e for e in row["effects"] if e["metric"] == row["effects"][0]["metric"] and e["method"] == method]
+        for method in ("plain", "cuped")
+    }
+    for method, effects in by_method.items():
+        if effects:
+            title = say(
+                "{metric:label} per person more than the control (95%), {method:word}",
+                metric=effects[0]["metric"],
+                method=method,
+            )
+            spans = {name: [e[name] for e in effects] for name in ("effect", "low", "high")}
+            found.charts.append(Chart("spans", title, [e["arm"] for e in effects], spans, currency=row["currency"]))
+    return found
+
+
+def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
+    conclusion = told(Note.loads(row["conclusion_note"]))
+    found = Section(text=[why, conclusion], in_short=[conclusion])
+    found.commands = [ask.command("experiment compare {campaign}")]
+    hidden = ("conclusion", "conclusion_note", "evidence")
+    found.tables["comparison"] = [{n: v for n, v in row.items() if not isinstance(v, list) and n not in hidden}]
+    return found
+
+
+def _discount_here(ask: Asker, row: Row) -> str:
+    """Why the discount beside an effect is less than that of the campaign."""
+    here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
+    discounts = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
+    part, whole = ((n, row["currency"]) for n in (here, discounts.get(row["currency"]) or 0))
+    here_template = (
+        "The discount is here that of {whose} on orders of the window that stand: {part:money} of the {whole:money}"
+        " that"
+        " coupons of the campaign in use took off in all."
+    )
+    whose = note("the people in the arms") if "arms" in row else note("those compared")
+    return say(here_template, whose=whose, part=part, whole=whole)
+
+
+def _cost(ask: Asker) -> Section:
+    found = Section(commands=[ask.command("report finance split --campaign {campaign} --explain")])
+    found.tables["discount (优惠)"] = [
+        {name: row[name] for name in ("currency", "discount_minor", "without_sale_minor")}
+        for row in ask.rows("attribution-roi", campaign=ask.campaign, models="redeemed")
+    ]
+    found.text.append(
+        say(
+            "The discount is of the coupons in use, whatever became of their orders (without a sale: on those that were"
+            " cancelled, refunded in full or never paid); every section counts it so, but what it caused, which says"
+            " how. The coupons that are out are counted by their face value."
+        )
+    )
+    found.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
+    funders = ask.rows("finance-split", by="funder", campaign=ask.campaign)
+    found.tables["discounts by funder (出资方)"] = funders
+    found.tables["coupons that are out (券负债)"] = [
+        {
+            "step": move,
+            "coupons": row[f"{move}_coupons"],
+            "face_value_minor": row[f"{move}_minor"],
+            "currency": row["currency"],
+        }
+        for row in ask.rows("finance-statement", campaign=ask.campaign)
+        for move in MOVES
+    ]
+    statement = ask.rows("finance-statement", campaign=ask.campaign)
+    if unknown := sum(row["closing_without_value"] for row in statement):
+        found.text.append(say(WITHOUT_VALUE, n=unknown))
+    for currency in dict.fromkeys(row["currency"] for row in funders):
+        mine = [row for row in funders if row["currency"] == currency]
+        title = say("Discounts by who bears them, {currency}", currency=currency)
+        names = [row["funder"] or say("nobody named") for row in mine]
+        found.charts.append(
+            Chart("bars", title, names, {"discount_minor": [row["discount_minor"] for row in mine]}, currency=currency)
+        )
+    return found
+
+
+def _losses(ask: Asker) -> Section:
+    found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
+    losses = ask.rows("finance-losses", campaign=ask.campaign)
+    found.tables["points of loss (损失点)"] = losses
+    found.tables["expired unused, by cause (失效归因)"] = ask.rows("expiries", by="reason", campaign=ask.campaign)
+    found.text.append(say("One event can stand in several points: do not add the points up."))
+    for row in sorted(losses, key=lambda row: -row["lost_minor"])[:1]:
+        if row["lost_minor"]:
+            found.in_short.append(
+                say(
+                    "The largest point of loss is {point:word}: {lost:money} in {n:count} case{n:s}.",
+                    point=row["point"],
+                    lost=(row["lost_minor"], row["currency"]),
+                    n=row["cases"],
+                )
+            )
+    return found
+
+
+def _anomalies(ask: Asker) -> Section:
+    found = Section(commands=[ask.command("violations --output csv")])
+    broken = ask.rows("campaign-violations", campaign=ask.campaign)
+    found.tables["broken rules (违规)"] = broken
+    if broken:
+        cases = sum(row["cases"] for row in broken)
+        rules = sorted({row["violation"] for row in broken})
+        found.in_short.append(say("{n:count} fault{n:s}: {rules:word}.", n=cases, rules=rules))
+        found.text.append(
+            say("Discount: what the coupons concerned take off now. One coupon can stand in several rows.")
+        )
+    else:
+        found.text.append(say("No rule was broken."))
+    doubts = ask.rows("finance-doubts")
+    found.tables["doubts about the data, of all campaigns (数据提示)"] = [
+        {
+            "what": told(doubt_without_number(row["doubt"])),
+            "cases": row["cases"],
+            "currency": row["currency"],
+            "amount_minor": row["amount_minor"],
+        }
+        for row in doubts
+    ]
+    return found
+
+
+def _comparison(ask: Asker) -> Section:
+    """Beside the campaigns that began before it, and beside what was booked for the industry."""
+    found = Section(commands=[ask.command("report roi{rates}")])
+    rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
+    begun = {row["campaign_id"]: row["begun_at"] for row in rows if row["begun_at"] is not None}
+    mine = begun.get(ask.campaign)
+    earlier = sorted((at, name) for name, at in begun.items() if mine is not None and at < mine)
+    near = [*(name for _, name in earlier[-_EARLIER:]), ask.campaign]
+    names = "net_uses,cohort_use_rate,coupon_orders,discount_cost_minor,simple_roi"
+    told = one_row_a_slice(ask.metrics(names, near, by="campaign"))
+    named = {row["campaign_id"]: row["name"] for row in rows}
+    told.sort(key=lambda row: near.index(row["campaign"]))
+    found.tables["campaigns (历次活动)"] = [
+        {"campaign": row["campaign"], "name": named.get(row["campaign"])} | row for row in told
+    ]
+    rates = {row["campaign"]: row["cohort_use_rate"] for row in told if row["cohort_use_rate"] is not None}
+    found.charts = [
+        Chart(
+            "bars",
+            say("Part of the coupons owned that are in use"),
+            list(rates),
+            {"cohort_use_rate": list(rates.values())},
+        )
+    ]
+    if len(near) == 1:
+        found.text.append(say("No campaign began before it."))
+    booked = [row for row in ask.rows("campaign-targets", campaign=ask.campaign) if row["metric"].startswith(_INDUSTRY)]
+    of_known = {row["metric"].removeprefix(_INDUSTRY): row for row in booked}
+    of_known = {name: row for name, row in of_known.items() if _known(name)}
+    if of_known:
+        beside = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
+        found.tables["industry (行业均值)"] = beside
+    else:
+        found.text.append(say("No figure of the industry was booked."))
+    return found
+
+
+SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
+    "goal": ("Goal and result", _goal),
+    "funnel": ("How far coupons and people got", _funnel),
+    "trend": ("Day by day", _trend),
+    "channels": ("Channels", _channels),
+    "customers": ("Who used it", _customers),
+    "incrementality": ("What it caused", _incrementality),
+    "cost": ("What it cost, and who bears it", _cost),
+    "losses": ("Money lost", _losses),
+    "anomalies": ("What looked odd", _anomalies),
+    "comparison": ("Earlier campaigns, and the industry", _comparison),
+}
+
+
+def _known(name: str) -> bool:
+    """It is a metric that can be asked of a campaign as a whole."""
+    from questions.metrics.definitions import METRICS
+
+    metric = METRICS.get(name)
+    return metric is not None and "campaign" in metric.dimensions and "minutes" not in metric.formula
+
+
+def _by_metric(rows: list[Row], names: str) -> list[Row]:
+    """A row per metric and currency that has a value."""
+    from questions.metrics.definitions import METRICS
+
+    return [
+        {
+            "metric": n,
+            "currency": row.get("currency"),
+            "value": row[n],
+            "unit": METRICS[n].unit,
+        }
+        for n in names.split(",")
+        for row in rows
+        if row.get(n) is not None
+    ]
+
+
+def _against(rows: list[Row], names: str) -> list[Row]:
+    return [
+        {
+            "metric": name,
+            "currency": row.get("currency"),
+            "goal": row[f"{name}_target"],
+            "result": row[name],
+            "reached": row[f"{name}_reached"],
+        }
+        for name in names.split(",")
+        for row in rows
+        if row.get(f"{name}_target") is not None
+    ]
+
+
+def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
+    """A figure of the industry is set as a target is: of a ratio in basis points. A row per currency."""
+    from questions.metrics.definitions import METRICS
+
+    industry = booked["target"] / 10_000 if METRICS[name].unit == "ratio" else booked["target"]
+    rows = [row for row in ask.metrics(name) if row[name] is not None]
+    rows = [row for row in rows if booked["currency"] in (None, row.get("currency"))]
+    return [
+        {
+            "metric": name,
+            "currency": row.get("currency"),
+            "industry": industry,
+            "campaign": row[name],
+            "times": round(row[name] / industry, 4) if industry else None,
+        }
+        for row in rows
+    ]
+
+
+def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
+    """Each section; what the data do not carry is refused in its place."""
+    found = {}
+    for name in sections:
+        title, section = SECTIONS[name]
+        try:
+            found[name] = section(ask)
+        except LedgerError as error:
+            found[name] = Section(refused=told(of_error(error)))
+        found[name].title = say(title)
+    return found
+
+
+def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
+    names = ("title", "in_short", "text", "warnings", "tables", "currency", "commands", "refused")
+    told = {name: {part: getattr(section, part) for part in names} for name, section in sections.items()}
+    head = {"campaign": ask.campaign, "name": ask.about["name"], "as_of": ask.as_of}
+    return json.dumps(plain({**head, "sections": told}), ensure_ascii=False, indent=2)
