@@ -22,8 +22,10 @@ from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, read_token
 from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from ledger.words import Note
 from projections.backup import Advanced, Copied
+from projections.connection import frames_of
+from projections.database import open_database
+from projections.ownership import owner
 from projections.past import Progress
-from projections.store import Store, frames_of, owner
 from questions.registry import QUESTIONS, Answer, AsOf, Local, Source
 
 _PATIENCE_S: Final = 10.0
@@ -67,7 +69,7 @@ def asking(
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            store = Store.open(database, read_only=True)
+            store = open_database(database, read_only=True)
         except StoreOwned as owned:
             remote = _remote(database, owned, told, limit_s)
             if remote is not None:

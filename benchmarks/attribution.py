@@ -34,6 +34,7 @@ from consumers.tuning import tune_process
 from ledger.log import open_log
 from ledger.settings import LogSettings
 from projections.attribution import upkeep
+from projections.database import create_database, open_database
 from projections.store import Store
 from questions.registry import Local
 
@@ -95,8 +96,8 @@ def timed(**line: Any) -> Iterator[dict[str, Any]]:
 
 def at_rest(database: Path, events: int) -> Iterator[dict[str, Any]]:
     sizes = {"coupons": round(events / 3.3), "orders": events // 2, "touches": events * 2 // 5, "users": events // 10}
-    Store.create(database)
-    with Store.open(database) as store:
+    create_database(database)
+    with open_database(database) as store:
         store.execute("SET enable_progress_bar = false")
         store.execute("SELECT setseed(0.5)")
         for statement in _LAID.split(";\n"):
@@ -164,8 +165,8 @@ def while_consuming(folder: Path, events: int, batch_size: int) -> Iterator[dict
     lines = []
     for kept in (False, True):
         database = folder / f"consumed-{kept}.duckdb"
-        Store.create(database)
-        with closing(open_log(settings)) as log, Store.open(database) as store:
+        create_database(database)
+        with closing(open_log(settings)) as log, open_database(database) as store:
             store.execute("SET enable_progress_bar = false")
             with (
                 timed(what="consuming" + (", paths kept up" if kept else "")) as line,

@@ -43,8 +43,9 @@ from ledger.topics import COUPON, DEAD_LETTERS, INPUT_TOPICS, KEY_FIELD, ORDER
 from projections import checkpoints
 from projections.attribution import upkeep
 from projections.checkpoints import Account
+from projections.database import create_database, open_database
 from projections.digest import digests
-from projections.store import Store, owner_file
+from projections.ownership import owner_file
 from tests import kafka_broker
 
 BOUNDARIES: Final = ("poll", "decode", "begin", "fold", "offsets", "commit")
@@ -220,7 +221,7 @@ def _wait_for_owner(process: subprocess.Popen[bytes], database: Path) -> None:
 
 def state(database: Path) -> dict[str, Any]:
     """Everything that must be the same, by name."""
-    with Store.open(database) as store:
+    with open_database(database) as store:
         upkeep.settle(store)  # what the last batches left for later
         found = {f"{d.table}: {kind}": getattr(d, kind) for d in digests(store) for kind in ("rows", "facts", "full")}
         found |= {f"account of {p.topic}/{p.partition}": asdict(a) for p, a in checkpoints.load(store).items()}
@@ -307,7 +308,7 @@ class Chaos:
         tally.rounds += 1
         places = tally.scenario.split("+")
         database = self.consumers.folder / f"{tally.scenario}-{tally.rounds}.duckdb"
-        Store.create(database)
+        create_database(database)
         since = self.log.end_positions(self.log.partitions([DEAD_LETTERS]))
         try:
             while tally.kills < kills:
@@ -351,7 +352,7 @@ def prepared(log: LogSettings, folder: Path, events: int, batch_size: int, seed:
         fill(opened, given)
         consumers = Consumers(log, folder, batch_size)
         reference = folder / "undisturbed.duckdb"
-        Store.create(reference)
+        create_database(reference)
         consumers.undisturbed(reference, batch_size=100_000)
         expected = state(reference)
         check_complete(opened, len(given), expected)

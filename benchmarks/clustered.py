@@ -28,6 +28,7 @@ from consumers.tuning import tune_process
 from ledger.log import EventLog, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
+from projections.database import create_database, open_database
 from projections.store import Store
 from questions import audits
 from questions import registry as queries
@@ -61,18 +62,18 @@ def measured(kind: str, size: int) -> dict[str, Any]:
         log = open_log(LogSettings(url=f"sqlite:///{folder / 'log.db'}", partitions=1), create=True)
         log.create_topics()
         append(log, made)
-        Store.create(folder / "live.duckdb")
+        create_database(folder / "live.duckdb")
         found: dict[str, Any] = {}
         with closing(log):
-            with Store.open(folder / "live.duckdb") as store:
+            with open_database(folder / "live.duckdb") as store:
                 found["consume"] = spent(consume, log, store)
                 for step, rows in followers(made).items():
                     append(log, rows)
                     found[step] = spent(consume, log, store)
-            with Store.open(folder / "live.duckdb", read_only=True) as store:
+            with open_database(folder / "live.duckdb", read_only=True) as store:
                 found |= asked(kind, store)
-            Store.create(folder / "anew.duckdb")
-            with Store.open(folder / "anew.duckdb") as store:
+            create_database(folder / "anew.duckdb")
+            with open_database(folder / "anew.duckdb") as store:
                 ends = log.end_positions(log.partitions(INPUT_TOPICS))
                 found["rebuild"] = spent(fold_whole, log, store, ends, lambda _records, _left: None)
         found["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

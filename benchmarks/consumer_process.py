@@ -23,7 +23,7 @@ from consumers.runner import Boundary, Consumer
 from consumers.tuning import tune_process
 from ledger.log import EventLog, Position, Record, open_log
 from ledger.settings import LogSettings
-from projections.store import Store
+from projections.database import open_database
 
 CLOSING = "closing"
 
@@ -72,7 +72,7 @@ def main() -> None:
     batches = int(number)
     fuse = Fuse(boundary, batches)
     tune_process()
-    with Store.open(options.database) as store:
+    with open_database(options.database) as store:
         opened = open_log(LogSettings(url=options.log, topic_prefix=options.topic_prefix))
         log = cast("EventLog", Announced(opened, fuse))
         consumer = Consumer(log, store, outlet=log, batch_size=options.batch_size, at_boundary=fuse)

@@ -41,6 +41,7 @@ from consumers.tuning import resident, tune_process
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from projections import checkpoints
+from projections.database import create_database, open_database
 from projections.store import Store
 from questions import registry as queries
 
@@ -66,8 +67,8 @@ def main() -> None:
         settings = LogSettings(url=f"sqlite:///{folder / 'log.db'}")
         upstream = Upstream(settings, (options.events, options.sales), round(options.live * options.rate), options.rate)
         database = folder / "live.duckdb"
-        Store.create(database)
-        with Store.open(database) as store:
+        create_database(database)
+        with open_database(database) as store:
             consume(settings, store, options.batch_size)
             tell(look_ups(store))
             if upstream.held:
@@ -235,8 +236,8 @@ def _append(log: EventLog, held: Sequence[Record], rate: int, sender: Connection
 
 
 def anew(settings: LogSettings, grown: Path, fresh: Path, batch_size: int) -> dict[str, Any]:
-    Store.create(fresh)
-    with Store.open(fresh) as store:
+    create_database(fresh)
+    with open_database(fresh) as store:
         log = open_log(settings)
         for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
             pass

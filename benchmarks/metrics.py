@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from projections import coupon_sales as sales
 from projections import event_counts as counts
+from projections.database import create_database, open_database
 from projections.store import Store
 from questions import registry as queries
 
@@ -70,9 +71,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="coupon-ledger-metrics-") as folder:
         database = options.database or Path(folder) / "metrics.duckdb"
-        if Store.create(database):
+        if create_database(database):
             fill(database, options.coupons, options.orders)
-        with Store.open(database) as store:
+        with open_database(database) as store:
             measure(store, options.runs)
 
 
@@ -80,7 +81,7 @@ def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, 
     """`more`: further statements, with the variables that they read."""
     told = Path(__file__).with_name("metrics_data.sql").read_text(encoding="utf-8")
     sizes = {"seed": SEED, "coupons": coupons, "others": orders}
-    with Store.open(database) as store:
+    with open_database(database) as store:
         store.execute("SET memory_limit = '4GB'")
         for statements, variables in ((told, sizes), *more):
             for name, value in variables.items():

@@ -44,8 +44,9 @@ from api.contact import ARROW, token_file
 from consumers.runner import Consumer
 from ledger.log import open_log
 from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
+from projections.database import open_database
 from projections.generations import wal_file
-from projections.store import Store, owner
+from projections.ownership import owner
 
 COMMAND: Final = Path(sys.executable).with_name("coupon-ledger")
 SEED: Final = 20261111
@@ -74,7 +75,7 @@ def main() -> None:
 
 def _consume_half(folder: Path, events: int, batch_size: int) -> None:
     log = open_log(LogSettings(url=f"sqlite:///{folder / 'coupon-ledger.log.db'}"))
-    with Store.open(folder / "coupon-ledger.duckdb") as store:
+    with open_database(folder / "coupon-ledger.duckdb") as store:
         consumer = Consumer(log, store, outlet=log, batch_size=batch_size)
         consumed = 0
         for commit in consumer.run():
@@ -162,7 +163,7 @@ def _ask(
 
 
 def _coupons(database: Path) -> list[str]:
-    with Store.open(database, read_only=True) as store:
+    with open_database(database, read_only=True) as store:
         found = store.frame("SELECT coupon_id FROM coupons ORDER BY hash(coupon_id) LIMIT 5000")
     return found["coupon_id"].to_list()
 

@@ -35,8 +35,8 @@ from ledger.archiver import Archiver
 from ledger.log import LogReader, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
+from projections.database import create_database, open_database
 from projections.digest import digests
-from projections.store import Store
 from tests import kafka_broker
 
 _WAYS: Final = ("batches from the log", "at once from the log", "at once from the archive")
@@ -88,8 +88,8 @@ def measured(settings: LogSettings, folder: Path, way: str, batch_size: int, dig
     database = folder / "rebuilt.duckdb"
     load = os.getloadavg()[0]
     log: LogReader = ArchiveLog(folder / "archive") if "archive" in way else open_log(settings)
-    Store.create(database)
-    with closing(log), Store.open(database) as store:
+    create_database(database)
+    with closing(log), open_database(database) as store:
         store.execute("SET enable_progress_bar = false")
         until = log.end_positions(log.partitions(INPUT_TOPICS))
         started, cpu = time.perf_counter(), time.process_time()

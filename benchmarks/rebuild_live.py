@@ -33,7 +33,8 @@ from api.contact import token_file
 from benchmarks.growth import Told, Upstream
 from benchmarks.readers import COMMAND, PATIENCE_S
 from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
-from projections.store import Store, owner
+from projections.database import create_database
+from projections.ownership import owner
 
 _LIVE_S: Final = 600.0
 _WARM_S: Final = 5.0
@@ -52,7 +53,7 @@ def main() -> None:
         held = min(round(_LIVE_S * options.rate), options.events // 2)
         upstream = Upstream(settings, (options.events, 1), held, options.rate)
         database = folder / "coupon-ledger.duckdb"
-        Store.create(database)
+        create_database(database)
         run(folder, "consume")
         print(json.dumps(measured(folder, upstream, options)), flush=True)
 

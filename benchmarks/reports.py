@@ -29,6 +29,7 @@ import duckdb
 from benchmarks.metrics import fill
 from consumers.tuning import resident
 from ledger.errors import LedgerError
+from projections.database import create_database, open_database
 from projections.live.signature import key_hash
 from projections.store import Store
 from questions import registry as queries
@@ -79,10 +80,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="coupon-ledger-reports-") as folder:
         database = options.database or Path(folder) / "reports.duckdb"
-        if Store.create(database):
+        if create_database(database):
             fill(database, options.coupons, options.orders, _told(options.coupons))
         wanted = options.only.split(",") if options.only else list(QUESTIONS)
-        with Store.open(database) as store:
+        with open_database(database) as store:
             store.execute("SET enable_progress_bar = false")
             for name in wanted:
                 print(json.dumps(measured(store, name)), flush=True)

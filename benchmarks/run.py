@@ -44,9 +44,9 @@ from ledger.publisher import Publisher
 from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
 from ledger.validity import split_valid
+from projections.database import create_database, open_database
 from projections.digest import digests
 from projections.live import fold
-from projections.store import Store
 from tests import kafka_broker
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -214,7 +214,7 @@ def run_process(module: str, log: LogSettings, database: Path, *more: str) -> Pr
 @contextmanager
 def fresh_database(folder: Path) -> Iterator[Path]:
     path = folder / f"database{time.monotonic_ns()}.duckdb"
-    Store.create(path)
+    create_database(path)
     yield path
     for left in folder.glob(path.name + "*"):
         left.unlink()
@@ -222,7 +222,7 @@ def fresh_database(folder: Path) -> Iterator[Path]:
 
 def coupon_facts(database: Path) -> dict[str, tuple[int, str | None]]:
     """The digests of what the baseline folds too."""
-    with Store.open(database) as store:
+    with open_database(database) as store:
         # The baseline knows no rules across coupons.
         store.execute("DELETE FROM violations WHERE scope = 'cross'")
         compared = ("coupon_events", "coupons", "violations")

@@ -18,7 +18,8 @@ from ledger.settings import Settings
 
 if TYPE_CHECKING:
     from projections.backup import Copied
-    from projections.store import Store
+    from projections.database import check_version
+    from projections.store import Store, open_for_copy
     from questions.registry import AsOf
 
 _PIECE: Final = 8 << 20
@@ -80,26 +81,25 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
     """Copied to `part` by the owner, or by this process where nobody owns the database."""
     from api.client import Remote, asking
     from projections.backup import copy_to
-    from projections.store import Cursor
 
     with progress("copying", 0, "rows") as bar:
         told = advancing(bar)
         with asking(database) as source:
             if isinstance(source, Remote):
                 return source.backup(part.absolute(), full, told)
-        with Cursor.to_copy(database) as cursor:
+        with open_for_copy(database, check_version) as cursor:
             return copy_to(cursor, part, full=full, told=told)
 
 
 def _opened(part: Path) -> Store:
     """The copy; the owner lets go of it when the last transaction ends that has looked at what databases there are."""
     from ledger.errors import StoreOwned
-    from projections.store import Store
+    from projections.database import open_database
 
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return Store.open(part, read_only=True)
+            return open_database(part, read_only=True)
         except StoreOwned:
             if time.monotonic() > deadline:
                 raise
@@ -122,7 +122,8 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
     coupon-ledger consume
     """
     from projections.backup import part_of
-    from projections.store import held, put_in_place
+    from projections.ownership import held
+    from projections.store import put_in_place
 
     with held(settings.database):  # rather now than after the copy
         lag, state = _examined(file, settings)
@@ -149,12 +150,12 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
     from ledger.topics import INPUT_TOPICS
     from projections import checkpoints
     from projections.backup import read_whole
+    from projections.database import open_database
     from projections.identity import read_log
-    from projections.store import Store
     from questions.registry import as_of
 
     try:
-        with Store.open(file, read_only=True) as copy:
+        with open_database(file, read_only=True) as copy:
             read_whole(copy)
             accounts, state, known = checkpoints.load(copy), as_of(copy), read_log(copy)
     except StoreVersionMismatch:
@@ -186,8 +187,8 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
 def _copy_file(file: Path, to: Path) -> None:
     """Durably, with the write-ahead log of a backup that was used as a database."""
     from ledger.errors import StoreFull, UnusableFile
+    from projections.database import open_database
     from projections.generations import wal_file
-    from projections.store import Store
 
     try:
         with progress("copying", file.stat().st_size, "bytes") as bar, file.open("rb") as source, to.open("wb") as copy:
@@ -198,7 +199,7 @@ def _copy_file(file: Path, to: Path) -> None:
             os.fsync(copy.fileno())
         if wal_file(file).exists():
             shutil.copyfile(wal_file(file), wal_file(to))
-            Store.open(to).close()  # takes it in
+            open_database(to).close()  # takes it in
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise StoreFull(

@@ -89,11 +89,11 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
     from consumers.intake import use_rules
     from consumers.log_identity import open_log_of
     from consumers.owner import Owner
-    from projections.store import Store
+    from projections.database import open_database
 
     use_rules(settings)
     tune_process()
-    store = Store.open(settings.database)
+    store = open_database(settings.database)
     owner = None
     with consuming() if log_format == "text" else nullcontext(lambda *_: None) as shown:
         try:

@@ -207,7 +207,7 @@ def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
 
 
 def _owner(database: Path) -> Iterator[Finding]:
-    from projections.store import held, owner, owner_file
+    from projections.ownership import held, owner, owner_file
 
     said = owner(database)
     try:

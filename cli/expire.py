@@ -79,11 +79,11 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
     from consumers.runner import Consumer
     from consumers.sweeper import expire as sweep_all
     from consumers.tuning import tune_process
-    from projections.store import Store
+    from projections.database import open_database
 
     use_rules(settings)
     tune_process()
-    with Store.open(settings.database) as store:
+    with open_database(settings.database) as store:
         log = open_log_of(settings.log, store)
         try:
             with progress("expiring", 0) as bar:

@@ -167,12 +167,12 @@ def _repaired_here(
     from consumers.intake import use_rules
     from consumers.replay import replay
     from consumers.tuning import tune_process
+    from projections.database import open_database
     from projections.dead_letters import Chosen
-    from projections.store import Store
 
     use_rules(settings)
     tune_process()
-    with Store.open(settings.database) as store:
+    with open_database(settings.database) as store:
         log = log_identity.open_log_of(settings.log, store)
         try:
             log_identity.check(store, log)

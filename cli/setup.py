@@ -31,7 +31,7 @@ def init(settings: Settings) -> None:
     coupon-ledger init --log kafka://localhost:9092 --partitions 12 --replication 3
     """
     from ledger.log import open_log
-    from projections.store import Store
+    from projections.database import create_database
 
     log = open_log(settings.log, create=True)
     try:
@@ -42,7 +42,7 @@ def init(settings: Settings) -> None:
     there, made = "log {log}: topics are there", "log {log}: made {topics}"
     echo_wrapped(say(made if created else there, log=masked(settings.log.url), topics=created), indent=4)
     there, made = "database {file}: is there", "database {file}: made"
-    echo_wrapped(say(made if Store.create(settings.database) else there, file=str(settings.database)), indent=4)
+    echo_wrapped(say(made if create_database(settings.database) else there, file=str(settings.database)), indent=4)
 
 
 def _warn_of_another_log(settings: Settings, log: EventLog) -> None:

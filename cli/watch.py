@@ -106,7 +106,7 @@ def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
 def _state_of(database: Path) -> object:
     """Differs when the database may have changed. An owner's is asked each time: that disturbs nobody."""
     from projections.generations import file_of, wal_file
-    from projections.store import owner
+    from projections.ownership import owner
 
     if owner(database):
         return time.monotonic()

@@ -33,17 +33,19 @@ from consumers.tuning import keep_small
 from ledger.archive import KeepsDecoded, Stretch
 from ledger.errors import LogError
 from ledger.log import Chunk, LogReader, TopicPartition
-from ledger.topics import INPUT_TOPICS, KEY_FIELD
+from ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
 from ledger.validity import decoded_by
 from projections import checkpoints
 from projections.checkpoints import Account
+from projections.connection import Adding
+from projections.database import VERSION
 from projections.generations import SLICES
 from projections.identity import add_oddities, forget_oddities
 from projections.live import bulk_fold as whole
 from projections.live import cross
 from projections.live.signature import stable_hash
 from projections.sliced import first_hash, lay_down, taken_up
-from projections.store import VERSION, Adding, Store, disk_failed
+from projections.store import Store, disk_failed
 from projections.versions import VERSIONS, differing, written_versions
 
 Advance = Callable[[int, int], None]
@@ -286,11 +288,7 @@ class _Whole:
         with self._store.transaction():
             whole.set_clock(self._store, self._clock)
             whole.put_persons(self._store)
-        self._sides.do(0, whole.settle_orders)
-        self._sides.do(1, whole.settle_campaigns)
-        self._sides.do(1, whole.count_events)
-        self._sides.do(1, whole.join_sales)
-        self._sides.do(0, whole.make_paths)
+        self._sides.share(whole.FILLS)
         self._sides.commit()
 
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
@@ -383,8 +381,8 @@ class _Whole:
             early, late = whole.parted(one.rows, slices.count)
             slices.put_aside("rows", number, late)
             slices.put_aside("repeats", number, one.repeats)
-            if one.counted is not None:
-                slices.put_aside("counts", number, one.counted)
+            for folder, part in one.kept.items():
+                slices.put_aside(folder, number, part)
             return events["log_partition"], one, early
 
         def take(found: tuple[pl.Series, whole.Slice, pl.DataFrame] | None) -> None:
@@ -400,7 +398,8 @@ class _Whole:
         with self._store.transaction():
             for late in slices.put_asides("rows"):
                 whole.put_rows(self._store, slices.topic, late)
-            whole.put_counts(self._store, slices.put_asides("counts"))
+            if slices.topic == COUPON:
+                whole.put_kept(self._store, slices.put_asides)
             if repeats := list(slices.put_asides("repeats")):
                 whole.take_out(self._store, slices.topic, pl.concat(repeats))
             self._reach(topics=others, folding=False, done=0)
@@ -435,6 +434,21 @@ class _Sides:
         if len(under_way) > 1:
             under_way.popleft().result()
         under_way.append(thread.submit(what, adding))
+
+    def share(self, tasks: Iterable[Callable[[Adding], None]]) -> None:
+        """Each side does the next of these as soon as it is done with the one before."""
+        waiting = deque(tasks)
+
+        def drain(adding: Adding) -> None:
+            while True:
+                try:
+                    task = waiting.popleft()
+                except IndexError:
+                    return
+                task(adding)
+
+        for number in range(_SIDES):
+            self.do(number, drain)
 
     def commit(self) -> None:
         for number in range(_SIDES):

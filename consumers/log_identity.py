@@ -17,8 +17,9 @@ from ledger.errors import LogError, LogMissing, LogNotInitialised, LogReplaced
 from ledger.log import EventLog, LogReader, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
+from projections.connection import Reading
 from projections.identity import LastRecord, ReadLog, keep_ids, read_log
-from projections.store import Reading, Store
+from projections.store import Store
 from questions.asking import Source
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

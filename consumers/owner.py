@@ -19,6 +19,7 @@ from consumers.sweeper import Sweeper
 from ledger.errors import LedgerError, StoreNotInitialised
 from ledger.log import EventLog
 from projections import checkpoints, generations
+from projections.database import check_version
 from projections.live.cross import clock_and_grace
 from projections.store import Store
 
@@ -180,7 +181,7 @@ def succeed(
     try:
         store = Store.open_generation(path, file, read_only=False)
         try:
-            store.check_version()
+            check_version(store)
             records = _catch_up(store, before, log, batch_size)
             _hand_over(before, store)
             reached("caught up")

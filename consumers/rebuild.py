@@ -28,10 +28,12 @@ from ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVe
 from ledger.log import LogReader, TopicPartition
 from ledger.topics import INPUT_TOPICS
 from projections import checkpoints, generations
+from projections.database import create_database, open_database
 from projections.digest import ALL, Digest, buckets, digests, rows_of
 from projections.identity import ReadLog, read_log
 from projections.live.cross import clock_and_grace
-from projections.store import Store, disk_failed, held
+from projections.ownership import held
+from projections.store import Store, disk_failed
 from projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
 from questions.asking import AsOf, Source
 
@@ -193,8 +195,8 @@ class Rebuild:
             self._copy(self._file)
             return self._copied()
         try:
-            Store.create(self._file)
-            return Store.open(self._file)
+            create_database(self._file)
+            return open_database(self._file)
         except StoreVersionMismatch:
             return self._half_way() or self._emptied()
 
@@ -221,8 +223,8 @@ class Rebuild:
 
     def _emptied(self) -> Store:
         self._remove()
-        Store.create(self._file)
-        return Store.open(self._file)
+        create_database(self._file)
+        return open_database(self._file)
 
     def _copied(self) -> Store:
         store = Store.open_generation(self._file, self._file, read_only=False)

@@ -17,8 +17,10 @@ from typing import Final
 
 from ledger.errors import StoreError, StoreFull, StoreVersionMismatch, UnusableFile
 from projections import digest
+from projections.connection import Cursor, Reading
+from projections.database import check_version
 from projections.generations import file_of, wal_file
-from projections.store import Cursor, Reading, Store
+from projections.store import Store
 
 Advanced = Callable[[int, int], None]
 """Called with the rows done so far and how many there are."""
@@ -81,7 +83,7 @@ def _check_place(path: Path, force: bool) -> None:
         raise UnusableFile(f"backup {path}: is there already; name another file, or replace it with --force")
     # What somebody uses, and what is no database of ours, stays; one of another version is a backup all the same.
     with Store.open_generation(path, file_of(path)) as there, suppress(StoreVersionMismatch):
-        there.check_version()
+        check_version(there)
 
 
 def _alive(pid: str) -> bool:

@@ -13,8 +13,9 @@ from typing import Final
 
 from ledger.errors import ConservationBroken
 from ledger.log import TopicPartition
+from projections.connection import Reading
 from projections.live.journal import JOURNAL
-from projections.store import Reading, Store
+from projections.store import Store
 
 
 @dataclass(slots=True)

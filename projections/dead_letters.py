@@ -10,7 +10,7 @@ import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from ledger.log import Position
-from projections.store import Reading, sql
+from projections.connection import Reading, sql
 
 _START: Final = Position("", -1, -1)
 

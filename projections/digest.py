@@ -20,8 +20,8 @@ import polars as pl
 
 from ledger.errors import LedgerError
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from projections.connection import Reading
 from projections.live import journal
-from projections.store import Reading
 from projections.versions import IDENTITY
 
 _BOOK_KEEPING: Final = {

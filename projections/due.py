@@ -27,7 +27,7 @@ import polars as pl
 from ledger.lifecycle import Coupon, canonical_order, evolve
 from ledger.rules import EXPIRY, SWEPT, types
 from ledger.topics import COUPON
-from projections.store import Reading, sql
+from projections.connection import Reading, sql
 
 SOURCE: Final = "coupon-ledger"
 """The `source` of the events that a sweep appends."""

@@ -12,8 +12,9 @@ from typing import Final
 
 import polars as pl
 
+from projections.connection import LISTED
 from projections.key_filter import KeyFilter
-from projections.store import LISTED, Store
+from projections.store import Cache, Store
 
 # Up to so many rows of a table are scanned whole.
 _SCANNED_WHOLE: Final = 200_000
@@ -26,6 +27,27 @@ _SCANNED_FOR_ONE: Final = 3_000
 _APART: Final = 20_000
 _PUSHED_DOWN: Final = 50
 """DuckDB's `dynamic_or_filter_threshold`: up to so many values of a join become a filter of the scan."""
+
+
+class Known(Cache):
+    """What is known of tables in which hashes are looked up.
+
+    `filters`: by table and column, of all hashes that they have, or had since. More never does harm; less would lose
+    rows, so these come by inserts alone, and a transaction that fails, which may have made a filter after it deleted,
+    leaves none. `no_rows`: by table, what is found where nothing is found.
+    """
+
+    def __init__(self) -> None:
+        self.filters: dict[tuple[str, str], KeyFilter] = {}
+        self.no_rows: dict[str, pl.DataFrame] = {}
+
+    def inserted(self, table: str, rows: pl.DataFrame) -> None:
+        for (filtered, column), known in self.filters.items():
+            if filtered == table and column in rows.columns:
+                known.add(rows[column].drop_nulls())
+
+    def rolled_back(self) -> None:
+        self.filters.clear()
 
 
 def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
@@ -76,17 +98,19 @@ def of_identities(store: Store, table: str, identities: pl.DataFrame, since: dat
 
 def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
     """Per hash: a row may have it in that column."""
-    known = store.key_filters.get((table, column))
+    filters = store.cache(Known).filters
+    known = filters.get((table, column))
     if known is None or known.crowded:
         there = store.frame(f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL")[column]
-        known = store.key_filters[table, column] = KeyFilter(there)
+        known = filters[table, column] = KeyFilter(there)
     return pl.Series(known.maybe(hashes))
 
 
 def _nothing(store: Store, table: str) -> pl.DataFrame:
-    if table not in store.no_rows:
-        store.no_rows[table] = store.frame(f"SELECT t.rowid AS row_id, t.* FROM {table} t LIMIT 0")
-    return store.no_rows[table]
+    no_rows = store.cache(Known).no_rows
+    if table not in no_rows:
+        no_rows[table] = store.frame(f"SELECT t.rowid AS row_id, t.* FROM {table} t LIMIT 0")
+    return no_rows[table]
 
 
 def _scanned(

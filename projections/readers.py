@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from ledger.errors import QueryStopped
+from projections.connection import WAL_LIMIT, Cursor
 from projections.generations import wal_file
-from projections.store import WAL_LIMIT, Cursor, Store
+from projections.store import Store
 
 _HELD_S: Final = 2.0
 _EVERY_S: Final = 10.0

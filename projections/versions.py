@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from projections.kept import KEPT
 
 if TYPE_CHECKING:
-    from projections.store import Reading
+    from projections.connection import Reading
 
 VERSIONS: Final = {
     **dict.fromkeys(("intake", "coupons", "orders", "campaigns", "rules"), 2),
     "users": 1,
-    "metrics": 3,
-    "attribution": 3,
+    **{table.projection: table.version for table in KEPT},
 }
 
 _LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")
@@ -26,6 +26,11 @@ _LOG_POSITION: Final = ("recorded_at", "log_partition", "log_offset")
 
 def _of_topic(journal: str, conflicts: str, rows: str, key: str) -> dict[str, tuple[str, ...]]:
     return {journal: (key, "event_id"), conflicts: (key, "event_id", *_LOG_POSITION), rows: (key,)}
+
+
+def _of_kept(projection: str) -> dict[str, tuple[str, ...]]:
+    mine = (table.tables for table in KEPT if table.projection == projection)
+    return {name: identity for tables in mine for name, identity in tables.items()}
 
 
 TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
@@ -46,14 +51,7 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
         "uses": ("coupon_id", "event_id"),
         "awaited": ("order_id",),
     },
-    "metrics": {
-        "event_counts": ("hour", "type", "to_user", "reason", "campaign_id", "coupon_type", "channel"),
-        "coupon_sales": ("coupon_id",),
-    },
-    "attribution": {
-        "persons": ("user_id",),
-        "paths": ("order_id", "person", "ended_at"),
-    },
+    **{name: _of_kept(name) for name in dict.fromkeys(table.projection for table in KEPT)},
 }
 """Which projection fills which table, and what tells a table's rows apart. The violations within single keys are among
 the rules', too."""
@@ -65,10 +63,9 @@ TOPICS: Final = {
     "campaigns": (CAMPAIGN,),
     "users": (USER,),
     "rules": (COUPON,),
-    "metrics": (),
-    "attribution": (),
+    **{table.projection: () for table in KEPT},
 }
-"""What is to be folded again for a projection; the rules across coupons, the counts and the paths always follow."""
+"""What is to be folded again for a projection; the rules across coupons and the kept tables always follow."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}
 

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol, get_type_hints
 import polars as pl
 
 from ledger.topics import COUPON, INPUT_TOPICS
+from projections.connection import Reading, sql
 from projections.past import Cut, Past
-from projections.store import Reading, sql
 from questions.bounds import checked
 from questions.unanswered import WrongQuestion
 

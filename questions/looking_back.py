@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
-from projections import coupon_sales as sales
-from projections import event_counts as counts
+from projections.connection import sql
+from projections.coupon_sales import COUPON_SALES
+from projections.event_counts import EVENT_COUNTS
 from projections.live.signature import key_hash, stable_hash
 from projections.past import Past
-from projections.store import sql
 from questions.states import states as questions
 
 
@@ -50,8 +50,8 @@ def everything(past: Past, _: Mapping[str, Any]) -> None:
 def metrics(past: Past, _: Mapping[str, Any]) -> None:
     for topic in INPUT_TOPICS:
         past.stand_in(topic)
-    counts.stand_in(past)
-    sales.stand_in(past)
+    EVENT_COUNTS.stand_in(past)
+    COUPON_SALES.stand_in(past)
 
 
 def users(past: Past, _: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ def campaigns(past: Past, _: Mapping[str, Any]) -> None:
     past.stand_in(ORDER)
     past.stand_in(CAMPAIGN)
     past.stand_in_within_campaigns()
-    sales.stand_in(past)
+    COUPON_SALES.stand_in(past)
 
 
 def campaign(past: Past, given: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ def campaign(past: Past, given: Mapping[str, Any]) -> None:
     past.stand_in(ORDER)
     past.stand_in(CAMPAIGN, key_hash=[key_hash(given["campaign"])])
     past.stand_in_within_campaigns()
-    sales.stand_in(past)
+    COUPON_SALES.stand_in(past)
 
 
 def violations(past: Past, given: Mapping[str, Any]) -> None:
@@ -93,7 +93,7 @@ def violations(past: Past, given: Mapping[str, Any]) -> None:
 
 def campaign_violations(past: Past, given: Mapping[str, Any]) -> None:
     violations(past, given)
-    sales.stand_in(past)
+    COUPON_SALES.stand_in(past)
 
 
 def experiment(past: Past, given: Mapping[str, Any]) -> None:

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import polars as pl
 
+from projections.connection import Reading
 from projections.past import Cut, Past, Progress
-from projections.store import Reading, Store
+from projections.store import Store
 from questions import looking_back
 from questions.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of
 from questions.attribution import attribution as attributed

@@ -9,8 +9,8 @@ from typing import Any
 
 from ledger.rules import types
 from ledger.topics import COUPON
+from projections.connection import Reading
 from projections.due import _at_once, _of_history
-from projections.store import Reading
 
 _QUERY = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 _HISTORIES = "SELECT * EXCLUDE (key_hash, recorded_at, log_partition, log_offset) FROM coupon_events"

@@ -19,9 +19,11 @@ from ledger.columns import polars_schema
 from ledger.lifecycle import Coupon, Delivery, Folded
 from ledger.topics import COUPON, KEY_FIELD
 from ledger.validity import split_valid
+from projections.connection import Reading
+from projections.database import create_database, open_database
 from projections.live.apply import Counts
 from projections.live.journal import CONFLICTS, JOURNAL, POSITION
-from projections.store import Reading, Store
+from projections.store import Store
 
 Row = dict[str, Any]
 Reference = Callable[[Iterable[Delivery]], Folded]
@@ -106,7 +108,7 @@ def _empty_database() -> bytes:
     """Made once: making the tables takes longer than most histories."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "empty.duckdb"
-        Store.create(path)
+        create_database(path)
         return path.read_bytes()
 
 
@@ -115,7 +117,7 @@ def scratch_store(folder: Path) -> Iterator[Store]:
     """An empty database, quick since nothing of it must last."""
     path = folder / "scratch.duckdb"
     path.write_bytes(_empty_database())
-    with Store.open(path) as store:
+    with open_database(path) as store:
         store.execute("PRAGMA disable_checkpoint_on_shutdown")
         store.execute("SET threads = 1")
         yield store

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from api.contact import token_file
-from projections.store import owner
+from projections.ownership import owner
 from tests.command_line import DATABASE, finish, start, wait_until
 
 Data = dict[str, Any]

@@ -24,11 +24,12 @@ from projections.attribution import paths as paths_module
 from projections.attribution import upkeep
 from projections.attribution.paths import hashed
 from projections.attribution.persons import persons
+from projections.connection import Reading
 from projections.live import apply as apply_module
 from projections.live import cross
 from projections.live.apply import prepare
 from projections.past import Cut, Past
-from projections.store import Reading, Store
+from projections.store import Store
 from questions.attribution import in_place
 from tests.examples import examples
 from tests.folding import clear, frame_of, scratch_store
@@ -275,7 +276,7 @@ def check(store: Store, seed: int) -> None:
             past = Past(cursor, then)
             for topic in (COUPON, ORDER, USER):
                 past.stand_in(topic)
-            in_place.stand_in(past)
+            upkeep.PATHS.stand_in(past)
             assert stored(cursor) == expected([(t, d) for t, d in told if inside(then, d)]), then
             past.close()
 

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from ledger.topics import INPUT_TOPICS
-from projections.store import Store
+from projections.database import open_database
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -77,7 +77,7 @@ def test_a_backup_keeps_what_makes_the_database_fast(small: None) -> None:
     version = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = current_database()"
     found = []
     for path in (DATABASE, BACKUP):
-        with Store.open(Path(path), read_only=True) as store:
+        with open_database(Path(path), read_only=True) as store:
             found.append([store.rows(query) for query in (schema, stored, version)])
     assert found[0] == found[1]
     assert found[1][1] == [("coupon_id", "Uncompressed"), ("event_id", "Uncompressed")]

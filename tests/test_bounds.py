@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from ledger.errors import LedgerError
-from projections.store import Store
+from projections.database import open_database
 from questions.bounds import BOUNDS, bounds_of
 from questions.registry import QUESTIONS, Local
 from questions.unanswered import WrongQuestion
@@ -50,7 +50,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def local(home: Path) -> Iterator[Local]:
-    with Store.open(home / DATABASE, read_only=True) as store:
+    with open_database(home / DATABASE, read_only=True) as store:
         asked = Local(store)
         yield asked
         asked.close()

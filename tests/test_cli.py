@@ -22,7 +22,7 @@ from cli.sources import complete_journey
 from ledger.log import Record
 from ledger.settings import OPTIONS
 from ledger.topics import COUPON, INPUT_TOPICS
-from projections.store import Store
+from projections.database import open_database
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -99,7 +99,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     log.append([Record(COUPON, b"c-9", POISON)])
     log.close()
     done("consume", *at, "--database", folder / DATABASE)
-    with Store.open(folder / DATABASE, read_only=True):  # commands of this process share what DuckDB has open
+    with open_database(folder / DATABASE, read_only=True):  # commands of this process share what DuckDB has open
         yield folder
 
 

@@ -13,8 +13,8 @@ from consumers.bulk_load import fold_whole
 from ledger.log import EventLog, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
+from projections.database import create_database, open_database
 from projections.digest import digests
-from projections.store import Store
 from questions import audits
 from questions import registry as queries
 from tests.clusters import KINDS, Made, followers
@@ -41,16 +41,16 @@ def test_a_cluster_is_folded_as_the_same_events_would_be_anywhere(kind: str, tmp
     all at once."""
     made = list(KINDS[kind](SIZES[kind]))
     with log_of(made, tmp_path) as log:
-        Store.create(tmp_path / "live.duckdb")
-        with Store.open(tmp_path / "live.duckdb") as store:
+        create_database(tmp_path / "live.duckdb")
+        with open_database(tmp_path / "live.duckdb") as store:
             consume(log, store)
             for rows in followers(made).values():
                 append(log, rows)
                 consume(log, store)
             assert {name: audits.run(store, name, 1) for name in audits.AUDITS} == dict.fromkeys(audits.AUDITS, (0, []))
             live = digests(store)
-        Store.create(tmp_path / "anew.duckdb")
-        with Store.open(tmp_path / "anew.duckdb") as store:
+        create_database(tmp_path / "anew.duckdb")
+        with open_database(tmp_path / "anew.duckdb") as store:
             fold_whole(log, store, log.end_positions(log.partitions(INPUT_TOPICS)), lambda _records, _left: None)
             assert digests(store) == live
 
@@ -58,8 +58,8 @@ def test_a_cluster_is_folded_as_the_same_events_would_be_anywhere(kind: str, tmp
 def test_a_path_of_a_busy_customer_that_differs_is_noticed(tmp_path: Path) -> None:
     """The audit counts along the touches of a person: a count, a place or a touch beside the right one must show."""
     with log_of(list(KINDS["paths"](300)), tmp_path) as log:
-        Store.create(tmp_path / "live.duckdb")
-        with Store.open(tmp_path / "live.duckdb") as store:
+        create_database(tmp_path / "live.duckdb")
+        with open_database(tmp_path / "live.duckdb") as store:
             consume(log, store)
             for change in (
                 "touches = touches - 1",
@@ -80,8 +80,8 @@ def test_the_history_of_a_coupon_with_many_conflicts(tmp_path: Path) -> None:
     [(topic, frame)] = KINDS["coupon"](2_000)
     other = frame.with_columns(source=frame["source"] + "?")
     with log_of([(topic, frame), (topic, other)], tmp_path) as log:
-        Store.create(tmp_path / "live.duckdb")
-        with Store.open(tmp_path / "live.duckdb") as store:
+        create_database(tmp_path / "live.duckdb")
+        with open_database(tmp_path / "live.duckdb") as store:
             consume(log, store)
             with closing(queries.Local(store)) as local:
                 [rows] = local.ask("history", coupon="c").frames

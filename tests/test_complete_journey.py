@@ -20,8 +20,8 @@ from ledger.columns import polars_schema
 from ledger.errors import LedgerError
 from ledger.events import parse_event
 from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections.database import create_database, open_database
 from projections.live.apply import apply
-from projections.store import Store
 
 Frames = Mapping[str, pl.DataFrame]
 
@@ -299,8 +299,8 @@ def cents(tables: Tables, column: str) -> int:
 def test_rules_between_topics_of_the_year(year: Frames, tmp_path: Path) -> None:
     """Redemptions without a basket would go unseen, or every basket with a discount would be accused."""
     path = tmp_path / "year.duckdb"
-    Store.create(path)
-    with Store.open(path) as store:
+    create_database(path)
+    with open_database(path) as store:
         for topic, frame in year.items():
             with store.transaction():
                 apply(store, topic, wired(topic, frame))

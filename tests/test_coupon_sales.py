@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from ledger.lifecycle import Delivery
 from ledger.topics import COUPON, ORDER
 from projections import coupon_sales as sales
+from projections.connection import sql
 from projections.live import cross, order_rules
 from projections.live.apply import fold_in, prepare
 from projections.past import Cut, Past
-from projections.store import Store, sql
+from projections.store import Store
 from tests.examples import TIMES, examples
 from tests.folding import emptied, frame_of, scratch_store
 from tests.metric_model import world
@@ -71,11 +72,11 @@ def check(store: Store, seed: int) -> None:
     with emptied(store):
         for batch in batches(seed):
             consume(store, batch)
-            wanted = store.frame(f"{sql('questions.metrics', 'coupon_sales')} ORDER BY c.coupon_id")
+            wanted = store.frame(f"{sql('projections.coupon_sales', 'coupon_sales')} ORDER BY c.coupon_id")
             assert kept(store).drop("order_hash").equals(wanted.select(kept(store).drop("order_hash").columns))
         by_consumer = kept(store)
         with store.transaction():
-            store.execute("DELETE FROM coupon_sales")
+            sales.COUPON_SALES.clear(store)
             sales.fill(store)
         assert kept(store).equals(by_consumer), "found by the same hashes"
 
@@ -135,14 +136,14 @@ def as_it_was(store: Store, moment: datetime) -> None:
 
 
 MISTAKES = [
-    ("sales.py", 'pl.coalesce("claim_channel", "issue_channel")', 'pl.coalesce("issue_channel", "claim_channel")'),
+    ("coupon_sales", 'pl.coalesce("claim_channel", "issue_channel")', 'pl.coalesce("issue_channel", "claim_channel")'),
     (
-        "sales.py",
+        "coupon_sales",
         'told.join(changed, on=_COUPON, how="anti"), changed',
         'told, changed.join(told, on=_COUPON, how="anti")',
     ),
-    ("sales.py", 'pl.when(unknown).then("lines")', 'pl.col("lines")'),
-    ("sales.py", '(affected.said), on=_ORDER, how="left")', "(affected.said), on=_ORDER)"),
+    ("coupon_sales", 'pl.when(unknown).then("lines")', 'pl.col("lines")'),
+    ("coupon_sales", '(affected.said), on=_ORDER, how="left")', "(affected.said), on=_ORDER)"),
     ("order_rules.py", "*_USE, *sales.OF_COUPON)", '*_USE, "currency")'),
     ("order_rules.py", "        touched.append(_said(orders.after).select(_ORDER))", "        pass"),
 ]
@@ -154,8 +155,12 @@ MISTAKES = [
 def test_a_mistake_is_noticed(store: Store, monkeypatch: pytest.MonkeyPatch, mistake: tuple[str, str, str]) -> None:
     """The table could be wrong in a way that no world shows."""
     name, old, new = mistake
-    module = {"sales.py": sales, "order_rules.py": order_rules}[name]
-    monkeypatch.setattr(cross, name.removesuffix(".py"), with_mistake(module, old, new))
+    module = {"coupon_sales": sales, "order_rules.py": order_rules}[name]
+    wrong = with_mistake(module, old, new)
+    if module is sales:
+        monkeypatch.setattr(cross, "KEPT", (wrong.COUPON_SALES,))
+    else:
+        monkeypatch.setattr(cross, "order_rules", wrong)
     with pytest.raises((AssertionError, pl.exceptions.PolarsError)):
         for seed in range(SEED, SEED + 20):
             check(store, seed)

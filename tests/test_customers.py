@@ -16,7 +16,7 @@ import pytest
 from analysis import lifetime
 from analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
 from analysis.lifetime import Purchases, TooFew, fit_purchases, fit_spend
-from projections.store import Store
+from projections.database import open_database
 from questions.customers import customers as questions
 from questions.customers.customers import known
 from tests.command_line import ledger, ndjson
@@ -237,7 +237,7 @@ def report(*arguments: str) -> list[Data]:
 
 def test_customers_are_those_whose_orders_stand(shop: None) -> None:
     """dan cancelled, fay only looked; eve's refund is taken off; bob's dollars are none of his yuan."""
-    with Store.open(Path("coupon-ledger.duckdb"), read_only=True) as store:
+    with open_database(Path("coupon-ledger.duckdb"), read_only=True) as store:
         rows = {(row["user_id"], row["currency"]): row for row in known(store.cursor()).to_dicts()}
     assert set(rows) == {("ann", "CNY"), ("bob", "CNY"), ("bob", "USD"), ("cat", "CNY"), ("eve", "CNY")}
     ann = rows["ann", "CNY"]
@@ -250,7 +250,7 @@ def test_customers_are_those_whose_orders_stand(shop: None) -> None:
 
 def test_customers_read_part_by_part_are_the_same(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is in another part would be missing, or scored among fewer."""
-    with Store.open(Path("coupon-ledger.duckdb"), read_only=True) as store:
+    with open_database(Path("coupon-ledger.duckdb"), read_only=True) as store:
         whole = known(store.cursor())
         monkeypatch.setattr(questions, "_ORDERS_AT_ONCE", 2)
         assert known(store.cursor()).equals(whole)

@@ -29,7 +29,7 @@ from cli.main import cli
 from ledger.errors import LedgerError, StoreError
 from ledger.log import Record
 from ledger.topics import COUPON
-from projections.store import owner, owner_file
+from projections.ownership import owner, owner_file
 from questions.registry import QUESTIONS
 from tests.command_line import (
     DATABASE,

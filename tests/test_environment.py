@@ -18,7 +18,7 @@ import pytest
 
 from api.contact import LIMIT
 from projections import generations
-from projections.store import owner, owner_file
+from projections.ownership import owner, owner_file
 from tests.command_line import (
     COMMAND,
     DATABASE,

@@ -19,9 +19,10 @@ from ledger.rules import types
 from ledger.topics import COUPON
 from projections import event_counts as counts
 from projections import lookup
+from projections.connection import sql
 from projections.live import cross
 from projections.live.apply import fold_in, prepare
-from projections.store import Store, sql
+from projections.store import Store
 from tests.examples import TIMES
 from tests.folding import emptied, frame_of, scratch_store
 from tests.histories import cut, history, positioned
@@ -83,7 +84,7 @@ def _event(r: random.Random, coupon: str, kind: str, at: datetime, event_id: str
 
 def check(store: Store, batches: Sequence[Sequence[Delivery]]) -> None:
     with emptied(store):
-        store.found.clear()
+        store.cache(counts.Known).odd_creations = None
         for batch in batches:
             with store.transaction():
                 cross.settle(store, [fold_in(store, prepare(COUPON, frame_of(COUPON, batch)))[1]])
@@ -92,6 +93,7 @@ def check(store: Store, batches: Sequence[Sequence[Delivery]]) -> None:
             assert sorted(map(repr, kept)) == sorted(map(repr, anew))
         hashes = store.rows("SELECT key_hash FROM event_counts ORDER BY ALL")
         with store.transaction():
+            counts.EVENT_COUNTS.clear(store)
             counts.fill(store)
         assert store.rows("SELECT key_hash FROM event_counts ORDER BY ALL") == hashes, "found by the same hashes"
 
@@ -137,5 +139,6 @@ def test_they_are_of_the_database_file_anew(tmp_path: Path) -> None:
     with scratch_store(tmp_path) as store:
         store.execute("DROP TABLE event_counts")
         with store.transaction():
+            counts.EVENT_COUNTS.clear(store)
             counts.fill(store)
         assert store.rows("SELECT count(*) FROM event_counts") == [(0,)]

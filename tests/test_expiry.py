@@ -26,6 +26,7 @@ from ledger.publisher import Publisher
 from ledger.rules import STATES
 from ledger.settings import LogSettings
 from ledger.topics import CAMPAIGN, COUPON
+from projections.database import create_database, open_database
 from projections.due import SOURCE, due
 from projections.live.apply import apply
 from projections.store import Store
@@ -690,9 +691,9 @@ def test_a_consumer_that_owns_the_database_is_asked_to_sweep(place: Path) -> Non
 
 def test_a_sweep_on_either_log(log_settings: LogSettings, tmp_path: Path) -> None:
     """Else what the embedded log promises would not hold in production."""
-    Store.create(tmp_path / DATABASE)
+    create_database(tmp_path / DATABASE)
     log = open_log(log_settings, create=True)
-    with Store.open(tmp_path / DATABASE) as store:
+    with open_database(tmp_path / DATABASE) as store:
         log.create_topics()
         publisher = Publisher(log)
         for one in lives(40):
@@ -712,7 +713,7 @@ def test_a_log_that_takes_nothing_leaves_the_sweep_waiting(place: Path, monkeypa
     def refuse(records: Sequence[Record]) -> None:
         raise LogUnavailable("log: cannot be reached")
 
-    with Store.open(Path(DATABASE)) as store, monkeypatch.context() as broken:
+    with open_database(Path(DATABASE)) as store, monkeypatch.context() as broken:
         for _ in Consumer(log, store, outlet=log, batch_size=100).run():
             pass
         broken.setattr(log, "append", refuse)
@@ -758,7 +759,7 @@ def test_gone_at_an_append_and_started_again_nothing_differs(place: Path, n: int
     publish(lives(2_400))  # more than the outbox delivers in one append
     log = open_log(LogSettings(url=f"sqlite:///{LOG}"))
     until = datetime(2026, 11, 13)
-    with Store.open(Path(DATABASE)) as store, pytest.raises(Killed):
+    with open_database(Path(DATABASE)) as store, pytest.raises(Killed):
         mortal: Any = Mortal(log, n, after)
         expire(store, mortal, lambda: Consumer(log, store, outlet=log, batch_size=10_000), until)
     log.close()

@@ -22,8 +22,9 @@ from ledger import lifecycle
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import ORDER
+from projections.connection import sql
 from projections.live.apply import apply
-from projections.store import Store, sql
+from projections.store import Store
 from questions.finance.statement import MOVES, OUT, statement
 from questions.metrics.periods import Zone
 from questions.unanswered import WrongQuestion

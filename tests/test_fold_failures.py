@@ -17,8 +17,8 @@ from ledger.events import parse_event
 from ledger.log import TopicPartition
 from ledger.topics import COUPON, INPUT_TOPICS
 from projections import checkpoints
+from projections.database import create_database, open_database
 from projections.live import apply
-from projections.store import Store
 from tests.command_line import coupon_event, done, facts, ledger, ndjson
 from tests.test_whole import MemoryLog, by_table
 
@@ -67,7 +67,7 @@ POISONED: Final = {"issued-3", "claimed-7", "used-9"}
 
 def consumed(log: MemoryLog, file: Path, batch_size: int, kill_at: int = 0) -> Any:
     """The digests of all tables, and the dead letters of failed folds. `kill_at`: at so many steps, begin again."""
-    Store.create(file)
+    create_database(file)
     steps = 0
 
     def at(_step: str) -> None:
@@ -77,7 +77,7 @@ def consumed(log: MemoryLog, file: Path, batch_size: int, kill_at: int = 0) -> A
             raise Killed
 
     while True:
-        with Store.open(file) as store:
+        with open_database(file) as store:
             try:
                 for _ in Consumer(log, store, outlet=None, batch_size=batch_size, grace=GRACE, at_boundary=at).run():
                     pass
@@ -148,8 +148,8 @@ def test_errors_of_the_machine_make_no_dead_letters(
     """Else a full disk would turn good events into dead letters."""
     log = small_log()
     failing(POISONED, error)
-    Store.create(tmp_path / "db.duckdb")
-    with Store.open(tmp_path / "db.duckdb") as store:
+    create_database(tmp_path / "db.duckdb")
+    with open_database(tmp_path / "db.duckdb") as store:
         with pytest.raises(type(error)):
             list(Consumer(log, store, outlet=None, batch_size=5_000, grace=GRACE).run())
         assert store.rows("SELECT count(*) FROM dead_letters WHERE reason = 'fold_failed'") == [(0,)]

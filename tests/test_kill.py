@@ -15,8 +15,8 @@ import pytest
 
 from benchmarks.chaos import SCENARIOS, Chaos, differences, prepared, state
 from ledger.settings import LogSettings
+from projections.database import create_database, open_database
 from projections.live.journal import JOURNAL
-from projections.store import Store
 
 SEED = 20261111
 EVENTS = 2_500
@@ -64,9 +64,9 @@ def test_killed_and_started_again_nothing_differs(chaos: Chaos, scenario: str) -
 def test_a_kill_loses_the_batch_under_way_and_nothing_else(chaos: Chaos) -> None:
     """Killed before its third commit: what the first two committed is there, whole; nothing of the third is."""
     database = chaos.consumers.folder / "third.duckdb"
-    Store.create(database)
+    create_database(database)
     assert chaos.consumers.killed_at("offsets", 3, database).killed
-    with Store.open(database) as store:
+    with open_database(database) as store:
         commits = store.frame("SELECT commits FROM ledger").item()
         read, accounted, applied = store.frame(
             "SELECT sum(read), sum(applied + repeats + conflicts + dead_letters), sum(applied) FROM checkpoints"
@@ -82,7 +82,7 @@ def test_the_comparison_sees_one_account_and_one_dead_letter(chaos: Chaos) -> No
     database = chaos.consumers.folder / "spoiled.duckdb"
     shutil.copy(chaos.consumers.folder / "undisturbed.duckdb", database)
     assert differences(chaos.expected, state(database)) == []
-    with Store.open(database) as store:
+    with open_database(database) as store:
         store.execute("UPDATE checkpoints SET repeats = repeats - 1, applied = applied + 1 WHERE repeats > 0")
         store.execute("DELETE FROM dead_letters WHERE rowid = (SELECT min(rowid) FROM dead_letters)")
     spoiled = {found.partition(":")[0] for found in differences(chaos.expected, state(database))}

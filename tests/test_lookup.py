@@ -25,6 +25,7 @@ from consumers.runner import Consumer
 from ledger.log import EventLog, open_log
 from ledger.settings import LogSettings
 from projections import compaction, lookup
+from projections.database import create_database, open_database
 from projections.digest import Digest, digests
 from projections.key_filter import KeyFilter
 from projections.store import Store
@@ -63,8 +64,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
 
 
 def consumed(log: EventLog, path: Path, batch_size: int) -> list[Digest]:
-    Store.create(path)
-    with Store.open(path) as store:
+    create_database(path)
+    with open_database(path) as store:
         for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
             pass
         return digests(store)
@@ -101,7 +102,7 @@ def test_what_is_found_is_what_a_scan_finds(store: Store, data: st.DataObject) -
         numbers = data.draw(st.lists(st.integers(-300, 300), min_size=1, max_size=400, unique=True))
         store.execute("DROP TABLE IF EXISTS looked_up")
         store.execute("CREATE TABLE looked_up (key_hash BIGINT, name VARCHAR)")
-        store.key_filters.clear()
+        store.cache(lookup.Known).filters.clear()
         for part in np.array_split(np.array(numbers), 3):  # the filter is made with the first and kept with the others
             store.insert("looked_up", keys(part.tolist()))
             gone = data.draw(st.lists(st.integers(0, len(numbers)), max_size=30))
@@ -147,7 +148,7 @@ def test_all_rows_with_a_hash_are_found(store: Store, data: st.DataObject) -> No
         for name, value in SMALL[lookup].items():
             patch.setattr(lookup, name, value)
         store.execute("DELETE FROM awaited")
-        store.key_filters.clear()
+        store.cache(lookup.Known).filters.clear()
         numbers = st.lists(st.integers(0, 400), max_size=80)
         for _ in range(4):
             with contextlib.suppress(Refused), store.transaction():
@@ -190,8 +191,8 @@ def test_a_key_filter_never_denies_a_key() -> None:
 def test_a_compaction_keeps_every_row_and_every_reader(tmp_path: Path, small: None) -> None:
     """One who reads meanwhile goes on seeing what stood when he began."""
     path = tmp_path / "compacted.duckdb"
-    Store.create(path)
-    with Store.open(path) as store:
+    create_database(path)
+    with open_database(path) as store:
         store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
         cursor = store.cursor()
         cursor.begin()
@@ -204,7 +205,7 @@ def test_a_compaction_keeps_every_row_and_every_reader(tmp_path: Path, small: No
         cursor.end()
         cursor.close()
         store.execute("CHECKPOINT")
-    with Store.open(path) as store:
+    with open_database(path) as store:
         assert store.rows("SELECT * FROM awaited ORDER BY ALL") == left
         assert store.deleted == 0
 
@@ -214,10 +215,11 @@ import os, signal, sys
 from pathlib import Path
 import polars as pl
 from projections import compaction
+from projections.database import create_database, open_database
 from projections.store import Store
 
 compaction._LOOK_AFTER, compaction._ROW_GROUP = 50, 64
-with Store.open(Path(sys.argv[1])) as store:
+with open_database(Path(sys.argv[1])) as store:
     store.delete("awaited", pl.Series(range(400, 990)))
     execute = store.execute
 
@@ -235,13 +237,13 @@ with Store.open(Path(sys.argv[1])) as store:
 def test_a_compaction_killed_half_way_changed_nothing(tmp_path: Path) -> None:
     """Rows written once more, but not yet deleted, would be there twice."""
     path = tmp_path / "killed.duckdb"
-    Store.create(path)
-    with Store.open(path) as store:
+    create_database(path)
+    with open_database(path) as store:
         store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
     root = Path(compaction.__file__).parent.parent
     ended = subprocess.run([sys.executable, "-c", KILLED, path], cwd=root, timeout=60, check=False)
     assert ended.returncode == -signal.SIGKILL
-    with Store.open(path) as store:
+    with open_database(path) as store:
         numbers = [n for (n,) in store.rows("SELECT order_hash FROM awaited ORDER BY ALL")]
         assert numbers == [*range(400), *range(990, 1000)]
 
@@ -249,8 +251,8 @@ def test_a_compaction_killed_half_way_changed_nothing(tmp_path: Path) -> None:
 def test_what_is_hardly_dead_is_left_alone(tmp_path: Path, small: None) -> None:
     """Writing millions of rows again for a few deleted ones would stop the consumer for nothing."""
     path = tmp_path / "left.duckdb"
-    Store.create(path)
-    with Store.open(path) as store:
+    create_database(path)
+    with open_database(path) as store:
         store.execute("INSERT INTO awaited SELECT range, range::VARCHAR, TIMESTAMP '2026-01-01' FROM range(1000)")
         store.delete("awaited", pl.Series(range(0, 1000, 3)))
         numbers = store.rows("SELECT rowid FROM awaited ORDER BY ALL")

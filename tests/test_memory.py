@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from ledger.errors import StoreError
-from projections.store import Store
+from projections.database import create_database, open_database
 
 
 def test_a_slow_question_gets_more_memory_and_gives_it_back(tmp_path: Path) -> None:
     """Else reports of a year end where those of a month do not; or one of them leaves the batches without."""
-    Store.create(tmp_path / "x.duckdb")
-    with Store.open(tmp_path / "x.duckdb") as store:
+    create_database(tmp_path / "x.duckdb")
+    with open_database(tmp_path / "x.duckdb") as store:
         cursor = store.cursor()
         cursor.begin()
         [before] = store.rows("SELECT current_setting('memory_limit')")
@@ -25,8 +25,8 @@ def test_a_slow_question_gets_more_memory_and_gives_it_back(tmp_path: Path) -> N
 
 def test_too_little_memory_is_told_with_a_remedy(tmp_path: Path) -> None:
     """Else it would be a traceback."""
-    Store.create(tmp_path / "x.duckdb")
-    with Store.open(tmp_path / "x.duckdb") as store:
+    create_database(tmp_path / "x.duckdb")
+    with open_database(tmp_path / "x.duckdb") as store:
         store.execute("SET memory_limit = '20MB'")
         with pytest.raises(StoreError, match=r"x\.duckdb: more memory is needed than DuckDB is given .*; ask for less"):
             store.rows("SELECT list(range) FROM range(5_000_000)")

@@ -22,11 +22,12 @@ from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from projections import past as past_module
+from projections.connection import Cursor
 from projections.live import apply as apply_module
 from projections.live.apply import apply
 from projections.live.signature import Int64, stable_hash
 from projections.past import Cut, Past
-from projections.store import Cursor, Store
+from projections.store import Store
 from questions.registry import answer
 from questions.unanswered import NotThere
 from tests import test_cross_rules as across

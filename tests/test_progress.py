@@ -17,7 +17,7 @@ from cli.progress import _read, consuming, rate_of, time_left
 from consumers.runner import Consumer
 from ledger.log import open_log
 from ledger.settings import LogSettings
-from projections.store import Store
+from projections.database import open_database
 from tests.command_line import COMMAND, DATABASE, LOG, coupon_event, done, ndjson
 
 _ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -93,7 +93,7 @@ def test_a_batch_is_shown_as_it_is_folded(home: Path) -> None:
     done("publish", "-", stdin=ndjson([coupon_event("created", "e-1"), coupon_event("issued", "e-2")]))
     seen: list[tuple[str, int, int]] = []
     log = open_log(LogSettings(url=f"sqlite:///{LOG}"))
-    with Store.open(Path(DATABASE)) as store:
+    with open_database(Path(DATABASE)) as store:
         for _ in Consumer(log, store, outlet=None, batch_size=10, progress=lambda *at: seen.append(at)).run():
             pass
     log.close()

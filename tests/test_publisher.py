@@ -36,8 +36,8 @@ from ledger.events import (
 from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition, open_log
 from ledger.settings import LogSettings
 from ledger.topics import INPUT_TOPICS
+from projections.database import create_database, open_database
 from projections.live import journal
-from projections.store import Store
 from tests import kafka_broker
 
 AT = datetime(2026, 11, 11, 0, 0, 0, 5, tzinfo=UTC)
@@ -156,10 +156,10 @@ def test_what_was_published_is_what_the_consumer_reads(settings: LogSettings, tm
 def journalled(settings: LogSettings, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """What a consumer made of the log: the events of each topic."""
     path = folder / "ledger.duckdb"
-    Store.create(path)
+    create_database(path)
     log = open_log(settings)
     try:
-        with Store.open(path) as store:
+        with open_database(path) as store:
             letters = sum(c.dead_letters for c in Consumer(log, store, outlet=log, batch_size=1_000).run())
             assert letters == 0
             tables = {t: store.frame(f"SELECT * FROM {journal.JOURNAL[t]}").to_dicts() for t in INPUT_TOPICS}

@@ -18,8 +18,8 @@ import pytest
 from cli.export import write_parquet
 from ledger.errors import QueryStopped
 from ledger.topics import COUPON
+from projections.database import open_database
 from projections.live.apply import apply
-from projections.store import Store
 from questions.registry import Answer, AsOf
 from questions.states.states import campaign
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     done("init", *at, "--database", made / DATABASE)
     done("publish", "-", *at, stdin=ndjson(sale()))
     done("consume", *at, "--database", made / DATABASE)
-    with Store.open(made / DATABASE, read_only=True):  # commands of this process share what DuckDB has open
+    with open_database(made / DATABASE, read_only=True):  # commands of this process share what DuckDB has open
         yield made
 
 
@@ -479,11 +479,12 @@ def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: in
 _INTERRUPTED = """
 import os, signal, sys, threading
 from pathlib import Path
+from projections.database import create_database, open_database
 from projections.store import Store
 
 database = Path(sys.argv[1])
-Store.create(database)
-with Store.open(database) as store:
+create_database(database)
+with open_database(database) as store:
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         store.rows("SELECT count(*) FROM (SELECT hash(range) AS h FROM range(100000000) GROUP BY h)")
@@ -503,11 +504,12 @@ def test_ctrl_c_while_the_database_works_is_an_interruption(tmp_path: Path) -> N
 _WITHOUT_PANDAS = """
 import sys
 from pathlib import Path
+from projections.database import create_database, open_database
 from projections.store import Store
 
 database = Path(sys.argv[1])
-Store.create(database)
-with Store.open(database) as store:
+create_database(database)
+with open_database(database) as store:
     print(store.frame("SELECT $x AS x", {"x": 1}).rows(), "pandas" in sys.modules)
 import pandas
 """

@@ -11,7 +11,7 @@ from cli.sources.simulate import World, sale_day
 from consumers.runner import Consumer
 from ledger.log import TopicPartition, open_log
 from ledger.settings import LogSettings
-from projections.store import Store
+from projections.database import open_database
 from tests.command_line import DATABASE, done
 
 EVENTS = 30_000
@@ -27,7 +27,7 @@ def test_catching_up_raises_no_false_alarms(home: Path, log_settings: LogSetting
     log = open_log(log_settings)
     seen = []
     try:
-        with Store.open(Path(DATABASE)) as store:
+        with open_database(Path(DATABASE)) as store:
             for commit in Consumer(log, store, outlet=None, batch_size=BATCH).run():
                 [(violations,)] = store.rows("SELECT count(*) FROM judged_violations WHERE NOT provisional")
                 seen.append((commit.lag, violations))
@@ -46,7 +46,7 @@ def test_ends_are_those_after_the_read(home: Path, log_settings: LogSettings) ->
     log = open_log(log_settings)
     try:
         ends = log.end_positions(log.partitions())
-        with Store.open(Path(DATABASE)) as store:
+        with open_database(Path(DATABASE)) as store:
             consumer = Consumer(log, store, outlet=None, batch_size=500, follow=True)
             for commit in consumer.run():
                 assert all(commit.lags[p] <= ends[p] for p in commit.lags)

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from ledger.errors import QueryStopped
+from projections.connection import Cursor
+from projections.database import create_database, open_database
 from projections.generations import wal_file
 from projections.readers import Readers, Running
-from projections.store import Cursor, Store
+from projections.store import Store
 from tests.command_line import PATIENCE_S, wait_until
 
 ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
@@ -21,8 +23,8 @@ ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    Store.create(tmp_path / "s.duckdb")
-    with Store.open(tmp_path / "s.duckdb") as opened:
+    create_database(tmp_path / "s.duckdb")
+    with open_database(tmp_path / "s.duckdb") as opened:
         yield opened
 
 
@@ -113,9 +115,9 @@ def test_checkpoints_happen_under_readers_that_never_pause(tmp_path: Path, monke
     monkeypatch.setattr("projections.store.WAL_LIMIT", limit)
     monkeypatch.setattr("projections.readers.WAL_LIMIT", limit)
     monkeypatch.setattr("projections.readers._EVERY_S", 0.1)
-    Store.create(tmp_path / "s.duckdb")
+    create_database(tmp_path / "s.duckdb")
     finished = threading.Event()
-    with Store.open(tmp_path / "s.duckdb") as store:
+    with open_database(tmp_path / "s.duckdb") as store:
         with store.transaction():
             store.execute("CREATE TABLE numbers AS SELECT range AS n, 0 AS v FROM range(20000)")
         readers = Readers(store, 3)
@@ -174,8 +176,9 @@ def test_closing_stops_what_runs(store: Store) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
+from projections.database import create_database, open_database
 from projections.store import Store
-with Store.open(Path(sys.argv[1]), read_only=True):
+with open_database(Path(sys.argv[1]), read_only=True):
     print("reads", flush=True)
     sys.stdin.read()
 """
@@ -185,7 +188,7 @@ with Store.open(Path(sys.argv[1]), read_only=True):
 def test_a_consumer_waits_for_who_only_reads(tmp_path: Path) -> None:
     """Else a `status` at the wrong moment, or one that watches, would keep a consumer from starting."""
     database = tmp_path / "s.duckdb"
-    Store.create(database)
+    create_database(database)
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -194,7 +197,7 @@ def test_a_consumer_waits_for_who_only_reads(tmp_path: Path) -> None:
     opened = threading.Event()
 
     def open_it() -> None:
-        with Store.open(database):
+        with open_database(database):
             opened.set()
 
     opening = threading.Thread(target=open_it)

@@ -20,7 +20,7 @@ import pytest
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from projections.store import Store
+from projections.database import open_database
 from questions import registry as queries
 from questions.finance.finance import MARGIN_BY, SPLIT_BY
 from reports.review import SECTIONS, Asker, review_of
@@ -347,7 +347,7 @@ def test_no_number_of_a_whole_world_contradicts_another(
     monkeypatch.chdir(tmp_path)
     for command in (("init",), made, ("consume",)):
         done(*command)
-    with Store.open(Path(DATABASE), read_only=True) as store, closing(queries.Local(store)) as local:
+    with open_database(Path(DATABASE), read_only=True) as store, closing(queries.Local(store)) as local:
         walk_all(local)
         most = max(Walk(local).ask("campaigns"), key=lambda row: (row["campaign_id"] is not None, row["in_use"]))
         review_reconciles(local, most["campaign_id"])

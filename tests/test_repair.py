@@ -34,8 +34,9 @@ from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.sqlite_log import SqliteLog
 from ledger.topics import COUPON, DEAD_LETTERS, OPERATIONS
+from projections.database import create_database, open_database
 from projections.dead_letters import Chosen
-from projections.store import Store, owner
+from projections.ownership import owner
 from tests.command_line import (
     DATABASE,
     PATIENCE_S,
@@ -70,8 +71,8 @@ def older(fails: Callable[[bytes], bool]) -> Decode:
 
 
 def consume(log: EventLog, database: Path, decode: Decode = decode_columns, batch_size: int = 500) -> None:
-    Store.create(database)
-    with Store.open(database) as store, patch.object(validity, "decode_columns", decode):
+    create_database(database)
+    with open_database(database) as store, patch.object(validity, "decode_columns", decode):
         for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
             pass
 
@@ -111,7 +112,7 @@ def test_whatever_is_taken_in_again_counts_at_its_own_place(
     draw = random.Random(seed)
     with logged(sqlite_log_settings, dense(seed)) as log:
         consume(log, tmp_path / "live", older(lambda _: draw.random() < 0.4), batch_size=60)
-        with Store.open(tmp_path / "live") as store:
+        with open_database(tmp_path / "live") as store:
             for chosen in (Chosen(partition=1), Chosen(partition=0), Chosen()):
                 with patch.object(discards, "PIECE", 20):
                     replay(store, log, chosen, BY)
@@ -127,7 +128,7 @@ def test_a_replay_lets_the_consumer_go_on(sqlite_log_settings: LogSettings, tmp_
     with logged(sqlite_log_settings, given[:60]) as log:
         consume(log, tmp_path / "live", older(lambda _: draw.random() < 0.5))
         log.append(given[60:])
-        with Store.open(tmp_path / "live") as store, patch.object(discards, "PIECE", 5):
+        with open_database(tmp_path / "live") as store, patch.object(discards, "PIECE", 5):
             [(dead,)] = store.rows("SELECT count(*) FROM dead_letters")
             repairs = Repairs(store, log)
             done = repairs.ask(Replay(Chosen(), BY, told=lambda n, total: seen.append((n, total))))
@@ -148,11 +149,11 @@ def test_what_becomes_a_dead_letter_meanwhile_is_left_for_the_next_replay(
     with logged(sqlite_log_settings, [Record(COUPON, b"c-1", POISON)] * 3) as log:
         consume(log, tmp_path / "live")
         step = Replay(Chosen(), BY)
-        with Store.open(tmp_path / "live") as store:
+        with open_database(tmp_path / "live") as store:
             assert step(store, log) is None
         log.append([Record(COUPON, b"c-1", POISON)] * 3)
         consume(log, tmp_path / "live")
-        with Store.open(tmp_path / "live") as store:
+        with open_database(tmp_path / "live") as store:
             while (rows := step(store, log)) is None:
                 pass
     assert [row["records"] for row in rows] == [3]
@@ -164,7 +165,7 @@ def test_replay_equals_a_rebuild(log_settings: LogSettings, tmp_path: Path) -> N
     draw = random.Random(SEED)
     with logged(log_settings, records(1_500, SEED)) as log:
         consume(log, tmp_path / "live", older(lambda _: draw.random() < 0.2))
-        with Store.open(tmp_path / "live") as store:
+        with open_database(tmp_path / "live") as store:
             before = store.rows("SELECT count(*) FROM dead_letters")[0][0]
             foretold = replay(store, log, Chosen(), BY, dry_run=True)
             assert store.rows("SELECT count(*) FROM dead_letters")[0][0] == before, "a dry run writes nothing"
@@ -193,14 +194,14 @@ def test_in_the_wire_format_of_a_registry_it_equals_a_rebuild_too(
         settings = replace(sqlite_log_settings, schema_registry=registry.url, schema_ids=ids)
         with logged(settings, dense(0)) as log:
             consume(log, tmp_path / "live", older(lambda m: len(m) % 3 == 0))
-            with Store.open(tmp_path / "live") as store:
+            with open_database(tmp_path / "live") as store:
                 [(before,)] = store.rows("SELECT count(*) FROM dead_letters WHERE hex(value) LIKE '00%'")
             assert before
             flags = ("--schema-registry", registry.url, "--database", tmp_path / "live")
             with patch.dict("os.environ", {"COUPON_LEDGER_SCHEMA_IDS": ids}):
                 exported = done("dead-letters", "export", *flags).rows
             assert {line["schema"] for line in exported} == {"coupon_event v3"}
-            with Store.open(tmp_path / "live") as store:
+            with open_database(tmp_path / "live") as store:
                 replay(store, log, Chosen(), BY)
                 assert store.rows("SELECT count(*) FROM dead_letters") == [(0,)]
             assert as_consumed_anew(log, tmp_path / "live", tmp_path / "anew") == []
@@ -215,13 +216,14 @@ from ledger.log import open_log
 from ledger.settings import LogSettings
 from ledger.sqlite_log import SqliteLog
 from projections.dead_letters import Chosen
+from projections.database import create_database, open_database
 from projections.store import Store
 
 def reached(boundary):
     if boundary == sys.argv[1]:
         os.kill(os.getpid(), signal.SIGKILL)
 
-with Store.open(Path("live")) as store:
+with open_database(Path("live")) as store:
     replay(store, open_log(LogSettings(url="sqlite:///log.db")), Chosen(), Signed("mei", "mended"), reached=reached)
 """
 
@@ -239,7 +241,7 @@ def test_killed_at_a_boundary_nothing_is_half_done(boundary: str, home: Path) ->
         if boundary in ("begin", "fold", "signed"):
             assert differences(before, state(Path("live"))) == []
             assert operations.read(log) == []
-            with Store.open(Path("live")) as store:
+            with open_database(Path("live")) as store:
                 replay(store, log, Chosen(), BY)
         # Started again, the consumer delivers what a commit left behind.
         consume(log, Path("live"))
@@ -278,7 +280,7 @@ def test_an_owner_killed_while_it_replays_loses_nothing_and_counts_nothing_twice
     repair = ("dead-letters", "replay", "--why", "mended", *where)
     with logged(LogSettings(url="sqlite:///log.db"), records(600, SEED)) as log:
         consume(log, Path("live"), older(lambda _: draw.random() < 0.2))
-        with Store.open(Path("live")) as store:
+        with open_database(Path("live")) as store:
             [(letters,)] = store.rows("SELECT count(*) FROM dead_letters")
         assert letters > 2 * 40
         name, passing = boundary
@@ -475,7 +477,7 @@ def test_a_log_that_takes_nothing_loses_no_repair(shop: Path, monkeypatch: pytes
     def refuse(given: Sequence[Record]) -> None:
         raise LogUnavailable("log: cannot be reached")
 
-    with Store.open(shop / DATABASE) as store, monkeypatch.context() as broken:
+    with open_database(shop / DATABASE) as store, monkeypatch.context() as broken:
         broken.setattr(log, "append", refuse)
         with pytest.raises(LogUnavailable, match="the repair is done"):
             discard(store, log, Chosen(offset=4), BY)

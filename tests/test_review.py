@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from api.client import asking
-from projections.store import Reading
+from projections.connection import Reading
 from questions.customers import customers
 from questions.registry import Answer, AsOf
 from questions.states import states as questions

@@ -16,9 +16,10 @@ from api.answers import spooled
 from cli.export import write_parquet
 from ledger.lifecycle import Delivery
 from ledger.topics import ORDER
+from projections.connection import frames_of, sql
 from projections.live.apply import apply
 from projections.live.signature import key_hash
-from projections.store import Store, frames_of, sql
+from projections.store import Store
 from questions.registry import Answer, AsOf
 from tests.command_line import done, ndjson
 from tests.folding import emptied, fold_in, scratch_store

@@ -9,7 +9,7 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,6 +26,7 @@ from ledger.rules import CROSS_RULES
 from ledger.settings import LogSettings
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 from projections import checkpoints
+from projections.database import create_database, open_database
 from projections.digest import facts_digest
 from projections.store import Store
 from questions import audits
@@ -517,7 +518,7 @@ def shop(consumed_shop: Path, home: Path) -> Path:
 
 
 def corrupt(statement: str, database: str = DATABASE) -> None:
-    with Store.open(Path(database)) as store, store.transaction():
+    with open_database(Path(database)) as store, store.transaction():
         store.execute(statement)
 
 
@@ -565,9 +566,9 @@ def test_short_checks_share_an_open_database_and_let_a_consumer_in(shop: Path, m
     opened: list[bool] = []
     whole = Store.open
 
-    def counting(path: Path, *, read_only: bool = False) -> Store:
+    def counting(path: Path, check: Callable[[Store], None], *, read_only: bool = False) -> Store:
         opened.append(read_only)
-        return whole(path, read_only=read_only)
+        return whole(path, check, read_only=read_only)
 
     monkeypatch.setattr(Store, "open", counting)
     for patience_s, times in ((60.0, 1), (0.0, 3)):
@@ -649,13 +650,13 @@ def facts_of(seed: int) -> list[tuple[str, Event]]:
 
 def digest_of(told: Sequence[tuple[str, Event]], settings: LogSettings, database: Path, batch_size: int) -> str:
     """Appended in two pieces, each consumed in batches of that size into a database that is closed in between."""
-    Store.create(database)
+    create_database(database)
     half = len(told) // 2
     with closing(open_log(settings, create=True)) as log:
         log.create_topics()
         for piece in (told[:half], told[half:]):
             log.append([Record(t, str(e[KEY_FIELD[t]]).encode(), encode_row(SCHEMA_NAME[t], e)) for t, e in piece])
-            with Store.open(database) as store:
+            with open_database(database) as store:
                 for _ in Consumer(log, store, outlet=log, batch_size=batch_size).run():
                     pass
                 digest = facts_digest(store)

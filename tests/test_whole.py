@@ -25,6 +25,7 @@ from ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition, o
 from ledger.settings import LogSettings
 from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from projections import checkpoints
+from projections.database import create_database, open_database
 from projections.digest import Digest, digests
 from projections.live import bulk_fold as slices
 from projections.live import order_rules
@@ -114,16 +115,16 @@ def by_table(store: Store) -> dict[str, Digest]:
 
 
 def batch_by_batch(log: LogReader, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
-    Store.create(folder / "batches.duckdb")
-    with Store.open(folder / "batches.duckdb") as store:
+    create_database(folder / "batches.duckdb")
+    with open_database(folder / "batches.duckdb") as store:
         for _ in Consumer(log, store, outlet=None, batch_size=300, grace=GRACE, until=until).run():
             pass
         return by_table(store)
 
 
 def at_once(log: LogReader, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
-    Store.create(folder / "whole.duckdb")
-    with Store.open(folder / "whole.duckdb") as store:
+    create_database(folder / "whole.duckdb")
+    with open_database(folder / "whole.duckdb") as store:
         left: list[int] = []
         came: list[int] = []
 
@@ -259,8 +260,8 @@ def test_an_interrupted_one_goes_on_where_it_was(
 
     for where, name, _ in {(place, step, passing), *_STEPS}:
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
-    Store.create(tmp_path / "whole.duckdb")
-    with Store.open(tmp_path / "whole.duckdb") as store, pytest.raises(KeyboardInterrupt):
+    create_database(tmp_path / "whole.duckdb")
+    with open_database(tmp_path / "whole.duckdb") as store, pytest.raises(KeyboardInterrupt):
         whole.fold_whole(log, store, ends, lambda _records, _left: None, GRACE)
     before = done.copy()
     with Store.open_generation(tmp_path / "whole.duckdb", tmp_path / "whole.duckdb", read_only=False) as store:

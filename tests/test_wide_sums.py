@@ -18,7 +18,7 @@ from api.answers import pieces, spooled
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from projections.store import frames_of
+from projections.connection import frames_of
 from projections.wide import as_decimals, as_integers
 from questions import registry as queries
 from tests.folding import scratch_store

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 
 from projections import lookup
+from projections.connection import Reading, sql
 from projections.live.changes import Changes
 from projections.live.signature import stable_hash
-from projections.store import Reading, Store, sql
+from projections.store import Store
 
 NOBODY: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
 

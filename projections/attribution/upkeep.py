@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution.paths import hashed, paths_of, ranked
 from projections.attribution.persons import persons_of, whose
+from projections.connection import Cursor, Reading, live_schema, sql
+from projections.kept_table import Batch, KeptTable
+
+if TYPE_CHECKING:
+    from projections.past import Past
+
 from projections.live.changes import Changes
-from projections.store import Cursor, Reading, Store, sql
+from projections.store import Store
 
 Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""
@@ -48,20 +54,16 @@ ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_i
 _STALE_TIMES: Final = "SELECT user_id, count(*) AS times FROM stale_users GROUP BY user_id LIMIT $most"
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
-TABLES: Final = ("persons", "paths", "touch_sources", "stale_users")
 _log = logging.getLogger(__name__)
 
 
 # --- marking
 
 
-def mark(store: Store, changes: Mapping[str, Changes], relinked: pl.DataFrame) -> None:
-    """Note in `stale_users` whose paths these changes make others. Inside the batch's transaction.
-
-    `relinked`: the ids whose person may be another now, as `persons.settle` returns them.
-    """
-    stale = [marked(changes[topic]) for topic, marked in _MARKED.items() if topic in changes]
-    ids = pl.concat([relinked["user_id"], *stale])
+def mark(store: Store, batch: Batch) -> None:
+    """Note in `stale_users` whose paths a batch makes others. Inside its transaction."""
+    stale = [marked(batch.changes[topic]) for topic, marked in _MARKED.items() if topic in batch.changes]
+    ids = pl.concat([batch.relinked["user_id"], *stale])
     if len(ids):
         store.insert("stale_users", ids.drop_nulls().unique().to_frame("user_id"))
 
@@ -207,16 +209,9 @@ def settle(store: Store) -> None:
 
 def settle_all(store: Store) -> None:
     """Make all persons and paths again. Inside a transaction of the caller's."""
-    clear(store)
+    PATHS.clear(store)
     store.insert("persons", persons_of(store))
     build(store, store.insert)
-
-
-def clear(store: Store) -> None:
-    """Empty these tables. Inside a transaction of the caller's."""
-    store.make_tables(str(__package__))
-    for table in TABLES:
-        store.execute(f"DELETE FROM {table}")
 
 
 # --- what they share
@@ -263,5 +258,33 @@ def _rows(reading: Reading) -> int:
     return int(rows)
 
 
+def stand_in(past: Past) -> None:
+    """Make the paths of the past in the place of the live ones. Coupons, orders, users and persons are in place."""
+    for table in ("paths", *PATHS.helpers):
+        past.make(table, f"SELECT * FROM {live_schema(past.reading)}.{table} LIMIT 0")
+    build(past.reading, lambda table, rows: put_beside(past.reading, table, rows))
+
+
+def put_beside(reading: Reading, table: str, rows: pl.DataFrame) -> None:
+    """Add rows to a temporary table."""
+    if rows.height:
+        with reading.given(added=rows):
+            reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")
+
+
 def _query(name: str) -> str:
     return sql(__package__, name)
+
+
+PATHS: Final = KeptTable(
+    folder="projections.attribution",
+    projection="attribution",
+    version=3,
+    tables={"persons": ("user_id",), "paths": ("order_id", "person", "ended_at")},
+    helpers=("touch_sources", "stale_users"),
+    settle=mark,
+    fill=lambda adding: build(adding, adding.insert),
+    stand_in=stand_in,
+    audits=("persons", "paths", "touches_once"),
+)
+"""`persons` themselves come before the rules across coupons, which read them (`persons.settle`, `persons_of`)."""

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from ledger.topics import COUPON
 from projections import lookup
-from projections.live.changes import Affected, Changes
+from projections.connection import Adding, Reading, sql
+from projections.kept_table import Batch, KeptTable
 from projections.live.signature import stable_hash
-from projections.store import Adding, Reading, Store, sql
+from projections.store import Store
 
 if TYPE_CHECKING:
     from projections.past import Past
@@ -32,9 +34,12 @@ _ORDER_TOLD: Final = "gross_minor net_minor refunded_minor paid_at cancelled_at"
 _AT_ONCE: Final = 500_000
 
 
-def settle(store: Store, affected: Affected, coupons: Changes | None) -> None:
+def settle(store: Store, batch: Batch) -> None:
     """Bring the table up to what a batch did to these orders and to the coupons in use on them. Inside its
     transaction."""
+    affected, coupons = batch.affected, batch.changes.get(COUPON)
+    if affected is None:
+        return
     stored = lookup.of_hashes(store, TABLE, "order_hash", affected.orders["order_hash"])
     stored = stored.join(affected.orders, on=_ORDER, how="semi")
     told = stored.select(*_COUPON, *_COUPON_TOLD)
@@ -76,3 +81,15 @@ def _of_orders(said: pl.DataFrame) -> pl.DataFrame:
     return said.select(*_ORDER, *_ORDER_TOLD, *OF_ORDER).with_columns(lines=pl.when(unknown).then("lines")).rename(
         {"user_id": "buyer"}
     )  # fmt: skip
+
+
+COUPON_SALES: Final = KeptTable(
+    folder="projections.coupon_sales",
+    projection="metrics",
+    version=3,
+    tables={TABLE: ("coupon_id",)},
+    settle=settle,
+    fill=fill,
+    stand_in=stand_in,
+    audits=("coupon_sales",),
+)

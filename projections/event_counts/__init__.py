@@ -17,10 +17,12 @@ import polars as pl
 
 from ledger.topics import COUPON
 from projections import lookup
+from projections.connection import Adding, sql
+from projections.kept_table import Batch, KeptTable, OfSlices
 from projections.live.changes import Changes
 from projections.live.journal import JOURNAL
 from projections.live.signature import stable_hash
-from projections.store import Adding, Store, sql
+from projections.store import Cache, Store
 
 if TYPE_CHECKING:
     from projections.past import Past
@@ -37,8 +39,15 @@ _ODD_NUMBER: Final = np.uint64(0x9E3779B97F4A7C15)
 _WRITTEN_AT_ONCE: Final = 500_000
 
 
-def settle(store: Store, coupons: Changes | None) -> None:
+class Known(Cache):
+    """`odd_creations`: whether the journal may have any; None until it was searched. It stays true what happens."""
+
+    odd_creations: bool | None = None
+
+
+def settle(store: Store, batch: Batch) -> None:
     """Bring the counts up to what a batch did to the coupons and their journal. Inside its transaction."""
+    coupons = batch.changes.get(COUPON)
     if coupons is None:
         return
     before, after = _shared(coupons.before), _shared(coupons.after)
@@ -51,18 +60,6 @@ def settle(store: Store, coupons: Changes | None) -> None:
         earlier = _earlier(store, coupons, moved, came)
         parts += [_cells(earlier, before, -1), _cells(earlier, after, 1)]
     _add(store, _summed(parts).filter(pl.col("events") != 0))
-
-
-def fill(store: Store) -> None:
-    """Count all anew. Inside a transaction of the caller's."""
-    clear(store)
-    count_all(store)
-
-
-def clear(store: Store) -> None:
-    """Inside a transaction of the caller's."""
-    store.make_tables(str(__package__))
-    store.execute(f"DELETE FROM {TABLE}")
 
 
 def counted(facts: pl.DataFrame, coupons: pl.DataFrame) -> pl.DataFrame:
@@ -85,8 +82,10 @@ def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(parts).group_by(_CELL).agg(pl.col("events").sum())
 
 
-def count_all(into: Store | Adding) -> None:
-    """From the journal, where nothing is counted yet."""
+def fill(into: Store | Adding) -> None:
+    """Count all events of the journal, unless the slices of a whole history were counted already."""
+    if into.rows(f"SELECT 1 FROM {TABLE} LIMIT 1"):
+        return
     counted = f"SELECT row_number() OVER () AS place, * FROM ({sql(__package__, 'event_counts')})"
     into.execute(f"CREATE OR REPLACE TEMP TABLE counted AS {counted}")
     [(cells,)] = into.rows("SELECT count(*) FROM counted")
@@ -154,12 +153,12 @@ def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataF
 
 def _odd_creations(store: Store, came: pl.DataFrame) -> bool:
     """Whether the journal may have any. It is searched once."""
+    known = store.cache(Known)
     if came.filter(pl.sql_expr(_ODD)).height:
-        store.found["odd_creations"] = True
-    elif "odd_creations" not in store.found:
-        there = store.rows(f"SELECT 1 FROM {JOURNAL[COUPON]} WHERE {_ODD} LIMIT 1")
-        store.found["odd_creations"] = bool(there)
-    return store.found["odd_creations"]
+        known.odd_creations = True
+    elif known.odd_creations is None:
+        known.odd_creations = bool(store.rows(f"SELECT 1 FROM {JOURNAL[COUPON]} WHERE {_ODD} LIMIT 1"))
+    return known.odd_creations
 
 
 def _hashed(cells: pl.DataFrame) -> pl.DataFrame:
@@ -182,3 +181,16 @@ def _add(store: Store, cells: pl.DataFrame) -> None:
     store.delete(TABLE, cells["row_id"].drop_nulls())
     summed = cells.with_columns(events=pl.col("events") + pl.col("was").fill_null(0))
     store.insert(TABLE, summed.select("key_hash", *_CELL, "events").filter(pl.col("events") != 0))
+
+
+EVENT_COUNTS: Final = KeptTable(
+    folder="projections.event_counts",
+    projection="metrics",
+    version=3,
+    tables={TABLE: ("hour", "type", "to_user", "reason", "campaign_id", "coupon_type", "channel")},
+    settle=settle,
+    fill=fill,
+    stand_in=stand_in,
+    audits=("event_counts",),
+    of_slices=OfSlices(counted, put),
+)

@@ -15,7 +15,8 @@ from typing import Any, Final
 import polars as pl
 
 from ledger.log import Chunk, StoredRecord, TopicPartition
-from projections.store import Reading, Store, sql
+from projections.connection import Reading, sql
+from projections.store import Store
 
 _ROOM: Final = "projections.identity"
 _COUNTED: Final = ("other_keys", "skewed", "in_1970")

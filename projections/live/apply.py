@@ -25,10 +25,11 @@ import polars as pl
 from ledger.rules import STATES, types
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
 from projections import lookup
+from projections.connection import Inserts
 from projections.live import cross, entities, fold, journal
 from projections.live.changes import Changes
 from projections.live.signature import bits_of, stable_hash
-from projections.store import Inserts, Store
+from projections.store import Store
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

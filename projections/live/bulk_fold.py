@@ -8,7 +8,7 @@ settled once, when all slices are in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,16 +18,15 @@ import polars as pl
 
 from ledger.rules import STATES
 from ledger.topics import COUPON
-from projections import coupon_sales as sales
-from projections import event_counts as counts
-from projections.attribution import upkeep
 from projections.attribution.persons import persons_of
+from projections.connection import Adding, Inserts, Reading, sql
+from projections.kept import KEPT
 from projections.live import campaign_rules, journal, order_rules
 from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
 from projections.live.changes import Changes
 from projections.live.cross import clock_and_grace, latest
 from projections.lookup import OF_LATE
-from projections.store import Adding, Inserts, Reading, Store, sql
+from projections.store import Store
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
 """Of the campaigns that are settled together; a campaign is never parted."""
@@ -43,14 +42,14 @@ _ROW: Final = "place"
 class Slice:
     """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
     other events, and which of them are in `conflict`; `beside`: what belongs into other tables than the `rows` do;
-    `counted`: cells of `event_counts`, of coupons alone; `clock`: the data's, of the facts."""
+    `kept`: what it adds to kept tables, by their folder; `clock`: the data's, of the facts."""
 
     topic: str
     facts: pl.DataFrame
     repeats: pl.DataFrame
     rows: pl.DataFrame
     beside: dict[str, pl.DataFrame]
-    counted: pl.DataFrame | None
+    kept: dict[str, pl.DataFrame]
     clock: datetime | None
 
 
@@ -82,13 +81,13 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
     in_conflict = np.zeros(events.height, dtype=np.bool_)
     in_conflict[conflicts[_ROW].to_numpy()] = True
     repeats = events.select(journal.POSITION).with_columns(conflict=pl.Series(in_conflict)).filter(pl.Series(repeated))
-    beside, counted = {"violations": violations}, None
+    beside, kept = {"violations": violations}, {}
     if topic == COUPON:
         changes = Changes(COUPON, rows.clear(rows.height), rows, [facts], [])
         _, acquired = campaign_rules.acquisitions(changes)
         beside |= {"acquisitions": acquired} | order_rules.looked_up(changes)
-        counted = counts.counted(facts, rows)
-    return Slice(topic, facts, repeats, rows, beside, counted, latest([facts]))
+        kept = {table.folder: table.of_slices.part(facts, rows) for table in KEPT if table.of_slices}
+    return Slice(topic, facts, repeats, rows, beside, kept, latest([facts]))
 
 
 def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
@@ -161,17 +160,20 @@ def clear(store: Store, topics: Sequence[str]) -> None:
         store.execute("DELETE FROM violations WHERE scope = 'coupon' AND topic = $topic", {"topic": topic})
     for table in _BESIDE if COUPON in topics else ():
         store.execute(f"DELETE FROM {table}")
-    counts.clear(store)
+    for kept in KEPT:
+        if kept.of_slices:
+            kept.clear(store)
     unsettle(store)
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that `settle_campaigns`, `settle_orders`, `join_sales` and `make_paths` fill. Inside a
-    transaction of the caller's."""
-    for table in ("campaign_terms", "stock_cuts", "awaited", sales.TABLE):
+    """Empty the tables that are filled when all slices are in. Inside a transaction of the caller's."""
+    for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
-    upkeep.clear(store)
+    for kept in KEPT:
+        if not kept.of_slices:
+            kept.clear(store)
 
 
 def set_clock(store: Store, clock: datetime | None) -> None:
@@ -199,22 +201,17 @@ def settle_orders(adding: Adding) -> None:
             order_rules.settle_new(adding, affected, now, grace)
 
 
-def put_counts(store: Store, counted: Iterable[pl.DataFrame]) -> None:
-    """Write what was counted in all slices of coupons."""
-    counts.put(store, counted)
+def put_kept(store: Store, parts: Callable[[str], Iterable[pl.DataFrame]]) -> None:
+    """Write what all slices of coupons add to kept tables. `parts`: of the table with this folder."""
+    for table in KEPT:
+        if table.of_slices:
+            table.of_slices.put(store, parts(table.folder))
 
 
-def count_events(adding: Adding) -> None:
-    """Where no slices of coupons were folded."""
-    if not adding.rows(f"SELECT 1 FROM {counts.TABLE} LIMIT 1"):
-        counts.count_all(adding)
-
-
-def join_sales(adding: Adding) -> None:
-    """The coupons in use with their orders. All slices are in."""
-    sales.fill(adding)
-
-
-def make_paths(adding: Adding) -> None:
-    """The paths to orders. All slices are in, and `persons`."""
-    upkeep.build(adding, adding.insert)
+FILLS: Final[tuple[Callable[[Adding], None], ...]] = (
+    settle_orders,
+    settle_campaigns,
+    *(table.fill for table in KEPT),
+)
+"""What is filled when all slices are in, `persons` is, and the data's clock stands where it should; beside each other,
+the longest first."""

@@ -22,11 +22,12 @@ from polars._typing import PolarsDataType
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON
 from projections import lookup
+from projections.connection import Adding, Reading, sql
 from projections.live import violations
 from projections.live.changes import Changes
 from projections.live.entities import TERM_EVENTS
 from projections.live.signature import stable_hash
-from projections.store import Adding, Reading, Store, sql
+from projections.store import Store
 
 _VALUES: Final = ("quantity", "per_user_limit", "claim_from", "claim_until")
 _CAMPAIGN: Final = ["campaign_hash", "campaign_id"]

@@ -1,4 +1,5 @@
-"""The rules across coupons and between topics (LIFECYCLE section 4), kept in `violations` with scope 'cross'.
+"""The rules across coupons and between topics (LIFECYCLE section 4), kept in `violations` with scope 'cross', and the
+kept tables.
 
 Runs once in the transaction of a batch, after all its topics were folded, on what they changed. What always holds
 afterwards: these violations are those that an evaluation of the whole tables at the same data's clock would find.
@@ -14,13 +15,13 @@ from typing import Final
 import polars as pl
 
 from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
-from projections import coupon_sales as sales
-from projections import event_counts as counts
 from projections.attribution import persons
-from projections.attribution import upkeep as paths
+from projections.connection import Reading, sql
+from projections.kept import KEPT
+from projections.kept_table import Batch
 from projections.live import campaign_rules, order_rules
 from projections.live.changes import Changes
-from projections.store import Reading, Store, sql
+from projections.store import Store
 
 _MINUTE: Final = timedelta(minutes=1)
 
@@ -29,16 +30,16 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
     """Bring the data's clock and the violations of section 4 up to these changes. Returns the batch's clock."""
     by_topic = {c.topic: c for c in changes}
     relinked = persons.settle(store, by_topic.get(USER))
-    paths.mark(store, by_topic, relinked)
     clock = latest([events for c in by_topic.values() for events in c.journalled])
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
-    counts.settle(store, coupons)
     campaign_rules.settle(store, coupons, campaigns, relinked)
     now, grace = _moved_on(store, clock)
+    affected = None
     if now is not None:
         affected = order_rules.take_in(store, coupons, orders, now)
-        sales.settle(store, affected, coupons)
         order_rules.settle(store, affected, now, grace)
+    for table in KEPT:
+        table.settle(store, Batch(by_topic, relinked, affected))
     return clock
 
 

@@ -16,11 +16,12 @@ from ledger.rules import types
 from ledger.topics import COUPON, ORDER
 from projections import coupon_sales as sales
 from projections import lookup
+from projections.connection import Adding, Reading, sql
 from projections.live import violations
 from projections.live.changes import Affected, Changes
 from projections.live.entities import WIDE
 from projections.live.signature import stable_hash
-from projections.store import Adding, Reading, Store, sql
+from projections.store import Store
 
 _USE: Final = (
     "order_id used_at used_event_id discount_minor min_spend_minor coupon_type face_value_minor percent_off_bp".split()

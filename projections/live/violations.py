@@ -6,7 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from projections.store import Adding, Store
+from projections.connection import Adding
+from projections.store import Store
 
 SCHEMA: Final = {
     "violation": pl.String,

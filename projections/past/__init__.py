@@ -28,12 +28,13 @@ import polars as pl
 from ledger.rules import STATES
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
 from projections.attribution.persons import persons
+from projections.connection import Reading, live_schema, sql
 from projections.live import campaign_rules, order_rules
 from projections.live.apply import PROJECTED, Projected, from_the_start
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
+from projections.live.views import VIEWS, view
 from projections.past.slices import Slices, ahead, room_for_files
-from projections.store import VIEWS, Reading, sql
 from projections.wide import as_decimals
 
 _AT_ONCE: Final = 50_000
@@ -88,12 +89,6 @@ def told_of(topic: str, live: str) -> str:
     return f"(SELECT * FROM {live}.{on.journal} UNION ALL SELECT * FROM {live}.{on.conflicts})"
 
 
-def live_schema(reading: Reading) -> str:
-    """What stands before the name of a live table, whatever stands before that table."""
-    [(database,)] = reading.rows("SELECT current_database()")
-    return '"' + str(database).replace('"', '""') + '".main'
-
-
 def _text(value: str) -> str:
     """As SQL writes it."""
     return "'" + value.replace("'", "''") + "'"
@@ -137,8 +132,8 @@ class Past:
         self.make("violations", f"SELECT * FROM {self._live}.violations LIMIT 0")
         self.make("persons", f"SELECT * FROM {self._live}.persons LIMIT 0")
         self._insert("persons", persons(reading.frame(sql(__package__, "links"))))
-        for view in VIEWS:
-            self.show(view, sql("projections.live", view))
+        for name in VIEWS:
+            self.show(name, view(name))
 
     def leave(self) -> None:
         self.undo(0)

@@ -13,8 +13,8 @@ from polars._typing import PolarsDataType
 from ledger.plain import plain
 from ledger.rules import types
 from ledger.topics import COUPON
-from projections.past import Cut, Past, Progress, live_schema, told_of
-from projections.store import Reading, sql
+from projections.connection import Reading, live_schema, sql
+from projections.past import Cut, Past, Progress, told_of
 
 _COMPARED: Final = (
     "campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor currency valid_from valid_until owner"

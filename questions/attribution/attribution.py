@@ -13,9 +13,10 @@ import polars as pl
 
 from analysis import attribution as credit
 from ledger.topics import COUPON, ORDER, USER
+from projections.attribution import upkeep
 from projections.attribution.paths import MOST
+from projections.connection import Reading, sql
 from projections.past import Past
-from projections.store import Reading, sql
 from projections.wide import as_integers
 from questions.attribution import in_place
 from questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
@@ -227,7 +228,7 @@ def then(past: Past, _: Mapping[str, Any]) -> None:
     """What every question here reads of the past."""
     for topic in (COUPON, ORDER, USER):
         past.stand_in(topic)
-    in_place.stand_in(past)
+    upkeep.PATHS.stand_in(past)
 
 
 def _query(name: str) -> str:

@@ -17,8 +17,8 @@ import polars as pl
 
 from analysis import attribution as credit
 from analysis.attribution import Float64, Int64, Mask, Paths
+from projections.connection import Reading, sql
 from projections.past.slices import ahead
-from projections.store import Reading, sql
 from questions.attribution.models import OVER_ALL, Model
 from questions.unanswered import WrongQuestion
 

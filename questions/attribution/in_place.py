@@ -1,18 +1,16 @@
-"""Paths for a question, in temporary tables that stand before the live ones and go with the transaction: of the past,
-or of the present where the live ones are behind.
+"""Paths for a question, in temporary tables that stand before the live ones where these are behind, and go with the
+transaction.
 
 What always holds: an answer is that of all paths made again from what is committed, however far `upkeep` has come.
 """
 
 from __future__ import annotations
 
-import polars as pl
-
 from projections.attribution import upkeep
 from projections.attribution.paths import hashed
 from projections.attribution.persons import whose
-from projections.past import Past, live_schema
-from projections.store import Reading
+from projections.attribution.upkeep import put_beside
+from projections.connection import Reading, live_schema
 
 
 def complete(reading: Reading) -> None:
@@ -26,23 +24,11 @@ def complete(reading: Reading) -> None:
         reading.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM {live}.{table} {kept}")
     for table, columns in (("paths_again", "*"), ("paths_gone", "person_hash, person")):
         reading.execute(f"CREATE TEMP TABLE {table} AS SELECT {columns} FROM {live}.paths LIMIT 0")
-    _put(reading, "paths_gone", hashed(upkeep.once_persons(ids)))
-    upkeep.build(reading, lambda table, rows: _put(reading, "paths_again" if table == "paths" else table, rows), ids)
+    put_beside(reading, "paths_gone", hashed(upkeep.once_persons(ids)))
+    upkeep.build(
+        reading, lambda table, rows: put_beside(reading, "paths_again" if table == "paths" else table, rows), ids
+    )
     reading.execute(
         f"CREATE TEMP VIEW paths AS SELECT * FROM {live}.paths ANTI JOIN paths_gone USING (person_hash, person)"
         " UNION ALL SELECT * FROM paths_again"
     )
-
-
-def stand_in(past: Past) -> None:
-    """Put the paths of the past in the place of the live ones. Coupons, orders, users and persons are in place."""
-    reading = past.reading
-    for table in upkeep.TABLES[1:]:
-        past.make(table, f"SELECT * FROM {live_schema(reading)}.{table} LIMIT 0")
-    upkeep.build(reading, lambda table, rows: _put(reading, table, rows))
-
-
-def _put(reading: Reading, table: str, rows: pl.DataFrame) -> None:
-    if rows.height:
-        with reading.given(added=rows):
-            reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")

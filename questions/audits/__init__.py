@@ -22,11 +22,12 @@ import polars as pl
 from ledger.plain import plain
 from ledger.rules import types
 from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from projections.connection import Reading, sql
+from projections.kept import KEPT
 from projections.live import order_rules
 from projections.live.cross import clock_and_grace
 from projections.live.journal import JOURNAL
 from projections.live.signature import bits_of, stable_hash
-from projections.store import Reading, sql
 from questions.finance.statement import statement
 
 _AT_ONCE: Final = 1_000_000
@@ -40,9 +41,17 @@ _TYPES: Final = {
 }
 
 
+_KEPT: Final = {audit: table.folder for table in reversed(KEPT) for audit in table.audits}
+"""Those of kept tables, with the folder that their SQL lies in."""
+
+
+def _text(name: str) -> str:
+    return sql(_KEPT[name], f"audit_{name}") if name in _KEPT else sql(__package__, name)
+
+
 def asked(name: str) -> str:
     """What the audit asks: the first sentence of its file."""
-    header = " ".join(line.removeprefix("-- ") for line in sql(__package__, name).splitlines() if line.startswith("--"))
+    header = " ".join(line.removeprefix("-- ") for line in _text(name).splitlines() if line.startswith("--"))
     return header.partition("?")[0] + "?"
 
 
@@ -68,7 +77,7 @@ def _found(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame
 
 def _queries(reading: Reading, name: str, parts: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
     """The query and its parameters, part by part."""
-    query = sql(__package__, name)
+    query = _text(name)
     wanted = set(re.findall(r"\$(\w+)", re.sub("--.*", "", query)))
     for part in _parts(reading, wanted, parts):
         yield query, {name: value for name, value in part.items() if name in wanted}
@@ -196,6 +205,7 @@ def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
     return persons
 
 
+_JUDGED: Final = {"persons": _persons, "paths": _paths}
 AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = {
     "accounts": _found,
     "accounts_of_tables": _found,
@@ -213,8 +223,6 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "order_values": _found,
     "campaign_values": _found,
     "user_values": _found,
-    "event_counts": _found,
-    "coupon_sales": _found,
     "violations_of_rows": _found,
     "violations_of_events": _found,
     "conflicts_of_journal": _found,
@@ -230,8 +238,6 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "over_user_limit": _found,
     "over_person_limit": _found,
     "between_topics": _between_topics,
-    "persons": _persons,
-    "paths": _paths,
-    "touches_once": _found,
+    **{audit: _JUDGED.get(audit, _found) for audit in _KEPT},
 }
 """By name, in the order in which they are asked: what goes wrong first makes later ones find something too."""

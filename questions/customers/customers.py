@@ -19,7 +19,7 @@ from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
 from analysis.lifetime import TooFew, fit_purchases, fit_spend
 from ledger.words import Note, of_error
-from projections.store import Reading, sql
+from projections.connection import Reading, sql
 from projections.wide import as_integers
 from questions.metrics.money import goods_rates as goods
 from questions.metrics.periods import ZONE, Zone

@@ -13,8 +13,8 @@ from analysis import lift, matching, need
 from analysis.lift import TooFew
 from analysis.power import Design
 from ledger.words import Note, of_error
+from projections.connection import Reading, sql
 from projections.live.signature import key_hash
-from projections.store import Reading, sql
 from questions.experiments import facts, result
 from questions.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
 from questions.experiments.result import Arm, Row

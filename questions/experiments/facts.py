@@ -16,8 +16,8 @@ import polars as pl
 
 from analysis import lift
 from ledger.words import Note
+from projections.connection import Reading, sql
 from projections.live.signature import key_hash
-from projections.store import Reading, sql
 from questions.metrics.money import goods_rates as goods
 from questions.metrics.periods import later
 from questions.unanswered import NotThere, WrongQuestion

@@ -24,10 +24,10 @@ import polars as pl
 
 from ledger.rules import STATES
 from ledger.topics import COUPON
+from projections.connection import Reading, sql
 from projections.live.apply import prepare
 from projections.live.fold import EVENT_FIELDS, states_of
 from projections.live.journal import POSITION
-from projections.store import Reading, sql
 from projections.wide import as_integers
 
 OUT: Final = ("issued", "claimed", "reserved")

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from projections.store import Reading, sql
+from projections.connection import Reading, sql
 from questions.metrics.definitions import METRICS, MINUTES, SOURCES, SUMS, Metric, Source
 from questions.metrics.money import Rates
 from questions.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone, later

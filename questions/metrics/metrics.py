@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from ledger.plain import plain
-from projections.store import Reading
+from projections.connection import Reading
 from questions.metrics import statements
 from questions.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
 from questions.metrics.evaluation import Asked, Evaluation

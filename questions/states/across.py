@@ -12,11 +12,10 @@ from typing import Any, Final
 import polars as pl
 from pydantic import BaseModel, TypeAdapter
 
+from projections.connection import Reading, live_schema, sql
 from projections.live import campaign_rules, order_rules
 from projections.live.cross import clock_and_grace
 from projections.live.signature import stable_hash
-from projections.past import live_schema
-from projections.store import Reading, sql
 
 _VIOLATION: Final = ["violation", "topic", "key", "event_id", "occurred_at", "counterpart"]
 _INSTANT: Final = pl.Datetime("us")

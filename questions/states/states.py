@@ -19,6 +19,7 @@ from ledger.rules import STATES
 from ledger.topics import COUPON, USER
 from projections import digest as digests_of
 from projections.attribution.persons import persons
+from projections.connection import Reading, sql
 from projections.dead_letters import Chosen, chosen_letters
 from projections.due import due as due_at
 from projections.identity import oddities as oddities_of
@@ -27,7 +28,6 @@ from projections.live import journal
 from projections.live.signature import key_hash, stable_hash
 from projections.past import Cut, Progress
 from projections.past.diff import differences
-from projections.store import Reading, sql
 from projections.wide import as_integers
 from questions import audits
 from questions.asking import cut_of, positions_of

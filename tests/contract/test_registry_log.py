@@ -22,7 +22,7 @@ from ledger.events import Event, parse_event
 from ledger.log import EventLog, Record, open_log
 from ledger.settings import LogSettings
 from ledger.topics import COUPON, INPUT_TOPICS, ORDER
-from projections.store import Store
+from projections.database import create_database, open_database
 from scripts import make_docs
 from tests.command_line import coupon_event, done, facts, ledger, ndjson, one_sentence, wait_until
 from tests.contract.log_contract import Backend, LogContract, read_until
@@ -260,9 +260,9 @@ def test_a_consumer_that_follows_waits_for_the_registry(
     number = registry.register("coupon.events-value", json.dumps(schemas.current("coupon_event")))
     registry.down()
     plain.append([framed(event("created", "e-1"), number)])
-    Store.create(tmp_path / "live.duckdb")
+    create_database(tmp_path / "live.duckdb")
     seen: dict[str, int] = {"read": 0}
-    with Store.open(tmp_path / "live.duckdb") as store:
+    with open_database(tmp_path / "live.duckdb") as store:
         log = open_log(settings)
         consumer = Consumer(log, store, outlet=log, batch_size=100, follow=True)
 

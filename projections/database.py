@@ -1,0 +1,72 @@
+"""Our database: the tables of all projections in one DuckDB file, made together and checked for their versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from ledger.errors import StoreError, StoreVersionMismatch
+from ledger.rules import GRACE_MINUTES, STATES
+from projections.connection import Reading, sql
+from projections.kept import KEPT
+from projections.live import journal
+from projections.live.views import VIEWS, view_statement
+from projections.store import Store
+from projections.versions import VERSIONS, differing, written_versions
+
+VERSION: Final = 3
+"""Of the tables that are no projection's. A database of another version is not touched."""
+
+_FOLDERS: Final = ("projections.live", *(table.folder for table in KEPT), "projections.identity")
+"""Each with a `schema.sql`."""
+
+
+def create_database(path: Path) -> bool:
+    """Make an empty database at `path`. Returns False where there is one already.
+
+    Raises `StoreVersionMismatch` where that one was written by another version, `StoreFull`, `StoreError`.
+    """
+    return Store.create(path, _make, check_version)
+
+
+def open_database(path: Path, *, read_only: bool = False) -> Store:
+    """Open for writing (and so own it) or for reading.
+
+    Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
+    """
+    return Store.open(path, check_version, read_only=read_only)
+
+
+def check_version(store: Reading) -> None:
+    """Raises `StoreVersionMismatch` where other code filled it, `StoreError` where it is no database of ours."""
+    if not store.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'ledger' AND NOT temporary LIMIT 1"):
+        raise StoreError(
+            f"database {store.path}: a DuckDB file, but not one of coupon-ledger; name another with --database"
+        )
+    version = next((version for (version,) in store.rows("SELECT version FROM ledger")), None)
+    if version != VERSION:
+        raise _other_version(store.path, f"version {version} of the tables, this is {VERSION}", version, VERSION)
+    for name, before, now in differing(written_versions(store)):
+        raise _other_version(store.path, f"version {before} of the projection {name}, this has {now}", before, now)
+
+
+def _make(execute: Callable[..., Any]) -> None:
+    states = ", ".join(f"'{state}'" for state in STATES)
+    execute(f"CREATE TYPE coupon_state AS ENUM ({states})")
+    for folder in _FOLDERS:
+        for statement in filter(str.strip, sql(folder, "schema").split(";\n")):
+            execute(statement)
+    for statement in (*journal.table_statements(), *map(view_statement, VIEWS)):
+        execute(statement)
+    execute("INSERT INTO ledger (version, commits, grace_minutes) VALUES (?, 0, ?)", [VERSION, GRACE_MINUTES])
+    for name, number in VERSIONS.items():
+        execute("INSERT INTO projections VALUES (?, ?)", [name, number])
+
+
+def _other_version(path: Path, written_by: str, before: int | None, now: int | None) -> StoreVersionMismatch:
+    newer = (before or 0) > (now or 0)
+    remedy = (
+        "use that newer coupon-ledger" if newer else "`coupon-ledger rebuild` builds a new one beside it and swaps them"
+    )
+    return StoreVersionMismatch(f"database {path}: written by {written_by}; {remedy}")

@@ -1,0 +1,105 @@
+"""DuckDB's errors as ours: which database, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from ledger.address_space import limited
+from ledger.errors import StoreError, StoreFull, StoreVersionMismatch, ValueOutOfRange
+from projections.ownership import owned_by
+
+_Kinds = type[duckdb.Error] | tuple[type[duckdb.Error], ...]
+
+
+def _out_of_memory(path: Path, first: str) -> StoreError:
+    limit = limited()
+    remedy = "ask for less: a campaign, a shorter time"
+    if limit is not None:
+        remedy = f"raise the limit of {limit / 1e9:.1f} GB of address space (`ulimit -v`), or {remedy}"
+    return StoreError(f"database {path}: more memory is needed than DuckDB is given ({first}); {remedy}")
+
+
+_SAYS: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]], ...]] = (
+    (("lock on file",), owned_by),
+    (
+        ("No space left", "disk is full", "File too large"),
+        lambda path, _: StoreFull(
+            f"database {path}: the disk is full; free space and run again, nothing was half-written"
+        ),
+    ),
+    (
+        ("newer version", "version number"),
+        lambda path, _: StoreVersionMismatch(
+            f"database {path}: written by a newer DuckDB than this one ({duckdb.__version__}); "
+            "use the coupon-ledger that wrote it"
+        ),
+    ),
+    (
+        ("not a valid DuckDB database",),
+        lambda path, _: StoreError(f"database {path}: not a DuckDB file; name another with --database"),
+    ),
+    (
+        ("Corrupt database", "Corrupt WAL", "WAL does not match"),
+        lambda path, text: StoreError(
+            f"database {path}: damaged on disk ({_first(text)}); move it away, with its .wal,"
+            " and run `coupon-ledger rebuild`: the log has it all"
+        ),
+    ),
+    (
+        ("Is a directory",),
+        lambda path, _: StoreError(f"database {path}: a folder; name a file in it with --database"),
+    ),
+)
+"""By what DuckDB's message says; the first that fits."""
+
+_IS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
+    (
+        (duckdb.ConversionException, duckdb.OutOfRangeException),
+        lambda path, text: ValueOutOfRange(
+            f"database {path}: an amount is too large to be added up ({_first(text)}); look for it among"
+            " orders and coupons, and have it corrected (`correct`)"
+        ),
+    ),
+    (duckdb.OutOfMemoryException, lambda path, text: _out_of_memory(path, _first(text))),
+    (
+        (duckdb.IOException, duckdb.SerializationException, duckdb.InvalidInputException),
+        lambda path, text: StoreError(
+            f"database {path}: cannot be used ({_first(text)}); check the file or name another"
+        ),
+    ),
+)
+"""By the error's class, where its message says nothing of these."""
+
+
+def _first(text: str) -> str:
+    return text.splitlines()[0]
+
+
+def _ours(path: Path, error: duckdb.Error) -> StoreError | None:
+    text = str(error)
+    for words, made in _SAYS:
+        if any(word in text for word in words):
+            return made(path, text)
+    return next((made(path, text) for kinds, made in _IS if isinstance(error, kinds)), None)
+
+
+@contextlib.contextmanager
+def failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
+    """Raise our error in place of DuckDB's; one that nobody can act on stays as it is. `asked`: what Ctrl-C stops."""
+    try:
+        yield
+    except duckdb.Error as error:
+        if (ours := _ours(path, error)) is not None:
+            raise ours from error
+        raise
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+            if asked is not None:
+                asked.interrupt()  # its other threads go on else, and whatever comes next waits until they are done
+            raise KeyboardInterrupt from error
+        raise

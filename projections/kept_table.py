@@ -1,0 +1,67 @@
+"""What a kept table is: worked out once and kept beside journals and rows, so that answers come soon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from projections.connection import Adding
+from projections.live.changes import Affected, Changes
+from projections.store import Store
+
+if TYPE_CHECKING:
+    from projections.past import Past
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a batch did. `changes`: by topic; `relinked`: the ids (`user_id`) whose person may be another now;
+    `affected`: the orders to be looked at again, None before anything happened."""
+
+    changes: Mapping[str, Changes]
+    relinked: pl.DataFrame
+    affected: Affected | None
+
+
+@dataclass(frozen=True, slots=True)
+class OfSlices:
+    """How a table is filled from the slices of a whole history instead of from the live tables.
+
+    `part`: what a slice of coupons adds, given their facts and their rows; `put`: adds up all parts and writes them.
+    """
+
+    part: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
+    put: Callable[[Store, Iterable[pl.DataFrame]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTable:
+    """One entry of `projections.kept.KEPT`.
+
+    `folder`: the package with its `schema.sql` and the SQL of its audits (`audit_NAME.sql`).
+    `projection`, `version`: under which name it is rebuilt; raise the version when the same log gives other rows.
+    `tables`: those that are compared and digested, each with the columns that tell its rows apart; `helpers`: others.
+    `settle`: brings it up to what a batch did, inside its transaction.
+    `fill`: fills it, empty, from the live tables of a whole history.
+    `stand_in`: puts it as it was in the place of what it is. Rows, journals and persons are in place.
+    """
+
+    folder: str
+    projection: str
+    version: int
+    tables: Mapping[str, tuple[str, ...]]
+    settle: Callable[[Store, Batch], None]
+    fill: Callable[[Adding], None]
+    stand_in: Callable[[Past], None]
+    audits: tuple[str, ...]
+    helpers: tuple[str, ...] = ()
+    of_slices: OfSlices | None = None
+
+    def clear(self, store: Store) -> None:
+        """Empty its tables, which an older database may lack. Inside a transaction of the caller's."""
+        store.make_tables(self.folder)
+        for table in (*self.tables, *self.helpers):
+            store.execute(f"DELETE FROM {table}")

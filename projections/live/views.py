@@ -1,0 +1,18 @@
+"""The views over the live tables, each a `.sql` file of this folder."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from projections.connection import sql
+
+VIEWS: Final = ("judged_violations",)
+
+
+def view_statement(name: str) -> str:
+    return f"CREATE VIEW {name} AS {view(name)}"
+
+
+def view(name: str) -> str:
+    """The query that the view stands for."""
+    return sql(__package__, name)
