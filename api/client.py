@@ -9,7 +9,7 @@ import http.client
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import polars as pl
 import pyarrow as pa
 
-from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, read_token
+from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, SNAPSHOT, read_token
 from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
 from ledger.words import Note
 from projections.backup import Advanced, Copied
@@ -26,7 +26,8 @@ from projections.connection import frames_of
 from projections.database import open_database
 from projections.ownership import owner
 from projections.past import Progress
-from questions.registry import QUESTIONS, Answer, AsOf, Local, Source
+from questions.local import Local
+from questions.registry import QUESTIONS, Answer, AsOf, Source
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
@@ -56,12 +57,9 @@ def _error(said: Mapping[str, Any]) -> Told:
 
 
 @contextmanager
-def asking(
-    database: Path, told: Progress | None = None, limit_s: float | None = None, *, keeps_past: bool = False
-) -> Iterator[Source]:
+def asking(database: Path, told: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
     """Who answers questions about this database. `told`: how far looking back has come. `limit_s`: how long the owner
-    may take over a question, if not as long as is usual. `keeps_past`: many questions of one past will come; it is cut
-    off once, but not by an owner, who keeps nothing between two questions.
+    may take over a question, if not as long as is usual.
 
     An owner that is about to end, or has just begun, is given a few seconds. Raises `StoreOwned` where it cannot be
     asked, and what `Store.open` raises.
@@ -79,7 +77,7 @@ def asking(
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store, closing(Local(store, told or _nobody, keeps_past=keeps_past)) as local:
+            with store, closing(Local(store, told or _nobody)) as local:
                 yield local
             return
 
@@ -118,12 +116,31 @@ def _remote(database: Path, owned: StoreOwned, told: Progress | None, limit_s: f
 class Remote:
     """The process that owns the database."""
 
-    def __init__(self, url: str, database: Path, told: Progress | None = None, limit_s: float | None = None) -> None:
-        """`told`, `limit_s`: as of `asking`."""
+    def __init__(
+        self,
+        url: str,
+        database: Path,
+        told: Progress | None = None,
+        limit_s: float | None = None,
+        snapshot: str | None = None,
+    ) -> None:
+        """`told`, `limit_s`: as of `asking`; `snapshot`: which of its snapshots is asked."""
+        self._snapshot = snapshot
         self._address = urlsplit(url).netloc
         self._database = database
         self._told_how_far = told
         self._limit_s = limit_s
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Source]:
+        """Have the owner hold one committed state, of which it answers until the end. Raises `Told`, `OwnerGone`."""
+        held: str = self._post("/v1/snapshots", _ANSWER_S, {}, "hold a state for several questions")["snapshot"]
+        same = Remote(f"//{self._address}", self._database, self._told_how_far, self._limit_s, held)
+        try:
+            yield same
+        finally:
+            with suppress(OSError, http.client.HTTPException):
+                self._get(f"/v1/snapshots/{held}", _ANSWER_S, "DELETE").read()
 
     def answers(self) -> bool:
         try:
@@ -139,6 +156,8 @@ class Remote:
         limit_s = self._limit_s or QUESTIONS[question].limit_for(parameters)
         if self._told_how_far is not None:
             headers[FOLLOWED] = "lines"
+        if self._snapshot is not None:
+            headers[SNAPSHOT] = self._snapshot
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:

@@ -23,6 +23,8 @@ FOLLOWED: Final = "x-progress"
 """A header of a question: lines of JSON tell how far it is, and the answer comes behind them."""
 LIMIT: Final = "x-limit-s"
 """Another one: how long it may take."""
+SNAPSHOT: Final = "x-snapshot"
+"""Another one: the name of the snapshot that is asked."""
 
 
 def token_file(database: Path) -> Path:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 from api.contact import INTERFACE, remove_token, write_token
+from api.snapshots import MOST, Snapshots
 from consumers.owner import Owner
 from consumers.runner import Committed
 from ledger.errors import LedgerError
@@ -96,7 +97,8 @@ class _Service:
         from api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store))
-        self._readers = Readers(store, QUICK + SLOW + COPIES)
+        self._readers = Readers(store, QUICK + SLOW + COPIES + MOST)
+        self._snapshots = Snapshots(self._readers)
         self._listening = listening
         self._token = token
         self._owner = owner
@@ -119,6 +121,7 @@ class _Service:
         self._leaving.set()
         if self._server is not None:
             self._server.should_exit = True
+        self._snapshots.close()
         self._readers.close()
         self._thread.join()
         self._listening.close()
@@ -140,7 +143,9 @@ class _Service:
         ):
             port = self._listening.getsockname()[1]
             config = Config(
-                application(self._readers, self.metrics, (quick, slow), self._token, port, self._owner, copying),
+                application(
+                    self._readers, self.metrics, (quick, slow), self._token, port, self._owner, copying, self._snapshots
+                ),
                 loop="asyncio",
                 http=Bounded,
                 ws="none",

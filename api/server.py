@@ -32,8 +32,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import Spool, pieces, spooled
-from api.contact import ARROW, FOLLOWED, LIMIT
+from api.contact import ARROW, FOLLOWED, LIMIT, SNAPSHOT
 from api.metrics import Metrics
+from api.snapshots import Held, NoSnapshot, Snapshots, TooMany
 from consumers.discards import NothingChosen, Signed, discard
 from consumers.owner import Owner, Succeeded, waiting
 from consumers.replay import Replay, Rows
@@ -46,7 +47,7 @@ from projections.dead_letters import Chosen
 from projections.readers import Readers, Running
 from projections.store import Store
 from questions.bounds import bounds_of, checked
-from questions.registry import QUESTIONS, Question, answer
+from questions.registry import QUESTIONS, Answer, Question, answer
 from questions.unanswered import NotThere, WrongQuestion
 
 _IN_FLIGHT: Final = 64
@@ -95,6 +96,13 @@ _ANSWER: Final[dict[str, Any]] = {
 }
 
 
+_HELD: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["snapshot"],
+    "properties": {"snapshot": {"type": "string", "description": "Its name."}},
+}
+
+
 def _responses(answer: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
     """What the description says of a route's answers."""
     refused = {"application/json": {"schema": _REFUSAL}}
@@ -118,6 +126,7 @@ def application(
     port: int,
     owner: Owner | None,
     copying: Executor,
+    snapshots: Snapshots,
 ) -> ASGIApp:
     """The application for a socket on that port of loopback; its quick and slow questions run in `threads`, a backup
     in `copying`."""
@@ -136,8 +145,9 @@ def application(
         _add_repairs(app, owner)
         _add_succeed(app, owner)
     _add_backup(app, readers, copying)
+    _add_snapshots(app, snapshots, threads[0])
     for name, question in QUESTIONS.items():
-        _add(app, name, question, _Asking(readers, threads, metrics, name, question))
+        _add(app, name, question, _Asking(readers, threads, metrics, name, question, snapshots))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
     return _Guard(_Bounded(_Posted(app)), token, port)
@@ -249,6 +259,20 @@ def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
         return _followed(under_way, how_far, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
 
 
+def _add_snapshots(app: FastAPI, snapshots: Snapshots, thread: Executor) -> None:
+    @app.post("/v1/snapshots", responses=_responses({"application/json": {"schema": _HELD}}, 503))
+    async def hold() -> dict[str, str]:
+        """Hold one committed state. Questions with its name in the header `x-snapshot` are answered of it, until it is
+        let go, nobody asks for 20 seconds, or 15 minutes have passed."""
+        return {"snapshot": await asyncio.get_running_loop().run_in_executor(thread, snapshots.hold)}
+
+    @app.delete("/v1/snapshots/{name}")
+    async def let_go(name: str) -> dict[str, str]:
+        """Let it go; also one that is gone already."""
+        await asyncio.get_running_loop().run_in_executor(thread, snapshots.let_go, name)
+        return {"let_go": name}
+
+
 class _HowFar:
     """How much of something is done: told by the thread that does it, read by the one that sends it."""
 
@@ -289,8 +313,15 @@ class _Asking:
     """One question, asked."""
 
     def __init__(
-        self, readers: Readers, threads: tuple[Executor, Executor], metrics: Metrics, name: str, question: Question
+        self,
+        readers: Readers,
+        threads: tuple[Executor, Executor],
+        metrics: Metrics,
+        name: str,
+        question: Question,
+        snapshots: Snapshots,
     ) -> None:
+        self._snapshots = snapshots
         self._readers = readers
         self._threads = threads
         self._metrics = metrics
@@ -303,9 +334,13 @@ class _Asking:
             raise HTTPException(422, f"{self._name}: no parameter {', '.join(unknown)}")
         arrow = ARROW in request.headers.get("accept", "")
         limit_s = self._limit_s(request, parameters)
-        running, how_far = Running(), _HowFar()
+        held = self._snapshots.of(request.headers[SNAPSHOT]) if SNAPSHOT in request.headers else None
+        running, how_far = held.running if held else Running(), _HowFar()
         answered = asyncio.get_running_loop().run_in_executor(
-            self._threads[limit_s > _QUICK_S], self._answered, running, parameters, arrow, limit_s, how_far
+            self._threads[limit_s > _QUICK_S],
+            partial(self._answered, running, parameters, arrow, limit_s, how_far)
+            if held is None
+            else partial(self._answered_of, held, parameters, arrow, limit_s, how_far),
         )
         if FOLLOWED in request.headers:
             return StreamingResponse(_behind_lines(answered, how_far, running))
@@ -341,14 +376,26 @@ class _Asking:
             self._readers.snapshot(running, limit_s) as cursor,
             cursor.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            found = answer(cursor, self._name, parameters, how_far.advance)
-            try:
-                return spooled(found, arrow=arrow, json_columns=self._question.json)
-            except OSError as error:
-                raise StoreError(
-                    f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
-                    " folder for those (TMPDIR), or ask for less"
-                ) from error
+            return self._spooled(answer(cursor, self._name, parameters, how_far.advance), arrow)
+
+    def _answered_of(
+        self, held: Held, parameters: dict[str, Any], arrow: bool, limit_s: float, how_far: _HowFar
+    ) -> Spool:
+        with (
+            self._metrics.question(self._name),
+            held.asking(how_far.advance) as snapshot,
+            snapshot.roomy() if limit_s > _QUICK_S else nullcontext(),
+        ):
+            return self._spooled(snapshot.ask(self._name, **parameters), arrow)
+
+    def _spooled(self, found: Answer, arrow: bool) -> Spool:
+        try:
+            return spooled(found, arrow=arrow, json_columns=self._question.json)
+        except OSError as error:
+            raise StoreError(
+                f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
+                " folder for those (TMPDIR), or ask for less"
+            ) from error
 
 
 async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, running: Running) -> AsyncIterator[bytes]:
@@ -365,7 +412,8 @@ async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, runni
     except Exception as error:  # a status has been sent already
         yield _said(error)
     finally:
-        running.stop(_GONE)
+        if not answered.done():
+            running.stop(_GONE)
 
 
 def _said(error: Exception) -> bytes:
@@ -397,6 +445,10 @@ async def _in_words(_: Request, error: Exception) -> Response:
             isinstance(error, StillToCome | NothingChosen | InvalidEvent) or error.exit_code == WrongQuestion.exit_code
         ):
             status = http.HTTPStatus.UNPROCESSABLE_ENTITY
+        elif isinstance(error, NoSnapshot):
+            status = http.HTTPStatus.NOT_FOUND
+        elif isinstance(error, TooMany):
+            status, headers = http.HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"}
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT
     elif isinstance(error, RequestValidationError):

@@ -36,7 +36,7 @@ from ledger.settings import LogSettings
 from projections.attribution import upkeep
 from projections.database import create_database, open_database
 from projections.store import Store
-from questions.registry import Local
+from questions.local import Local
 
 _CHANNELS: Final = "['app', 'mini_program', 'sms', 'store', 'wechat', 'search', 'email', 'ad']"
 _USER: Final = "'u-' || (floor(pow(random(), 2) * $users)::BIGINT)::VARCHAR"

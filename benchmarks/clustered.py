@@ -31,7 +31,7 @@ from ledger.topics import INPUT_TOPICS
 from projections.database import create_database, open_database
 from projections.store import Store
 from questions import audits
-from questions import registry as queries
+from questions.local import Local
 from tests.clusters import KINDS, Made, followers
 
 SIZES: Final = "10000,20000,40000"
@@ -87,7 +87,7 @@ def asked(kind: str, store: Store) -> dict[str, Any]:
     found: dict[str, Any] = {"audits": round(sum(each.values()), 2)}
     found["slowest audits"] = ", ".join(f"{name} {each[name]}" for name in slowest)
     if kind == "coupon":
-        with closing(queries.Local(store)) as local:
+        with closing(Local(store)) as local:
             found["history"] = spent(lambda: [*local.ask("history", coupon="c").frames])
     return found
 

@@ -43,7 +43,7 @@ from ledger.settings import LogSettings
 from projections import checkpoints
 from projections.database import create_database, open_database
 from projections.store import Store
-from questions import registry as queries
+from questions.local import Local
 
 SEED: Final = 20261111
 _MILLION: Final = 1_000_000
@@ -160,7 +160,7 @@ def consume(settings: LogSettings, store: Store, batch_size: int) -> None:
 
 def look_ups(store: Store) -> dict[str, Any]:
     coupons = store.frame("SELECT coupon_id FROM coupons USING SAMPLE 300")["coupon_id"].to_list()
-    with closing(queries.Local(store)) as local:
+    with closing(Local(store)) as local:
         return {
             f"{question}_ms": _percentiles([_timed(lambda c=c, q=question: local.ask(q, coupon=c)) for c in coupons])  # type: ignore[misc]
             for question in ("state", "history")

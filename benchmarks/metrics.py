@@ -27,7 +27,7 @@ from projections import coupon_sales as sales
 from projections import event_counts as counts
 from projections.database import create_database, open_database
 from projections.store import Store
-from questions import registry as queries
+from questions.local import Local
 
 SEED: Final = 20261111
 _DAY = {"since": datetime(2026, 10, 27), "until": datetime(2026, 10, 28)}
@@ -96,7 +96,7 @@ def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, 
 
 
 def measure(store: Store, runs: int) -> None:
-    with closing(queries.Local(store)) as local:
+    with closing(Local(store)) as local:
         for name, given in QUESTIONS.items():
             load, wall, cpu, rows = os.getloadavg()[0], [], [], 0
             for _ in range(runs + 1):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
+from cli.asking import answered, rows_of
 from cli.options import (
     LOG,
     goods_rate_option,
@@ -20,7 +21,6 @@ from cli.options import (
     zone_option,
 )
 from cli.output import print_row, print_rows
-from cli.show import answered, rows_of
 from cli.tables import echo_wrapped, warn
 from ledger.settings import Settings
 from ledger.words import note

@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 import click
 
+from cli.asking import rows_of
 from cli.options import LOG, operator_options, output_option, settings_options, signed
 from cli.output import limited, print_row, print_rows
 from cli.progress import progress
-from cli.show import SHOWN, rows_of
+from cli.show import SHOWN
 from cli.tables import warn
 from ledger.amounts import amount, counted, money
 from ledger.errors import InvalidEvent, UnusableFile

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
+from cli.asking import answered, rows_of
 from cli.options import (
     LOG,
     goods_rate_option,
@@ -23,7 +24,6 @@ from cli.options import (
 )
 from cli.output import cell, print_frames, print_row, print_rows
 from cli.progress import progress
-from cli.show import answered, rows_of
 from cli.tables import echo_wrapped, warn
 from ledger.amounts import decimals
 from ledger.errors import LedgerError, UnusableFile

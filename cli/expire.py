@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.asking import answered, rows_of
 from cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
 from cli.output import limited, print_rows
 from cli.progress import progress
-from cli.show import answered, rows_of
 from cli.tables import warn
 from ledger.settings import Settings
 from reports.labels import say

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.asking import answered, rows_of
 from cli.options import (
     csv_rows,
     goods_rate_option,
@@ -19,7 +20,6 @@ from cli.options import (
     zone_option,
 )
 from cli.output import print_frames, print_row, print_rows
-from cli.show import answered, rows_of
 from cli.tables import warn
 from cli.view import view
 from ledger.settings import Settings

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from cli.asking import FIRST_ROWS, answered, rows_of
 from cli.options import (
     LOG,
     dead_letter_options,
@@ -24,7 +25,7 @@ from cli.options import (
 )
 from cli.output import limited, print_rows
 from cli.progress import advancing, progress
-from cli.show import FIRST_ROWS, SHOWN, answered, dead_letters, rows_of
+from cli.show import SHOWN, dead_letters
 from ledger.errors import UnusableFile
 from ledger.plain import plain
 from ledger.settings import LogSettings, Settings

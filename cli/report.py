@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from cli.asking import FIRST_ROWS, answered, rows_of, say_as_of, together
 from cli.expire import expiries
 from cli.metrics import explained
 from cli.options import (
@@ -25,7 +26,6 @@ from cli.options import (
     zone_option,
 )
 from cli.output import Fit, limited, print_row, print_rows
-from cli.show import FIRST_ROWS, answered, rows_of, say_as_of
 from cli.tables import echo_wrapped, warn
 from ledger.errors import LedgerError
 from ledger.settings import Settings
@@ -360,39 +360,40 @@ def _report(
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             raise click.UsageError(f"{name} does not take {named}; leave it out, or name another part")
     past = {"at": at, "known_at": known_at, "positions": positions}
-    _must_be_known(settings, asked, past)
-    if explain:
-        _print_behind(known, chosen, settings, output, asked | {"limit": limit}, past)
-        return
-    found: dict[str, Any] = {}
-    state: AsOf | None = None
-    for name in chosen:
-        part = known[name]
-        parameters = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
-        try:
-            found[name], state = _rows_and_state(settings, part.main.question, parameters | past)
-        except WrongQuestion as error:
-            if len(chosen) == 1:
-                raise
-            found[name] = {"refused": told(of_error(error)) if output == "table" else str(error)}
-        if output == "table":
-            title = _title(part, asked)
-            total = _total(part, found[name], settings, parameters | past)
-            _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
-    if output == "json" and len(chosen) > 1:
-        print_row(found, output)
-    elif output != "table":
-        print_rows(found[chosen[0]], output)
-    elif below is not None:
-        below()
-    _warn_of_costs(found.values())
-    if output != "table":
-        return
-    if "doubts" not in chosen:
-        _say_doubts(settings, past)
-    _say_what_options_change(known, chosen, told_options)
-    if state is not None:
-        say_as_of(state, past)
+    with together(settings):
+        _must_be_known(settings, asked, past)
+        if explain:
+            _print_behind(known, chosen, settings, output, asked | {"limit": limit}, past)
+            return
+        found: dict[str, Any] = {}
+        state: AsOf | None = None
+        for name in chosen:
+            part = known[name]
+            parameters = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
+            try:
+                found[name], state = _rows_and_state(settings, part.main.question, parameters | past)
+            except WrongQuestion as error:
+                if len(chosen) == 1:
+                    raise
+                found[name] = {"refused": told(of_error(error)) if output == "table" else str(error)}
+            if output == "table":
+                title = _title(part, asked)
+                total = _total(part, found[name], settings, parameters | past)
+                _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
+        if output == "json" and len(chosen) > 1:
+            print_row(found, output)
+        elif output != "table":
+            print_rows(found[chosen[0]], output)
+        elif below is not None:
+            below()
+        _warn_of_costs(found.values())
+        if output != "table":
+            return
+        if "doubts" not in chosen:
+            _say_doubts(settings, past)
+        _say_what_options_change(known, chosen, told_options)
+        if state is not None:
+            say_as_of(state, past)
 
 
 def _title(part: Part, asked: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
+from cli.asking import together
 from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
 from cli.view import in_english
 from ledger.errors import LedgerError, UnusableFile
@@ -83,8 +84,6 @@ def review(
     coupon-ledger review 18 --section goal --section cost --save-template short --why "weekly"
     coupon-ledger review 19 --template short --known-at 2026-11-12 --format json
     """
-    from api.client import asking
-
     if list_templates:
         from cli.output import print_rows
 
@@ -106,7 +105,7 @@ def review(
     form = form or _form_of(file)
     if form == "json":
         in_english()
-    with asking(settings.database, keeps_past=True) as source:
+    with together(settings) as source:
         ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone)
         found = review_of(ask, layout["sections"])
     _print(_written(form, file, ask, found), file, campaign)

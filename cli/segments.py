@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from cli.appending import appending
+from cli.asking import FIRST_ROWS, answered, rows_of
 from cli.options import (
     LOG,
     duration_option,
@@ -20,7 +21,6 @@ from cli.options import (
     zone_option,
 )
 from cli.output import limited, print_rows
-from cli.show import FIRST_ROWS, answered, rows_of
 from ledger.errors import LedgerError
 from ledger.settings import Settings
 from reports.labels import say

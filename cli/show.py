@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from cli.asking import FIRST_ROWS, answered, rows_of
 from cli.export import write_parquet
 from cli.options import (
     dead_letter_options,
@@ -26,7 +23,6 @@ from cli.options import (
     position_option,
     settings_options,
     timeout_option,
-    timeout_s,
 )
 from cli.output import LIKE_ANY, Fit, limited, print_frames, print_row, print_rows
 from cli.progress import progress
@@ -35,8 +31,7 @@ from ledger.amounts import percent_of_bp
 from ledger.errors import alike
 from ledger.rules import CHOICES, STATES
 from ledger.settings import Settings
-from ledger.words import Note, note
-from reports.as_of import CUTS, cut_of
+from ledger.words import Note
 from reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
 from reports.text import Row
 
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from questions.registry import Answer, AsOf
+    from questions.registry import Answer
 
 SHOWN = 50
 _CAMPAIGN_COLUMNS = (
@@ -583,53 +578,6 @@ def print_totals(settings: Settings, output: str, **past: Any) -> None:
             _print_list(name, lists[name])
 
 
-@contextmanager
-def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
-    """The answer to print; people are told of which state it is."""
-    from api.client import asking
-    from questions.registry import QUESTIONS
-
-    since, until = parameters.get("since"), parameters.get("until")
-    if since is not None and until is not None and until < since:
-        raise click.UsageError("--until is before --since; a period ends after it begins")
-    back = QUESTIONS[question].looks_back(parameters)
-    with ExitStack() as looking:
-        bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
-        with asking(settings.database, bar.advance if bar else None, timeout_s()) as source:
-            answer = source.ask(question, **parameters)
-            if bar:
-                first = next(answer.frames)
-                looking.close()
-                answer = replace(answer, frames=chain([first], answer.frames))
-            yield answer
-    if output == "table":
-        say_as_of(answer.as_of, parameters)
-
-
-def say_as_of(state: AsOf, parameters: dict[str, Any]) -> None:
-    """Of which state the answer is."""
-    click.echo(_as_of(state, parameters), err=True)
-
-
-def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
-    if state.committed_at is None:
-        return say("nothing has been consumed yet")
-    parts = [note("as of commit {n:count} at {at:instant}", n=state.commits, at=_to_the_second(state.committed_at))]
-    if state.data_clock:
-        parts.append(note("data's clock {at:instant}", at=_to_the_second(state.data_clock)))
-    lines = [say("{parts} ({zone})", parts=parts, zone=view().zone)]
-    lines += [told(cut_of(name, parameters[name])) for name in CUTS if parameters.get(name) is not None]
-    if (positions := parameters.get("positions")) is not None:
-        before = positions.split(",") if positions else note("its start")
-        lines.append(say("only what the log held before {positions}", positions=before))
-    return "\n".join(lines)
-
-
-def _to_the_second(at: datetime) -> datetime:
-    return at.replace(microsecond=0)
-
-
-FIRST_ROWS: Final = "the first {n:count} rows; --limit shows more, --output ndjson all"
 _WITHOUT_ORDERS: Final = (
     "violations: of the coupons' own events and of the campaign's rules; `coupon-ledger review {campaign} --section"
     " anomalies` shows those between coupons and orders too"
@@ -678,11 +626,6 @@ def _listed(
         print_rows(rows, output, shown)
         if more:
             click.echo(say(FIRST_ROWS, n=at_most), err=True)
-
-
-def rows_of(answer: Answer) -> Iterator[Row]:
-    for frame in answer.frames:
-        yield from frame.iter_rows(named=True)
 
 
 def _with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:

@@ -51,6 +51,13 @@ _SAYS: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]], ..
         ),
     ),
     (
+        ("Current transaction is aborted",),
+        lambda path, _: StoreError(
+            f"database {path}: an earlier question of the same state failed, and nothing more can be asked of it; ask"
+            " again"
+        ),
+    ),
+    (
         ("Is a directory",),
         lambda path, _: StoreError(f"database {path}: a folder; name a file in it with --database"),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -51,6 +52,10 @@ class Source(Protocol):
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         """Parameters that are left out are None. Raises `NotThere` and what reading a database raises."""
+        ...
+
+    def snapshot(self) -> AbstractContextManager[Source]:
+        """Who answers many questions of one committed state, and puts a past in place once for all of them."""
         ...
 
     def close(self) -> None: ...

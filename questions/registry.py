@@ -17,7 +17,6 @@ import polars as pl
 
 from projections.connection import Reading
 from projections.past import Cut, Past, Progress
-from projections.store import Store
 from questions import looking_back
 from questions.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of
 from questions.attribution import attribution as attributed
@@ -26,62 +25,8 @@ from questions.experiments import experiments
 from questions.finance import finance
 from questions.metrics import metrics as of_metrics
 from questions.states import states as questions
-from questions.unanswered import NotThere, WrongQuestion
 
-__all__ = ["QUESTIONS", "Answer", "AsOf", "Local", "Question", "Source", "answer", "as_of", "cut_of"]
-
-
-class Local:
-    """The database itself, open for reading. An answer can be taken until the next question."""
-
-    def __init__(self, store: Store, told: Progress = lambda _done, _left: None, *, keeps_past: bool = False) -> None:
-        """`told`: how far looking back has come. `keeps_past`: many questions of the same past will come; it is cut off
-        whole at the first of them, and stays in place for the others."""
-        self._cursor = store.cursor()
-        self._told = told
-        self._keeps_past = keeps_past
-        self._past: Past | None = None
-
-    def ask(self, question: str, **parameters: Any) -> Answer:
-        if self._keeps_past and QUESTIONS[question].then is not None:
-            given = QUESTIONS[question].checked(parameters)
-            if cut := cut_of(self._cursor, given):
-                return self._of_kept_past(cut, QUESTIONS[question], given)
-        self._begin()
-        return answer(self._cursor, question, parameters, self._told)
-
-    def _of_kept_past(self, cut: Cut, asked: Question, given: Mapping[str, Any]) -> Answer:
-        assert asked.then is not None
-        if self._past is None or self._past.cut != cut:
-            self._begin()
-            past = Past(self._cursor, cut, self._told)
-            looking_back.everything(past, {})
-            self._past = past
-        before = self._past.made
-        try:
-            asked.then(self._past, given)  # what nobody else reads
-            frames = list(_frames(asked, self._cursor, given))
-        except (NotThere, WrongQuestion):
-            self._past.undo(before)
-            raise
-        except BaseException:
-            self._begin()  # what stands in the tables is not known
-            raise
-        self._past.undo(before)
-        return Answer(as_of(self._cursor), iter(frames))
-
-    def _begin(self) -> None:
-        self._cursor.end()
-        if self._past is not None:
-            self._past.close()
-            self._past = None
-        self._cursor.begin()
-
-    def close(self) -> None:
-        self._cursor.end()
-        if self._past is not None:
-            self._past.close()
-        self._cursor.close()
+__all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of", "cut_of"]
 
 
 def answer(
@@ -91,13 +36,14 @@ def answer(
     asked = QUESTIONS[question]
     given = asked.checked(parameters)
     cut = cut_of(reading, given) if asked.then is not None else Cut()
-    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else _frames(asked, reading, given, told)
+    frames = _of_the_past(Past(reading, cut, told), asked, given) if cut else frames_of(asked, reading, given, told)
     return Answer(as_of(reading), frames)
 
 
-def _frames(
+def frames_of(
     asked: Question, reading: Reading, given: Mapping[str, Any], told: Progress = lambda _done, _left: None
 ) -> Iterator[pl.DataFrame]:
+    """What the question finds, with whatever it reads in place."""
     if asked.then is not None:
         given = {name: value for name, value in given.items() if name not in PAST}
     found = asked.ask(reading, **given, **({"told": told} if asked.tells else {}))
@@ -108,7 +54,7 @@ def _of_the_past(past: Past, asked: Question, given: Mapping[str, Any]) -> Itera
     try:
         assert asked.then is not None
         asked.then(past, given)
-        yield from _frames(asked, past.reading, given)
+        yield from frames_of(asked, past.reading, given)
     finally:
         past.close()
 

@@ -21,7 +21,8 @@ from schemathesis.specs.openapi.checks import (
 from ledger.errors import LedgerError
 from projections.database import open_database
 from questions.bounds import BOUNDS, bounds_of
-from questions.registry import QUESTIONS, Local
+from questions.local import Local
+from questions.registry import QUESTIONS
 from questions.unanswered import WrongQuestion
 from tests.command_line import DATABASE, done, ledger, ndjson, one_sentence
 from tests.owners import Owner, owning

@@ -16,7 +16,7 @@ from ledger.topics import INPUT_TOPICS
 from projections.database import create_database, open_database
 from projections.digest import digests
 from questions import audits
-from questions import registry as queries
+from questions.local import Local
 from tests.clusters import KINDS, Made, followers
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ def test_the_history_of_a_coupon_with_many_conflicts(tmp_path: Path) -> None:
         create_database(tmp_path / "live.duckdb")
         with open_database(tmp_path / "live.duckdb") as store:
             consume(log, store)
-            with closing(queries.Local(store)) as local:
+            with closing(Local(store)) as local:
                 [rows] = local.ask("history", coupon="c").frames
     assert rows.height == 2_000
     assert all("conflicting_duplicate" in codes for codes in rows["violations"])

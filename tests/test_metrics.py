@@ -20,7 +20,7 @@ from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER
 from projections.live.apply import apply
 from projections.store import Store
-from questions import registry as queries
+from questions.local import Local
 from questions.metrics.definitions import METRICS
 from questions.metrics.periods import GRAINS, Buckets, Shift, Zone
 from questions.unanswered import NotThere, WrongQuestion
@@ -47,7 +47,7 @@ def fill(store: Store, told: World) -> None:
 
 
 def ask(store: Store, *names: str, **given: Any) -> list[Row]:
-    with closing(queries.Local(store)) as local:
+    with closing(Local(store)) as local:
         return [r for frame in local.ask("metrics", names=",".join(names), **given).frames for r in frame.to_dicts()]
 
 
@@ -350,7 +350,7 @@ def test_what_was_learned_is_the_whole_of_the_difference(store: Store, seed: int
     told = world(seed)
     known_from = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=1_000_010 + seed % 20)
     steps = 0
-    with emptied(store), closing(queries.Local(store)) as local:
+    with emptied(store), closing(Local(store)) as local:
         fill(store, told)
         for campaign, options in ((None, {}), ("k-0", {"goods_rates": '{"": 6000}'}), ("k-1", {})):
             asked = {"known_from": known_from, "campaign": campaign, **options}
@@ -496,7 +496,7 @@ def test_a_number_can_be_followed_to_its_rows(store: Store, told: Told) -> None:
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"), ("claimed", "2026-11-11T02:00"))
     told.coupon("c-2", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"))
     asking(store, told, "claim_rate")
-    with closing(queries.Local(store)) as local:
+    with closing(Local(store)) as local:
         [frame] = local.ask("metric-explained", names="claim_rate", where='{"campaign": ["k"]}', limit=1).frames
     parts = {r["part"]: r for r in frame.to_dicts()}
     assert {name: r["found"] for name, r in parts.items()} == {"claimed_events": 1, "open_issued_events": 2}

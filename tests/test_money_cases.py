@@ -19,7 +19,7 @@ import pytest
 from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from questions import registry as queries
+from questions.local import Local
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 
@@ -42,13 +42,13 @@ def asked(tmp_path: Path) -> Iterator[Callable[[list[tuple[str, Row]]], Ask]]:
                 (topic, Delivery(event, micros(event["occurred_at"]), 0, n)) for n, (topic, event) in enumerate(events)
             ]
             consume(store, told)
-            local = stack.enter_context(closing(queries.Local(store)))
+            local = stack.enter_context(closing(Local(store)))
             return partial(rows_of, local)
 
         yield opened
 
 
-def rows_of(local: queries.Local, question: str, **parameters: Any) -> list[Row]:
+def rows_of(local: Local, question: str, **parameters: Any) -> list[Row]:
     return [row for frame in local.ask(question, **parameters).frames for row in frame.to_dicts()]
 
 

@@ -21,8 +21,8 @@ from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 from projections.database import open_database
-from questions import registry as queries
 from questions.finance.finance import MARGIN_BY, SPLIT_BY
+from questions.local import Local
 from reports.review import SECTIONS, Asker, review_of
 from tests.command_line import DATABASE, done
 from tests.folding import scratch_store
@@ -121,7 +121,7 @@ class World:
 class Walk:
     """Totals by currency of what is asked; a currency that is not known is None, whatever the report calls it."""
 
-    def __init__(self, local: queries.Local) -> None:
+    def __init__(self, local: Local) -> None:
         self.local = local
 
     def ask(self, question: str, **asked: Any) -> list[Row]:
@@ -163,7 +163,7 @@ def reconciled(walk: Walk, **asked: Any) -> Mapping[tuple[str, str], tuple[Total
     return found
 
 
-def walk_all(local: queries.Local) -> None:
+def walk_all(local: Local) -> None:
     walk = Walk(local)
     told = defaultdict(lambda: ({}, {}), reconciled(walk))
     _orders(walk, *told["orders", "orders_that_stand"])
@@ -278,7 +278,7 @@ def _campaign(walk: Walk, row: Row) -> None:
     assert added((one["currency"], one["cost_minor"]) for one in roi) == spent
 
 
-def review_reconciles(local: queries.Local, campaign: str) -> None:
+def review_reconciles(local: Local, campaign: str) -> None:
     """A page is read as one: its tables tell one discount, one cost, one count of coupons in use."""
     sections = review_of(Asker(local, campaign, {}, None), [name for name in SECTIONS if name != "incrementality"])
     [listed] = [row for row in Walk(local).ask("campaigns") if row["campaign_id"] == campaign]
@@ -305,20 +305,20 @@ def review_reconciles(local: queries.Local, campaign: str) -> None:
 
 
 @pytest.fixture(scope="module", params=range(2))
-def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[queries.Local]:
+def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     world = World(request.param)
     told = sorted(world.events, key=lambda one: one[1]["occurred_at"])
     with scratch_store(tmp_path_factory.mktemp("walk")) as store:
         consume(store, [(topic, Delivery(e, micros(e["occurred_at"]), 0, n)) for n, (topic, e) in enumerate(told)])
-        with closing(queries.Local(store)) as opened:
+        with closing(Local(store)) as opened:
             yield opened
 
 
-def test_no_number_of_a_random_world_contradicts_another(local: queries.Local) -> None:
+def test_no_number_of_a_random_world_contradicts_another(local: Local) -> None:
     walk_all(local)
 
 
-def test_the_random_world_has_every_line(local: queries.Local) -> None:
+def test_the_random_world_has_every_line(local: Local) -> None:
     """Else the walk would hold nothing against nothing."""
     lines = {row["line"] for row in Walk(local).ask("finance-reconciliation")}
     lines |= {row["line"] for row in Walk(local).ask("finance-reconciliation", campaign="k")}
@@ -330,7 +330,7 @@ def test_the_random_world_has_every_line(local: queries.Local) -> None:
 
 
 @pytest.mark.parametrize("campaign", ["k", "j", "i"])
-def test_no_table_of_a_review_contradicts_another(campaign: str, local: queries.Local) -> None:
+def test_no_table_of_a_review_contradicts_another(campaign: str, local: Local) -> None:
     review_reconciles(local, campaign)
 
 
@@ -347,7 +347,7 @@ def test_no_number_of_a_whole_world_contradicts_another(
     monkeypatch.chdir(tmp_path)
     for command in (("init",), made, ("consume",)):
         done(*command)
-    with open_database(Path(DATABASE), read_only=True) as store, closing(queries.Local(store)) as local:
+    with open_database(Path(DATABASE), read_only=True) as store, closing(Local(store)) as local:
         walk_all(local)
         most = max(Walk(local).ask("campaigns"), key=lambda row: (row["campaign_id"] is not None, row["in_use"]))
         review_reconciles(local, most["campaign_id"])

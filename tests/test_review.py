@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ import pytest
 
 from api.client import asking
 from projections.connection import Reading
+from questions.asking import Source
 from questions.customers import customers
 from questions.registry import Answer, AsOf
 from questions.states import states as questions
@@ -136,8 +138,11 @@ def test_questions_of_one_past_are_answered_as_each_by_itself() -> None:
         ("campaigns", {}),
     )
     told = []
-    for keeps_past in (True, False):
-        with asking(Path("coupon-ledger.duckdb"), keeps_past=keeps_past) as source:
+    for together in (True, False):
+        with (
+            asking(Path("coupon-ledger.duckdb")) as local,
+            local.snapshot() if together else nullcontext(local) as source,
+        ):
             with pytest.raises(WrongQuestion):  # refused, and the past stays
                 source.ask("experiment", campaign="k", **past).row()
             told.append([pl.concat(source.ask(name, **given, **past).frames).to_dicts() for name, given in asked])
@@ -202,6 +207,9 @@ def test_who_used_another_campaigns_coupon_did_not_use_this_one(monkeypatch: pyt
         def ask(self, question: str, **_: object) -> Answer:
             about = pl.DataFrame({"name": [None]})
             return Answer(AsOf(1, None, None, []), iter([told.get(question, about)]))
+
+        def snapshot(self) -> AbstractContextManager[Source]:
+            return nullcontext(self)
 
         def close(self) -> None: ...
 

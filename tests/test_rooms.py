@@ -23,7 +23,7 @@ from ledger.codec import micros
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
 from projections.store import Store
-from questions import registry as queries
+from questions.local import Local
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 
@@ -139,10 +139,10 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def local(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[queries.Local]:
+def local(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     with scratch_store(tmp_path_factory.mktemp("rooms")) as store:
         fill(store, world)
-        with closing(queries.Local(store)) as opened:
+        with closing(Local(store)) as opened:
             yield opened
 
 
@@ -158,7 +158,7 @@ def rates(request: pytest.FixtureRequest) -> dict[str, int]:
     return found
 
 
-def rows(local: queries.Local, question: str, rates: dict[str, int] | None = None, **asked: Any) -> list[Row]:
+def rows(local: Local, question: str, rates: dict[str, int] | None = None, **asked: Any) -> list[Row]:
     goods = {"goods_rates": json.dumps(rates)} if rates else {}
     return [row for frame in local.ask(question, **goods, **asked).frames for row in frame.to_dicts()]
 
@@ -196,7 +196,7 @@ def test_the_world_has_what_was_counted_in_several_ways(world: World) -> None:
     assert without == {True, False} and len(world.orders) < 180 and world.discount.total() > 0
 
 
-def test_every_room_counts_the_same_orders(world: World, local: queries.Local) -> None:
+def test_every_room_counts_the_same_orders(world: World, local: Local) -> None:
     """Else two people would tell two totals for one month."""
     totals = wanted(world, {})
     names = "orders,net_sales_minor"
@@ -218,7 +218,7 @@ def test_every_room_counts_the_same_orders(world: World, local: queries.Local) -
         assert sum(arm["net_minor"] for arm in told["arms"]) == total["sales"]
 
 
-def test_every_room_has_the_same_cost_of_goods(world: World, local: queries.Local, rates: dict[str, int]) -> None:
+def test_every_room_has_the_same_cost_of_goods(world: World, local: Local, rates: dict[str, int]) -> None:
     """Else the margin would depend on whom one asks."""
     totals = wanted(world, rates)
     margin = rows(local, "finance-margin", rates)
@@ -235,9 +235,7 @@ def test_every_room_has_the_same_cost_of_goods(world: World, local: queries.Loca
             assert sum(arm["margin_minor"] for arm in told["arms"]) == total["margin"]
 
 
-def test_every_room_has_the_same_margin_of_coupon_orders(
-    world: World, local: queries.Local, rates: dict[str, int]
-) -> None:
+def test_every_room_has_the_same_margin_of_coupon_orders(world: World, local: Local, rates: dict[str, int]) -> None:
     totals = wanted(world, rates, of={"k", "j"})
     of_metrics = rows(local, "metrics", rates, names="coupon_margin_minor,coupon_orders_without_goods_cost")
     assert summed(of_metrics, "coupon_margin_minor") == part(totals, "margin")
@@ -249,7 +247,7 @@ def test_every_room_has_the_same_margin_of_coupon_orders(
 
 
 def test_a_campaigns_discount_and_return_are_one_in_every_room(
-    world: World, local: queries.Local, rates: dict[str, int]
+    world: World, local: Local, rates: dict[str, int]
 ) -> None:
     """Metrics, finance, budgets and attribution; the simple ROI of the metrics is that of the model `redeemed`."""
     discount = {currency: world.discount["k", currency] for currency in CURRENCIES}
@@ -264,7 +262,7 @@ def test_a_campaigns_discount_and_return_are_one_in_every_room(
     assert summed(credited, "without_sale_minor") == {c: discount[c] - sold[c] for c in CURRENCIES}
 
 
-def test_uses_that_fit_no_order_are_said(world: World, local: queries.Local) -> None:
+def test_uses_that_fit_no_order_are_said(world: World, local: Local) -> None:
     """They count in the cost of the campaign, as METRICS has it, so a reader must know of them."""
     doubts = rows(local, "finance-doubts")
     untold = Counter(o["currency"] for o in world.orders if o["used"] and o["kind"] != "coupon")
@@ -287,7 +285,7 @@ def _uses(world: World) -> Iterator[Row]:
             yield {"discount": event["discount_minor"], "stands": order in standing, "currency": standing.get(order)}
 
 
-def test_every_room_means_the_same_by_a_person(world: World, local: queries.Local) -> None:
+def test_every_room_means_the_same_by_a_person(world: World, local: Local) -> None:
     """Else who buys by phone and by card is two customers here and one there."""
     whose = {one: person for person, ids in world.ids.items() for one in ids}
     buyers = {whose[order["user_id"]] for order in world.orders}
@@ -300,7 +298,7 @@ def test_every_room_means_the_same_by_a_person(world: World, local: queries.Loca
     assert steps["ordered"] <= PERSONS and steps["view"] == PERSONS
 
 
-def test_a_refund_above_the_order_is_said(world: World, local: queries.Local) -> None:
+def test_a_refund_above_the_order_is_said(world: World, local: Local) -> None:
     """Never a silent number: finance, attribution and experiments count the same ones."""
     doubts = summed([d for d in rows(local, "finance-doubts") if d["doubt"] == "refund_above_order"], "cases")
     [notes] = rows(local, "attribution-notes")

@@ -20,7 +20,7 @@ from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 from projections.connection import frames_of
 from projections.wide import as_decimals, as_integers
-from questions import registry as queries
+from questions.local import Local
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 
@@ -32,7 +32,7 @@ WHOLE = ORDERS * LARGEST
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[queries.Local]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     events: list[tuple[str, dict[str, Any]]] = []
 
     def tell(topic: str, kind: str, key: str, days: float, **fields: Any) -> None:
@@ -63,7 +63,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[queries.Local]:
     told = [(topic, Delivery(e, micros(e["occurred_at"]), 0, n)) for n, (topic, e) in enumerate(events)]
     with scratch_store(tmp_path_factory.mktemp("wide")) as store:
         consume(store, told)
-        with closing(queries.Local(store)) as opened:
+        with closing(Local(store)) as opened:
             yield opened
 
 
@@ -94,7 +94,7 @@ def _head(event_id: str, kind: str) -> dict[str, Any]:
     ],
 )
 def test_a_sum_beyond_64_bits_is_exact(
-    question: str, asked: dict[str, Any], column: str, wanted: int, local: queries.Local
+    question: str, asked: dict[str, Any], column: str, wanted: int, local: Local
 ) -> None:
     assert wanted > 2**63
     rows = [row for frame in local.ask(question, **asked).frames for row in frame.to_dicts()]
@@ -102,13 +102,13 @@ def test_a_sum_beyond_64_bits_is_exact(
 
 
 @pytest.mark.parametrize("question", ["finance-doubts", "finance-losses", "finance-refunds", "finance-reconciliation"])
-def test_no_report_fails_on_wide_sums(question: str, local: queries.Local) -> None:
+def test_no_report_fails_on_wide_sums(question: str, local: Local) -> None:
     for frame in local.ask(question).frames:
         assert not any(dtype == pl.Decimal for dtype in frame.dtypes)
 
 
 @pytest.mark.parametrize("question", ["campaigns", "finance-cash"])
-def test_wide_sums_come_whole_from_the_process_that_owns_the_database(question: str, local: queries.Local) -> None:
+def test_wide_sums_come_whole_from_the_process_that_owns_the_database(question: str, local: Local) -> None:
     """By columns as the command line asks, and as JSON."""
     [asked] = local.ask(question).frames
     arrow = b"".join(pieces(spooled(local.ask(question), arrow=True, json_columns=())))

@@ -1,0 +1,126 @@
+"""Snapshots that the owner holds for who asks many questions of one committed state.
+
+A snapshot ends when it is let go, when nobody has asked it for `IDLE_S`, at the latest `LONGEST_S` after its first
+question: DuckDB writes no checkpoint while an older state is read. At most `MOST` are held at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
+
+from ledger.errors import LedgerError, QueryStopped
+from projections.past import Progress
+from projections.readers import Readers, Running
+from questions.snapshot import Snapshot
+
+MOST: Final = 2
+IDLE_S: Final = 20.0
+LONGEST_S: Final = 900.0
+_LOOK_S: Final = 1.0
+
+
+class NoSnapshot(LedgerError):
+    """There is none of that name, or no longer."""
+
+
+class TooMany(LedgerError):
+    """As many as there may be are held already."""
+
+
+class Held:
+    """One snapshot. Whoever asks waits for the question before."""
+
+    def __init__(self, readers: Readers) -> None:
+        self.running = Running()
+        self._stack = ExitStack()
+        cursor = self._stack.enter_context(readers.cursor(self.running, LONGEST_S))
+        self._progress: Progress | None = None
+        self._snapshot = Snapshot(cursor, self._advance)
+        self._stack.callback(self._snapshot.close)
+        self._busy = threading.Lock()
+        self._asked_at = time.monotonic()
+
+    def _advance(self, done: int, left: int) -> None:
+        if self._progress is not None:
+            self._progress(done, left)
+
+    @contextmanager
+    def asking(self, progress: Progress) -> Iterator[Snapshot]:
+        """Ask it and take the answer. Raises `QueryStopped` where it was stopped."""
+        with self._busy:
+            self.running.check()
+            self._progress = progress
+            try:
+                yield self._snapshot
+            except Exception as error:  # what an interrupted query raises depends on where it was
+                if self.running.stopped and not isinstance(error, QueryStopped):
+                    raise QueryStopped(self.running.stopped) from error
+                raise
+            finally:
+                self._asked_at = time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        """Nobody asks it any more, or it cannot be asked."""
+        if self._busy.locked():
+            return False
+        return self.running.stopped is not None or time.monotonic() - self._asked_at > IDLE_S
+
+    def end(self) -> None:
+        """A question under way is stopped first."""
+        self.running.stop("the snapshot was let go")
+        with self._busy:
+            self._stack.close()
+
+
+class Snapshots:
+    """For any thread."""
+
+    def __init__(self, readers: Readers) -> None:
+        self._readers = readers
+        self._held: dict[str, Held] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="snapshots", daemon=True)
+        self._thread.start()
+
+    def hold(self) -> str:
+        """Hold the last committed state; its name. Raises `TooMany`, `QueryStopped`."""
+        with self._lock:
+            if len(self._held) >= MOST or self._closed.is_set():
+                raise TooMany("too many snapshots are held at once; ask again")
+            name = secrets.token_urlsafe(16)
+            self._held[name] = Held(self._readers)
+            return name
+
+    def of(self, name: str) -> Held:
+        """Raises `NoSnapshot`."""
+        with self._lock:
+            if name not in self._held:
+                raise NoSnapshot(f"snapshot {name}: is not held, or no longer; begin again")
+            return self._held[name]
+
+    def let_go(self, name: str) -> None:
+        """Whether it is there or not."""
+        with self._lock:
+            held = self._held.pop(name, None)
+        if held is not None:
+            held.end()
+
+    def close(self) -> None:
+        self._closed.set()
+        for name in list(self._held):
+            self.let_go(name)
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._closed.wait(_LOOK_S):
+            with self._lock:
+                idle = [name for name, held in self._held.items() if held.idle]
+            for name in idle:
+                self.let_go(name)

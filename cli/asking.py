@@ -1,0 +1,126 @@
+"""How commands ask: one question, or several of one committed state, and say of which state the answers are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from cli.options import (
+    timeout_s,
+)
+from cli.progress import Bar, progress
+from cli.view import view
+from ledger.settings import Settings
+from ledger.words import note
+from reports.as_of import CUTS, cut_of
+from reports.labels import say, told
+from reports.text import Row
+
+if TYPE_CHECKING:
+    from questions.registry import Answer, AsOf, Source
+
+
+@dataclass
+class _Together:
+    """Who answers the questions of a command that asks several of one state; `bar`: of the one under way."""
+
+    source: Source | None = None
+    bar: Bar | None = None
+
+    def advance(self, done: int, left: int) -> None:
+        if self.bar is not None:
+            self.bar.advance(done, left)
+
+
+_together: ContextVar[_Together | None] = ContextVar("together", default=None)
+
+
+@contextmanager
+def together(settings: Settings) -> Iterator[Source]:
+    """Have all that `answered` is asked within answered of one committed state, whatever is committed meanwhile."""
+    from api.client import asking
+
+    asked = _Together()
+    with asking(settings.database, asked.advance, timeout_s()) as source, source.snapshot() as snapshot:
+        asked.source = snapshot
+        token = _together.set(asked)
+        try:
+            yield snapshot
+        finally:
+            _together.reset(token)
+
+
+@contextmanager
+def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
+    """The answer to print; people are told of which state it is."""
+    from questions.registry import QUESTIONS
+
+    since, until = parameters.get("since"), parameters.get("until")
+    if since is not None and until is not None and until < since:
+        raise click.UsageError("--until is before --since; a period ends after it begins")
+    back = QUESTIONS[question].looks_back(parameters)
+    with ExitStack() as looking:
+        bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
+        with _source(settings, bar) as source:
+            answer = source.ask(question, **parameters)
+            if bar:
+                first = next(answer.frames)
+                looking.close()
+                answer = replace(answer, frames=chain([first], answer.frames))
+            yield answer
+    if output == "table":
+        say_as_of(answer.as_of, parameters)
+
+
+@contextmanager
+def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
+    from api.client import asking
+
+    asked = _together.get()
+    if asked is not None and asked.source is not None:
+        asked.bar = bar
+        try:
+            yield asked.source
+        finally:
+            asked.bar = None
+        return
+    with asking(settings.database, bar.advance if bar else None, timeout_s()) as source:
+        yield source
+
+
+def say_as_of(state: AsOf, parameters: dict[str, Any]) -> None:
+    """Of which state the answer is."""
+    click.echo(_as_of(state, parameters), err=True)
+
+
+def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
+    if state.committed_at is None:
+        return say("nothing has been consumed yet")
+    parts = [note("as of commit {n:count} at {at:instant}", n=state.commits, at=_to_the_second(state.committed_at))]
+    if state.data_clock:
+        parts.append(note("data's clock {at:instant}", at=_to_the_second(state.data_clock)))
+    lines = [say("{parts} ({zone})", parts=parts, zone=view().zone)]
+    lines += [told(cut_of(name, parameters[name])) for name in CUTS if parameters.get(name) is not None]
+    if (positions := parameters.get("positions")) is not None:
+        before = positions.split(",") if positions else note("its start")
+        lines.append(say("only what the log held before {positions}", positions=before))
+    return "\n".join(lines)
+
+
+def _to_the_second(at: datetime) -> datetime:
+    return at.replace(microsecond=0)
+
+
+FIRST_ROWS: Final = "the first {n:count} rows; --limit shows more, --output ndjson all"
+
+
+def rows_of(answer: Answer) -> Iterator[Row]:
+    for frame in answer.frames:
+        yield from frame.iter_rows(named=True)

@@ -1,0 +1,43 @@
+"""The database itself as who answers, where no other process owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from projections.past import Progress
+from projections.store import Store
+from questions.asking import Answer, Source
+from questions.registry import answer
+from questions.snapshot import Snapshot
+
+
+class Local:
+    """An open database. Each answer is of what is committed then, and can be taken until the next question."""
+
+    def __init__(self, store: Store, told: Progress = lambda _done, _left: None) -> None:
+        """`told`: how far looking back has come."""
+        self._store = store
+        self._cursor = store.cursor()
+        self._told = told
+
+    def ask(self, question: str, **parameters: Any) -> Answer:
+        self._cursor.end()
+        self._cursor.begin()
+        return answer(self._cursor, question, parameters, self._told)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Source]:
+        """All that is asked of it is of one committed state."""
+        cursor = self._store.cursor()
+        snapshot = Snapshot(cursor, self._told)
+        try:
+            yield snapshot
+        finally:
+            snapshot.close()
+            cursor.close()
+
+    def close(self) -> None:
+        self._cursor.end()
+        self._cursor.close()

@@ -1,0 +1,89 @@
+"""Many questions of one committed state: a report of several parts, a review, a page.
+
+What always holds: whatever is committed meanwhile, every answer is of the state that the first question saw. A past is
+put in place once for all questions of the same cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import polars as pl
+
+from projections.connection import Cursor
+from projections.past import Cut, Past, Progress
+from questions import looking_back
+from questions.asking import Answer, Question, Source, as_of, cut_of
+from questions.registry import QUESTIONS, frames_of
+
+_OURS = """
+SELECT 'TABLE' AS kind, table_name AS name FROM duckdb_tables() WHERE temporary
+UNION ALL SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND NOT internal
+"""
+
+
+class Snapshot:
+    """One state, for one thread at a time. An answer can be taken until the next question."""
+
+    def __init__(self, cursor: Cursor, progress: Progress) -> None:
+        """`cursor`: sees no state yet, and is the snapshot's until `close`; `progress`: of looking back."""
+        self._cursor = cursor
+        self._progress = progress
+        self._past: Past | None = None
+        cursor.begin()
+        self._kept = self._temporary()
+
+    def ask(self, question: str, **parameters: Any) -> Answer:
+        """Raises what the question raises, and `StoreError` where an earlier one was interrupted."""
+        asked = QUESTIONS[question]
+        given = asked.checked(parameters)
+        self._clear()
+        cut = cut_of(self._cursor, given) if asked.then is not None else Cut()
+        if not cut:
+            self._leave_past()
+            return Answer(as_of(self._cursor), frames_of(asked, self._cursor, given, self._progress))
+        return Answer(as_of(self._cursor), iter(self._of_past(asked, given, cut)))
+
+    def _of_past(self, asked: Question, given: Mapping[str, Any], cut: Cut) -> list[pl.DataFrame]:
+        assert asked.then is not None
+        if self._past is None or self._past.cut != cut:
+            self._leave_past()
+            self._past = Past(self._cursor, cut, self._progress)
+            looking_back.everything(self._past, {})
+            self._kept = self._temporary()
+        before = self._past.made
+        try:
+            asked.then(self._past, given)  # what nobody else reads
+            return list(frames_of(asked, self._cursor, given, self._progress))
+        finally:
+            self._past.undo(before)
+
+    def _leave_past(self) -> None:
+        if self._past is not None:
+            past, self._past = self._past, None
+            past.leave()
+            self._kept = self._temporary()
+
+    def _clear(self) -> None:
+        """Drop what the question before left in the transaction."""
+        for kind, name in self._temporary() - self._kept:
+            self._cursor.execute(f'DROP {kind} IF EXISTS temp."{name}"')
+
+    def _temporary(self) -> set[tuple[str, str]]:
+        return set(self._cursor.rows(_OURS))
+
+    def roomy(self) -> AbstractContextManager[None]:
+        """More memory for what is asked meanwhile. One at a time."""
+        return self._cursor.roomy()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Source]:
+        """Itself: it is of one state already."""
+        yield self
+
+    def close(self) -> None:
+        self._cursor.end()
+        if self._past is not None:
+            self._past.close()
