@@ -33,7 +33,7 @@ _PENALTY: Final = 1e-8
 """Keeps parameters finite where the data say nothing of them; too small to move those of real data."""
 
 
-class TooFew(ValueError):
+class CannotFit(ValueError):
     """What is known does not carry the model."""
 
 
@@ -117,13 +117,13 @@ class Spend:
 
 
 def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
-    """By maximum likelihood (equation 6). Raises `TooFew`."""
+    """By maximum likelihood (equation 6). Raises `CannotFit`."""
     from scipy.special import betaln, gammaln
 
     if np.count_nonzero(x) < FEWEST:
-        raise TooFew(f"{np.count_nonzero(x)} customers came again; {FEWEST} are needed")
+        raise CannotFit(f"{np.count_nonzero(x)} customers came again; {FEWEST} are needed")
     if not t.max() > 0:
-        raise TooFew("everybody bought at one instant; time has to pass")
+        raise CannotFit("everybody bought at one instant; time has to pass")
     x, t_x, t = _spread(x, t_x, t)
     scale = 10.0 / t.max()
     times, place = np.unique(x, return_inverse=True)
@@ -147,13 +147,13 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
 
 
 def fit_spend(x: Floats, z: Floats) -> Spend:
-    """By maximum likelihood, of customers who bought again for more than nothing. Raises `TooFew`."""
+    """By maximum likelihood, of customers who bought again for more than nothing. Raises `CannotFit`."""
     from scipy.special import gammaln
 
     some = (x > 0) & (z > 0)
     x, z = x[some], z[some]
     if len(x) < FEWEST:
-        raise TooFew(f"{len(x)} customers paid again; {FEWEST} are needed")
+        raise CannotFit(f"{len(x)} customers paid again; {FEWEST} are needed")
     x, z = _spread(x, z)
     scale = 1.0 / z.mean()
     log_x, log_spent, of_all = np.log(x), np.log(z * scale), x * (z * scale)
@@ -168,7 +168,7 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
 
     p, q, v = _least(surprise, np.zeros(3))
     if q <= 1:
-        raise TooFew("spend varies so much between customers that its mean is not known")
+        raise CannotFit("spend varies so much between customers that its mean is not known")
     return Spend(p, q, v / scale)
 
 
@@ -187,5 +187,5 @@ def _least(surprise: object, start: Floats) -> list[float]:
     bounds = [(-_FARTHEST, _FARTHEST)] * len(start)
     found = minimize(surprise, start, method="L-BFGS-B", jac="3-point", bounds=bounds, options=options)
     if not found.success:
-        raise TooFew("no parameters fit what is known")
+        raise CannotFit("no parameters fit what is known")
     return [float(value) for value in np.exp(found.x)]

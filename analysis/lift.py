@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from ledger.errors import LedgerError
+from ledger.errors import TooFew
 
 Array = npt.NDArray[Any]
 
@@ -26,10 +26,6 @@ SRM_WARNS: Final = 0.001
 """A sample ratio with a smaller p is no accident of the draw."""
 CAPPED: Final = 0.01
 """Of each end, what the winsorised variant caps."""
-
-
-class TooFew(LedgerError):
-    """There is nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from analysis.lift import ALPHA, Estimate, Moments, TooFew, difference, estimate
+from analysis.lift import ALPHA, Estimate, Moments, difference, estimate
+from ledger.errors import TooFew
 from ledger.words import Note, note
 
 Array = npt.NDArray[Any]

@@ -19,7 +19,15 @@ import polars as pl
 import pyarrow as pa
 
 from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, SNAPSHOT, read_token
-from ledger.errors import LedgerError, StoreError, StoreNotInitialised, StoreOwned, StoreVersionMismatch
+from ledger.errors import (
+    LedgerError,
+    OwnerGone,
+    OwnerRefused,
+    StoreError,
+    StoreNotInitialised,
+    StoreOwned,
+    StoreVersionMismatch,
+)
 from ledger.words import Note
 from projections.backup import Advanced, Copied
 from projections.connection import frames_of
@@ -40,20 +48,8 @@ _ANSWER_S: Final = 30.0
 """More than the owner gives the question itself: it may wait for its turn."""
 
 
-class OwnerGone(StoreError):
-    """The owner ended before it had answered."""
-
-
-class Told(LedgerError):
-    """An error that the owner met, in its words."""
-
-    def __init__(self, message: str | Note, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-def _error(said: Mapping[str, Any]) -> Told:
-    return Told(Note.loads(said["note"]) if "note" in said else said["error"], said["exit_code"])
+def _error(said: Mapping[str, Any]) -> OwnerRefused:
+    return OwnerRefused(Note.loads(said["note"]) if "note" in said else said["error"], said["exit_code"])
 
 
 @contextmanager
@@ -133,7 +129,7 @@ class Remote:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """Have the owner hold one committed state, of which it answers until the end. Raises `Told`, `OwnerGone`."""
+        """Have the owner hold one committed state until the end. Raises `OwnerRefused`, `OwnerGone`."""
         held: str = self._post("/v1/snapshots", _ANSWER_S, {}, "hold a state for several questions")["snapshot"]
         same = Remote(f"//{self._address}", self._database, self._told_how_far, self._limit_s, held)
         try:
@@ -149,7 +145,7 @@ class Remote:
             return False
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Raises `Told`, `OwnerGone`."""
+        """Raises `OwnerRefused`, `OwnerGone`."""
         given = {k: _text(v) for k, v in parameters.items() if v is not None}
         form = urlencode(given)
         headers = {LIMIT: f"{self._limit_s:g}"} if self._limit_s else {}
@@ -199,22 +195,25 @@ class Remote:
         raise self._gone(EOFError())
 
     def expire(self, until: datetime | None) -> dict[str, int]:
-        """Have the owner sweep; events appended, by reason. Raises `Told`, `OwnerGone`."""
+        """Have the owner sweep; events appended, by reason. Raises `OwnerRefused`, `OwnerGone`."""
         swept: dict[str, int] = self._post("/v1/expire", _SWEEP_S, {"until": until}, "sweep")
         return swept
 
     def succeed(self, *, back: bool) -> dict[str, Any]:
-        """Have what was rebuilt (or was live before, `back`) take the database's place. Raises `Told`, `OwnerGone`."""
+        """Have what was rebuilt (or was live before, `back`) take the database's place.
+
+        Raises `OwnerRefused`, `OwnerGone`.
+        """
         done: dict[str, Any] = self._post("/v1/succeed", _REPAIR_S, {"back": back}, "swap")
         return done
 
     def replay(self, told: Advanced, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner take dead letters in again; what became of them. Raises `Told`, `OwnerGone`."""
+        """Have the owner take dead letters in again; what became of them. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._followed("/v1/dead-letters/replay", parameters, "replayed", "repair", told)
         return done
 
     def discard(self, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner settle dead letters as they are; how many. Raises `Told`, `OwnerGone`."""
+        """Have the owner settle dead letters as they are; how many. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._post("/v1/dead-letters/discard", _REPAIR_S, parameters, "repair")
         return done
 
@@ -230,7 +229,7 @@ class Remote:
         given = urlencode({k: _text(v) for k, v in parameters.items() if v is not None})
         response = self._get(f"{path}?{given}" if given else path, timeout_s, "POST")
         if response.status == http.HTTPStatus.NOT_FOUND:
-            raise Told(
+            raise OwnerRefused(
                 f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
                 " when it has, or start it with --follow",
                 StoreError.exit_code,
@@ -254,7 +253,7 @@ class Remote:
         raise self._gone(EOFError())
 
     def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
-        """Have the owner copy the database to this file. Raises `Told`, `OwnerGone`."""
+        """Have the owner copy the database to this file. Raises `OwnerRefused`, `OwnerGone`."""
         copied = self._followed("/v1/backup", {"to": to, "full": full}, "copied", "copy", told)
         return Copied({table: (rows, total) for table, (rows, total) in copied["sums"].items()}, copied["full"])
 
@@ -302,7 +301,7 @@ class Remote:
             said = json.loads(response.read())
             return _error(said)
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
-            return Told(
+            return OwnerRefused(
                 f"database {self._database}: its owner answered with HTTP status {response.status};"
                 " restart it with this version of coupon-ledger",
                 StoreError.exit_code,

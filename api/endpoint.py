@@ -13,7 +13,7 @@ from api.contact import INTERFACE, remove_token, write_token
 from api.snapshots import MOST, Snapshots
 from consumers.owner import Owner
 from consumers.runner import Committed
-from ledger.errors import LedgerError
+from ledger.errors import PortTaken
 from projections.readers import Readers
 from projections.store import Store
 from questions.registry import as_of
@@ -35,10 +35,6 @@ _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
 """A run that is shorter than this need not load a web framework; who asks meanwhile waits, and then finds no owner."""
 _LEAVE_S: Final = 3
-
-
-class PortTaken(LedgerError):
-    exit_code = 2
 
 
 class Endpoint:

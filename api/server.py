@@ -34,12 +34,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.answers import Spool, pieces, spooled
 from api.contact import ARROW, FOLLOWED, LIMIT, SNAPSHOT
 from api.metrics import Metrics
-from api.snapshots import Held, NoSnapshot, Snapshots, TooMany
-from consumers.discards import NothingChosen, Signed, discard
+from api.snapshots import Held, Snapshots
+from consumers.discards import Signed, discard
 from consumers.owner import Owner, Succeeded, waiting
 from consumers.replay import Replay, Rows
-from consumers.sweeper import StillToCome, Swept, over
-from ledger.errors import InvalidEvent, LedgerError, QueryStopped, StoreError
+from consumers.sweeper import Swept, over
+from ledger.errors import (
+    InvalidEvent,
+    LedgerError,
+    NoSnapshot,
+    NothingChosen,
+    NotThere,
+    QueryStopped,
+    StillToCome,
+    StoreError,
+    TooManySnapshots,
+    WrongQuestion,
+)
 from ledger.log import EventLog
 from ledger.words import Note
 from projections.backup import Copied, copy_to
@@ -48,7 +59,6 @@ from projections.readers import Readers, Running
 from projections.store import Store
 from questions.bounds import bounds_of, checked
 from questions.registry import QUESTIONS, Answer, Question, answer
-from questions.unanswered import NotThere, WrongQuestion
 
 _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""
@@ -447,7 +457,7 @@ async def _in_words(_: Request, error: Exception) -> Response:
             status = http.HTTPStatus.UNPROCESSABLE_ENTITY
         elif isinstance(error, NoSnapshot):
             status = http.HTTPStatus.NOT_FOUND
-        elif isinstance(error, TooMany):
+        elif isinstance(error, TooManySnapshots):
             status, headers = http.HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "1"}
         elif isinstance(error, QueryStopped):
             status = http.HTTPStatus.GATEWAY_TIMEOUT

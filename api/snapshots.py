@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from ledger.errors import LedgerError, QueryStopped
+from ledger.errors import NoSnapshot, QueryStopped, TooManySnapshots
 from projections.past import Progress
 from projections.readers import Readers, Running
 from questions.snapshot import Snapshot
@@ -22,14 +22,6 @@ MOST: Final = 2
 IDLE_S: Final = 20.0
 LONGEST_S: Final = 900.0
 _LOOK_S: Final = 1.0
-
-
-class NoSnapshot(LedgerError):
-    """There is none of that name, or no longer."""
-
-
-class TooMany(LedgerError):
-    """As many as there may be are held already."""
 
 
 class Held:
@@ -90,10 +82,10 @@ class Snapshots:
         self._thread.start()
 
     def hold(self) -> str:
-        """Hold the last committed state; its name. Raises `TooMany`, `QueryStopped`."""
+        """Hold the last committed state; its name. Raises `TooManySnapshots`, `QueryStopped`."""
         with self._lock:
             if len(self._held) >= MOST or self._closed.is_set():
-                raise TooMany("too many snapshots are held at once; ask again")
+                raise TooManySnapshots("too many snapshots are held at once; ask again")
             name = secrets.token_urlsafe(16)
             self._held[name] = Held(self._readers)
             return name

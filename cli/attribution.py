@@ -277,8 +277,8 @@ def show_model(name: str, settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models show my-model
     """
+    from ledger.errors import NotThere
     from questions.attribution.models import BUILT_IN
-    from questions.unanswered import NotThere
 
     if name in BUILT_IN:
         model = BUILT_IN[name]
@@ -336,8 +336,8 @@ def define(
 
 def _asked(settings: Settings, names: Sequence[str]) -> str | None:
     """The models as a question takes them. What is built in needs no log."""
+    from ledger.errors import NotThere
     from questions.attribution.models import BUILT_IN
-    from questions.unanswered import NotThere
 
     wanted = [name for given in names for name in given.split(",")]
     if not wanted or "all" in wanted:
@@ -353,9 +353,9 @@ def _asked(settings: Settings, names: Sequence[str]) -> str | None:
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
     """By name, the model that stands and all its definitions, the last of which it is."""
+    from ledger.errors import WrongQuestion
     from ledger.operations import told_of
     from questions.attribution.models import DEFINED, made
-    from questions.unanswered import WrongQuestion
 
     found: dict[str, tuple[Model, list[Row]]] = {}
     for done in told_of(settings.log, DEFINED):

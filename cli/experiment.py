@@ -26,7 +26,7 @@ from cli.output import cell, print_frames, print_row, print_rows
 from cli.progress import progress
 from cli.tables import echo_wrapped, warn
 from ledger.amounts import decimals
-from ledger.errors import LedgerError, UnusableFile
+from ledger.errors import NotAssigned, UnusableFile
 from ledger.settings import Settings
 from ledger.words import Note, note
 from reports.columns import natural
@@ -42,10 +42,6 @@ if TYPE_CHECKING:
 SOURCE: Final = "experiment"
 CONTROL: Final = "control"
 _BATCH: Final = 1_000
-
-
-class NotAssigned(LedgerError):
-    """A campaign has no arms."""
 
 
 @click.group()

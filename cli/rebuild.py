@@ -15,7 +15,7 @@ import click
 from cli.options import LOG, operator_options, output_option, settings_options, signed
 from cli.output import print_row, print_rows
 from cli.progress import progress
-from ledger.errors import StoreError
+from ledger.errors import RebuiltDiffers
 from ledger.settings import Settings
 from ledger.words import Note, note
 from projections.versions import VERSIONS
@@ -29,10 +29,6 @@ _EQUAL: Final = "every table that can be compared is equal"
 _ROWS: Final = 10
 """Of each table that differs, so many rows are shown."""
 Tell = Callable[[str, "Note | str"], None]
-
-
-class RebuiltDiffers(StoreError):
-    """The rebuilt database is not the live one."""
 
 
 @click.command()

@@ -27,10 +27,9 @@ from cli.options import (
 )
 from cli.output import Fit, limited, print_row, print_rows
 from cli.tables import echo_wrapped, warn
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, WrongQuestion
 from ledger.settings import Settings
 from ledger.words import note, of_error
-from questions.unanswered import WrongQuestion
 from reports.columns import in_natural_order
 from reports.experiment import with_the_intervals_that_count
 from reports.labels import say, told, total_label

@@ -17,7 +17,7 @@ from cli.appending import appending
 from cli.asking import together
 from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
 from cli.view import in_english
-from ledger.errors import LedgerError, UnusableFile
+from ledger.errors import UnknownTemplate, UnusableFile
 from ledger.settings import Settings
 from reports.labels import say
 from reports.review import SECTIONS, Asker, Section, as_json, review_of
@@ -151,10 +151,6 @@ def _print(text: str, file: Path | None, campaign: str) -> None:
     except OSError as error:
         raise UnusableFile(f"file {file}: cannot be written ({error.strerror}); choose another place") from error
     click.echo(say("review of {campaign} written to {file}", campaign=campaign, file=str(file)))
-
-
-class UnknownTemplate(LedgerError):
-    """No layout of that name was kept."""
 
 
 def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> None:

@@ -21,7 +21,7 @@ from cli.options import (
     zone_option,
 )
 from cli.output import limited, print_rows
-from ledger.errors import LedgerError
+from ledger.errors import UnknownSegment
 from ledger.settings import Settings
 from reports.labels import say
 from reports.text import Row
@@ -35,10 +35,6 @@ _COLUMNS: Final = (
     "user_id currency segment orders net_sales_minor last_paid_at coupon_order_share received used".split()
 )
 _MOST_INSTANTS: Final = 60
-
-
-class UnknownSegment(LedgerError):
-    """No rule of that name was defined."""
 
 
 @click.group()

@@ -16,7 +16,7 @@ import polars as pl
 
 from consumers import outbox
 from ledger import operations
-from ledger.errors import LedgerError, LogUnavailable
+from ledger.errors import LogUnavailable, NothingChosen
 from ledger.log import EventLog, LogReader, Position
 from ledger.operations import Operation
 from projections.dead_letters import Chosen, chosen_letters
@@ -26,10 +26,6 @@ PIECE: Final = 10_000
 """Dead letters in one operation: its positions must fit into a message."""
 DISCARDED: Final = "dead_letters_discarded"
 _logger = logging.getLogger(__name__)
-
-
-class NothingChosen(LedgerError):
-    """No dead letter is there to be repaired."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ import numpy as np
 import polars as pl
 
 from consumers import failing, outbox
-from consumers.discards import NothingChosen, Signed, deliver, piece_of
+from consumers.discards import Signed, deliver, piece_of
 from consumers.intake import Intake, take_in
 from consumers.runner import Boundary, accounts_after
 from ledger import operations
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, NothingChosen
 from ledger.log import Chunk, EventLog, Position, TopicPartition
 from ledger.registry_log import as_read
 from projections import checkpoints

@@ -20,7 +20,7 @@ import polars as pl
 from consumers import outbox
 from consumers.runner import Committed, Consumer
 from ledger.codec import encode_row, micros
-from ledger.errors import ConservationBroken, LedgerError, LogUnavailable
+from ledger.errors import ConservationBroken, LedgerError, LogUnavailable, StillToCome
 from ledger.log import EventLog, Record
 from ledger.plain import instant
 from ledger.topics import COUPON
@@ -34,12 +34,6 @@ _logger = logging.getLogger("coupon_ledger.sweep")
 
 Swept = Counter[str]
 """Events per reason."""
-
-
-class StillToCome(LedgerError):
-    """What expires cannot be undone."""
-
-    exit_code = 2
 
 
 def over(until: datetime | None) -> datetime | None:

@@ -8,6 +8,20 @@
     ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
     ├── NotEnoughMemory             this process may not have what the command needs
     ├── OffendersFound              a verification found something that must not be
+    ├── NotThere                    what a question asks for is not in the database
+    │   └── UnknownCoupon           no event of that coupon was consumed
+    ├── WrongQuestion               a question's parameters do not go together, or one is out of bounds
+    ├── TooFew                      too few people or orders to compare
+    ├── UnknownTable                no table of that name has a digest
+    ├── UnknownSegment              no segment of that name was defined
+    ├── UnknownTemplate             no layout of a review was kept under that name
+    ├── NotAssigned                 nobody is assigned to an arm of the campaign
+    ├── NothingChosen               no dead letter is there to be repaired
+    ├── StillToCome                 a sweep was asked for an instant that the data's clock has not reached
+    ├── PortTaken                   the port for questions cannot be used
+    ├── OwnerRefused                the owner of the database met an error; its words, its exit code
+    ├── NoSnapshot                  the owner holds no snapshot of that name, or no longer
+    ├── TooManySnapshots            the owner holds as many snapshots as it may
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
@@ -23,6 +37,8 @@
     │   └── ArchiveDamaged          an archive's file or manifest is not as it was written
     └── StoreError
         ├── StoreOwned              another process owns the database
+        ├── OwnerGone               the owner ended before it had answered
+        ├── RebuiltDiffers          the rebuilt database is not the live one
         ├── QueryStopped            a query took longer than it may beside the consumer
         ├── StoreNotInitialised     no database there
         ├── StoreVersionMismatch    written by another version of the projections
@@ -109,6 +125,67 @@ class OffendersFound(LedgerError):
     exit_code = 6
 
 
+class NotThere(LedgerError):
+    pass
+
+
+class UnknownCoupon(NotThere):
+    pass
+
+
+class WrongQuestion(LedgerError):
+    exit_code = 2
+
+
+class TooFew(LedgerError):
+    pass
+
+
+class UnknownTable(LedgerError):
+    exit_code = 2
+
+
+class UnknownSegment(LedgerError):
+    pass
+
+
+class UnknownTemplate(LedgerError):
+    pass
+
+
+class NotAssigned(LedgerError):
+    pass
+
+
+class NothingChosen(LedgerError):
+    pass
+
+
+class StillToCome(LedgerError):
+    """What expires cannot be undone."""
+
+    exit_code = 2
+
+
+class PortTaken(LedgerError):
+    exit_code = 2
+
+
+class OwnerRefused(LedgerError):
+    def __init__(self, message: object, exit_code: int) -> None:
+        """`message`: as of `LedgerError`."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class NoSnapshot(LedgerError):
+    pass
+
+
+class TooManySnapshots(LedgerError):
+    pass
+
+
 class LogError(LedgerError):
     exit_code = 4
 
@@ -177,6 +254,14 @@ class StoreOwned(StoreError):
     """`pid`: the process that holds the database, where it is known."""
 
     pid: int | None = None
+
+
+class OwnerGone(StoreError):
+    pass
+
+
+class RebuiltDiffers(StoreError):
+    pass
 
 
 class QueryStopped(StoreError):

@@ -18,7 +18,7 @@ from typing import Final
 
 import polars as pl
 
-from ledger.errors import LedgerError
+from ledger.errors import UnknownTable
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from projections.connection import Reading
 from projections.live import journal
@@ -55,10 +55,6 @@ _LATER: Final = {
 there, so that the same facts have the same digest in every release."""
 
 _HALF: Final = 1 << 64
-
-
-class UnknownTable(LedgerError):
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ import pytest
 
 from analysis import attribution as credit
 from analysis.attribution import Coalitions, Journeys, Paths
+from ledger.errors import NotThere, WrongQuestion
 from questions.attribution.credits import weights_of
 from questions.attribution.models import BUILT_IN, OVER_ALL, Model, asked
-from questions.unanswered import NotThere, WrongQuestion
 from tests.command_line import DATABASE, Data, done, ledger, ndjson, one_sentence
 
 SEED = 20261111

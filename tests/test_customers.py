@@ -15,7 +15,7 @@ import pytest
 
 from analysis import lifetime
 from analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
-from analysis.lifetime import Purchases, TooFew, fit_purchases, fit_spend
+from analysis.lifetime import CannotFit, Purchases, fit_purchases, fit_spend
 from projections.database import open_database
 from questions.customers import customers as questions
 from questions.customers.customers import known
@@ -68,7 +68,7 @@ def test_the_account_of_all_guests_is_projected_too() -> None:
 
 def test_customers_who_tell_nothing_fit_nothing() -> None:
     """No warnings of numpy's either: all at one instant; all who came again came at once, and never after."""
-    with pytest.raises(TooFew, match="one instant"):
+    with pytest.raises(CannotFit, match="one instant"):
         fit_purchases(np.ones(60), np.zeros(60), np.zeros(60))
     again = np.r_[np.ones(60), np.zeros(1_000)]
     assert np.isfinite(
@@ -113,9 +113,9 @@ def test_where_people_hardly_ever_leave_they_have_a_projection_too() -> None:
 
 def test_too_few_customers_carry_no_projection() -> None:
     few = np.ones(10)
-    with pytest.raises(TooFew):
+    with pytest.raises(CannotFit):
         fit_purchases(few, few, 2 * few)
-    with pytest.raises(TooFew):
+    with pytest.raises(CannotFit):
         fit_spend(few, few)
 
 

@@ -15,10 +15,10 @@ import pytest
 
 from benchmarks.coverage import outcomes
 from cli.sources.experiment_world import CONTROL, campaign_id, drawn, shown_world, truth
+from ledger.errors import NotThere
 from questions.experiments import result
 from questions.experiments.experiments import _other_campaigns
 from questions.experiments.facts import Campaign
-from questions.unanswered import NotThere
 from tests.command_line import DATABASE, LOG, Data, done, ledger, ndjson, one_sentence
 from tests.owners import owning
 

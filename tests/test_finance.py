@@ -20,6 +20,7 @@ import pytest
 from cli.sources.complete_journey import load
 from ledger import lifecycle
 from ledger.codec import micros
+from ledger.errors import WrongQuestion
 from ledger.lifecycle import Delivery
 from ledger.topics import ORDER
 from projections.connection import sql
@@ -27,7 +28,6 @@ from projections.live.apply import apply
 from projections.store import Store
 from questions.finance.statement import MOVES, OUT, statement
 from questions.metrics.periods import Zone
-from questions.unanswered import WrongQuestion
 from tests.command_line import done, ledger, ndjson
 from tests.folding import fold_in, scratch_store
 from tests.histories import START

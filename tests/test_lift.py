@@ -10,7 +10,7 @@ import pytest
 
 from analysis import lift, matching
 from analysis.draw import draw
-from analysis.lift import Estimate, Group, Moments, TooFew
+from analysis.lift import Estimate, Group, Moments
 from analysis.power import Design
 from benchmarks.coverage import _period, outcomes
 from cli.sources.experiment_world import (
@@ -24,6 +24,7 @@ from cli.sources.experiment_world import (
     true_return,
     truth,
 )
+from ledger.errors import TooFew
 
 # ── Published figures ────────────────────────────────────────────────────────────────────────────────────────
 

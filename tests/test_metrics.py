@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pytest
 
+from ledger.errors import NotThere, WrongQuestion
 from ledger.lifecycle import Delivery
 from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER
 from projections.live.apply import apply
@@ -23,7 +24,6 @@ from projections.store import Store
 from questions.local import Local
 from questions.metrics.definitions import METRICS
 from questions.metrics.periods import GRAINS, Buckets, Shift, Zone
-from questions.unanswered import NotThere, WrongQuestion
 from tests import metric_model
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from consumers.runner import Consumer
 from ledger import lifecycle
 from ledger.codec import SCHEMA_NAME, encode_row
+from ledger.errors import NotThere
 from ledger.lifecycle import Delivery
 from ledger.log import EventLog, Record, TopicPartition, open_log
 from ledger.settings import LogSettings
@@ -29,7 +30,6 @@ from projections.live.signature import Int64, stable_hash
 from projections.past import Cut, Past
 from projections.store import Store
 from questions.registry import answer
-from questions.unanswered import NotThere
 from tests import test_cross_rules as across
 from tests.examples import TIMES, examples
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored

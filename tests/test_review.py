@@ -15,12 +15,12 @@ import polars as pl
 import pytest
 
 from api.client import asking
+from ledger.errors import WrongQuestion
 from projections.connection import Reading
 from questions.asking import Source
 from questions.customers import customers
 from questions.registry import Answer, AsOf
 from questions.states import states as questions
-from questions.unanswered import WrongQuestion
 from reports.review import SECTIONS, Asker
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES

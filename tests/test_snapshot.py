@@ -15,12 +15,12 @@ from api import snapshots
 from api.client import asking
 from api.contact import SNAPSHOT
 from cli.asking import together
-from ledger.errors import LedgerError
+from ledger import errors
+from ledger.errors import LedgerError, WrongQuestion
 from ledger.settings import Settings
 from projections.database import open_database
 from questions.asking import Source
 from questions.local import Local
-from questions.unanswered import WrongQuestion
 from tests.command_line import DATABASE, coupon_event, done, ledger, ndjson, wait_until
 from tests.owners import Owner, owning
 from tests.test_cli import shop_events
@@ -159,7 +159,7 @@ def test_one_that_nobody_asks_any_more_is_let_go(shop: Path, monkeypatch: pytest
         def gone() -> bool:
             try:
                 held.of(name)
-            except snapshots.NoSnapshot:
+            except errors.NoSnapshot:
                 return True
             return False
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from analysis import attribution as credit
+from ledger.errors import NotThere
 from ledger.topics import COUPON, ORDER, USER
 from projections.attribution import upkeep
 from projections.attribution.paths import MOST
@@ -22,7 +23,6 @@ from questions.attribution import in_place
 from questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
 from questions.attribution.models import OVER_ALL, Model, asked
 from questions.metrics.money import goods_rates as goods
-from questions.unanswered import NotThere
 
 _MONEY: Final = ("sales_minor", "margin_minor")
 

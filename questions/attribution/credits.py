@@ -17,10 +17,10 @@ import polars as pl
 
 from analysis import attribution as credit
 from analysis.attribution import Float64, Int64, Mask, Paths
+from ledger.errors import WrongQuestion
 from projections.connection import Reading, sql
 from projections.past.slices import ahead
 from questions.attribution.models import OVER_ALL, Model
-from questions.unanswered import WrongQuestion
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"

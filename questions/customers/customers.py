@@ -17,13 +17,13 @@ import polars as pl
 from analysis import need
 from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
 from analysis.customers import clusters as clusters_of
-from analysis.lifetime import TooFew, fit_purchases, fit_spend
+from analysis.lifetime import CannotFit, fit_purchases, fit_spend
+from ledger.errors import WrongQuestion
 from ledger.words import Note, of_error
 from projections.connection import Reading, sql
 from projections.wide import as_integers
 from questions.metrics.money import goods_rates as goods
 from questions.metrics.periods import ZONE, Zone
-from questions.unanswered import WrongQuestion
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
@@ -270,7 +270,7 @@ def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
             expected * spending.expected(again, np.maximum(mean, 0)),
         )
         columns = [pl.Series(name, value) for name, value in zip(_PROJECTED, values, strict=True)]
-    except TooFew:
+    except CannotFit:
         columns = [pl.Series(name, [None] * rows.height, dtype=pl.Float64) for name in _PROJECTED]
     return rows.with_columns(columns).with_columns(pl.col("projected_minor").round().cast(pl.Int64))
 

@@ -10,15 +10,14 @@ from typing import Any, Final
 import polars as pl
 
 from analysis import lift, matching, need
-from analysis.lift import TooFew
 from analysis.power import Design
+from ledger.errors import NotThere, TooFew, WrongQuestion
 from ledger.words import Note, of_error
 from projections.connection import Reading, sql
 from projections.live.signature import key_hash
 from questions.experiments import facts, result
 from questions.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
 from questions.experiments.result import Arm, Row
-from questions.unanswered import NotThere, WrongQuestion
 
 CONTROL: Final = "control"
 _FEWEST: Final = 2

@@ -15,12 +15,12 @@ from typing import Any, Final
 import polars as pl
 
 from analysis import lift
+from ledger.errors import NotThere, WrongQuestion
 from ledger.words import Note
 from projections.connection import Reading, sql
 from projections.live.signature import key_hash
 from questions.metrics.money import goods_rates as goods
 from questions.metrics.periods import later
-from questions.unanswered import NotThere, WrongQuestion
 
 LEAST_BEFORE: Final = timedelta(days=14)
 """Of the time before the start that is looked at."""

@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 
 from analysis import lift
-from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments, TooFew
+from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments
 from analysis.power import Design
+from ledger.errors import TooFew
 from ledger.words import Note
 
 Row = dict[str, Any]

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from ledger.errors import WrongQuestion
 from ledger.topics import COUPON, ORDER
 from projections.connection import Reading, sql
 from projections.past import Cut, Past
 from questions.finance.statement import statement as statement_of
 from questions.metrics.money import goods_rates as goods
 from questions.metrics.periods import ZONE, Zone
-from questions.unanswered import WrongQuestion
 
 SPLIT_BY: Final = {
     "kind": "kind",

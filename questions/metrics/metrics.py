@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
+from ledger.errors import NotThere, WrongQuestion
 from ledger.plain import plain
 from projections.connection import Reading
 from questions.metrics import statements
@@ -18,7 +19,6 @@ from questions.metrics.evaluation import Asked, Evaluation
 from questions.metrics.money import Rates
 from questions.metrics.money import goods_rates as goods
 from questions.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
-from questions.unanswered import NotThere, WrongQuestion
 
 _JSON: Final = TypeAdapter(dict[str, list[str]])
 

@@ -11,8 +11,8 @@ import polars as pl
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from ledger.amounts import decimals
+from ledger.errors import WrongQuestion
 from ledger.rules import CURRENCIES
-from questions.unanswered import WrongQuestion
 
 UNKNOWN: Final = "XXX"
 """What ISO 4217 calls no currency: that of amounts which carry none."""

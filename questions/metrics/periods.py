@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
-from questions.unanswered import WrongQuestion
+from ledger.errors import WrongQuestion
 
 GRAINS: Final = ("minute", "hour", "day", "week", "month")
 ZONE: Final = "Asia/Shanghai"

@@ -13,6 +13,7 @@ import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
 from ledger.codec import micros
+from ledger.errors import NotThere, UnknownCoupon, WrongQuestion
 from ledger.lifecycle import Delivery, Folded, Step, fold
 from ledger.plain import plain
 from ledger.rules import STATES
@@ -34,7 +35,6 @@ from questions.asking import cut_of, positions_of
 from questions.attribution import in_place
 from questions.customers import customers
 from questions.states.across import AS_JSON, changed
-from questions.unanswered import NotThere, UnknownCoupon, WrongQuestion
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
