@@ -17,7 +17,6 @@ import reports
 from ledger import errors
 from ledger.errors import LedgerError
 
-
 DRAWN = re.compile(r"^    ((?:│   |    )*(?:├── |└── )?)(\w+)(?: |$)", re.MULTILINE)
 
 
