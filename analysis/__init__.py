@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ledger.errors import LedgerError
+from coupon_ledger.ledger.errors import LedgerError
 
 
 def need(what: str, library: str, extra: str = "analysis") -> None:

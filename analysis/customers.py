@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.words import note
+from coupon_ledger.ledger.words import note
 
 Floats = npt.NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from ledger.errors import TooFew
+from coupon_ledger.ledger.errors import TooFew
 
 Array = npt.NDArray[Any]
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from analysis.lift import ALPHA, Estimate, Moments, difference, estimate
-from ledger.errors import TooFew
-from ledger.words import Note, note
+from coupon_ledger.analysis.lift import ALPHA, Estimate, Moments, difference, estimate
+from coupon_ledger.ledger.errors import TooFew
+from coupon_ledger.ledger.words import Note, note
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from analysis.lift import ALPHA
+from coupon_ledger.analysis.lift import ALPHA
 
 POWER: Final = 0.8
 

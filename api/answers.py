@@ -14,9 +14,9 @@ from typing import Any, Final
 import polars as pl
 import pyarrow as pa
 
-from ledger.plain import plain
-from projections.wide import as_decimals
-from questions.registry import Answer, AsOf
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.projections.wide import as_decimals
+from coupon_ledger.questions.registry import Answer, AsOf
 
 _IN_MEMORY: Final = 8 << 20
 _PIECE: Final = 1 << 18

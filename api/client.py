@@ -18,8 +18,8 @@ from urllib.parse import urlencode, urlsplit
 import polars as pl
 import pyarrow as pa
 
-from api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, SNAPSHOT, read_token
-from ledger.errors import (
+from coupon_ledger.api.contact import ARROW, FOLLOWED, INTERFACE, LIMIT, SNAPSHOT, read_token
+from coupon_ledger.ledger.errors import (
     LedgerError,
     OwnerGone,
     OwnerRefused,
@@ -28,14 +28,14 @@ from ledger.errors import (
     StoreOwned,
     StoreVersionMismatch,
 )
-from ledger.words import Note
-from projections.backup import Advanced, Copied
-from projections.connection import frames_of
-from projections.database import open_database
-from projections.ownership import owner
-from projections.past import Progress
-from questions.local import Local
-from questions.registry import QUESTIONS, Answer, AsOf, Source
+from coupon_ledger.ledger.words import Note
+from coupon_ledger.projections.backup import Advanced, Copied
+from coupon_ledger.projections.connection import frames_of
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.projections.ownership import owner
+from coupon_ledger.projections.past import Progress
+from coupon_ledger.questions.local import Local
+from coupon_ledger.questions.registry import QUESTIONS, Answer, AsOf, Source
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05

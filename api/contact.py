@@ -13,7 +13,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import StoreError
+from coupon_ledger.ledger.errors import StoreError
 
 INTERFACE: Final = 2
 """Of questions and answers between the command line and an owner. Another number is not asked."""

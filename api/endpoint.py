@@ -9,14 +9,14 @@ import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
-from api.contact import INTERFACE, remove_token, write_token
-from api.snapshots import MOST, Snapshots
-from consumers.owner import Owner
-from consumers.runner import Committed
-from ledger.errors import PortTaken
-from projections.readers import Readers
-from projections.store import Store
-from questions.registry import as_of
+from coupon_ledger.api.contact import INTERFACE, remove_token, write_token
+from coupon_ledger.api.snapshots import MOST, Snapshots
+from coupon_ledger.consumers.owner import Owner
+from coupon_ledger.consumers.runner import Committed
+from coupon_ledger.ledger.errors import PortTaken
+from coupon_ledger.projections.readers import Readers
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.registry import as_of
 
 if TYPE_CHECKING:
     from uvicorn import Server
@@ -90,7 +90,7 @@ class _Service:
     """Readers, metrics and the thread that serves them."""
 
     def __init__(self, store: Store, listening: socket.socket, token: str, owner: Owner | None) -> None:
-        from api.metrics import Metrics
+        from coupon_ledger.api.metrics import Metrics
 
         self.metrics = Metrics(store.path, as_of(store))
         self._readers = Readers(store, QUICK + SLOW + COPIES + MOST)
@@ -127,8 +127,8 @@ class _Service:
             return
         from uvicorn import Config, Server
 
-        from api.connections import Bounded
-        from api.server import application, question_threads
+        from coupon_ledger.api.connections import Bounded
+        from coupon_ledger.api.server import application, question_threads
 
         # Its warnings are of what anybody sends: one a request, without a token.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)

@@ -25,9 +25,9 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from consumers.runner import Committed
-from projections.generations import file_of, wal_file
-from questions.registry import AsOf
+from coupon_ledger.consumers.runner import Committed
+from coupon_ledger.projections.generations import file_of, wal_file
+from coupon_ledger.questions.registry import AsOf
 
 _PARTITION: Final = ("topic", "partition")
 _RECORDS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)

@@ -31,15 +31,15 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.answers import Spool, pieces, spooled
-from api.contact import ARROW, FOLLOWED, LIMIT, SNAPSHOT
-from api.metrics import Metrics
-from api.snapshots import Held, Snapshots
-from consumers.discards import Signed, discard
-from consumers.owner import Owner, Succeeded, waiting
-from consumers.replay import Replay, Rows
-from consumers.sweeper import Swept, over
-from ledger.errors import (
+from coupon_ledger.api.answers import Spool, pieces, spooled
+from coupon_ledger.api.contact import ARROW, FOLLOWED, LIMIT, SNAPSHOT
+from coupon_ledger.api.metrics import Metrics
+from coupon_ledger.api.snapshots import Held, Snapshots
+from coupon_ledger.consumers.discards import Signed, discard
+from coupon_ledger.consumers.owner import Owner, Succeeded, waiting
+from coupon_ledger.consumers.replay import Replay, Rows
+from coupon_ledger.consumers.sweeper import Swept, over
+from coupon_ledger.ledger.errors import (
     InvalidEvent,
     LedgerError,
     NoSnapshot,
@@ -51,14 +51,14 @@ from ledger.errors import (
     TooManySnapshots,
     WrongQuestion,
 )
-from ledger.log import EventLog
-from ledger.words import Note
-from projections.backup import Copied, copy_to
-from projections.dead_letters import Chosen
-from projections.readers import Readers, Running
-from projections.store import Store
-from questions.bounds import bounds_of, checked
-from questions.registry import QUESTIONS, Answer, Question, answer
+from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.ledger.words import Note
+from coupon_ledger.projections.backup import Copied, copy_to
+from coupon_ledger.projections.dead_letters import Chosen
+from coupon_ledger.projections.readers import Readers, Running
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.bounds import bounds_of, checked
+from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer
 
 _IN_FLIGHT: Final = 64
 """Questions that run, wait or are being sent; the next one is told to come again."""

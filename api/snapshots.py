@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
-from ledger.errors import NoSnapshot, QueryStopped, TooManySnapshots
-from projections.past import Progress
-from projections.readers import Readers, Running
-from questions.snapshot import Snapshot
+from coupon_ledger.ledger.errors import NoSnapshot, QueryStopped, TooManySnapshots
+from coupon_ledger.projections.past import Progress
+from coupon_ledger.projections.readers import Readers, Running
+from coupon_ledger.questions.snapshot import Snapshot
 
 MOST: Final = 2
 IDLE_S: Final = 20.0

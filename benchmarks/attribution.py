@@ -27,16 +27,16 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from benchmarks.run import encoded
-from cli.sources.simulate import World, sale_day
-from consumers import runner
-from consumers.runner import Consumer
-from consumers.tuning import tune_process
-from ledger.log import open_log
-from ledger.settings import LogSettings
-from projections.attribution import upkeep
-from projections.database import create_database, open_database
-from projections.store import Store
-from questions.local import Local
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.consumers import runner
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.consumers.tuning import tune_process
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections.attribution import upkeep
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.local import Local
 
 _CHANNELS: Final = "['app', 'mini_program', 'sms', 'store', 'wechat', 'search', 'email', 'ad']"
 _USER: Final = "'u-' || (floor(pow(random(), 2) * $users)::BIGINT)::VARCHAR"

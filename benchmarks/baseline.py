@@ -36,11 +36,11 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.partitioner.default import murmur2
 
-import schemas
-from ledger.codec import HEADER_BYTES, SCHEMA_NAME, current_writer
-from ledger.log import Record
-from ledger.rules import CHOICES, CURRENCIES, GUARDS, NEEDS, STATES, TRANSITIONS
-from ledger.topics import COUPON
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import HEADER_BYTES, SCHEMA_NAME, current_writer
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.rules import CHOICES, CURRENCIES, GUARDS, NEEDS, STATES, TRANSITIONS
+from coupon_ledger.ledger.topics import COUPON
 
 Row = dict[str, Any]
 Message = tuple[int, int, int, bytes, bytes]

@@ -34,18 +34,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.consumer_process import CLOSING
-from cli.sources.simulate import World, sale_day
-from ledger.codec import HEADER_BYTES, MARKER, SCHEMA_NAME, decode, encode_row
-from ledger.columns import encode_columns
-from ledger.log import EventLog, Record, TopicPartition, open_log
-from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
-from ledger.topics import COUPON, DEAD_LETTERS, INPUT_TOPICS, KEY_FIELD, ORDER
-from projections import checkpoints
-from projections.attribution import upkeep
-from projections.checkpoints import Account
-from projections.database import create_database, open_database
-from projections.digest import digests
-from projections.ownership import owner_file
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.ledger.codec import HEADER_BYTES, MARKER, SCHEMA_NAME, decode, encode_row
+from coupon_ledger.ledger.columns import encode_columns
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
+from coupon_ledger.ledger.topics import COUPON, DEAD_LETTERS, INPUT_TOPICS, KEY_FIELD, ORDER
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.attribution import upkeep
+from coupon_ledger.projections.checkpoints import Account
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import digests
+from coupon_ledger.projections.ownership import owner_file
 from tests import kafka_broker
 
 BOUNDARIES: Final = ("poll", "decode", "begin", "fold", "offsets", "commit")

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.run import encoded
-from consumers.bulk_load import fold_whole
-from consumers.runner import Consumer
-from consumers.tuning import tune_process
-from ledger.log import EventLog, open_log
-from ledger.settings import LogSettings
-from ledger.topics import INPUT_TOPICS
-from projections.database import create_database, open_database
-from projections.store import Store
-from questions import audits
-from questions.local import Local
+from coupon_ledger.consumers.bulk_load import fold_whole
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.consumers.tuning import tune_process
+from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions import audits
+from coupon_ledger.questions.local import Local
 from tests.clusters import KINDS, Made, followers
 
 SIZES: Final = "10000,20000,40000"

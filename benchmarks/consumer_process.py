@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from consumers.runner import Boundary, Consumer
-from consumers.tuning import tune_process
-from ledger.log import EventLog, Position, Record, open_log
-from ledger.settings import LogSettings
-from projections.database import open_database
+from coupon_ledger.consumers.runner import Boundary, Consumer
+from coupon_ledger.consumers.tuning import tune_process
+from coupon_ledger.ledger.log import EventLog, Position, Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections.database import open_database
 
 CLOSING = "closing"
 

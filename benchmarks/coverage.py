@@ -25,9 +25,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from analysis import lift, matching
-from analysis.lift import Array, Estimate, Group, Moments
-from cli.sources.experiment_world import (
+from coupon_ledger.analysis import lift, matching
+from coupon_ledger.analysis.lift import Array, Estimate, Group, Moments
+from coupon_ledger.cli.sources.experiment_world import (
     OUTSIDE,
     Choice,
     ExperimentWorld,

@@ -35,15 +35,15 @@ from typing import Any, Final
 import polars as pl
 
 from benchmarks.run import encoded
-from cli.sources.simulate import World, sale_day
-from consumers.runner import Consumer
-from consumers.tuning import resident, tune_process
-from ledger.log import EventLog, Record, TopicPartition, open_log
-from ledger.settings import LogSettings
-from projections import checkpoints
-from projections.database import create_database, open_database
-from projections.store import Store
-from questions.local import Local
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.consumers.tuning import resident, tune_process
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.local import Local
 
 SEED: Final = 20261111
 _MILLION: Final = 1_000_000

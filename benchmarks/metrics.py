@@ -23,11 +23,11 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final
 
-from projections import coupon_sales as sales
-from projections import event_counts as counts
-from projections.database import create_database, open_database
-from projections.store import Store
-from questions.local import Local
+from coupon_ledger.projections import coupon_sales as sales
+from coupon_ledger.projections import event_counts as counts
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.local import Local
 
 SEED: Final = 20261111
 _DAY = {"since": datetime(2026, 10, 27), "until": datetime(2026, 10, 28)}

@@ -40,13 +40,13 @@ from statistics import quantiles
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from api.contact import ARROW, token_file
-from consumers.runner import Consumer
-from ledger.log import open_log
-from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
-from projections.database import open_database
-from projections.generations import wal_file
-from projections.ownership import owner
+from coupon_ledger.api.contact import ARROW, token_file
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.projections.generations import wal_file
+from coupon_ledger.projections.ownership import owner
 
 COMMAND: Final = Path(sys.executable).with_name("coupon-ledger")
 SEED: Final = 20261111

@@ -27,16 +27,16 @@ from typing import Any, Final
 
 from benchmarks.growth import sale_days
 from benchmarks.run import encoded
-from consumers.bulk_load import fold_whole
-from consumers.runner import Consumer
-from consumers.tuning import tune_process
-from ledger.archive import ArchiveLog
-from ledger.archiver import Archiver
-from ledger.log import LogReader, open_log
-from ledger.settings import LogSettings
-from ledger.topics import INPUT_TOPICS
-from projections.database import create_database, open_database
-from projections.digest import digests
+from coupon_ledger.consumers.bulk_load import fold_whole
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.consumers.tuning import tune_process
+from coupon_ledger.ledger.archive import ArchiveLog
+from coupon_ledger.ledger.archiver import Archiver
+from coupon_ledger.ledger.log import LogReader, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import digests
 from tests import kafka_broker
 
 _WAYS: Final = ("batches from the log", "at once from the log", "at once from the archive")

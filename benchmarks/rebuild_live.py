@@ -29,12 +29,12 @@ from statistics import quantiles
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from api.contact import token_file
 from benchmarks.growth import Told, Upstream
 from benchmarks.readers import COMMAND, PATIENCE_S
-from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
-from projections.database import create_database
-from projections.ownership import owner
+from coupon_ledger.api.contact import token_file
+from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
+from coupon_ledger.projections.database import create_database
+from coupon_ledger.projections.ownership import owner
 
 _LIVE_S: Final = 600.0
 _WARM_S: Final = 5.0

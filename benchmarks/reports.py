@@ -27,12 +27,12 @@ from typing import Any, Final
 import duckdb
 
 from benchmarks.metrics import fill
-from consumers.tuning import resident
-from ledger.errors import LedgerError
-from projections.database import create_database, open_database
-from projections.live.signature import key_hash
-from projections.store import Store
-from questions import registry as queries
+from coupon_ledger.consumers.tuning import resident
+from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.live.signature import key_hash
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions import registry as queries
 
 _MONTH: Final = {"since": datetime(2026, 9, 28), "until": datetime(2026, 10, 28)}
 _TRIAL: Final = "camp-trial"

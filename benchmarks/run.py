@@ -34,19 +34,19 @@ from typing import Any, Final
 import polars as pl
 
 from benchmarks import baseline
-from cli.sources.simulate import World, sale_day
-from consumers.intake import take_in
-from ledger import lifecycle
-from ledger.columns import decode_columns, encode_columns
-from ledger.lifecycle import Delivery
-from ledger.log import Chunk, EventLog, Record, open_log
-from ledger.publisher import Publisher
-from ledger.settings import ENVIRONMENT_PREFIX, LogSettings
-from ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
-from ledger.validity import split_valid
-from projections.database import create_database, open_database
-from projections.digest import digests
-from projections.live import fold
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.consumers.intake import take_in
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.columns import decode_columns, encode_columns
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.log import Chunk, EventLog, Record, open_log
+from coupon_ledger.ledger.publisher import Publisher
+from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
+from coupon_ledger.ledger.validity import split_valid
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import digests
+from coupon_ledger.projections.live import fold
 from tests import kafka_broker
 
 ROOT: Final = Path(__file__).resolve().parent.parent

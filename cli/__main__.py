@@ -1,3 +1,3 @@
-from cli.main import main
+from coupon_ledger.cli.main import main
 
 main()

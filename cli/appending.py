@@ -8,9 +8,9 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ledger.log import EventLog
-    from ledger.settings import Settings
-    from projections.identity import ReadLog
+    from coupon_ledger.ledger.log import EventLog
+    from coupon_ledger.ledger.settings import Settings
+    from coupon_ledger.projections.identity import ReadLog
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
     Raises `LogReplaced` where the database was filled from another log, and what opening either of them raises.
     """
-    from consumers.log_identity import open_log_of, refuse
+    from coupon_ledger.consumers.log_identity import open_log_of, refuse
 
     known = known_log(settings)
     with closing(open_log_of(settings.log, known, settings.database)) as log:
@@ -29,10 +29,10 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
 def known_log(settings: Settings) -> ReadLog:
     """What the database knows of the log that it was filled from; nothing where there is no database yet."""
-    from api.client import asking
-    from consumers.log_identity import of_source
-    from ledger.errors import StoreNotInitialised
-    from projections.identity import ReadLog
+    from coupon_ledger.api.client import asking
+    from coupon_ledger.consumers.log_identity import of_source
+    from coupon_ledger.ledger.errors import StoreNotInitialised
+    from coupon_ledger.projections.identity import ReadLog
 
     try:
         with asking(settings.database) as source:
@@ -47,9 +47,9 @@ def remembering(settings: Settings) -> Iterator[None]:
 
     Raises `LogReplaced` then, instead of `LogMissing` or `LogNotInitialised`, which advise to make it.
     """
-    from consumers.log_identity import gone
-    from ledger.address_space import check_for_reading
-    from ledger.errors import LedgerError, LogMissing, LogNotInitialised
+    from coupon_ledger.consumers.log_identity import gone
+    from coupon_ledger.ledger.address_space import check_for_reading
+    from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised
 
     try:
         yield

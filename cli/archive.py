@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.options import LOG, output_option, settings_options
-from cli.output import print_rows
-from cli.progress import progress
-from ledger.address_space import check_for_reading
-from ledger.amounts import counted
-from ledger.errors import masked
-from ledger.settings import Settings
-from ledger.topics import ALL_TOPICS
-from reports.labels import say
+from coupon_ledger.cli.options import LOG, output_option, settings_options
+from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.ledger.address_space import check_for_reading
+from coupon_ledger.ledger.amounts import counted
+from coupon_ledger.ledger.errors import masked
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.topics import ALL_TOPICS
+from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
-    from ledger.log import LogReader
+    from coupon_ledger.ledger.log import LogReader
 
 _folder = click.Path(path_type=Path)
 
@@ -50,8 +50,8 @@ def archive(
         return
     if folder is None:
         raise click.UsageError("name the folder of the archive with --to", context)
-    from ledger.archiver import Archiver
-    from ledger.log import open_backend
+    from coupon_ledger.ledger.archiver import Archiver
+    from coupon_ledger.ledger.log import open_backend
 
     log = open_backend(settings.log)
     started = time.monotonic()
@@ -96,9 +96,9 @@ def verify(folder: Path, output: str) -> None:
     coupon-ledger archive verify /backup/ledger --output json
     """
     check_for_reading()
-    from ledger.archive import read_manifest
-    from ledger.archive import verify as findings_of
-    from ledger.errors import ArchiveDamaged
+    from coupon_ledger.ledger.archive import read_manifest
+    from coupon_ledger.ledger.archive import verify as findings_of
+    from coupon_ledger.ledger.errors import ArchiveDamaged
 
     manifest = read_manifest(folder)
     with progress("verifying", sum(file.records for file in manifest.files)) as bar:
@@ -130,7 +130,7 @@ def merge(folder: Path) -> None:
     coupon-ledger archive merge /backup/ledger
     """
     check_for_reading()
-    from ledger.archiver import Merger
+    from coupon_ledger.ledger.archiver import Merger
 
     with progress("merging", 0) as bar:
         merged = Merger(folder, advance=bar.advance).run()
@@ -158,9 +158,9 @@ def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool
     coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --topic order.events
     coupon-ledger restore --from /backup/ledger --log kafka://localhost:9092 --anew
     """
-    from ledger.archive import read_manifest
-    from ledger.archive import restore as restored
-    from ledger.log import open_backend
+    from coupon_ledger.ledger.archive import read_manifest
+    from coupon_ledger.ledger.archive import restore as restored
+    from coupon_ledger.ledger.log import open_backend
 
     held = sum(file.records for file in read_manifest(folder).files if not topics or file.topic in topics)
     log = open_backend(settings.log, create=True)

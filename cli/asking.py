@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import (
+from coupon_ledger.cli.options import (
     timeout_s,
 )
-from cli.progress import Bar, progress
-from cli.view import view
-from ledger.settings import Settings
-from ledger.words import note
-from reports.as_of import CUTS, cut_of
-from reports.labels import say, told
-from reports.text import Row
+from coupon_ledger.cli.progress import Bar, progress
+from coupon_ledger.cli.view import view
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import note
+from coupon_ledger.reports.as_of import CUTS, cut_of
+from coupon_ledger.reports.labels import say, told
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
-    from questions.registry import Answer, AsOf, Source
+    from coupon_ledger.questions.registry import Answer, AsOf, Source
 
 
 @dataclass
@@ -45,7 +45,7 @@ _together: ContextVar[_Together | None] = ContextVar("together", default=None)
 @contextmanager
 def together(settings: Settings) -> Iterator[Source]:
     """Have all that `answered` is asked within answered of one committed state, whatever is committed meanwhile."""
-    from api.client import asking
+    from coupon_ledger.api.client import asking
 
     asked = _Together()
     with asking(settings.database, asked.advance, timeout_s()) as source, source.snapshot() as snapshot:
@@ -60,7 +60,7 @@ def together(settings: Settings) -> Iterator[Source]:
 @contextmanager
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
     """The answer to print; people are told of which state it is."""
-    from questions.registry import QUESTIONS
+    from coupon_ledger.questions.registry import QUESTIONS
 
     since, until = parameters.get("since"), parameters.get("until")
     if since is not None and until is not None and until < since:
@@ -81,7 +81,7 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
 
 @contextmanager
 def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
-    from api.client import asking
+    from coupon_ledger.api.client import asking
 
     asked = _together.get()
     if asked is not None and asked.source is not None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.appending import appending
-from cli.asking import answered, rows_of
-from cli.options import (
+from coupon_ledger.cli.appending import appending
+from coupon_ledger.cli.asking import answered, rows_of
+from coupon_ledger.cli.options import (
     LOG,
     goods_rate_option,
     instant_option,
@@ -20,18 +20,18 @@ from cli.options import (
     signed,
     zone_option,
 )
-from cli.output import print_row, print_rows
-from cli.tables import echo_wrapped, warn
-from ledger.settings import Settings
-from ledger.words import note
-from reports.labels import say
-from reports.parts import ADDS_NOTHING
-from reports.text import Row
+from coupon_ledger.cli.output import print_row, print_rows
+from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import note
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.parts import ADDS_NOTHING
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from questions.attribution.models import Model
+    from coupon_ledger.questions.attribution.models import Model
 
 _BY: Final = ("channel", "campaign", "kind")
 _NOTES: Final = {
@@ -248,7 +248,7 @@ def list_models(settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models list
     """
-    from questions.attribution.models import BUILT_IN, KINDS, WHEN
+    from coupon_ledger.questions.attribution.models import BUILT_IN, KINDS, WHEN
 
     rows = [
         {
@@ -277,8 +277,8 @@ def show_model(name: str, settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models show my-model
     """
-    from ledger.errors import NotThere
-    from questions.attribution.models import BUILT_IN
+    from coupon_ledger.ledger.errors import NotThere
+    from coupon_ledger.questions.attribution.models import BUILT_IN
 
     if name in BUILT_IN:
         model = BUILT_IN[name]
@@ -319,8 +319,8 @@ def define(
     coupon-ledger attribution models define patient --kind time_decay --half-life-days 21 --look-back-days 90 \\
         --why "our customers take their time"
     """
-    from ledger import operations
-    from questions.attribution.models import BUILT_IN, DEFINED, KINDS, made
+    from coupon_ledger.ledger import operations
+    from coupon_ledger.questions.attribution.models import BUILT_IN, DEFINED, KINDS, made
 
     if name in BUILT_IN or name == "all" or "," in name:
         raise click.UsageError(f"model {name}: this name is taken, or has a comma in it; choose another")
@@ -336,8 +336,8 @@ def define(
 
 def _asked(settings: Settings, names: Sequence[str]) -> str | None:
     """The models as a question takes them. What is built in needs no log."""
-    from ledger.errors import NotThere
-    from questions.attribution.models import BUILT_IN
+    from coupon_ledger.ledger.errors import NotThere
+    from coupon_ledger.questions.attribution.models import BUILT_IN
 
     wanted = [name for given in names for name in given.split(",")]
     if not wanted or "all" in wanted:
@@ -353,9 +353,9 @@ def _asked(settings: Settings, names: Sequence[str]) -> str | None:
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
     """By name, the model that stands and all its definitions, the last of which it is."""
-    from ledger.errors import WrongQuestion
-    from ledger.operations import told_of
-    from questions.attribution.models import DEFINED, made
+    from coupon_ledger.ledger.errors import WrongQuestion
+    from coupon_ledger.ledger.operations import told_of
+    from coupon_ledger.questions.attribution.models import DEFINED, made
 
     found: dict[str, tuple[Model, list[Row]]] = {}
     for done in told_of(settings.log, DEFINED):

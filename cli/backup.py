@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, output_option, settings_options
-from cli.output import print_row, print_rows
-from cli.progress import advancing, progress
-from ledger.settings import Settings
+from coupon_ledger.cli.options import LOG, output_option, settings_options
+from coupon_ledger.cli.output import print_row, print_rows
+from coupon_ledger.cli.progress import advancing, progress
+from coupon_ledger.ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from projections.backup import Copied
-    from projections.database import check_version
-    from projections.store import Store, open_for_copy
-    from questions.registry import AsOf
+    from coupon_ledger.projections.backup import Copied
+    from coupon_ledger.projections.database import check_version
+    from coupon_ledger.projections.store import Store, open_for_copy
+    from coupon_ledger.questions.registry import AsOf
 
 _PIECE: Final = 8 << 20
 _PATIENCE_S: Final = 30.0
@@ -46,9 +46,9 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
     coupon-ledger backup /backup/ledger.duckdb
     coupon-ledger backup /backup/ledger.duckdb --force --verify --output json
     """
-    from ledger.errors import UnusableFile
-    from projections.backup import check, placed
-    from questions.registry import as_of
+    from coupon_ledger.ledger.errors import UnusableFile
+    from coupon_ledger.projections.backup import check, placed
+    from coupon_ledger.questions.registry import as_of
 
     if file.resolve() == settings.database.resolve():
         raise UnusableFile(f"backup {file}: is the database itself; name another file")
@@ -79,8 +79,8 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
 
 def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
     """Copied to `part` by the owner, or by this process where nobody owns the database."""
-    from api.client import Remote, asking
-    from projections.backup import copy_to
+    from coupon_ledger.api.client import Remote, asking
+    from coupon_ledger.projections.backup import copy_to
 
     with progress("copying", 0, "rows") as bar:
         told = advancing(bar)
@@ -93,8 +93,8 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
 
 def _opened(part: Path) -> Store:
     """The copy; the owner lets go of it when the last transaction ends that has looked at what databases there are."""
-    from ledger.errors import StoreOwned
-    from projections.database import open_database
+    from coupon_ledger.ledger.errors import StoreOwned
+    from coupon_ledger.projections.database import open_database
 
     deadline = time.monotonic() + _PATIENCE_S
     while True:
@@ -121,9 +121,9 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
     coupon-ledger restore-db /backup/ledger.duckdb
     coupon-ledger consume
     """
-    from projections.backup import part_of
-    from projections.ownership import held
-    from projections.store import put_in_place
+    from coupon_ledger.projections.backup import part_of
+    from coupon_ledger.projections.ownership import held
+    from coupon_ledger.projections.store import put_in_place
 
     with held(settings.database):  # rather now than after the copy
         lag, state = _examined(file, settings)
@@ -144,15 +144,15 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
 
 def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
     """How many records of the log the backup has not folded, and what it is of. Raises `StoreError`, `LogTruncated`."""
-    from consumers.log_identity import difference
-    from ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
-    from ledger.log import open_log
-    from ledger.topics import INPUT_TOPICS
-    from projections import checkpoints
-    from projections.backup import read_whole
-    from projections.database import open_database
-    from projections.identity import read_log
-    from questions.registry import as_of
+    from coupon_ledger.consumers.log_identity import difference
+    from coupon_ledger.ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.topics import INPUT_TOPICS
+    from coupon_ledger.projections import checkpoints
+    from coupon_ledger.projections.backup import read_whole
+    from coupon_ledger.projections.database import open_database
+    from coupon_ledger.projections.identity import read_log
+    from coupon_ledger.questions.registry import as_of
 
     try:
         with open_database(file, read_only=True) as copy:
@@ -186,9 +186,9 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
 
 def _copy_file(file: Path, to: Path) -> None:
     """Durably, with the write-ahead log of a backup that was used as a database."""
-    from ledger.errors import StoreFull, UnusableFile
-    from projections.database import open_database
-    from projections.generations import wal_file
+    from coupon_ledger.ledger.errors import StoreFull, UnusableFile
+    from coupon_ledger.projections.database import open_database
+    from coupon_ledger.projections.generations import wal_file
 
     try:
         with progress("copying", file.stat().st_size, "bytes") as bar, file.open("rb") as source, to.open("wb") as copy:

@@ -14,25 +14,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.logs import log_format_option, logging_as
-from cli.options import LOG, duration_option, output_option, past_options, settings_options
-from cli.output import print_row, print_rows
-from cli.progress import consuming, rate_of
-from cli.tables import echo_under
-from cli.view import view
-from ledger.errors import LedgerError, masked
-from ledger.settings import Settings
-from ledger.words import Note, note
-from reports.labels import say
+from coupon_ledger.cli.logs import log_format_option, logging_as
+from coupon_ledger.cli.options import LOG, duration_option, output_option, past_options, settings_options
+from coupon_ledger.cli.output import print_row, print_rows
+from coupon_ledger.cli.progress import consuming, rate_of
+from coupon_ledger.cli.tables import echo_under
+from coupon_ledger.cli.view import view
+from coupon_ledger.ledger.errors import LedgerError, masked
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from consumers.intake import Oddities
-    from consumers.runner import Committed
-    from ledger.log import LogReader
-    from projections.identity import ReadLog
+    from coupon_ledger.consumers.intake import Oddities
+    from coupon_ledger.consumers.runner import Committed
+    from coupon_ledger.ledger.log import LogReader
+    from coupon_ledger.projections.identity import ReadLog
 
 _logger = logging.getLogger("coupon_ledger.consume")
 
@@ -81,15 +81,15 @@ def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: 
 
 
 def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
-    from consumers.tuning import tune_process
-    from ledger.address_space import check_for_batches
+    from coupon_ledger.consumers.tuning import tune_process
+    from coupon_ledger.ledger.address_space import check_for_batches
 
     check_for_batches(settings.batch_size)
-    from api.endpoint import Endpoint
-    from consumers.intake import use_rules
-    from consumers.log_identity import open_log_of
-    from consumers.owner import Owner
-    from projections.database import open_database
+    from coupon_ledger.api.endpoint import Endpoint
+    from coupon_ledger.consumers.intake import use_rules
+    from coupon_ledger.consumers.log_identity import open_log_of
+    from coupon_ledger.consumers.owner import Owner
+    from coupon_ledger.projections.database import open_database
 
     use_rules(settings)
     tune_process()
@@ -248,11 +248,11 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
     if any(value is not None for value in past.values()):
         if watch is not None:
             raise click.UsageError("--watch is of the present; leave out --at, --known-at and --at-position")
-        from cli.show import print_totals
+        from coupon_ledger.cli.show import print_totals
 
         print_totals(settings, output, **past)
         return
-    from consumers.log_identity import difference, open_log_of
+    from coupon_ledger.consumers.log_identity import difference, open_log_of
 
     known = read_log_of(settings.database)
     log = open_log_of(settings.log, known, settings.database)
@@ -262,7 +262,7 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
             shown = status_of(summary_of(settings.database), log, problem)
             _print_status(settings, shown, output, partitions)
             return
-        from cli.watch import Watch
+        from coupon_ledger.cli.watch import Watch
 
         stop = threading.Event()
         with _on_signal(stop.set):
@@ -273,7 +273,7 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
 
 def summary_of(database: Path) -> dict[str, Any]:
     """What the database tells of itself."""
-    from api.client import asking
+    from coupon_ledger.api.client import asking
 
     with asking(database) as source:
         return source.ask("summary").row()
@@ -281,8 +281,8 @@ def summary_of(database: Path) -> dict[str, Any]:
 
 def read_log_of(database: Path) -> ReadLog:
     """What the database keeps of the log that it was filled from."""
-    from api.client import asking
-    from consumers.log_identity import of_source
+    from coupon_ledger.api.client import asking
+    from coupon_ledger.consumers.log_identity import of_source
 
     with asking(database) as source:
         return of_source(source)
@@ -292,8 +292,8 @@ def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None =
     """The summary, with the lag, as a whole and of each partition. `open_transaction`: offsets that were acknowledged
     and that nobody can read before a transaction ends. `log_problem`: why this is another log than the one that was
     read."""
-    from ledger.errors import LogNotInitialised, LogReplaced
-    from ledger.topics import INPUT_TOPICS
+    from coupon_ledger.ledger.errors import LogNotInitialised, LogReplaced
+    from coupon_ledger.ledger.topics import INPUT_TOPICS
 
     accounts = {(p["topic"], p["partition"]): p for p in summary["partitions"]}
     try:

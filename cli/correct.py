@@ -14,26 +14,26 @@ from urllib.parse import quote
 
 import click
 
-from cli.asking import rows_of
-from cli.options import LOG, operator_options, output_option, settings_options, signed
-from cli.output import limited, print_row, print_rows
-from cli.progress import progress
-from cli.show import SHOWN
-from cli.tables import warn
-from ledger.amounts import amount, counted, money
-from ledger.errors import InvalidEvent, UnusableFile
-from ledger.plain import plain
-from ledger.settings import Settings
-from ledger.topics import COUPON
-from reports.labels import say, word
-from reports.text import Row
+from coupon_ledger.cli.asking import rows_of
+from coupon_ledger.cli.options import LOG, operator_options, output_option, settings_options, signed
+from coupon_ledger.cli.output import limited, print_row, print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.cli.show import SHOWN
+from coupon_ledger.cli.tables import warn
+from coupon_ledger.ledger.amounts import amount, counted, money
+from coupon_ledger.ledger.errors import InvalidEvent, UnusableFile
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.reports.labels import say, word
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
-    from ledger.formats.rows import Filling, Item
-    from ledger.log import Record
-    from projections.identity import ReadLog
-    from questions.registry import AsOf
-    from questions.states.correction import Effect
+    from coupon_ledger.ledger.formats.rows import Filling, Item
+    from coupon_ledger.ledger.log import Record
+    from coupon_ledger.projections.identity import ReadLog
+    from coupon_ledger.questions.registry import AsOf
+    from coupon_ledger.questions.states.correction import Effect
 
 SOURCE: Final = "operator"
 """The `source` of every compensating event."""
@@ -123,7 +123,7 @@ _APPENDED: Final = "appended {n:count} event{n:s} ({known:count} there already);
 
 
 def _broken(file: Path, count: int) -> list[Any]:
-    from ledger.errors import Problem
+    from coupon_ledger.ledger.errors import Problem
 
     broken = counted(count, "rule")
     words = f"{broken} would be broken, and nothing was appended; mend it, or insist with --allow-violations"
@@ -135,7 +135,7 @@ def _broken(file: Path, count: int) -> list[Any]:
 
 def _read(file: Path, file_format: str | None, given: Sequence[str]) -> Correction:
     """Raises `InvalidEvent` with all rows that are no events, `UnusableFile`."""
-    from ledger.codec import decode
+    from coupon_ledger.ledger.codec import decode
 
     content = _bytes(file)
     kind = file_format or ("csv" if file.suffix.lower() == ".csv" else "ndjson")
@@ -162,8 +162,8 @@ def _bytes(file: Path) -> bytes:
 
 
 def _filling(given: Sequence[str]) -> Filling:
-    from ledger.formats.csv_rows import data_of
-    from ledger.formats.rows import Filling, column_kinds
+    from coupon_ledger.ledger.formats.csv_rows import data_of
+    from coupon_ledger.ledger.formats.rows import Filling, column_kinds
 
     cells = dict(text.partition("=")[::2] for text in given)
     for name in cells:
@@ -176,16 +176,16 @@ def _filling(given: Sequence[str]) -> Filling:
 
 
 def _items(content: bytes, kind: str, what: str, filling: Filling) -> Iterator[Item]:
-    from ledger.formats.csv_rows import csv_items
-    from ledger.formats.ndjson import ndjson_items
-    from ledger.formats.rows import MAX_ROW_BYTES
+    from coupon_ledger.ledger.formats.csv_rows import csv_items
+    from coupon_ledger.ledger.formats.ndjson import ndjson_items
+    from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES
 
     lines = (line[: MAX_ROW_BYTES + 1] for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
     return csv_items(lines, COUPON, what, filling) if kind == "csv" else ndjson_items(lines, COUPON, filling)
 
 
 def _records(items: Iterator[Item], file: Path) -> Iterator[Record]:
-    from ledger.formats.rows import Refused
+    from coupon_ledger.ledger.formats.rows import Refused
 
     problems = []
     for item in items:
@@ -213,9 +213,9 @@ def _id_of(event: Row) -> str:
 def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
     """Per coupon, in the order of their ids; the ids of all events that these coupons have; and what would come and go
     across coupons."""
-    from api.client import asking
-    from consumers.log_identity import of_source
-    from questions.states.correction import effect, naive
+    from coupon_ledger.api.client import asking
+    from coupon_ledger.consumers.log_identity import of_source
+    from coupon_ledger.questions.states.correction import effect, naive
 
     by_coupon: dict[str, list[Row]] = {}
     for event in events:
@@ -242,7 +242,7 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
 
 
 def _as_json(become: Sequence[Row]) -> str:
-    from questions.states.across import Become
+    from coupon_ledger.questions.states.across import Become
 
     asked = [{name: row[name] for name in Become.model_fields} for row in become]
     return json.dumps(plain(asked), ensure_ascii=False)
@@ -250,8 +250,8 @@ def _as_json(become: Sequence[Row]) -> str:
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
     """Raises `LogReplaced`: what was computed from one log is not appended to another."""
-    from consumers.log_identity import open_log_of, refuse
-    from ledger.log import TopicPartition
+    from coupon_ledger.consumers.log_identity import open_log_of, refuse
+    from coupon_ledger.ledger.log import TopicPartition
 
     read = {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in as_of.positions}
     log = open_log_of(settings.log, known, settings.database)
@@ -290,7 +290,7 @@ def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None:
-    from questions.states.correction import totals
+    from coupon_ledger.questions.states.correction import totals
 
     if output == "json":
         print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects), "across": across}, output)
@@ -340,10 +340,10 @@ def _append(
 ) -> None:
     """The events that are new and, behind them, the operation, in one append. Where that is cut short, the same command
     completes it: all ids are made of what the rows say."""
-    from ledger import operations
-    from ledger.codec import encode_row
-    from ledger.log import Record, open_log
-    from questions.states.correction import totals
+    from coupon_ledger.ledger import operations
+    from coupon_ledger.ledger.codec import encode_row
+    from coupon_ledger.ledger.log import Record, open_log
+    from coupon_ledger.questions.states.correction import totals
 
     operator, why = by
     details = {

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.consume import read_log_of, summary_of
-from cli.options import LOG, output_option, settings_options
-from cli.output import print_rows
-from cli.progress import progress
-from cli.tables import echo_wrapped
-from ledger.amounts import counted
-from ledger.errors import LedgerError, StoreOwned
-from ledger.findings import Finding
-from ledger.plain import instant
-from ledger.settings import Settings
+from coupon_ledger.cli.consume import read_log_of, summary_of
+from coupon_ledger.cli.options import LOG, output_option, settings_options
+from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.cli.tables import echo_wrapped
+from coupon_ledger.ledger.amounts import counted
+from coupon_ledger.ledger.errors import LedgerError, StoreOwned
+from coupon_ledger.ledger.findings import Finding
+from coupon_ledger.ledger.plain import instant
+from coupon_ledger.ledger.settings import Settings
 
 if TYPE_CHECKING:
-    from ledger.log import Backend
-    from projections.identity import ReadLog
+    from coupon_ledger.ledger.log import Backend
+    from coupon_ledger.projections.identity import ReadLog
 
 _DUCKDB: Final = "1.5.5"
 _EXTRAS: Final = {"service": ("fastapi", "uvicorn", "prometheus_client"), "registry": ("confluent_kafka", "httpx2")}
@@ -133,7 +133,7 @@ def _versions(settings: Settings) -> Iterator[Finding]:
 
 def _codecs(settings: Settings) -> Iterator[Finding]:
     if settings.log.url.startswith("kafka://"):
-        from ledger.kafka_reader import missing_codecs
+        from coupon_ledger.ledger.kafka_reader import missing_codecs
 
         for codec, package in missing_codecs().items():
             what = f"package {package} is missing: a producer that compresses with {codec} stops the consumer"
@@ -141,7 +141,7 @@ def _codecs(settings: Settings) -> Iterator[Finding]:
 
 
 def _rights(database: Path) -> Iterator[Finding]:
-    from api.contact import token_file
+    from coupon_ledger.api.contact import token_file
 
     folder = database.absolute().parent
     if not os.access(folder, os.W_OK):
@@ -207,7 +207,7 @@ def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
 
 
 def _owner(database: Path) -> Iterator[Finding]:
-    from projections.ownership import held, owner, owner_file
+    from coupon_ledger.projections.ownership import held, owner, owner_file
 
     said = owner(database)
     try:
@@ -239,8 +239,8 @@ def _waiting(summary: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _odd(settings: Settings) -> Iterator[Finding]:
-    from api.client import asking
-    from ledger.topics import KEY_FIELD
+    from coupon_ledger.api.client import asking
+    from coupon_ledger.ledger.topics import KEY_FIELD
 
     with asking(settings.database) as source:
         rows = [row for frame in source.ask("oddities").frames for row in frame.iter_rows(named=True)]
@@ -275,9 +275,9 @@ def _ahead_s(clock: datetime) -> float:
 def _log(settings: Settings, summary: dict[str, Any] | None, known: ReadLog | None) -> Iterator[Finding]:
     from dataclasses import replace
 
-    from consumers.log_identity import open_log_of, refuse
-    from ledger.log import open_backend
-    from ledger.topics import INPUT_TOPICS
+    from coupon_ledger.consumers.log_identity import open_log_of, refuse
+    from coupon_ledger.ledger.log import open_backend
+    from coupon_ledger.ledger.topics import INPUT_TOPICS
 
     if known is not None:
         open_log_of(replace(settings.log, schema_registry=""), known, settings.database).close()
@@ -326,8 +326,8 @@ def _clock(log: Backend, earliest: dict[Any, int], ends: dict[Any, int]) -> Iter
 
 
 def _positions(summary: dict[str, Any], earliest: dict[Any, int], ends: dict[Any, int]) -> Iterator[Finding]:
-    from ledger.log import TopicPartition
-    from projections.checkpoints import Account, outside
+    from coupon_ledger.ledger.log import TopicPartition
+    from coupon_ledger.projections.checkpoints import Account, outside
 
     accounts = {TopicPartition(p["topic"], p["partition"]): Account(p["next_offset"]) for p in summary["partitions"]}
     wrong = outside(accounts, earliest, ends)
@@ -344,7 +344,7 @@ def _positions(summary: dict[str, Any], earliest: dict[Any, int], ends: dict[Any
 
 
 def _archive(folder: Path) -> Iterator[Finding]:
-    from ledger.archive import read_manifest
+    from coupon_ledger.ledger.archive import read_manifest
 
     try:
         manifest = read_manifest(folder)

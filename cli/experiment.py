@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.appending import appending
-from cli.asking import answered, rows_of
-from cli.options import (
+from coupon_ledger.cli.appending import appending
+from coupon_ledger.cli.asking import answered, rows_of
+from coupon_ledger.cli.options import (
     LOG,
     goods_rate_option,
     instant_option,
@@ -22,22 +22,22 @@ from cli.options import (
     settings_options,
     zone_option,
 )
-from cli.output import cell, print_frames, print_row, print_rows
-from cli.progress import progress
-from cli.tables import echo_wrapped, warn
-from ledger.amounts import decimals
-from ledger.errors import NotAssigned, UnusableFile
-from ledger.settings import Settings
-from ledger.words import Note, note
-from reports.columns import natural
-from reports.experiment import COLUMNS, TITLES, columns_of, main_effects, without_notes
-from reports.labels import figure, say, told
-from reports.text import Row
+from coupon_ledger.cli.output import cell, print_frames, print_row, print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.ledger.amounts import decimals
+from coupon_ledger.ledger.errors import NotAssigned, UnusableFile
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.reports.columns import natural
+from coupon_ledger.reports.experiment import COLUMNS, TITLES, columns_of, main_effects, without_notes
+from coupon_ledger.reports.labels import figure, say, told
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from questions.registry import Answer
+    from coupon_ledger.questions.registry import Answer
 
 SOURCE: Final = "experiment"
 CONTROL: Final = "control"
@@ -182,7 +182,7 @@ def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.D
     """Those without an arm, with the one that they are drawn into."""
     import polars as pl
 
-    from analysis.draw import draw
+    from coupon_ledger.analysis.draw import draw
 
     free = chosen.filter(pl.col("arm").is_null()).sort("person")
     arms = draw(free["person"].to_list(), free["stratum"].to_list(), shares, salt)
@@ -190,7 +190,7 @@ def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.D
 
 
 def _publish(settings: Settings, campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> None:
-    from ledger.publisher import Publisher
+    from coupon_ledger.ledger.publisher import Publisher
 
     with (
         appending(settings) as log,
@@ -317,8 +317,8 @@ def plan(
 
 
 def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any]) -> Row:
-    from analysis.power import Design
-    from questions.experiments.experiments import planned
+    from coupon_ledger.analysis.power import Design
+    from coupon_ledger.questions.experiments.experiments import planned
 
     if asked["people"] is None:
         raise click.UsageError("--people is needed with --mean and --sd")

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.asking import answered, rows_of
-from cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
-from cli.output import limited, print_rows
-from cli.progress import progress
-from cli.tables import warn
-from ledger.settings import Settings
-from reports.labels import say
-from reports.text import Row
+from coupon_ledger.cli.asking import answered, rows_of
+from coupon_ledger.cli.options import LOG, instant_option, output_option, past_options, settings_options, zone_option
+from coupon_ledger.cli.output import limited, print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.cli.tables import warn
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from consumers.runner import Committed
+    from coupon_ledger.consumers.runner import Committed
 
 _PARTS = ("reason", "campaign", "channel")
 _EXPIRED = (
@@ -48,7 +48,7 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
     coupon-ledger expire --dry-run
     coupon-ledger expire --until 2026-12-01
     """
-    from consumers.sweeper import over
+    from coupon_ledger.consumers.sweeper import over
 
     upto = over(until)
     if dry_run:
@@ -67,19 +67,19 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
 
 def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
     """What the owner appended; None where nobody owns the database."""
-    from api.client import owner_of
+    from coupon_ledger.api.client import owner_of
 
     owner = owner_of(settings.database)
     return owner.expire(until) if owner is not None else None
 
 
 def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
-    from consumers.intake import use_rules
-    from consumers.log_identity import open_log_of
-    from consumers.runner import Consumer
-    from consumers.sweeper import expire as sweep_all
-    from consumers.tuning import tune_process
-    from projections.database import open_database
+    from coupon_ledger.consumers.intake import use_rules
+    from coupon_ledger.consumers.log_identity import open_log_of
+    from coupon_ledger.consumers.runner import Consumer
+    from coupon_ledger.consumers.sweeper import expire as sweep_all
+    from coupon_ledger.consumers.tuning import tune_process
+    from coupon_ledger.projections.database import open_database
 
     use_rules(settings)
     tune_process()

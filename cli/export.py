@@ -8,10 +8,10 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ledger.errors import UnusableFile
+from coupon_ledger.ledger.errors import UnusableFile
 
 if TYPE_CHECKING:
-    from questions.registry import Answer
+    from coupon_ledger.questions.registry import Answer
 
 
 def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
@@ -41,9 +41,9 @@ def _write(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
     import polars as pl
     import pyarrow.parquet as pq
 
-    from api.answers import as_of
-    from projections.past.slices import ahead
-    from projections.wide import as_decimals
+    from coupon_ledger.api.answers import as_of
+    from coupon_ledger.projections.past.slices import ahead
+    from coupon_ledger.projections.wide import as_decimals
 
     def write(piece: pl.DataFrame) -> int:
         writer.write_table(as_decimals(piece).to_arrow(compat_level=pl.CompatLevel.oldest()).cast(schema))

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from cli.appending import remembering
-from cli.options import LOG, settings_options
-from cli.output import print_rows
-from cli.progress import progress
-from ledger.settings import LogSettings, Settings
-from reports.labels import say
+from coupon_ledger.cli.appending import remembering
+from coupon_ledger.cli.options import LOG, settings_options
+from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.ledger.settings import LogSettings, Settings
+from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,7 @@ def complete_journey(settings: Settings) -> None:
     \b
     coupon-ledger import complete-journey
     """
-    from cli.sources.complete_journey import events
+    from coupon_ledger.cli.sources.complete_journey import events
 
     with remembering(settings):
         _append_frames(settings.log, events(), None)
@@ -69,7 +69,7 @@ def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int
     if experiment:
         _experiment(seed, people, settings)
         return
-    from cli.sources.simulate import World, sale_day
+    from coupon_ledger.cli.sources.simulate import World, sale_day
 
     world = World(events=events, seed=seed, orders=orders, frame_rows=_FRAME_ROWS)
     with remembering(settings):
@@ -77,7 +77,7 @@ def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int
 
 
 def _experiment(seed: int, people: int, settings: Settings) -> None:
-    from cli.sources.experiment_world import CURRENCY, campaign_id, events, shown_world, told_truth
+    from coupon_ledger.cli.sources.experiment_world import CURRENCY, campaign_id, events, shown_world, told_truth
 
     world = shown_world(seed, people)
     with remembering(settings):
@@ -88,9 +88,9 @@ def _experiment(seed: int, people: int, settings: Settings) -> None:
 
 
 def _append_frames(log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None) -> None:
-    from ledger.columns import encode_columns
-    from ledger.log import Record, open_log
-    from ledger.topics import KEY_FIELD
+    from coupon_ledger.ledger.columns import encode_columns
+    from coupon_ledger.ledger.log import Record, open_log
+    from coupon_ledger.ledger.topics import KEY_FIELD
 
     log = open_log(log_settings)
     appended, started = 0, time.monotonic()

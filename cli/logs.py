@@ -31,7 +31,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
         pass
 
 
-_OURS: Final = {"coupon_ledger", "ledger", "projections", "questions", "reports", "consumers", "api", "cli", "uvicorn"}
+_OURS: Final = {"coupon_ledger", "uvicorn"}
 
 
 def _ours(record: logging.LogRecord) -> bool:

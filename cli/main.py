@@ -18,50 +18,50 @@ from typing import Any, Final
 
 import click
 
-from cli.terminal import guarded
-from cli.view import forget, global_options, latest, with_view_options
-from ledger.errors import LedgerError
-from ledger.words import Note, Speaker
+from coupon_ledger.cli.terminal import guarded
+from coupon_ledger.cli.view import forget, global_options, latest, with_view_options
+from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.words import Note, Speaker
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
 COMMANDS: Final = {
-    "init": ("cli.setup", "Make the log's topics and an empty database."),
-    "config": ("cli.setup", "Show every setting and where it came from."),
-    "publish": ("cli.publish", "Append events from NDJSON, JSON, CSV, XLSX or Parquet."),
-    "import": ("cli.imports", "Append events made from another source's data."),
-    "simulate": ("cli.imports", "Append a seeded synthetic sale day."),
-    "consume": ("cli.consume", "Fold the log into the database."),
-    "status": ("cli.consume", "Show positions, lag, the last commit and counts."),
-    "doctor": ("cli.doctor", "Examine log, database and machine, with remedies."),
-    "tail": ("cli.tail", "Show events as they come from the log."),
-    "state": ("cli.show", "Show where one coupon stands."),
-    "history": ("cli.show", "Show every event of one coupon and what it did."),
-    "coupons": ("cli.show", "List coupons."),
-    "user": ("cli.show", "Show a user's coupons: usable, used, expired."),
-    "order": ("cli.show", "Show an order with its coupons and what does not match."),
-    "campaigns": ("cli.show", "List campaigns with their funnel and rates, or show one."),
-    "metrics": ("cli.metrics", "Show the operating metrics over any slice and period."),
-    "violations": ("cli.show", "List broken rules."),
-    "attribution": ("cli.attribution", "Show what channels and campaigns earned, by several models."),
-    "expire": ("cli.expire", "Expire coupons and release holds whose time is over."),
-    "expiries": ("cli.expire", "Show why coupons expired, and the face value lost."),
-    "segments": ("cli.segments", "Choose customers by rules that are kept by name."),
-    "review": ("cli.review", "Review a campaign: one report of goal, result, cost and cause."),
-    "report": ("cli.report", "Reports: ROI, channels, finance, customers, funnel, expiry."),
-    "experiment": ("cli.experiment", "Draw arms, plan, and see what a campaign caused."),
-    "diff": ("cli.show", "Show what changed between two instants, and by which events."),
-    "digest": ("cli.show", "Show the digests of all tables."),
-    "rebuild": ("cli.rebuild", "Build the database anew, compare, swap; or roll back."),
-    "verify": ("cli.verify", "Check tables, accounts and positions, and show the digests."),
-    "dead-letters": ("cli.repair", "List, export, replay or discard records that were not folded."),
-    "correct": ("cli.correct", "Append compensating events from a file, dry-run first."),
-    "operations": ("cli.repair", "List what operators did."),
-    "backup": ("cli.backup", "Copy the database into a file while it runs."),
-    "restore-db": ("cli.backup", "Put a backup in the place of the database."),
-    "archive": ("cli.archive", "Archive the log into Parquet files; verify an archive."),
-    "restore": ("cli.archive", "Make a log of an archive."),
-    "schemas": ("cli.schemas", "List, show and check the Avro schemas."),
-    "completion": ("cli.completion", "Print the script that completes commands in a shell."),
+    "init": ("coupon_ledger.cli.setup", "Make the log's topics and an empty database."),
+    "config": ("coupon_ledger.cli.setup", "Show every setting and where it came from."),
+    "publish": ("coupon_ledger.cli.publish", "Append events from NDJSON, JSON, CSV, XLSX or Parquet."),
+    "import": ("coupon_ledger.cli.imports", "Append events made from another source's data."),
+    "simulate": ("coupon_ledger.cli.imports", "Append a seeded synthetic sale day."),
+    "consume": ("coupon_ledger.cli.consume", "Fold the log into the database."),
+    "status": ("coupon_ledger.cli.consume", "Show positions, lag, the last commit and counts."),
+    "doctor": ("coupon_ledger.cli.doctor", "Examine log, database and machine, with remedies."),
+    "tail": ("coupon_ledger.cli.tail", "Show events as they come from the log."),
+    "state": ("coupon_ledger.cli.show", "Show where one coupon stands."),
+    "history": ("coupon_ledger.cli.show", "Show every event of one coupon and what it did."),
+    "coupons": ("coupon_ledger.cli.show", "List coupons."),
+    "user": ("coupon_ledger.cli.show", "Show a user's coupons: usable, used, expired."),
+    "order": ("coupon_ledger.cli.show", "Show an order with its coupons and what does not match."),
+    "campaigns": ("coupon_ledger.cli.show", "List campaigns with their funnel and rates, or show one."),
+    "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
+    "violations": ("coupon_ledger.cli.show", "List broken rules."),
+    "attribution": ("coupon_ledger.cli.attribution", "Show what channels and campaigns earned, by several models."),
+    "expire": ("coupon_ledger.cli.expire", "Expire coupons and release holds whose time is over."),
+    "expiries": ("coupon_ledger.cli.expire", "Show why coupons expired, and the face value lost."),
+    "segments": ("coupon_ledger.cli.segments", "Choose customers by rules that are kept by name."),
+    "review": ("coupon_ledger.cli.review", "Review a campaign: one report of goal, result, cost and cause."),
+    "report": ("coupon_ledger.cli.report", "Reports: ROI, channels, finance, customers, funnel, expiry."),
+    "experiment": ("coupon_ledger.cli.experiment", "Draw arms, plan, and see what a campaign caused."),
+    "diff": ("coupon_ledger.cli.show", "Show what changed between two instants, and by which events."),
+    "digest": ("coupon_ledger.cli.show", "Show the digests of all tables."),
+    "rebuild": ("coupon_ledger.cli.rebuild", "Build the database anew, compare, swap; or roll back."),
+    "verify": ("coupon_ledger.cli.verify", "Check tables, accounts and positions, and show the digests."),
+    "dead-letters": ("coupon_ledger.cli.repair", "List, export, replay or discard records that were not folded."),
+    "correct": ("coupon_ledger.cli.correct", "Append compensating events from a file, dry-run first."),
+    "operations": ("coupon_ledger.cli.repair", "List what operators did."),
+    "backup": ("coupon_ledger.cli.backup", "Copy the database into a file while it runs."),
+    "restore-db": ("coupon_ledger.cli.backup", "Put a backup in the place of the database."),
+    "archive": ("coupon_ledger.cli.archive", "Archive the log into Parquet files; verify an archive."),
+    "restore": ("coupon_ledger.cli.archive", "Make a log of an archive."),
+    "schemas": ("coupon_ledger.cli.schemas", "List, show and check the Avro schemas."),
+    "completion": ("coupon_ledger.cli.completion", "Print the script that completes commands in a shell."),
 }
 
 EPILOG: Final = """\b
@@ -183,7 +183,7 @@ def _in_the_readers_language(error: LedgerError) -> str:
     said = error.args[0] if error.args else None
     if not isinstance(said, Note):
         return str(error)
-    from reports.labels import label, word
+    from coupon_ledger.reports.labels import label, word
 
     how = latest()
     return Speaker(how.lang, how.instant, word, label).say(said) if how.chinese else str(said)

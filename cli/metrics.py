@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.asking import answered, rows_of
-from cli.options import (
+from coupon_ledger.cli.asking import answered, rows_of
+from coupon_ledger.cli.options import (
     csv_rows,
     goods_rate_option,
     instant_option,
@@ -19,17 +19,17 @@ from cli.options import (
     settings_options,
     zone_option,
 )
-from cli.output import print_frames, print_row, print_rows
-from cli.tables import warn
-from cli.view import view
-from ledger.settings import Settings
-from ledger.words import Note, note
-from reports.labels import label, say, told
-from reports.parts import ADDS_NOTHING, one_currency
-from reports.text import Row
+from coupon_ledger.cli.output import print_frames, print_row, print_rows
+from coupon_ledger.cli.tables import warn
+from coupon_ledger.cli.view import view
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.reports.labels import label, say, told
+from coupon_ledger.reports.parts import ADDS_NOTHING, one_currency
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
-    from questions.metrics.definitions import Metric
+    from coupon_ledger.questions.metrics.definitions import Metric
 
 # As in questions.metrics.periods, which is not loaded for a --help.
 _GRAINS: Final = ("minute", "hour", "day", "week", "month")
@@ -64,7 +64,7 @@ def list_metrics(dimension: str | None, output: str) -> None:
     coupon-ledger metrics list
     coupon-ledger metrics list --dimension store
     """
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     dimensions = sorted({name for metric in METRICS.values() for name in metric.dimensions})
     if dimension is not None and dimension not in dimensions:
@@ -86,7 +86,7 @@ def show_metric(name: str, output: str) -> None:
     coupon-ledger metrics show use_rate
     coupon-ledger metrics show simple_roi --output json
     """
-    from questions.metrics.metrics import metric_named
+    from coupon_ledger.questions.metrics.metrics import metric_named
 
     row = _told(metric_named(name))
     print_row(_in_words(row) if output == "table" else row, output)
@@ -207,7 +207,7 @@ def _warn(settings: Settings, asked: dict[str, Any]) -> None:
 
 def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
     """Where users were counted of whom some are one person."""
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(METRICS[part].unit == "users" for name in asked["names"].split(",") for part in METRICS[name].parts):
         return
@@ -224,7 +224,7 @@ def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
 
 def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     """Where a margin was asked that some orders are not in."""
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(part in _MARGINS for name in asked["names"].split(",") for part in METRICS[name].parts):
         return

@@ -14,11 +14,11 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from cli.view import flags, known_zone, view, zone_instant
-from ledger.address_space import check_for_reading
-from ledger.errors import UnusableFile
-from ledger.settings import OPTIONS, Option, Settings
-from ledger.topics import INPUT_TOPICS
+from coupon_ledger.cli.view import flags, known_zone, view, zone_instant
+from coupon_ledger.ledger.address_space import check_for_reading
+from coupon_ledger.ledger.errors import UnusableFile
+from coupon_ledger.ledger.settings import OPTIONS, Option, Settings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -237,7 +237,7 @@ def _positions_in(file: str, option: click.Parameter) -> list[str]:
 def _instant(value: str, option: click.Parameter, *, cut: bool = False) -> datetime:
     from pydantic import TypeAdapter, ValidationError
 
-    from ledger.events import Instant, problems_of
+    from coupon_ledger.ledger.events import Instant, problems_of
 
     try:
         if ago := _AGO.fullmatch(value):
@@ -282,7 +282,7 @@ def operator_options(command: Command) -> Command:
 
 def signed(why: str | None, operator: str | None) -> tuple[str, str]:
     """Who does it and why. Raises click's error where either is not known."""
-    from ledger.operations import user_name
+    from coupon_ledger.ledger.operations import user_name
 
     who = operator or user_name()
     if not why or not why.strip():

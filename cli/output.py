@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
-from cli.options import for_excel
-from cli.terminal import behind, visible_data
-from cli.view import flags, view
-from ledger.errors import alike
-from ledger.plain import plain
-from reports.text import Row, printable
+from coupon_ledger.cli.options import for_excel
+from coupon_ledger.cli.terminal import behind, visible_data
+from coupon_ledger.cli.view import flags, view
+from coupon_ledger.ledger.errors import alike
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.reports.text import Row, printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +55,7 @@ def print_rows(
     In a table, `totals`: rows under a line; `currency`: of amounts whose row names none; `fit`: what it does when it is
     too wide."""
     if output == "table":
-        from cli.tables import print_table
+        from coupon_ledger.cli.tables import print_table
 
         print_table(list(rows), columns, totals, currency, fit)
         return
@@ -123,7 +123,7 @@ def no_column(unknown: Sequence[str], known: Sequence[str]) -> click.UsageError:
 def print_row(row: Row, output: str) -> None:
     """Print one object: a line per field for people."""
     if output == "table":
-        from cli.tables import print_fields
+        from coupon_ledger.cli.tables import print_fields
 
         print_fields(row)
     elif output == "json":
@@ -153,7 +153,7 @@ def _print_json(rows: Iterable[Row]) -> None:
 
 def _print_csv(rows: Iterable[Row]) -> None:
     if for_excel():
-        from cli.tables import spreadsheet_row
+        from coupon_ledger.cli.tables import spreadsheet_row
 
         rows = map(spreadsheet_row, rows)
     write = _csv_writer()

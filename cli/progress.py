@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import click
 
-from cli.terminal import behind
+from coupon_ledger.cli.terminal import behind
 
 _EARLY_S: Final = 1.0
 _LINE_S: Final = 10.0

@@ -12,20 +12,20 @@ from typing import IO, TYPE_CHECKING, Final
 
 import click
 
-from cli.appending import remembering
-from cli.options import LOG, settings_options
-from cli.progress import progress
-from ledger.errors import InvalidEvent, LedgerError, UnusableFile
-from ledger.settings import Settings
-from ledger.topics import INPUT_TOPICS
-from reports.labels import say
+from coupon_ledger.cli.appending import remembering
+from coupon_ledger.cli.options import LOG, settings_options
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.ledger.errors import InvalidEvent, LedgerError, UnusableFile
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from ledger.formats.rows import Item, Refused
-    from ledger.formats.sniffing import Sniffed
-    from ledger.log import EventLog, Record
+    from coupon_ledger.ledger.formats.rows import Item, Refused
+    from coupon_ledger.ledger.formats.sniffing import Sniffed
+    from coupon_ledger.ledger.log import EventLog, Record
 
 BATCH: Final = 10_000
 _TOLD: Final = 5
@@ -107,8 +107,8 @@ def publish(
            "occurred_at": "2026-11-11T00:00:00Z", "coupon_id": "c-1", "channel": "app"}' |
       tr -d '\\n' | coupon-ledger publish -
     """
-    from ledger.formats.sniffing import sniffed
-    from ledger.log import open_log
+    from coupon_ledger.ledger.formats.sniffing import sniffed
+    from coupon_ledger.ledger.log import open_log
 
     appended = 0
     with _opened(file) as source:
@@ -165,11 +165,11 @@ class _Table:
         """What the file holds, and how many rows where that is known."""
         what, topic = _named(self.file), self.topic
         if content.kind == "ndjson":
-            from ledger.formats.ndjson import lines_of, ndjson_items
+            from coupon_ledger.ledger.formats.ndjson import lines_of, ndjson_items
 
             return ndjson_items(lines_of(content.source), topic), None
         if content.kind == "json":
-            from ledger.formats.json_array import json_array_items
+            from coupon_ledger.ledger.formats.json_array import json_array_items
 
             return json_array_items(content.source, topic, what), None
         if topic is None:
@@ -177,18 +177,18 @@ class _Table:
                 f"{what}: {content.kind} names no topic; name it with --topic ({', '.join(INPUT_TOPICS)})"
             )
         if content.kind == "csv":
-            from ledger.formats.csv_rows import csv_items
-            from ledger.formats.ndjson import lines_of
+            from coupon_ledger.ledger.formats.csv_rows import csv_items
+            from coupon_ledger.ledger.formats.ndjson import lines_of
 
             lines = lines_of(content.source)
             return csv_items(lines, topic, what, delimiter=self.delimiter, zone=self.zone), None
         if str(self.file) == "-":
             raise UnusableFile(f"{what}: {content.kind} is read from its end, which a pipe has not; name a file")
         if content.kind == "xlsx":
-            from ledger.formats.xlsx_rows import XlsxRows
+            from coupon_ledger.ledger.formats.xlsx_rows import XlsxRows
 
             return XlsxRows(self.file, topic, self.sheet, self.zone).items(), None
-        from ledger.formats.parquet_rows import ParquetRows
+        from coupon_ledger.ledger.formats.parquet_rows import ParquetRows
 
         rows = ParquetRows(self.file, topic)
         return rows.items(), len(rows)
@@ -202,7 +202,7 @@ def _delimiter(value: str, option: click.Parameter) -> str:
 
 
 def _encoding(value: str, option: click.Parameter) -> str:
-    from ledger.formats.sniffing import checked_encoding
+    from coupon_ledger.ledger.formats.sniffing import checked_encoding
 
     try:
         return checked_encoding(value)
@@ -303,7 +303,7 @@ class _Rejects:
 
 
 def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]:
-    from ledger.formats.rows import Refused
+    from coupon_ledger.ledger.formats.rows import Refused
 
     for item in items:
         if isinstance(item, Refused):

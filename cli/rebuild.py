@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, operator_options, output_option, settings_options, signed
-from cli.output import print_row, print_rows
-from cli.progress import progress
-from ledger.errors import RebuiltDiffers
-from ledger.settings import Settings
-from ledger.words import Note, note
-from projections.versions import VERSIONS
+from coupon_ledger.cli.options import LOG, operator_options, output_option, settings_options, signed
+from coupon_ledger.cli.output import print_row, print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.ledger.errors import RebuiltDiffers
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.projections.versions import VERSIONS
 
 if TYPE_CHECKING:
-    from consumers.rebuild import Compared, DifferentRow, Rebuild
-    from ledger.log import EventLog
+    from coupon_ledger.consumers.rebuild import Compared, DifferentRow, Rebuild
+    from coupon_ledger.ledger.log import EventLog
 
 
 _EQUAL: Final = "every table that can be compared is equal"
@@ -92,12 +92,12 @@ def rebuild(
     if (source == "archive") != (archive is not None):
         raise click.UsageError("--from archive and --archive FOLDER go together")
     by = signed(why if rollback else accept_differences or why or _EQUAL, operator)
-    from consumers.intake import use_rules
-    from consumers.tuning import tune_process
-    from ledger.address_space import check_for_batches
+    from coupon_ledger.consumers.intake import use_rules
+    from coupon_ledger.consumers.tuning import tune_process
+    from coupon_ledger.ledger.address_space import check_for_batches
 
     check_for_batches(settings.batch_size)
-    from projections.generations import rebuilt_file, remove
+    from coupon_ledger.projections.generations import rebuilt_file, remove
 
     use_rules(settings)
     tune_process()
@@ -123,10 +123,10 @@ def rebuild(
 
 def _log(settings: Settings, archive: Path | None) -> EventLog:
     if archive is None:
-        from ledger.log import open_log
+        from coupon_ledger.ledger.log import open_log
 
         return open_log(settings.log)
-    from ledger.continued_log import open_continued
+    from coupon_ledger.ledger.continued_log import open_continued
 
     return open_continued(settings.log, archive)
 
@@ -135,9 +135,9 @@ def _rebuilt(
     settings: Settings, log: EventLog, tell: Tell, only: tuple[str, ...], *, anew: bool, accepted: bool, output: str
 ) -> dict[str, Any]:
     """Built and compared. Raises `RebuiltDiffers` where tables differ, unless that is accepted."""
-    from api.client import asking
-    from consumers.rebuild import LiveDatabase
-    from consumers.rebuild import Rebuild as Run
+    from coupon_ledger.api.client import asking
+    from coupon_ledger.consumers.rebuild import LiveDatabase
+    from coupon_ledger.consumers.rebuild import Rebuild as Run
 
     live = LiveDatabase(settings.database, lambda: asking(settings.database))
     started = time.monotonic()
@@ -173,11 +173,11 @@ def _rebuilt(
 
 def _copied(database: Path, to: Path) -> None:
     """Also of a database that another version filled."""
-    from cli.backup import copy_of
-    from ledger.errors import StoreVersionMismatch
-    from projections.backup import copy_to
-    from projections.generations import file_of
-    from projections.store import Store
+    from coupon_ledger.cli.backup import copy_of
+    from coupon_ledger.ledger.errors import StoreVersionMismatch
+    from coupon_ledger.projections.backup import copy_to
+    from coupon_ledger.projections.generations import file_of
+    from coupon_ledger.projections.store import Store
 
     try:
         copy_of(database, to)
@@ -232,9 +232,9 @@ def _in_words(fields: Mapping[str, Any]) -> str:
 
 def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str], action: str) -> dict[str, Any]:
     """Let the rebuilt database, or on rolling back the one before, take the place of the live one."""
-    from api.client import owner_of
-    from consumers.owner import take_place
-    from ledger import operations
+    from coupon_ledger.api.client import owner_of
+    from coupon_ledger.consumers.owner import take_place
+    from coupon_ledger.ledger import operations
 
     owner, back = owner_of(settings.database), action == "rebuild_rolled_back"
     if owner is None:
@@ -256,8 +256,8 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
 
 def _tell(what: str, words: Note | str) -> None:
     """`what`: a template, the head of the line."""
-    from cli.tables import echo_under
-    from reports.labels import told
+    from coupon_ledger.cli.tables import echo_under
+    from coupon_ledger.reports.labels import told
 
     echo_under(what, told(words) if isinstance(words, Note) else words)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cli.asking import FIRST_ROWS, answered, rows_of
-from cli.options import (
+from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
+from coupon_ledger.cli.options import (
     LOG,
     dead_letter_options,
     instant_option,
@@ -23,14 +23,14 @@ from cli.options import (
     settings_options,
     signed,
 )
-from cli.output import limited, print_rows
-from cli.progress import advancing, progress
-from cli.show import SHOWN, dead_letters
-from ledger.errors import UnusableFile
-from ledger.plain import plain
-from ledger.settings import LogSettings, Settings
-from reports.labels import say
-from reports.text import Row
+from coupon_ledger.cli.output import limited, print_rows
+from coupon_ledger.cli.progress import advancing, progress
+from coupon_ledger.cli.show import SHOWN, dead_letters
+from coupon_ledger.ledger.errors import UnusableFile
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.settings import LogSettings, Settings
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,8 +63,8 @@ def export(file: Path, settings: Settings, **chosen: Any) -> None:
 
 
 def _exported(row: Row, log: LogSettings) -> Row:
-    from ledger.codec import decode_some
-    from ledger.registry_log import single_object
+    from coupon_ledger.ledger.codec import decode_some
+    from coupon_ledger.ledger.registry_log import single_object
 
     key, value = row.pop("key"), row.pop("value")
     writer, fields = decode_some(single_object(value, log))
@@ -148,7 +148,7 @@ def discard(
 
 def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]) -> list[Row]:
     """Done by the owner of the database, or here where there is none."""
-    from api.client import Remote, asking
+    from coupon_ledger.api.client import Remote, asking
 
     with asking(settings.database) as source:
         if isinstance(source, Remote):
@@ -163,13 +163,13 @@ def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str
 def _repaired_here(
     settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]
 ) -> list[Row]:
-    from consumers import log_identity
-    from consumers.discards import Signed, discard
-    from consumers.intake import use_rules
-    from consumers.replay import replay
-    from consumers.tuning import tune_process
-    from projections.database import open_database
-    from projections.dead_letters import Chosen
+    from coupon_ledger.consumers import log_identity
+    from coupon_ledger.consumers.discards import Signed, discard
+    from coupon_ledger.consumers.intake import use_rules
+    from coupon_ledger.consumers.replay import replay
+    from coupon_ledger.consumers.tuning import tune_process
+    from coupon_ledger.projections.database import open_database
+    from coupon_ledger.projections.dead_letters import Chosen
 
     use_rules(settings)
     tune_process()
@@ -208,8 +208,8 @@ def operations(
     coupon-ledger operations
     coupon-ledger operations --action correction_applied --since 1d --output json
     """
-    from ledger.log import open_log
-    from ledger.operations import read
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.operations import read
 
     log = open_log(settings.log)
     try:

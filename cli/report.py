@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from cli.asking import FIRST_ROWS, answered, rows_of, say_as_of, together
-from cli.expire import expiries
-from cli.metrics import explained
-from cli.options import (
+from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of, say_as_of, together
+from coupon_ledger.cli.expire import expiries
+from coupon_ledger.cli.metrics import explained
+from coupon_ledger.cli.options import (
     goods_rate_option,
     instant_option,
     limit_option,
@@ -25,15 +25,15 @@ from cli.options import (
     timeout_option,
     zone_option,
 )
-from cli.output import Fit, limited, print_row, print_rows
-from cli.tables import echo_wrapped, warn
-from ledger.errors import LedgerError, WrongQuestion
-from ledger.settings import Settings
-from ledger.words import note, of_error
-from reports.columns import in_natural_order
-from reports.experiment import with_the_intervals_that_count
-from reports.labels import say, told, total_label
-from reports.parts import (
+from coupon_ledger.cli.output import Fit, limited, print_row, print_rows
+from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.ledger.errors import LedgerError, WrongQuestion
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import note, of_error
+from coupon_ledger.reports.columns import in_natural_order
+from coupon_ledger.reports.experiment import with_the_intervals_that_count
+from coupon_ledger.reports.labels import say, told, total_label
+from coupon_ledger.reports.parts import (
     ACCOUNTS,
     ADDS_NOTHING,
     CHANNELS,
@@ -55,12 +55,12 @@ from reports.parts import (
     doubt_in_words,
     one_row_a_slice,
 )
-from reports.text import Row
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from questions.registry import AsOf
+    from coupon_ledger.questions.registry import AsOf
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

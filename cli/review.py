@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.appending import appending
-from cli.asking import together
-from cli.options import LOG, goods_rate_option, operator_options, past_options, settings_options, signed, zone_option
-from cli.view import in_english
-from ledger.errors import UnknownTemplate, UnusableFile
-from ledger.settings import Settings
-from reports.labels import say
-from reports.review import SECTIONS, Asker, Section, as_json, review_of
-from reports.text import Row
+from coupon_ledger.cli.appending import appending
+from coupon_ledger.cli.asking import together
+from coupon_ledger.cli.options import (
+    LOG,
+    goods_rate_option,
+    operator_options,
+    past_options,
+    settings_options,
+    signed,
+    zone_option,
+)
+from coupon_ledger.cli.view import in_english
+from coupon_ledger.ledger.errors import UnknownTemplate, UnusableFile
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.review import SECTIONS, Asker, Section, as_json, review_of
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     pass
@@ -85,7 +93,7 @@ def review(
     coupon-ledger review 19 --template short --known-at 2026-11-12 --format json
     """
     if list_templates:
-        from cli.output import print_rows
+        from coupon_ledger.cli.output import print_rows
 
         print_rows(list(_templates(settings).values()), "table")
         return
@@ -135,7 +143,7 @@ def _form_of(file: Path | None) -> str:
 
 
 def _written(form: str, file: Path | None, ask: Asker, sections: Mapping[str, Section]) -> str:
-    from reports import review_page
+    from coupon_ledger.reports import review_page
 
     if form == "json":
         return as_json(ask, sections)
@@ -154,7 +162,7 @@ def _print(text: str, file: Path | None, campaign: str) -> None:
 
 
 def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> None:
-    from ledger import operations
+    from coupon_ledger.ledger import operations
 
     who, because = by
     with appending(settings) as log:
@@ -163,7 +171,7 @@ def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> No
 
 def _templates(settings: Settings) -> dict[str, Row]:
     """By name, the latest of each."""
-    from ledger.operations import told_of
+    from coupon_ledger.ledger.operations import told_of
 
     return {
         str(done.subject): {

@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 import schemas as packaged
-from cli.options import output_option
-from cli.output import print_rows
-from ledger.amounts import counted
-from ledger.errors import IncompatibleSchema
+from coupon_ledger.cli.options import output_option
+from coupon_ledger.cli.output import print_rows
+from coupon_ledger.ledger.amounts import counted
+from coupon_ledger.ledger.errors import IncompatibleSchema
 
 
 @click.group()
@@ -34,7 +34,7 @@ def list_(output: str) -> None:
     \b
     coupon-ledger schemas list
     """
-    from ledger.codec import TOPIC_OF_SCHEMA, writer_schemas
+    from coupon_ledger.ledger.codec import TOPIC_OF_SCHEMA, writer_schemas
 
     print_rows(
         (
@@ -82,7 +82,7 @@ def check(folder: Path | None, output: str) -> None:
     coupon-ledger schemas check
     coupon-ledger schemas check path/to/schemas --output json
     """
-    from ledger.compatibility import check_schemas
+    from coupon_ledger.ledger.compatibility import check_schemas
 
     checked, breaches = check_schemas(folder or files(packaged))
     if breaches:

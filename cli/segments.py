@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.appending import appending
-from cli.asking import FIRST_ROWS, answered, rows_of
-from cli.options import (
+from coupon_ledger.cli.appending import appending
+from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
+from coupon_ledger.cli.options import (
     LOG,
     duration_option,
     instant_option,
@@ -20,11 +20,11 @@ from cli.options import (
     signed,
     zone_option,
 )
-from cli.output import limited, print_rows
-from ledger.errors import UnknownSegment
-from ledger.settings import Settings
-from reports.labels import say
-from reports.text import Row
+from coupon_ledger.cli.output import limited, print_rows
+from coupon_ledger.ledger.errors import UnknownSegment
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -65,7 +65,7 @@ def define(name: str, rule: str, why: str | None, operator: str | None, settings
     coupon-ledger segments define big --rule "net_sales_minor > 100000" --why "winter sale"
     coupon-ledger segments define vip --rule "attributes LIKE '%\\"tag\\":\\"vip\\"%'" --why "invitations"
     """
-    from ledger import operations
+    from coupon_ledger.ledger import operations
 
     who, because = signed(why, operator)
     with answered(settings, "table", "customers", rule=rule) as answer:
@@ -177,7 +177,7 @@ def _rule(name: str, settings: Settings) -> str:
 
 def _defined(settings: Settings) -> dict[str, Row]:
     """By name, the latest definition of each."""
-    from ledger.operations import told_of
+    from coupon_ledger.ledger.operations import told_of
 
     return {
         str(done.subject): {

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.options import LOG, output_option, settings_options
-from cli.output import print_rows
-from cli.tables import echo_wrapped, warn
-from ledger.errors import masked
-from ledger.settings import Setting, Settings
-from reports.labels import say
+from coupon_ledger.cli.options import LOG, output_option, settings_options
+from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.tables import echo_wrapped, warn
+from coupon_ledger.ledger.errors import masked
+from coupon_ledger.ledger.settings import Setting, Settings
+from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
-    from ledger.log import EventLog
+    from coupon_ledger.ledger.log import EventLog
 
 _SECRET: Final = ("password", "passwd", "secret", "token", "user.info", "key", "jaas", "credential")
 _PLACE: Final = ("file", "location", "path", "url")
@@ -30,8 +30,8 @@ def init(settings: Settings) -> None:
     coupon-ledger init
     coupon-ledger init --log kafka://localhost:9092 --partitions 12 --replication 3
     """
-    from ledger.log import open_log
-    from projections.database import create_database
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.projections.database import create_database
 
     log = open_log(settings.log, create=True)
     try:
@@ -47,9 +47,9 @@ def init(settings: Settings) -> None:
 
 def _warn_of_another_log(settings: Settings, log: EventLog) -> None:
     """Warn where the database was filled from another log: it would never fold the events of this one."""
-    from cli.appending import known_log
-    from consumers.log_identity import difference
-    from ledger.errors import StoreError
+    from coupon_ledger.cli.appending import known_log
+    from coupon_ledger.consumers.log_identity import difference
+    from coupon_ledger.ledger.errors import StoreError
 
     try:
         why = difference(known_log(settings), log)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.asking import FIRST_ROWS, answered, rows_of
-from cli.export import write_parquet
-from cli.options import (
+from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
+from coupon_ledger.cli.export import write_parquet
+from coupon_ledger.cli.options import (
     dead_letter_options,
     duration_option,
     instant_option,
@@ -24,23 +24,23 @@ from cli.options import (
     settings_options,
     timeout_option,
 )
-from cli.output import LIKE_ANY, Fit, limited, print_frames, print_row, print_rows
-from cli.progress import progress
-from cli.view import view
-from ledger.amounts import percent_of_bp
-from ledger.errors import alike
-from ledger.rules import CHOICES, STATES
-from ledger.settings import Settings
-from ledger.words import Note
-from reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
-from reports.text import Row
+from coupon_ledger.cli.output import LIKE_ANY, Fit, limited, print_frames, print_row, print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.cli.view import view
+from coupon_ledger.ledger.amounts import percent_of_bp
+from coupon_ledger.ledger.errors import alike
+from coupon_ledger.ledger.rules import CHOICES, STATES
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note
+from coupon_ledger.reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     import polars as pl
 
-    from questions.registry import Answer
+    from coupon_ledger.questions.registry import Answer
 
 SHOWN = 50
 _CAMPAIGN_COLUMNS = (
@@ -594,7 +594,7 @@ def _whole(settings: Settings, output: str, shown: str | None, question: str, **
 
 def _rule(value: str | None, option: click.Parameter) -> str | None:
     """Refuse an unknown rule: its empty list would look like good news."""
-    from ledger.rules import VIOLATIONS
+    from coupon_ledger.ledger.rules import VIOLATIONS
 
     if value is None or value in VIOLATIONS:
         return value

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import click
 
-from cli.output import LIKE_ANY, Fit, no_column
-from cli.view import TerminalView, flags, view
-from ledger.amounts import amount, decimals
-from ledger.words import Note
-from reports.columns import Column, columns_of, in_natural_order
-from reports.labels import SAY_NOTHING, kind, label, say, shown
-from reports.text import Row, text_width
+from coupon_ledger.cli.output import LIKE_ANY, Fit, no_column
+from coupon_ledger.cli.view import TerminalView, flags, view
+from coupon_ledger.ledger.amounts import amount, decimals
+from coupon_ledger.ledger.words import Note
+from coupon_ledger.reports.columns import Column, columns_of, in_natural_order
+from coupon_ledger.reports.labels import SAY_NOTHING, kind, label, say, shown
+from coupon_ledger.reports.text import Row, text_width
 
 _GAP: Final = "  "
 _SHORT: Final = 12

@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.logs import logging_as
-from cli.options import LOG, instant_option, output_option, settings_options
-from cli.output import cell, print_rows
-from cli.tables import name_zone
-from cli.view import view
-from ledger.errors import UndecodableRecord
-from ledger.plain import plain
-from ledger.rules import LABELS, NEEDS
-from ledger.settings import Settings
-from ledger.topics import INPUT_TOPICS
-from reports.labels import label, word
-from reports.text import Row, text_width
+from coupon_ledger.cli.logs import logging_as
+from coupon_ledger.cli.options import LOG, instant_option, output_option, settings_options
+from coupon_ledger.cli.output import cell, print_rows
+from coupon_ledger.cli.tables import name_zone
+from coupon_ledger.cli.view import view
+from coupon_ledger.ledger.errors import UndecodableRecord
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.rules import LABELS, NEEDS
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.reports.labels import label, word
+from coupon_ledger.reports.text import Row, text_width
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ledger.log import Chunk, LogReader, TopicPartition
+    from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
 
 LAST: Final = 10
 _BATCH: Final = 50_000
@@ -95,8 +95,8 @@ def tail(
     """
     if (last is not None) + (since is not None) + from_start > 1:
         raise click.UsageError("--last, --since and --from-start exclude each other", click.get_current_context())
-    from ledger.log import open_log
-    from ledger.patient_log import Patience, PatientLog
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.patient_log import Patience, PatientLog
 
     fields = {"campaign_id": campaign_id, "user_id": user_id}
     wanted = _Wanted(topics or INPUT_TOPICS, key, types, {k: v for k, v in fields.items() if v is not None})
@@ -150,7 +150,7 @@ def _behind(positions: Mapping[TopicPartition, int], ends: Mapping[TopicPartitio
 
 
 def _advance(positions: dict[TopicPartition, int], chunks: Iterable[Chunk]) -> None:
-    from ledger.log import TopicPartition
+    from coupon_ledger.ledger.log import TopicPartition
 
     positions.update({TopicPartition(c.topic, c.partition): c.next_offset for c in chunks})
 
@@ -167,7 +167,7 @@ def _reader_is_gone() -> bool:
 
 def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
     """Per partition, of the first record at or after that instant: `recorded_at` never decreases there."""
-    from ledger.codec import micros
+    from coupon_ledger.ledger.codec import micros
 
     positions = {}
     for tp, low in log.earliest_positions(list(ends)).items():
@@ -216,7 +216,7 @@ def _window(
 ) -> tuple[list[Row], dict[TopicPartition, int], dict[TopicPartition, int]]:
     """The last n matching rows between these positions; where reading goes on; when each partition's first record was
     recorded."""
-    from ledger.log import TopicPartition
+    from coupon_ledger.ledger.log import TopicPartition
 
     rows: list[Row] = []
     positions = dict(start)
@@ -232,7 +232,7 @@ def _window(
 
 
 def _micros(row: Row) -> int:
-    from ledger.codec import micros
+    from coupon_ledger.ledger.codec import micros
 
     return micros(row["recorded_at"])
 
@@ -250,9 +250,9 @@ def _matching(chunks: Sequence[Chunk], wanted: _Wanted) -> list[Row]:
 
 
 def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
-    from ledger.codec import SCHEMA_NAME
-    from ledger.columns import decode_columns
-    from ledger.validity import wrong_topic
+    from coupon_ledger.ledger.codec import SCHEMA_NAME
+    from coupon_ledger.ledger.columns import decode_columns
+    from coupon_ledger.ledger.validity import wrong_topic
 
     at = [i for i, key in enumerate(chunk.keys) if wanted.key is None or key == wanted.key.encode()]
     decoded, undecodable = decode_columns([chunk.values[i] for i in at])
@@ -272,8 +272,8 @@ def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[
     """The wanted events of the frame: row, data, and why it is not valid where it is not."""
     import polars as pl
 
-    from ledger.codec import event_data
-    from ledger.validity import split_valid
+    from coupon_ledger.ledger.codec import event_data
+    from coupon_ledger.ledger.validity import split_valid
 
     if any(name not in frame.columns for name in wanted.fields):
         return
@@ -296,7 +296,7 @@ def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[
 def _row(chunk: Chunk, i: int, event: Row | None, reason: str | None, detail: str | None) -> Row:
     from datetime import timedelta
 
-    from ledger.codec import EPOCH
+    from coupon_ledger.ledger.codec import EPOCH
 
     return {
         "recorded_at": EPOCH + timedelta(microseconds=int(chunk.recorded_at[i])),

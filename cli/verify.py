@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
-from cli.options import LOG, output_option, settings_options
-from cli.output import Fit, print_row, print_rows
-from cli.progress import progress
-from ledger.settings import Settings
-from ledger.words import Note, note
-from reports.labels import say, told
-from reports.text import Row
+from coupon_ledger.cli.options import LOG, output_option, settings_options
+from coupon_ledger.cli.output import Fit, print_row, print_rows
+from coupon_ledger.cli.progress import progress
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.reports.labels import say, told
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from consumers.log_contents import Told
-    from ledger.log import TopicPartition
-    from questions.registry import AsOf, Source
+    from coupon_ledger.consumers.log_contents import Told
+    from coupon_ledger.ledger.log import TopicPartition
+    from coupon_ledger.questions.registry import AsOf, Source
 
 _SAMPLE: Final = 5_000
 _SHOWN: Final = 10
@@ -112,7 +112,7 @@ def verify(
     failed = [row["check"] for row in rows if row["result"] != "ok"]
     _print(rows, checks.digests, output)
     if failed:
-        from ledger.errors import OffendersFound
+        from coupon_ledger.ledger.errors import OffendersFound
 
         raise OffendersFound(
             f"database {settings.database}: {len(failed)} of {len(rows)} checks found something ({', '.join(failed)});"
@@ -124,7 +124,7 @@ class _Checks:
     """The checks that were asked for. `digests`: of all tables, once `digest` has run."""
 
     def __init__(self, settings: Settings, only: Sequence[str], without_log: bool) -> None:
-        from questions.audits import AUDITS
+        from coupon_ledger.questions.audits import AUDITS
 
         self._settings = settings
         self._asked = _Asked(settings)
@@ -171,7 +171,7 @@ class _Asked:
 
     def _source(self) -> Source:
         """An owner is looked for each time: it may have ended."""
-        from api.client import Remote, asking
+        from coupon_ledger.api.client import Remote, asking
 
         if self._local is None or time.monotonic() > self._until:
             self.close()
@@ -199,15 +199,15 @@ def _row(check: str, checked: Note, offenders: int, examples: list[Row], state: 
 
 
 def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
-    from ledger.log import TopicPartition
+    from coupon_ledger.ledger.log import TopicPartition
 
     return {TopicPartition(p["topic"], p["partition"]): p["next_offset"] for p in state.positions}
 
 
 def _positions(settings: Settings) -> Row:
     """The log is asked after the database: it only grows."""
-    from ledger.log import open_log
-    from ledger.topics import INPUT_TOPICS
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.topics import INPUT_TOPICS
 
     state, _ = _ask(settings, "summary")
     with closing(open_log(settings.log)) as log:
@@ -223,9 +223,9 @@ def _positions(settings: Settings) -> Row:
 
 
 def _same_log(settings: Settings) -> Row:
-    from consumers.log_identity import difference
-    from ledger.log import open_log
-    from projections.identity import ReadLog
+    from coupon_ledger.consumers.log_identity import difference
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.projections.identity import ReadLog
 
     state, rows = _ask(settings, "log-identity")
     with closing(open_log(settings.log)) as log:
@@ -239,7 +239,7 @@ def _same_log(settings: Settings) -> Row:
 
 def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
     """Range by range of the coupons' hashes, each in a state of its own; folded here and not in the owner."""
-    from questions.audits.reference import Evidence, differences, ranges
+    from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
 
     state, summary = _ask(settings, "summary")
     asked = ranges(summary["coupons"][0], sample, seed)
@@ -267,9 +267,9 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
 @contextmanager
 def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[Told]:
     """What the log says of these coupons, read as far as that state has."""
-    from consumers.log_contents import Told
-    from ledger.log import open_log
-    from ledger.topics import COUPON
+    from coupon_ledger.consumers.log_contents import Told
+    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.topics import COUPON
 
     positions = _next_offsets(state)
     first, last = (asked[0][0], asked[-1][1]) if asked else (0, -1)

@@ -18,8 +18,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from ledger.settings import LANGUAGES, Settings
-from reports.view import View, default
+from coupon_ledger.ledger.settings import LANGUAGES, Settings
+from coupon_ledger.reports.view import View, default
 
 WIDTH: Final = 100
 """Columns of a table where standard output is no terminal."""
@@ -99,7 +99,7 @@ def in_english() -> None:
 def zone_instant(day: datetime, zone: str) -> datetime:
     """When that day begins for the people of the zone: the first instant at which their clocks show it, or show more.
     Naive UTC."""
-    from questions.metrics.periods import Zone
+    from coupon_ledger.questions.metrics.periods import Zone
 
     return Zone(zone).instant(day)
 

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from cli.consume import status_of, summary_of
-from cli.output import print_rows
-from cli.tables import echo_under
-from cli.terminal import behind
-from cli.view import view
-from ledger.amounts import NOTHING
-from ledger.errors import LedgerError
-from ledger.settings import Settings
-from reports.labels import say
-from reports.text import Row
+from coupon_ledger.cli.consume import status_of, summary_of
+from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.tables import echo_under
+from coupon_ledger.cli.terminal import behind
+from coupon_ledger.cli.view import view
+from coupon_ledger.ledger.amounts import NOTHING
+from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.reports.labels import say
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
-    from ledger.log import LogReader
+    from coupon_ledger.ledger.log import LogReader
 
 _LOOKS: Final = 10
 """What rates are of."""
@@ -105,8 +105,8 @@ def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
 
 def _state_of(database: Path) -> object:
     """Differs when the database may have changed. An owner's is asked each time: that disturbs nobody."""
-    from projections.generations import file_of, wal_file
-    from projections.ownership import owner
+    from coupon_ledger.projections.generations import file_of, wal_file
+    from coupon_ledger.projections.ownership import owner
 
     if owner(database):
         return time.monotonic()

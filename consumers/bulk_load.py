@@ -27,26 +27,26 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from consumers.intake import RULES, Oddities, skewed, told_valid
-from consumers.runner import checked_ends
-from consumers.tuning import keep_small
-from ledger.archive import KeepsDecoded, Stretch
-from ledger.errors import LogError
-from ledger.log import Chunk, LogReader, TopicPartition
-from ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
-from ledger.validity import decoded_by
-from projections import checkpoints
-from projections.checkpoints import Account
-from projections.connection import Adding
-from projections.database import VERSION
-from projections.generations import SLICES
-from projections.identity import add_oddities, forget_oddities
-from projections.live import bulk_fold as whole
-from projections.live import cross
-from projections.live.signature import stable_hash
-from projections.sliced import first_hash, lay_down, taken_up
-from projections.store import Store, disk_failed
-from projections.versions import VERSIONS, differing, written_versions
+from coupon_ledger.consumers.intake import RULES, Oddities, skewed, told_valid
+from coupon_ledger.consumers.runner import checked_ends
+from coupon_ledger.consumers.tuning import keep_small
+from coupon_ledger.ledger.archive import KeepsDecoded, Stretch
+from coupon_ledger.ledger.errors import LogError
+from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
+from coupon_ledger.ledger.validity import decoded_by
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.checkpoints import Account
+from coupon_ledger.projections.connection import Adding
+from coupon_ledger.projections.database import VERSION
+from coupon_ledger.projections.generations import SLICES
+from coupon_ledger.projections.identity import add_oddities, forget_oddities
+from coupon_ledger.projections.live import bulk_fold as whole
+from coupon_ledger.projections.live import cross
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.sliced import first_hash, lay_down, taken_up
+from coupon_ledger.projections.store import Store, disk_failed
+from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
 Advance = Callable[[int, int], None]
 """Told how many records came, and how many are left."""

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import polars as pl
 
-from consumers import outbox
-from ledger import operations
-from ledger.errors import LogUnavailable, NothingChosen
-from ledger.log import EventLog, LogReader, Position
-from ledger.operations import Operation
-from projections.dead_letters import Chosen, chosen_letters
-from projections.store import Store
+from coupon_ledger.consumers import outbox
+from coupon_ledger.ledger import operations
+from coupon_ledger.ledger.errors import LogUnavailable, NothingChosen
+from coupon_ledger.ledger.log import EventLog, LogReader, Position
+from coupon_ledger.ledger.operations import Operation
+from coupon_ledger.projections.dead_letters import Chosen, chosen_letters
+from coupon_ledger.projections.store import Store
 
 PIECE: Final = 10_000
 """Dead letters in one operation: its positions must fit into a message."""

@@ -17,12 +17,12 @@ from typing import Final
 import duckdb
 import polars as pl
 
-from consumers.intake import Intake, dead_letters_at
-from ledger.errors import LedgerError, StoreError, ValueOutOfRange
-from ledger.log import Chunk, Position
-from projections.live import cross, journal
-from projections.live.apply import Counts, Prepared, fold_in, prepare
-from projections.store import Store
+from coupon_ledger.consumers.intake import Intake, dead_letters_at
+from coupon_ledger.ledger.errors import LedgerError, StoreError, ValueOutOfRange
+from coupon_ledger.ledger.log import Chunk, Position
+from coupon_ledger.projections.live import cross, journal
+from coupon_ledger.projections.live.apply import Counts, Prepared, fold_in, prepare
+from coupon_ledger.projections.store import Store
 
 FOLD_FAILED: Final = "fold_failed"
 Failure = Exception | pl.exceptions.PanicException

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.log import LAST_RECORDED_US, Chunk, Position
-from ledger.settings import Settings
-from ledger.topics import KEY_FIELD
-from ledger.validity import valid_events
-from projections.live.apply import Prepared, prepare
+from coupon_ledger.ledger.log import LAST_RECORDED_US, Chunk, Position
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.topics import KEY_FIELD
+from coupon_ledger.ledger.validity import valid_events
+from coupon_ledger.projections.live.apply import Prepared, prepare
 
 Int64 = npt.NDArray[np.int64]
 _YEAR_US: Final = 365 * 86_400 * 1_000_000

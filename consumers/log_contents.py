@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.codec import decode, event_data
-from ledger.errors import InvalidEvent, LogTruncated, LogUnavailable, StoreError, UndecodableRecord
-from ledger.events import parse_event
-from ledger.lifecycle import Delivery
-from ledger.log import LAST_RECORDED_US, Chunk, LogReader, TopicPartition
-from ledger.topics import COUPON
-from projections.live.signature import stable_hash
+from coupon_ledger.ledger.codec import decode, event_data
+from coupon_ledger.ledger.errors import InvalidEvent, LogTruncated, LogUnavailable, StoreError, UndecodableRecord
+from coupon_ledger.ledger.events import parse_event
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.log import LAST_RECORDED_US, Chunk, LogReader, TopicPartition
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.live.signature import stable_hash
 
 _AT_ONCE: Final = 50_000
 _WAIT_S: Final = 5.0

@@ -13,14 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import LogError, LogMissing, LogNotInitialised, LogReplaced
-from ledger.log import EventLog, LogReader, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import INPUT_TOPICS
-from projections.connection import Reading
-from projections.identity import LastRecord, ReadLog, keep_ids, read_log
-from projections.store import Store
-from questions.asking import Source
+from coupon_ledger.ledger.errors import LogError, LogMissing, LogNotInitialised, LogReplaced
+from coupon_ledger.ledger.log import EventLog, LogReader, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.identity import LastRecord, ReadLog, keep_ids, read_log
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.asking import Source
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RIGHT_LOG: Final = (

@@ -10,11 +10,11 @@ from typing import Final
 
 import polars as pl
 
-from ledger.codec import encode_row
-from ledger.errors import AppendFailed, LogError
-from ledger.log import EventLog, Record
-from ledger.topics import DEAD_LETTERS
-from projections.store import Store
+from coupon_ledger.ledger.codec import encode_row
+from coupon_ledger.ledger.errors import AppendFailed, LogError
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.topics import DEAD_LETTERS
+from coupon_ledger.projections.store import Store
 
 _BATCH: Final = 1_000
 _FIRST_PAUSE_S: Final = 1.0

@@ -13,15 +13,15 @@ from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
 
-from consumers.replay import Repairs
-from consumers.runner import Boundary, Committed, Consumer, Progress
-from consumers.sweeper import Sweeper
-from ledger.errors import LedgerError, StoreNotInitialised
-from ledger.log import EventLog
-from projections import checkpoints, generations
-from projections.database import check_version
-from projections.live.cross import clock_and_grace
-from projections.store import Store
+from coupon_ledger.consumers.replay import Repairs
+from coupon_ledger.consumers.runner import Boundary, Committed, Consumer, Progress
+from coupon_ledger.consumers.sweeper import Sweeper
+from coupon_ledger.ledger.errors import LedgerError, StoreNotInitialised
+from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.projections import checkpoints, generations
+from coupon_ledger.projections.database import check_version
+from coupon_ledger.projections.live.cross import clock_and_grace
+from coupon_ledger.projections.store import Store
 
 _logger = logging.getLogger("coupon_ledger.owner")
 

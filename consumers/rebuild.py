@@ -20,22 +20,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from consumers import failing, log_identity
-from consumers.bulk_load import WORTH_IT, fold_again, fold_whole, records_begun
-from consumers.runner import Boundary, Consumer
-from ledger.archive import Span
-from ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
-from ledger.log import LogReader, TopicPartition
-from ledger.topics import INPUT_TOPICS
-from projections import checkpoints, generations
-from projections.database import create_database, open_database
-from projections.digest import ALL, Digest, buckets, digests, rows_of
-from projections.identity import ReadLog, read_log
-from projections.live.cross import clock_and_grace
-from projections.ownership import held
-from projections.store import Store, disk_failed
-from projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
-from questions.asking import AsOf, Source
+from coupon_ledger.consumers import failing, log_identity
+from coupon_ledger.consumers.bulk_load import WORTH_IT, fold_again, fold_whole, records_begun
+from coupon_ledger.consumers.runner import Boundary, Consumer
+from coupon_ledger.ledger.archive import Span
+from coupon_ledger.ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
+from coupon_ledger.ledger.log import LogReader, TopicPartition
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections import checkpoints, generations
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import ALL, Digest, buckets, digests, rows_of
+from coupon_ledger.projections.identity import ReadLog, read_log
+from coupon_ledger.projections.live.cross import clock_and_grace
+from coupon_ledger.projections.ownership import held
+from coupon_ledger.projections.store import Store, disk_failed
+from coupon_ledger.projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
+from coupon_ledger.questions.asking import AsOf, Source
 
 Asking = Callable[[], AbstractContextManager[Source]]
 """Opens who answers questions about the live database."""

@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from consumers import failing, outbox
-from consumers.discards import Signed, deliver, piece_of
-from consumers.intake import Intake, take_in
-from consumers.runner import Boundary, accounts_after
-from ledger import operations
-from ledger.errors import LedgerError, NothingChosen
-from ledger.log import Chunk, EventLog, Position, TopicPartition
-from ledger.registry_log import as_read
-from projections import checkpoints
-from projections.checkpoints import Account
-from projections.dead_letters import Chosen, chosen_letters
-from projections.store import Store
+from coupon_ledger.consumers import failing, outbox
+from coupon_ledger.consumers.discards import Signed, deliver, piece_of
+from coupon_ledger.consumers.intake import Intake, take_in
+from coupon_ledger.consumers.runner import Boundary, accounts_after
+from coupon_ledger.ledger import operations
+from coupon_ledger.ledger.errors import LedgerError, NothingChosen
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, TopicPartition
+from coupon_ledger.ledger.registry_log import as_read
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.checkpoints import Account
+from coupon_ledger.projections.dead_letters import Chosen, chosen_letters
+from coupon_ledger.projections.store import Store
 
 REPLAYED = "dead_letters_replayed"
 Rows = list[dict[str, Any]]

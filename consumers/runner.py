@@ -17,22 +17,22 @@ from typing import Final
 
 import polars as pl
 
-from consumers import failing, log_identity, outbox
-from consumers.discards import note_discards
-from consumers.intake import Intake, Oddities, take_in
-from consumers.tuning import keep_small
-from ledger.errors import LogNotAnswering, LogTruncated, RegistryUnavailable
-from ledger.log import Chunk, EventLog, LogReader, TopicPartition
-from ledger.patient_log import Patience, PatientLog
-from ledger.topics import INPUT_TOPICS
-from projections import checkpoints
-from projections.attribution.upkeep import Upkeep
-from projections.checkpoints import Account, Completeness
-from projections.compaction import compact
-from projections.identity import LastRecords, add_oddities
-from projections.live import cross
-from projections.live.apply import Counts
-from projections.store import Store
+from coupon_ledger.consumers import failing, log_identity, outbox
+from coupon_ledger.consumers.discards import note_discards
+from coupon_ledger.consumers.intake import Intake, Oddities, take_in
+from coupon_ledger.consumers.tuning import keep_small
+from coupon_ledger.ledger.errors import LogNotAnswering, LogTruncated, RegistryUnavailable
+from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, TopicPartition
+from coupon_ledger.ledger.patient_log import Patience, PatientLog
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.attribution.upkeep import Upkeep
+from coupon_ledger.projections.checkpoints import Account, Completeness
+from coupon_ledger.projections.compaction import compact
+from coupon_ledger.projections.identity import LastRecords, add_oddities
+from coupon_ledger.projections.live import cross
+from coupon_ledger.projections.live.apply import Counts
+from coupon_ledger.projections.store import Store
 
 Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""

@@ -17,15 +17,15 @@ from typing import Final
 
 import polars as pl
 
-from consumers import outbox
-from consumers.runner import Committed, Consumer
-from ledger.codec import encode_row, micros
-from ledger.errors import ConservationBroken, LedgerError, LogUnavailable, StillToCome
-from ledger.log import EventLog, Record
-from ledger.plain import instant
-from ledger.topics import COUPON
-from projections.due import SOURCE, due
-from projections.store import Store
+from coupon_ledger.consumers import outbox
+from coupon_ledger.consumers.runner import Committed, Consumer
+from coupon_ledger.ledger.codec import encode_row, micros
+from coupon_ledger.ledger.errors import ConservationBroken, LedgerError, LogUnavailable, StillToCome
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.plain import instant
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.due import SOURCE, due
+from coupon_ledger.projections.store import Store
 
 _AT_ONCE: Final = 20_000
 """Coupons in one go beside the consumer, which waits meanwhile."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-from ledger.errors import NotEnoughMemory
+from coupon_ledger.ledger.errors import NotEnoughMemory
 
 _READING: Final = 3_000_000_000
 """Bytes that loading the libraries and asking a database map, for the most part never used."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
-from ledger.rules import CURRENCIES
+from coupon_ledger.ledger.rules import CURRENCIES
 
 NOTHING: Final = "–"
 """What stands where there is no value."""

@@ -29,7 +29,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ledger.archive import (
+from coupon_ledger.ledger.archive import (
     DAY_US,
     DECODED,
     LOCK,
@@ -50,11 +50,11 @@ from ledger.archive import (
     read_manifest,
     unread,
 )
-from ledger.continued_log import another_log, read_some
-from ledger.errors import ArchiveUnusable, LogTruncated
-from ledger.log import Chunk, LogReader, TopicPartition
-from ledger.topics import INPUT_TOPICS
-from ledger.validity import decoded_by, valid_events
+from coupon_ledger.ledger.continued_log import another_log, read_some
+from coupon_ledger.ledger.errors import ArchiveUnusable, LogTruncated
+from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.ledger.validity import decoded_by, valid_events
 
 Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: file, written, renamed, manifest, committed, removed."""

@@ -18,12 +18,12 @@ from typing import Any, Final, cast
 
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-import schemas
-from ledger.compatibility import breaches, read_schema
-from ledger.errors import IncompatibleSchema, SettingsError, UndecodableRecord
-from ledger.events import Event, canonical_json, parse_json
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
-from ledger.upcasting import upcast_row
+from coupon_ledger import schemas
+from coupon_ledger.ledger.compatibility import breaches, read_schema
+from coupon_ledger.ledger.errors import IncompatibleSchema, SettingsError, UndecodableRecord
+from coupon_ledger.ledger.events import Event, canonical_json, parse_json
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.ledger.upcasting import upcast_row
 
 MARKER: Final = b"\xc3\x01"
 HEADER_BYTES: Final = 10

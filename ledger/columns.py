@@ -19,8 +19,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-import schemas
-from ledger.codec import (
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import (
     FIRST_INSTANT,
     HEADER_BYTES,
     LAST_INSTANT,
@@ -31,9 +31,9 @@ from ledger.codec import (
     writer_of,
     writer_schemas,
 )
-from ledger.errors import UndecodableRecord
-from ledger.events import MAX_ITEMS
-from ledger.upcasting import upcast_columns
+from coupon_ledger.ledger.errors import UndecodableRecord
+from coupon_ledger.ledger.events import MAX_ITEMS
+from coupon_ledger.ledger.upcasting import upcast_columns
 
 Int64 = npt.NDArray[np.int64]
 UInt64 = npt.NDArray[np.uint64]

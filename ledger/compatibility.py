@@ -24,8 +24,8 @@ from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Any, Final
 
-import schemas
-from ledger.errors import IncompatibleSchema
+from coupon_ledger import schemas
+from coupon_ledger.ledger.errors import IncompatibleSchema
 
 Schema = dict[str, Any]
 

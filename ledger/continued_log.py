@@ -6,11 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from ledger.archive import ArchiveLog, Span, Stretch
-from ledger.errors import ArchiveUnusable, LogTruncated
-from ledger.log import Chunk, EventLog, LogReader, Position, Record, StoredRecord, TopicPartition, open_backend
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.archive import ArchiveLog, Span, Stretch
+from coupon_ledger.ledger.errors import ArchiveUnusable, LogTruncated
+from coupon_ledger.ledger.log import (
+    Chunk,
+    EventLog,
+    LogReader,
+    Position,
+    Record,
+    StoredRecord,
+    TopicPartition,
+    open_backend,
+)
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS
 
 _POLL_S: Final = 1.0
 
@@ -88,7 +97,7 @@ def open_continued(settings: LogSettings, archive: Path) -> EventLog:
         backend.close()
         raise
     if settings.schema_registry:
-        from ledger.registry_log import RegistryLog
+        from coupon_ledger.ledger.registry_log import RegistryLog
 
         return RegistryLog(log, settings)
     return log

@@ -31,10 +31,10 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from ledger.errors import InvalidEvent, Problem
-from ledger.json_text import json_value
-from ledger.rules import CHOICES, CURRENCIES, NEEDS
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.ledger.errors import InvalidEvent, Problem
+from coupon_ledger.ledger.json_text import json_value
+from coupon_ledger.ledger.rules import CHOICES, CURRENCIES, NEEDS
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
 
 MAX_ID_CHARS: Final = 256
 MAX_TEXT_CHARS: Final = 1_000

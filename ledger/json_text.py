@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from ledger.errors import InvalidEvent, Problem
+from coupon_ledger.ledger.errors import InvalidEvent, Problem
 
 
 def json_value(text: str, parse_float: Callable[[str], Any] = float) -> Any:

@@ -46,7 +46,7 @@ from kafka.net.compat import KafkaNetClient
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
-from ledger.errors import (
+from coupon_ledger.ledger.errors import (
     AppendFailed,
     LogError,
     LogNotAnswering,
@@ -57,13 +57,13 @@ from ledger.errors import (
     LogUnavailable,
     SettingsError,
 )
-from ledger.findings import Finding
-from ledger.kafka_reader import Reader
-from ledger.kafka_restore import Placing
-from ledger.log import Chunk, OpenTransaction, Position, Record, StoredRecord, TopicPartition
-from ledger.partitioner import partitions_of
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.findings import Finding
+from coupon_ledger.ledger.kafka_reader import Reader
+from coupon_ledger.ledger.kafka_restore import Placing
+from coupon_ledger.ledger.log import Chunk, OpenTransaction, Position, Record, StoredRecord, TopicPartition
+from coupon_ledger.ledger.partitioner import partitions_of
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS
 
 SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000

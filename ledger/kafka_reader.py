@@ -23,8 +23,8 @@ from kafka.errors import CorruptRecordError, UnsupportedCodecError, UnsupportedV
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 
-from ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Int64Array, TopicPartition
-from ledger.partitioner import fair_shares
+from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Int64Array, TopicPartition
+from coupon_ledger.ledger.partitioner import fair_shares
 
 RECORDED_AT_HEADER: Final = "recorded_at"
 """On restored records: µs since the epoch, 8 bytes, big-endian."""

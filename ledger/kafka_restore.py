@@ -19,9 +19,9 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.errors import KafkaTimeoutError
 
-from ledger.errors import LogNotEmpty, LogUnavailable
-from ledger.kafka_reader import RECORDED_AT_HEADER
-from ledger.log import Chunk, TopicPartition
+from coupon_ledger.ledger.errors import LogNotEmpty, LogUnavailable
+from coupon_ledger.ledger.kafka_reader import RECORDED_AT_HEADER
+from coupon_ledger.ledger.log import Chunk, TopicPartition
 
 _EMPTY_RECORDS: Final = 32_768
 """Of one transaction at the most, far below what one may last."""

@@ -15,10 +15,10 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final
 
-from ledger.codec import JSON_FIELDS
-from ledger.events import canonical_json, parse_json
-from ledger.rules import GUARDS, STATES, TRANSITIONS, types
-from ledger.topics import COUPON
+from coupon_ledger.ledger.codec import JSON_FIELDS
+from coupon_ledger.ledger.events import canonical_json, parse_json
+from coupon_ledger.ledger.rules import GUARDS, STATES, TRANSITIONS, types
+from coupon_ledger.ledger.topics import COUPON
 
 Event = Mapping[str, Any]
 """A coupon event by its wire names: instants as aware datetimes, absent or None where it carries no value."""

@@ -22,10 +22,10 @@ from typing import Final, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ledger.errors import SettingsError
-from ledger.findings import Finding
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.errors import SettingsError
+from coupon_ledger.ledger.findings import Finding
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -222,7 +222,7 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
     Raises `SettingsError` for another address, `LogUnavailable` where nothing answers.
     """
     if settings.schema_registry:
-        from ledger.registry_log import RegistryLog
+        from coupon_ledger.ledger.registry_log import RegistryLog
 
         return RegistryLog(open_backend(settings, create=create), settings)
     return open_backend(settings, create=create)
@@ -231,16 +231,16 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
 def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
     """The same with the bytes that stand in it, whatever their format: without the schema registry."""
     if settings.writer_schemas:
-        from ledger.codec import know_writers
+        from coupon_ledger.ledger.codec import know_writers
 
         know_writers(Path(settings.writer_schemas))
     scheme = settings.url.partition("://")[0]
     if scheme == "sqlite":
-        from ledger.sqlite_log import SqliteLog
+        from coupon_ledger.ledger.sqlite_log import SqliteLog
 
         return SqliteLog(settings, create=create)
     if scheme == "kafka":
-        from ledger.kafka_log import KafkaLog
+        from coupon_ledger.ledger.kafka_log import KafkaLog
 
         return KafkaLog(settings)
     raise SettingsError(

@@ -18,12 +18,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, ValidationError
 
-from ledger.codec import EPOCH, decode, encode_row
-from ledger.errors import InvalidEvent, LogNotAnswering, Problem, UndecodableRecord
-from ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
-from ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import OPERATIONS
+from coupon_ledger.ledger.codec import EPOCH, decode, encode_row
+from coupon_ledger.ledger.errors import InvalidEvent, LogNotAnswering, Problem, UndecodableRecord
+from coupon_ledger.ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
+from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import OPERATIONS
 
 ACTIONS: Final[Mapping[str, str]] = {
     "dead_letters_replayed": "dead letters were decoded again, and folded where they can be by now",

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from ledger.errors import LogNotAnswering
-from ledger.log import Chunk, LogReader, StoredRecord, TopicPartition
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.errors import LogNotAnswering
+from coupon_ledger.ledger.log import Chunk, LogReader, StoredRecord, TopicPartition
+from coupon_ledger.ledger.topics import ALL_TOPICS
 
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 5.0

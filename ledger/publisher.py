@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from ledger.codec import encode
-from ledger.errors import AppendFailed, InvalidEvent, LogUnavailable, Problem
-from ledger.events import Event, parse_with_topic
-from ledger.log import EventLog, Record, open_log
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.codec import encode
+from coupon_ledger.ledger.errors import AppendFailed, InvalidEvent, LogUnavailable, Problem
+from coupon_ledger.ledger.events import Event, parse_with_topic
+from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
 
 _FIRST_PAUSE_S: Final = 0.2
 

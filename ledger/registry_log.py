@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from ledger.codec import HEADER_BYTES, refuse_id, single_object_header, writer_schemas
-from ledger.errors import RegistryUnavailable, SettingsError
-from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.codec import HEADER_BYTES, refuse_id, single_object_header, writer_schemas
+from coupon_ledger.ledger.errors import RegistryUnavailable, SettingsError
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS
 
 PREFIX_BYTES: Final = 5
 _MAGIC: Final = 0

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ledger.errors import SettingsError
-from ledger.rules import GRACE_MINUTES
+from coupon_ledger.ledger.errors import SettingsError
+from coupon_ledger.ledger.rules import GRACE_MINUTES
 
 DEFAULT_FILE: Final = "coupon-ledger.toml"
 ENVIRONMENT_PREFIX: Final = "COUPON_LEDGER_"

@@ -31,7 +31,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from ledger.errors import (
+from coupon_ledger.ledger.errors import (
     LogError,
     LogFull,
     LogMissing,
@@ -43,8 +43,8 @@ from ledger.errors import (
     LogUnavailable,
     SettingsError,
 )
-from ledger.findings import Finding
-from ledger.log import (
+from coupon_ledger.ledger.findings import Finding
+from coupon_ledger.ledger.log import (
     FIRST_RECORDED_US,
     LAST_RECORDED_US,
     Chunk,
@@ -55,9 +55,9 @@ from ledger.log import (
     StoredRecord,
     TopicPartition,
 )
-from ledger.partitioner import partitions_of
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.partitioner import partitions_of
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS
 
 SCHEME: Final = "sqlite:///"
 LAYOUT: Final = 1

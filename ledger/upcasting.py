@@ -37,7 +37,7 @@ def upcast_row(
     if meaning := MEANING.get((name, version)):
         import polars as pl
 
-        from ledger.columns import frame_schema
+        from coupon_ledger.ledger.columns import frame_schema
 
         row = pl.DataFrame([row], schema=frame_schema(written)).with_columns(meaning()).row(0, named=True)
     return row if len(row) == len(current) else {field: row.get(field) for field in current}

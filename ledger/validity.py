@@ -17,13 +17,13 @@ import polars as pl
 import polars.selectors as cs
 from pydantic import TypeAdapter, ValidationError
 
-from ledger import events
-from ledger.codec import FIRST_INSTANT, JSON_FIELDS, LAST_INSTANT, SCHEMA_NAME, current_writer, event_data
-from ledger.columns import decode_columns, polars_schema
-from ledger.errors import InvalidEvent, UndecodableRecord
-from ledger.events import parse_json
-from ledger.rules import CHOICES, CURRENCIES, NEEDS
-from ledger.topics import COUPON, ORDER
+from coupon_ledger.ledger import events
+from coupon_ledger.ledger.codec import FIRST_INSTANT, JSON_FIELDS, LAST_INSTANT, SCHEMA_NAME, current_writer, event_data
+from coupon_ledger.ledger.columns import decode_columns, polars_schema
+from coupon_ledger.ledger.errors import InvalidEvent, UndecodableRecord
+from coupon_ledger.ledger.events import parse_json
+from coupon_ledger.ledger.rules import CHOICES, CURRENCIES, NEEDS
+from coupon_ledger.ledger.topics import COUPON, ORDER
 
 Check = Callable[[pl.Expr], pl.Expr]
 

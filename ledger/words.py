@@ -21,8 +21,8 @@ from importlib.resources import files
 from string import Formatter
 from typing import Any, Final
 
-from ledger import amounts
-from ledger.plain import instant
+from coupon_ledger.ledger import amounts
+from coupon_ledger.ledger.plain import instant
 
 
 @cache

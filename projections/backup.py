@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import StoreError, StoreFull, StoreVersionMismatch, UnusableFile
-from projections import digest
-from projections.connection import Cursor, Reading
-from projections.database import check_version
-from projections.generations import file_of, wal_file
-from projections.store import Store
+from coupon_ledger.ledger.errors import StoreError, StoreFull, StoreVersionMismatch, UnusableFile
+from coupon_ledger.projections import digest
+from coupon_ledger.projections.connection import Cursor, Reading
+from coupon_ledger.projections.database import check_version
+from coupon_ledger.projections.generations import file_of, wal_file
+from coupon_ledger.projections.store import Store
 
 Advanced = Callable[[int, int], None]
 """Called with the rows done so far and how many there are."""

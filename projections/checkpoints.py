@@ -11,11 +11,11 @@ from dataclasses import astuple, dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Final
 
-from ledger.errors import ConservationBroken
-from ledger.log import TopicPartition
-from projections.connection import Reading
-from projections.live.journal import JOURNAL
-from projections.store import Store
+from coupon_ledger.ledger.errors import ConservationBroken
+from coupon_ledger.ledger.log import TopicPartition
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.store import Store
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from typing import Final
 
 import polars as pl
 
-from projections.live.journal import CONFLICTS, JOURNAL
-from projections.store import Store
+from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL
+from coupon_ledger.projections.store import Store
 
 _LOOK_AFTER: Final = 100_000
 """Deleted rows."""

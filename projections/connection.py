@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 import duckdb
 import polars as pl
 
-from ledger.rules import SWEPT
-from projections.duckdb_errors import failing_clearly
-from projections.wide import as_decimals, as_integers
+from coupon_ledger.ledger.rules import SWEPT
+from coupon_ledger.projections.duckdb_errors import failing_clearly
+from coupon_ledger.projections.wide import as_decimals, as_integers
 
 # Checkpoints rewrite what changed; far apart they cost little (the default of 16 MB costs most of the rate).
 WAL_LIMIT: Final = 256_000_000

@@ -6,19 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from ledger.errors import StoreError, StoreVersionMismatch
-from ledger.rules import GRACE_MINUTES, STATES
-from projections.connection import Reading, sql
-from projections.kept import KEPT
-from projections.live import journal
-from projections.live.views import VIEWS, view_statement
-from projections.store import Store
-from projections.versions import VERSIONS, differing, written_versions
+from coupon_ledger.ledger.errors import StoreError, StoreVersionMismatch
+from coupon_ledger.ledger.rules import GRACE_MINUTES, STATES
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.kept import KEPT
+from coupon_ledger.projections.live import journal
+from coupon_ledger.projections.live.views import VIEWS, view_statement
+from coupon_ledger.projections.store import Store
+from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
 VERSION: Final = 3
 """Of the tables that are no projection's. A database of another version is not touched."""
 
-_FOLDERS: Final = ("projections.live", *(table.folder for table in KEPT), "projections.identity")
+_FOLDERS: Final = (
+    "coupon_ledger.projections.live",
+    *(table.folder for table in KEPT),
+    "coupon_ledger.projections.identity",
+)
 """Each with a `schema.sql`."""
 
 

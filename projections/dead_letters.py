@@ -9,8 +9,8 @@ from typing import Annotated, Final
 import polars as pl
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from ledger.log import Position
-from projections.connection import Reading, sql
+from coupon_ledger.ledger.log import Position
+from coupon_ledger.projections.connection import Reading, sql
 
 _START: Final = Position("", -1, -1)
 

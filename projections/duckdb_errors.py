@@ -9,9 +9,9 @@ from typing import Final
 
 import duckdb
 
-from ledger.address_space import limited
-from ledger.errors import StoreError, StoreFull, StoreVersionMismatch, ValueOutOfRange
-from projections.ownership import owned_by
+from coupon_ledger.ledger.address_space import limited
+from coupon_ledger.ledger.errors import StoreError, StoreFull, StoreVersionMismatch, ValueOutOfRange
+from coupon_ledger.projections.ownership import owned_by
 
 _Kinds = type[duckdb.Error] | tuple[type[duckdb.Error], ...]
 

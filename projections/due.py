@@ -24,10 +24,10 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.lifecycle import Coupon, canonical_order, evolve
-from ledger.rules import EXPIRY, SWEPT, types
-from ledger.topics import COUPON
-from projections.connection import Reading, sql
+from coupon_ledger.ledger.lifecycle import Coupon, canonical_order, evolve
+from coupon_ledger.ledger.rules import EXPIRY, SWEPT, types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.connection import Reading, sql
 
 SOURCE: Final = "coupon-ledger"
 """The `source` of the events that a sweep appends."""

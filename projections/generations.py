@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ledger.errors import StoreError
+from coupon_ledger.ledger.errors import StoreError
 
 SLICES: Final = ".slices"
 """Ends the name of the folder beside a database in which a whole history lies while it is folded."""

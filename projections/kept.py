@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from projections.attribution import upkeep
-from projections.coupon_sales import COUPON_SALES
-from projections.event_counts import EVENT_COUNTS
-from projections.kept_table import KeptTable
+from coupon_ledger.projections.attribution import upkeep
+from coupon_ledger.projections.coupon_sales import COUPON_SALES
+from coupon_ledger.projections.event_counts import EVENT_COUNTS
+from coupon_ledger.projections.kept_table import KeptTable
 
 KEPT: Final[tuple[KeptTable, ...]] = (upkeep.PATHS, COUPON_SALES, EVENT_COUNTS)
 """What takes longest to fill comes first: a whole history fills several at once."""

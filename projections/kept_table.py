@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from projections.connection import Adding
-from projections.live.changes import Affected, Changes
-from projections.store import Store
+from coupon_ledger.projections.connection import Adding
+from coupon_ledger.projections.live.changes import Affected, Changes
+from coupon_ledger.projections.store import Store
 
 if TYPE_CHECKING:
-    from projections.past import Past
+    from coupon_ledger.projections.past import Past
 
 
 @dataclass(frozen=True, slots=True)

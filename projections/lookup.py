@@ -12,9 +12,9 @@ from typing import Final
 
 import polars as pl
 
-from projections.connection import LISTED
-from projections.key_filter import KeyFilter
-from projections.store import Cache, Store
+from coupon_ledger.projections.connection import LISTED
+from coupon_ledger.projections.key_filter import KeyFilter
+from coupon_ledger.projections.store import Cache, Store
 
 # Up to so many rows of a table are scanned whole.
 _SCANNED_WHOLE: Final = 200_000

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ledger.errors import (
+from coupon_ledger.ledger.errors import (
     StoreOwned,
     masked,
 )

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from ledger.errors import QueryStopped
-from projections.connection import WAL_LIMIT, Cursor
-from projections.generations import wal_file
-from projections.store import Store
+from coupon_ledger.ledger.errors import QueryStopped
+from coupon_ledger.projections.connection import WAL_LIMIT, Cursor
+from coupon_ledger.projections.generations import wal_file
+from coupon_ledger.projections.store import Store
 
 _HELD_S: Final = 2.0
 _EVERY_S: Final = 10.0

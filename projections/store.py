@@ -18,14 +18,14 @@ from typing import Any, Final, TypeVar
 import duckdb
 import polars as pl
 
-from ledger.errors import (
+from coupon_ledger.ledger.errors import (
     StoreError,
     StoreFull,
     StoreNotInitialised,
     StoreOwned,
 )
-from projections import generations
-from projections.connection import (
+from coupon_ledger.projections import generations
+from coupon_ledger.projections.connection import (
     AGAIN_S,
     DISABLED,
     LISTED,
@@ -37,9 +37,9 @@ from projections.connection import (
     sql,
     threads,
 )
-from projections.duckdb_errors import failing_clearly
-from projections.generations import wal_file
-from projections.ownership import held, owner, owner_file, this_process
+from coupon_ledger.projections.duckdb_errors import failing_clearly
+from coupon_ledger.projections.generations import wal_file
+from coupon_ledger.projections.ownership import held, owner, owner_file, this_process
 
 _READERS_S: Final = 5.0
 Cached = TypeVar("Cached", bound="Cache")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
-from projections.kept import KEPT
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from coupon_ledger.projections.kept import KEPT
 
 if TYPE_CHECKING:
-    from projections.connection import Reading
+    from coupon_ledger.projections.connection import Reading
 
 VERSIONS: Final = {
     **dict.fromkeys(("intake", "coupons", "orders", "campaigns", "rules"), 2),

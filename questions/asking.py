@@ -13,11 +13,11 @@ from typing import Any, Final, Protocol, get_type_hints
 
 import polars as pl
 
-from ledger.errors import WrongQuestion
-from ledger.topics import COUPON, INPUT_TOPICS
-from projections.connection import Reading, sql
-from projections.past import Cut, Past
-from questions.bounds import checked
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.past import Cut, Past
+from coupon_ledger.questions.bounds import checked
 
 _PAST_LIMIT_S: Final = 300.0
 PAST: Final[Mapping[str, Any]] = {"at": datetime | None, "known_at": datetime | None, "positions": str | None}

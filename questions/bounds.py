@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
 
-from ledger.errors import WrongQuestion
+from coupon_ledger.ledger.errors import WrongQuestion
 
 _INT64: Final = 2**63 - 1
 _CENTURY_DAYS: Final = 36_525

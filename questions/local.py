@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from projections.past import Progress
-from projections.store import Store
-from questions.asking import Answer, Source
-from questions.registry import answer
-from questions.snapshot import Snapshot
+from coupon_ledger.projections.past import Progress
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.asking import Answer, Source
+from coupon_ledger.questions.registry import answer
+from coupon_ledger.questions.snapshot import Snapshot
 
 
 class Local:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
-from projections.connection import sql
-from projections.coupon_sales import COUPON_SALES
-from projections.event_counts import EVENT_COUNTS
-from projections.live.signature import key_hash, stable_hash
-from projections.past import Past
-from questions.states import states as questions
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from coupon_ledger.projections.connection import sql
+from coupon_ledger.projections.coupon_sales import COUPON_SALES
+from coupon_ledger.projections.event_counts import EVENT_COUNTS
+from coupon_ledger.projections.live.signature import key_hash, stable_hash
+from coupon_ledger.projections.past import Past
+from coupon_ledger.questions.states import states as questions
 
 
 def coupons(past: Past, given: Mapping[str, Any]) -> None:

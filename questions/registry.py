@@ -15,16 +15,16 @@ from typing import Any, Final
 
 import polars as pl
 
-from projections.connection import Reading
-from projections.past import Cut, Past, Progress
-from questions import looking_back
-from questions.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of
-from questions.attribution import attribution as attributed
-from questions.customers import customers
-from questions.experiments import experiments
-from questions.finance import finance
-from questions.metrics import metrics as of_metrics
-from questions.states import states as questions
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.past import Cut, Past, Progress
+from coupon_ledger.questions import looking_back
+from coupon_ledger.questions.asking import PAST, Answer, AsOf, Question, Source, as_of, cut_of
+from coupon_ledger.questions.attribution import attribution as attributed
+from coupon_ledger.questions.customers import customers
+from coupon_ledger.questions.experiments import experiments
+from coupon_ledger.questions.finance import finance
+from coupon_ledger.questions.metrics import metrics as of_metrics
+from coupon_ledger.questions.states import states as questions
 
 __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of", "cut_of"]
 

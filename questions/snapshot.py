@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 
-from projections.connection import Cursor
-from projections.past import Cut, Past, Progress
-from questions import looking_back
-from questions.asking import Answer, Question, Source, as_of, cut_of
-from questions.registry import QUESTIONS, frames_of
+from coupon_ledger.projections.connection import Cursor
+from coupon_ledger.projections.past import Cut, Past, Progress
+from coupon_ledger.questions import looking_back
+from coupon_ledger.questions.asking import Answer, Question, Source, as_of, cut_of
+from coupon_ledger.questions.registry import QUESTIONS, frames_of
 
 _OURS = """
 SELECT 'TABLE' AS kind, table_name AS name FROM duckdb_tables() WHERE temporary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from ledger.words import Note, note
+from coupon_ledger.ledger.words import Note, note
 
 if TYPE_CHECKING:
     pass

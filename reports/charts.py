@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from analysis import need
+from coupon_ledger.analysis import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,12 +115,12 @@ def _name_rows(axes: Axes, chart: Chart) -> None:
 
 
 def _word(name: str) -> str:
-    from reports.labels import word
+    from coupon_ledger.reports.labels import word
 
     return word(name)
 
 
 def _figure(name: str, value: Any, chart: Chart) -> str:
-    from reports.labels import shown
+    from coupon_ledger.reports.labels import shown
 
     return shown(name, {name: value}, chart.currency)

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from ledger.amounts import NOTHING, decimals
-from reports.labels import kind, label, label_of_texts, say, shown
-from reports.text import Row
+from coupon_ledger.ledger.amounts import NOTHING, decimals
+from coupon_ledger.reports.labels import kind, label, label_of_texts, say, shown
+from coupon_ledger.reports.text import Row
 
 _RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "seconds", "count", "number", "name"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from reports.text import Row
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     pass

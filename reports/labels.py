@@ -12,15 +12,15 @@ from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
-from ledger.plain import plain
-from ledger.rules import LABELS, REASON_LABELS
-from ledger.words import Note, Speaker
-from reports.text import Row, printable
-from reports.view import view
+from coupon_ledger.ledger.amounts import NOTHING, amount, count, percent, percent_of_bp
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.rules import LABELS, REASON_LABELS
+from coupon_ledger.ledger.words import Note, Speaker
+from coupon_ledger.reports.text import Row, printable
+from coupon_ledger.reports.view import view
 
 if TYPE_CHECKING:
-    from questions.metrics.definitions import Metric
+    from coupon_ledger.questions.metrics.definitions import Metric
 
 
 _CHINESE: Final[Mapping[str, str]] = {
@@ -753,7 +753,7 @@ _TOTAL: Final = ("total", "合计")
 @cache
 def _metrics() -> Mapping[str, Metric]:
     """Loaded with the first table, not with every command."""
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     return METRICS
 

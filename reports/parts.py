@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ledger.words import Note, note
-from reports.text import Row
+from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     pass

@@ -13,20 +13,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ledger.errors import LedgerError
-from ledger.plain import plain
-from ledger.words import Note, note, of_error
-from reports.charts import Chart
-from reports.experiment import COLUMNS as EXPERIMENT_COLUMNS
-from reports.experiment import TITLES, columns_of, main_effects
-from reports.labels import say, told
-from reports.parts import ADDS_NOTHING, LINES, MOVES, WITHOUT_VALUE, doubt_without_number, one_row_a_slice
-from reports.text import Row
+from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.words import Note, note, of_error
+from coupon_ledger.reports.charts import Chart
+from coupon_ledger.reports.experiment import COLUMNS as EXPERIMENT_COLUMNS
+from coupon_ledger.reports.experiment import TITLES, columns_of, main_effects
+from coupon_ledger.reports.labels import say, told
+from coupon_ledger.reports.parts import ADDS_NOTHING, LINES, MOVES, WITHOUT_VALUE, doubt_without_number, one_row_a_slice
+from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from questions.registry import Source
+    from coupon_ledger.questions.registry import Source
 
 
 _RESULTS: Final = (
@@ -300,7 +300,7 @@ def _channels(ask: Asker) -> Section:
 def _customers(ask: Asker) -> Section:
     import polars as pl
 
-    from analysis.customers import SEGMENTS
+    from coupon_ledger.analysis.customers import SEGMENTS
 
     found = Section(
         commands=[
@@ -557,7 +557,7 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
 
 def _known(name: str) -> bool:
     """It is a metric that can be asked of a campaign as a whole."""
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     metric = METRICS.get(name)
     return metric is not None and "campaign" in metric.dimensions and "minutes" not in metric.formula
@@ -565,7 +565,7 @@ def _known(name: str) -> bool:
 
 def _by_metric(rows: list[Row], names: str) -> list[Row]:
     """A row per metric and currency that has a value."""
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     return [
         {
@@ -597,7 +597,7 @@ def _against(rows: list[Row], names: str) -> list[Row]:
 
 def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
     """A figure of the industry is set as a target is: of a ratio in basis points. A row per currency."""
-    from questions.metrics.definitions import METRICS
+    from coupon_ledger.questions.metrics.definitions import METRICS
 
     industry = booked["target"] / 10_000 if METRICS[name].unit == "ratio" else booked["target"]
     rows = [row for row in ask.metrics(name) if row[name] is not None]

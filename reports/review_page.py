@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-from ledger.errors import UnusableFile
-from ledger.words import note
-from reports.as_of import CUTS, cut_of
-from reports.charts import svg
-from reports.columns import Column, columns_of
-from reports.labels import label, say, shown
-from reports.text import Row
-from reports.view import view
+from coupon_ledger.ledger.errors import UnusableFile
+from coupon_ledger.ledger.words import note
+from coupon_ledger.reports.as_of import CUTS, cut_of
+from coupon_ledger.reports.charts import svg
+from coupon_ledger.reports.columns import Column, columns_of
+from coupon_ledger.reports.labels import label, say, shown
+from coupon_ledger.reports.text import Row
+from coupon_ledger.reports.view import view
 
 if TYPE_CHECKING:
-    from reports.review import Asker, Section
+    from coupon_ledger.reports.review import Asker, Section
 
 
 _LONG: Final = 16
@@ -44,7 +44,7 @@ def _title(ask: Asker) -> str:
 
 
 def _table_title(key: str) -> str:
-    from reports.review import TABLE_TITLES
+    from coupon_ledger.reports.review import TABLE_TITLES
 
     return say(TABLE_TITLES.get(key, key))
 

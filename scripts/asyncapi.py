@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import schemas
-from ledger.codec import SCHEMA_NAME, current_writer
-from ledger.rules import NEEDS
-from ledger.topics import ALERTS, ALL_TOPICS, DEAD_LETTERS, KEY_FIELD, OPERATIONS
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import SCHEMA_NAME, current_writer
+from coupon_ledger.ledger.rules import NEEDS
+from coupon_ledger.ledger.topics import ALERTS, ALL_TOPICS, DEAD_LETTERS, KEY_FIELD, OPERATIONS
 from scripts.examples import example
 
 Json = dict[str, Any]

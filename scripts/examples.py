@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ledger.rules import NEEDS
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
+from coupon_ledger.ledger.rules import NEEDS
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 
 VALUES: dict[str, Any] = {
     "campaign_id": "double-11",

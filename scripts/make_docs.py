@@ -13,10 +13,10 @@ from typing import Any, Final
 import click
 import fastavro
 
-import schemas
-from cli.main import cli
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer, encode
-from ledger.events import (
+from coupon_ledger import schemas
+from coupon_ledger.cli.main import cli
+from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer, encode
+from coupon_ledger.ledger.events import (
     MAX_AMOUNT,
     MAX_ID_CHARS,
     MAX_ITEMS,
@@ -26,11 +26,11 @@ from ledger.events import (
     canonical_json,
     parse_with_topic,
 )
-from ledger.operations import ACTIONS
-from ledger.partitioner import murmur2
-from ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
-from ledger.topics import COUPON, KEY_FIELD, OPERATIONS
-from questions.metrics.definitions import METRICS, SOURCES, Metric
+from coupon_ledger.ledger.operations import ACTIONS
+from coupon_ledger.ledger.partitioner import murmur2
+from coupon_ledger.ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
+from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, OPERATIONS
+from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric
 from scripts import asyncapi
 from scripts.examples import example
 

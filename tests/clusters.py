@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.codec import SCHEMA_NAME
-from ledger.columns import polars_schema
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.ledger.codec import SCHEMA_NAME
+from coupon_ledger.ledger.columns import polars_schema
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
 
 _START: Final = datetime(2026, 1, 1)
 Made = tuple[str, pl.DataFrame]

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
-from cli.main import main
-from ledger.log import EventLog, open_log
-from ledger.settings import LogSettings
-from ledger.topics import DEAD_LETTERS
+from coupon_ledger.cli.main import main
+from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import DEAD_LETTERS
 
 COMMAND: Final = Path(sys.executable).with_name("coupon-ledger")
 LOG: Final = "coupon-ledger.log.db"

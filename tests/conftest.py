@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.settings import LogSettings
 from tests import kafka_broker as broker
 
 pytest.register_assert_rewrite("tests.contract.log_contract")

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ledger.rules import types
-from ledger.topics import COUPON
-from projections.connection import Reading
-from projections.due import _at_once, _of_history
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.due import _at_once, _of_history
 
 _QUERY = Path(__file__).with_suffix(".sql").read_text(encoding="utf-8")
 _HISTORIES = "SELECT * EXCLUDE (key_hash, recorded_at, log_partition, log_offset) FROM coupon_events"

@@ -14,16 +14,16 @@ from typing import Any
 
 import polars as pl
 
-from ledger.codec import SCHEMA_NAME
-from ledger.columns import polars_schema
-from ledger.lifecycle import Coupon, Delivery, Folded
-from ledger.topics import COUPON, KEY_FIELD
-from ledger.validity import split_valid
-from projections.connection import Reading
-from projections.database import create_database, open_database
-from projections.live.apply import Counts
-from projections.live.journal import CONFLICTS, JOURNAL, POSITION
-from projections.store import Store
+from coupon_ledger.ledger.codec import SCHEMA_NAME
+from coupon_ledger.ledger.columns import polars_schema
+from coupon_ledger.ledger.lifecycle import Coupon, Delivery, Folded
+from coupon_ledger.ledger.topics import COUPON, KEY_FIELD
+from coupon_ledger.ledger.validity import split_valid
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.live.apply import Counts
+from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL, POSITION
+from coupon_ledger.projections.store import Store
 
 Row = dict[str, Any]
 Reference = Callable[[Iterable[Delivery]], Folded]

@@ -14,9 +14,9 @@ from typing import Any
 
 import fastavro
 
-import schemas
-from ledger.codec import single_object_header
-from ledger.plain import plain
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import single_object_header
+from coupon_ledger.ledger.plain import plain
 from tests.wire import Row, rich_row
 
 FOLDER = Path(__file__).with_name("golden")

@@ -11,9 +11,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from ledger.lifecycle import Delivery
-from ledger.rules import NEEDS, types
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.rules import NEEDS, types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
 
 Event = dict[str, Any]
 

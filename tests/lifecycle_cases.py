@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ledger.lifecycle import Delivery
+from coupon_ledger.ledger.lifecycle import Delivery
 from tests.folding import COUPON_COLUMNS, Outcome
 
 Row = dict[str, Any]

@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from ledger.lifecycle import Delivery, fold
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.ledger.lifecycle import Delivery, fold
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
 from tests.histories import positioned
 
 Row = dict[str, Any]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from api.contact import token_file
-from projections.ownership import owner
+from coupon_ledger.api.contact import token_file
+from coupon_ledger.projections.ownership import owner
 from tests.command_line import DATABASE, finish, start, wait_until
 
 Data = dict[str, Any]

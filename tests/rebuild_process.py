@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from api.client import asking
 from benchmarks.consumer_process import Fuse
-from consumers.owner import take_place
-from consumers.rebuild import LiveDatabase, Rebuild
-from ledger.log import open_log
-from ledger.settings import Settings
+from coupon_ledger.api.client import asking
+from coupon_ledger.consumers.owner import take_place
+from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import Settings
 
 
 def main() -> None:

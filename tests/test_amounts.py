@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.amounts import amount, count, money, percent, percent_of_bp
-from ledger.rules import CURRENCIES
+from coupon_ledger.ledger.amounts import amount, count, money, percent, percent_of_bp
+from coupon_ledger.ledger.rules import CURRENCIES
 
 
 @pytest.mark.parametrize(

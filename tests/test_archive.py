@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaAdminClient, KafkaProducer
 
-from ledger.archive import MANIFEST, ArchiveLog, Manifest, locked, read_manifest, restore, verify
-from ledger.archiver import Archiver, Merger
-from ledger.errors import LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable
-from ledger.log import Chunk, LogReader, Record, TopicPartition, open_backend
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS, COUPON, ORDER
+from coupon_ledger.ledger.archive import MANIFEST, ArchiveLog, Manifest, locked, read_manifest, restore, verify
+from coupon_ledger.ledger.archiver import Archiver, Merger
+from coupon_ledger.ledger.errors import LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable
+from coupon_ledger.ledger.log import Chunk, LogReader, Record, TopicPartition, open_backend
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, ORDER
 from tests.command_line import LOG, done, facts, finish, ledger, limited, one_sentence, start, wait_until
 from tests.contract import test_sqlite_log
 from tests.contract.log_contract import ROOT, opened, records
@@ -362,9 +362,9 @@ def sent_in_transactions(source: LogSettings, target: LogSettings) -> None:
 ARCHIVE: Final = """
 import os, signal, sys
 from pathlib import Path
-from ledger.archiver import Archiver
-from ledger.log import open_log
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.archiver import Archiver
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import LogSettings
 url, folder, boundary, passings, commit_s = sys.argv[1:]
 left = int(passings)
 def reached(name):
@@ -426,9 +426,9 @@ def test_what_was_finished_before_an_error_is_kept(tmp_path: Path, sqlite_log_se
 RESTORE: Final = """
 import os, signal, sys
 from pathlib import Path
-from ledger.archive import restore
-from ledger.log import open_backend
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.archive import restore
+from coupon_ledger.ledger.log import open_backend
+from coupon_ledger.ledger.settings import LogSettings
 def killed(_):
     os.kill(os.getpid(), signal.SIGKILL)
 restore(Path(sys.argv[2]), open_backend(LogSettings(url=sys.argv[1]), create=True), advance=killed)
@@ -455,9 +455,9 @@ INTO_KAFKA: Final = """
 import os, signal, sys
 from pathlib import Path
 from kafka import KafkaAdminClient, KafkaProducer
-from ledger.archive import restore
-from ledger.log import open_backend
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.archive import restore
+from coupon_ledger.ledger.log import open_backend
+from coupon_ledger.ledger.settings import LogSettings
 url, prefix, folder, method, passings, moment, anew = sys.argv[1:]
 kind = KafkaProducer if hasattr(KafkaProducer, method) else KafkaAdminClient
 real, left = getattr(kind, method), int(passings)
@@ -644,7 +644,7 @@ def test_a_leftover_stays_where_what_replaced_it_is_damaged(home: Path, sqlite_l
 MERGE: Final = """
 import os, signal, sys
 from pathlib import Path
-from ledger.archiver import Merger
+from coupon_ledger.ledger.archiver import Merger
 folder, boundary, passings = sys.argv[1:]
 left = int(passings)
 def reached(name):

@@ -13,11 +13,11 @@ import duckdb
 import numpy as np
 import pytest
 
-from analysis import attribution as credit
-from analysis.attribution import Coalitions, Journeys, Paths
-from ledger.errors import NotThere, WrongQuestion
-from questions.attribution.credits import weights_of
-from questions.attribution.models import BUILT_IN, OVER_ALL, Model, asked
+from coupon_ledger.analysis import attribution as credit
+from coupon_ledger.analysis.attribution import Coalitions, Journeys, Paths
+from coupon_ledger.ledger.errors import NotThere, WrongQuestion
+from coupon_ledger.questions.attribution.credits import weights_of
+from coupon_ledger.questions.attribution.models import BUILT_IN, OVER_ALL, Model, asked
 from tests.command_line import DATABASE, Data, done, ledger, ndjson, one_sentence
 
 SEED = 20261111

@@ -17,20 +17,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.lifecycle import Delivery, fold
-from ledger.rules import types
-from ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections.attribution import paths as paths_module
-from projections.attribution import upkeep
-from projections.attribution.paths import hashed
-from projections.attribution.persons import persons
-from projections.connection import Reading
-from projections.live import apply as apply_module
-from projections.live import cross
-from projections.live.apply import prepare
-from projections.past import Cut, Past
-from projections.store import Store
-from questions.attribution import in_place
+from coupon_ledger.ledger.lifecycle import Delivery, fold
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections.attribution import paths as paths_module
+from coupon_ledger.projections.attribution import upkeep
+from coupon_ledger.projections.attribution.paths import hashed
+from coupon_ledger.projections.attribution.persons import persons
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.projections.live import apply as apply_module
+from coupon_ledger.projections.live import cross
+from coupon_ledger.projections.live.apply import prepare
+from coupon_ledger.projections.past import Cut, Past
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.attribution import in_place
 from tests.examples import examples
 from tests.folding import clear, frame_of, scratch_store
 from tests.histories import cut, positioned

@@ -14,8 +14,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ledger.topics import INPUT_TOPICS
-from projections.database import open_database
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections.database import open_database
 from tests.command_line import (
     DATABASE,
     LOG,

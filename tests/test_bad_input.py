@@ -20,8 +20,8 @@ from typing import Any
 import duckdb
 import pytest
 
-from ledger.log import Record
-from ledger.topics import COUPON, INPUT_TOPICS
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
 from tests.command_line import (
     DATABASE,
     LOG,

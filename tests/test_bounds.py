@@ -18,11 +18,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from ledger.errors import LedgerError, WrongQuestion
-from projections.database import open_database
-from questions.bounds import BOUNDS, bounds_of
-from questions.local import Local
-from questions.registry import QUESTIONS
+from coupon_ledger.ledger.errors import LedgerError, WrongQuestion
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.questions.bounds import BOUNDS, bounds_of
+from coupon_ledger.questions.local import Local
+from coupon_ledger.questions.registry import QUESTIONS
 from tests.command_line import DATABASE, done, ledger, ndjson, one_sentence
 from tests.owners import Owner, owning
 from tests.test_cli import shop_events

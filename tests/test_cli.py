@@ -17,12 +17,12 @@ import click
 import polars as pl
 import pytest
 
-from cli.main import COMMANDS, cli
-from cli.sources import complete_journey
-from ledger.log import Record
-from ledger.settings import OPTIONS
-from ledger.topics import COUPON, INPUT_TOPICS
-from projections.database import open_database
+from coupon_ledger.cli.main import COMMANDS, cli
+from coupon_ledger.cli.sources import complete_journey
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.settings import OPTIONS
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
+from coupon_ledger.projections.database import open_database
 from tests.command_line import (
     DATABASE,
     LOG,

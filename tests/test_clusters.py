@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.clustered import append, consume
-from consumers.bulk_load import fold_whole
-from ledger.log import EventLog, open_log
-from ledger.settings import LogSettings
-from ledger.topics import INPUT_TOPICS
-from projections.database import create_database, open_database
-from projections.digest import digests
-from questions import audits
-from questions.local import Local
+from coupon_ledger.consumers.bulk_load import fold_whole
+from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import digests
+from coupon_ledger.questions import audits
+from coupon_ledger.questions.local import Local
 from tests.clusters import KINDS, Made, followers
 
 pytestmark = pytest.mark.slow

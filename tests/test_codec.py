@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas
-from ledger import codec
-from ledger.codec import SCHEMA_NAME, WriterSchema, decode, encode, encode_row, single_object_header
-from ledger.columns import decode_columns, encode_columns, polars_schema
-from ledger.errors import UndecodableRecord
-from ledger.events import MAX_ITEMS, parse_event
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
+from coupon_ledger import schemas
+from coupon_ledger.ledger import codec
+from coupon_ledger.ledger.codec import SCHEMA_NAME, WriterSchema, decode, encode, encode_row, single_object_header
+from coupon_ledger.ledger.columns import decode_columns, encode_columns, polars_schema
+from coupon_ledger.ledger.errors import UndecodableRecord
+from coupon_ledger.ledger.events import MAX_ITEMS, parse_event
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from tests.examples import examples
 from tests.wire import NAMES, Row, avro_message, avro_row, block_message, rich_row, rows_of, zigzag
 

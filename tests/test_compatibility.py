@@ -15,11 +15,11 @@ from avro.schema import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas
-from ledger import codec
-from ledger.codec import encode_row
-from ledger.columns import decode_columns, polars_schema
-from ledger.compatibility import check_schemas
+from coupon_ledger import schemas
+from coupon_ledger.ledger import codec
+from coupon_ledger.ledger.codec import encode_row
+from coupon_ledger.ledger.columns import decode_columns, polars_schema
+from coupon_ledger.ledger.compatibility import check_schemas
 from tests.command_line import done, ledger
 from tests.examples import examples
 from tests.wire import rich_row

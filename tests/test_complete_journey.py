@@ -13,15 +13,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cli.sources import complete_journey
-from cli.sources.complete_journey import Tables, events, in_time_order, load, translate
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME
-from ledger.columns import polars_schema
-from ledger.errors import LedgerError
-from ledger.events import parse_event
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
-from projections.database import create_database, open_database
-from projections.live.apply import apply
+from coupon_ledger.cli.sources import complete_journey
+from coupon_ledger.cli.sources.complete_journey import Tables, events, in_time_order, load, translate
+from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME
+from coupon_ledger.ledger.columns import polars_schema
+from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.events import parse_event
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.live.apply import apply
 
 Frames = Mapping[str, pl.DataFrame]
 

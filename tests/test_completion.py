@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from cli.main import COMMANDS
-from ledger.rules import STATES
-from ledger.topics import INPUT_TOPICS
+from coupon_ledger.cli.main import COMMANDS
+from coupon_ledger.ledger.rules import STATES
+from coupon_ledger.ledger.topics import INPUT_TOPICS
 from tests.command_line import COMMAND, PATIENCE_S, done, ledger, one_sentence
 
 ASK = """

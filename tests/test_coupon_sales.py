@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.lifecycle import Delivery
-from ledger.topics import COUPON, ORDER
-from projections import coupon_sales as sales
-from projections.connection import sql
-from projections.live import cross, order_rules
-from projections.live.apply import fold_in, prepare
-from projections.past import Cut, Past
-from projections.store import Store
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import COUPON, ORDER
+from coupon_ledger.projections import coupon_sales as sales
+from coupon_ledger.projections.connection import sql
+from coupon_ledger.projections.live import cross, order_rules
+from coupon_ledger.projections.live.apply import fold_in, prepare
+from coupon_ledger.projections.past import Cut, Past
+from coupon_ledger.projections.store import Store
 from tests.examples import TIMES, examples
 from tests.folding import emptied, frame_of, scratch_store
 from tests.metric_model import world
@@ -72,7 +72,7 @@ def check(store: Store, seed: int) -> None:
     with emptied(store):
         for batch in batches(seed):
             consume(store, batch)
-            wanted = store.frame(f"{sql('projections.coupon_sales', 'coupon_sales')} ORDER BY c.coupon_id")
+            wanted = store.frame(f"{sql(sales.COUPON_SALES.folder, 'coupon_sales')} ORDER BY c.coupon_id")
             assert kept(store).drop("order_hash").equals(wanted.select(kept(store).drop("order_hash").columns))
         by_consumer = kept(store)
         with store.transaction():

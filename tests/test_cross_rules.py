@@ -17,17 +17,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.lifecycle import Delivery, fold
-from ledger.rules import CROSS_RULES, types
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections.attribution import persons as persons_module
-from projections.connection import Reading, sql
-from projections.digest import facts_digest
-from projections.live import apply as apply_module
-from projections.live import campaign_rules, cross, order_rules
-from projections.live.apply import prepare
-from projections.live.signature import Int64, stable_hash
-from projections.store import Store
+from coupon_ledger.ledger.lifecycle import Delivery, fold
+from coupon_ledger.ledger.rules import CROSS_RULES, types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections.attribution import persons as persons_module
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.digest import facts_digest
+from coupon_ledger.projections.live import apply as apply_module
+from coupon_ledger.projections.live import campaign_rules, cross, order_rules
+from coupon_ledger.projections.live.apply import prepare
+from coupon_ledger.projections.live.signature import Int64, stable_hash
+from coupon_ledger.projections.store import Store
 from tests.examples import TIMES, examples
 from tests.folding import clear, emptied, frame_of, scratch_store
 from tests.mistakes import mistaken, with_mistake

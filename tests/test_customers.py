@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis import lifetime
-from analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
-from analysis.lifetime import CannotFit, Purchases, fit_purchases, fit_spend
-from projections.database import open_database
-from questions.customers import customers as questions
-from questions.customers.customers import known
+from coupon_ledger.analysis import lifetime
+from coupon_ledger.analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
+from coupon_ledger.analysis.lifetime import CannotFit, Purchases, fit_purchases, fit_spend
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.questions.customers import customers as questions
+from coupon_ledger.questions.customers.customers import known
 from tests.command_line import ledger, ndjson
 from tests.test_finance import DAY, NOON, Data, coupon, event, paid
 
@@ -321,7 +321,7 @@ def test_all_parts_are_shown_and_what_the_data_do_not_carry_is_refused(shop: Non
 
 def test_a_library_that_is_missing_is_named_with_the_remedy(shop: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The statistics are an extra: who has not installed them must not read a traceback."""
-    monkeypatch.setattr("analysis.find_spec", lambda _: None)
+    monkeypatch.setattr("coupon_ledger.analysis.find_spec", lambda _: None)
     for asked in (("report", "segments", "rfm"), ("review", "k", "--format", "html")):
         ran = ledger(*asked)
         assert ran.code != 0 and "coupon-ledger[" in ran.err and "Traceback" not in ran.err

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from consumers.intake import told_valid
-from ledger import archiver, validity
-from ledger.archive import DECODED, SCHEMA, ArchiveLog, Stretch, verify
-from ledger.archiver import Archiver, Merger
-from ledger.errors import ArchiveDamaged
-from ledger.log import LogReader, TopicPartition
-from ledger.topics import COUPON, INPUT_TOPICS
-from ledger.validity import DECODING, valid_events
+from coupon_ledger.consumers.intake import told_valid
+from coupon_ledger.ledger import archiver, validity
+from coupon_ledger.ledger.archive import DECODED, SCHEMA, ArchiveLog, Stretch, verify
+from coupon_ledger.ledger.archiver import Archiver, Merger
+from coupon_ledger.ledger.errors import ArchiveDamaged
+from coupon_ledger.ledger.log import LogReader, TopicPartition
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
+from coupon_ledger.ledger.validity import DECODING, valid_events
 from tests.test_whole import SEED, MemoryLog, at_once, batch_by_batch, rich_log, small_slices  # noqa: F401
 
 _OF_THIS_DECODING = "7850d46ea56843d9b54f59710561e2e420455672b528e3b0a2c369aeb1a84993"

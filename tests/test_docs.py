@@ -14,11 +14,11 @@ import pytest
 from jsonschema import Draft7Validator
 from kafka.partitioner.default import murmur2
 
-import schemas
-from ledger.codec import TOPIC_OF_SCHEMA, decode, encode, event_data
-from ledger.events import MODELS, parse_event, parse_with_topic
-from ledger.partitioner import partitions_of
-from ledger.topics import ALL_TOPICS, INPUT_TOPICS
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import TOPIC_OF_SCHEMA, decode, encode, event_data
+from coupon_ledger.ledger.events import MODELS, parse_event, parse_with_topic
+from coupon_ledger.ledger.partitioner import partitions_of
+from coupon_ledger.ledger.topics import ALL_TOPICS, INPUT_TOPICS
 from scripts.examples import example
 from scripts.make_docs import DOCS, DOCUMENTS
 

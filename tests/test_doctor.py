@@ -16,10 +16,10 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from api.contact import token_file
-from ledger.kafka_reader import CODECS
-from ledger.settings import LogSettings
-from ledger.topics import COUPON
+from coupon_ledger.api.contact import token_file
+from coupon_ledger.ledger.kafka_reader import CODECS
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson
 from tests.owners import owning
 

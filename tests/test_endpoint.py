@@ -22,15 +22,15 @@ from unittest.mock import patch
 import pyarrow as pa
 import pytest
 
-from api.client import asking
-from api.contact import ARROW, INTERFACE, LIMIT, token_file
-from api.endpoint import Endpoint
-from cli.main import cli
-from ledger.errors import LedgerError, StoreError
-from ledger.log import Record
-from ledger.topics import COUPON
-from projections.ownership import owner, owner_file
-from questions.registry import QUESTIONS
+from coupon_ledger.api.client import asking
+from coupon_ledger.api.contact import ARROW, INTERFACE, LIMIT, token_file
+from coupon_ledger.api.endpoint import Endpoint
+from coupon_ledger.cli.main import cli
+from coupon_ledger.ledger.errors import LedgerError, StoreError
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.ownership import owner, owner_file
+from coupon_ledger.questions.registry import QUESTIONS
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -403,7 +403,10 @@ def test_a_diff_tells_how_far_it_is(asked: Owner, shop: Path) -> None:
 def test_who_asks_may_say_how_long() -> None:
     """Else a long question of the past could not be asked beside the consumer at all."""
     for arguments, limit_s in ((["coupons", "--timeout", "2h"], 7200), (["diff", "--from", "1d"], None)):
-        with patch("api.client.asking", side_effect=StoreError("asked")) as asked, pytest.raises(StoreError):
+        with (
+            patch("coupon_ledger.api.client.asking", side_effect=StoreError("asked")) as asked,
+            pytest.raises(StoreError),
+        ):
             cli.main(arguments, standalone_mode=False)
         assert asked.call_args.args[2] == limit_s
 

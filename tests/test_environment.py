@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from api.contact import LIMIT
-from projections import generations
-from projections.ownership import owner, owner_file
+from coupon_ledger.api.contact import LIMIT
+from coupon_ledger.projections import generations
+from coupon_ledger.projections.ownership import owner, owner_file
 from tests.command_line import (
     COMMAND,
     DATABASE,
@@ -281,7 +281,7 @@ class Jumping(dt.datetime, metaclass=Kind):
 import api.metrics, consumers.runner, consumers.sweeper, projections.store
 for module in (api.metrics, consumers.runner, consumers.sweeper, projections.store):
     module.datetime = Jumping
-from cli.main import main
+from coupon_ledger.cli.main import main
 main(sys.argv[1:])
 """
 DAY_S = 86_400

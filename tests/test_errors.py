@@ -6,16 +6,9 @@ import importlib
 import pkgutil
 import re
 
-import analysis
-import api
-import cli
-import consumers
-import ledger
-import projections
-import questions
-import reports
-from ledger import errors
-from ledger.errors import LedgerError
+from coupon_ledger import analysis, api, cli, consumers, ledger, projections, questions, reports
+from coupon_ledger.ledger import errors
+from coupon_ledger.ledger.errors import LedgerError
 
 DRAWN = re.compile(r"^    ((?:│   |    )*(?:├── |└── )?)(\w+)(?: |$)", re.MULTILINE)
 
@@ -32,7 +25,7 @@ def test_every_error_that_a_user_can_act_on_stands_in_the_tree() -> None:
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
     ours = {kind for kind in every_subclass(LedgerError) if not kind.__module__.startswith(("tests.", "mistaken."))}
-    assert {kind.__module__ for kind in ours} == {"ledger.errors"}
+    assert {kind.__module__ for kind in ours} == {"coupon_ledger.ledger.errors"}
     drawn = [name for _, name in DRAWN.findall(errors.__doc__ or "")]
     assert sorted(drawn) == sorted(kind.__name__ for kind in ours)
 

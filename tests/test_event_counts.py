@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.lifecycle import Delivery
-from ledger.rules import types
-from ledger.topics import COUPON
-from projections import event_counts as counts
-from projections import lookup
-from projections.connection import sql
-from projections.live import cross
-from projections.live.apply import fold_in, prepare
-from projections.store import Store
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections import event_counts as counts
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import sql
+from coupon_ledger.projections.live import cross
+from coupon_ledger.projections.live.apply import fold_in, prepare
+from coupon_ledger.projections.store import Store
 from tests.examples import TIMES
 from tests.folding import emptied, frame_of, scratch_store
 from tests.histories import cut, history, positioned
@@ -89,7 +89,7 @@ def check(store: Store, batches: Sequence[Sequence[Delivery]]) -> None:
             with store.transaction():
                 cross.settle(store, [fold_in(store, prepare(COUPON, frame_of(COUPON, batch)))[1]])
             kept = store.rows("SELECT * EXCLUDE (key_hash) FROM event_counts")
-            anew = store.rows(sql("projections.event_counts", "event_counts"))
+            anew = store.rows(sql("coupon_ledger.projections.event_counts", "event_counts"))
             assert sorted(map(repr, kept)) == sorted(map(repr, anew))
         hashes = store.rows("SELECT key_hash FROM event_counts ORDER BY ALL")
         with store.transaction():

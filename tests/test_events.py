@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-import schemas
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode_row, event_data
-from ledger.columns import encode_columns, polars_schema
-from ledger.errors import InvalidEvent, UndecodableRecord
-from ledger.events import (
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode_row, event_data
+from coupon_ledger.ledger.columns import encode_columns, polars_schema
+from coupon_ledger.ledger.errors import InvalidEvent, UndecodableRecord
+from coupon_ledger.ledger.events import (
     MAX_ID_CHARS,
     MAX_ITEMS,
     MAX_JSON_CHARS,
@@ -32,9 +32,9 @@ from ledger.events import (
     parse_event,
     parse_with_topic,
 )
-from ledger.rules import CHOICES, NEEDS, types
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from ledger.validity import split_valid, valid_events
+from coupon_ledger.ledger.rules import CHOICES, NEEDS, types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.ledger.validity import split_valid, valid_events
 from tests.examples import examples
 from tests.wire import Row, rows_of
 

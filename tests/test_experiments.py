@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 
 from benchmarks.coverage import outcomes
-from cli.sources.experiment_world import CONTROL, campaign_id, drawn, shown_world, truth
-from ledger.errors import NotThere
-from questions.experiments import result
-from questions.experiments.experiments import _other_campaigns
-from questions.experiments.facts import Campaign
+from coupon_ledger.cli.sources.experiment_world import CONTROL, campaign_id, drawn, shown_world, truth
+from coupon_ledger.ledger.errors import NotThere
+from coupon_ledger.questions.experiments import result
+from coupon_ledger.questions.experiments.experiments import _other_campaigns
+from coupon_ledger.questions.experiments.facts import Campaign
 from tests.command_line import DATABASE, LOG, Data, done, ledger, ndjson, one_sentence
 from tests.owners import owning
 

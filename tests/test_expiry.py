@@ -15,21 +15,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.runner import Consumer
-from consumers.sweeper import expire, sweep
-from ledger import lifecycle
-from ledger.codec import micros
-from ledger.errors import LogUnavailable
-from ledger.lifecycle import Delivery
-from ledger.log import EventLog, Record, open_log
-from ledger.publisher import Publisher
-from ledger.rules import STATES
-from ledger.settings import LogSettings
-from ledger.topics import CAMPAIGN, COUPON
-from projections.database import create_database, open_database
-from projections.due import SOURCE, due
-from projections.live.apply import apply
-from projections.store import Store
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.consumers.sweeper import expire, sweep
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.errors import LogUnavailable
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.publisher import Publisher
+from coupon_ledger.ledger.rules import STATES
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.due import SOURCE, due
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.projections.store import Store
 from tests.command_line import (
     DATABASE,
     LOG,

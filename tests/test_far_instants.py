@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from questions.metrics.periods import Buckets, Zone
+from coupon_ledger.questions.metrics.periods import Buckets, Zone
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 FIRST, LAST = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"

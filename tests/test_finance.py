@@ -17,17 +17,17 @@ from unittest.mock import patch
 import polars as pl
 import pytest
 
-from cli.sources.complete_journey import load
-from ledger import lifecycle
-from ledger.codec import micros
-from ledger.errors import WrongQuestion
-from ledger.lifecycle import Delivery
-from ledger.topics import ORDER
-from projections.connection import sql
-from projections.live.apply import apply
-from projections.store import Store
-from questions.finance.statement import MOVES, OUT, statement
-from questions.metrics.periods import Zone
+from coupon_ledger.cli.sources.complete_journey import load
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import ORDER
+from coupon_ledger.projections.connection import sql
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.finance.statement import MOVES, OUT, statement
+from coupon_ledger.questions.metrics.periods import Zone
 from tests.command_line import done, ledger, ndjson
 from tests.folding import fold_in, scratch_store
 from tests.histories import START
@@ -296,7 +296,7 @@ def test_every_discount_is_spread_to_the_minor_unit(tmp_path: Path) -> None:
         fold_in(store, apply, ORDER, [[Delivery(event, 1, 0, n) for n, event in enumerate(events)]])
         taken = pl.DataFrame({"order_id": [*orders, "unknown"], "amount_minor": [*amounts.values(), 7]})
         with store.given(taken=taken):
-            rows = store.frame(sql("questions.finance", "spread")).to_dicts()
+            rows = store.frame(sql("coupon_ledger.questions.finance", "spread")).to_dicts()
     found: dict[str, Counter[str | None]] = {order: Counter() for order in (*orders, "unknown")}
     for row in rows:
         found[row["order_id"]][row["category"]] += row["amount_minor"]

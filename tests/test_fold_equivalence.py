@@ -14,22 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.runner import Consumer
-from ledger import lifecycle
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode_row
-from ledger.events import canonical_json
-from ledger.lifecycle import Delivery
-from ledger.log import EventLog, Position, Record, TopicPartition, open_log
-from ledger.rules import STATES, types
-from ledger.settings import LogSettings
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections import checkpoints
-from projections.live import apply as apply_module
-from projections.live import fold as fold_module
-from projections.live.apply import Counts, apply
-from projections.live.journal import CONFLICTS, JOURNAL
-from projections.live.signature import Int64, stable_hash
-from projections.store import Store
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode_row
+from coupon_ledger.ledger.events import canonical_json
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.log import EventLog, Position, Record, TopicPartition, open_log
+from coupon_ledger.ledger.rules import STATES, types
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.live import apply as apply_module
+from coupon_ledger.projections.live import fold as fold_module
+from coupon_ledger.projections.live.apply import Counts, apply
+from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL
+from coupon_ledger.projections.live.signature import Int64, stable_hash
+from coupon_ledger.projections.store import Store
 from tests.examples import examples
 from tests.folding import (
     BOOK_KEEPING,

@@ -11,14 +11,14 @@ from typing import Any, Final
 import polars as pl
 import pytest
 
-from consumers.runner import Consumer
-from ledger.codec import encode_row
-from ledger.events import parse_event
-from ledger.log import TopicPartition
-from ledger.topics import COUPON, INPUT_TOPICS
-from projections import checkpoints
-from projections.database import create_database, open_database
-from projections.live import apply
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.codec import encode_row
+from coupon_ledger.ledger.events import parse_event
+from coupon_ledger.ledger.log import TopicPartition
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.live import apply
 from tests.command_line import coupon_event, done, facts, ledger, ndjson
 from tests.test_whole import MemoryLog, by_table
 
@@ -105,7 +105,7 @@ def test_a_rebuild_comes_to_the_same_and_a_replay_folds_it_later(
     home: Path, failing: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a whole history is folded at once."""
-    monkeypatch.setattr("consumers.rebuild.WORTH_IT", 1)
+    monkeypatch.setattr("coupon_ledger.consumers.rebuild.WORTH_IT", 1)
     done("init")
     told = [coupon_event("created", f"e-{n}", coupon_id=f"c-{n}") for n in range(20)]
     told += [coupon_event("issued", f"i-{n}", coupon_id=f"c-{n}") for n in range(20)]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-import schemas
-from ledger.log import open_log
-from ledger.partitioner import partitions_of
-from ledger.settings import LogSettings
-from ledger.topics import COUPON
+from coupon_ledger import schemas
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.partitioner import partitions_of
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON
 from tests import kafka_broker as broker
 from tests.command_line import done
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import SCENARIOS, Chaos, differences, prepared, state
-from ledger.settings import LogSettings
-from projections.database import create_database, open_database
-from projections.live.journal import JOURNAL
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.live.journal import JOURNAL
 
 SEED = 20261111
 EVENTS = 2_500

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from ledger import lifecycle
-from ledger.rules import STATES, TRANSITIONS, types
-from ledger.topics import COUPON
-from projections.live.apply import apply
-from projections.store import Store
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.rules import STATES, TRANSITIONS, types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.projections.store import Store
 from tests.folding import Outcome, by_reference, emptied, fold_in, scratch_store, stored
 from tests.lifecycle_cases import CASES, CELLS, WAYS, Case, batches, check_case
 

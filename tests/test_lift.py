@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import lift, matching
-from analysis.draw import draw
-from analysis.lift import Estimate, Group, Moments
-from analysis.power import Design
 from benchmarks.coverage import _period, outcomes
-from cli.sources.experiment_world import (
+from coupon_ledger.analysis import lift, matching
+from coupon_ledger.analysis.draw import draw
+from coupon_ledger.analysis.lift import Estimate, Group, Moments
+from coupon_ledger.analysis.power import Design
+from coupon_ledger.cli.sources.experiment_world import (
     CONTROL,
     OUTSIDE,
     ExperimentWorld,
@@ -24,7 +24,7 @@ from cli.sources.experiment_world import (
     true_return,
     truth,
 )
-from ledger.errors import TooFew
+from coupon_ledger.ledger.errors import TooFew
 
 # ── Published figures ────────────────────────────────────────────────────────────────────────────────────────
 

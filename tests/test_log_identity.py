@@ -12,11 +12,11 @@ import duckdb
 import pytest
 from kafka import KafkaAdminClient
 
-from ledger import kafka_log
-from ledger.errors import LogReplaced
-from ledger.log import TopicPartition, open_backend
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS, COUPON
+from coupon_ledger.ledger import kafka_log
+from coupon_ledger.ledger.errors import LogReplaced
+from coupon_ledger.ledger.log import TopicPartition, open_backend
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -173,7 +173,7 @@ def test_a_database_that_does_not_know_the_log_yet_compares_its_journal(
 ) -> None:
     """One of an older release, one that read a log of an older release, one folded from the whole history at once."""
     if kept == "whole":
-        monkeypatch.setattr("consumers.rebuild.WORTH_IT", 1)
+        monkeypatch.setattr("coupon_ledger.consumers.rebuild.WORTH_IT", 1)
         Path(DATABASE).unlink()
         done("rebuild")
     with duckdb.connect(DATABASE) as connection:

@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.run import encoded
-from cli.sources.simulate import World, sale_day
-from consumers.runner import Consumer
-from ledger.log import EventLog, open_log
-from ledger.settings import LogSettings
-from projections import compaction, lookup
-from projections.database import create_database, open_database
-from projections.digest import Digest, digests
-from projections.key_filter import KeyFilter
-from projections.store import Store
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections import compaction, lookup
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import Digest, digests
+from coupon_ledger.projections.key_filter import KeyFilter
+from coupon_ledger.projections.store import Store
 from tests.examples import examples
 from tests.folding import scratch_store
 
@@ -214,9 +214,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import polars as pl
-from projections import compaction
-from projections.database import create_database, open_database
-from projections.store import Store
+from coupon_ledger.projections import compaction
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
 
 compaction._LOOK_AFTER, compaction._ROW_GROUP = 50, 64
 with open_database(Path(sys.argv[1])) as store:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import StoreError
-from projections.database import create_database, open_database
+from coupon_ledger.ledger.errors import StoreError
+from coupon_ledger.projections.database import create_database, open_database
 
 
 def test_a_slow_question_gets_more_memory_and_gives_it_back(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from zoneinfo import ZoneInfo
 import duckdb
 import pytest
 
-from ledger.errors import NotThere, WrongQuestion
-from ledger.lifecycle import Delivery
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER
-from projections.live.apply import apply
-from projections.store import Store
-from questions.local import Local
-from questions.metrics.definitions import METRICS
-from questions.metrics.periods import GRAINS, Buckets, Shift, Zone
+from coupon_ledger.ledger.errors import NotThere, WrongQuestion
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.local import Local
+from coupon_ledger.questions.metrics.definitions import METRICS
+from coupon_ledger.questions.metrics.periods import GRAINS, Buckets, Shift, Zone
 from tests import metric_model
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import emptied, fold_in, scratch_store

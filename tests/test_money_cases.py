@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from ledger.codec import micros
-from ledger.lifecycle import Delivery
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from questions.local import Local
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
+from coupon_ledger.questions.local import Local
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 

@@ -16,13 +16,13 @@ from types import ModuleType
 
 import pytest
 
-from ledger import lifecycle
-from ledger.lifecycle import Delivery, Folded
-from ledger.rules import STATES, TRANSITIONS, types
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
-from projections.live import apply as apply_module
-from projections.live import entities, fold
-from projections.store import Store
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.lifecycle import Delivery, Folded
+from coupon_ledger.ledger.rules import STATES, TRANSITIONS, types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.projections.live import apply as apply_module
+from coupon_ledger.projections.live import entities, fold
+from coupon_ledger.projections.store import Store
 from tests.folding import Apply, Reference, by_reference, emptied, everything, fold_in, scratch_store, stored
 from tests.histories import History, history
 from tests.lifecycle_cases import CASES, CELLS, WAYS, batches, check_case

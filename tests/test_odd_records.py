@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from consumers import intake
-from consumers.intake import Oddities, take_in
-from ledger.codec import encode_row
-from ledger.events import parse_event
-from ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Record
-from ledger.topics import COUPON
+from coupon_ledger.consumers import intake
+from coupon_ledger.consumers.intake import Oddities, take_in
+from coupon_ledger.ledger.codec import encode_row
+from coupon_ledger.ledger.events import parse_event
+from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Record
+from coupon_ledger.ledger.topics import COUPON
 from tests.command_line import LOG, coupon_event, done, facts, ledger, ndjson, opened_log
 
 NOW_US = int(datetime(2026, 11, 11, tzinfo=UTC).timestamp()) * 1_000_000

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from ledger.codec import encode_row
-from ledger.errors import AppendFailed, LogError
-from ledger.log import Record, open_log
-from ledger.settings import LogSettings
-from ledger.topics import COUPON, DEAD_LETTERS
+from coupon_ledger.ledger.codec import encode_row
+from coupon_ledger.ledger.errors import AppendFailed, LogError
+from coupon_ledger.ledger.log import Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON, DEAD_LETTERS
 from tests import kafka_broker
 from tests.command_line import done, finish
 from tests.owners import Owner, owning

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import pytest
 
-from ledger.log import open_log
-from ledger.settings import LogSettings
-from ledger.topics import INPUT_TOPICS
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
 from tests.command_line import done
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -139,7 +139,7 @@ TABLES: Final = ["duckdb", "polars", "pyarrow"]
 HEAVY: Final = {*WEB, *TABLES, "fastavro", "kafka", "numpy", "pydantic", "rich"}
 HELP: Final = """
 import sys
-from cli.main import COMMANDS, main
+from coupon_ledger.cli.main import COMMANDS, main
 for arguments in (["--version"], ["--help"], *([name, "--help"] for name in COMMANDS)):
     try:
         main(arguments)
@@ -158,7 +158,7 @@ class NotHere:
             raise ImportError(name + " is not installed")
 
 sys.meta_path.insert(0, NotHere())
-from ledger import Publisher, events
+from coupon_ledger import Publisher, events
 
 with Publisher.open(url, topic_prefix=prefix) as publisher:
     publisher.publish(

@@ -14,22 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.runner import Consumer
-from ledger import lifecycle
-from ledger.codec import SCHEMA_NAME, encode_row
-from ledger.errors import NotThere
-from ledger.lifecycle import Delivery
-from ledger.log import EventLog, Record, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections import past as past_module
-from projections.connection import Cursor
-from projections.live import apply as apply_module
-from projections.live.apply import apply
-from projections.live.signature import Int64, stable_hash
-from projections.past import Cut, Past
-from projections.store import Store
-from questions.registry import answer
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger import lifecycle
+from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
+from coupon_ledger.ledger.errors import NotThere
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections import past as past_module
+from coupon_ledger.projections.connection import Cursor
+from coupon_ledger.projections.live import apply as apply_module
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.projections.live.signature import Int64, stable_hash
+from coupon_ledger.projections.past import Cut, Past
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.registry import answer
 from tests import test_cross_rules as across
 from tests.examples import TIMES, examples
 from tests.folding import by_reference, emptied, everything, fold_in, scratch_store, stored

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from cli.logs import logging_as
-from ledger.errors import LedgerError, masked
+from coupon_ledger.cli.logs import logging_as
+from coupon_ledger.ledger.errors import LedgerError, masked
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 
 SECRET: Final = "geheim-7"
@@ -71,7 +71,7 @@ def test_logs_as_json_hold_our_lines_only(capsys: pytest.CaptureFixture[str]) ->
     """Else a program that reads them would meet what Kafka's client tells its developers."""
     with logging_as("json"):
         logging.getLogger("kafka.client").warning("theirs")
-        logging.getLogger("consumers.runner").info("ours")
+        logging.getLogger("coupon_ledger.consumers.runner").info("ours")
     assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["ours"]
 
 
@@ -183,7 +183,7 @@ def test_every_answer_of_the_database_names_it_alike() -> None:
     """Else some command would look at another database than all others."""
     import click
 
-    from cli.main import cli
+    from coupon_ledger.cli.main import cli
     from tests.test_cli import commands
 
     without: dict[str, Any] = {}

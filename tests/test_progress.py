@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.progress import _read, consuming, rate_of, time_left
-from consumers.runner import Consumer
-from ledger.log import open_log
-from ledger.settings import LogSettings
-from projections.database import open_database
+from coupon_ledger.cli.progress import _read, consuming, rate_of, time_left
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections.database import open_database
 from tests.command_line import COMMAND, DATABASE, LOG, coupon_event, done, ndjson
 
 _ESCAPES = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -69,7 +69,7 @@ def test_redirected_output_gets_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = 100.0
-    monkeypatch.setattr("cli.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("coupon_ledger.cli.progress.time.monotonic", lambda: now)
     with consuming() as show:
         for second in range(60):
             now = 100.0 + second

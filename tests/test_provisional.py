@@ -12,13 +12,13 @@ from typing import Final
 
 import pytest
 
-from consumers.runner import Consumer
-from ledger.codec import SCHEMA_NAME, encode_row
-from ledger.lifecycle import Delivery, fold
-from ledger.log import EventLog, TopicPartition
-from ledger.topics import COUPON, KEY_FIELD, ORDER
-from projections.checkpoints import Completeness
-from projections.store import Store
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
+from coupon_ledger.ledger.lifecycle import Delivery, fold
+from coupon_ledger.ledger.log import EventLog, TopicPartition
+from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, ORDER
+from coupon_ledger.projections.checkpoints import Completeness
+from coupon_ledger.projections.store import Store
 from tests.examples import TIMES
 from tests.folding import scratch_store
 from tests.test_cross_rules import START, Told, Violation, World, between_topics, clock_of, facts

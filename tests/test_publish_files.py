@@ -21,15 +21,15 @@ from zoneinfo import ZoneInfo
 import openpyxl
 import pytest
 
-from ledger.codec import decode
-from ledger.errors import InvalidEvent, UnusableFile
-from ledger.formats import json_array, xlsx_cells
-from ledger.formats.json_array import json_array_items
-from ledger.formats.ndjson import ndjson_items
-from ledger.formats.rows import Refused, in_zone
-from ledger.formats.xlsx_rows import shows_digits
-from ledger.log import Record
-from ledger.topics import COUPON, INPUT_TOPICS, ORDER
+from coupon_ledger.ledger.codec import decode
+from coupon_ledger.ledger.errors import InvalidEvent, UnusableFile
+from coupon_ledger.ledger.formats import json_array, xlsx_cells
+from coupon_ledger.ledger.formats.json_array import json_array_items
+from coupon_ledger.ledger.formats.ndjson import ndjson_items
+from coupon_ledger.ledger.formats.rows import Refused, in_zone
+from coupon_ledger.ledger.formats.xlsx_rows import shows_digits
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, ORDER
 from scripts.examples import example
 from tests.command_line import coupon_event, done, ends, ledger, one_sentence, opened_log
 from tests.command_line import ndjson as lines_of
@@ -549,8 +549,8 @@ def test_what_the_zip_says_of_its_size_is_not_believed(home: Path, monkeypatch: 
 _MEASURED: Final = """
 import resource, sys
 from pathlib import Path
-from ledger.formats.xlsx_rows import XlsxRows
-from ledger.errors import UnusableFile
+from coupon_ledger.ledger.formats.xlsx_rows import XlsxRows
+from coupon_ledger.ledger.errors import UnusableFile
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     list(XlsxRows(Path(sys.argv[1]), "order.events").items())

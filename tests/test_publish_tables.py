@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.codec import SCHEMA_NAME, decode
-from ledger.columns import polars_schema
-from ledger.events import MODELS
-from ledger.formats.csv_rows import csv_items
-from ledger.formats.ndjson import lines_of, ndjson_items
-from ledger.formats.parquet_rows import ParquetRows, _items
-from ledger.formats.rows import Refused, column_kinds
-from ledger.log import Record
-from ledger.plain import instant
-from ledger.rules import types
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER
+from coupon_ledger.ledger.codec import SCHEMA_NAME, decode
+from coupon_ledger.ledger.columns import polars_schema
+from coupon_ledger.ledger.events import MODELS
+from coupon_ledger.ledger.formats.csv_rows import csv_items
+from coupon_ledger.ledger.formats.ndjson import lines_of, ndjson_items
+from coupon_ledger.ledger.formats.parquet_rows import ParquetRows, _items
+from coupon_ledger.ledger.formats.rows import Refused, column_kinds
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.plain import instant
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER
 from scripts.examples import example
 from tests.command_line import (
     Data,
@@ -439,7 +439,7 @@ def test_what_is_no_parquet_is_said_to_be_none(home: Path) -> None:
 def test_rows_of_many_batches_keep_their_numbers_and_their_order(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a report would name wrong rows, and of two contents under one id the wrong one would stand."""
     done("init")
-    monkeypatch.setattr("ledger.formats.parquet_rows._BATCH_ROWS", 100)
+    monkeypatch.setattr("coupon_ledger.ledger.formats.parquet_rows._BATCH_ROWS", 100)
     n = 250
     channel = pa.array(["app"] * (n - 1) + ["x" * 2_000])
     pq.write_table(coupon_table(channel=channel, coupon_id=pa.array(["c-1"] * n)), home / "day.parquet")
@@ -465,8 +465,8 @@ def test_texts_that_unpack_to_much_come_in_small_batches(
         sizes.append(batch.nbytes)
         return _items(topic, batch, start)
 
-    monkeypatch.setattr("ledger.formats.parquet_rows._items", seen)
-    monkeypatch.setattr("ledger.formats.parquet_rows._BATCH_BYTES", 200_000)
+    monkeypatch.setattr("coupon_ledger.ledger.formats.parquet_rows._items", seen)
+    monkeypatch.setattr("coupon_ledger.ledger.formats.parquet_rows._BATCH_BYTES", 200_000)
     n = 1_200
     ids = pa.array([f"e-{i}" for i in range(n)])
     table = coupon_table(event_id=ids, coupon_id=ids, channel=pa.array(["x" * 900] * n))

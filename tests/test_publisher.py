@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from consumers.runner import Consumer
-from ledger import Publisher
-from ledger.codec import JSON_FIELDS
-from ledger.errors import AppendFailed, LedgerError, LogFull, LogUnavailable
-from ledger.events import (
+from coupon_ledger import Publisher
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.codec import JSON_FIELDS
+from coupon_ledger.ledger.errors import AppendFailed, LedgerError, LogFull, LogUnavailable
+from coupon_ledger.ledger.events import (
     Assigned,
     Claimed,
     CostBooked,
@@ -33,11 +33,11 @@ from ledger.events import (
     Touched,
     Used,
 )
-from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import INPUT_TOPICS
-from projections.database import create_database, open_database
-from projections.live import journal
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.live import journal
 from tests import kafka_broker
 
 AT = datetime(2026, 11, 11, 0, 0, 0, 5, tzinfo=UTC)
@@ -281,7 +281,7 @@ def keys(log: FlakyLog) -> list[str]:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that a publisher makes, none of them waited for."""
     made: list[float] = []
-    monkeypatch.setattr("ledger.publisher.time.sleep", made.append)
+    monkeypatch.setattr("coupon_ledger.ledger.publisher.time.sleep", made.append)
     return made
 
 

@@ -15,13 +15,13 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from cli.export import write_parquet
-from ledger.errors import QueryStopped
-from ledger.topics import COUPON
-from projections.database import open_database
-from projections.live.apply import apply
-from questions.registry import Answer, AsOf
-from questions.states.states import campaign
+from coupon_ledger.cli.export import write_parquet
+from coupon_ledger.ledger.errors import QueryStopped
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.questions.registry import Answer, AsOf
+from coupon_ledger.questions.states.states import campaign
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
 from tests.histories import history
@@ -479,8 +479,8 @@ def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: in
 _INTERRUPTED = """
 import os, signal, sys, threading
 from pathlib import Path
-from projections.database import create_database, open_database
-from projections.store import Store
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
 
 database = Path(sys.argv[1])
 create_database(database)
@@ -504,8 +504,8 @@ def test_ctrl_c_while_the_database_works_is_an_interruption(tmp_path: Path) -> N
 _WITHOUT_PANDAS = """
 import sys
 from pathlib import Path
-from projections.database import create_database, open_database
-from projections.store import Store
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
 
 database = Path(sys.argv[1])
 create_database(database)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.imports import _append_frames
-from cli.sources.simulate import World, sale_day
-from consumers.runner import Consumer
-from ledger.log import TopicPartition, open_log
-from ledger.settings import LogSettings
-from projections.database import open_database
+from coupon_ledger.cli.imports import _append_frames
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.log import TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.projections.database import open_database
 from tests.command_line import DATABASE, done
 
 EVENTS = 30_000

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from ledger.errors import QueryStopped
-from projections.connection import Cursor
-from projections.database import create_database, open_database
-from projections.generations import wal_file
-from projections.readers import Readers, Running
-from projections.store import Store
+from coupon_ledger.ledger.errors import QueryStopped
+from coupon_ledger.projections.connection import Cursor
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.generations import wal_file
+from coupon_ledger.projections.readers import Readers, Running
+from coupon_ledger.projections.store import Store
 from tests.command_line import PATIENCE_S, wait_until
 
 ENDLESS = "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b"
@@ -112,9 +112,9 @@ def test_a_stop_just_before_a_query_begins_ends_it_too(
 def test_checkpoints_happen_under_readers_that_never_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the write-ahead log would fill the disk on a day with many readers."""
     limit = 300_000
-    monkeypatch.setattr("projections.store.WAL_LIMIT", limit)
-    monkeypatch.setattr("projections.readers.WAL_LIMIT", limit)
-    monkeypatch.setattr("projections.readers._EVERY_S", 0.1)
+    monkeypatch.setattr("coupon_ledger.projections.connection.WAL_LIMIT", limit)
+    monkeypatch.setattr("coupon_ledger.projections.readers.WAL_LIMIT", limit)
+    monkeypatch.setattr("coupon_ledger.projections.readers._EVERY_S", 0.1)
     create_database(tmp_path / "s.duckdb")
     finished = threading.Event()
     with open_database(tmp_path / "s.duckdb") as store:
@@ -176,8 +176,8 @@ def test_closing_stops_what_runs(store: Store) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from projections.database import create_database, open_database
-from projections.store import Store
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
 with open_database(Path(sys.argv[1]), read_only=True):
     print("reads", flush=True)
     sys.stdin.read()

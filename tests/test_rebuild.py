@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from projections import generations, versions
+from coupon_ledger.projections import generations, versions
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -63,8 +63,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def publish_broken_records() -> None:
-    from ledger.log import Record
-    from ledger.topics import COUPON
+    from coupon_ledger.ledger.log import Record
+    from coupon_ledger.ledger.topics import COUPON
 
     log = opened_log()
     try:
@@ -294,7 +294,7 @@ def test_of_several_other_versions_all_must_be_rebuilt(shop: Path, monkeypatch: 
 @pytest.mark.slow
 def test_interrupted_it_goes_on_where_it_was(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hours of a rebuild are not thrown away by Ctrl-C."""
-    from consumers.runner import Consumer
+    from coupon_ledger.consumers.runner import Consumer
 
     commit, calls = Consumer._commit, iter(range(100))
 
@@ -376,7 +376,7 @@ def test_a_rebuild_of_one_projection_is_not_taken_for_one_of_all(shop: Path) -> 
 
 @pytest.mark.slow
 def test_a_copy_that_a_killed_rebuild_left_is_not_gone_on_with(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from consumers.rebuild import Rebuild
+    from coupon_ledger.consumers.rebuild import Rebuild
 
     def killed(_: Rebuild) -> int:
         raise KeyboardInterrupt
@@ -417,7 +417,7 @@ def locked_by_another(file: Path) -> Iterator[None]:
 def test_status_is_told_of_a_database_that_was_rebuilt_from_its_whole_history(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from consumers import rebuild
+    from coupon_ledger.consumers import rebuild
 
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
     done("rebuild")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.settings import LogSettings
 from tests.command_line import DATABASE, coupon_event, done, facts, finish, ledger, ndjson, start, wait_until
 from tests.owners import Owner, owning
 

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from ledger.codec import micros
-from ledger.lifecycle import Delivery
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from projections.database import open_database
-from questions.finance.finance import MARGIN_BY, SPLIT_BY
-from questions.local import Local
-from reports.review import SECTIONS, Asker, review_of
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.questions.finance.finance import MARGIN_BY, SPLIT_BY
+from coupon_ledger.questions.local import Local
+from coupon_ledger.reports.review import SECTIONS, Asker, review_of
 from tests.command_line import DATABASE, done
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume

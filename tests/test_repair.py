@@ -22,21 +22,21 @@ from unittest.mock import patch
 import pytest
 
 from benchmarks.chaos import differences, fill, records, state
-from consumers import discards
-from consumers.discards import Signed, discard
-from consumers.replay import Repairs, Replay, replay
-from consumers.runner import Consumer
-from ledger import operations, validity
-from ledger.codec import encode_row
-from ledger.columns import Decoded, Undecodable, decode_columns
-from ledger.errors import InvalidEvent, LogUnavailable
-from ledger.log import EventLog, Record, open_log
-from ledger.settings import LogSettings
-from ledger.sqlite_log import SqliteLog
-from ledger.topics import COUPON, DEAD_LETTERS, OPERATIONS
-from projections.database import create_database, open_database
-from projections.dead_letters import Chosen
-from projections.ownership import owner
+from coupon_ledger.consumers import discards
+from coupon_ledger.consumers.discards import Signed, discard
+from coupon_ledger.consumers.replay import Repairs, Replay, replay
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger import operations, validity
+from coupon_ledger.ledger.codec import encode_row
+from coupon_ledger.ledger.columns import Decoded, Undecodable, decode_columns
+from coupon_ledger.ledger.errors import InvalidEvent, LogUnavailable
+from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.sqlite_log import SqliteLog
+from coupon_ledger.ledger.topics import COUPON, DEAD_LETTERS, OPERATIONS
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.dead_letters import Chosen
+from coupon_ledger.projections.ownership import owner
 from tests.command_line import (
     DATABASE,
     PATIENCE_S,
@@ -210,14 +210,14 @@ def test_in_the_wire_format_of_a_registry_it_equals_a_rebuild_too(
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from consumers.discards import Signed
-from consumers.replay import replay
-from ledger.log import open_log
-from ledger.settings import LogSettings
-from ledger.sqlite_log import SqliteLog
-from projections.dead_letters import Chosen
-from projections.database import create_database, open_database
-from projections.store import Store
+from coupon_ledger.consumers.discards import Signed
+from coupon_ledger.consumers.replay import replay
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.sqlite_log import SqliteLog
+from coupon_ledger.projections.dead_letters import Chosen
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.store import Store
 
 def reached(boundary):
     if boundary == sys.argv[1]:
@@ -251,9 +251,9 @@ def test_killed_at_a_boundary_nothing_is_half_done(boundary: str, home: Path) ->
 
 _KILLED_OWNER = """
 import os, signal, sys
-from cli.main import main
-from consumers import discards
-from consumers.replay import Replay
+from coupon_ledger.cli.main import main
+from coupon_ledger.consumers import discards
+from coupon_ledger.consumers.replay import Replay
 
 discards.PIECE = 40
 begin, passed = Replay.__init__, []

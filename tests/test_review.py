@@ -14,14 +14,14 @@ from typing import cast
 import polars as pl
 import pytest
 
-from api.client import asking
-from ledger.errors import WrongQuestion
-from projections.connection import Reading
-from questions.asking import Source
-from questions.customers import customers
-from questions.registry import Answer, AsOf
-from questions.states import states as questions
-from reports.review import SECTIONS, Asker
+from coupon_ledger.api.client import asking
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.questions.asking import Source
+from coupon_ledger.questions.customers import customers
+from coupon_ledger.questions.registry import Answer, AsOf
+from coupon_ledger.questions.states import states as questions
+from coupon_ledger.reports.review import SECTIONS, Asker
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event

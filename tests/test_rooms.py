@@ -19,11 +19,11 @@ from typing import Any
 
 import pytest
 
-from ledger.codec import micros
-from ledger.lifecycle import Delivery
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
-from projections.store import Store
-from questions.local import Local
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.local import Local
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import schemas
-from ledger import codec, upcasting
-from ledger.codec import decode, encode_row, single_object_header
-from ledger.columns import decode_columns
-from ledger.log import Record
-from ledger.topics import COUPON
-from ledger.validity import valid_events
+from coupon_ledger import schemas
+from coupon_ledger.ledger import codec, upcasting
+from coupon_ledger.ledger.codec import decode, encode_row, single_object_header
+from coupon_ledger.ledger.columns import decode_columns
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.ledger.validity import valid_events
 from tests.command_line import Data, coupon_event, done, facts, ledger, ndjson, one_sentence, opened_log
 from tests.golden_bytes import VERSIONS, golden
 from tests.wire import rich_row

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ledger.errors import SettingsError
-from ledger.settings import OPTIONS, LogSettings, Settings
+from coupon_ledger.ledger.errors import SettingsError
+from coupon_ledger.ledger.settings import OPTIONS, LogSettings, Settings
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from cli.sources.simulate import World, sale_day
-from ledger.codec import JSON_FIELDS
-from ledger.events import parse_event
-from ledger.rules import TRANSITIONS, types
-from ledger.topics import CAMPAIGN, COUPON, ORDER
+from coupon_ledger.cli.sources.simulate import World, sale_day
+from coupon_ledger.ledger.codec import JSON_FIELDS
+from coupon_ledger.ledger.events import parse_event
+from coupon_ledger.ledger.rules import TRANSITIONS, types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 
 WORLD = World(seed=5, events=100_000, orders=True, frame_rows=20_000)
 CANONICAL = pl.Enum(types(COUPON))

@@ -11,16 +11,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from api import snapshots
-from api.client import asking
-from api.contact import SNAPSHOT
-from cli.asking import together
-from ledger import errors
-from ledger.errors import LedgerError, WrongQuestion
-from ledger.settings import Settings
-from projections.database import open_database
-from questions.asking import Source
-from questions.local import Local
+from coupon_ledger.api import snapshots
+from coupon_ledger.api.client import asking
+from coupon_ledger.api.contact import SNAPSHOT
+from coupon_ledger.cli.asking import together
+from coupon_ledger.ledger import errors
+from coupon_ledger.ledger.errors import LedgerError, WrongQuestion
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.projections.database import open_database
+from coupon_ledger.questions.asking import Source
+from coupon_ledger.questions.local import Local
 from tests.command_line import DATABASE, coupon_event, done, ledger, ndjson, wait_until
 from tests.owners import Owner, owning
 from tests.test_cli import shop_events
@@ -146,7 +146,7 @@ def test_as_many_as_there_may_be(shop: Path) -> None:
 def test_one_that_nobody_asks_any_more_is_let_go(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that was killed would hold it for ever."""
     with open_database(Path(DATABASE)) as store:
-        from projections.readers import Readers
+        from coupon_ledger.projections.readers import Readers
 
         monkeypatch.setattr(snapshots, "IDLE_S", 0.1)
         monkeypatch.setattr(snapshots, "_LOOK_S", 0.05)

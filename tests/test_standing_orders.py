@@ -12,15 +12,15 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from api.answers import spooled
-from cli.export import write_parquet
-from ledger.lifecycle import Delivery
-from ledger.topics import ORDER
-from projections.connection import frames_of, sql
-from projections.live.apply import apply
-from projections.live.signature import key_hash
-from projections.store import Store
-from questions.registry import Answer, AsOf
+from coupon_ledger.api.answers import spooled
+from coupon_ledger.cli.export import write_parquet
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import ORDER
+from coupon_ledger.projections.connection import frames_of, sql
+from coupon_ledger.projections.live.apply import apply
+from coupon_ledger.projections.live.signature import key_hash
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions.registry import Answer, AsOf
 from tests.command_line import done, ndjson
 from tests.folding import emptied, fold_in, scratch_store
 
@@ -62,7 +62,7 @@ def asked(store: Store, events: list[dict[str, Any]], batches: int = 1) -> dict[
     size = -(-len(told) // batches)
     fold_in(store, apply, ORDER, [tuple(told[at : at + size]) for at in range(0, len(told), size)])
     [row] = store.frame(
-        sql("questions.states", "order"), {"key_hash": key_hash(ORDER_ID), "order": ORDER_ID}
+        sql("coupon_ledger.questions.states", "order"), {"key_hash": key_hash(ORDER_ID), "order": ORDER_ID}
     ).to_dicts()
     [(stands,)] = store.rows("SELECT stands(paid_at, cancelled_at, net_minor, refunded_minor) FROM orders")
     return row | {"stands": stands}

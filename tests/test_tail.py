@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ledger.codec import decode, encode_row
-from ledger.log import EventLog, Record, open_log
-from ledger.settings import LogSettings
-from ledger.topics import COUPON, ORDER
-from reports.text import text_width
+from coupon_ledger.ledger.codec import decode, encode_row
+from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON, ORDER
+from coupon_ledger.reports.text import text_width
 from scripts.examples import example
 from tests.command_line import (
     DATABASE,
@@ -130,7 +130,7 @@ def test_it_begins_where_it_is_told_to(at: list[str]) -> None:
 
 def test_the_last_that_match_are_found_however_far_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a rare coupon's last events would not be found, or later ones of a busy partition be missed."""
-    monkeypatch.setattr("cli.tail._WINDOW", 8)
+    monkeypatch.setattr("coupon_ledger.cli.tail._WINDOW", 8)
     done("init")
     events = [coupon_event("created", f"e-{n}", coupon_id="rare" if n % 100 == 3 else f"c-{n}") for n in range(500)]
     for n in range(0, 500, 50):

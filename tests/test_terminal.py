@@ -14,8 +14,8 @@ from typing import Any, Final
 
 import pytest
 
-from cli.terminal import _UNSAFE, Guarded, visible
-from ledger.topics import CAMPAIGN, ORDER, USER
+from coupon_ledger.cli.terminal import _UNSAFE, Guarded, visible
+from coupon_ledger.ledger.topics import CAMPAIGN, ORDER, USER
 from scripts.examples import example
 from tests.command_line import Ran, coupon_event, done, ledger, ndjson, one_sentence
 from tests.test_cli import commands
@@ -177,7 +177,7 @@ def test_csv_for_spreadsheets_shows_hostile_data(home: Path) -> None:
 
 def test_a_cell_of_a_spreadsheet_has_no_bold_of_its_own() -> None:
     """Else an escape that the command itself uses would pass through a cell, as would what stands before a formula."""
-    from cli.output import _spreadsheet_cell
+    from coupon_ledger.cli.output import _spreadsheet_cell
 
     texts = ("\x1b[1mx\x1b[0m", "a\x00\x1bb", "\ufeff=1", "\x00=1", "=\x00", "a\tb\nc")
     shown = [r"\u001b[1mx\u001b[0m", r"a\u0000\u001bb", r"\ufeff=1", r"\u0000=1", r"'=\u0000", "a\tb\nc"]
@@ -186,7 +186,7 @@ def test_a_cell_of_a_spreadsheet_has_no_bold_of_its_own() -> None:
 
 def test_numbers_below_zero_stay_numbers_for_spreadsheets() -> None:
     """Else sums over an export would leave them out."""
-    from cli.output import _csv_cell, _spreadsheet_cell
+    from coupon_ledger.cli.output import _csv_cell, _spreadsheet_cell
 
     values = (-5, -0.5, Decimal("-12.50"), "-5", None)
     assert [_spreadsheet_cell(_csv_cell(value)) for value in values] == [-5, -0.5, Decimal("-12.50"), "'-5", ""]
@@ -194,7 +194,7 @@ def test_numbers_below_zero_stay_numbers_for_spreadsheets() -> None:
 
 def test_a_spreadsheet_has_labels_and_major_units() -> None:
     """Finance would read cents as yuan, and look names like face_value_minor up in a manual."""
-    from cli.tables import spreadsheet_row
+    from coupon_ledger.cli.tables import spreadsheet_row
 
     row = {"campaign_id": "k", "currency": "JPY", "lost_minor": -1234, "cases": 2}
     assert spreadsheet_row(row) == {"campaign": "k", "currency": "JPY", "lost": Decimal(-1234), "cases": 2}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.settings import LogSettings
 from tests.command_line import done, facts, finish, start
 
 EVENTS = 20_000

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.view import WIDTH
-from reports.text import text_width
+from coupon_ledger.cli.view import WIDTH
+from coupon_ledger.reports.text import text_width
 from tests.command_line import Ran, done, ledger
 
 ROOT = Path(__file__).parent.parent

@@ -18,21 +18,21 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from consumers.log_contents import Told
-from consumers.runner import Consumer
-from ledger.codec import SCHEMA_NAME, encode_row
-from ledger.log import Chunk, EventLog, Record, TopicPartition, open_backend, open_log
-from ledger.rules import CROSS_RULES
-from ledger.settings import LogSettings
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
-from projections import checkpoints
-from projections.database import create_database, open_database
-from projections.digest import facts_digest
-from projections.store import Store
-from questions import audits
-from questions.audits import AUDITS
-from questions.audits.reference import Evidence, differences, ranges
-from questions.states.states import evidence
+from coupon_ledger.consumers.log_contents import Told
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
+from coupon_ledger.ledger.log import Chunk, EventLog, Record, TopicPartition, open_backend, open_log
+from coupon_ledger.ledger.rules import CROSS_RULES
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import facts_digest
+from coupon_ledger.projections.store import Store
+from coupon_ledger.questions import audits
+from coupon_ledger.questions.audits import AUDITS
+from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
+from coupon_ledger.questions.states.states import evidence
 from tests.command_line import DATABASE, LOG, Ran, coupon_event, done, finish, ledger, ndjson, one_sentence, start
 from tests.folding import LOOKED_UP, scratch_store
 from tests.histories import START, Event, history
@@ -572,7 +572,7 @@ def test_short_checks_share_an_open_database_and_let_a_consumer_in(shop: Path, m
 
     monkeypatch.setattr(Store, "open", counting)
     for patience_s, times in ((60.0, 1), (0.0, 3)):
-        monkeypatch.setattr("cli.verify._OPEN_S", patience_s)
+        monkeypatch.setattr("coupon_ledger.cli.verify._OPEN_S", patience_s)
         done("verify", "--only", "accounts", "--only", "data_clock", "--only", "persons")
         assert opened == [True] * times
         opened.clear()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cli.output import Fit, print_rows
-from cli.tables import cut, echo_wrapped
-from cli.view import WIDTH
-from reports.columns import in_natural_order
-from reports.parts import MOVES
-from reports.text import text_width
-from reports.view import View
+from coupon_ledger.cli.output import Fit, print_rows
+from coupon_ledger.cli.tables import cut, echo_wrapped
+from coupon_ledger.cli.view import WIDTH
+from coupon_ledger.reports.columns import in_natural_order
+from coupon_ledger.reports.parts import MOVES
+from coupon_ledger.reports.text import text_width
+from coupon_ledger.reports.view import View
 from tests.command_line import coupon_event, done, ledger, ndjson, one_sentence
 
 

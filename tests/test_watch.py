@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.watch import _rates
+from coupon_ledger.cli.watch import _rates
 from tests.command_line import (
     DATABASE,
     Data,

@@ -16,22 +16,22 @@ import numpy as np
 import polars as pl
 import pytest
 
-from consumers import bulk_load as whole
-from consumers import rebuild
-from consumers.runner import Consumer
-from ledger.codec import SCHEMA_NAME, encode_row
-from ledger.errors import LogTruncated, LogUnavailable
-from ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
-from projections import checkpoints
-from projections.database import create_database, open_database
-from projections.digest import Digest, digests
-from projections.live import bulk_fold as slices
-from projections.live import order_rules
-from projections.sliced import first_hash, lay_down, taken_up
-from projections.store import Store
-from projections.versions import TABLES
+from coupon_ledger.consumers import bulk_load as whole
+from coupon_ledger.consumers import rebuild
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
+from coupon_ledger.ledger.errors import LogTruncated, LogUnavailable
+from coupon_ledger.ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.database import create_database, open_database
+from coupon_ledger.projections.digest import Digest, digests
+from coupon_ledger.projections.live import bulk_fold as slices
+from coupon_ledger.projections.live import order_rules
+from coupon_ledger.projections.sliced import first_hash, lay_down, taken_up
+from coupon_ledger.projections.store import Store
+from coupon_ledger.projections.versions import TABLES
 from tests.command_line import Ran, done, finish, ledger, one_sentence
 from tests.histories import history
 from tests.test_cross_rules import GRACE, START, Told, World
@@ -327,10 +327,10 @@ def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
 _BROKEN_OFF = """
 import os, resource, signal, sys
 from pathlib import Path
-from consumers import rebuild, whole
-from projections import checkpoints
-from projections.live import order_rules
-from projections.live import whole as slices
+from coupon_ledger.consumers import rebuild, whole
+from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.live import order_rules
+from coupon_ledger.projections.live import whole as slices
 
 how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS, whole._COMMIT_S = 1, 500, 500, 0
@@ -362,7 +362,7 @@ def broken_off(*arguments, **more):
     return found
 
 setattr(place, name, broken_off)
-from cli.main import main
+from coupon_ledger.cli.main import main
 sys.argv = ["coupon-ledger", "rebuild"]
 main()
 """

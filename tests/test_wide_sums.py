@@ -14,13 +14,13 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from api.answers import pieces, spooled
-from ledger.codec import micros
-from ledger.lifecycle import Delivery
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
-from projections.connection import frames_of
-from projections.wide import as_decimals, as_integers
-from questions.local import Local
+from coupon_ledger.api.answers import pieces, spooled
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.lifecycle import Delivery
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
+from coupon_ledger.projections.connection import frames_of
+from coupon_ledger.projections.wide import as_decimals, as_integers
+from coupon_ledger.questions.local import Local
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
 

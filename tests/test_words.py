@@ -13,24 +13,26 @@ from string import Formatter
 import click
 import pytest
 
-from cli import attribution, report, show
-from cli.view import TerminalView, flags
-from ledger.operations import ACTIONS
-from ledger.rules import DATA, STATES, types
-from ledger.topics import COUPON
-from ledger.words import GRAMMAR, TEMPLATE_KINDS, Note, Speaker, catalogue, note
-from questions.attribution.models import KINDS, WHEN
-from questions.audits import AUDITS, asked
-from questions.experiments import facts, result
-from questions.metrics.definitions import METRICS
-from reports import as_of, experiment, parts, review
-from reports.labels import WORDS, chinese, word
+from coupon_ledger.cli import attribution, report, show
+from coupon_ledger.cli.view import TerminalView, flags
+from coupon_ledger.ledger.operations import ACTIONS
+from coupon_ledger.ledger.rules import DATA, STATES, types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.ledger.words import GRAMMAR, TEMPLATE_KINDS, Note, Speaker, catalogue, note
+from coupon_ledger.questions.attribution.models import KINDS, WHEN
+from coupon_ledger.questions.audits import AUDITS, asked
+from coupon_ledger.questions.experiments import facts, result
+from coupon_ledger.questions.metrics.definitions import METRICS
+from coupon_ledger.reports import as_of, experiment, parts, review
+from coupon_ledger.reports.labels import WORDS, chinese, word
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 ROOT = Path(__file__).parent.parent
 SPEAK = {"say": 0, "note": 0, "warn": 0, "Note": 0, "caveat": 1}
 """Functions that take a template, and the place of it."""
-HOMES = ("reports.labels", "cli.tables", "ledger.words", "questions.experiments.facts")
+HOMES = tuple(
+    f"coupon_ledger.{home}" for home in ("reports.labels", "cli.tables", "ledger.words", "questions.experiments.facts")
+)
 
 
 def written_out() -> Iterator[tuple[str, str]]:

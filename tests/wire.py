@@ -14,9 +14,9 @@ from typing import Any
 import fastavro
 from hypothesis import strategies as st
 
-import schemas
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer
-from ledger.topics import INPUT_TOPICS
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, current_writer
+from coupon_ledger.ledger.topics import INPUT_TOPICS
 
 Row = dict[str, Any]
 

@@ -19,9 +19,9 @@ from typing import Final
 
 import polars as pl
 
-from ledger.errors import LedgerError
-from ledger.events import canonical_json
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.events import canonical_json
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
 
 SOURCE: Final = "complete-journey"
 CURRENCY: Final = "USD"

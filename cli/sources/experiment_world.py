@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
 
 Array = npt.NDArray[Any]
 

@@ -25,8 +25,8 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from ledger.rules import types
-from ledger.topics import CAMPAIGN, COUPON, ORDER
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 
 Array = npt.NDArray[Any]
 

@@ -16,8 +16,8 @@ from datetime import datetime
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from ledger.errors import InvalidEvent, Problem, UnusableFile
-from ledger.formats.rows import (
+from coupon_ledger.ledger.errors import InvalidEvent, Problem, UnusableFile
+from coupon_ledger.ledger.formats.rows import (
     MAX_ROW_BYTES,
     NOTHING,
     Filling,
@@ -30,7 +30,7 @@ from ledger.formats.rows import (
     record_of,
     table_event,
 )
-from ledger.json_text import bad, json_value
+from coupon_ledger.ledger.json_text import bad, json_value
 
 DELIMITERS: Final = ",;\t|"
 # As JSON writes it. No amount comes near a thousand digits: what is larger, the model refuses in its own words.

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from ledger.errors import UnusableFile
-from ledger.formats.ndjson import Source, json_item, more_waits
-from ledger.formats.rows import MAX_ROW_BYTES, Item
+from coupon_ledger.ledger.errors import UnusableFile
+from coupon_ledger.ledger.formats.ndjson import Source, json_item, more_waits
+from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES, Item
 
 _PIECE_BYTES: Final = 1 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"

@@ -6,10 +6,10 @@ import select
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, Protocol
 
-from ledger.errors import InvalidEvent
-from ledger.events import parse_with_topic
-from ledger.formats.rows import MAX_ROW_BYTES, NOTHING, Filling, Item, Refused, not_text, record_of
-from ledger.json_text import bad, json_value
+from coupon_ledger.ledger.errors import InvalidEvent
+from coupon_ledger.ledger.events import parse_with_topic
+from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES, NOTHING, Filling, Item, Refused, not_text, record_of
+from coupon_ledger.ledger.json_text import bad, json_value
 
 _PIECE_BYTES: Final = 1 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"

@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import types
 
-import schemas
-from ledger.codec import FIRST_INSTANT, LAST_INSTANT, SCHEMA_NAME
-from ledger.columns import encode_columns, polars_schema
-from ledger.errors import InvalidEvent, Problem, UnusableFile
-from ledger.formats.rows import (
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import FIRST_INSTANT, LAST_INSTANT, SCHEMA_NAME
+from coupon_ledger.ledger.columns import encode_columns, polars_schema
+from coupon_ledger.ledger.errors import InvalidEvent, Problem, UnusableFile
+from coupon_ledger.ledger.formats.rows import (
     Item,
     Kind,
     Refused,
@@ -35,11 +35,11 @@ from ledger.formats.rows import (
     record_of,
     table_event,
 )
-from ledger.json_text import bad, json_value
-from ledger.log import Record
-from ledger.rules import NEEDS
-from ledger.topics import KEY_FIELD
-from ledger.validity import split_valid
+from coupon_ledger.ledger.json_text import bad, json_value
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.rules import NEEDS
+from coupon_ledger.ledger.topics import KEY_FIELD
+from coupon_ledger.ledger.validity import split_valid
 
 _BATCH_ROWS: Final = 50_000
 _BATCH_BYTES: Final = 64_000_000

@@ -13,12 +13,12 @@ from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-import schemas
-from ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode
-from ledger.errors import InvalidEvent, Problem, UnusableFile, alike
-from ledger.events import Event, parse_event
-from ledger.json_text import bad
-from ledger.log import Record
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode
+from coupon_ledger.ledger.errors import InvalidEvent, Problem, UnusableFile, alike
+from coupon_ledger.ledger.events import Event, parse_event
+from coupon_ledger.ledger.json_text import bad
+from coupon_ledger.ledger.log import Record
 
 MAX_ROW_BYTES: Final = 4_000_000
 BROKEN: Final = b"\xed\xb3\xbf"

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, cast
 
-from ledger.errors import UnusableFile
-from ledger.formats.csv_rows import DELIMITERS, known_columns
-from ledger.formats.ndjson import Source
-from ledger.formats.rows import BROKEN
-from ledger.topics import INPUT_TOPICS
+from coupon_ledger.ledger.errors import UnusableFile
+from coupon_ledger.ledger.formats.csv_rows import DELIMITERS, known_columns
+from coupon_ledger.ledger.formats.ndjson import Source
+from coupon_ledger.ledger.formats.rows import BROKEN
+from coupon_ledger.ledger.topics import INPUT_TOPICS
 
 FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 IN_WORDS: Final = {

@@ -24,8 +24,8 @@ from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format, is_timedelt
 from openpyxl.worksheet._reader import FORMULA_TAG, ROW_TAG, VALUE_TAG, WorkSheetParser
 from openpyxl.xml.constants import ARC_STYLE, SHEET_MAIN_NS
 
-from ledger.errors import UnusableFile
-from ledger.formats.rows import MAX_ROW_BYTES
+from coupon_ledger.ledger.errors import UnusableFile
+from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES
 
 MOST_UNPACKED: Final = 1 << 32
 """Bytes of all parts. A million rows of 30 columns take a half of it."""

@@ -17,12 +17,21 @@ from pathlib import Path
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from ledger.errors import InvalidEvent, Problem, UnusableFile
-from ledger.formats.csv_rows import data_of
-from ledger.formats.rows import Item, Kind, Refused, check_columns, column_kinds, in_zone, record_of, table_event
-from ledger.formats.xlsx_cells import NO_VALUE, Cell, Workbook
-from ledger.json_text import bad
-from ledger.plain import plain
+from coupon_ledger.ledger.errors import InvalidEvent, Problem, UnusableFile
+from coupon_ledger.ledger.formats.csv_rows import data_of
+from coupon_ledger.ledger.formats.rows import (
+    Item,
+    Kind,
+    Refused,
+    check_columns,
+    column_kinds,
+    in_zone,
+    record_of,
+    table_event,
+)
+from coupon_ledger.ledger.formats.xlsx_cells import NO_VALUE, Cell, Workbook
+from coupon_ledger.ledger.json_text import bad
+from coupon_ledger.ledger.plain import plain
 
 _EXACT: Final = 10**15
 """Spreadsheets keep 15 digits of a number."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from projections.live.signature import stable_hash
+from coupon_ledger.projections.live.signature import stable_hash
 
 Int64 = npt.NDArray[np.int64]
 

@@ -11,11 +11,11 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from projections import lookup
-from projections.connection import Reading, sql
-from projections.live.changes import Changes
-from projections.live.signature import stable_hash
-from projections.store import Store
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.store import Store
 
 NOBODY: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
 

@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from ledger.topics import COUPON, ORDER, USER
-from projections.attribution.paths import hashed, paths_of, ranked
-from projections.attribution.persons import persons_of, whose
-from projections.connection import Cursor, Reading, live_schema, sql
-from projections.kept_table import Batch, KeptTable
+from coupon_ledger.ledger.topics import COUPON, ORDER, USER
+from coupon_ledger.projections.attribution.paths import hashed, paths_of, ranked
+from coupon_ledger.projections.attribution.persons import persons_of, whose
+from coupon_ledger.projections.connection import Cursor, Reading, live_schema, sql
+from coupon_ledger.projections.kept_table import Batch, KeptTable
 
 if TYPE_CHECKING:
-    from projections.past import Past
+    from coupon_ledger.projections.past import Past
 
-from projections.live.changes import Changes
-from projections.store import Store
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.store import Store
 
 Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""
@@ -277,7 +277,7 @@ def _query(name: str) -> str:
 
 
 PATHS: Final = KeptTable(
-    folder="projections.attribution",
+    folder="coupon_ledger.projections.attribution",
     projection="attribution",
     version=3,
     tables={"persons": ("user_id",), "paths": ("order_id", "person", "ended_at")},

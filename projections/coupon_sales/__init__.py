@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from ledger.topics import COUPON
-from projections import lookup
-from projections.connection import Adding, Reading, sql
-from projections.kept_table import Batch, KeptTable
-from projections.live.signature import stable_hash
-from projections.store import Store
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import Adding, Reading, sql
+from coupon_ledger.projections.kept_table import Batch, KeptTable
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.store import Store
 
 if TYPE_CHECKING:
-    from projections.past import Past
+    from coupon_ledger.projections.past import Past
 
 TABLE: Final = "coupon_sales"
 OF_COUPON: Final = "acquired_at campaign_id coupon_type claim_channel issue_channel owner currency".split()
@@ -84,7 +84,7 @@ def _of_orders(said: pl.DataFrame) -> pl.DataFrame:
 
 
 COUPON_SALES: Final = KeptTable(
-    folder="projections.coupon_sales",
+    folder="coupon_ledger.projections.coupon_sales",
     projection="metrics",
     version=3,
     tables={TABLE: ("coupon_id",)},

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from ledger.topics import COUPON
-from projections import lookup
-from projections.connection import Adding, sql
-from projections.kept_table import Batch, KeptTable, OfSlices
-from projections.live.changes import Changes
-from projections.live.journal import JOURNAL
-from projections.live.signature import stable_hash
-from projections.store import Cache, Store
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import Adding, sql
+from coupon_ledger.projections.kept_table import Batch, KeptTable, OfSlices
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.store import Cache, Store
 
 if TYPE_CHECKING:
-    from projections.past import Past
+    from coupon_ledger.projections.past import Past
 
 TABLE: Final = "event_counts"
 _KEY: Final = ["key_hash", "coupon_id"]
@@ -184,7 +184,7 @@ def _add(store: Store, cells: pl.DataFrame) -> None:
 
 
 EVENT_COUNTS: Final = KeptTable(
-    folder="projections.event_counts",
+    folder="coupon_ledger.projections.event_counts",
     projection="metrics",
     version=3,
     tables={TABLE: ("hour", "type", "to_user", "reason", "campaign_id", "coupon_type", "channel")},

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.log import Chunk, StoredRecord, TopicPartition
-from projections.connection import Reading, sql
-from projections.store import Store
+from coupon_ledger.ledger.log import Chunk, StoredRecord, TopicPartition
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.store import Store
 
-_ROOM: Final = "projections.identity"
+_ROOM: Final = "coupon_ledger.projections.identity"
 _COUNTED: Final = ("other_keys", "skewed", "in_1970")
 _SCHEMA: Final[dict[str, Any]] = {
     "topic": pl.String,

@@ -22,14 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.rules import STATES, types
-from ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
-from projections import lookup
-from projections.connection import Inserts
-from projections.live import cross, entities, fold, journal
-from projections.live.changes import Changes
-from projections.live.signature import bits_of, stable_hash
-from projections.store import Store
+from coupon_ledger.ledger.rules import STATES, types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER, USER
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import Inserts
+from coupon_ledger.projections.live import cross, entities, fold, journal
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.live.signature import bits_of, stable_hash
+from coupon_ledger.projections.store import Store
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -16,17 +16,17 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from ledger.rules import STATES
-from ledger.topics import COUPON
-from projections.attribution.persons import persons_of
-from projections.connection import Adding, Inserts, Reading, sql
-from projections.kept import KEPT
-from projections.live import campaign_rules, journal, order_rules
-from projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
-from projections.live.changes import Changes
-from projections.live.cross import clock_and_grace, latest
-from projections.lookup import OF_LATE
-from projections.store import Store
+from coupon_ledger.ledger.rules import STATES
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.attribution.persons import persons_of
+from coupon_ledger.projections.connection import Adding, Inserts, Reading, sql
+from coupon_ledger.projections.kept import KEPT
+from coupon_ledger.projections.live import campaign_rules, journal, order_rules
+from coupon_ledger.projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.live.cross import clock_and_grace, latest
+from coupon_ledger.projections.lookup import OF_LATE
+from coupon_ledger.projections.store import Store
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
 """Of the campaigns that are settled together; a campaign is never parted."""

@@ -19,15 +19,15 @@ from typing import Final
 import polars as pl
 from polars._typing import PolarsDataType
 
-from ledger.rules import types
-from ledger.topics import CAMPAIGN, COUPON
-from projections import lookup
-from projections.connection import Adding, Reading, sql
-from projections.live import violations
-from projections.live.changes import Changes
-from projections.live.entities import TERM_EVENTS
-from projections.live.signature import stable_hash
-from projections.store import Store
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import Adding, Reading, sql
+from coupon_ledger.projections.live import violations
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.live.entities import TERM_EVENTS
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.store import Store
 
 _VALUES: Final = ("quantity", "per_user_limit", "claim_from", "claim_until")
 _CAMPAIGN: Final = ["campaign_hash", "campaign_id"]

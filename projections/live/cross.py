@@ -14,14 +14,14 @@ from typing import Final
 
 import polars as pl
 
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
-from projections.attribution import persons
-from projections.connection import Reading, sql
-from projections.kept import KEPT
-from projections.kept_table import Batch
-from projections.live import campaign_rules, order_rules
-from projections.live.changes import Changes
-from projections.store import Store
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.projections.attribution import persons
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.kept import KEPT
+from coupon_ledger.projections.kept_table import Batch
+from coupon_ledger.projections.live import campaign_rules, order_rules
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.store import Store
 
 _MINUTE: Final = timedelta(minutes=1)
 

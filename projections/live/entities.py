@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ledger.topics import CAMPAIGN, ORDER, USER
+from coupon_ledger.ledger.topics import CAMPAIGN, ORDER, USER
 
 Int64 = npt.NDArray[np.int64]
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import polars as pl
 from polars._typing import PolarsDataType
 
-from ledger.rules import GUARDS, STATES, TRANSITIONS, types
-from ledger.topics import COUPON
+from coupon_ledger.ledger.rules import GUARDS, STATES, TRANSITIONS, types
+from coupon_ledger.ledger.topics import COUPON
 
 Int64 = npt.NDArray[np.int64]
 Int8 = npt.NDArray[np.int8]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import schemas
-from ledger.codec import SCHEMA_NAME
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger import schemas
+from coupon_ledger.ledger.codec import SCHEMA_NAME
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
 
 JOURNAL: Final = {
     COUPON: "coupon_events",

@@ -12,16 +12,16 @@ from typing import Final
 
 import polars as pl
 
-from ledger.rules import types
-from ledger.topics import COUPON, ORDER
-from projections import coupon_sales as sales
-from projections import lookup
-from projections.connection import Adding, Reading, sql
-from projections.live import violations
-from projections.live.changes import Affected, Changes
-from projections.live.entities import WIDE
-from projections.live.signature import stable_hash
-from projections.store import Store
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import COUPON, ORDER
+from coupon_ledger.projections import coupon_sales as sales
+from coupon_ledger.projections import lookup
+from coupon_ledger.projections.connection import Adding, Reading, sql
+from coupon_ledger.projections.live import violations
+from coupon_ledger.projections.live.changes import Affected, Changes
+from coupon_ledger.projections.live.entities import WIDE
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.store import Store
 
 _USE: Final = (
     "order_id used_at used_event_id discount_minor min_spend_minor coupon_type face_value_minor percent_off_bp".split()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from projections.connection import sql
+from coupon_ledger.projections.connection import sql
 
 VIEWS: Final = ("judged_violations",)
 

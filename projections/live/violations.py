@@ -6,8 +6,8 @@ from typing import Final
 
 import polars as pl
 
-from projections.connection import Adding
-from projections.store import Store
+from coupon_ledger.projections.connection import Adding
+from coupon_ledger.projections.store import Store
 
 SCHEMA: Final = {
     "violation": pl.String,

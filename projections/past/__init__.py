@@ -25,17 +25,17 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 
-from ledger.rules import STATES
-from ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
-from projections.attribution.persons import persons
-from projections.connection import Reading, live_schema, sql
-from projections.live import campaign_rules, order_rules
-from projections.live.apply import PROJECTED, Projected, from_the_start
-from projections.live.cross import clock_and_grace
-from projections.live.signature import stable_hash
-from projections.live.views import VIEWS, view
-from projections.past.slices import Slices, ahead, room_for_files
-from projections.wide import as_decimals
+from coupon_ledger.ledger.rules import STATES
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
+from coupon_ledger.projections.attribution.persons import persons
+from coupon_ledger.projections.connection import Reading, live_schema, sql
+from coupon_ledger.projections.live import campaign_rules, order_rules
+from coupon_ledger.projections.live.apply import PROJECTED, Projected, from_the_start
+from coupon_ledger.projections.live.cross import clock_and_grace
+from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.projections.live.views import VIEWS, view
+from coupon_ledger.projections.past.slices import Slices, ahead, room_for_files
+from coupon_ledger.projections.wide import as_decimals
 
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""

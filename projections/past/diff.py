@@ -10,11 +10,11 @@ from typing import Final
 import polars as pl
 from polars._typing import PolarsDataType
 
-from ledger.plain import plain
-from ledger.rules import types
-from ledger.topics import COUPON
-from projections.connection import Reading, live_schema, sql
-from projections.past import Cut, Past, Progress, told_of
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.connection import Reading, live_schema, sql
+from coupon_ledger.projections.past import Cut, Past, Progress, told_of
 
 _COMPARED: Final = (
     "campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor currency valid_from valid_until owner"

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 import polars as pl
 
-from ledger.errors import StoreError
-from projections.sliced import lay_down, taken_up
+from coupon_ledger.ledger.errors import StoreError
+from coupon_ledger.projections.sliced import lay_down, taken_up
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -11,18 +11,18 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from analysis import attribution as credit
-from ledger.errors import NotThere
-from ledger.topics import COUPON, ORDER, USER
-from projections.attribution import upkeep
-from projections.attribution.paths import MOST
-from projections.connection import Reading, sql
-from projections.past import Past
-from projections.wide import as_integers
-from questions.attribution import in_place
-from questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
-from questions.attribution.models import OVER_ALL, Model, asked
-from questions.metrics.money import goods_rates as goods
+from coupon_ledger.analysis import attribution as credit
+from coupon_ledger.ledger.errors import NotThere
+from coupon_ledger.ledger.topics import COUPON, ORDER, USER
+from coupon_ledger.projections.attribution import upkeep
+from coupon_ledger.projections.attribution.paths import MOST
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.past import Past
+from coupon_ledger.projections.wide import as_integers
+from coupon_ledger.questions.attribution import in_place
+from coupon_ledger.questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
+from coupon_ledger.questions.attribution.models import OVER_ALL, Model, asked
+from coupon_ledger.questions.metrics.money import goods_rates as goods
 
 _MONEY: Final = ("sales_minor", "margin_minor")
 

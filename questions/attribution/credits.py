@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from analysis import attribution as credit
-from analysis.attribution import Float64, Int64, Mask, Paths
-from ledger.errors import WrongQuestion
-from projections.connection import Reading, sql
-from projections.past.slices import ahead
-from questions.attribution.models import OVER_ALL, Model
+from coupon_ledger.analysis import attribution as credit
+from coupon_ledger.analysis.attribution import Float64, Int64, Mask, Paths
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.past.slices import ahead
+from coupon_ledger.questions.attribution.models import OVER_ALL, Model
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"

@@ -6,11 +6,11 @@ What always holds: an answer is that of all paths made again from what is commit
 
 from __future__ import annotations
 
-from projections.attribution import upkeep
-from projections.attribution.paths import hashed
-from projections.attribution.persons import whose
-from projections.attribution.upkeep import put_beside
-from projections.connection import Reading, live_schema
+from coupon_ledger.projections.attribution import upkeep
+from coupon_ledger.projections.attribution.paths import hashed
+from coupon_ledger.projections.attribution.persons import whose
+from coupon_ledger.projections.attribution.upkeep import put_beside
+from coupon_ledger.projections.connection import Reading, live_schema
 
 
 def complete(reading: Reading) -> None:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from ledger.errors import NotThere, WrongQuestion
-from ledger.events import Id, problems_of
-from projections.attribution.paths import LOOK_BACK
+from coupon_ledger.ledger.errors import NotThere, WrongQuestion
+from coupon_ledger.ledger.events import Id, problems_of
+from coupon_ledger.projections.attribution.paths import LOOK_BACK
 
 Kind = Literal["redeemed", "last", "first", "linear", "time_decay", "position", "markov", "shapley"]
 KINDS: Final[dict[str, tuple[str, str]]] = {

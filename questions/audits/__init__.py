@@ -19,16 +19,16 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from ledger.plain import plain
-from ledger.rules import types
-from ledger.topics import CAMPAIGN, COUPON, ORDER, USER
-from projections.connection import Reading, sql
-from projections.kept import KEPT
-from projections.live import order_rules
-from projections.live.cross import clock_and_grace
-from projections.live.journal import JOURNAL
-from projections.live.signature import bits_of, stable_hash
-from questions.finance.statement import statement
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.rules import types
+from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER, USER
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.kept import KEPT
+from coupon_ledger.projections.live import order_rules
+from coupon_ledger.projections.live.cross import clock_and_grace
+from coupon_ledger.projections.live.journal import JOURNAL
+from coupon_ledger.projections.live.signature import bits_of, stable_hash
+from coupon_ledger.questions.finance.statement import statement
 
 _AT_ONCE: Final = 1_000_000
 """Rows of the journals in a part."""

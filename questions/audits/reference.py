@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.codec import micros
-from ledger.lifecycle import Delivery, content, fold
-from projections.live.journal import POSITION
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.lifecycle import Delivery, content, fold
+from coupon_ledger.projections.live.journal import POSITION
 
 Row = Mapping[str, Any]
 Deliveries = Mapping[str, Sequence[Delivery]]

@@ -14,16 +14,16 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from analysis import need
-from analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
-from analysis.customers import clusters as clusters_of
-from analysis.lifetime import CannotFit, fit_purchases, fit_spend
-from ledger.errors import WrongQuestion
-from ledger.words import Note, of_error
-from projections.connection import Reading, sql
-from projections.wide import as_integers
-from questions.metrics.money import goods_rates as goods
-from questions.metrics.periods import ZONE, Zone
+from coupon_ledger.analysis import need
+from coupon_ledger.analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
+from coupon_ledger.analysis.customers import clusters as clusters_of
+from coupon_ledger.analysis.lifetime import CannotFit, fit_purchases, fit_spend
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.words import Note, of_error
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.wide import as_integers
+from coupon_ledger.questions.metrics.money import goods_rates as goods
+from coupon_ledger.questions.metrics.periods import ZONE, Zone
 
 AHEAD_DAYS: Final = 90
 _MOST_CLUSTERS: Final = 20
@@ -217,7 +217,7 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
     """Let queries read `sold`."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
-        reading.holding("given_back", sql("questions.finance", "given_back"), {}),
+        reading.holding("given_back", sql("coupon_ledger.questions.finance", "given_back"), {}),
         reading.holding("sold", sql(__package__, "sold"), rates),
     ):
         yield

@@ -9,15 +9,15 @@ from typing import Any, Final
 
 import polars as pl
 
-from analysis import lift, matching, need
-from analysis.power import Design
-from ledger.errors import NotThere, TooFew, WrongQuestion
-from ledger.words import Note, of_error
-from projections.connection import Reading, sql
-from projections.live.signature import key_hash
-from questions.experiments import facts, result
-from questions.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
-from questions.experiments.result import Arm, Row
+from coupon_ledger.analysis import lift, matching, need
+from coupon_ledger.analysis.power import Design
+from coupon_ledger.ledger.errors import NotThere, TooFew, WrongQuestion
+from coupon_ledger.ledger.words import Note, of_error
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.signature import key_hash
+from coupon_ledger.questions.experiments import facts, result
+from coupon_ledger.questions.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
+from coupon_ledger.questions.experiments.result import Arm, Row
 
 CONTROL: Final = "control"
 _FEWEST: Final = 2

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import polars as pl
 
-from analysis import lift
-from ledger.errors import NotThere, WrongQuestion
-from ledger.words import Note
-from projections.connection import Reading, sql
-from projections.live.signature import key_hash
-from questions.metrics.money import goods_rates as goods
-from questions.metrics.periods import later
+from coupon_ledger.analysis import lift
+from coupon_ledger.ledger.errors import NotThere, WrongQuestion
+from coupon_ledger.ledger.words import Note
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.signature import key_hash
+from coupon_ledger.questions.metrics.money import goods_rates as goods
+from coupon_ledger.questions.metrics.periods import later
 
 LEAST_BEFORE: Final = timedelta(days=14)
 """Of the time before the start that is looked at."""

@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from analysis import lift
-from analysis.lift import UNKNOWN, Array, Estimate, Group, Moments
-from analysis.power import Design
-from ledger.errors import TooFew
-from ledger.words import Note
+from coupon_ledger.analysis import lift
+from coupon_ledger.analysis.lift import UNKNOWN, Array, Estimate, Group, Moments
+from coupon_ledger.analysis.power import Design
+from coupon_ledger.ledger.errors import TooFew
+from coupon_ledger.ledger.words import Note
 
 Row = dict[str, Any]
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.errors import WrongQuestion
-from ledger.topics import COUPON, ORDER
-from projections.connection import Reading, sql
-from projections.past import Cut, Past
-from questions.finance.statement import statement as statement_of
-from questions.metrics.money import goods_rates as goods
-from questions.metrics.periods import ZONE, Zone
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.topics import COUPON, ORDER
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.past import Cut, Past
+from coupon_ledger.questions.finance.statement import statement as statement_of
+from coupon_ledger.questions.metrics.money import goods_rates as goods
+from coupon_ledger.questions.metrics.periods import ZONE, Zone
 
 SPLIT_BY: Final = {
     "kind": "kind",

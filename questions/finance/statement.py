@@ -22,13 +22,13 @@ from typing import Final
 import numpy as np
 import polars as pl
 
-from ledger.rules import STATES
-from ledger.topics import COUPON
-from projections.connection import Reading, sql
-from projections.live.apply import prepare
-from projections.live.fold import EVENT_FIELDS, states_of
-from projections.live.journal import POSITION
-from projections.wide import as_integers
+from coupon_ledger.ledger.rules import STATES
+from coupon_ledger.ledger.topics import COUPON
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.live.apply import prepare
+from coupon_ledger.projections.live.fold import EVENT_FIELDS, states_of
+from coupon_ledger.projections.live.journal import POSITION
+from coupon_ledger.projections.wide import as_integers
 
 OUT: Final = ("issued", "claimed", "reserved")
 MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")

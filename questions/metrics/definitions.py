@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
 
-from ledger.rules import LABELS, REASON_LABELS
+from coupon_ledger.ledger.rules import LABELS, REASON_LABELS
 
 IN_TIME: Final = {"weekday": "moment // 86400000000 % 7 + 1", "hour_of_day": "moment // 3600000000 % 24"}
 """Dimensions of every source that lies in time; `moment`: what clocks show in the zone, as `Zone.local_sql` says."""

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import polars as pl
 
-from ledger.errors import WrongQuestion
-from projections.connection import Reading, sql
-from questions.metrics.definitions import METRICS, MINUTES, SOURCES, SUMS, Metric, Source
-from questions.metrics.money import Rates
-from questions.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone, later
-from questions.metrics.statements import Slice, aggregates
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.questions.metrics.definitions import METRICS, MINUTES, SOURCES, SUMS, Metric, Source
+from coupon_ledger.questions.metrics.money import Rates
+from coupon_ledger.questions.metrics.periods import MOST_BUCKETS, Buckets, Shift, Zone, later
+from coupon_ledger.questions.metrics.statements import Slice, aggregates
 
 _INSTANT: Final = pl.Datetime("us")
 _WHOLE_UNITS: Final = ("events", "coupons", "users", "orders", "minor")

@@ -10,15 +10,15 @@ from typing import Final
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from ledger.errors import NotThere, WrongQuestion
-from ledger.plain import plain
-from projections.connection import Reading
-from questions.metrics import statements
-from questions.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
-from questions.metrics.evaluation import Asked, Evaluation
-from questions.metrics.money import Rates
-from questions.metrics.money import goods_rates as goods
-from questions.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
+from coupon_ledger.ledger.errors import NotThere, WrongQuestion
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.projections.connection import Reading
+from coupon_ledger.questions.metrics import statements
+from coupon_ledger.questions.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
+from coupon_ledger.questions.metrics.evaluation import Asked, Evaluation
+from coupon_ledger.questions.metrics.money import Rates
+from coupon_ledger.questions.metrics.money import goods_rates as goods
+from coupon_ledger.questions.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
 
 _JSON: Final = TypeAdapter(dict[str, list[str]])
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import polars as pl
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from ledger.amounts import decimals
-from ledger.errors import WrongQuestion
-from ledger.rules import CURRENCIES
+from coupon_ledger.ledger.amounts import decimals
+from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.rules import CURRENCIES
 
 UNKNOWN: Final = "XXX"
 """What ISO 4217 calls no currency: that of amounts which carry none."""

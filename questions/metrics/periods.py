@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import polars as pl
 
-from ledger.errors import WrongQuestion
+from coupon_ledger.ledger.errors import WrongQuestion
 
 GRAINS: Final = ("minute", "hour", "day", "week", "month")
 ZONE: Final = "Asia/Shanghai"

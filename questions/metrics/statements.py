@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from questions.metrics.definitions import IN_TIME, Metric, Source
-from questions.metrics.money import UNKNOWN
-from questions.metrics.periods import Buckets, Zone
+from coupon_ledger.questions.metrics.definitions import IN_TIME, Metric, Source
+from coupon_ledger.questions.metrics.money import UNKNOWN
+from coupon_ledger.questions.metrics.periods import Buckets, Zone
 
 _HOUR: Final = timedelta(hours=1)
 

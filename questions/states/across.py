@@ -12,10 +12,10 @@ from typing import Any, Final
 import polars as pl
 from pydantic import BaseModel, TypeAdapter
 
-from projections.connection import Reading, live_schema, sql
-from projections.live import campaign_rules, order_rules
-from projections.live.cross import clock_and_grace
-from projections.live.signature import stable_hash
+from coupon_ledger.projections.connection import Reading, live_schema, sql
+from coupon_ledger.projections.live import campaign_rules, order_rules
+from coupon_ledger.projections.live.cross import clock_and_grace
+from coupon_ledger.projections.live.signature import stable_hash
 
 _VIOLATION: Final = ["violation", "topic", "key", "event_id", "occurred_at", "counterpart"]
 _INSTANT: Final = pl.Datetime("us")
@@ -106,7 +106,7 @@ def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFram
     terms = campaign_rules.terms_of(reading, campaigns)
     ruled = terms.select("campaign_hash", "campaign_id").unique()
     with reading.given(chosen=ruled):
-        members = reading.frame(sql("projections.live", "members_of_campaigns")).select(columns)
+        members = reading.frame(sql("coupon_ledger.projections.live", "members_of_campaigns")).select(columns)
     mine = got.join(ruled, on="campaign_id", how="semi")
     others = members.join(lost, on=["key_hash", "coupon_id"], how="anti")
     as_it_is, becomes = members, pl.concat([others, mine])

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ledger.codec import micros
-from ledger.lifecycle import Coupon, Delivery, Folded, fold
-from projections.live.journal import POSITION
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.lifecycle import Coupon, Delivery, Folded, fold
+from coupon_ledger.projections.live.journal import POSITION
 
 Event = Mapping[str, Any]
 """By its wire names; instants are naive UTC."""

@@ -12,29 +12,29 @@ from typing import Any, Final
 import polars as pl
 from pydantic import TypeAdapter, ValidationError
 
-from ledger.codec import micros
-from ledger.errors import NotThere, UnknownCoupon, WrongQuestion
-from ledger.lifecycle import Delivery, Folded, Step, fold
-from ledger.plain import plain
-from ledger.rules import STATES
-from ledger.topics import COUPON, USER
-from projections import digest as digests_of
-from projections.attribution.persons import persons
-from projections.connection import Reading, sql
-from projections.dead_letters import Chosen, chosen_letters
-from projections.due import due as due_at
-from projections.identity import oddities as oddities_of
-from projections.identity import read_log
-from projections.live import journal
-from projections.live.signature import key_hash, stable_hash
-from projections.past import Cut, Progress
-from projections.past.diff import differences
-from projections.wide import as_integers
-from questions import audits
-from questions.asking import cut_of, positions_of
-from questions.attribution import in_place
-from questions.customers import customers
-from questions.states.across import AS_JSON, changed
+from coupon_ledger.ledger.codec import micros
+from coupon_ledger.ledger.errors import NotThere, UnknownCoupon, WrongQuestion
+from coupon_ledger.ledger.lifecycle import Delivery, Folded, Step, fold
+from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.rules import STATES
+from coupon_ledger.ledger.topics import COUPON, USER
+from coupon_ledger.projections import digest as digests_of
+from coupon_ledger.projections.attribution.persons import persons
+from coupon_ledger.projections.connection import Reading, sql
+from coupon_ledger.projections.dead_letters import Chosen, chosen_letters
+from coupon_ledger.projections.due import due as due_at
+from coupon_ledger.projections.identity import oddities as oddities_of
+from coupon_ledger.projections.identity import read_log
+from coupon_ledger.projections.live import journal
+from coupon_ledger.projections.live.signature import key_hash, stable_hash
+from coupon_ledger.projections.past import Cut, Progress
+from coupon_ledger.projections.past.diff import differences
+from coupon_ledger.projections.wide import as_integers
+from coupon_ledger.questions import audits
+from coupon_ledger.questions.asking import cut_of, positions_of
+from coupon_ledger.questions.attribution import in_place
+from coupon_ledger.questions.customers import customers
+from coupon_ledger.questions.states.across import AS_JSON, changed
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}

@@ -16,18 +16,18 @@ from typing import Final
 import pytest
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
-from ledger.errors import LogNotInitialised, LogTruncated
-from ledger.log import Chunk, EventLog, Position, Record, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS, COUPON, ORDER
+from coupon_ledger.ledger.errors import LogNotInitialised, LogTruncated
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, ORDER
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PATIENCE_S: Final = 30.0
 
 _PRODUCER: Final = """
 import sys
-from ledger.log import Record, open_log
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.log import Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
 url, prefix, name, batches, size = sys.argv[1:]
 log = open_log(LogSettings(url=url, topic_prefix=prefix))
 for batch in range(int(batches)):

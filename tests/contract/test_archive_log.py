@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ledger.archive import ArchiveLog
-from ledger.archiver import Archiver
-from ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
-from ledger.settings import LogSettings
-from ledger.topics import ALL_TOPICS
+from coupon_ledger.ledger.archive import ArchiveLog
+from coupon_ledger.ledger.archiver import Archiver
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import ALL_TOPICS
 from tests.contract.log_contract import Backend, ReadingContract, opened
 from tests.contract.test_sqlite_log import drop_head
 

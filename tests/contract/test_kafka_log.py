@@ -20,12 +20,12 @@ from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import CorruptRecordError, UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
-from ledger.errors import AppendFailed, LogNotAnswering, LogNotInitialised, LogUnavailable, SettingsError
-from ledger.kafka_log import KafkaLog
-from ledger.kafka_reader import _first_recorded, decode_batch
-from ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, EventLog, Record, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import COUPON
+from coupon_ledger.ledger.errors import AppendFailed, LogNotAnswering, LogNotInitialised, LogUnavailable, SettingsError
+from coupon_ledger.ledger.kafka_log import KafkaLog
+from coupon_ledger.ledger.kafka_reader import _first_recorded, decode_batch
+from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON
 from tests import kafka_broker
 from tests.contract.log_contract import (
     PATIENCE_S,
@@ -496,7 +496,7 @@ def test_a_silent_broker_is_noticed_by_the_reader(
     own_broker: kafka_broker.JavaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a ledger cut off from its log would look as if it were up to date."""
-    monkeypatch.setattr("ledger.kafka_log.PROBE_S", 0.5)
+    monkeypatch.setattr("coupon_ledger.ledger.kafka_log.PROBE_S", 0.5)
     with opened(settings_at(own_broker)) as log:
         log.create_topics()
         at = start_of(log)

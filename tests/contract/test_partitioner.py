@@ -7,7 +7,7 @@ import random
 import pytest
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
-from ledger.partitioner import fair_shares, murmur2, partitions_of
+from coupon_ledger.ledger.partitioner import fair_shares, murmur2, partitions_of
 
 
 def test_hashes_are_kafkas() -> None:

@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 
-import schemas
-from cli.main import cli
-from consumers.runner import Consumer
-from ledger import Publisher
-from ledger.codec import encode, single_object_header
-from ledger.errors import LogUnavailable, RegistryUnavailable, SettingsError
-from ledger.events import Event, parse_event
-from ledger.log import EventLog, Record, open_log
-from ledger.settings import LogSettings
-from ledger.topics import COUPON, INPUT_TOPICS, ORDER
-from projections.database import create_database, open_database
+from coupon_ledger import Publisher, schemas
+from coupon_ledger.cli.main import cli
+from coupon_ledger.consumers.runner import Consumer
+from coupon_ledger.ledger.codec import encode, single_object_header
+from coupon_ledger.ledger.errors import LogUnavailable, RegistryUnavailable, SettingsError
+from coupon_ledger.ledger.events import Event, parse_event
+from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, ORDER
+from coupon_ledger.projections.database import create_database, open_database
 from scripts import make_docs
 from tests.command_line import coupon_event, done, facts, ledger, ndjson, one_sentence, wait_until
 from tests.contract.log_contract import Backend, LogContract, read_until
@@ -393,7 +392,7 @@ def test_what_is_not_the_registry_is_named(settings: LogSettings, plain: EventLo
 
 def test_a_client_that_is_not_installed_is_named(settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The extra is not there by default, and an operator must learn its name."""
-    monkeypatch.setattr("ledger.registry_log.find_spec", lambda _: None)
+    monkeypatch.setattr("coupon_ledger.ledger.registry_log.find_spec", lambda _: None)
     with pytest.raises(SettingsError, match=r"pip install 'coupon-ledger\[registry\]'"):
         open_log(settings, create=True)
 

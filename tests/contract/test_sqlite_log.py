@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from ledger import sqlite_log
-from ledger.errors import LogFull, LogReplaced, LogUnavailable, SettingsError
-from ledger.log import EventLog, Record, TopicPartition, open_log
-from ledger.settings import LogSettings
-from ledger.topics import COUPON, ORDER
+from coupon_ledger.ledger import sqlite_log
+from coupon_ledger.ledger.errors import LogFull, LogReplaced, LogUnavailable, SettingsError
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.topics import COUPON, ORDER
 from tests.contract.log_contract import (
     ROOT,
     Backend,
@@ -77,9 +77,9 @@ def test_records_cannot_be_changed(sqlite_log_settings: LogSettings, log_file: P
 
 _FILL = """
 import resource, signal, sys
-from ledger.errors import LogFull
-from ledger.log import Record, open_log
-from ledger.settings import LogSettings
+from coupon_ledger.ledger.errors import LogFull
+from coupon_ledger.ledger.log import Record, open_log
+from coupon_ledger.ledger.settings import LogSettings
 log = open_log(LogSettings(url=sys.argv[1]))
 log.append([Record("coupon.events", b"k", b"before")])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
