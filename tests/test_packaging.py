@@ -66,7 +66,13 @@ def pip(*arguments: str | Path) -> None:
 def rooms() -> list[Path]:
     """The folders of the checkout that are installed."""
     folders = sorted(found.parent for found in ROOT.glob("*/__init__.py"))
-    return [folder for folder in folders if folder.name not in NOT_INSTALLED]
+    return [folder for folder in folders if folder.name not in {*NOT_INSTALLED, "coupon_ledger"}]
+
+
+def test_the_package_links_to_every_room() -> None:
+    """Else a new room would be there in the checkout and missing where it is installed."""
+    links = {path.name: path.resolve() for path in (ROOT / "coupon_ledger").iterdir() if path.is_symlink()}
+    assert links == {room.name: room for room in rooms()}
 
 
 @pytest.mark.slow
@@ -75,12 +81,12 @@ def test_the_wheel_holds_all_rooms_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     wanted = {
-        str(path.relative_to(ROOT))
+        f"coupon_ledger/{path.relative_to(ROOT)}"
         for room in rooms()
         for path in room.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert inside == wanted
+    assert inside == wanted | {"coupon_ledger/__init__.py", "coupon_ledger/py.typed"}
     assert {Path(name).suffix for name in inside} >= {".py", ".avsc", ".sql", ".toml", ".txt", ".typed"}
 
 
@@ -115,7 +121,7 @@ def test_an_installed_command_works_as_the_checkouts(
         assert (ran.returncode, ran.stderr) == (0, ""), (arguments, ran.stderr)
         return ran.stdout
 
-    where = "import ledger, cli, schemas; print(ledger.__file__, cli.__file__, schemas.__file__)"
+    where = "from coupon_ledger import ledger, cli, schemas; print(ledger.__file__, cli.__file__, schemas.__file__)"
     python = clean.with_name("python")
     told = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True, cwd=tmp_path, env=shared)
     assert all(Path(path).is_relative_to(clean.parent.parent) for path in told.stdout.split())
@@ -130,6 +136,47 @@ def test_an_installed_command_works_as_the_checkouts(
     done("consume", *elsewhere)
     assert answers == [done(*question, *elsewhere, "--output", "json").json for question in asked]
     assert len(installed("tail", "--no-follow", "--output", "ndjson").splitlines()) == 8
+
+
+@pytest.mark.slow
+def test_it_lives_beside_an_application_with_folders_of_its_names(clean: Path, tmp_path: Path) -> None:
+    """A shop's own `schemas/` or `api/` would be taken for the ledger's, and publishing end in an AttributeError."""
+    for name in (*(room.name for room in rooms()), *NOT_INSTALLED):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"WHOSE = 'the application: {name}'\n", encoding="utf-8")
+    (tmp_path / "application.py").write_text(NEIGHBOUR, encoding="utf-8")
+    python = clean.with_name("python")
+    ran = subprocess.run([python, "application.py"], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", "1 folded\n")
+
+
+NEIGHBOUR: Final = """
+import analysis, api, benchmarks, cli, consumers, ledger, projections, questions, reports, schemas, scripts, tests
+
+for module in (analysis, api, benchmarks, cli, consumers, ledger, projections, questions, reports, schemas):
+    assert module.WHOSE == f"the application: {module.__name__}"
+
+import contextlib, io
+from coupon_ledger import Publisher, events
+from coupon_ledger.cli.main import main
+
+def run(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(list(arguments))
+        except SystemExit as end:
+            assert not end.code, arguments
+
+run("init")
+with Publisher.open("sqlite:///coupon-ledger.log.db") as publisher:
+    publisher.publish(
+        events.Created(event_id="e-1", occurred_at="2026-11-11T00:00:00Z", source="shop", coupon_id="c-1",
+                       campaign_id="k-1", coupon_type="cash")
+    )
+run("consume")
+run("state", "c-1")
+print(publisher.report.accepted, "folded")
+"""
 
 
 # ── What is loaded ───────────────────────────────────────────────────────────────────────────────────────────
