@@ -617,7 +617,8 @@ def test_a_use_that_is_told_late_is_no_fault_of_the_sweep(place: Path) -> None:
     assert "0 violations, apart from them 1 superseded" in done("status").out
     then = done("status", "--at", "2026-11-12", "-o", "json").json
     assert (then["violations"], then["superseded"]) == (0, 1)
-    assert then["broken"] == [{"violation": "expired_when_used", "violations": 0, "superseded": 1}]
+    counts = {"violations": 0, "superseded": 1, "explained": 0, "provisional": 0}
+    assert then["broken"] == [{"violation": "expired_when_used", **counts}]
 
 
 @pytest.mark.slow
