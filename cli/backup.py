@@ -18,8 +18,7 @@ from coupon_ledger.ledger.settings import Settings
 
 if TYPE_CHECKING:
     from coupon_ledger.projections.backup import Copied
-    from coupon_ledger.projections.database import check_version
-    from coupon_ledger.projections.store import Store, open_for_copy
+    from coupon_ledger.projections.store import Store
     from coupon_ledger.questions.registry import AsOf
 
 _PIECE: Final = 8 << 20
@@ -81,6 +80,8 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
     """Copied to `part` by the owner, or by this process where nobody owns the database."""
     from coupon_ledger.api.client import Remote, asking
     from coupon_ledger.projections.backup import copy_to
+    from coupon_ledger.projections.database import check_version
+    from coupon_ledger.projections.store import open_for_copy
 
     with progress("copying", 0, "rows") as bar:
         told = advancing(bar)

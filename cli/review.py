@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
@@ -30,9 +30,6 @@ from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.review import SECTIONS, Asker, Section, as_json, review_of
 from coupon_ledger.reports.text import Row
-
-if TYPE_CHECKING:
-    pass
 
 DEFINED: Final = "review_template_defined"
 

@@ -34,7 +34,8 @@ from coupon_ledger.projections.identity import ReadLog, read_log
 from coupon_ledger.projections.live.cross import clock_and_grace
 from coupon_ledger.projections.ownership import held
 from coupon_ledger.projections.store import Store, disk_failed
-from coupon_ledger.projections.versions import IDENTITY, TABLES, TOPICS, VERSIONS, differing, written_versions
+from coupon_ledger.projections.tables import IDENTITY, TABLES, TOPICS
+from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 from coupon_ledger.questions.asking import AsOf, Source
 
 Asking = Callable[[], AbstractContextManager[Source]]

@@ -22,7 +22,7 @@ from coupon_ledger.ledger.errors import UnknownTable
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, ORDER, USER
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.projections.live import journal
-from coupon_ledger.projections.versions import IDENTITY
+from coupon_ledger.projections.tables import IDENTITY
 
 _BOOK_KEEPING: Final = {
     "key_hash",

@@ -42,7 +42,7 @@ class KeptTable:
     """One entry of `projections.kept.KEPT`.
 
     `folder`: the package with its `schema.sql` and the SQL of its audits (`audit_NAME.sql`).
-    `projection`, `version`: under which name it is rebuilt; raise the version when the same log gives other rows.
+    `projection`: under which name it is rebuilt; its version stands in `projections.versions`.
     `tables`: those that are compared and digested, each with the columns that tell its rows apart; `helpers`: others.
     `settle`: brings it up to what a batch did, inside its transaction.
     `fill`: fills it, empty, from the live tables of a whole history.
@@ -51,7 +51,6 @@ class KeptTable:
 
     folder: str
     projection: str
-    version: int
     tables: Mapping[str, tuple[str, ...]]
     settle: Callable[[Store, Batch], None]
     fill: Callable[[Adding], None]

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coupon_ledger.ledger.words import Note, note
-
-if TYPE_CHECKING:
-    pass
-
 
 CUTS: Final = {
     "at": ("only what happened until {at:instant}", "only what happened before {at:instant}"),

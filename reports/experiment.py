@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from coupon_ledger.reports.text import Row
-
-if TYPE_CHECKING:
-    pass
 
 
 def without_notes(row: Row) -> Row:

@@ -11,8 +11,6 @@ from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
     pass
-if TYPE_CHECKING:
-    pass
 
 
 def one_currency(rows: list[Row]) -> Iterator[Row]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unicodedata import east_asian_width
-
-if TYPE_CHECKING:
-    pass
-
 
 Row = dict[str, Any]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from coupon_ledger.projections import generations, versions
+from coupon_ledger.projections import generations, tables, versions
 from tests.command_line import (
     DATABASE,
     LOG,
@@ -104,7 +104,7 @@ def test_what_the_log_gives_again_is_equal_in_every_table_and_takes_the_place(sh
     """Else nobody could throw the tables away."""
     before = digests()
     told = done("rebuild", "--output", "json").json
-    assert told["different"] == [] and set(told["equal"]) == {t for tables in versions.TABLES.values() for t in tables}
+    assert told["different"] == [] and set(told["equal"]) == {t for tables in tables.TABLES.values() for t in tables}
     assert told["records"] == sum(account["read"] for account in accounts())
     assert digests() == before
     assert generations.file_of(shop / DATABASE).name == told["swap"]["file"]

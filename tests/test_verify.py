@@ -28,6 +28,7 @@ from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIEL
 from coupon_ledger.projections import checkpoints
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.digest import facts_digest
+from coupon_ledger.projections.kept import KEPT
 from coupon_ledger.projections.store import Store
 from coupon_ledger.questions import audits
 from coupon_ledger.questions.audits import AUDITS
@@ -429,7 +430,11 @@ def test_no_audit_goes_untested() -> None:
 
 def test_every_audit_says_what_it_asks_and_what_an_offender_means() -> None:
     """Else a finding would be a riddle on a sale day."""
-    files = {path.stem: path.read_text(encoding="utf-8") for path in Path(audits.__file__).parent.glob("*.sql")}
+    kept = [
+        path for table in KEPT for path in Path("projections").glob(f"{table.folder.rpartition('.')[2]}/audit_*.sql")
+    ]
+    paths = [*Path(audits.__file__).parent.glob("*.sql"), *kept]
+    files = {path.stem.removeprefix("audit_"): path.read_text(encoding="utf-8") for path in paths}
     assert files.keys() == AUDITS.keys()
     for name, text in files.items():
         header = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))

@@ -31,7 +31,7 @@ from coupon_ledger.projections.live import bulk_fold as slices
 from coupon_ledger.projections.live import order_rules
 from coupon_ledger.projections.sliced import first_hash, lay_down, taken_up
 from coupon_ledger.projections.store import Store
-from coupon_ledger.projections.versions import TABLES
+from coupon_ledger.projections.tables import TABLES
 from tests.command_line import Ran, done, finish, ledger, one_sentence
 from tests.histories import history
 from tests.test_cross_rules import GRACE, START, Told, World

@@ -130,14 +130,14 @@ def test_integers_are_as_narrow_as_their_values() -> None:
 
 def test_no_query_casts_a_sum_of_amounts_to_64_bits() -> None:
     """The next one would fail on the day when a campaign is large enough."""
-    rooms = ("finance", "attribution", "customers", "experiments", "queries", "metrics")
+    rooms = ("finance", "attribution", "customers", "experiments", "states", "metrics")
     narrow = re.compile(
         r"sum\((?:[^()]|\([^()]*\))*_minor(?:[^()]|\([^()]*\))*\)(?: FILTER \([^()]*\))?(?:, 0\))?::BIGINT"
     )
     texts = [
         (file.name, file.read_text(encoding="utf-8"))
         for room in rooms
-        for file in files(f"projections.{room}").iterdir()
+        for file in files(f"coupon_ledger.questions.{room}").iterdir()
         if file.name.endswith((".sql", ".py", ".toml"))
     ]
     assert narrow.search("coalesce(sum(lost_minor), 0)::BIGINT") and narrow.search("sum(a_minor) FILTER (x)::BIGINT")

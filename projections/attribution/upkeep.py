@@ -279,7 +279,6 @@ def _query(name: str) -> str:
 PATHS: Final = KeptTable(
     folder="coupon_ledger.projections.attribution",
     projection="attribution",
-    version=3,
     tables={"persons": ("user_id",), "paths": ("order_id", "person", "ended_at")},
     helpers=("touch_sources", "stale_users"),
     settle=mark,

@@ -86,7 +86,6 @@ def _of_orders(said: pl.DataFrame) -> pl.DataFrame:
 COUPON_SALES: Final = KeptTable(
     folder="coupon_ledger.projections.coupon_sales",
     projection="metrics",
-    version=3,
     tables={TABLE: ("coupon_id",)},
     settle=settle,
     fill=fill,

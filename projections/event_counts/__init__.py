@@ -186,7 +186,6 @@ def _add(store: Store, cells: pl.DataFrame) -> None:
 EVENT_COUNTS: Final = KeptTable(
     folder="coupon_ledger.projections.event_counts",
     projection="metrics",
-    version=3,
     tables={TABLE: ("hour", "type", "to_user", "reason", "campaign_id", "coupon_type", "channel")},
     settle=settle,
     fill=fill,
