@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.extras import missing
 
 
-def need(what: str, library: str, extra: str = "analysis") -> None:
+def need(what: str, library: str) -> None:
     """Raises `LedgerError` where that library is not installed."""
     if find_spec(library) is None:
-        raise LedgerError(f"{what}: the library {library} is not installed; run `pip install 'coupon-ledger[{extra}]'`")
+        raise missing(library, what)

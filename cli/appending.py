@@ -47,7 +47,6 @@ def remembering(settings: Settings) -> Iterator[None]:
 
     Raises `LogReplaced` then, instead of `LogMissing` or `LogNotInitialised`, which advise to make it.
     """
-    from coupon_ledger.consumers.log_identity import gone
     from coupon_ledger.ledger.address_space import check_for_reading
     from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised
 
@@ -55,8 +54,10 @@ def remembering(settings: Settings) -> Iterator[None]:
         yield
     except (LogMissing, LogNotInitialised) as error:
         try:
+            from coupon_ledger.consumers.log_identity import gone
+
             check_for_reading()
             known = known_log(settings)
-        except LedgerError:  # it cannot say
+        except (LedgerError, ModuleNotFoundError):  # it cannot say, or a system that only publishes has none
             raise error from None
         raise gone(error, settings.database, known) from error

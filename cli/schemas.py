@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-import schemas as packaged
+from coupon_ledger import schemas as packaged
 from coupon_ledger.cli.options import output_option
 from coupon_ledger.cli.output import print_rows
 from coupon_ledger.ledger.amounts import counted

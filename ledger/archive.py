@@ -38,8 +38,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from coupon_ledger.ledger.arrays import Int64Array
 from coupon_ledger.ledger.errors import ArchiveDamaged, ArchiveUnusable, LogNotInitialised, LogTruncated
-from coupon_ledger.ledger.log import LAST_RECORDED_US, Backend, Chunk, Int64Array, StoredRecord, TopicPartition
+from coupon_ledger.ledger.log import LAST_RECORDED_US, Backend, Chunk, StoredRecord, TopicPartition
 from coupon_ledger.ledger.partitioner import fair_shares
 from coupon_ledger.ledger.topics import ALL_TOPICS, INPUT_TOPICS
 from coupon_ledger.ledger.validity import decoded_by

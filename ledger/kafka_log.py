@@ -20,9 +20,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -58,12 +57,13 @@ from coupon_ledger.ledger.errors import (
     SettingsError,
 )
 from coupon_ledger.ledger.findings import Finding
-from coupon_ledger.ledger.kafka_reader import Reader
-from coupon_ledger.ledger.kafka_restore import Placing
 from coupon_ledger.ledger.log import Chunk, OpenTransaction, Position, Record, StoredRecord, TopicPartition
 from coupon_ledger.ledger.partitioner import partitions_of
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS
+
+if TYPE_CHECKING:
+    from coupon_ledger.ledger.kafka_reader import Reader
 
 SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000
@@ -287,6 +287,8 @@ class KafkaLog:
             if anew:
                 self._delete(names)
             self._make_for_restoring(Counter(tp.topic for tp in ends))
+            from coupon_ledger.ledger.kafka_restore import Placing
+
             placing = Placing(
                 self._settings.topic_prefix,
                 self._client(KafkaProducer),
@@ -399,14 +401,16 @@ class KafkaLog:
 
     def _partitions_for(self, producer: KafkaProducer, records: Sequence[Record]) -> list[int]:
         """Each record's partition, worked out for all keys at once."""
-        topics = np.array([r.topic for r in records])
-        partitions = np.empty(len(records), np.int64)
+        rows: dict[str, list[int]] = {}
+        for row, record in enumerate(records):
+            rows.setdefault(record.topic, []).append(row)
+        partitions = [0] * len(records)
         with self._errors("append"):
-            for topic in set(topics.tolist()):
+            for topic, mine in rows.items():
                 number = len(producer.partitions_for(self._settings.topic_prefix + topic))
-                rows = np.flatnonzero(topics == topic)
-                partitions[rows] = partitions_of([records[i].key for i in rows.tolist()], number)
-        return partitions.tolist()
+                for row, partition in zip(mine, partitions_of([records[i].key for i in mine], number), strict=True):
+                    partitions[row] = partition
+        return partitions
 
     def _give_up(self, producer: KafkaProducer, failures: dict[int, str], total: int) -> None:
         """Name what failed. The producer's sequence may have a hole now: the next append makes a new one."""
@@ -427,6 +431,8 @@ class KafkaLog:
             return []
         with self._reading, self._errors("read"):
             if self._reader is None:
+                from coupon_ledger.ledger.kafka_reader import Reader
+
                 self._reader = Reader(self._client(KafkaConsumer), self._settings.topic_prefix)
                 self._heard_at = time.monotonic()
             try:

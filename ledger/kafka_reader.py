@@ -23,7 +23,8 @@ from kafka.errors import CorruptRecordError, UnsupportedCodecError, UnsupportedV
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.memory_records import MemoryRecords
 
-from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, Int64Array, TopicPartition
+from coupon_ledger.ledger.arrays import Int64Array
+from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk, TopicPartition
 from coupon_ledger.ledger.partitioner import fair_shares
 
 RECORDED_AT_HEADER: Final = "recorded_at"

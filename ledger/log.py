@@ -17,17 +17,16 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from coupon_ledger.ledger.errors import SettingsError
 from coupon_ledger.ledger.findings import Finding
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS
 
-Int64Array = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    from coupon_ledger.ledger.arrays import Int64Array
+
 
 FIRST_RECORDED_US: Final = -62_135_510_400_000_000
 LAST_RECORDED_US: Final = 253_402_214_400_000_000
@@ -81,7 +80,7 @@ class Chunk:
         """Those of its records that stand before this offset, which is where reading then goes on."""
         if self.next_offset <= offset:
             return self
-        n = int(np.searchsorted(self.offsets, offset))
+        n = int(self.offsets.searchsorted(offset))
         return replace(
             self,
             offsets=self.offsets[:n],

@@ -29,8 +29,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from coupon_ledger.ledger.errors import (
     LogError,
     LogFull,
@@ -48,7 +46,6 @@ from coupon_ledger.ledger.log import (
     FIRST_RECORDED_US,
     LAST_RECORDED_US,
     Chunk,
-    Int64Array,
     OpenTransaction,
     Position,
     Record,
@@ -118,23 +115,23 @@ class _Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Records as columns, and where each of them went: `partitions`, `offsets` of shape (n,)."""
+    """Records as columns, and where each of them went: `partitions`, `offsets`."""
 
     topics: tuple[str, ...]
     keys: tuple[bytes, ...]
     values: tuple[bytes, ...]
-    partitions: Int64Array
-    offsets: Int64Array
+    partitions: list[int]
+    offsets: list[int]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> _Batch:
         topics, keys, values = zip(*records, strict=True)
-        return cls(topics, keys, values, np.empty(len(keys), np.int64), np.empty(len(keys), np.int64))
+        return cls(topics, keys, values, [0] * len(keys), [0] * len(keys))
 
-    def rows_of(self, topic: str) -> Int64Array:
+    def rows_of(self, topic: str) -> Sequence[int]:
         if self.topics.count(topic) == len(self.topics):
-            return np.arange(len(self.topics))
-        return np.array([i for i, other in enumerate(self.topics) if other == topic], np.int64)
+            return range(len(self.topics))
+        return [i for i, other in enumerate(self.topics) if other == topic]
 
 
 class SqliteLog:
@@ -191,7 +188,7 @@ class SqliteLog:
             self._require(batch.topics, heads)
             for topic in set(batch.topics):
                 _insert(connection, heads, topic, batch)
-        return list(map(Position, batch.topics, batch.partitions.tolist(), batch.offsets.tolist()))
+        return list(map(Position, batch.topics, batch.partitions, batch.offsets))
 
     def restore(
         self,
@@ -530,17 +527,18 @@ def _transaction(
 def _insert(connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head], topic: str, batch: _Batch) -> None:
     """Insert the batch's records of one topic and note in it where they went."""
     rows = batch.rows_of(topic)
-    keys = batch.keys if len(rows) == len(batch.keys) else [batch.keys[i] for i in rows.tolist()]
-    batch.partitions[rows] = partitions_of(keys, sum(tp.topic == topic for tp in heads))
+    keys = batch.keys if len(rows) == len(batch.keys) else [batch.keys[i] for i in rows]
+    by_partition: dict[int, list[int]] = {}
+    for place, partition in zip(rows, partitions_of(keys, sum(tp.topic == topic for tp in heads)), strict=True):
+        by_partition.setdefault(partition, []).append(place)
     now = time.time_ns() // 1000
     # Partition by partition: neighbours in the file are inserted together.
-    for partition in np.unique(batch.partitions[rows]).tolist():
+    for partition, places in sorted(by_partition.items()):
         head = heads[TopicPartition(topic, partition)]
-        ours = rows[batch.partitions[rows] == partition]
-        end = head.next_offset + len(ours)
+        end = head.next_offset + len(places)
         recorded_at = max(now, head.recorded_at)
-        batch.offsets[ours] = np.arange(head.next_offset, end)
-        places = ours.tolist()
+        for offset, place in enumerate(places, start=head.next_offset):
+            batch.partitions[place], batch.offsets[place] = partition, offset
         connection.executemany(
             _INSERT_RECORD,
             zip(
@@ -604,6 +602,8 @@ def _next_in_time(
 
 
 def _chunk(connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offset: int, count: int) -> Chunk:
+    import numpy as np
+
     rows = connection.execute(_READ, (head.partition_id, offset, count)).fetchall()
     offsets, recorded_at, keys, values = zip(*rows, strict=True) if rows else ((), (), (), ())
     return Chunk(

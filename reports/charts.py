@@ -43,7 +43,7 @@ class Chart:
 
 def svg(chart: Chart) -> str:
     """As an element to put into a page."""
-    need("charts", "matplotlib", "reports")
+    need("charts", "matplotlib")
     import matplotlib as mpl
 
     mpl.use("svg")

@@ -26,8 +26,8 @@ from coupon_ledger.ledger.events import (
     canonical_json,
     parse_with_topic,
 )
+from coupon_ledger.ledger.murmur2 import murmur2
 from coupon_ledger.ledger.operations import ACTIONS
-from coupon_ledger.ledger.partitioner import murmur2
 from coupon_ledger.ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
 from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, OPERATIONS
 from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric

@@ -638,7 +638,10 @@ def test_an_owner_that_cannot_be_asked_is_named_with_the_remedy(home: Path, said
 def test_without_the_extra_it_consumes_and_says_what_is_missing(home: Path) -> None:
     """Else a small installation could not consume, or whoever asks would wonder why nobody answers."""
     an_event_and_poison()
-    without = "import sys; sys.modules['fastapi'] = None; from cli.main import main; main(['consume', '--follow'])"
+    without = (
+        "import sys; sys.modules['fastapi'] = None; from coupon_ledger.cli.main import main;"
+        "main(['consume', '--follow'])"
+    )
     process = subprocess.Popen([sys.executable, "-c", without], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         wait_until(lambda: owner(home / DATABASE).get("interface", 0) is None, "an owner")

@@ -278,8 +278,11 @@ class Jumping(dt.datetime, metaclass=Kind):
     def now(cls, tz=None):
         return dt.datetime.now(tz) + dt.timedelta(seconds=ahead())
 
-import api.metrics, consumers.runner, consumers.sweeper, projections.store
-for module in (api.metrics, consumers.runner, consumers.sweeper, projections.store):
+from coupon_ledger.api import metrics
+from coupon_ledger.consumers import runner, sweeper
+from coupon_ledger.projections import ownership
+for module in (metrics, runner, sweeper, ownership):
+    assert module.datetime is dt.datetime
     module.datetime = Jumping
 from coupon_ledger.cli.main import main
 main(sys.argv[1:])

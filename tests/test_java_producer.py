@@ -78,7 +78,7 @@ def test_what_java_publishes_is_read_back_and_folded(
     log = open_log(kafka_log_settings)
     count = len(log.partitions([COUPON]))
     log.close()
-    ours = partitions_of([key.encode() for _, key, _, _ in published], count).tolist()
+    ours = partitions_of([key.encode() for _, key, _, _ in published], count)
     assert ours == [partition for _, _, partition, _ in published]
     assert len(set(ours)) > 1, "the keys spread over partitions"
 

@@ -138,6 +138,46 @@ def test_an_installed_command_works_as_the_checkouts(
     assert len(installed("tail", "--no-follow", "--output", "ndjson").splitlines()) == 8
 
 
+@pytest.fixture(scope="module")
+def slim(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with the wheel and no extra."""
+    folder = tmp_path_factory.mktemp("slim")
+    venv.create(folder)
+    pip("--python", folder / "bin" / "python", "install", "--no-compile", "-c", ROOT / "constraints.txt", wheel)
+    return folder / "bin" / "python"
+
+
+@pytest.mark.slow
+def test_a_system_that_only_publishes_installs_little(
+    slim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order system would carry an analytical database and half a gigabyte to say that a coupon was used."""
+    monkeypatch.chdir(tmp_path)
+    done("init")
+    installed = [path for path in slim.parent.parent.glob("lib/python*/site-packages/**/*") if path.is_file()]
+    assert sum(path.stat().st_size for path in installed) < 60_000_000
+    command = slim.with_name("coupon-ledger")
+
+    def ran(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([command, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    told = subprocess.run([slim, "-c", PUBLISH, "sqlite:///coupon-ledger.log.db", ""], capture_output=True, text=True,
+                          check=False, cwd=tmp_path)  # fmt: skip
+    assert (told.stdout, told.stderr) == ("1 1\n", "")
+    published = ran("publish", ROOT / "docs" / "example.ndjson")
+    assert published.returncode == 0, published.stderr
+    assert len(done("tail", "--no-follow", "--output", "ndjson").out.splitlines()) == 9
+    for arguments, extra in (
+        (("consume",), "consumer"),
+        (("state", "c-1"), "consumer"),
+        (("publish", "--topic", "coupon.events", "x.parquet"), "consumer"),
+    ):
+        (tmp_path / "x.parquet").write_bytes(b"PAR1")
+        refused = ran(*arguments)
+        assert refused.returncode == 1 and refused.stderr.count("\n") == 1, refused.stderr
+        assert f"pip install 'coupon-ledger[{extra}]'" in refused.stderr
+
+
 @pytest.mark.slow
 def test_it_lives_beside_an_application_with_folders_of_its_names(clean: Path, tmp_path: Path) -> None:
     """A shop's own `schemas/` or `api/` would be taken for the ledger's, and publishing end in an AttributeError."""
@@ -182,8 +222,8 @@ print(publisher.report.accepted, "folded")
 # ── What is loaded ───────────────────────────────────────────────────────────────────────────────────────────
 
 WEB: Final = ["fastapi", "prometheus_client", "starlette", "uvicorn"]
-TABLES: Final = ["duckdb", "polars", "pyarrow"]
-HEAVY: Final = {*WEB, *TABLES, "fastavro", "kafka", "numpy", "pydantic", "rich"}
+TABLES: Final = ["duckdb", "numpy", "polars", "pyarrow"]
+HEAVY: Final = {*WEB, *TABLES, "fastavro", "kafka", "pydantic", "rich"}
 HELP: Final = """
 import sys
 from coupon_ledger.cli.main import COMMANDS, main

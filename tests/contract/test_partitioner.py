@@ -7,7 +7,9 @@ import random
 import pytest
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
-from coupon_ledger.ledger.partitioner import fair_shares, murmur2, partitions_of
+from coupon_ledger.ledger import partitioner
+from coupon_ledger.ledger.murmur2 import murmur2
+from coupon_ledger.ledger.partitioner import fair_shares, partitions_of
 
 
 def test_hashes_are_kafkas() -> None:
@@ -17,6 +19,16 @@ def test_hashes_are_kafkas() -> None:
     source = random.Random(seed)
     keys = [source.randbytes(source.randrange(64)) for _ in range(5000)] + [b""]
     assert murmur2(keys).tolist() == [kafka_murmur2(key) & 0xFFFFFFFF for key in keys]
+
+
+@pytest.mark.parametrize("numpy", [True, False])
+def test_few_and_many_keys_are_hashed_alike(numpy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that only publishes has no NumPy: its coupons' events would lie in other partitions."""
+    monkeypatch.setattr(partitioner, "_has_numpy", lambda: numpy)
+    keys = [f"c-{n}".encode() for n in range(100)] + [b""]
+    wanted = [(kafka_murmur2(key) & 0x7FFFFFFF) % 7 for key in keys]
+    assert partitions_of(keys, 7) == wanted
+    assert [number for key in keys for number in partitions_of([key], 7)] == wanted
 
 
 @pytest.mark.parametrize(
@@ -38,7 +50,7 @@ def test_known_hashes(key: bytes, signed: int) -> None:
 
 def test_no_keys() -> None:
     """Else an empty batch would be an error."""
-    assert partitions_of([], 4).tolist() == []
+    assert partitions_of([], 4) == []
 
 
 @pytest.mark.parametrize(

