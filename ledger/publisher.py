@@ -1,8 +1,10 @@
 """What an upstream system imports: validate, encode, append; and say what was not accepted.
 
     with Publisher.open("kafka://localhost:9092") as publisher:
-        publisher.publish(Used(event_id="e-1", ...))
-    # leaving the block flushes; publisher.report tells what was refused
+        publisher.publish(events.Used(event_id="e-1", ...))
+    # leaving the block flushes; publisher.report says what was refused
+
+docs/publishing.md says what is durable when, and the right reaction to each error.
 
 An exception in the block is handed on, and what waits is not appended: `waiting` names it.
 
@@ -97,9 +99,10 @@ class Publisher:
             try:
                 self._append()
                 return
-            except (AppendFailed, LogUnavailable):
+            except (AppendFailed, LogUnavailable) as error:
                 if attempt == self._attempts:
-                    raise
+                    # The sentence says it all; the client's own frames and causes would be forty lines in front of it.
+                    raise error.with_traceback(None) from None
             time.sleep(pause)
             pause *= 2
 
