@@ -13,6 +13,7 @@ Always true:
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -69,6 +70,8 @@ SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000
 DELIVERY_MS: Final = 30_000
 GRACE_S: Final = 2.0  # for the producer to say itself that a delivery took too long
+COLLECT_S: Final = 5.0
+"""Between two collections while the log is away."""
 PROBE_S: Final = 5.0
 RETRY_S: Final = 0.1
 _CONNECT_S: Final = 0.5
@@ -160,6 +163,7 @@ class KafkaLog:
         self._known_topics: set[str] = set()
         self._ids: dict[str, str] = {}
         self._reader: Reader | None = None
+        self._collected_at = float("-inf")
         self._reading = threading.Lock()
         self._heard_at = 0.0
         self._behind: dict[TopicPartition, int] = {}
@@ -417,6 +421,7 @@ class KafkaLog:
         with self._making:
             self._clients.pop(KafkaProducer, None)
         _abandon(producer)
+        self._let_sockets_go()
         first = failures[min(failures)]
         raise AppendFailed(
             f"log {self.url}: {len(failures)} of {total} records were not acknowledged ({first});"
@@ -720,7 +725,16 @@ class KafkaLog:
         except (KafkaError, OSError) as error:
             raise self._unavailable(doing, error) from error
 
+    def _let_sockets_go(self) -> None:
+        """kafka-python leaves the socket of each refused connection to the garbage collector, which has little to do
+        while a log is away: a process that waited for half an hour held more than a thousand, and could open no file
+        any more."""
+        if time.monotonic() - self._collected_at >= COLLECT_S:
+            gc.collect()
+            self._collected_at = time.monotonic()
+
     def _unavailable(self, doing: str, error: Exception, reason: str = "") -> LogUnavailable:
+        self._let_sockets_go()
         passing = self._answered and _may_pass(error)
         why = ", ".join([reason or _reason(error), *(self._away() if passing else ())])
         return (LogNotAnswering if passing else LogUnavailable)(

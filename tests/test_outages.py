@@ -59,15 +59,16 @@ class Producer:
         self.failure: BaseException | None = None
         self._settings = settings
         self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Producer:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._leaving.set()
-        self._thread.join()
+        # After a failure the brokers may stay away, and what is being appended would be waited for without end.
+        self._thread.join(None if kind is None else 5.0)
 
     def _run(self) -> None:
         # Brokers are away for longer than a delivery may take; the records are the same when they are sent again.
@@ -187,7 +188,11 @@ def test_a_rolling_restart_a_kill_and_an_outage(
         for broker in cluster.brokers:
             broker.kill()
         before = (home / "said").read_text().count("Waiting for it")
+        until(lambda: (home / "said").read_text().count("Waiting for it") > before, "that the consumer waits")
         time.sleep(OUTAGE_S)  # how long it lasts is what is tested
+        assert len(list(Path(f"/proc/{owner.process.pid}/fd").iterdir())) < 100, (
+            "sockets of refused connections pile up"
+        )
         said = (home / "said").read_text()
         assert said.count("Waiting for it") == before + 1, said
         [line] = [line for line in said.splitlines() if "Waiting for it" in line][before:]

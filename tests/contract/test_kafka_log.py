@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -505,6 +507,34 @@ def test_a_silent_broker_is_noticed_by_the_reader(
         with pytest.raises(LogUnavailable):
             while time.monotonic() < deadline:
                 log.read(at, 10, timeout_s=0.3)
+
+
+WAITING = """
+import gc, os
+from coupon_ledger.ledger import kafka_log
+from coupon_ledger.ledger.errors import LogUnavailable
+from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.settings import LogSettings
+
+kafka_log.ANSWER_MS, kafka_log.COLLECT_S = 300, 0.0
+gc.disable()  # as seldom as it runs where nothing happens
+log = open_log(LogSettings(url="kafka://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"))
+for _ in range(8):
+    try:
+        log.partitions()
+    except LogUnavailable:
+        print(len(os.listdir("/proc/self/fd")))
+"""
+
+
+def test_waiting_for_a_broker_costs_no_sockets() -> None:
+    """After half an hour without a broker a consumer could open no file any more, and end.
+
+    In a process of its own: here the test's capture of log records would keep them.
+    """
+    ran = subprocess.run([sys.executable, "-c", WAITING], capture_output=True, text=True, check=True)
+    first, *more = map(int, ran.stdout.split())
+    assert len(more) == 7 and max(more) <= first + 8, (first, more)
 
 
 def test_what_is_read_is_in_arrays(kafka_log: EventLog) -> None:
