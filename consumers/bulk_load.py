@@ -288,7 +288,7 @@ class _Whole:
         with self._store.transaction():
             whole.set_clock(self._store, self._clock)
             whole.put_persons(self._store)
-        self._sides.share(whole.FILLS)
+        self._sides.share(whole.fills())
         self._sides.commit()
 
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:

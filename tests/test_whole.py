@@ -25,6 +25,7 @@ from coupon_ledger.ledger.log import Chunk, LogReader, Record, StoredRecord, Top
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from coupon_ledger.projections import checkpoints
+from coupon_ledger.projections.attribution import upkeep
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.digest import Digest, digests
 from coupon_ledger.projections.live import bulk_fold as slices
@@ -229,7 +230,7 @@ _STEPS = (
     (slices, "put_beside", 3),
     (slices, "take_out", 1),
     (slices, "settle_orders", 1),
-    (slices, "make_paths", 1),
+    (upkeep, "build", 1),
 )
 _TOLD_LATER = ((whole._Whole, "_reach", 2), (whole._Whole, "_reach", 9), (checkpoints, "save", 1))
 """The mark, or what ends it, comes after the rows were committed by others."""
@@ -327,10 +328,10 @@ def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
 _BROKEN_OFF = """
 import os, resource, signal, sys
 from pathlib import Path
-from coupon_ledger.consumers import rebuild, whole
+from coupon_ledger.consumers import bulk_load as whole
+from coupon_ledger.consumers import rebuild
 from coupon_ledger.projections import checkpoints
-from coupon_ledger.projections.live import order_rules
-from coupon_ledger.projections.live import whole as slices
+from coupon_ledger.projections.live import bulk_fold as slices
 
 how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS, whole._COMMIT_S = 1, 500, 500, 0

@@ -208,10 +208,7 @@ def put_kept(store: Store, parts: Callable[[str], Iterable[pl.DataFrame]]) -> No
             table.of_slices.put(store, parts(table.folder))
 
 
-FILLS: Final[tuple[Callable[[Adding], None], ...]] = (
-    settle_orders,
-    settle_campaigns,
-    *(table.fill for table in KEPT),
-)
-"""What is filled when all slices are in, `persons` is, and the data's clock stands where it should; beside each other,
-the longest first."""
+def fills() -> list[Callable[[Adding], None]]:
+    """What is filled when all slices are in, `persons` is, and the data's clock stands where it should; in any order,
+    beside each other. The longest come first."""
+    return [settle_orders, settle_campaigns, *(table.fill for table in KEPT)]
