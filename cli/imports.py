@@ -1,4 +1,4 @@
-"""`import` and `simulate`: sources that are turned into events by columns."""
+"""`import` and `simulate`: publish events from sources that produce them column by column."""
 
 from __future__ import annotations
 
