@@ -43,7 +43,7 @@ _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
 """Longer than the owner allows for a sweep, and for a repair."""
 _ADDRESS: Final = 8_000
-"""Most bytes of parameters in a URL: a server takes 16 KB."""
+"""Maximum size of the parameters in a URL, in bytes: a server takes 16 KB."""
 _ANSWER_S: Final = 30.0
 """Added to the owner's limit for the question itself, which may have to wait its turn."""
 

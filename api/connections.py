@@ -13,7 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST: Final = 100
-"""Most connections at once; a further one is closed immediately."""
+"""Maximum number of connections at once; a further one is closed immediately."""
 ASK_WITHIN_S: Final = 10.0
 """Seconds within which a client must send its first request after connecting."""
 

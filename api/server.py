@@ -61,7 +61,7 @@ from coupon_ledger.questions.bounds import bounds_of, checked
 from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer
 
 _IN_FLIGHT: Final = 64
-"""Most questions that run, wait or are being sent; further ones are told to come again."""
+"""Maximum number of questions that run, wait or are being sent; further ones are told to come again."""
 _SEND_S: Final = 120.0
 """A reader that takes no data for this long is disconnected."""
 SWEEP_S: Final = 300.0
@@ -75,7 +75,7 @@ _COPY_S: Final = 3600.0
 _TOLD_S: Final = 0.2
 _LONGEST_S: Final = 86_400.0
 _LONGEST: Final = 64_000_000
-"""Most bytes of a question."""
+"""Maximum size of a question, in bytes."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 _GONE: Final = "whoever asked has gone"

@@ -44,7 +44,7 @@ _together: ContextVar[_Together | None] = ContextVar("together", default=None)
 
 @contextmanager
 def together(settings: Settings) -> Iterator[Source]:
-    """Have `answered` ask all its questions within of one committed state, whatever is committed meanwhile."""
+    """Within the block, `answered` asks all questions of one committed state, whatever is committed meanwhile."""
     from coupon_ledger.api.client import asking
 
     asked = _Together()

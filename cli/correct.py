@@ -40,7 +40,7 @@ SOURCE: Final = "operator"
 _PREFIX: Final = "correct:"
 _FORMATS: Final = ("ndjson", "csv")
 _ASKED_BYTES: Final = 12_000
-"""Most bytes of coupon ids in the URL of one question: a server takes 16 KB."""
+"""Maximum size of the coupon ids, in bytes, in the URL of one question: a server takes 16 KB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`import` and `simulate`: publish events from sources that produce them column by column."""
+"""`import` and `simulate`: sources that are converted to events by columns."""
 
 from __future__ import annotations
 

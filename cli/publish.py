@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 10_000
 _TOLD: Final = 5
-"""Most bad lines shown on standard error; the report has all."""
+"""Maximum number of bad lines shown on standard error; the report has all."""
 FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 
 

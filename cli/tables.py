@@ -25,7 +25,7 @@ from coupon_ledger.reports.text import Row, text_width
 
 _GAP: Final = "  "
 _SHORT: Final = 12
-"""Terminal columns to which a text is cut at most, unless nothing else helps."""
+"""Texts are never cut to fewer terminal columns, unless nothing else helps."""
 _LONG: Final = 36
 """An id of this length is shown whole if there is room."""
 _HEAD: Final = 8
