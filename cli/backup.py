@@ -201,7 +201,7 @@ def _copy_file(file: Path, to: Path) -> None:
             os.fsync(copy.fileno())
         if wal_file(file).exists():
             shutil.copyfile(wal_file(file), wal_file(to))
-            open_database(to).close()  # folds it into the file
+            open_database(to).close()  # applies it to the file
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise StoreFull(

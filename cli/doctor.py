@@ -170,7 +170,7 @@ def _open_to_others(settings: Settings, archive: Path | None) -> Iterator[Findin
 
 
 _LEAST: Final = 256 << 20
-"""Bytes that a commit and a checkpoint need if the write-ahead log is small."""
+"""Bytes that must be free for a commit and a checkpoint if the write-ahead log is small."""
 
 
 def _least(database: Path) -> int:

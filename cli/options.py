@@ -118,7 +118,7 @@ def limit_option(default: int) -> Callable[[Command], Command]:
 
 
 class _InstantOption(click.Option):
-    """An option that takes an instant; its help names the formats, and whose days they are."""
+    """An option that takes an instant; its help lists the formats, and says that days are those of `--zone`."""
 
     takes_days = True
 
