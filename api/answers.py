@@ -1,7 +1,7 @@
-"""Answers as bytes: Arrow for the command line and for tools that read columns, JSON for everybody else.
+"""Answers as bytes: Arrow for the command line and for tools that read columns, JSON for everyone else.
 
-An answer is written whole before it is sent: in memory while it is small, else in a temporary file. So a snapshot of
-the database is held while a question runs, and not for as long as a slow reader takes.
+An answer is written completely before it is sent: in memory if it is small, otherwise in a temporary file. So the
+snapshot of the database is held only while the question runs, not while a slow reader receives the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Spool = SpooledTemporaryFile[bytes]
 
 
 def spooled(answer: Answer, *, arrow: bool, json_columns: tuple[str, ...]) -> Spool:
-    """The answer's bytes, to be read from the start. The caller closes it."""
+    """Write the answer to a spool, to be read from the start. The caller closes it."""
     spool: Spool = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
     try:
         if arrow:
@@ -57,7 +57,7 @@ def as_of(state: AsOf) -> str:
 
 
 def _write_arrow(spool: Spool, answer: Answer) -> None:
-    """An IPC stream; the schema's metadata say of which state it is (`as_of`)."""
+    """Write an IPC stream; `as_of` in the schema's metadata is the state that the answer is of."""
     writer = None
     for frame in answer.frames:
         table = as_decimals(frame).to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -81,7 +81,8 @@ def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> 
 
 
 def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[bytes]:
-    """Rows as JSON with commas between them. By columns where all is flat: lists may be of any length."""
+    """Rows as JSON, separated by commas. Flat frames go by columns; nested ones by rows, since a list may have any
+    length."""
     if not frame.height:
         return
     nested = any(dtype.is_nested() for dtype in frame.dtypes)
@@ -96,5 +97,5 @@ def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[b
 
 
 def _opened(row: dict[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:
-    """The row as JSON has it, with the columns that are JSON themselves as what they say."""
+    """The row as JSON values; columns that hold JSON text are parsed."""
     return {k: json.loads(v) if k in json_columns and v is not None else plain(v) for k, v in row.items()}

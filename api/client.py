@@ -1,6 +1,6 @@
-"""Asking: the database itself where nobody owns it, else its owner over HTTP. The same questions, the same answers.
+"""Ask the database itself if nobody owns it, otherwise its owner over HTTP. Questions and answers are the same.
 
-Only the standard library and Arrow: the command line needs no web framework.
+Needs only the standard library and Arrow; the command line needs no web framework.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
-"""More than the owner gives a sweep, and a repair."""
+"""Longer than the owner allows for a sweep, and for a repair."""
 _ADDRESS: Final = 8_000
-"""Bytes of parameters in an address: a server takes 16 KB."""
+"""Maximum size of the parameters in a URL, in bytes: a server takes 16 KB."""
 _ANSWER_S: Final = 30.0
-"""More than the owner gives the question itself: it may wait for its turn."""
+"""Added to the owner's limit for the question itself, which may have to wait its turn."""
 
 
 def _error(said: Mapping[str, Any]) -> OwnerRefused:
@@ -54,11 +54,11 @@ def _error(said: Mapping[str, Any]) -> OwnerRefused:
 
 @contextmanager
 def asking(database: Path, told: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
-    """Who answers questions about this database. `told`: how far looking back has come. `limit_s`: how long the owner
-    may take over a question, if not as long as is usual.
+    """A source for questions about this database. `told`: called with the progress of looking back. `limit_s`: how long
+    the owner may take over a question, None for the usual limit.
 
-    An owner that is about to end, or has just begun, is given a few seconds. Raises `StoreOwned` where it cannot be
-    asked, and what `Store.open` raises.
+    Waits a few seconds for an owner that is about to end or has just started. Raises `StoreOwned` if the owner cannot
+    be asked, and what `Store.open` raises.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
@@ -79,7 +79,7 @@ def asking(database: Path, told: Progress | None = None, limit_s: float | None =
 
 
 def owner_of(database: Path) -> Remote | None:
-    """The process that owns the database; None where nobody does, or there is none."""
+    """The process that owns the database; None if nobody does, or if there is no database."""
     try:
         with asking(database) as source:
             return source if isinstance(source, Remote) else None
@@ -88,14 +88,14 @@ def owner_of(database: Path) -> Remote | None:
 
 
 def _nobody(_done: int, _left: int) -> None:
-    """Is told."""
+    """Discard progress updates."""
 
 
 def _remote(database: Path, owned: StoreOwned, told: Progress | None, limit_s: float | None) -> Remote | None:
-    """The owner, if it answers now. Raises `StoreOwned` where it never will."""
+    """The owner, if it answers now. Raises `StoreOwned` if it never will."""
     said = owner(database)
     if said.get("pid") != owned.pid or "interface" not in said:
-        # Of an earlier owner, or one that has only just opened the database.
+        # The file is of an earlier owner, or the owner has only just opened the database.
         return None
     who = str(owned).partition("; ")[0]
     if said["interface"] is None:
@@ -110,7 +110,7 @@ def _remote(database: Path, owned: StoreOwned, told: Progress | None, limit_s: f
 
 
 class Remote:
-    """The process that owns the database."""
+    """The process that owns the database, as a source."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Remote:
         limit_s: float | None = None,
         snapshot: str | None = None,
     ) -> None:
-        """`told`, `limit_s`: as of `asking`; `snapshot`: which of its snapshots is asked."""
+        """`told`, `limit_s`: as in `asking`; `snapshot`: the name of the owner's snapshot to ask."""
         self._snapshot = snapshot
         self._address = urlsplit(url).netloc
         self._database = database
@@ -129,7 +129,7 @@ class Remote:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """Have the owner hold one committed state until the end. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner hold one committed state within the block. Raises `OwnerRefused`, `OwnerGone`."""
         held: str = self._post("/v1/snapshots", _ANSWER_S, {}, "hold a state for several questions")["snapshot"]
         same = Remote(f"//{self._address}", self._database, self._told_how_far, self._limit_s, held)
         try:
@@ -177,7 +177,7 @@ class Remote:
         return self._get(f"{path}?{form}" if form else path, timeout_s, more=headers)
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
-        """Tell how far it is, line by line, up to where the answer begins."""
+        """Report progress, line by line, until the answer begins."""
         if self._told_how_far is None:
             return
         before = 0
@@ -195,12 +195,12 @@ class Remote:
         raise self._gone(EOFError())
 
     def expire(self, until: datetime | None) -> dict[str, int]:
-        """Have the owner sweep; events appended, by reason. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner sweep. Returns the events appended, by reason. Raises `OwnerRefused`, `OwnerGone`."""
         swept: dict[str, int] = self._post("/v1/expire", _SWEEP_S, {"until": until}, "sweep")
         return swept
 
     def succeed(self, *, back: bool) -> dict[str, Any]:
-        """Have what was rebuilt (or was live before, `back`) take the database's place.
+        """Have the owner put the rebuilt database, or with `back` the previous one, in the place of the live one.
 
         Raises `OwnerRefused`, `OwnerGone`.
         """
@@ -208,12 +208,12 @@ class Remote:
         return done
 
     def replay(self, told: Advanced, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner take dead letters in again; what became of them. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner replay dead letters. Returns what became of them. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._followed("/v1/dead-letters/replay", parameters, "replayed", "repair", told)
         return done
 
     def discard(self, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner settle dead letters as they are; how many. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner discard dead letters. Returns how many. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._post("/v1/dead-letters/discard", _REPAIR_S, parameters, "repair")
         return done
 
@@ -239,7 +239,7 @@ class Remote:
         return response
 
     def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, told: Advanced) -> Any:
-        """What came of it; `told` how far it is, meanwhile."""
+        """Return the result; until then, report progress to `told`."""
         try:
             for line in self._posted(path, _ANSWER_S, parameters, what):
                 said = json.loads(line)

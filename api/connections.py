@@ -1,7 +1,7 @@
-"""Connections to the owner's endpoint: only so many at once, and none that does not ask.
+"""Connections to the owner's endpoint: their number is limited, and one that does not ask is closed.
 
 What always holds: the files that the owner still has to open (its log, its database) find a place, whatever connects;
-and what a stranger sends writes nothing into the owner's log.
+and what a stranger sends writes nothing to the owner's log.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST: Final = 100
-"""Connections at once; a further one is closed at once."""
+"""Maximum number of connections at once; a further one is closed immediately."""
 ASK_WITHIN_S: Final = 10.0
-"""So long after it connected, a client must have sent its first request."""
+"""Seconds within which a client must send its first request after connecting."""
 
 
 class Bounded(H11Protocol):
@@ -35,7 +35,7 @@ class Bounded(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP, and say nothing more here: an answer that is under way goes nowhere."""
+        """Reject input that is not HTTP. An answer that is under way is dropped."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:

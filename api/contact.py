@@ -1,8 +1,8 @@
-"""How others find the owner of a database and prove that they may ask: two files beside it.
+"""How clients find the owner of a database and prove that they may ask: two files beside the database.
 
-- `<database>.owner`: who owns it and at which address it answers; for all to read, holds no secret.
-- `<database>.token`: a random token for this run of the owner, for its user alone to read (0600). Gone with the owner;
-  one that a killed owner left opens nothing, since the next owner makes its own.
+- `<database>.owner`: who owns it, and the address that answers. Readable by everyone; holds no secret.
+- `<database>.token`: a random token for this run of the owner, readable by its user alone (0600). It goes with the
+  owner; a token that a killed owner left behind is useless, since the next owner makes its own.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final
 from coupon_ledger.ledger.errors import StoreError
 
 INTERFACE: Final = 2
-"""Of questions and answers between the command line and an owner. Another number is not asked."""
+"""Version of the protocol between the command line and an owner. An owner of another version is not asked."""
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 FOLLOWED: Final = "x-progress"
-"""A header of a question: lines of JSON tell how far it is, and the answer comes behind them."""
+"""Header of a question: send progress as lines of JSON, followed by the answer."""
 LIMIT: Final = "x-limit-s"
-"""Another one: how long it may take."""
+"""Header of a question: its time limit, in seconds."""
 SNAPSHOT: Final = "x-snapshot"
-"""Another one: the name of the snapshot that is asked."""
+"""Header of a question: the name of the snapshot to ask."""
 
 
 def token_file(database: Path) -> Path:
@@ -32,11 +32,12 @@ def token_file(database: Path) -> Path:
 
 
 def write_token(database: Path) -> str:
-    """Make a token and its file, in place of one that a killed owner left. Only for the owner. Raises `StoreError`."""
+    """Create the token and its file, replacing one that a killed owner left. Only for the owner. Raises
+    `StoreError`."""
     token, file = secrets.token_urlsafe(32), token_file(database)
     try:
         file.unlink(missing_ok=True)
-        # Never into a file that somebody else made here, nor through a link.
+        # Never into a file that somebody else created here, nor through a link.
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "w", encoding="ascii") as opened:  # noqa: PTH123
             os.fchmod(descriptor, 0o600)
@@ -49,7 +50,7 @@ def write_token(database: Path) -> str:
 
 
 def read_token(database: Path) -> str:
-    """Raises `StoreError` where this user may not read it, `FileNotFoundError` where there is none."""
+    """Read the token. Raises `StoreError` if this user may not read it, `FileNotFoundError` if there is none."""
     file = token_file(database)
     try:
         return file.read_text(encoding="ascii")

@@ -26,25 +26,25 @@ _logger = logging.getLogger(__name__)
 _NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client")
 _MISSING: Final = "the extra is missing: pip install 'coupon-ledger[service]'"
 QUICK: Final = 2
-"""Quick questions that run at once; beside a consumer, more would make it slower and them no faster."""
+"""Quick questions that run at once. More would slow the consumer and not speed up the questions."""
 SLOW: Final = 1
-"""Slow ones, which so cannot keep the quick ones waiting."""
+"""Slow questions that run at once; they have threads of their own, so that quick ones do not wait for them."""
 COPIES: Final = 1
-"""Backups at once."""
+"""Backups that run at once."""
 _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
-"""A run that is shorter than this need not load a web framework; who asks meanwhile waits, and then finds no owner."""
+"""A shorter run need not load a web framework; clients that ask meanwhile wait, and then find no owner."""
 _LEAVE_S: Final = 3
 
 
 class Endpoint:
-    """Serves questions about the store while it is open. Use as a context manager, in the owner's thread.
+    """Answers questions about the store while it is open. Use as a context manager, in the owner's thread.
 
-    Without the service extra it serves nothing, and says so.
+    Without the service extra, answers nothing and logs a warning.
     """
 
     def __init__(self, store: Store, port: int = 0, owner: Owner | None = None) -> None:
-        """`owner`: who does what is asked of it beside the consumer; None where it will not."""
+        """`owner`: does what it is asked beside the consumer (sweeps, repairs, swaps); None if it does not."""
         self._store = store
         self._port = port
         self._owner = owner
@@ -106,7 +106,7 @@ class _Service:
         self._thread.start()
 
     def change(self, store: Store) -> None:
-        """Answer of another generation of the database from now on."""
+        """Answer from another generation of the database from now on."""
         self._announce(store)
         self._readers.change(store)
 
@@ -130,7 +130,7 @@ class _Service:
         from coupon_ledger.api.connections import Bounded
         from coupon_ledger.api.server import application, question_threads
 
-        # Its warnings are of what anybody sends: one a request, without a token.
+        # It warns about whatever anybody sends: one line a request, even without a token.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         with (
             question_threads(QUICK, "quick") as quick,
@@ -157,7 +157,7 @@ class _Service:
 
 
 def _listening(port: int) -> socket.socket:
-    # asyncio turns Nagle's delay (40 ms an answer) off only where a socket says that it is TCP.
+    # asyncio disables Nagle's delay (40 ms an answer) only for sockets that name TCP as their protocol.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

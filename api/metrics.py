@@ -1,7 +1,7 @@
-"""What a monitoring system sees of the owner, in Prometheus' format. Names and meanings are listed in
-docs/operations.md; a test holds the list and this file together.
+"""The owner's metrics in Prometheus' format. Names and meanings are listed in docs/operations.md; a test keeps that
+list and this file equal.
 
-Counters count from the start of the process; what stands in the database is gauges.
+Counters count from the start of the process; gauges show what is in the database.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series be
 
 
 class Metrics:
-    """One registry. `committed` is called by the consumer's thread, the rest by the endpoint's."""
+    """One registry. The consumer's thread calls `committed`, the endpoint's threads the rest."""
 
     CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -130,7 +130,7 @@ class Metrics:
                 "dead_letter": change.dead_letters,
             }
             for outcome, number in outcomes.items():
-                # An earlier position that turns up late can turn what was applied into a repeat.
+                # A delivery at an earlier position that comes late can turn an applied event into a repeat.
                 self._records.labels(at.topic, at.partition, outcome).inc(max(0, number))
             self._position.labels(at.topic, at.partition).set(change.next_offset)
         for topic, number in commit.late.items():

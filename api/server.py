@@ -1,9 +1,9 @@
-"""The web application: every question of `questions.registry` under `/v1`, health, metrics.
+"""The web application: every question of `questions.registry` under `/v1`, health, and metrics.
 
-- Nothing is answered without the owner's token but `/v1/health`, which says no more than that somebody is there.
-- Requests under another host name than loopback's, or from a web page of another origin, are refused: a browser on
-  this machine must not be made to ask for somebody else.
-- A question runs on one of a few cursors, in one snapshot; others wait for their turn, and too many are sent away.
+- Everything needs the owner's token except `/v1/health`, which says only that somebody is there.
+- Requests under another host name than loopback's, or from a web page of another origin, are refused: no web page may
+  make a browser on this machine ask on its behalf.
+- A question runs on one of a few cursors, in one snapshot; others wait their turn, and beyond a limit they are refused.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ from coupon_ledger.questions.bounds import bounds_of, checked
 from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer
 
 _IN_FLIGHT: Final = 64
-"""Questions that run, wait or are being sent; the next one is told to come again."""
+"""Maximum number of questions that run, wait or are being sent; further ones are told to come again."""
 _SEND_S: Final = 120.0
-"""A reader that takes nothing for so long is let go."""
+"""A reader that takes no data for this long is disconnected."""
 SWEEP_S: Final = 300.0
-"""A sweep begins when the consumer has caught up."""
+"""Limit for a sweep, which begins when the consumer has caught up."""
 REPAIR_S: Final = 600.0
-"""A repair begins between two batches."""
+"""Limit for a repair, which begins between two batches."""
 _QUICK_S: Final = 30.0
-"""Questions that may take longer, since they may go over all rows, wait for each other."""
+"""Questions with a longer limit may read all rows, and wait for each other."""
 _COPY_S: Final = 3600.0
-"""A backup: the write-ahead log grows while it runs."""
+"""Limit for a backup: the write-ahead log grows while it runs."""
 _TOLD_S: Final = 0.2
 _LONGEST_S: Final = 86_400.0
 _LONGEST: Final = 64_000_000
-"""Bytes of a question."""
+"""Maximum size of a question, in bytes."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
 _GONE: Final = "whoever asked has gone"
@@ -114,7 +114,7 @@ _HELD: Final[dict[str, Any]] = {
 
 
 def _responses(answer: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """What the description says of a route's answers."""
+    """The answers of a route, for the API's description."""
     refused = {"application/json": {"schema": _REFUSAL}}
     return {
         200: {"description": "The answer.", "content": answer},
@@ -138,8 +138,8 @@ def application(
     copying: Executor,
     snapshots: Snapshots,
 ) -> ASGIApp:
-    """The application for a socket on that port of loopback; its quick and slow questions run in `threads`, a backup
-    in `copying`."""
+    """The application for a socket on `port` of loopback. Quick and slow questions run in `threads`, a backup in
+    `copying`."""
     app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
 
     @app.get(_OPEN)
@@ -168,13 +168,14 @@ def question_threads(number: int, name: str) -> ThreadPoolExecutor:
 
 
 def _be_nice() -> None:
-    """The consumer goes first (Linux takes a thread's id for a process's; elsewhere nothing happens)."""
+    """Let the consumer go first, by a lower priority of this thread. Linux takes a thread's id for a process's;
+    elsewhere nothing happens."""
     with suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICER)
 
 
 def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
-    """A route whose parameters, checks and documentation are the question's."""
+    """Add a route with the question's parameters, checks and documentation."""
 
     async def endpoint(request: Request, **parameters: Any) -> Response:
         return await ask(request, parameters)
@@ -187,7 +188,7 @@ def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
 
 
 def _described(parameter: inspect.Parameter) -> Any:
-    """The parameter's type with its bounds, for the check and for the description."""
+    """The parameter's type with its bounds, for the check and for the API's description."""
     bounds = bounds_of(parameter.name, parameter.annotation)
     if bounds is None:
         return parameter.annotation
@@ -284,7 +285,7 @@ def _add_snapshots(app: FastAPI, snapshots: Snapshots, thread: Executor) -> None
 
 
 class _HowFar:
-    """How much of something is done: told by the thread that does it, read by the one that sends it."""
+    """Progress of a job: written by the thread that does it, read by the one that sends it."""
 
     def __init__(self) -> None:
         self._told = {"done": 0, "total": 0}
@@ -303,7 +304,8 @@ class _HowFar:
 def _followed(
     under_way: asyncio.Future[Any], how_far: _HowFar, result: Callable[[Any], dict[str, Any]], gone: Callable[[], None]
 ) -> StreamingResponse:
-    """Lines of JSON while it is under way, and at last what came of it. `gone`: called where nobody reads them."""
+    """Stream progress as lines of JSON, then the result. `gone`: called at the end, so that nothing goes on that nobody
+    reads."""
 
     async def lines() -> AsyncIterator[bytes]:
         try:
@@ -320,7 +322,7 @@ def _followed(
 
 
 class _Asking:
-    """One question, asked."""
+    """The handler of one question."""
 
     def __init__(
         self,
@@ -366,7 +368,7 @@ class _Asking:
         )
 
     def _limit_s(self, request: Request, parameters: dict[str, Any]) -> float:
-        """What is usual, unless who asks says how long."""
+        """The limit that the client asks for, else the question's usual one; in seconds."""
         given = request.headers.get(LIMIT)
         if given is None:
             return self._question.limit_for(parameters)
@@ -409,8 +411,8 @@ class _Asking:
 
 
 async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, running: Running) -> AsyncIterator[bytes]:
-    """Lines of JSON while it is found: `{"done", "total"}`, at last `{"answer"}`, its bytes, with the answer behind it,
-    or `{"error", "exit_code"}`."""
+    """Stream progress as lines of JSON, `{"done", "total"}`; then `{"answer"}`, its size in bytes, with the answer
+    behind it, or `{"error", "exit_code"}`."""
     try:
         while not answered.done():
             await asyncio.wait([answered], timeout=_TOLD_S)
@@ -432,7 +434,7 @@ def _said(error: Exception) -> bytes:
 
 
 def _note(error: Exception) -> dict[str, str]:
-    """The sentence as a template with its values, for readers of another language."""
+    """The message as a template with its values, for readers of another language."""
     said = error.args[0] if error.args else None
     return {"note": said.dumps()} if isinstance(said, Note) else {}
 
@@ -444,7 +446,7 @@ async def _stop_when_gone(request: Request, running: Running) -> None:
 
 
 async def _in_words(_: Request, error: Exception) -> Response:
-    """`{"error": sentence, "exit_code": of the command line}`"""
+    """The error as `{"error": sentence, "exit_code": of the command line}`."""
     status, words, code = http.HTTPStatus.INTERNAL_SERVER_ERROR, str(error), StoreError.exit_code
     headers = {}
     if isinstance(error, LedgerError):
@@ -481,7 +483,7 @@ def _refusal(
 
 
 class _Guard:
-    """Who may ask."""
+    """Decides who may ask: checks the host, the origin and the token."""
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self._app = app
@@ -517,7 +519,7 @@ class _Guard:
 
 
 class _Bounded:
-    """How many may ask at once, and how long a reader may take nothing."""
+    """Limits how many may ask at once, and how long a reader may take no data."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -548,7 +550,7 @@ class _Bounded:
 
 
 class _Posted:
-    """A question whose parameters are too long for an address is posted, with them as the body of a form."""
+    """Accepts a question by POST, with its parameters as a form in the body, if they are too long for a URL."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

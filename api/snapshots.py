@@ -1,7 +1,7 @@
-"""Snapshots that the owner holds for who asks many questions of one committed state.
+"""Snapshots that the owner holds for clients that ask several questions of one committed state.
 
-A snapshot ends when it is let go, when nobody has asked it for `IDLE_S`, at the latest `LONGEST_S` after its first
-question: DuckDB writes no checkpoint while an older state is read. At most `MOST` are held at once.
+A snapshot ends when it is released, when nobody has asked it for `IDLE_S`, and at the latest `LONGEST_S` after its
+first question: DuckDB writes no checkpoint while an older state is read. At most `MOST` are held at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOOK_S: Final = 1.0
 
 
 class Held:
-    """One snapshot. Whoever asks waits for the question before."""
+    """One snapshot. It answers one question at a time."""
 
     def __init__(self, readers: Readers) -> None:
         self.running = Running()
@@ -43,7 +43,7 @@ class Held:
 
     @contextmanager
     def asking(self, progress: Progress) -> Iterator[Snapshot]:
-        """Ask it and take the answer. Raises `QueryStopped` where it was stopped."""
+        """Ask it, and read the answer within the block. Raises `QueryStopped` if it was stopped."""
         with self._busy:
             self.running.check()
             self._progress = progress
@@ -58,20 +58,20 @@ class Held:
 
     @property
     def idle(self) -> bool:
-        """Nobody asks it any more, or it cannot be asked."""
+        """Whether it has not been asked for `IDLE_S`, or cannot be asked any more."""
         if self._busy.locked():
             return False
         return self.running.stopped is not None or time.monotonic() - self._asked_at > IDLE_S
 
     def end(self) -> None:
-        """A question under way is stopped first."""
+        """Stop a question under way, then close the snapshot."""
         self.running.stop("the snapshot was let go")
         with self._busy:
             self._stack.close()
 
 
 class Snapshots:
-    """For any thread."""
+    """The snapshots that are held, by name. For any thread."""
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
@@ -82,7 +82,7 @@ class Snapshots:
         self._thread.start()
 
     def hold(self) -> str:
-        """Hold the last committed state; its name. Raises `TooManySnapshots`, `QueryStopped`."""
+        """Hold the last committed state, and return its name. Raises `TooManySnapshots`, `QueryStopped`."""
         with self._lock:
             if len(self._held) >= MOST or self._closed.is_set():
                 raise TooManySnapshots("too many snapshots are held at once; ask again")
@@ -91,14 +91,14 @@ class Snapshots:
             return name
 
     def of(self, name: str) -> Held:
-        """Raises `NoSnapshot`."""
+        """The snapshot of that name. Raises `NoSnapshot`."""
         with self._lock:
             if name not in self._held:
                 raise NoSnapshot(f"snapshot {name}: is not held, or no longer; begin again")
             return self._held[name]
 
     def let_go(self, name: str) -> None:
-        """Whether it is there or not."""
+        """Release the snapshot, whether it is still held or not."""
         with self._lock:
             held = self._held.pop(name, None)
         if held is not None:

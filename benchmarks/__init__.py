@@ -1,1 +1,1 @@
-"""How fast it is (`run`, beside `baseline`), and that no kill loses or repeats anything (`chaos`)."""
+"""Speed (`run`, against `baseline`), and proof that no kill loses or repeats anything (`chaos`)."""

@@ -1,8 +1,8 @@
-"""What does attribution cost at ten million coupon events and five million orders, and what while consuming?
+"""The cost of attribution for ten million coupon events and five million orders, at rest and while consuming.
 
     python -m benchmarks.attribution [--events 10000000] [--upkeep-events 1000000] [--batch-size 125000]
 
-Three questions, each answered by lines of JSON with seconds and the CPU seconds of all threads:
+Three measurements, each printed as lines of JSON with seconds and the CPU seconds of all threads:
 
     rebuild   all paths made again (`settle_all`), from rows laid down as a consumer would have left them: coupons (3.3
               events each), orders (one for two events), touches; a million users, some with far more than others
@@ -83,7 +83,7 @@ def main() -> None:
 
 @contextmanager
 def timed(**line: Any) -> Iterator[dict[str, Any]]:
-    """The line, with what the block took."""
+    """Add to the line what the block took."""
     started, cpu = time.perf_counter(), time.process_time()
     yield line
     line |= {
@@ -118,7 +118,7 @@ def at_rest(database: Path, events: int) -> Iterator[dict[str, Any]]:
 
 
 def _beside(store: Store, stale: int) -> dict[str, Any]:
-    """Settled as between batches."""
+    """Settle as between batches."""
     held = []
     with timed(what=f"settling {stale:,} stale users") as line, upkeep.Upkeep(store) as paths:
         while store.rows("SELECT count(*) FROM stale_users") != [(0,)]:
@@ -136,7 +136,7 @@ def _asked(store: Store, what: str, question: str, **parameters: Any) -> Iterato
 
 
 class _Nothing:
-    """Upkeep that does none."""
+    """Upkeep that does nothing."""
 
     def __init__(self, store: Store) -> None:
         pass

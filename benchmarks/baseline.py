@@ -1,17 +1,17 @@
-"""What the benchmarks compare with: the same work a row at a time, by kafka-python, fastavro and plain Python.
+"""What the benchmarks compare with: the same work row by row, with kafka-python, fastavro and plain Python.
 
     python -m benchmarks.baseline --log URL --database PATH [--writes arrow|executemany] [--limit N]
 
-A consumer of `coupon.events` as a competent engineer writes it with those libraries: each message decoded by
-fastavro's `schemaless_reader`, checked as a dict, folded by a small state machine over a dict of coupons in memory;
-per batch one DuckDB transaction with the journal's rows, upserted coupons (a primary key on them), violations, dead
-letters and the next offsets. An event later than all that its coupon has seen advances it; a coupon with a late
-event is folded again from its journal. The tables are the ledger's own, and the facts in them come out the same
-(`run` checks that). It does less: an id that comes again is a repeat without a look at its content, what it needs
-to know of the past is in memory instead of in the file, and other topics are left out.
+A consumer of `coupon.events` as a competent engineer writes it with those libraries. Each message is decoded by
+fastavro's `schemaless_reader`, checked as a dict, and folded by a small state machine over a dict of coupons in memory.
+Each batch is one DuckDB transaction with journal rows, upserted coupons (with a primary key), violations, dead letters
+and the next offsets. An event later than everything its coupon has seen advances the coupon; a late event refolds it
+from its journal. The tables are the ledger's own, with the same facts in them (`run` checks that). It does less: it
+takes any event with a known id for a repeat without looking at the content, it keeps what it needs of the past in
+memory instead of in the file, and it leaves out other topics.
 
-`--writes arrow` (the default) hands a batch's rows to DuckDB as one Arrow table; `executemany` is its plain
-prepared INSERT for each row. The producers below do the same for publishing.
+`--writes arrow` (the default) hands a batch's rows to DuckDB as one Arrow table; `executemany` uses DuckDB's prepared
+INSERT for each row. The producers below do the same for publishing.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ _IDS: Final = ("event_id", "source", "coupon_id", "campaign_id", "rule_id", "use
 
 
 def _plain(kind: Any) -> Any:
-    """The schema with instants as plain longs: fastavro makes no datetime of each then."""
+    """The schema with instants as plain longs, so that fastavro does not turn each into a datetime."""
     if isinstance(kind, list):
         return [_plain(k) for k in kind]
     if isinstance(kind, dict):
@@ -88,7 +88,7 @@ _WRITE_AS: Final = {topic: fastavro.parse_schema(schemas.current(name)) for topi
 
 
 def decode(value: bytes) -> Row:
-    """Raises ValueError and others for what is no coupon event."""
+    """Decode a coupon event. Raises ValueError and others for anything else."""
     if value[:HEADER_BYTES] != _HEADER:
         raise ValueError("no coupon event")
     body = io.BytesIO(value)
@@ -108,7 +108,7 @@ def encode(topic: str, row: Mapping[str, Any]) -> bytes:
 
 
 def check(row: Mapping[str, Any]) -> None:
-    """The rules of a coupon event, those that can be broken once it is typed. Raises ValueError."""
+    """Check the rules that a typed coupon event can still break. Raises ValueError."""
     kind = row["type"]
     for name in NEEDS[COUPON][kind]:
         if row.get(name) is None:
@@ -134,7 +134,7 @@ def check(row: Mapping[str, Any]) -> None:
 
 @dataclass(slots=True)
 class Coupon:
-    """A row of the table of that name, and the ids that it has seen."""
+    """A row of the table `coupons`, and the event ids seen."""
 
     coupon_id: str
     key_hash: int = 0
@@ -176,7 +176,7 @@ class Coupon:
 
 
 def evolve(coupon: Coupon, row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Fold one event in; its violations, each with the state that was found."""
+    """Fold in one event. Returns its violations, each with the state in which it occurred."""
     kind, found, at = row["type"], coupon.state, row["occurred_at"]
     for name in _FIRST_CARRIED:
         if row[name] is not None and getattr(coupon, name) is None:
@@ -239,7 +239,7 @@ Write = Callable[[str, str, Sequence[tuple[Any, ...]]], None]
 
 
 class Tables:
-    """The ledger's tables in an open DuckDB file, written by rows."""
+    """The ledger's tables in an open DuckDB file, written row by row."""
 
     def __init__(self, path: Path, writes: str) -> None:
         self.connection = duckdb.connect(path, config={"wal_autocheckpoint": "1GB"})
@@ -283,7 +283,7 @@ def _arrow(kind: str) -> pa.DataType:
 
 
 class RowConsumer:
-    """Folds messages, and writes what they led to at `commit`."""
+    """Folds messages, and writes the results at `commit`."""
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
@@ -337,13 +337,13 @@ class RowConsumer:
             self.violations.append((*of, "coupon", None, None))
 
     def commit(self) -> None:
-        """Rows and next offsets in one transaction."""
+        """Write rows and next offsets in one transaction."""
         connection = self.tables.connection
         connection.begin()
         self.tables.insert("coupon_events", self.journal)
         if self.late:
             self._fold_again()
-        # Plain inserts where they will do: upserts cost DuckDB several times as much.
+        # Plain inserts where they suffice: upserts cost DuckDB several times as much.
         self.tables.insert("coupons", [self._row_of(c) for c in self.touched.values() if c.coupon_id in self.fresh])
         self.tables.upsert("coupons", [self._row_of(c) for c in self.touched.values() if c.coupon_id not in self.fresh])
         self.tables.insert("violations", self.violations)
@@ -353,7 +353,7 @@ class RowConsumer:
         self._clear()
 
     def _fold_again(self) -> None:
-        """The coupons with a late event, from their journal."""
+        """Refold the coupons with a late event from their journal."""
         late = list(self.late)
         connection = self.tables.connection
         kinds = self.tables.columns("coupon_events")
@@ -376,7 +376,7 @@ class RowConsumer:
 
 
 def consume(messages: Iterable[Message], tables: Tables, batch_size: int) -> int:
-    """Fold all of them, a transaction per batch. Returns how many."""
+    """Fold all messages, one transaction per batch. Returns their number."""
     consumer, taken = RowConsumer(tables), 0
     for message in messages:
         consumer.take(message)
@@ -392,7 +392,7 @@ def consume(messages: Iterable[Message], tables: Tables, batch_size: int) -> int
 
 
 def kafka_messages(servers: str, topic: str) -> Iterator[Message]:
-    """All records that the topic holds now; only committed ones, checksums verified, large fetches."""
+    """All records in the topic now: only committed ones, checksums verified, large fetches."""
     consumer = KafkaConsumer(
         bootstrap_servers=servers.split(","),
         group_id=None,
@@ -417,7 +417,7 @@ def kafka_messages(servers: str, topic: str) -> Iterator[Message]:
 
 
 def sqlite_messages(path: str, topic: str, fetch: int = 25_000) -> Iterator[Message]:
-    """All records of the topic, partition by partition in turns."""
+    """All records of the topic, from the partitions in turn."""
     connection = sqlite3.connect(path)
     numbers = connection.execute("SELECT partition_id, partition FROM partitions WHERE topic = ?", [topic]).fetchall()
     offsets = dict.fromkeys(numbers, 0)
@@ -439,7 +439,7 @@ def sqlite_messages(path: str, topic: str, fetch: int = 25_000) -> Iterator[Mess
 
 
 def messages_of(url: str, prefix: str) -> Iterator[Message]:
-    """The coupon events of the log at that address."""
+    """The coupon events of the log at `url`."""
     topic = prefix + COUPON
     if url.startswith(KAFKA):
         return kafka_messages(url.removeprefix(KAFKA), topic)
@@ -457,7 +457,7 @@ def checked(events: Iterable[Row]) -> Iterator[Record]:
 
 
 def append_to_sqlite(path: str, records: Iterable[Record], batch_size: int) -> int:
-    """Into an embedded log's file, a durable transaction per batch, a record at a time. Returns how many."""
+    """Append to an embedded log's file, one durable transaction per batch, record by record. Returns their number."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = FULL")
     heads = {
@@ -485,7 +485,8 @@ def append_to_sqlite(path: str, records: Iterable[Record], batch_size: int) -> i
 
 
 def append_to_kafka(servers: str, prefix: str, records: Iterable[Record], batch_size: int) -> int:
-    """With acks=all, idempotent, lz4; every batch flushed and every acknowledgement looked at. Returns how many."""
+    """Append with acks=all, idempotent, lz4; flush every batch and check every acknowledgement. Returns their
+    number."""
     producer = KafkaProducer(
         bootstrap_servers=servers.split(","),
         acks="all",
@@ -507,7 +508,7 @@ def append_to_kafka(servers: str, prefix: str, records: Iterable[Record], batch_
 
 
 def append(url: str, prefix: str, records: Iterable[Record], batch_size: int) -> int:
-    """To the log at that address. Returns how many."""
+    """Append to the log at `url`. Returns the number of records."""
     if url.startswith(KAFKA):
         return append_to_kafka(url.removeprefix(KAFKA), prefix, records, batch_size)
     return append_to_sqlite(url.removeprefix(SQLITE), records, batch_size)
@@ -531,7 +532,7 @@ def main() -> None:
     parser.add_argument("--writes", choices=("arrow", "executemany"), default="arrow")
     parser.add_argument("--limit", type=int, default=None, help="read so many records at most")
     options = parser.parse_args()
-    gc.set_threshold(100_000, 50, 100)  # as the ledger's consumer has it
+    gc.set_threshold(100_000, 50, 100)  # as in the ledger's consumer
     tables = Tables(options.database, options.writes)
     messages = islice(messages_of(options.log, options.topic_prefix), options.limit)
     started = time.perf_counter()

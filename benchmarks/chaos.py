@@ -2,17 +2,17 @@
 
     python -m benchmarks.chaos [--log embedded|kafka|both] [--kills 200] [--seed N]
 
-One log per kind: a sale day with repeats and late events, orders, records that are no events, and ids that come
-again with another content. A scenario kills the process (SIGKILL, always) at one boundary, at a number of passings
-that is drawn, and starts it again on the same database, until its share of kills is used up or the end of the log
-is reached; an undisturbed start then finishes. Its database must equal the one that a single undisturbed run with
-other batches made: facts and full digest of every table, every partition's position and account, every dead letter.
-And every dead letter must be on the log's topic for them, at least once.
+One log per kind: a sale day with repeats and late events, orders, records that are not events, and ids that return with
+another content. A scenario kills the process (always with SIGKILL) at one boundary, after a randomly drawn number of
+passings, and starts it again on the same database, until its share of kills is used up or the end of the log is
+reached. An undisturbed start then finishes. The database must equal that of a single undisturbed run with other
+batches: facts and full digest of every table, position and account of every partition, every dead letter. And every
+dead letter must be on the log's topic for dead letters, at least once.
 
-Scenarios: the consumer's six boundaries; `append`, `appended`: before and after dead letters go to the log, their
-batch being committed; `close`: while the database is closed, which rewrites the file; `random`: the command itself
-at any moment, of its start (which replays what the last one left) or of its work.
-The seed is printed; the same seed gives the same log and the same draws.
+Scenarios: the consumer's six boundaries; `append`, `appended`: before and after dead letters go to the log, once their
+batch is committed; `close`: while the database is closed, which rewrites the file; `random`: the command itself at any
+moment of its start (which replays what the last run left) or of its work. The seed is printed; the same seed gives the
+same log and the same draws.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ _APPEND: Final = 500
 
 
 class Unexpected(Exception):
-    """A consumer ended in a way that nobody asked for; the message carries what it said."""
+    """A consumer ended in an unplanned way; the message holds its output."""
 
 
 # --- the log
 
 
 def records(events: int, seed: int) -> list[Record]:
-    """The day's records in the order of their arrival, with about 1 in 100 that is no event or a conflict."""
+    """The day's records in order of arrival; about 1 in 100 is not an event, or is a conflict."""
     print(f"a sale day of {events:,} events, seed {seed}")
     good = [
         Record(topic, key.encode(), value)
@@ -105,13 +105,13 @@ def _poison(record: Record, draw: random.Random) -> Record:
 
 
 def _invalid(record: Record) -> bytes:
-    """Avro says yes, the rules say no: an id without a character."""
+    """An event that Avro accepts and the rules do not: its id is empty."""
     _, row = decode(record.value)
     return encode_row(SCHEMA_NAME[record.topic], row | {"event_id": ""})
 
 
 def fill(log: EventLog, given: Sequence[Record]) -> None:
-    """Append in small batches, so that records differ in when they were recorded."""
+    """Append in small batches, so that `recorded_at` differs between records."""
     log.create_topics()
     for first in range(0, len(given), _APPEND):
         log.append(given[first : first + _APPEND])
@@ -122,7 +122,7 @@ def fill(log: EventLog, given: Sequence[Record]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a process ended: `killed`, or by itself (then it has read all). `lag`: as last said, None when unsaid."""
+    """How a process ended: `killed`, or by itself after reading all. `lag`: as last printed, None if it was not."""
 
     killed: bool
     lag: int | None
@@ -130,7 +130,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Consumers:
-    """Starts consumers of one log, one after the other."""
+    """Starts consumers of one log, one after another."""
 
     log: LogSettings
     folder: Path
@@ -156,11 +156,12 @@ class Consumers:
             return Run(self._ended(process).killed, int(lag) if word == CLOSING else None)
 
     def killed_by_clock(self, delay_s: float, at_work: bool, database: Path) -> Run:
-        """The command itself, so long after its start, or after it has the database when `at_work`."""
+        """Run the command itself and kill it `delay_s` after its start or, with `at_work`, after it owns the
+        database."""
         with self._started([str(COMMAND), "consume", *self._arguments(database, self.batch_size)]) as process:
             if at_work:
                 _wait_for_owner(process, database)
-            # Ends early where the process does.
+            # Ends early if the process does.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=delay_s)
             process.send_signal(signal.SIGKILL)
@@ -192,7 +193,7 @@ class Consumers:
             process.communicate()
 
     def _ended(self, process: subprocess.Popen[bytes]) -> Run:
-        """Raises `Unexpected` for any end but success and SIGKILL."""
+        """Raises `Unexpected` for any end other than success and SIGKILL."""
         try:
             said, complained = process.communicate(timeout=PATIENCE_S)
         except subprocess.TimeoutExpired as error:
@@ -207,7 +208,7 @@ def _module() -> list[str]:
 
 
 def _wait_for_owner(process: subprocess.Popen[bytes], database: Path) -> None:
-    """Until the process has the database, or has ended."""
+    """Wait until the process owns the database, or has ended."""
     deadline = time.monotonic() + PATIENCE_S
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
@@ -220,9 +221,9 @@ def _wait_for_owner(process: subprocess.Popen[bytes], database: Path) -> None:
 
 
 def state(database: Path) -> dict[str, Any]:
-    """Everything that must be the same, by name."""
+    """Everything that must be equal, by name."""
     with open_database(database) as store:
-        upkeep.settle(store)  # what the last batches left for later
+        upkeep.settle(store)  # what the last batches left to settle
         found = {f"{d.table}: {kind}": getattr(d, kind) for d in digests(store) for kind in ("rows", "facts", "full")}
         found |= {f"account of {p.topic}/{p.partition}": asdict(a) for p, a in checkpoints.load(store).items()}
         letters = store.frame("SELECT * FROM dead_letters ORDER BY topic, log_partition, log_offset")
@@ -247,7 +248,7 @@ def _shortened(value: object) -> str:
 
 
 def delivered(log: EventLog, since: Mapping[TopicPartition, int]) -> set[str]:
-    """The positions of the dead letters that were appended since."""
+    """The positions of the dead letters appended since."""
     positions = dict(since)
     found: set[str] = set()
     while chunks := log.read(positions, 10_000, 1.0):
@@ -260,7 +261,7 @@ def delivered(log: EventLog, since: Mapping[TopicPartition, int]) -> set[str]:
 
 
 def check_complete(log: EventLog, appended: int, expected: Mapping[str, Any]) -> None:
-    """The undisturbed run read the whole log, and accounts for all of it."""
+    """Check that the undisturbed run read the whole log and accounts for all of it."""
     ends = log.end_positions(log.partitions(INPUT_TOPICS))
     for partition, end in ends.items():
         account = expected.get(f"account of {partition.topic}/{partition.partition}", asdict(Account()))
@@ -276,7 +277,7 @@ def check_complete(log: EventLog, appended: int, expected: Mapping[str, Any]) ->
 
 @dataclass(slots=True)
 class Tally:
-    """`rounds`: databases that were killed over and over, then finished; each is `equal` or `different`."""
+    """`rounds`: databases that were killed repeatedly, then finished; each ends `equal` or `different`."""
 
     scenario: str
     kills: int = 0
@@ -288,17 +289,17 @@ class Tally:
 
 @dataclass
 class Chaos:
-    """One log, the state that it must lead to, and how often to kill on the way."""
+    """One log, the state that it must lead to, and how kills are drawn."""
 
     consumers: Consumers
     log: EventLog
     expected: Mapping[str, Any]
     draw: random.Random
     passings: tuple[int, int] = (1, 8)
-    """A kill at a boundary comes at one of these passings, drawn anew each time."""
+    """Range from which the passing of a boundary at which to kill is drawn, anew for each kill."""
 
     def play(self, scenario: str, kills: int) -> Tally:
-        """That many kills, in as many rounds as it takes. `fold+commit`: the two in turns on the same database."""
+        """Kill that many times, in as many rounds as it takes. `fold+commit`: the two in turn on the same database."""
         tally = Tally(scenario)
         while tally.kills < kills and not tally.different:
             self._round(tally, kills)
@@ -366,7 +367,7 @@ def prepared(log: LogSettings, folder: Path, events: int, batch_size: int, seed:
 
 @contextlib.contextmanager
 def log_of(kind: str, folder: Path) -> Iterator[LogSettings]:
-    """An embedded log in the folder, or one on a broker of its own that is removed afterwards."""
+    """An embedded log in the folder, or a log on a broker of its own, which is removed afterwards."""
     if kind == "embedded":
         yield LogSettings(url=f"sqlite:///{folder / 'log.db'}")
         return
@@ -418,7 +419,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=30_000)
     parser.add_argument("--batch-size", type=int, default=500)
     options = parser.parse_args()
-    # So that the broker is removed (atexit), and whoever looks learns why this ended.
+    # Exit, so that the broker is removed (atexit), and print why.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("chaos: ended by SIGTERM"))
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1_000_000)

@@ -1,12 +1,12 @@
-"""What does it cost when much hangs on one key? Processor time by size, for a cluster of each kind.
+"""What it costs when much hangs on one key: processor time by size, for a cluster of each kind.
 
     python -m benchmarks.clustered [--kind coupon|campaign|order|user|paths|aliases] [--sizes 10000,20000,40000]
 
-A cluster (`tests/clusters.py`) is a log of its own with nothing else in it.
+Each cluster (`tests/clusters.py`) is a log of its own with nothing else in it.
 
-Of each: consume it; then one event later than all, one that is late, and one that is repeated, each in a batch of its
-own; every audit; the rebuild from the log. Seconds of processor time, all threads; memory at its peak. A cost that
-grows no faster than n log n a little more than doubles where the size doubles.
+Measured for each: consuming it; then, each in a batch of its own, an event later than all others, a late one, and a
+repeated one; every audit; and the rebuild from the log. Seconds of processor time over all threads; peak memory. A cost
+that grows no faster than n log n a little more than doubles when the size doubles.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measured(kind: str, size: int) -> dict[str, Any]:
-    """Seconds of processor time of each step, and megabytes."""
+    """Seconds of processor time per step, and megabytes."""
     tune_process()
     made = list(KINDS[kind](size))
     with tempfile.TemporaryDirectory(prefix="coupon-ledger-clustered-") as name:
@@ -81,7 +81,7 @@ def measured(kind: str, size: int) -> dict[str, Any]:
 
 
 def asked(kind: str, store: Store) -> dict[str, Any]:
-    """All audits, the two slowest of them, and a history."""
+    """All audits, the two slowest audits, and a history."""
     each = {name: spent(audits.run, store, name, 10) for name in audits.AUDITS}
     slowest = sorted(each, key=lambda name: -each[name])[:2]
     found: dict[str, Any] = {"audits": round(sum(each.values()), 2)}

@@ -2,9 +2,9 @@
 
     python -m benchmarks.consumer_process --log URL --database PATH [--kill fold:3]
 
-`--kill fold:3` sends SIGKILL to the own process at the third passing of that boundary; beside the consumer's there
-are `append` and `appended`, before and after what it appends itself. `--kill close:3` stops after three batches and
-then says "closing" on standard output, for the parent to kill it while the database is closed.
+`--kill fold:3` sends SIGKILL to its own process at the third passing of that boundary. Besides the consumer's
+boundaries there are `append` and `appended`, before and after the consumer's own appends. `--kill close:3` stops after
+three batches and then prints "closing" to standard output, so that the parent can kill it while the database is closed.
 Otherwise it ends with one line of JSON: `records`, `seconds` (from the start of `run` to its last commit) and `lag`.
 """
 
@@ -29,7 +29,7 @@ CLOSING = "closing"
 
 
 class Fuse:
-    """A boundary hook: SIGKILL at the n-th passing of the one that is named."""
+    """A boundary hook: sends SIGKILL at the n-th passing of the named boundary."""
 
     def __init__(self, boundary: str, passings: int) -> None:
         self._boundary = boundary
@@ -44,7 +44,7 @@ class Fuse:
 
 
 class Announced:
-    """A log that tells before and after each append."""
+    """A log that reports before and after each append."""
 
     def __init__(self, log: EventLog, reached: Boundary) -> None:
         self._log = log

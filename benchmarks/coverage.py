@@ -2,15 +2,16 @@
 
     python -m benchmarks.coverage [--runs 200] [--seed 20261111]
 
-Seeded worlds whose truth is known (cli/sources/experiment_world.py): people with habits, heavy-tailed baskets, a true
-lift per segment, refunds, a holdout. Every estimator of `experiment show` and `experiment compare` is asked in every
-run; an interval of the right width holds the truth in 182 to 198 of 200 runs (a binomial's 99%, doubled). Those that
-hold at every look at once must hold it in at least 182, whichever day one looks; those for several treatments at once,
-all their truths. The winsorised estimate is judged by
-the truth of the capped outcome, which is another quantity.
+Seeded worlds with a known truth (cli/sources/experiment_world.py): people with habits, heavy-tailed baskets, a true
+lift per segment, refunds, a holdout. Every run asks every estimator of `experiment show` and `experiment compare`. An
+interval of the right width holds the truth in 182 to 198 of 200 runs (a binomial's 99%, doubled). Intervals that hold
+at every look at once must hold the truth in at least 182 runs, whichever day one looks; those for several treatments at
+once, all of their truths. The winsorised estimate is judged by the truth of the capped outcome, which is another
+quantity.
 
-Lines of JSON: per world and estimator `covered` of `runs`, `expected` (the bounds), the true value and the mean
-estimate; per world without arms how often the placebo refused; and simple ROI beside the incremental one and the truth.
+Lines of JSON: per world and estimator, `covered` of `runs`, `expected` (the bounds), the true value and the mean
+estimate; per world without arms, how often the placebo refused; and simple ROI beside the incremental one and the
+truth.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ _BOUNDS: Final = (182 / 200, 198 / 200)
 _LARGE: Final = 500_000
 
 PEEKING: Final = "margin, plain at every look"
-"""What looking every day does to an interval that is made for one look: it promises nothing."""
+"""Effect of looking every day at an interval that is made for one look: it promises nothing."""
 
 AT_ONCE: Final = "all treatments at once"
-"""Simultaneous intervals: a run counts where every one of them holds its truth."""
+"""Simultaneous intervals: a run counts if every one of them holds its truth."""
 
 _TOGETHER: Final = ("margin", "margin, CUPED", "net sales", "incremental ROI")
 
@@ -70,7 +71,7 @@ WITH_ARMS: Final = {
 
 @dataclass
 class Tally:
-    """One estimator in one world over the runs."""
+    """One estimator in one world, over all runs."""
 
     truths: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
@@ -120,7 +121,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Arrays over people: of the window, `margin_before` of as many days before it."""
+    """Arrays over people for the window; `margin_before` is for as many days before it."""
 
     margin: Array
     margin_before: Array
@@ -130,7 +131,7 @@ class Outcomes:
 
 
 def _margins(world: ExperimentWorld, orders: Orders) -> Array:
-    """Of each order: with a refund its part of the goods goes back."""
+    """Margin of each order. A refund returns its share of the goods."""
     margin: Array = orders.net - np.round(orders.gross * world.cost_share) * (1 - orders.refunded)
     return margin
 
@@ -184,7 +185,7 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _all_at_once(told: list[tuple[float, Estimate]]) -> tuple[float, float, bool]:
-    """The mean truth, the mean estimate, and whether the interval of each holds its own."""
+    """The mean truth, the mean estimate, and whether each interval holds its own truth."""
     wide = [(true, lift.simultaneous(one, len(told))) for true, one in told]
     held = all(one.low <= true <= one.high for true, one in wide)
     return float(np.mean([true for true, _ in wide])), float(np.mean([one.value for _, one in wide])), held
@@ -229,8 +230,8 @@ def _estimates(
 
 
 def _slope(world: ExperimentWorld, people: People, orders: Orders) -> tuple[float, Estimate]:
-    """Of the line through the arms: its truth, and the estimate. The truth is that of the line which is nearest to the
-    arms' true means by the same weights: they lie on a curve."""
+    """The slope of the line through the arms: truth and estimate. The arms' true means lie on a curve; the true slope
+    is that of the line fitted to them with the same weights."""
     margin, arms = outcomes(world, orders).margin, list(truth(world).values())
     doses = [0.0, *(float(t.face_value_minor) for t in world.treatments)]
     moments = [Moments.of(margin[people.arm == arm]) for arm in range(len(doses))]
@@ -240,14 +241,14 @@ def _slope(world: ExperimentWorld, people: People, orders: Orders) -> tuple[floa
 
 
 def _of_size(world: ExperimentWorld, treatment: str, size: int) -> ExperimentWorld:
-    """The world in which so many people are expected in the treatment: the booked cost is borne by those drawn."""
+    """The world in which `size` people are expected in the treatment: the booked cost is borne by the people drawn."""
     return replace(world, people=size / shares(world)[treatment])  # type: ignore[arg-type]
 
 
 def _looks(
     world: ExperimentWorld, people: People, orders: Orders, arm: int
 ) -> Iterator[tuple[str, float, bool, float]]:
-    """Name, the last look's truth, whether each look's was inside its interval, the last look's estimate."""
+    """Name, truth at the last look, whether each look's interval held its truth, and estimate at the last look."""
     c, t = people.arm == 0, people.arm == arm
     n = int(c.sum() + t.sum())
     value = _margins(world, orders)
@@ -257,7 +258,7 @@ def _looks(
     for day in range(world.valid_days):
         today = (orders.day >= day) & (orders.day < day + 1)
         margin += np.bincount(orders.person[today], value[today], world.people)
-        # Until expiry the truth of any day is that of a world which is valid until then, and has no time after.
+        # Until expiry, the truth on a day is that of a world that is valid until that day and has no time after it.
         true = _gain(replace(world, valid_days=day + 1, after_days=0, pulled_share=0), arm)
         plain = lift.difference(Moments.of(margin[c]), Moments.of(margin[t]))
         valid = lift.always_valid(plain, n * (day + 1) / world.window_days, planned=n)
@@ -269,7 +270,7 @@ def _looks(
 
 
 def _simple_return(world: ExperimentWorld, people: People, orders: Orders, arm: int) -> float:
-    """What dashboards show: the margin of the orders with a coupon, less booked cost, over all cost."""
+    """Simple ROI as dashboards show it: the margin of the orders with a coupon, less booked cost, over all cost."""
     stays = orders.refunded < 1
     mine = (people.arm[orders.person] == arm) & orders.with_coupon & stays
     booked = world.booked_minor / len(world.treatments)
@@ -277,8 +278,8 @@ def _simple_return(world: ExperimentWorld, people: People, orders: Orders, arm: 
 
 
 def _capped_truth(world: ExperimentWorld) -> list[float]:
-    """By arm what the capped outcome's difference is: of very many people, all of them in each arm in turn, with the
-    caps of both arms in their shares."""
+    """The true difference of the capped outcome, by arm: from very many people, all of them placed in each arm in turn,
+    with the caps of both arms in their shares."""
     margins = []
     for arm in range(len(world.treatments) + 1):
         _, orders = drawn(world, partial(_all_in, arm))
@@ -301,13 +302,13 @@ def _all_in(arm: int, people: People, _paid: Array, _random: np.random.Generator
 
 
 def _by_past_sales(_people: People, paid: Array, random: np.random.Generator) -> Array:
-    """Who has bought much lately is the likelier to be targeted: all that decides is on record."""
+    """Recent buyers of much are likelier to be targeted: everything that decides is on record."""
     recent = np.log1p(paid / 5_000)
     return np.where(random.random(len(paid)) < 1 / (1 + np.exp(1.5 - recent)), 1, OUTSIDE)
 
 
 def _by_habit(people: People, _paid: Array, random: np.random.Generator) -> Array:
-    """Who buys often by habit is the likelier to be targeted; the habit itself is on no record."""
+    """People who buy often by habit are likelier to be targeted; the habit itself is not on record."""
     return np.where(random.random(len(people.rate)) < 1 / (1 + np.exp(1.5 - 15 * people.rate)), 1, OUTSIDE)
 
 
@@ -337,7 +338,7 @@ def without_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
             sides = [Moments.of(window.outcome[side]) for side in (~targeted, targeted)]
             naive.add(true, lift.difference(*sides))
         for method, tally in tallies.items():
-            # Only where its assumption holds does a method promise anything; elsewhere its placebo must refuse.
+            # A method promises something only if its assumption holds; otherwise its placebo must refuse.
             holds = (method == "matched") == ("past sales" in name)
             line = tally.line(name, method) | {"refused": refused[method], "assumption_holds": holds}
             yield line if holds else line | {"expected": None, "ok": refused[method] > runs / 2}
@@ -345,7 +346,7 @@ def without_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _period(world: ExperimentWorld, orders: Orders, back: int) -> matching.Period:
-    """The window, or as many days before it, `back` times."""
+    """The window, or the period of as many days `back` windows before it."""
     days = world.window_days
     among = (orders.day >= -back * days) & (orders.day < (1 - back) * days)
     values = (_margins(world, orders), orders.net, (orders.refunded < 1).astype(float))
@@ -353,7 +354,7 @@ def _period(world: ExperimentWorld, orders: Orders, back: int) -> matching.Perio
 
 
 def _effects(world: ExperimentWorld, people: People) -> Array:
-    """What the coupon is expected to change of each one's margin, given rate and level (as in `truth`)."""
+    """The expected change of each person's margin by the coupon, given rate and level (as in `truth`)."""
     [treatment] = world.treatments
     lifts = np.array(treatment.lifts)[people.segment]
     paid = 1 - world.refund_share - world.half_refund_share / 2

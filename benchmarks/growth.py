@@ -1,12 +1,12 @@
-"""Does it stay fast and small? Rate, memory and file size per million events; look-ups; from append to visible.
+"""Does it stay fast and small? Rate, memory and file size per million events; look-ups; time from append to visible.
 
     python -m benchmarks.growth [--events 10000000] [--sales 10] [--live 60] [--rate 1000] [--batch-size 125000]
 
-One process consumes seeded sale days, a week apart, from a log on SQLite into an empty database: ten of them, so that
-each million is of the same mix of events, or one, whose coupons are all made at first and then touched all over until
-its end (`--sales 1`). Users come to every sale. The last records are kept back: another process appends them at
-`--rate` a second for `--live` seconds while the consumer follows; an event is visible once the transaction that folded
-it is committed. `--live 1800` is the soak: its lines show the memory each half minute.
+One process consumes seeded sale days, a week apart, from a log on SQLite into an empty database. With ten of them, each
+million has the same mix of events; with one (`--sales 1`), all coupons are made first and then touched all over until
+its end. Users come to every sale. The last records are kept back: another process appends them at `--rate` a second for
+`--live` seconds while the consumer follows. An event is visible once the transaction that folded it is committed.
+`--live 1800` is the soak: it prints the memory every half minute.
 
 Lines of JSON: one per million events (`events_per_second`, `cpu_seconds` of all threads, `memory_mb`, `database_mb`),
 one for look-ups in the owner (`state_ms`, `history_ms`: p50 and p99 over 300 drawn coupons), one for the live part
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 class Upstream:
-    """Another process, whose memory is not ours: fills the log but for the last records, and appends these later."""
+    """A process with memory of its own that fills the log except for the last records, and appends those later."""
 
     def __init__(self, settings: LogSettings, size: tuple[int, int], live: int, rate: int) -> None:
         self.connection, theirs = multiprocessing.Pipe()
@@ -92,7 +92,7 @@ class Upstream:
         self.held: int = self.connection.recv()
 
     def go_on(self) -> None:
-        """From now on it tells the positions that it appended, and when."""
+        """Start the later appends; from now on it sends the positions that it appended, and when."""
         self.connection.send(None)
 
 
@@ -114,7 +114,7 @@ def _upstream(settings: LogSettings, size: tuple[int, int], live: int, rate: int
 
 
 def sale_days(events: int, sales: int) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Each with campaigns and coupons of its own, all with the same users."""
+    """Sale days with campaigns and coupons of their own, all with the same users."""
     world = World()
     for sale in range(sales):
         start = world.start + sale * timedelta(weeks=1)
@@ -125,7 +125,7 @@ def sale_days(events: int, sales: int) -> Iterator[tuple[str, pl.DataFrame]]:
 
 @dataclass
 class Meter:
-    """What was used since the last reading."""
+    """Resources used since the last reading."""
 
     started: float
     cpu: float
@@ -168,7 +168,7 @@ def look_ups(store: Store) -> dict[str, Any]:
 
 
 def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: int) -> dict[str, Any]:
-    """Events of another process while the consumer follows."""
+    """Follow the events of another process with the consumer."""
     log = open_log(settings)
     upstream.go_on()
     told = Told(upstream.connection)
@@ -195,7 +195,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
 
 
 class Told:
-    """When each record was appended, as the process that appends tells."""
+    """When each record was appended, as the appending process reports."""
 
     def __init__(self, receiver: Connection) -> None:
         self._appended: dict[TopicPartition, list[tuple[int, float]]] = {}
@@ -213,7 +213,7 @@ class Told:
                     self._appended.setdefault(TopicPartition(topic, partition), []).append((offset, at))
 
     def visible(self, reached: dict[TopicPartition, int], now: float) -> list[float]:
-        """Milliseconds from append to now of what lies before these positions, each once."""
+        """Milliseconds from append to now for records before these positions, each once."""
         found: list[float] = []
         with self._lock:
             for p, appended in self._appended.items():
@@ -223,7 +223,7 @@ class Told:
 
 
 def _append(log: EventLog, held: Sequence[Record], rate: int, sender: Connection) -> None:
-    time.sleep(2.0)  # the consumer has caught up by then
+    time.sleep(2.0)  # by then the consumer has caught up
     started, done = time.perf_counter(), 0
     while done < len(held):
         due = min(len(held), int((time.perf_counter() - started) * rate))
@@ -269,7 +269,7 @@ def _cpu() -> float:
 
 
 def _memory() -> int:
-    """Resident memory now, MB."""
+    """Resident memory now, in MB."""
     return resident() >> 20
 
 

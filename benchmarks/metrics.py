@@ -1,13 +1,13 @@
-"""How long do a dashboard's questions about metrics take?
+"""How long a dashboard's questions about metrics take.
 
     python -m benchmarks.metrics [--coupons 2930000] [--orders 4085000] [--runs 20] [--database FILE]
 
-Seeded tables (metrics_data.sql): half a year of 10 million coupon events and 5 million orders, a million of them with a
-coupon. Each question is asked `--runs` times on the open database, within the owner's limit of memory and with all
-cores, after one time that is not counted. With --database the tables are kept there, and found there by the next run.
+Seeded tables (metrics_data.sql): half a year with 10 million coupon events and 5 million orders, a million of them with
+a coupon. Each question is asked `--runs` times on the open database, within the owner's memory limit and with all
+cores, after one run that is not counted. With --database, the tables are kept there and reused by the next run.
 
-Lines of JSON, one a question: `wall_ms` and `cpu_ms` (of all threads), p50 and p95 of each, the rows of the answer, and
-the `load` of the machine before.
+Lines of JSON, one per question: `wall_ms` and `cpu_ms` (of all threads), p50 and p95 of each; the number of rows in the
+answer; and the `load` of the machine beforehand.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, int]]) -> None:
-    """`more`: further statements, with the variables that they read."""
+    """`more`: further statements, each with the variables that it reads."""
     told = Path(__file__).with_name("metrics_data.sql").read_text(encoding="utf-8")
     sizes = {"seed": SEED, "coupons": coupons, "others": orders}
     with open_database(database) as store:

@@ -3,15 +3,16 @@
     python -m benchmarks.readers [--events 1000000] [--readers 0 20] [--pause 0 0.2] [--batch-size 125000]
 
 A log on SQLite with a seeded sale day; the first half is consumed beforehand, so that there is something to ask about.
-Then `coupon-ledger consume` (a process of its own) folds the second half, while so many readers, each a thread with a
-connection of its own in one further process, ask for `state` and `history` of drawn coupons in turn, one question at a
-time, with `--pause` seconds between an answer and the next question (0: as fast as they are answered).
+Then `coupon-ledger consume` (in a process of its own) folds the second half. Meanwhile `--readers` readers, threads of
+one further process with a connection each, ask for `state` and `history` of drawn coupons in turn, one question at a
+time, pausing `--pause` seconds between an answer and the next question (0: no pause).
 
 One line of JSON per run: `consumed_per_second` (from the first commit of the second half to the last), `questions`,
-`state_ms` and `history_ms` (p50 and p99 as the readers see them, in turn on the same cores), and
-the largest size of the write-ahead log. Every answer is checked to be of a state not older than the one before it.
+`state_ms` and `history_ms` (p50 and p99 as the readers see them, who share the cores), and the largest size of the
+write-ahead log. Every answer is checked to be of a state not older than the one before it.
 
-Seen on two cores that other work shared (800,000 events, 50,000 a batch), consumed per second and milliseconds p50/p99:
+Measured on two cores that other work shared (800,000 events, 50,000 a batch), consumed per second and milliseconds
+p50/p99:
 
     no reader                         64,000
     20 readers without a pause        43,000   state 258/567   history 260/526   (the readers wait for each other)
@@ -125,7 +126,7 @@ def measured(folder: Path, readers: int, pause: float, batch_size: int) -> dict[
 
 
 def ask_all(database: str, coupons: list[str], readers: int, pause: float, found: Any) -> None:
-    """All readers, until the owner is gone. In a process of its own."""
+    """Run all readers, in a process of its own, until the owner is gone."""
     said = owner(Path(database))
     address, token = urlsplit(said["url"]).netloc, token_file(Path(database)).read_text()
     times: dict[str, list[float]] = {"state": [], "history": []}

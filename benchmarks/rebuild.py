@@ -1,14 +1,14 @@
-"""How fast is a history folded into an empty database: at once, as `rebuild` does it, and batch by batch?
+"""How fast a history is folded into an empty database: at once, as `rebuild` does it, and batch by batch.
 
     python -m benchmarks.rebuild [--log embedded|kafka] [--events 1000000] [--sales 1] [--runs 3] [--batch-size 125000]
 
 Seeded sale days (`benchmarks.growth`) in a log (embedded, or on a Kafka broker of its own with four partitions a topic)
-and in an archive of it. Each run is a process of its own on an empty database, all in the page cache: batch by batch
-from the log, at once from the log, at once from the archive, in turns. All must come to the same full digest. A run is
-timed from the first read to the commit; the broker's CPU is not in its `cpu_seconds_per_million`.
+and in an archive of it. Each run is a process of its own on an empty database, with everything in the page cache: batch
+by batch from the log, at once from the log, at once from the archive, in turn. All must have the same full digest. A
+run is timed from the first read to the commit; the broker's CPU is not in its `cpu_seconds_per_million`.
 
-Lines of JSON: one per run (`events_per_second`, `cpu_seconds_per_million` of all threads, `memory_mb` at its peak,
-`load` of the machine before), then the medians and how they stand to batch by batch (`times_as_fast`, `cpu_share`).
+Lines of JSON: one per run (`events_per_second`, `cpu_seconds_per_million` of all threads, peak `memory_mb`, `load` of
+the machine beforehand), then the medians and their ratios to batch by batch (`times_as_fast`, `cpu_share`).
 """
 
 from __future__ import annotations

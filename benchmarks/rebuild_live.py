@@ -2,14 +2,14 @@
 
     python -m benchmarks.rebuild_live [--events 1000000] [--rate 5000] [--readers 50] [--pause 0.5]
 
-`coupon-ledger consume --follow` owns a database of seeded sale days on an embedded log; another process appends
-`--rate` events a second; one more has `--readers` readers, each asking `state` and `history` of drawn coupons in turn,
-`--pause` seconds after each answer. Then `coupon-ledger rebuild` runs beside all of them, swaps, and is rolled back.
+`coupon-ledger consume --follow` owns a database of seeded sale days on an embedded log; a second process appends
+`--rate` events a second; a third has `--readers` readers, which ask `state` and `history` of drawn coupons in turn,
+pausing `--pause` seconds after each answer. Then `coupon-ledger rebuild` runs beside all of them, swaps, and is rolled
+back.
 
 One line of JSON: seconds of the rebuild, what it folded, how long the owner consumed nothing at each swap, questions
-answered, those that failed (every status but 200 and 503 "ask again", and every broken connection), answers whose
-positions lie before ones that the same reader had seen, and the longest time any reader waited for an answer (p50, p99,
-most).
+answered, questions that failed (any status except 200 and 503 "ask again", and any broken connection), answers with
+positions before ones that the same reader had seen, and how long readers waited for an answer (p50, p99, most).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def measured(folder: Path, upstream: Upstream, options: argparse.Namespace) -> d
         )
         asking.start()
         upstream.go_on()
-        Told(upstream.connection)  # or it would wait for somebody to listen
+        Told(upstream.connection)  # otherwise it would wait for a listener
         time.sleep(_WARM_S)
         started = time.perf_counter()
         rebuilt = json.loads(run(folder, "rebuild", "--output", "json"))
@@ -94,7 +94,7 @@ def measured(folder: Path, upstream: Upstream, options: argparse.Namespace) -> d
 
 
 def ask_all(database: str, readers: int, pause: float, stop: Any, found: Any) -> None:
-    """All readers, until they are stopped. In a process of its own."""
+    """Run all readers, in a process of its own, until they are stopped."""
     said = owner(Path(database))
     address, token = urlsplit(said["url"]).netloc, token_file(Path(database)).read_text()
     coupons = [row["coupon_id"] for row in _get(address, token, "/v1/coupons?limit=2000")[1]["rows"]]

@@ -1,14 +1,16 @@
-"""How long do finance, customers and experiments take, and how much memory?
+"""Time and memory of the questions about finance, customers and experiments.
 
     python -m benchmarks.reports [--coupons 2930000] [--orders 4085000] [--database FILE] [--only NAME,…]
 
-The seeded tables of `benchmarks.metrics` (10 million coupon events, 5 million orders, a million users), with what these
-read beside (reports_data.sql): 300,000 people in three arms, 2 million touches, budgets, discounts on orders. Each
-question is asked once, as somebody who opens a report does, within the memory that the owner gives to slow questions.
-With --database the tables are kept there, and found there by the next run; not those of `benchmarks.metrics`.
+The seeded tables of `benchmarks.metrics` (10 million coupon events, 5 million orders, a million users), and what these
+questions read besides (reports_data.sql): 300,000 people in three arms, 2 million touches, budgets, discounts on
+orders. Each question is asked once, as by somebody who opens a report, within the memory that the owner gives to slow
+questions. With --database, the tables are kept there and reused by the next run; they are not those of
+`benchmarks.metrics`.
 
-Lines of JSON, one a question: `seconds` by the clock, `cpu_seconds` of all threads, `peak_mb`: the most memory that the
-process had meanwhile, `over_mb`: that less what it had before; the rows of the answer, the machine's `load` before.
+Lines of JSON, one per question: wall-clock `seconds`; `cpu_seconds` of all threads; `peak_mb`, the process's peak
+memory meanwhile; `over_mb`, the peak less the memory before; the number of rows in the answer; the machine's `load`
+beforehand.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ def _told(coupons: int) -> tuple[str, dict[str, int]]:
 def measured(store: Store, name: str) -> dict[str, Any]:
     question, given = QUESTIONS[name]
     load, before = os.getloadavg()[0], resident()
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak counts from here on
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     started, used = time.perf_counter(), time.process_time()
     told: dict[str, Any] = {"question": name}
     with closing(store.cursor()) as cursor:
@@ -105,7 +107,7 @@ def measured(store: Store, name: str) -> dict[str, Any]:
         try:
             with cursor.roomy():
                 told["rows"] = sum(frame.height for frame in queries.answer(cursor, question, given).frames)
-        except (LedgerError, duckdb.Error) as error:  # such as where the limit of memory is too narrow for it
+        except (LedgerError, duckdb.Error) as error:  # for example, if the memory limit is too small for it
             told["failed"] = str(error).partition("\n")[0]
         cursor.end()
     told |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - used, 2)}

@@ -3,9 +3,9 @@
     python -m benchmarks.run [--events 1000000] [--runs 3] [--only NAME] [--only NAME]
 
 Groups: kafka, embedded, append, publish, micro. The events are a seeded sale day (`cli/sources/simulate.py`), the
-baseline is `baseline.py`, the broker is one of our own with four partitions a topic. Baselines are slow, so each gets
-a shorter log (`--baseline-events`), which favours them: their tables stay small. Results go to standard output and
-`latest.json` beside this file; what a figure includes stands with it there.
+baseline is `baseline.py`, and the broker is our own, with four partitions a topic. Baselines are slow, so each gets a
+shorter log (`--baseline-events`), which favours them: their tables stay small. Results go to standard output and to
+`latest.json` beside this file; each figure says what it includes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ SEED: Final = 20261111
 
 @dataclass
 class Figure:
-    """Rates in records per second, one a run. `includes`: what the time is of. `target`: that of the project."""
+    """Rates in records per second, one per run. `includes`: what the time covers. `target`: the project's."""
 
     name: str
     includes: str
@@ -93,7 +93,7 @@ class Figure:
 
 @dataclass
 class Bench:
-    """The options, a folder for files, and the events: made once, when first needed."""
+    """The options, a folder for files, and the events, which are made once, when first needed."""
 
     folder: Path
     events: int
@@ -111,7 +111,7 @@ class Bench:
 
     @cached_property
     def short(self) -> list[Record]:
-        """A sale day of its own for the baseline."""
+        """A shorter sale day, for the baseline."""
         world = World(seed=SEED, events=self.baseline_events)
         return [record for topic, frame in sale_day(world) for record in encoded(topic, frame)]
 
@@ -162,7 +162,7 @@ def append_all(log: EventLog, records: Sequence[Record]) -> None:
 
 
 def timed(work: Callable[..., object], *arguments: object) -> float:
-    """Seconds; garbage of before is collected first."""
+    """Seconds that the work takes; earlier garbage is collected first."""
     gc.collect()
     started = time.perf_counter()
     work(*arguments)
@@ -179,7 +179,7 @@ def each(work: Callable[[Any], object], things: Iterable[Any]) -> None:
 
 @dataclass
 class Process:
-    """A consumer that has run: what it said, and the process as seen from outside."""
+    """A finished consumer: its own report, and the process as seen from outside."""
 
     said: dict[str, Any]
     wall_seconds: float
@@ -221,9 +221,9 @@ def fresh_database(folder: Path) -> Iterator[Path]:
 
 
 def coupon_facts(database: Path) -> dict[str, tuple[int, str | None]]:
-    """The digests of what the baseline folds too."""
+    """The digests of the tables that the baseline folds too."""
     with open_database(database) as store:
-        # The baseline knows no rules across coupons.
+        # The baseline has no rules across coupons.
         store.execute("DELETE FROM violations WHERE scope = 'cross'")
         compared = ("coupon_events", "coupons", "violations")
         return {d.table: (d.rows, d.facts) for d in digests(store) if d.table in compared}
@@ -304,7 +304,7 @@ def read_all(log: EventLog) -> list[Chunk]:
 
 
 def appended(bench: Bench, kind: str, target: int | None, frames_too: bool) -> list[Figure]:
-    """Records that are encoded already; and, where wanted, from frames."""
+    """Append already encoded records and, if `frames_too`, frames."""
     plain = Figure(
         f"append to the {kind} log, encoded",
         f"`append` of encoded records, {BATCH:,} a time, each durable and acknowledged before the next",
@@ -405,7 +405,7 @@ def micro(bench: Bench) -> list[Figure]:
 
 
 def folds(bench: Bench, batches: list[list[bytes]], rows: list[dict[str, Any]]) -> list[Figure]:
-    """The columnar fold beside the reference and beside the baseline's, on distinct events in canonical order."""
+    """The columnar fold beside the reference and the baseline's, on distinct events in canonical order."""
     prepared = [_foldable(batch) for batch in batches]
     events = sum(e.height for _, e in prepared)
     distinct = list({row["event_id"]: row for row in rows}.values())
@@ -438,7 +438,7 @@ def folds(bench: Bench, batches: list[list[bytes]], rows: list[dict[str, Any]]) 
 
 
 def _foldable(values: list[bytes]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Empty rows, and the batch's events as the columnar fold takes them."""
+    """Empty rows, and the batch's events in the form that the columnar fold takes."""
     n = len(values)
     places = pl.Series(range(n), dtype=pl.Int64).to_numpy()
     chunk = Chunk(COUPON, 0, places, places, [b""] * n, values, n)
@@ -449,7 +449,7 @@ def _foldable(values: list[bytes]) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _deliveries(bench: Bench) -> list[list[Delivery]]:
-    """Of the first coupons, by coupon."""
+    """Deliveries of the first coupon events, grouped by coupon."""
     frame = pl.concat([frame for topic, frame in bench.frames if topic == COUPON])[: bench.baseline_events]
     found: dict[str, list[Delivery]] = {}
     for i, row in enumerate(frame.iter_rows(named=True)):
@@ -471,7 +471,7 @@ def _evolve_all(rows: list[dict[str, Any]]) -> None:
 
 
 class Elsewhere:
-    """Processor time that processes other than ours and the broker took since it was made (Linux only)."""
+    """Processor time used by processes other than ours and the broker since this was created (Linux only)."""
 
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
@@ -479,7 +479,7 @@ class Elsewhere:
         self._before = self._seconds()
 
     def cores(self) -> float | None:
-        """How many cores they kept busy on average; None where it cannot be told."""
+        """Cores that they kept busy on average; None if unknown."""
         now = self._seconds()
         if now is None or self._before is None:
             return None
@@ -567,7 +567,7 @@ def main() -> int:
     parser.add_argument("--only", choices=GROUPS, action="append", metavar="GROUP", help=", ".join(GROUPS))
     options = parser.parse_args()
     gc.set_threshold(100_000, 50, 100)
-    # So that the broker is removed (atexit).
+    # Exit, so that the broker is removed (atexit).
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: ended by SIGTERM"))
     folder = Path(tempfile.mkdtemp(prefix="coupon-ledger-bench-"))
     bench = Bench(folder, options.events, options.baseline_events, options.slow_baseline_events, options.runs)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup [--runs 21]
 
-`state` opens a small database; the others open nothing. `python -X importtime -m cli --help` says which import costs
-what. The tests guard the cause (`tests/test_packaging.py`: help loads nothing heavy), not the time.
+`state` opens a small database; the other commands open nothing. `python -X importtime -m cli --help` says which import
+costs what. The tests guard the cause (`tests/test_packaging.py`: help loads nothing heavy), not the time.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Appending what was computed from a database, or defined beside it: only to the log that this database was filled
-from."""
+"""Append what was computed from a database or defined beside it, only to the log that filled this database."""
 
 from __future__ import annotations
 
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def appending(settings: Settings) -> Iterator[EventLog]:
-    """Open the log for appending; any log where there is no database yet.
+    """Open the log for appending. Any log will do while there is no database.
 
-    Raises `LogReplaced` where the database was filled from another log, and what opening either of them raises.
+    Raises `LogReplaced` if the database was filled from another log, and whatever opening either of them raises.
     """
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
 
@@ -28,7 +27,7 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
 
 def known_log(settings: Settings) -> ReadLog:
-    """What the database knows of the log that it was filled from; nothing where there is no database yet."""
+    """What the database knows of the log that it was filled from; nothing if there is no database yet."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
     from coupon_ledger.ledger.errors import StoreNotInitialised
@@ -43,9 +42,10 @@ def known_log(settings: Settings) -> ReadLog:
 
 @contextmanager
 def remembering(settings: Settings) -> Iterator[None]:
-    """Correct the advice for a missing log or topic: one that the database was filled from is restored, not made.
+    """Correct the advice for a missing log or topic: if the database was filled from it, restore it instead of making
+    it.
 
-    Raises `LogReplaced` then, instead of `LogMissing` or `LogNotInitialised`, which advise to make it.
+    In that case raises `LogReplaced`, not `LogMissing` or `LogNotInitialised`, which advise to make it.
     """
     from coupon_ledger.ledger.address_space import check_for_reading
     from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised
@@ -58,6 +58,6 @@ def remembering(settings: Settings) -> Iterator[None]:
 
             check_for_reading()
             known = known_log(settings)
-        except (LedgerError, ModuleNotFoundError):  # it cannot say, or a system that only publishes has none
+        except (LedgerError, ModuleNotFoundError):  # the database cannot say, or a publish-only system has none
             raise error from None
         raise gone(error, settings.database, known) from error

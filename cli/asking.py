@@ -1,4 +1,4 @@
-"""How commands ask: one question, or several of one committed state, and say of which state the answers are."""
+"""How commands ask one question, or several of one committed state, and print which state the answers are of."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Together:
-    """Who answers the questions of a command that asks several of one state; `bar`: of the one under way."""
+    """The source of a command that asks several questions of one state; `bar`: progress of the current question."""
 
     source: Source | None = None
     bar: Bar | None = None
@@ -44,7 +44,7 @@ _together: ContextVar[_Together | None] = ContextVar("together", default=None)
 
 @contextmanager
 def together(settings: Settings) -> Iterator[Source]:
-    """Have all that `answered` is asked within answered of one committed state, whatever is committed meanwhile."""
+    """Within the block, `answered` asks all questions of one committed state, whatever is committed meanwhile."""
     from coupon_ledger.api.client import asking
 
     asked = _Together()
@@ -59,7 +59,7 @@ def together(settings: Settings) -> Iterator[Source]:
 
 @contextmanager
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
-    """The answer to print; people are told of which state it is."""
+    """Ask the question and yield the answer; for people, print afterwards which state it is of."""
     from coupon_ledger.questions.registry import QUESTIONS
 
     since, until = parameters.get("since"), parameters.get("until")
@@ -96,7 +96,7 @@ def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
 
 
 def say_as_of(state: AsOf, parameters: dict[str, Any]) -> None:
-    """Of which state the answer is."""
+    """Print which state the answer is of."""
     click.echo(_as_of(state, parameters), err=True)
 
 

@@ -1,4 +1,4 @@
-"""`attribution`: what channels, campaigns and touches are credited with, by several models; the models by name."""
+"""`attribution`: credit to channels, campaigns and touches by several models; and the models by name."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _shown(by: str) -> list[str]:
 
 
 def _say_notes(settings: Settings, asked: Row) -> None:
-    """What the reader of a table must know, beside it."""
+    """Print what the reader of a table must know."""
     with answered(settings, "quiet", "attribution-notes", **asked) as answer:
         notes = answer.row()
     counted = (
@@ -335,7 +335,7 @@ def define(
 
 
 def _asked(settings: Settings, names: Sequence[str]) -> str | None:
-    """The models as a question takes them. What is built in needs no log."""
+    """The models as a question takes them; None for all. Built-in models need no log."""
     from coupon_ledger.ledger.errors import NotThere
     from coupon_ledger.questions.attribution.models import BUILT_IN
 
@@ -352,7 +352,7 @@ def _asked(settings: Settings, names: Sequence[str]) -> str | None:
 
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
-    """By name, the model that stands and all its definitions, the last of which it is."""
+    """By name, the model in force and all its definitions; the last definition is the one in force."""
     from coupon_ledger.ledger.errors import WrongQuestion
     from coupon_ledger.ledger.operations import told_of
     from coupon_ledger.questions.attribution.models import DEFINED, made

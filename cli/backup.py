@@ -77,7 +77,7 @@ def backup(file: Path, force: bool, verify: bool, settings: Settings, output: st
 
 
 def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
-    """Copied to `part` by the owner, or by this process where nobody owns the database."""
+    """Have the owner copy the database to `part`; this process copies it if nobody owns it."""
     from coupon_ledger.api.client import Remote, asking
     from coupon_ledger.projections.backup import copy_to
     from coupon_ledger.projections.database import check_version
@@ -93,7 +93,7 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
 
 
 def _opened(part: Path) -> Store:
-    """The copy; the owner lets go of it when the last transaction ends that has looked at what databases there are."""
+    """Open the copy. The owner releases it when the last transaction that has looked at the list of databases ends."""
     from coupon_ledger.ledger.errors import StoreOwned
     from coupon_ledger.projections.database import open_database
 
@@ -126,7 +126,7 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
     from coupon_ledger.projections.ownership import held
     from coupon_ledger.projections.store import put_in_place
 
-    with held(settings.database):  # rather now than after the copy
+    with held(settings.database):  # fail now rather than after the copy
         lag, state = _examined(file, settings)
     with part_of(settings.database) as part:
         _copy_file(file, part)
@@ -144,7 +144,8 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
 
 
 def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
-    """How many records of the log the backup has not folded, and what it is of. Raises `StoreError`, `LogTruncated`."""
+    """How many records of the log the backup has not folded, and the state that it is of. Raises `StoreError`,
+    `LogTruncated`, `LogReplaced`."""
     from coupon_ledger.consumers.log_identity import difference
     from coupon_ledger.ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
     from coupon_ledger.ledger.log import open_log
@@ -186,7 +187,7 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
 
 
 def _copy_file(file: Path, to: Path) -> None:
-    """Durably, with the write-ahead log of a backup that was used as a database."""
+    """Copy durably, including the write-ahead log of a backup that was used as a database."""
     from coupon_ledger.ledger.errors import StoreFull, UnusableFile
     from coupon_ledger.projections.database import open_database
     from coupon_ledger.projections.generations import wal_file
@@ -200,7 +201,7 @@ def _copy_file(file: Path, to: Path) -> None:
             os.fsync(copy.fileno())
         if wal_file(file).exists():
             shutil.copyfile(wal_file(file), wal_file(to))
-            open_database(to).close()  # takes it in
+            open_database(to).close()  # applies it to the file
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise StoreFull(

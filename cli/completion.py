@@ -10,7 +10,7 @@ from click.shell_completion import get_completion_class
 
 SHELLS: Final = ("bash", "zsh", "fish")
 VARIABLE: Final = "_COUPON_LEDGER_COMPLETE"
-"""How the script asks; click answers in `main`."""
+"""The environment variable with which the script asks; click answers in `main`."""
 
 
 @click.command()

@@ -107,7 +107,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
                 sweep_every=sweep_every,
                 progress=shown,
             )
-            # Who can find this process can stop it.
+            # Handle signals first: once the endpoint is there, others can find this process and stop it.
             with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
                 place = {"log": masked(settings.log.url), "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
@@ -129,7 +129,7 @@ def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """`seconds`: of work; while it follows, those of its batches."""
+    """`seconds`: of work; with `--follow`, the sum over its batches."""
 
     records: int
     dead_letters: int
@@ -182,7 +182,7 @@ def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
 
 
 class _Told:
-    """Commits in the log: at most one line a second for all since the last; what is out of the ordinary at once."""
+    """Logs commits, at most one line a second for all since the last; logs anything unusual at once."""
 
     def __init__(self) -> None:
         self._commits = self._records = 0
@@ -272,7 +272,7 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
 
 
 def summary_of(database: Path) -> dict[str, Any]:
-    """What the database tells of itself."""
+    """The answer of the question `summary`."""
     from coupon_ledger.api.client import asking
 
     with asking(database) as source:
@@ -280,7 +280,7 @@ def summary_of(database: Path) -> dict[str, Any]:
 
 
 def read_log_of(database: Path) -> ReadLog:
-    """What the database keeps of the log that it was filled from."""
+    """What the database keeps about the log that it was filled from."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
 
@@ -289,9 +289,8 @@ def read_log_of(database: Path) -> ReadLog:
 
 
 def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None = None) -> dict[str, Any]:
-    """The summary, with the lag, as a whole and of each partition. `open_transaction`: offsets that were acknowledged
-    and that nobody can read before a transaction ends. `log_problem`: why this is another log than the one that was
-    read."""
+    """The summary plus the lag, in total and per partition. `open_transaction`: acknowledged offsets that nobody can
+    read until a transaction ends. `log_problem`: why this log is not the one that was read."""
     from coupon_ledger.ledger.errors import LogNotInitialised, LogReplaced
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
@@ -378,11 +377,11 @@ _APART: Final = {
     "explained": "{n:count} explained",
     "superseded": "{n:count} superseded",
 }
-"""Violations that do not count."""
+"""Violations that do not count; each kind is shown apart."""
 
 
 def _attention(summary: dict[str, Any]) -> Iterator[tuple[Note, str]]:
-    """What needs a look, and the command that shows it."""
+    """What needs attention, each with the command that shows it."""
     if summary.get("log_problem"):
         yield note("this is not the log that was read: {why}", why=summary["log_problem"]), "doctor"
     if summary.get("open_transaction"):

@@ -1,4 +1,4 @@
-"""`correct`: compensating events from a file. What is wrong stays in the log; what puts it right is appended."""
+"""`correct`: compensating events from a file. The wrong events stay in the log; the corrections are appended."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ SOURCE: Final = "operator"
 _PREFIX: Final = "correct:"
 _FORMATS: Final = ("ndjson", "csv")
 _ASKED_BYTES: Final = 12_000
-"""Of coupons' ids in the address of one question: a server takes 16 KB."""
+"""Maximum size of the coupon ids, in bytes, in the URL of one question: a server takes 16 KB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The file's events in its order. `sha256`: of its bytes."""
+    """The events of the file, in its order. `sha256`: of the file's bytes."""
 
     file: str
     sha256: str
@@ -53,7 +53,7 @@ class Correction:
 
     @property
     def event_id(self) -> str:
-        """Of the operation: the same for the same events."""
+        """The operation's id: the same events have the same id."""
         ids = "\n".join(sorted(event["event_id"] for event in self.events))
         return _PREFIX + hashlib.sha256(ids.encode()).hexdigest()
 
@@ -134,7 +134,7 @@ def _broken(file: Path, count: int) -> list[Any]:
 
 
 def _read(file: Path, file_format: str | None, given: Sequence[str]) -> Correction:
-    """Raises `InvalidEvent` with all rows that are no events, `UnusableFile`."""
+    """Raises `InvalidEvent`, which lists every row that is not an event, and `UnusableFile`."""
     from coupon_ledger.ledger.codec import decode
 
     content = _bytes(file)
@@ -211,8 +211,8 @@ def _id_of(event: Row) -> str:
 
 
 def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
-    """Per coupon, in the order of their ids; the ids of all events that these coupons have; and what would come and go
-    across coupons."""
+    """The effect on each coupon, by coupon id; the ids of all events that these coupons have; and what would appear and
+    disappear across coupons."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
     from coupon_ledger.questions.states.correction import effect, naive
@@ -249,7 +249,8 @@ def _as_json(become: Sequence[Row]) -> str:
 
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
-    """Raises `LogReplaced`: what was computed from one log is not appended to another."""
+    """Warn of records that are not consumed yet. Raises `LogReplaced`: what was computed from one log is not appended
+    to another."""
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
     from coupon_ledger.ledger.log import TopicPartition
 
@@ -338,8 +339,8 @@ def _for_people(effect: Effect) -> Row:
 def _append(
     settings: Settings, correction: Correction, fresh: Sequence[Row], effects: Sequence[Effect], by: tuple[str, str]
 ) -> None:
-    """The events that are new and, behind them, the operation, in one append. Where that is cut short, the same command
-    completes it: all ids are made of what the rows say."""
+    """Append the new events and, after them, the operation, in one call. If that is cut short, the same command
+    completes it: all ids derive from the rows."""
     from coupon_ledger.ledger import operations
     from coupon_ledger.ledger.codec import encode_row
     from coupon_ledger.ledger.log import Record, open_log

@@ -1,4 +1,4 @@
-"""`doctor`: what is not as it must be, each with its remedy."""
+"""`doctor`: what is not as it must be, each finding with its remedy."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def findings(settings: Settings, archive: Path | None = None) -> Iterator[Findin
 
 
 def _of(error: LedgerError) -> Finding:
-    """An error's sentence: object, problem, remedy."""
+    """Split an error's sentence into object, problem and remedy."""
     said, _, remedy = str(error).partition("; ")
     place, _, problem = said.partition(": ")
     return Finding("error", place, problem or said, remedy)
@@ -155,7 +155,7 @@ def _rights(database: Path) -> Iterator[Finding]:
 
 
 def _open_to_others(settings: Settings, archive: Path | None) -> Iterator[Finding]:
-    """Files that hold people's data and that other users of the machine may read."""
+    """Files that hold people's data and are readable by other users of the machine."""
     files = [settings.database, settings.database.with_name(settings.database.name + ".wal")]
     if settings.log.url.startswith("sqlite:///"):
         log = Path(settings.log.url.removeprefix("sqlite:///"))
@@ -170,17 +170,17 @@ def _open_to_others(settings: Settings, archive: Path | None) -> Iterator[Findin
 
 
 _LEAST: Final = 256 << 20
-"""Bytes that a commit and a checkpoint need free, where the write-ahead log is small."""
+"""Bytes that must be free for a commit and a checkpoint if the write-ahead log is small."""
 
 
 def _least(database: Path) -> int:
-    """Bytes that must be free: a checkpoint writes what the write-ahead log holds into the file, and keeps both."""
+    """Bytes that must be free: a checkpoint writes the content of the write-ahead log into the file and keeps both."""
     ahead = database.with_name(database.name + ".wal")
     return max(_LEAST, 2 * ahead.stat().st_size if ahead.is_file() else 0)
 
 
 def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
-    """Room beside each file for as much again: a backup, a rebuild, a restore."""
+    """Free space beside each file for a second copy of it: a backup, a rebuild, a restore."""
     files = [("database", settings.database.absolute())]
     if settings.log.url.startswith("sqlite:///"):
         files.append(("log", Path(settings.log.url.removeprefix("sqlite:///")).absolute()))
@@ -298,7 +298,8 @@ def _log(settings: Settings, summary: dict[str, Any] | None, known: ReadLog | No
 
 
 def _transactions(log: Backend, ends: dict[Any, int]) -> Iterator[Finding]:
-    """Acknowledged records that nobody can read: a producer began a transaction before them and has not ended it."""
+    """Acknowledged records that nobody can read, because a producer began a transaction before them and has not ended
+    it."""
     high = log.high_watermarks(list(ends))
     behind = {tp: high[tp] - end for tp, end in sorted(ends.items()) if high[tp] > end}
     begun = log.open_transactions(list(behind))

@@ -1,4 +1,4 @@
-"""`experiment`: who comes into which arm, how many people it takes, and what the campaign caused."""
+"""`experiment`: assign people to arms, plan how many are needed, and show what the campaign caused."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
 
 
 def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
-    """All arms with their shares. Raises click's error where they do not sum to one."""
+    """The shares of all arms. Raises click's error if they do not sum to one."""
     shares = {CONTROL: control}
     for one in arms or (f"treatment={1 - control}",):
         name, _, told = one.partition("=")
@@ -158,7 +158,7 @@ def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
 
 
 def _chosen(known: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
-    """The people to assign, each once: person, stratum, and the arm that they have already."""
+    """The people to assign, each once: person, stratum, and the arm that they already have."""
     import polars as pl
 
     wanted = pl.DataFrame({"user_id": ids}, schema={"user_id": pl.String})
@@ -179,7 +179,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.DataFrame:
-    """Those without an arm, with the one that they are drawn into."""
+    """Draw an arm for everyone who has none."""
     import polars as pl
 
     from coupon_ledger.analysis.draw import draw
@@ -208,7 +208,7 @@ def _publish(settings: Settings, campaign: str, drawn: pl.DataFrame, shares: Map
 
 
 def _events(campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> Iterator[Row]:
-    """The shares first, then people. Ids follow from what they say: repeated, they change nothing."""
+    """Events for the shares, then for the people. Ids derive from the content, so repeating them changes nothing."""
     common = {"topic": "campaign.events", "campaign_id": campaign, "source": SOURCE, "occurred_at": at}
     for arm, share in shares.items() if drawn.height else ():
         target = round(share * 10_000)
@@ -327,7 +327,8 @@ def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any
 
 
 def _print_plan(row: Row, output: str, currency: str | None) -> None:
-    """`currency`: of the mean, where it was given; amounts without one are numbers, as the mean is."""
+    """Print the plan. `currency`: of the mean, if the user named one; otherwise amounts are plain numbers, like the
+    mean."""
     warnings = row.pop("warnings", None) or []
     if output != "table":
         print_row(without_notes(row | {"warnings": warnings}), output)
@@ -360,7 +361,7 @@ def _plan_in_words(row: Row, variant: str) -> Note:
 
 
 def _facts_options(command: Any) -> Any:
-    """What `show`, `people` and `compare` take alike."""
+    """Options that `show`, `people` and `compare` share."""
     for option in (
         click.option(
             "--after", "after_days", type=click.IntRange(0, 366), default=7, show_default=True,
@@ -439,7 +440,7 @@ def _print_response(curve: Row, currency: str | None) -> None:
 
 
 def _response_in_words(curve: Row, currency: str | None) -> str:
-    """What one major unit of face value brings."""
+    """What each major unit of face value brings."""
     unit = 10 ** (decimals(currency) or 0)
     brought = {name: (curve[name] * unit, currency) for name in ("slope", "slope_low", "slope_high")}
     return say(
@@ -475,7 +476,7 @@ def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None
     """
     with answered(settings, output, "experiment-people", campaign=campaign, **asked) as answer:
         frames = answer.frames
-        if output == "table":  # after refunds, as the net sales of reports
+        if output == "table":  # after refunds, like the net sales of reports
             frames = (frame.rename({"net_minor": "net_sales_minor"}) for frame in frames)
         print_frames(frames, output)
 

@@ -1,4 +1,4 @@
-"""`expire` and `expiries`: coupons whose time ran out, and why."""
+"""`expire` and `expiries`: expired coupons, and why they expired."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
 
 
 def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
-    """What the owner appended; None where nobody owns the database."""
+    """Have the owner sweep; the events that it appended, by reason. None if nobody owns the database."""
     from coupon_ledger.api.client import owner_of
 
     owner = owner_of(settings.database)
@@ -138,7 +138,7 @@ def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> No
 
 
 def _print_with_unknown(rows: list[Row], output: str) -> None:
-    """A face value that is not known is not nothing."""
+    """Print the rows, and warn of unknown face values: they are not zero."""
     print_rows(rows, output)
     if output == "table" and (unknown := sum(row["without_value"] for row in rows)):
         warn("{n:count} coupon{n:s} {n:have} no known face value: no amount includes them", n=unknown)

@@ -1,4 +1,4 @@
-"""An answer as a Parquet file: written piece by piece under another name, and in its place when it is whole."""
+"""Write an answer as a Parquet file, piece by piece under another name; the complete file takes its place."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
-    """The answer's rows in this file, what it is of in the file's metadata (`as_of`, as answers over HTTP have it); how
-    many. A file that was there stays until the new one takes its place. `told`: rows, as they are written.
+    """Write the answer's rows to the file, and its state to the file's metadata (`as_of`, as in answers over HTTP).
+    Returns the number of rows. An existing file stays until the new one replaces it. `told`: called with the rows of
+    each piece.
 
     Raises `UnusableFile`.
     """
@@ -54,7 +55,7 @@ def _write(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
         frame = next(answer.frames)
         schema = as_decimals(frame).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
         schema = schema.with_metadata({"as_of": as_of(answer.as_of)})
-        # A dictionary of ids, which hardly repeat, takes longer than all the rest.
+        # A dictionary of ids, which hardly ever repeat, would take longer than everything else.
         repeated = [values.name for values in frame if values.n_unique() * 10 <= frame.height]
         with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeated) as writer:
             for written in ahead(write, chain([frame], answer.frames), workers=1):

@@ -1,4 +1,4 @@
-"""`import` and `simulate`: sources that are turned into events by columns."""
+"""`import` and `simulate`: sources that are converted to events by columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a long-running command tells on standard error: sentences for people, or a line of JSON per event for machines.
+"""The log of a long-running command on standard error: sentences for people, or a line of JSON per event for machines.
 
 People see warnings and errors (a progress bar shows the rest); JSON has every event, from `info` up.
 """
@@ -17,7 +17,7 @@ FORMATS: Final = ("text", "json")
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Whatever standard error is at the moment: a progress bar takes its place to keep its line."""
+    """Writes to the current standard error: a progress bar replaces it to keep its line."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -35,7 +35,8 @@ _OURS: Final = {"coupon_ledger", "uvicorn"}
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """Not what a library tells its developers: errors that matter come as ours."""
+    """Whether the record is for users. Libraries' messages to their developers are not: errors that matter are logged
+    by us."""
     return record.name.partition(".")[0] in _OURS
 
 

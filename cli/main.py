@@ -1,4 +1,5 @@
-"""The command `coupon-ledger`: its groups of commands, and the one place where errors become words and exit codes.
+"""The command `coupon-ledger`: its groups of commands, and the one place that turns errors into messages and exit
+codes.
 
 Exit codes: 0 done; 1 what was asked for is not there, or `doctor` found errors; 2 wrong usage or settings; 3 some
 events, or a change of a schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found
@@ -75,11 +76,11 @@ Start here:
 
 
 class ReaderGone(Exception):
-    """The reader of our output went away (`| head`)."""
+    """The reader of our output has closed it (`| head`)."""
 
 
 class Commands(click.Group):
-    """Loads a command's module when the command is used."""
+    """Imports a command's module when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -132,7 +133,7 @@ global_options(cli)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console entry point: never a traceback for what a user can act on."""
+    """The console entry point: no traceback for anything that the user can fix."""
     before = os.umask(0o077)
     os.umask(before)
     try:
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    # What a command imports stays; the garbage collector looking through it took an eighth of the time until it begins.
+    # What a command imports stays; scanning it for garbage took an eighth of the time until the command begins.
     gc.set_threshold(10_000)
     forget()
     try:
@@ -160,7 +161,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except LedgerError as error:
         _fail(_in_the_readers_language(error), error.exit_code)
     except ReaderGone:
-        # No error, and nothing more to say.
+        # Not an error, and nothing more to say.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:
@@ -184,7 +185,7 @@ def _usage_in_words(error: click.ClickException) -> str:
 
 
 def _in_the_readers_language(error: LedgerError) -> str:
-    """Errors that a reader of reports meets carry a note; all others are in English."""
+    """Errors that readers of reports meet carry a note, which is translated; all others are in English."""
     said = error.args[0] if error.args else None
     if not isinstance(said, Note):
         return str(error)

@@ -1,4 +1,4 @@
-"""`metrics`: the operating metrics: which there are, what each means, and their values over any slice and period."""
+"""`metrics`: list the operating metrics, define each one, and query their values over any slice and period."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def show_metric(name: str, output: str) -> None:
 
 
 def _in_words(row: Row) -> Row:
-    """Names stay, as options take them; in Chinese what they mean stands beside them."""
+    """Add the Chinese meaning beside names, which stay as options take them."""
     said = dict(row)
     for name in ("meaning", "caveat"):
         said[name] = row[name] and told(Note(row[name], {}))
@@ -206,7 +206,7 @@ def _warn(settings: Settings, asked: dict[str, Any]) -> None:
 
 
 def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
-    """Where users were counted of whom some are one person."""
+    """Warn if some of the counted users are the same person."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(METRICS[part].unit == "users" for name in asked["names"].split(",") for part in METRICS[name].parts):
@@ -223,7 +223,7 @@ def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
 
 
 def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
-    """Where a margin was asked that some orders are not in."""
+    """Warn if a requested margin leaves out some orders."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(part in _MARGINS for name in asked["names"].split(",") for part in METRICS[name].parts):
@@ -237,7 +237,7 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
 
 
 def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
-    """Print what metrics are made from: the SQL, and the rows behind it."""
+    """Print what metrics are computed from: the SQL, and the rows behind it."""
     with answered(settings, output, "metric-explained", **asked) as answer:
         told = (
             {**r, "parameters": json.loads(r["parameters"]), "rows": json.loads(r["rows"])} for r in rows_of(answer)
@@ -255,7 +255,7 @@ def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
 
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
-    """Without what the notes below the table say."""
+    """Drop what the notes below the table say."""
     hidden = {"starts_at", "data_clock"} | (set() if any("bucket" in row for row in rows[:1]) else {"open"})
     for row in one_currency(rows):
         yield {

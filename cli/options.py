@@ -37,8 +37,8 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 def settings_options(*names: str, opens: bool | None = None) -> Callable[[Command], Command]:
     """Add the flags of these settings and `--config`; the command gets `settings`.
 
-    `opens`: whether the command opens a database or an archive; None for those with the setting `database`. They raise
-    `NotEnoughMemory` where they cannot.
+    `opens`: whether the command opens a database or an archive; by default, if it has the setting `database`. Such a
+    command raises `NotEnoughMemory` if it cannot open it.
     """
 
     def decorate(command: Command) -> Command:
@@ -75,7 +75,7 @@ def _help(option: Option) -> str:
 
 
 def output_option(command: Command) -> Command:
-    """Add `--output`; the command gets `output`. And `--for-excel`, which `for_excel` tells."""
+    """Add `--output`; the command gets `output`. Also add `--for-excel`, which `for_excel` reads."""
     excel = click.option(
         "--for-excel",
         is_flag=True,
@@ -102,7 +102,7 @@ def _for_excel(context: click.Context, option: click.Parameter, value: bool) -> 
 
 
 def for_excel() -> bool:
-    """Whether the command that runs prints CSV for spreadsheets."""
+    """Whether the running command prints CSV for spreadsheets."""
     context = click.get_current_context(silent=True)
     return bool(context and context.meta.get(_EXCEL))
 
@@ -118,7 +118,7 @@ def limit_option(default: int) -> Callable[[Command], Command]:
 
 
 class _InstantOption(click.Option):
-    """Its help says whose days it takes."""
+    """An option that takes an instant; its help lists the formats, and says that days are those of `--zone`."""
 
     takes_days = True
 
@@ -131,8 +131,8 @@ class _InstantOption(click.Option):
 
 def instant_option(name: str, text: str, *, cut: bool = False) -> Callable[[Command], Command]:
     """Add an option that takes an instant; the command gets it in UTC, or None. A day stands for its first instant in
-    the reader's zone. `cut`: what happens at the instant belongs to the answer; so a day stands for the last instant
-    before it, and the answer is the same as that of a period until that day."""
+    the reader's zone. With `cut`, what happens at the instant is part of the answer; so a day stands for the last
+    instant before it, and the answer equals that of a period until that day."""
     return click.option(
         name,
         cls=_InstantOption,
@@ -147,8 +147,8 @@ _EXCEL: Final = "coupon_ledger.for_excel"
 
 
 def zone_option(text: str = "Whose days and clocks.", exposed: bool = False) -> Callable[[Command], Command]:
-    """Add `--zone` with a help text of the command's own; it gets `zone`, a name, where that is `exposed`. Every
-    command with days or instants has the option, by `cli.view`, with the same default."""
+    """Add `--zone` with the command's own help text. If `exposed`, the command gets `zone`, the zone's name. `cli.view`
+    adds the option, with the same default, to every command that prints or takes days or instants."""
     return click.option(
         "--zone",
         is_eager=True,
@@ -167,8 +167,8 @@ def _resolved_zone(context: click.Context, option: click.Parameter, value: str |
 
 
 def past_options(command: Command) -> Command:
-    """Add `--at`, `--known-at` and `--at-position`; the command gets `at`, `known_at` and `positions`, None for no
-    bound. And `--timeout`."""
+    """Add `--at`, `--known-at`, `--at-position` and `--timeout`; the command gets `at`, `known_at` and `positions`,
+    None for no bound."""
     for option in (
         timeout_option,
         position_option("--at-position", "positions", "As it was known there: only what the log held before."),
@@ -182,7 +182,7 @@ def past_options(command: Command) -> Command:
 
 
 def timeout_option(command: Command) -> Command:
-    """Add `--timeout`, which `timeout_s` tells."""
+    """Add `--timeout`, which `timeout_s` reads."""
     return click.option(
         "--timeout",
         expose_value=False,
@@ -193,14 +193,14 @@ def timeout_option(command: Command) -> Command:
 
 
 def timeout_s() -> float | None:
-    """What the command that runs was given."""
+    """The running command's `--timeout` in seconds; None without it."""
     context = click.get_current_context(silent=True)
     given: timedelta | None = context.meta.get(_TIMEOUT) if context else None
     return given.total_seconds() if given else None
 
 
 def position_option(name: str, parameter: str, text: str) -> Callable[[Command], Command]:
-    """Add an option that takes positions of the log; the command gets them as questions take them, or None."""
+    """Add an option that takes positions of the log; the command gets them in the form that questions take, or None."""
     return click.option(
         name,
         parameter,
@@ -221,7 +221,8 @@ def _positions(values: Iterable[str], option: click.Parameter) -> Iterator[str]:
 
 
 def _positions_in(file: str, option: click.Parameter) -> list[str]:
-    """Of rows with topic, partition and next_offset, as a list or as what `status` and answers call them."""
+    """Read positions from a JSON file: rows with topic, partition and next_offset, as a list or within what `status`
+    and answers print."""
     try:
         said = json.loads(Path(file).read_text(encoding="utf-8"))
         rows = said if isinstance(said, list) else said.get("as_of", said)
@@ -255,8 +256,8 @@ def _instant(value: str, option: click.Parameter, *, cut: bool = False) -> datet
 
 
 def dead_letter_options(command: Command) -> Command:
-    """Add what chooses dead letters; the command gets `topic`, `partition`, `offset`, `reason`, `since`, `until` and
-    `settled`."""
+    """Add the options that choose dead letters; the command gets `topic`, `partition`, `offset`, `reason`, `since`,
+    `until` and `settled`."""
     for option in reversed(
         (
             click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Only of this topic."),
@@ -273,7 +274,7 @@ def dead_letter_options(command: Command) -> Command:
 
 
 def operator_options(command: Command) -> Command:
-    """Add `--why` and `--operator` of what changes something; the command gets `why` and `operator`."""
+    """Add `--why` and `--operator`, for commands that change something; the command gets `why` and `operator`."""
     operator = click.option("--operator", help="Who does it. [default: the name of the user who runs the command]")
     return click.option("--why", metavar="TEXT", help="Why it is done; kept with who does it (`operations`).")(
         operator(command)
@@ -281,7 +282,7 @@ def operator_options(command: Command) -> Command:
 
 
 def signed(why: str | None, operator: str | None) -> tuple[str, str]:
-    """Who does it and why. Raises click's error where either is not known."""
+    """The operator and the reason. Raises click's error if either is missing."""
     from coupon_ledger.ledger.operations import user_name
 
     who = operator or user_name()
@@ -315,8 +316,8 @@ def _duration(value: str, option: click.Parameter) -> timedelta:
 
 
 def goods_rate_option(command: Command) -> Command:
-    """Add `--goods-rate`; the command gets `goods_rates`: basis points by category, '' for any other, as JSON; None
-    where nothing is told."""
+    """Add `--goods-rate`; the command gets `goods_rates`: basis points by category as JSON, '' for all other
+    categories; None if not given."""
     return click.option(
         "--goods-rate",
         "goods_rates",
@@ -346,7 +347,7 @@ def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
 
 
 def _written_out(values: Iterable[str]) -> Iterator[str]:
-    """Each `@FILE` as what stands in it."""
+    """Replace each `@FILE` by the file's content."""
     for value in values:
         if value.startswith("@"):
             rows = csv_rows(Path(value[1:]), ("category", "percent"))

@@ -1,9 +1,9 @@
 """Printing rows: a table for people, JSON, NDJSON or CSV for machines.
 
-Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON and null is empty; text is as it is in the
-data. For spreadsheets (`--for-excel`) CSV begins with a byte order mark, its heads are the labels that people read,
-amounts are in major units and instants by the reader's clocks; text that a spreadsheet would take for a formula begins
-with an apostrophe, and characters that steer or hide are shown as on the terminal.
+Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON, null is empty, and text is unchanged. CSV
+for spreadsheets (`--for-excel`) begins with a byte order mark; its headings are the labels that people read, amounts
+are in major units, and instants in the reader's zone; an apostrophe precedes text that a spreadsheet would take for a
+formula; and characters that steer or hide are shown as on the terminal.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a table that is too wide becomes narrower. `wrap`: a column of sentences, which are broken into lines instead
-    of being cut; `spare`: columns that are left out before any other; `keep`: a column that never is."""
+    """How a table that is too wide becomes narrower. `wrap`: a column of sentences, broken into lines instead of cut;
+    `spare`: columns left out before any others; `keep`: a column never left out."""
 
     wrap: str | None = None
     spare: Sequence[str] = ()
@@ -51,9 +51,9 @@ def print_rows(
     currency: str | None = None,
     fit: Fit = LIKE_ANY,
 ) -> None:
-    """Print rows as they come. `columns`: only these, in this order, unless the reader names others (all by default).
-    In a table, `totals`: rows under a line; `currency`: of amounts whose row names none; `fit`: what it does when it is
-    too wide."""
+    """Print rows as they come. `columns`: print only these, in this order, unless the reader names others (default:
+    all). In a table, `totals`: rows below a line; `currency`: of amounts whose row names none; `fit`: how it becomes
+    narrower."""
     if output == "table":
         from coupon_ledger.cli.tables import print_table
 
@@ -73,7 +73,7 @@ def print_rows(
 
 
 def print_frames(frames: Iterable[pl.DataFrame], output: str, columns: Sequence[str] | None = None) -> None:
-    """Print frames piece by piece; NDJSON goes by columns, for exports of any size."""
+    """Print frames piece by piece. NDJSON is written by columns, for exports of any size."""
     if output == "table":
         print_rows((row for frame in frames for row in frame.iter_rows(named=True)), output, columns)
         return
@@ -114,14 +114,14 @@ def _check_columns(known: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def no_column(unknown: Sequence[str], known: Sequence[str]) -> click.UsageError:
-    """With the names that are meant, where any is like those that there are not; else with all."""
+    """An error that suggests similar column names, or lists all of them if none is similar."""
     meant = alike(unknown, known)
     said = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
     return click.UsageError(f"no column {', '.join(unknown)}; {said}")
 
 
 def print_row(row: Row, output: str) -> None:
-    """Print one object: a line per field for people."""
+    """Print one object; for people, a line per field."""
     if output == "table":
         from coupon_ledger.cli.tables import print_fields
 
@@ -133,7 +133,7 @@ def print_row(row: Row, output: str) -> None:
 
 
 def limited(rows: Iterator[Row], limit: int) -> tuple[list[Row], bool]:
-    """The first rows, and whether there were more."""
+    """The first `limit` rows, and whether there are more."""
     found: list[Row] = []
     for row in rows:
         if len(found) == limit:
@@ -164,7 +164,7 @@ def _print_csv(rows: Iterable[Row]) -> None:
 
 
 def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
-    """With the names of the columns even where there are no rows."""
+    """Write the column names even if there are no rows."""
     if for_excel():
         _print_csv(row for frame in frames for row in frame.iter_rows(named=True))
         return
@@ -177,7 +177,7 @@ def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
 
 
 def _csv_writer() -> Callable[[Iterable[Any]], object]:
-    """Writes a row; for spreadsheets, where the command was told so."""
+    """A function that writes a row, in the form for spreadsheets if the command has `--for-excel`."""
     out = behind(sys.stdout)
     writer = csv.writer(_Lines(out), lineterminator="\r\n")
     if not for_excel():
@@ -187,7 +187,7 @@ def _csv_writer() -> Callable[[Iterable[Any]], object]:
 
 
 class _Lines:
-    """Rows end with \\n; written with \\r\\n, so that cells that hold a \\r are quoted."""
+    """Ends rows with \\n. The writer ends them with \\r\\n, so that it quotes cells that hold a \\r."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -200,7 +200,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  
 
 
 def _spreadsheet_cell(value: Any) -> Any:
-    """Text that a spreadsheet would calculate, as text, and nothing in it hidden; numbers stay numbers."""
+    """Keep a spreadsheet from calculating or hiding text; numbers stay numbers."""
     if not isinstance(value, str):
         return value
     shown = visible_data(value)
@@ -209,7 +209,7 @@ def _spreadsheet_cell(value: Any) -> Any:
 
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, Decimal):
-        return value  # of `spreadsheet_row`: a number, whatever its sign
+        return value  # from `spreadsheet_row`: a number, whatever its sign
     value = plain(value)
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False)
@@ -217,8 +217,8 @@ def _csv_cell(value: Any) -> Any:
 
 
 def cell(value: Any) -> str:
-    """The value as a terminal shows it, on one line; instants by the reader's clocks. Characters that steer or hide are
-    escapes (`cli.terminal`)."""
+    """The value on one line of a terminal, instants in the reader's zone. Characters that steer or hide are escaped
+    (`cli.terminal`)."""
     if isinstance(value, datetime):
         return view().instant(value)
     value = plain(value)

@@ -1,4 +1,4 @@
-"""A progress bar on standard error: rate, what is left, how long it takes."""
+"""A progress bar on standard error: rate, what is left, and the time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINE_S: Final = 10.0
 
 class Bar(Protocol):
     def advance(self, records: int, left: int | None = None) -> None:
-        """`left`: how many are still to come, where that is only known now."""
+        """`left`: how many are still to come, if that is known only now."""
         ...
 
 
@@ -30,8 +30,8 @@ class _Silent:
 
 @contextmanager
 def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
-    """A bar over `total` records (None: not known; 0: told as it becomes known, and events that are left shown as
-    lag)."""
+    """A bar over `total` records. None: the total is unknown; 0: it becomes known on the way, and events left are shown
+    as lag."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
@@ -73,12 +73,12 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
 
 
 def rate_of(records: float, seconds: float) -> float | None:
-    """Records a second; None where it is too early to say, and below one."""
+    """Records per second; None if it is too early to say, or below one."""
     return records / seconds if seconds >= _EARLY_S and records >= seconds else None
 
 
 def time_left(rate: float | None, left: float | None) -> str:
-    """How long it takes at that rate; nothing where that is not known."""
+    """The time left at that rate, as text; empty if unknown."""
     return f"{timedelta(seconds=round(left / rate))} left" if rate and left else ""
 
 
@@ -88,9 +88,9 @@ def _read(done: int, left: int) -> str:
 
 @contextmanager
 def consuming() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows what a consumer does: on a terminal a bar, else a line on standard error every ten seconds.
+    """Show the progress of a consumer: a bar on a terminal, otherwise a line on standard error every ten seconds.
 
-    Called with the stage, the records that are done, and those that are left. The rate is that of the time in which
+    Call the function with the stage, the records done, and the records left. The rate covers only the time in which
     something was left.
     """
     started = time.monotonic()
@@ -102,7 +102,7 @@ def consuming() -> Iterator[Callable[[str, int, int], None]]:
         now = time.monotonic()
         worked_s += now - last if busy else 0.0
         last, busy = now, left > 0
-        # The first few records, of campaigns, say nothing of the others.
+        # The first few records, of campaigns, do not predict the rate of the others.
         rate = rate_of(done, worked_s) if done * 50 >= done + left else None
         return rate, time_left(rate, left)
 
@@ -141,7 +141,7 @@ def consuming() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def advancing(bar: Bar) -> Callable[[int, int], None]:
-    """The same bar, told how many of how many are done."""
+    """Wrap a bar in a function that takes how many are done and the total."""
     before = 0
 
     def told(done: int, total: int) -> None:

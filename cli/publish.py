@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH: Final = 10_000
 _TOLD: Final = 5
-"""So many bad lines are told on standard error; the report has all."""
+"""Maximum number of bad lines shown on standard error; the report has all."""
 FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 
 
@@ -153,7 +153,7 @@ def _named(file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What the user says of the file."""
+    """The user's description of the file."""
 
     file: Path
     topic: str | None
@@ -162,7 +162,7 @@ class _Table:
     zone: ZoneInfo | None
 
     def items(self, content: Sniffed) -> tuple[Iterator[Item], int | None]:
-        """What the file holds, and how many rows where that is known."""
+        """The file's items, and the number of rows if it is known."""
         what, topic = _named(self.file), self.topic
         if content.kind == "ndjson":
             from coupon_ledger.ledger.formats.ndjson import lines_of, ndjson_items
@@ -243,7 +243,7 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _report_path(file: Path, rejects: Path | None) -> Path:
-    # Beside what is no file of its own (standard input, a pipe) there is no place.
+    # Standard input or a pipe has no place beside it.
     beside = file.with_name(file.name + ".rejected.ndjson") if file.is_file() else Path("stdin.rejected.ndjson")
     path = rejects or beside
     if path.exists() and file.exists() and path.samefile(file):
@@ -252,7 +252,7 @@ def _report_path(file: Path, rejects: Path | None) -> Path:
 
 
 class _Rejects:
-    """The report of bad lines or rows; its file is made with the first of them."""
+    """The report of bad lines or rows; its file is created with the first one."""
 
     def __init__(self, path: Path, unit: str) -> None:
         self.path = path
@@ -284,10 +284,10 @@ class _Rejects:
             click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
     def _write(self, text: str) -> None:
-        """Each line goes to the file at once, so that no reason is lost with the process."""
+        """Write each line at once, so that no reason is lost if the process dies."""
         with self._failing_clearly():
             if self._file is None:
-                # A lone surrogate (JSON can hold one) becomes its escape, which JSON knows.
+                # A lone surrogate, which JSON can hold, becomes its escape, which JSON can read.
                 self._file = self.path.open("w", encoding="utf-8", errors="backslashreplace", buffering=1)
             self._file.write(text)
 
@@ -313,7 +313,8 @@ def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]
 
 
 def _append(log: EventLog, records: Iterable[Record | None]) -> Iterator[int]:
-    """Append in batches, and what there is where nothing more has come yet; yields how many each time."""
+    """Append in batches; append a part of a batch when no more records have come yet. Yields the size of each
+    append."""
     batch: list[Record] = []
     for record in records:
         if record is not None:

@@ -1,4 +1,4 @@
-"""`rebuild`: the database made anew beside the live one, compared, swapped; and back again."""
+"""`rebuild`: build the database anew beside the live one, compare, and swap; or swap back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _EQUAL: Final = "every table that can be compared is equal"
 _ROWS: Final = 10
-"""Of each table that differs, so many rows are shown."""
+"""Rows shown of each table that differs."""
 Tell = Callable[[str, "Note | str"], None]
 
 
@@ -134,7 +134,7 @@ def _log(settings: Settings, archive: Path | None) -> EventLog:
 def _rebuilt(
     settings: Settings, log: EventLog, tell: Tell, only: tuple[str, ...], *, anew: bool, accepted: bool, output: str
 ) -> dict[str, Any]:
-    """Built and compared. Raises `RebuiltDiffers` where tables differ, unless that is accepted."""
+    """Build and compare. Raises `RebuiltDiffers` if tables differ, unless the differences are accepted."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.rebuild import LiveDatabase
     from coupon_ledger.consumers.rebuild import Rebuild as Run
@@ -172,7 +172,7 @@ def _rebuilt(
 
 
 def _copied(database: Path, to: Path) -> None:
-    """Also of a database that another version filled."""
+    """Copy the database, even one that another version filled."""
     from coupon_ledger.cli.backup import copy_of
     from coupon_ledger.ledger.errors import StoreVersionMismatch
     from coupon_ledger.projections.backup import copy_to
@@ -214,7 +214,7 @@ def _compared(compared: Compared, tell: Tell) -> dict[str, Any]:
 
 
 def _different_rows(run: Rebuild, compared: Compared | None) -> list[dict[str, Any]]:
-    """Some of those that differ; of a live database that this version can read."""
+    """Some of the rows that differ, if this version can read the live database."""
     if compared is None or compared.other_versions:
         return []
     return [_row(row) for found in compared.different for row in run.different_rows(found.table, _ROWS)]
@@ -231,7 +231,7 @@ def _in_words(fields: Mapping[str, Any]) -> str:
 
 
 def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str], action: str) -> dict[str, Any]:
-    """Let the rebuilt database, or on rolling back the one before, take the place of the live one."""
+    """Swap in the rebuilt database, or the previous one on rollback."""
     from coupon_ledger.api.client import owner_of
     from coupon_ledger.consumers.owner import take_place
     from coupon_ledger.ledger import operations
@@ -255,7 +255,7 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
 
 
 def _tell(what: str, words: Note | str) -> None:
-    """`what`: a template, the head of the line."""
+    """`what`: a template, the heading of the line."""
     from coupon_ledger.cli.tables import echo_under
     from coupon_ledger.reports.labels import told
 

@@ -147,7 +147,7 @@ def discard(
 
 
 def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]) -> list[Row]:
-    """Done by the owner of the database, or here where there is none."""
+    """Have the database's owner make the repair; make it here if nobody owns the database."""
     from coupon_ledger.api.client import Remote, asking
 
     with asking(settings.database) as source:

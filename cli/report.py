@@ -1,6 +1,6 @@
 """Reports for marketing, finance and risk people: `report roi`, `channels`, `finance`, …
 
-For people each part is a table under a title in both languages; the machine formats have the bare figures.
+People see each part as a titled table in their language; the machine formats have plain figures.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SHOWN: Final = 20
 
 
 _OPTION: Final = {"goods_rates": "goods-rate", "where": "campaign"}
-"""Options whose parameters have other names."""
+"""Options with another name than their parameter."""
 
 
 @click.group()
@@ -95,7 +95,7 @@ def _parts_argument(parts: Mapping[str, Part]) -> Callable[[Command], Command]:
 
 
 def _shared(command: Command) -> Command:
-    """Options of every report."""
+    """Add the options that every report has."""
     explain = click.option(
         "--explain", is_flag=True, help="Of one part: the coupons, orders or people that its numbers are made of."
     )
@@ -348,8 +348,8 @@ def _report(
     below: Callable[[], None] | None = None,
     **asked: Any,
 ) -> None:
-    """Print the chosen parts, all where none is named. A part that the data do not carry says so beside the others.
-    `below`: prints what stands below them for people."""
+    """Print the chosen parts, or all if none is named. A part that the data cannot support says so beside the others.
+    `below`: prints what follows the parts, for people."""
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
@@ -396,7 +396,7 @@ def _report(
 
 
 def _title(part: Part, asked: Mapping[str, Any]) -> str:
-    """What the part shows, and by what it is cut, in the words of the options."""
+    """The part's title, and what it is cut by, in the words of the options."""
     if "by" not in part.takes:
         return say(part.title)
     by = asked.get("by") or part.by
@@ -406,7 +406,7 @@ def _title(part: Part, asked: Mapping[str, Any]) -> str:
 
 
 def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], options: Iterable[str]) -> None:
-    """Said once where an option goes with some of the parts alone."""
+    """Say once that an option applies to only some of the parts."""
     for option in sorted(options):
         taking = [name for name in chosen if option in known[name].takes]
         if len(taking) < len(chosen):
@@ -421,7 +421,8 @@ def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], optio
 
 
 def _must_be_known(settings: Settings, asked: Mapping[str, Any], past: dict[str, Any]) -> None:
-    """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of one that sold nothing."""
+    """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of a campaign that sold
+    nothing."""
     named = [asked["campaign"]] if asked.get("campaign") else json.loads(asked.get("where") or "{}").get("campaign", [])
     for campaign in named:
         counted = _rows(settings, "states", {"campaign": campaign} | past)
@@ -430,7 +431,7 @@ def _must_be_known(settings: Settings, asked: Mapping[str, Any], past: dict[str,
 
 
 def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
-    """That there is something odd in the data, beside the numbers that it may have moved."""
+    """Warn of doubtful data that may affect the numbers shown."""
     cases: dict[str, int] = {}
     for row in _rows(settings, "finance-doubts", past):
         cases[row["doubt"]] = cases.get(row["doubt"], 0) + row["cases"]
@@ -442,7 +443,7 @@ def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
 
 
 def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
-    """A total is of all rows, so that all are asked for."""
+    """None, so that all rows are asked for, if the part has a total."""
     if output != "table":
         return limit
     return None if _all_are_asked(part) else (limit or _SHOWN) + 1
@@ -488,7 +489,7 @@ def _print_behind(
 
 
 def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, told: dict[str, Any]) -> list[Row]:
-    """A row per currency under the others, where there are several to add up."""
+    """The total row per currency, for currencies with several rows to add up."""
     if isinstance(rows, dict) or len(rows) < 2:
         return []
     first = next(iter(rows[0]))
@@ -509,7 +510,7 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, tol
 def _print_part(
     name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int, whole: bool
 ) -> None:
-    """`whole`: `rows` are all that there are, and not the first of them."""
+    """`whole`: `rows` are all rows, not just the first ones."""
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
         click.echo(say("refused: {why}", why=rows["refused"]))
@@ -532,7 +533,7 @@ def _print_part(
 
 
 def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
-    """Why what is left is not the budget less what was spent, in the row of totals."""
+    """Explain why, in the totals, what is left is not the budget less what was spent."""
     for sums in total:
         mine = [row for row in rows if row["currency"] == sums["currency"]]
         without = [row["spent_minor"] for row in mine if row["left_minor"] is None and row["spent_minor"]]
@@ -542,7 +543,7 @@ def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
 
 
 def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
-    """The first rows, and the totals of all."""
+    """Print the first rows, and the totals of all."""
     shown = by_month(rows)
     if shown:
         shown = in_natural_order(shown, list(shown[0]))
@@ -561,7 +562,7 @@ def _columns(name: str, rows: list[Row]) -> list[str] | None:
 
 
 def _print_warnings(rows: list[Row]) -> None:
-    """What the reader of returns must know, beside them."""
+    """Print the warnings that a reader of returns needs."""
     if not rows or "simple_roi" not in rows[0] or "other_cost_minor" not in rows[0]:
         return
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
@@ -573,7 +574,7 @@ def _print_warnings(rows: list[Row]) -> None:
 
 
 def _print_reconciliation(rows: list[Row]) -> None:
-    """What is added up, and `=` before what it comes to."""
+    """Print what is added up, with `=` before each result."""
     for account, title in ACCOUNTS.items():
         lines = [row for row in rows if row["account"] == account]
         if not lines:
@@ -592,14 +593,14 @@ def _print_reconciliation(rows: list[Row]) -> None:
 
 
 def _warn_of_costs(found: Iterable[Any]) -> None:
-    """Where a margin was shown that some orders are not in."""
+    """Warn if a margin leaves out some orders."""
     rows = [row for part in found if isinstance(part, list) for row in part]
     if any(row.get(name) for row in rows for name in WITHOUT_COST):
         warn("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
 
 
 def _print_statement(rows: list[Row], limit: int) -> None:
-    """As accounts are written: what was there, what came, what went, what is there."""
+    """Print an account: the opening balance, what came, what went, the closing balance."""
     for unit, words in (("coupons", "coupons"), ("minor", "face value")):
         suffix = "_minor" if unit == "minor" else ""
         moved = [

@@ -1,8 +1,8 @@
-"""`review`: one report of a campaign (复盘), from the questions that the other commands ask: goal and result, funnel,
-trend, channels, customers, what it caused, cost, losses, what looked odd, and earlier campaigns beside it.
+"""`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
+trend, channels, customers, causal effects, cost, losses, oddities, and a comparison with earlier campaigns.
 
-A section is a function of an asker, below; what the data do not carry is said in its place. A layout (which sections,
-in which order, by which rates) can be kept by a name, in `coupon.operations`.
+A section is a function of an `Asker`; if its data are missing, it says so in its place. A layout (sections, their
+order, rates) can be saved by name in `coupon.operations`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ _ENDINGS: Final = {
 
 
 def _form_of(file: Path | None) -> str:
-    """By the file's ending. Raises `UnusableFile` for one of something that cannot be written."""
+    """The format by the file's ending. Raises `UnusableFile` if a review cannot be written in it."""
     ending = file.suffix.lower() if file else ""
     if ending not in _ENDINGS:
         known = ", ".join(filter(None, _ENDINGS))
@@ -167,7 +167,7 @@ def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> No
 
 
 def _templates(settings: Settings) -> dict[str, Row]:
-    """By name, the latest of each."""
+    """The latest template of each name."""
     from coupon_ledger.ledger.operations import told_of
 
     return {
@@ -183,5 +183,5 @@ def _templates(settings: Settings) -> dict[str, Row]:
 
 
 def _known_sections(told: object) -> list[str]:
-    """Those that there are, in the order in which they were kept."""
+    """The saved sections that exist, in the order in which they were saved."""
     return [name for name in told if name in SECTIONS] if isinstance(told, list) else []

@@ -1,4 +1,4 @@
-"""`segments`: rules that choose customers, kept by name; who is in them, how many there were, their ids."""
+"""`segments`: rules that choose customers, saved by name; who is in a segment, how its size changed, and its ids."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _rule(name: str, settings: Settings) -> str:
 
 
 def _defined(settings: Settings) -> dict[str, Row]:
-    """By name, the latest definition of each."""
+    """The latest definition of each name."""
     from coupon_ledger.ledger.operations import told_of
 
     return {

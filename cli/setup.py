@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SECRET: Final = ("password", "passwd", "secret", "token", "user.info", "key", "jaas", "credential")
 _PLACE: Final = ("file", "location", "path", "url")
-"""How the names of options end that say where a secret is, and hold none."""
+"""Endings of option names that locate a secret but hold none."""
 
 
 @click.command()
@@ -46,14 +46,14 @@ def init(settings: Settings) -> None:
 
 
 def _warn_of_another_log(settings: Settings, log: EventLog) -> None:
-    """Warn where the database was filled from another log: it would never fold the events of this one."""
+    """Warn if the database was filled from another log: it would never fold the events of this one."""
     from coupon_ledger.cli.appending import known_log
     from coupon_ledger.consumers.log_identity import difference
     from coupon_ledger.ledger.errors import StoreError
 
     try:
         why = difference(known_log(settings), log)
-    except StoreError:  # of an owner that does not answer, or of another version: it says so to the next command
+    except StoreError:  # an owner that does not answer, or another version: the next command reports it
         return
     if why:
         warn(_ANOTHER_LOG, file=str(settings.database), why=why)
@@ -91,7 +91,7 @@ def config(settings: Settings, output: str) -> None:
 
 
 def _shown(setting: Setting) -> Any:
-    """The value without passwords."""
+    """The value, with passwords masked."""
     name = setting.name.lower()
     if any(word in name for word in _SECRET) and not name.endswith(_PLACE):
         return "********"

@@ -1,5 +1,5 @@
-"""What people ask the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `diff`,
-`digest`, `dead-letters`. Asked of the file, or of the process that owns it: the answers are the same."""
+"""Questions to the database: `state`, `history`, `coupons`, `user`, `order`, `campaigns`, `violations`, `diff`,
+`digest`, `dead-letters`. The file and the process that owns it give the same answers."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def history(coupon: str, limit: int | None, settings: Settings, output: str, **p
 
 
 def _for_people(row: Row, currency: str | None) -> Row:
-    """`currency`: the coupon's, for events that name none."""
+    """`currency`: the coupon's, for events without one."""
     data = in_words(row["data"], currency)
     return {
         "occurred_at": row["occurred_at"],
@@ -116,7 +116,7 @@ def _for_people(row: Row, currency: str | None) -> Row:
 
 
 def _violations_in_words(row: Row) -> str | None:
-    """Faults first."""
+    """Faults first, then superseded and explained violations."""
     excused = (*row["superseded"], *row["explained"])
     faults = [code for code in row["violations"] if code not in excused]
     parts = [codes_in_words(faults)] if faults else []
@@ -290,12 +290,12 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
             coupons = lists["coupons"].to_dicts()
             own = _currencies(settings, [c for c in coupons if not row["currency"] or c["min_spend_minor"]], past)
             currency = row["currency"] or (next(iter(own.values())) if len(set(own.values())) == 1 else None)
-            for coupon in coupons:  # what it asks to be spent is in its own currency
+            for coupon in coupons:  # a coupon's minimum spend is in its own currency
                 if coupon["min_spend_minor"] is not None:
                     least = figure("min_spend_minor", coupon["min_spend_minor"], own.get(coupon["coupon_id"]))
                     coupon["min_spend_minor"] = least
             figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None} | {"currency": currency}
-            if view().columns is None and "coupon_discount_minor" in figures:  # whose word it is, beside the other
+            if view().columns is None and "coupon_discount_minor" in figures:  # by the order, not by the uses
                 figures = {"order_says_minor" if k == "coupon_discount_minor" else k: v for k, v in figures.items()}
             print_row({k: v for k, v in figures.items() if v is not None}, output)
             for name in ("discounts", "lines"):
@@ -305,7 +305,7 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
 
 
 def _currencies(settings: Settings, coupons: list[Row], past: dict[str, Any]) -> dict[str, str]:
-    """The coupons' own currencies, as far as they are known."""
+    """The coupons' own currencies, if known."""
     found = {}
     for row in coupons[:SHOWN]:
         if row["state"] is not None:
@@ -382,13 +382,14 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
 
 
 def _campaign_in_words(row: Row, discounts: list[Row]) -> Row:
-    """The discount with its own currency, which may be another than the campaign's; what is told in JSON, in words."""
+    """The campaign's terms in words, and its discount in the discount's own currency, which may differ from the
+    campaign's."""
     taken = [figure("discount_minor", d["discount_minor"], d["currency"]) for d in discounts]
     return _terms(row) | {"discount_minor": taken or row["discount_minor"]}
 
 
 def _terms(terms: Row) -> Row:
-    """A campaign's values with what is JSON in them in words, and its instants as instants."""
+    """The campaign's values: JSON in words, instants as instants."""
     said = dict(terms)
     if funders := _json(said.get("funded_by")):
         said["funded_by"] = [f"{word(who)} {percent_of_bp(bp)}" for who, bp in funders.items()]
@@ -587,13 +588,13 @@ _LEFT_OUT: Final = "{n:count} that ended more than {days} days before are left o
 
 
 def _whole(settings: Settings, output: str, shown: str | None, question: str, **parameters: Any) -> None:
-    """All rows; in a table, the columns that are named."""
+    """Print all rows; a table shows only the columns in `shown`."""
     with answered(settings, output, question, **parameters) as answer:
         print_frames(answer.frames, output, shown.split() if shown and output == "table" else None)
 
 
 def _rule(value: str | None, option: click.Parameter) -> str | None:
-    """Refuse an unknown rule: its empty list would look like good news."""
+    """Refuse an unknown rule: an empty list would look like good news."""
     from coupon_ledger.ledger.rules import VIOLATIONS
 
     if value is None or value in VIOLATIONS:
@@ -615,7 +616,7 @@ def _listed(
     question: str,
     **parameters: Any,
 ) -> None:
-    """A list that a table cuts short, to the columns that matter most."""
+    """Print a list; a table is limited to the first rows and to the columns that matter most."""
     at_most = limit or SHOWN
     asked = at_most + 1 if output == "table" else limit
     with answered(settings, output, question, limit=asked, **parameters) as answer:
@@ -629,8 +630,8 @@ def _listed(
 
 
 def _with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
-    """An answer that is one row: its plain values, and its lists of structs as tables. A list that is null is a plain
-    value too, and an empty table: null is none, an empty list is a value."""
+    """Split a one-row answer into its plain values and its lists of structs, as tables. A null list is both a plain
+    null and an empty table; so null (no list) differs from an empty list."""
     import polars as pl
 
     frame = next(answer.frames)

@@ -1,7 +1,7 @@
-"""Tables and objects for people: heads with units, amounts in major units, no row wider than the terminal.
+"""Tables and objects for people: headings with units, amounts in major units, no row wider than the terminal.
 
-What a table does when it is too wide, in this order: it breaks its heads into lines, cuts long texts with an ellipsis,
-and leaves out its last columns, and says so. `--wide` shows everything.
+A table that is too wide breaks its headings into lines, then cuts long texts with an ellipsis, then leaves out its last
+columns, and says so. `--wide` shows everything.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from coupon_ledger.reports.text import Row, text_width
 
 _GAP: Final = "  "
 _SHORT: Final = 12
-"""Columns of a terminal to which a text is never cut, unless nothing else helps."""
+"""Texts are never cut to fewer terminal columns, unless nothing else helps."""
 _LONG: Final = 36
-"""An id of this length is shown whole, if there is room."""
+"""An id of this length is shown whole if there is room."""
 _HEAD: Final = 8
-"""Chinese heads break into lines of this many columns."""
+"""Chinese headings break into lines of this many terminal columns."""
 
 
 # --- tables
@@ -42,9 +42,8 @@ def print_table(
     currency: str | None = None,
     fit: Fit = LIKE_ANY,
 ) -> None:
-    """Print a table. `columns`: those that answer the question, unless the reader names others or wants all;
-    `totals`: rows under a line of their own; `currency`: of amounts whose row names none; `fit`: what it does when
-    it is too wide."""
+    """Print a table. `columns`: those that answer the question, unless the reader names others or wants all; `totals`:
+    rows below a line of their own; `currency`: of amounts whose row names none; `fit`: how it becomes narrower."""
     if not rows:
         click.echo(say("nothing found"))
         return
@@ -62,13 +61,13 @@ def print_table(
 
 
 def spreadsheet_row(row: Row) -> Row:
-    """The row for a spreadsheet: labels as heads, amounts in major units, instants by the reader's clocks. Numbers stay
-    numbers, with the precision that they have; an amount whose currency is not known stays in minor units."""
+    """The row for a spreadsheet: labels as headings, amounts in major units, instants in the reader's zone. Numbers
+    stay numbers of full precision; an amount in an unknown currency stays in minor units."""
     return {_unique(label(name), name, row): _spreadsheet_value(name, row) for name in row}
 
 
 def _unique(head: str, name: str, row: Row) -> str:
-    """The label, with the column's name where two columns have the same one."""
+    """The label, followed by the column's name if several columns have the same label."""
     return head if sum(label(other) == head for other in row) == 1 else f"{head} ({name})"
 
 
@@ -85,7 +84,7 @@ def _spreadsheet_value(name: str, row: Row) -> Any:
 
 
 def name_zone() -> None:
-    """Say once by whose clocks instants are shown."""
+    """Say once in which zone instants are shown."""
     told = flags()
     if not told.zone_named:
         told.zone_named = True
@@ -100,8 +99,8 @@ def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: TerminalView
 
 
 def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """Of the columns that the reader wants, those that there are. The first table of a command must have all of them;
-    in its further tables they choose what they can."""
+    """The columns that the reader wants and the table has. The first table of a command must have all of them; further
+    tables show those that they have."""
     told = flags()
     unknown = [name for name in wanted if name not in known]
     if unknown and not told.columns_shown:
@@ -111,7 +110,7 @@ def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
 
 
 def _told(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
-    """The columns in which any row has a value; all, where none has."""
+    """The columns that have a value in any row; all columns if none has."""
     return [name for name in names if any(_says_something(name, row.get(name)) for row in rows)] or list(names)
 
 
@@ -120,17 +119,17 @@ def _says_something(name: str, value: Any) -> bool:
 
 
 class _Laid:
-    """A column on the terminal: its cells and its head in lines, and how wide they are."""
+    """A column on the terminal: its cells, the lines of its heading, and its width."""
 
     def __init__(self, column: Column, whole: bool, wraps: bool) -> None:
-        """`whole`: the head stays on one line; `wraps`: its cells are broken into lines."""
+        """`whole`: keep the heading on one line; `wraps`: break the cells into lines."""
         self.name, self.cells, self.right, self.kinds = column.name, column.cells, column.right, column.kinds
         self.heads = [column.head] if whole else _broken(column.head, max(map(text_width, column.cells)))
         self.width = self.natural = max(text_width(text) for text in [*self.heads, *self.cells])
         self.wraps = wraps
 
     def broken(self, text: str) -> list[str]:
-        """The cell in lines."""
+        """The lines of a cell."""
         return _wrapped(text, self.width) if self.wraps else [text]
 
     def line(self, text: str) -> str:
@@ -156,7 +155,7 @@ class _Table:
             self._fit(how.width, fit, keep=len(names) if how.columns is not None else 1)
 
     def _fit(self, width: int, fit: Fit, keep: int) -> None:
-        """Break sentences, cut long texts, then leave out columns from the end, then cut what is left."""
+        """Break sentences, cut long texts, then leave out columns from the end, then cut the rest."""
         for column in self.columns:
             if column.wraps:
                 column.width = min(column.width, max(_LONG, width - self._width() + column.width))
@@ -205,7 +204,7 @@ class _Table:
 
 
 def _broken(head: str, width: int) -> list[str]:
-    """The head in lines, none wider than the cells or its longest word."""
+    """Break the heading into lines no wider than the cells or its longest word."""
     lines: list[str] = []
     for piece in re.findall(r"\([^)]{,14}\)|\S+", head):
         room = max(width, _HEAD)
@@ -217,7 +216,7 @@ def _broken(head: str, width: int) -> list[str]:
 
 
 def _pieces(text: str, room: int) -> list[str]:
-    """Of a text without spaces: Chinese breaks anywhere."""
+    """Break a text without spaces: Chinese may break anywhere."""
     lines = [""]
     for sign in text:
         if text_width(lines[-1] + sign) > room:
@@ -227,7 +226,7 @@ def _pieces(text: str, room: int) -> list[str]:
 
 
 def cut(text: str, width: int) -> str:
-    """The text, cut with an ellipsis to so many columns of a terminal."""
+    """Cut the text with an ellipsis to `width` terminal columns."""
     if text_width(text) <= width:
         return text
     kept, room = "", width - 1
@@ -246,7 +245,7 @@ def cut(text: str, width: int) -> str:
 
 
 def print_fields(row: Row, currency: str | None = None) -> None:
-    """Print one object: a line per field, long values broken into lines under each other."""
+    """Print one object: a line per field; long values continue below."""
     how = view()
     names = list(row) if how.columns is None else chosen_columns(list(row), how.columns) or list(row)
     if any(row[name] is not None and kind(name, row) == "instant" for name in names):
@@ -273,23 +272,23 @@ def echo_wrapped(text: str, err: bool = False, indent: int = 0) -> None:
 
 
 def warn(template: str, /, **values: Any) -> None:
-    """Say it on standard error, as a warning."""
+    """Print a warning on standard error."""
     echo_wrapped(say("warning: {what}", what=Note(template, values)), err=True)
 
 
 def echo_under(head: str, text: str) -> None:
-    """Print a line of a summary; `head`, a template, stands in a column of its own."""
+    """Print a line of a summary. `head`: a template, shown in a column of its own."""
     named = say(head) if head else ""
     click.echo(f"{named}{' ' * (_HEADS - text_width(named))}{text}")
 
 
 _HEADS: Final = 12
 _PIECE: Final = re.compile("[（“]*(?:[⺀-￿]|[^ ⺀-￿]+)[，。；：、）”？！]* *| +")
-"""What a line is never broken within: a word with the spaces after it, or one sign of Chinese with its stops."""
+"""Lines never break within a piece: a word with the spaces after it, or one Chinese character with its punctuation."""
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
-    """The text in lines of at most so many columns of a terminal, broken at spaces where there are any."""
+    """Break the text into lines of at most `width` terminal columns, at spaces if there are any."""
     if width is None or text_width(text) <= width:
         return [text]
     lines = [""]

@@ -1,4 +1,4 @@
-"""`tail`: events as they come, from the log itself. No consumer's position is read or moved."""
+"""`tail`: events from the log itself, as they come. Reads and moves no consumer's position."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _WAIT_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is shown. Of a record that cannot be read only topic and key are known."""
+    """What to show. Of an unreadable record, only the topic and the key are known."""
 
     topics: tuple[str, ...]
     key: str | None
@@ -156,17 +156,19 @@ def _advance(positions: dict[TopicPartition, int], chunks: Iterable[Chunk]) -> N
 
 
 def _reader_is_gone() -> bool:
-    """Nobody would notice while nothing comes: a pipe's other end that was closed is told as an error at once."""
+    """Whether standard output was closed. If no events come, nothing is written, so a closed pipe would go
+    unnoticed."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
         return any(event & select.POLLERR for _, event in poll.poll(0))
-    except (OSError, ValueError, AttributeError):  # nothing that could be asked
+    except (OSError, ValueError, AttributeError):  # not a stream that can be polled
         return False
 
 
 def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
-    """Per partition, of the first record at or after that instant: `recorded_at` never decreases there."""
+    """Per partition, the position of the first record at or after `since`: `recorded_at` never decreases in a
+    partition."""
     from coupon_ledger.ledger.codec import micros
 
     positions = {}
@@ -184,7 +186,7 @@ def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: 
 
 
 def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
-    """Offset and `recorded_at` of the first record from there on, before `end`."""
+    """Offset and `recorded_at` of the first record from `offset` on and before `end`."""
     positions = {tp: offset}
     while positions[tp] < end:
         for chunk in log.read(positions, 1, _WAIT_S):
@@ -197,13 +199,14 @@ def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> 
 def _last_rows(
     log: LogReader, wanted: _Wanted, n: int, ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int]]:
-    """The last n rows that match, and where reading goes on: from the partitions' ends back, further and further."""
+    """The last n matching rows, and the positions from which to read on. Searches back from the partitions' ends, in
+    ever larger windows."""
     earliest = log.earliest_positions(list(ends))
     span = max(n, _WINDOW)
     while True:
         start = {tp: max(earliest[tp], end - span) for tp, end in ends.items()}
         rows, positions, begins = _window(log, wanted, n, start, ends)
-        # Another partition may still hold later rows than those before its window begins.
+        # Another partition may hold later rows before its window than these.
         sure_from = max((at for tp, at in begins.items() if start[tp] > earliest[tp]), default=0)
         sure = sum(_micros(row) >= sure_from for row in rows)
         if sure >= n or start == earliest:
@@ -214,8 +217,8 @@ def _last_rows(
 def _window(
     log: LogReader, wanted: _Wanted, n: int, start: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int], dict[TopicPartition, int]]:
-    """The last n matching rows between these positions; where reading goes on; when each partition's first record was
-    recorded."""
+    """The last n matching rows between these positions; the positions from which to read on; and when the first record
+    of each partition was recorded."""
     from coupon_ledger.ledger.log import TopicPartition
 
     rows: list[Row] = []
@@ -245,7 +248,7 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def _matching(chunks: Sequence[Chunk], wanted: _Wanted) -> list[Row]:
-    """The rows that are wanted, in the order of recording."""
+    """The wanted rows, in the order of recording."""
     return sorted((row for chunk in chunks for row in _of_chunk(chunk, wanted)), key=_order)
 
 
@@ -269,7 +272,7 @@ def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
 
 
 def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[int, Row, str | None, str | None]]:
-    """The wanted events of the frame: row, data, and why it is not valid where it is not."""
+    """The wanted events of the frame: row number, data, and the reason and detail if invalid."""
     import polars as pl
 
     from coupon_ledger.ledger.codec import event_data
@@ -287,7 +290,7 @@ def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[
     for i, (at, row) in enumerate(zip(frame["at"], rows.iter_rows(named=True), strict=True)):
         try:
             event = event_data(row)
-        except UndecodableRecord:  # a JSON field holds none: shown as its text
+        except UndecodableRecord:  # a field is not valid JSON: show its text
             event = {name: value for name, value in row.items() if value is not None}
         problem = problems.get(i)
         yield at, event, problem and "invalid_event", problem
@@ -318,7 +321,7 @@ _INSTANT_WIDTH: Final = len("2026-11-11 00:00:00.000000")
 
 
 def _print_lines(rows: Iterable[Row]) -> None:
-    """A line per event; the keys' column grows with the longest that came."""
+    """Print a line per event. The column of keys grows with the longest key so far."""
     key_width = 12
     for number, row in enumerate(rows):
         if not number:

@@ -1,10 +1,10 @@
-"""What the command prints, made safe to look at: no character in somebody's data steers the terminal or hides.
+"""Make what the command prints safe to look at: no character in the data can steer the terminal or hide.
 
-Standard output and error go through `guarded` while a command runs, whatever prints there. A character of control or
-format (C0, C1, bidi and zero-width ones, lone surrogates) is shown as its JSON escape, such as `\\u202e`, so that JSON
-stays the same JSON. Line ends, tabs and the command's own bold stay. CSV holds data as they are: it goes to the stream
-behind (`behind`), as does what draws on the terminal itself. CSV for spreadsheets goes there, too, its cells shown as
-here (`visible_data`).
+While a command runs, standard output and error go through `guarded`, whatever prints there. Control and format
+characters (C0, C1, bidi and zero-width ones, lone surrogates) are shown as their JSON escapes, such as `\\u202e`, so
+that JSON stays the same JSON. Line ends, tabs and the command's own bold stay. CSV holds data unchanged: it goes to the
+stream behind (`behind`), as does what draws on the terminal itself. CSV for spreadsheets goes there, too, with its
+cells escaped as here (`visible_data`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def visible(text: str) -> str:
 
 
 def visible_data(text: str) -> str:
-    """The text, all of it somebody's data, as `visible`: no bold in it is the command's own."""
+    """Like `visible`, for text that is all data: no bold in it is the command's own."""
     return visible(text).replace("\x1b", r"\u001b")
 
 
@@ -41,7 +41,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 class Guarded:
-    """A stream of text that writes what is `visible`."""
+    """A text stream that writes `visible` text."""
 
     def __init__(self, stream: TextIO) -> None:
         self.behind = stream
@@ -59,7 +59,7 @@ class Guarded:
 
 
 def behind(stream: TextIO) -> TextIO:
-    """The stream itself, for data as they are and for what draws."""
+    """The stream itself, for unchanged data and for drawing."""
     while isinstance(stream, Guarded):
         stream = stream.behind
     return stream

@@ -1,8 +1,8 @@
 """`verify`: audits, positions against the log, digests, and with `--deep` the reference fold beside the rows.
 
-Each check is a question of its own, asked of whoever owns the database then: it sees one committed state, and a
-consumer may start, stop or commit in between. Where nobody owns the database, short questions follow each other while
-it is open: opening it takes longer than most of them.
+Each check is a question of its own to whoever owns the database at that time: it sees one committed state, and a
+consumer may start, stop or commit in between. If nobody owns the database, short questions share one opening, which
+takes longer than most of them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 _SAMPLE: Final = 5_000
 _SHOWN: Final = 10
 _OPEN_S = 1.0
-"""After so long the database is let go of at the next question. A consumer that starts waits five times as long."""
+"""Seconds after which the next question closes and reopens the database. A consumer that starts waits five times as
+long."""
 
 
 class _Sample(click.ParamType[int | None]):
@@ -121,7 +122,7 @@ def verify(
 
 
 class _Checks:
-    """The checks that were asked for. `digests`: of all tables, once `digest` has run."""
+    """The requested checks. `digests`: of all tables, once `digest` has run."""
 
     def __init__(self, settings: Settings, only: Sequence[str], without_log: bool) -> None:
         from coupon_ledger.questions.audits import AUDITS
@@ -129,7 +130,7 @@ class _Checks:
         self._settings = settings
         self._asked = _Asked(settings)
         self.digests: list[Row] = []
-        # The log first: where it cannot be reached, that is said at once.
+        # The log first: if it cannot be reached, that is reported at once.
         known = [*(() if without_log else ("positions_of_log", "same_log")), *AUDITS, "digest"]
         if unknown := sorted(set(only) - set(known)):
             raise click.UsageError(f"no check {', '.join(unknown)}; there are {', '.join(known)}")
@@ -154,7 +155,7 @@ class _Checks:
 
 
 class _Asked:
-    """Who answers, for questions that follow each other at once."""
+    """The source of questions that follow each other closely."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -163,14 +164,14 @@ class _Asked:
         self._until = 0.0
 
     def ask(self, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-        """The whole answer, and of which state it is."""
+        """The whole answer, and the state that it is of."""
         import polars as pl
 
         answer = self._source().ask(question, **parameters)
         return answer.as_of, pl.concat(answer.frames)
 
     def _source(self) -> Source:
-        """An owner is looked for each time: it may have ended."""
+        """The source; an owner is looked up each time, since it may have ended."""
         from coupon_ledger.api.client import Remote, asking
 
         if self._local is None or time.monotonic() > self._until:
@@ -187,7 +188,7 @@ class _Asked:
 
 
 def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-    """As `_Asked.ask`, the database being let go of at once."""
+    """Like `_Asked.ask`, but closes the database at once."""
     with closing(_Asked(settings)) as asked:
         return asked.ask(question, **parameters)
 
@@ -205,7 +206,7 @@ def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
 
 
 def _positions(settings: Settings) -> Row:
-    """The log is asked after the database: it only grows."""
+    """Read the log's positions after the database's: the log only grows."""
     from coupon_ledger.ledger.log import open_log
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
@@ -238,7 +239,7 @@ def _same_log(settings: Settings) -> Row:
 
 
 def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
-    """Range by range of the coupons' hashes, each in a state of its own; folded here and not in the owner."""
+    """Check the coupons by ranges of their hashes, each in a state of its own; the fold runs here, not in the owner."""
     from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
 
     state, summary = _ask(settings, "summary")
@@ -266,7 +267,7 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
 
 @contextmanager
 def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[Told]:
-    """What the log says of these coupons, read as far as that state has."""
+    """The log's content for these coupons, read as far as `state` has."""
     from coupon_ledger.consumers.log_contents import Told
     from coupon_ledger.ledger.log import open_log
     from coupon_ledger.ledger.topics import COUPON

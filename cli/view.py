@@ -1,7 +1,7 @@
-"""How the running command shows things to people: in which language, by whose clocks, how wide, which columns.
+"""How the running command shows things to people: language, zone, width, columns.
 
-Each comes from the command's own flag, else from the flag before the command's name, else from the settings, else from
-the terminal or the locale. The machine formats depend on none of them but `--columns`.
+Each is taken from the command's own flag, else from the flag before the command's name, else from the settings, else
+from the terminal or the locale. The machine formats depend on none of them except `--columns`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from coupon_ledger.ledger.settings import LANGUAGES, Settings
 from coupon_ledger.reports.view import View, default
 
 WIDTH: Final = 100
-"""Columns of a table where standard output is no terminal."""
+"""Width of a table, in terminal columns, if standard output is not a terminal."""
 _LEAST: Final = 60
 _KEY: Final = "coupon_ledger.view"
 _FILE: Final = "config_file"
@@ -30,7 +30,7 @@ _FILE: Final = "config_file"
 
 @dataclass
 class Flags:
-    """What was written on the command line. None: nothing."""
+    """The flags of the command line. None: not given."""
 
     lang: str | None = None
     zone: str | None = None
@@ -43,7 +43,7 @@ class Flags:
 
 @dataclass(frozen=True)
 class TerminalView(View):
-    """`width`: of a table in columns of a terminal, None for no bound; `columns`: only these, where they are named."""
+    """`width`: of a table, in terminal columns, None for no limit; `columns`: show only these, if named."""
 
     width: int | None = WIDTH
     wide: bool = False
@@ -51,7 +51,7 @@ class TerminalView(View):
 
 
 def flags() -> Flags:
-    """Of the command that runs; of none, where none does."""
+    """The flags of the running command; empty if none runs."""
     context = click.get_current_context(silent=True)
     if context is None:
         return Flags()
@@ -82,23 +82,22 @@ _latest: list[TerminalView] = [TerminalView()]
 
 
 def latest() -> TerminalView:
-    """How the command that ran last showed things: for what is said after its end."""
+    """How the last command showed things: for what is printed after its end."""
     return _latest[0]
 
 
 def forget() -> None:
-    """What a command before this one in the same process was shown by."""
+    """Forget the view of an earlier command in the same process."""
     _latest[0] = TerminalView()
 
 
 def in_english() -> None:
-    """Machine formats are in English, whoever reads them."""
+    """Switch to English: machine formats do not depend on the reader's language."""
     flags().shown = replace(view(), lang="en")
 
 
 def zone_instant(day: datetime, zone: str) -> datetime:
-    """When that day begins for the people of the zone: the first instant at which their clocks show it, or show more.
-    Naive UTC."""
+    """The first instant at which clocks in the zone show that day, or a later one. Naive UTC."""
     from coupon_ledger.questions.metrics.periods import Zone
 
     return Zone(zone).instant(day)
@@ -146,7 +145,7 @@ def known_zone(context: click.Context, option: click.Parameter, value: str | Non
 
 
 def check_zone(name: str) -> None:
-    """Raises `click.BadParameter`."""
+    """Raises `click.BadParameter` for an unknown zone."""
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
@@ -205,7 +204,7 @@ def global_options(group: click.Command) -> click.Command:
 
 
 def with_view_options(command: click.Command) -> click.Command:
-    """Add to the command, and to those below it, the options that its output for people depends on."""
+    """Add to the command and its subcommands the options on which their output for people depends."""
     if isinstance(command, click.Group):
         for below in command.commands.values():
             with_view_options(below)

@@ -1,4 +1,4 @@
-"""`status --watch`: the same again and again, with what changes between the looks."""
+"""`status --watch`: show the status repeatedly, with the changes between looks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.log import LogReader
 
 _LOOKS: Final = 10
-"""What rates are of."""
+"""Number of looks that rates cover."""
 _AGAIN: Final = "\x1b[H\x1b[J"
 _TOLD: Final = ("commits", "committed_at", "data_clock", "applied", "repeats", "conflicts", "dead_letters", "outbox")
 
 
 class Watch:
-    """Looks every so many seconds until it is stopped. What cannot be asked for a moment is told, and asked again."""
+    """Looks every `every_s` seconds until stopped. If the status cannot be read for a moment, says so and tries
+    again."""
 
     def __init__(self, settings: Settings, log: LogReader, every_s: float, stop: threading.Event) -> None:
         self._settings = settings
@@ -72,7 +73,7 @@ class Watch:
             sys.stdout.flush()
 
     def _statuses(self) -> Iterator[dict[str, Any]]:
-        """A look after the other; the first must succeed."""
+        """One status after another. The first must succeed; later errors are reported in place of a status."""
         while not self._stop.is_set():
             try:
                 yield self._look()
@@ -84,7 +85,7 @@ class Watch:
 
     def _look(self) -> dict[str, Any]:
         seen = _state_of(self._settings.database)
-        # Where nothing was written, the file is left alone: it cannot be consumed into while it is read.
+        # If nothing was written, leave the file alone: a consumer cannot open it while it is read.
         if seen != self._seen or not self._summary:
             self._summary = summary_of(self._settings.database)
             self._seen = seen
@@ -94,7 +95,8 @@ class Watch:
 
 
 def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """Over the last looks: events/s, how many the lag grows a second, seconds until it is gone (None: it is not)."""
+    """Over the last looks: events/s, the lag's growth per second, and seconds until it is gone (None if it does not
+    shrink)."""
     (began, read, lag), (now, read_now, lag_now) = looks[0], looks[-1]
     if now == began:
         return {"events_per_s": None, "lag_per_s": None, "eta_s": None}
@@ -104,7 +106,7 @@ def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
 
 
 def _state_of(database: Path) -> object:
-    """Differs when the database may have changed. An owner's is asked each time: that disturbs nobody."""
+    """A value that changes when the database may have changed. An owner is asked each time: that disturbs nobody."""
     from coupon_ledger.projections.generations import file_of, wal_file
     from coupon_ledger.projections.ownership import owner
 

@@ -1,1 +1,1 @@
-"""What a report is and how it is drawn, for every place that shows one: parts, sections, labels, charts, pages."""
+"""Reports: their parts, sections, labels, charts and pages, shared by every place that shows one."""

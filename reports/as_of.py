@@ -1,4 +1,4 @@
-"""What an answer is of: the cuts in the reader's words."""
+"""The cuts of an answer, in the reader's language."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ CUTS: Final = {
     "at": ("only what happened until {at:instant}", "only what happened before {at:instant}"),
     "known_at": ("only what was recorded until {at:instant}", "only what was recorded before {at:instant}"),
 }
-"""Up to an instant, and before one."""
+"""Per cut: the sentence for "until an instant" and the one for "before it"."""
 
 
 def cut_of(name: str, at: datetime) -> Note:
-    """Say what an answer is cut to. A day reaches here as the microsecond before it begins; people read "before"."""
+    """Describe a cut. A day arrives as the microsecond before it begins; the sentence then says "before"."""
     until, before = CUTS[name]
     return note(before, at=at + timedelta(microseconds=1)) if at.microsecond == 999_999 else note(until, at=at)

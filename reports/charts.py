@@ -1,4 +1,4 @@
-"""Charts of reviews, drawn as SVG. Labels are text that the reader's browser sets, in a font of its own."""
+"""Charts of reviews, drawn as SVG. Labels stay text, which the reader's browser sets in its own font."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _WIDTH: Final = 5.8
 
 @dataclass(frozen=True)
 class Chart:
-    """`kind`: bars (one series), lines, or spans (effect, low, high). `series`: numbers by column's name, one for
-    each of `names`; `currency`: of amounts."""
+    """`kind`: bars (one series), lines, or spans (series `effect`, `low`, `high`). `series`: numbers by column name,
+    one per entry of `names`; `currency`: of amounts."""
 
     kind: str
     title: str
@@ -42,7 +42,7 @@ class Chart:
 
 
 def svg(chart: Chart) -> str:
-    """As an element to put into a page."""
+    """Draw the chart as an `<svg>` element to embed in a page."""
     need("charts", "matplotlib")
     import matplotlib as mpl
 
@@ -52,7 +52,7 @@ def svg(chart: Chart) -> str:
     told: Any = {"svg.fonttype": "none", "font.size": 10, "svg.hashsalt": chart.title}
     told |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
     with mpl.rc_context(told), warnings.catch_warnings():
-        # The font that it measures with has no Chinese signs; the browser's has.
+        # The font used for measuring has no Chinese glyphs; the browser's font has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         height = 2.9 if chart.kind == "lines" else 0.7 + _BAR_HEIGHT * len(chart.names)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
@@ -65,7 +65,7 @@ def svg(chart: Chart) -> str:
 
 
 def _bars(axes: Axes, chart: Chart) -> None:
-    """Lying, so that names have room; each with its number."""
+    """Draw horizontal bars, which leave room for names, each with its value."""
     [(name, values)] = chart.series.items()
     known = [value or 0 for value in values]
     drawn = axes.barh(range(len(known)), known, color=_COLORS[0], height=0.62)
@@ -87,12 +87,12 @@ def _lines(axes: Axes, chart: Chart) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(axis="y", alpha=0.25)
     if len(chart.series) > 1:
-        # Beside the axes' own room: a wide legend among them leaves none for the lines.
+        # Outside the axes: inside, a wide legend leaves no room for the lines.
         axes.figure.legend(frameon=False, ncols=2, loc="outside upper left", fontsize=9)
 
 
 def _spans(axes: Axes, chart: Chart) -> None:
-    """Intervals beside zero: one that holds zero may be nothing."""
+    """Draw intervals and a line at zero; an interval that contains zero may mean no effect."""
     parts = zip(*(chart.series[name] for name in ("effect", "low", "high")), strict=True)
     for n, (effect, low, high) in enumerate(parts):
         if effect is None or low is None or high is None:

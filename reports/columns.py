@@ -1,4 +1,4 @@
-"""The columns of a table as people read them: head with unit, cells, alignment, and the order of the rows."""
+"""Table columns for people: headings with units, cells, alignment, and the order of the rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "
 
 
 class Column:
-    """One column: its head with its unit, its cells, their kinds, and whether it is set to the right."""
+    """One column: its heading with the unit, its cells, their kinds, and whether it is right-aligned."""
 
     def __init__(self, name: str, rows: Sequence[Row], currency: str | None, of_all: str | None) -> None:
         self.name = name
@@ -29,8 +29,8 @@ class Column:
 def columns_of(
     rows: Sequence[Row], names: Sequence[str], currency: str | None = None, named: bool = False
 ) -> list[Column]:
-    """The columns as people read them. Amounts of one currency have it in their head, and the column `currency` goes,
-    unless the reader asked for it (`named`)."""
+    """Format columns for people. If all amounts have one currency, it goes into their headings, and the column
+    `currency` is dropped unless the reader asked for it (`named`)."""
     one = _one_currency(rows, currency)
     if one is not None and not named and _amounts(rows, names):
         names = [name for name in names if name != "currency"]
@@ -38,7 +38,8 @@ def columns_of(
 
 
 def _one_currency(rows: Sequence[Row], currency: str | None) -> str | None:
-    """The currency of all amounts, "" where none of them names one; None where they have several."""
+    """The currency that all amounts share, or "" if none of them names one; None if there are several, or no
+    amounts."""
     found = {row.get("currency") or currency or "" for row in rows if _amounts([row], row)}
     return found.pop() if len(found) == 1 else None
 
@@ -55,11 +56,12 @@ def _unit(currency: str) -> str:
 
 
 _IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_day".split())
-"""First columns that put rows in the order of time."""
+"""A first column of these names puts the rows in order of time."""
 
 
 def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
-    """Rows that come in the order of their first columns as text, in the order that people expect: 2 before 10."""
+    """Put rows in natural order, 2 before 10, if their first column is a time or if they arrive sorted by their first
+    columns as text."""
     if names and names[0] in _IN_TIME:
         return sorted(rows, key=lambda row: natural(str(row[names[0]])))
     for first in range(min(3, len(names)), 0, -1):

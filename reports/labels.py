@@ -1,7 +1,7 @@
-"""The one table of fields: what people read in place of a column's name and of a bare value.
+"""The one table of fields: what people read instead of column names and raw values.
 
-Each column has a kind (money, share, count, instant, …), by its name, or by its row's metric; a name in English and in
-Chinese; and, where it holds codes, their words. Machines get the columns and values as they are.
+Each column has a kind (money, share, count, instant, …), derived from its name or from its row's metric; a name in
+English and in Chinese; and, if it holds codes, words for them. Machines get columns and values unchanged.
 """
 
 from __future__ import annotations
@@ -639,10 +639,10 @@ WORDS: Final[Mapping[str, str]] = (
         "differences_accepted": "接受重建差异",
     }
 )
-"""Codes that stand in cells."""
+"""Chinese words for the codes in cells."""
 
 _WRITTEN: Final[Mapping[str, str]] = {"cant_lose": "can't lose"}
-"""In English, those that are more than their words with spaces."""
+"""English words for codes that need more than spaces for underscores."""
 
 _IN_STATE: Final[Mapping[str, str]] = {
     "none": "未创建即{event}",
@@ -654,7 +654,7 @@ _IN_STATE: Final[Mapping[str, str]] = {
     "expired": "失效后{event}",
     "revoked": "作废后{event}",
 }
-"""An event that the state, which it found its coupon in, does not allow."""
+"""Chinese for an event that the coupon's state does not allow, by that state."""
 
 _ENGLISH: Final[Mapping[str, str]] = {
     "came_again": "came again",
@@ -694,36 +694,36 @@ _ENGLISH: Final[Mapping[str, str]] = {
     "used_share": "share of them that used it",
     "coupon_orders_without_goods_cost": "coupon orders without goods cost",
 }
-"""Names that do not follow from the column's."""
+"""English names that do not follow from the column's name."""
 
 _CODES: Final = frozenset(
     "violation point step kind reason model method funder cost_kind arm state standing type coupon_type status before"
     " after mechanic visibility segment part label metric doubt cause line"
     " dimension customer scope view unit tier action fault ok result".split()
 )
-"""Columns of such codes."""
+"""Columns that hold such codes."""
 
 _WORDED: Final = frozenset("point step reason cost_kind standing mechanic segment part label cause line tier".split())
-"""Those whose codes are words in English too; the others are what options and events take."""
+"""Columns that show codes as words in English too. The others show them as options and events spell them."""
 
 _NAMES: Final = frozenset({"metric", "feature"})
-"""Columns of names of metrics and columns."""
+"""Columns that hold names of metrics and of columns."""
 
 SAY_NOTHING: Final = frozenset(
     "acquisition_minor media_minor operation_minor subsidy_minor orders_by_rate lines_without_cost orders_without_cost"
     " without_cost superseded explained provisional coupon_orders_without_goods_cost without_value open"
     " cancelled_minor".split()
 )
-"""Columns that tables for people leave out where all of their values are zero."""
+"""Columns that tables for people leave out if all their values are zero."""
 
 _OF_METRIC: Final = frozenset(
     "value goal result industry campaign control_mean treated_mean control treated effect low high mean error"
     " sd simultaneous_low simultaneous_high total_effect total_low total_high".split()
 )
-"""Columns whose unit is that of the row's metric."""
+"""Columns that take their unit from the row's metric."""
 
 _MEANS: Final = _OF_METRIC - {"value", "goal", "result", "industry", "campaign"}
-"""Means keep a decimal, also where the value happens to be whole."""
+"""Columns of means, which keep a decimal even if the value happens to be whole."""
 
 _SHARES: Final = (
     "share", "_rate", "retention", "of_before", "reached", "came_again", "relative_effect", "relative_low",
@@ -743,7 +743,7 @@ _NUMBERS: Final = frozenset(
     "partition offset next_offset end port pid number months_later weekday hour_of_day version commit schema_id cluster"
     " generation".split()
 )
-"""Numbers that name something: no thousands are separated in them."""
+"""Numbers that identify something: they have no thousands separators."""
 
 _UNITS: Final = {"ratio": "share", "minor": "money", "seconds": "seconds", "minutes": "number"}
 
@@ -752,14 +752,14 @@ _TOTAL: Final = ("total", "合计")
 
 @cache
 def _metrics() -> Mapping[str, Metric]:
-    """Loaded with the first table, not with every command."""
+    """The metric definitions; loaded with the first table, not with every command."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     return METRICS
 
 
 def chinese(column: str) -> str:
-    """The column's or metric's 中文名; empty where it has none."""
+    """The Chinese name (中文名) of the column or metric; empty if it has none."""
     return _CHINESE.get(column) or (_metrics()[column].chinese if column in _metrics() else "")
 
 
@@ -769,7 +769,8 @@ def english(column: str) -> str:
 
 
 def label(column: str) -> str:
-    """The column's name in the reader's language. A space in it parts a column from what it is of."""
+    """The column's name in the reader's language. In a name with a space, the code behind the space says what the
+    column is of."""
     column, _, of = column.partition(" ")
     if of:
         return f"{label(column)} {word(of)}"
@@ -783,8 +784,8 @@ def label(column: str) -> str:
 
 
 def label_of_metric(name: str) -> str:
-    """The metric's name in the reader's language. The net sales of experiments are after refunds, as those of reports;
-    a column of that name is what an order says before them."""
+    """The metric's name in the reader's language. The metric `net_minor` of experiments is after refunds, like the net
+    sales of reports; the column `net_minor` is what an order says before refunds."""
     return label("net_sales_minor" if name == "net_minor" else name)
 
 
@@ -799,19 +800,20 @@ _OF_TEXTS: Final = {"violations": "codes", "events": "what_happened", "coupons":
 
 
 def label_of_texts(column: str) -> str:
-    """The name of a column of texts, or of a list, where the column of that name holds a number elsewhere."""
+    """The name of a column of texts or lists, if a column of the same name holds numbers elsewhere."""
     return label(_OF_TEXTS.get(column, column))
 
 
 def word(code: str) -> str:
-    """A code in words of the reader's language; as it is where it has none."""
+    """The code in words of the reader's language; unchanged if it has none."""
     if not view().chinese:
         return _WRITTEN.get(code, code.replace("_", " ")) if code in WORDS or _of_state(code) else code
     return WORDS.get(code) or _of_state(code) or code
 
 
 def _of_state(code: str) -> str | None:
-    """The Chinese of a violation that is named after the event and the state that it found: `extended_when_used`."""
+    """Chinese for a violation named after an event and the state before it, such as `extended_when_used`; None for
+    other codes."""
     event, when, state = code.partition("_when_")
     if not when or event not in LABELS or state not in _IN_STATE:
         return None
@@ -821,7 +823,7 @@ def _of_state(code: str) -> str | None:
 
 
 def codes_in_words(codes: Sequence[str]) -> str:
-    """Codes beside each other in a cell: in English as they are, as options take them."""
+    """Several codes in one cell: words in Chinese; in English the codes themselves, as options take them."""
     return "、".join(map(word, codes)) if view().chinese else ", ".join(codes)
 
 
@@ -830,19 +832,19 @@ def total_label() -> str:
 
 
 def say(template: str, /, **values: Any) -> str:
-    """A sentence in the reader's language; see `ledger.words`."""
+    """Render a sentence in the reader's language; see `ledger.words`."""
     return told(Note(template, values))
 
 
 def told(sentence: Note) -> str:
-    """The sentence in the reader's language, with instants by the reader's clocks."""
+    """Render a note in the reader's language, with instants in the reader's zone."""
     how = view()
     return Speaker(how.lang, how.instant, word, label_of_metric).say(sentence)
 
 
 def kind(column: str, row: Row) -> str:
-    """What the row's value in this column is: money, share, bp, factor, p, seconds, count, number, name, instant, day,
-    code, text."""
+    """The kind of the row's value in this column: money, share, bp, factor, p, seconds, count, number, name, instant,
+    day, code, text."""
     value = row[column]
     if isinstance(value, datetime):
         return "instant"
@@ -887,8 +889,8 @@ def _kind_of_number(column: str, row: Row) -> str:
 
 
 def shown(column: str, row: Row, currency: str | None = None, bare: bool = False) -> str:
-    """The value in this column of a row as people read it. `currency`: where the row does not say it; `bare`: amounts
-    without it."""
+    """Format the row's value in this column for people. `currency`: used if the row names none; `bare`: amounts without
+    their currency."""
     value = row[column]
     what = kind(column, row)
     if value is None:
@@ -915,12 +917,12 @@ def _money(value: float, currency: str | None, bare: bool) -> str:
 
 
 def figure(name: str, value: Any, currency: str | None = None) -> str:
-    """A value by itself as people read it: `name` is that of its column."""
+    """Format a single value for people; `name` is the name of its column."""
     return shown(name, {name: value}, currency)
 
 
 def in_words(values: Row, currency: str | None = None) -> str:
-    """Fields beside each other in one line."""
+    """Format fields side by side on one line."""
     return ("，" if view().chinese else ", ").join(
         f"{label(name)} {shown(name, values, currency)}" for name, value in values.items() if value is not None
     )
@@ -951,7 +953,7 @@ def _seconds(value: float) -> str:
 
 
 def text(value: Any) -> str:
-    """Any value on one line: lists and objects as words, instants by the reader's clocks."""
+    """Format any value on one line: lists and objects as words, instants in the reader's zone."""
     if value is None:
         return NOTHING
     if isinstance(value, datetime):

@@ -1,4 +1,4 @@
-"""What a report is: its parts, the question that each asks, what can be added up, and what is said beside it."""
+"""The parts of reports: the question behind each, the columns that can be added up, and the notes beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def one_currency(rows: list[Row]) -> Iterator[Row]:
-    """Counts have no currency, and a row of their own: beside the amounts, where a slice has one currency."""
+    """Merge the row of counts, which has no currency, into the row of amounts if a slice has only one currency."""
     if not rows or "currency" not in rows[0]:
         yield from rows
         return
@@ -37,7 +37,7 @@ def one_currency(rows: list[Row]) -> Iterator[Row]:
 
 
 ADDS_NOTHING: Final = "they add nothing to margin and ROI, which are too low by what they earned; --goods-rate helps"
-"""What is to be said of orders without a known cost of goods."""
+"""The note for orders without a known cost of goods."""
 
 
 WITHOUT_COST: Final = (
@@ -155,12 +155,12 @@ DOUBTS: Final = {
         "what is open has no funder; above 100% they share in proportion",
     ),
 }
-"""What is odd, and how it is counted."""
+"""Per doubt: what is odd about the data, and how reports count it."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question. `takes`: which options it takes, as parameters of the question."""
+    """A question of a part. `takes`: the options that it accepts, as parameters of the question."""
 
     question: str
     takes: tuple[str, ...] = ()
@@ -172,8 +172,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Part:
-    """`behind`: what shows the coupons, orders or people that its numbers are made of. `sums`: columns that can be
-    added up; a total of `whole` is asked for instead. `by`: what it is cut by, where --by names nothing else."""
+    """`behind`: lists the coupons, orders or people behind the part's numbers. `sums`: columns that can be added up;
+    with `whole`, the total is asked for instead. `by`: how the part is cut unless `--by` says otherwise."""
 
     title: str
     asks: str
@@ -364,11 +364,11 @@ DETAILS: Final[Mapping[str, str]] = {
     "budget": "per_day_minor liability_minor",
     "categories": "quantity line_discount_minor",
 }
-"""Of parts: columns that people are shown with --wide alone."""
+"""Per part: columns that people see only with `--wide`."""
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
-    """Metrics: without what is the same in all rows, and counts beside amounts where a slice has one currency."""
+    """Metrics: drop what is the same in all rows, and put counts beside amounts if a slice has one currency."""
     if not rows or "data_clock" not in rows[0]:
         return rows
     hidden = ("open", "data_clock")
@@ -383,9 +383,9 @@ MONTHS_LATER: Final = "+1, +2, …: the share that came in the first, the second
 
 
 def by_month(rows: list[Row]) -> list[Row]:
-    """Cohorts as people write them: a triangle, with a row per cohort and a column per month later, of the part that
-    came. The month of the start is left out: everyone came then. Of months in which somebody started, and of the first
-    ten years after them: one order with a wrong date would make a table of two thousand years."""
+    """Cohorts in their usual form: a triangle with a row per cohort and a column per month later, showing the share
+    that came back. Leaves out the first month, in which everyone came; cohorts without customers; and all months more
+    than ten years later: one order with a wrong date would make a table of two thousand years."""
     if not rows or "months_later" not in rows[0]:
         return rows
     started = [row for row in rows if row["customers"] and row["months_later"] <= _TEN_YEARS]
@@ -400,7 +400,7 @@ def by_month(rows: list[Row]) -> list[Row]:
 
 
 _TEN_YEARS: Final = 120
-"""Months."""
+"""In months."""
 
 
 def _part_that_came(row: Row) -> str:
@@ -408,7 +408,7 @@ def _part_that_came(row: Row) -> str:
 
 
 def doubt_in_words(row: Row) -> Note:
-    """How many there are of a doubt, how they are counted, and the money in question."""
+    """A doubt as a note: the number of cases, how reports count them, and the amount in question."""
     what, how = DOUBTS[row["doubt"]]
     told = {"n": row["cases"], "what": note(what, n=row["cases"]), "how": note(how)}
     if not row["amount_minor"]:
@@ -417,6 +417,6 @@ def doubt_in_words(row: Row) -> Note:
 
 
 def doubt_without_number(doubt: str) -> Note:
-    """What is odd, and how it is counted, beside a column of how many."""
+    """A doubt as a note, for a table that shows the number of cases in a column of its own."""
     what, how = DOUBTS[doubt]
     return note("{what}: {how}", what=note(what, n=2), how=note(how))

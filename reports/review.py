@@ -1,8 +1,8 @@
-"""`review`: one report of a campaign (复盘), from the questions that the other commands ask: goal and result, funnel,
-trend, channels, customers, what it caused, cost, losses, what looked odd, and earlier campaigns beside it.
+"""`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
+trend, channels, customers, causal effects, cost, losses, oddities, and a comparison with earlier campaigns.
 
-A section is a function of an asker, below; what the data do not carry is said in its place. A layout (which sections,
-in which order, by which rates) can be kept by a name, in `coupon.operations`.
+A section is a function of an `Asker`; if its data are missing, it says so in its place. A layout (sections, their
+order, rates) can be saved by name in `coupon.operations`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _RESULTS: Final = (
 _TREND: Final = "issued_events,claimed_events,used_events,expired_events,discount_cost_minor"
 
 _INDUSTRY: Final = "industry_"
-"""Before the name of a metric, a target of that metric is a figure of the industry, booked to compare with."""
+"""Prefix of a metric's name: a target of `industry_<metric>` is a figure of the industry, booked for comparison."""
 
 _EARLIER: Final = 5
 
 
 @dataclass
 class Section:
-    """`in_short`: what stands at the head of the review. `tables`: by title; `columns`: of some of them only these are
-    for people. `currency`: of amounts whose row names none; `heads`: columns that are named as others for people.
-    `commands`: what shows where the numbers come from."""
+    """`in_short`: sentences for the head of the review. `tables`: rows by title; `columns`: the columns for people, of
+    tables that hide some. `currency`: of amounts whose row names none; `heads`: columns that people see under another
+    name. `commands`: show where the numbers come from."""
 
     title: str = ""
     in_short: list[str] = field(default_factory=list)
@@ -62,8 +62,8 @@ class Section:
 
 
 class Asker:
-    """Questions about one campaign, as of the same instant. `goods`: the rates of the cost of goods, as questions take
-    them; `zone`: whose days they are, the default where it is None."""
+    """Questions about one campaign, all as of the same instant. `goods`: rates of the cost of goods, as questions take
+    them; `zone`: defines the days, None for the default."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Asker:
         [self.about] = self.rows("campaign", campaign=campaign)
 
     def frame(self, question: str, **parameters: Any) -> pl.DataFrame:
-        """The answer; several sections ask the same."""
+        """The answer; asked once, even if several sections need it."""
         import polars as pl
 
         asked = json.dumps([question, plain(parameters)])
@@ -97,12 +97,13 @@ class Asker:
         return self.frame(question, **parameters).to_dicts()
 
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
-        """A row per slice and currency, a column per metric; of the campaign, where no others are named."""
+        """One row per slice and currency, one column per metric; of this campaign unless `campaigns` names others."""
         where = json.dumps({"campaign": [self.campaign] if campaigns is None else campaigns})
         return self.rows("metrics", names=names, where=where, **self.goods, **self._zone, **more)
 
     def command(self, line: str) -> str:
-        """A command that shows the same as of the same instant; `{campaign}` in it is this one, `{rates}` its rates."""
+        """A command that shows the same numbers as of the same instant. `{campaign}` in `line` stands for this
+        campaign, `{rates}` for its rates."""
         goods = json.loads(self.goods.get("goods_rates", "{}"))
         rates = "".join(
             f" --goods-rate {shlex.quote(f'{c}={bp / 100:g}' if c else f'{bp / 100:g}')}" for c, bp in goods.items()
@@ -138,7 +139,7 @@ TABLE_TITLES: Final[Mapping[str, str]] = TITLES | {
     "response": "Response to the face value",
     "booked": "Booked costs",
 }
-"""What people read in place of a table's key."""
+"""Titles that people read instead of table keys."""
 
 
 def _goal(ask: Asker) -> Section:
@@ -326,7 +327,7 @@ def _customers(ask: Asker) -> Section:
         if row["segment"] is not None
     ]
     found.tables["segments (客户分层)"] = rows
-    found.heads = {"use_rate": "used_share"}  # of people, while a rate of use is of coupons
+    found.heads = {"use_rate": "used_share"}  # share of people; a rate of use is a share of coupons
     found.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
     users = theirs.filter(pl.col("used") > 0).height
     unknown = sum(row["customers"] for row in told if row["segment"] is None)
@@ -407,7 +408,7 @@ def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
 
 
 def _discount_here(ask: Asker, row: Row) -> str:
-    """Why the discount beside an effect is less than that of the campaign."""
+    """Explain why the discount beside an effect is less than the campaign's."""
     here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
     discounts = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
     part, whole = ((n, row["currency"]) for n in (here, discounts.get(row["currency"]) or 0))
@@ -505,7 +506,7 @@ def _anomalies(ask: Asker) -> Section:
 
 
 def _comparison(ask: Asker) -> Section:
-    """Beside the campaigns that began before it, and beside what was booked for the industry."""
+    """Compare with earlier campaigns, and with the figures booked for the industry."""
     found = Section(commands=[ask.command("report roi{rates}")])
     rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
     begun = {row["campaign_id"]: row["begun_at"] for row in rows if row["begun_at"] is not None}
@@ -556,7 +557,7 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
 
 
 def _known(name: str) -> bool:
-    """It is a metric that can be asked of a campaign as a whole."""
+    """Whether the metric can be asked of a campaign as a whole."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     metric = METRICS.get(name)
@@ -564,7 +565,7 @@ def _known(name: str) -> bool:
 
 
 def _by_metric(rows: list[Row], names: str) -> list[Row]:
-    """A row per metric and currency that has a value."""
+    """One row per metric and currency that has a value."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     return [
@@ -596,7 +597,8 @@ def _against(rows: list[Row], names: str) -> list[Row]:
 
 
 def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
-    """A figure of the industry is set as a target is: of a ratio in basis points. A row per currency."""
+    """Compare a metric with the industry's figure, one row per currency. The figure is booked like a target: basis
+    points for a ratio."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     industry = booked["target"] / 10_000 if METRICS[name].unit == "ratio" else booked["target"]
@@ -615,7 +617,7 @@ def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
 
 
 def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
-    """Each section; what the data do not carry is refused in its place."""
+    """Build each section; one that the data cannot support holds the refusal instead."""
     found = {}
     for name in sections:
         title, section = SECTIONS[name]

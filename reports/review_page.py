@@ -1,5 +1,5 @@
-"""A review as Markdown, and as a page of its own: its charts are drawings in it, nothing is loaded from anywhere, and
-nothing of anybody's data is markup in it.
+"""A review as Markdown, and as a self-contained HTML page: charts are inline, nothing is loaded from elsewhere, and no
+data become markup.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 _LONG: Final = 16
-"""Rows above which a table is folded away in a page."""
+"""A table with more rows is folded on the page."""
 
 _WIDE: Final = 40
-"""Characters above which a text is broken into lines."""
+"""Texts with more characters are broken into lines."""
 
 _CARDS: Final = (
     "issued_coupons net_uses cohort_use_rate coupon_net_sales_minor cost_minor coupon_margin_minor simple_roi".split()
@@ -85,7 +85,7 @@ def _period(ask: Asker) -> str:
 
 
 def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
-    """Those that are for people, and in which something stands."""
+    """The columns for people that hold a value in any row."""
     names = section.columns.get(title) or list(rows[0])
     names = [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
     heads = section.heads
@@ -94,14 +94,15 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
 
 
 def _look(column: Column) -> Markup:
-    """How its cells look: numbers to the right, long texts broken."""
+    """The attribute for a column's cells: right-aligned numbers, broken long texts."""
     if column.right:
         return Markup(' class="n"')
     return Markup(' class="w"' if any(len(text) > _WIDE for text in column.cells) else "")
 
 
 def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> str:
-    """`file`: where it will lie; its charts are drawn into a folder beside it. Raises `UnusableFile`."""
+    """Write the review as Markdown. `file`: where it will be stored; its charts are drawn into a folder beside it.
+    Raises `UnusableFile`."""
     lines = [
         f"# {_plain(say('Review of campaign {name}', name=_title(ask)))}",
         "",
@@ -155,7 +156,7 @@ def _table(section: Section, title: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Somebody's data must not become markup."""
+    """Escape the text, so that data cannot become markup."""
     for sign in ("\\", "|", "<", ">", "`", "*", "_", "[", "]"):
         text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
     return text.replace("\n", " ")
@@ -163,7 +164,7 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Table:
-    """`columns`: none where there are no rows; `folded`: the summary of a table too long to be shown at once."""
+    """`columns`: empty if there are no rows; `folded`: the summary line of a table that is too long to show at once."""
 
     title: str
     columns: list[Column]
@@ -175,7 +176,7 @@ class _Table:
 
 
 def html(ask: Asker, sections: Mapping[str, Section]) -> str:
-    """The page. Everything but the charts, which are made here, is escaped."""
+    """Write the review as a page. Everything is escaped except the charts, which are drawn here."""
     return _template().render(
         language="zh-CN" if view().chinese else "en",
         words=_words(),
@@ -209,7 +210,7 @@ def _words() -> dict[str, str]:
 
 
 def _cards(goal: Section) -> Iterator[tuple[str, str]]:
-    """The headline figures, each with its name."""
+    """The headline figures: value and name."""
     for name in _CARDS:
         for row in goal.tables.get("result", ()):
             if row["metric"] == name:
@@ -224,5 +225,5 @@ def _tables(section: Section) -> Iterator[_Table]:
 
 
 def _with_code(words: str) -> Markup:
-    """Escaped, with what stands in backticks as code."""
+    """Escape the text, and show what is in backticks as code."""
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))

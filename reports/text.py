@@ -1,4 +1,4 @@
-"""Text for people: on one line, without what steers a terminal, and how wide it is."""
+"""Text for people: printable on one line, and how wide it is on a terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ Row = dict[str, Any]
 
 
 def printable(text: str) -> str:
-    """The text without what a terminal would obey: control characters in somebody's data are written out."""
+    """Escape control characters, which a terminal would obey."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def text_width(text: str) -> int:
-    """Columns that the text takes on a terminal: two for wide characters."""
+    """The text's width in terminal columns; wide characters take two."""
     return sum(2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,7 +1,7 @@
-"""How a report is shown to its reader: in which language, and by whose clocks.
+"""The reader's language and zone, in which reports are shown.
 
-The command line finds that out from its flags and settings (`cli.view`), which it makes the `default`. Whatever answers
-several readers at once, such as a service, shows to each of them by `showing`.
+The command line takes them from its flags and settings (`cli.view`) and makes that the `default`. A service that
+answers several readers at once sets each reader's view with `showing`.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class View:
         return self.lang == "zh"
 
     def local(self, instant: datetime) -> datetime:
-        """The instant (naive: of UTC) as clocks of the zone show it, without an offset."""
+        """The instant as wall-clock time in the zone, without an offset. Naive instants are UTC."""
         aware = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
         try:
             return aware.astimezone(ZoneInfo(self.zone)).replace(tzinfo=None)
-        except OverflowError:  # the first or the last hours that there are
+        except OverflowError:  # the first or the last hours of the calendar
             return aware.astimezone(UTC).replace(tzinfo=None)
 
     def instant(self, value: datetime) -> str:
-        """To the second, with a fraction where there is one."""
+        """Format to the second, with a fraction if there is one."""
         local = self.local(value)
         text = f"{local:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
         return f"{text}.{local.microsecond:06d}".rstrip("0") if local.microsecond else text
@@ -43,12 +43,12 @@ _shown: ContextVar[View | None] = ContextVar("view", default=None)
 
 
 def view() -> View:
-    """How things are shown to the reader at hand."""
+    """The view of the current reader."""
     return _shown.get() or _default[0]()
 
 
 def default(how: Callable[[], View]) -> None:
-    """Ask `how` wherever `showing` says nothing else."""
+    """Use `how` wherever `showing` sets no view."""
     _default[0] = how
 
 

@@ -28,7 +28,7 @@ _SENT: Final = {
 
 
 def document() -> Json:
-    """The whole document, as JSON knows it."""
+    """The complete document, as JSON values."""
     return {
         "asyncapi": "3.0.0",
         "info": {

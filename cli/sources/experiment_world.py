@@ -1,4 +1,4 @@
-"""A seeded experiment whose truth is known: people with habits, arms, a coupon, its true effect, and their orders.
+"""A seeded experiment with a known truth: people with habits, arms, a coupon, its true effect, and the orders.
 
     world = ExperimentWorld(seed=7)
     people, orders = drawn(world)      # arrays, for statistics
@@ -6,13 +6,13 @@
         publisher.append(topic, frame)
     truth(world)                       # what the arms' people are expected to do, exactly
 
-What always holds: the same world gives the same people, orders and events; `truth` is computed from the world's
-parameters alone, never from what was drawn.
+What always holds: the same world gives the same people, orders and events; `truth` depends only on the world's
+parameters, never on what was drawn.
 
-How people are: orders come at random (Poisson) at a rate of their own (gamma: most buy seldom, a few often); baskets
-are heavy-tailed (log-normal) around a level of their own. A treatment raises the rate while its coupon is valid, by a
-lift that differs between segments, and takes a part of that back after (pulled-forward sales). Part of the people who
-then buy use the coupon, on their first order. Part of the orders is refunded, whole or by half.
+The model: each person orders at random (Poisson) at a rate of their own (gamma: most buy seldom, a few often); baskets
+are heavy-tailed (log-normal) around the person's own level. A treatment raises the rate while its coupon is valid, by a
+lift that differs between segments, and takes back part of the gain afterwards (pulled-forward sales). Some of the
+people who buy meanwhile use the coupon, on their first order. Some orders are refunded, in full or by half.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CURRENCY: Final = "CNY"
 CAMPAIGN_ID: Final = "experiment"
 CONTROL: Final = "control"
 OUTSIDE: Final = -1
-"""In no arm."""
+"""`arm` of people who are in no arm."""
 _INSTANT: Final = pl.Datetime("us", "UTC")
 _SHOP: Final = "shop"
 _MARKETING: Final = "marketing"
@@ -44,7 +44,8 @@ _MARKETING: Final = "marketing"
 
 @dataclass(frozen=True)
 class Treatment:
-    """An arm that gets a coupon. `lifts`: of the rate of orders while it is valid, per segment of the world."""
+    """An arm that gets a coupon. `lifts`: relative increase of the order rate while it is valid, per segment of the
+    world."""
 
     name: str
     face_value_minor: int
@@ -53,7 +54,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Segment:
-    """`share` of the people; `rate`: their orders a day, on average."""
+    """`share`: of the people; `rate`: their average orders per day."""
 
     name: str
     share: float
@@ -77,24 +78,24 @@ class ExperimentWorld:
     after_days: int = 7
     history_days: int = 42
     pulled_share: float = 0.2
-    """Of the orders that a treatment adds, those that would have come in the days after expiry."""
+    """Share of the orders added by a treatment that would otherwise have come in the days after expiry."""
     habit_shape: float = 1.5
-    """Of the gamma distribution of rates within a segment: the smaller, the more uneven."""
+    """Shape of the gamma distribution of rates within a segment: the smaller, the more uneven."""
     basket_minor: int = 3_000
-    """No basket is smaller: what people spend beyond it is log-normal."""
+    """The smallest basket: what people spend beyond it is log-normal."""
     basket_median_minor: int = 4_000
     basket_sigma: float = 0.9
     level_sigma: float = 0.5
     cost_share: float = 0.55
-    """Of the list price: what the goods cost."""
+    """Cost of the goods, as a share of the list price."""
     use_share: float = 0.8
-    """Of the people who buy while their coupon is valid, those who use it."""
+    """Share of the people buying while their coupon is valid who use it."""
     refund_share: float = 0.04
     half_refund_share: float = 0.02
     leak_share: float = 0.0
-    """Of the control, those who get the first treatment's coupon all the same."""
+    """Share of the control that gets the first treatment's coupon all the same."""
     booked_minor: int = 200_000
-    """Cost other than the discount, of the whole campaign."""
+    """Cost of the whole campaign besides the discount."""
 
     @property
     def expiry(self) -> datetime:
@@ -107,7 +108,8 @@ class ExperimentWorld:
 
 @dataclass(frozen=True)
 class People:
-    """Arrays over people. `arm`: 0 control, 1… the treatments, `OUTSIDE`; `coupon`: whose coupon they got (0: none)."""
+    """Arrays over people. `arm`: 0 for the control, 1… for the treatments, or `OUTSIDE`; `coupon`: the treatment whose
+    coupon they got (0: none)."""
 
     segment: Array
     rate: Array
@@ -118,8 +120,8 @@ class People:
 
 @dataclass(frozen=True)
 class Orders:
-    """Arrays over orders, by time. `day`: days from the start (before it negative); `refunded`: part of what was
-    paid; `with_coupon`: whether the person's coupon was used on it; `discount`, of it, in minor units."""
+    """Arrays over orders, by time. `day`: days from the start, negative before it; `refunded`: the refunded share of
+    what was paid; `with_coupon`: whether the person used the coupon on it; `discount`: the coupon's, in minor units."""
 
     person: Array
     day: Array
@@ -134,7 +136,7 @@ class Orders:
 
     @property
     def net(self) -> Array:
-        """What was paid, refunds taken off."""
+        """What was paid, less refunds."""
         return (self.gross - self.discount) - self.refund
 
     @property
@@ -143,12 +145,12 @@ class Orders:
 
 
 Choice = Callable[["People", Array, np.random.Generator], Array]
-"""Which arm each person comes into, given the people (without arms) and what each has paid in as many days before the
-start as the window has."""
+"""Assigns an arm to each person, given the people (without arms) and what each paid before the start, over as many days
+as the window has."""
 
 
 def drawn(world: ExperimentWorld, choose: Choice | None = None) -> tuple[People, Orders]:
-    """`choose`: how arms come about, by the world's shares and chance unless given."""
+    """Draw people and orders. `choose`: assigns the arms; by default at random, by the world's shares."""
     stages = [np.random.default_rng([world.seed, stage]) for stage in range(5)]
     people = _people(world, stages[0])
     past = _orders(world, people, stages[1], -world.history_days, 0, people.rate)
@@ -175,13 +177,13 @@ def _by_chance(world: ExperimentWorld) -> Choice:
 
 
 def shares(world: ExperimentWorld) -> dict[str, float]:
-    """Of the arms, the control first."""
+    """The shares of the arms, the control first."""
     each = (1 - world.control_share) / len(world.treatments)
     return {CONTROL: world.control_share} | {t.name: each for t in world.treatments}
 
 
 def _lifts(world: ExperimentWorld) -> Array:
-    """By coupon (0: none) and segment."""
+    """Lifts by coupon (0: none) and segment."""
     return np.array([(0.0,) * len(world.segments), *(t.lifts for t in world.treatments)])
 
 
@@ -212,7 +214,7 @@ def _orders(
 
 
 def _with_coupons(world: ExperimentWorld, people: People, valid: Orders, random: np.random.Generator) -> Orders:
-    """On each person's first order, where they have a coupon and use it."""
+    """Apply coupons to each person's first order, if they have one and use it."""
     faces = np.array([0, *(t.face_value_minor for t in world.treatments)])
     first = np.r_[True, valid.person[1:] != valid.person[:-1]] if len(valid.person) else np.array([], dtype=bool)
     used = first & (random.random(len(valid.person)) < world.use_share)
@@ -225,7 +227,8 @@ def _with_coupons(world: ExperimentWorld, people: People, valid: Orders, random:
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one person of an arm in the window: money in minor units; `buyer`: the chance of an order that stays."""
+    """Expected values for one person of an arm in the window: money in minor units; `buyer`: the probability of an
+    order that stays."""
 
     net_minor: float
     margin_minor: float
@@ -235,14 +238,14 @@ class Expected:
 
 
 def truth(world: ExperimentWorld) -> dict[str, Expected]:
-    """Per arm, those who got a coupon by a leak included."""
+    """Expected values per arm, including those who got a coupon by a leak."""
     clean = [_expected(world, coupon) for coupon in range(len(world.treatments) + 1)]
     control = _mixed([clean[0], clean[1]], [1 - world.leak_share, world.leak_share])
     return dict(zip(shares(world), [control, *clean[1:]], strict=True))
 
 
 def true_return(world: ExperimentWorld, treatment: str) -> float:
-    """(incremental margin - booked cost) / cost, of a treatment that bears its people's part of the booked cost."""
+    """(incremental margin - booked cost) / cost; each treatment bears an equal part of the booked cost."""
     arms, size = truth(world), world.people * shares(world)[treatment]
     booked = world.booked_minor / len(world.treatments)
     gain = size * (arms[treatment].margin_minor - arms[CONTROL].margin_minor)
@@ -250,7 +253,7 @@ def true_return(world: ExperimentWorld, treatment: str) -> float:
 
 
 def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
-    """Of each treatment beside the control, for people to read."""
+    """Each treatment against the control, for people to read."""
     arms = truth(world)
     return [
         {
@@ -266,7 +269,7 @@ def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
 
 
 def shown_world(seed: int, people: int) -> ExperimentWorld:
-    """Three face values against a control; some of it leaks."""
+    """A world with three face values and a control; some coupons leak."""
     treatments = (
         Treatment("face-5", 500, (0.5, 0.25, 0.1)),
         Treatment("face-10", 1_000, (1.0, 0.5, 0.2)),
@@ -289,7 +292,7 @@ def _mixed(parts: Sequence[Expected], weights: Sequence[float]) -> Expected:
 
 
 def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -> Expected:
-    """By Wald's identity for sums over a Poisson number, and the gamma distribution's Laplace transform for "any"."""
+    """Uses Wald's identity for sums over a Poisson number, and the gamma distribution's Laplace transform for "any"."""
     valid = (1 + lift) * world.valid_days
     days = valid + world.after_days - lift * world.pulled_share * world.valid_days
     stays = 1 - world.refund_share
@@ -309,7 +312,7 @@ def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -
 
 
 def _any(world: ExperimentWorld, mean: float) -> float:
-    """The chance of at least one of so many expected."""
+    """Probability of at least one order if `mean` are expected."""
     return float(1 - (1 + mean / world.habit_shape) ** -world.habit_shape)
 
 
@@ -342,7 +345,8 @@ def _ids(prefix: str, numbers: Array) -> pl.Series:
 
 
 def _told(world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Series, at: pl.Series) -> pl.DataFrame:
-    """Events of one type with what every event has. Ids differ between worlds: one is not a repeat of the other."""
+    """Events of one type, with the fields that every event has. Ids differ between worlds, so none is a repeat of
+    another's."""
     salt = hashlib.sha256(f"{world.seed}/{world.start.isoformat()}".encode()).hexdigest()[:8]
     return pl.DataFrame({topic: key, "occurred_at": at}).with_columns(
         type=pl.lit(kind), source=pl.lit(source), event_id=pl.lit(f"x{salt}-{kind}-") + pl.col(topic)
@@ -404,7 +408,7 @@ def _booked(world: ExperimentWorld) -> pl.DataFrame:
 
 
 def _coupon_events(world: ExperimentWorld, people: People, orders: Orders) -> pl.DataFrame:
-    """A coupon for everyone who has one: created, given, used on an order, given back with it, expired."""
+    """Events of every person's coupon: created, given, used on an order, given back with it, expired."""
     faces = pl.Series([0, *(t.face_value_minor for t in world.treatments)])
     holders = np.flatnonzero(people.coupon > 0)
 

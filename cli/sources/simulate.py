@@ -3,13 +3,12 @@
     for topic, frame in sale_day(World(seed=7, events=1_000_000)):
         publisher.append(topic, frame)
 
-What always holds: the same `World` gives the same events; every event is valid; a coupon's events are legal
-in canonical order, but for the share that is made illegal on purpose; what a coupon's uses say of orders and
-money is what the orders say.
+What always holds: the same `World` gives the same events; every event is valid; a coupon's events are legal in
+canonical order, except for the share made illegal on purpose; coupon uses and orders agree on orders and money.
 
-How it is made: a life per coupon (`_lives`: arrays over coupons), the facts of those lives (`_facts`: arrays
-over events), their arrival (`_arrivals`: for each record the number of its fact), and only then, frame by
-frame, wire columns. Each stage draws from a generator of its own: a stage added later changes no other.
+How it is made: one life per coupon (`_lives`: arrays over coupons); the facts of those lives (`_facts`: arrays over
+events); their arrival (`_arrivals`: the number of the fact behind each record); and last, frame by frame, wire columns.
+Each stage draws from a generator of its own, so a stage added later changes no other.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 Array = npt.NDArray[Any]
 
 CURRENCY: Final = "CNY"
-# Events of an average coupon, repeats apart: measured, it follows from the chances in `_lives`.
+# Events per coupon on average, without repeats: measured; it follows from the chances in `_lives`.
 EVENTS_PER_COUPON: Final = 3.3
 
 _SECOND: Final = 1_000_000
@@ -41,7 +40,7 @@ _DAY: Final = 24 * _HOUR
 _HOLD: Final = 15 * _MINUTE
 _INSTANT: Final = pl.Datetime("us", "UTC")
 
-# The day's rushes: at which hour one starts, and what part of those who come in a rush come in it.
+# The day's rushes: the hour at which each starts, and its share of those who come in a rush.
 _RUSH_HOURS: Final = (0, 8, 10, 12, 20)
 _RUSH_PARTS: Final = (0.45, 0.10, 0.13, 0.07, 0.25)
 
@@ -59,7 +58,7 @@ _REASONS: Final = (
 )
 _REASON: Final = {reason: number for number, reason in enumerate(_REASONS)}
 _CHANNELS: Final = ("app", "mini_program", "sms", "store")
-# Which order of a coupon an event is about; -1: none. Together they number the orders.
+# Which of a coupon's orders an event is about; -1: none. Together they number the orders.
 _HELD, _HELD_AGAIN, _DIRECT, _AFTER_RETURN, _SECOND_USE = range(5)
 _ORDERS_PER_COUPON: Final = 5
 # Order events are numbered from here, so that their ids differ from those of coupon and campaign events.
@@ -69,32 +68,32 @@ _FIRST_CAMPAIGN_EVENT: Final = 1 << 48
 
 @dataclass(frozen=True)
 class World:
-    """What the sale day is like. Shares are parts of 1."""
+    """Parameters of the sale day. Shares are parts of 1."""
 
     seed: int = 11
-    """Not negative. Worlds that differ in it alone have the same shape and other events."""
+    """Not negative. Worlds that differ only in the seed have the same shape and different events."""
     events: int = 1_000_000
-    """Records of `coupon.events`, repeats included, to within a few percent."""
+    """Records of `coupon.events` including repeats, to within a few percent."""
     campaigns: int = 40
-    """How many campaigns share the coupons."""
+    """Number of campaigns that share the coupons."""
     campaign_skew: float = 1.1
-    """Zipf's exponent: the k-th campaign's part of the coupons goes with k ** -campaign_skew."""
+    """Zipf's exponent: the k-th campaign's share of the coupons is proportional to k ** -campaign_skew."""
     coupons_per_user: float = 3.0
-    """Coupons made for each user there is; the number of users follows."""
+    """Coupons per user; determines the number of users."""
     user_skew: float = 2.0
     """How unevenly users get coupons: user number = users * uniform ** (1 + user_skew); 0 is even."""
     start: datetime = datetime(2026, 11, 10, 16, tzinfo=UTC)
     """The sale's first instant (midnight in China). It lasts a day; coupons are made in the two before it."""
     repeat_share: float = 0.01
-    """Records that are an earlier record once more."""
+    """Share of the records that repeat an earlier record."""
     late_share: float = 0.02
-    """Events that arrive late: after 0.5% to 10% of the stream that should have come after them."""
+    """Share of the events that arrive late: behind 0.5% to 10% of the stream that should follow them."""
     illegal_share: float = 0.001
-    """Events that break a rule: half are second uses, half uses by another user than the owner."""
+    """Share of the events that break a rule: half are second uses, half uses by a user other than the owner."""
     orders: bool = False
-    """Whether the orders on which coupons were held and used are published too, beside the `events`."""
+    """Whether to publish also the orders on which coupons were held and used, beside the `events`."""
     frame_rows: int = 50_000
-    """Coupon events in a frame."""
+    """Coupon events per frame."""
 
     @property
     def coupons(self) -> int:
@@ -110,7 +109,7 @@ class World:
 
 
 def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Campaigns, then coupon events as they arrive (before them the orders of that time), then the ends."""
+    """Campaigns first; then coupon events as they arrive, each frame after the orders of its time; then the ends."""
     campaigns = _campaigns(world)
     lives = _lives(world, campaigns)
     coupons = _coupons(world, campaigns, lives.gifts)
@@ -132,7 +131,7 @@ def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
 
 
 def _campaigns(world: World) -> pl.DataFrame:
-    """A row per campaign, in the order of size: the values that its coupons carry, under their wire names."""
+    """One row per campaign, by size: the values that its coupons carry, under their wire names."""
     number = pl.int_range(world.campaigns, dtype=pl.Int64)
     opened, day_end = world.start_micros - 2 * _DAY, world.start_micros + _DAY - 1
     coupon_type = pl.Series(["cash", "threshold", "percent", "threshold", "shipping"])
@@ -145,7 +144,7 @@ def _campaigns(world: World) -> pl.DataFrame:
         percent_off_bp=pl.when(kind == "percent").then(value),
         min_spend_minor=pl.when(kind == "threshold").then(value * (5 + number % 4)),
         valid_from=pl.lit(opened).cast(_INSTANT),
-        # Every fourth campaign is for the day only, and its coupons expire within the stream.
+        # Every fourth campaign lasts only for the day, and its coupons expire within the stream.
         valid_until=pl.when(number % 4 == 1).then(day_end).otherwise(day_end + 7 * _DAY).cast(_INSTANT),
     )
 
@@ -175,7 +174,7 @@ def _published(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataF
 
 
 def _ended(world: World, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The campaigns of the day alone; the others go on after the stream's end."""
+    """The ends of the campaigns that last only for the day; the others go on after the stream's end."""
     first = _FIRST_CAMPAIGN_EVENT + world.campaigns
     return campaigns.select(
         event_id=_event_ids(world, first + np.arange(world.campaigns)),
@@ -202,7 +201,7 @@ class _Gifts:
 
 @dataclass(frozen=True)
 class _Purchases:
-    """What each coupon was held for and used on; `order`: on which of its orders it was first used."""
+    """What each coupon was held for and used on; `order`: which of its orders it was first used on."""
 
     order: Array
     held_at: Array
@@ -251,8 +250,8 @@ def _gifts(world: World) -> _Gifts:
 
 
 def _purchases(world: World, gifts: _Gifts) -> _Purchases:
-    """Purchases begin within 23 hours, so that what follows from them (a hold of 15 minutes, another try) is
-    over before the day is, and with it the validity of some.
+    """Purchases begin within 23 hours, so that their consequences (a hold of 15 minutes, another try) end before the
+    day does, and with it the validity of some coupons.
     """
     draw, start = _Draw(world, "purchases", world.coupons), world.start_micros
     claimed = gifts.claimed_at > 0
@@ -285,7 +284,7 @@ def _purchases(world: World, gifts: _Gifts) -> _Purchases:
 
 
 def _ends(world: World, campaigns: pl.DataFrame, gifts: _Gifts, purchases: _Purchases) -> _Ends:
-    """Some coupons that were never asked for are revoked; what the day leaves over of its own expires."""
+    """Some coupons that were never held or used are revoked; of the day's own campaigns, unused coupons expire."""
     draw, start = _Draw(world, "ends", world.coupons), world.start_micros
     bought = (purchases.held_at > 0) | (purchases.used_at > 0)
     revoked = (gifts.issued_at > 0) & ~bought & draw.chance(0.015)
@@ -302,7 +301,7 @@ def _ends(world: World, campaigns: pl.DataFrame, gifts: _Gifts, purchases: _Purc
 
 
 class _Draw:
-    """A stage's own random numbers, `size` at a time; times in microseconds."""
+    """Random numbers of one stage, `size` at a time; times in microseconds."""
 
     def __init__(self, world: World, stage: str, size: int) -> None:
         self._rng = np.random.default_rng([world.seed, crc32(stage.encode())])
@@ -322,7 +321,7 @@ class _Draw:
         return (1 + self._rng.exponential(mean, self.size)).clip(1, most).astype(np.int64)
 
     def moment(self) -> Array:
-        """When people come, from the sale's start: most in a rush, a third of those as the minute turns."""
+        """When people come, from the sale's start: most in a rush, and a third of those as the minute turns."""
         rushes = np.array(_RUSH_HOURS) * _HOUR
         rush = self._rng.choice(rushes, self.size, p=_RUSH_PARTS) + self.wait(4 * _MINUTE, 90 * _MINUTE)
         sharp = rush - rush % _MINUTE + self.wait(2 * _SECOND, _MINUTE)
@@ -338,9 +337,9 @@ class _Draw:
 
 
 def _coupons(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataFrame:
-    """A row per coupon: what its events and orders are written from."""
+    """One row per coupon, from which its events and orders are written."""
     draw = _Draw(world, "coupons", world.coupons)
-    # Above every face value: an order of 0 would be refunded in full by no refund at all.
+    # Above every face value: for an order of 0, no refund would be a full refund.
     basket = 20_000 * np.exp(draw.between(-1.5, 1.5))
     rules = campaigns.with_row_index("campaign").select(
         pl.col("campaign").cast(pl.Int64), "face_value_minor", "percent_off_bp", "min_spend_minor"
@@ -398,7 +397,7 @@ def _why_expired(gifts: _Gifts, purchases: _Purchases) -> Array:
 
 
 def _happened(kind: str, at: Array, user: Array, order: Array | int = -1, reason: Array | int = 0) -> _Facts:
-    """That event of each coupon to which it happened."""
+    """One event for each coupon to which it happened."""
     coupon = np.flatnonzero(at)
     every = _Facts(
         at=at,
@@ -417,7 +416,7 @@ def _in_order(parts: list[_Facts]) -> _Facts:
 
 
 def _with_illegal(world: World, lives: _Lives, facts: _Facts) -> _Facts:
-    """Adds second uses of coupons in use, and gives as many uses to another user than the owner."""
+    """Add second uses of coupons in use, and reassign as many uses to a user other than the owner."""
     purchases = lives.purchases
     once = np.flatnonzero((purchases.used_at > 0) & (purchases.returned_at == 0))
     used = np.flatnonzero(facts.kind == _KIND["used"])
@@ -432,9 +431,9 @@ def _with_illegal(world: World, lives: _Lives, facts: _Facts) -> _Facts:
 
 
 def _order_facts(facts: _Facts) -> _Facts:
-    """What happened to the orders while that happened to the coupons.
+    """The events of the orders, derived from the coupons' events.
 
-    An order is placed when it holds a coupon, or else when it uses one; it is paid when it uses one.
+    An order is placed when it holds a coupon, or otherwise when it uses one; it is paid when it uses one.
     """
     is_kind = {kind: facts.kind == number for kind, number in _KIND.items()}
     placed = is_kind["reserved"] | (is_kind["used"] & (facts.order >= _DIRECT))
@@ -456,15 +455,15 @@ def _rest(facts: _Facts) -> tuple[Array, Array, Array, Array]:
 
 
 def _arrivals(world: World, events: int) -> Array:
-    """For each record the number of its fact: in time order, but for the late and the repeated."""
+    """The number of the fact behind each record: in time order, except for late and repeated ones."""
     least, most = events * 0.005, events * 0.10
     late = _Draw(world, "late", round(events * world.late_share))
     repeated = _Draw(world, "repeated", round(events * world.repeat_share / (1 - world.repeat_share)))
     place = np.arange(events, dtype=float)
-    # An event of the very end has no room to be late.
+    # An event at the very end has no room to be late.
     place[late.some(late.size, events - int(least))] += late.between(least, most)
     which = repeated.some(repeated.size, events)
-    # Half as a producer's quick retry, half as a file sent twice.
+    # Half are a producer's quick retries, half a file sent twice.
     after = np.where(repeated.uniform() < 0.5, repeated.between(0.5, 500), repeated.between(0.5, 1 + most))
     number = np.concatenate([np.arange(events), which])
     return number[np.argsort(np.concatenate([place, place[which] + after]), kind="stable")]
@@ -533,7 +532,7 @@ def _order_frame(world: World, coupons: pl.DataFrame, records: _Facts, first: in
 
 
 def _gathered(coupons: pl.DataFrame, records: _Facts) -> pl.DataFrame:
-    """The facts as columns, each beside its coupon's row."""
+    """The facts as columns, joined with their coupons' rows."""
     columns = pl.DataFrame({field.name: getattr(records, field.name) for field in fields(records)})
     of_coupon = coupons[records.coupon]
     return columns.with_columns(pl.col("coupon", "user", "order").cast(pl.Int64)).hstack(of_coupon)
