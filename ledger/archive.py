@@ -183,7 +183,7 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
     """Lock the archive against writers and, with `writing`, against readers that need it unchanged. The lock of a
     killed process is released.
 
-    Raises `ArchiveUnusable` if another process holds the lock.
+    Raises `ArchiveUnusable` if another process holds a conflicting lock.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY, 0o644)

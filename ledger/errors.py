@@ -2,9 +2,9 @@
 
     LedgerError                     anything a user can act on: one sentence with object, problem, remedy
     ├── SettingsError               a flag, variable or line of the settings file
-    ├── UnusableFile                a file that a command was given cannot be read or written, or is of another kind
+    ├── UnusableFile                a file named to a command cannot be read or written, or is of another kind
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
-    ├── UndecodableRecord           bytes of the log that are no event
+    ├── UndecodableRecord           bytes of the log that are not an event
     ├── IncompatibleSchema          a schema change that breaks old readers or old data
     ├── NotEnoughMemory             the command needs more memory than this process may use
     ├── OffendersFound              a verification found something that must not be
@@ -16,8 +16,8 @@
     ├── UnknownSegment              no segment of that name was defined
     ├── UnknownTemplate             no review layout is kept under that name
     ├── NotAssigned                 nobody is assigned to an arm of the campaign
-    ├── NothingChosen               no dead letter is there to be repaired
-    ├── StillToCome                 a sweep was asked for an instant that the data's clock has not reached
+    ├── NothingChosen               there is no such dead letter to repair
+    ├── StillToCome                 a sweep up to an instant that the data's clock has not reached
     ├── PortTaken                   the port for questions cannot be used
     ├── OwnerRefused                the owner of the database reported an error, with its message and exit code
     ├── NoSnapshot                  the owner does not, or no longer, hold a snapshot of that name

@@ -1,4 +1,4 @@
-"""The result of examining a log or a database."""
+"""What an examination (`coupon-ledger doctor`) reports."""
 
 from __future__ import annotations
 

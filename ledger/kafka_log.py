@@ -814,7 +814,7 @@ _PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {bool: _boolean, int: int
 
 
 class _LastReason(logging.Handler):
-    """Why the last attempt to connect failed: kafka-python only logs it and raises 'timed out'."""
+    """Records why the last attempt to connect failed: kafka-python only logs it and raises 'timed out'."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -129,7 +129,7 @@ class Reader:
         self._note_ends()
 
     def forget(self) -> None:
-        """Seek anew at the next read."""
+        """Drop what was fetched; the next read seeks again."""
         self._buffers.clear()
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float) -> list[Chunk]:

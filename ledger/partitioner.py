@@ -32,7 +32,7 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
 
 @cache
 def _has_numpy() -> bool:
-    """A system that only publishes need not install it."""
+    """NumPy is optional on a system that only publishes."""
     return find_spec("numpy") is not None
 
 

@@ -1,4 +1,4 @@
-"""`lifecycle.toml`, loaded: the tables that every fold, model and document reads."""
+"""The tables of `lifecycle.toml`, which every fold, model and document reads."""
 
 from __future__ import annotations
 

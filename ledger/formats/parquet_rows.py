@@ -54,7 +54,7 @@ _WANTED: Final = {
 
 
 class ParquetRows:
-    """The rows of a Parquet file as events of one topic. Raises `UnusableFile` if it does not fit the topic."""
+    """The rows of a Parquet file as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
 
     def __init__(self, path: Path, topic: str) -> None:
         self._what = f"file {path}"

@@ -46,7 +46,7 @@ _DIGITS: Final = re.compile(r"#+0*|0+")
 
 
 class XlsxRows:
-    """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` if it does not fit the topic."""
+    """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
 
     def __init__(self, path: Path, topic: str, sheet: str | None = None, zone: ZoneInfo | None = None) -> None:
         """`sheet`: needed if several sheets hold something. `zone`: for dates, which have none."""
