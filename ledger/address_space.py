@@ -1,7 +1,7 @@
-"""Whether this process may map what a command needs (`ulimit -v`).
+"""Checks the address space limit (`ulimit -v`) against what a command needs.
 
-Looked at before the libraries that need it are loaded: those that get no memory abort the process, or end it with words
-of their own.
+The checks run before the large libraries are loaded: a library that gets no memory aborts the process, or ends it with
+an error message of its own.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Final
 from coupon_ledger.ledger.errors import NotEnoughMemory
 
 _READING: Final = 3_000_000_000
-"""Bytes that loading the libraries and asking a database map, for the most part never used."""
+"""Bytes mapped by loading the libraries and querying a database. Most of them are never used."""
 _CONSUMING: Final = 3_500 << 20
-"""The same before the first record is read; a batch's records come to it."""
+"""The same for a consumer before its first record. The records of a batch come on top."""
 _OF_RECORD: Final = 16_000
 
 
 def limited() -> float | None:
-    """The limit in bytes; None where there is none."""
+    """The address space limit in bytes. None if there is none."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return None if limit == resource.RLIM_INFINITY else limit
 
 
 def check_for_reading() -> None:
-    """Raises `NotEnoughMemory` where a database cannot be asked, or an archive not read."""
+    """Raises `NotEnoughMemory` if the limit is too low to query a database or read an archive."""
     limit = limited()
     if limit is not None and limit < _READING:
         raise NotEnoughMemory(
@@ -35,7 +35,7 @@ def check_for_reading() -> None:
 
 
 def check_for_batches(size: int) -> None:
-    """Raises `NotEnoughMemory` where batches of so many records cannot be folded."""
+    """Raises `NotEnoughMemory` if the limit is too low to fold batches of `size` records."""
     limit, needed = limited(), _CONSUMING + size * _OF_RECORD
     if limit is None or limit >= needed:
         return

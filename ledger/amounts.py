@@ -1,7 +1,7 @@
 """Amounts, shares and counts as people read them. Every table, note, report and page goes through these functions.
 
-The ledger stores amounts as integers in the currency's minor unit. ISO 4217 says how many of its decimals a currency
-has: none for JPY, two for CNY, three for KWD. The conversion is decimal; no amount passes through a binary fraction.
+The ledger stores amounts as integers in the currency's minor unit. ISO 4217 defines the number of decimals: none for
+JPY, two for CNY, three for KWD. The conversion is decimal; no amount passes through a binary fraction.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from coupon_ledger.ledger.rules import CURRENCIES
 
 NOTHING: Final = "–"
-"""What stands where there is no value."""
+"""Shown in place of a missing value."""
 # ISO 4217: currencies whose minor unit is not a hundredth.
 _DECIMALS: Final = {
     **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
@@ -20,23 +20,23 @@ _DECIMALS: Final = {
     **dict.fromkeys("CLF UYW".split(), 4),
 }
 _EXACT: Final = Context(prec=80, rounding=ROUND_HALF_EVEN)
-"""More digits than a sum of 128 bits has."""
+"""More digits than any 128-bit sum has."""
 # Metals, funds and test codes have no minor unit in ISO 4217; XXX is "no currency".
 _WITHOUT_MINOR_UNIT: Final = frozenset("XAG XAU XBA XBB XBC XBD XDR XPD XPT XSU XTS XUA XXX".split())
 
 
 def decimals(currency: str | None) -> int | None:
-    """Decimals of the currency's minor unit by ISO 4217. None where the currency is unknown or has no minor unit."""
+    """Decimals of the currency's minor unit by ISO 4217. None if the currency is unknown or has no minor unit."""
     if currency is None or currency not in CURRENCIES or currency in _WITHOUT_MINOR_UNIT:
         return None
     return _DECIMALS.get(currency, 2)
 
 
 def amount(minor: float | Decimal | None, currency: str | None) -> str:
-    """`minor` in major units, without the currency's name: "1,234.50". For a column whose head names the currency.
+    """`minor` in major units, without the currency's name: "1,234.50". For a column whose header names the currency.
 
-    Statistics give fractions of minor units; they are rounded half to even, to the minor unit. Where the currency has
-    no known minor unit, the number of minor units. NaN, infinity and None give "–".
+    Fractions of minor units, as statistics produce them, are rounded half to even. If the currency has no known minor
+    unit, the number of minor units is returned. NaN, infinity and None give "–".
     """
     if minor is None:
         return NOTHING
@@ -51,7 +51,7 @@ def amount(minor: float | Decimal | None, currency: str | None) -> str:
 def money(minor: float | Decimal | None, currency: str | None) -> str:
     """`minor` in major units, with the currency: "1,234.50 CNY". For sentences, and for a column of several currencies.
 
-    Where the currency has no known minor unit: "123,450 minor units", and the currency's code if there is one; nothing
+    If the currency has no known minor unit: "123,450 minor units", with the currency's code if there is one. Zero
     without a currency is "0".
     """
     if minor is None or amount(minor, currency) == NOTHING:
@@ -65,7 +65,7 @@ def money(minor: float | Decimal | None, currency: str | None) -> str:
 
 
 def percent(share: float | Decimal | None) -> str:
-    """A ratio as a percentage with one decimal: 0.0356 gives "3.6%". What would round to 0.0% without being zero is
+    """A ratio as a percentage with one decimal: 0.0356 gives "3.6%". A nonzero ratio that would round to 0.0% gives
     "<0.1%" or ">-0.1%"."""
     if share is None:
         return NOTHING
@@ -89,5 +89,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def count(number: int | None) -> str:
-    """A count with separators between thousands: "1,234,567"."""
+    """A count with thousands separators: "1,234,567"."""
     return NOTHING if number is None else f"{number:,}"

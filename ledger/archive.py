@@ -1,4 +1,4 @@
-"""The archive: a log kept in a folder of Parquet files that needs neither a broker nor this program to be read.
+"""The archive: a copy of a log as a folder of Parquet files, readable without a broker and without this program.
 
     FOLDER/manifest.json                                        what the archive holds, with checksums
     FOLDER/archive.lock                                         held by the process that writes
@@ -6,15 +6,16 @@
     FOLDER/topic=T/day=2026-11-11/0-00000000000000000042-00000000000000001042.parquet   merged: before offset 1042
 
 Always true:
-- A file holds consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Key and
-  value are the bytes that stood in the log.
-- What the manifest names is whole: its files were on the disk under their names before, and it is replaced at once.
+- A file holds consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Keys and
+  values are the bytes that the log held.
+- The manifest names only complete files: they are on disk under their names before it names them, and it is replaced
+  atomically.
 - The files of a partition follow one another without gap or overlap, except for losses that the manifest names.
-- No record is handed out of a file whose bytes are not those that were written.
-- The events' fields that can stand beside the bytes are what decoding these comes to; the file says by what they were
-  decoded (`DECODED`). All of them are null for a record that is no valid event.
+- No record is returned from a file whose bytes differ from those that were written.
+- A file may also hold the events' fields, decoded from these bytes; its metadata says what decoded them (`DECODED`).
+  They are all null for a record that is not a valid event.
 
-`archiver` writes it; here it is read and verified.
+`archiver` writes archives; this module reads and verifies them.
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ SCHEMA: Final = pa.schema(
     ]
 )
 DECODED: Final = b"coupon-ledger.decoded"
-"""Where a file says, in its metadata, by what its columns were decoded (`decoded_by`)."""
+"""The key in a file's metadata that says what decoded its columns (`decoded_by`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Offsets of one partition, from `first_offset` up to, not including, `next_offset`."""
+    """Offsets of one partition, from `first_offset` to `next_offset`, exclusive."""
 
     topic: str
     partition: int
@@ -88,9 +89,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class ArchivedFile(Span):
-    """A file. `recorded_from`, `recorded_until`: the least and the greatest of its records, in µs since the epoch.
+    """A file of the archive. `recorded_from`, `recorded_until`: the earliest and latest `recorded_at` of its records,
+    in µs since the epoch.
 
-    Its span can be longer than its records are many, where a Kafka partition holds transaction markers.
+    Its span can hold more offsets than records, since a Kafka partition also holds transaction markers.
     """
 
     path: str
@@ -104,7 +106,8 @@ class ArchivedFile(Span):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """`topics`: how many partitions each has. `losses`: what the log no longer held when it was to be archived."""
+    """What the archive holds. `topics`: number of partitions per topic. `losses`: offsets that the log no longer
+    held when they were to be archived."""
 
     topics: Mapping[str, int] = field(default_factory=dict)
     files: tuple[ArchivedFile, ...] = ()
@@ -121,11 +124,11 @@ class Manifest:
         return found
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Per partition, where archiving goes on."""
+        """Per partition, the offset at which archiving continues."""
         return {tp: spans[-1].next_offset if spans else 0 for tp, spans in self.spans().items()}
 
     def text(self) -> str:
-        """A file a line, with a checksum over all of it."""
+        """The manifest as JSON: one line per file, with a checksum over everything."""
         parts = {
             "format": json.dumps(FORMAT),
             "topics": json.dumps(dict(self.topics)),
@@ -142,7 +145,8 @@ def _lines(rows: Iterable[Span]) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises `ArchiveUnusable` where there is none or it is another version's, `ArchiveDamaged` where it is altered."""
+    """Read the manifest. Raises `ArchiveUnusable` if it is missing, unreadable or of another version,
+    `ArchiveDamaged` if it is altered."""
     path = folder / MANIFEST
     try:
         text = path.read_text(encoding="utf-8")
@@ -176,14 +180,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 @contextmanager
 def locked(folder: Path, *, writing: bool) -> Iterator[None]:
-    """Keep writers out meanwhile, and with `writing` readers that need it whole. A killed process holds nothing.
+    """Lock the archive against writers and, with `writing`, against readers that need it unchanged. The lock of a
+    killed process is released.
 
-    Raises `ArchiveUnusable` where another process has it.
+    Raises `ArchiveUnusable` if another process holds a conflicting lock.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY, 0o644)
     except FileNotFoundError:
-        yield  # nobody has ever written here
+        yield  # nothing was ever written here
         return
     try:
         try:
@@ -199,7 +204,7 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
 
 @contextmanager
 def being_read(folder: Path) -> Iterator[None]:
-    """Have no file of it removed meanwhile (`unread`); does not keep writers out."""
+    """Keep the archive's files from being removed (`unread`). Does not keep writers out."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
@@ -210,7 +215,7 @@ def being_read(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def unread(folder: Path) -> Iterator[bool]:
-    """Whether nobody reads it; who wants to, waits meanwhile."""
+    """Yields whether nobody is reading the archive. If so, new readers wait until the block ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -227,9 +232,9 @@ def unread(folder: Path) -> Iterator[bool]:
 
 
 class ArchiveLog:
-    """The archive in that folder, read as logs are (`LogReader`): its records are where they were in the log.
+    """The archive in `folder` as a `LogReader`. Records keep the partitions and offsets that they had in the log.
 
-    It does not change while it is open: what is archived meanwhile is seen by the next one. Used by one thread at a
+    An open `ArchiveLog` does not change: what is archived later is seen by the next one. For use by one thread at a
     time. Raises `ArchiveUnusable`, `ArchiveDamaged`.
     """
 
@@ -257,7 +262,7 @@ class ArchiveLog:
         return [tp for tp in self.manifest.partitions() if tp.topic in set(topics)]
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """As every log, but never waits: nothing can come."""
+        """Like every log, but never waits, since no records can arrive."""
         self._require([tp.topic for tp in positions])
         for tp, offset in positions.items():
             self._check_held(tp, offset)
@@ -266,7 +271,7 @@ class ArchiveLog:
         return [self._chunk(tp, positions[tp], share) for tp, share in shares.items()]
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Behind the losses that it begins with."""
+        """The first offset held, after any losses at the beginning."""
         self._require([tp.topic for tp in partitions])
         return {tp: self._files[tp][0].first_offset if self._files[tp] else self._ends[tp] for tp in partitions}
 
@@ -278,7 +283,7 @@ class ArchiveLog:
         return self.end_positions(partitions)
 
     def identities(self) -> dict[str, str]:
-        """None: an archive holds the records of a log, not the log."""
+        """Empty: an archive holds the records of a log, not the log itself."""
         return {}
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
@@ -291,7 +296,8 @@ class ArchiveLog:
         return found
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """The next records before `end`, some `count` of them, where they are kept decoded as this version would."""
+        """The next records before `end`, about `count` of them, if they are kept as this version decodes them; else
+        None."""
         file = self._file_at(tp, offset)
         return None if file is None else self._open(file).decoded(offset, end, count)
 
@@ -302,7 +308,7 @@ class ArchiveLog:
         self._reading.close()
 
     def chunks(self, partitions: Sequence[TopicPartition]) -> Iterator[Chunk]:
-        """All there is, partition by partition; losses are passed over."""
+        """All records, partition by partition. Losses are skipped."""
         for tp in partitions:
             for file in self._files[tp]:
                 yield from self.chunks_of(file)
@@ -339,7 +345,7 @@ class ArchiveLog:
         )
 
     def _chunk(self, tp: TopicPartition, offset: int, count: int) -> Chunk:
-        """The next records, of several files where it takes that; up to the next loss."""
+        """The next records up to the next loss, from several files if needed."""
         parts = []
         while count > 0 and (file := self._file_at(tp, offset)) is not None:
             part = self._open(file).take(offset, count)
@@ -374,7 +380,8 @@ class KeepsDecoded(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stretch(Span):
-    """Consecutive records, so many (`records`), that a file keeps decoded: in its rows from `row` to `end_row`."""
+    """Consecutive records that a file keeps decoded, among its rows from `row` to `end_row`. `records`: their
+    number."""
 
     path: Path
     row: int
@@ -385,8 +392,8 @@ class Stretch(Span):
         return self.records
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
-        """The valid events as wire fields, with `offset` and `recorded_at`; and the other records, among them events
-        whose time of recording is out of range. Any thread may."""
+        """The valid events as wire fields, with `offset` and `recorded_at`; and all other records, including events
+        whose `recorded_at` is out of range. Any thread may call it."""
         rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
@@ -421,7 +428,7 @@ _BYTES: Final = {
 
 
 class _OpenFile:
-    """A file that was found whole, and the row group of it that was read last."""
+    """A file whose checksum was verified, and the row group of it that was read last."""
 
     def __init__(self, folder: Path, file: ArchivedFile) -> None:
         self.file = file
@@ -443,7 +450,7 @@ class _OpenFile:
         self._parquet.close()
 
     def take(self, offset: int, count: int) -> Chunk:
-        """Up to `count` records from that offset on, of one row group."""
+        """Up to `count` records from `offset` on, within one row group."""
         group = bisect_left(self._last_offsets, offset)
         if group == len(self._last_offsets):
             return part_of(self._chunk_of(group - 1), 0, 0, self.file.next_offset)
@@ -452,7 +459,7 @@ class _OpenFile:
         return part_of(chunk, start, min(start + count, len(chunk)), chunk.next_offset)
 
     def decoded(self, offset: int, end: int, count: int) -> Stretch | None:
-        """Whole row groups, but for what lies before `offset` or not before `end`."""
+        """Whole row groups, without the records before `offset` or from `end` on."""
         first = bisect_left(self._last_offsets, offset)
         if not self._is_decoded or first == len(self._last_offsets):
             return None
@@ -468,7 +475,7 @@ class _OpenFile:
         return Stretch(*self.file.tp, offset, next_offset, self._path, row, end_row, end_row - row - outside)
 
     def _records_within(self, group: int, start: int, end: int) -> int:
-        """How many records of that row group have these offsets."""
+        """How many records of the row group have offsets from `start` to `end`, exclusive."""
         if start >= end:
             return 0
         offsets = self._parquet.read_row_group(group, columns=["offset"])["offset"].to_numpy()
@@ -497,7 +504,8 @@ class _OpenFile:
 
 
 def part_of(chunk: Chunk, start: int, end: int, next_offset: int) -> Chunk:
-    """Those of its records; `next_offset` is where reading goes on behind its last one."""
+    """The chunk's records from `start` to `end`, exclusive. `next_offset`: where reading continues after the chunk's
+    last record."""
     if start == 0 and end == len(chunk):
         return chunk
     rows = slice(start, end)
@@ -536,10 +544,11 @@ def restore(
     anew: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Make an empty log of the archive; returns how many records it holds. `advance` is told of them as they come.
+    """Restore the archive into an empty log. Returns the number of records; `advance` receives the number of each
+    chunk.
 
-    `topics`: only these, else all. `anew`: without what an interrupted restore left there. Raises `LogNotEmpty`;
-    `LogTruncated` for losses between archived records, unless they are accepted; and what archive and log raise.
+    `topics`: only these; all if empty. `anew`: discard what an interrupted restore left. Raises `LogNotEmpty`;
+    `LogTruncated` for losses between archived records, unless `accept_loss`; and what archive and log raise.
     """
     archive = ArchiveLog(folder)
 
@@ -571,16 +580,17 @@ def restore(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong with a file of the archive (its path in the folder), or in its manifest."""
+    """A problem of the archive's manifest or of a file (its path in the folder)."""
 
     file: str
     problem: str
 
 
 def verify(folder: Path, advance: Callable[[int], None] = lambda _: None) -> list[Finding]:
-    """Everything that is wrong: files missing, altered, overlapping, unlisted; gaps in positions.
+    """List all problems: files missing, altered, overlapping or unlisted, and gaps in positions.
 
-    Every file is read. `advance` is told the records of each. Raises `ArchiveUnusable`, `ArchiveDamaged` (manifest).
+    Reads every file. `advance` receives the number of records of each. Raises `ArchiveUnusable`, `ArchiveDamaged`
+    (manifest).
     """
     with locked(folder, writing=False):
         manifest = read_manifest(folder)
@@ -594,7 +604,7 @@ def verify(folder: Path, advance: Callable[[int], None] = lambda _: None) -> lis
 
 
 def altered(folder: Path, file: ArchivedFile) -> str | None:
-    """Why the file is not the one that was written; None where it is."""
+    """How the file differs from the one that was written. None if it does not."""
     path = folder / file.path
     try:
         size = path.stat().st_size
@@ -610,7 +620,7 @@ def altered(folder: Path, file: ArchivedFile) -> str | None:
 
 
 def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
-    """Where the file's records are not those that the manifest says."""
+    """Where the file's records disagree with the manifest. None if they agree."""
     try:
         with pq.ParquetFile(folder / file.path) as parquet:
             table = parquet.read(columns=["partition", "offset", "recorded_at"])
@@ -632,7 +642,7 @@ def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
 
 
 def _misplaced(manifest: Manifest) -> Iterator[Finding]:
-    """Files that overlap, and offsets between them that nothing holds."""
+    """Files that overlap, and gaps between files."""
     for tp, spans in manifest.spans().items():
         for before, after in pairwise([Span(*tp, 0, 0), *spans]):
             name = after.path if isinstance(after, ArchivedFile) else MANIFEST
@@ -646,7 +656,7 @@ def _misplaced(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
-    # A manifest that a killed run had not finished is written over by the next one.
+    # The next run overwrites the unfinished manifest of a killed run.
     known = {MANIFEST, MANIFEST + UNFINISHED, LOCK, *(file.path for file in manifest.files)}
     counts: dict[str, int] = defaultdict(int)
     for file in manifest.files:
@@ -668,7 +678,8 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def is_left(manifest: Manifest, name: str) -> bool:
-    """Not finished, or behind the end: what the next run removes before it archives the same records."""
+    """Whether a killed run left the file: it is unfinished, or past the manifest's end. The next run removes it
+    before it archives the same records."""
     if (parts := NAME.fullmatch(name)) is None:
         return False
     end = manifest.ends().get(TopicPartition(parts["topic"], int(parts["partition"])), 0)
@@ -676,7 +687,7 @@ def is_left(manifest: Manifest, name: str) -> bool:
 
 
 def _holder(manifest: Manifest, name: str) -> ArchivedFile | None:
-    """The file that has taken the place of the unlisted one with this name, or was to be replaced by it."""
+    """The listed file that replaced the unlisted file `name`, or that `name` was to replace."""
     if (parts := NAME.fullmatch(name)) is None:
         return None
     tp, first = TopicPartition(parts["topic"], int(parts["partition"])), int(parts["first"])

@@ -1,11 +1,12 @@
-"""Writes the archive: what the log holds behind the manifest's end, as new files, in any number of runs; merges them.
+"""Writes archives: every run adds, as new files, what the log holds past the manifest's end. Also merges files.
 
 Always true:
-- Each record is archived once: a run goes on where the manifest ends, and what a killed run left is removed first.
-- A file is on the disk, under its name, before the manifest names it.
-- Nothing is skipped in silence: where the log no longer holds the next offset, the run ends, or notes the loss.
-- Records of two logs never come into one archive, as far as the last archived record can tell.
-- Merged, the archive is the same at every instant: what is replaced goes after the manifest names what replaces it.
+- Each record is archived once: a run continues where the manifest ends, after it removes what a killed run left.
+- A file is on disk, under its name, before the manifest names it.
+- Nothing is skipped silently: if the log no longer holds the next offset, the run fails, or records the loss.
+- Records of two logs never mix in one archive, as far as the last archived record can tell.
+- During a merge the archive stays the same at every instant: replaced files are removed only after the manifest names
+  their replacement.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.ledger.validity import decoded_by, valid_events
 
 Boundary = Callable[[str], None]
-"""Called with the name of each step that was reached: file, written, renamed, manifest, committed, removed."""
+"""Called with the name of each step reached: file, written, renamed, manifest, committed, removed."""
 
 _READ_RECORDS: Final = 32_768
 _GROUP_ROWS: Final = 32_768
 _FILE_RECORDS: Final = 1_000_000
 _COMMIT_S: Final = 5.0
 _OWN: Final = frozenset({"event_id", "coupon_id", "order_id", "user_id", "key", "value"})
-"""Texts and bytes that hardly repeat: a dictionary of them would be larger than they are."""
+"""Texts and bytes that hardly repeat: a dictionary would be larger than the values."""
 _WRITING: Final = {
     "compression": "zstd",
     "column_encoding": {"offset": "DELTA_BINARY_PACKED", "recorded_at": "DELTA_BINARY_PACKED"},
@@ -73,7 +74,7 @@ _WRITING: Final = {
 
 @dataclass(slots=True)
 class Archived:
-    """What a run did. `losses`: what it noted as lost."""
+    """Result of a run. `losses`: what it recorded as lost."""
 
     files: int = 0
     records: int = 0
@@ -82,12 +83,10 @@ class Archived:
 
 
 class Archiver:
-    """Archives one log into one folder, which is made where it is missing. `run` may be called once.
+    """Archives one log into one folder, which it creates if missing. `run` may be called once.
 
-    `log`: as it is kept (`open_backend`), so that its own bytes are archived.
-
-    `advance` is told how many records came, and how many offsets are left. `decode`: keep the fields of the events
-    beside their bytes.
+    `log`: the backend itself (`open_backend`), so that the stored bytes are archived. `advance` receives the number of
+    records just archived, and of offsets left. `decode`: also keep the events' fields beside their bytes.
     """
 
     def __init__(
@@ -116,10 +115,10 @@ class Archiver:
         self._archived = Archived()
 
     def run(self) -> Archived:
-        """Archive up to the end that the log has now.
+        """Archive up to the log's current end.
 
-        Raises `LogTruncated` for what the log no longer holds, `ArchiveUnusable` where the folder cannot be written,
-        is being written, or is another log's, `ArchiveDamaged`.
+        Raises `LogTruncated` for offsets that the log no longer holds, `ArchiveUnusable` if the folder cannot be
+        written, is in use or is of another log, `ArchiveDamaged`.
         """
         with _writable(self._folder):
             self._folder.mkdir(exist_ok=True)
@@ -139,7 +138,7 @@ class Archiver:
                         if time.monotonic() - self._committed_at >= self._commit_s:
                             self._commit(manifest)
             finally:
-                # Interrupted too: the log may not hold these records for ever.
+                # Also when interrupted: the log may not hold these records for ever.
                 self._commit(manifest)
         return self._archived
 
@@ -151,7 +150,7 @@ class Archiver:
     # --- before
 
     def _manifest(self) -> Manifest:
-        """The folder's; an empty one is written into an empty folder."""
+        """The folder's manifest. An empty folder gets an empty one."""
         if (self._folder / MANIFEST).exists():
             self._committed = read_manifest(self._folder)
             return self._committed
@@ -191,7 +190,8 @@ class Archiver:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Files of a killed run that nothing names: unfinished ones, and those behind the end. The log holds them."""
+        """Remove unlisted files of a killed run: unfinished ones, and those past the end. The log holds their
+        records."""
         named = {file.path for file in manifest.files}
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
@@ -201,7 +201,7 @@ class Archiver:
     # --- records
 
     def _files(self, tp: TopicPartition, start: int, end: int) -> Iterator[ArchivedFile]:
-        """The partition's records from `start` up to `end` as files, each yielded when it is whole."""
+        """Write the partition's records from `start` to `end` into files. Yields each file when it is complete."""
         file: _File | None = None
         next_offset = start
         try:
@@ -227,7 +227,7 @@ class Archiver:
                 file.abandon()
 
     def _chunks(self, tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
-        """The partition's records from `start` on, at least up to `end`; the next ones are read meanwhile."""
+        """The partition's records from `start` on, at least up to `end`. The next ones are read in the background."""
         if start >= end:
             return
         count = min(_READ_RECORDS, self._file_records)
@@ -253,7 +253,8 @@ class Archiver:
 
 @dataclass(slots=True)
 class Merged:
-    """What a run did: `files` became `into`. `kept`: leftovers that somebody still reads, for the next run."""
+    """Result of a run: `files` became `into`. `kept`: leftovers that are still being read, for the next run to
+    remove."""
 
     files: int = 0
     into: int = 0
@@ -262,10 +263,10 @@ class Merged:
 
 
 class Merger:
-    """Joins small files of an archive that follow one another, of one partition and day. `run` may be called once.
+    """Joins consecutive small files of one partition and day. `run` may be called once.
 
-    Readers go on with what they have opened: while there are any, what was replaced stays, for the next run to remove.
-    `advance` is told how many records came, and how many are left.
+    Readers keep the files that they have opened: while there are readers, replaced files stay, and the next run removes
+    them. `advance` receives the number of records just merged, and of those left.
     """
 
     def __init__(
@@ -284,7 +285,8 @@ class Merger:
         self._merged = Merged()
 
     def run(self) -> Merged:
-        """Raises `ArchiveDamaged`, `ArchiveUnusable` where there is none, or another process writes or verifies it."""
+        """Merge the archive's small files. Raises `ArchiveDamaged`, and `ArchiveUnusable` if there is no archive or
+        another process writes or verifies it."""
         with _writable(self._folder), locked(self._folder, writing=True):
             manifest = read_manifest(self._folder)
             self._remove_leftovers(manifest)
@@ -321,7 +323,8 @@ class Merger:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Files that nothing names and whose records others hold, whole."""
+        """Remove unfinished files, and unlisted ones whose records are in listed files. Files are kept while the
+        archive is read."""
         leftovers = sorted(path for path in self._folder.rglob("*") if self._is_leftover(path, manifest))
         with unread(self._folder) as removable:
             self._merged.kept = 0 if removable else len(leftovers)
@@ -350,7 +353,7 @@ class Merger:
 
 
 def _small(manifest: Manifest, file_records: int) -> Iterator[list[ArchivedFile]]:
-    """Files that together are not more than one should be, two or more."""
+    """Groups of two or more consecutive files that together are not larger than one file may be."""
     for spans in manifest.spans().values():
         group: list[ArchivedFile] = []
         for span in spans:
@@ -401,7 +404,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 class _File:
-    """A file that is being written, under another name until it is whole."""
+    """A file that is being written, under a temporary name until it is complete."""
 
     def __init__(
         self,
@@ -414,7 +417,8 @@ class _File:
         decode: bool,
         before: int | None = None,
     ) -> None:
-        """`before`: where a merged file ends, in its name too, which is not that of a file that it is made of."""
+        """`before`: the offset at which a merged file ends. It is part of the name, to tell it from the files that
+        it replaces."""
         self.day = day
         self.records = 0
         self._folder = folder
@@ -441,7 +445,7 @@ class _File:
             self._flush()
 
     def finish(self, next_offset: int) -> ArchivedFile:
-        """The file on the disk, under its name, with all records up to `next_offset`."""
+        """Put the file on disk under its name, with all records up to `next_offset`."""
         try:
             self._flush()
             self._writer.close()
@@ -481,7 +485,7 @@ class _File:
 
 
 def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
-    """Records of one partition as they stand in a file."""
+    """Records of one partition as the table of a file."""
     values = [value for chunk in chunks for value in chunk.values]
     columns = {
         "partition": np.full(len(values), chunks[0].partition, np.int32),
@@ -504,14 +508,14 @@ def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
 
 @cache
 def _decoded_schema(topic: str) -> pa.Schema:
-    """Bytes, and beside them the fields of the topic's events."""
+    """The bytes' columns, followed by the fields of the topic's events."""
     nothing, _ = valid_events(topic, [])
     fields = nothing.drop("row").to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     return pa.schema([*SCHEMA, *fields], metadata={DECODED: decoded_by(topic)})
 
 
 class _Sink(io.RawIOBase):
-    """A new file, its size and checksum, worked out on the way."""
+    """A new file whose size and checksum are computed as it is written."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
@@ -532,26 +536,26 @@ class _Sink(io.RawIOBase):
         return self.size
 
     def settle(self) -> None:
-        """Have all of it on the disk."""
+        """Sync the file to disk and close it."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def discard(self) -> None:
-        """Take what is still written, and forget it."""
+        """Close the file. Later writes are accepted and dropped."""
         with suppress(OSError):
             self._file.close()
 
 
 def _days(chunk: Chunk) -> Iterator[Chunk]:
-    """The chunk's records, cut where a new day of recording begins."""
+    """The chunk's records, split where the day of recording changes."""
     cuts = np.flatnonzero(np.diff(chunk.recorded_at // DAY_US)) + 1
     for start, end in pairwise([0, *cuts.tolist(), len(chunk)]):
         yield part_of(chunk, start, end, chunk.next_offset)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in it on the disk."""
+    """Sync the folder's entries to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,8 +1,8 @@
 """Avro single-object encoding of events, row by row.
 
-A message is C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of its writer's schema, then the Avro body.
-The fingerprint is looked up among all released schemas, so that old messages stay readable for ever, and among those
-of newer releases where `know_writers` was told of them. Rows have the fields of the current schema (`upcasting.py`).
+A message is C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of its writer's schema, then the Avro body. The
+fingerprint is looked up among all released schemas, so that old messages stay readable for ever, and among the schemas
+of newer releases that `know_writers` has loaded. Decoded rows have the fields of the current schema (`upcasting.py`).
 `columns.py` does the same for many messages at once.
 """
 
@@ -47,8 +47,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WriterSchema:
-    """A schema that a message can be written with; `header` stands before each such body. `version`: 0 for one of a
-    newer release."""
+    """A schema that messages are written with. `header` precedes the body of each of them. `version` is 0 for a
+    schema of a newer release."""
 
     name: str
     version: int
@@ -62,7 +62,7 @@ class WriterSchema:
 
 
 def single_object_header(schema: schemas.Schema) -> bytes:
-    """Marker and fingerprint of that schema (10 bytes)."""
+    """Marker and fingerprint of a schema (10 bytes)."""
     return MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
 
 
@@ -81,13 +81,14 @@ _refused_ids: dict[bytes, str] = {}
 
 
 def refuse_id(prefix: bytes, why: str) -> None:
-    """Messages with this prefix (0 and the id in a schema registry) are not read, in this process, for that reason."""
+    """Refuse messages with this prefix (0 and the id in a schema registry) in this process. `why` becomes part of
+    the error."""
     _refused_ids[prefix] = why
 
 
 def know_writers(folder: Path) -> None:
-    """Also read what is written with the schemas of that folder (`NAME.avsc`, as a newer release has them), in this
-    process. Their fields that this one does not know are left out.
+    """Load the schemas of a newer release from `folder` (`NAME.avsc`), so that this process also reads messages written
+    with them. Fields that this release does not know are left out.
 
     Raises `SettingsError` for a folder or file that cannot be read, `IncompatibleSchema` for a schema that is not ours
     with nullable fields added.
@@ -117,14 +118,14 @@ def micros(instant: datetime) -> int:
 
 
 def encode(event: Event) -> bytes:
-    """The message of that event."""
+    """Encode an event as a message."""
     row = event.__dict__
     texts = {field: canonical_json(row[field]) for field in JSON_FIELDS if row.get(field) is not None}
     return encode_row(SCHEMA_NAME[event.topic], {**row, **texts} if texts else row)
 
 
 def encode_row(name: str, row: Mapping[str, Any]) -> bytes:
-    """The message of a record of that schema; fields that `row` lacks are null, JSON fields are texts."""
+    """Encode a record of the schema `name` as a message. Fields missing from `row` are null; JSON fields are texts."""
     out: list[bytes] = [current_writer(name).header]
     for field, write in _fields(name):
         write(row.get(field), out)
@@ -132,9 +133,10 @@ def encode_row(name: str, row: Mapping[str, Any]) -> bytes:
 
 
 def decode(message: bytes) -> tuple[WriterSchema, Row]:
-    """The writer's schema and the row as the current one has it (instants as aware datetimes, JSON fields still text).
+    """Decode a message into its writer's schema and a row with the fields of the current schema.
 
-    Raises `UndecodableRecord` for anything but exactly one record.
+    Instants are aware datetimes; JSON fields are still text. Raises `UndecodableRecord` unless the message is exactly
+    one record.
     """
     writer = writer_of(message)
     body = _Body(message, HEADER_BYTES)
@@ -149,8 +151,8 @@ def decode(message: bytes) -> tuple[WriterSchema, Row]:
 
 
 def decode_some(message: bytes) -> tuple[WriterSchema | None, Row]:
-    """What can be read of a message that may be broken: the writer's schema, and its fields up to the first that
-    cannot be read."""
+    """Decode what can be read of a message that may be broken: its writer's schema (None if unknown), and the fields
+    before the first unreadable one."""
     row: Row = {}
     try:
         writer = writer_of(message)
@@ -164,7 +166,7 @@ def decode_some(message: bytes) -> tuple[WriterSchema | None, Row]:
 
 
 def writer_of(message: bytes) -> WriterSchema:
-    """Raises `UndecodableRecord` where the header names no schema that is known."""
+    """The writer's schema that the message's header names. Raises `UndecodableRecord` if it is unknown."""
     writer = writer_schemas().get(message[:HEADER_BYTES])
     if writer is not None:
         return writer
@@ -184,9 +186,9 @@ def writer_of(message: bytes) -> WriterSchema:
 
 
 def event_data(row: Row) -> Row:
-    """A decoded row as the data of an event: without nulls, JSON fields parsed.
+    """Turn a decoded row into the data of an event: nulls dropped, JSON fields parsed.
 
-    Raises `UndecodableRecord` where a JSON field holds no JSON.
+    Raises `UndecodableRecord` if a JSON field is not valid JSON.
     """
     data = {k: v for k, v in row.items() if v is not None}
     for field in JSON_FIELDS & data.keys():
@@ -197,10 +199,10 @@ def event_data(row: Row) -> Row:
     return data
 
 
-# Reading: one small function per field, put together once per schema. Strict where Avro readers often are not: no
-# number beyond 64 bits, no branch or symbol counted from the end.
+# Reading: one small function per field, composed once per schema. Stricter than many Avro readers: no number beyond
+# 64 bits, no negative index of a branch or symbol.
 class _Body:
-    """A message and how far it has been read."""
+    """A message and the position up to which it has been read."""
 
     __slots__ = ("at", "message")
 
@@ -209,7 +211,7 @@ class _Body:
         self.at = at
 
     def long(self) -> int:
-        """A zigzag variable-length integer. IndexError where the message ends within it."""
+        """A zigzag variable-length integer. Raises `IndexError` if the message ends within it."""
         value = shift = 0
         while (byte := self.message[self.at]) > 0x7F and shift < 63:
             value |= (byte & 0x7F) << shift
@@ -292,7 +294,7 @@ def _read_array(read: Read) -> Read:
     def items(body: _Body) -> list[Any]:
         found: list[Any] = []
         while count := body.long():
-            if count < 0:  # then the block's size in bytes follows, which is not needed here
+            if count < 0:  # the block's size in bytes follows; it is not needed here
                 count = -count
                 body.long()
             if count > len(body.message) - body.at:
@@ -303,7 +305,7 @@ def _read_array(read: Read) -> Read:
     return items
 
 
-# Writing: one small function per field, put together once per schema.
+# Writing: one small function per field, composed once per schema.
 Write = Callable[[Any, list[bytes]], None]
 
 

@@ -1,10 +1,10 @@
 """Avro single-object encoding of events, by columns: many messages to one Arrow table and back.
 
-The same codec as `codec.py`, vectorised: every field is read for all messages at once. A cursor per message walks
-through its body and may never leave it, so a message that is too short, too long or otherwise broken is found by
-itself and cannot shift its neighbours; it goes to the row codec, whose word is final.
+The same codec as `codec.py`, vectorised: every field is read for all messages at once. Each message has a cursor that
+never leaves its body, so a message that is too short, too long or otherwise broken is detected by itself and cannot
+shift its neighbours. It goes to the row codec, whose verdict is final.
 
-`Reader` and `Writer` below mirror each other: one pair of functions per kind of Avro type.
+The sections Reading and Writing mirror each other: one pair of functions per kind of Avro type.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _LOW_BITS: Final = np.uint64(0x7F7F7F7F7F7F7F7F)
 _ONE: Final = np.uint64(1)
 _PADDING: Final = b"\0" * 24
 _AT_ONCE: Final = 16_384
-"""Messages read together: so many that a field of all of them stays in the processor's cache, which is a third faster
-than a hundred thousand."""
+"""Messages read together. One field of this many messages fits in the processor's cache, which is a third faster
+than a hundred thousand at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """The index of a message among those given, and why it is no record: a code, and in words."""
+    """A message that is not a record: its index in the input, and the reason as a code and in words."""
 
     row: int
     reason: str
@@ -62,7 +62,7 @@ class Undecodable:
 class Decoded:
     """Messages of one record name, as columns.
 
-    `rows`: int64 (n,), each row's index among the messages given, ascending. `frame`: n rows, the fields of the
+    `rows`: int64 (n,), the index in the input of each row's message, ascending. `frame`: n rows with the fields of the
     record's current schema (`type` as text, instants as UTC microseconds).
     """
 
@@ -72,7 +72,7 @@ class Decoded:
 
 
 def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undecodable]]:
-    """All messages, grouped by record name, and those that are no record. Nothing is dropped."""
+    """Decode messages. Returns the records, grouped by name, and the messages that are not records. None is dropped."""
     bad: list[Undecodable] = []
     frames: dict[str, list[tuple[Int64, pl.DataFrame]]] = {}
     for writer, rows in _by_writer(messages, bad):
@@ -97,7 +97,7 @@ def _by_writer(messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[
     strangers = distinct - known.keys()
     if len(distinct) == 1 and not strangers:
         return [(known[headers[0]], np.arange(len(messages)))]
-    # One pass for all strangers: of foreign messages, nearly every one can begin otherwise.
+    # One pass for all unknown headers: nearly every foreign message may have another one.
     for i, header in enumerate(headers if strangers else ()):
         if header in strangers:
             bad.append(_stranger(i, header))
@@ -139,12 +139,12 @@ def _joined(name: str, parts: list[tuple[Int64, pl.DataFrame]]) -> Decoded:
 
 @cache
 def polars_schema(name: str) -> pl.Schema:
-    """The current schema of that record as a frame's schema."""
+    """The current schema of a record as a Polars schema."""
     return frame_schema(schemas.current(name)["fields"])
 
 
 def frame_schema(fields: Sequence[Mapping[str, Any]]) -> pl.Schema:
-    """These Avro fields as a frame's schema."""
+    """Avro fields as a Polars schema."""
     frame = pl.from_arrow(_arrow_schema(fields).empty_table())
     assert isinstance(frame, pl.DataFrame)
     return frame.schema
@@ -176,7 +176,8 @@ def arrow_type(kind: Any) -> pa.DataType:
 
 
 class Cursors:
-    """A cursor per row into one buffer: `at` ≤ `end` always; `bad` marks rows that tried to go beyond."""
+    """One cursor per row into one buffer. Always `at` ≤ `end`; `bad` marks broken rows, such as those that tried to
+    pass their end."""
 
     def __init__(self, source: _Source, at: Int64, end: Int64) -> None:
         self.source = source
@@ -188,7 +189,8 @@ class Cursors:
         return len(self.at)
 
     def move(self, by: Int64) -> None:
-        """Forward by that many bytes (not negative; as many as 64 bits hold)."""
+        """Advance each cursor by that many bytes (not negative, up to 64 bits). Rows that would pass their end stop
+        there and become bad."""
         left = self.end - self.at
         self.fail(by > left)
         self.at = self.at + np.minimum(by, left)
@@ -205,7 +207,7 @@ class Cursors:
 
 
 class _Source:
-    """The bytes of all messages, padded; `words[i]` are the eight bytes from i on, little-endian."""
+    """The bytes of all messages, padded. `words[i]` holds the eight bytes from i on, little-endian."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -215,7 +217,7 @@ class _Source:
 
 
 def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.DataFrame, Mask]:
-    """The good messages as rows, and which of all are broken."""
+    """The valid messages as rows, and a mask over all messages that marks the broken ones."""
     lengths = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
     end = np.cumsum(lengths)
     source = _Source(b"".join([*messages, _PADDING]))
@@ -228,7 +230,7 @@ def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.
         schema=_arrow_schema(fields),
     )
     broken = cursors.bad | _not_utf8(table)
-    if broken.any():  # no frame may hold text that is none: read the good ones by themselves
+    if broken.any():  # a frame must not hold invalid UTF-8: read the valid messages by themselves
         frame, _ = _read_messages(writer, [m for m, b in zip(messages, broken, strict=True) if not b])
         return frame, broken
     found = pl.from_arrow(table)
@@ -357,7 +359,7 @@ def _read_longs(cursors: Cursors) -> Int64:
     last &= ~last + _ONE
     size = (np.bitwise_count(last - _ONE) >> 3).astype(np.int64) + 1
     value = word & ((last << _ONE) - _ONE) & _LOW_BITS
-    # Close the gaps that the continuation bits leave: seven bits a byte, by pairs.
+    # Close the gaps left by the continuation bits: join groups of seven bits in pairs.
     value = (value & np.uint64(0x007F007F007F007F)) | ((value & np.uint64(0x7F007F007F007F00)) >> _ONE)
     value = (value & np.uint64(0x00003FFF00003FFF)) | ((value & np.uint64(0x3FFF00003FFF0000)) >> np.uint64(2))
     value = (value & np.uint64(0x000000000FFFFFFF)) | ((value & np.uint64(0x0FFFFFFF00000000)) >> np.uint64(4))
@@ -407,7 +409,7 @@ def _read_enum(symbols: list[str], cursors: Cursors) -> _Texts:
     codes = _read_longs(cursors)
     unknown = (codes < 0) | (codes >= len(symbols))
     cursors.fail(unknown)
-    # The symbols stand in a source of their own, as texts that every row points to.
+    # The symbols have a source of their own, as texts that all rows share.
     data = "".join(symbols).encode() + _PADDING
     source = _Source(data)
     lengths = np.array([len(s.encode()) for s in symbols], dtype=np.int64)
@@ -439,9 +441,9 @@ def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:
 
 
 def _read_arrays(kind: Any, cursors: Cursors) -> _Lists:
-    """The first item of every array, then the second of those that have one, and so on.
+    """Read the first item of every array, then the second item of those that have one, and so on.
 
-    A longer array than any valid event has is left to the row codec: it would need a round per item.
+    An array longer than any valid event has goes to the row codec, since every item takes one round.
     """
     n = len(cursors)
     lengths = np.zeros(n, dtype=np.int64)
@@ -481,7 +483,7 @@ def _read_block_sizes(cursors: Cursors, rows: Int64) -> Int64:
     count = _read_longs(part)
     cursors.rejoin(rows, part)
     sized = np.flatnonzero(count < 0)
-    if sized.size:  # a negative count is followed by the block's size in bytes, which is not needed here
+    if sized.size:  # the block's size in bytes follows a negative count; it is not needed here
         part = cursors.part(rows[sized])
         _read_longs(part)
         cursors.rejoin(rows[sized], part)
@@ -496,7 +498,7 @@ def _read_block_sizes(cursors: Cursors, rows: Int64) -> Int64:
 
 @dataclass(slots=True)
 class _Ragged:
-    """A byte string per row, one after the other in `data`."""
+    """One byte string per row, concatenated in `data`."""
 
     data: UInt8
     lengths: Int64
@@ -506,10 +508,10 @@ class _Ragged:
 
 
 def encode_columns(topic: str, frame: pl.DataFrame) -> list[bytes]:
-    """The message of every row of a frame of wire fields; fields that the frame lacks are null.
+    """Encode each row of a frame of wire fields as a message. Fields missing from the frame are null.
 
-    The rows are taken as they are: validate first where they come from outside. Raises `ValueError` for a type
-    or a field that the topic's schema does not know, and where a field that is never null is null.
+    Rows are not validated: validate those from outside first. Raises `ValueError` for a type or a field unknown to the
+    topic's schema, and for null in a field that is never null.
     """
     name = SCHEMA_NAME[topic]
     writer = current_writer(name)
@@ -535,7 +537,7 @@ def encode_columns(topic: str, frame: pl.DataFrame) -> list[bytes]:
 
 
 def _interleaved(pieces: list[_Ragged], n: int) -> _Ragged:
-    """Row by row, the pieces' bytes behind one another."""
+    """Concatenate the bytes of all pieces, row by row."""
     total = np.zeros(n, dtype=np.int64)
     for piece in pieces:
         total += piece.lengths

@@ -1,17 +1,17 @@
-"""Which change of a schema old readers and old data can live with.
+"""Checks which schema changes are compatible with old readers and old data.
 
-Every current schema is held against each of its released versions. What passes is compatible both ways by Avro's
-schema resolution: the current schema reads what any released one wrote (BACKWARD), any released one reads what the
-current one writes (FORWARD). The rules are stricter than Avro's, since an event is never written again:
+Every current schema is compared with each of its released versions. A schema that passes is compatible both ways by
+Avro's schema resolution: it reads what any released version wrote (BACKWARD), and any released version reads what it
+writes (FORWARD). The rules are stricter than Avro's, since events are never rewritten:
 
-- a released field stays: its name, type, default and place;
-- a new field stands behind the released ones, is nullable and defaults to null, so that its absence can be read;
-- the symbols of an enum stay as they are and in their order. One may be added behind them under a recipe, since old
-  readers do not know it: the enum names the version that it came with (`"since": {"extended": 3}`), consumers are
-  updated first, and what an older one met meanwhile is a dead letter that is replayed;
-- the fields of a record inside a field stay as they are: old readers know no others;
+- a released field keeps its name, type, default and place;
+- a new field comes after the released ones, is nullable and defaults to null, so that its absence can be read;
+- an enum keeps its symbols and their order. A symbol may be added at the end under a recipe, since old readers do not
+  know it: the enum names the version that introduced it (`"since": {"extended": 3}`), consumers are updated first, and
+  messages that an older consumer met meanwhile become dead letters, which are replayed;
+- a record inside a field keeps its fields: old readers know no others;
 - a field has a doc, and a type that the ledger's own codec reads;
-- a released file is never edited: `released/SHA256SUMS` (as `sha256sum` writes it) has the fingerprint of each.
+- a released file is never edited: `released/SHA256SUMS` (in the format of `sha256sum`) holds the fingerprint of each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VERSION: Final = re.compile(r"v([1-9][0-9]*)\.avsc")
 _PLAIN: Final = ("string", "bytes", "long", "int")
 _INSTANT: Final = {"type": "long", "logicalType": "timestamp-micros"}
 _MAX_SYMBOL_BYTES: Final = 12
-"""What the columnar codec holds of a symbol."""
+"""The longest symbol that the columnar codec can hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One schema: how many versions of it were released, and whether the current one adds to the last of them.
-    `new_symbols`: of enums, that are not released yet."""
+    """One schema: its number of released versions, and whether the current version adds to the last of them.
+    `new_symbols`: enum symbols that are not released yet."""
 
     name: str
     released: int
@@ -64,9 +64,9 @@ class Checked:
 
 
 def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
-    """Hold every `<name>.avsc` of that folder against its `released/<name>/v<N>.avsc`.
+    """Compare every `<name>.avsc` in `folder` with its `released/<name>/v<N>.avsc`.
 
-    Raises `IncompatibleSchema` for a file that is no JSON object.
+    Raises `IncompatibleSchema` for a file that is not a JSON object.
     """
     released = folder.joinpath("released")
     found = list(_files(released))
@@ -80,7 +80,7 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
             continue
         current = read_schema(folder.joinpath(f"{name}.avsc"))
         versions = {n: read_schema(f) for n, f in sorted(_versions(released.joinpath(name)).items())}
-        first: dict[tuple[str, str], Breach] = {}  # of several versions that are broken with alike
+        first: dict[tuple[str, str], Breach] = {}  # one per field and rule, if several versions differ alike
         for breach in _record(name, current, versions):
             first.setdefault((breach.field, breach.rule), breach)
         found += first.values()
@@ -92,12 +92,12 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
 
 
 def breaches(name: str, newer: Schema, older: Schema) -> Iterator[Breach]:
-    """What stands between a schema and being a later version of another one."""
+    """The rules that a schema would break as a later version of `older`."""
     yield from _record(name, newer, {len(schemas.released(name)): older})
 
 
 def read_schema(file: Traversable) -> Schema:
-    """Raises `IncompatibleSchema` for a file that is no JSON object with fields."""
+    """Read a schema file. Raises `IncompatibleSchema` unless it is a JSON object with fields."""
     try:
         schema = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -121,7 +121,7 @@ def _versions(folder: Traversable) -> dict[int, Traversable]:
 
 
 def _files(released: Traversable) -> Iterator[Breach]:
-    """Released files against their recorded fingerprints."""
+    """Compare released files with their recorded fingerprints."""
     recorded = _recorded(released)
     found = {
         f"{name}/v{version}.avsc": hashlib.sha256(file.read_bytes()).hexdigest()
@@ -195,7 +195,7 @@ def _enums(record: Schema) -> Iterator[tuple[str, Schema]]:
 
 
 def _since(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator[Breach]:
-    """Symbols that say when they came, against the versions in which they are."""
+    """Compare the `since` of each symbol with the released versions that contain it."""
     for path, enum in _enums(current):
         told = enum.get("since", {})
         for symbol, since in told.items() if isinstance(told, dict) else ():
@@ -223,7 +223,7 @@ def _may_be_absent(field: Schema) -> bool:
 
 
 def _against(name: str, current: Schema, version: int, old: Schema) -> Iterator[Breach]:
-    """The current record against one released version of it, field by field."""
+    """Compare the current record with one released version, field by field."""
     now = {f["name"]: f for f in current["fields"]}
     for field in old["fields"]:
         path = field["name"]
@@ -258,7 +258,7 @@ def _against(name: str, current: Schema, version: int, old: Schema) -> Iterator[
 
 
 def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Breach]:
-    """The type of one field against the released one."""
+    """Compare the type of one field with the released one."""
     if _is(now, "enum") and _is(old, "enum"):
         if not _adds_symbols(now, old, version) or now.get("default") != old.get("default"):
             yield Breach(name, path, "symbols", *_symbols(now["symbols"], old["symbols"], version))
@@ -283,7 +283,7 @@ def _kind(name: str, path: str, now: Any, version: int, old: Any) -> Iterator[Br
 
 
 def _adds_symbols(now: Schema, old: Schema, version: int) -> bool:
-    """The enum has the symbols of that version, and behind them only such as say that they came later."""
+    """Whether the enum keeps the symbols of that version, and adds at the end only symbols whose `since` is later."""
     since = now.get("since", {})
     added = now["symbols"][len(old["symbols"]) :]
     return bool(now["symbols"][: len(old["symbols"])] == old["symbols"]) and all(
@@ -330,7 +330,7 @@ def _in_words(kind: Any) -> str:
 
 
 def _shape(kind: Any) -> Any:
-    """A type without its docs: what is left decides what can be read."""
+    """A type without its docs and `since`: the rest decides what can be read."""
     if isinstance(kind, list):
         return [_shape(k) for k in kind]
     if isinstance(kind, dict):
@@ -339,7 +339,7 @@ def _shape(kind: Any) -> Any:
 
 
 def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
-    """What a field must be by itself, also inside other fields."""
+    """Check each field by itself, also inside other fields."""
     for field in record["fields"]:
         at = path + str(field.get("name"))
         if not field.get("doc"):
@@ -348,7 +348,7 @@ def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
 
 
 def _readable(name: str, path: str, kind: Any) -> Iterator[Breach]:
-    """Only what the codec reads, by rows and by columns."""
+    """Check that the codec reads the type, by rows and by columns."""
     if isinstance(kind, list) and len(kind) == 2 and kind[0] == "null" and not isinstance(kind[1], list):
         yield from _readable(name, path, kind[1])
     elif _is(kind, "array") and "items" in kind:

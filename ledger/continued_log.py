@@ -1,4 +1,4 @@
-"""An archive and the log that it is of, as one log: the archive up to its end, the log from there."""
+"""An archive and its log, read as one log: the archive up to its end, the log from there on."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _POLL_S: Final = 1.0
 
 
 class ContinuedLog:
-    """`log`, with what `archive` holds read from there. Both are closed with it.
+    """`log`, except that records in `archive` are read from there. `close` closes both.
 
-    Raises `ArchiveUnusable` where the archive is another log's, `LogTruncated` where records are in neither of them.
+    Raises `ArchiveUnusable` if the archive is of another log, `LogTruncated` if neither of the two holds some records.
     """
 
     def __init__(self, archive: ArchiveLog, log: EventLog) -> None:
@@ -55,14 +55,14 @@ class ContinuedLog:
         return self._log.partitions(topics)
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """As every log; nothing of the log as long as something is wanted of the archive."""
+        """Like every log, but returns nothing from the log as long as a position lies in the archive."""
         archived = {tp: offset for tp, offset in positions.items() if offset < self._archived.get(tp, 0)}
         return (
             self._archive.read(archived, max_records) if archived else self._log.read(positions, max_records, timeout_s)
         )
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """What the archive keeps decoded."""
+        """Events that the archive keeps decoded."""
         return self._archive.decoded(tp, offset, end, count)
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -89,7 +89,8 @@ class ContinuedLog:
 
 
 def open_continued(settings: LogSettings, archive: Path) -> EventLog:
-    """The log at `settings.url`, behind its archive in that folder. Raises what opening either of them raises."""
+    """Open the log at `settings.url`, preceded by its archive in that folder. Raises what opening either of them
+    raises."""
     backend = open_backend(settings)
     try:
         log = ContinuedLog(ArchiveLog(archive), backend)
@@ -104,7 +105,7 @@ def open_continued(settings: LogSettings, archive: Path) -> EventLog:
 
 
 def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
-    """Why this is not the log that was archived, as far as the last archived records can tell; None where it may be."""
+    """Why `log` is not the log that was archived, judged by the last archived records. None if it may be."""
     archived = {tp: end for tp, end in archive.manifest.ends().items() if archive.manifest.topics}
     partitions = log.partitions(sorted({tp.topic for tp in archived}))
     if missing := sorted(set(archived) - set(partitions)):
@@ -124,7 +125,7 @@ def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
 
 
 def read_some(log: LogReader, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
-    """Up to `count` records from that offset on, which must be there."""
+    """Read up to `count` records from `offset` on. Waits until there are any, so they must exist."""
     while not (chunks := log.read({tp: offset}, count, _POLL_S)):
         pass
     return chunks

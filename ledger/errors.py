@@ -2,11 +2,11 @@
 
     LedgerError                     anything a user can act on: one sentence with object, problem, remedy
     ├── SettingsError               a flag, variable or line of the settings file
-    ├── UnusableFile                a file that a command was given cannot be read or written, or is of another kind
+    ├── UnusableFile                a file named to a command cannot be read or written, or is of another kind
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
-    ├── UndecodableRecord           bytes of the log that are no event
-    ├── IncompatibleSchema          a change of a schema that old readers or old data could not live with
-    ├── NotEnoughMemory             this process may not have what the command needs
+    ├── UndecodableRecord           bytes of the log that are not an event
+    ├── IncompatibleSchema          a schema change that breaks old readers or old data
+    ├── NotEnoughMemory             the command needs more memory than this process may use
     ├── OffendersFound              a verification found something that must not be
     ├── NotThere                    what a question asks for is not in the database
     │   └── UnknownCoupon           no event of that coupon was consumed
@@ -14,39 +14,39 @@
     ├── TooFew                      too few people or orders to compare
     ├── UnknownTable                no table of that name has a digest
     ├── UnknownSegment              no segment of that name was defined
-    ├── UnknownTemplate             no layout of a review was kept under that name
+    ├── UnknownTemplate             no review layout is kept under that name
     ├── NotAssigned                 nobody is assigned to an arm of the campaign
-    ├── NothingChosen               no dead letter is there to be repaired
-    ├── StillToCome                 a sweep was asked for an instant that the data's clock has not reached
+    ├── NothingChosen               there is no such dead letter to repair
+    ├── StillToCome                 a sweep up to an instant that the data's clock has not reached
     ├── PortTaken                   the port for questions cannot be used
-    ├── OwnerRefused                the owner of the database met an error; its words, its exit code
-    ├── NoSnapshot                  the owner holds no snapshot of that name, or no longer
+    ├── OwnerRefused                the owner of the database reported an error, with its message and exit code
+    ├── NoSnapshot                  the owner does not, or no longer, hold a snapshot of that name
     ├── TooManySnapshots            the owner holds as many snapshots as it may
     ├── LogError
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
     │   │   ├── LogMissing          the file of an embedded log does not exist
-    │   │   └── RegistryUnavailable the schema registry does not say what an id stands for, or takes no schema
+    │   │   └── RegistryUnavailable the schema registry does not resolve an id, or does not accept a schema
     │   ├── LogReplaced             the log is not the one that was read before
-    │   ├── LogNotInitialised       the log is there, its topics are not
+    │   ├── LogNotInitialised       the log exists, its topics do not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
     │   ├── LogFull                 no room to append
-    │   ├── LogNotEmpty             a log that was to be restored has records already
-    │   ├── ArchiveUnusable         no archive there, another's, another process's, or it cannot be written
+    │   ├── LogNotEmpty             the log to restore into already has records
+    │   ├── ArchiveUnusable         no archive there, of another log, used by another process, or not writable
     │   └── ArchiveDamaged          an archive's file or manifest is not as it was written
     └── StoreError
         ├── StoreOwned              another process owns the database
-        ├── OwnerGone               the owner ended before it had answered
+        ├── OwnerGone               the owner ended before it answered
         ├── RebuiltDiffers          the rebuilt database is not the live one
-        ├── QueryStopped            a query took longer than it may beside the consumer
+        ├── QueryStopped            a query exceeded its time limit beside the consumer
         ├── StoreNotInitialised     no database there
         ├── StoreVersionMismatch    written by another version of the projections
         ├── StoreFull               no room to commit
         ├── ValueOutOfRange         a sum or a conversion of values does not fit its column
         └── ConservationBroken      read records != applied + repeats + conflicts + dead letters
 
-`exit_code` is what the command line ends with.
+`exit_code` is the exit code of the command line.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ _PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]*(?=@)")
 
 
 def masked(text: str) -> str:
-    """The text without the passwords of the addresses in it."""
+    """The text with the passwords of addresses masked."""
     return _PASSWORD.sub(r"\1:********", text)
 
 
 class LedgerError(Exception):
-    """One clear sentence: which object, what is wrong, what to do. It holds no password of an address."""
+    """One clear sentence: which object, what is wrong, what to do. Passwords in addresses are masked."""
 
     exit_code = 1
 
     def __init__(self, message: object = "") -> None:
-        """`message`: text, or a note (`ledger.words`) that is put into the reader's language where it is printed."""
+        """`message`: text, or a note (`ledger.words`), which is put into the reader's language when it is printed."""
         super().__init__(masked(message) if isinstance(message, str) else message)
 
 
@@ -162,7 +162,7 @@ class NothingChosen(LedgerError):
 
 
 class StillToCome(LedgerError):
-    """What expires cannot be undone."""
+    """Refused because an expiry cannot be undone."""
 
     exit_code = 2
 
@@ -173,7 +173,7 @@ class PortTaken(LedgerError):
 
 class OwnerRefused(LedgerError):
     def __init__(self, message: object, exit_code: int) -> None:
-        """`message`: as of `LedgerError`."""
+        """`message`: as for `LedgerError`."""
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -207,7 +207,7 @@ class RegistryUnavailable(LogUnavailable):
 
 
 class LogReplaced(LogError):
-    """Another log stands at the address, or the log has lost records that were read. Waiting does not help."""
+    """The address leads to another log, or the log has lost records that were read. Waiting does not help."""
 
 
 class LogNotInitialised(LogError):
@@ -219,10 +219,10 @@ class LogTruncated(LogError):
 
 
 class AppendFailed(LogError):
-    """`failures` maps the index of each record of the batch that was not acknowledged to the reason.
+    """`failures`: the reason for each record that was not acknowledged, by its index in the batch.
 
-    A record not named in it is durably in the log. A failed one may or may not be: append it again
-    with the same `event_id`, a repeat is harmless.
+    A record not listed there is durably in the log. A listed one may or may not be: append it again with the same
+    `event_id`; a repeat is harmless.
     """
 
     def __init__(self, message: str, failures: dict[int, str]) -> None:
@@ -251,7 +251,7 @@ class StoreError(LedgerError):
 
 
 class StoreOwned(StoreError):
-    """`pid`: the process that holds the database, where it is known."""
+    """`pid`: the process that holds the database, if known."""
 
     pid: int | None = None
 
@@ -265,7 +265,7 @@ class RebuiltDiffers(StoreError):
 
 
 class QueryStopped(StoreError):
-    """A query took longer than it may, or whoever asked has gone."""
+    """A query exceeded its time limit, or the client that asked has gone."""
 
 
 class StoreNotInitialised(StoreError):
@@ -289,7 +289,7 @@ class ConservationBroken(StoreError):
 
 
 def alike(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Those of the known names that are like any of these."""
+    """The known names that resemble any of `names`."""
     from difflib import get_close_matches
 
     known = list(known)

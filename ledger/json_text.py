@@ -1,4 +1,4 @@
-"""JSON as events and cells hold it: read strictly, where Python is lenient."""
+"""JSON in events and cells, parsed strictly where Python is lenient."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from coupon_ledger.ledger.errors import InvalidEvent, Problem
 
 
 def json_value(text: str, parse_float: Callable[[str], Any] = float) -> Any:
-    """The value of a JSON text: no NaN, no name twice in one object. Raises `InvalidEvent`; its problem names no field
-    unless a name is repeated."""
+    """Parse a JSON text. NaN, and a name that an object repeats, are errors. Raises `InvalidEvent`, whose problem
+    has no field unless a name is repeated."""
     try:
         return json.loads(text, parse_float=parse_float, parse_constant=_no_number, object_pairs_hook=_each_name_once)
     except json.JSONDecodeError as error:
@@ -31,7 +31,7 @@ def _no_number(name: str) -> None:
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two values was meant, nobody can know."""
+    """Refuse repeated names: which of the values was meant is unknown."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]

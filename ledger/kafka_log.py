@@ -1,14 +1,13 @@
-"""The log on Apache Kafka, through kafka-python. Beside `kafka_reader` and `kafka_restore` the only
-module that knows Kafka.
+"""The log on Apache Kafka, through kafka-python. Only this module, `kafka_reader` and `kafka_restore` know Kafka.
 
-Topics are made with LogAppendTime and without retention; `recorded_at` is the broker's clock in milliseconds.
+Topics are created with LogAppendTime and without retention limits; `recorded_at` is the broker's clock in milliseconds.
 
 Always true:
-- nothing is acknowledged before all in-sync replicas have it (idempotent producer, acks=all), and only
-  committed records are read, each batch's checksum verified;
-- no client here ever creates a topic by the way; only `create_topics` does;
-- each client is made when it is first needed, and what is asked about (ends, topics) goes through the admin
-  client, which may be used from any thread while another thread reads.
+- nothing is acknowledged before all in-sync replicas have it (idempotent producer, acks=all); only committed records
+  are read, and each batch's checksum is verified;
+- no client creates topics implicitly; only `create_topics` does;
+- each client is created when it is first needed. Queries (ends, topics) go through the admin client, which any thread
+  may use while another thread reads.
 """
 
 from __future__ import annotations
@@ -69,18 +68,19 @@ if TYPE_CHECKING:
 SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000
 DELIVERY_MS: Final = 30_000
-GRACE_S: Final = 2.0  # for the producer to say itself that a delivery took too long
+GRACE_S: Final = 2.0  # for the producer to report itself that a delivery took too long
 COLLECT_S: Final = 5.0
-"""Between two collections while the log is away."""
+"""Between two garbage collections while the log is away."""
 PROBE_S: Final = 5.0
 RETRY_S: Final = 0.1
 _CONNECT_S: Final = 0.5
 _PASSING: Final = (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError, BrokerNotAvailableError)
-"""Beside what the client itself calls retriable: a broker is away, or the client does not know the new leader yet."""
+"""Errors that may pass, beside those that the client calls retriable: a broker is away, or the client does not know
+the new leader yet."""
 LOOK_S: Final = 1.0
-"""How often a reader for which nothing comes checks that its topics still exist."""
+"""How often a reader checks that its topics still exist, while it gets no records."""
 CONFIRM_S: Final = 3.0
-"""How long a topic must be missing: a broker that is starting may not know it yet."""
+"""How long a topic must be missing to count as deleted: a broker that is starting may not know it yet."""
 
 _TOPIC_CONFIG: Final = {
     "message.timestamp.type": "LogAppendTime",
@@ -89,7 +89,7 @@ _TOPIC_CONFIG: Final = {
     "retention.bytes": "-1",
 }
 RESTORING: Final = "coupon.restoring"
-"""The topic that is there from the begin of a restore to its end."""
+"""The topic that exists from the beginning of a restore to its end."""
 _UNFINISHED: Final = (
     "a restore into it has not ended; wait for it, or where it was interrupted restore again with --anew, which deletes"
     " what it made"
@@ -99,7 +99,7 @@ _WRONG: Final = {
     "message.timestamp.type": "recorded_at would be the producers' clocks",
     "cleanup.policy": "all but the last event of a key would go",
 }
-# What the log's promises rest on. Nobody may set these otherwise.
+# Options that the log's promises rest on. Settings cannot change them.
 _FIXED: Final[dict[Any, dict[str, Any]]] = {
     KafkaAdminClient: {},
     KafkaProducer: {
@@ -121,7 +121,7 @@ _FIXED: Final[dict[Any, dict[str, Any]]] = {
         "value_deserializer": None,
     },
 }
-# What the settings may change.
+# Defaults that settings may change.
 _TUNED: Final[dict[Any, dict[str, Any]]] = {
     KafkaAdminClient: {"request_timeout_ms": ANSWER_MS, "reconnect_backoff_max_ms": 1_000},
     KafkaProducer: {
@@ -168,7 +168,7 @@ class KafkaLog:
         self._heard_at = 0.0
         self._behind: dict[TopicPartition, int] = {}
         self._answered = False
-        """Brokers have answered at this address, so it is right: what fails later may pass."""
+        """Brokers have answered at this address, so it is right, and later errors may pass."""
         self._looked_at = 0.0
 
     # --- topics
@@ -224,7 +224,7 @@ class KafkaLog:
     # --- examining
 
     def examine(self) -> list[Finding]:
-        """The topics that are there: partitions, replicas, and the configuration that the log's promises rest on."""
+        """Check the topics that exist: partitions, replicas, and the configuration that the log's promises rest on."""
         names = [self._settings.topic_prefix + topic for topic in ALL_TOPICS]
         with self._errors("describe topics"):
             described = {t["name"]: t for t in self._ask(lambda admin: admin.describe_topics(names))}
@@ -272,12 +272,12 @@ class KafkaLog:
         gapless: bool,
         anew: bool = False,
     ) -> None:
-        """Make these topics with these records, each at its own partition, offset and instant (`kafka_restore`).
+        """Create these topics with these records, each at its own partition, offset and instant (`kafka_restore`).
 
-        Records keep their instants since the topics are made with CreateTime (what is finer than ms goes into a
-        header); at the end they get LogAppendTime as all others have. Until then there is the topic `RESTORING`, with
-        which nobody can open the log; ended before, it stays behind with what was made, for `anew` to delete.
-        Raises `LogNotEmpty` where a topic is there, or somebody writes into one.
+        Records keep their instants, since the topics are created with CreateTime (what is finer than ms goes into a
+        header); at the end they are switched to LogAppendTime like all others. Until then the topic `RESTORING` exists,
+        and nobody can open the log. An interrupted restore leaves it and the other topics behind, for `anew` to delete.
+        Raises `LogNotEmpty` if a topic already exists, or another writer appends to one.
         """
         marker, names = self._settings.topic_prefix + RESTORING, sorted({self._named(tp).topic for tp in ends})
         self._claim(marker, names, anew=anew)
@@ -286,7 +286,7 @@ class KafkaLog:
             if not gapless:
                 transactions = self._connect(KafkaProducer, transactional_id=marker)
                 opened.callback(_abandon, transactions)
-                # Before the topics are made: what a killed restore left open is taken back in its own.
+                # Before the topics are created: this aborts what a killed restore left open in its own topics.
                 transactions.init_transactions()
             if anew:
                 self._delete(names)
@@ -306,7 +306,7 @@ class KafkaLog:
             self._delete([marker])
 
     def _claim(self, marker: str, names: Sequence[str], *, anew: bool) -> None:
-        """Have the marker, which nobody else has."""
+        """Create the marker topic, which only one restore can do. With `anew`, take over the one that exists."""
         with self._errors("create topics"):
             there = self._there([marker, *names])
             if marker in there:
@@ -339,7 +339,7 @@ class KafkaLog:
         self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
 
     def _stamp(self, names: Sequence[str]) -> None:
-        """From now on the broker stamps what is appended."""
+        """Switch the topics to LogAppendTime: the broker stamps what is appended from now on."""
         stamped = {"message.timestamp.type": _TOPIC_CONFIG["message.timestamp.type"]}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name, stamped) for name in names]
         answers = self._ask(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
@@ -367,7 +367,7 @@ class KafkaLog:
     def append(self, records: Sequence[Record]) -> list[Position]:
         if not records:
             return []
-        # Asked of the brokers first: a producer would wait for a missing topic until its time is up.
+        # Ask the brokers first: a producer would wait for a missing topic until it times out.
         if unknown := {r.topic for r in records} - self._known_topics:
             self.partitions(sorted(unknown))
         producer = self._client(KafkaProducer)
@@ -390,7 +390,7 @@ class KafkaLog:
         return positions
 
     def _send(self, producer: KafkaProducer, records: Sequence[Record]) -> tuple[list[Any | None], dict[int, str]]:
-        """Hand the records to the producer: a future each, None where it refuses, and the reasons."""
+        """Hand the records to the producer. Returns one future per record, None if it was refused, and the reasons."""
         prefix = self._settings.topic_prefix
         failures: dict[int, str] = {}
         sent: list[Any | None] = []
@@ -404,7 +404,7 @@ class KafkaLog:
         return sent, failures
 
     def _partitions_for(self, producer: KafkaProducer, records: Sequence[Record]) -> list[int]:
-        """Each record's partition, worked out for all keys at once."""
+        """Each record's partition, computed for all keys at once."""
         rows: dict[str, list[int]] = {}
         for row, record in enumerate(records):
             rows.setdefault(record.topic, []).append(row)
@@ -417,7 +417,8 @@ class KafkaLog:
         return partitions
 
     def _give_up(self, producer: KafkaProducer, failures: dict[int, str], total: int) -> None:
-        """Name what failed. The producer's sequence may have a hole now: the next append makes a new one."""
+        """Raise `AppendFailed` and drop the producer: its sequence may have a gap now, so the next append creates a
+        new one."""
         with self._making:
             self._clients.pop(KafkaProducer, None)
         _abandon(producer)
@@ -446,7 +447,7 @@ class KafkaLog:
                 self._reader.forget()
                 raise self._truncated(positions) from error
             except BaseException:
-                # What was taken from its buffers meanwhile has not been handed over.
+                # Records already taken from its buffers were not returned.
                 self._reader.forget()
                 raise
         if chunks or time.monotonic() - self._looked_at > LOOK_S:
@@ -465,7 +466,7 @@ class KafkaLog:
         return self._offsets(partitions, OffsetSpec.LATEST, IsolationLevel.READ_UNCOMMITTED)
 
     def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
-        """As the protocol says. Brokers before Kafka 3.0 cannot tell, nor without the right to describe producers."""
+        """As in the protocol. Empty with brokers before Kafka 3.0, and without the right to describe producers."""
         named = {self._named(tp): tp for tp in partitions}
         try:
             answers = self._ask(lambda admin: admin.describe_producers(list(named)))
@@ -510,7 +511,7 @@ class KafkaLog:
         return found
 
     def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
-        """Publish these next offsets as the group's, for lag tools only; the reason where that fails."""
+        """Publish these next offsets as the group's, for lag tools only. Returns the reason if that fails."""
         offsets = {self._named(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
         try:
             with self._errors("commit group offsets"):
@@ -546,7 +547,7 @@ class KafkaLog:
             try:
                 return admin.list_partition_offsets(specs, isolation, ANSWER_MS)
             except UnknownTopicOrPartitionError as error:
-                # A broker that has just become the leader says so too.
+                # A broker that has just become the leader raises this too.
                 if len([t for t in admin.describe_topics(names) if t["error_code"] == 0]) < len(names):
                     raise
                 raise BrokerNotAvailableError(str(error)) from error
@@ -567,19 +568,19 @@ class KafkaLog:
         return LogTruncated(f"log {self.url}: {held}; rebuild from the log's start or restore the log")
 
     def _look(self, chunks: Sequence[Chunk], topics: Iterable[str]) -> None:
-        """Check that what was read, or waited for, are the topics of before. Chunks are checked after they came, so
-        that no record of a topic that was created anew is ever handed out. Brokers that do not answer are left to
-        `_notice_silence`."""
+        """Check that the topics that were read, or waited for, are still the same ones. Chunks are checked after
+        they arrive, so that no record of a recreated topic is ever returned. `_notice_silence` deals with brokers
+        that do not answer."""
         try:
             self._check_topics(topics)
         except (KafkaError, OSError) as error:
             _log.info("log %s: topics cannot be described now: %s", self.url, error)
             if chunks:
-                return  # and looked at again with the next ones
+                return  # they are checked again with the next chunks
         self._looked_at = time.monotonic()
 
     def _check_topics(self, topics: Iterable[str]) -> None:
-        """Raises `LogReplaced` where one of these topics, once seen here, was deleted or created anew."""
+        """Raises `LogReplaced` if one of these topics, once seen here, was deleted or recreated."""
         names = [self._settings.topic_prefix + topic for topic in sorted(topics)]
         deadline = time.monotonic() + CONFIRM_S
         while changed := self._changed(names):
@@ -591,7 +592,7 @@ class KafkaLog:
             time.sleep(RETRY_S)
 
     def _changed(self, names: Sequence[str]) -> str | None:
-        # Asked once: where no broker can be reached, a reader must still be able to end.
+        # Asked once, without retries: a reader must be able to end even if no broker can be reached.
         for topic in self._client(KafkaAdminClient).describe_topics(list(names)):
             name, error = topic["name"], for_code(topic["error_code"])
             plain, found = name.removeprefix(self._settings.topic_prefix), _id_of(topic)
@@ -604,9 +605,9 @@ class KafkaLog:
         return None
 
     def _notice_silence(self, answered: bool, positions: Mapping[TopicPartition, int]) -> None:
-        """The consumer keeps quiet about brokers that are gone: ask now and then, where nothing comes.
+        """Query the brokers now and then while nothing arrives: the consumer does not report brokers that are gone.
 
-        Where the brokers have more and it still does not come, the next read uses a new consumer.
+        If the brokers have more and it still does not arrive, the next read uses a new consumer.
         """
         now = time.monotonic()
         if answered:
@@ -658,7 +659,7 @@ class KafkaLog:
                     **_TUNED[kind] | given | _FIXED[kind] | more,
                 )
         except Exception as error:
-            # A client that cannot be made leaves its thread and sockets behind.
+            # A client whose constructor fails leaves its thread and sockets behind.
             for left in connections:
                 left.close()
             if isinstance(error, KafkaTimeoutError):
@@ -666,7 +667,7 @@ class KafkaLog:
             raise SettingsError(f"settings for Kafka: {error}; see kafka-python's options") from error
 
     def _ask(self, question: Callable[[KafkaAdminClient], Any]) -> Any:
-        """The admin client's answer. It is asked again for a while where brokers are away or leaders change."""
+        """Query the admin client. Retries for a while if brokers are away or leaders change."""
         deadline = time.monotonic() + ANSWER_MS / 1000
         while True:
             try:
@@ -684,7 +685,8 @@ class KafkaLog:
                 return answer
 
     def _give_up_admin(self) -> None:
-        """The next question goes to the servers of the address: all brokers that this client knows may be gone."""
+        """Drop the admin client, so that the next query goes to the servers of the address: all brokers that it
+        knows may be gone."""
         with self._making:
             admin = self._clients.pop(KafkaAdminClient, None)
             unused = admin is not None and not self._users[admin]
@@ -694,7 +696,7 @@ class KafkaLog:
 
     @contextmanager
     def _admin(self) -> Iterator[KafkaAdminClient]:
-        """The admin client, for as long as this thread needs it. One that was given up closes with its last user."""
+        """The admin client, for as long as this thread needs it. A dropped client is closed by its last user."""
         admin = self._client(KafkaAdminClient)
         with self._making:
             self._users[admin] += 1
@@ -726,9 +728,9 @@ class KafkaLog:
             raise self._unavailable(doing, error) from error
 
     def _let_sockets_go(self) -> None:
-        """kafka-python leaves the socket of each refused connection to the garbage collector, which has little to do
-        while a log is away: a process that waited for half an hour held more than a thousand, and could open no file
-        any more."""
+        """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector. It has
+        little to do while a log is away: a process that waited for half an hour held more than a thousand sockets,
+        and could open no more files."""
         if time.monotonic() - self._collected_at >= COLLECT_S:
             gc.collect()
             self._collected_at = time.monotonic()
@@ -742,7 +744,7 @@ class KafkaLog:
         )
 
     def _away(self) -> list[str]:
-        """Which brokers refuse connections, and which partitions have no leader, as far as that can be seen now."""
+        """Which brokers refuse connections, and which partitions have no leader, as far as can be seen now."""
         servers = set(self._servers)
         admin = self._clients.get(KafkaAdminClient)
         if admin is not None:
@@ -759,7 +761,7 @@ class KafkaLog:
         return said
 
     def _refused(self, answer: Mapping[str, Any]) -> bool:
-        """Whether another process made the topic first. Raises `LogUnavailable` where nobody could."""
+        """Whether another process created the topic first. Raises `LogUnavailable` if it cannot be created."""
         error = for_code(answer["error_code"])
         if error.errno and error is not TopicAlreadyExistsError:
             raise self._unavailable(f"create topic {answer['name']}", error(answer["error_message"]))
@@ -767,7 +769,7 @@ class KafkaLog:
 
 
 def _id_of(topic: Mapping[str, Any]) -> str:
-    """The id of a topic that was described; empty where the broker gives it none (before Kafka 2.8)."""
+    """The id of a described topic; empty if the broker gives it none (before Kafka 2.8)."""
     found = str(topic.get("topic_id") or "")
     return found if found.strip("-0") else ""
 
@@ -785,7 +787,7 @@ def _servers_of(url: str) -> list[str]:
 
 
 def _option(name: str, value: Any) -> Any:
-    """A setting as kafka-python's client takes it; text becomes the type of the client's default."""
+    """A setting as kafka-python's client takes it. Text is converted to the type of the client's default."""
     defaults = [kind.DEFAULT_CONFIG[name] for kind in _FIXED if name in kind.DEFAULT_CONFIG]
     if name in _OWN:
         raise SettingsError(f"settings for Kafka: {name} is set by the ledger itself; leave it out")
@@ -812,7 +814,7 @@ _PARSERS: Final[Mapping[type, Callable[[str], Any]]] = {bool: _boolean, int: int
 
 
 class _LastReason(logging.Handler):
-    """Why the last attempt to connect failed: kafka-python only logs it and raises 'timed out'."""
+    """Records why the last attempt to connect failed: kafka-python only logs it and raises 'timed out'."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -834,7 +836,7 @@ class _LastReason(logging.Handler):
 
 
 def _abandon(producer: KafkaProducer) -> None:
-    """Close without waiting for records that are given up: `close` alone would flush first, and raise."""
+    """Close the producer without waiting for records that are given up: `close` alone would flush first, and raise."""
     producer._sender.force_close()
     producer._sender.join(ANSWER_MS / 1000)
     with suppress(KafkaTimeoutError):
@@ -842,7 +844,7 @@ def _abandon(producer: KafkaProducer) -> None:
 
 
 def _described(admin: KafkaAdminClient, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The topics' metadata. Raises what a topic's error code says where it may pass."""
+    """The topics' metadata. Raises the error of a topic's error code if it may pass."""
     topics: list[dict[str, Any]] = admin.describe_topics(list(names))
     for topic in topics:
         error = for_code(topic["error_code"])
@@ -852,12 +854,12 @@ def _described(admin: KafkaAdminClient, names: Sequence[str]) -> list[dict[str, 
 
 
 def _refused_for_now(error: Exception) -> bool:
-    """No broker did what was asked, and the next attempt may succeed."""
+    """Whether no broker served the request, and the next attempt may succeed."""
     return isinstance(error, _PASSING) or (isinstance(error, BrokerResponseError) and _may_pass(error))
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the same request can succeed later, the address and the rights being as they are."""
+    """Whether the same request can succeed later, with the same address and rights."""
     if isinstance(error, UnknownTopicOrPartitionError):
         return False
     return isinstance(error, (*_PASSING, OSError)) or bool(getattr(error, "retriable", False))

@@ -1,7 +1,7 @@
-"""Kafka's records as columns: kafka-python's consumer fetches, and whole record batches are taken apart at once.
+"""Kafka's records as columns: kafka-python's consumer fetches, and each record batch is decoded as a whole.
 
-Beside `kafka_log` and `kafka_restore` the only module that knows Kafka. Each batch's checksum is verified, and only
-committed records are handed out.
+Only this module, `kafka_log` and `kafka_restore` know Kafka. Each batch's checksum is verified, and only committed
+records are returned.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, Chunk,
 from coupon_ledger.ledger.partitioner import fair_shares
 
 RECORDED_AT_HEADER: Final = "recorded_at"
-"""On restored records: µs since the epoch, 8 bytes, big-endian."""
+"""The header of restored records: µs since the epoch, 8 bytes, big-endian."""
 _RESTORED_HEAD: Final = bytes([2, 2 * len(RECORDED_AT_HEADER), *RECORDED_AT_HEADER.encode(), 16])
-"""One header, its key, the length of its value; lengths and counts are zigzag."""
+"""The bytes before that header's value: one header, its key, the length of its value. Lengths and counts are zigzag."""
 HOLD_S: Final = 2.0
 _GATHER_S: Final = 0.3
 _NONE: Final = np.empty(0, np.int64)
@@ -39,11 +39,11 @@ CODECS: Final = {
     DefaultRecordBatch.CODEC_LZ4: ("lz4", "lz4", "lz4"),
     DefaultRecordBatch.CODEC_ZSTD: ("zstd", "zstandard", "zstandard"),
 }
-"""Compressions that need a package: how producers name them, the package's module, the package."""
+"""Compressions that need a package: the producers' name for them, the package's module, the package."""
 
 
 def missing_codecs() -> dict[str, str]:
-    """Compressions that cannot be read here, and the package that each needs."""
+    """Compressions that cannot be read here, with the package that each needs."""
     return {codec: package for codec, module, package in CODECS.values() if find_spec(module) is None}
 
 
@@ -64,7 +64,7 @@ class _Columns:
 
     @property
     def offset(self) -> int:
-        """The first one's, where the client asks whether it lies before what it fetched from."""
+        """The first offset. The client checks whether it lies before the offset that it fetched from."""
         return int(self.offsets[0])
 
     def split(self, place: int) -> tuple[_Columns, _Columns]:
@@ -77,9 +77,9 @@ class _Columns:
 
 @dataclass(slots=True)
 class _Buffered:
-    """What is fetched of a partition and not read yet. `next_offset`: where the last read ended.
+    """Records of a partition that were fetched and not read yet. `next_offset`: where the last read ended.
 
-    `passed`: others no longer wait for it, until it gives something.
+    `passed`: the other partitions no longer wait for this one, until it yields something.
     """
 
     next_offset: int
@@ -94,11 +94,11 @@ class _Buffered:
         self.passed = False
 
     def times(self) -> Int64Array:
-        """When its records were recorded; never decreasing, whatever a topic of other people's making holds."""
+        """When its records were recorded, made non-decreasing: a topic that others created may hold any timestamps."""
         return np.maximum.accumulate(np.concatenate([_NONE, *(batch.recorded_at for batch in self.batches)]))
 
     def take(self, size: int) -> list[_Columns]:
-        """The next `size` records, of those that are there."""
+        """Take the next `size` of the buffered records."""
         self.size -= size
         taken = []
         while size:
@@ -112,12 +112,12 @@ class _Buffered:
 
 
 class Reader:
-    """One consumer and what it fetched ahead. Used by one thread at a time.
+    """One consumer and what it fetched ahead. For use by one thread at a time.
 
-    Records are handed out in the order of recording, across partitions: none is while another partition may still give
-    an earlier one. A partition whose fetches have reached its end holds nothing up; nor does, after `HOLD_S`, one that
-    has more and gives nothing (its broker is away). So partitions differ by what is recorded within a fetch at the
-    log's end, and by nothing else.
+    Records are returned in the order of recording, across partitions: none is returned while another partition may
+    still yield an earlier one. A partition that was fetched to its end holds nothing up. Nor does, after `HOLD_S`, one
+    that has more and yields nothing (its broker is away). So partitions get out of step only by what is recorded within
+    a fetch at the log's end.
     """
 
     def __init__(self, consumer: KafkaConsumer, prefix: str) -> None:
@@ -129,7 +129,7 @@ class Reader:
         self._note_ends()
 
     def forget(self) -> None:
-        """Seek anew at the next read."""
+        """Drop what was fetched; the next read seeks again."""
         self._buffers.clear()
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float) -> list[Chunk]:
@@ -154,8 +154,10 @@ class Reader:
                 self._consumer.resume(self._named(tp))
 
     def _gather(self, max_records: int, timeout_s: float) -> dict[TopicPartition, Int64Array]:
-        """Fetch until enough can be handed out, or nothing more comes in time. Per partition, when the records that can
-        be handed out were recorded."""
+        """Fetch until enough records can be returned, or nothing more arrives in time.
+
+        Returns, per partition, the times of recording of the records that can be returned.
+        """
         started, fetched = time.monotonic(), False
         while True:
             buffered = {tp: b.times() for tp, b in self._buffers.items() if b.size}
@@ -177,7 +179,8 @@ class Reader:
     def _ready(
         self, buffered: Mapping[TopicPartition, Int64Array]
     ) -> tuple[dict[TopicPartition, Int64Array], set[TopicPartition]]:
-        """What of it was recorded before all that is still to come; and the partitions of which more is to come."""
+        """The buffered records (their times) that no record still to come can precede; and the partitions that have
+        more to come."""
         behind = {tp for tp, b in self._buffers.items() if not b.passed and not self._is_at_end(tp)}
         if behind - buffered.keys():
             return {}, behind
@@ -187,7 +190,7 @@ class Reader:
         return {tp: times[: np.searchsorted(times, horizon, side="right")] for tp, times in buffered.items()}, behind
 
     def _is_at_end(self, tp: TopicPartition) -> bool:
-        """All that the partition had at its last fetch has been fetched."""
+        """Whether everything that the partition had at its last fetch has been fetched."""
         end = self._ends.get(self._named(tp))
         return end is not None and self._position(tp) >= end
 
@@ -197,7 +200,7 @@ class Reader:
         ready: Mapping[TopicPartition, Int64Array],
         max_records: int,
     ) -> None:
-        """Nothing is fetched of partitions that have more than their share and wait for others: memory is bounded."""
+        """Pause partitions that have buffered more than their share and wait for others, so that memory is bounded."""
         share = max_records // len(self._buffers)
         for tp, b in self._buffers.items():
             ahead = b.size > share and len(ready.get(tp, _NONE)) < len(buffered[tp])
@@ -206,14 +209,14 @@ class Reader:
                 b.paused = ahead
 
     def _fetch(self, timeout_s: float) -> None:
-        # The records of a poll are decoded batches here, see `_PartitionColumns`; all that came is taken.
+        # The records of a poll are decoded batches here (`_PartitionColumns`); take all that arrived.
         fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1_000_000)
         for named, batches in fetched.items():
             tp = TopicPartition(named.topic.removeprefix(self._prefix), named.partition)
             self._buffers[tp].add(batches)
 
     def _note_ends(self) -> None:
-        """Keep what each fetch says of its partition's end, as a reader of committed records sees it."""
+        """Note from each fetch where its partition ends, as a reader of committed records sees it."""
         fetcher = self._consumer._fetcher
         parse = fetcher._parse_fetched_data
 
@@ -234,7 +237,7 @@ class Reader:
         if buffered.batches:
             next_offset = buffered.batches[0].offset if size else buffered.next_offset
         else:
-            # Where the fetches stand: behind transaction markers, which are never handed out.
+            # The fetch position lies behind transaction markers, which are never returned.
             next_offset = self._position(tp)
         if next_offset == buffered.next_offset:
             return None
@@ -250,7 +253,7 @@ class Reader:
         )
 
     def _position(self, tp: TopicPartition) -> int:
-        # The client's `position` would also ask the brokers, without an end while they are away.
+        # The client's `position` would also ask the brokers, and never return while they are away.
         return int(self._consumer._subscription.assignment[self._named(tp)].position.offset)
 
     def _named(self, tp: TopicPartition) -> KafkaPartition:
@@ -258,7 +261,8 @@ class Reader:
 
 
 def _first_recorded(ready: Mapping[TopicPartition, Int64Array], limit: int) -> dict[TopicPartition, int]:
-    """How many of each partition are among the `limit` recorded first. Records of one instant share what is left."""
+    """How many records of each partition are among the `limit` earliest. At the last instant, partitions share what
+    is left."""
     if sum(map(len, ready.values())) <= limit:
         return {tp: len(times) for tp, times in ready.items()}
     last = np.partition(np.concatenate(list(ready.values())), limit - 1)[limit - 1]
@@ -271,8 +275,8 @@ def _first_recorded(ready: Mapping[TopicPartition, Int64Array], limit: int) -> d
 class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the client has no types
     """A fetched partition whose "records" are whole batches as columns.
 
-    kafka-python makes two objects of 13 fields for each record; a batch decoded at once costs a fraction.
-    Everything else (which fetch is current, positions, errors in the middle) stays the client's.
+    kafka-python creates two objects of 13 fields for each record; decoding a batch at once costs a fraction. Everything
+    else (which fetch is current, positions, errors in the middle) is left to the client.
     """
 
     def _unpack_records(
@@ -282,11 +286,11 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
             while (batch := records.next_batch()) is not None:
                 yield from self._columns(tp, batch)
         finally:
-            # After an error too: the client would ask this partition's rest for ever otherwise.
+            # After an error too: otherwise the client would ask for the rest of this partition for ever.
             self.drain()
 
     def _columns(self, tp: KafkaPartition, batch: DefaultRecordBatch) -> Iterator[_Columns]:
-        """What a reader sees of the batch: nothing, or its records from the fetched offset on."""
+        """What a reader sees of the batch: its records from the fetched offset on, or nothing."""
         if batch.magic < 2:
             raise UnsupportedVersionError(f"{tp}: record format {batch.magic}, 2 is needed (Kafka 0.11)")
         if not batch.validate_crc():
@@ -304,7 +308,7 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
                 yield columns.split(behind)[1] if behind else columns
 
     def _is_visible(self, batch: DefaultRecordBatch) -> bool:
-        """Whether a reader of committed records sees it. To be asked of each batch in order."""
+        """Whether a reader of committed records sees the batch. Must be called for each batch in order."""
         if batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -315,10 +319,10 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
 
 
 def decode_batch(batch: DefaultRecordBatch) -> _Columns:
-    """A batch of format 2 as columns. Raises `CorruptRecordError`.
+    """Decode a batch of format 2 into columns. Raises `CorruptRecordError`.
 
-    Format: https://kafka.apache.org/documentation/#recordbatch. Only the records' lengths are followed one
-    by one; the fields of all records are then read together. A null key or value is b"".
+    Format: https://kafka.apache.org/documentation/#recordbatch. Only the records' lengths are read one by one; the
+    fields of all records are then read together. A null key or value is b"".
     """
     _uncompress(batch)
     data = bytes(memoryview(batch._buffer)[batch._pos :])
@@ -344,7 +348,7 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
 
 
 def _uncompress(batch: DefaultRecordBatch) -> None:
-    """Raises `UnsupportedCodecError` naming the package that is missing, `CorruptRecordError`."""
+    """Raises `UnsupportedCodecError`, which names the missing package, `CorruptRecordError`."""
     try:
         batch._maybe_uncompress()
     except UnsupportedCodecError as error:
@@ -358,13 +362,14 @@ def _uncompress(batch: DefaultRecordBatch) -> None:
 
 
 def _micros(first_ms: int, deltas_ms: Int64Array) -> Int64Array:
-    """Timestamps in µs, none beyond what can be shown. Producers may write any 64 bits; nothing overflows."""
+    """Timestamps in µs, clamped to what can be shown. Producers may write any 64 bits; nothing overflows."""
     sums = min(max(first_ms, -_MS_LIMIT), _MS_LIMIT) + np.clip(deltas_ms, -_MS_LIMIT, _MS_LIMIT)
     return np.clip(sums, FIRST_RECORDED_US // 1000, LAST_RECORDED_US // 1000) * 1000
 
 
 def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:
-    """Restored records carry their instant to the µs as their one header; it may only refine the timestamp's ms.
+    """Refine timestamps to the µs that restored records carry as their only header. It must agree with the timestamp's
+    ms.
 
     No producer can do so in the ledger's topics: there the broker stamps what it appends.
     """
@@ -414,7 +419,7 @@ def _varints(octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[Int64Ar
 
 
 def _slices(data: bytes, octets: npt.NDArray[np.uint8], places: Int64Array) -> tuple[list[bytes], Int64Array]:
-    """The byte strings with their lengths before them at these places, and where each ends."""
+    """The length-prefixed byte strings at these places, and where each ends."""
     lengths, starts = _varints(octets, places)
     ends = starts + np.maximum(lengths, 0)  # a null has the length -1
     return [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], ends

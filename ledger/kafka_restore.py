@@ -1,11 +1,12 @@
-"""Restored records on Kafka at the offsets that they had, although a broker counts from 0 without gaps.
+"""Restores records on Kafka at the offsets that they had, although a broker counts from 0 without gaps.
 
-What nobody can read takes the offsets in between: the marker of a transaction has one, and is never handed out. So a
-gap of one is the marker behind the records before it, sent as a transaction; a longer one is empty records in a
-transaction that is taken back, with its marker. Before the first offset that is kept: empty records, to be deleted.
+The offsets in between are taken by what nobody can read. The marker of a transaction takes one offset and is never
+returned, so a gap of one is the marker after the records before it, sent as a transaction. A longer gap is an aborted
+transaction of empty records, with its marker. Before the first offset that is kept come empty records, which are
+deleted afterwards.
 
-Beside `kafka_log` and `kafka_reader` the only module that knows Kafka. Each record is acknowledged at its own offset,
-or `LogNotEmpty` is raised: somebody else wrote into the topic.
+Only this module, `kafka_log` and `kafka_reader` know Kafka. Each record is acknowledged at its own offset; if not,
+another writer appended to the topic, and `LogNotEmpty` is raised.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ from coupon_ledger.ledger.kafka_reader import RECORDED_AT_HEADER
 from coupon_ledger.ledger.log import Chunk, TopicPartition
 
 _EMPTY_RECORDS: Final = 32_768
-"""Of one transaction at the most, far below what one may last."""
+"""The most in one transaction, far below what its time limit allows."""
 _MARKER_S: Final = 30.0
 _POLL_S: Final = 0.005
 
 
 class Placing:
-    """Puts records into topics that are empty.
+    """Puts records into empty topics.
 
-    `transactions`: a producer for gaps, where there are any. `end_of` a partition: behind its last ended transaction.
+    `transactions`: a transactional producer, needed if there are gaps. `end_of`: the end of a partition, after its last
+    ended transaction.
     """
 
     def __init__(
@@ -50,7 +52,8 @@ class Placing:
     def place(
         self, begins: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], chunks: Iterable[Chunk]
     ) -> None:
-        """All partitions, each up to its end. Raises `LogNotEmpty`, `LogUnavailable`, and what the client raises."""
+        """Fill all partitions, each up to its end. Raises `LogNotEmpty`, `LogUnavailable`, and what the client
+        raises."""
         without = set(ends)
         for tp, mine in groupby(chunks, lambda chunk: TopicPartition(chunk.topic, chunk.partition)):
             without.remove(tp)
@@ -66,7 +69,7 @@ class Placing:
         self._put(before, end)
 
     def _put(self, run: Chunk, next_offset: int) -> None:
-        """The run, and nothing that could be read behind it up to `next_offset`."""
+        """Append the run, and fill the offsets from its end to `next_offset` with nothing that can be read."""
         tp, at = TopicPartition(run.topic, run.partition), run.next_offset
         if next_offset == at + 1:
             if not len(run):
@@ -84,7 +87,7 @@ class Placing:
             at += size
 
     def _in_transaction(self, run: Chunk, next_offset: int, *, commit: bool) -> None:
-        """The run with a marker behind it."""
+        """Append the run as a transaction, with its marker after it."""
         producer = self._transactions
         assert producer is not None, "the archive was said to have no gaps"
         producer.begin_transaction()
@@ -123,7 +126,7 @@ class Placing:
 
 
 def _runs(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-    """The same records, cut where offsets are missing."""
+    """The same records, split where offsets are missing."""
     for chunk in chunks:
         cuts = np.flatnonzero(np.diff(chunk.offsets) != 1) + 1
         bounds = [0, *cuts.tolist(), len(chunk)]
@@ -146,6 +149,6 @@ def _empties(tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
 
 
 def _empty(tp: TopicPartition, start: int, end: int) -> Chunk:
-    """Records without anything, at these offsets."""
+    """Empty records at these offsets."""
     nothing = [b""] * (end - start)
     return Chunk(*tp, np.arange(start, end), np.zeros(end - start, np.int64), nothing, nothing, end)

@@ -1,8 +1,8 @@
 """The event log: what every implementation promises.
 
-A log has topics, a topic has partitions, a partition is a sequence of records at increasing offsets.
-Records are appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log`. Both pass
-`tests/contract/log_contract.py` whole; an `archive` of one is read as they are.
+A log has topics, a topic has partitions, a partition is a sequence of records at increasing offsets. Records are
+appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log`. Both pass the whole of
+`tests/contract/log_contract.py`; an `archive` is read like them.
 
 Always true:
 - `append` returns only when the records are durable; the returned positions are theirs, in order.
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 FIRST_RECORDED_US: Final = -62_135_510_400_000_000
 LAST_RECORDED_US: Final = 253_402_214_400_000_000
-"""0001-01-02 and 9999-12-31 in UTC. An instant of recording beyond them is given as the nearer one: whatever a producer
-wrote into a Kafka topic with CreateTime, it can be shown in every zone."""
+"""0001-01-02 and 9999-12-31 in UTC. `recorded_at` is clamped to them: whatever timestamp a producer wrote into a
+Kafka topic with CreateTime, it can be shown in every zone."""
 
 
 class TopicPartition(NamedTuple):
@@ -40,7 +40,7 @@ class TopicPartition(NamedTuple):
 
 
 class Record(NamedTuple):
-    """What is appended. `key` decides the partition."""
+    """A record to append. `key` decides the partition."""
 
     topic: str
     key: bytes
@@ -58,10 +58,9 @@ class Chunk:
     """Consecutive records of one partition, as columns of equal length n.
 
     `offsets`, `recorded_at` (µs since the epoch, from `FIRST_RECORDED_US` to `LAST_RECORDED_US`): int64 arrays of shape
-    (n,). `values`: n payloads; a record
-    without a value (a Kafka tombstone) is `b""`. `wire`: the same as they stand in the log, where that is another
-    format than the ledger's own. `next_offset`: where reading goes on; it can lie beyond
-    `offsets[-1] + 1` where a Kafka partition holds transaction markers.
+    (n,). `values`: n payloads; a record without a value (a Kafka tombstone) is `b""`. `wire`: the payloads as stored in
+    the log, if that is another format than the ledger's own. `next_offset`: where reading continues; it can lie beyond
+    `offsets[-1] + 1`, since a Kafka partition also holds transaction markers.
     """
 
     topic: str
@@ -77,7 +76,7 @@ class Chunk:
         return len(self.values)
 
     def before(self, offset: int) -> Chunk:
-        """Those of its records that stand before this offset, which is where reading then goes on."""
+        """The chunk's records before `offset`, where reading then continues."""
         if self.next_offset <= offset:
             return self
         n = int(self.offsets.searchsorted(offset))
@@ -105,50 +104,50 @@ class StoredRecord(NamedTuple):
 
 
 class LogReader(Protocol):
-    """What can be read of a log, or of its archive."""
+    """The reading side of a log, or of its archive."""
 
     url: str
 
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
-        """The partitions of these topics, sorted. Raises `LogNotInitialised` where a topic is missing."""
+        """The partitions of these topics, sorted. Raises `LogNotInitialised` if a topic is missing."""
         ...
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Up to `max_records` committed records from these next offsets on: those recorded first, of all partitions.
+        """Up to `max_records` committed records from these offsets on: those recorded first, across all partitions.
 
-        A log returns no record while an earlier one waits in another partition. Left out of that are records appended
-        while it reads, and partitions that cannot be read for now. Records of one instant come in any order. An archive
-        gives equal shares of all partitions instead.
+        A log returns no record while an earlier one waits in another partition, except for records appended during the
+        read, and partitions that cannot be read for now. Records of one instant come in any order. An archive returns
+        equal shares of all partitions instead.
 
-        Waits up to `timeout_s` for the first record; returns an empty list where there is none (also a
-        chunk without records, only with a moved `next_offset`, can come). Raises `LogTruncated` where a
-        position lies before the earliest held or behind the end of its partition.
+        Waits up to `timeout_s` for the first record; returns an empty list if there is none. A chunk may also have no
+        records and only a moved `next_offset`. Raises `LogTruncated` if a position lies before the earliest offset held
+        or after the end of its partition.
         """
         ...
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset still held, per partition (the end offset where a partition is empty)."""
+        """The first offset still held, per partition (the end offset if a partition is empty)."""
         ...
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset that the next record will get, per partition.
 
-        Where a transaction is open, readers get no further than its first record: the end is there, too.
+        If a transaction is open, the end is at its first record, since readers get no further.
         """
         ...
 
     def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset behind the last acknowledged record, per partition. It is above the end position where records
+        """The offset after the last acknowledged record, per partition. It is above the end position while records
         wait behind an open transaction."""
         ...
 
     def identities(self) -> dict[str, str]:
-        """The id of each topic. It stays the same as long as the topic exists; a topic that is deleted and created
-        again gets another one. Topics whose id the log does not know are left out."""
+        """The id of each topic. It is stable as long as the topic exists; a topic that is deleted and created again
+        gets another one. Topics without a known id are left out."""
         ...
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
-        """The records at exactly these offsets. Partitions whose log holds no record there are left out."""
+        """The records at exactly these offsets. Partitions without a record there are left out."""
         ...
 
     def close(self) -> None: ...
@@ -158,7 +157,7 @@ class EventLog(LogReader, Protocol):
     """An append-only, partitioned, durable log."""
 
     def create_topics(self) -> list[str]:
-        """Create the ledger's topics that are missing (partitions, replication: from the settings).
+        """Create the ledger's missing topics, with partitions and replication from the settings.
 
         Returns the names of those created; a second call creates nothing.
         """
@@ -167,15 +166,15 @@ class EventLog(LogReader, Protocol):
     def append(self, records: Sequence[Record]) -> list[Position]:
         """Append durably; return the records' positions in their order.
 
-        Raises `AppendFailed` with the index and the reason of each record that was not acknowledged,
-        `LogUnavailable`, `LogNotInitialised`, `LogFull`.
+        Raises `AppendFailed` with the index and the reason of each record that was not acknowledged, `LogUnavailable`,
+        `LogNotInitialised`, `LogFull`.
         """
         ...
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction that was begun in a partition and neither committed nor aborted. `first_offset`: of its first
-    record there; readers get no further. `written_at_ms`: when its producer last wrote there, since the epoch."""
+    """A transaction in a partition that is neither committed nor aborted. `first_offset`: of its first record there;
+    readers get no further. `written_at_ms`: when its producer last wrote there, since the epoch."""
 
     producer_id: int
     first_offset: int
@@ -183,15 +182,16 @@ class OpenTransaction(NamedTuple):
 
 
 class Backend(EventLog, Protocol):
-    """A log as it is kept, its records as they stand there."""
+    """The log itself, with records as they are stored."""
 
     def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
-        """Open transactions by partition, the oldest first; partitions without one are left out. Empty where the log
-        cannot tell."""
+        """Open transactions by partition, oldest first; partitions without one are left out. Empty if the log cannot
+        tell."""
         ...
 
     def examine(self) -> list[Finding]:
-        """Whether the log is kept as it must be. For people; raises what asking raises."""
+        """Check that the log is stored and configured as it must be. For people. Raises what querying the log
+        raises."""
         ...
 
     def restore(
@@ -203,22 +203,22 @@ class Backend(EventLog, Protocol):
         gapless: bool,
         anew: bool = False,
     ) -> None:
-        """Make the log of these records, each at its own partition, offset and instant (`recorded_at`).
+        """Fill the log with these records, each at its own partition, offset and instant (`recorded_at`).
 
-        `begins`, `ends`: every partition's earliest offset, and the offset that its next record gets. `chunks`: some
-        records each, partition by partition in the order of their offsets; `gapless` where offsets from the begin up
-        to the end all have one. `anew`: without what an interrupted restore left, which is refused otherwise.
-        Raises `LogNotEmpty` where records would meet others.
+        `begins`, `ends`: per partition, the earliest offset and the offset that the next record gets. `chunks`: the
+        records, partition by partition in the order of their offsets. `gapless`: every offset from begin to end has a
+        record. `anew`: discard what an interrupted restore left; otherwise it is refused. Raises `LogNotEmpty` if the
+        records would mix with others.
         """
         ...
 
 
 def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
-    """The log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
+    """Open the log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
 
-    `create`: make the embedded log's file where it is missing (topics are made by `create_topics`).
-    With a schema registry its messages stand in the Confluent wire format (`registry_log`).
-    Raises `SettingsError` for another address, `LogUnavailable` where nothing answers.
+    `create`: create the embedded log's file if it is missing (`create_topics` creates topics). With a schema registry,
+    messages are in the Confluent wire format (`registry_log`). Raises `SettingsError` for another address,
+    `LogUnavailable` if nothing answers.
     """
     if settings.schema_registry:
         from coupon_ledger.ledger.registry_log import RegistryLog
@@ -228,7 +228,7 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
 
 
 def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
-    """The same with the bytes that stand in it, whatever their format: without the schema registry."""
+    """Open the log without the schema registry: its messages are the stored bytes, in whatever format."""
     if settings.writer_schemas:
         from coupon_ledger.ledger.codec import know_writers
 

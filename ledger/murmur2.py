@@ -18,8 +18,8 @@ _R: Final = np.uint32(24)
 def murmur2(keys: Sequence[bytes]) -> Uint32Array:
     """Kafka's 32-bit murmur2 of each key, as unsigned numbers of shape (n,).
 
-    Keys of one length are hashed together, a word of all of them at a time: the cost is per distinct length
-    and word, not per key.
+    Keys of one length are hashed together, one word of each at a time: the cost is per distinct length and word, not
+    per key.
     """
     lengths = np.fromiter(map(len, keys), np.int64, len(keys))
     buffer = np.frombuffer(b"".join(keys), np.uint8)

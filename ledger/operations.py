@@ -1,9 +1,9 @@
-"""What operators do: each action an event in `coupon.operations`, with who did it and why. Appended, never changed.
+"""Actions of operators: each is an event in `coupon.operations`, with who did it and why. Appended, never changed.
 
     operations.append(log, "rebuild_swapped", why="faster disks", operator="mei", details={"generation": 7})
 
-Where an action and a transaction belong together, its record (`operation`, then `record_of`) goes through the outbox
-of that transaction instead. Either may append it twice; the same `event_id` is the same operation, and is read once.
+If an action belongs to a transaction, its record (`operation`, then `record_of`) goes through the outbox of that
+transaction instead. Either way may append it twice; the same `event_id` is the same operation, and is read once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Why = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_l
 
 
 class Operation(BaseModel):
-    """One action. `subject`: what it was done to; `details`: what else there is to know of it.
+    """One action. `subject`: what it was done to; `details`: further facts about it.
 
     `action`: one of `ACTIONS`, or another that a newer ledger knows.
     """
@@ -72,7 +72,7 @@ class Told:
 
 
 def user_name() -> str | None:
-    """Who runs this process, as its system knows."""
+    """The user who runs this process, as the system knows them; None if it does not."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user without a name
@@ -88,7 +88,8 @@ def operation(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """That action, done now. `event_id`: where doing it again is no other operation. Raises `InvalidEvent`."""
+    """An operation that happens now. `event_id`: pass one if repeating the action is the same operation. Raises
+    `InvalidEvent`."""
     if action not in ACTIONS:
         raise InvalidEvent([Problem("action", f"must be one of {', '.join(ACTIONS)}")])
     try:
@@ -120,15 +121,15 @@ def append(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """Record that action in the log, durably. Raises `InvalidEvent`, and what appending raises."""
+    """Record an action in the log, durably. Raises `InvalidEvent`, and what appending raises."""
     done = operation(action, why=why, operator=operator, subject=subject, details=details, event_id=event_id)
     log.append([record_of(done)])
     return done
 
 
 def read(log: LogReader) -> list[Told]:
-    """Every operation that the log holds now, once, in the order of recording. What is none is left out, with a
-    warning. Raises what reading raises."""
+    """Every operation in the log, once, in the order of recording. Records that are not operations are left out with
+    a warning. Raises what reading raises."""
     partitions = log.partitions([OPERATIONS])
     ends, positions = log.end_positions(partitions), log.earliest_positions(partitions)
     found: list[Told] = []
@@ -146,8 +147,8 @@ def read(log: LogReader) -> list[Told]:
 
 
 def told_of(settings: LogSettings, action: str) -> list[Operation]:
-    """The operations of that action in this log, in the order of recording: the last of a subject is what it is by now.
-    Raises what reading raises."""
+    """The operations of one action that have a subject, in the order of recording: the last one per subject is in
+    force. Raises what reading raises."""
     log = open_log(settings)
     try:
         return [told.operation for told in read(log) if told.operation.action == action and told.operation.subject]
@@ -180,7 +181,7 @@ def _decoded(value: bytes) -> Operation:
 
 
 def spans(positions: list[Position]) -> list[list[str | int]]:
-    """Positions for the details of an operation: topic, partition, first and last offset of each run."""
+    """Positions in the form that an operation's details hold: topic, partition, first and last offset of each run."""
     found: list[list[Any]] = []
     for topic, partition, offset in sorted(positions):
         if found and found[-1][:2] == [topic, partition] and found[-1][3] == offset - 1:
@@ -191,7 +192,8 @@ def spans(positions: list[Position]) -> list[list[str | int]]:
 
 
 def positions_in(details: Mapping[str, Any]) -> list[Position]:
-    """The other way round. Raises `ValueError`, `TypeError`, `KeyError` where they are not as `spans` writes them."""
+    """The positions in details: the inverse of `spans`. Raises `ValueError`, `TypeError`, `KeyError` if they have
+    another form."""
     return [
         Position(str(topic), int(partition), offset)
         for topic, partition, first, last in details["positions"]

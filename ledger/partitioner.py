@@ -1,8 +1,8 @@
-"""Which partition a key belongs to, and how a read is shared among partitions.
+"""Assigns keys to partitions, and shares a read among partitions.
 
 Always true: `partitions_of` equals Kafka's default partitioner, `toPositive(murmur2(key)) % partitions`
-(org.apache.kafka.clients.producer.internals.BuiltInPartitioner), for every key, the empty one too. So a log
-can move between the embedded backend and Kafka and every key stays with its partition number.
+(org.apache.kafka.clients.producer.internals.BuiltInPartitioner), for every key, including the empty one. So a log can
+move between the embedded backend and Kafka, and every key keeps its partition number.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from importlib.util import find_spec
 from typing import Final, TypeVar
 
 _FEW: Final = 16
-"""Keys that are hashed one by one as soon as together."""
+"""Up to this many keys are hashed one by one as fast as together."""
 
 K = TypeVar("K")
 
 
 def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
-    """The partition number of each key, from 0. Many keys are hashed together where NumPy is installed."""
+    """The partition number of each key, from 0. Many keys are hashed together if NumPy is installed."""
     if len(keys) > _FEW and _has_numpy():
         from coupon_ledger.ledger.murmur2 import murmur2
 
@@ -32,15 +32,15 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
 
 @cache
 def _has_numpy() -> bool:
-    """A system that only publishes need not install it."""
+    """NumPy is optional on a system that only publishes."""
     return find_spec("numpy") is not None
 
 
 def fair_shares(available: Mapping[K, int], limit: int) -> dict[K, int]:
-    """How many of `limit` records each partition gives, where `available` says how many it has.
+    """How many of `limit` records to take from each partition. `available`: how many each partition has.
 
-    Equal shares; what a partition cannot use goes to the others. Only partitions that give something are in
-    the answer; the sum is min(limit, sum(available)).
+    Shares are equal; what a partition cannot use goes to the others. Partitions without a share are left out of the
+    result; the sum is min(limit, sum(available)).
     """
     shares: dict[K, int] = {}
     waiting = sorted((k for k, n in available.items() if n > 0), key=lambda k: available[k])

@@ -1,7 +1,7 @@
-"""Reading a log through outages: what a log refuses for now is repeated, with growing pauses, until it answers.
+"""Reads a log through outages: requests that the log refuses for now are retried with growing pauses until it answers.
 
 Always true:
-- only `LogNotAnswering` is repeated; every other error ends the reading;
+- only `LogNotAnswering` is retried; every other error ends the reading;
 - the start of an outage is logged once, with its cause, and its end once, with its length.
 """
 
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 
 class Patience:
-    """Repeats requests while the log does not answer, until `stopped` is set. Usable from several threads."""
+    """Retries requests while the log does not answer, until `stopped` is set. Usable from several threads."""
 
     def __init__(self, stopped: threading.Event) -> None:
         self._stopped = stopped
@@ -34,7 +34,7 @@ class Patience:
 
     @property
     def waiting(self) -> bool:
-        """The last request failed, and none has succeeded since."""
+        """Whether the last request failed, and none has succeeded since."""
         return self._since is not None
 
     def __call__(self, request: Callable[[], Answer]) -> Answer:
@@ -51,7 +51,7 @@ class Patience:
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     def failed(self, error: LogNotAnswering, started: float) -> None:
-        """A request of that start (`time.monotonic`) failed."""
+        """Note that a request failed. `started`: when it began (`time.monotonic`)."""
         with self._lock:
             if self._since is not None:
                 return
@@ -59,7 +59,7 @@ class Patience:
         _logger.warning("%s. Waiting for it", error, extra={"error": str(error)})
 
     def answered(self) -> None:
-        """A request has shown that the log answers."""
+        """Note that the log answered a request."""
         with self._lock:
             if self._since is None:
                 return
@@ -68,7 +68,7 @@ class Patience:
 
 
 class PatientLog:
-    """`LogReader` that waits for a log that does not answer instead of raising `LogNotAnswering`."""
+    """A `LogReader` that waits while the log does not answer, instead of raising `LogNotAnswering`."""
 
     def __init__(self, log: LogReader, patience: Patience) -> None:
         self.url = log.url
@@ -82,7 +82,7 @@ class PatientLog:
         def some() -> list[Chunk]:
             chunks = self._log.read(positions, max_records, timeout_s)
             if not chunks and self._patience.waiting:
-                # That nothing comes says nothing about a log that was away.
+                # An empty answer does not prove that a log that was away is back.
                 self._log.end_positions(list(positions))
                 self._patience.answered()
             return chunks

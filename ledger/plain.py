@@ -1,4 +1,4 @@
-"""Values as JSON knows them: instants in RFC 3339 (UTC, microseconds, Z), days in ISO 8601, bytes in hexadecimal."""
+"""Values as JSON types: instants in RFC 3339 (UTC, microseconds, Z), days in ISO 8601, bytes in hexadecimal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def instant(value: datetime) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON knows it."""
+    """Convert a value to JSON types."""
     if isinstance(value, datetime):
         return instant(value)
     if isinstance(value, date):

@@ -1,15 +1,15 @@
-"""What an upstream system imports: validate, encode, append; and say what was not accepted.
+"""The API for upstream systems: validate, encode and append events, and report those that were refused.
 
     with Publisher.open("kafka://localhost:9092") as publisher:
         publisher.publish(events.Used(event_id="e-1", ...))
     # leaving the block flushes; publisher.report says what was refused
 
-docs/publishing.md says what is durable when, and the right reaction to each error.
+docs/publishing.md says when events are durable, and how to react to each error.
 
-An exception in the block is handed on, and what waits is not appended: `waiting` names it.
+An exception in the block propagates, and events that wait are not appended: `waiting` names them.
 
-Delivery is at least once: an append that failed or timed out is repeated with the same `event_id`, which the
-ledger counts as a repeat and folds once.
+Delivery is at least once: an append that failed or timed out is retried with the same `event_id`, which the ledger
+counts as a repeat and folds once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FIRST_PAUSE_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An event that was not appended: its number among all given (from 0) and every rule that it breaks."""
+    """An event that was not appended: its number among all published events (from 0), and every rule that it breaks."""
 
     number: int
     event_id: str | None
@@ -39,7 +39,7 @@ class Refused:
 
 @dataclass(slots=True)
 class Report:
-    """What became of the events given so far: accepted (durably appended), or refused."""
+    """The outcome of the events published so far: accepted (durably appended), or refused."""
 
     accepted: int = 0
     refused: list[Refused] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Report:
 
 
 class Publisher:
-    """Appends events in batches. Not for use by several threads at once."""
+    """Appends events in batches. Not safe for use by several threads at once."""
 
     def __init__(self, log: EventLog, *, batch_size: int = 10_000, attempts: int = 5) -> None:
         self._log = log
@@ -62,18 +62,18 @@ class Publisher:
 
     @classmethod
     def open(cls, log: str, *, batch_size: int = 10_000, attempts: int = 5, **settings: Any) -> Self:
-        """A publisher to the log at that address; further settings are those of `LogSettings`."""
+        """Open a publisher to the log at that address. `settings`: further fields of `LogSettings`."""
         return cls(open_log(LogSettings(url=log, **settings)), batch_size=batch_size, attempts=attempts)
 
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The `event_id` of every event that was taken and is not known to be in the log, in their order."""
+        """The `event_id` of every event that was taken and is not known to be in the log, in order."""
         return tuple(event_id for event_id, _ in self._waiting)
 
     def publish(self, event: Event | Mapping[str, Any]) -> bool:
-        """Take an event, or its data with a `topic`. False: it was refused, see `report`.
+        """Take an event, or its data with a `topic`. Returns False if it is refused (see `report`).
 
-        It is durable after the next `flush`. Raises what `flush` raises when the batch is full.
+        The event is durable after the next `flush`. Raises what `flush` raises when the batch is full.
         """
         number, self._given = self._given, self._given + 1
         try:
@@ -89,10 +89,10 @@ class Publisher:
         return True
 
     def flush(self) -> None:
-        """Append what is waiting, durably; what fails is tried again, with growing pauses.
+        """Append the waiting events durably. Failures are retried with growing pauses.
 
         Raises `AppendFailed` or another `LogError` after the last attempt; `waiting` names the events that are left,
-        which go with the next flush.
+        which the next flush appends.
         """
         pause = _FIRST_PAUSE_S
         for attempt in range(1, self._attempts + 1):
@@ -101,7 +101,7 @@ class Publisher:
                 return
             except (AppendFailed, LogUnavailable) as error:
                 if attempt == self._attempts:
-                    # The sentence says it all; the client's own frames and causes would be forty lines in front of it.
+                    # The message is complete; the client's own frames and causes would put forty lines before it.
                     raise error.with_traceback(None) from None
             time.sleep(pause)
             pause *= 2
@@ -120,7 +120,7 @@ class Publisher:
         self._waiting = []
 
     def close(self) -> None:
-        """Flush and let go of the log, also where the flush fails (`waiting` tells what was left then)."""
+        """Flush and close the log, even if the flush fails (`waiting` then names what is left)."""
         try:
             self.flush()
         finally:

@@ -1,12 +1,13 @@
-"""A log whose messages stand in the Confluent wire format: byte 0, the schema's id in a registry (4 bytes, big-endian),
-the Avro body. A wrapper: outwards it gives and takes the ledger's own single-object messages, like every log.
+"""A log whose messages are in the Confluent wire format: byte 0, the schema's id in a registry (4 bytes, big-endian),
+the Avro body. This wrapper takes and returns the ledger's own single-object messages, like every log.
 
 Always true:
-- The registry only says which schema an id stands for. Whether the ledger reads that schema is decided by the
-  released schemas, as without a registry; so a rebuild does not depend on what a registry holds by then.
+- The registry only says which schema an id stands for. The released schemas decide whether the ledger reads that
+  schema, as without a registry; so a rebuild does not depend on what a registry holds by then.
 - An id never changes its meaning. Ids of our schemas are remembered in a file, so that a registry that is down stops
   neither a consumer nor a publisher that has met the schema before.
-- A record whose id is not known and cannot be asked for stays where it is: its partition waits, the others go on.
+- A record with an unknown id stays where it is while the registry cannot be asked: its partition waits, the others go
+  on.
 - Single-object messages are read as they are, so a topic may change its format at any time.
 """
 
@@ -37,7 +38,7 @@ _DEFAULTS: Final = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
 _SECOND_LOOK_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 10.0
 _NOT_THERE: Final = (40401, 40402, 40403)
-"""A registry's own words for a subject, a version, a schema that it lacks; any other 404 is no registry's."""
+"""A registry's error codes for a missing subject, version or schema. Any other 404 is not from a registry."""
 _NOT_OURS: Final = b""
 _logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ T = TypeVar("T")
 
 
 class RegistryLog:
-    """`log`, its messages in the Confluent wire format. `append` registers a schema that the registry lacks."""
+    """`log`, with messages in the Confluent wire format. `append` registers a schema that the registry lacks."""
 
     def __init__(self, log: EventLog, settings: LogSettings) -> None:
         self.url = log.url
@@ -60,15 +61,15 @@ class RegistryLog:
         return self._log.partitions(topics)
 
     def append(self, records: Sequence[Record]) -> list[Position]:
-        """As every log. Raises `RegistryUnavailable` too, before anything is appended."""
+        """Like every log. Also raises `RegistryUnavailable`, before anything is appended."""
         return self._log.append([r._replace(value=self._framed(r)) for r in records])
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """As every log. Raises `RegistryUnavailable` where all that could be read waits for the registry."""
+        """Like every log. Raises `RegistryUnavailable` if all that could be read waits for the registry."""
         return self.translated(self._log.read(positions, max_records, timeout_s))
 
     def translated(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """These chunks, as they stand in the log, as `read` gives them: as far as the registry can be asked."""
+        """Translate stored chunks to what `read` returns: each up to its first record that waits for the registry."""
         unknown: dict[bytes, RegistryUnavailable] = {}
         prefixes = [_prefixes(c) for c in chunks]
         self._ids.learn(set().union(*prefixes), unknown)
@@ -109,7 +110,7 @@ class RegistryLog:
         return self._ids.prefix_of(subject, header) + record.value[HEADER_BYTES:]
 
     def _single_objects(self, chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> Chunk | None:
-        """The chunk up to its first record that waits for the registry; None where that is the first of all."""
+        """The chunk up to its first record that waits for the registry; None if that is the chunk's first record."""
         end = _cut(chunk, unknown)
         if end == 0:
             return None
@@ -130,7 +131,7 @@ class RegistryLog:
 
 
 def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Chunks with the bytes that stand in this log as reading it gives them. Raises `RegistryUnavailable`."""
+    """Translate stored chunks of this log to what reading it returns. Raises `RegistryUnavailable`."""
     found = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
     if sum(map(len, found)) < sum(map(len, chunks)):
         raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
@@ -138,7 +139,8 @@ def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
 
 
 def single_object(message: bytes, settings: LogSettings) -> bytes:
-    """A message in the wire format as a single object, where its schema's id is remembered; else as it is."""
+    """Translate a message in the wire format to a single object if its schema's id is remembered; else return it
+    unchanged."""
     header = _remembered(settings.schema_registry, settings.schema_ids).get(message[:PREFIX_BYTES])
     return header + message[PREFIX_BYTES:] if header else message
 
@@ -149,22 +151,22 @@ def _remembered(url: str, file: str) -> Mapping[bytes, bytes]:
 
 
 def _prefixes(chunk: Chunk) -> set[bytes]:
-    """The distinct magic bytes with id of the chunk's messages in the wire format."""
+    """The distinct prefixes (magic byte and id) of the chunk's messages in the wire format."""
     return {p for p in {v[:PREFIX_BYTES] for v in chunk.values} if len(p) == PREFIX_BYTES and p[0] == _MAGIC}
 
 
 def _cut(chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> int:
-    """The index of the first record that waits for the registry; the length where none does."""
+    """The index of the first record that waits for the registry; the chunk's length if none does."""
     if not unknown:
         return len(chunk)
     return next((i for i, v in enumerate(chunk.values) if v[:PREFIX_BYTES] in unknown), len(chunk))
 
 
 class SchemaIds:
-    """What is known of a registry's ids, and the asking for what is not.
+    """The ids of a registry: remembered ones, and look-up of unknown ones.
 
-    `headers`: the single-object header of our schema that each prefix (magic byte and id) stands for; `b""` where it
-    stands for none of ours. `file` remembers, per registry, the ids of our schemas.
+    `headers`: for each prefix (magic byte and id), the single-object header of our schema, or `b""` if the schema is
+    not ours. `file` remembers, per registry, the ids of our schemas.
     """
 
     def __init__(self, url: str, file: Path, options: Mapping[str, Any]) -> None:
@@ -180,7 +182,7 @@ class SchemaIds:
         self._url = url.rstrip("/")
         self._file = file
         numbers = {k: int(v) for k, v in options.items() if k in _DEFAULTS and str(v).isdigit()}
-        self._options = {**_DEFAULTS, **options, **numbers}  # a variable can only hold text
+        self._options = {**_DEFAULTS, **options, **numbers}  # environment variables hold only text
         self._client: Any = None
         self._lock = threading.Lock()
         self._failures = 0
@@ -196,7 +198,8 @@ class SchemaIds:
             self._client = None
 
     def learn(self, prefixes: set[bytes], unknown: dict[bytes, RegistryUnavailable]) -> None:
-        """Ask for those that are not known; `unknown` gets those that could not be asked for, with the reason."""
+        """Look up the prefixes that are not known. Adds to `unknown` those that could not be looked up, with the
+        reason."""
         new = sorted(prefixes - self.headers.keys())
         if not new:
             return
@@ -205,7 +208,7 @@ class SchemaIds:
             if unknown:
                 unknown |= {p: unknown.get(p) or next(iter(unknown.values())) for p in missing}
             elif missing:
-                # A registry of several nodes may answer a moment before it knows an id that another one gave out.
+                # A node of a registry may answer a moment before it knows an id that another node has assigned.
                 time.sleep(_SECOND_LOOK_S)
                 for prefix in missing:
                     if not self._learn(prefix, unknown) and prefix not in unknown:
@@ -215,7 +218,7 @@ class SchemaIds:
             self._remember()
 
     def _learn(self, prefix: bytes, unknown: dict[bytes, RegistryUnavailable]) -> bool:
-        """Whether the registry has a schema of that id."""
+        """Look up the schema of this id. Returns whether the registry has one."""
         try:
             schema = self._ask(f"schema id {_id(prefix)}", lambda client: client.get_schema(_id(prefix)))
         except RegistryUnavailable as error:
@@ -231,7 +234,8 @@ class SchemaIds:
         return True
 
     def prefix_of(self, subject: str, header: bytes) -> bytes:
-        """The prefix of a message to be written with our schema of that header. Raises `RegistryUnavailable`."""
+        """The prefix for messages written with our schema of that header; registers the schema if the registry lacks
+        it. Raises `RegistryUnavailable`."""
         known = self._writing.get((subject, header))
         if known is not None:
             return known
@@ -256,7 +260,8 @@ class SchemaIds:
         return int(made)
 
     def _ask(self, what: str, question: Callable[[Any], T]) -> T | None:
-        """The answer, None where the registry says that there is none. After a failure it is left alone for a while."""
+        """Query the registry. Returns None if it has no such entry. After a failure, it is not asked again for a
+        while."""
         if self._last is not None and time.monotonic() < self._ask_after:
             raise self._last
         import httpx2
@@ -270,7 +275,7 @@ class SchemaIds:
             if error.error_code not in _NOT_THERE:
                 raise self._failed(what, error) from error
             answer = None
-        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:  # also an answer that is no registry's
+        except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:  # also answers not from a registry
             raise self._failed(what, error) from error
         self._failures, self._last = 0, None
         return answer
@@ -295,7 +300,7 @@ class SchemaIds:
         return self._last
 
     def _recall(self) -> None:
-        """A file that cannot be used costs nothing but questions."""
+        """Load the remembered ids. If the file cannot be used, the registry is asked again."""
         known = _document(self._file).get(self._url, {})
         try:
             for number, header in known.get("reading", {}).items():
@@ -325,10 +330,10 @@ def _id(prefix: bytes) -> int:
 
 
 def _our_header(schema: Any) -> tuple[bytes, str]:
-    """The header of a registered schema where it is one of ours, by its fingerprint; else none, and why not.
+    """The header of a registered schema if it is one of ours, by its fingerprint; else none, and the reason.
 
-    Fingerprints leave logical types out, so a schema with milliseconds or a bare long where ours has microseconds has
-    the fingerprint of ours. Its text tells them apart.
+    Fingerprints ignore logical types: a schema with milliseconds or a bare long where ours has microseconds has the
+    same fingerprint. The schema's text tells them apart.
     """
     try:
         registered = json.loads(schema.schema_str)

@@ -1,4 +1,4 @@
-"""`lifecycle.toml`, loaded: the tables that every fold, model and document reads."""
+"""The tables of `lifecycle.toml`, which every fold, model and document reads."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ VIOLATIONS: Final[tuple[str, ...]] = (
     "conflicting_duplicate",
     *CROSS_RULES,
 )
-"""Every rule that can be broken, by the code of its violation."""
+"""Every rule that can be broken, by its violation code."""
 GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
 EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
 REASON_LABELS: Final[dict[str, str]] = DATA["reason_labels"]
 SWEPT: Final = "sweep:"
-"""What the ids of the events begin with that the ledger's own sweeps append."""
+"""Prefix of the `event_id` of events that the ledger's own sweeps append."""
 NEEDS: Final[dict[str, dict[str, list[str]]]] = DATA["topics"]
 CHOICES: Final[dict[str, list[str]]] = DATA["choices"]
 LABELS: Final[dict[str, str]] = DATA["labels"]
@@ -38,5 +38,5 @@ CURRENCIES: Final[frozenset[str]] = frozenset(
 
 
 def types(topic: str) -> tuple[str, ...]:
-    """The event types of that topic, in canonical order."""
+    """The event types of a topic, in canonical order."""
     return tuple(NEEDS[topic])

@@ -1,9 +1,9 @@
-"""Settings: a flag, else an environment variable, else a TOML file, else the default; and where each came from.
+"""Settings: a flag, else an environment variable, else a TOML file, else the default; and the origin of each.
 
-The file is `coupon-ledger.toml` in the working folder, or the one that `--config` or `COUPON_LEDGER_CONFIG`
-names. Each key of `[coupon-ledger]` there has the flag's name (`log`, `database`, …); Kafka's client options
-(TLS, SASL, …) stand in `[kafka]` as kafka-python names them, or in `COUPON_LEDGER_KAFKA_<NAME>`; those of the schema
-registry's client in `[schema-registry]`, or in `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>` with `_` for its dots.
+The file is `coupon-ledger.toml` in the working folder, or the one that `--config` or `COUPON_LEDGER_CONFIG` names. The
+keys of `[coupon-ledger]` are named like the flags (`log`, `database`, …). Kafka's client options (TLS, SASL, …) go into
+`[kafka]` under kafka-python's names, or into `COUPON_LEDGER_KAFKA_<NAME>`; those of the schema registry's client into
+`[schema-registry]`, or into `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>` with `_` for its dots.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """Where the log is and how its topics are made.
+    """The log's address, and how its topics are created.
 
-    `kafka`: options handed to kafka-python's clients as they are (`security_protocol`, `ssl_cafile`,
-    `sasl_mechanism`, …). `schema_registry`: address of a registry, then messages stand in the Confluent wire format;
-    `schema_ids`: the file that remembers its ids; `registry`: options handed to its client as they are.
-    `writer_schemas`: a folder with the schemas of newer releases, whose messages are read too.
+    `kafka`: options passed to kafka-python's clients unchanged (`security_protocol`, `ssl_cafile`, `sasl_mechanism`,
+    …). `schema_registry`: address of a registry; if set, messages are in the Confluent wire format; `schema_ids`: the
+    file that remembers its ids; `registry`: options passed to its client unchanged. `writer_schemas`: a folder with the
+    schemas of newer releases, whose messages are read too.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -55,7 +55,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting: its name, its default, what it means, and whether it is a whole number."""
+    """One setting: its name, its default and its meaning. If the default is an integer, so is the setting."""
 
     name: str
     default: str | int
@@ -87,7 +87,7 @@ OPTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value and where it came from: `flag`, `environment NAME`, `file PATH`, `default`."""
+    """A value and its origin: `flag`, `environment NAME`, `file PATH`, `default`."""
 
     name: str
     value: Any
@@ -107,7 +107,8 @@ class Settings:
         environment: Mapping[str, str] | None = None,
         file: Path | None = None,
     ) -> Settings:
-        """Raises `SettingsError` for a file that is missing or broken, an unknown key, a value of the wrong kind."""
+        """Load all settings. Raises `SettingsError` for a file that is missing or broken, an unknown key, a value of
+        the wrong kind."""
         environment = os.environ if environment is None else environment
         named = file or (Path(p) if (p := environment.get(ENVIRONMENT_PREFIX + "CONFIG")) else None)
         path = named or Path(DEFAULT_FILE)
@@ -150,7 +151,8 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """Where it really lies, if the path is a link that a user made: its generations lie beside it there."""
+        """The path of the database, with links that a user made resolved: its generations lie beside the link's
+        target."""
         return _followed(Path(self.values["database"].value))
 
     @property
@@ -167,7 +169,7 @@ class Settings:
 
     @property
     def refuses_skewed(self) -> bool:
-        """Raises `SettingsError` for an unknown word."""
+        """Whether skewed events become dead letters. Raises `SettingsError` for an unknown value."""
         setting = self.values["skewed-events"]
         if setting.value not in ("count", "dead-letter"):
             raise SettingsError(f"setting skewed-events ({setting.origin}): {setting.value!r}; count or dead-letter")
@@ -179,8 +181,9 @@ class Settings:
 
 
 def _followed(path: Path) -> Path:
-    """The path without links, but for the one by which a database names its live generation (`NAME.gen2` beside it)."""
-    with contextlib.suppress(OSError):  # said by whoever opens it
+    """The path with links resolved, except the one by which a database names its live generation (`NAME.gen2` beside
+    it)."""
+    with contextlib.suppress(OSError):  # reported when the file is opened
         for _ in range(_MOST_LINKS):
             if not path.is_symlink() or re.fullmatch(re.escape(path.name) + r"\.gen[0-9]+", str(path.readlink())):
                 break

@@ -1,13 +1,13 @@
-"""The embedded log: one SQLite file in WAL mode, written by several processes at once.
+"""The embedded log: one SQLite file in WAL mode, which several processes can write at once.
 
-Three tables, made to be looked at with any SQLite client:
+Three tables, readable with any SQLite client:
 - `partitions`: one row each with its head (`next_offset`, last `recorded_at`), so that no append scans;
 - `records`: one row per record, clustered by (partition_id, offset). Triggers refuse UPDATE and DELETE;
-- `identity`: one row with the log's id, made with the log. A log of an older release gets it at the first append.
+- `identity`: one row with the log's id, created with the log. A log of an older release gets it at the first append.
 
 Always true:
 - a batch is one transaction with `synchronous=FULL`: it is wholly durable or wholly absent;
-- offsets are dense, but where a partition was restored from an archive that has gaps (a Kafka topic's);
+- offsets are dense, except in a partition restored from an archive with gaps (of a Kafka topic);
 - heads move in the transaction that inserts the records;
 - every thread has its own connection, so one object may be used from several threads.
 """
@@ -115,7 +115,7 @@ class _Head(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Records as columns, and where each of them went: `partitions`, `offsets`."""
+    """Records as columns, with the `partitions` and `offsets` that they are assigned."""
 
     topics: tuple[str, ...]
     keys: tuple[bytes, ...]
@@ -152,7 +152,7 @@ class SqliteLog:
             if create:
                 self._make_layout()
             self._check_layout()
-        # A file that is removed or replaced meanwhile must not swallow records, and nobody may wait for its next ones.
+        # If the file is removed or replaced later, appends must not get lost in it, and readers must not wait for it.
         self._file = self._file_now()
 
     # --- topics
@@ -199,14 +199,15 @@ class SqliteLog:
         gapless: bool,
         anew: bool = False,
     ) -> None:
-        """Make these partitions with these records, each at its own offset and instant: all, or nothing.
+        """Create these partitions with these records, each at its own offset and instant: all of them, or none.
 
-        Raises `LogNotEmpty` where there is any record, `LogUnavailable` where a partition begins with none, `LogFull`.
+        Raises `LogNotEmpty` if the log has any record, `LogUnavailable` if a partition has no record at its first
+        offset, `LogFull`.
         """
         prefix = self._settings.topic_prefix
         latest, begun = dict.fromkeys(ends, 0), dict.fromkeys(ends, False)
         with self._errors("written"), self._writing() as connection:
-            # Seen in the transaction: nobody appends meanwhile.
+            # Checked in the transaction, so that nobody appends meanwhile.
             if connection.execute("SELECT max(next_offset) FROM partitions").fetchone()[0]:
                 raise LogNotEmpty(f"log {self.url}: holds records already; restore into a log that is not there yet")
             connection.executemany("DELETE FROM partitions WHERE topic = ?", {(prefix + tp.topic,) for tp in ends})
@@ -280,7 +281,7 @@ class SqliteLog:
         }
 
     def examine(self) -> list[Finding]:
-        """The file: its pages, the triggers that keep records as they are, who may write it."""
+        """Check the file: its pages, the triggers that protect records, and whether this user may write it."""
         name = f"log file {self._path}"
         with self._errors("read"):
             connection = self._connection()
@@ -374,7 +375,7 @@ class SqliteLog:
         return row and str(row[0])
 
     def _give_id(self, connection: sqlite3.Connection) -> None:
-        """Where the log has none yet. In a transaction that writes."""
+        """Give the log an id if it has none. Must run in a write transaction."""
         if self._read_id(connection) is None:
             connection.execute(_IDENTITY)
             connection.execute("INSERT INTO identity VALUES (?)", (uuid.uuid4().hex,))
@@ -397,7 +398,7 @@ class SqliteLog:
                 uri=True,
                 timeout=BUSY_S,
                 isolation_level=None,
-                check_same_thread=False,  # only so that `close` may close those of other threads
+                check_same_thread=False,  # only so that `close` can close the connections of other threads
             )
             with self._guard:
                 self._connections.append(connection)
@@ -407,10 +408,10 @@ class SqliteLog:
         return connection
 
     def _access(self, mode: str) -> str:
-        """How the file can be opened: only read where this user may not write it.
+        """How to open the file: read-only if this user may not write it.
 
-        A log in WAL mode is read through a file beside it. Where none can be made and none is left, nobody writes, and
-        the log is read as it is.
+        A log in WAL mode is read through a file beside it. If there is none and none can be created, nobody is writing,
+        and the log is opened as immutable.
         """
         folder = os.access(self._path.parent, os.W_OK)
         if not self._path.exists() or (folder and os.access(self._path, os.W_OK)):
@@ -435,7 +436,7 @@ class SqliteLog:
         yield from _transaction(connection)
 
     def _heads(self, connection: sqlite3.Connection) -> dict[TopicPartition, _Head]:
-        """The heads of the topics that carry our prefix, named without it."""
+        """The heads of the topics that have our prefix, by name without it."""
         prefix = self._settings.topic_prefix
         return {
             TopicPartition(topic.removeprefix(prefix), partition): _Head(partition_id, next_offset, recorded_at)
@@ -446,13 +447,13 @@ class SqliteLog:
     def _require(self, topics: Sequence[str], heads: Mapping[TopicPartition, _Head]) -> None:
         missing = sorted(set(topics) - {tp.topic for tp in heads})
         if missing:
-            self._check_file(at_once=True)  # what another log lacks is not for `init` to make
+            self._check_file(at_once=True)  # if the file was replaced, `init` is not the remedy
             names = ", ".join(self._settings.topic_prefix + topic for topic in missing)
             raise LogNotInitialised(f"log {self.url}: no topic {names}; run `coupon-ledger init`")
 
     @contextmanager
     def _errors(self, doing: str) -> Iterator[None]:
-        """Turn SQLite's errors into ours; notice a file that went away."""
+        """Translate SQLite's errors into ours, and detect a file that was removed or replaced."""
         try:
             self._check_file(at_once=doing == "written")
             yield
@@ -460,7 +461,7 @@ class SqliteLog:
             raise self._named(error, doing) from error
 
     def _check_file(self, *, at_once: bool) -> None:
-        """Raises `LogReplaced` where another file, or none, is at the path. It looks once a second, or `at_once`. While
+        """Raises `LogReplaced` if another file, or none, is at the path. Checks once a second, or `at_once`. While
         the log is being opened there is nothing to compare with."""
         now = time.monotonic()
         opened = self._file
@@ -499,7 +500,7 @@ def _path_of(url: str) -> Path:
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL. The switch does not wait for others as statements do, so wait for them here."""
+    """Switch to WAL. The switch does not wait for locks as statements do, so retry it here."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
@@ -525,7 +526,7 @@ def _transaction(
 
 
 def _insert(connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head], topic: str, batch: _Batch) -> None:
-    """Insert the batch's records of one topic and note in it where they went."""
+    """Insert the batch's records of one topic, and set their partitions and offsets in the batch."""
     rows = batch.rows_of(topic)
     keys = batch.keys if len(rows) == len(batch.keys) else [batch.keys[i] for i in rows]
     by_partition: dict[int, list[int]] = {}
@@ -564,10 +565,10 @@ def _next_in_time(
     positions: Mapping[TopicPartition, int],
     limit: int,
 ) -> dict[TopicPartition, int]:
-    """How many records each partition gives, so that together they are those recorded first, at most `limit`.
+    """How many records to read from each partition, so that together they are the earliest recorded, at most `limit`.
 
-    Partitions advance block by block, always the one whose next block ends first, and at last within their blocks up to
-    the same instant. Only the ends of blocks are looked up. Of records of one instant any may come first.
+    Partitions advance block by block, always the one whose next block ends first, and finally within their blocks up to
+    the same instant. Only the ends of blocks are looked up. Records of one instant may come in any order.
     """
     left = {tp: n for tp, offset in positions.items() if (n := heads[tp].next_offset - offset) > 0}
     if sum(left.values()) <= limit or len(left) == 1:
@@ -577,7 +578,7 @@ def _next_in_time(
     counts = dict.fromkeys(left, 0)
 
     def recorded_at(tp: TopicPartition, count: int) -> int:
-        """Of the last of its next `count` records."""
+        """`recorded_at` of the last of the partition's next `count` records."""
         row = (heads[tp].partition_id, positions[tp] + count - 1)
         return int(connection.execute(_RECORDED_AT, row).fetchone()[0])
 
@@ -613,6 +614,6 @@ def _chunk(connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offs
         recorded_at=np.clip(np.array(recorded_at, np.int64), FIRST_RECORDED_US, LAST_RECORDED_US),
         keys=list(keys),
         values=list(values),
-        # Fewer than there could be: a restored partition holds nothing more up to its head.
+        # Fewer rows than requested: a restored partition holds nothing more up to its head.
         next_offset=offsets[-1] + 1 if len(rows) == count else head.next_offset,
     )

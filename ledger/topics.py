@@ -1,4 +1,4 @@
-"""The topics by name, and the key field of each. A configurable prefix may stand before each name."""
+"""The topics by name, and the key field of each. A configurable prefix may precede each name."""
 
 from __future__ import annotations
 

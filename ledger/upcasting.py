@@ -1,8 +1,8 @@
-"""From the fields that a message's writer knew to those of the current schema, where everything begins that is folded.
+"""Converts what a message's writer wrote to the fields of the current schema, the only ones that are folded.
 
-A field that the writer did not know yet is null; one that only a newer writer knows is left out (the log keeps it).
-Where a field's *meaning* changed since a version, `MEANING` says how what that version wrote reads now. Both codecs go
-through here, so rows and columns cannot differ. docs/schema-evolution.md is the recipe.
+A field that the writer did not know yet is null; one that only a newer writer knows is left out (the log keeps it). If
+the *meaning* of a field changed after a version, `MEANING` says how to read what that version wrote. Both codecs use
+this module, so rows and columns cannot differ. docs/schema-evolution.md has the recipe.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEANING: Final[dict[tuple[str, int], Callable[[], Sequence[pl.Expr]]]] = {}
-"""By record name and version of the writer: expressions over its fields (instants as UTC microseconds), each named like
-the current field whose value it gives."""
+"""By record name and writer's version: expressions over the writer's fields (instants as UTC microseconds), each
+named like the current field that it computes."""
 
 
 def upcast_columns(name: str, version: int, frame: pl.DataFrame, current: pl.Schema) -> pl.DataFrame:
-    """What version `version` wrote, with the fields of the current schema."""
+    """Convert a frame written with version `version` to the fields of the current schema."""
     import polars as pl
 
     if meaning := MEANING.get((name, version)):

@@ -1,9 +1,9 @@
-"""Are these events valid? For many at once, by columns.
+"""Validates many events at once, by columns.
 
-The models in `events.py` say what is valid. Here the same rules stand as column expressions, made so that no
-invalid event passes; an event that does not pass is shown to its model, whose word is final. So the two cannot
-disagree about what is refused, only about how fast it is seen. JSON fields come out in canonical form, so that
-equal values are equal texts.
+The models in `events.py` define what is valid. This module has the same rules as column expressions, which let no
+invalid event pass; an event that does not pass goes to its model, whose verdict is final. So the two cannot disagree
+about what is refused, only about how fast. JSON fields come out in canonical form, so that equal values are equal
+texts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _choice(name: str) -> Check:
     return lambda c: c.is_in(CHOICES[name])
 
 
-# A text's bytes are at least as many as its characters.
+# A text has at least as many bytes as characters, so a limit on bytes lets no text pass that is too long.
 _CHECKS: Final[list[tuple[Any, Check]]] = [
     (events.Id, lambda c: c.str.len_bytes().is_between(1, events.MAX_ID_CHARS)),
     (events.Text, lambda c: c.str.len_bytes() <= events.MAX_TEXT_CHARS),
@@ -53,19 +53,19 @@ _CHOICE_FIELDS: Final = ("mechanic", "visibility", "cost_kind")
 
 
 DECODING: Final = 2
-"""Of what the same bytes come to: to be raised whenever a message becomes valid or invalid, or its event another one.
-What an archive keeps decoded by another version is decoded anew (tests/test_decoded.py)."""
+"""Version of the decoding. Increase it whenever a message becomes valid or invalid, or decodes to another event.
+What an archive keeps decoded by another version is decoded again (tests/test_decoded.py)."""
 
 
 def decoded_by(topic: str) -> str:
-    """What decides about a topic's columns: the record, its current schema, and how it is decoded."""
+    """What determines a topic's decoded columns: the record, its current schema, and the version of the decoding."""
     record = SCHEMA_NAME[topic]
     return f"{record} {current_writer(record).header.hex()} {DECODING}"
 
 
 def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, dict[int, tuple[str, str]]]:
-    """The valid events of a topic among these messages as wire fields, JSON canonical; per other message the reason and
-    its details. A column `row` (ascending) holds the messages' numbers."""
+    """The topic's valid events among these messages, as wire fields with canonical JSON; and, for every other
+    message, its number with the reason and details. A column `row` (ascending) holds the messages' numbers."""
     decoded, undecodable = decode_columns(messages)
     dead = {u.row: (u.reason, u.detail) for u in undecodable}
     record = SCHEMA_NAME[topic]
@@ -81,14 +81,14 @@ def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, d
 
 
 def wrong_topic(record: str, topic: str) -> tuple[str, str]:
-    """Reason and detail for a record that another topic is for."""
+    """Reason and detail for a record that belongs on another topic."""
     return "wrong_topic", f"a {record} does not belong on {topic}"
 
 
 def split_valid(topic: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
-    """The frame of wire fields with its invalid rows left out, and those rows' numbers with what is wrong.
+    """Split a frame of wire fields into its valid rows, and the numbers of its invalid rows with what is wrong.
 
-    JSON fields of the rows that stay are canonical. A column `row` of the result holds the rows' numbers.
+    JSON fields of the valid rows are canonical; a column `row` holds the rows' numbers.
     """
     frame, no_json = _with_canonical_json(frame)
     frame = frame.with_row_index("row")
@@ -109,7 +109,7 @@ _NO_INSTANT: Final = "an instant lies outside the years 1 to 9999"
 
 
 def _possible_instants() -> pl.Expr:
-    """Python, and so the model, can hold the row's instants."""
+    """Whether Python, and so the model, can hold the row's instants."""
     return pl.all_horizontal(_instant(cs.datetime()).fill_null(True))
 
 
@@ -177,7 +177,8 @@ def _checks_of(model: Any) -> list[tuple[str, Check]]:
 
 
 def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    """JSON texts in canonical form (JSON's null as null), and which rows hold one that is not certainly valid."""
+    """The frame with JSON texts in canonical form (JSON's null as null), and a mask of rows whose JSON is not
+    certainly valid."""
     doubtful = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name in sorted(JSON_FIELDS & set(frame.columns)):
         column = frame[name]
@@ -192,7 +193,7 @@ def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
 
 @dataclass(frozen=True, slots=True)
 class _Json:
-    """A JSON field's canonical text (as it came where it is not `certain`; none for null)."""
+    """A JSON field's canonical text; the original text if it is not `certain`, None for null."""
 
     text: str | None
     certain: bool = True
@@ -200,12 +201,12 @@ class _Json:
 
 _NULL: Final = _Json(None)
 _SAFE_DEPTH: Final = 100
-"""The model bears more, but not much more."""
+"""The model accepts deeper nesting, but not much deeper."""
 
 
 @lru_cache(maxsize=1_000)
 def _canonical(field: str, text: str) -> _Json:
-    """Not certain: the model should look at it."""
+    """The canonical form of a JSON text. If it is not `certain`, the model should judge it."""
     try:
         value = parse_json(text)
         canonical = events.canonical_json(value)

@@ -1,12 +1,13 @@
-"""Sentences for people as templates with values, and their Chinese texts.
+"""Sentences for people, as templates with values, and their Chinese texts.
 
-A sentence is written where its facts are known, as a `Note`: an English template and its values. It is put into words
-where the reader is known: in the reader's language, with amounts in major units and instants by the reader's clocks.
+A sentence is created where its facts are known, as a `Note`: an English template and its values. It is rendered where
+the reader is known: in the reader's language, with amounts in major units and instants in the reader's zone.
 `words.toml` holds the Chinese text of every template; its key is the template.
 
 In a template, `{name:kind}` is a value: `money` (a pair of minor units and currency), `count`, `percent` (of a ratio),
 `bp`, `factor`, `p`, `instant`, `word` (a code), `label` (a column or metric); without a kind, text, a number, a note,
-or a list of those. `s`, `are`, `have`, `were` are grammar: the ending of a noun or the verb that goes with the number.
+or a list of those. `s`, `are`, `have`, `were` are grammar: the noun ending or the verb form that agrees with the
+number.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def catalogue() -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence: a template and its values. As text it is in English, its instants in UTC."""
+    """A sentence: a template and its values. `str` renders it in English, with instants in UTC."""
 
     template: str
     values: Mapping[str, Any]
@@ -54,12 +55,12 @@ class Note:
 
 
 def note(template: str, /, **values: Any) -> Note:
-    """A sentence of this template."""
+    """A note with this template."""
     return Note(template, values)
 
 
 def of_error(error: BaseException) -> Note:
-    """What an error says: the note that it was raised with, else its words as they are."""
+    """The message of an error: the note that it was raised with, else its text as it is."""
     said = error.args[0] if error.args else None
     return said if isinstance(said, Note) else Note("{words}", {"words": str(error)})
 
@@ -90,7 +91,7 @@ def _utc(at: datetime) -> str:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Puts notes into words. `instant`, `word`, `label`: how instants, codes and columns are written."""
+    """Renders notes as text. `instant`, `word`, `label`: how instants, codes and columns are written."""
 
     lang: str = "en"
     instant: Callable[[datetime], str] = _utc
@@ -139,7 +140,7 @@ class Speaker:
 
 
 _AGREEING: Final = {"s": ("", "s"), "are": ("is", "are"), "have": ("has", "have"), "were": ("was", "were")}
-"""What agrees with a number in English: for one, and for several."""
+"""English forms that agree with a number: for one, and for several."""
 GRAMMAR: Final = frozenset(_AGREEING)
-"""Kinds that are no value: English grammar, which other languages leave out."""
+"""Kinds that are not values but English grammar, which other languages leave out."""
 TEMPLATE_KINDS: Final = GRAMMAR | frozenset("money count percent bp factor p instant word label".split())

@@ -1,7 +1,7 @@
 """The Avro schemas: one record per topic, the dead letter, and every released version of each.
 
-`<name>.avsc` is the current version, `released/<name>/v<N>.avsc` those that were ever released; a released file
-is never edited. The newest released version equals the current one, or the current one adds to it.
+`<name>.avsc` is the current version, `released/<name>/v<N>.avsc` are the released ones; a released file is never
+edited. The current version equals the newest released one, or adds to it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ NAMES = ("coupon_event", "order_event", "campaign_event", "user_event", "dead_le
 
 @cache
 def current(name: str) -> Schema:
-    """The current schema of that record name, as parsed JSON."""
+    """The current schema of a record, as parsed JSON."""
     schema: Schema = json.loads(files(__package__).joinpath(f"{name}.avsc").read_text(encoding="utf-8"))
     return schema
 
 
 @cache
 def released(name: str) -> tuple[Schema, ...]:
-    """Every released version of that record name, oldest first."""
+    """Every released version of a record's schema, oldest first."""
     folder = files(__package__).joinpath("released").joinpath(name)
     versions = sorted(
         (int(f.name.removeprefix("v").removesuffix(".avsc")), f) for f in folder.iterdir() if f.name.endswith(".avsc")

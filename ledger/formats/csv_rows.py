@@ -1,8 +1,8 @@
-"""CSV: an event a row, its columns named in the first line.
+"""CSV: one event per row; the first line names the columns.
 
-Double quotes (RFC 4180), UTF-8; the delimiter is the one of , ; | and tab that gives the most known columns, unless it
-is named. An empty cell is null; amounts are whole numbers without separators; instants are RFC 3339 with a zone, or
-without one where the file's zone is named; lists and JSON fields are JSON in a cell.
+Double quotes (RFC 4180), UTF-8. The delimiter is the one of , ; | and tab that yields the most known columns, unless it
+is specified. An empty cell is null; amounts are whole numbers without separators; instants are RFC 3339 with a zone, or
+without one if the file's zone is specified; lists and JSON fields are JSON in a cell.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from coupon_ledger.ledger.formats.rows import (
 from coupon_ledger.ledger.json_text import bad, json_value
 
 DELIMITERS: Final = ",;\t|"
-# As JSON writes it. No amount comes near a thousand digits: what is larger, the model refuses in its own words.
+# An integer as JSON writes it. No amount comes near a thousand digits; the model refuses anything larger.
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,999})", re.ASCII)
 _NO_ZONE: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d{1,6})?", re.ASCII)
 # A first line that tells spreadsheet programs the delimiter.
@@ -42,7 +42,7 @@ _SEP: Final = re.compile(rb'"?sep=([^"\r])"?\r?')
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row as it stood, at which line it begins, and its cells or why it has none."""
+    """A row: the line at which it begins, its raw bytes, and its cells or the problem why it has none."""
 
     line: int
     raw: bytes
@@ -58,8 +58,8 @@ def csv_items(
     delimiter: str | None = None,
     zone: ZoneInfo | None = None,
 ) -> Iterator[Item]:
-    """`what`: the file's name for messages. `zone`: of instants that carry none. Raises `UnusableFile` for a header
-    that does not fit the topic."""
+    """Read the events of a CSV file. `what`: the file's name in messages. `zone`: for instants that have none.
+    Raises `UnusableFile` for a header that does not fit the topic."""
     csv.field_size_limit(MAX_ROW_BYTES)
     source = _Lines(lines)
     names: list[str] | None = None
@@ -84,7 +84,7 @@ def csv_items(
 
 
 def delimiter_of(header: bytes, topic: str) -> str:
-    """The delimiter by which the header names the most columns of that topic; a comma where none names any."""
+    """The delimiter with which the header names the most columns of the topic; a comma if none matches."""
     return max(DELIMITERS, key=lambda delimiter: known_columns(header, delimiter, topic))
 
 
@@ -111,7 +111,7 @@ def _item(row: _Row, names: list[str], topic: str, filling: Filling, zone: ZoneI
 
 
 def data_of(topic: str, cells: Mapping[str, str], zone: ZoneInfo | None = None) -> tuple[dict[str, Any], list[Problem]]:
-    """The data that these cells hold, and what is wrong with those that hold none."""
+    """The data in these cells, and the problems of those that cannot be read."""
     data: dict[str, Any] = {}
     problems: list[Problem] = []
     kinds = column_kinds(topic)
@@ -135,12 +135,12 @@ def data_of(topic: str, cells: Mapping[str, str], zone: ZoneInfo | None = None) 
 def _local(text: str, zone: ZoneInfo) -> datetime | str:
     try:
         return in_zone(datetime.fromisoformat(text.upper()), zone)
-    except (ValueError, OverflowError):  # 30 February: the model says so
+    except (ValueError, OverflowError):  # such as 30 February: the model refuses it
         return text + "Z"
 
 
 class _Lines:
-    """Lines one after the other, counted; some may be given back, to be read again."""
+    """Iterates over lines and counts them. Lines can be given back, to be read again."""
 
     def __init__(self, lines: Iterator[bytes | None]) -> None:
         self._lines = lines
@@ -161,8 +161,8 @@ class _Lines:
 
 
 def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
-    """The row that begins with that line. Broken, it takes no other with it: the lines after its first are read again
-    as rows of their own."""
+    """Read the row that begins with `first`. If it is not CSV, it takes no other row with it: the lines after its
+    first are read again as rows of their own."""
     number, taken = lines.number, [first]
     try:
         if len(first) > MAX_ROW_BYTES:
@@ -180,7 +180,7 @@ def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
 
 
 def _texts(taken: list[bytes], lines: _Lines) -> Iterator[str]:
-    """The row's first line, and as many more as the reader asks for because a quote is still open."""
+    """The row's first line, then as many more as the CSV reader requests because a quote is still open."""
     yield _text(taken[0])
     left = MAX_ROW_BYTES
     for line in lines:

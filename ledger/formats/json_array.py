@@ -13,13 +13,13 @@ from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES, Item
 _PIECE_BYTES: Final = 1 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _BLANK: Final = b" \t\r\n"
-# Whole strings, and what opens, closes and parts values. A quote by itself begins a string whose end is yet to come.
+# Whole strings, brackets, braces and commas. A lone quote begins a string whose end has not been read yet.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
 
 
 def json_array_items(source: Source, topic: str | None, what: str) -> Iterator[Item]:
-    """The array's elements, numbered from 1; `topic`: that of elements that name none. `what`: the file's name for
-    messages. Raises `UnusableFile` where the array does not end, or something follows it."""
+    """Read the array's elements as events, numbered from 1. `topic`: for elements without one. `what`: the file's
+    name in messages. Raises `UnusableFile` if the array does not end, or something follows it."""
     number = 0
     for element in _elements(source, what):
         if element is None:
@@ -30,7 +30,7 @@ def json_array_items(source: Source, topic: str | None, what: str) -> Iterator[I
 
 
 class _Array:
-    """What was read of the array and is not handed over yet, and how far it was looked through."""
+    """The part of the array that was read but not yet returned, and the position up to which it was scanned."""
 
     def __init__(self, what: str) -> None:
         self._what = what

@@ -1,4 +1,4 @@
-"""NDJSON: an event a line."""
+"""NDJSON: one event per line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class Source(Protocol):
-    """Bytes that come in pieces, from a file or through a pipe."""
+    """Bytes that arrive in pieces, from a file or through a pipe."""
 
     def read1(self, size: int, /) -> bytes: ...
 
@@ -24,7 +24,7 @@ class Source(Protocol):
 
 
 def lines_of(source: Source) -> Iterator[bytes | None]:
-    """Lines without their end, of an over-long one the start only; None where nothing more has come yet."""
+    """Lines without their line ends; an over-long line is cut. None while no more input has arrived."""
     rest, first = b"", True
     while piece := source.read1(_PIECE_BYTES):
         *whole, rest = (rest + piece).split(b"\n")
@@ -39,15 +39,15 @@ def lines_of(source: Source) -> Iterator[bytes | None]:
 
 
 def more_waits(source: Source) -> bool:
-    """Whether there is more to read at once."""
+    """Whether more can be read without waiting."""
     try:
         return bool(select.select([source.fileno()], [], [], 0)[0])
-    except (OSError, ValueError):  # nothing that could be waited for
+    except (OSError, ValueError):  # `select` cannot wait for this source
         return True
 
 
 def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Filling = NOTHING) -> Iterator[Item]:
-    """`topic`: that of lines that name none."""
+    """Read the events of NDJSON lines. `topic`: for lines without one."""
     number = 0
     for line in lines:
         if line is None:
@@ -59,7 +59,7 @@ def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Fill
 
 
 def json_item(number: int, line: bytes, topic: str | None, filling: Filling = NOTHING) -> Item:
-    """The event of one JSON object."""
+    """The event in one JSON object, or why it is refused."""
     data: dict[str, Any] = {}
     try:
         data = _json_object(line)

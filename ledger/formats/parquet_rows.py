@@ -1,4 +1,4 @@
-"""Parquet: an event a row, read, validated and encoded by columns; what is not surely valid goes to the models.
+"""Parquet: one event per row, read, validated and encoded by columns. Rows that are not surely valid go to the models.
 
 Texts are text (or dictionaries of it), amounts integers, instants timestamps with a time zone, `discounts` and `lines`
 lists of structs, `coupon_ids` a list of text, JSON fields JSON in text.
@@ -44,7 +44,7 @@ from coupon_ledger.ledger.validity import split_valid
 _BATCH_ROWS: Final = 50_000
 _BATCH_BYTES: Final = 64_000_000
 _READ_ROWS: Final = 500
-"""Rows that are unpacked before their size is known: a text that stands in a file once may be that of all its rows."""
+"""Rows unpacked at once while their size is unknown: a text stored once in the file may be the value of every row."""
 _WANTED: Final = {
     "text": "text",
     "integer": "int64 (whole minor units, no decimals)",
@@ -54,7 +54,7 @@ _WANTED: Final = {
 
 
 class ParquetRows:
-    """The rows of a Parquet file as events of one topic. Raises `UnusableFile` where it cannot be one."""
+    """The rows of a Parquet file as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
 
     def __init__(self, path: Path, topic: str) -> None:
         self._what = f"file {path}"
@@ -76,7 +76,7 @@ class ParquetRows:
             start += len(batch)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        """As many rows at once as are bounded in number and in memory."""
+        """Batches that are bounded in rows and in memory."""
         waiting: list[pa.RecordBatch] = []
         rows = size = 0
         for batch in self._unpacked():
@@ -160,7 +160,7 @@ def _items_schema(topic: str, name: str) -> Any:
 
 @cache
 def _item_fields(topic: str, name: str) -> dict[str, Kind]:
-    """The fields of that list's items and what they hold; none where the items are text."""
+    """The fields of the list's items, with their kinds; none if the items are text."""
     items = _items_schema(topic, name)
     return {} if isinstance(items, str) else {f["name"]: kind_of(f["name"], f["type"]) for f in items["fields"]}
 
@@ -171,7 +171,7 @@ def _needed_in_items(topic: str, name: str) -> tuple[str, ...]:
 
 
 def _items(topic: str, batch: pa.RecordBatch, start: int) -> list[Item]:
-    """The batch's rows in their order; the first is the file's row `start`."""
+    """The batch's rows in order; the first is row `start` of the file."""
     unreadable = _not_utf8(batch)
     found: list[Item] = [None] * len(batch)
     for i in unreadable:
@@ -204,7 +204,7 @@ def _is_valid(batch: pa.RecordBatch) -> bool:
 
 
 def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
-    """The rows that are surely valid, by their index; the others are for the models to judge."""
+    """The rows that are surely valid, by index. The models judge the others."""
     wire = _wire(topic, frame).with_row_index("index").filter(~_doubtful(topic, frame))
     valid, _ = split_valid(topic, wire.drop("index"))
     index = wire["index"].gather(valid["row"]).to_list()
@@ -214,7 +214,8 @@ def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
 
 
 def _wire(topic: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with every field of the wire, by its type there. Rows that would lose something are doubtful."""
+    """The frame with all fields of the wire, cast to their types there. Rows that would lose something are
+    `_doubtful`."""
     columns = []
     for name, dtype in polars_schema(SCHEMA_NAME[topic]).items():
         given = frame.schema.get(name)
@@ -239,7 +240,7 @@ def _struct(topic: str, name: str, given: pl.Struct) -> pl.Expr:
 
 
 def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
-    """Rows that the wire's columns cannot hold as they are, so that their validity must not be judged there."""
+    """Rows that the wire's columns cannot hold unchanged. Their validity must not be judged by columns."""
     doubts = [~pl.col("type").cast(pl.String).is_in(list(NEEDS[topic]))]
     doubts += [pl.col(name).is_null() for name in needed_columns(topic)]
     for name, dtype in frame.schema.items():
@@ -256,14 +257,14 @@ def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
 def _out_of_reach(name: str, dtype: pl.Datetime) -> pl.Expr:
     """Instants finer than microseconds, or outside the years 1 to 9999."""
     value = pl.col(name).to_physical()
-    if dtype.time_unit == "ns":  # 64 bits of them reach no further than the year 2262
+    if dtype.time_unit == "ns":  # 64 bits of nanoseconds reach no further than the year 2262
         return value % 1_000 != 0
     scale = 1_000 if dtype.time_unit == "ms" else 1
     return ~value.is_between(FIRST_INSTANT // scale, LAST_INSTANT // scale)
 
 
 def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
-    """Lists with an item that is null, or lacks what every such item has."""
+    """Lists with an item that is null, or that lacks a required field."""
     item = pl.element()
     if isinstance(dtype.inner, pl.Struct):
         given = {field.name for field in dtype.inner.fields}
@@ -277,7 +278,7 @@ def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
 
 
 def _is_plain_json(text: str) -> bool:
-    """JSON that the columns read as the models do; they differ about numbers written with a point (1.0)."""
+    """Whether the columns read this JSON as the models do. They differ on numbers with a decimal point (1.0)."""
     try:
         json_value(text, parse_float=_no_fraction)
     except InvalidEvent:

@@ -1,7 +1,7 @@
-"""What every file format of `publish` has in common: what it hands over, and what its cells mean.
+"""What all file formats of `publish` share: what a source yields, and what cells mean.
 
-A source yields, in the file's order, a `Record` for every valid event and a `Refused` for every other; None where
-nothing more has come yet. The same event gives the same bytes from every format.
+A source yields, in file order, a `Record` for every valid event and a `Refused` for every other row, and None while no
+more input has arrived. The same event gives the same bytes in every format.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from coupon_ledger.ledger.log import Record
 
 MAX_ROW_BYTES: Final = 4_000_000
 BROKEN: Final = b"\xed\xb3\xbf"
-"""What stands for bytes that are no text in the encoding that a file is read in; itself no UTF-8."""
+"""Replaces bytes that are not text in the file's encoding. It is not UTF-8 itself."""
 
 Kind = Literal["text", "integer", "instant", "json", "list"]
 
 
 class Refused(NamedTuple):
-    """A line or row that is no valid event: its number (from 1), as it stood, and every reason."""
+    """A line or row that is not a valid event: its number (from 1), its text, and every problem."""
 
     number: int
     text: str
@@ -41,7 +41,7 @@ Item = Record | Refused | None
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """What rows are given: `made`, which none may bring itself, and `default`, where a row lacks it."""
+    """Values added to rows: `made`, which no row may have itself, and `default`, for rows that lack them."""
 
     made: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Filling:
         return {*self.made, *self.default}
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises `InvalidEvent`."""
+        """Add the values to a row. Raises `InvalidEvent` if it has a field of `made`."""
         if brought := [name for name in self.made if data.get(name) is not None]:
             raise InvalidEvent([Problem(name, "is made here; leave it out") for name in brought])
         return {**self.default, **{k: v for k, v in data.items() if v is not None}, **self.made}
@@ -65,7 +65,7 @@ def record_of(event: Event) -> Record:
 
 
 def table_event(topic: str, data: Mapping[str, Any], problems: Sequence[Problem] = ()) -> Event:
-    """The event of a table's row; `problems`: what is known to be wrong with cells that `data` lacks.
+    """The event of a table's row. `problems`: known problems of cells that are left out of `data`.
 
     Raises `InvalidEvent` with these and all that the model finds.
     """
@@ -81,7 +81,7 @@ def table_event(topic: str, data: Mapping[str, Any], problems: Sequence[Problem]
 
 @cache
 def column_kinds(topic: str) -> dict[str, Kind]:
-    """Every column that a table of that topic may have, and what its cells hold."""
+    """Every column that a table of the topic may have, with the kind of its cells."""
     return {f["name"]: kind_of(f["name"], f["type"]) for f in schemas.current(SCHEMA_NAME[topic])["fields"]}
 
 
@@ -98,12 +98,12 @@ def kind_of(name: str, avro: Any) -> Kind:
 
 @cache
 def needed_columns(topic: str) -> tuple[str, ...]:
-    """The columns without which no row can be an event."""
+    """The columns that every event needs."""
     return tuple(f["name"] for f in schemas.current(SCHEMA_NAME[topic])["fields"] if not isinstance(f["type"], list))
 
 
 def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling = NOTHING) -> None:
-    """Raises `UnusableFile` that names every column that is unknown, repeated or missing."""
+    """Raises `UnusableFile`, which names every unknown, repeated or missing column."""
     known = column_kinds(topic)
     unknown = list(dict.fromkeys(name for name in names if name not in known))
     repeated = list(dict.fromkeys(name for name in names if name in known and names.count(name) > 1))
@@ -117,7 +117,7 @@ def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling 
         problems.append(f"lacks the column {', '.join(lacking)}, which every event of {topic} needs")
     if not problems:
         return
-    # Who misspelled a name wants the right one; who lacks one, or has another file, wants all.
+    # For a misspelled name, suggest the right one; for a missing name or another file, list all.
     meant = alike(unknown, known) if not lacking or len(unknown) == 1 else []
     hint = f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(known)}"
     raise UnusableFile(f"{what}: {'; '.join(problems)}; {hint}")
@@ -129,15 +129,15 @@ def _quoted(name: str) -> str:
 
 
 def not_text(error: UnicodeDecodeError) -> InvalidEvent:
-    """What is wrong with a line that is not UTF-8, or was not text in the encoding that it was read in."""
+    """The problem of a line that is not UTF-8, or is not text in the file's encoding."""
     if bytes(error.object[error.start : error.start + len(BROKEN)]) == BROKEN:
         return bad("holds bytes that are no text in the file's encoding")
     return bad(f"not UTF-8 ({error.reason} at byte {error.start + 1})")
 
 
 def in_zone(local: datetime, zone: ZoneInfo | None) -> datetime:
-    """The instant (UTC) at which clocks of that zone show `local`. Raises `InvalidEvent` without a zone, and where
-    clocks never show it, or twice."""
+    """The instant (UTC) at which clocks in that zone show `local`. Raises `InvalidEvent` without a zone, and if
+    clocks skip that time or show it twice."""
     if zone is None:
         raise bad("must carry a time zone: end it with Z or an offset such as +08:00, or name the file's with --zone")
     first, second = (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1))

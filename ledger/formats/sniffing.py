@@ -1,7 +1,7 @@
-"""What a file to be published is, found out from its first bytes: compression, kind, encoding.
+"""Detects what a file to be published is, from its first bytes: compression, kind, encoding.
 
-What cannot be read is named in one sentence with the remedy. Nothing is guessed where a wrong guess would change text:
-UTF-8, and UTF-16 and UTF-32 by their marks or zero bytes, are recognised; every other encoding is named by the user.
+A file that cannot be read is reported in one sentence with the remedy. Nothing is guessed if a wrong guess would change
+text: UTF-8 is recognised, and UTF-16 and UTF-32 by their marks or zero bytes; the user names every other encoding.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _MARKUP: Final = re.compile(r"<(\?xml|!doctype|html)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Sniffed:
-    """`kind`: one of `FORMATS`. `source`: the bytes of a text, in UTF-8. `empty`: there is not one byte."""
+    """A detected file. `kind`: one of `FORMATS`. `source`: its bytes, for a text in UTF-8. `empty`: it has no bytes."""
 
     kind: str
     source: Source
@@ -80,9 +80,9 @@ class Sniffed:
 def sniffed(
     file: Path, opened: IO[bytes], file_format: str | None, encoding: str | None, by_default: str = "ndjson"
 ) -> Sniffed:
-    """What `opened`, the start of that file or of standard input (`-`), holds.
+    """Detect what `file`, or standard input (`-`), holds. `opened` is at its start.
 
-    `file_format` and `encoding` are what the user says it is. Raises `UnusableFile` for what cannot be read, or is not
+    `file_format` and `encoding`: as specified by the user. Raises `UnusableFile` if the file cannot be read, or is not
     of that format.
     """
     what = f"file {file}"
@@ -109,7 +109,7 @@ def sniffed(
 
 
 def checked_encoding(name: str) -> str:
-    """The encoding's name. Raises `LookupError` where there is no such encoding of text."""
+    """The encoding's canonical name. Raises `LookupError` if there is no such text encoding."""
     known = codecs.lookup(name)
     # rot13, base64 and the like turn text into text, or bytes into bytes.
     if not getattr(known, "_is_text_encoding", True) or known.name in ("idna", "punycode", "undefined"):
@@ -125,7 +125,7 @@ def _ending(file: Path, packed: bool) -> str:
 
 
 def _binary(what: str, file: Path, head: bytes, packed: bool) -> str | None:
-    """Parquet or a workbook; None for what may be text. Raises `UnusableFile` for everything else that is none."""
+    """Parquet or a workbook; None for what may be text. Raises `UnusableFile` for any other binary file."""
     kind = None
     if head.startswith(b"PAR1"):
         kind = "parquet"
@@ -151,7 +151,7 @@ def _is_workbook(what: str, file: Path) -> bool:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if "mimetype" in names:
-                with archive.open("mimetype") as kind:  # a part may unpack to anything
+                with archive.open("mimetype") as kind:  # a part may unpack to any size
                     if b"opendocument" in kind.read(100):
                         raise UnusableFile(f"{what}: is an OpenDocument file; save it as .xlsx or CSV")
     except (zipfile.BadZipFile, OSError, zlib.error) as error:
@@ -162,7 +162,7 @@ def _is_workbook(what: str, file: Path) -> bool:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32, by a mark or because every second byte of Latin text is zero; else None."""
+    """UTF-16 or UTF-32 by their mark, or UTF-16 because every second byte of Latin text is zero; else None."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -175,7 +175,7 @@ def _encoding(head: bytes) -> str | None:
 
 
 def _refuse_gb18030(what: str, head: bytes) -> None:
-    """Raises `UnusableFile` where no line beyond ASCII is UTF-8 and all are GB18030 (GBK): each would be refused."""
+    """Raises `UnusableFile` if no non-ASCII line is UTF-8 and all are GB18030 (GBK): each of them would be refused."""
     lines = head.splitlines() if len(head) < _PIECE_BYTES else head.splitlines()[:-1]
     beyond = [line for line in lines if not line.isascii()]
     if beyond and not any(_decodes(line, "utf-8") for line in beyond) and _decodes(b"\n".join(beyond), "gb18030"):
@@ -208,7 +208,7 @@ def _text_kind(what: str, text: str, ending: str) -> str | None:
 
 
 class _Ahead:
-    """A source whose first bytes can be looked at before they are read."""
+    """A source with a preview of its first bytes."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -216,7 +216,7 @@ class _Ahead:
         self._looked = False
 
     def look(self) -> bytes:
-        """The first piece, at least as far as the first line goes."""
+        """The first piece, which holds at least the first line or `_FIRST_LINE` bytes."""
         while not self._looked:
             piece = self._source.read1(_PIECE_BYTES)
             self._ahead += piece
@@ -236,7 +236,7 @@ class _Ahead:
 
 
 class _Reader(io.RawIOBase):
-    """A source as a stream, for what reads only these."""
+    """A source as a stream, for libraries that read only streams."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -251,7 +251,7 @@ class _Reader(io.RawIOBase):
 
 
 class _Unpacked:
-    """What a gzip file holds. Raises `UnusableFile` where it is broken or cut off."""
+    """The contents of a gzip file. Raises `UnusableFile` if it is broken or cut off."""
 
     def __init__(self, source: Source, what: str) -> None:
         self._source = source
@@ -269,8 +269,8 @@ class _Unpacked:
 
 
 class _Transcoded:
-    """A text in another encoding, as UTF-8. Bytes that are no text there become `BROKEN`, which is no UTF-8, so that
-    only the line that holds them is refused."""
+    """A text in another encoding, as UTF-8. Bytes that cannot be decoded become `BROKEN`, which is not UTF-8, so
+    that only their line is refused."""
 
     def __init__(self, source: Source, encoding: str) -> None:
         self._source = source

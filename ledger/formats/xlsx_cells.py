@@ -1,8 +1,8 @@
-"""The cells of an XLSX workbook, row by row, in the memory of one row and of the texts that its rows share.
+"""The cells of an XLSX workbook, row by row. Memory holds one row, and the texts that rows share.
 
-A workbook is a ZIP of XML, and a small one may unpack to anything. So the bytes are counted as they are unpacked,
-whatever the ZIP says of them: all parts once, before a cell is read, and each row again while it is parsed. openpyxl
-says what a cell means, and never gets more than one row.
+A workbook is a ZIP of XML, and a small one may unpack to any size. So bytes are counted as they are unpacked, whatever
+sizes the ZIP declares: all parts once, before a cell is read, and each row again while it is parsed. openpyxl
+interprets the cells, and never gets more than one row.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES
 
 MOST_UNPACKED: Final = 1 << 32
-"""Bytes of all parts. A million rows of 30 columns take a half of it."""
+"""Limit in bytes for all parts. A million rows of 30 columns take half of it."""
 MOST_SHARED: Final = 1 << 29
-"""Bytes of the texts that rows share, which are held in memory."""
+"""Limit in bytes for the texts that rows share, which are held in memory."""
 NO_VALUE: Final = "f"
-"""The kind of a cell that holds a formula, and not what it comes to."""
+"""The kind of a cell that holds a formula without its result."""
 
 _PIECE_BYTES: Final = 1 << 16
 _CELL_LIMIT: Final = "a cell holds at most 32,767 characters"
 _EAST_ASIAN_DATES: Final = {*range(27, 37), *range(50, 59)}
-"""Numbers of formats that Chinese, Japanese and Korean Excel knows without their text; all are of dates or times."""
+"""Numbers of formats built into Chinese, Japanese and Korean Excel, without a text; all are of dates or times."""
 
 
 class Cell(NamedTuple):
@@ -49,15 +49,15 @@ class Cell(NamedTuple):
 
 
 Row = tuple[int, dict[int, Cell]]
-"""Its number, and the cells that hold something by column; both from 1."""
+"""The row's number, and its nonempty cells by column; both count from 1."""
 
 
 class Workbook:
-    """The sheets of a workbook. Raises `UnusableFile` wherever it cannot be read."""
+    """The sheets of a workbook. Raises `UnusableFile` if it cannot be read."""
 
     def __init__(self, path: Path, what: str) -> None:
         self._what = what
-        # By its content: openpyxl refuses other endings of a name.
+        # Passed as a stream: openpyxl refuses paths with other endings.
         self._file = path.open("rb")
         try:
             with self._readable():
@@ -77,7 +77,7 @@ class Workbook:
         return list(self._parts)
 
     def rows(self, sheet: str) -> Iterator[Row]:
-        """The rows that hold something."""
+        """The nonempty rows."""
         with self._readable():
             source = self._archive.open(self._parts[sheet])
         with source:
@@ -135,7 +135,7 @@ class Workbook:
         return texts
 
     def _number_formats(self) -> list[str | None]:
-        """By the number that cells give their style."""
+        """Number formats, by the style number that cells have."""
         own: dict[int, str | None] = {}
         used: list[int] = []
         with self._archive.open(ARC_STYLE) as source:
@@ -166,7 +166,7 @@ class Workbook:
 
 
 class _Archive(zipfile.ZipFile):
-    """The ZIP; what openpyxl reads of it at once is small."""
+    """The ZIP. Refuses parts that openpyxl would read at once and that are too long."""
 
     def __init__(self, file: IO[bytes], what: str) -> None:
         super().__init__(file)
@@ -182,8 +182,8 @@ class _Archive(zipfile.ZipFile):
 
 
 def _measure(archive: _Archive, what: str) -> None:
-    """Unpack everything once, and keep nothing of it. Raises `UnusableFile` where it is too much, where a cell is, and
-    where the ZIP lies about sizes, so that these can be believed from here on."""
+    """Unpack everything once, and keep nothing. Raises `UnusableFile` if the whole or a cell is too large, or if a
+    size that the ZIP declares is wrong; declared sizes can be trusted from then on."""
     too_much = UnusableFile(f"{what}: unpacks to more than {MOST_UNPACKED:,} bytes; save the sheet as CSV")
     parts = archive.infolist()
     if sum(info.file_size for info in parts) > MOST_UNPACKED:
@@ -205,7 +205,7 @@ def _measure(archive: _Archive, what: str) -> None:
 
 
 def _unpacked(archive: _Archive, info: zipfile.ZipInfo) -> Iterator[tuple[bytes, int]]:
-    """The pieces of a part, and how many bytes without markup end there."""
+    """The pieces of a part, each with the number of bytes since the last markup."""
     honest = copy(info)
     honest.file_size = MOST_UNPACKED + _PIECE_BYTES  # zipfile would stop where the file says that the part ends
     text = 0
@@ -221,7 +221,7 @@ def _too_long(thing: str) -> str:
 
 
 class _Part:
-    """A part as it is parsed. Raises `UnusableFile` where more than a row's bytes come before `taken`."""
+    """A part while it is parsed. Raises `UnusableFile` if more than a row's bytes are read before `taken` is called."""
 
     def __init__(self, source: IO[bytes], too_long: Callable[[int], str]) -> None:
         self._source = source
@@ -241,7 +241,7 @@ class _Part:
 
 
 def _elements(part: _Part, tags: set[str]) -> Iterator[tuple[str, Element]]:
-    """The elements of these tags, and within which one each stands. All that came before one is forgotten behind it."""
+    """The elements with these tags, each with the tag of its parent. After each one, everything before it is freed."""
     around: list[Element] = []
     for event, element in iterparse(cast(io.BytesIO, part), ("start", "end")):
         if event == "start":
@@ -265,7 +265,7 @@ _DATA: Final = _tag("sheetData")
 
 
 class _Texts:
-    """Texts by their number, in one piece of memory: each by itself, short ones would take many times their length."""
+    """Texts by number, in one block of memory. As separate objects, short texts would take many times their length."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -291,7 +291,8 @@ class _Parser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
 
 
 def _lacks_value(element: Element) -> bool:
-    """Whether it is a formula that nobody has calculated. One that came to no text at all is an empty cell."""
+    """Whether the cell is a formula that was never calculated. A formula whose result is the empty text is an empty
+    cell."""
     empty_text = element.get("t") == "str" and element.find(VALUE_TAG) is not None
     return not empty_text and element.find(FORMULA_TAG) is not None
 

@@ -1,9 +1,9 @@
-"""XLSX: an event a row of one sheet, its columns named in the first row that is not empty.
+"""XLSX: one event per row of one sheet; the first nonempty row names the columns.
 
-A cell becomes what its field needs: a whole number an integer, a date an instant in the zone that the user names, text
-what it would be in CSV. What a spreadsheet may have changed (numbers of more than 15 digits where an id is wanted, an
-amount with decimals, an error such as #N/A) is refused, not guessed; so is what people see otherwise than it is kept
-(00019, which is 19 with a format) and what nobody has calculated.
+A cell becomes what its field needs: a whole number becomes an integer, a date an instant in the zone that the user
+names, text what it would be in CSV. Values that a spreadsheet may have changed (a number of more than 15 digits for an
+id, an amount with decimals, an error such as #N/A) are refused, not guessed. So are cells that show something other
+than their value (00019, which is 19 with a format), and formulas that were never calculated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EXACT: Final = 10**15
 """Spreadsheets keep 15 digits of a number."""
 _NOT_CALCULATED: Final = "holds a formula without a value; open the file in the spreadsheet program and save it there"
 
-# Of number formats: text that is shown as it stands, colours and room for a sign, digits.
+# Parts of number formats: literal text; colours and room for a sign, which show nothing; digits.
 _LITERAL: Final = re.compile(r'"[^"]*"|\\.')
 _SHOWS_NOTHING: Final = re.compile(
     r"\[(black|blue|cyan|green|magenta|red|white|yellow|colou?r ?\d+)\]|_.|\* ", re.IGNORECASE
@@ -46,10 +46,10 @@ _DIGITS: Final = re.compile(r"#+0*|0+")
 
 
 class XlsxRows:
-    """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` where it cannot be one."""
+    """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
 
     def __init__(self, path: Path, topic: str, sheet: str | None = None, zone: ZoneInfo | None = None) -> None:
-        """`sheet`: needed where there are several that hold something. `zone`: of dates, which have none."""
+        """`sheet`: needed if several sheets hold something. `zone`: for dates, which have none."""
         self._what = f"file {path}"
         self._topic = topic
         self._zone = zone
@@ -104,7 +104,7 @@ class XlsxRows:
             return Refused(number, text, data.get("event_id"), error.problems)
 
     def _data(self, name: str, cell: Cell) -> Mapping[str, Any]:
-        """What the cell gives the event. Raises `InvalidEvent`, its problem without a field."""
+        """The event data in the cell. Raises `InvalidEvent`; the caller adds the field to its problems."""
         if cell.kind == NO_VALUE:
             raise bad(_NOT_CALCULATED)
         if cell.kind == "e":
@@ -141,7 +141,7 @@ class XlsxRows:
 
 
 def shows_digits(code: str | None, number: int) -> bool:
-    """Whether that number format shows the whole number as its digits, no more and no less. None: not known."""
+    """Whether the number format shows the whole number as exactly its digits. False for an unknown format (None)."""
     if code is None:
         return False
     plain_code = _SHOWS_NOTHING.sub("", _LITERAL.sub("x", code))
