@@ -5,8 +5,8 @@
 -- `coupon_orders`: orders on which a coupon is in use, with its discount, and the margin of those with a known cost of
 -- goods (not of `coupon_orders_without_cost`); `first_coupon_at`: when the first of these was paid;
 -- `discounted_net_minor`: net sales of orders with any discount, and their share of all;
--- `full_price_after`: orders after `first_coupon_at` without any discount. `received`, `used`: all coupons they own,
--- and those of them in use now. `mean_gap_days`: between orders.
+-- `full_price_after`: orders after `first_coupon_at` without any discount. `received`, `used`: coupons that are or
+-- were theirs, and those in use now. `mean_gap_days`: between orders.
 WITH clock AS (SELECT data_clock AS now FROM ledger),
 mine AS (SELECT * FROM sold WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT),
 bought AS (
