@@ -58,7 +58,7 @@ class Purchases:
         The hypergeometric factor is computed in a form that stays finite, see `_stays`.
         """
         r, b = self.r, self.b
-        a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at one it is a limit
+        a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at a = 1 the formula is a limit
         part = ahead / (self.alpha + t + ahead)
         rest = _stays(r + x, b + x, a + b + x - 1, part)
         found: Floats = (a + b + x - 1) / (a - 1) * (1 - rest) / (1 + self._left(x, t_x, t))

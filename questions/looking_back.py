@@ -80,7 +80,8 @@ def campaign(past: Past, given: Mapping[str, Any]) -> None:
 
 
 def violations(past: Past, given: Mapping[str, Any]) -> None:
-    """The rules across coupons and between topics depend on everything."""
+    """All topics, unless only one coupon's own rules are asked for: the rules across coupons and between topics depend
+    on everything."""
     coupon, scope = given.get("coupon"), given.get("scope")
     if scope == "coupon" and coupon is not None:
         past.stand_in(COUPON, key_hash=[key_hash(coupon)])

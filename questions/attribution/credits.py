@@ -217,7 +217,7 @@ class _StateOf:
     tenth of the cost of a binary search, which resolves those with colliding low bits."""
 
     def __init__(self, sources: Int64, states: Int64, number: int) -> None:
-        """`sources`: ascending."""
+        """`sources`: in ascending order; `states`: the state of each; `number`: the number of states."""
         self.number = number
         self._sources, self._states = sources, states
         self._low = (1 << (_ROOM * max(len(sources), 1)).bit_length()) - 1

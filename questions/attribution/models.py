@@ -85,7 +85,7 @@ BUILT_IN: Final = {kind: Model(name=kind, kind=kind) for kind in KINDS}
 
 
 def made(definition: dict[str, Any]) -> Model:
-    """A model from its definition. Raises `WrongQuestion`."""
+    """Build a model from its definition. Raises `WrongQuestion`."""
     name = definition.get("name")
     if unread := [n for n, kind in _PARAMETERS.items() if n in definition and kind != definition.get("kind")]:
         raise WrongQuestion(

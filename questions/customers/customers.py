@@ -216,7 +216,7 @@ def behaviour(
 
 @contextmanager
 def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
-    """Let queries read `sold`."""
+    """Let queries read `sold`: the orders that stand (sold.sql)."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
         reading.holding("given_back", sql("coupon_ledger.questions.finance", "given_back"), {}),

@@ -100,7 +100,7 @@ def parts(told: str, of: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A row of campaign.sql."""
+    """A campaign. `told`: its row of campaign.sql."""
 
     campaign_id: str
     told: Mapping[str, Any]
@@ -109,7 +109,7 @@ class Campaign:
         """`end`, if orders are known up to it, give or take a day; otherwise where known orders end."""
         clock: datetime = self.told["data_clock"]
         last = orders_end(clock, self.told["last_order_at"])
-        assert last is not None  # there is an event
+        assert last is not None  # the campaign has an event or a coupon, so there is a clock
         return end if min(clock, last + _SILENT) >= end else min(end, last + _MOMENT)  # that instant's orders included
 
 

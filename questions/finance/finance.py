@@ -129,7 +129,7 @@ def categories(
 
 @contextmanager
 def _given_back(reading: Reading) -> Iterator[None]:
-    """Let queries read `given_back`."""
+    """Let queries read `given_back` (given_back.sql)."""
     with reading.holding("given_back", _query("given_back"), {}):
         yield
 

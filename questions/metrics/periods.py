@@ -35,7 +35,7 @@ _YEAR_1: Final = 719_162 * 86_400_000_000
 """Microseconds from the first day of the year 1 to 1970."""
 _FIRST, _LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)
 _SECOND_DAY, _LAST_DAY = datetime.min + timedelta(days=1), datetime.max - timedelta(days=1)
-"""Outside these, every zone counts as UTC: its local time could lie outside the years 1 to 9999."""
+"""Outside this range, every zone is treated as UTC, since local time could lie outside the years 1 to 9999."""
 _MOMENT: Final = timedelta(microseconds=1)
 _STEP: Final = timedelta(days=10)  # no zone has changed its offset there and back within 10 days
 
@@ -77,7 +77,7 @@ class Zone:
         at = first.astimezone(UTC).replace(tzinfo=None)
         if self.local(at) == local:
             return at
-        before = self.offset(at - timedelta(days=1))  # in a gap: the moment of the jump
+        before = self.offset(at - timedelta(days=1))  # clocks skip this time: return the instant of the change
         return self._jump(local - before - timedelta(days=1), local - before + timedelta(hours=1))
 
     def _jump(self, low: datetime, high: datetime) -> datetime:
@@ -128,7 +128,7 @@ def _micros(length: timedelta) -> int:
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets of a grain in a zone."""
+    """The buckets of one grain in a zone."""
 
     grain: str
     zone: Zone
