@@ -131,7 +131,7 @@ _DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurch
 
 
 def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
-    """Features associated with using coupons (`outcome` use) or with coming again (repurchase). Raises
+    """Features associated with using coupons (`use`) or with coming again (`repurchase`). Raises
     `WrongQuestion`."""
     if outcome not in DRIVERS:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
