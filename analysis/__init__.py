@@ -1,6 +1,7 @@
-"""Statistics: pure functions of arrays and frames, each with the source of its formula. They know nothing of tables.
+"""Statistics: pure functions of arrays and frames, each with the source of its formula. They do not read tables.
 
-Libraries that only these need are imported where they are used, so that everything else starts without them.
+Libraries that only this package needs are imported inside the functions that use them, so that the rest starts without
+them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,6 @@ from coupon_ledger.ledger.extras import missing
 
 
 def need(what: str, library: str) -> None:
-    """Raises `LedgerError` where that library is not installed."""
+    """Raises `LedgerError` if the library is not installed."""
     if find_spec(library) is None:
         raise missing(library, what)

@@ -1,9 +1,9 @@
-"""Which touches earned an order: models of attribution, as pure functions of paths.
+"""Attribution models: how much each touch contributed to an order, as pure functions of paths.
 
-A path is the touches of one person in the order in which they happened, up to an order or to nothing. Paths lie side by
-side in flat arrays (`Paths`), so that millions are credited at once.
+A path is one person's touches in the order in which they happened. It ends with an order, or without one. Paths are
+stored in flat arrays (`Paths`), so that millions are credited at once.
 
-What always holds: the weights of a path that has touches sum to one; nothing depends on the order of the paths.
+Invariants: the weights of a path that has touches sum to one; nothing depends on the order of the paths.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 EXACT_UP_TO: Final = 12
-"""Players of a game whose coalitions are all looked at; beyond that, orders of joining are drawn."""
+"""Up to this many players, all coalitions are evaluated; with more, orders of joining are sampled."""
 MOST_PLAYERS: Final = 62
-"""A coalition is a number with a bit for each."""
+"""A coalition is an integer with one bit per player."""
 _AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Touches of path n: those from `offsets[n]` to `offsets[n + 1]`, the earliest first. `states`: where each touch
-    was (a channel, a campaign), as small numbers; `ages`: how long before the path's end, in seconds (what else
-    `half_life` is told in)."""
+    """The touches of path n are those from `offsets[n]` to `offsets[n + 1]`, earliest first. `states`: the channel or
+    campaign of each touch, as a small integer; `ages`: time from the touch to the end of the path, in seconds (or
+    another unit that `half_life` uses too)."""
 
     offsets: Int64
     states: Int64
@@ -43,16 +43,16 @@ class Paths:
 
     @property
     def owners(self) -> Int64:
-        """Per touch, its path."""
+        """The path number of each touch."""
         return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
 
     def kept(self, chosen: Mask) -> Paths:
-        """Only those touches; the paths stay, however few touches they have left."""
+        """Only the chosen touches. All paths stay, even those left without touches."""
         counted = np.r_[0, np.cumsum(chosen)]
         return Paths(counted[self.offsets], self.states[chosen], self.ages[chosen])
 
     def some(self, chosen: Mask) -> Paths:
-        """Only those paths."""
+        """Only the chosen paths."""
         touches = np.repeat(chosen, self.lengths)
         return Paths(np.r_[0, np.cumsum(self.lengths[chosen])], self.states[touches], self.ages[touches])
 
@@ -61,30 +61,30 @@ class Paths:
 
 
 def last(paths: Paths) -> Float64:
-    """All to the last touch (末次触点)."""
+    """All credit to the last touch (末次触点)."""
     found = np.zeros(len(paths.states))
     found[paths.offsets[1:][paths.lengths > 0] - 1] = 1
     return found
 
 
 def first(paths: Paths) -> Float64:
-    """All to the first touch (首次触点)."""
+    """All credit to the first touch (首次触点)."""
     found = np.zeros(len(paths.states))
     found[paths.offsets[:-1][paths.lengths > 0]] = 1
     return found
 
 
 def linear(paths: Paths) -> Float64:
-    """The same to each touch (线性)."""
+    """Equal credit to each touch (线性)."""
     return _each(paths, 1 / np.maximum(paths.lengths, 1))
 
 
 def time_decay(paths: Paths, half_life: float) -> Float64:
-    """Half as much to a touch that lies `half_life` seconds further back (时间衰减)."""
+    """Credit halves for every `half_life` seconds that a touch lies further back (时间衰减)."""
     if not len(paths.states):
         return np.zeros(0)
     there = paths.lengths > 0
-    # Counted from the last touch, so that a path of old touches does not vanish.
+    # Ages are relative to the last touch, so that the weights of a path of old touches do not underflow.
     youngest = np.zeros(len(there))
     youngest[there] = paths.ages[paths.offsets[1:][there] - 1]
     weights = np.exp2(-(paths.ages - _each(paths, youngest)) / half_life)
@@ -94,8 +94,8 @@ def time_decay(paths: Paths, half_life: float) -> Float64:
 
 
 def position(paths: Paths, first_share: float, last_share: float) -> Float64:
-    """So much to the first and to the last touch, the rest to those between, evenly (位置: 40/20/40). Of two touches
-    each gets its part of what both have; a single one gets all."""
+    """`first_share` to the first touch, `last_share` to the last, the rest evenly to those between (位置: 40/20/40).
+    Two touches share all credit in the proportion of the two shares; a single touch gets all."""
     lengths = paths.lengths
     ends = first_share + last_share
     two = lengths == 2
@@ -110,11 +110,11 @@ def position(paths: Paths, first_share: float, last_share: float) -> Float64:
 
 
 def shared_by_distinct(paths: Paths) -> Float64:
-    """The same to each distinct state of a path, and within it to each of its touches.
+    """Equal credit to each distinct state of a path, split equally among the touches of that state.
 
-    The Shapley value where the worth of a coalition is what those bought who met no others: v(S) = sum of R(T) over T
-    within S gives each member of T an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods for
-    Attribution Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
+    This is the Shapley value when a coalition is worth the orders of people who met only its members: v(S) = sum of
+    R(T) over T within S gives each member of T an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods
+    for Attribution Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
     """
     if not len(paths.states):
         return np.zeros(0)
@@ -129,13 +129,13 @@ def _each(paths: Paths, of_path: Float64) -> Float64:
     return np.repeat(np.asarray(of_path, dtype=np.float64), paths.lengths)
 
 
-# --- over all paths: what states are worth
+# --- over all paths: the worth of states
 
 
 class Journeys:
-    """How often people went from where to where: a Markov chain of first order, counted path by path.
+    """Transition counts of a first-order Markov chain, added up path by path.
 
-    States 0 to n-1, behind them the start, the order, and nothing.
+    States are 0 to n-1, followed by the start (n), the order (n+1) and no order (n+2).
     """
 
     def __init__(self, states: int) -> None:
@@ -143,7 +143,7 @@ class Journeys:
         self.counts: Int64 = np.zeros((states + 3, states + 3), dtype=np.int64)
 
     def add(self, paths: Paths, ordered: Mask) -> None:
-        """`ordered`: per path, whether it led to an order. Paths without touches tell nothing."""
+        """`ordered`: per path, whether it led to an order. Paths without touches are ignored."""
         there = paths.lengths > 0
         starts, lasts = paths.offsets[:-1][there], paths.offsets[1:][there] - 1
         inner = np.ones(len(paths.states), dtype=np.bool_)
@@ -158,12 +158,12 @@ class Journeys:
         self.counts += np.bincount(come_from * size + go_to, minlength=size * size).reshape(size, size)
 
     def removal_effects(self) -> tuple[float, Float64]:
-        """The probability of an order, and per state which part of it would be lost without the state: whoever came to
-        it would have bought nothing.
+        """The probability of an order, and per state the part of it that is lost if the state is removed, that is, if
+        every path that reaches the state ends without an order.
 
         Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey (2016). Solved exactly: with the
         fundamental matrix N of the chain (Kemeny, Snell), a path meets state i with probability (sN)_i / N_ii and buys
-        from there with (Nr)_i; what passes through i is what is lost without it.
+        from there with (Nr)_i; their product is the probability lost without i.
         """
         n = self.states
         left = self.counts.sum(axis=1)
@@ -176,13 +176,13 @@ class Journeys:
 
 
 Worth = Callable[[npt.NDArray[np.uint64]], Float64]
-"""Of coalitions, each a number whose bits are its members."""
+"""The worth of each coalition. A coalition is an integer with the bits of its members set."""
 
 
 def shapley(worth: Worth, players: int) -> Float64:
-    """The Shapley value of each player: its part of what all together are worth, over all 2^n coalitions.
+    """The Shapley value of each player: its part of the worth of all players together, over all 2^n coalitions.
 
-    Shapley: A value for n-person games (1953). For at most `EXACT_UP_TO` players or so.
+    Shapley: A value for n-person games (1953). Practical up to about `EXACT_UP_TO` players.
     """
     coalitions = np.arange(1 << players, dtype=np.uint64)
     worths = worth(coalitions)
@@ -197,8 +197,8 @@ def shapley(worth: Worth, players: int) -> Float64:
 
 
 def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[Float64, Float64]:
-    """The same from so many orders of joining, drawn at random; with the standard error of each. What all are worth
-    together is exact (Castro, Gómez, Tejada: Polynomial calculation of the Shapley value based on sampling, 2009)."""
+    """Shapley values estimated from `draws` random orders of joining, and the standard error of each. Their sum is
+    exact (Castro, Gómez, Tejada: Polynomial calculation of the Shapley value based on sampling, 2009)."""
     generator = np.random.default_rng(seed)
     sums, squares = np.zeros(players), np.zeros(players)
     for at in range(0, draws, _AT_ONCE):
@@ -215,10 +215,10 @@ def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[
 
 
 class Coalitions:
-    """Who met which states, and how many of them bought: the worth of a coalition as a rate.
+    """Counts of people and buyers per set of states met: the worth of a coalition as a rate.
 
-    The worth of S: of those who met no states but S, the part that bought, as a number of orders if all had bought at
-    that rate; 0 where nobody met only these.
+    The worth of S is the share of buyers among people who met no states outside S, times the number of all people. It
+    is 0 if nobody met only states of S.
     """
 
     def __init__(self, states: int) -> None:
@@ -250,8 +250,8 @@ class Coalitions:
         return np.asarray((rate * counted[:, 0].sum())[place])
 
     def value(self, draws: int, seed: int = 1) -> tuple[Float64, Float64]:
-        """The Shapley value of each state in orders, and its standard error: 0 where it is exact. States that nobody
-        met have no part in it."""
+        """The Shapley value of each state in orders, and its standard error (0 if exact). States that nobody met get
+        0."""
         met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._found)]
         among = np.array([1 << s for s in met], dtype=np.uint64)
 
@@ -270,7 +270,8 @@ class Coalitions:
 
 
 def apportioned(total: int, weights: Float64) -> list[int]:
-    """Whole parts of a total that sum to it, as near to the weights as can be (Hamilton's largest remainders)."""
+    """Split `total` into whole parts that sum to it, as close to the weights as possible (Hamilton's largest
+    remainders)."""
     exact = np.asarray(weights, dtype=np.float64) * total / (weights.sum() or 1)
     parts = [int(part) for part in np.floor(exact)]
     left = total - sum(parts) if weights.sum() else 0

@@ -1,5 +1,5 @@
-"""Who the customers are: recency, frequency, money; tiers; clusters; and what goes with coming again. Pure functions of
-columns, a customer a row.
+"""Customer analysis: RFM scores and segments, tiers, clusters, and drivers of an outcome. Pure functions of frames with
+one row per customer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from coupon_ledger.ledger.words import note
 
 Floats = npt.NDArray[np.float64]
 
-# By recency (rows, 5 = most recent, first) and the mean of the frequency and money scores (columns, 1 first). After the
-# grid that RFM tools share (Hughes, "Strategic Database Marketing", 1994, for the scores).
+# Rows: recency score, 5 (most recent) first. Columns: mean of the frequency and money scores, 1 first. This is the grid
+# that RFM tools have in common; the scores are from Hughes, "Strategic Database Marketing", 1994.
 _GRID: Final = (
     "new potential potential champion champion",
     "new potential potential champion champion",
@@ -39,32 +39,32 @@ SEGMENTS: Final = {
     "lost": "流失客户",
 }
 FEWEST_PER_FEATURE: Final = 10
-"""Customers of the rarer outcome per feature, below which no regression is made (Peduzzi et al., Journal of Clinical
+"""Fewest customers with the rarer outcome per feature that a regression needs (Peduzzi et al., Journal of Clinical
 Epidemiology 49, 1996)."""
 _ALIKE: Final = 1e-9
-"""Spread below which values are the same but for rounding."""
+"""Values with a spread below this are equal up to rounding."""
 _CERTAIN: Final = 20.0
-"""Log odds per standard deviation beyond which an outcome follows from a feature."""
+"""Above these log odds per standard deviation, a feature determines the outcome."""
 _SAMPLE: Final = 4_000
 _SEED: Final = 20_261_111
 
 
 class CannotTell(ValueError):
-    """The data do not carry the question; the words say why."""
+    """The data cannot answer the question; the message says why."""
 
 
 def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
-    """1 to 5 by the share of customers that did worse. Equal values get the same score: the lowest of theirs, so that
-    what most did is no merit; where low is best the highest, so that who all came today are not the least recent."""
+    """Scores 1 to 5 by the share of customers with a worse value. Ties share one score: the lowest of the group, or the
+    highest if `low_is_best`."""
     if low_is_best:
         return -((-values).rank("max").cast(pl.Int64) * -5 // max(len(values), 1))
     return (values.rank("min").cast(pl.Int64) - 1) * 5 // max(len(values), 1) + 1
 
 
 def scored(customers: pl.DataFrame) -> pl.DataFrame:
-    """With `recency`, `frequency`, `money` (1 to 5, 5 best) and the named `segment`.
+    """Adds the scores `recency`, `frequency`, `money` (1 to 5, 5 is best) and the name of the `segment`.
 
-    Takes `recency_days`, `orders`, `net_sales_minor`; customers who bought nothing are not to be among them.
+    Needs `recency_days`, `orders`, `net_sales_minor`. Customers without an order must not be included.
     """
     found = customers.with_columns(
         recency=quintile(customers["recency_days"], low_is_best=True),
@@ -77,8 +77,9 @@ def scored(customers: pl.DataFrame) -> pl.DataFrame:
 
 
 def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, dependent: float = 0.6) -> pl.DataFrame:
-    """With `high_value` (高价值: among the top part by net sales), `active` (活跃: bought lately) and `bargain_hunter`
-    (羊毛型: most orders with a coupon, of at least three). A customer can be several; the evidence stands beside."""
+    """Adds `high_value` (高价值: in the `top` share by net sales), `active` (活跃: ordered within `active_days`) and
+    `bargain_hunter` (羊毛型: at least three orders, at least `dependent` of them with a coupon). A customer can be in
+    several tiers; the columns they are computed from are kept."""
     least = customers["net_sales_minor"].quantile(1 - top, "higher") if customers.height else 0
     return customers.with_columns(
         high_value=(pl.col("net_sales_minor") >= least) & (pl.col("net_sales_minor") > 0),
@@ -89,8 +90,9 @@ def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """`cluster`: per customer. `choice`: per number of clusters tried its silhouette (Rousseeuw 1987, on a sample) and
-    inertia; the greatest silhouette is chosen. `centres`: of the chosen ones, in the units of the features."""
+    """`cluster`: the cluster of each customer. `choice`: one row per number of clusters tried, with silhouette
+    (Rousseeuw 1987, on a sample) and inertia; the highest silhouette is chosen. `centres`: of the chosen clusters, in
+    the units of the features."""
 
     cluster: npt.NDArray[np.int64]
     choice: pl.DataFrame
@@ -98,8 +100,8 @@ class Clusters:
 
 
 def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) -> Clusters:
-    """K-means on these columns, each as log(1 + value), standardised. The same for the same customers in the same
-    order. Raises `CannotTell`."""
+    """K-means on these columns, each transformed to log(1 + value) and standardised. Tries 2 to `most` clusters.
+    Deterministic for the same customers in the same order. Raises `CannotTell`."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
@@ -127,10 +129,10 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
 
 
 def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) -> pl.DataFrame:
-    """What goes with an outcome (a column of true and false): a logistic regression on all features together.
+    """Logistic regression of a boolean outcome on all features together.
 
-    A row per feature: `odds_ratio` per standard deviation with its 95% interval (Wald) and `p`, and the rank
-    correlation (Spearman) of the feature alone. It says what goes together, not what causes what. Raises `CannotTell`.
+    One row per feature: `odds_ratio` per standard deviation with its 95% interval (Wald) and `p`, and the rank
+    correlation (Spearman) of the feature alone. Shows association, not causation. Raises `CannotTell`.
     """
     import statsmodels.api as sm
     from scipy.stats import spearmanr
@@ -149,7 +151,7 @@ def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) ->
     certain = CannotTell(note("the features say the same, or the outcome follows from them; leave some out"))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they would say is asked below
+            warnings.simplefilter("ignore")  # the same conditions are checked below
             fitted = sm.Logit(y, sm.add_constant(points)).fit(disp=0, maxiter=100)
             low, high = fitted.conf_int()[1:].T
     except (np.linalg.LinAlgError, sm.tools.sm_exceptions.PerfectSeparationError) as error:

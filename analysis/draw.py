@@ -1,4 +1,4 @@
-"""Who comes into which arm: by chance, and yet the same every time it is asked."""
+"""Random assignment of people to arms, reproducible from a salt."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 
 def draw(ids: Sequence[str], strata: Sequence[str], shares: Mapping[str, float], salt: str) -> list[str]:
-    """An arm for each id, in their order. `strata`: of each id; `shares`: by arm, summing to one.
+    """The arm of each id, in the order of `ids`. `strata`: the stratum of each id; `shares`: by arm, summing to one.
 
-    What decides is SHA-256 of salt and id alone, so the order in which ids come changes nothing, and another salt is an
-    independent draw. Within a stratum ids are lined up by their hashes and cut by the shares, from a start of its own
-    (systematic sampling: Cochran 1977, Sampling Techniques, chapter 8): sizes are exact to one, and each id has exactly
-    the arm's share as its chance.
+    The arm depends only on SHA-256 of salt and id, so the order of the ids does not matter, and another salt gives an
+    independent draw. Within a stratum, ids are sorted by hash and cut by the shares, from a random start per stratum
+    (systematic sampling: Cochran 1977, Sampling Techniques, chapter 8). Arm sizes are exact to one, and the probability
+    of each arm is exactly its share.
     """
     hashes = np.array([_hash(salt, one) for one in ids], dtype=np.uint64)
     numbers: dict[str, int] = {}

@@ -1,11 +1,12 @@
-"""How often will a customer come again, and what will that be worth? BG/NBD and Gamma-Gamma.
+"""Future purchases of a customer and their value: BG/NBD and Gamma-Gamma models.
 
 Fader, Hardie, Lee: "Counting Your Customers" the Easy Way: An Alternative to the Pareto/NBD Model, Marketing Science
-24 (2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). A projection from a model: it stands in a
-column of its own, and never in what was earned.
+24 (2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). The results are model projections: they get
+columns of their own and are never added to actual earnings.
 
-Customers are arrays of one length: `x` repeat purchases (the first is not counted), `t_x` time of the last of them
-since the first purchase, `t` time observed since then (any one unit of time), `z` mean spend of the repeat purchases.
+Customers are arrays of equal length: `x` repeat purchases (not counting the first), `t_x` time from the first purchase
+to the last, `t` time observed since the first purchase (any unit, the same for both), `z` mean spend of the repeat
+purchases.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 FEWEST: Final = 50
-"""Customers that came again, below which nothing is fitted."""
+"""Fewest customers with a repeat purchase that a fit needs."""
 FITTED: Final = 100_000
-"""Of more customers than that so many, evenly spread over them, are fitted to: all of a million take minutes, and would
-tell the parameters little better."""
+"""Most customers that a fit uses; of more, an evenly spaced sample. A million would take minutes and improve the
+parameters little."""
 _MOST: Final = 600.0
-"""The logarithm of odds beyond which they are as good as certain."""
+"""Cap on log odds; beyond it, the outcome is as good as certain."""
 _NEAR_ONE: Final = 1e-7
 _FARTHEST: Final = 10.0
-"""The logarithm of parameters beyond which others fit as well; times and amounts are scaled to about 1."""
+"""Bound on the logarithm of a parameter; beyond it, the fit hardly changes. Times and amounts are scaled to about 1."""
 _PENALTY: Final = 1e-8
-"""Keeps parameters finite where the data say nothing of them; too small to move those of real data."""
+"""Keeps parameters finite where the data do not determine them; too small to move parameters of real data."""
 
 
 class CannotFit(ValueError):
-    """What is known does not carry the model."""
+    """The data are not enough to fit the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Purchases:
-    """BG/NBD: buying at a rate that is Gamma(`r`, `alpha`) over customers, and leaving after a purchase with a chance
-    that is Beta(`a`, `b`)."""
+    """BG/NBD parameters. Across customers, the purchase rate is Gamma(`r`, `alpha`), and the probability of leaving
+    after a purchase is Beta(`a`, `b`)."""
 
     r: float
     alpha: float
@@ -48,16 +49,16 @@ class Purchases:
     b: float
 
     def alive(self, x: Floats, t_x: Floats, t: Floats) -> Floats:
-        """The chance that a customer has not left: 1 for whom never came again."""
+        """Probability that the customer is still active. It is 1 for customers without a repeat purchase."""
         return 1.0 / (1.0 + self._left(x, t_x, t))
 
     def expected(self, ahead: float, x: Floats, t_x: Floats, t: Floats) -> Floats:
-        """Purchases in the time ahead (equation 10).
+        """Expected purchases in the next `ahead` units of time (equation 10).
 
-        Its hypergeometric factor is computed in the form that stays finite, see `_stays`.
+        The hypergeometric factor is computed in a form that stays finite, see `_stays`.
         """
         r, b = self.r, self.b
-        a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at one it is a limit
+        a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at a = 1 the formula is a limit
         part = ahead / (self.alpha + t + ahead)
         rest = _stays(r + x, b + x, a + b + x - 1, part)
         found: Floats = (a + b + x - 1) / (a - 1) * (1 - rest) / (1 + self._left(x, t_x, t))
@@ -72,9 +73,9 @@ class Purchases:
 def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
     """(1 - z)^a 2F1(a, b; c; z) for positive parameters and 0 <= z < 1, elementwise.
 
-    As written its series is infinite for some thousand purchases, which the one account of all guests of a shop has.
-    Euler's transformation (Abramowitz and Stegun 15.3.3), (1 - z)^(c - b) 2F1(c - a, c - b; c; z), is infinite where
-    people hardly ever leave. Where both are, the series is summed in logarithms.
+    The plain series overflows at some thousand purchases, as the shared account of all guests of a shop has. Euler's
+    transformation (Abramowitz and Stegun 15.3.3), (1 - z)^(c - b) 2F1(c - a, c - b; c; z), overflows if customers
+    hardly ever leave. If both overflow, the series is summed in logarithms.
     """
     from scipy.special import hyp2f1
 
@@ -90,7 +91,7 @@ def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
 
 
 def _log_series(a: float, b: float, c: float, z: float) -> float:
-    """The logarithm of 2F1(a, b; c; z), all of whose terms are positive."""
+    """The logarithm of 2F1(a, b; c; z). All terms must be positive."""
     n = np.arange(_TERMS)
     logs = np.cumsum(np.log((a + n) / (c + n) * (b + n) / (n + 1) * z))
     most = max(0.0, float(logs.max()))
@@ -98,26 +99,28 @@ def _log_series(a: float, b: float, c: float, z: float) -> float:
 
 
 _TERMS: Final = 1_000_000
-"""Of the series that are summed; with the largest parameters that are fitted, its terms vanish long before."""
+"""Terms of the series that are summed; even with the largest parameters that a fit allows, later ones are
+negligible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """Gamma-Gamma: spend per purchase is Gamma(`p`, ν), and ν is Gamma(`q`, `v`) over customers."""
+    """Gamma-Gamma parameters: spend per purchase is Gamma(`p`, ν), and ν is Gamma(`q`, `v`) across customers."""
 
     p: float
     q: float
     v: float
 
     def expected(self, x: Floats, z: Floats) -> Floats:
-        """Mean spend per purchase of a customer; that of all where nothing was bought again."""
+        """Expected mean spend per purchase of a customer; the population mean for customers without a repeat
+        purchase."""
         known = np.where(x > 0, x * z, 0.0)
         found: Floats = self.p * (self.v + known) / (self.p * x + self.q - 1)
         return found
 
 
 def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
-    """By maximum likelihood (equation 6). Raises `CannotFit`."""
+    """Fit BG/NBD by maximum likelihood (equation 6). Raises `CannotFit`."""
     from scipy.special import betaln, gammaln
 
     if np.count_nonzero(x) < FEWEST:
@@ -129,7 +132,7 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
     times, place = np.unique(x, return_inverse=True)
     again = np.flatnonzero(x > 0)
     x_again, place_again, last, end = x[again], place[again], t_x[again] * scale, t * scale
-    # Most that is tried differs from what was tried before in another parameter.
+    # Most trial steps change only another parameter, so the logarithms are cached.
     log_end, log_last = (lru_cache(2)(lambda alpha, at=at: np.log(alpha + at)) for at in (end, last))
 
     def surprise(logs: Floats) -> float:
@@ -147,7 +150,8 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
 
 
 def fit_spend(x: Floats, z: Floats) -> Spend:
-    """By maximum likelihood, of customers who bought again for more than nothing. Raises `CannotFit`."""
+    """Fit Gamma-Gamma by maximum likelihood to customers whose repeat purchases have a positive mean spend. Raises
+    `CannotFit`."""
     from scipy.special import gammaln
 
     some = (x > 0) & (z > 0)
@@ -173,14 +177,14 @@ def fit_spend(x: Floats, z: Floats) -> Spend:
 
 
 def _spread(*of_customers: Floats) -> list[Floats]:
-    """These of so many customers as are fitted to."""
+    """An evenly spaced sample of at most `FITTED` customers."""
     step = -(-len(of_customers[0]) // FITTED)
     return [values[:: max(step, 1)] for values in of_customers]
 
 
 def _least(surprise: object, start: Floats) -> list[float]:
-    """Within bounds: where nobody ever left, the least lies at infinity, and a search without them goes on for a
-    minute."""
+    """Minimise within bounds. If nobody ever left, the minimum lies at infinity, and an unbounded search runs for a
+    minute. Raises `CannotFit`."""
     from scipy.optimize import minimize
 
     options = {"maxiter": 5_000, "ftol": 1e-12, "gtol": 1e-8}

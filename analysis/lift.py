@@ -1,10 +1,10 @@
-"""How much more a treated group did than a control group, and how sure that is.
+"""The effect of a treatment against a control group, with confidence intervals.
 
-Every estimate is of *treated minus control* per person assigned, whatever those people did afterwards (intent to
-treat). Arrays hold one value a person, in the unit of the outcome; an interval has level 1 - alpha and two sides.
+Every estimate is *treated minus control* per person assigned, whatever those people did afterwards (intent to treat).
+Arrays hold one value per person, in the unit of the outcome. Intervals are two-sided, of level 1 - alpha.
 
-What always holds: a group of fewer than two people, or two groups that do not vary at all, raise `TooFew`; nothing
-here divides by zero in silence: what cannot be told is NaN.
+Invariants: a group of fewer than two people, or two groups without any variance, raise `TooFew`; no division by zero
+goes unnoticed: a value that cannot be computed is NaN.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Array = npt.NDArray[Any]
 
 ALPHA: Final = 0.05
 SRM_WARNS: Final = 0.001
-"""A sample ratio with a smaller p is no accident of the draw."""
+"""A sample ratio mismatch with a smaller p is not due to chance."""
 CAPPED: Final = 0.01
-"""Of each end, what the winsorised variant caps."""
+"""The share at each end that the winsorised variant caps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """A group as its size, mean and variance of one observation."""
+    """Size, mean and variance (of one observation) of a group."""
 
     n: int
     mean: float
@@ -43,13 +43,13 @@ class Moments:
 
     @classmethod
     def of_sums(cls, n: int, total: float, squares: float) -> Self:
-        """Of the sum of the values and the sum of their squares."""
+        """From the sum of the values and the sum of their squares."""
         _enough(n)
         return cls(n, total / n, max(squares - total**2 / n, 0.0) / (n - 1))
 
     @classmethod
     def of_share(cls, n: int, successes: int) -> Self:
-        """Of yes and no: p (1 - p), as the tests of two proportions take it."""
+        """Of a binary outcome, with variance p (1 - p) as in two-proportion tests."""
         _enough(n)
         share = successes / n
         return cls(n, share, share * (1 - share))
@@ -67,7 +67,7 @@ def _enough(n: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its interval; `p`: of the hypothesis that it is zero."""
+    """A value with its interval. `p`: of the hypothesis that it is zero; `error`: its standard error."""
 
     value: float
     low: float
@@ -77,7 +77,7 @@ class Estimate:
     degrees: float = math.inf
 
     def times(self, factor: float) -> Estimate:
-        """The same per so many people. `factor` is positive."""
+        """The estimate scaled by a positive `factor`, such as a number of people."""
         return Estimate(
             self.value * factor, self.low * factor, self.high * factor, self.p, self.error * factor, self.degrees
         )
@@ -87,7 +87,8 @@ UNKNOWN: Final = Estimate(math.nan, math.nan, math.nan, math.nan, math.nan)
 
 
 def estimate(value: float, error: float, degrees: float = math.inf, alpha: float = ALPHA) -> Estimate:
-    """With Student's t interval (normal with infinitely many degrees). Without any spread, the value itself."""
+    """An estimate with Student's t interval (normal if `degrees` is infinite). If `error` is not positive, the interval
+    is the value itself and `p` is NaN."""
     from scipy import stats
 
     if not error > 0:
@@ -106,13 +107,13 @@ def _welch_degrees(control: Moments, treated: Moments) -> float:
 
 
 def difference(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
-    """Treated minus control per person: Welch's t (Welch 1947), the groups' variances apart."""
+    """Treated minus control per person: Welch's t (Welch 1947), with unequal variances."""
     error = math.sqrt(control.error2 + treated.error2)
     return estimate(treated.mean - control.mean, error, _welch_degrees(control, treated), alpha)
 
 
 def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Estimate:
-    """The difference as a part of the absolute value of the control's mean; NaN where that is zero.
+    """The difference relative to the absolute value of the control's mean; NaN if that is zero.
 
     Variance of a ratio of means by the delta method (Deng, Knoblich and Lu 2018, Applying the Delta Method in Metric
     Analytics, section 2): var(T)/C² + var(C) T²/C⁴.
@@ -130,7 +131,7 @@ def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Est
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """People of one arm: what each did in the window, and in the time before it."""
+    """The people of one arm: the outcome of each in the window, and in the time before it."""
 
     outcome: Array
     before: Array
@@ -138,7 +139,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """`kept`: the part of the variance that the adjustment leaves."""
+    """Estimates after an adjustment. `kept`: the part of the variance that is left."""
 
     difference: Estimate
     relative: Estimate
@@ -146,12 +147,12 @@ class Adjusted:
 
 
 def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
-    """Both estimates with what people did before taken out of what they did in the window.
+    """Absolute and relative effect, with the outcome adjusted for what people did before the window.
 
     Deng, Xu, Kohavi and Walker (2013), Improving the Sensitivity of Online Controlled Experiments by Utilizing
     Pre-Experiment Data: outcome - theta · before, theta = cov / var, here of the deviations within both arms. The
-    relative one is divided by the control's unadjusted mean; since that correlates with the adjusted one, the delta
-    method takes their covariance along.
+    relative effect is divided by the control's unadjusted mean; since that correlates with the adjusted mean, the delta
+    method includes their covariance.
     """
     arms = (control, treated)
     theta = _theta(arms)
@@ -169,7 +170,7 @@ def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
 
 
 def _theta(arms: Sequence[Group]) -> float:
-    """How much of what people did in the window goes with what they did before; 0 where nobody differed before."""
+    """Slope of the outcome in the window on the outcome before, pooled within arms; 0 without variance before."""
     within = [(g.outcome - g.outcome.mean(), g.before - g.before.mean()) for g in arms]
     spread = sum(float(x @ x) for _, x in within)
     return sum(float(y @ x) for y, x in within) / spread if spread > 0 else 0.0
@@ -177,7 +178,7 @@ def _theta(arms: Sequence[Group]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """An estimate of the outcome cut off at `low` and `high`: another quantity than that of the outcome itself."""
+    """Estimates of the outcome capped at `low` and `high`, which is another quantity than the outcome itself."""
 
     difference: Estimate
     relative: Estimate
@@ -186,9 +187,9 @@ class Capped:
 
 
 def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: float = ALPHA) -> Capped:
-    """With the most extreme `share` of each end, over both groups together, set to the value at that place.
+    """Estimates with outcomes capped at the quantiles `share` and 1 - `share` of both groups together.
 
-    Tukey (1962), The Future of Data Analysis, section 14; caps common to both groups, so that they are cut alike.
+    Tukey (1962), The Future of Data Analysis, section 14. Both groups share the caps, so that they are cut alike.
     """
     low, high = (float(q) for q in np.quantile(np.concatenate([control, treated]), [share, 1 - share]))
     groups = [Moments.of(np.clip(values, low, high)) for values in (control, treated)]
@@ -199,13 +200,13 @@ def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: 
 
 
 def always_valid(told: Estimate, n: float, planned: float, alpha: float = ALPHA, tests: int = 1) -> Estimate:
-    """The estimate with an interval that holds at every look at once, however often and for however long one looks.
+    """The estimate with an interval that holds at all looks simultaneously, however often and long one looks.
 
-    `n`: how much is observed now, in people of both groups; `planned`: at how much the interval is to be tightest,
-    which must be the same at every look, else they are intervals of several sequences. Asymptotic confidence
-    sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9
-    (the boundary) and 161 of arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence, so tuned,
-    leaves zero out. `tests`: as of `simultaneous`; the tuning stays that of one.
+    `n`: observations so far, in people of both groups; `planned`: the `n` at which the interval is tightest, which must
+    be the same at every look, or the looks belong to different sequences. Asymptotic confidence sequence of
+    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9 (the
+    boundary) and 161 of arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence with this tuning
+    excludes zero. `tests`: as in `simultaneous`; the tuning remains that of one test.
     """
     if not told.error > 0:
         return told
@@ -221,9 +222,9 @@ def always_valid(told: Estimate, n: float, planned: float, alpha: float = ALPHA,
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected so that the chance of any false finding among them stays below alpha.
+    """p values corrected so that the probability of any false finding stays below alpha.
 
-    Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. NaN stays, and counts as no test.
+    Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. NaN stays NaN and is not counted as a test.
     """
     found = [math.nan] * len(ps)
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
@@ -235,18 +236,19 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def simultaneous(told: Estimate, tests: int, alpha: float = ALPHA) -> Estimate:
-    """The estimate with an interval of which so many hold their truths all at once, with 1 - alpha.
+    """The estimate with a simultaneous interval: `tests` such intervals all cover their true values with probability
+    1 - alpha.
 
-    Dunn (1961), Multiple Comparisons Among Means: Bonferroni's bound, each at alpha / tests. Where it leaves zero out,
-    `holm` over the same tests finds an effect; Holm may find one where it does not, since it says nothing of the size.
+    Dunn (1961), Multiple Comparisons Among Means: Bonferroni's bound, each at alpha / tests. If the interval excludes
+    zero, `holm` over the same tests finds an effect. The converse does not hold: Holm does not bound the size.
     """
     return estimate(told.value, told.error, told.degrees, alpha / tests)
 
 
 def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
-    """p values corrected so that among the findings the expected part of false ones stays below alpha.
+    """p values corrected so that the expected share of false findings among all findings stays below alpha.
 
-    Benjamini and Hochberg (1995), Controlling the False Discovery Rate. NaN stays, and counts as no test.
+    Benjamini and Hochberg (1995), Controlling the False Discovery Rate. NaN stays NaN and is not counted as a test.
     """
     found = [math.nan] * len(ps)
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
@@ -259,9 +261,8 @@ def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
 
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
-    """p of the arms' sizes under the shares that they were drawn with: Pearson's χ² (Fabijan et al. 2019, Diagnosing
-    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one; NaN with one arm or
-    nobody."""
+    """p of the arms' sizes given the planned shares: Pearson's χ² (Fabijan et al. 2019, Diagnosing Sample Ratio
+    Mismatch in Online Controlled Experiments). `shares` need not sum to one. NaN with one arm or without people."""
     from scipy import stats
 
     if len(shares) < 2:
@@ -270,7 +271,7 @@ def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> floa
     if not sum(observed):
         return math.nan
     if any(n and not share for n, share in zip(observed, shares.values(), strict=True)):
-        return 0.0  # somebody is where nobody can be
+        return 0.0  # an arm with share 0 has people
     scale = sum(observed) / sum(shares.values())
     drawn = [(n, share * scale) for n, share in zip(observed, shares.values(), strict=True) if share]
     if len(drawn) < 2:
@@ -282,12 +283,12 @@ def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> floa
 
 
 def return_on_cost(control: Array, treated: Array, discount: Array, booked: float, alpha: float = ALPHA) -> Estimate:
-    """(incremental margin - booked) / (discount + booked), all of the treated group. NaN where nothing was spent.
+    """(incremental margin - booked) / (discount + booked), of the whole treated group. NaN if nothing was spent.
 
-    `control`, `treated`: margin per person, the discount already in it; `discount`: that of each treated person;
-    `booked`: cost other than the discount, of the whole group, a fixed figure. Margin and discount of a person go
-    together, so the interval is that of a ratio of two means by the delta method with their covariance (Deng, Knoblich
-    and Lu 2018); degrees of freedom are Welch's.
+    `control`, `treated`: margin per person, after the discount; `discount`: per treated person; `booked`: cost other
+    than the discount, for the whole group, without variance. Margin and discount of a person correlate, so the interval
+    is that of a ratio of two means by the delta method with their covariance (Deng, Knoblich and Lu 2018), with Welch's
+    degrees of freedom.
     """
     c, t, d = Moments.of(control), Moments.of(treated), Moments.of(discount)
     each = booked / t.n
@@ -303,7 +304,8 @@ def return_on_cost(control: Array, treated: Array, discount: Array, booked: floa
 def cuped_return_on_cost(
     control: Group, treated: Group, discount: Array, booked: float, alpha: float = ALPHA
 ) -> Estimate:
-    """The same, of margins with what people did before taken out (as in `cuped`): the same return with less noise."""
+    """As `return_on_cost`, with margins adjusted for what people did before (as in `cuped`): the same return with less
+    noise."""
     theta = _theta((control, treated))
     rest_c, rest_t = (g.outcome - theta * g.before for g in (control, treated))
     return return_on_cost(rest_c, rest_t, discount, booked, alpha)
@@ -311,8 +313,9 @@ def cuped_return_on_cost(
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """How the outcome per person goes with the face value. `slope`: per unit of it; `unfit`: p of the line being the
-    whole story; `bend`: the squared term of a parabola (NaN with fewer than three different doses)."""
+    """The outcome per person as a function of the face value. `slope`: per unit of face value; `unfit`: p of the
+    hypothesis that a line fits (lack of fit); `bend`: the squared term of a parabola (NaN with fewer than three
+    different doses)."""
 
     slope: Estimate
     unfit: float
@@ -320,10 +323,10 @@ class Response:
 
 
 def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Response:
-    """A line, and a parabola, through the arms' means over their doses (the control at 0), by weighted least squares.
+    """Fit a line and a parabola to the arms' means over their doses (the control at 0), by weighted least squares.
 
-    Weights are the inverse squared standard errors, taken as known: Draper and Smith (1998), Applied Regression
-    Analysis, chapter 9; lack of fit: the weighted residuals against χ². Raises `TooFew`.
+    Weights are the inverse squared standard errors, treated as known (Draper and Smith 1998, Applied Regression
+    Analysis, chapter 9). Lack of fit: the weighted squared residuals against χ². Raises `TooFew`.
     """
     from scipy import stats
 
@@ -346,7 +349,7 @@ def response(arms: Sequence[tuple[float, Moments]], alpha: float = ALPHA) -> Res
 
 
 def _fitted(doses: Array, means: Array, weights: Array, power: int) -> tuple[Array, Array, float]:
-    """Coefficients from the constant up, their covariance, and the weighted sum of squared residuals."""
+    """Coefficients (the constant first), their covariance, and the weighted sum of squared residuals."""
     scale = float(np.abs(doses).max())
     design = np.vander(doses / scale, power + 1, increasing=True)
     covariance = np.linalg.inv(design.T @ (weights[:, None] * design))

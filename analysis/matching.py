@@ -1,8 +1,9 @@
-"""Without a draw: those who were targeted against those who were not, made comparable by what they did before.
+"""Effects without random assignment: targeted people against others, made comparable by what they did before.
 
-Nobody was assigned by chance, so these are weaker evidence whatever their intervals say: they hold if, given what is
-known of people before, being targeted has nothing to do with what they would have done anyway. That cannot be proven;
-the placebo can refute it: the same comparison of a time before the campaign, where the effect is known to be none.
+Nobody was assigned at random, so this is weaker evidence, whatever the intervals say. It is valid only if, given what
+is known about people before the campaign, being targeted is independent of what they would have done without it. This
+cannot be proven, but a placebo can refute it: the same comparison of a time before the campaign, where the true effect
+is zero.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from coupon_ledger.ledger.words import Note, note
 Array = npt.NDArray[Any]
 
 FEWEST: Final = 50
-"""People on either side, below which nothing is said."""
+"""Fewest people that each side needs."""
 SUPPORTED: Final = 0.8
-"""The part of the targeted that must have somebody like them among the others."""
+"""The share of the targeted that must have similar people among the others."""
 REFUTED: Final = 0.1
-"""A placebo with a smaller p refuses the comparison: to refuse a good one costs less than to believe a bad one."""
+"""A placebo with a smaller p rejects the comparison: rejecting a good one costs less than believing a bad one."""
 _BINS: Final = 10
 _FEWEST_ALIKE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The effect per targeted person. `supported`: the part of the targeted that it is of; `targeted`, `others`: how
-    many people were compared."""
+    """The effect per targeted person. `supported`: the share of the targeted that were compared; `targeted`, `others`:
+    the number of people compared."""
 
     effect: Estimate
     supported: float
@@ -44,12 +45,12 @@ class Compared:
 def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: float = ALPHA) -> Compared:
     """The average effect on the targeted, by exact matching on classes of what people `spent` before.
 
-    `targeted`: of booleans; `also`: columns of what else is known of the time before. Classes: nothing spent, and ten
-    equal parts of those who spent (coarsened exact matching: Iacus, King and Porro 2012, Causal Inference without
-    Balance Checking). Within them the others' outcomes are a linear function of `spent` and `also`, and what it says
-    for the targeted is taken off theirs (Kline 2011, Oaxaca-Blinder as a Reweighting Estimator: right if either the
-    line or the weights that it implies are). Variance: of the targeted's residuals, and of the line with HC3 errors
-    (MacKinnon and White 1985). Raises `TooFew`.
+    `targeted`: booleans; `also`: columns with further facts about the time before. Classes: nothing spent, and ten
+    quantile groups of those who spent (coarsened exact matching: Iacus, King and Porro 2012, Causal Inference without
+    Balance Checking). Within the classes, a linear function of `spent` and `also` is fitted to the others' outcomes;
+    the effect is the targeted's outcome minus its prediction (Kline 2011, Oaxaca-Blinder as a Reweighting Estimator:
+    consistent if either the line or the weights that it implies are right). Variance: of the targeted's residuals, plus
+    that of the line with HC3 errors (MacKinnon and White 1985). Raises `TooFew`.
     """
     classes = _classes(spent)
     others_in = np.bincount(classes[~targeted], minlength=_BINS + 1)
@@ -75,7 +76,7 @@ def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: f
 
 
 def _classes(spent: Array) -> Array:
-    """0: nothing; else 1 to ten, by the quantiles of those who spent."""
+    """0 for nothing spent, else 1 to 10 by the quantiles of those who spent."""
     some = spent > 0
     if not some.any():
         return np.zeros(len(spent), dtype=np.int64)
@@ -84,7 +85,7 @@ def _classes(spent: Array) -> Array:
 
 
 def _design(classes: Array, known: Array) -> Array:
-    """A column per class, and those of what is known (scaled) that say more than the classes do."""
+    """One indicator column per class, and the columns of `known` that vary, standardised."""
     present = np.unique(classes)
     columns = (classes[:, None] == present).astype(float)
     spread = known.std(axis=0)
@@ -93,7 +94,7 @@ def _design(classes: Array, known: Array) -> Array:
 
 
 def _line(design: Array, outcome: Array) -> tuple[Array, Array]:
-    """Least squares, and the coefficients' HC3 covariance. Columns that say nothing of these people cost nothing."""
+    """Least-squares coefficients and their HC3 covariance. Redundant columns do no harm (pseudo-inverse)."""
     inverse = np.linalg.pinv(design.T @ design)
     coefficients = inverse @ (design.T @ outcome)
     leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
@@ -103,9 +104,9 @@ def _line(design: Array, outcome: Array) -> tuple[Array, Array]:
 
 
 def historical(outcome: Array, before: Array, targeted: Array, alpha: float = ALPHA) -> Compared:
-    """How much more the targeted changed from before to the window than the others did: difference in differences, with
-    Welch's t over people's changes (Card and Krueger 1994; Bertrand, Duflo and Mullainathan 2004: one change a person,
-    so that what stays with a person does not count as evidence twice). Raises `TooFew`.
+    """Difference in differences: how much more the targeted changed from before to the window than the others, by
+    Welch's t over the change of each person (Card and Krueger 1994; Bertrand, Duflo and Mullainathan 2004: one change
+    per person, so that serial correlation does not understate the error). Raises `TooFew`.
     """
     change = outcome - before
     if min(targeted.sum(), (~targeted).sum()) < FEWEST:
@@ -124,7 +125,8 @@ def historical(outcome: Array, before: Array, targeted: Array, alpha: float = AL
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """`placebo`: the same of a time without an effect; `refused`: why the figure cannot be believed, if so."""
+    """A comparison and its placebo. `placebo`: the same comparison for a time without an effect; `refused`: why the
+    comparison is rejected, or None."""
 
     told: Compared
     placebo: Compared
@@ -133,8 +135,8 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What everyone did in a time: arrays over the same people. `outcome`: what is compared; `spent`, `orders`: what is
-    known of people."""
+    """What everyone did in one period: arrays over the same people. `outcome`: the value compared; `spent`, `orders`:
+    for matching."""
 
     outcome: Array
     spent: Array
@@ -144,12 +146,12 @@ class Period:
 def judged(
     method: str, window: Period, recent: Period, earlier: Period, targeted: Array, *, alpha: float = ALPHA
 ) -> Judged:
-    """The comparison by `matched` or `historical`, with its placebo. `recent`: the time before the window, `earlier`:
-    the one before that, of equal length all three.
+    """The comparison by `matched` or `historical`, with its placebo. `recent`: the period before the window, `earlier`:
+    the one before that; all three have the same length.
 
-    Matched: if those who are alike in `recent` differ in nothing else, they do not differ in `earlier` either, which
-    nobody matched on (the pseudo-outcome test of Imbens and Rubin 2015, Causal Inference, chapter 21). Historical: if
-    both sides would have changed alike, they did so from `earlier` to `recent`. Raises `TooFew`.
+    Matched: if people who are alike in `recent` are comparable, they do not differ in `earlier` either, which was not
+    matched on (the pseudo-outcome test of Imbens and Rubin 2015, Causal Inference, chapter 21). Historical: if both
+    sides would have changed alike, they also did so from `earlier` to `recent`. Raises `TooFew`.
     """
     if method == "matched":
         known = np.column_stack([recent.orders, recent.outcome])

@@ -1,1 +1,1 @@
-"""What people ask of the tables: each question a function, its SQL in a file beside it."""
+"""Questions about the tables: each is a function, with its SQL in a file beside it."""

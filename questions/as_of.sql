@@ -1,2 +1,2 @@
--- Of which state is an answer? Grain: the database.
+-- Which committed state does an answer come from? Grain: the database.
 SELECT commits, committed_at, data_clock FROM ledger

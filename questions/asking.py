@@ -1,4 +1,4 @@
-"""What asking is: a question, who answers, an answer with the state that it is of, and the cuts that look back."""
+"""The types of asking: question, source, answer with its state (as of), and the cuts that ask about the past."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from coupon_ledger.questions.bounds import checked
 
 _PAST_LIMIT_S: Final = 300.0
 PAST: Final[Mapping[str, Any]] = {"at": datetime | None, "known_at": datetime | None, "positions": str | None}
-"""What cuts the past off, with its types."""
+"""The parameters of a cut, with their types."""
 _POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
 class AsOf:
-    """The committed state that an answer is of. `positions`: rows of topic, partition, next_offset."""
+    """The committed state that an answer was read from. `positions`: rows of topic, partition, next_offset."""
 
     commits: int
     committed_at: datetime | None
@@ -37,25 +37,26 @@ class AsOf:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Frames of the same columns, at least one, to be taken once."""
+    """At least one frame, all with the same columns. `frames` can be iterated once."""
 
     as_of: AsOf
     frames: Iterator[pl.DataFrame]
 
     def row(self) -> dict[str, Any]:
-        """Of an answer that is one row."""
+        """The row of a one-row answer."""
         return next(self.frames).row(0, named=True)
 
 
 class Source(Protocol):
-    """Who answers questions."""
+    """Answers questions."""
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Parameters that are left out are None. Raises `NotThere` and what reading a database raises."""
+        """Omitted parameters are None. Raises `NotThere`, and whatever reading the database raises."""
         ...
 
     def snapshot(self) -> AbstractContextManager[Source]:
-        """Who answers many questions of one committed state, and puts a past in place once for all of them."""
+        """A source that answers several questions from one committed state. It builds a past only once for all of
+        them."""
         ...
 
     def close(self) -> None: ...
@@ -63,10 +64,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Question:
-    """`limit_s`: how long it may take beside the consumer. `json`: columns whose text is JSON.
+    """A question. `limit_s`: how long it may take beside the consumer. `json`: columns with JSON text.
 
-    `then`: puts in place what it reads of the past, given its parameters; it can be asked `at`, `known_at` and
-    `positions`. `tells`: it looks back by itself, and takes a `told` to tell how far that has come.
+    `then`: stands in the tables of the past that the question reads, according to its parameters; with it, the question
+    takes `at`, `known_at` and `positions`. `tells`: the question reads the past itself, and takes the callback `told`
+    to report progress.
     """
 
     ask: Callable[..., pl.DataFrame | Iterator[pl.DataFrame]]
@@ -76,15 +78,15 @@ class Question:
     tells: bool = False
 
     def limit_for(self, parameters: Mapping[str, Any]) -> float:
-        """`limit_s`, or more for the past."""
+        """`limit_s`, or more if the question is about the past."""
         return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
 
     def looks_back(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether tables are put in place before this can be answered."""
+        """Whether tables of the past are built for the answer."""
         return self.tells or (self.then is not None and any(parameters.get(name) is not None for name in PAST))
 
     def checked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters as the tables have them. Raises `WrongQuestion` for one that is out of bounds."""
+        """The parameters converted to the form that the tables use. Raises `WrongQuestion` if one is out of bounds."""
         known = self.parameters
         return {
             name: checked(name, known[name].annotation if name in known else None, value)
@@ -93,7 +95,8 @@ class Question:
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """By name, with their types; those of the function after the reading."""
+        """The parameters by name, with their types: those of the function without the reading, and those of the
+        cut."""
         hints = get_type_hints(self.ask)
         _, *rest = inspect.signature(self.ask).parameters.values()
         found = {
@@ -110,13 +113,13 @@ class Question:
 
 
 def cut_of(reading: Reading, parameters: Mapping[str, Any]) -> Cut:
-    """Raises `WrongQuestion`."""
+    """The cut that the parameters describe. Raises `WrongQuestion`."""
     return Cut(parameters.get("at"), parameters.get("known_at"), positions_of(reading, parameters.get("positions")))
 
 
 def positions_of(reading: Reading, told: str | None) -> dict[tuple[str, int], int] | None:
-    """Next offsets, told as `TOPIC:PARTITION:OFFSET,…`; None where nothing is told. Raises `WrongQuestion` where they
-    are not such, or lie beyond what the database has read."""
+    """Next offset by topic and partition, parsed from `TOPIC:PARTITION:OFFSET,…`; None for None. Raises `WrongQuestion`
+    if the text is malformed, or a position lies beyond what the database has read."""
     if told is None:
         return None
     read = {(topic, partition): offset for topic, partition, offset in reading.rows(sql(__package__, "positions"))}

@@ -1,4 +1,4 @@
-"""What a question's parameters may be, by name and type: the same for the command line and the endpoint."""
+"""Bounds of question parameters, by name and type: the same for the command line and the endpoint."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _INT64: Final = 2**63 - 1
 _CENTURY_DAYS: Final = 36_525
 MOST_ROWS: Final = 1_000_000_000
 MAX_TEXT: Final = 64_000_000
-"""Characters: as long as a question may be."""
+"""Longest question, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Both ends included."""
+    """A range of numbers, both ends included."""
 
     least: float
     most: float
@@ -51,7 +51,7 @@ BOUNDS: Final[Mapping[str, Bounds]] = MappingProxyType(
 
 
 def bounds_of(name: str, kind: Any) -> Bounds | None:
-    """The bounds of that parameter, by its name, else by its type; None for what is no number."""
+    """The bounds of a parameter, by its name, else by its type; None if it is not a number."""
     kinds = {kind, *getattr(kind, "__args__", ())}
     if name in BOUNDS:
         return BOUNDS[name]
@@ -59,7 +59,7 @@ def bounds_of(name: str, kind: Any) -> Bounds | None:
 
 
 def checked(name: str, kind: Any, value: Any) -> Any:
-    """The value as the tables have it: instants in naive UTC. Raises `WrongQuestion` with the name and the bound."""
+    """The value in the form that the tables use: instants in naive UTC. Raises `WrongQuestion` with name and bounds."""
     if isinstance(value, datetime):
         return _naive(name, value)
     if isinstance(value, bool) or not isinstance(value, int | float):

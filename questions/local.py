@@ -1,4 +1,4 @@
-"""The database itself as who answers, where no other process owns it."""
+"""A source that reads the database directly, for use when no other process owns it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from coupon_ledger.questions.snapshot import Snapshot
 
 
 class Local:
-    """An open database. Each answer is of what is committed then, and can be taken until the next question."""
+    """An open database. Each answer is read from the latest committed state, and is valid until the next question."""
 
     def __init__(self, store: Store, told: Progress = lambda _done, _left: None) -> None:
-        """`told`: how far looking back has come."""
+        """`told`: called with the progress of folding the past."""
         self._store = store
         self._cursor = store.cursor()
         self._told = told
@@ -29,7 +29,7 @@ class Local:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """All that is asked of it is of one committed state."""
+        """All questions to it are answered from one committed state."""
         cursor = self._store.cursor()
         snapshot = Snapshot(cursor, self._told)
         try:

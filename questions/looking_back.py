@@ -1,4 +1,4 @@
-"""What each question reads of the past, put in the place of the live tables before it is asked."""
+"""For each question about the past: stand in the tables that it reads, before it is asked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def user(past: Past, given: Mapping[str, Any]) -> None:
 
 
 def person(past: Past, given: Mapping[str, Any]) -> None:
-    """Whether the person kept within limits depends on all coupons of the campaigns."""
+    """Everything: whether a person exceeded limits depends on all coupons of the campaigns."""
     everything(past, given)
 
 
@@ -63,7 +63,7 @@ def expiries(past: Past, given: Mapping[str, Any]) -> None:
 
 
 def campaigns(past: Past, _: Mapping[str, Any]) -> None:
-    """Without the rules between coupons and orders, which depend on everything."""
+    """All but the rules between coupons and orders, which depend on everything."""
     past.stand_in(COUPON)
     past.stand_in(ORDER)
     past.stand_in(CAMPAIGN)
@@ -80,7 +80,8 @@ def campaign(past: Past, given: Mapping[str, Any]) -> None:
 
 
 def violations(past: Past, given: Mapping[str, Any]) -> None:
-    """The rules across coupons and between topics depend on everything."""
+    """All topics, unless only one coupon's own rules are asked for: the rules across coupons and between topics depend
+    on everything."""
     coupon, scope = given.get("coupon"), given.get("scope")
     if scope == "coupon" and coupon is not None:
         past.stand_in(COUPON, key_hash=[key_hash(coupon)])

@@ -1,2 +1,2 @@
--- How far was the log read? Grain: one partition, in no order (asked with every question, and this is the quickest).
+-- How far was the log read? Grain: one partition. Unordered, which is fastest: every question asks this.
 SELECT topic, log_partition, next_offset FROM checkpoints

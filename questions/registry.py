@@ -1,11 +1,11 @@
-"""What people ask the live tables: each question a function, its SQL in a file beside it with bound parameters.
+"""All questions to the live tables: each is a function, with its SQL in a file beside it and bound parameters.
 
-`QUESTIONS` is the table of them: those of `questions`, and those of the rooms of metrics, money and customers. The
-command line asks through a `Source`, which is the database itself (`Local`) or, where another process owns it, that
-process (`api.client.Remote`); both come here, so the answers are the same. A new question is a function, its SQL, and
-a line in `QUESTIONS`. `at`, `known_at` (LIFECYCLE section 5) and `positions` (of the log) ask of the past: for one
-coupon its events are cut, for all else the tables (`projections.past`, by what `looking_back` says), before the same
-question is asked.
+`QUESTIONS` lists them by name, from `questions.states` and the packages for metrics, finance, customers, attribution
+and experiments. The command line asks through a `Source`: the database itself (`Local`) or, if another process owns it,
+that process (`api.client.Remote`). Both come here, so the answers are the same. To add a question, write a function and
+its SQL, and add a line to `QUESTIONS`. `at`, `known_at` (LIFECYCLE section 5) and `positions` (of the log) ask about
+the past. A question about one coupon then folds only that coupon's events in the cut; all others read tables of the
+past (`projections.past`, chosen by `looking_back`) that stand in for the live ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of
 def answer(
     reading: Reading, question: str, parameters: Mapping[str, Any], told: Progress = lambda _done, _left: None
 ) -> Answer:
-    """The answer as of what `reading` sees, in a transaction that the caller rolls back."""
+    """Answer the question from the state that `reading` sees, in a transaction that the caller rolls back."""
     asked = QUESTIONS[question]
     given = asked.checked(parameters)
     cut = cut_of(reading, given) if asked.then is not None else Cut()
@@ -43,7 +43,7 @@ def answer(
 def frames_of(
     asked: Question, reading: Reading, given: Mapping[str, Any], told: Progress = lambda _done, _left: None
 ) -> Iterator[pl.DataFrame]:
-    """What the question finds, with whatever it reads in place."""
+    """The frames of the answer. Tables of the past, if any, are already in place."""
     if asked.then is not None:
         given = {name: value for name, value in given.items() if name not in PAST}
     found = asked.ask(reading, **given, **({"told": told} if asked.tells else {}))

@@ -1,7 +1,7 @@
-"""Many questions of one committed state: a report of several parts, a review, a page.
+"""Several questions answered from one committed state: for a report of several parts, a review, a page.
 
-What always holds: whatever is committed meanwhile, every answer is of the state that the first question saw. A past is
-put in place once for all questions of the same cut.
+Invariants: whatever is committed meanwhile, every answer is read from the state that the first question saw. The tables
+of a past are built once for all questions with the same cut.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ UNION ALL SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND NOT i
 
 
 class Snapshot:
-    """One state, for one thread at a time. An answer can be taken until the next question."""
+    """One committed state, for use by one thread at a time. An answer is valid until the next question."""
 
     def __init__(self, cursor: Cursor, progress: Progress) -> None:
-        """`cursor`: sees no state yet, and is the snapshot's until `close`; `progress`: of looking back."""
+        """`cursor`: not in a transaction, and the snapshot's own until `close`; `progress`: of folding the past."""
         self._cursor = cursor
         self._progress = progress
         self._past: Past | None = None
@@ -36,7 +36,7 @@ class Snapshot:
         self._kept = self._temporary()
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Raises what the question raises, and `StoreError` where an earlier one was interrupted."""
+        """Raises what the question raises, and `StoreError` if an earlier question was interrupted."""
         asked = QUESTIONS[question]
         given = asked.checked(parameters)
         self._clear()
@@ -55,7 +55,7 @@ class Snapshot:
             self._kept = self._temporary()
         before = self._past.made
         try:
-            asked.then(self._past, given)  # what nobody else reads
+            asked.then(self._past, given)  # tables that only this question reads
             return list(frames_of(asked, self._cursor, given, self._progress))
         finally:
             self._past.undo(before)
@@ -67,7 +67,7 @@ class Snapshot:
             self._kept = self._temporary()
 
     def _clear(self) -> None:
-        """Drop what the question before left in the transaction."""
+        """Drop the temporary tables and views that the previous question left in the transaction."""
         for kind, name in self._temporary() - self._kept:
             self._cursor.execute(f'DROP {kind} IF EXISTS temp."{name}"')
 
@@ -75,12 +75,12 @@ class Snapshot:
         return set(self._cursor.rows(_OURS))
 
     def roomy(self) -> AbstractContextManager[None]:
-        """More memory for what is asked meanwhile. One at a time."""
+        """Allow more memory for the questions asked within. One user at a time."""
         return self._cursor.roomy()
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """Itself: it is of one state already."""
+        """The snapshot itself, since it sees only one state."""
         yield self
 
     def close(self) -> None:

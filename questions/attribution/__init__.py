@@ -1,1 +1,1 @@
-"""What channels and campaigns earned: models, credits, ROI."""
+"""Attribution of orders and sales to channels and campaigns: models, credits, ROI."""

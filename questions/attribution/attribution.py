@@ -1,5 +1,5 @@
-"""What people ask of attribution. Each question is completed first (`in_place`), so that none is answered by paths that
-are behind; asked of the past, the paths of the past are put in place."""
+"""Questions about attribution. Each first brings the paths up to date for its transaction (`in_place`), so that no
+answer comes from stale paths. For a question about the past, the paths of the past stand in."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ def attribution(
     until: datetime | None = None,
     goods_rates: str | None = None,
 ) -> pl.DataFrame:
-    """What each channel, campaign or kind of touch is credited with: orders, sales and margin, by each model and
-    currency. `models`: names of built-in ones with commas between them, or a JSON list of names and definitions (name,
-    kind, parameters); all built-in ones, if not given. `by`: channel, campaign, kind. `campaign`: the others count as
-    one. `since`, `until`: of the payment. `goods_rates`: a JSON object with the cost of goods by category in basis
-    points, the empty category standing for any other. Raises `WrongQuestion`, `NotThere`.
+    """Orders, sales and margin credited to each channel, campaign or kind of touch, by model and currency.
 
-    `removal_effect`: the part of all orders that would be lost without it (markov). `error`: the standard error of the
-    orders where combinations were drawn (shapley). `margin_minor`: of the orders whose cost of goods is known (null
-    where none is); `without_cost`: the others.
+    `models`: comma-separated names of built-in models, or a JSON list of names and definitions (name, kind,
+    parameters); default: all built-in ones. `by`: channel, campaign or kind. `campaign`: all other campaigns count as
+    one. `since`, `until`: of the payment. `goods_rates`: a JSON object with the cost of goods by category in basis
+    points; the empty category is the default. Raises `WrongQuestion`, `NotThere`.
+
+    `removal_effect`: the share of all orders lost without the value (markov). `error`: the standard error of the
+    orders, if combinations were sampled (shapley). `margin_minor`: of orders with a known cost of goods (null if there
+    are none); `without_cost`: the number of other orders.
     """
     wanted = asked(models)
     in_place.complete(reading)
@@ -59,18 +60,18 @@ def attribution(
 _MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.col("orders") - 1e-9)).then(
     pl.col("margin_minor")
 )
-"""Null where of no order the cost of goods is known."""
+"""Null if no order has a known cost of goods."""
 
 
 @contextmanager
 def _goods(reading: Reading, goods_rates: str | None) -> Iterator[None]:
-    """Let queries read `goods`: what the goods cost of orders without a figure of their own."""
+    """Let queries read `goods`: the cost of goods of orders that do not state it."""
     with reading.holding("goods", _query("goods"), {"goods_rates": goods(goods_rates)}):
         yield
 
 
 def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
-    """Whole minor units that sum, for each model and currency, to what is credited in all."""
+    """Round to whole minor units that still sum, for each model and currency, to the total credited."""
     parts = [pl.DataFrame(schema=found.schema).cast(dict.fromkeys(_MONEY, pl.Int128))]
     for part in found.partition_by("model", "currency", maintain_order=True):
         whole = {n: credit.apportioned(round(part[n].sum()), part[n].to_numpy()) for n in _MONEY}
@@ -81,20 +82,21 @@ def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
 def attribution_notes(
     reading: Reading, since: datetime | None = None, until: datetime | None = None, goods_rates: str | None = None
 ) -> pl.DataFrame:
-    """What a reader of credits must know: one row of numbers of orders. `orders` stand; of them `without_touch`,
-    `cut_off` (more touches than are kept of a path), `without_sales` (nothing or less was paid), `without_cost` (of
-    goods), `cost_by_rate` (of some line at least), `unknown_coupon` (names coupons, and none is known to be used on
-    it). Not credited: `cancelled`, `refunded` (in full), among them `refunded_more_than_paid`. `currencies` are never
-    added up."""
+    """Caveats for readers of credits: one row of order counts.
+
+    `orders`: orders that stand. Of these: `without_touch`; `cut_off` (more touches than a path keeps); `without_sales`
+    (sales of zero or less); `without_cost` (cost of goods unknown); `cost_by_rate` (of at least one line);
+    `unknown_coupon` (names coupons, but none is known to be used on it). Not credited: `cancelled`, `refunded` (in
+    full), among them `refunded_more_than_paid`. `currencies`: number of currencies, which are never added up."""
     in_place.complete(reading)
     with _goods(reading, goods_rates):
         return reading.frame(_query("notes"), {"since": since, "until": until, "most": MOST})
 
 
 def attribution_order(reading: Reading, order: str, models: str | None = None) -> pl.DataFrame:
-    """The touches that led to an order, the earliest first, and what part of it each model gives them (`credits`, by
-    model; markov and shapley by rate rate channels and are left out). `touch`: its number; none for what the redeemed
-    coupons get, or nobody. Raises `NotThere`."""
+    """The touches that led to an order, earliest first, and the part of the order that each model credits them with
+    (`credits`, by model). Markov and shapley by rate are left out, since they do not credit single orders. `touch`: its
+    number; null for the rows of redeemed coupons and of uncredited parts. Raises `NotThere`."""
     wanted = [m for m in asked(models) if m.kind not in OVER_ALL or (m.kind == "shapley" and m.worth == "orders")]
     in_place.complete(reading)
     path = reading.frame(_query("path_of_order"), {"order": order})
@@ -157,7 +159,7 @@ def _touches(reading: Reading, path: pl.DataFrame) -> pl.DataFrame:
 
 
 def _weights(model: Model, touches: pl.DataFrame) -> list[float]:
-    """Per touch; 0 before the window."""
+    """The weight of each touch; 0 before the look-back window."""
     days = touches["days_before"].to_numpy()
     seen = days <= model.look_back_days
     channels = touches["channel"].fill_null("(unknown)")
@@ -175,7 +177,7 @@ def _used_on(reading: Reading, order: str) -> list[dict[str, Any]]:
 
 
 def _row(kind: str, model: Model | None = None, part: float = 0, coupon: Mapping[str, Any] | None = None) -> Any:
-    """What is credited and is no touch: a coupon in use, or nobody."""
+    """A row that is credited but is not a touch: a coupon in use, or nobody."""
     of = coupon or {}
     told = {"kind": kind, "at": of.get("used_at"), **{n: of.get(n) for n in ("channel", "campaign_id", "coupon_id")}}
     return told | {"credits": [{"model": model.name, "credit": part}] if model else []}
@@ -189,11 +191,11 @@ def attribution_roi(
     until: datetime | None = None,
     goods_rates: str | None = None,
 ) -> pl.DataFrame:
-    """What a campaign earned by each model, against what it cost: ROI = (margin credited - cost booked) / (discount +
-    cost booked). The discount is in the sales already and not taken off twice. Attributed, not incremental: some of
-    these orders would have come anyway. Null where there was no cost, and where of no order credited the cost of goods
-    is known; orders `without_cost` add nothing to the margin. `without_sale_minor`: the part of the discount that lies
-    on orders that do not stand. `since`, `until`: of the payment, the use, the booking. `campaign`: its id."""
+    """Margin credited to a campaign by each model, against its cost: ROI = (margin credited - cost booked) / (discount
+    + cost booked). Sales are already net of the discount, so it is not subtracted again. ROI is attributed, not
+    incremental: some of these orders would have come anyway. ROI is null if there was no cost, or if no credited order
+    has a known cost of goods; orders `without_cost` add nothing to the margin. `without_sale_minor`: the part of the
+    discount on orders that do not stand. `since`, `until`: of the payment, the use, the booking. `campaign`: its id."""
     wanted = asked(models)
     in_place.complete(reading)
     what = Asked("campaign", campaign, since, until, alone=True)
@@ -225,7 +227,7 @@ def attribution_roi(
 
 
 def then(past: Past, _: Mapping[str, Any]) -> None:
-    """What every question here reads of the past."""
+    """Stand in the tables of the past that every attribution question reads."""
     for topic in (COUPON, ORDER, USER):
         past.stand_in(topic)
     upkeep.PATHS.stand_in(past)

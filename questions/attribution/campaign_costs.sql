@@ -1,7 +1,7 @@
--- What did this campaign cost in that time? Grain: one currency. `discount_minor`: of its coupons in use, when they were
--- used, whatever became of their orders (so is discount_cost_minor of the metrics), in the order's currency, else in the
--- coupon's; `without_sale_minor`: of it, on orders that do not stand. `booked_minor`: every `cost_booked`, when it was
--- booked for, corrections (negative ones) included.
+-- What did the campaign cost in a period? Grain: one currency. `discount_minor`: of its coupons in use that were used
+-- in the period, whatever became of their orders (as discount_cost_minor of the metrics), in the order's currency, else
+-- in the coupon's; `without_sale_minor`: the part of it on orders that do not stand. `booked_minor`: sum of all
+-- `cost_booked` events that occurred in the period, including (negative) corrections.
 WITH discounts AS (
     SELECT coalesce(o.currency, c.currency, '(unknown)') AS currency, sum(c.discount_minor) AS discount_minor,
            coalesce(sum(c.discount_minor) FILTER (

@@ -1,7 +1,7 @@
-"""Models over the paths: what each channel, campaign or kind of touch is credited with, all models in one pass.
+"""Credits of each channel, campaign or kind of touch, computed from the paths for all models in one pass.
 
-What always holds: of each model the credits of a currency sum to the orders and sales of that currency, those of orders
-without any touch in a row of their own; currencies are never added up.
+Invariants: for each model, the credits of a currency sum to the orders and sales of that currency; orders without any
+touch are in a row of their own; currencies are never added up.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from coupon_ledger.questions.attribution.models import OVER_ALL, Model
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"
-"""Whom orders without any touch are credited to (无触点)."""
+"""Value that orders without any touch are credited to (无触点)."""
 UNKNOWN_COUPON: Final = "(unknown coupon)"
-"""Whom the order is credited to by its coupons, where it names some and none is known (未知券)."""
+"""Value that the redeemed model credits an order to if it names coupons and none is known (未知券)."""
 OTHERS: Final = "(other campaigns)"
 _UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
 _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
-"""What is credited. `margin_minor`: sales less the cost of goods, of the orders of which that is known; `without_cost`:
-the others."""
+"""The measures credited. `margin_minor`: sales less cost of goods, of orders with a known cost; `without_cost`: the
+number of other orders."""
 _DAY_MICROS: Final = 86_400_000_000
 _NEVER: Final = np.iinfo(np.int64).max
 _NO_AGES: Final = np.zeros(0)
@@ -50,8 +50,8 @@ SCHEMA: Final = {
 
 @dataclass(frozen=True)
 class Asked:
-    """`by`: what is credited, one of `BY`. `campaign`: every other one is as good as one; `alone`: what others are
-    credited with need not be told. `since`, `until`: of the payment."""
+    """What to credit. `by`: one of `BY`. `campaign`: all other campaigns count as one; `alone`: credits of the others
+    are not needed. `since`, `until`: of the payment."""
 
     by: str = "channel"
     campaign: str | None = None
@@ -68,7 +68,7 @@ class Asked:
         return {"since": self.since, "until": self.until}
 
     def values(self, sources: pl.DataFrame) -> pl.Series:
-        """Per source (`kind`, `channel`, `campaign_id`), what it counts for."""
+        """The value that each source (`kind`, `channel`, `campaign_id`) counts towards."""
         value = pl.col(BY[self.by]).fill_null(_UNKNOWN[self.by])
         if self.campaign is not None:
             mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, UNKNOWN_COUPON])
@@ -77,8 +77,8 @@ class Asked:
 
 
 def credits(reading: Reading, models: Iterable[Model], asked: Asked) -> pl.DataFrame:
-    """Rows of model, value, currency with the measures, for each value that got any. `removal_effect`: of markov;
-    `error`: the standard error of the orders, where combinations were drawn (shapley). Queries can read `goods`."""
+    """One row per model, value and currency with any credit, with the measures. `removal_effect`: for markov; `error`:
+    the standard error of the orders, if combinations were sampled (shapley). Queries must be able to read `goods`."""
     found = []
     models = list(models)
     looking = [m for m in models if m.kind != "redeemed"]
@@ -131,9 +131,9 @@ def _looked_back(reading: Reading, models: list[Model], asked: Asked) -> pl.Data
 
 @dataclass(frozen=True, slots=True)
 class _Some:
-    """A batch as one look-back sees it. Of orders: `paths`; those that are `mixed`, since their touches are in several
-    states, with their `currency` (a number) and `measures` (a row each); and `sums`, of all others: whatever the model,
-    who has a path to themselves gets the order. `nothing`: the paths that led to none."""
+    """A batch of paths, limited to one look-back. `paths`: all paths to orders. `mixed`: those with touches in several
+    states, with `currency` (a number) and `measures` (one row per path). `sums`: measures of all other orders, whose
+    only state gets full credit under every model. `nothing`: the paths without an order."""
 
     paths: Paths
     mixed: Paths
@@ -177,18 +177,18 @@ class _Batch:
         return _Some(seen, aged, self._currency[mixed], self._measures[mixed], sums, nothing)
 
     def _nothing(self, kept: Mask, lengths: Int64) -> list[Paths]:
-        """What led to nothing; and what is too long ago for its order, and was not for the one before."""
+        """Touches without an order, and touches too old for their order but later than the previous one."""
         lost = ~kept
         lost &= self._touched > np.repeat(self._before, lengths)
         return [self._chosen(lost, np.ones(len(lengths), dtype=np.bool_))]
 
     def _chosen(self, touches: Mask, paths: Mask) -> Paths:
-        """These touches of these paths. Only of the few that are mixed are ages needed."""
+        """These touches of these paths, without ages, which only the few mixed paths need."""
         counted = np.r_[0, np.cumsum(touches)][self._offsets]
         return Paths(np.r_[0, np.cumsum(np.diff(counted)[paths])], self._states[touches], _NO_AGES)
 
     def _only(self, paths: Paths) -> Int64:
-        """Per path the state that all its touches are in; nobody's where there is none, -1 where there are several."""
+        """Per path, the state of all its touches; nobody's number without touches, -1 if there are several states."""
         there = paths.lengths > 0
         starts = paths.offsets[:-1][there]
         found = np.full(len(there), self._number)
@@ -206,18 +206,18 @@ class _Batch:
 
 
 def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
-    """The lists' offsets, from 0, and what they hold, side by side."""
+    """The offsets of the lists, starting at 0, and their concatenated values."""
     array: Any = lists.rechunk().to_arrow()
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0], array.values[int(offsets[0]) : int(offsets[-1])].to_numpy(zero_copy_only=False)
 
 
 class _StateOf:
-    """The number of each source's value. Sources are hashes: their low bits find nearly all of them at a tenth of the
-    cost of a search, which finds the few that share theirs."""
+    """Maps sources to state numbers. Sources are hashes: a table indexed by their low bits resolves nearly all at a
+    tenth of the cost of a binary search, which resolves those with colliding low bits."""
 
     def __init__(self, sources: Int64, states: Int64, number: int) -> None:
-        """`sources`: ascending."""
+        """`sources`: in ascending order; `states`: the state of each; `number`: the number of states."""
         self.number = number
         self._sources, self._states = sources, states
         self._low = (1 << (_ROOM * max(len(sources), 1)).bit_length()) - 1
@@ -235,7 +235,7 @@ class _StateOf:
 
 
 class _Run:
-    """One model, summed up batch by batch: per state and currency, and behind the states nobody, its measures."""
+    """The measures of one model per state and currency, added up batch by batch. After the states comes nobody."""
 
     def __init__(self, model: Model, states: int, currencies: int) -> None:
         self.model = model
@@ -309,13 +309,14 @@ class _Run:
         )
 
     def _share(self, parts: Float64) -> None:
-        """Let the states share what orders with touches came to, in every currency alike."""
+        """Split the measures of orders with touches among the states by `parts`, alike in every currency."""
         if parts.sum():
             self._sums[:-1] = (parts / parts.sum())[:, None, None] * self._touched[None]
 
 
 def weights_of(model: Model, paths: Paths) -> npt.NDArray[np.float64]:
-    """The part of its order that each touch is credited with. Of the models that say so, and of shapley by orders."""
+    """The part of its order that each touch is credited with, for models that credit single orders and for shapley by
+    orders."""
     match model.kind:
         case "last":
             return credit.last(paths)

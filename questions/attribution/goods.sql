@@ -1,5 +1,5 @@
--- What did the goods cost of orders without a figure of their own? Grain: one such order of which it is known, by its lines
--- or by the rates (goods_cost of macros.sql). `cost_by`: lines, rate.
+-- What is the cost of goods of orders that do not state it? Grain: one such order with a cost known from its lines or
+-- from the rates (goods_cost of macros.sql). `cost_by`: lines, rate.
 SELECT order_id, goods_cost(NULL, lines, net_minor, refunded_minor, $goods_rates) AS cost_minor,
        goods_cost_by(NULL, lines, net_minor, $goods_rates) AS cost_by
 FROM orders

@@ -1,7 +1,7 @@
-"""Paths for a question, in temporary tables that stand before the live ones where these are behind, and go with the
-transaction.
+"""Up-to-date paths for one question: temporary tables that shadow the live ones if these are stale, and disappear with
+the transaction.
 
-What always holds: an answer is that of all paths made again from what is committed, however far `upkeep` has come.
+Invariant: an answer is the same as if all paths were rebuilt from the committed state, however far `upkeep` has come.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from coupon_ledger.projections.connection import Reading, live_schema
 
 
 def complete(reading: Reading) -> None:
-    """Let the tables say what they will when all is settled, for the rest of a transaction that is rolled back."""
+    """Make the path tables read as if settled, for the rest of a transaction that the caller rolls back."""
     stale = upkeep.stale_ids(reading)
     if not stale.height:
         return

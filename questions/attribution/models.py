@@ -1,5 +1,5 @@
-"""Models of attribution as data: a name, a kind, parameters. Those of each kind with its usual parameters are built in;
-others are defined by name, as operations in the log, where none is ever lost.
+"""Attribution models as data: a name, a kind, parameters. Each kind with its usual parameters is built in. Others are
+defined by name and stored as operations in the log, so that none is ever lost.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ WHEN: Final[dict[str, str]] = {
     "markov": "which channel would be missed most; needs many paths, and rates channels, not orders",
     "shapley": "a fair share of channels that work together; needs many paths, and rates channels, not orders",
 }
-"""Which question each kind answers. None says what was caused."""
+"""The question that each kind answers. None of them shows causation."""
 OVER_ALL: Final = ("markov", "shapley")
-"""They rate what is credited over all paths, and say nothing of a single order."""
+"""Kinds that compute credits over all paths, not for single orders."""
 DEFINED: Final = "attribution_model_defined"
-"""The operation that keeps a model."""
+"""The operation that stores a model."""
 
 _DAYS: Final = LOOK_BACK.days
 _PARAMETERS: Final = {
@@ -52,9 +52,9 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
-    """`look_back_days`: how long before the payment a touch counts. `worth` of a combination of channels: the orders of
-    those who met no others (`orders`), or the part of these people that bought (`rate`); `draws`: of the orders of
-    joining, where there are too many combinations."""
+    """An attribution model. `look_back_days`: how long before the payment a touch counts. `worth` of a combination of
+    channels: the orders of people who met no others (`orders`), or the share of buyers among them (`rate`); `draws`:
+    number of sampled orders of joining, if there are too many combinations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -75,7 +75,7 @@ class Model(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Those that its kind reads."""
+        """The parameters that its kind uses."""
         read = [name for name, kind in _PARAMETERS.items() if kind == self.kind]
         looking = [] if self.kind == "redeemed" else ["look_back_days"]
         return {name: getattr(self, name) for name in [*looking, *read]}
@@ -85,7 +85,7 @@ BUILT_IN: Final = {kind: Model(name=kind, kind=kind) for kind in KINDS}
 
 
 def made(definition: dict[str, Any]) -> Model:
-    """A model from its definition. Raises `WrongQuestion`."""
+    """Build a model from its definition. Raises `WrongQuestion`."""
     name = definition.get("name")
     if unread := [n for n, kind in _PARAMETERS.items() if n in definition and kind != definition.get("kind")]:
         raise WrongQuestion(
@@ -101,7 +101,7 @@ def made(definition: dict[str, Any]) -> Model:
 
 
 def asked(models: str | None) -> list[Model]:
-    """What a question names: built-in ones with commas between them (`all`: every one, also if nothing is named), or a
+    """The models that a question names: comma-separated built-in names (`all` or nothing: every built-in model), or a
     JSON list of names and definitions. Raises `NotThere`, `WrongQuestion`."""
     if not models or models == "all":
         return list(BUILT_IN.values())

@@ -1,4 +1,4 @@
--- What must a reader of credits know? Grain: the orders that were asked for, one row. $most: touches kept of a path.
+-- Which caveats apply to the credits? Grain: one row over all orders in the period. $most: touches that a path keeps.
 -- `goods`: goods.sql.
 WITH standing AS (
     SELECT p.* REPLACE (coalesce(p.cost_of_goods_minor, g.cost_minor) AS cost_of_goods_minor), g.cost_by

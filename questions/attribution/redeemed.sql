@@ -1,8 +1,8 @@
--- Which coupons were used on the orders that stand? Grain: one campaign, channel (of the claim, else of the issue) and
--- currency of orders. An order counts once in all: split over the coupons used on it by their discounts, evenly where
--- they took nothing off. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, and none of them is known
--- to be used on it; '(none)': it names none either. `margin_minor`: of the orders whose cost of goods is known (`goods`:
--- goods.sql). $campaign: only of orders with a coupon of that campaign; all, if null.
+-- Which coupons were used on the orders that stand? Grain: one campaign, channel (of the claim, else of the issue),
+-- `kind` and currency of orders. Each order counts once: it is split over the coupons used on it by their discounts, or
+-- evenly if these are all zero. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, but none is known
+-- to be used on it; '(none)': it names none. `margin_minor`: of orders with a known cost of goods (`goods`: goods.sql).
+-- $campaign: only orders with a coupon of that campaign; all if null.
 WITH asked AS MATERIALIZED (
     SELECT DISTINCT order_id FROM coupons WHERE state = 'used' AND campaign_id = $campaign
 ),

@@ -1,12 +1,12 @@
-"""Audits: what must hold in the tables, each as a query of what offends against it; none is good.
+"""Audits: invariants of the tables. Each is a query that returns offenders; no rows means that the invariant holds.
 
-An audit is a `.sql` file here, whose header says what is asked (its first sentence), the grain, and what an offender
-means. Where SQL cannot say it, a function below judges what the query finds. Each asks one state of the database, in
-the caller's transaction, so nothing that is committed meanwhile is a false alarm.
+An audit is a `.sql` file here. Its header states the question (its first sentence), the grain, and what an offender
+means. If SQL cannot express the check, a function below judges the rows of the query. An audit reads one state of the
+database, in the caller's transaction, so commits in the meantime cause no false alarms.
 
-Memory does not grow with the tables: a query with `$first` and `$last` is asked once per range of key hashes, one with
-`$first_offset` and `$last_offset` once per range of offsets; offenders are counted as they come, and only the first of
-them kept.
+Memory does not grow with the tables: a query with `$first` and `$last` runs once per range of key hashes, one with
+`$first_offset` and `$last_offset` once per range of offsets. Offenders are counted as they come, and only the first are
+kept.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from coupon_ledger.projections.live.signature import bits_of, stable_hash
 from coupon_ledger.questions.finance.statement import statement
 
 _AT_ONCE: Final = 1_000_000
-"""Rows of the journals in a part."""
+"""Approximate rows of the journals per part."""
 _ORDERS_AT_ONCE: Final = 50_000
 _FIRST: Final = -(1 << 63)
 _LINKED: Final = {"user_id": pl.String, "links_say": pl.String}
@@ -42,7 +42,7 @@ _TYPES: Final = {
 
 
 _KEPT: Final = {audit: table.folder for table in reversed(KEPT) for audit in table.audits}
-"""Those of kept tables, with the folder that their SQL lies in."""
+"""Audits of kept tables, with the folder of their SQL."""
 
 
 def _text(name: str) -> str:
@@ -50,13 +50,13 @@ def _text(name: str) -> str:
 
 
 def asked(name: str) -> str:
-    """What the audit asks: the first sentence of its file."""
+    """The question of the audit: the first sentence of its file."""
     header = " ".join(line.removeprefix("-- ") for line in _text(name).splitlines() if line.startswith("--"))
     return header.partition("?")[0] + "?"
 
 
 def run(reading: Reading, name: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
-    """How many offend, and the first `limit` of them."""
+    """The number of offenders, and the first `limit` of them."""
     offenders = 0
     shown: list[dict[str, Any]] = []
     for frame in AUDITS[name](reading, name):
@@ -70,7 +70,7 @@ def as_json(offenders: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _found(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame]:
-    """All that the query finds, in so many parts at least."""
+    """All rows of the query, run in at least `parts` parts."""
     for query, parameters in _queries(reading, name, parts):
         yield from reading.batches(query, parameters)
 
@@ -155,7 +155,7 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """The rows in which these are not the same, however often each."""
+    """The rows in which these frames differ, counting multiplicity."""
     kept = kept.select(wanted.columns)
     both = pl.concat([wanted.with_columns(n=pl.lit(1)), kept.with_columns(n=pl.lit(-1))])
     odd = both.group_by(wanted.columns).agg(pl.col("n").sum()).filter(pl.col("n") != 0)
@@ -164,7 +164,7 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Parts are sized by touches, of which one order can have a hundred."""
+    """Parts are sized by touches, since one order can have a hundred."""
     [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
     return _found(reading, name, 1 + touches // _AT_ONCE)
 
@@ -175,7 +175,7 @@ _PERSONS: Final = """
 
 
 def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Links are followed one by one: a person with many ids costs no more than as many persons."""
+    """Follows links one by one, so that a person with many ids costs no more than as many persons."""
     links = [pair for frame in _found(reading, name) for pair in frame.iter_rows() if pair[0] != pair[1]]
     wanted = pl.DataFrame(list(_same(links).items()), schema=_LINKED, orient="row")
     kept = reading.frame(_PERSONS).unique().select("user_id", kept="person")
@@ -184,7 +184,7 @@ def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Per linked id the person: the first, by bytes, of those ids that are nobody's alias; else the first of all."""
+    """The person of each linked id: of all ids linked together, the first by bytes that is no alias, else the first."""
     neighbours: dict[str, list[str]] = {}
     for one, other in links:
         neighbours.setdefault(one, []).append(other)
@@ -240,4 +240,4 @@ AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = 
     "between_topics": _between_topics,
     **{audit: _JUDGED.get(audit, _found) for audit in _KEPT},
 }
-"""By name, in the order in which they are asked: what goes wrong first makes later ones find something too."""
+"""Audits by name, in the order in which they run: a fault found by an early audit can cause offenders in later ones."""

@@ -1,8 +1,8 @@
-"""The reference fold beside the rows: what some coupons' deliveries mean, against what is kept of them.
+"""Comparison of stored coupon rows with the reference fold of the coupons' deliveries.
 
-The deliveries are those of the journal, or of the log's own bytes (`consumers/log_contents.py`); either way each
-coupon is folded by `ledger/lifecycle.py`, which shares no code with the fold that made the rows. It needs no database:
-the rows come with the question `evidence`, so that the slow part runs where it was asked for and not in the owner.
+The deliveries come from the journal, or from the log's own bytes (`consumers/log_contents.py`). Either way each coupon
+is folded by `ledger/lifecycle.py`, which shares no code with the fold that made the rows. This needs no database: the
+rows come from the question `evidence`, so the slow part runs in the asking process and not in the owner.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from coupon_ledger.projections.live.journal import POSITION
 
 Row = Mapping[str, Any]
 Deliveries = Mapping[str, Sequence[Delivery]]
-"""By coupon."""
+"""Deliveries by coupon id."""
 
 _AT_ONCE: Final = 10_000
-"""Coupons in a range, about."""
+"""Approximate number of coupons per range."""
 _FIRST: Final = -(1 << 63)
 _HASHES: Final = 1 << 64
 
 
 def ranges(coupons: int, sample: int | None, seed: int) -> list[tuple[int, int]]:
-    """Ranges of key hashes, both ends included, in which about `sample` of so many coupons lie; None: all.
+    """Ranges of key hashes, both ends included, that contain about `sample` of `coupons` coupons (None: all).
 
-    Hashes are as good as drawn, so whoever lies in a range is a random sample.
+    Hashes are as good as random, so the coupons in a range are a random sample.
     """
     wanted = coupons if sample is None else min(sample, coupons)
     width = _HASHES * wanted // coupons if wanted else 0
@@ -58,7 +58,7 @@ class Evidence:
             mine = self.violations.setdefault(v["key"], Counter())
             mine[v["event_id"], v["violation"], v["state"], v["occurred_at"]] += 1
         self.set_aside = {(at["log_partition"], at["log_offset"]) for at in listed("set_aside")}
-        """Partition and offset of each, where they were asked for."""
+        """Partition and offset of each record, if they were asked for."""
 
 
 def _by_coupon(told: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
@@ -72,9 +72,10 @@ def _by_coupon(told: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
 
 
 def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[dict[str, Any]]:
-    """Where the reference comes to something else: coupon, field, what is kept and what it should be.
+    """Differences from the reference: coupon, field, the stored value (`kept`) and the correct one (`folded`).
 
-    `log`: what the log says of the same coupons; it is folded, and the journal compared with it.
+    `log`: the deliveries of the same coupons in the log. If set, these are folded, and the journal is compared with
+    them.
     """
     deliveries = evidence.deliveries if log is None else log
     for coupon in sorted({*evidence.rows, *evidence.violations, *deliveries, *evidence.deliveries}):
@@ -114,7 +115,7 @@ def _of_journal(coupon: str, kept: Sequence[Delivery], told: Sequence[Delivery])
 
 
 def _contents(deliveries: Sequence[Delivery]) -> dict[tuple[str, Any], tuple[int, int, int]]:
-    """Each content of each identity, and its first position."""
+    """The first position of each content of each event id."""
     found: dict[tuple[str, Any], tuple[int, int, int]] = {}
     for d in deliveries:
         identity = (d.event["event_id"], content(d.event))

@@ -1,1 +1,1 @@
-"""Who uses coupons, and what becomes of them: recency and worth, segments, cohorts, paths, what may come."""
+"""Customers who use coupons: recency and value, segments, cohorts, funnels, projections."""

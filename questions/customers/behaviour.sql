@@ -1,6 +1,6 @@
--- How far did people get, from looking to keeping? Grain: one person (linked ids are one) and a step of
--- which there is such an event in the time asked, for the campaign asked. Steps are not proven to follow each other within
--- one visit: who viewed and, some day, paid is in both.
+-- How far did people get, from view to return? Grain: one person (linked ids are one) and step with an event in the
+-- period, for the campaign. Steps need not follow each other within one visit: a person who viewed and, on another day,
+-- paid counts in both.
 WITH touched AS (
     SELECT coalesce(p.person, e.user_id) AS user_id, kind FROM user_events e LEFT JOIN persons p ON p.user_id = e.user_id
     WHERE type = 'touched' AND ($campaign IS NULL OR campaign_id = $campaign)

@@ -1,7 +1,7 @@
-"""What people ask of customers, each a function of what is read; they are among `questions.registry.QUESTIONS`.
+"""Questions about customers, listed in `questions.registry.QUESTIONS`.
 
-A customer is a person, all linked ids of whom are one, with at least one order that stands (`sold.sql`), per currency:
-what somebody bought in two currencies is two rows, and is scored among those of the same currency.
+A customer is a person (all linked ids together) with at least one order that stands (`sold.sql`), per currency: a
+person with orders in two currencies has two rows, each scored among the customers of its currency.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DRIVERS: Final = {
     ),
     "repurchase": ("came_again", ("first_net_minor", "began_with_coupon", "tenure_days")),
 }
-"""What is asked, the outcome, and the features that it may go with."""
+"""By question: the outcome column, and the features that may be associated with it."""
 STEPS: Final = ("view", "coupon", "cart", "ordered", "paid", "returned")
 TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
 _AMOUNTS: Final = (
@@ -56,9 +56,9 @@ def customers(
     ahead_days: int = AHEAD_DAYS,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """A row per customer: what they bought, scores and segment, tiers, and what may come within the days ahead
-    (`alive`, `expected_orders`, `projected_minor`: a projection; null where too few came again to say). The greatest
-    net sales first. `rule`: an SQL condition on these columns. Raises `WrongQuestion`."""
+    """One row per customer: purchases, scores and segment, tiers, and a projection for the next `ahead_days` (`alive`,
+    `expected_orders`, `projected_minor`; null if too few customers came again for a fit). Highest net sales first.
+    `rule`: an SQL condition on these columns. Raises `WrongQuestion`."""
     found = known(reading, ahead_days)
     if rule is not None:
         found = _satisfying(found, rule)
@@ -68,7 +68,7 @@ def customers(
 
 
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
-    """All customers, as `customers` shows them. Raises `WrongQuestion`."""
+    """All customers, with the columns of `customers`. Raises `WrongQuestion`."""
     need("customers", "scipy")
     rows = _read(reading, goods_rates)
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
@@ -76,10 +76,10 @@ def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | Non
 
 
 def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
-    """A row per named segment (RFM) and currency: who they are, what they bought, how they use coupons.
+    """One row per named segment (RFM) and currency: number of customers, purchases, use of coupons.
 
-    `simple_roi`: margin of their orders with a coupon over what the coupons took off; not incremental; of the orders
-    alone whose cost of goods is known (`coupon_orders_without_cost` are not), null where none is.
+    `simple_roi`: margin of orders with a coupon divided by the coupons' discount. It is not incremental. The margin
+    covers orders with a known cost of goods (not `coupon_orders_without_cost`); null if there are none.
     """
     by_name = _summed(known(reading, goods_rates=goods_rates), "segment")
     names = pl.DataFrame({"segment": list(SEGMENTS), "name": list(SEGMENTS.values())}).with_row_index("n")
@@ -92,14 +92,14 @@ def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
 
 
 def in_segments(reading: Reading) -> pl.DataFrame:
-    """All customers with their scores and segment (RFM), and what these go by."""
+    """All customers with their RFM scores and segment, and the values that these are computed from."""
     with _sold(reading):
         rows = reading.frame(sql(__package__, "bought"))
     return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
 
 
 def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
-    """The same per tier: high value, active, bargain hunters; somebody can be in several."""
+    """As `segments`, per tier: high value, active, bargain hunters. A customer can be in several."""
     found = known(reading, goods_rates=goods_rates)
     parts = [_summed(found.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
     told = pl.concat(parts).filter(pl.col("tier").is_not_null())
@@ -110,8 +110,8 @@ def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
 
 
 def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
-    """The centres of k-means clusters, and per number of clusters tried its silhouette. `kind`: choice or centre.
-    Raises `WrongQuestion`."""
+    """Centres of k-means clusters, and the silhouette of each number of clusters tried, up to `most`. `kind`: choice or
+    centre. Raises `WrongQuestion`."""
     need("clusters", "sklearn")
     if not 2 <= most <= _MOST_CLUSTERS:
         raise WrongQuestion(f"clusters: up to {most} groups are none to look for; name 2 to {_MOST_CLUSTERS}")
@@ -131,7 +131,8 @@ _DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurch
 
 
 def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
-    """What goes with using coupons (`use`), or with coming again (`repurchase`). Raises `WrongQuestion`."""
+    """Features associated with using coupons (`use`) or with coming again (`repurchase`). Raises
+    `WrongQuestion`."""
     if outcome not in DRIVERS:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
     need("drivers", "statsmodels")
@@ -145,8 +146,8 @@ def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
 
 
 def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
-    """Customers who are about to lapse: three orders at least, silent for longer than one and a half, but not four,
-    times their own gap between orders. Those with the most to lose first."""
+    """Customers who are about to lapse: at least three orders, and silent for 1.5 to 4 times their own mean gap between
+    orders. Highest net sales first."""
     late = pl.col("recency_days") / pl.col("mean_gap_days")
     found = (
         known(reading)
@@ -161,7 +162,7 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
 
 
 def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
-    """What makes customers what they are: the orders that stand, by customer, with the segment (RFM) of each."""
+    """The orders behind the customer figures: all that stand, by customer, with the customer's RFM segment."""
     segment = in_segments(reading).select("user_id", "currency", "segment")
     with _sold(reading):
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
@@ -171,19 +172,20 @@ def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
 
 
 def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
-    """Retention by month of the first order (`with_coupon`: of the first use of a coupon). Raises `WrongQuestion`."""
+    """Retention by month of the first order, or of the first order with a coupon if `with_coupon`. Raises
+    `WrongQuestion`."""
     with _sold(reading), reading.given(zone=Zone(zone).offsets()):
         return reading.frame(sql(__package__, "cohorts"), {"with_coupon": with_coupon})
 
 
 def at_use(reading: Reading) -> pl.DataFrame:
-    """New and returning customers at the use of a coupon, by campaign."""
+    """New and returning customers among users of coupons, by campaign."""
     with _sold(reading):
         return reading.frame(sql(__package__, "at_use"))
 
 
 def repurchase(reading: Reading) -> pl.DataFrame:
-    """Coming again within 7, 30, 60 and 90 days of the first use of a coupon."""
+    """Repurchase within 7, 30, 60 and 90 days of the first use of a coupon."""
     with _sold(reading):
         return reading.frame(sql(__package__, "repurchase"))
 
@@ -196,8 +198,8 @@ def behaviour(
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """Persons by how far they got: view, coupon, cart, ordered, paid, returned; `of_before`: their share of those of
-    the step before. `explain`: who they are."""
+    """Number of persons per step: view, coupon, cart, ordered, paid, returned. `of_before`: number divided by that of
+    the previous step. `explain`: the persons themselves."""
     reached = sql(__package__, "behaviour")
     steps = ", ".join(f"({number}, '{step}')" for number, step in enumerate(STEPS))
     by_step = f"FROM (VALUES {steps}) s(n, step) LEFT JOIN ({reached}) r ON r.step = s.step"
@@ -214,7 +216,7 @@ def behaviour(
 
 @contextmanager
 def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
-    """Let queries read `sold`."""
+    """Let queries read `sold`: the orders that stand (sold.sql)."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
         reading.holding("given_back", sql("coupon_ledger.questions.finance", "given_back"), {}),
@@ -224,7 +226,7 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
 
 
 def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
-    """What is known of all customers, part by part."""
+    """The rows of all customers, queried in parts to limit memory."""
     with _sold(reading, goods_rates):
         [(orders,)] = reading.rows("SELECT count(*) FROM sold")
         parts = 1 + orders // _ORDERS_AT_ONCE
@@ -238,7 +240,7 @@ def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
 
 
 def _each_currency(rows: pl.DataFrame, what: str, found: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """Of those currencies of which there is something to say. Raises `WrongQuestion` where there are none."""
+    """Results of `found` for every currency with enough data. Raises `WrongQuestion` if there is none."""
     told, why = [], []
     for part in _by_currency(rows):
         currency = part["currency"][0]
@@ -253,7 +255,7 @@ def _each_currency(rows: pl.DataFrame, what: str, found: Callable[[pl.DataFrame]
 
 
 def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
-    """With what may come. Of one currency."""
+    """Adds the projection columns to the customers of one currency."""
     if ahead_days < 1:
         raise WrongQuestion(f"{ahead_days} days ahead are none; give at least one")
     again = (rows["orders"] - 1).cast(pl.Float64).to_numpy()
@@ -276,7 +278,7 @@ def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
 
 
 def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """Only an expression: nothing but these columns can be named in it."""
+    """The rows that satisfy `rule`. It is an expression, so it can name nothing but these columns."""
     try:
         return rows.filter(pl.sql_expr(rule))
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
@@ -288,7 +290,7 @@ def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
 
 
 def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
-    # Sums of amounts need more than 64 bits; the averages of them below do not.
+    # Sums of amounts may exceed 64 bits; the averages below do not.
     rows = rows.with_columns(pl.col(_AMOUNTS).cast(pl.Int128))
     some_known = (pl.col("coupon_orders") > pl.col("coupon_orders_without_cost")).any()
     sums = rows.group_by("currency", by).agg(

@@ -1,12 +1,12 @@
--- What is known of each customer of a part ($part of $parts, by their ids: the sums of a million do not fit into DuckDB's
--- memory)? Grain: one person (`user_id`: the id that stands for all that are linked) and currency, of
--- those with an order that stands (`sold`). Net sales: paid minus refunds. `attributes`: of the
--- profile that was told last of any of their ids.
--- `coupon_orders`: orders on which a coupon is in use (its discount, and the margin of those whose cost of goods is known:
--- `coupon_orders_without_cost` are not); `first_coupon_at`: when the first of these was paid;
--- `discounted_net_minor`: net sales of the orders with any discount, and its share of all;
--- `full_price_after`: orders later than that without any discount. `received`, `used`: coupons that are or were theirs,
--- and those in use now. `mean_gap_days`: between orders.
+-- What is known about each customer? Grain: one person (`user_id`: the id that stands for all linked ids) and currency,
+-- with an order that stands (`sold`). Only customers of part $part of $parts, by hash of their ids: the sums of a
+-- million do not fit into DuckDB's memory.
+-- Net sales: paid minus refunds. `attributes`: of the latest profile of any of their ids.
+-- `coupon_orders`: orders on which a coupon is in use, with its discount, and the margin of those with a known cost of
+-- goods (not of `coupon_orders_without_cost`); `first_coupon_at`: when the first of these was paid;
+-- `discounted_net_minor`: net sales of orders with any discount, and their share of all;
+-- `full_price_after`: orders after `first_coupon_at` without any discount. `received`, `used`: coupons that are or
+-- were theirs, and those in use now. `mean_gap_days`: between orders.
 WITH clock AS (SELECT data_clock AS now FROM ledger),
 mine AS (SELECT * FROM sold WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT),
 bought AS (

@@ -1,8 +1,8 @@
--- Which orders make somebody a customer? Grain: one order that stands and was paid up to the data's clock, by its person
--- (`user_id`: the id that stands for all that are linked). `with_coupon`: a coupon is in use on it, which
--- took off `coupon_discount_minor`; `discount_minor`: all that was taken off, as finance's split counts it (given:
--- `given_back`, finance/given_back.sql); `full_price`: nothing was taken off. `cost_minor`: of its goods (goods_cost of
--- macros.sql), null where it is not known.
+-- Which orders make somebody a customer? Grain: one order that stands and was paid up to the data's clock, with its
+-- person (`user_id`: the id that stands for all linked ids). `with_coupon`: a coupon is in use on it, with the discount
+-- `coupon_discount_minor`; `discount_minor`: all discounts, as counted by finance's split (input: `given_back`,
+-- finance/given_back.sql); `full_price`: no discount. `cost_minor`: cost of goods (goods_cost of macros.sql), null if
+-- unknown.
 SELECT coalesce(p.person, o.user_id) AS user_id, o.order_id, o.currency, o.paid_at, o.gross_minor,
        o.net_minor - coalesce(o.refunded_minor, 0) AS net_sales_minor,
        coalesce(list_sum([d.amount_minor FOR d IN o.discounts IF d.kind <> 'coupon']), 0)

@@ -1,1 +1,1 @@
-"""What a campaign caused: arms, the sales of everyone assigned, and what can be said of them."""
+"""The effect of a campaign: arms, the sales of everyone assigned, and the resulting estimates."""

@@ -1,6 +1,5 @@
--- Who was assigned to which arm of a campaign? Grain: one person. `arm`, `assigned_at`, `recorded_at`: of the first
--- assignment in canonical order, which stands; `arms`: how many different ones were told. A person: the one
--- of every id that is linked to another.
+-- Who was assigned to which arm of a campaign? Grain: one person (linked ids are one). `arm`, `assigned_at`,
+-- `recorded_at`: of the first assignment in canonical order, which stands; `arms`: number of different arms assigned.
 SELECT coalesce(p.person, e.user_id) AS person,
        arg_min(e.arm, (e.occurred_at, e.event_id)) AS arm,
        min(e.occurred_at) AS assigned_at,

@@ -1,5 +1,5 @@
--- What does the profile of each person say under this name? Grain: one person whose profile has it; of several ids, the
--- one whose profile was told last.
+-- What is the value of this attribute in each person's profile? Grain: one person with the attribute; if several of
+-- their ids have it, the value of the id with the latest event.
 SELECT coalesce(p.person, u.user_id) AS person,
        arg_max(json_extract_string(u.attributes, $path), (u.last_event_at, u.user_id)) AS value
 FROM users u

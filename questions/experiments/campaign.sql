@@ -1,4 +1,4 @@
--- What is known of a campaign that bounds its experiment? Grain: one row.
+-- Which facts about a campaign bound the window of its experiment? Grain: one row.
 SELECT p.name, p.currency, p.claim_from, p.claim_until, p.campaign_id IS NOT NULL AS known,
        e.published_at, e.ended_at, e.first_assigned_at, c.valid_until, c.first_given_at,
        (SELECT data_clock FROM ledger) AS data_clock,

@@ -1,4 +1,4 @@
--- How many of the assigned were assigned in another campaign too, since an instant? Grain: one row. `asked`: given.
+-- How many of these people (input: `asked`) were assigned in other campaigns between two instants? Grain: one row.
 SELECT count(DISTINCT coalesce(p.person, e.user_id)) AS people, count(DISTINCT e.campaign_id) AS campaigns
 FROM campaign_events e
 LEFT JOIN persons p ON p.user_id = e.user_id

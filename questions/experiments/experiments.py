@@ -1,4 +1,4 @@
-"""What people ask of a campaign's effect: with arms, without, before it, and person by person."""
+"""Questions about a campaign's effect: with arms, without arms, planning beforehand, and person by person."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from coupon_ledger.questions.experiments.result import Arm, Row
 
 CONTROL: Final = "control"
 _FEWEST: Final = 2
-"""People in an arm, below which there is no spread."""
+"""Fewest people in an arm; with fewer there is no variance."""
 _UNEQUAL_BEFORE: Final = 0.01
 _SELF_SELECTED: Final = 0.1
 _REACHED_MORE: Final = 0.25
-"""Between the sides' parts that other campaigns reached."""
+"""Largest difference between the two sides in the share of people that other campaigns reached."""
 _F, _I, _S = pl.Float64, pl.Int64, pl.String
 
 _ARMS: Final = {
@@ -56,11 +56,11 @@ _RESPONSE: Final = {
 }  # fmt: skip
 _BOOKED: Final = {"cost_kind": _S, "amount_minor": _I}
 _WARNINGS: Final = {"code": _S, "warning": _S, "note": _S}
-"""`note`: the warning as `Note.dumps` gives it, for readers of another language."""
+"""`note`: the warning as serialised by `Note.dumps`, to be shown in another language."""
 
 
 def experiments(reading: Reading) -> pl.DataFrame:
-    """The campaigns that people were assigned to arms of."""
+    """The campaigns with people assigned to arms."""
     return reading.frame(sql(__package__, "campaigns_with_arms"))
 
 
@@ -76,11 +76,11 @@ def experiment(
     after_days: int = AFTER_DAYS,
     control_arm: str = CONTROL,
 ) -> pl.DataFrame:
-    """What a campaign with arms caused, by everyone assigned: one row, its parts lists.
+    """The effect of a campaign with arms, over everyone assigned: one row with lists.
 
-    `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty category standing for any
-    other; `shares`: with which the arms were drawn, `control=0.1,a=0.9`; `by`: a name in people's profiles, to part
-    them by; `start`, `expiry`: where the campaign does not say. Raises `NotThere`, `WrongQuestion`.
+    `goods_rates`: a JSON object with the cost of goods by category in basis points; the empty category is the default.
+    `shares`: the planned shares of the arms, such as `control=0.1,a=0.9`. `by`: a profile attribute to split people by.
+    `start`, `expiry`: override what the campaign says. Raises `NotThere`, `WrongQuestion`.
     """
     need("experiments", "scipy")
     of, window, arms, found = _facts(
@@ -243,10 +243,10 @@ def experiment_people(
     after_days: int = AFTER_DAYS,
     control_arm: str = CONTROL,
 ) -> pl.DataFrame:
-    """What an experiment's figures are made of: a row per person that counts, with the orders of the window, in the
-    currency of the experiment.
+    """The data behind an experiment: one row per person that counts, with their orders in the window, in the currency
+    of the experiment.
 
-    Parameters as of `experiment`; columns `before_…`: of the time before the start.
+    Parameters as in `experiment`. Columns `before_…`: the time before the start.
     """
     need("experiments", "scipy")
     _, _, arms, found = _facts(
@@ -277,9 +277,10 @@ def comparison(
     expiry: datetime | None = None,
     after_days: int = AFTER_DAYS,
 ) -> pl.DataFrame:
-    """What a campaign without arms may have caused: those who got a coupon against those who did not. Weaker evidence.
+    """Estimated effect of a campaign without arms: people who got a coupon against those who did not. Weaker evidence.
 
-    `method`: matched, historical. Raises `NotThere` with the reason where the data cannot carry it, `WrongQuestion`.
+    `method`: matched or historical. Raises `NotThere` with the reason if the data do not support a comparison, and
+    `WrongQuestion`.
     """
     need("experiments", "scipy")
     if method not in ("matched", "historical"):
@@ -342,7 +343,7 @@ _COMPARED: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
 
 
 def _spans_back(of: Campaign, window: Window) -> dict[str, tuple[datetime, datetime]]:
-    """The window and twice as much time before it. Raises `NotThere` where that was not recorded."""
+    """The window, and two spans of the same length before it. Raises `NotThere` if orders do not go back that far."""
     length = window.end - window.start
     ends = [window.end, window.start, window.start - length, window.start - 2 * length]
     first = of.told["first_order_at"]
@@ -363,7 +364,7 @@ def _period(found: Sales, people: pl.Series, span: str, metric: str) -> matching
 
 
 def _return_without_arms(found: Sales, targeted: pl.Series, judged: matching.Judged, cost: Booked, metric: str) -> Row:
-    """Over the targeted that were compared. The cost is taken as a fixed figure."""
+    """Total effect and ROI over the targeted people that were compared. The cost is treated as having no variance."""
     total = judged.told.effect.times(judged.told.targeted)
     part = judged.told.targeted / len(targeted)
     discount = float(found.of(targeted, "window")["discount_minor"].sum()) * part
@@ -436,7 +437,7 @@ def _weaknesses(
 
 
 def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Caveat]:
-    """Raises `NotThere` where other campaigns reached the targeted much more than the others."""
+    """Caveat about other campaigns. Raises `NotThere` if these reached one side much more than the other."""
     sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
     template = "{targeted:percent} of the targeted and {others:percent} of the others got coupons of other campaigns"
     reached = Note(template, {"targeted": sides[0], "others": sides[1]})
@@ -494,8 +495,9 @@ def experiment_plan(
     power: float = 0.8,
     alpha: float = lift.ALPHA,
 ) -> pl.DataFrame:
-    """How many people an experiment of so many `days` needs, from what people bought in as many before `until` (the
-    data's clock): one row of `planned`. Who counts: everyone with an order in the `active_days` before those."""
+    """How many people an experiment of `days` days needs: one row of `planned`. Mean and spread are estimated from
+    sales in the last `days` days before `until` (default: the data's clock), over everyone with an order in the
+    `active_days` before that."""
     need("experiments", "scipy")
     end = until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
     if end is None:
@@ -537,8 +539,9 @@ def _design(control: float, treatments: int, alpha: float, power: float) -> Desi
 
 
 def planned(design: Design, mean: float, sd: float, correlation: float, people: int, lift_share: float) -> pl.DataFrame:
-    """One row: the smallest effect per person that so many people can show, and how many an effect of `lift_share` of
-    the mean needs; without and with what is known of the time before. Raises `WrongQuestion`."""
+    """One row: the smallest effect per person that is detectable with `people`, and the people needed to detect a lift
+    of `lift_share` of the mean; each without and with adjustment for the time before (CUPED). Raises
+    `WrongQuestion`."""
     if sd <= 0 or people < 4 or not 0 <= abs(correlation) < 1 or lift_share <= 0:
         raise WrongQuestion("plan: needs a spread above zero, at least four people, and a lift above zero")
     found: Row = {
@@ -562,8 +565,8 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
 
 
 def begun(reading: Reading, campaign: str, until: datetime) -> pl.DataFrame:
-    """What says that a campaign has begun before an instant, so that who is assigned then comes late: `what`, `since`.
-    No row where nothing does."""
+    """Signs that a campaign has begun before `until`, so that assigning people at `until` is too late: `what`, `since`.
+    No rows if it has not begun."""
     told = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
     signs = pl.DataFrame({"sign": list(_BEGUN), "what": list(_BEGUN.values())})
     found = told.select(*_BEGUN).unpivot(variable_name="sign", value_name="since").join(signs, on="sign")
@@ -578,8 +581,8 @@ _BEGUN: Final = {
 
 
 def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl.DataFrame:
-    """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (what their profile says under the names in
-    `strata`, with commas between them), and the `arm` of this campaign that they are in already."""
+    """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (values of the profile attributes listed,
+    comma-separated, in `strata`), and the `arm` of this campaign that they are already assigned to."""
     need("experiments", "scipy")
     told = {"campaign": campaign, "key_hash": key_hash(campaign)}
     known = reading.frame(sql(__package__, "known_people"), told)
@@ -604,6 +607,6 @@ def _told(warnings: Sequence[Caveat]) -> list[Row]:
 
 
 def _listed(rows: Sequence[Row], schema: Mapping[str, Any]) -> pl.Series:
-    """Rows as one value: a list of structs."""
+    """All rows as one value: a list of structs."""
     chosen = [{name: row.get(name) for name in schema} for row in rows]
     return pl.DataFrame(chosen, schema=schema).select(pl.struct(pl.all()).implode()).to_series()

@@ -1,7 +1,7 @@
-"""What an experiment is judged by: who was assigned to which arm, and what each of them bought before and after.
+"""The facts behind an experiment: who was assigned to which arm, and what each of them bought before and after.
 
-What always holds: a person counts once, under all their linked ids, in the arm of the first assignment; amounts of
-one currency alone come together; and whatever is left out or taken on trust is said in a warning with its number.
+Invariants: a person counts once, with all linked ids, in the arm of the first assignment; amounts of different
+currencies are never added; everything left out or assumed is stated in a warning with its number.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from coupon_ledger.questions.metrics.money import goods_rates as goods
 from coupon_ledger.questions.metrics.periods import later
 
 LEAST_BEFORE: Final = timedelta(days=14)
-"""Of the time before the start that is looked at."""
+"""Shortest time before the start that is compared."""
 AFTER_DAYS: Final = 7
 
 _ONE_APPEND: Final = timedelta(seconds=1)
-"""What is recorded within it may have been told at once."""
+"""Events recorded within this time may have been appended together."""
 _MOMENT: Final = timedelta(microseconds=1)
 _SILENT: Final = timedelta(days=1)
-"""Without an order for so long, orders are no longer told."""
+"""After this long without an order, orders are assumed to be no longer published."""
 _AMOUNTS: Final = ("net_minor", "margin_minor", "discount_minor", "coupon_margin_minor")
 _MARGINS: Final = ("margin_minor", "coupon_margin_minor")
 _COUNTS: Final = ("orders", "coupon_orders")
@@ -39,7 +39,7 @@ _WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """`code`: for machines; `note`: what is so, and by which rule it was dealt with."""
+    """A warning. `code`: for machines; `note`: what was found, and how it was treated."""
 
     code: str
     note: Note
@@ -51,8 +51,8 @@ def caveat(code: str, template: str, /, **values: Any) -> Caveat:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """`start` to `end`: which orders count, by their payment. `end`: so many days past `expiry`, or where the data end
-    before. `before`: from when the time before is looked at, which is as long as the window, 14 days at least."""
+    """Orders paid from `start` to `end` count. `end`: some days after `expiry`, or where the data end, if earlier.
+    `before`: start of the time before the window, which is as long as the window, but at least 14 days."""
 
     start: datetime
     expiry: datetime
@@ -73,7 +73,7 @@ class Window:
 
     @property
     def elapsed(self) -> float:
-        """The part of it that orders are known of."""
+        """The part of the planned window for which orders are known."""
         return (self.end - self.start) / (self.planned_end - self.start)
 
 
@@ -88,7 +88,7 @@ def _part(told: str, of: str) -> float:
 
 
 def parts(told: str, of: str) -> dict[str, float]:
-    """`NAME=PART` with commas between them. Raises `WrongQuestion`."""
+    """Parse comma-separated `NAME=PART`. Raises `WrongQuestion`."""
     found = {}
     for one in told.split(","):
         name, _, value = one.rpartition("=")
@@ -100,21 +100,21 @@ def parts(told: str, of: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A row of campaign.sql."""
+    """A campaign. `told`: its row of campaign.sql."""
 
     campaign_id: str
     told: Mapping[str, Any]
 
     def known_until(self, end: datetime) -> datetime:
-        """Up to `end`, if orders are known until there, give or take a day."""
+        """`end`, if orders are known up to it, give or take a day; otherwise where known orders end."""
         clock: datetime = self.told["data_clock"]
         last = orders_end(clock, self.told["last_order_at"])
-        assert last is not None  # there is an event
+        assert last is not None  # the campaign has an event or a coupon, so there is a clock
         return end if min(clock, last + _SILENT) >= end else min(end, last + _MOMENT)  # that instant's orders included
 
 
 def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
-    """The data's clock, or the last order where they ended before: what nobody has told of is no drop in sales."""
+    """The data's clock, or the last order if orders ended earlier: missing data are not a drop in sales."""
     if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
         return data_clock
     return last_order_at
@@ -131,7 +131,7 @@ def campaign_of(reading: Reading, campaign: str) -> Campaign:
 def window_of(
     of: Campaign, start: datetime | None, expiry: datetime | None, after_days: int, begins: datetime | None
 ) -> Window:
-    """`begins`: when it starts unless that is told or the campaign says from when its coupons are to be had.
+    """The window of a campaign. `begins`: the start if neither `start` nor the campaign's `claim_from` is known.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -174,7 +174,7 @@ def window_of(
 
 @dataclass(frozen=True)
 class Sales:
-    """Of people in spans of time, one currency: `rows` has a row for each person and span with orders."""
+    """Sales of people by span of time, in one currency. `rows`: one row per person and span with orders."""
 
     rows: pl.DataFrame
     currency: str | None
@@ -182,8 +182,8 @@ class Sales:
     cost_known: bool
 
     def of(self, people: pl.Series, span: str) -> pl.DataFrame:
-        """A row per person, in their order, zeros where they bought nothing, no margins where some cost is not
-        known."""
+        """One row per person, in the order of `people`: zeros for people without orders, null margins if any cost is
+        unknown."""
         mine = self.rows.filter(pl.col("span") == span)
         joined = pl.DataFrame({"person": people}).join(mine, on="person", how="left", maintain_order="left")
         filled = joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
@@ -199,7 +199,7 @@ def sales(
     among: pl.Series | None = None,
     ids: bool = False,
 ) -> Sales:
-    """`among`: the persons whose orders count; everybody's unless given. Raises `WrongQuestion` where there are several
+    """`among`: the persons whose orders count (default: everyone). Raises `WrongQuestion` if there are several
     currencies and none is chosen."""
     bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
     asked = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
@@ -261,8 +261,8 @@ _RULES: Final = {
 
 @dataclass(frozen=True)
 class Arms:
-    """`people`: a row per person that counts: person, arm, and what they got of the campaign; `counts`: of all who were
-    assigned, by arm; `shares`: with which they were drawn, as far as that is known."""
+    """The arms of an experiment. `people`: one row per person that counts, with arm and the coupons they got of the
+    campaign; `counts`: number of people assigned, by arm; `shares`: planned shares by arm, empty if unknown."""
 
     people: pl.DataFrame
     counts: Mapping[str, int]
@@ -272,7 +272,7 @@ class Arms:
 
 
 def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, control: str) -> Arms:
-    """Raises `NotThere` where there is no control or no treatment."""
+    """Raises `NotThere` if there is no control or no treatment."""
     told = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
     assigned = reading.frame(_query("assigned"), told)
     holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
@@ -280,7 +280,7 @@ def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, 
     joined = assigned.join(holders, on="person", how="left", maintain_order="left")
     late = (pl.col("assigned_at") > window.start) | (pl.col("first_coupon_at") < pl.col("assigned_at"))
     counting = joined.filter(~late.fill_null(False)).with_columns(pl.col("coupons", "claimed").fill_null(0))
-    # Again, of those that are left.
+    # Checked again, for the people that are left.
     _check_arms(of, counting, control)
     counts = dict(assigned.group_by("arm").len().sort("arm").iter_rows())
     planned = parts(shares, "shares") if shares else _planned(reading, told)
@@ -292,8 +292,8 @@ def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, 
 
 
 def sample_ratio(arms: Arms) -> float:
-    """The p of the arms' sizes, as assigned and as they count, whichever is smaller: people may be missing because they
-    were never assigned, or because they were left out. NaN where the shares are not known."""
+    """The smaller p of the arms' sizes, as assigned and as counted: people may be missing because they were never
+    assigned, or because they were left out. NaN if the shares are unknown."""
     counting = dict(arms.people.group_by("arm").len().iter_rows())
     ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
     return ps[1] if math.isnan(ps[0]) else min(ps)
@@ -364,7 +364,7 @@ def _arm_warnings(
 
 
 def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales) -> Iterator[Caveat]:
-    """What else a reader must know of the data."""
+    """Further caveats about the data."""
     campaign = {"campaign": of.campaign_id}
     if not window.over:
         yield caveat(
@@ -429,7 +429,7 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, fo
 
 @dataclass(frozen=True)
 class Booked:
-    """Cost other than the discount, in one currency. `kinds`: minor units by kind."""
+    """Booked cost other than the discount, in one currency. `kinds`: minor units by kind of cost."""
 
     kinds: Mapping[str, int]
     warnings: tuple[Caveat, ...]
@@ -463,7 +463,7 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
 
 
 def attribute(reading: Reading, name: str) -> pl.DataFrame:
-    """What profiles say under this name: person, value."""
+    """The values of a profile attribute: person, value."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return reading.frame(_query("attribute"), {"path": path})
 

@@ -1,5 +1,5 @@
--- Who got a coupon of a campaign, and which? Grain: one person. The values are those that most of their coupons have;
--- `claimed`: how many of them they took themselves.
+-- Who got coupons of a campaign, and which? Grain: one person. Values are the most frequent of their coupons;
+-- `claimed`: number of coupons that they claimed themselves.
 SELECT coalesce(p.person, c.acquired_by) AS person, count(*) AS coupons, min(c.acquired_at) AS first_coupon_at,
        mode(c.face_value_minor) AS face_value_minor, mode(c.percent_off_bp) AS percent_off_bp,
        count(c.claimed_at) AS claimed

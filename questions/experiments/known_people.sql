@@ -1,4 +1,4 @@
--- Whom does the ledger know, from profiles, orders and a campaign's arms? Grain: one person, with all their ids.
+-- Which people does the ledger know from profiles, orders and a campaign's arms? Grain: one person, with all their ids.
 SELECT coalesce(p.person, k.user_id) AS person, list(k.user_id ORDER BY k.user_id) AS ids
 FROM (
     SELECT user_id FROM users

@@ -1,7 +1,7 @@
-"""What can be said of an experiment: effects with their intervals, return on cost, a sentence. Pure functions of facts.
+"""Results of an experiment: effects with intervals, return on cost, a conclusion in words. Pure functions of facts.
 
-Amounts are in minor units of one currency, as fractions of them where they are per person. NaN becomes null: it is
-what cannot be told.
+Amounts are in minor units of one currency, with fractions if they are per person. NaN becomes null: the value cannot be
+computed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ METRICS: Final[Mapping[str, str]] = {
     "orders": "订单数",
     "buyers": "购买人占比",
 }
-"""What is compared, with its name for readers of Chinese: the first of them that is known is the main one."""
+"""The metrics compared, with their Chinese names. The first that is known is the main metric."""
 _MONEY: Final = ("margin_minor", "net_minor")
 _TOLD: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """`window`, `before`: a row per person, in the same order, as `Sales.of` gives them; `people`: theirs."""
+    """One arm. `people`: one row per person; `window`, `before`: their sales from `Sales.of`, in the same order."""
 
     name: str
     people: pl.DataFrame
@@ -48,7 +48,7 @@ class Arm:
 
     @property
     def face_value_minor(self) -> int | None:
-        """That most of its people's coupons have."""
+        """The most frequent face value of its people's coupons; None if there is none."""
         values = self.people["face_value_minor"].drop_nulls().mode().sort()
         return int(values[0]) if len(values) else None
 
@@ -66,9 +66,9 @@ def _values(rows: pl.DataFrame, metric: str) -> Array:
 
 
 def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], elapsed: float = 1.0) -> list[Row]:
-    """A row per treatment, metric and method. `p_corrected`: of the main metric by Holm over the treatments, of the
-    others by Benjamini and Hochberg over all of them. `simultaneous_…`: with several treatments, the interval of the
-    main metric that holds for all of them at once. `elapsed`: the part of the window that is over."""
+    """One row per treatment, metric and method. `p_corrected`: for the main metric by Holm over the treatments, for all
+    others together by Benjamini and Hochberg. `simultaneous_…`: with several treatments, the interval of the main
+    metric that holds for all of them simultaneously. `elapsed`: the part of the window that is over."""
     main = metrics[0]
     tests = {metric: len(treatments) if metric == main else 1 for metric in metrics}
     rows = [row for arm in treatments for m in metrics for row in _methods(control, arm, m, elapsed, tests[m])]
@@ -79,7 +79,7 @@ def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], ela
 
 
 def _correct(rows: Sequence[Row], correction: str) -> None:
-    """Add the corrected p to these rows, which are one family."""
+    """Add the corrected p to these rows, which are one family of tests."""
     ps = [math.nan if row["p"] is None else row["p"] for row in rows]
     for row, p in zip(rows, getattr(lift, correction)(ps), strict=True):
         row |= {"p_corrected": _number(p), "correction": correction}
@@ -125,7 +125,7 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int
         yield from _adjusted(row, c, t)
     if metric in _MONEY:
         yield from _capped(row, c.outcome, t.outcome)
-    # People are the same from the first look to the last: what grows is how much of the window they have had.
+    # The number of people is the same at every look; what grows is the part of the window that has passed.
     planned = control.size + treated.size
     always = [lift.always_valid(one, planned * elapsed, planned) for one in (plain, relative)]
     together = lift.always_valid(plain, planned * elapsed, planned, tests=tests)
@@ -133,7 +133,7 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int
 
 
 def _together(wide: Estimate, tests: int) -> Row:
-    """The interval for several treatments at once; of one alone it is the plain one, and not told twice."""
+    """The simultaneous interval for several treatments; null for a single one, where it equals the plain interval."""
     ends = {"simultaneous_low": _number(wide.low), "simultaneous_high": _number(wide.high)}
     return ends if tests > 1 else dict.fromkeys(ends)
 
@@ -141,7 +141,7 @@ def _together(wide: Estimate, tests: int) -> Row:
 def _adjusted(row: Any, control: Group, treated: Group) -> Iterator[Row]:
     try:
         adjusted = lift.cuped(control, treated)
-    except TooFew:  # what people did before says all of what they did
+    except TooFew:  # what people did before determines the outcome
         return
     kept = f"{1 - adjusted.kept:.0%} of the variance taken out by what people did before"
     yield row("cuped", adjusted.difference, adjusted.relative, kept)
@@ -150,14 +150,14 @@ def _adjusted(row: Any, control: Group, treated: Group) -> Iterator[Row]:
 def _capped(row: Any, control: Array, treated: Array) -> Iterator[Row]:
     try:
         capped = lift.winsorised(control, treated)
-    except TooFew:  # hardly anybody differs from nothing
+    except TooFew:  # after capping, the outcome has no variance
         return
     note = f"of the capped outcome: between {capped.low:,.0f} and {capped.high:,.0f} a person; another quantity"
     yield row("winsorised", capped.difference, capped.relative, note)
 
 
 def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], metric: str) -> list[Row]:
-    """The plain effect within each part of the people (`part`: of a person), corrected over all of them."""
+    """The plain effect within each part of the people (`part`: by person), with p corrected over all rows."""
     rows = []
     names = sorted(set(part.values()))
     for arm in treatments:
@@ -184,7 +184,7 @@ def _of_part(arm: Arm, part: Mapping[str, str], name: str, metric: str) -> Array
 
 
 def arm_row(arm: Arm, counts: Mapping[str, int], shares: Mapping[str, float]) -> Row:
-    """What became of an arm's people. Amounts: sums over all of them."""
+    """Counts and sums over all people of an arm."""
     window = arm.window
     return {
         "arm": arm.name,
@@ -208,8 +208,8 @@ def _sum(values: pl.Series) -> float:
 
 
 def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
-    """Return on cost of each treatment: the incremental one, and beside it the simple one that is not. Booked cost is
-    borne by the treatments by their size."""
+    """Return on cost of each treatment: incremental, and for comparison the simple one, which is not. Booked cost is
+    divided among the treatments by size."""
     whole = sum(arm.size for arm in treatments)
     rows = [_return(control, arm, booked * arm.size / whole, len(treatments)) for arm in treatments]
     _correct(rows, "holm")
@@ -252,12 +252,13 @@ def _return(control: Arm, arm: Arm, booked: float, tests: int) -> Row:
 def _cuped_return(control: Group, treated: Group, discount: Array, booked: float) -> Estimate:
     try:
         return lift.cuped_return_on_cost(control, treated, discount, booked)
-    except TooFew:  # what people did before says all of what they did
+    except TooFew:  # what people did before determines the outcome
         return UNKNOWN
 
 
 def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None:
-    """The outcome per person over the face value. None where face values are not known, or do not differ."""
+    """The outcome per person as a function of the face value. None if a face value is unknown, with fewer than two
+    treatments, or if an arm has no variance."""
     doses = [(float(arm.face_value_minor), arm) for arm in treatments if arm.face_value_minor]
     if len(doses) < 2 or len(doses) < len(treatments):
         return None
@@ -283,7 +284,8 @@ def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None
 
 
 def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
-    """Did the arms differ before? A draw makes no difference; corrected by Holm."""
+    """p of a difference between control and each treatment before the start, corrected by Holm. A random draw makes
+    none."""
     rows: list[Row] = []
     for arm in treatments:
         sides = [side.group(metric).before for side in (control, arm)]
@@ -295,8 +297,8 @@ def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
 
 
 def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float | None:
-    """What could have been seen with a power of 80%, given the spread that was found (the control's). Each of several
-    treatments has to clear the higher bar that its p is corrected by."""
+    """The smallest effect that is detectable with a power of 80%, given the control's observed spread. With several
+    treatments, each is tested at alpha divided by their number."""
     values = control.group(metric).outcome
     design = Design(share=control.size / (control.size + arm.size), alpha=lift.ALPHA / treatments)
     found = design.smallest_lift(float(np.std(values, ddof=1)), control.size + arm.size)
@@ -307,8 +309,8 @@ def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float
 
 
 def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> Note:
-    """What a manager reads of one treatment: the plain effect, the same with less noise, and the return. With several
-    treatments, interval and p are those for all of them at once; what is said goes by these."""
+    """The conclusion for one treatment, for managers: the plain effect, the CUPED effect, and the return. With several
+    treatments, interval and p are those corrected for all of them, and decide the wording."""
     if effect["low"] is None or effect["p"] is None:
         return Note(_SAME, {"what": effect["metric"], "arm": arm})
     told = _Told.of(effect, "total_")
@@ -343,8 +345,8 @@ _OPEN: Final = (
 
 @dataclass(frozen=True)
 class _Told:
-    """The interval and the p that hold for all treatments at once. `sized`: the interval leaves zero out; `found`: the
-    p says that there is an effect, which it may without the other (see `lift.simultaneous`)."""
+    """The interval and p that hold for all treatments simultaneously. `found`: p shows an effect; `sized`: in addition,
+    the interval excludes zero, which need not follow (see `lift.simultaneous`)."""
 
     low: float
     high: float

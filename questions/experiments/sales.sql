@@ -1,12 +1,12 @@
--- What did people buy in some spans of time? Grain: one person, span (given: `spans`, an order lies in one at most by
--- its payment) and currency.
--- Orders that stand, whatever coupon they carry. Net sales: what was paid less refunds. Cost of goods: goods_cost of
--- macros.sql, null where it is not known. Whole minor units an order: sums do not depend on their order. Margin = net
--- sales - cost. `discount_minor`: of the campaign's coupons in state used on these orders; `coupon_margin_minor`: the
--- margin of the orders with one.
--- Beside them what was wrong: orders of no known cost, of nothing, with a negative cost; and orders that do not stand since
--- they were refunded beyond what was paid.
--- $ids: with the orders' ids. $everyone: of all people, else of those asked (given: `asked`).
+-- What did people buy in some spans of time? Grain: one person, span (input: `spans`; the payment of an order lies in
+-- at most one) and currency.
+-- All orders that stand, with any coupon or none. Net sales: paid less refunds. Cost of goods: goods_cost of
+-- macros.sql, null if unknown. Every order has whole minor units, so sums do not depend on the order of addition.
+-- Margin = net sales - cost. `discount_minor`: of the campaign's coupons in state used on these orders;
+-- `coupon_margin_minor`: the margin of the orders with such a coupon.
+-- Also counts of dubious orders: without a known cost, paid with zero, with a negative cost; and orders that do not
+-- stand because more was refunded than paid.
+-- $ids: return the orders' ids. $everyone: all people; otherwise only those in the input `asked`.
 WITH mine AS (
     SELECT coalesce(p.person, o.user_id) AS person, s.span, o.*
     FROM (

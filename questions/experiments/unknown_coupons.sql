@@ -1,5 +1,5 @@
--- How many orders of the people asked that stand, paid between two instants, name a coupon that nobody told of? Grain: one row.
--- `asked`: given.
+-- How many orders of these people (input: `asked`), standing and paid between two instants, name a coupon without any
+-- event? Grain: one row.
 SELECT count(DISTINCT n.order_id) AS orders
 FROM (
     SELECT o.order_id, unnest(o.coupon_ids) AS coupon_id

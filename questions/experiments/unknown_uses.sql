@@ -1,5 +1,5 @@
--- How many uses of a campaign's coupons name an order that nobody told of as paid, or that does not stand, and with how
--- much discount? Grain: one currency (of the order, else of the coupon).
+-- How many uses of a campaign's coupons are on orders that are not known to be paid or do not stand, and what is their
+-- discount? Grain: one currency (of the order, else of the coupon).
 SELECT coalesce(o.currency, c.currency) AS currency, count(*) AS coupons, sum(c.discount_minor) AS discount_minor
 FROM coupons c
 LEFT JOIN orders o ON o.order_id = c.order_id

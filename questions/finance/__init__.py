@@ -1,6 +1,6 @@
-"""What coupons cost and who bears it: splits of discounts, margins, budgets, cash, losses, statements that balance.
+"""The cost of coupons and who bears it: splits of discounts, margins, budgets, cash, losses, statements that balance.
 
-What always holds: amounts are of one currency, in its minor units, and are never added to those of another; a split
-sums to what was split, to the minor unit; every number is of the tables that it is asked of, so that it can be asked as
-of the past.
+Invariants: every amount is in the minor units of one currency and is never added to another currency; the parts of a
+split sum to the amount split, to the minor unit; every number comes only from the tables that the question reads, so it
+can also be asked of the past.
 """

@@ -1,9 +1,9 @@
--- What of each campaign's budget is gone, and when will it be? Grain: one campaign and currency in which it spends, has a
--- budget or has coupons out. spent = `spending` (given: spending.sql). The rate is that of the last $days days of the data's
--- clock; `exhausted_at`: when what is left goes at that rate (null: it is gone, or nothing goes). A budget is in the
--- currency of the campaign's terms; where they name none, what is left of it is not known (null).
--- `coupons_out`: coupons that can still be used; `liability_minor`: their face value, of those that have one (null: none
--- has); `without_value`: the others.
+-- How much of each campaign's budget is spent, and when will it be exhausted? Grain: one campaign and currency in which
+-- it spends, has a budget or has coupons out. spent = `spending` (input: spending.sql). The rate is that of the $days
+-- days before the data's clock; `exhausted_at`: when the rest is spent at that rate (null: it is spent already, or the
+-- rate is zero). A budget is in the currency of the campaign's terms; if they name none, the rest is unknown (null).
+-- `coupons_out`: coupons that can still be used; `liability_minor`: the face value of those that have one (null: none
+-- has); `without_value`: the number of the others.
 WITH clock AS (
     SELECT data_clock AS now, data_clock - INTERVAL 1 DAY * $days AS since FROM ledger
 ),

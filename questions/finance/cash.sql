@@ -1,7 +1,7 @@
--- What came in and went out, day by day? Grain: one day (of the time zone asked, whose offsets stand in `zone`) and
--- currency. In: what orders paid. Out: refunds, what cancelled orders had paid, booked costs by kind. A discount is no
--- cash: it is what did not come in (`discount_minor`, beside the flows), of `taken` (given: discounts.sql), so that it
--- sums to what the split sums to.
+-- How much cash came in and went out, day by day? Grain: one day (of the time zone with the offsets in `zone`) and
+-- currency. In: payments of orders. Out: refunds, payments of cancelled orders, booked costs by kind. A discount is not
+-- cash but missing income (`discount_minor`, beside the flows); it comes from `taken` (input: discounts.sql), so that
+-- it has the same sum as the split.
 WITH moved AS (
     SELECT paid_at AS moved_at, currency, net_minor AS paid, 0 AS refunded, 0 AS cancelled, NULL AS cost_kind, 0 AS cost,
            0 AS discount

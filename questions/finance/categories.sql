@@ -1,12 +1,12 @@
--- What did each category of goods bring? Grain: one category (of order lines) and currency, of orders paid within the
--- time asked that stand. What an order was paid beyond its lines (all of it, where it has none) is of the category
--- '(no lines)', so that `net_minor` sums to what was paid for the orders. A refund does not say what came back: it is
--- shared over the lines by what was paid for them, and takes the same part of their cost with it, as in the margin by
--- channel (goods_cost of macros.sql). Both are shared by largest remainder, the first line among equals, so that
--- net_sales_minor = net_minor - refunded_minor sums to that of the margin.
--- `cost_minor`: a line's own, else by the category's rate (line_cost of macros.sql); `lines_without_cost` have neither,
--- and are left out of the margin. `below_cost`: lines sold below what they cost. `discount_minor`: given (`taken_off`),
--- the part of every discount that is of the category; `line_discount_minor`: what the lines themselves say was taken off.
+-- What did each category of goods earn? Grain: one category (of order lines) and currency, over standing orders paid in
+-- the period. The part of a payment that the lines do not explain (all of it, without lines) goes to the category
+-- '(no lines)', so that `net_minor` sums to the payments of the orders. A refund does not name lines: it is allocated
+-- to the lines by what was paid for them, and reduces their cost by the same part, as in the margin by channel
+-- (goods_cost of macros.sql). Both are allocated by largest remainder, the first line among equals, so that
+-- net_sales_minor = net_minor - refunded_minor has the same sum as in the margin.
+-- `cost_minor`: the line's own cost, else by the category's rate (line_cost of macros.sql); `lines_without_cost` have
+-- neither and are left out of the margin. `below_cost`: lines sold below their cost. `discount_minor` (from the input
+-- `taken_off`): the category's part of all discounts; `line_discount_minor`: the discounts that the lines state.
 WITH sold AS (
     SELECT order_id, currency, net_minor, coalesce(refunded_minor, 0) AS refunded_minor,
            greatest(net_minor - coalesce(refunded_minor, 0), 0)::DOUBLE / nullif(greatest(net_minor, 0), 0) AS kept,

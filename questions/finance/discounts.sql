@@ -1,12 +1,12 @@
--- What was taken off the list price, and who bears it? Grain: one discount of one order and one of its funders.
--- Of orders that stand, what they say was taken off. Of a coupon, what its use says, while it is in state used: `sold`
--- tells whether its order stands (its channel, store and instant are then the order's). What an order says of coupons
--- beyond those uses (or less, negative) is a row without a coupon; what a use took off that was given back since is no
--- discount any more, whatever the order still says. An order that says nothing of coupons cannot be held against its
--- uses: these count, on top of what it says (doubt `use_that_order_does_not_tell`).
--- `funder`: the shares of the coupon's campaign (`funded_by`; null for what they leave open), else the one whom the
--- order names, also where that order does not stand. A discount split among funders sums to itself.
--- Given: `given_back` (given_back.sql).
+-- Which discounts were given, and who bears them? Grain: one discount of one order and one of its funders.
+-- Discounts other than coupons: as stated by orders that stand. Coupons: as stated by their use, while in state used;
+-- `sold`: the order stands (channel, store and instant are then the order's). If an order states more coupon discount
+-- than those uses (or less: negative), the difference is a row without a coupon; the discount of a use that was given
+-- back since does not count, whatever the order still states. If an order states no coupon discount, there is nothing
+-- to compare: the uses count in addition to what it states (doubt `use_that_order_does_not_tell`).
+-- `funder`: by the shares of the coupon's campaign (`funded_by`; null for the unassigned rest), else the one that the
+-- order names, even if that order does not stand. The parts of a discount among funders sum to the discount.
+-- Input: `given_back` (given_back.sql).
 WITH in_use AS (
     SELECT coupon_id, order_id, used_at, discount_minor, campaign_id, coupon_type, currency
     FROM coupons WHERE state = 'used' AND ($campaign IS NULL OR campaign_id = $campaign)

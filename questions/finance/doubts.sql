@@ -1,5 +1,5 @@
--- What in the data makes the figures doubtful, and how is it counted? Grain: one kind of doubt and currency, with how
--- many there are and the money in question. Kinds without any are left out. An amount on a coupon in use is in the
+-- Which data make the figures doubtful, and how are they counted? Grain: one kind of doubt and currency, with the
+-- number of cases and the money in question. Kinds without cases are left out. An amount of a coupon in use is in the
 -- currency of its order, else of the coupon.
 WITH named AS (
     SELECT DISTINCT order_id, currency, unnest(coupon_ids) AS coupon_id FROM orders

@@ -1,7 +1,7 @@
-"""What finance people ask, each a function of what is read; they are among `questions.registry.QUESTIONS`.
+"""Questions about money, listed in `questions.registry.QUESTIONS`.
 
 Instants are naive UTC. `goods_rates`: a JSON object with the cost of goods by category in basis points of what was
-paid, the empty category standing for any other.
+paid; the empty category is the default.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def split(
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """Discounts by these parts (`by`, with commas between them): orders, coupons, `discount_minor` and its share of all
-    of that currency; the greatest first. By category, a discount is spread over the lines of its order. `explain`: the
-    discounts themselves, order by order. Raises `WrongQuestion`.
+    """Discounts grouped by the comma-separated parts in `by`: orders, coupons, `discount_minor` and its share of the
+    currency's total; largest first. By category, a discount is spread over the lines of its order. `explain`: the
+    single discounts, by time. Raises `WrongQuestion`.
     """
     parameters = {"campaign": campaign, "since": since, "until": until}
     if explain:
@@ -86,9 +86,9 @@ def margin(
     explain: bool = False,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """Net sales, cost of goods and margin of orders that stand by these parts; the margin is of the orders whose cost
-    is known (`orders_without_cost` are not; of `orders_by_rate` it is by the rates given). `explain`: the orders
-    themselves. Raises `WrongQuestion`."""
+    """Net sales, cost of goods and margin of orders that stand, grouped by the parts in `by`. The margin covers orders
+    with a known cost: not `orders_without_cost`; for `orders_by_rate`, the cost comes from `goods_rates`. `explain`:
+    the single orders. Raises `WrongQuestion`."""
     parameters = {"since": since, "until": until, "goods_rates": goods(goods_rates)}
     if explain:
         return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", parameters, limit)
@@ -116,7 +116,7 @@ def categories(
     until: datetime | None = None,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """Sales, discounts and margin by category of goods, and what was sold below cost. Raises `WrongQuestion`."""
+    """Sales, discounts and margin by category of goods, and lines sold below cost. Raises `WrongQuestion`."""
     period = {"since": since, "until": until}
     with _given_back(reading):
         taken_off = reading.frame(
@@ -129,21 +129,21 @@ def categories(
 
 @contextmanager
 def _given_back(reading: Reading) -> Iterator[None]:
-    """Let queries read `given_back`."""
+    """Let queries read `given_back` (given_back.sql)."""
     with reading.holding("given_back", _query("given_back"), {}):
         yield
 
 
 def _spread() -> str:
-    """Discounts, each by the lines of its order."""
+    """SQL of the discounts, each spread over the lines of its order."""
     return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
 
 
 def budgets(
     reading: Reading, campaign: str | None = None, days: int = 7, explain: bool = False, limit: int | None = None
 ) -> pl.DataFrame:
-    """Budget, what of it is gone, and when it will be, at the rate of the last so many days. `explain`: the discounts
-    and bookings that it went for."""
+    """Budgets, what is spent of them, and when they will be exhausted at the rate of the last `days` days. `explain`:
+    the discounts and bookings behind it."""
     if explain:
         query = f"{_query('spending')} ORDER BY spent_at, campaign_id, coupon_id, event_id"
         return _limited(reading, query, {"campaign": campaign}, limit)
@@ -156,7 +156,7 @@ def budgets(
 def cash(
     reading: Reading, since: datetime | None = None, until: datetime | None = None, zone: str = ZONE
 ) -> pl.DataFrame:
-    """What came in and went out, by day. Raises `WrongQuestion`."""
+    """Cash in and out, by day. Raises `WrongQuestion`."""
     query = f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('cash')})"
     with _given_back(reading), reading.given(zone=Zone(zone).offsets()):
         return reading.frame(query, {"campaign": None, "since": since, "until": until})
@@ -165,7 +165,7 @@ def cash(
 def losses(
     reading: Reading, campaign: str | None = None, explain: bool = False, limit: int | None = None
 ) -> pl.DataFrame:
-    """Money lost to broken rules, by point of loss. `explain`: the events and coupons themselves."""
+    """Money lost to broken rules, by point of loss. `explain`: the single events and coupons."""
     points = _query("loss_points")
     if explain:
         order = "ORDER BY lost_minor DESC NULLS LAST, point, coupon_id, event_id"
@@ -174,27 +174,27 @@ def losses(
 
 
 def refunds(reading: Reading, since: datetime | None = None, until: datetime | None = None) -> pl.DataFrame:
-    """What was given back of the orders paid in that time, and the discounts that were clawed back with it."""
+    """Refunds of orders paid in the period, and the discounts clawed back with them."""
     with _given_back(reading):
         return reading.frame(_query("refunds"), {"since": since, "until": until})
 
 
 def reconciliation(reading: Reading, campaign: str | None = None) -> pl.DataFrame:
-    """How the numbers of the reports join: the lines of an account add up to its totals. `campaign`: from its coupons
-    in use down to the orders that it is credited with."""
+    """How the numbers of the reports reconcile: accounts with lines that add up to totals. With `campaign`: from its
+    coupons in use to the orders that it is credited with."""
     with _given_back(reading):
         return reading.frame(_query("reconciliation"), {"campaign": campaign})
 
 
 def doubts(reading: Reading) -> pl.DataFrame:
-    """What in the data makes figures doubtful."""
+    """The data that make figures doubtful."""
     return reading.frame(_query("doubts"))
 
 
 def statement(
     reading: Reading, campaign: str | None = None, since: datetime | None = None, until: datetime | None = None
 ) -> pl.DataFrame:
-    """The liability of coupons that are out, per campaign: opening, what moved it, closing."""
+    """The liability of coupons that are out, per campaign: opening, moves, closing."""
     return statement_of(reading, campaign, since, until)
 
 
@@ -206,9 +206,8 @@ def restated(
     until: datetime | None = None,
     goods_rates: str | None = None,
 ) -> pl.DataFrame:
-    """Orders, sales, margin, discounts, booked costs and simple return as known then and as known now, and between
-    them what was learned since, by its cause: a column's causes are the whole of its difference. Raises
-    `WrongQuestion`."""
+    """Orders, sales, margin, discounts, booked costs and simple return as known at `known_from` and as known now, and
+    the changes in between by cause. In each column, the causes sum to the difference. Raises `WrongQuestion`."""
     if known_from is None:
         raise WrongQuestion("restated: known since when is not said; give --known-from")
     goods_bp = goods(goods_rates)
@@ -249,7 +248,7 @@ def _parts(what: str, by: str, known: Mapping[str, str]) -> list[str]:
 
 
 def _zoned(at: str, chosen: list[str]) -> str:
-    """Only a day needs a zone, and to join one sorts all rows."""
+    """The join with the zone, only if days are chosen, since it sorts all rows."""
     return f"ASOF JOIN zone z ON {at} >= z.since" if "day" in chosen else ""
 
 

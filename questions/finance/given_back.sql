@@ -1,6 +1,6 @@
--- What was taken off orders by uses that were given back since? Grain: one order. A coupon that was used on it and
--- returned, and is not in use on it now, counts with the largest discount of those uses; uses and returns that broke
--- the rules, and so changed nothing, do not count.
+-- How much discount did orders get from uses that were given back since? Grain: one order. A coupon that was used on
+-- the order and returned, and is not in use on it now, counts with the largest discount of its uses there; uses and
+-- returns that broke the rules, and so had no effect, do not count.
 WITH wrong AS (
     SELECT key_hash, key AS coupon_id, event_id FROM violations
     WHERE topic = 'coupon.events' AND scope = 'coupon' AND (starts_with(violation, 'returned_when') OR violation = 'wrong_order'

@@ -1,5 +1,5 @@
--- Where was money lost to broken rules? Grain: one point of loss, campaign and currency, of `found` (loss_points.sql). An
--- event or coupon counts once in a point, and can stand in several.
+-- Where was money lost to broken rules? Grain: one point of loss, campaign and currency, from the input `found`
+-- (loss_points.sql). An event or coupon counts once per point, and can be in several points.
 SELECT point, campaign_id, currency, count(*) AS cases, count(DISTINCT coupon_id) AS coupons,
        coalesce(sum(lost_minor), 0) AS lost_minor
 FROM found

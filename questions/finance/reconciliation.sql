@@ -1,9 +1,10 @@
--- How do the numbers of the reports join? Grain: one line of an account and currency. The lines of an account are added up
--- from the top: one that is a `total` is the sum of all lines above it that are none. `number`: orders or coupons, null
--- where a line has money alone; `amount_minor`: money, null where a line counts alone. Without $campaign: the orders that
--- were paid, down to those with a coupon; the coupon discounts that orders name, down to those of coupons in use; net
--- sales, down to the cash flow; coupons in use, down to their orders. With it: the coupons in use of the campaign, down
--- to the orders that attribution by redeemed coupons credits it with. Given: `given_back` (given_back.sql).
+-- How do the numbers of the reports reconcile? Grain: one line of an account and currency. The lines of an account add
+-- up from the top: a `total` is the sum of all lines above it that are not totals. `number`: orders or coupons, null
+-- for a line with money only; `amount_minor`: money, null for a line with a count only. Without $campaign, the accounts
+-- lead from paid orders to those with a coupon; from the coupon discounts that orders state to those of coupons in use;
+-- from net sales to the cash flow; from coupons in use to their orders. With $campaign, the account leads from the
+-- campaign's coupons in use to the orders that attribution by redeemed coupons credits it with. Input: `given_back`
+-- (given_back.sql).
 WITH uses_now AS (
     SELECT c.coupon_id, c.campaign_id, c.order_id, c.discount_minor, coalesce(o.currency, c.currency) AS currency,
            coalesce(stands(o.paid_at, o.cancelled_at, o.net_minor, o.refunded_minor), false) AS sold

@@ -1,7 +1,7 @@
--- What was given back, and were the discounts clawed back with it? Grain: one currency. Orders that were cancelled after
--- they were paid, or have a refund, be it of nothing. `clawed_back_minor`: discounts of coupons whose use was returned
--- (given: `given_back`, given_back.sql);
--- `not_clawed_back_minor`: of coupons that are still in use on an order that is cancelled or fully refunded.
+-- How much was refunded, and were the discounts clawed back with it? Grain: one currency, over orders that were
+-- cancelled after payment or have a refund, even of zero. `clawed_back_minor`: discounts of coupons whose use was
+-- returned (input: `given_back`, given_back.sql); `not_clawed_back_minor`: discounts of coupons that are still in use
+-- on an order that is cancelled or fully refunded.
 WITH back AS (
     SELECT key_hash, order_id, currency, net_minor, coalesce(refunded_minor, 0) AS refunded_minor,
            cancelled_at IS NOT NULL AS cancelled, refunded_minor IS NOT NULL AS refunded,

@@ -1,11 +1,12 @@
--- What did orders, uses and costs come to as known then, what changed since, and why? Grain: one line (`known_then`, a
--- cause, `known_now`) and currency; per column but `cases` known_then + causes = known_now. `orders_then`, `uses_then`, `costs_then`:
--- given. Orders: those that stand, of a campaign those on which a coupon of it is in use; sales and list price less
--- refunds. An order that several things happened to stands under the first of the causes as listed in `caused`.
--- Goods cost and margin are of the orders whose cost is known (goods_cost of macros.sql); `coupon_…`: of those on which a
--- coupon is in use. `simple_roi_bp`: (coupon margin - booked) / (discount + booked), as `simple_roi` of the metrics, in
--- basis points; a cause has what the return moved by when causes are taken one after the other as they stand here. Null
--- in all causes where it cannot be told of then, or of now.
+-- What were the totals of orders, uses and costs as known then, what changed since, and why? Grain: one line
+-- (`known_then`, a cause, `known_now`) and currency; in every column but `cases`, known_then + causes = known_now.
+-- Inputs: `orders_then`, `uses_then`, `costs_then`. Orders: those that stand, for a campaign those with one of its
+-- coupons in use; sales and list price less refunds. An order with several changes is under the first cause in the
+-- order of `caused`. Goods cost and margin cover orders with a known cost (goods_cost of macros.sql); `coupon_…`: those
+-- with a coupon in use.
+-- `simple_roi_bp`: (coupon margin - booked) / (discount + booked), as `simple_roi` of the metrics, in basis points; a
+-- cause has the change of the return when causes are applied one after the other in this order. It is null in all
+-- causes if it is unknown for then or for now.
 WITH told AS (
     SELECT -1 AS sign, * FROM orders_then
     UNION ALL

@@ -1,5 +1,5 @@
--- What goes from budgets? Grain: one coupon in use, with its discount in the currency of its order, else of the coupon; or
--- one booking of a cost (an earlier one can be taken back). $campaign: only of this one.
+-- What is spent from budgets? Grain: one coupon in use, with its discount in the currency of its order, else of the
+-- coupon; or one booking of a cost (a negative one takes back an earlier one). $campaign: only this campaign.
 SELECT c.campaign_id, coalesce(o.currency, c.currency) AS currency, c.used_at AS spent_at, 'discount' AS kind,
        c.discount_minor AS amount_minor, c.coupon_id, c.order_id, c.used_event_id AS event_id
 FROM coupons c

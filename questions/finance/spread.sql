@@ -1,9 +1,9 @@
--- How much of each discount is of which category of goods? Grain: one discount of `taken` (given: discounts.sql) and
--- category of its order's lines; of an order without lines, or of none that is known, the discount itself, of the category
--- '(no lines)'. A discount is shared by what lines say was taken off them, where one says so; else by what was paid for
--- them; else alike. The lines with the largest remainders get what rounding leaves (largest remainder, Hamilton's
--- method), the first of them among equals: the parts of a discount sum to it, to the minor unit.
--- Lists, and no windows: a year's orders have ten times as many lines.
+-- How is each discount spread over categories of goods? Grain: one discount of `taken` (input: discounts.sql) and
+-- category of its order's lines; if the order has no lines or is unknown, the whole discount has the category
+-- '(no lines)'. A discount is allocated by the discounts that the lines state, if any does; else by what was paid for
+-- them; else equally. Units left over by rounding go to the lines with the largest remainders (Hamilton's method), the
+-- first line among equals: the parts of a discount sum to it, to the minor unit.
+-- Uses lists instead of windows, since a year's orders have ten times as many lines.
 WITH numbered AS MATERIALIZED (
     SELECT row_number() OVER () AS number, * FROM taken
 ),

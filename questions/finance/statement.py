@@ -1,16 +1,15 @@
-"""The statement of a campaign's coupons: the liability at the start, what moved it, the liability at the end.
+"""The statement of a campaign's coupons: the opening liability, its moves, the closing liability.
 
-A coupon is out while it is issued, claimed or reserved: somebody can come and use it. What it is worth is its face
-value. Coupons without one (a percentage, a gift) are counted only. Where none of those that a part of the statement
-counts has one, the part's face value is null: not known, not nothing. Every event that takes a coupon in or out is one
-move, so
+A coupon is out while it is issued, claimed or reserved, since it can still be used. Its value is its face value.
+Coupons without one (a percentage, a gift) are only counted. If no coupon counted in a part of the statement has a face
+value, the value of the part is null: unknown, not zero. Every event that takes a coupon in or out is one move, so
 
     opening + issued + returned - used - expired - revoked - released = closing
 
-to the coupon and to the minor unit (a null adds nothing), and a period opens with the closing of the one before.
-The moves of a coupon that broke no rule and to which nothing happened twice stand in its row; those of any other are
-found by folding its history from the start (LIFECYCLE section 3). The audit `liability` folds all of them, and holds
-both against the states of the rows.
+holds to the coupon and to the minor unit (null adds nothing), and each period opens with the closing of the previous
+one. If a coupon broke no rule and nothing happened to it twice, its row tells its moves; the history of every other
+coupon is folded from the start (LIFECYCLE section 3). The audit `liability` folds all histories, and compares both
+results with the states of the rows.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from coupon_ledger.projections.wide import as_integers
 
 OUT: Final = ("issued", "claimed", "reserved")
 MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")
-"""The first two take coupons in, the others out. `released`: back to a state in which nobody was given it, from a hold
-that broke the rules."""
+"""The first two take coupons in, the others out. `released`: from a hold that broke the rules back to a state in which
+the coupon is not out."""
 _IN: Final = MOVES[:2]
 _UNITS: Final = ("coupons", "minor", "unknown")
-"""How many, their face values, and how many of them have none."""
+"""Number of coupons, sum of their face values, number of coupons without a face value."""
 _AT_ONCE: Final = 500_000
 """Events folded at once."""
 _IS_OUT: Final = np.isin(STATES, OUT)
@@ -46,7 +45,8 @@ _TOLD_BY_ROW: Final = """
     + (claimed_at IS NOT NULL)::INTEGER + (reserved_at IS NOT NULL)::INTEGER + (used_at IS NOT NULL)::INTEGER
     + (ended_at IS NOT NULL)::INTEGER
 """
-"""As many events as instants: each of these happened once, and nothing else (a return, a release) did."""
+"""There are as many events as instants: each of these happened once, and nothing else (a return, a release)
+happened."""
 
 
 def statement(
@@ -57,8 +57,8 @@ def statement(
     *,
     by_rows: bool = True,
 ) -> pl.DataFrame:
-    """A row per campaign (null: none) and currency. `since` belongs to the period, `until` no longer. Not `by_rows`:
-    every history is folded."""
+    """One row per campaign (null: coupons without one) and currency. The period includes `since` and excludes `until`.
+    Without `by_rows`, every history is folded."""
     folded = (_summed(piece, since, until) for piece in _moves(reading, campaign, by_rows))
     rows = [_of_rows(reading, campaign, since, until)] if by_rows else []
     moved = pl.concat([_nothing(), *rows, *folded])
@@ -81,7 +81,7 @@ def statement(
 
 
 def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """The coupons whose rows tell their moves, summed as by `_summed`."""
+    """The moves of coupons whose rows tell them, summed as in `_summed`."""
     plain = f"SELECT * FROM coupons WHERE ($campaign IS NULL OR campaign_id = $campaign) AND {_TOLD_BY_ROW}"
     query = f"WITH plain AS ({plain}) {sql(__package__, 'statement')}"
     found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
@@ -92,8 +92,8 @@ def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, unt
 
 def _moves(reading: Reading, campaign: str | None, by_rows: bool) -> Iterator[pl.DataFrame]:
     """Every event that took a coupon in or out: `campaign_id`, `currency`, `face_value_minor` of the coupon, `at`,
-    `move`; the coupons part by part, so that memory does not grow with their number. `by_rows`: only of those coupons
-    whose rows do not tell it."""
+    `move`. Coupons are read in parts, so that memory does not grow with their number. `by_rows`: leave out coupons
+    whose rows tell their moves."""
     asked = f"($campaign IS NULL OR campaign_id = $campaign) AND NOT ($by_rows AND {_TOLD_BY_ROW})"
     given = {"campaign": campaign, "by_rows": by_rows}
     [events] = reading.frame(f"SELECT coalesce(sum(events), 0)::BIGINT FROM coupons WHERE {asked}", given).row(0)
@@ -133,7 +133,7 @@ def _moved(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """Per campaign and currency, what was out before the period, and the moves in it."""
+    """Per campaign and currency: what was out before the period, and the moves within it."""
     earlier = pl.lit(False) if since is None else pl.col("at") < since
     within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
     sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)

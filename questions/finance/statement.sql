@@ -1,7 +1,7 @@
--- What moved the coupons whose rows tell it all (`plain`, each thing happened to them once at most)? Grain: one campaign and
--- currency. `opening`: what was out at $since; `issued`, `used`, `expired`, `revoked`: from then on and before $until;
--- `…_minor`: their face values; `…_unknown`: those of them that have none. What was never issued was never out; what is
--- used cannot end.
+-- Which moves do the rows show of coupons whose history they tell in full (`plain`: nothing happened to them twice)?
+-- Grain: one campaign and currency. `opening`: coupons out at $since; `issued`, `used`, `expired`, `revoked`: moves
+-- from $since on and before $until; `…_minor`: their face values; `…_unknown`: those of them without one. A coupon that
+-- was never issued was never out; a used coupon cannot end.
 SELECT campaign_id, currency, count(*) FILTER (came_earlier) - count(*) FILTER (went_earlier) AS opening_coupons,
        count(*) FILTER (came) AS issued_coupons, count(*) FILTER (gone AND went = 'used') AS used_coupons,
        count(*) FILTER (gone AND went = 'expired') AS expired_coupons,

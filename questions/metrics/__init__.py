@@ -1,1 +1,1 @@
-"""The operating metrics, each defined once, over any slice and grain of time."""
+"""The operating metrics: each is defined once, and can be asked over any slice and time grain."""

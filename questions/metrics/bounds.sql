@@ -1,4 +1,4 @@
--- Between which instants does everything lie that metrics count? Grain: one row; nulls where there is nothing.
+-- What are the first and last instants of the data that metrics count? Grain: one row; nulls if there are no data.
 SELECT min(first), max(last) FROM (
     SELECT min(occurred_at) AS first, max(occurred_at) AS last FROM coupon_events
     UNION ALL SELECT min(occurred_at), max(occurred_at) FROM order_events

@@ -1,7 +1,7 @@
-"""`metrics.toml`, loaded: every metric and the sources it is made from.
+"""The metrics and sources, loaded from `metrics.toml`.
 
-What always holds of them: a formula names only metrics; a join is named before those that it needs; a metric of money
-is a sum, or a formula over sums, so that it can be split by currency and converted.
+Invariants: a formula names only metrics; a join is listed after the joins that it needs; a money metric is a sum, or a
+formula over sums, so that it can be split by currency and converted.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any, Final
 from coupon_ledger.ledger.rules import LABELS, REASON_LABELS
 
 IN_TIME: Final = {"weekday": "moment // 86400000000 % 7 + 1", "hour_of_day": "moment // 3600000000 % 24"}
-"""Dimensions of every source that lies in time; `moment`: what clocks show in the zone, as `Zone.local_sql` says."""
+"""Dimensions of every source with instants; `moment`: local time in the zone, as by `Zone.local_sql`."""
 MINUTES: Final = "minutes"
-"""What a formula may name beside metrics: the minutes of the bucket that have passed."""
+"""The only name in a formula that is not a metric: the minutes of the bucket that have passed."""
 
 _COST_LABELS: Final = {"acquisition": "获客", "media": "媒体", "operation": "运营", "subsidy": "补贴"}
 _LABELS: Final = LABELS | REASON_LABELS | _COST_LABELS
@@ -28,7 +28,7 @@ _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A relation whose rows lie in time and in slices. Its fields are those of the TOML, `from_` but for the name."""
+    """A relation with rows in time and in slices. Fields are as in the TOML (`from_` is `from` there)."""
 
     name: str
     grain: str
@@ -46,11 +46,11 @@ class Source:
 
     @cached_property
     def alias(self) -> str:
-        """What its own columns stand behind."""
+        """The table alias of its own columns."""
         return self.shown[0].partition(".")[0]
 
     def joined(self, *expressions: str) -> list[str]:
-        """The joins that these expressions need, in their order."""
+        """The joins that these expressions need, in the order of the TOML."""
         needed: set[str] = set()
         todo = list(expressions)
         while todo:
@@ -64,8 +64,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Metric:
-    """`rows`, `aggregate`: of a metric over a source. `formula`: of one over metrics; `base`: with these written out
-    until only metrics over sources are left."""
+    """A metric. Over a source: `rows`, `aggregate`. Over other metrics: `formula`, and `base`, the formula expanded
+    until it names only metrics over sources."""
 
     name: str
     chinese: str
@@ -82,15 +82,15 @@ class Metric:
     formula: str = ""
     base: str = ""
     parts: tuple[str, ...] = ()
-    """The metrics over sources that it is made from: itself, if it is one."""
+    """The metrics over sources that it is computed from; for a metric over a source, itself."""
 
     @property
     def additive(self) -> bool:
-        """Whether values of slices that share nothing can be added."""
+        """Whether values of disjoint slices can be added."""
         return self.source is not None and "DISTINCT" not in self.aggregate and "quantile" not in self.aggregate
 
     def summed(self, counts: str) -> Metric | None:
-        """Over sums of the rows, so many in each; none where that does not tell it."""
+        """The metric over a source of sums, with `counts` rows in each sum; None if it cannot be computed from sums."""
         return replace(self, aggregate=f"sum({counts})") if self.aggregate == "count(*)" else None
 
     @property
@@ -100,12 +100,13 @@ class Metric:
 
     @property
     def whole_type(self) -> str:
-        """The SQL type of its values, where they are whole: money adds up beyond 64 bits."""
+        """The SQL type of its values, if they are whole: sums of money may exceed 64 bits."""
         return "HUGEINT" if self.unit == "minor" else "BIGINT"
 
     @property
     def empty(self) -> int | None:
-        """Of no rows. What has no stock has none left, and none is not 0."""
+        """The value for no rows: 0, or None for quantiles and for metrics of what stands now (no stock is not 0
+        left)."""
         unknown = "quantile" in self.aggregate or self.view == "now"
         return None if unknown else 0
 
@@ -125,7 +126,7 @@ def _sources(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
 
 
 def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every metric's entry by its name, those of [[each]] written out."""
+    """Every metric's entry by its name, with [[each]] expanded."""
     for each in data["each"]:
         for value in each["values"]:
             written = {
@@ -191,6 +192,6 @@ def _metrics(data: Mapping[str, Any]) -> dict[str, Metric]:
 _DATA: Final = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text(encoding="utf-8"))
 SOURCES: Final = {source.name: source for source in _sources(_DATA["sources"])}
 SUMS: Final = {source.name: source for source in _sources(_DATA["sums"])}
-"""By the source that each stands for."""
+"""Sources of sums, by the source that each can replace."""
 METRICS: Final = _metrics(_DATA)
 DIMENSIONS: Final = tuple(dict.fromkeys(d for metric in METRICS.values() for d in metric.dimensions))

@@ -1,7 +1,7 @@
-"""From a question about metrics to its values: the parts by source, brought together; then the formulas.
+"""Evaluates a question about metrics: queries the parts by source, joins them, then computes the formulas.
 
-What always holds: a formula sees sums of its slice, bucket and currency alone, and gives null where it would divide by
-zero. A slice without rows in a bucket has 0 there (null, if it is a quantile). Amounts of several currencies are apart,
+Invariants: a formula sees only the sums of its own slice, bucket and currency, and gives null instead of dividing by
+zero. A slice without rows in a bucket has 0 there (null for a quantile). Amounts of different currencies are kept apart
 or converted.
 """
 
@@ -31,8 +31,8 @@ _NUMBERS: Final = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about metrics that may be asked of each. `where`: any of these values by dimension, an empty one for
-    where it is not known."""
+    """A validated question about metrics. `where`: the accepted values by dimension; an empty one stands for
+    unknown."""
 
     metrics: tuple[Metric, ...]
     by: tuple[str, ...]
@@ -51,7 +51,7 @@ class Asked:
 
 
 class Evaluation:
-    """One question on one state of the database."""
+    """Evaluation of one question on one state of the database."""
 
     def __init__(self, reading: Reading, asked: Asked) -> None:
         self._reading = reading
@@ -61,7 +61,7 @@ class Evaluation:
         self._grace = timedelta(minutes=grace)
 
     def frame(self) -> pl.DataFrame:
-        """Grain: one slice and bucket, and a currency (null for what is not money) where some metric is money."""
+        """Grain: one slice and bucket, and currency if some metric is money (null for other metrics)."""
         asked = self._asked
         now = self._parts(self.slice(asked.since, asked.until))
         if not asked.shifts:
@@ -78,7 +78,7 @@ class Evaluation:
         return self._arranged(self._beside(values, others, dict(zip(buckets or (), then or (), strict=True))))
 
     def _groups(self) -> dict[bool, list[Metric]]:
-        """The metrics that are money, and those that are not: they go by other keys."""
+        """The metrics that are money and those that are not, since they have different keys."""
         groups = {money: [m for m in self._asked.metrics if m.money == money] for money in (False, True)}
         return {money: metrics for money, metrics in groups.items() if metrics}
 
@@ -95,15 +95,15 @@ class Evaluation:
 
     @cached_property
     def _bounds(self) -> tuple[datetime, datetime]:
-        """What every instant in the tables lies in."""
+        """A range that contains every instant in the tables; its end is excluded."""
         [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
         if not first:
             return datetime(2000, 1, 1), datetime(2000, 1, 2)
         return first, later(last, _MOMENT)
 
     def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
-        """What the metrics of each group are made from, by slice and bucket. A source is asked once: what is by
-        currency is added up for those that are not money."""
+        """The parts of the metrics of each group, by slice and bucket. Each source is queried once: its rows by
+        currency are added up for metrics that are not money."""
         needed = {
             money: _by_source((part for metric in metrics for part in metric.parts), slice_)
             for money, metrics in self._groups().items()
@@ -129,7 +129,8 @@ class Evaluation:
         return found
 
     def _keys_of(self, found: Iterable[pl.DataFrame]) -> list[datetime] | None:
-        """All buckets of the period; where it is not said, from the first to the last that holds something."""
+        """All buckets of the period. It begins with the first bucket with data if there is no `since`. Without `until`
+        it ends with the last one; if `since` is set, not before the data's clock."""
         asked, buckets = self._asked, self._asked.buckets
         if buckets is None:
             return None
@@ -144,7 +145,7 @@ class Evaluation:
     def _filled(
         self, parts: pl.DataFrame, money: bool, found: Iterable[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """A row for each slice that any metric has, in each bucket."""
+        """Add rows, so that each slice that any metric has is there in each bucket."""
         keys = self._dimensions(money)
         if not keys and buckets is None:
             return parts
@@ -168,7 +169,7 @@ class Evaluation:
     def _values(
         self, found: Mapping[bool, pl.DataFrame], slices: list[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """The metrics, from their parts. Rows of what is not money have no currency."""
+        """Compute the metrics from their parts. Rows of metrics that are not money have no currency."""
         groups = []
         for money, metrics in self._groups().items():
             parts = self._filled(found[money], money, slices, buckets)
@@ -182,7 +183,7 @@ class Evaluation:
         return pl.concat(groups, how="diagonal")
 
     def _with_minutes(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """The minutes of the bucket, or of the period, until the data's clock."""
+        """Add the minutes of the bucket, or of the period, up to the data's clock."""
         asked, clock = self._asked, self.clock
         if clock is None:
             return parts.with_columns(pl.lit(None, pl.Float64).alias(MINUTES))
@@ -203,7 +204,7 @@ class Evaluation:
 
     @cached_property
     def _period(self) -> tuple[datetime, datetime]:
-        """What is compared with another period."""
+        """The period that is compared with another one."""
         asked = self._asked
         until = asked.until or self.clock
         if asked.since is None:
@@ -218,7 +219,7 @@ class Evaluation:
         return Shift.between(*self._period, asked.zone, str(asked.compare), asked.buckets)
 
     def _beside(self, values: pl.DataFrame, others: pl.DataFrame, then: Mapping[datetime, datetime]) -> pl.DataFrame:
-        """Each value, what it was before, and the change as a part of that."""
+        """Each value, its value in the earlier period, and the change relative to that."""
         metrics = self._asked.metrics
         keys = [name for name in values.columns if name not in METRICS]
         others = others.rename({metric.name: f"{metric.name}_before" for metric in metrics})
@@ -237,7 +238,7 @@ class Evaluation:
         return wide.drop("_then", strict=False).with_columns(changes)
 
     def _beside_targets(self, values: pl.DataFrame) -> pl.DataFrame:
-        """Each value, its target, and the part of it that is reached."""
+        """Each value, its target, and the part of the target reached."""
         asked = self._asked
         campaigns = asked.where.get("campaign")
         told = self._reading.frame(
@@ -261,7 +262,7 @@ class Evaluation:
     # --- the answer
 
     def _arranged(self, found: pl.DataFrame) -> pl.DataFrame:
-        """Keys first, then the metrics in the order asked; `open`: late facts of then are still to be expected."""
+        """Order columns: keys first, then the metrics as asked. `open`: late facts may still arrive for this bucket."""
         asked, clock = self._asked, self.clock
         suffixes = {"target": ("", "_target", "_reached"), None: ("",)}.get(asked.compare, ("", "_before", "_change"))
         values = [f"{metric.name}{suffix}" for metric in asked.metrics for suffix in suffixes]
@@ -292,7 +293,7 @@ class Evaluation:
 
 
 def _natural(found: pl.DataFrame, name: str) -> pl.Expr:
-    """Where its values stand as people list them: campaign 2 before campaign 10."""
+    """The rank of values in natural order: campaign 2 before campaign 10."""
     if found.schema[name] != pl.String:
         return pl.col(name)
     values = found[name].drop_nulls().unique().to_list()
@@ -312,7 +313,7 @@ def _formula(metric: Metric) -> str:
 
 
 def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
-    """The metrics, each with the source that it is asked from: its own, or one of sums that stands for it."""
+    """The metrics by the source that they are queried from: their own, or a source of sums that replaces it."""
     found: dict[Source, list[Metric]] = {}
     for metric in (METRICS[name] for name in dict.fromkeys(names)):
         sums = SUMS.get(str(metric.source))
@@ -328,8 +329,7 @@ def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric])
 
 
 def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
-    """The rows that any of them has, without gaps; one row, where there are no keys but that of a currency and no
-    rows."""
+    """Full join of the frames, with gaps filled; a single row if there are no rows, and no keys other than currency."""
     marked = [
         frame.with_columns(pl.lit(True).alias(f"_has_{name}") for name in frame.columns if name in METRICS)
         for frame in frames
@@ -346,8 +346,8 @@ def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[M
 
 
 def _without_gaps(frame: pl.DataFrame, metrics: Sequence[Metric], gap: pl.Expr | None = None) -> pl.DataFrame:
-    """What a metric is of no rows, where there were none: where `gap`, or its mark is missing. A value that is there
-    and null is not known, and stays so."""
+    """Fill missing rows (where `gap` is true, or the metric's mark is missing) with the metric's value for no rows. A
+    null in an existing row means unknown, and stays null."""
     filled = []
     for metric in metrics:
         missing = pl.col(f"_has_{metric.name}").is_null() if gap is None else gap
@@ -361,9 +361,9 @@ def _change(now: pl.Expr, before: pl.Expr) -> pl.Expr:
 
 
 def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: Asked) -> pl.DataFrame:
-    """Columns campaign (where asked by it), currency (of money) and `target`: what each row of `values` is to reach.
+    """The target of each row of `values`: columns campaign (if grouped by it), currency (for money) and `target`.
 
-    A target without a currency is in that of the amounts, where there is one alone. Of ratios, targets are in basis
+    A target without a currency takes that of the amounts, if there is only one. Targets of ratios are set in basis
     points.
     """
     told = told.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
@@ -380,8 +380,8 @@ def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: As
 
 
 def _in_a_currency(told: pl.DataFrame, amounts: pl.DataFrame, by: list[str], metric: str) -> pl.DataFrame:
-    """A target without a currency is in that of the amounts; a currency in which there is 0 is no other one, where
-    there is more in some."""
+    """Give targets without a currency that of the amounts, if it is the only one. Currencies with 0 are ignored, unless
+    all are 0."""
     grouped = amounts.with_columns(_all=pl.lit(0)).group_by("_all", *by)
     some = pl.col("currency").filter(pl.col(metric) != 0).unique()
     found = grouped.agg(

@@ -1,4 +1,4 @@
-"""What people ask about metrics: which there are, what one means, their values, and what is behind a value."""
+"""Questions about metrics: their values, and the rows behind a value."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ def metrics(
     rates: str | None = None,
     goods_rates: str | None = None,
 ) -> pl.DataFrame:
-    """Values of metrics by slice and bucket; `names`, `by`: with commas between them.
+    """Values of metrics by slice and bucket. `names`, `by`: comma-separated.
 
-    `where`: a JSON object with a list of values for each dimension, an empty one for where it is not known. `grain`:
-    minute, hour, day, week or month of the `zone`. `compare`: previous, last-year or target. `rates`: a JSON list of
-    currency, rate, to. `goods_rates`: a JSON object with the cost of goods by category in basis points, the empty
-    category standing for any other.
+    `where`: a JSON object with a list of values for each dimension; an empty value stands for unknown. `grain`: minute,
+    hour, day, week or month of the `zone`. `compare`: previous, last-year or target. `rates`: a JSON list of currency,
+    rate, to. `goods_rates`: a JSON object with the cost of goods by category in basis points; the empty category is the
+    default.
 
-    Amounts of each currency come in rows of their own (`currency`, XXX where they carry none); what is not money has
-    none. `open`: until the data's clock has passed the bucket's end by the grace of the rules, late facts are still to
-    be expected.
+    Each currency has rows of its own (`currency`, XXX for amounts without one); metrics that are not money have none.
+    `open`: late facts may still arrive, until the data's clock has passed the bucket's end by the grace of the rules.
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -65,8 +64,8 @@ def metric_explained(
     goods_rates: str | None = None,
     limit: int = 20,
 ) -> pl.DataFrame:
-    """What metrics are made from. Grain: one part of one metric: `formula` (of the metric), the `sql` that the part
-    is asked with and its `parameters`, how many rows are behind it (`found`), and the first of them by time (`rows`).
+    """How metrics are computed. Grain: one part of one metric: the metric's `formula`, the part's `sql` and
+    `parameters`, the number of rows behind it (`found`), and the first `limit` of them by time (`rows`).
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -144,7 +143,7 @@ def metric_named(name: str) -> Metric:
 
 
 def _check(metric: Metric, asked: Asked) -> None:
-    """Raises `WrongQuestion` where this metric cannot be asked so."""
+    """Raises `WrongQuestion` if the metric cannot be asked with these options."""
     allowed = (*metric.dimensions, *(["currency"] if metric.money else []))
     for name in dict.fromkeys((*asked.by, *asked.where)):
         if name not in (*DIMENSIONS, "currency"):

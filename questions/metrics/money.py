@@ -1,4 +1,4 @@
-"""Amounts of several currencies: never added as they are, converted by rates that the reader gives."""
+"""Amounts of several currencies: never added directly, only converted by rates from the reader."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coupon_ledger.ledger.errors import WrongQuestion
 from coupon_ledger.ledger.rules import CURRENCIES
 
 UNKNOWN: Final = "XXX"
-"""What ISO 4217 calls no currency: that of amounts which carry none."""
+"""The ISO 4217 code for no currency, used for amounts without one."""
 _GOODS: Final = TypeAdapter(dict[str, int])
 
 
@@ -27,14 +27,14 @@ class _Rate(BaseModel):
 
 @dataclass(frozen=True)
 class Rates:
-    """What one unit (not minor unit) of a currency is in `to`."""
+    """Conversion rates: the price of one unit (not minor unit) of each currency in `to`."""
 
     to: str
     rates: Mapping[str, Decimal]
 
     @classmethod
     def read(cls, told: str) -> Rates:
-        """From a JSON list of currency, rate, to. Raises `WrongQuestion`."""
+        """Parse a JSON list of currency, rate, to. Raises `WrongQuestion`."""
         try:
             rows = TypeAdapter(list[_Rate]).validate_json(told)
         except ValidationError as error:
@@ -52,7 +52,7 @@ class Rates:
         return cls(targets[0], {targets[0]: Decimal(1)} | {row.currency: row.rate for row in rows})
 
     def _factor(self, currency: str) -> float:
-        """From minor units to minor units."""
+        """Factor from minor units of `currency` to minor units of `to`. Raises `WrongQuestion`."""
         if currency == UNKNOWN:
             raise WrongQuestion(
                 f"rates: some amounts carry no currency ({UNKNOWN}); ask without rates to see them, or filter by"
@@ -64,9 +64,10 @@ class Rates:
         return float(self.rates[currency] * Decimal(10) ** digits)
 
     def convert(self, parts: pl.DataFrame, keys: list[str], money: list[str]) -> pl.DataFrame:
-        """Parts by `keys` and `currency` as parts by `keys` in the one currency; `money`: which of them are amounts.
+        """Convert parts by `keys` and `currency` to parts by `keys` in the currency `to`. `money`: columns with
+        amounts.
 
-        Amounts are rounded once, after they were added up. What is not known for one currency is not known for all.
+        Amounts are rounded once, after the sum. A value that is unknown in one currency is unknown in the sum.
         """
         found = parts["currency"].unique().to_list()
         factors = pl.DataFrame(
@@ -87,8 +88,8 @@ class Rates:
 
 
 def goods_rates(told: str | None) -> dict[str, list[Any]] | None:
-    """Cost of goods by category in basis points of what was paid, told as a JSON object; the empty category stands for
-    any other. As a parameter of queries (a MAP), null where nothing is told. Raises `WrongQuestion`."""
+    """Parse the cost of goods by category: a JSON object with basis points of what was paid; the empty category is the
+    default. Returns a query parameter (a MAP), or None for no rates. Raises `WrongQuestion`."""
     if not told:
         return None
     try:

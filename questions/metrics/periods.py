@@ -1,10 +1,10 @@
-"""Time as the people of a zone see it: offsets, buckets, and periods to compare with.
+"""Time in a time zone: offsets, buckets, and periods to compare with.
 
-Instants are naive UTC, as in the tables; what people read on their clocks is called local. Zones come from `zoneinfo`
-and not from DuckDB, which knows them only where its ICU extension is built in.
+Instants are naive UTC, as in the tables; wall-clock time is called local. Zones come from `zoneinfo`, not from DuckDB,
+which knows them only if its ICU extension is built in.
 
-A bucket is named by its *key*: of a minute or an hour, the instant when it starts (so the hour that a clock goes
-through twice is two buckets); of a day, week or month, its first local day.
+A bucket is identified by its *key*: for a minute or an hour, the instant at which it starts (so an hour that clocks
+show twice is two buckets); for a day, week or month, its first local day.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ MOST_BUCKETS: Final = 100_000
 _SHORT: Final = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _LENGTHS: Final = {**_SHORT, "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _COMPARED: Final = 60
-"""Up to so many months are told apart by their ends, in a quarter of the time that DuckDB takes for them."""
+"""Up to this many months, SQL compares instants with month ends, in a quarter of the time of DuckDB's date_trunc."""
 _YEAR_1: Final = 719_162 * 86_400_000_000
 """Microseconds from the first day of the year 1 to 1970."""
 _FIRST, _LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)
 _SECOND_DAY, _LAST_DAY = datetime.min + timedelta(days=1), datetime.max - timedelta(days=1)
-"""Outside these, every zone counts as UTC: its local time could lie outside the years 1 to 9999."""
+"""Outside this range, every zone is treated as UTC, since local time could lie outside the years 1 to 9999."""
 _MOMENT: Final = timedelta(microseconds=1)
-_STEP: Final = timedelta(days=10)  # no zone has changed its offset there and back within so few
+_STEP: Final = timedelta(days=10)  # no zone has changed its offset there and back within 10 days
 
 
 @dataclass(frozen=True)
 class Zone:
-    """Raises `WrongQuestion` where there is none of that name."""
+    """A time zone. Raises `WrongQuestion` if the name is unknown."""
 
     name: str
 
@@ -69,18 +69,19 @@ class Zone:
         return at + self.offset(at)
 
     def instant(self, local: datetime) -> datetime:
-        """When clocks show that for the first time; where they never do, when they jump over it."""
+        """The instant at which clocks first show the local time; if they never do, the instant at which they skip
+        it."""
         if not _SECOND_DAY <= local < _LAST_DAY:
             return local
         first = local.replace(tzinfo=self._info)
         at = first.astimezone(UTC).replace(tzinfo=None)
         if self.local(at) == local:
             return at
-        before = self.offset(at - timedelta(days=1))  # in a gap: the moment of the jump
+        before = self.offset(at - timedelta(days=1))  # clocks skip this time: return the instant of the change
         return self._jump(local - before - timedelta(days=1), local - before + timedelta(hours=1))
 
     def _jump(self, low: datetime, high: datetime) -> datetime:
-        """The instant in this range from which on another offset holds."""
+        """The instant in this range at which the offset changes."""
         before = self.offset(low)
         while high - low > timedelta(seconds=1):
             middle = low + ((high - low) // timedelta(seconds=2)) * timedelta(seconds=1)
@@ -88,19 +89,19 @@ class Zone:
         return high
 
     def changes(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """From when on which offset holds, the first of them from before `since`."""
+        """The offsets in a period, each with the instant from which it holds; the first holds at `since`."""
         every = _changes(self)
         first = max(0, bisect_right(every, since, key=lambda change: change[0]) - 1)
         return [change for n, change in enumerate(every) if n == first or (n > first and change[0] < until)]
 
     def offsets(self) -> pl.DataFrame:
-        """`since` and the `offset_us` that holds from then on, to be joined by instant (ASOF)."""
+        """All offsets: `since`, and the `offset_us` that holds from then on. For an ASOF join by instant."""
         changes = [(since, _micros(offset)) for since, offset in _changes(self)]
         return pl.DataFrame(changes, schema={"since": pl.Datetime("us"), "offset_us": pl.Int64}, orient="row")
 
     def local_sql(self, at: str, since: datetime, until: datetime) -> str:
-        """What clocks show at the instant `at`, as SQL: microseconds since Monday, the first day of the year 1. Whole
-        numbers take a third of the time that DuckDB's dates take."""
+        """SQL for the local time at the instant `at`: microseconds since Monday, the first day of the year 1. Integers
+        take a third of the time of DuckDB's dates."""
         (_, offset), *later = self.changes(since, until)
         if not later:
             return f"(epoch_us({at}) + {_micros(offset) + _YEAR_1})"
@@ -110,7 +111,7 @@ class Zone:
 
 @lru_cache(maxsize=64)
 def _changes(zone: Zone) -> list[tuple[datetime, timedelta]]:
-    """From the first instant on; the offset of 1970 holds before it."""
+    """All changes of the offset, from the first instant on; before 1970, the offset of 1970 holds."""
     found = [(datetime.min, timedelta(0)), (_SECOND_DAY, zone.offset(_FIRST))]
     at = _FIRST
     while at < _LAST:
@@ -127,7 +128,7 @@ def _micros(length: timedelta) -> int:
 
 @dataclass(frozen=True)
 class Buckets:
-    """The buckets of a grain in a zone."""
+    """The buckets of one grain in a zone."""
 
     grain: str
     zone: Zone
@@ -153,11 +154,11 @@ class Buckets:
         return f"CASE {' '.join(ends)} ELSE TIMESTAMP '{last}' END"
 
     def _jumps(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """Where a bucket begins because clocks are changed, by a part of an hour in some zones."""
+        """Changes of the offset, each of which begins a bucket: in some zones clocks change by a part of an hour."""
         return self.zone.changes(since, until)[1:]
 
     def key(self, at: datetime) -> datetime:
-        """Of the bucket that the instant lies in."""
+        """The key of the bucket that contains the instant."""
         local = self.zone.local(at)
         day = datetime(local.year, local.month, local.day)
         if self.grain in _SHORT:
@@ -171,7 +172,7 @@ class Buckets:
         return key if self.grain in _SHORT else self.zone.instant(key)
 
     def after(self, key: datetime, count: int = 1) -> datetime:
-        """The key so many buckets later."""
+        """The key of the bucket `count` buckets later."""
         return _months_later(key, count) if self.grain == "month" else later(key, count * _LENGTHS[self.grain])
 
     def end(self, key: datetime) -> datetime:
@@ -182,7 +183,7 @@ class Buckets:
         return min([last, *(jump for jump, _ in self._jumps(key, last))])
 
     def label(self, key: datetime) -> str:
-        """As people name it."""
+        """The name of the bucket for readers."""
         if self.grain in _SHORT:
             offset = self.zone.offset(key)
             sign, minutes = ("-" if offset < timedelta(0) else "+"), abs(offset) // timedelta(minutes=1)
@@ -190,7 +191,8 @@ class Buckets:
         return f"{key:%Y-%m}" if self.grain == "month" else f"{key:%Y-%m-%d}"
 
     def keys(self, first: datetime, until: datetime) -> Iterator[datetime]:
-        """From this key on, while they start before that instant."""
+        """The keys from `first` on of buckets that start before `until`. Raises `WrongQuestion` if there are too
+        many."""
         key, count = first, 0
         while self.start(key) < until:
             if (count := count + 1) > MOST_BUCKETS:
@@ -204,7 +206,8 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Shift:
-    """How a period and its buckets lie to those that they are compared with: so much earlier on local clocks."""
+    """The distance from a period and its buckets to the earlier ones that they are compared with. `local`: measured on
+    local clocks."""
 
     months: int = 0
     length: timedelta = timedelta(0)
@@ -212,10 +215,10 @@ class Shift:
 
     @classmethod
     def between(cls, since: datetime, until: datetime, zone: Zone, how: str, buckets: Buckets | None) -> Shift:
-        """To the period before of the same length, or that of the last year.
+        """The shift to the preceding period of the same length, or to the last year.
 
-        Buckets are counted where there are any, else months, else days, where the period is of whole ones. Of weeks,
-        the last year's are 52 earlier, so that weekdays fall on each other.
+        The length is counted in buckets if there are any, else in whole months or whole days if possible. For weekly
+        buckets, the last year is 52 weeks earlier, so that weekdays match.
         """
         if how == "last-year":
             weeks = buckets is not None and buckets.grain == "week"
@@ -236,7 +239,7 @@ class Shift:
         return zone.instant(self._earlier(zone.local(at))) if self.local else at - self.length
 
     def key(self, key: datetime, buckets: Buckets) -> datetime:
-        """Of the bucket that this one is compared with."""
+        """The key of the bucket that this one is compared with."""
         if buckets.grain in _SHORT:
             return buckets.key(self.instant(key, buckets.zone))
         return self._earlier(key)
@@ -246,12 +249,12 @@ class Shift:
 
 
 def later(at: datetime, length: timedelta) -> datetime:
-    """That much later, at most the end of the year 9999."""
+    """`at` plus `length`, at most the end of the year 9999."""
     return min(at, datetime.max - length) + length if length > timedelta(0) else at + length
 
 
 def _months_later(local: datetime, count: int) -> datetime:
-    """The same day so many months later, or that month's last, where it has no such day; at most the end of the year
+    """The same day `count` months later, or the last day of that month if it is shorter; at most the end of the year
     9999."""
     year, month = divmod(12 * local.year + local.month - 1 + count, 12)
     if year > datetime.max.year:

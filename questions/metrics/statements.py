@@ -1,7 +1,6 @@
-"""The SQL that asks one source for the metrics made from it.
+"""The SQL that computes the metrics of one source.
 
-What always holds: what users gave goes in as parameters; what is written into the text comes from metrics.toml, or was
-computed from a zone.
+Invariant: user input is passed as parameters only; the SQL text comes from metrics.toml, or is computed from a zone.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Slice:
-    """Which rows, and how they are grouped. `since`, `until`: null where there is no bound. `span`: what the instants
-    lie in. `goods_rates`: cost of goods by category, as money.py reads it."""
+    """Which rows to take, and how to group them. `since`, `until`: None for no bound. `span`: a range that contains all
+    instants. `goods_rates`: cost of goods by category, as parsed by money.py."""
 
     by: tuple[str, ...]
     where: Mapping[str, Sequence[str]]
@@ -34,7 +33,8 @@ class Slice:
     goods_rates: Mapping[str, list[Any]] | None
 
     def told_by(self, sums: Source) -> bool:
-        """Whether sums of whole hours tell it: of the dimensions that it asks, between whole hours of its zone."""
+        """Whether hourly sums can answer it: they have all its dimensions, and its bounds and zone are in whole
+        hours."""
         offsets = (offset for _, offset in self.zone.changes(*self.span))
         return (
             {*self.by, *self.where} <= {*sums.dimensions, *IN_TIME}
@@ -51,7 +51,7 @@ class Statement:
 
 
 def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money: bool) -> Statement:
-    """Of each slice and bucket that has rows: the values of these metrics. `money`: by currency, too."""
+    """SQL for the values of these metrics in each slice and bucket with rows. `money`: grouped by currency, too."""
     keys = _keys(source, asked, money=money)
     values = {m.name: _value(m) for m in metrics}
     written = {name: _written_out(source, sql) for name, sql in values.items()}
@@ -68,7 +68,7 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
 def _once(
     source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
 ) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The relation as a query of its own, with each thing once in each slice; and keys and values over it."""
+    """The relation as a subquery with each thing once per slice, and the keys and values over it."""
     text, alias = " ".join(values.values()), source.alias
     own = {str(source.once), *(f"{alias}.{column}" for column in re.findall(rf"\b{alias}\.(\w+)", text))}
     computed = {name: sql for name, sql in source.columns.items() if re.search(rf"\b{name}\b", text)}
@@ -78,7 +78,7 @@ def _once(
 
 
 def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Statement:
-    """The rows behind a metric, by time; without a limit: how many there are."""
+    """SQL for the rows behind a metric, by time; without a limit, for their number."""
     relation, parameters = _relation(source, [metric], asked, [])
     if limit is None:
         counted = f"DISTINCT {source.once}" if source.once else "*"
@@ -124,7 +124,7 @@ def _currency(source: Source) -> str:
 def _relation(
     source: Source, metrics: Sequence[Metric], asked: Slice, expressions: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
-    """FROM and WHERE, with parameters."""
+    """The FROM and WHERE clauses, with their parameters."""
     parameters: dict[str, Any] = {}
     conditions = [source.where] if source.where != "true" else []
     if source.at:

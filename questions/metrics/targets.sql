@@ -1,4 +1,4 @@
--- Which targets are set? Grain: one campaign, metric and currency: the canonically last that was set.
+-- Which targets are set? Grain: one campaign, metric and currency, with the last target in canonical order.
 SELECT campaign_id AS campaign, metric, currency, target::DOUBLE AS target
 FROM campaign_events
 WHERE type = 'target_set' AND metric IN (SELECT unnest($metrics))

@@ -1,1 +1,1 @@
-"""Where coupons, orders, people and campaigns stand, now or at an instant of the past."""
+"""The state of coupons, orders, people and campaigns, now or at an instant of the past."""

@@ -1,7 +1,8 @@
-"""What coupons that became others would change in the rules across coupons and between topics (LIFECYCLE section 4).
+"""What hypothetical changes of coupons do to the rules across coupons and between topics (LIFECYCLE section 4).
 
-Campaigns and orders that these coupons touch are evaluated twice by the consumer's own rules: as they are, and with the
-coupons as they would be. Every grace counts as over: what nobody contradicts until then is told. Nothing is written.
+The campaigns and orders that these coupons touch are evaluated twice by the consumer's own rules: with the coupons as
+they are, and as they would be. Every grace counts as over, so violations that are still waiting for the other side are
+included. Nothing is written.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _USE: Final = (
 
 
 class Become(BaseModel):
-    """A coupon's row as it would be; `uses`: the ids of its new `used` events, and their orders."""
+    """A coupon's row as it would be. `uses`: event id and order id of each of its new `used` events."""
 
     coupon_id: str
     state: str
@@ -65,7 +66,8 @@ AS_JSON: Final = TypeAdapter(list[Become])
 
 
 def changed(reading: Reading, coupons: list[Become]) -> pl.DataFrame:
-    """The violations that would come (`change`) and go. In a transaction that the caller rolls back."""
+    """The violations that would appear or disappear (`change`: comes, goes). Runs in a transaction that the caller
+    rolls back."""
     rows = [{name: _naive(value) for name, value in coupon if name in _ROW} for coupon in coupons]
     after = _hashed(pl.DataFrame(rows, schema=_ROW), "coupon_id")
     with reading.given(wanted=after.select("key_hash", "coupon_id")):
@@ -96,7 +98,7 @@ def _hashed(rows: pl.DataFrame, of: str, name: str = "key_hash") -> pl.DataFrame
 
 
 def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All that is broken in the campaigns in which these coupons count otherwise than before."""
+    """All violations, before and after, in the campaigns in which these coupons count differently."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
     had, has = (rows.select(columns).filter(counts) for rows in (before, after))
@@ -116,7 +118,8 @@ def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFram
 def _between_topics(
     reading: Reading, before: pl.DataFrame, after: pl.DataFrame, told: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All that is broken on the orders that these coupons are or would be in use on, or that new uses name."""
+    """All violations, before and after, of the orders on which these coupons are or would be in use or reserved, or
+    that new uses name."""
     columns = ["key_hash", "coupon_id", *_USE]
     used = pl.col("state") == "used"
     in_use, becomes = (_hashed(rows.filter(used).select(columns), "order_id", "order_hash") for rows in (before, after))
@@ -146,7 +149,8 @@ def _between_topics(
 
 
 def _stand_in(reading: Reading, table: str, orders: pl.DataFrame, rows: pl.DataFrame, gone: pl.DataFrame) -> None:
-    """Put a temporary table before the live one, of these orders: without the coupons that are `gone`, with `rows`."""
+    """Shadow the live table by a temporary one with its rows of these orders, without the coupons in `gone`, plus
+    `rows`."""
     with reading.given(asked=orders):
         there = reading.frame(f"SELECT t.* FROM {table} t SEMI JOIN asked USING (order_hash, order_id)")
     left = there.join(gone, on=["key_hash", "coupon_id"], how="anti")

@@ -1,9 +1,8 @@
--- What is this campaign now? Grain: one campaign; one that only coupons name has no values. `entered`: its
--- coupons that were claimed or granted to a user (each counts once), stock_left = quantity - entered (below zero: more
--- were given out than there are). `discounts`: what its coupons in use took off, by currency (of the
--- order, else of the coupon); `discount_minor`: the same where there is one currency, null where there are several.
--- Claims per minute by when they happened; the last hour is that before the data's
--- clock.
+-- What is the state of this campaign? Grain: one campaign; its values are null if only coupons name it. `entered`:
+-- number of its coupons that were claimed or granted to a user (each counts once); stock_left = quantity - entered
+-- (negative: more were given out than exist). `discounts`: discount of its coupons in use, by currency (of the order,
+-- else of the coupon); `discount_minor`: the same if there is only one currency, else null. Claims per minute go by
+-- when they happened; the last hour is the hour before the data's clock.
 WITH mine AS MATERIALIZED (
     SELECT state, owner, claimed_at FROM coupons WHERE campaign_id = $campaign
 ),

@@ -1,6 +1,6 @@
--- Does the campaign's account balance (LIFECYCLE section 6)? Grain: one statement; `counted` from the journal's events,
--- `stands` from the coupons' rows. An event counts as an entry or an exit when it changed the state, which the
--- violations tell: an illegal one that changes nothing has one that names the state it found.
+-- Does the campaign's account balance (LIFECYCLE section 6)? Grain: one statement; `counted`: from the journal's
+-- events, `stands`: from the coupons' rows. An event is an entry or an exit only if it changed the state. The
+-- violations show this: an illegal event without effect has a violation that names the state before it.
 WITH mine AS MATERIALIZED (
     SELECT key_hash, coupon_id, state FROM coupons WHERE campaign_id = $campaign
 ),

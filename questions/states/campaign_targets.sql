@@ -1,5 +1,5 @@
--- What was set for this campaign to reach? Grain: one metric and currency: the canonically last that was set. Names that
--- are no metric of ours stand here too (those of the industry begin with industry_).
+-- Which targets does this campaign have? Grain: one metric and currency, with the last target in canonical order. Names
+-- that are not metrics of this ledger are included (industry figures begin with industry_).
 SELECT metric, currency, target
 FROM campaign_events
 WHERE type = 'target_set' AND campaign_id = $campaign

@@ -1,4 +1,4 @@
--- Which events made the rules of this campaign? Grain: one event that makes a rule version, in canonical order.
+-- Which events set the rules of this campaign? Grain: one event that creates a rule version, in canonical order.
 SELECT * EXCLUDE (key_hash, recorded_at, log_partition, log_offset, campaign_id)
 FROM campaign_events
 WHERE key_hash = $key_hash AND campaign_id = $campaign AND type IN (SELECT unnest($types::VARCHAR[]))

@@ -1,5 +1,6 @@
--- Which rules were broken around a campaign's coupons, and what is at stake? Grain: one violation and currency. Given:
--- `faults`, the campaign's (campaign_faults.sql). `discount_minor`: what these coupons take off now, each once.
+-- Which rules were broken by or around a campaign's coupons, and which amount is at stake? Grain: one violation code
+-- and currency. Input: `faults` of the campaign (campaign_faults.sql). `discount_minor`: discount of these coupons now,
+-- each counted once.
 WITH stakes AS (
     SELECT violation, currency, sum(discount_minor) AS discount_minor
     FROM (SELECT DISTINCT violation, currency, coupon_id, discount_minor FROM faults) GROUP BY ALL

@@ -1,6 +1,6 @@
-"""What compensating events would do to coupons: their histories folded with and without them, by the reference.
+"""The effect of compensating events on coupons: the reference folds their histories with and without these events.
 
-Nothing is written. What that means for the rules across coupons and between topics, `questions.states.across` tells.
+Nothing is written. `questions.states.across` shows the effect on the rules across coupons and between topics.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from coupon_ledger.ledger.lifecycle import Coupon, Delivery, Folded, fold
 from coupon_ledger.projections.live.journal import POSITION
 
 Event = Mapping[str, Any]
-"""By its wire names; instants are naive UTC."""
+"""An event's fields by their wire names; instants are naive UTC."""
 
 _USABLE: Final = ("issued", "claimed", "reserved")
 _LATER: Final = 2**62
@@ -24,11 +24,11 @@ _LATER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """On one coupon. Amounts in minor units of `currency`: `discount_…`, what its use takes off an order now;
-    `face_value_…`, what is still promised with it (issued, claimed or reserved), None where nobody knows its value.
+    """The effect on one coupon. Amounts are in minor units of `currency`. `discount_…`: the discount of its use;
+    `face_value_…`: the value still promised while it is issued, claimed or reserved, None if unknown.
 
-    `events`: how many of the correction are new to it; `known`: how many it has already. `violations`, `healed`: that
-    would come, and that would go, as `<event_id> <violation>`.
+    `events`: number of correction events that are new to the coupon; `known`: number that it already has. `violations`,
+    `healed`: those that would appear and disappear, as `<event_id> <violation>`.
     """
 
     coupon_id: str
@@ -49,12 +49,12 @@ class Effect:
 def effect(
     coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Event]
 ) -> tuple[Effect, dict[str, Any] | None]:
-    """Of these events on a coupon of which that was told: rows of the journal and of its conflicts. And the coupon as
-    it would be (`across.Become`), if any event is new."""
+    """The effect of `events` on a coupon with the rows `told` (journal and conflicts), and the coupon as it would be
+    (`across.Become`), or None if no event is new."""
     deliveries = [_delivery(dict(row)) for row in told]
     known = {d.event["event_id"] for d in deliveries}
     fresh = [event for event in events if event["event_id"] not in known]
-    # Behind all that the log holds, as they would be appended.
+    # Positioned after everything in the log, as if appended.
     added = [Delivery(event, _LATER, 0, n) for n, event in enumerate(fresh)]
     before = fold(deliveries) if deliveries else None
     after = fold([*deliveries, *added])
@@ -85,7 +85,7 @@ def _delivery(row: dict[str, Any]) -> Delivery:
 
 
 def naive(event: Event) -> dict[str, Any]:
-    """The event as the journal has it."""
+    """The event in the form of the journal, with naive instants."""
     return {
         name: value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
         for name, value in event.items()
@@ -101,7 +101,8 @@ def _promised(coupon: Coupon) -> int | None:
 
 
 def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[str, Any]]:
-    """The same per campaign and currency, or per currency alone. An amount is None where none of its parts is known."""
+    """Effects summed per campaign and currency, or per currency only. An amount is None if none of its parts is
+    known."""
     names = ("campaign_id", "currency") if by_campaign else ("currency",)
     amounts = [name for name in Effect.__slots__ if name.endswith("_minor")]
     found: dict[tuple[str, ...], dict[str, Any]] = {}

@@ -1,8 +1,7 @@
--- Why did coupons expire, and what were they worth? Grain: one cause, campaign, channel (each null for all where it is
--- not asked for) and currency. Of the coupons that are expired now; `channel`: where it was claimed, else issued.
--- `face_value_minor`: lost with those that have one, null where none has; `without_value`: how many have none (a
--- percentage, a gift). `since`, `until`: of the
--- expiry.
+-- Why did coupons expire, and what were they worth? Grain: one reason, campaign, channel (each null if not grouped by
+-- it) and currency, over the coupons that are expired now. `channel`: of the claim, else of the issue.
+-- `face_value_minor`: lost with the coupons that have one, null if none has; `without_value`: number without one (a
+-- percentage, a gift). `since`, `until`: of the expiry.
 SELECT CASE WHEN $by_reason THEN reason END AS reason, CASE WHEN $by_campaign THEN campaign_id END AS campaign_id,
        CASE WHEN $by_channel THEN coalesce(claim_channel, issue_channel) END AS channel, currency,
        count(*) AS coupons, sum(face_value_minor) AS face_value_minor,

@@ -1,5 +1,5 @@
--- Who should be reminded? Grain: one coupon that somebody has and could still use, by what ends first: its end is not
--- before the data's clock, and at most `within_s` seconds after it.
+-- Which owners should be reminded? Grain: one usable coupon with an owner, earliest end first: its end is not before
+-- the data's clock, and at most `within_s` seconds after it.
 SELECT coupon_id, valid_until, owner, state::VARCHAR AS state, campaign_id, coupon_type, face_value_minor,
        percent_off_bp, min_spend_minor, currency, valid_from, coalesce(claim_channel, issue_channel) AS channel
 FROM coupons CROSS JOIN (SELECT data_clock FROM ledger) l

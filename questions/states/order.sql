@@ -1,5 +1,5 @@
--- What is this order? Grain: one order. `status`: the furthest of placed, paid, cancelled, refunded (in full);
--- `coupon_discount_minor`: the discounts of kind coupon that the order says.
+-- What is the state of this order? Grain: one order. `status`: the furthest of placed, paid, cancelled, refunded (in
+-- full); `coupon_discount_minor`: the discounts of kind coupon that the order states.
 SELECT order_id, user_id,
        CASE WHEN refunded_whole(net_minor, refunded_minor) THEN 'refunded'
             WHEN cancelled_at IS NOT NULL THEN 'cancelled'

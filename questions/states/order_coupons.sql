@@ -1,6 +1,6 @@
--- Which coupons have to do with this order? Grain: one coupon, by id: those that the order names (`named`), those that
--- are on it now (`on_order`: reserved for it or used on it), and those with any event that names it. `discount_minor`:
--- what the coupon in use took off.
+-- Which coupons concern this order? Grain: one coupon, by id: those that the order names (`named`), those on it now
+-- (`on_order`: reserved for it or used on it), and those with any event that names it. `discount_minor`: the discount
+-- of the coupon in use.
 WITH concerned AS (
     SELECT unnest(coupon_ids) AS coupon_id FROM orders WHERE key_hash = $key_hash AND order_id = $order
     UNION SELECT coupon_id FROM coupons WHERE order_id = $order

@@ -1,5 +1,5 @@
--- Which rules broke the coupons that a person acquired or owns, or events in the person's name ($ids)? Grain: one violation,
--- by time. `explained`, `provisional`, `superseded`: see violations.sql.
+-- Which rules were broken by coupons that a person ($ids) acquired or owns, or by events in the person's name? Grain:
+-- one violation, by time. `explained`, `provisional`, `superseded`: see violations.sql.
 SELECT v.violation, v.occurred_at, v.key AS coupon_id, v.event_id, coalesce(v.user_id, c.acquired_by, c.owner) AS user_id,
        c.campaign_id, v.explained, v.provisional, superseded(v.event_id, v.violation) AS superseded
 FROM judged_violations v

@@ -1,5 +1,5 @@
--- Which records of a topic hold valid events that were not folded all the same: folding them failed, or they happened too
--- far from when they were recorded? None unless $asked. One row per record.
+-- Which dead letters of a topic are valid events: folding them failed, or `occurred_at` is too far from `recorded_at`?
+-- No rows unless $asked. One row per record.
 SELECT log_partition, log_offset
 FROM dead_letters
 WHERE $asked AND topic = $topic AND reason IN ('fold_failed', 'instant_skewed')

@@ -1,4 +1,4 @@
-"""What people ask of coupons, orders, campaigns, users and of the ledger itself. Its SQL lies in files beside it."""
+"""Questions about coupons, orders, campaigns, users and the ledger itself. Their SQL is in files beside this one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def state(
     known_at: datetime | None = None,
     positions: str | None = None,
 ) -> pl.DataFrame:
-    """One coupon's row. Raises `UnknownCoupon`."""
+    """The row of one coupon. Raises `UnknownCoupon`."""
     cut = cut_of(reading, locals())
     if cut:
         then = asdict(_folded(reading, coupon, cut)[0].coupon)
@@ -86,10 +86,10 @@ def history(
     positions: str | None = None,
     limit: int | None = None,
 ) -> pl.DataFrame:
-    """The coupon folded by the reference: a row per event, with where and when the log recorded it. `limit`: only the
-    last ones. `number`: the place of each among all events of the coupon, from 1; `currency`: the coupon's.
+    """The coupon folded by the reference: one row per event, with the log position and time of recording. `limit`: only
+    the last events. `number`: the place of the event among all events of the coupon, from 1; `currency`: the coupon's.
 
-    `superseded`: those of its violations that are no fault; `explained`: a `wrong_user` whose two users are one person.
+    `superseded`: violations of the event that are no fault; `explained`: a `wrong_user` between two ids of one person.
     `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
     """
     cut = cut_of(reading, locals())
@@ -118,7 +118,7 @@ def history(
 
 
 def _persons_in(reading: Reading, cut: Cut) -> dict[str, str]:
-    """Per linked id its person, by the links in the cut."""
+    """The person of each linked id, by the links in the cut."""
     links = f"SELECT DISTINCT user_id, alias_id FROM user_events WHERE type = 'linked' AND {cut.condition(USER)}"
     return dict(persons(reading.frame(links)).iter_rows())
 
@@ -129,7 +129,7 @@ def _one_person(step: Step, people: Mapping[str, str]) -> bool:
 
 
 def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
-    """The coupon's events in the cut folded, and the position of each that stands. Raises `UnknownCoupon`."""
+    """The coupon's events in the cut, folded, and the first position of each event. Raises `UnknownCoupon`."""
     parameters = {"coupon_id": coupon, "key_hash": key_hash(coupon)}
     told = [
         row
@@ -171,8 +171,8 @@ def coupons(
     ordered: bool = True,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Coupons by id (or, quicker where they are many, not `ordered`), piece by piece. A filter that is None lets all
-    pass; `code`: what a person types, as some event of the coupon carries it; `since`, `until`: of the last event,
+    """Coupons in pieces, sorted by id, or unsorted if not `ordered`, which is faster for many. A filter that is None
+    matches all. `code`: the code that people type, in any event of the coupon; `since`, `until`: of the last event;
     `ended_…`: of the end."""
     parameters = _parameters(locals())
     query = _of_code("coupons", parameters)
@@ -192,14 +192,14 @@ def states(
     until: datetime | None = None,
     ended_days: int = 30,
 ) -> pl.DataFrame:
-    """Coupons per state. Filters as of `coupons`."""
+    """Number of coupons per state. Filters as in `coupons`."""
     parameters = _parameters(locals())
     query = _of_code("states", parameters)
     return reading.frame(query, parameters)
 
 
 def _of_code(name: str, parameters: dict[str, Any]) -> str:
-    """The query of that name, of the coupons with that code alone where one is asked for."""
+    """The query of that name, limited to the coupons with `code` if one is set."""
     if parameters["code"] is None:
         del parameters["code"]
         return _query(name)
@@ -207,7 +207,7 @@ def _of_code(name: str, parameters: dict[str, Any]) -> str:
 
 
 def user(reading: Reading, user: str) -> pl.DataFrame:
-    """One person, with all that is linked: one row, its `coupons` a list. Raises `NotThere`."""
+    """One person with all linked ids: one row, with a list `coupons`. Raises `NotThere`."""
     return _user(reading, user)
 
 
@@ -225,8 +225,8 @@ def _user(reading: Reading, user: str) -> pl.DataFrame:
 
 
 def person(reading: Reading, user: str) -> pl.DataFrame:
-    """The same, with two more lists: `ids`, what each id of the person has; `violations`, the rules that their coupons
-    or events in their name broke. Raises `NotThere`."""
+    """As `user`, with two more lists: `ids`, with the data of each id of the person; `violations`, of their coupons and
+    of events in their name. Raises `NotThere`."""
     row = _user(reading, user)
     ids = {"ids": [user, *row["linked"][0]]}
     return row.with_columns(
@@ -236,14 +236,14 @@ def person(reading: Reading, user: str) -> pl.DataFrame:
 
 
 def ids_of(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
-    """Who this is, and every id of theirs."""
+    """The row of user.sql, and every id of the person, with `user` first."""
     found = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
     linked = found["linked"].list.drop_nulls()[0]
     return found, [user, *(linked.to_list() if linked is not None else [])]
 
 
 def order(reading: Reading, order: str) -> pl.DataFrame:
-    """One order: one row, its `coupons` and `violations` lists. Raises `NotThere`."""
+    """One order: one row, with lists `coupons` and `violations`. Raises `NotThere`."""
     parameters = {"order": order, "key_hash": key_hash(order)}
     found = reading.frame(_query("order"), parameters)
     theirs = reading.frame(_query("order_coupons"), parameters)
@@ -264,19 +264,20 @@ def order(reading: Reading, order: str) -> pl.DataFrame:
 
 
 def campaigns(reading: Reading) -> pl.DataFrame:
-    """Every campaign with its counts. `violations`: as of `campaign`."""
+    """Every campaign with its counts. `violations`: as in `campaign`."""
     with reading.given(faults=_faults(reading)):
         return reading.frame(_query("campaigns"))
 
 
 def _faults(reading: Reading, campaign: str | None = None, between: bool = False) -> pl.DataFrame:
-    """`between`: those between coupons and orders too, which of the past take everything to be folded."""
+    """Rows of campaign_faults.sql. `between`: include violations between coupons and orders; in the past, these need
+    everything to be folded."""
     return reading.frame(_query("campaign_faults"), {"campaign": campaign, "between": between})
 
 
 def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
-    """One campaign: one row; `states`, `broken`, `versions`, `conservation` are lists. `violations` are those of single
-    coupons and of the campaign's rules, `broken` says of which rule how many. Raises `NotThere`."""
+    """One campaign: one row, with lists `states`, `broken`, `versions`, `conservation`. `violations`: number of those
+    of single coupons and of the campaign's rules; `broken`: the same per rule. Raises `NotThere`."""
     parameters = {"campaign": campaign, "key_hash": key_hash(campaign)}
     found = reading.frame(_query("campaign"), parameters)
     if not found["known"][0] and not found["coupons"][0]:
@@ -296,7 +297,7 @@ def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
 
 
 def _versions(reading: Reading, parameters: Mapping[str, Any]) -> pl.DataFrame:
-    """Per rule version: the event, and as JSON the values that it changed."""
+    """One row per rule version: its event, and the values that it changed, as JSON."""
     rows = []
     current: dict[str, Any] = {}
     told = reading.frame(_query("campaign_versions"), {**parameters, "types": _RULE_TYPES})
@@ -319,9 +320,9 @@ def violations(
     until: datetime | None = None,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Violations by time. A filter that is None lets all pass; `since`, `until`: of the event.
+    """Violations by time. A filter that is None matches all. `since`, `until`: of the event.
 
-    `superseded`: of an event of the ledger's own sweeps that a fact told later overtook: no fault.
+    `superseded`: the violation is of a sweep event that a later fact overtook, and is no fault.
     """
     return reading.batches(_query("violations"), _parameters(locals()))
 
@@ -334,30 +335,30 @@ def violation_counts(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> pl.DataFrame:
-    """Violations per code; the superseded are counted apart. Filters as of `violations`."""
+    """Number of violations per code; superseded ones are counted apart. Filters as in `violations`."""
     return reading.frame(_query("violation_counts"), _parameters(locals()))
 
 
 def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
-    """Which rules were broken around the campaign's coupons, how often, and what they take off now."""
+    """Rules broken by or around the campaign's coupons: how often, and the discount of these coupons now."""
     with reading.given(faults=_faults(reading, campaign, between=True)):
         return reading.frame(_query("campaign_violations"))
 
 
 def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
-    """Who has coupons of the campaign: how many, and how many in use."""
+    """People with coupons of the campaign: how many coupons, and how many in use."""
     return reading.frame(_query("campaign_users"), {"campaign": campaign})
 
 
 def linked(reading: Reading) -> pl.DataFrame:
-    """How many users have other ids linked to them, and how many ids these are."""
+    """Number of users with linked ids, and number of linked ids."""
     return reading.frame(_query("linked"))
 
 
 def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
-    """Customers by segment (RFM) and currency: how many got coupons of the campaign, how many have one in use (`used`);
-    of these, over all that they ever bought, how many came again, and the net sales. Without a segment: people with a
-    coupon of it who never bought anything that stands."""
+    """Customers by segment (RFM) and currency: number who got coupons of the campaign, and number with one in use
+    (`used`); for the latter, over all their orders, the share who came again and the net sales. Null segment: people
+    with a coupon of the campaign but without an order that stands."""
     theirs = campaign_users(reading, campaign)
     everyone = customers.in_segments(reading)
     used = pl.col("used") > 0
@@ -380,8 +381,8 @@ _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
 def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
-    """What a sweep up to then (the data's clock, if None) would append: coupons and the face value of those that have
-    one (null where none has; `without_value`: the others), by reason and campaign."""
+    """What a sweep up to `until` (default: the data's clock) would append: coupons by reason and campaign, with the
+    face value of those that have one (null if none has; `without_value`: number of the others)."""
     until = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
     pieces = due_at(reading, until) if until else iter(())
     counted = [
@@ -400,7 +401,7 @@ def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
 
 
 def _counted(rows: pl.DataFrame) -> pl.DataFrame:
-    """An amount of which no part is known is not known."""
+    """Sums per group. An amount is null if none of its parts is known."""
     known = pl.when(pl.col("coupons").sum() > pl.col("without_value").sum()).then(pl.col("face_value_minor").sum())
     return rows.group_by(_DUE).agg(
         pl.col("coupons").sum(), known.alias("face_value_minor"), pl.col("without_value").sum()
@@ -417,8 +418,8 @@ def expiries(
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> pl.DataFrame:
-    """Expired coupons and the face value lost with them. `by`: reason, campaign, channel, with commas between them;
-    `since`, `until`: of the expiry."""
+    """Expired coupons and the face value lost with them. `by`: reason, campaign, channel, comma-separated; `since`,
+    `until`: of the expiry."""
     wanted = by.split(",")
     if unknown := sorted(set(wanted) - set(_EXPIRIES_BY)):
         raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
@@ -434,7 +435,7 @@ def expiring(
     channel: str | None = None,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Usable coupons whose validity ends within so many seconds of the data's clock, by what ends first."""
+    """Usable coupons with a validity that ends within `within_s` seconds of the data's clock, earliest end first."""
     return reading.batches(_query("expiring"), _parameters(locals()))
 
 
@@ -450,8 +451,8 @@ def diff(
     *,
     told: Progress,
 ) -> Iterator[pl.DataFrame]:
-    """What became of coupons between two instants, two states of knowledge, two positions of the log, or several of
-    these together. Without an end: until now.
+    """Changes of coupons between two instants, two states of knowledge, two log positions, or a combination. Without an
+    end: until now.
 
     Raises `WrongQuestion`.
     """
@@ -474,7 +475,7 @@ def diff(
 
 
 def _beyond(earlier: Cut, later: Cut) -> bool:
-    """Some position of the earlier one lies beyond that of the later one."""
+    """Whether some position of the earlier cut lies beyond that of the later one."""
     start, end = earlier.positions, later.positions
     return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
 
@@ -491,9 +492,9 @@ def dead_letters(
     whole: bool = False,
     limit: int | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """Records that were not folded, by position. A filter that is None lets all pass; `since`, `until`: of recording.
+    """Dead letters by position. A filter that is None matches all. `since`, `until`: of recording.
 
-    `settled`: those that were discarded, too. `whole`: with key and value.
+    `settled`: include discarded ones. `whole`: with key and value.
     """
     wanted = _parameters(locals())
     del wanted["whole"], wanted["limit"]
@@ -502,7 +503,7 @@ def dead_letters(
 
 
 def histories(reading: Reading, coupons: str) -> pl.DataFrame:
-    """All that was told of several coupons (`coupons`: a JSON list of ids), every content at its first position.
+    """All events and conflicts of several coupons (`coupons`: a JSON list of ids), each content at its first position.
 
     Raises `WrongQuestion`.
     """
@@ -515,8 +516,8 @@ def histories(reading: Reading, coupons: str) -> pl.DataFrame:
 
 
 def across(reading: Reading, coupons: str) -> pl.DataFrame:
-    """What would come and go of the rules across coupons and between topics, if these coupons were others (`coupons`: a
-    JSON list of them, each as it would be: `questions.states.across.Become`).
+    """Violations of the rules across coupons and between topics that would appear or disappear if coupons changed.
+    `coupons`: a JSON list of the coupons as they would be (`questions.states.across.Become`).
 
     Raises `WrongQuestion`.
     """
@@ -528,7 +529,7 @@ def across(reading: Reading, coupons: str) -> pl.DataFrame:
 
 
 def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
-    """One record that was not folded. Raises `NotThere`."""
+    """One dead letter. Raises `NotThere`."""
     found = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
     if not found.height:
         raise NotThere(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
@@ -536,34 +537,35 @@ def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl
 
 
 def summary(reading: Reading) -> pl.DataFrame:
-    """Counts over the whole database, the data's clock, the last commit; `partitions`: the account of each.
+    """Counts over the whole database, the data's clock, the last commit. `partitions`: the account of each partition.
 
-    `dead_letters_open`: those that nobody settled.
+    `dead_letters_open`: dead letters that are not settled.
     """
     found = reading.frame(_query("summary"))
-    # A join costs as much as all the rest, and hardly any database has a discarded dead letter.
+    # The join costs as much as all the rest, and hardly any database has discarded dead letters.
     [(discarded,)] = reading.rows("SELECT count(*) FROM discarded")
     settled = reading.rows(_query("dead_letters_settled"))[0][0] if discarded else 0
     return found.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
 
 
 def totals(reading: Reading) -> pl.DataFrame:
-    """Keys of each table, events, violations, the data's clock: one row; `states` and `broken` are lists."""
+    """Number of keys of each table, events, violations, the data's clock: one row, with lists `states` and `broken`."""
     return reading.frame(_query("totals"))
 
 
 def log_identity(reading: Reading) -> pl.DataFrame:
-    """Which log was read: per partition the id of its topic and the last record (`projections.identity`)."""
+    """The identity of the log that was read: per partition, the topic's id and the last record
+    (`projections.identity`)."""
     return read_log(reading).rows()
 
 
 def oddities(reading: Reading) -> pl.DataFrame:
-    """Per topic how many events were read, and how many are odd (`projections.identity`)."""
+    """Per topic, the number of events read, and of odd ones among them (`projections.identity`)."""
     return oddities_of(reading)
 
 
 def standing(reading: Reading) -> pl.DataFrame:
-    """What the database was computed with: the grace of the rules, the version of each projection."""
+    """The settings that the database was computed with: the grace of the rules, the version of each projection."""
     return reading.frame(_query("standing"))
 
 
@@ -574,19 +576,19 @@ def digest(reading: Reading) -> pl.DataFrame:
 
 
 def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
-    """The full digest of a table in pieces, to find where two databases differ."""
+    """The full digest of a table by bucket, to find where two databases differ."""
     in_place.complete(reading)
     return digests_of.buckets(reading, table)
 
 
 def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
-    """The rows of one piece."""
+    """The rows of one bucket of `digest_buckets`."""
     in_place.complete(reading)
     return digests_of.rows_of(reading, table, bucket)
 
 
 def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
-    """One audit: how many offend against what it asks, and the first of them as JSON. Raises `NotThere`."""
+    """One audit: the number of offenders, and the first `limit` of them as JSON. Raises `NotThere`."""
     if name not in audits.AUDITS:
         raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
     offenders, shown = audits.run(reading, name, limit)
@@ -595,9 +597,9 @@ def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
 
 
 def evidence(reading: Reading, first: int, last: int, set_aside: bool = False) -> pl.DataFrame:
-    """All that is kept of the coupons whose hashes lie in this range, both ends included: one row of five lists: their
-    rows, events, contents in conflict, and violations of their own events; and with `set_aside` the positions of all
-    coupon events that are valid and were made dead letters, which their bytes do not tell."""
+    """All data of the coupons with key hashes from `first` to `last`, both included. One row of five lists: their rows,
+    events, conflicts, violations of their own events, and, with `set_aside`, the positions of all valid coupon events
+    that became dead letters, which cannot be told from their bytes."""
     asked = {
         "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
         "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
@@ -616,7 +618,7 @@ def evidence(reading: Reading, first: int, last: int, set_aside: bool = False) -
 
 
 def campaign_targets(reading: Reading, campaign: str) -> pl.DataFrame:
-    """What was set for a campaign: the canonically last of each metric and currency."""
+    """The targets of a campaign: the last in canonical order for each metric and currency."""
     return reading.frame(_query("campaign_targets"), {"campaign": campaign})
 
 
@@ -625,7 +627,7 @@ def _without_categories(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A question's arguments as those of its query, which have the same names."""
+    """A question's arguments as parameters of its query, which have the same names."""
     return {name: value for name, value in arguments.items() if name != "reading"}
 
 

@@ -1,5 +1,5 @@
--- What is in the database, and how far was each partition read? Grain: the database. `violations`: those that count (see
--- violation_counts.sql).
+-- What does the database contain, and how far was each partition read? Grain: the database. `violations`: those that
+-- count (see violation_counts.sql).
 WITH broken AS (
     SELECT count(*) FILTER (NOT superseded(event_id, violation) AND NOT explained AND NOT provisional) AS violations,
            count(*) FILTER (superseded(event_id, violation)) AS superseded, count(*) FILTER (explained) AS explained,

@@ -1,5 +1,6 @@
--- How much is there of everything, and where is the data's clock? Grain: the database; `states`: one state of coupons, in
--- the order of the lifecycle; `broken`: one rule, by name. `violations`: those that count (see violation_counts.sql).
+-- How many keys, events and violations are there, and where is the data's clock? Grain: the database; `states`: one row
+-- per state of coupons, in the order of the lifecycle; `broken`: one per rule, by name. `violations`: those that count
+-- (see violation_counts.sql).
 WITH broken AS (
     SELECT violation,
            count(*) FILTER (NOT superseded(event_id, violation) AND NOT explained AND NOT provisional) AS violations,

@@ -1,5 +1,5 @@
--- Who is this, and what does the profile say? Grain: one person. `person`: the id that stands for all linked ones;
--- `linked`: the other ids of the person; `profile`: the attributes under the id asked for.
+-- Which person has this user id, and what is in the profile? Grain: one person. `person`: the id that stands for all
+-- linked ones; `linked`: the other ids of the person; `profile`: the attributes of this user id.
 WITH who AS (
     SELECT coalesce((SELECT person FROM persons WHERE user_id = $user), $user) AS person
 )

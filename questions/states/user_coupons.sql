@@ -1,6 +1,6 @@
--- Which coupons does this person have, and which of them could be used now? Grain: one coupon, usable ones first, then
--- by what ends first. `standing` by the data's clock: `usable` (issued or claimed, within its validity), `not_yet`
--- (before it), `expired` (after it, or said so by an event); else the state.
+-- Which coupons does this person have, and which of them can be used now? Grain: one coupon, usable ones first, then by
+-- earliest end. `standing` at the data's clock: `usable` (issued or claimed, within its validity), `not_yet` (before
+-- it), `expired` (after it, or by an event); else the state.
 SELECT coupon_id,
        CASE WHEN state NOT IN ('issued', 'claimed') THEN state::VARCHAR
             WHEN valid_until < l.data_clock THEN 'expired'

@@ -1,5 +1,5 @@
--- How often was each rule broken? Grain: one violation code. `violations`, `keys`: of those that count. Apart from them
--- `explained`, `provisional`, `superseded` (see violations.sql).
+-- How often was each rule broken? Grain: one violation code. `violations`, `keys`: only violations that count, that is,
+-- are neither `explained`, `provisional` nor `superseded` (see violations.sql), which are counted apart.
 WITH judged AS (
     SELECT *, superseded(event_id, violation) AS superseded FROM judged_violations
 )
