@@ -91,14 +91,19 @@ def know_writers(folder: Path) -> None:
     with them. Fields that this release does not know are left out.
 
     Raises `SettingsError` for a folder or file that cannot be read, `IncompatibleSchema` for a schema that is not ours
-    with nullable fields added.
+    with nullable fields added, or is no JSON.
     """
     if not folder.is_dir():
         raise SettingsError(f"setting writer-schemas: there is no folder {folder}; name one with .avsc files")
     known = cast("dict[bytes, WriterSchema]", writer_schemas())
     for name in schemas.NAMES:
         file = folder / f"{name}.avsc"
-        schema = read_schema(file) if file.is_file() else schemas.current(name)
+        try:
+            schema = read_schema(file) if file.is_file() else schemas.current(name)
+        except OSError as error:
+            raise SettingsError(
+                f"setting writer-schemas: file {file} cannot be read ({error.strerror}); check its rights"
+            ) from error
         if schema in (*schemas.released(name), schemas.current(name)):
             continue
         for breach in breaches(name, schema, schemas.current(name)):

@@ -14,6 +14,7 @@ from coupon_ledger import schemas
 from coupon_ledger.ledger import codec, upcasting
 from coupon_ledger.ledger.codec import decode, encode_row, single_object_header
 from coupon_ledger.ledger.columns import decode_columns
+from coupon_ledger.ledger.errors import SettingsError
 from coupon_ledger.ledger.log import Record
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.ledger.validity import valid_events
@@ -238,3 +239,17 @@ def test_a_changed_meaning_is_upcast_alike_by_rows_and_by_columns(monkeypatch: p
     assert decoded.frame["face_value_minor"].to_list() == [700, 7, None]
     assert decoded.frame["store"].to_list() == [f"shop/{plain[0]['channel']}", None, None]
     assert decoded.frame["event_id"].to_list() == [plain[0]["event_id"]] * 2 + [plain[1]["event_id"]]
+
+
+def test_a_file_of_a_newer_release_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The consumer would end in an error of the system that names no setting."""
+    (tmp_path / "coupon_event.avsc").write_text("{}")
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(SettingsError, match="coupon_event.avsc cannot be read .Permission denied.; check its rights"):
+        codec.know_writers(tmp_path)
