@@ -27,7 +27,7 @@ CAMPAIGN_LAST: Final = (
 USER_LAST: Final = ("attributes",)
 
 TERM_EVENTS: Final = ("drafted", "published", "unpublished", "amended", "ended")
-"""What carries a campaign's terms: a cost that is booked, a target or an assignment changes none."""
+"""The events that carry a campaign's terms: a booked cost, a target or an assignment changes none."""
 WIDE: Final = pl.Schema({"refunded_minor": pl.Int128()})
 """Columns of rows that are sums: amounts are bounded, sums of them are not."""
 
@@ -99,7 +99,7 @@ def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series
 
 
 def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: when the first cancellation came that no payment follows."""
+    """Per row: the instant of the first cancellation that no payment follows."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     paid = (events["type"] == "paid").to_numpy()
     last_paid = np.full(rows.height, -1, dtype=np.int64)
@@ -109,7 +109,7 @@ def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: when the first payment came that follows a cancellation."""
+    """Per row: the instant of the first payment that follows a cancellation."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     cancelled = np.flatnonzero((events["type"] == "cancelled").to_numpy())[::-1]
     first_cancelled = np.full(rows.height, events.height, dtype=np.int64)
