@@ -66,7 +66,7 @@ _WORKERS: Final = 2
 _SIDES: Final = 2
 """Connections that add rows: DuckDB's part is the largest, and one insert keeps one core busy."""
 _AHEAD: Final = 3
-"""Most pieces of work that are under way or wait to be taken."""
+"""Maximum number of pieces of work that are under way or wait to be taken."""
 _COMMIT_S: Final = 10.0
 """Time between two commits, from which an interrupted run continues."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")

@@ -24,8 +24,8 @@ _NO_TIME: Final = ("recorded_at_out_of_range", "the log gives a time of recordin
 
 @dataclass(slots=True)
 class Rules:
-    """How instants are judged, in this process: an event that happened further than `skew` from when it was recorded is
-    counted, and with `refuse_skewed` it becomes a dead letter."""
+    """How this process judges instants: an event that happened more than `skew` before or after it was recorded is
+    counted, and with `refuse_skewed` becomes a dead letter."""
 
     skew: timedelta = timedelta(days=400)
     refuse_skewed: bool = False

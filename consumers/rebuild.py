@@ -133,7 +133,7 @@ class LiveDatabase:
                 return read_log(store)
 
     def _of_other_code(self, *, compare: bool) -> Standing:
-        """What can be read and compared of a database that another version filled."""
+        """The parts that can be read and compared in a database that another version filled."""
         with Store.open_generation(self.path, generations.file_of(self.path)) as store:
             versions = written_versions(store)
             same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]

@@ -51,7 +51,7 @@ _SMALL_BATCH: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One batch's account."""
+    """The outcome of one batch."""
 
     records: int
     dead_letters: int
@@ -62,7 +62,7 @@ class Committed:
     changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
     """Per partition that the batch touched: what it added to the account, and the next offset."""
     late: Mapping[str, int] = field(default_factory=dict)
-    """Per topic: events whose keys had to be folded again from their journal."""
+    """Per topic: events of keys that were refolded."""
     newest_recorded_at: float | None = None
     """The latest `recorded_at` of the batch's records, in seconds since the epoch."""
     data_clock: datetime | None = None

@@ -173,7 +173,7 @@ class Sweeper:
 
 
 def clock(store: Store) -> datetime | None:
-    """The data's clock, but never ahead of ours, as it would be if the log's clock is."""
+    """The data's clock, but at most the present: the log's clock may be ahead of ours."""
     [(at,)] = store.rows("SELECT data_clock FROM ledger")
     return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
 

@@ -23,7 +23,7 @@ WAL_LIMIT: Final = 256_000_000
 """Bytes of write-ahead log from which a commit triggers a checkpoint."""
 
 LISTED: Final = 2_000
-"""Most values that a query takes as a list, which costs a third of a frame."""
+"""Maximum number of values that go into a query as a list, which costs a third of a frame."""
 
 # DuckDB's limit in the owner; it evicts what it does not need at once to the file. Batches need twice as much again.
 _MEMORY: Final = "300MB"
@@ -187,7 +187,7 @@ class Cursor(Reading):
                     self._connection.execute(f"DETACH {name}")
 
     def _checkpoint(self, name: str) -> None:
-        """Wait until nobody reads the copy: a transaction that reads the catalog reads that of every database."""
+        """Checkpoint once nobody reads there: a transaction that reads the catalog reads that of every database."""
         while True:
             try:
                 self._connection.execute(f"CHECKPOINT {name}")

@@ -34,7 +34,7 @@ _BOOK_KEEPING: Final = {
     *journal.POSITION,
 }
 _DERIVED: Final = {"violations": {"user_id", "owner", "trigger_topic", "trigger_recorded_at"}}
-"""Columns that repeat what the violation's event and its counterpart's events carry."""
+"""Columns that repeat values of the violation's event and of its counterpart's events."""
 _AS_EVER: Final = {"orders": {"refunded_minor": "coalesce(refunded_minor, 0)"}}
 """Expressions that replace a column in digests of facts: an order without a refund counts as one with refunds of 0,
 since its events distinguish the two."""
@@ -59,7 +59,7 @@ _HALF: Final = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """`facts` is None for a table that holds none."""
+    """The digest of one table. `facts` is None for a table without facts."""
 
     table: str
     rows: int

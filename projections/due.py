@@ -36,7 +36,7 @@ _PIECE: Final = 50_000
 _HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR ends_at < $until)"
 _OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND ends_at < $until"
 _STRETCHES: Final = 4
-"""Most stretches of the journal in which a piece of coupons is looked up."""
+"""Maximum number of stretches of the journal in which a piece of coupons is looked up."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TYPES: Final = types(COUPON)
 _EXPIRED: Final = _TYPES.index("expired")

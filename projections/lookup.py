@@ -26,7 +26,7 @@ _SCANNED_FOR_ONE: Final = 3_000
 # Rows that lie further apart than this are scanned by separate queries.
 _APART: Final = 20_000
 _PUSHED_DOWN: Final = 50
-"""DuckDB's `dynamic_or_filter_threshold`: the most values of a join that become a filter of the scan."""
+"""DuckDB's `dynamic_or_filter_threshold`: the maximum number of values of a join that become a filter of the scan."""
 
 
 class Known(Cache):

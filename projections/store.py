@@ -245,7 +245,7 @@ class Store(Reading):
         return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
-        """Leave a core to the decoding of the next batch, or none where there is hardly anything to decode."""
+        """Leave one core to the decoding of the next batch; none if `alone`, with hardly anything to decode."""
         if self._threads != threads(alone=alone):
             self._threads = threads(alone=alone)
             self.execute(f"SET threads = {self._threads}")

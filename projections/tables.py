@@ -1,4 +1,4 @@
-"""Which projection fills which table, what identifies a table's rows, and which topics a projection is folded from."""
+"""Which projection fills which table, what identifies a table's rows, and which topics are folded again for it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Int64 = npt.NDArray[np.int64]
 LOOK_BACK: Final = timedelta(days=90)
 """The longest look-back of a model."""
 MOST: Final = 100
-"""Most touches kept per path."""
+"""Maximum number of touches kept per path."""
 
 _LOOK_BACK_MICROS: Final = LOOK_BACK // timedelta(microseconds=1)
 _KINDS: Final = ("issued", "claimed")

@@ -54,7 +54,7 @@ def _links_of(store: Store, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def persons_of(reading: Reading) -> pl.DataFrame:
-    """Every id that is linked to another, with its `person`, from the links of all users (those of the past too)."""
+    """Every id that is linked to another, with its `person`, from the links of all users (of the past too)."""
     return persons(reading.frame(sql(__package__, "links")))
 
 

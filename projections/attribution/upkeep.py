@@ -33,10 +33,10 @@ Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""
 
 _AT_ONCE: Final = 1_500_000
-"""Most touches and orders whose paths are made together."""
+"""Number of touches and orders whose paths are made together."""
 _IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
-"""Stale ids as a share of all paths, above which all paths are made again."""
+"""If stale ids exceed this share of the number of paths, all paths are made again."""
 _PATHS_AT_ONCE: Final = 25_000
 """About how many paths the consumer puts in place between two batches."""
 _FEW: Final = 10_000

@@ -85,14 +85,14 @@ def _last_carried(rows: pl.DataFrame, events: pl.DataFrame, names: list[str] | t
 
 
 def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
-    """Per row: the last of its values, else the old one."""
+    """Per row: the last of its values, or the old one if there is none."""
     reference = len(values) + np.arange(len(old))
     reference[entity.to_numpy()] = np.arange(len(values))
     return pl.concat([values, old]).gather(reference).alias(old.name)
 
 
 def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series:
-    """Per row: the old instant, else that of the first event of this type."""
+    """Per row: the old instant, or that of the first event of this type if there is none."""
     those = events.filter(pl.col("type") == kind).reverse()
     first = _latest(old, those["occurred_at"], those["entity"])
     return pl.select(pl.coalesce(old, first)).to_series().alias(old.name)
@@ -119,7 +119,7 @@ def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the sum of its refunds, null without any."""
+    """Per row: the sum of its refunds; null if there is none."""
     amounts = pl.col("refund_minor").cast(pl.Int128)
     refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(amounts.sum())
     old = rows["refunded_minor"].cast(pl.Int128)

@@ -199,7 +199,7 @@ class _Rounds:
         return found
 
     def _extended_by_then(self) -> Int64:
-        """Per event: the last legal extension of its coupon up to it; -1 where there is none."""
+        """Per event: the last legal extension of its coupon up to it; -1 if there is none."""
         m = len(self.coupon)
         latest = np.maximum.accumulate(np.where(self.extending, np.arange(m), -1))
         before = latest < np.searchsorted(self.coupon, self.coupon)  # of another coupon
@@ -347,7 +347,7 @@ class _Rounds:
         }
 
     def _first(self, events: Mask, unless: str) -> Int64:
-        """Per coupon: the first of these events, -1 where there is none or the row has it already."""
+        """Per coupon: the first of these events; -1 if there is none or the row has a value already."""
         found = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)[::-1]
         found[self.coupon[at]] = at
@@ -368,7 +368,7 @@ class _Rounds:
         return taken.set(pl.Series(cleared), None)
 
     def _taken(self, field: str, source: Int64, name: str | None = None) -> pl.Series:
-        """The row's value, or the event's where `source` names one."""
+        """The row's value, or that of the event that `source` names."""
         old = self.rows[name or field]
         here = np.flatnonzero(source >= 0)
         if not here.size:
@@ -382,7 +382,7 @@ class _Rounds:
 
 
 class _OneCoupon:
-    """A coupon on its way through its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
+    """The state of one coupon during its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
 
     def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
         self.state, self.resting, self.owner, self.order = state, resting, owner, order

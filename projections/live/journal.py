@@ -1,4 +1,4 @@
-"""The journals: every distinct event, one table per topic, and beside each the contents that conflict with it.
+"""The journals: every distinct event, one table per topic, and beside each a table of its conflicts.
 
 A journal's columns are the wire fields of its topic, then where and when the log recorded the event. One row per
 identity (key, `event_id`): the content at the first position.
