@@ -1,13 +1,13 @@
-"""The whole history of a log into an empty database, faster than batch by batch.
+"""Loads the whole history of a log into an empty database, faster than batch by batch.
 
-    scatter   read each topic, decode and validate it (`intake`), unless an archive keeps it decoded, and lay its events
-              down by slices of their keys, in files beside the database that are gone afterwards
+    scatter   read each topic, decode and validate it (`intake`) unless an archive keeps it decoded, and write its
+              events, in slices of their keys, to temporary files beside the database
     fold      one slice after the other (`projections.live.bulk_fold`), the next ones while this one is written
     settle    the rules across coupons, the accounts
 
-What always holds: the tables are those that the consumer would have made of the same records, at the same positions.
-Until they are, the database is marked as one that nobody can open. Interrupted or killed, the next run goes on where
-the last commit left it (`_Mark`), at most some seconds of work before. Memory does not grow with the log.
+Always true: the tables equal those that the consumer makes of the same records, at the same positions. Until they are
+complete, the database is marked so that nobody can open it. After an interruption or a kill, the next run continues
+from the last commit (`_Mark`), which loses at most some seconds of work. Memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ from coupon_ledger.projections.store import Store, disk_failed
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
 Advance = Callable[[int, int], None]
-"""Told how many records came, and how many are left."""
+"""Called with the number of records done since the last call, and the number left."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Piece = Chunk | Stretch
 
 WORTH_IT: Final = 100_000
-"""Records; fewer are consumed as soon."""
+"""Records; with fewer, the consumer takes no longer."""
 
 _UNFINISHED: Final = 0
-"""The version of the tables in a database that is being filled; there is no such version."""
+"""The version that marks a database as being filled; no code has this version."""
 _SLICE_EVENTS: Final = 125_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
@@ -66,14 +66,14 @@ _WORKERS: Final = 2
 _SIDES: Final = 2
 """Connections that add rows: DuckDB's part is the largest, and one insert keeps one core busy."""
 _AHEAD: Final = 3
-"""Pieces of work that are under way or wait to be taken."""
+"""Maximum number of pieces of work that are under way or wait to be taken."""
 _COMMIT_S: Final = 10.0
-"""Between two commits, from which an interrupted run goes on."""
+"""Time between two commits, from which an interrupted run continues."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def spill_folder(file: Path) -> Path:
-    """Where the events lie meanwhile, for a database in that file."""
+    """The folder for the events meanwhile, for a database in `file`."""
     return file.with_name(file.name + SLICES)
 
 
@@ -84,9 +84,10 @@ def fold_whole(
     advance: Advance,
     grace: timedelta | None = None,
 ) -> int:
-    """Fill the store, which is empty, with all that the log holds before these positions; returns how many records.
+    """Fill the empty store with all that the log holds before these positions; returns the number of records.
 
-    What an interrupted run has begun (`records_begun`) is gone on with, up to where that one was to come, and counted.
+    If an interrupted run left something (`records_begun`), that run is continued up to its own goal, and its records
+    are counted too.
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
     return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), advance, grace)
@@ -94,26 +95,26 @@ def fold_whole(
 
 def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Advance) -> int:
     """Fill what follows from these topics anew, with all that the log holds before the positions that the store has
-    reached; returns how many records. Raises what `fold_whole` raises."""
+    reached; returns the number of records. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
-    # Nobody goes on with it: the rest of the database is a copy, and that is made anew each time.
+    # No run continues this one: the rest of the database is a copy, and that is made anew each time.
     return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), advance, None)
 
 
 def records_begun(store: Store) -> int | None:
-    """How many records an interrupted run has read that the next one goes on behind; None where there is none."""
+    """The number of records that an interrupted run has read and the next run skips; None if there is none."""
     mark = _begun(store)
     return None if mark is None else mark.read
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """How far a run has come. It lies beside what was laid down, named after the database's commit that it stands for,
-    so that both always belong together.
+    """The progress of a run. It is stored beside the slices, in a file named after the database's commit that it
+    belongs to, so that the two always match.
 
-    `topics`: what is still to be done, the first of them now: `folding`, or else laid down; `done`: so many slices of
-    it, or files. `commits`: of the database before.
+    `topics`: those still to do. The first is in work: its slices are being folded (`folding`), or else its files
+    written; `done`: the number of slices, or files, that are done. `commits`: of the database before the run.
     """
 
     made_by: str
@@ -154,8 +155,8 @@ class _Mark:
 
 
 def _begun(store: Store) -> _Mark | None:
-    """The mark of the database's last commit, if a run was in the midst, of this code, and all that it wrote is there:
-    after the machine has gone down nobody knows."""
+    """The mark of the database's last commit, if an unfinished run of this code made it. None after a reboot, when its
+    files may be incomplete."""
     if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
         return None
     try:
@@ -175,7 +176,7 @@ def _mark_file(folder: Path, commits: int) -> Path:
 
 
 def _made_by() -> str:
-    """The code, and the time that the machine has been up since."""
+    """The version of the code, and the boot of the machine."""
     boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else None
     decoded = [decoded_by(topic) for topic in INPUT_TOPICS]
     return json.dumps([VERSION, dict(VERSIONS), decoded, _SLICE_EVENTS, pl.__version__, boot])
@@ -204,8 +205,8 @@ def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: ti
 
 
 class _Whole:
-    """One run. The log and the store are the caller's thread's alone; what needs neither is done by the pool, and most
-    rows are added by the sides."""
+    """One run. Only the caller's thread uses the log and the store; the pool does what needs neither, and the sides add
+    most rows."""
 
     def __init__(
         self,
@@ -272,7 +273,7 @@ class _Whole:
         return _Slices(self._folder, topic, 1 + sum(self._wanted(topic).values()) // _SLICE_EVENTS)
 
     def _take_back(self) -> None:
-        """What the sides committed and the mark does not know."""
+        """Delete what the sides committed but the mark does not include."""
         with self._store.transaction():
             if not self._mark.topics:
                 whole.unsettle(self._store)
@@ -292,7 +293,7 @@ class _Whole:
         self._sides.commit()
 
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
-        """Take what was worked out, with a commit now and then, from which the next run goes on."""
+        """Take the results, with a commit now and then, from which the next run can continue."""
         more = True
         while more:
             with self._store.transaction():
@@ -308,7 +309,7 @@ class _Whole:
                 self._reach(done=done)
 
     def _reach(self, **where: Any) -> None:
-        """The commit that follows stands for this."""
+        """Write the mark of the commit that follows."""
         self._commits += 1
         self._mark = replace(self._mark, accounts=self._accounts, clock=self._clock, **where)
         fresh = self._folder / "mark.new"
@@ -340,7 +341,7 @@ class _Whole:
             self._reach(folding=True, done=0)
 
     def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
-        """All records before these positions that were not read, many at a time."""
+        """All unread records before these positions, many at a time."""
         at = {p: self._accounts.get(p, Account()).next_offset for p in wanted}
         at = {p: offset for p, offset in at.items() if offset < wanted[p]}
         read: list[_Piece] = []
@@ -358,7 +359,7 @@ class _Whole:
             yield read
 
     def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
-        """Some of every partition, so that the journal comes to lie in the order of the log."""
+        """Some records of every partition, so that the journal lies in the order of the log."""
         found: list[_Piece] = []
         if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need their bytes
             share = _FILE_RECORDS // len(at)
@@ -420,15 +421,15 @@ class _Whole:
 
 
 class _Sides:
-    """Two connections that add rows beside each other, each in a thread and a transaction of its own. The store leaves
-    the tables that they add to alone until they have committed."""
+    """Two connections that add rows in parallel, each in a thread and a transaction of its own. The store must not use
+    the tables that they add to until they have committed."""
 
     def __init__(self, store: Store) -> None:
         self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
         self._under_way: list[deque[Future[None]]] = [deque() for _ in self._sides]
 
     def do(self, number: int, what: Callable[[Adding], None]) -> None:
-        """Returns before it is done, but not before all is that was asked of this side earlier, but for the last."""
+        """Queue a task for a side, once at most one of its earlier tasks is unfinished."""
         adding, thread = self._sides[number % _SIDES]
         under_way = self._under_way[number % _SIDES]
         if len(under_way) > 1:
@@ -436,7 +437,7 @@ class _Sides:
         under_way.append(thread.submit(what, adding))
 
     def share(self, tasks: Iterable[Callable[[Adding], None]]) -> None:
-        """Each side does the next of these as soon as it is done with the one before."""
+        """Let the sides share these tasks: each takes the next as soon as it is done with one."""
         waiting = deque(tasks)
 
         def drain(adding: Adding) -> None:
@@ -468,8 +469,8 @@ class _Sides:
 
 @dataclass(frozen=True, slots=True)
 class _Laid:
-    """What was laid down: the valid `events`, the other records, and of which partition how many were read up to where
-    (`read`). `oddities`: of the events."""
+    """What a file was made of. `events`: the valid ones; `letters`: the other records; `read`: partition, number of
+    records, next offset; `oddities`: of the events."""
 
     events: pl.DataFrame
     letters: pl.DataFrame
@@ -478,7 +479,7 @@ class _Laid:
 
 
 class _Slices:
-    """The events of a topic, parted by the hashes of their keys. A file holds a piece of each slice, side by side."""
+    """The events of a topic, split by the hashes of their keys. Each file holds a piece of every slice."""
 
     def __init__(self, folder: Path, topic: str, count: int) -> None:
         self.topic = topic
@@ -488,7 +489,7 @@ class _Slices:
         self._nothing = whole.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
 
     def lay_down(self, numbered: tuple[int, list[_Piece]]) -> _Laid:
-        """The valid events of these pieces, into the file of that number."""
+        """Write the valid events of these pieces to the file with that number."""
         number, pieces = numbered
         chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
         frames = []
@@ -521,7 +522,7 @@ class _Slices:
         return sorted(self._folder.glob(f"{self.topic}-[0-9]*"))
 
     def keep(self, files: int) -> None:
-        """So many files; what an interrupted run laid down behind them goes."""
+        """Keep the first `files` files; delete those that an interrupted run wrote after them."""
         for file in self._laid()[files:]:
             file.unlink()
 
@@ -538,7 +539,7 @@ class _Slices:
 
 
 def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
-    """As `told_valid` gives them."""
+    """The events in the form that `told_valid` returns."""
     return events.rename({"offset": "log_offset"}).with_columns(
         pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
         log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
@@ -546,7 +547,7 @@ def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
 
 
 class _Progress:
-    """Half of the work is done when a record was read, the other half when it was folded."""
+    """Progress in records: reading a record is half of the work, folding it the other half."""
 
     def __init__(self, records: int, advance: Advance, halves: int) -> None:
         self._records = records
@@ -560,17 +561,17 @@ class _Progress:
         self._advance(self._halves // 2 - told, max(0, self._records - self._halves // 2))
 
     def done_all(self) -> None:
-        """Also where offsets have gaps, and records were fewer than they seemed."""
+        """Report the end, also if offsets have gaps and there were fewer records than expected."""
         self._advance(0, 0)
 
 
 def _set_version(store: Store, version: int) -> None:
-    """By which version of the tables the database is filled."""
+    """Record which version of the tables fills the database."""
     store.execute("UPDATE ledger SET version = $version", {"version": version})
 
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """What becomes of each item, in their order, some of them worked on ahead."""
+    """The results of `do` for the items, in their order; some are computed ahead."""
     waiting: deque[Future[_Result]] = deque()
     for item in items:
         waiting.append(pool.submit(do, item))
@@ -582,8 +583,8 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iter
 
 @contextmanager
 def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
-    """A folder for the time being, `keep`: with what an interrupted run left there. It stays after an interruption, and
-    where the log or its archive gives no more for now."""
+    """A temporary folder. `keep`: with what an interrupted run left there. It stays after an interruption, and if the
+    log or its archive fails."""
     try:
         with _room(folder):
             if not keep:

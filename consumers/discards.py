@@ -1,5 +1,5 @@
-"""Settling dead letters as they are: an operation in `coupon.operations` says which, who and why; the table `discarded`
-is noted from it, so that a database that is made again hides the same ones.
+"""Discards dead letters: settles them as they are. An operation in `coupon.operations` says which, who and why; the
+table `discarded` is filled from it, so that a rebuilt database hides the same ones.
 
 Nothing is deleted: a discarded dead letter stays in the log, in `dead_letters` and in the account of its partition.
 """
@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """Who does it, and why."""
+    """Who does an operation, and why."""
 
     operator: str
     why: str
@@ -40,9 +40,9 @@ class Signed:
 
 
 def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Settle the chosen dead letters that are open; counts of them, by topic, partition and reason.
+    """Discard the chosen dead letters that are open; returns counts by topic, partition and reason.
 
-    Raises `NothingChosen`, `LogUnavailable` where the log does not take the operation now (it waits in the database).
+    Raises `NothingChosen`, `LogUnavailable` if the log does not accept the operation now (it waits in the database).
     """
     counted: list[pl.DataFrame] = []
     chosen = chosen.model_copy(update={"settled": False})
@@ -65,7 +65,7 @@ def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run:
 
 
 def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Position], pl.DataFrame] | None:
-    """The next chosen dead letters behind that position, whole; None where there are none."""
+    """The next chosen dead letters after a position, with all columns; None if there are none."""
     frame = pl.concat(list(chosen_letters(store, chosen, limit=PIECE, after=after)))
     if not frame.height:
         return None
@@ -73,7 +73,7 @@ def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Positi
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Raises `LogUnavailable` where something is left waiting."""
+    """Deliver the outbox. Raises `LogUnavailable` if something is left waiting."""
     outbox.deliver(store, log)
     [(waiting,)] = store.rows("SELECT count(*) FROM outbox")
     if waiting:
@@ -84,7 +84,7 @@ def deliver(store: Store, log: EventLog) -> None:
 
 
 def note_discards(store: Store, log: LogReader) -> None:
-    """Bring `discarded` up to what the log's operations say."""
+    """Update `discarded` from the log's operations."""
     told = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
     if told:
         with store.transaction():

@@ -1,9 +1,9 @@
-"""Events that cannot be folded: found, set aside as dead letters, so that everything else goes on.
+"""Finds events that cannot be folded and sets them aside as dead letters, so that everything else goes on.
 
-A batch whose fold fails is rolled back whole. Then its events are tried in the order of the log, in transactions that
-are rolled back too: an event is kept if it folds together with all that were kept before it. So what becomes of a key
-does not depend on where batches were cut. Errors of the disk, the memory or the database itself are not the events'
-fault and are raised as they are.
+If the fold of a batch fails, all of it is rolled back. Then its events are tried in the order of the log, in
+transactions that are rolled back too: an event is kept if it folds together with all that were kept before it. So the
+result for a key does not depend on where batches were cut. Errors of the disk, the memory or the database itself are
+not the events' fault and are raised as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FAILURES: Final = (Exception, pl.exceptions.PanicException)
 
 _DETAIL_CHARS: Final = 500
 _ALL: Final = 50
-"""Where so many events fail before one is kept, it is not the events."""
+"""If this many events fail before one is kept, the events are not at fault."""
 _OF_THE_DATABASE: Final = (
     duckdb.ConnectionException,
     duckdb.FatalException,
@@ -52,7 +52,7 @@ class _OnlyTried(Exception):
 
 
 def of_the_events(error: BaseException) -> bool:
-    """Whether folding other events could have gone well."""
+    """Whether the events are at fault: other events could have been folded."""
     if isinstance(error, ValueOutOfRange):
         return True
     return not isinstance(error, (LedgerError, MemoryError, OSError, *_OF_THE_DATABASE))
@@ -61,9 +61,9 @@ def of_the_events(error: BaseException) -> bool:
 def fold_all(
     store: Store, events: Mapping[str, Prepared], begins: Callable[[str, int], None] = lambda _step, _done: None
 ) -> tuple[dict[str, Counts], datetime | None]:
-    """Fold a batch, inside the caller's transaction: what was counted per topic, and the batch's data clock.
+    """Fold a batch, inside the caller's transaction. Returns the counts per topic, and the batch's data clock.
 
-    `begins` is called with the name of each step, and how many events are folded by then.
+    `begins`: called with the name of each step, and the number of events folded by then.
     """
     folded, done = {}, 0
     for topic, batch in events.items():
@@ -76,9 +76,10 @@ def fold_all(
 
 
 def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failure) -> Intake:
-    """The batch without the events that cannot be folded, these among its dead letters (reason `fold_failed`).
+    """The batch without the events that cannot be folded, which become dead letters of it (reason `fold_failed`).
 
-    `error`: what folding all of it raised. It is raised again where no event is at fault, or each of the first many.
+    `error`: raised by folding all of it. Raised again if no event is at fault; if the first `_ALL` events all fail, the
+    last of their errors is raised.
     """
     frames = {topic: _frame(topic, batch) for topic, batch in taken.events.items()}
     places = _in_order_of_the_log(frames)
@@ -104,7 +105,7 @@ class _Trial:
         self.failed: dict[_Place, str] = {}
 
     def search(self, places: Sequence[_Place]) -> None:
-        """Part them in halves until one that fails is a single event."""
+        """Bisect until each part that fails is a single event."""
         if not places:
             return
         error = self._error(places)
@@ -120,11 +121,11 @@ class _Trial:
             self.search(places[half:])
 
     def _error(self, places: Sequence[_Place]) -> Failure | None:
-        """What folding these raises, together with those that were kept."""
+        """The error from folding these together with those that were kept; None if there is none."""
         try:
             with self._store.transaction():
                 fold_all(self._store, self.prepared([*self.kept, *places]))
-                self._store.rows("SELECT 1")  # inserts go on beside: wait for them
+                self._store.rows("SELECT 1")  # wait for the inserts in the other thread
                 raise _OnlyTried
         except _OnlyTried:
             return None
@@ -160,7 +161,7 @@ def _position(frames: Mapping[str, pl.DataFrame], place: _Place) -> Position:
 
 
 def _words(error: Failure) -> str:
-    """Without the database's path, which is another in a rebuild."""
+    """The error in words, without the database's path, which differs in a rebuild."""
     cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ is not None else error
     said = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {said[0] if said else 'no words'}"[:_DETAIL_CHARS]

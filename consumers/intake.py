@@ -24,8 +24,8 @@ _NO_TIME: Final = ("recorded_at_out_of_range", "the log gives a time of recordin
 
 @dataclass(slots=True)
 class Rules:
-    """How instants are judged, in this process: an event that happened further than `skew` from when it was recorded is
-    counted, and with `refuse_skewed` it becomes a dead letter."""
+    """How this process judges instants: an event that happened more than `skew` before or after it was recorded is
+    counted, and with `refuse_skewed` becomes a dead letter."""
 
     skew: timedelta = timedelta(days=400)
     refuse_skewed: bool = False
@@ -41,9 +41,9 @@ def use_rules(settings: Settings) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Oddities:
-    """Valid events that are not as a good producer writes them. `other_keys`: the record's key is not the event's own
-    id, so its partition need not be the one of the other events of that id. `skewed`: by `RULES`; `in_1970`: those of
-    them that happened in 1970, as all do whose producer writes milliseconds or seconds instead of microseconds."""
+    """Counts of valid events that a good producer would not write. `other_keys`: the record's key is not the event's
+    own id, so it may be in another partition than other events of that id. `skewed`: by `RULES`; `in_1970`: those of
+    them that happened in 1970, typical of producers that write milliseconds or seconds instead of microseconds."""
 
     other_keys: int = 0
     skewed: int = 0
@@ -60,8 +60,8 @@ class Oddities:
 class Intake:
     """A batch, decoded. `events`: per topic, the valid ones, prepared for their tables.
 
-    `dead_letters`: the columns of the table of that name. Both together are all records of the chunks. `oddities`: by
-    topic, where there are any.
+    `dead_letters`: in the columns of the table of that name. Both together are all records of the chunks. `oddities`:
+    by topic, if there are any.
     """
 
     events: dict[str, Prepared]
@@ -72,8 +72,8 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """All chunks of one topic behind one another. `values`: as they stand in the log; `messages`: in the ledger's
-    own format."""
+    """All chunks of one topic, concatenated. `values`: as they are in the log; `messages`: in the ledger's own
+    format."""
 
     topic: str
     partitions: Int64
@@ -85,7 +85,7 @@ class _Records:
 
 
 def take_in(chunks: Sequence[Chunk]) -> Intake:
-    """Decode and validate what was read."""
+    """Decode and validate chunks."""
     events, letters, oddities = {}, [], {}
     topics = dict.fromkeys(c.topic for c in chunks if len(c))
     for topic in topics:
@@ -100,7 +100,7 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
 
 
 def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame, Oddities]:
-    """The valid events of chunks of one topic, everything else as dead letters, and what is odd about the events."""
+    """The valid events of chunks of one topic, everything else as dead letters, and the events' oddities."""
     records = _gathered(topic, chunks)
     frame, dead = valid_events(topic, records.messages)
     frame = _recordable(frame, records, dead)
@@ -130,7 +130,7 @@ def _far(occurred_us: Int64, recorded_us: Int64) -> npt.NDArray[np.bool_]:
 
 
 def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
-    """The frame without events whose instants cannot be used; these are noted as dead."""
+    """The frame without events that have unusable instants; these are added to `dead`."""
     rows = frame["row"].to_numpy()
     recorded = records.recorded_at[rows]
     bad = out_of_range(recorded)
@@ -145,7 +145,7 @@ def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[st
 
 
 def out_of_range(recorded_us: Int64) -> npt.NDArray[np.bool_]:
-    """Which of these cannot be when a log recorded something: before 1970, or clamped by the log."""
+    """Which of these are impossible times of recording: before 1970, or clamped by the log."""
     return (recorded_us < 0) | (recorded_us >= LAST_RECORDED_US)
 
 

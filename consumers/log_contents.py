@@ -1,7 +1,7 @@
-"""What the log itself says of some coupons: its bytes read from the start and decoded one by one.
+"""Reads the events of some coupons from the log itself: from its start, decoding record by record.
 
-Nothing is shared with the consumer's way from bytes to events (`consumers/intake.py`). What lies in the range of hashes
-is kept in a temporary folder, so that memory does not grow with the log.
+It shares nothing with the consumer's way from bytes to events (`consumers/intake.py`). Events in the range of hashes
+are kept in a temporary folder, so that memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SCHEMA: Final = {
 
 
 class Told:
-    """The coupon events of a log whose keys' hashes lie in `first` to `last`. Use as a context manager."""
+    """The coupon events of a log with key hashes from `first` to `last`. Use as a context manager."""
 
     def __init__(self, log: LogReader, first: int, last: int) -> None:
         self._log = log
@@ -56,11 +56,11 @@ class Told:
         positions: Mapping[TopicPartition, int],
         set_aside: Set[tuple[int, int]] = frozenset(),
     ) -> dict[str, list[Delivery]]:
-        """By coupon, what was told of those with hashes in this range before these next offsets.
+        """By coupon, the deliveries of coupons with hashes in this range, before these next offsets.
 
         `set_aside`: partition and offset of valid events that the consumer made dead letters; they are left out, as are
         those without a possible time of recording.
-        Raises `LogTruncated` where the log does not hold all of it, `LogUnavailable`.
+        Raises `LogTruncated` if the log does not hold all of it, `LogUnavailable`.
         """
         self.read_on(positions)
         if not self._files:
@@ -83,7 +83,7 @@ class Told:
         return found
 
     def read_on(self, positions: Mapping[TopicPartition, int], advance: Callable[[int], None] = lambda _: None) -> None:
-        """Read up to these next offsets at least; what was read is not read again."""
+        """Read up to these next offsets at least. Nothing is read twice."""
         ends = {at: end for at, end in positions.items() if at.topic == COUPON}
         there = self._log.end_positions(self._log.partitions([COUPON]))
         for at, end in ends.items():
@@ -129,7 +129,7 @@ class Told:
 
 
 def _event(value: bytes) -> dict[str, Any] | None:
-    """The coupon event, valid or not, in these bytes; None where they are something else."""
+    """The coupon event, valid or not, in these bytes; None if they are something else."""
     try:
         writer, row = decode(value)
     except UndecodableRecord:
@@ -146,5 +146,5 @@ def _valid(event: dict[str, Any]) -> bool:
 
 
 def _naive(event: dict[str, Any]) -> dict[str, Any]:
-    """Instants as the tables hold them."""
+    """Make instants naive, as in the tables."""
     return {k: v.replace(tzinfo=None) if isinstance(v, datetime) else v for k, v in event.items()}

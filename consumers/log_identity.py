@@ -1,9 +1,9 @@
-"""Is this the log that the database was filled from? Asked before anything of it is folded or appended to it
+"""Is this the log that the database was filled from? Checked before anything of it is folded or appended to it
 (docs/decisions/0023-log-identity.md).
 
-A log is the same where its topics have the ids that they had, and the last records that were consumed still stand at
-their offsets. With other ids (a log restored from its archive) these records decide: where they are the same, the new
-ids are taken over.
+A log is the same if its topics have the same ids as before, and the last records that were consumed are still at their
+offsets. If the ids differ (a log restored from its archive), these records decide: if they are the same, the database
+adopts the new ids.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _REMEDY: Final = f"{_RIGHT_LOG}; or fill a new database from this log: `coupon-l
 
 
 def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path | None = None) -> EventLog:
-    """Open the log that a database is filled from. `path`: of the database, where only what it keeps of the log is at
-    hand. Raises what `open_log` raises, and `LogReplaced` where the log is gone but was read before."""
+    """Open the log that a database is filled from. `path`: of the database, if `database` is a `ReadLog`. Raises what
+    `open_log` raises, and `LogReplaced` if the log is gone but was read before."""
     try:
         return open_log(settings)
     except LogMissing as error:
@@ -41,7 +41,7 @@ def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path |
 
 
 def check(store: Store, log: LogReader) -> None:
-    """Refuse another log than the one that this database was filled from; keep the ids of this one's topics.
+    """Refuse a log other than the one that this database was filled from; store the ids of its topics.
 
     Raises `LogReplaced`, and what reading a log raises.
     """
@@ -51,18 +51,18 @@ def check(store: Store, log: LogReader) -> None:
 
 
 def refuse(known: ReadLog, log: LogReader, database: Path) -> None:
-    """Raises `LogReplaced` where a database knows another log than this one."""
+    """Raises `LogReplaced` if the database was filled from another log than this one."""
     if why := difference(known, log):
         raise LogReplaced(f"log {log.url}: not the log that database {database} was filled from: {why}; {_REMEDY}")
 
 
 def of_source(source: Source) -> ReadLog:
-    """What a database, here or at its owner's, keeps of the log that it was filled from."""
+    """What a database, read here or through its owner, keeps about the log that it was filled from."""
     return ReadLog.of_rows(row for frame in source.ask("log-identity").frames for row in frame.iter_rows(named=True))
 
 
 def difference(known: ReadLog, log: LogReader) -> str | None:
-    """In a few words, what this log lacks or has otherwise; None where it is the log that was read."""
+    """How this log differs from the one that was read, in a few words; None if it is the same."""
     if not known.next_offsets:
         return None
     missing = [topic for topic in known.topics if not _has(log, topic)]
@@ -132,7 +132,7 @@ def _place(tp: TopicPartition) -> str:
 
 
 def gone(error: LogError, database: Path | None, known: ReadLog) -> LogError:
-    """The error for a missing log or topic: `LogReplaced` where the database has read it."""
+    """The error for a missing log or topic: `LogReplaced` if the database has read it."""
     if not known.next_offsets:
         return error
     what = str(error).partition("; ")[0]

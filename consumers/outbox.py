@@ -1,5 +1,5 @@
-"""What the ledger itself appends: first into a table, in the transaction of the batch that led to it, then from there
-to the log. Appended at least once; deterministic ids make a repeat harmless."""
+"""The records that the ledger itself appends. They are written to a table in the transaction of the batch that led to
+them, then appended to the log from there, at least once; deterministic ids make a repeat harmless."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def _dead_letter(row: dict[str, object]) -> Record:
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Append what is queued. What the log does not take now stays queued, with a warning in the process's log."""
+    """Append what is queued. What the log does not accept now stays queued, with a warning in the process's log."""
     if problem := _append(store, log):
         _logger.warning("outbox: %s", problem)
 
 
 class Delivery:
-    """Delivers for a process that goes on: what the log does not take is tried again, with growing pauses.
+    """Delivers for a long-running process: retries what the log does not accept, with growing pauses.
 
-    A warning says once that records wait, and once that they have been appended.
+    Logs one warning when records begin to wait, and one when they have been appended.
     """
 
     def __init__(self, store: Store, log: EventLog) -> None:
@@ -70,7 +70,7 @@ class Delivery:
             self.again()
 
     def again(self) -> None:
-        """Try again where something waits and the pause is over."""
+        """Try again if something waits and the pause is over."""
         if self._since is not None and time.monotonic() >= self._next:
             self._attempt()
 
@@ -89,7 +89,7 @@ class Delivery:
 
 
 def _append(store: Store, log: EventLog) -> str | None:
-    """Append what is queued; why some of it waits, where it does."""
+    """Append what is queued. Returns why some of it still waits, or None."""
     while True:
         rows = store.frame(
             "SELECT rowid AS row_id, topic, key, value FROM outbox ORDER BY rowid LIMIT $n", {"n": _BATCH}

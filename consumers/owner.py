@@ -1,5 +1,5 @@
-"""The process that owns a database: consuming, sweeping, repairing, and letting another generation take the database's
-place, one after the other in one thread."""
+"""The process that owns a database: it consumes, sweeps, repairs and switches to other generations, one after the other
+in one thread."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _logger = logging.getLogger("coupon_ledger.owner")
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """A generation took the place of another. `records`: folded to reach where that one stood. `seconds`: so long
-    nothing was consumed. `previous`: the file of the one that was live."""
+    """A generation took the place of another. `records`: folded to catch up with that one. `seconds`: how long nothing
+    was consumed. `previous`: the file of the one that was live."""
 
     file: str
     previous: str
@@ -40,7 +40,7 @@ class Succeeded:
 class Owner:
     """Consumes one log into one database, whichever generation of it is live. `run` may be called once.
 
-    Takes store and log over: `close` closes the log and the generation that is live then.
+    Takes over store and log: `close` closes the log and the generation that is live then.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Owner:
         self._consumer.stop()
 
     def ask(self, file: Path) -> Future[Succeeded]:
-        """Have this generation take the place of the live one. From any thread."""
+        """Ask for this generation to take the place of the live one. Callable from any thread."""
         future: Future[Succeeded] = Future()
         self._asked.put((future, file))
         self._consumer.stop()
@@ -130,9 +130,9 @@ class Owner:
 
 
 def waiting(path: Path, *, back: bool) -> Path:
-    """The generation that can take the live one's place: what was rebuilt, or with `back` what was live before.
+    """The generation that can take the live one's place: the rebuilt one, or with `back` the previous one.
 
-    Raises `StoreNotInitialised` where there is none.
+    Raises `StoreNotInitialised` if there is none.
     """
     file = generations.previous(path) if back else generations.rebuilt_file(path)
     if file is None or not file.exists():
@@ -144,7 +144,7 @@ def waiting(path: Path, *, back: bool) -> Path:
 def take_place(
     path: Path, log: EventLog, batch_size: int, *, back: bool, reached: Boundary = lambda _: None
 ) -> Succeeded:
-    """Let that generation take the place of the live one, which nobody owns. Raises `StoreOwned`."""
+    """Put the generation from `waiting` in the place of the live one, which nobody owns. Raises `StoreOwned`."""
     started, file = time.monotonic(), waiting(path, back=back)
     if not path.exists():
         generations.make_room(path)
@@ -166,10 +166,11 @@ def _succeeded(store: Store, records: int, started: float) -> Succeeded:
 def succeed(
     before: Store, file: Path, log: EventLog, batch_size: int, reached: Boundary = lambda _: None
 ) -> tuple[Store, int]:
-    """Bring a generation to where `before` stands and make it live; returns it, owned, and how many records it took.
+    """Bring a generation to the positions of `before` and make it live. Returns its store, owned, and the number of
+    records that this took.
 
-    `before` must not be consumed into meanwhile; it stays open for those who read it. What it still had to append goes
-    over. Nothing has changed where this raises.
+    `before` must not be consumed into meanwhile; it stays open for its readers. Its outbox is handed over. If this
+    raises, nothing has changed.
 
     `reached`: called with the name of each step: added, caught up, and those of `generations.make_live`.
     """
@@ -206,7 +207,7 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
 
 
 def _hand_over(before: Store, after: Store) -> None:
-    """What is still to be appended; and the count of commits goes on, as those see who ask."""
+    """Hand over the outbox, and continue the count of commits, which answers show."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
     with after.transaction():

@@ -1,11 +1,11 @@
-"""A new database beside the live one, proven equal to it, to take its place (docs/decisions/0014-rebuild.md).
+"""Builds a new database, proves it equal to the live one, and puts it in its place (docs/decisions/0014-rebuild.md).
 
-    build     fold the log (or its archive, and the log from there) into another file, up to where the live one stands
+    build     fold the log (or its archive, and the log from there) into another file, up to the live one's positions
     compare   the digests of every table, at the same positions, while the live one goes on
-    succeed   the new one is brought to where the live one stands by then, and takes its place (`owner.succeed`)
+    succeed   bring the new one to the live one's positions by then, and put it in its place (`owner.succeed`)
 
-What always holds: the live database is only read until the last step, which changes what its name stands for, at once.
-Interrupted or killed at any moment and run again, it goes on behind what it has folded.
+Always true: the live database is only read until the last step, which changes what its name points to, atomically. A
+rebuild that is interrupted or killed at any moment continues after what it has folded when it is run again.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ from coupon_ledger.projections.versions import VERSIONS, differing, written_vers
 from coupon_ledger.questions.asking import AsOf, Source
 
 Asking = Callable[[], AbstractContextManager[Source]]
-"""Opens who answers questions about the live database."""
+"""Opens the source that answers questions about the live database."""
 Copy = Callable[[Path], object]
 """Makes a copy of the live database in that file."""
 Advance = Callable[[int, int], None]
-"""Told how many records came, and how many are left."""
+"""Called with the number of records done since the last call, and the number left."""
 Positions = Mapping[TopicPartition, int]
 
 _logger = logging.getLogger("coupon_ledger.rebuild")
 _MINUTE: Final = timedelta(minutes=1)
 _NEAR: Final = 20_000
-"""Records behind the live database from which on comparing begins: the rest takes less than a second."""
+"""Comparing begins after a fold of fewer records than this: what is left takes less than a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where the live database stands. `versions`: of the projections that filled it. `digests`: by table; empty where
-    they were not asked for, or another version of the tables keeps them from being compared."""
+    """The positions of the live database. `versions`: of the projections that filled it. `digests`: by table; empty if
+    not requested, or if another version of the tables keeps them from being compared."""
 
     positions: Positions
     grace: timedelta
@@ -65,7 +65,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A table that is another in the rebuilt database."""
+    """A table that differs in the rebuilt database."""
 
     table: str
     live: Digest
@@ -74,7 +74,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class DifferentRow:
-    """A row that only one of them has, or whose `fields` differ (live, rebuilt). `row`: what tells it apart."""
+    """A row that only one database has, or with `fields` that differ (live, rebuilt). `row`: what identifies it."""
 
     table: str
     row: Mapping[str, Any]
@@ -84,7 +84,8 @@ class DifferentRow:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """At the same positions. `equal`: tables whose full digests are. `other_versions`: projections of other code."""
+    """The comparison at the same positions. `equal`: tables with equal full digests. `other_versions`: projections of
+    other versions."""
 
     equal: tuple[str, ...]
     different: tuple[Difference, ...]
@@ -93,21 +94,21 @@ class Compared:
 
 
 class LiveDatabase:
-    """The database that people ask: through its owner, or from its file where nobody owns it. Never changed."""
+    """The live database, read through its owner, or from its file if nobody owns it. Never changed."""
 
     def __init__(self, path: Path, asking: Asking) -> None:
         self.path = path
         self._asking = asking
 
     def ask(self, question: str, **parameters: Any) -> tuple[list[dict[str, Any]], Positions]:
-        """Rows, and the positions that they are of."""
+        """The rows of the answer, and the positions that they are of."""
         with self._asking() as source:
             answer = source.ask(question, **parameters)
             rows = [row for frame in answer.frames for row in frame.iter_rows(named=True)]
         return rows, _positions(answer.as_of)
 
     def standing(self, *, compare: bool = False) -> Standing | None:
-        """None where there is no database. `compare`: with digests, all of one committed state."""
+        """None if there is no database. `compare`: with digests, all of one committed state."""
         try:
             [row], at = self.ask("standing")
             found: list[dict[str, Any]] = []
@@ -121,7 +122,7 @@ class LiveDatabase:
         return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in found})
 
     def read_log(self) -> ReadLog | None:
-        """Which log it was filled from; None where there is no database."""
+        """The log that it was filled from; None if there is no database."""
         try:
             with self._asking() as source:
                 return log_identity.of_source(source)
@@ -132,7 +133,7 @@ class LiveDatabase:
                 return read_log(store)
 
     def _of_other_code(self, *, compare: bool) -> Standing:
-        """What can be read and compared of a database that another version filled."""
+        """The parts that can be read and compared in a database that another version filled."""
         with Store.open_generation(self.path, generations.file_of(self.path)) as store:
             versions = written_versions(store)
             same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]
@@ -147,9 +148,9 @@ def _positions(as_of: AsOf) -> Positions:
 
 
 class Rebuild:
-    """Builds the database at `path` anew, beside it. Use as a context manager; it owns the file that is being built.
+    """Rebuilds the live database in a file beside it. Use as a context manager; it owns the file that is being built.
 
-    Raises `StoreOwned` where another process rebuilds.
+    Raises `StoreOwned` if another process is rebuilding.
     """
 
     def __init__(
@@ -164,8 +165,8 @@ class Rebuild:
         copy: Copy | None = None,
         anew: bool = False,
     ) -> None:
-        """`only`: of these projections; `copy` then makes a copy of the live database in a file, for the others.
-        `anew`: without what an interrupted run left."""
+        """`only`: rebuild only these projections; `copy` then makes a copy of the live database in a file, for the
+        others. `anew`: discard what an interrupted run left."""
         self._only = only
         self._copy = copy
         self._anew = anew
@@ -183,11 +184,11 @@ class Rebuild:
     def __exit__(self, error: object, *_: object) -> None:
         self._store.close()
         if error is not None and self._copy is not None:
-            generations.remove(self._file)  # nobody goes on with it
+            generations.remove(self._file)  # no run continues it
 
     def _begun(self) -> Store:
-        """What an interrupted run left, if it can be gone on with; else an empty one. With `only`: a copy, of which no
-        later run takes anything for rebuilt."""
+        """The store that an interrupted run left, if it can be continued; otherwise an empty one. With `only`: a copy,
+        marked so that no later run takes it for rebuilt."""
         mark = generations.copied_mark(self._file)
         if self._anew or self._copy is not None or mark.exists():
             self._remove()
@@ -202,7 +203,7 @@ class Rebuild:
             return self._half_way() or self._emptied()
 
     def _half_way(self) -> Store | None:
-        """One that was interrupted while its history was folded at once, if it can be gone on with."""
+        """The store of an interrupted bulk load, if it can be continued."""
         store = Store.open_generation(self._file, self._file, read_only=False)
         try:
             if records_begun(store) is not None:
@@ -215,7 +216,7 @@ class Rebuild:
         return None
 
     def _remove(self) -> None:
-        """Not what another rebuild is building. Raises `StoreOwned`."""
+        """Remove the file, unless another rebuild is building it. Raises `StoreOwned`."""
         try:
             with held(self._file):
                 generations.remove(self._file)
@@ -250,9 +251,9 @@ class Rebuild:
         return records_begun(self._store) or read
 
     def build(self) -> int:
-        """Fold up to where the live database stands, again until that is near; returns how many records it took.
+        """Fold up to the live database's positions, again until these are near; returns the number of records.
 
-        Raises `LogReplaced` where the live database was filled from another log.
+        Raises `LogReplaced` if the live database was filled from another log.
         """
         if (known := self._live.read_log()) is not None:
             log_identity.refuse(known, self._log, self._live.path)
@@ -283,9 +284,9 @@ class Rebuild:
         return records
 
     def compare(self) -> Compared | None:
-        """Fold to exactly where the live database stood when it was asked for its digests, and compare.
+        """Fold to exactly the positions of the live database's digests, and compare.
 
-        None where there is no live database.
+        None if there is no live database.
         """
         standing = self._live.standing(compare=True)
         if standing is None:
@@ -302,7 +303,7 @@ class Rebuild:
         )
 
     def different_rows(self, table: str, at_most: int) -> Iterator[DifferentRow]:
-        """Some of the rows of that table that differ, at the same positions again, wherever the live database is."""
+        """At most `at_most` rows of a table that differ, at the live database's positions by then."""
         live, until = self._live.ask("digest-buckets", table=table)
         self._fold(until, None)
         ours = {b["bucket"]: b for b in buckets(self._store, table).iter_rows(named=True)}

@@ -1,7 +1,8 @@
-"""Decoding dead letters again, after a schema or the ledger was mended, and folding them in their own place in time.
+"""Replays dead letters: decodes them again, after a schema or the ledger was fixed, and folds them at their own place
+in time.
 
-What always holds afterwards: the tables, the accounts included, are those of a consumer that read these records for
-the first time with the ledger as it is now, at their own positions and instants of recording.
+Always true afterwards: the tables, the accounts included, equal those of a consumer that reads these records for the
+first time with the present ledger, at their own positions and instants of recording.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ from coupon_ledger.projections.store import Store
 REPLAYED = "dead_letters_replayed"
 Rows = list[dict[str, Any]]
 Step = Callable[[Store, EventLog], Rows | None]
-"""A part of a repair: what became of all of it with the last one, None before."""
+"""A step of a repair. The last step returns the outcome of the whole repair, the steps before return None."""
 HowFar = Callable[[int, int], None]
-"""Told how many of how many are done."""
+"""Called with the number done, and the total."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of a partition's chosen dead letters. `applied`, `repeats`, `conflicts`: changes of its account;
-    the first is smaller than the number folded where one took the place of a delivery that had counted until now."""
+    """The outcome for a partition's chosen dead letters. `applied`, `repeats`, `conflicts`: changes of its account;
+    `applied` is less than the number folded if one took the place of a delivery that had counted until now."""
 
     topic: str
     partition: int
@@ -65,12 +66,12 @@ def replay(
     reached: Boundary = lambda _: None,
     told: HowFar = lambda _done, _total: None,
 ) -> Rows:
-    """Take the chosen dead letters in again; what became of them, by partition. What still cannot be folded stays a
-    dead letter, with its reason of now.
+    """Take in the chosen dead letters again; returns the outcome by partition. What still cannot be folded stays a dead
+    letter, with its present reason.
 
-    Piece by piece: the rows, the accounts and the operation that names them are committed together. `dry_run`: the
-    same, and nothing committed (an event that stands in two pieces is counted as new in both).
-    Raises `NothingChosen`, what folding raises, and `LogUnavailable` where the log does not take the operations now.
+    Done in pieces: the rows, the accounts and the operation that names them are committed together. `dry_run`: the
+    same, but nothing is committed (an event that occurs in two pieces counts as new in both).
+    Raises `NothingChosen`, what folding raises, and `LogUnavailable` if the log does not accept the operations now.
     """
     step = Replay(chosen, by, dry_run=dry_run, reached=reached, told=told)
     while (rows := step(store, log)) is None:
@@ -79,8 +80,8 @@ def replay(
 
 
 class Replay:
-    """The same step by step, each a transaction of its own: between two of them others may use the database, and the
-    consumer goes on. Of what becomes a dead letter after the first step, none is taken in."""
+    """`replay` in steps, each a transaction of its own: between two steps others may use the database, and the consumer
+    goes on. Records that become dead letters after the first step are not taken in."""
 
     def __init__(
         self,
@@ -103,11 +104,11 @@ class Replay:
         self._outcomes: dict[TopicPartition, Replayed] = {}
 
     def stop(self) -> None:
-        """Let the next step be the last one, which does nothing. From any thread."""
+        """Make the next step the last one, which folds nothing. Callable from any thread."""
         self._stopped = True
 
     def __call__(self, store: Store, log: EventLog) -> Rows | None:
-        """Take a piece in. What became of all of them when none is left, None before. Raises what `replay` raises."""
+        """Take in a piece. Returns the outcome of all pieces when none is left, None before. Raises as `replay`."""
         if self._read is None:
             self._read = checkpoints.load(store)
             counted = chosen_letters(store, self._chosen, "count(*) AS n")
@@ -196,7 +197,7 @@ def _folded(
 
 
 def _chunks(letters: pl.DataFrame, accounts: Mapping[TopicPartition, Account]) -> list[Chunk]:
-    """The records as they stand in the log; reading goes on where it stood before."""
+    """The records as they are in the log; the next offsets stay those of the accounts."""
     chunks = []
     for (topic, partition), mine in letters.group_by("topic", "partition", maintain_order=True):
         at = TopicPartition(str(topic), int(str(partition)))
@@ -219,7 +220,7 @@ def _without(account: Account, letters: int) -> Account:
 def _outcomes(
     moved: Mapping[TopicPartition, Account], unread: Mapping[TopicPartition, Account], chunks: list[Chunk]
 ) -> list[Replayed]:
-    """Partitions whose account changes; of some nothing was chosen, only a place taken."""
+    """The partitions with changed accounts: also those without chosen dead letters in which a delivery was replaced."""
     lengths = _lengths(chunks)
     found = []
     for p, account in sorted(moved.items()):
@@ -230,7 +231,7 @@ def _outcomes(
 
 
 def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, outcomes: list[Replayed]) -> None:
-    """The operation, to be appended when this is committed; and the commit itself."""
+    """Queue the operation, to be appended once this is committed, and count the commit."""
     place = ["topic", "log_partition", "log_offset"]
     tried = letters.select("topic", log_partition=pl.col("partition").cast(pl.Int32), log_offset="offset")
     folded = [Position(*row) for row in tried.join(dead, on=place, how="anti").iter_rows()]
@@ -247,7 +248,7 @@ def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, o
 
 
 class Repairs:
-    """What operators ask of the process that owns the database, done by the thread that does, step by step between
+    """Repairs that operators ask of the process that owns the database. Its thread does them, step by step between
     batches."""
 
     def __init__(self, store: Store, log: EventLog) -> None:
@@ -261,13 +262,13 @@ class Repairs:
         self._store = store
 
     def ask(self, step: Step) -> Future[Rows]:
-        """Have it done. From any thread."""
+        """Ask for a repair. Callable from any thread."""
         future: Future[Rows] = Future()
         self._asked.put((future, step))
         return future
 
     def __call__(self) -> bool:
-        """Do a step of what is asked. Returns whether accounts may have changed, and more may be to do."""
+        """Do a step of a repair. Returns whether it did one: accounts may have changed, and more steps may follow."""
         if self._under_way is None:
             if self._asked.empty():
                 return False

@@ -1,8 +1,8 @@
 """The consumer: poll a batch, decode it, fold it, and commit rows and offsets together.
 
-A background thread polls and decodes the next batch while this one is folded. The database is the caller's
-thread's alone.
-Killed at any moment and started again, it goes on after the last commit: nothing lost, nothing twice.
+A background thread polls and decodes the next batch while this one is folded. Only the caller's thread uses the
+database. Killed at any moment and started again, the consumer continues after the last commit: nothing is lost, nothing
+counts twice.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the records done so far (those of the batch under way as far as they are folded), and
-the records that wait."""
+"""Called with the current activity, the records done so far (those of the batch under way as far as they are folded),
+and the records that wait."""
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
@@ -51,7 +51,7 @@ _SMALL_BATCH: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """One batch's account."""
+    """The outcome of one batch."""
 
     records: int
     dead_letters: int
@@ -62,13 +62,13 @@ class Committed:
     changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
     """Per partition that the batch touched: what it added to the account, and the next offset."""
     late: Mapping[str, int] = field(default_factory=dict)
-    """Per topic: events whose keys had to be folded again from their journal."""
+    """Per topic: events of keys that were refolded."""
     newest_recorded_at: float | None = None
-    """Of the batch's records, in seconds since the epoch."""
+    """The latest `recorded_at` of the batch's records, in seconds since the epoch."""
     data_clock: datetime | None = None
     """The highest min(occurred_at, recorded_at) of the batch."""
     oddities: Mapping[str, Oddities] = field(default_factory=dict)
-    """Per topic, where there are any."""
+    """Per topic, if there are any."""
 
 
 class Consumer:
@@ -89,18 +89,17 @@ class Consumer:
         at_boundary: Boundary = lambda _: None,
         progress: Progress = lambda *_: None,
     ) -> None:
-        """`outlet`: where what follows from the records (dead letters) is appended; None where another consumer of the
-        same log does so.
+        """`outlet`: the log to which dead letters are appended; None if another consumer of the same log does so.
 
-        `until`: stop at these positions, not at the end that the log has.
+        `until`: stop at these positions instead of the log's present end.
 
-        `caught_up`: called between batches, in the thread of `run`, where all that the log has is folded.
+        `caught_up`: called between batches, in the thread of `run`, when the whole log is folded.
 
-        `between`: called there wherever it has got to, and again while no batch waits, until it says no; whether it
-        changed the accounts of what was read before.
+        `between`: called between batches at any position, and again while no batch waits, until it returns False.
+        Returns whether it changed the accounts of what was read before.
         """
         self._stop = threading.Event()
-        # Followed through outages: whatever the log refuses for now is repeated.
+        # When following, the consumer lives through outages: whatever the log refuses for now is repeated.
         self._patience = Patience(self._stop) if follow else None
         self._log = log if self._patience is None else PatientLog(log, self._patience)
         self._ends = _Ends(log, self._patience)
@@ -121,9 +120,9 @@ class Consumer:
         self._stop.set()
 
     def run(self) -> Iterator[Committed]:
-        """Consume to the end that the log has now (or for ever, to follow it); yields after each commit.
+        """Consume to the log's present end (for ever, with `follow`); yields after each commit.
 
-        Raises `LogReplaced`, `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. Following, it waits
+        Raises `LogReplaced`, `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. With `follow`, waits
         for a log that does not answer for now (brokers are away, leaders change) and for a schema registry that is
         down.
         """
@@ -217,7 +216,7 @@ class Consumer:
         beside: _Beside,
         started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
-        """Rows and offsets in one transaction. The accounts change only with it."""
+        """Write rows and offsets in one transaction. `accounts` change only if it commits."""
         with self._store.transaction():
             self._reached("begin")
             counts, clock = failing.fold_all(
@@ -268,7 +267,7 @@ class Consumer:
 def checked_ends(
     log: LogReader, wanted: Mapping[TopicPartition, int], partitions: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """Where the log ends. Raises `LogTruncated` where it does not hold what is wanted."""
+    """The ends of the log. Raises `LogTruncated` if it does not hold the wanted positions."""
     earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
     for found in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
         raise LogTruncated(f"{found}; nothing is skipped: restore the log, or check --log and --database")
@@ -281,7 +280,7 @@ def accounts_after(
     counts: Mapping[str, Counts],
     accounts: Mapping[TopicPartition, Account],
 ) -> dict[TopicPartition, Account]:
-    """The accounts after the batch, of the partitions that it changes."""
+    """The accounts of the partitions that the batch changes, after it."""
     dead = {
         (topic, partition): n
         for topic, partition, n in taken.dead_letters.group_by("topic", "log_partition").len().iter_rows()
@@ -319,7 +318,7 @@ def _changes(
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What a commit notes beside rows and accounts. `ends`: of the log, looked up after the batch was read; `lag`:
+    """What a commit writes beside rows and accounts. `ends`: of the log, looked up after the batch was read; `lag`:
     records that waited before it."""
 
     complete: Completeness
@@ -344,12 +343,12 @@ class _Failed:
 
 
 _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
-"""What was read, and where every partition ended after that: one whose next offset is its end had nothing more that was
-recorded before what was read."""
+"""The chunks, their intake, and the end of every partition after they were read: a partition with its next offset at
+its end had nothing more that was recorded before them."""
 
 
 class _Ends:
-    """Where a log's partitions end. One that does not answer holds nothing up: more is then assumed to be there."""
+    """The ends of a log's partitions. A log that does not answer blocks nothing: more is then assumed to be there."""
 
     def __init__(self, log: LogReader, patience: Patience | None) -> None:
         self._log = log
@@ -377,9 +376,9 @@ class _Ends:
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, one batch ahead of the fold: another one would cost memory and gain nothing.
+    """Polls and decodes in a thread, one batch ahead of the fold: a second one would cost memory and gain nothing.
 
-    When it has caught up, not ahead: what comes during a fold would only wait for the next one.
+    Once caught up, it does not read ahead: what comes during a fold would only wait for the next one.
     """
 
     def __init__(
@@ -400,7 +399,7 @@ class _ReadAhead:
         self._stop = stop
         self._reached = reached
         self.idle = False
-        """The log had nothing when it was last asked, and all that it had before has been handed over."""
+        """Whether the last poll returned nothing, and all that came before has been handed over."""
         self._closed = threading.Event()
         self._room = threading.Semaphore()
         self._queue: queue.SimpleQueue[_Batch | _Failed | None] = queue.SimpleQueue()
@@ -417,11 +416,11 @@ class _ReadAhead:
 
     @property
     def ready(self) -> bool:
-        """The next batch waits."""
+        """Whether the next batch waits."""
         return not self._queue.empty()
 
     def batches(self) -> Iterator[_Batch | None]:
-        """Batch after batch; None where nothing has come for a while."""
+        """Yield the batches; None when nothing has come for a while."""
         while True:
             try:
                 item = self._queue.get(timeout=_POLL_S)
@@ -465,7 +464,7 @@ class _ReadAhead:
                 chunks = self._log.read(wanted, size, _POLL_S)
                 self.idle = not chunks
             except RegistryUnavailable:
-                # All that is left waits for it, and stays where it is. The log itself says so to whoever runs this.
+                # All that is left waits for the registry, and stays in the log, which itself reports the outage.
                 if self._target is not None:
                     raise
                 self._closed.wait(_POLL_S)

@@ -1,7 +1,7 @@
 """Sweeping: the ledger's own events for coupons whose time ran out, and for holds that are over (`projections.due`).
 
-Written into the outbox in a transaction, delivered to the log, folded when they come back from it like any other event.
-Killed at any moment, or several on one log: what is appended twice is the same event twice, which counts once.
+They are written to the outbox in a transaction, delivered to the log, and folded when read from it, like any other
+event. A sweep may be killed at any moment, and several may run on one log: an event appended twice counts once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from coupon_ledger.projections.due import SOURCE, due
 from coupon_ledger.projections.store import Store
 
 _AT_ONCE: Final = 20_000
-"""Coupons in one go beside the consumer, which waits meanwhile."""
+"""Coupons swept at once beside the consumer, which waits meanwhile."""
 
 _logger = logging.getLogger("coupon_ledger.sweep")
 
@@ -37,7 +37,7 @@ Swept = Counter[str]
 
 
 def over(until: datetime | None) -> datetime | None:
-    """An instant that somebody named, as naive UTC. Raises `StillToCome`."""
+    """The instant as naive UTC. Raises `StillToCome` if it is in the future."""
     if until is None:
         return None
     if until > datetime.now(UTC):
@@ -50,9 +50,9 @@ def over(until: datetime | None) -> datetime | None:
 def sweep(
     store: Store, log: EventLog, until: datetime, events: Callable[[pl.DataFrame], None] = lambda _: None
 ) -> Swept:
-    """Append all that is due at `until` (naive UTC), piece by piece. The database must know the whole log.
+    """Append all that is due at `until` (naive UTC), in pieces. The database must have folded the whole log.
 
-    Raises `LogUnavailable` where the log does not take it; what waits is delivered by the next consumer or sweep.
+    Raises `LogUnavailable` if the log does not accept it; the next consumer or sweep delivers what waits.
     """
     swept: Swept = Counter()
     _deliver(store, log)
@@ -81,8 +81,8 @@ def expire(
 ) -> Swept:
     """Fold the log to its end, sweep, fold what was swept, until nothing is due.
 
-    A sweep must know what has happened, and one can lead to the next: a coupon that is released is reserved again by
-    an event that had been illegal before. `until`: naive UTC; the data's clock, if None.
+    A sweep must know everything that has happened, and one can lead to the next: an event that was illegal before can
+    reserve a coupon again once it is released. `until`: naive UTC; None for the data's clock.
 
     Raises what consuming and `sweep` raise.
     """
@@ -108,7 +108,7 @@ def expire(
 
 
 class _Fingerprint:
-    """Of a set of events, whatever their order."""
+    """A fingerprint of a set of events that does not depend on their order."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -118,7 +118,7 @@ class _Fingerprint:
 
 
 class Sweeper:
-    """Sweeps beside a consumer, up to the data's clock every so often (None: never), and when it is asked."""
+    """Sweeps beside a consumer: up to the data's clock at the interval `every` (None: never), and when asked to."""
 
     def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
         self._store = store
@@ -134,13 +134,13 @@ class Sweeper:
         self._delivery = outbox.Delivery(store, self._log)
 
     def ask(self, until: datetime | None) -> Future[Swept]:
-        """Have all swept that is due then (naive UTC; the data's clock, if None). From any thread."""
+        """Ask to sweep all that is due at `until` (naive UTC; None for the data's clock). Callable from any thread."""
         future: Future[Swept] = Future()
         self._asked.put((future, until))
         return future
 
     def __call__(self) -> None:
-        """Sweep if it is time. For the thread that owns the database, when all of the log has been folded."""
+        """Sweep if it is time. Called by the thread that owns the database, when all of the log has been folded."""
         if not self._asked.empty():
             self._answer(*self._asked.get())
         elif self._every_s is not None and time.monotonic() >= self._next:
@@ -167,13 +167,13 @@ class Sweeper:
             _put(self._store, piece)
             self._delivery()
             _logger.info("swept", extra={"events": piece.height, "until": until.isoformat() + "Z"})
-            # The rest when these have been folded.
+            # The rest follows when these have been folded.
             self._next = 0.0
             return
 
 
 def clock(store: Store) -> datetime | None:
-    """The data's, but never ahead of ours, as it is where the log's is."""
+    """The data's clock, but at most the present: the log's clock may be ahead of ours."""
     [(at,)] = store.rows("SELECT data_clock FROM ledger")
     return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
 

@@ -1,4 +1,4 @@
-"""What makes a process that consumes fast: settings of Python's and the C library's memory."""
+"""Makes a process that consumes fast: memory settings of Python and of the C library."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MMAP_THRESHOLD: Final = -3
 _MEGABYTE: Final = 1 << 20
 _KEPT: Final = 1200 * _MEGABYTE
 
-# Read by the allocator of polars when that is loaded, so it has effect where this module is imported before: columns
-# that were freed are kept for ten seconds. On a machine with other work half a second, which is the default, is less
-# than the time between two batches, and a twelfth of the processor time goes into clearing new pages.
+# The allocator of polars reads this when it is loaded, so it has an effect only if this module is imported first. Freed
+# columns are kept for ten seconds. The default, half a second, is less than the time between two batches on a machine
+# with other work, and a twelfth of the processor time goes into clearing new pages.
 os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:10000,muzzy_decay_ms:10000")
 
 
@@ -37,8 +37,8 @@ def tune_process() -> None:
 
 
 def keep_small() -> None:
-    """Call between batches. Beyond a limit all that is free goes back, holes between what lives on included: they
-    would grow for hours."""
+    """Call between batches. Above a limit, all free memory goes back to the system, including holes between live
+    objects, which would grow for hours."""
     trim = _of_libc("malloc_trim")
     if trim is not None and resident() > _KEPT:
         trim(0)

@@ -1,8 +1,7 @@
-"""A copy of the database as of one commit, made beside the consumer and the readers: nobody waits for it.
+"""Back up the database as of one commit, while the consumer and the readers go on undisturbed.
 
-The copy is a database like the one that it was made of (storage, types, compression, positions), without the room that
-replaced rows leave behind. While it is made, the write-ahead log of the database grows, since the state that is copied
-must stay readable.
+The copy has the storage format, types, compression and positions of the original, but not the space that replaced rows
+leave behind. While it is made, the write-ahead log of the original grows, since the copied state must stay readable.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from coupon_ledger.projections.generations import file_of, wal_file
 from coupon_ledger.projections.store import Store
 
 Advanced = Callable[[int, int], None]
-"""Called with the rows done so far and how many there are."""
+"""Called with the rows copied so far and the total."""
 
 Sum = tuple[int, str]
-"""A table's rows, and a sum over all that stands in them; comparable within one version of DuckDB."""
+"""A table's row count and a checksum over its contents; comparable within one version of DuckDB."""
 
 _AT_ONCE: Final = 8 * 122_880
-"""Row numbers in one statement, in whole row groups: what progress is told by."""
+"""Row numbers per INSERT statement, in whole row groups. Progress is reported after each statement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What must be equal in a copy. `full`: the full digest of all tables, where it was asked for."""
+    """What a copy must match. `full`: the full digest of all tables; None if not requested."""
 
     sums: dict[str, Sum]
     full: str | None = None
@@ -42,9 +41,9 @@ class Copied:
 
 @contextmanager
 def placed(path: Path, *, force: bool) -> Iterator[Path]:
-    """Where to write the database that shall be at `path`: it gets that name when all is done.
+    """Yield a temporary path to write a database to, and move that to `path` once the block succeeds.
 
-    `force`: also in place of a database that is there and that nobody uses. Raises `UnusableFile`, `StoreError`.
+    `force`: replace an existing database that nobody uses. Raises `UnusableFile`, `StoreError`.
     """
     _check_place(path, force)
     with part_of(path) as part:
@@ -60,7 +59,7 @@ def placed(path: Path, *, force: bool) -> Iterator[Path]:
 
 @contextmanager
 def part_of(path: Path) -> Iterator[Path]:
-    """The name for what is not yet whole of a file; gone afterwards, and so is what a killed process left."""
+    """Yield the path for a partly written file. Removes it afterwards, and at once those of killed processes."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
         if not _alive(left.name.removeprefix(f"{path.name}.part-").partition(".")[0]):
             left.unlink(missing_ok=True)
@@ -81,7 +80,7 @@ def _check_place(path: Path, force: bool) -> None:
         return
     if not force:
         raise UnusableFile(f"backup {path}: is there already; name another file, or replace it with --force")
-    # What somebody uses, and what is no database of ours, stays; one of another version is a backup all the same.
+    # Never replace a file in use, or one that is not our database; one of another version may be replaced.
     with Store.open_generation(path, file_of(path)) as there, suppress(StoreVersionMismatch):
         check_version(there)
 
@@ -97,10 +96,10 @@ def _alive(pid: str) -> bool:
 
 
 def copy_to(cursor: Cursor, path: Path, *, full: bool = False, told: Advanced = lambda _done, _total: None) -> Copied:
-    """Make a database at `path`, where no file may be, of all that this one has committed.
+    """Copy everything committed to a new database at `path`, where no file may exist.
 
-    `full`: with the full digest of what was copied, which takes several times as long. After an error (`StoreFull`,
-    `StoreError`, an interruption) nothing is there.
+    `full`: also compute the full digest of the copied state, which takes several times as long. After an error
+    (`StoreFull`, `StoreError`, an interruption) no file is left.
     """
     if path.exists():
         raise StoreError(f"copy {path}: a file is there; name another")
@@ -132,7 +131,7 @@ def _copied(cursor: Cursor, path: Path, full: bool, told: Advanced) -> Copied:
 
 
 def check(copy: Reading, copied: Copied) -> None:
-    """Raises `StoreError` unless the copy can be read from end to end and has what was copied."""
+    """Raises `StoreError` unless the copy is readable from end to end and equals what was copied."""
     sums = read_whole(copy)
     different = sorted(t for t in sums.keys() | copied.sums.keys() if sums.get(t) != copied.sums.get(t))
     if different:
@@ -142,7 +141,7 @@ def check(copy: Reading, copied: Copied) -> None:
 
 
 def read_whole(reading: Reading) -> dict[str, Sum]:
-    """Read every block of every table; DuckDB looks at each one's checksum. Raises `StoreError` for a damaged one."""
+    """Read every block of every table; DuckDB verifies the checksums. Raises `StoreError` for a damaged block."""
     return {table: _sum(reading, table) for table in _tables(reading)}
 
 

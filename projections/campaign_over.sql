@@ -1,4 +1,4 @@
--- For which of these coupons (`wanted`) had the campaign ended before the coupon's end? Grain: one coupon.
+-- For which of these coupons (`wanted`) did the campaign end before the coupon? Grain: one coupon.
 WITH standing AS (
     SELECT campaign_id, occurred_at, last(type ORDER BY list_position($standing::VARCHAR[], type), event_id) AS status
     FROM campaign_events WHERE type IN (SELECT unnest($standing::VARCHAR[]))

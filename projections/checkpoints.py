@@ -1,7 +1,7 @@
-"""How far the log has been read, and the account of it; kept in the same transaction as the rows.
+"""Offsets and accounts of the records read, per partition; written in the same transaction as the rows.
 
-Beside the accounts stands until when each partition is complete (`Completeness`): while one topic has been read further
-than another, violations between the two are provisional.
+`Completeness` also keeps until when each partition is complete: while one topic has been read further than another,
+violations between the two are provisional.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coupon_ledger.projections.store import Store
 
 @dataclass(slots=True)
 class Account:
-    """What became of the records read from one partition."""
+    """Counts of the records read from one partition, by outcome."""
 
     next_offset: int = 0
     read: int = 0
@@ -30,7 +30,7 @@ class Account:
     dead_letters: int = 0
 
     def since(self, before: Account) -> Account:
-        """What was added after `before`; the next offset is this one's."""
+        """What each count gained since `before`, with this account's next offset."""
         added = [now - then for now, then in zip(astuple(self)[1:], astuple(before)[1:], strict=True)]
         return Account(self.next_offset, *added)
 
@@ -66,7 +66,7 @@ def outside(
     earliest: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
 ) -> list[Outside]:
-    """Positions that the log does not hold, or not any more, by partition. One that it lacks holds nothing."""
+    """Positions that the log does not hold, or no longer holds, by partition. A missing partition counts as empty."""
     found = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
     return [o for o in found if not o.earliest <= o.next_offset <= o.end]
 
@@ -82,7 +82,7 @@ SELECT '{topic}' AS topic, log_partition, max(recorded_at) AS recorded_at FROM {
 class Completeness:
     """Until when each partition of the log is complete: every record recorded at or before that instant has been read.
 
-    A partition that has been read to its end is complete until the latest record that any partition had by then.
+    A partition that has been read to its end is complete until the latest record of any partition by then.
     """
 
     complete_until: dict[TopicPartition, datetime] = field(default_factory=dict)
@@ -93,8 +93,8 @@ class Completeness:
         positions: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> None:
-        """`recorded`: per partition that was read, the instant (naive UTC) of its last record; `positions`: the next
-        offsets after that; `ends`: of every partition, looked up after these records were read."""
+        """Take in a batch. `recorded`: the instant (naive UTC) of the last record read from each partition;
+        `positions`: the next offsets after the batch; `ends`: of every partition, looked up after it was read."""
         horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
         for partition, end in ends.items():
             at_end = positions.get(partition, 0) >= end
@@ -108,7 +108,7 @@ class Completeness:
         return cls({TopicPartition(topic, partition): until for topic, partition, until in rows})
 
     def save(self, store: Store) -> None:
-        """Inside the caller's transaction."""
+        """Write it, inside the caller's transaction."""
         rows = [(*partition, until) for partition, until in self.complete_until.items()]
         if rows:
             places = ", ".join(["(?, ?, ?)"] * len(rows))
@@ -117,14 +117,14 @@ class Completeness:
 
 
 def last_recorded(store: Reading) -> dict[TopicPartition, datetime]:
-    """Per partition, when the last event of the journals was recorded there (naive UTC)."""
+    """Per partition, when its last event in the journals was recorded (naive UTC)."""
     queries = [_JOURNALS.format(topic=topic, journal=name) for topic, name in JOURNAL.items()]
     rows = store.rows(" UNION ALL ".join(queries))
     return {TopicPartition(topic, partition): at for topic, partition, at in rows}
 
 
 def naive_utc(micros: int) -> datetime:
-    """Of microseconds since the epoch."""
+    """Convert microseconds since the epoch."""
     return _EPOCH + timedelta(microseconds=micros)
 
 
@@ -132,7 +132,7 @@ _COLUMNS: Final = tuple(field.name for field in fields(Account))
 
 
 def load(store: Reading) -> dict[TopicPartition, Account]:
-    """The account of every partition that was ever read."""
+    """The accounts of all partitions that were ever read."""
     rows = store.frame(f"SELECT topic, log_partition, {', '.join(_COLUMNS)} FROM checkpoints").iter_rows()
     return {TopicPartition(topic, partition): Account(*rest) for topic, partition, *rest in rows}
 

@@ -1,9 +1,9 @@
-"""Makes tables small again whose rows are replaced: deleted rows keep their place until all around them are gone.
+"""Compact tables whose rows are replaced: deleted rows keep their space until all rows around them are deleted too.
 
-DuckDB's own way, merging row groups while it checkpoints, holds a commit up for as long as it takes and merges the
-journals' too, where nothing was deleted. Here the end of a table, where the rows in use lie, is written once more when
-so much of it is dead that this costs a small part of what replacing those rows did. What it leaves behind is empty, and
-the next checkpoint lets it go.
+DuckDB's own way merges row groups during a checkpoint. That holds up a commit for as long as it takes, and merges the
+journals too, where nothing was deleted. Instead, `compact` rewrites the end of a table, where the rows in use lie, once
+so much of it is dead that this costs a small part of what replacing those rows did. The old row groups are then empty,
+and the next checkpoint frees them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL
 from coupon_ledger.projections.store import Store
 
 _LOOK_AFTER: Final = 100_000
-"""Deleted rows."""
+"""Deleted rows after which the tables are examined, and that make a rewrite worth it."""
 
 _DEAD_PER_LIVE: Final = 0.75
 _ROW_GROUP: Final = 122_880
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def compact(store: Store) -> None:
-    """Do it where it is due. Between transactions; readers keep the state that they see."""
+    """Compact the tables that need it. Call between transactions; readers keep the state that they see."""
     if store.deleted < _LOOK_AFTER:
         return
     store.deleted = 0
@@ -40,7 +40,7 @@ def compact(store: Store) -> None:
 
 
 def _worth_it_from(store: Store, table: str) -> int | None:
-    """The row from which on the table is dead enough; the further back, the better."""
+    """The earliest row from which rewriting the rest of the table is worth it; None if there is none."""
     [(rows,)] = store.rows(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
     if rows < _LOOK_AFTER:
         return None

@@ -1,4 +1,4 @@
-"""Connections to the DuckDB file: reading, reading beside the writer, adding beside it; frames in and out."""
+"""Connections to the DuckDB file: to read, to read beside the writer, to add rows beside it; frames in and out."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from coupon_ledger.projections.wide import as_decimals, as_integers
 
 # Checkpoints rewrite what changed; far apart they cost little (the default of 16 MB costs most of the rate).
 WAL_LIMIT: Final = 256_000_000
-"""Bytes of write-ahead log from which on a commit is followed by a checkpoint."""
+"""Bytes of write-ahead log from which a commit triggers a checkpoint."""
 
 LISTED: Final = 2_000
-"""Up to so many values go into a query as a list, at a third of what a frame costs."""
+"""Maximum number of values that go into a query as a list, which costs a third of a frame."""
 
-# Of DuckDB in the owner; what it does not need at once goes back to the file. The batches need twice as much again.
+# DuckDB's limit in the owner; it evicts what it does not need at once to the file. Batches need twice as much again.
 _MEMORY: Final = "300MB"
 
 _MEMORY_OF_SLOW: Final = "1200MB"
-"""While a slow question runs beside the batches: lists and sorted groups cannot go back to the file."""
+"""The limit while a slow question runs beside the batches: lists and sorted groups cannot be evicted."""
 
-# Its compression of strings takes a fifth less time and space than that of DuckDB's default, which old versions read.
+# Its string compression takes a fifth less time and space than that of DuckDB's default, which old versions can read.
 STORAGE: Final = "v1.5.0"
 
 AGAIN_S: Final = 0.02
 
-# Joins with given frames would push their bounds into pyarrow, which cannot compare string views.
+# Joins with registered frames would push their bounds into pyarrow, which cannot compare string views.
 DISABLED: Final = "join_filter_pushdown"
 
 
-# DuckDB filters given frames with Arrow, which warns on standard error of the empty buffers of empty lists.
+# DuckDB filters registered frames with Arrow, which warns on standard error about the empty buffers of empty lists.
 os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 
 
 class _NoPandas:
-    """DuckDB looks for pandas' own values among the parameters of every query, and imports it for that where it is
-    installed: a fifth of a second of each command. Nothing here comes from pandas; whoever else wants it gets it."""
+    """Keeps DuckDB from importing pandas. DuckDB checks the parameters of every query for pandas values, and imports
+    pandas for that if it is installed: a fifth of a second per command. Other importers still get it."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -59,8 +59,8 @@ class _NoPandas:
 
 sys.meta_path.insert(0, _NoPandas)
 
-# The one place that says which violations are no fault: those of an event of the ledger's own sweeps that a fact told
-# later overtook. Another content under such an event's id is one.
+# The only definition of violations that are no fault: those of the ledger's own sweep events that a fact which arrived
+# later overtook. A conflict under such an event's id is a fault.
 _SUPERSEDED: Final = f"""
     CREATE TEMP MACRO superseded(event_id, violation) AS
         starts_with(event_id, '{SWEPT}') AND violation <> 'conflicting_duplicate'
@@ -68,9 +68,9 @@ _SUPERSEDED: Final = f"""
 
 
 class Reading:
-    """What queries need: one connection to the database, for one thread at a time.
+    """A connection for queries, for one thread at a time.
 
-    Queries know `superseded(event_id, violation)`: this violation is no fault; and the rules of macros.sql.
+    Queries can call `superseded(event_id, violation)`, true if the violation is no fault, and the macros of macros.sql.
     """
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -88,16 +88,16 @@ class Reading:
             return as_integers(self._connection.execute(sql, parameters).pl())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """The result of a query of a few rows, at a fifth of the cost of columns."""
+        """The result of a query of a few rows, at a fifth of the cost of `frame`."""
         with failing_clearly(self.path, self._direct):
             return self._connection.execute(sql).fetchall()
 
     def batches(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
     ) -> Iterator[pl.DataFrame]:
-        """The result of a query, piece by piece, for results that should not be in memory whole.
+        """The result of a query in pieces, for results that should not be in memory whole.
 
-        At least one piece, so that the columns are known where no row is found.
+        Yields at least one piece, so that the columns are known even without rows.
         """
         with failing_clearly(self.path, self._direct):
             yield from frames_of(self._connection.execute(sql, parameters).to_arrow_reader(rows))
@@ -110,10 +110,10 @@ class Reading:
 
     @contextlib.contextmanager
     def holding(self, name: str, query: str, parameters: Mapping[str, Any]) -> Iterator[None]:
-        """Let queries read the result of this one by name: asked once, kept in the database's own form."""
+        """Store the result of a query in a temporary table `name` that queries can read meanwhile."""
         self.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters)
         yield
-        self.execute(f"DROP TABLE temp.{name}")  # after an error it goes with the transaction
+        self.execute(f"DROP TABLE temp.{name}")  # after an error, the rollback removes it
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
@@ -158,21 +158,21 @@ class Cursor(Reading):
         return super().execute(sql, parameters)
 
     def _check(self) -> None:
-        """DuckDB forgets an interruption that comes between two queries."""
+        """Raises if interrupted: DuckDB forgets an interruption that comes between two queries."""
         if self._interrupted:
             raise duckdb.InterruptException("interrupted")
 
     @contextlib.contextmanager
     def copying_to(self, path: Path) -> Iterator[str]:
-        """A transaction that sees one committed state of this database and writes into a new one at `path`: the name
-        of that one in queries. All of it is at `path` afterwards, in one file; after an error, what is there is no
-        database. The database that is read goes on whatever happens to the copy.
+        """Open a transaction that sees one committed state of this database and writes into a new one at `path`; yields
+        the new one's name in queries. Afterwards all of it is at `path`, in one file; after an error, the file there is
+        not a database. Whatever happens to the copy does not affect the database that is read.
         """
         name = "copied"
         self._interrupted = False
         place = str(path).replace("'", "''")
         with failing_clearly(path):
-            # A write-ahead log would only be read if what is half-written were opened.
+            # A write-ahead log would only be read if a half-written copy were opened.
             self._connection.execute(
                 f"ATTACH '{place}' AS {name} (STORAGE_VERSION '{STORAGE}', RECOVERY_MODE no_wal_writes)"
             )
@@ -187,7 +187,7 @@ class Cursor(Reading):
                     self._connection.execute(f"DETACH {name}")
 
     def _checkpoint(self, name: str) -> None:
-        """When nobody reads there: a transaction that looks into the catalog does so in that of every database."""
+        """Checkpoint once nobody reads there: a transaction that reads the catalog reads that of every database."""
         while True:
             try:
                 self._connection.execute(f"CHECKPOINT {name}")
@@ -199,24 +199,24 @@ class Cursor(Reading):
             time.sleep(AGAIN_S)
 
     def end(self) -> None:
-        """Let go of the state; also after a query that failed or was interrupted."""
+        """Release the state, also after a query that failed or was interrupted."""
         with contextlib.suppress(duckdb.Error):
             self._connection.rollback()
 
     @contextlib.contextmanager
     def roomy(self) -> Iterator[None]:
-        """More memory for DuckDB meanwhile. One at a time."""
+        """Raise DuckDB's memory limit meanwhile. One user at a time."""
         self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
         try:
             yield
         finally:
-            with contextlib.suppress(duckdb.Error):  # what still needs more keeps it, until the next one gives it back
+            with contextlib.suppress(duckdb.Error):  # while more is in use the limit stays, until the next call
                 self._direct.execute(f"SET memory_limit = '{_MEMORY}'")
 
     def interrupt(self) -> None:
-        """End what is asked since `begin`. The one method that another thread may call."""
+        """Interrupt the queries since `begin`. The only method that another thread may call."""
         self._interrupted = True
-        with contextlib.suppress(duckdb.ConnectionException):  # closed meanwhile, nothing is asked any more
+        with contextlib.suppress(duckdb.ConnectionException):  # closed meanwhile: no query is running
             self._connection.interrupt()
 
     def close(self) -> None:
@@ -226,12 +226,12 @@ class Cursor(Reading):
 
 class Inserts(Protocol):
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Add these rows; columns of the table that they lack are null."""
+        """Add these rows; columns that they lack become null."""
 
 
 class Adding(Reading):
-    """Adds rows beside the writer, which only adds to these tables meanwhile. From the first insert until `commit` all
-    is one transaction."""
+    """Adds rows beside the writer, which must only add to these tables meanwhile. Everything from the first insert to
+    `commit` is one transaction."""
 
     _begun = False
 
@@ -245,21 +245,21 @@ class Adding(Reading):
             add_rows(self._connection, table, rows)
 
     def commit(self) -> None:
-        """Durably. Raises `StoreFull`."""
+        """Commit durably. Raises `StoreFull`."""
         if self._begun:
             with failing_clearly(self.path):
                 self._connection.commit()
             self._begun = False
 
     def close(self) -> None:
-        """What was not committed is not there."""
+        """Close, and discard what was not committed."""
         with contextlib.suppress(duckdb.Error):
             self._connection.close()
 
 
 def add_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFrame) -> None:
     names = ", ".join(rows.columns)
-    added = _Stream(rows)  # DuckDB finds it by its name, at half the cost of registering it
+    added = _Stream(rows)  # DuckDB finds this variable by name, at half the cost of registering
     try:
         connection.execute(f"INSERT INTO {table} ({names}) SELECT {names} FROM added")
     finally:
@@ -267,7 +267,7 @@ def add_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFra
 
 
 def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
-    """The batches of an Arrow reader; at least one, so that the columns are known where no row is found."""
+    """The batches of an Arrow reader; at least one, so that the columns are known even without rows."""
     found = False
     for batch in reader:
         found = True
@@ -289,7 +289,7 @@ class _Stream:
         self._frame = as_decimals(frame)
 
     def release(self) -> None:
-        """DuckDB keeps what was registered until the transaction ends, and the frame would live as long."""
+        """Free the frame, since DuckDB keeps what was registered until the transaction ends."""
         self._frame = self._frame.clear()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -297,13 +297,13 @@ class _Stream:
 
 
 def live_schema(reading: Reading) -> str:
-    """What stands before the name of a live table, whatever stands before that table."""
+    """The schema to qualify live tables with, which temporary tables may shadow."""
     [(database,)] = reading.rows("SELECT current_database()")
     return '"' + str(database).replace('"', '""') + '".main'
 
 
 def sql(package: str, name: str) -> str:
-    """The text of a `.sql` file that lies in that package."""
+    """The text of the file `name`.sql in a package."""
     return files(package).joinpath(f"{name}.sql").read_text(encoding="utf-8")
 
 
@@ -322,7 +322,7 @@ def configuration(read_only: bool) -> dict[str, Any]:
         settings["wal_autocheckpoint"] = f"{WAL_LIMIT}B"
         settings["memory_limit"] = _MEMORY
         settings["write_buffer_row_group_count"] = 1
-        # It would merge the row groups that each batch leaves half full, over and over (compaction.py does the rest).
+        # They would merge the row groups that each batch leaves half full, over and over (compaction.py does the rest).
         settings["max_vacuum_tasks"] = 0
         settings["threads"] = threads(alone=True)
     return settings

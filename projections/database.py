@@ -1,4 +1,4 @@
-"""Our database: the tables of all projections in one DuckDB file, made together and checked for their versions."""
+"""The database: the tables of all projections in one DuckDB file, created together and checked for their versions."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from coupon_ledger.projections.store import Store
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
 VERSION: Final = 3
-"""Of the tables that are no projection's. A database of another version is not touched."""
+"""Version of the tables that belong to no projection. A database of another version is not touched."""
 
 _FOLDERS: Final = (
     "coupon_ledger.projections.live",
     *(table.folder for table in KEPT),
     "coupon_ledger.projections.identity",
 )
-"""Each with a `schema.sql`."""
+"""Packages with a `schema.sql`."""
 
 
 def create_database(path: Path) -> bool:
-    """Make an empty database at `path`. Returns False where there is one already.
+    """Create an empty database at `path`. Returns False if one exists already.
 
-    Raises `StoreVersionMismatch` where that one was written by another version, `StoreFull`, `StoreError`.
+    Raises `StoreVersionMismatch` if the existing one was written by another version, `StoreFull`, `StoreError`.
     """
     return Store.create(path, _make, check_version)
 
@@ -43,7 +43,7 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
 
 
 def check_version(store: Reading) -> None:
-    """Raises `StoreVersionMismatch` where other code filled it, `StoreError` where it is no database of ours."""
+    """Raises `StoreVersionMismatch` if another version filled it, `StoreError` if it is no database of ours."""
     if not store.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'ledger' AND NOT temporary LIMIT 1"):
         raise StoreError(
             f"database {store.path}: a DuckDB file, but not one of coupon-ledger; name another with --database"

@@ -1,4 +1,4 @@
-"""Dead letters chosen by where they stand, why they were not folded, and when they were recorded."""
+"""Dead letters selected by position, reason and time of recording."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Recorded = Annotated[datetime | None, AfterValidator(_naive)]
 
 
 class Chosen(BaseModel):
-    """What is left out lets all pass. `since`, `until`: of recording, naive UTC. `settled`: those that were discarded,
-    too."""
+    """Filters on dead letters; None matches all. `since`, `until`: time of recording, naive UTC. `settled`: include
+    discarded ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,7 +46,7 @@ class Chosen(BaseModel):
 def chosen_letters(
     reading: Reading, chosen: Chosen, columns: str = "*", limit: int | None = None, after: Position = _START
 ) -> Iterator[pl.DataFrame]:
-    """The chosen dead letters behind a position, by position, piece by piece."""
+    """The chosen dead letters after a position, ordered by position, in pieces."""
     behind = dict(zip(("after_topic", "after_partition", "after_offset"), after, strict=True))
     query = f"SELECT {columns} FROM (\n{sql(__package__, 'dead_letters')})"
     return reading.batches(query, {**chosen.model_dump(), **behind, "limit": limit})

@@ -1,8 +1,8 @@
 """Order-independent digests of the tables: the same facts give the same number, wherever they came from.
 
 A row's digest is the MD5 of its columns as JSON; a table's is the sum of its rows' digests, as two 64-bit halves
-modulo 2^64, with the number of rows. Rows in another order, another batch cut or another file change nothing; one
-other value changes both halves.
+modulo 2^64, with the number of rows. The order of rows, the cut of batches and the file do not matter; one changed
+value changes both halves.
 
 *facts*: business columns only. *full*: every column, positions and book-keeping included; equal for the same log up
 to the same positions.
@@ -34,14 +34,14 @@ _BOOK_KEEPING: Final = {
     *journal.POSITION,
 }
 _DERIVED: Final = {"violations": {"user_id", "owner", "trigger_topic", "trigger_recorded_at"}}
-"""Columns that repeat what the violation's event and its counterpart's events carry."""
+"""Columns that repeat values of the violation's event and of its counterpart's events."""
 _AS_EVER: Final = {"orders": {"refunded_minor": "coalesce(refunded_minor, 0)"}}
-"""What stands in a digest of facts for a column: an order without a refund counts as one with refunds of 0, since its
-events tell the two apart."""
+"""Expressions that replace a column in digests of facts: an order without a refund counts as one with refunds of 0,
+since its events distinguish the two."""
 _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
-"""Tables of facts. Conflicting contents are no facts: which of them stands depends on who came first."""
+"""Tables of facts. Conflicts are no facts: which content stands depends on which came first."""
 FULL: Final = tuple(dict.fromkeys((*FACTS, *IDENTITY)))
 ALL: Final = "all"
 
@@ -51,15 +51,15 @@ _LATER: Final = {
     for names in (journal.JOURNAL, journal.CONFLICTS)
     for topic in INPUT_TOPICS
 } | {"coupons": frozenset({"extended_at"}), "orders": frozenset({"repaid_at"})}
-"""Columns that came with a later version of the schema or of the row: where they are null they are as if they were not
-there, so that the same facts have the same digest in every release."""
+"""Columns that a later version of the schema or of the row added. Nulls in them are left out of the digest, so that the
+same facts have the same digest in every release."""
 
 _HALF: Final = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """`facts` is None for a table that holds none."""
+    """The digest of one table. `facts` is None for a table without facts."""
 
     table: str
     rows: int
@@ -68,7 +68,7 @@ class Digest:
 
 
 def digests(store: Reading, tables: Sequence[str] = FULL) -> list[Digest]:
-    """One digest a table, and as the last one, named `all`, that of all together."""
+    """One digest per table, then a combined one named `all`."""
     found = [_of(store, table) for table in tables]
     total = Digest(
         ALL,
@@ -85,7 +85,7 @@ def facts_digest(store: Reading) -> str:
 
 
 def buckets(store: Reading, table: str) -> pl.DataFrame:
-    """The full digest of the table in pieces: `bucket`, `rows`, `digest`. A row's bucket follows from its key."""
+    """The full digest of a table by bucket: `bucket`, `rows`, `digest`. A row's bucket follows from its key."""
     names = _columns(store, table)
     return store.frame(f"""
         SELECT {_bucket(names)} AS bucket, count(*) AS rows,
@@ -138,7 +138,7 @@ def _of(store: Reading, table: str) -> Digest:
 
 
 def _row(table: str, names: list[str], instead: Mapping[str, str] = MappingProxyType({})) -> str:
-    """What is summed of a row. `instead`: expressions that stand for columns."""
+    """The text of a row whose hash is summed. `instead`: expressions that replace columns."""
     later = [n for n in names if n in _LATER.get(table, ())]
     row = _json([n for n in names if n not in later], instead)
     return row + "".join(f" || CASE WHEN {name} IS NULL THEN '' ELSE {_json([name])} END" for name in later)

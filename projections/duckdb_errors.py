@@ -1,4 +1,4 @@
-"""DuckDB's errors as ours: which database, what is wrong, what to do."""
+"""Translates DuckDB's errors into ours: which database, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _SAYS: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]], ..
         lambda path, _: StoreError(f"database {path}: a folder; name a file in it with --database"),
     ),
 )
-"""By what DuckDB's message says; the first that fits."""
+"""Our errors by phrases in DuckDB's message; the first match wins."""
 
 _IS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
     (
@@ -80,7 +80,7 @@ _IS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
         ),
     ),
 )
-"""By the error's class, where its message says nothing of these."""
+"""Our errors by DuckDB's error class, if no phrase of `_SAYS` matches."""
 
 
 def _first(text: str) -> str:
@@ -97,7 +97,7 @@ def _ours(path: Path, error: duckdb.Error) -> StoreError | None:
 
 @contextlib.contextmanager
 def failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
-    """Raise our error in place of DuckDB's; one that nobody can act on stays as it is. `asked`: what Ctrl-C stops."""
+    """Raise our error in place of DuckDB's; one that nobody can act on is kept. `asked`: interrupted on Ctrl-C."""
     try:
         yield
     except duckdb.Error as error:
@@ -105,8 +105,8 @@ def failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) 
             raise ours from error
         raise
     except RuntimeError as error:
-        if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+        if str(error) == "Query interrupted":  # what DuckDB raises on Ctrl-C
             if asked is not None:
-                asked.interrupt()  # its other threads go on else, and whatever comes next waits until they are done
+                asked.interrupt()  # otherwise its other threads go on, and the next query waits for them
             raise KeyboardInterrupt from error
         raise

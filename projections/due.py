@@ -1,15 +1,15 @@
-"""What a sweep would append at an instant: `expired` for coupons past their `valid_until`, with the cause; `released`
-for reservations past their `hold_until`.
+"""The events that a sweep appends at an instant: `expired` for coupons past their `valid_until`, with the cause;
+`released` for reservations past their `hold_until`.
 
-Always true: each event is a function of its coupon's history up to it, its id included. So sweepers that know the same
-append the same, however often and however many; and one that knows more finds the same instant and another cause only
-where what it knows more is about the time before.
+Always true: each event, its id included, is a function of its coupon's history up to it. So sweepers that know the same
+append the same events, however many they are and however often they run; and one that knows more finds the same instant
+and another cause only where what it knows more is about the time before.
 
-A coupon expires one microsecond after its end where that finds it created, issued or claimed. Its end is its
-`valid_until`, or the instant of its last extension where that lies behind (one that made its time shorter). A coupon
-that is reserved or used then expires one microsecond after the first later event that brings it back. What is told only
-later and lies before, wins by the table of transitions: the sweep's event is illegal then, its violation superseded.
-Only an extension that is told only after the sweep does not bring an expired coupon back.
+A coupon that is created, issued or claimed at its end expires one microsecond after it. The end is `valid_until`, or
+the instant of the last extension if that is later (one that shortened the validity). A coupon that is reserved or used
+at its end expires one microsecond after the first later event that brings it back. An event that arrives after the
+sweep but happened before it wins by the table of transitions: the sweep's event is then illegal, its violation
+superseded. Only an extension that arrives after the sweep does not bring an expired coupon back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PIECE: Final = 50_000
 _HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR ends_at < $until)"
 _OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND ends_at < $until"
 _STRETCHES: Final = 4
-"""Of the journal, that are read at once at most."""
+"""Maximum number of stretches of the journal in which a piece of coupons is looked up."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TYPES: Final = types(COUPON)
 _EXPIRED: Final = _TYPES.index("expired")
@@ -64,8 +64,8 @@ Event = dict[str, Any]
 
 
 def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.DataFrame]:
-    """The events that are due at `until` (naive UTC), in pieces of at most so many coupons; none is empty. Which rows
-    the coupons have must not change meanwhile.
+    """The events due at `until` (naive UTC), in pieces of at most `piece` coupons; none is empty. The coupons' row
+    numbers must not change meanwhile.
 
     Columns: those of the event, then the coupon's campaign, channel and face value.
     """
@@ -94,8 +94,8 @@ def _coupons(reading: Reading, chosen: str, until: datetime, piece: int) -> Iter
 
 
 def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Those whose hold is over (`lapsed`), or that were there to expire before they were reserved. `told`: the history
-    must tell when. Of several reservations at one instant the canonically first one counts."""
+    """Reserved coupons whose hold is over (`lapsed`), or that were reserved after their end. `told`: past their end, so
+    the history is needed. Of several reservations at one instant the canonically first one counts."""
     held = coupons.filter(pl.col("reserved_at") < until).with_columns(at="reserved_at", type=pl.lit("reserved"))
     events = _happened(reading, held).filter(pl.col("for_order") == pl.col("order_id")).sort("event_id")
     holds = events.group_by("row_id").agg(
@@ -110,8 +110,8 @@ def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 
 def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """`told`: the history must tell when they were there to expire, since something happened after their end; else they
-    were in their state then, and `follows` is the last event that they have folded."""
+    """Coupons past their end. `told`: the history is needed, since something happened after the end; otherwise they
+    were in their present state at the end, and `follows` is their last folded event."""
     told = coupons.with_columns(told=pl.col("last_event_at") > pl.col("ends_at"))
     plain = told.filter(~pl.col("told")).with_columns(
         at="last_event_at", type=pl.lit(pl.Series(_TYPES)).gather(pl.col("last_type").cast(pl.Int64))
@@ -122,7 +122,7 @@ def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 
 def _happened(reading: Reading, wanted: pl.DataFrame) -> pl.DataFrame:
-    """The events of these coupons at their instant `at`, of their `type`, beside the coupon."""
+    """The coupons joined with their events of type `type` at the instant `at`."""
     query, told = sql(__package__, "happened"), []
     for first, last in _stretches(wanted["at"]):
         there = wanted.filter(pl.col("at").is_between(first, last))
@@ -138,7 +138,7 @@ def _bounds(coupons: pl.DataFrame) -> dict[str, Any]:
 
 
 def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
-    """A few stretches of time that hold all these instants, with the longest gaps between them."""
+    """A few stretches of time that cover all these instants, split at the longest gaps."""
     apart = instants.unique().sort().to_frame("at").with_columns(gap=pl.col("at").diff())
     longest = apart.drop_nulls().top_k(_STRETCHES - 1, by="gap")["at"]
     stretches = apart.with_columns(stretch=pl.col("at").is_in(longest.implode()).cum_sum())
@@ -151,7 +151,7 @@ def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
 
 
 def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
-    """And whether their campaign had ended before their end."""
+    """Add `campaign_over`: whether the campaign had ended before the coupon's end."""
     if not rows.height:
         return rows
     with reading.given(wanted=rows.select("row_id", "campaign_id", "ends_at")):
@@ -160,7 +160,7 @@ def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[Event, list[Event]]]:
-    """Each coupon, and where its history must tell, its events."""
+    """Each coupon with its events if `told`, otherwise with none."""
     histories: dict[str, list[Event]] = {}
     told = coupons.filter("told")
     if told.height:
@@ -180,7 +180,7 @@ def _at_once(row: Event) -> list[Event]:
 
 
 def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[Event]:
-    """Expired where it was there to; released where its hold is over, and expired after that where its time is too."""
+    """`released` if the hold is over; `expired` where the coupon can first expire, possibly after that release."""
     released = [_released(row)] if row["lapsed"] else []
     found = _first_end([*history, *released], row["ends_at"], until)
     if found is None:
@@ -197,7 +197,7 @@ def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[E
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where a coupon was there to expire: the instant for it, the coupon then, and the event before it."""
+    """Where a coupon can expire: the instant, the coupon then, and the event before it (`follows`)."""
 
     at: datetime
     coupon: Coupon
@@ -206,7 +206,7 @@ class _End:
 
 
 def _first_end(history: Sequence[Mapping[str, Any]], ends_at: datetime, until: datetime) -> _End | None:
-    """The first of those that have come by `until`."""
+    """The first such place by `until`; None if there is none."""
     steps: list[tuple[tuple[datetime, int], _End]] = []
     coupon, given_back = Coupon(history[0]["coupon_id"]), False
     for event in sorted(history, key=canonical_order):
@@ -245,7 +245,7 @@ def _released(row: Event) -> Event:
 
 
 def _event(row: Event, kind: str, end: datetime, at: datetime, reason: str, follows: str) -> Event:
-    """Its id is made of all that it says, and of the event that it follows: another one never has the same."""
+    """An event with an id derived from its content and the event that it follows: no other event has the same id."""
     identity = json.dumps([row["coupon_id"], kind, end.isoformat(), at.isoformat(), reason, follows])
     return {
         "event_id": SWEPT + sha256(identity.encode()).hexdigest()[:32],

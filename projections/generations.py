@@ -1,14 +1,14 @@
-"""The generations of a database: the files that its name has stood for.
+"""The generations of a database: the files that its name has pointed to.
 
     DATABASE            a file, until a rebuilt one takes its place; from then on a link to the generation that is live
     DATABASE.previous   a link to the one before, which `rebuild --rollback` brings back
     DATABASE.gen2       a generation
     DATABASE.rebuild    what is being built
-    DATABASE.rebuild.copied     there where that began as a copy of the live one
+    DATABASE.rebuild.copied     exists if that began as a copy of the live one
 
 Always true:
-- `DATABASE` names a whole database at every moment: what it stands for is replaced at once.
-- The file of a generation keeps its name as long as it is there, since DuckDB finds its write-ahead log by it.
+- `DATABASE` names a whole database at every moment: its target is replaced atomically.
+- The file of a generation keeps its name as long as it exists, since DuckDB finds its write-ahead log by it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Final
 from coupon_ledger.ledger.errors import StoreError
 
 SLICES: Final = ".slices"
-"""Ends the name of the folder beside a database in which a whole history lies while it is folded."""
+"""Suffix of the folder beside a database that holds a whole history while it is folded."""
 
 
 def file_of(database: Path) -> Path:
-    """The file that this name stands for now."""
+    """The file that this name points to now."""
     return database.parent / database.readlink() if database.is_symlink() else database
 
 
@@ -36,23 +36,23 @@ def wal_file(file: Path) -> Path:
 
 
 def rebuilt_file(database: Path) -> Path:
-    """Where what is being built lies, until it is complete."""
+    """The file in which a rebuild is made, until it is complete."""
     return database.with_name(database.name + ".rebuild")
 
 
 def copied_mark(file: Path) -> Path:
-    """There where what is being built in that file began as a copy of the live database: not all of it is rebuilt."""
+    """A file that exists if the rebuild in `file` began as a copy of the live database: not all of it is rebuilt."""
     return file.with_name(file.name + ".copied")
 
 
 def previous(database: Path) -> Path | None:
-    """The generation before the live one; None where there is none."""
+    """The generation before the live one; None if there is none."""
     file = file_of(_previous_link(database))
     return file if file.exists() and not (database.exists() and file.samefile(database)) else None
 
 
 def add(database: Path, built: Path) -> Path:
-    """Make what was built, which nobody has open, a generation. Returns its file."""
+    """Turn a finished rebuild, which nobody has open, into a generation. Returns its file."""
     file = _next(database)
     built.rename(file)
     _move_mark(built, file)
@@ -71,9 +71,9 @@ def _move_mark(file: Path, to: Path) -> None:
 
 
 def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambda _: None) -> None:
-    """Let the name stand for this generation, and what was live be the previous one. The one before goes.
+    """Point the name at this generation; the one that was live becomes the previous one, and older ones are removed.
 
-    The one that was live may be open. Killed on the way, the name stands for the one or the other.
+    The one that was live may be open. If killed midway, the name points to either one. Raises `StoreError`.
 
     `reached`: called with the name of each step: named, kept, linked, cleared.
     """
@@ -87,7 +87,7 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
         _link(database, file)
         reached("linked")
         copied_mark(file).unlink(missing_ok=True)
-        # A generation that a link of another name stands for was put aside by somebody.
+        # Somebody put aside a generation that a link of another name points to: keep it.
         named = {link.readlink().name for link in database.parent.iterdir() if link.is_symlink()}
         for old in _all(database).keys() - named:
             remove(database.with_name(old))
@@ -100,7 +100,7 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
 
 
 def remove(file: Path) -> None:
-    """A database's file, its write-ahead log, and what was kept on the disk meanwhile, by DuckDB and by `whole`."""
+    """Remove a database's file, its write-ahead log, and the temporary folders of DuckDB and of bulk loads."""
     wal_file(file).unlink(missing_ok=True)
     for folder in (".tmp", SLICES):
         shutil.rmtree(file.with_name(file.name + folder), ignore_errors=True)
@@ -109,21 +109,21 @@ def remove(file: Path) -> None:
 
 
 def make_room(database: Path) -> None:
-    """Before a database gets a name that none has: put aside the write-ahead log of one that was there."""
+    """Put aside the write-ahead log that an earlier database left, before a new one gets its name."""
     left = wal_file(database)
     if left.exists() and not database.exists():
         left.replace(left.with_name(left.name + ".left"))
 
 
 def settle(database: Path) -> None:
-    """Before a generation is opened for writing: clear away what an owner that was killed left of an earlier one."""
+    """Remove what a killed owner left of an earlier generation, before one is opened for writing."""
     if database.is_symlink():
-        # Of the time when the name was a file itself. Its other name below is what belongs to that generation.
+        # From when the name was itself a file. That generation keeps the hard link to it that `_named` made.
         wal_file(database).unlink(missing_ok=True)
 
 
 def _named(database: Path) -> Path:
-    """A first database under a second name, with what its write-ahead log holds, before its own name is taken."""
+    """Give a first database and its write-ahead log a second name, before a link takes their own."""
     file = _numbered(database, 1)
     file = _next(database) if file.exists() else file
     os.link(database, file)
@@ -137,7 +137,7 @@ def _previous_link(database: Path) -> Path:
 
 
 def _link(name: Path, file: Path) -> None:
-    """At once, in place of what stood there."""
+    """Replace `name` by a link to `file`, atomically."""
     fresh = name.with_name(name.name + ".link")
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(file.name)

@@ -10,4 +10,4 @@ from coupon_ledger.projections.event_counts import EVENT_COUNTS
 from coupon_ledger.projections.kept_table import KeptTable
 
 KEPT: Final[tuple[KeptTable, ...]] = (upkeep.PATHS, COUPON_SALES, EVENT_COUNTS)
-"""What takes longest to fill comes first: a whole history fills several at once."""
+"""Those that take longest to fill come first: a whole history fills several at once."""

@@ -1,4 +1,4 @@
-"""What a kept table is: worked out once and kept beside journals and rows, so that answers come soon."""
+"""Kept tables: computed once and stored beside journals and rows, so that answers come soon."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a batch did. `changes`: by topic; `relinked`: the ids (`user_id`) whose person may be another now;
-    `affected`: the orders to be looked at again, None before anything happened."""
+    """What a batch changed. `changes`: by topic; `relinked`: the ids (`user_id`) whose person may have changed;
+    `affected`: the orders to evaluate again, None before anything happened."""
 
     changes: Mapping[str, Changes]
     relinked: pl.DataFrame
@@ -30,7 +30,7 @@ class Batch:
 class OfSlices:
     """How a table is filled from the slices of a whole history instead of from the live tables.
 
-    `part`: what a slice of coupons adds, given their facts and their rows; `put`: adds up all parts and writes them.
+    `part`: computes what a slice of coupons adds from its facts and rows; `put`: adds up all parts and writes them.
     """
 
     part: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
@@ -42,11 +42,11 @@ class KeptTable:
     """One entry of `projections.kept.KEPT`.
 
     `folder`: the package with its `schema.sql` and the SQL of its audits (`audit_NAME.sql`).
-    `projection`: under which name it is rebuilt; its version stands in `projections.versions`.
-    `tables`: those that are compared and digested, each with the columns that tell its rows apart; `helpers`: others.
-    `settle`: brings it up to what a batch did, inside its transaction.
-    `fill`: fills it, empty, from the live tables of a whole history.
-    `stand_in`: puts it as it was in the place of what it is. Rows, journals and persons are in place.
+    `projection`: the name under which it is rebuilt; its version is in `projections.versions`.
+    `tables`: those that are compared and digested, each with the columns that identify a row; `helpers`: others.
+    `settle`: brings it up to what a batch changed, inside the batch's transaction.
+    `fill`: fills it, when empty, from the live tables of a whole history.
+    `stand_in`: puts its past state in the place of the present one. Rows, journals and persons are in place already.
     """
 
     folder: str
@@ -60,7 +60,7 @@ class KeptTable:
     of_slices: OfSlices | None = None
 
     def clear(self, store: Store) -> None:
-        """Empty its tables, which an older database may lack. Inside a transaction of the caller's."""
+        """Empty its tables, creating those that an older database lacks. Inside the caller's transaction."""
         store.make_tables(self.folder)
         for table in (*self.tables, *self.helpers):
             store.execute(f"DELETE FROM {table}")

@@ -1,6 +1,6 @@
-"""Has this table such a key? A Bloom filter in memory that answers "surely not" or "maybe", for new keys to be known
-without a look at the table. With at least 16 bits a key and four of them set it errs in one case of 400, with 8 in one
-of 40; erring costs a look, never a wrong answer.
+"""Does a table have this key? A Bloom filter in memory that answers "surely not" or "maybe", so that new keys are
+recognized without reading the table. With at least 16 bits per key, four of them set, it errs in one case of 400, with
+8 bits in one of 40; an error costs a look at the table, never a wrong answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BITS_SET: Final = 4
 
 
 class KeyFilter:
-    """Of hashes of keys (`signature.stable_hash`, whose bits are as good as drawn)."""
+    """A filter over key hashes (`signature.stable_hash`, whose bits are as good as random)."""
 
     def __init__(self, key_hashes: pl.Series) -> None:
         self._keys = len(key_hashes)
@@ -29,7 +29,7 @@ class KeyFilter:
 
     @property
     def crowded(self) -> bool:
-        """Better made anew, larger."""
+        """Whether it is too full, and should be replaced by a larger one."""
         return 8 * self._keys > self._places
 
     def add(self, key_hashes: pl.Series) -> None:
@@ -41,7 +41,7 @@ class KeyFilter:
             np.bitwise_or.at(self._bytes, place >> 3, (1 << (place & 7)).astype(np.uint8))
 
     def maybe(self, key_hashes: pl.Series) -> Mask:
-        """Per key: it may have been added."""
+        """Per key: whether it may have been added."""
         found = np.ones(len(key_hashes), dtype=np.bool_)
         for place in self._of(key_hashes):
             found &= (self._bytes[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1

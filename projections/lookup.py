@@ -1,8 +1,8 @@
-"""The rows of given keys, found at a cost that hardly grows with the tables.
+"""Looks up rows by key, at a cost that hardly grows with the tables.
 
-DuckDB scans. What is scanned whole is little: only the hashes of the keys, of all rows only for keys that are neither
-new nor of late; then the rows themselves where they lie near each other. Rows that change are replaced and so lie at
-the table's end, and with them whatever is in use.
+DuckDB scans, so little is scanned: the column of key hashes, and over all rows only for keys that are neither new nor
+recent; then the rows themselves where they lie near each other. Rows that change are replaced and so lie at the table's
+end, and with them whatever is in use.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from coupon_ledger.projections.connection import LISTED
 from coupon_ledger.projections.key_filter import KeyFilter
 from coupon_ledger.projections.store import Cache, Store
 
-# Up to so many rows of a table are scanned whole.
+# Tables with at most this many rows are scanned whole.
 _SCANNED_WHOLE: Final = 200_000
 OF_LATE: Final = 500_000
 """Rows at the end of a table that are searched first."""
 
-# Fetching one row by its number costs as much as scanning so many, whole.
+# Fetching one row by its number costs as much as scanning this many whole rows.
 _SCANNED_FOR_ONE: Final = 3_000
-# Further apart than that, rows are scanned by two queries.
+# Rows that lie further apart than this are scanned by separate queries.
 _APART: Final = 20_000
 _PUSHED_DOWN: Final = 50
-"""DuckDB's `dynamic_or_filter_threshold`: up to so many values of a join become a filter of the scan."""
+"""DuckDB's `dynamic_or_filter_threshold`: the maximum number of values of a join that become a filter of the scan."""
 
 
 class Known(Cache):
-    """What is known of tables in which hashes are looked up.
+    """Caches for tables in which hashes are looked up.
 
-    `filters`: by table and column, of all hashes that they have, or had since. More never does harm; less would lose
-    rows, so these come by inserts alone, and a transaction that fails, which may have made a filter after it deleted,
-    leaves none. `no_rows`: by table, what is found where nothing is found.
+    `filters`: by table and column, over all hashes that it holds or has held since the filter was made. Extra hashes do
+    no harm, missing ones would lose rows: so only inserts change a filter, and a rollback drops them all, since the
+    transaction may have made one after it deleted rows. `no_rows`: by table, the empty result.
     """
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ class Known(Cache):
 
 
 def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
-    """The rows of these keys, with their `row_id`, and perhaps some of others with equal hashes.
+    """The rows of these keys, with their `row_id`, and perhaps some of other keys with equal hashes.
 
-    `table`: of entities, a row a key. `keys`: `key_hash` and the key, under its name in the table.
+    `table`: one row per key. `keys`: `key_hash` and the key, under its name in the table.
     """
     rows = store.size(table)
     if rows <= _SCANNED_WHOLE:
@@ -68,7 +68,7 @@ def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
 
 
 def of_hashes(store: Store, table: str, column: str, hashes: pl.Series) -> pl.DataFrame:
-    """All rows with one of these hashes in that column, with their `row_id`. Cheap where hardly any has one."""
+    """All rows with one of these hashes in `column`, with their `row_id`. Cheap if hardly any row has one."""
     wanted = hashes.filter(_maybe_there(store, table, column, hashes))
     if not len(wanted):
         return _nothing(store, table)
@@ -78,7 +78,7 @@ def of_hashes(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Da
 
 
 def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with these hashes of keys, with their `row_id`. None was recorded before `since`."""
+    """The rows of a journal with these key hashes, with their `row_id`. None of them was recorded before `since`."""
     recorded = f"AND t.recorded_at >= TIMESTAMP '{since}'"
     if store.size(table) <= _SCANNED_WHOLE:
         return _scanned(store, table, "key_hash", key_hashes, recorded)
@@ -86,9 +86,9 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
 
 
 def of_identities(store: Store, table: str, identities: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with one of these `key_hash` and `event_id`, and perhaps some with another key.
+    """The rows of a journal with these pairs of `key_hash` and `event_id`, and perhaps some with another key.
 
-    None was recorded before `since`. Of a key with many events only these rows are read whole.
+    None of them was recorded before `since`. Of a key with many events, only these rows are read whole.
     """
     hashes = identities["key_hash"].unique()
     found = _scanned(store, table, "key_hash", hashes, f"AND t.recorded_at >= TIMESTAMP '{since}'", ", t.event_id")
@@ -97,7 +97,7 @@ def of_identities(store: Store, table: str, identities: pl.DataFrame, since: dat
 
 
 def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
-    """Per hash: a row may have it in that column."""
+    """Per hash: whether a row may have it in `column`."""
     filters = store.cache(Known).filters
     known = filters.get((table, column))
     if known is None or known.crowded:
@@ -116,7 +116,7 @@ def _nothing(store: Store, table: str) -> pl.DataFrame:
 def _scanned(
     store: Store, table: str, column: str, hashes: pl.Series, condition: str = "", columns: str = ", t.*"
 ) -> pl.DataFrame:
-    """By one query, which reads the whole of these columns where the condition allows no less."""
+    """Look up by one query, which reads these columns whole unless the condition narrows the scan."""
     select = f"SELECT t.rowid AS row_id{columns} FROM {table} t WHERE t.{column} IN"
     if len(hashes) <= LISTED:
         listed = {"wanted": hashes.to_list()}
@@ -126,7 +126,7 @@ def _scanned(
 
 
 def _search(store: Store, table: str, column: str, hashes: pl.Series, condition: str = "") -> pl.Series:
-    """The numbers of the rows with these hashes, ascending."""
+    """The row numbers of the rows with these hashes, ascending."""
     return _scanned(store, table, column, hashes, condition, columns="")["row_id"].sort()
 
 
@@ -138,7 +138,7 @@ def _late(store: Store, table: str, key_hashes: pl.Series, since: int) -> pl.Dat
 
 
 def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:
-    """The rows with these numbers, ascending. Where many lie near each other all between them is scanned."""
+    """The rows with these numbers, ascending. Where many lie near each other, the whole span is scanned."""
     found = row_ids.to_frame("row_id").with_columns(span=(pl.col("row_id").diff() > _APART).fill_null(False).cum_sum())
     spans = found.group_by("span").agg(
         first=pl.col("row_id").min(), last=pl.col("row_id").max(), rows=pl.len().cast(pl.Int64)

@@ -1,5 +1,5 @@
--- What a sale is and what its goods cost: the rules of money that every room goes by, as macros of each connection.
--- $goods_rates of the queries that use them: what `questions.metrics.money.goods_rates` makes of `--goods-rate`.
+-- What a sale is and what its goods cost: the rules of money that all queries share, as macros of each connection.
+-- $goods_rates in the queries that use them: the result of `questions.metrics.money.goods_rates` for `--goods-rate`.
 
 -- Is an order fully refunded? It has a refund, and its refunds sum to at least what was paid: an order of nothing that was
 -- refunded with nothing is. What went back beyond that is a case of its own (`refund_above_order` of finance's doubts).

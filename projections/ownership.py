@@ -1,4 +1,4 @@
-"""Who owns a database: DuckDB's lock keeps others out, and a file beside it says more."""
+"""Ownership of a database: DuckDB's lock keeps others out, and a file beside it describes the owner."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from coupon_ledger.ledger.errors import (
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Nobody opens the database meanwhile, if it is there. Raises `StoreOwned`."""
+    """Lock the database, if it exists, so that nobody opens it meanwhile. Raises `StoreOwned`."""
     if not path.exists():
         yield
         return
@@ -38,7 +38,7 @@ def owner_file(path: Path) -> Path:
 
 
 def owner(path: Path) -> dict[str, Any]:
-    """What the owner file says; empty where there is none. It may be one that a killed owner left."""
+    """The contents of the owner file; empty if there is none. A killed owner may have left it."""
     try:
         said = json.loads(owner_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -55,7 +55,8 @@ def this_process() -> dict[str, Any]:
 
 
 def owned_by(path: Path, refusal: str) -> StoreOwned:
-    """Who holds the lock that DuckDB names in its refusal. The owner file says more, if it is of that process."""
+    """The error for a lock that another process holds: the one that DuckDB's refusal names, with what the owner file
+    says if that is from the same process."""
     held = re.search(r"\(PID (\d+)\)", refusal)
     pid = int(held[1]) if held else None
     said = owner(path)

@@ -2,9 +2,9 @@
 
 - A question sees one committed state, whatever is committed meanwhile; neither waits for the other's locks.
 - A snapshot lives as long as its question runs, at most `limit_s`; nobody holds one while an answer is sent.
-- The store can be changed for another generation of the database (`change`): no question fails, none sees both.
-- DuckDB writes its checkpoint only at a commit that no older snapshot needs (else the write-ahead log grows for ever
-  under readers that overlap). So once the log is due, new questions wait a little, until the running ones are through.
+- `change` switches to another generation of the database: no question fails, none sees both.
+- DuckDB checkpoints only at a commit without older snapshots, so that the write-ahead log would grow for ever under
+  overlapping readers. So once a checkpoint is due, new questions wait a little, until the running ones are through.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Running:
             self._changed.notify_all()
 
     def enter(self, cursor: Cursor, limit_s: float) -> None:
-        """What this cursor is asked ends when the question is stopped, at the latest after `limit_s`."""
+        """From now on interrupt this cursor when the question is stopped, at the latest after `limit_s`."""
         self.check()
         self._cursor = cursor
         threading.Thread(target=self._watch, args=(limit_s,), daemon=True).start()
@@ -51,7 +51,7 @@ class Running:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises `QueryStopped`."""
+        """Raises `QueryStopped` if it was stopped."""
         if self.stopped:
             raise QueryStopped(self.stopped)
 
@@ -88,7 +88,7 @@ class Readers:
 
     @contextmanager
     def cursor(self, question: Running, limit_s: float) -> Iterator[Cursor]:
-        """One that sees no state yet. Raises as `snapshot` does."""
+        """A cursor that has no snapshot yet. Raises as `snapshot` does."""
         cursor = self._take(question)
         try:
             question.enter(cursor, limit_s)
@@ -104,8 +104,8 @@ class Readers:
             self._give_back(cursor)
 
     def change(self, store: Store) -> None:
-        """Read another generation of the database from now on. What runs finishes on the one so far, which is then
-        closed."""
+        """Read another generation of the database from now on. Running questions finish on the present one, which is
+        then closed."""
         fresh = [store.cursor() for _ in self._all]
         store.after_commit = self._make_room
         with self._changed:
@@ -120,7 +120,7 @@ class Readers:
         self._close_retired()
 
     def close(self) -> None:
-        """End what runs, and let the files go."""
+        """Interrupt running questions and release the files."""
         self._store.after_commit = lambda: None
         with self._changed:
             self._closed = True

@@ -1,5 +1,5 @@
-"""Events parted by the hashes of their keys, in Arrow files: laid down as they are read, a file a piece, and taken up
-slice by slice, so that memory holds some pieces and a few slices, however long the history is."""
+"""Events split into slices by the hashes of their keys, in Arrow files: written as they are read, one file per piece,
+and read back slice by slice. Memory holds some pieces and a few slices, however long the history is."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 
 
 def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
-    """Write events (`key_hash` among their columns), parted: the file's n-th batch is the n-th slice's, in the order in
-    which they stand. No more than 65,536 slices."""
+    """Write events (with a column `key_hash`) split into `count` slices: the n-th batch of the file is the n-th slice,
+    in the order of `events`. At most 65,536 slices."""
     hashes = events["key_hash"].to_numpy().view(np.uint64)
     slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)  # as `first_hash` says
     order = np.argsort(slices, kind="stable")
@@ -26,12 +26,12 @@ def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
 
 
 def first_hash(number: int, count: int) -> int:
-    """The least hash of a slice, read as an unsigned number."""
+    """The lowest hash of a slice, as an unsigned number."""
     return -(-(number << 32) // count) << 32
 
 
 def taken_up(file: Path, number: int) -> pl.DataFrame:
-    """What a file has of that slice."""
+    """The events of one slice in a file."""
     with pa.memory_map(str(file)) as source:
         events = pl.from_arrow(pa.ipc.open_file(source).get_batch(number))
     assert isinstance(events, pl.DataFrame)

@@ -1,4 +1,4 @@
-"""The DuckDB file: the one place that opens it. It knows no table; `database.py` says what is in it.
+"""Opens the DuckDB file, the one place that does. It knows no tables; `database.py` defines them.
 
 One process owns the file while it is open for writing. Rows and offsets change in one transaction or not at all.
 """
@@ -46,20 +46,20 @@ Cached = TypeVar("Cached", bound="Cache")
 
 
 class Cache:
-    """What is known of the tables, and kept true by who knows it. A store has one of each kind (`Store.cache`)."""
+    """Facts about the tables that a subclass keeps true. A store has one of each kind (`Store.cache`)."""
 
     def inserted(self, table: str, rows: pl.DataFrame) -> None:
-        """These rows are being added."""
+        """Called when these rows are added."""
 
     def rolled_back(self) -> None:
-        """What the transaction under way did is not there."""
+        """Called when the current transaction is rolled back."""
 
 
 class Store(Reading):
     """An open database. Use as a context manager.
 
-    Inserts go on in a thread of their own while the caller computes; whatever uses the connection next waits for them,
-    and gets what went wrong.
+    Inserts run in a thread of their own while the caller computes; the next use of the connection waits for them and
+    raises their errors.
 
     `after_commit`: called after each commit, in the thread that committed.
     """
@@ -67,7 +67,7 @@ class Store(Reading):
     def __init__(self, path: Path, file: Path, connection: duckdb.DuckDBPyConnection) -> None:
         super().__init__(path, connection)
         self.file = file
-        """What the path stands for, or another generation."""
+        """The file that `path` points to, or another generation."""
         self._owner: Path | None = None
         self.after_commit: Callable[[], None] = lambda: None
         self._caches: dict[type[Cache], Cache] = {}
@@ -76,7 +76,7 @@ class Store(Reading):
         self._inserting: Future[None] | None = None
         self._inserter = ThreadPoolExecutor(1, "insert")
         self.deleted = 0
-        """Rows deleted by number, since compaction.py looked."""
+        """Rows deleted by row number since compaction.py last looked."""
 
     @property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -84,34 +84,34 @@ class Store(Reading):
         return self._direct
 
     def _inserted(self) -> None:
-        """Wait for the insert under way, and raise what it raised."""
+        """Wait for the insert under way, and raise its error."""
         if self._inserting is not None:
             inserting, self._inserting = self._inserting, None
             inserting.result()
 
     def cache(self, kind: type[Cached]) -> Cached:
-        """The store's one of that kind, made when it is asked for first."""
+        """The store's cache of that kind, created on first use."""
         found = self._caches.setdefault(kind, kind())
         assert isinstance(found, kind)
         return found
 
     @classmethod
     def create(cls, path: Path, make: Callable[[Callable[..., Any]], None], check: Callable[[Store], None]) -> bool:
-        """Make a database at `path`. Returns False where there is one already.
+        """Create a database at `path`. Returns False if one exists already.
 
-        `make`: makes its tables with what it is given to execute statements; `check`: as for `open`.
+        `make`: creates the tables, with the function it receives for executing statements; `check`: as for `open`.
         """
         _check_name(path)
         if path.exists():
-            # In use means that it is there; anything else that is wrong with it should be known.
+            # In use means that it exists; any other problem with it is raised.
             with contextlib.suppress(StoreOwned), cls.open(path, check, read_only=True):
                 pass
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
-            path.unlink()  # of generations that are gone
+            path.unlink()  # its generations are gone
         generations.make_room(path)
-        # Made under another name first, so that a database is there whole or not at all.
+        # Created under another name first, so that a database exists whole or not at all.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
             with failing_clearly(path), duckdb.connect(fresh, config=configuration(False)) as connection:
@@ -131,7 +131,7 @@ class Store(Reading):
 
     @classmethod
     def open(cls, path: Path, check: Callable[[Store], None], *, read_only: bool = False) -> Store:
-        """Open for writing (and so own it) or for reading. `check`: raises for a database that is not to be used.
+        """Open for writing (and so own it) or for reading. `check`: raises if the database must not be used.
 
         Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
         """
@@ -139,7 +139,7 @@ class Store(Reading):
         if not path.exists():
             raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
         store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
-        while generations.file_of(path) != store.file:  # another took its place meanwhile
+        while generations.file_of(path) != store.file:  # another generation took its place
             store.close()
             store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
         try:
@@ -156,7 +156,8 @@ class Store(Reading):
     def open_generation(cls, path: Path, file: Path, *, read_only: bool = True) -> Store:
         """Open a generation of the database at `path`, of any version, without owning it.
 
-        Who only reads will soon let go of it, and a consumer can start then; an owner stays, and is told at once.
+        Opening for writing waits some seconds for processes that only read the file; if an owner holds it, `StoreOwned`
+        is raised at once.
         """
         deadline = time.monotonic() + _READERS_S
         _check_kind(path, file)
@@ -170,18 +171,18 @@ class Store(Reading):
             time.sleep(AGAIN_S)
 
     def own(self) -> None:
-        """Tell others who holds the database; DuckDB's lock is what keeps them out. Raises `StoreError`."""
+        """Write the owner file, which names the owner; DuckDB's lock keeps others out. Raises `StoreError`."""
         if owner_file(self.path).is_dir():
             raise StoreError(f"owner file {owner_file(self.path)}: is a folder; rename it or remove it")
         self._owner = owner_file(self.path)
         self.announce({})
 
     def disown(self) -> None:
-        """Leave what tells others to the generation that comes after this one."""
+        """Leave the owner file to the generation that succeeds this one."""
         self._owner = None
 
     def announce(self, more: Mapping[str, Any]) -> None:
-        """Write into the owner file what else others should know (`url`, …). Readers see it whole or not at all."""
+        """Write the owner file, with `more` about the owner (`url`, …). Readers see it whole or not at all."""
         file = owner_file(self.path)
         fresh = file.with_name(file.name + ".new")
         try:
@@ -209,7 +210,7 @@ class Store(Reading):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is executed inside is committed durably, or nothing of it. Raises `StoreFull`."""
+        """Commit everything executed inside durably, or nothing. Raises `StoreFull`."""
         with failing_clearly(self.path):
             self._sizes.clear()
             self._connection.begin()
@@ -227,14 +228,14 @@ class Store(Reading):
         self.after_commit()
 
     def make_tables(self, package: str) -> None:
-        """The tables of that room's schema, in a database that is older than they are."""
+        """Create the tables of a package's schema in a database that is older than they are."""
         for statement in sql(package, "schema").split(";\n"):
             if statement.strip():
                 self.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
 
     def size(self, table: str) -> int:
-        """How many rows there are, deleted ones included: an estimate, on which only costs may depend. Within a
-        transaction it stays what it was."""
+        """Estimated number of rows, deleted ones included; only costs may depend on it. It does not change within a
+        transaction."""
         if table not in self._sizes:
             self._sizes = dict(
                 self.rows(
@@ -244,21 +245,21 @@ class Store(Reading):
         return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
-        """Leave a core to the decoding of the next batch, or none where there is hardly anything to decode."""
+        """Leave one core to the decoding of the next batch; none if `alone`, with hardly anything to decode."""
         if self._threads != threads(alone=alone):
             self._threads = threads(alone=alone)
             self.execute(f"SET threads = {self._threads}")
 
     def beside(self) -> Adding:
-        """A further connection to the same database, for another thread to add rows by."""
+        """Another connection to the same database, for another thread that adds rows."""
         return Adding(self.path, self._connection.cursor())
 
     def cursor(self) -> Cursor:
-        """A further connection to the same database, for another thread to read by."""
+        """Another connection to the same database, for another thread that reads."""
         return Cursor(self.path, self._connection.cursor())
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Add these rows; columns of the table that they lack are null. Returns before it is done."""
+        """Add these rows; columns that they lack become null. Returns before the insert is done."""
         if rows.height:
             for cache in self._caches.values():
                 cache.inserted(table, rows)
@@ -270,7 +271,7 @@ class Store(Reading):
             add_rows(self._direct, table, rows)
 
     def delete(self, table: str, row_ids: pl.Series) -> None:
-        """Remove the rows with these numbers."""
+        """Delete the rows with these row numbers."""
         if not len(row_ids):
             return
         among = f"DELETE FROM {table} WHERE rowid BETWEEN $first AND $last AND rowid IN"
@@ -283,11 +284,11 @@ class Store(Reading):
                 self.deleted += self.execute(f"{among} (SELECT row_id FROM gone)", bounds)
 
     def replace(self, table: str, stored: pl.DataFrame, wished: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows of the table, with their `row_id`, become `wished`: only the difference is written, and returned as what
-        went and what came. Columns of the table that `wished` lacks are not compared."""
+        """Replace `stored`, rows of the table with their `row_id`, by `wished`. Only the difference is written; returns
+        the rows removed and the rows added. Columns that `wished` lacks are not compared."""
         gone, come, columns = stored, wished, wished.columns
         if stored.height and wished.height:
-            stored = stored.cast(wished.schema)  # sums are of 64 or 128 bits, as the values want
+            stored = stored.cast(wished.schema)  # sums have 64 or 128 bits, depending on the values
             gone = stored.join(wished, on=columns, how="anti", nulls_equal=True)
             come = wished.join(stored, on=columns, how="anti", nulls_equal=True)
         self.delete(table, gone["row_id"])
@@ -296,7 +297,7 @@ class Store(Reading):
 
     @contextlib.contextmanager
     def filters_pushed_down(self) -> Iterator[None]:
-        """A join's values as filters of the scan that it joins; without given frames only."""
+        """Push a join's values down into the scan as filters. Only for queries without registered frames."""
         self.execute("SET disabled_optimizers = ''")
         try:
             yield
@@ -305,7 +306,7 @@ class Store(Reading):
 
 
 def _check_kind(path: Path, file: Path) -> None:
-    """Raises `StoreError` for a SQLite file, which DuckDB would look for an extension to read."""
+    """Raises `StoreError` for a SQLite file, for which DuckDB would look for an extension."""
     try:
         with file.open("rb") as opened:
             start = opened.read(16)
@@ -319,10 +320,10 @@ def _check_kind(path: Path, file: Path) -> None:
 
 
 def put_in_place(fresh: Path, path: Path) -> Path | None:
-    """Let the closed database `fresh`, of the same folder, be the one at `path`.
+    """Put the closed database `fresh`, from the same folder, in place at `path`.
 
-    Returns the one before, as the previous generation; None where there was none. At every moment one of the two is at
-    `path`. Raises `StoreOwned`.
+    Returns the file of the one before, now the previous generation; None if there was none. At every moment one of the
+    two is at `path`. Raises `StoreOwned`.
     """
     if not path.exists():
         generations.make_room(path)
@@ -334,13 +335,13 @@ def put_in_place(fresh: Path, path: Path) -> Path | None:
 
 
 def _check_name(path: Path) -> None:
-    """DuckDB takes what follows a question mark for options, and would look for the write-ahead log elsewhere."""
+    """Reject a question mark: DuckDB takes what follows for options, and would look for the WAL elsewhere."""
     if "?" in str(path.absolute()):
         raise StoreError(f"database {path}: a path with a question mark cannot be used; name another with --database")
 
 
 def disk_failed(problem: str, error: OSError) -> StoreError:
-    """The error for what could not be written beside a database: with the reason and the remedy."""
+    """The error for a failed write beside a database, with the reason and the remedy."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     remedy = "free space and run again" if full else "check the folder's rights"
     return (StoreFull if full else StoreError)(f"{problem} ({error.strerror or error}); {remedy}")
@@ -348,9 +349,9 @@ def disk_failed(problem: str, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def open_for_copy(path: Path, check: Callable[[Store], None]) -> Iterator[Cursor]:
-    """Reads the database at `path` without any right to write it, and can write a copy elsewhere (`copying_to`).
+    """Open the database at `path` read-only, on a cursor that can write a copy elsewhere (`copying_to`).
 
-    Raises what opening a `Store` for reading raises.
+    Raises what `Store.open` raises for reading.
     """
     with Store.open(path, check, read_only=True) as store:
         file = store.file

@@ -1,4 +1,4 @@
-"""Which projection fills which table, what tells a table's rows apart, and which topics are folded again for it."""
+"""Which projection fills which table, what identifies a table's rows, and which topics are folded again for it."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     },
     **{name: _of_kept(name) for name in dict.fromkeys(table.projection for table in KEPT)},
 }
-"""Which projection fills which table, and what tells a table's rows apart. The violations within single keys are among
-the rules', too."""
+"""By projection, the tables that it fills, each with the columns that identify a row. The violations within single keys
+belong to `rules`, too."""
 
 TOPICS: Final = {
     "intake": INPUT_TOPICS,
@@ -51,6 +51,6 @@ TOPICS: Final = {
     "rules": (COUPON,),
     **{table.projection: () for table in KEPT},
 }
-"""What is to be folded again for a projection; the rules across coupons and the kept tables always follow."""
+"""The topics to fold again for a projection; the rules across coupons and the kept tables always follow."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}

@@ -1,7 +1,7 @@
 """The projections by name: their tables, and the version of what is computed into them.
 
-Raise a version when the same log would give other rows. A database that was filled by another version is not touched;
-`coupon-ledger rebuild` makes one by this version, and compares those projections whose versions are the same.
+Raise a version when the same log would give other rows. A database that another version filled is not touched;
+`coupon-ledger rebuild` builds one with this version, and compares the projections with equal versions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSIONS: Final = {
 
 
 def written_versions(reading: Reading) -> dict[str, int]:
-    """By which versions the database was filled; none where it is older than that is kept."""
+    """The versions that filled the database, by projection; empty if it is too old to keep them."""
     if not reading.rows(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'projections'"
     ):
@@ -30,7 +30,7 @@ def written_versions(reading: Reading) -> dict[str, int]:
 
 
 def differing(written: Mapping[str, int]) -> Iterator[tuple[str, int | None, int | None]]:
-    """Name, version there, version here, of the projections that another version filled."""
+    """Name, version in the database and version of this code, for each projection where they differ."""
     for name in sorted(VERSIONS.keys() | written.keys()):
         if written.get(name) != VERSIONS.get(name):
             yield name, written.get(name), VERSIONS.get(name)

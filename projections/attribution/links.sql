@@ -1,2 +1,2 @@
--- Which ids are the same person, as told? Grain: one link.
+-- Which ids do the users' links join to one person? Grain: one link.
 SELECT user_id, unnest(aliases) AS alias_id FROM users WHERE len(aliases) > 0

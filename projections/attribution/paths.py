@@ -1,8 +1,7 @@
-"""Touches and orders of some persons become their paths: a pure function of two frames.
+"""Computes the paths of some persons from their touches and orders: a pure function of two frames.
 
-What always holds: a path of an order has the touches of its person in the `LOOK_BACK` before the payment, that instant
-included; of more than `MOST` the latest. A touch that lies in no order's window belongs to one path that led to
-nothing.
+Always true: the path of an order has its person's touches in the `LOOK_BACK` before the payment, that instant included;
+of more than `MOST`, the latest. A touch in no order's window belongs to one path that led to nothing.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from coupon_ledger.projections.live.signature import stable_hash
 Int64 = npt.NDArray[np.int64]
 
 LOOK_BACK: Final = timedelta(days=90)
-"""The longest that a model can look back."""
+"""The longest look-back of a model."""
 MOST: Final = 100
-"""Touches kept of a path."""
+"""Maximum number of touches kept per path."""
 
 _LOOK_BACK_MICROS: Final = LOOK_BACK // timedelta(microseconds=1)
 _KINDS: Final = ("issued", "claimed")
-"""First among touches of one instant, in this order."""
+"""Kinds that come first among touches of one instant, in this order."""
 _INSTANT: Final = pl.Datetime("us")
 SCHEMA: Final[dict[str, Any]] = {
     "person_hash": pl.Int64,
@@ -44,8 +43,8 @@ SCHEMA: Final[dict[str, Any]] = {
 
 
 def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `paths`. Of some persons, all touches (`person`, `occurred_at`, `source`, `rank`: see `ranked`) and
-    orders (orders.sql)."""
+    """The rows of `paths` for some persons, from all their touches (`person`, `occurred_at`, `source`, `rank`: see
+    `ranked`) and orders (orders.sql)."""
     persons = pl.concat([touches["person"], orders["person"]]).unique()
     coded = pl.DataFrame({"person": persons}).with_row_index("code")
     touches = touches.join(coded, on="person").sort("code", "occurred_at", "rank", "source")
@@ -61,8 +60,8 @@ def hashed(persons: pl.DataFrame) -> pl.DataFrame:
 
 
 def ranked(sources: pl.DataFrame) -> pl.DataFrame:
-    """Sources (`kind`, `channel`, `campaign_id`) with the hash that they go by (`source`), and their `rank` among
-    touches of one instant."""
+    """Sources (`kind`, `channel`, `campaign_id`) with their hash (`source`) and their `rank` among touches of one
+    instant."""
     told = [(pl.lit("=") + pl.col(name)).fill_null("") for name in ("kind", "channel", "campaign_id")]
     text = sources.select(pl.concat_str(told, separator="\x1f")).to_series()
     rank = pl.col("kind").replace_strict(
@@ -72,7 +71,7 @@ def ranked(sources: pl.DataFrame) -> pl.DataFrame:
 
 
 class _Windows:
-    """Where the windows of orders lie among the touches. Both sorted by person and instant."""
+    """The windows of orders, as positions among the touches. Both are sorted by person and instant."""
 
     def __init__(self, touches: pl.DataFrame, orders: pl.DataFrame) -> None:
         self._touches, self._orders = touches, orders
@@ -100,7 +99,7 @@ class _Windows:
         return self._with_touches(named.with_columns(previous_at=previous), first, after)
 
     def of_nothing(self) -> pl.DataFrame:
-        """Runs of touches whose person's next order comes too late, or never."""
+        """Paths that led to nothing: runs of touches after which the person's next order comes too late, or never."""
         touches = self._touches
         following = np.searchsorted(self._paid, self._touched, side="left")
         opened = np.r_[self._opened, np.iinfo(np.int64).max][following]
@@ -109,7 +108,7 @@ class _Windows:
         lost = np.flatnonzero(~mine | (self._touched < opened))
         run = np.c_[touches["code"].to_numpy()[lost], following[lost]]
         begins = np.flatnonzero(np.r_[True, (run[1:] != run[:-1]).any(axis=1)][: len(lost)])
-        # What is lost of a run lies side by side: its touches within the window come behind.
+        # The lost touches of a run lie side by side: those within the window come after them.
         first = lost[begins]
         after = lost[np.r_[begins[1:] - 1, len(lost) - 1][: len(begins)]] + 1
         ended = touches[after - 1].select("person", ended_at="occurred_at")
@@ -142,13 +141,13 @@ def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
 
 
 def _placed(*of: tuple[pl.Series, Int64]) -> list[Int64]:
-    """A person and an instant as one number each, in the order of persons and then of instants."""
+    """Encode each (person, instant) as one number that sorts by person, then by instant."""
     codes = [code.to_numpy().astype(np.int64) for code, _ in of]
     instants = [at for _, at in of]
     bounds = [bound for at in instants if len(at) for bound in (int(at.min()), int(at.max()))]
     first, last = min(bounds, default=0), max(bounds, default=0)
     persons = 1 + max((int(code.max()) for code in codes if len(code)), default=0)
-    if persons * (last - first + 1) >= 1 << 62:  # ages apart: counted among the instants that there are
+    if persons * (last - first + 1) >= 1 << 62:  # ages apart: rank the instants instead
         there = np.unique(np.concatenate(instants))
         instants, first, last = [np.searchsorted(there, at).astype(np.int64) for at in instants], 0, len(there)
     return [code * (last - first + 1) + (at - first) for code, at in zip(codes, instants, strict=True)]

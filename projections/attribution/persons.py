@@ -1,7 +1,7 @@
 """Who is who: ids that `linked` events join are one person, transitively.
 
-`settle` keeps the table `persons` in the transaction of each batch, so that at every commit it is what the links of all
-users say.
+`settle` updates the table `persons` in the transaction of each batch, so that at every commit it matches the links of
+all users.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ NOBODY: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
 
 
 def settle(store: Store, users: Changes | None) -> pl.DataFrame:
-    """Bring `persons` up to the links that came or went.
+    """Update `persons` for links that were added or removed.
 
-    Returns the ids whose person these may have changed (`user_id`), each with its `person` now: all ids of every person
+    Returns the ids (`user_id`) whose person may have changed, each with its present `person`: all ids of every person
     that a changed link touches, before or after the batch.
     """
     if users is None:
@@ -41,39 +41,39 @@ def settle(store: Store, users: Changes | None) -> pl.DataFrame:
 
 
 def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
-    """All ids (`user_id`) of the persons with one of these, each with its `person`."""
+    """All ids (`user_id`) of the persons that have one of these ids, each with its `person`."""
     with reading.given(changed=ids.select("user_id")):
         return reading.frame(sql(__package__, "ids_of_persons"))
 
 
 def _links_of(store: Store, members: pl.DataFrame) -> pl.DataFrame:
-    """The links that these users carry."""
+    """The links of these users (`user_id`, `alias_id`)."""
     keys = members.with_columns(key_hash=pl.Series(stable_hash(members["user_id"]), dtype=pl.Int64))
     rows = lookup.of_keys(store, "users", keys.select("key_hash", "user_id")).join(members, on="user_id", how="semi")
     return rows.select("user_id", alias_id="aliases").explode("alias_id").drop_nulls()
 
 
 def persons_of(reading: Reading) -> pl.DataFrame:
-    """Every id that is linked to another, with its `person`, from the links of all users (those of the past too)."""
+    """Every id that is linked to another, with its `person`, from the links of all users (of the past too)."""
     return persons(reading.frame(sql(__package__, "links")))
 
 
 def persons(links: pl.DataFrame) -> pl.DataFrame:
     """Every id of the links (`user_id`, `alias_id`) with its `person`, by id.
 
-    The person is the first, in the order of their UTF-8 bytes, of those ids that are nobody's alias; where every one is
-    (a ring), the first of all. So it depends on the set of links alone.
+    The person of linked ids is the first of them, in the order of UTF-8 bytes, that is not an alias; if all are aliases
+    (a ring), the first of all. So it depends only on the set of links.
     """
     links = links.filter(pl.col("user_id") != pl.col("alias_id"))
     ids = pl.concat([links["user_id"], links["alias_id"].alias("user_id")]).unique().sort()
     aliases = ids.is_in(links["alias_id"].implode())
-    # Numbered so that the least number of a person is the one wanted.
+    # Numbered so that the lowest number among linked ids is that of their person.
     numbered = pl.DataFrame({"user_id": ids, "alias": aliases}).sort("alias", "user_id").with_row_index("number")
     number = dict(zip(numbered["user_id"], numbered["number"], strict=True))
     one, other = (np.array([number[i] for i in links[name]], dtype=np.int64) for name in ("user_id", "alias_id"))
     least = np.arange(len(ids))
     while True:
-        # Each takes a neighbour's least number, then that of whom it comes from: few rounds for long chains.
+        # Each id takes its neighbours' lowest number, then the number of that id: few rounds for long chains.
         before = least.copy()
         np.minimum.at(least, least[one], least[other])
         np.minimum.at(least, least[other], least[one])

@@ -1,5 +1,5 @@
--- Who is who, and which contacts led to an order. `person_hash` is signature.stable_hash of the person. `persons` is exact
--- at every commit. Of each person either all paths are up to date, or one of their ids stands in `stale_users`.
+-- Who is who, and which contacts led to an order. `person_hash` is signature.stable_hash of the person. `persons` is
+-- exact at every commit. For each person, either all paths are up to date or one of its ids is in `stale_users`.
 
 -- Grain: one id of a person who has several: joined by `linked` events, transitively. An id that is not here is a
 -- person of its own. `person`: the one that the others are aliases of (persons.py).

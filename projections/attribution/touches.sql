@@ -1,5 +1,6 @@
--- When did somebody meet a coupon or a campaign? Grain: one touch. An issue counts for whom it made the owner, a claim
--- for who got the coupon by it (an attempt that failed is none), and every `touched` event.
+-- When did somebody meet a coupon or a campaign? Grain: one touch. An issue counts for the user
+-- whom it made the owner, a claim for the user who got the coupon by it (a failed attempt does not count); every
+-- `touched` event counts.
 WITH told AS (
     SELECT acquired_by AS user_id, issued_at AS occurred_at, 'issued' AS kind, issue_channel AS channel, campaign_id
     FROM coupons

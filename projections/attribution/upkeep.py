@@ -1,10 +1,10 @@
-"""Keeping `paths` what the live tables say.
+"""Keeps `paths` in line with the live tables.
 
-    mark       in a batch's transaction: whose touches, orders or links it changed
-    settle     between batches, not too often: the paths of these persons are made again
-    settle_all the paths of everybody
+    mark       in a batch's transaction: note the users with changed touches, orders or links
+    settle     between batches, not too often: make the paths of these persons again
+    settle_all make the paths of everybody
 
-Who asks meanwhile does the same in tables of their own (`in_place`). All of them build the same way (`build`).
+A question asked meanwhile does the same in tables of its own (`in_place`). All of them use `build`.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ Put = Callable[[str, pl.DataFrame], None]
 """Adds rows to a table."""
 
 _AT_ONCE: Final = 1_500_000
-"""Touches and orders whose paths are made together."""
+"""Number of touches and orders whose paths are made together."""
 _IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
-"""With a larger part of all rows stale, all are made again."""
+"""If stale ids exceed this share of the number of paths, all paths are made again."""
 _PATHS_AT_ONCE: Final = 25_000
-"""About as many as the consumer puts in place before its next batch."""
+"""About how many paths the consumer puts in place between two batches."""
 _FEW: Final = 10_000
 _SOON_S: Final = 1.0
 _SELDOM_S: Final = 30.0
 _REST: Final = 9.0
-"""After settling, so many times as long something else is done, where there is something."""
+"""Pause after settling while batches keep coming, as a multiple of the time that settling took."""
 _AGAIN_S: Final = 0.02
 
 _SOURCED: Final = """
 SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
 ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 """
-"""Touches with numbers for what they were: a third of the cost of their texts."""
+"""Touches with the numbers of their sources, which cost a third of the texts."""
 _STALE_TIMES: Final = "SELECT user_id, count(*) AS times FROM stale_users GROUP BY user_id LIMIT $most"
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
@@ -61,7 +61,7 @@ _log = logging.getLogger(__name__)
 
 
 def mark(store: Store, batch: Batch) -> None:
-    """Note in `stale_users` whose paths a batch makes others. Inside its transaction."""
+    """Note in `stale_users` the ids whose paths a batch may change. Inside its transaction."""
     stale = [marked(batch.changes[topic]) for topic, marked in _MARKED.items() if topic in batch.changes]
     ids = pl.concat([batch.relinked["user_id"], *stale])
     if len(ids):
@@ -94,10 +94,10 @@ _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
 
 
 class Upkeep:
-    """When to settle, so that it takes a tenth of the time at most and hardly a commit waits for it: soon when nothing
-    else is to be done, seldom when there is. Nobody who asks depends on it.
+    """Decides when to settle, so that it takes at most a tenth of the time and hardly delays a commit: soon when the
+    consumer is idle, seldom when it is not. No answer depends on it.
 
-    Paths are made in a thread that reads beside the consumer, some persons at a time; the consumer's thread only puts
+    A thread that reads beside the consumer makes the paths, some persons at a time; the consumer's thread only puts
     them in place, between batches, in pieces. Use as a context manager: the thread ends with it.
     """
 
@@ -116,7 +116,7 @@ class Upkeep:
         self._pool.shutdown()
 
     def __call__(self, *, idle: bool) -> None:
-        """Between two batches; `idle`: there is none to come now."""
+        """Call between two batches. `idle`: no next batch is waiting."""
         if self._making is None:
             rest = (1 if idle else _REST) * (self._ended - self._started)
             if time.monotonic() - self._ended > max(_SOON_S if idle else _SELDOM_S, rest):
@@ -128,7 +128,7 @@ class Upkeep:
                 self._making, self._ended = None, time.monotonic()
 
     def finish(self) -> None:
-        """After the last batch."""
+        """Settle, after the last batch."""
         self._drop()
         settle(self._store)
 
@@ -138,7 +138,7 @@ class Upkeep:
         self._making = self._pool.submit(_made_by, self._reading)
 
     def _drop(self) -> None:
-        """Let go of what is being made: it is stale still, and made again."""
+        """Discard the paths being made; their persons stay stale, and are settled later."""
         if self._making is not None and self._reading is not None:
             while not self._making.done():
                 self._reading.interrupt()  # again, since it may not have begun
@@ -147,12 +147,12 @@ class Upkeep:
 
 
 class Made:
-    """The paths of some stale persons as of one committed state, to be put in place of what is there.
+    """The paths of some stale persons as of one committed state, to replace the stored ones.
 
-    What always holds: until all are in place these persons are stale; afterwards those that became so meanwhile."""
+    Always true: these persons stay stale until all paths are in place; then only those that changed meanwhile do."""
 
     def __init__(self, reading: Reading) -> None:
-        """`reading`: in a transaction that is rolled back."""
+        """`reading`: in a transaction that is rolled back afterwards."""
         self._stale = reading.frame(_STALE_TIMES, {"most": _IDS_AT_ONCE})
         ids = whose(reading, self._stale)
         self._persons = hashed(once_persons(ids))
@@ -164,7 +164,7 @@ class Made:
         self._persons = counted.select("person", "person_hash", piece=together)
 
     def put(self, store: Store) -> bool:
-        """Put a piece in place, in a transaction of the caller's; whether there is more."""
+        """Put a piece in place, inside the caller's transaction. Returns whether more is left."""
         first = pl.col("piece") == pl.col("piece").first()
         piece, self._persons = self._persons.filter(first), self._persons.filter(~first)
         known = store.frame("SELECT source FROM touch_sources")
@@ -208,13 +208,13 @@ def settle(store: Store) -> None:
 
 
 def settle_all(store: Store) -> None:
-    """Make all persons and paths again. Inside a transaction of the caller's."""
+    """Make all persons and paths again. Inside the caller's transaction."""
     PATHS.clear(store)
     store.insert("persons", persons_of(store))
     build(store, store.insert)
 
 
-# --- what they share
+# --- shared
 
 
 def stale_ids(reading: Reading) -> pl.DataFrame:
@@ -222,13 +222,13 @@ def stale_ids(reading: Reading) -> pl.DataFrame:
 
 
 def once_persons(ids: pl.DataFrame) -> pl.DataFrame:
-    """Every `person` that one of these ids (`user_id`, `person`) is, or may have been before the links changed: an id
-    names its person."""
+    """Every `person` of these ids (`user_id`, `person`), now or possibly before the links changed: a person has the
+    name of one of its ids."""
     return pl.concat([ids["person"], ids["user_id"].alias("person")]).unique().to_frame()
 
 
 def build(reading: Reading, put: Put, asked: pl.DataFrame | None = None) -> None:
-    """Make the paths of everybody, or of the persons whose ids are all in `asked`. `persons` is as it should be."""
+    """Make the paths of all persons, or of those in `asked`, which has all ids of each. `persons` is up to date."""
     if asked is None:
         _build(reading, put, "true", 1 + _rows(reading) // _AT_ONCE)
     else:
@@ -259,7 +259,7 @@ def _rows(reading: Reading) -> int:
 
 
 def stand_in(past: Past) -> None:
-    """Make the paths of the past in the place of the live ones. Coupons, orders, users and persons are in place."""
+    """Put the paths of the past in the place of the live ones. Coupons, orders, users and persons already are."""
     for table in ("paths", *PATHS.helpers):
         past.make(table, f"SELECT * FROM {live_schema(past.reading)}.{table} LIMIT 0")
     build(past.reading, lambda table, rows: put_beside(past.reading, table, rows))
@@ -286,4 +286,4 @@ PATHS: Final = KeptTable(
     stand_in=stand_in,
     audits=("persons", "paths", "touches_once"),
 )
-"""`persons` themselves come before the rules across coupons, which read them (`persons.settle`, `persons_of`)."""
+"""`persons` itself is settled before the rules across coupons, which read it (`persons.settle`, `persons_of`)."""

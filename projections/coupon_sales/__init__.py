@@ -1,8 +1,8 @@
-"""The coupons in use, each with what its order says: what the metrics of uses and of sales with coupons are asked of,
+"""The coupons in use, each with the values of its order. The metrics of uses and of sales with coupons read this table
 instead of joining all coupons to all orders.
 
-Kept up in the transaction of each batch, for the orders that the rules between topics look at anyway. What always
-holds: `coupon_sales` is what coupon_sales.sql makes of coupons and orders.
+Updated in the transaction of each batch, for the orders that the rules between topics evaluate anyway. Always true:
+`coupon_sales` equals the result of coupon_sales.sql on coupons and orders.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 TABLE: Final = "coupon_sales"
 OF_COUPON: Final = "acquired_at campaign_id coupon_type claim_channel issue_channel owner currency".split()
-"""What is kept of a coupon beside its use."""
+"""Columns of a coupon that are kept besides its use."""
 OF_ORDER: Final = "user_id channel store region currency cost_of_goods_minor lines".split()
-"""What is kept of an order beside what the rules look at."""
+"""Columns of an order that are kept besides those that the rules read."""
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _USE: Final = [*_ORDER, *_COUPON, "used_at", "discount_minor"]
@@ -35,7 +35,7 @@ _AT_ONCE: Final = 500_000
 
 
 def settle(store: Store, batch: Batch) -> None:
-    """Bring the table up to what a batch did to these orders and to the coupons in use on them. Inside its
+    """Update the table with what a batch changed on the affected orders and the coupons in use on them. Inside its
     transaction."""
     affected, coupons = batch.affected, batch.changes.get(COUPON)
     if affected is None:
@@ -51,7 +51,7 @@ def settle(store: Store, batch: Batch) -> None:
 
 
 def fill(into: Store | Adding) -> None:
-    """Bring coupons and orders together, where nothing is there yet."""
+    """Fill the empty table from coupons and orders."""
     [(coupons,)] = into.rows("SELECT count(*) FROM coupons WHERE state = 'used'")
     parts = 1 + coupons // _AT_ONCE
     ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)] + [1 << 63]
@@ -60,7 +60,7 @@ def fill(into: Store | Adding) -> None:
 
 
 def stand_in(past: Past) -> None:
-    """Show how it was then. Coupons and orders are in place."""
+    """Show the table as of the cut. Coupons and orders are in place already."""
     past.show(TABLE, sql(__package__, TABLE))
 
 

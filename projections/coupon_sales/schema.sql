@@ -1,5 +1,5 @@
--- Grain: one coupon in state `used`, with what its order says of itself; null where nobody told of that. `buyer`,
--- `channel`, `currency`: of the order. `lines`: where these alone can tell what the goods cost.
+-- Grain: one coupon in state `used`, with the values of its order, null if that has no events. `buyer`, `channel`,
+-- `currency`: of the order. `lines`: only if the order has no cost of goods itself.
 CREATE TABLE coupon_sales (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,

@@ -1,10 +1,10 @@
-"""How many coupon events there were, by the hour: what the metrics of events sum, instead of millions of rows.
+"""Coupon events counted by the hour. The metrics of events sum these counts instead of millions of rows.
 
-Kept up by difference, in the transaction of each batch. What always holds: `event_counts` is what event_counts.sql
-makes of the journal and the coupons.
+Updated by difference, in the transaction of each batch. Always true: `event_counts` equals the result of
+event_counts.sql on the journal and the coupons.
 
-An event counts under its coupon's campaign, type and channel. These change while the coupon lives: what happened to it
-before moves with it. Nearly always that is its creation alone, which the coupon's row knows; else its journal is read.
+An event counts under its coupon's campaign, type and channel. When these change, the coupon's earlier events move
+along. Nearly always that is only its creation, which the coupon's row records; otherwise the journal is read.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _TOLD: Final = [*_KEY, "event_id", "type", "occurred_at", "user_id", "channel", 
 _KIND: Final = ["type", "to_user", "reason", *_SHARED, "channel"]
 _CELL: Final = ["hour", *_KIND]
 _ODD: Final = "(type = 'created' AND (channel IS NOT NULL OR reason IS NOT NULL))"
-"""Creations of which the coupon's row does not tell all that counts."""
+"""Creations that cannot be counted from the coupon's row alone."""
 _ODD_NUMBER: Final = np.uint64(0x9E3779B97F4A7C15)
 _WRITTEN_AT_ONCE: Final = 500_000
 
 
 class Known(Cache):
-    """`odd_creations`: whether the journal may have any; None until it was searched. It stays true what happens."""
+    """`odd_creations`: whether the journal may have any (`_ODD`); None until it was searched. Never needs a reset."""
 
     odd_creations: bool | None = None
 
 
 def settle(store: Store, batch: Batch) -> None:
-    """Bring the counts up to what a batch did to the coupons and their journal. Inside its transaction."""
+    """Update the counts with what a batch changed in the coupons and their journal. Inside its transaction."""
     coupons = batch.changes.get(COUPON)
     if coupons is None:
         return
@@ -63,12 +63,12 @@ def settle(store: Store, batch: Batch) -> None:
 
 
 def counted(facts: pl.DataFrame, coupons: pl.DataFrame) -> pl.DataFrame:
-    """Cells of all events of these coupons, given as their rows."""
+    """The cells of all events (`facts`) of these coupons (rows)."""
     return _cells(facts.select(_TOLD), _shared(coupons), 1)
 
 
 def put(into: Store | Adding, parts: Iterable[pl.DataFrame]) -> None:
-    """Add up what was `counted` part by part, and write it, where nothing is counted yet."""
+    """Sum the parts that `counted` made, and write them to the empty table."""
     waiting: list[pl.DataFrame] = []
     for part in parts:
         waiting.append(part)
@@ -97,12 +97,12 @@ def fill(into: Store | Adding) -> None:
 
 
 def stand_in(past: Past) -> None:
-    """Count what had happened then, when it is asked. Journal and coupons are in place."""
+    """Show the counts as of the cut, computed when queried. Journal and coupons are in place already."""
     past.show(TABLE, sql(__package__, "event_counts"))
 
 
 def _shared(coupons: pl.DataFrame) -> pl.DataFrame:
-    """What all events of a coupon count under."""
+    """The values under which all events of a coupon count."""
     return coupons.select(*_KEY, *_SHARED, of_coupon=pl.coalesce("claim_channel", "issue_channel"))
 
 
@@ -119,8 +119,8 @@ def _cells(events: pl.DataFrame, coupons: pl.DataFrame, sign: int) -> pl.DataFra
 
 
 def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """The rows, as they were, of coupons that were there and count under something else now; `plain`: all that counts
-    of what happened to them is that they were created."""
+    """The former rows of coupons that existed before and now count under other values. `plain`: only their creation
+    counts elsewhere now."""
     other = [before[c].ne_missing(after[c]).alias(c) for c in (*_SHARED, "of_coupon")]
     same_but_channel = ~(other[0] | other[1])
     plain = (
@@ -136,7 +136,7 @@ def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.
 
 
 def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
-    """What had happened to these coupons before the batch, as far as it counts otherwise now."""
+    """The events of these coupons from before the batch, as far as they count elsewhere now."""
     stored = pl.concat([came.clear(), *(e.select(_TOLD) for e in coupons.stored)])
     found = [stored.join(moved, on=_KEY, how="semi")]
     advanced = moved.join(stored, on=_KEY, how="anti")
@@ -152,7 +152,7 @@ def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataF
 
 
 def _odd_creations(store: Store, came: pl.DataFrame) -> bool:
-    """Whether the journal may have any. It is searched once."""
+    """Whether the journal may have any (`_ODD`). It is searched once."""
     known = store.cache(Known)
     if came.filter(pl.sql_expr(_ODD)).height:
         known.odd_creations = True
@@ -162,7 +162,7 @@ def _odd_creations(store: Store, came: pl.DataFrame) -> bool:
 
 
 def _hashed(cells: pl.DataFrame) -> pl.DataFrame:
-    """With `key_hash`. There are far fewer kinds than cells, and a hash of a text costs more than one of a number."""
+    """Add `key_hash`. Texts are hashed per kind, since there are far fewer kinds than cells and texts cost more."""
     kinds = cells.select(_KIND).unique()
     told = [(pl.lit("=") + pl.col(c).cast(pl.String)).fill_null("") for c in _KIND]
     text = kinds.select(pl.concat_str(told, separator="\x1f")).to_series()
@@ -173,7 +173,7 @@ def _hashed(cells: pl.DataFrame) -> pl.DataFrame:
 
 
 def _add(store: Store, cells: pl.DataFrame) -> None:
-    """Add what is counted there to what was."""
+    """Add these counts to the stored ones."""
     cells = _hashed(cells)
     stored = lookup.of_keys(store, TABLE, cells.select("key_hash").unique())
     told = stored.select("row_id", *_CELL, was="events")

@@ -1,6 +1,6 @@
--- Grain: one hour (UTC), type and reason of coupon events that happened to coupons of one campaign and type on one
--- channel: the event's own, else where the coupon was claimed, else issued. `to_user`: issues that name their user.
--- `key_hash`: of all these together, what a row is found by.
+-- Grain: one hour (UTC), event type, reason, campaign, coupon type and channel: the event's own, else the one where the
+-- coupon was claimed, else where it was issued. `to_user`: issues that name their user. `key_hash`: of all these
+-- together, for look-ups.
 CREATE TABLE event_counts (
     key_hash BIGINT NOT NULL,
     hour TIMESTAMP NOT NULL,

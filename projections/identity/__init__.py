@@ -1,7 +1,7 @@
 """Which log a database was filled from: the ids of its topics and the last record of each partition.
 
 Both are written with the rows and offsets of a batch, in its transaction. A database that does not keep them (one of an
-older release, or one that was just folded from its whole history) is known by the last records in its journals.
+older release, or one that was just folded from its whole history) is identified by the last records in its journals.
 `consumers.log_identity` compares them with a log.
 """
 
@@ -34,8 +34,8 @@ _SCHEMA: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class LastRecord:
-    """The last record that was consumed of a partition. `recorded_at`: µs since the epoch. `digest`: of key and value
-    (`StoredRecord.digest`) where it is known, else `event_id` of the event that it holds."""
+    """The last record consumed from a partition. `recorded_at`: µs since the epoch. `digest`: of key and value
+    (`StoredRecord.digest`) if known; otherwise `event_id` is that of the event in the record."""
 
     offset: int
     recorded_at: int
@@ -43,7 +43,7 @@ class LastRecord:
     event_id: str | None = None
 
     def is_(self, stored: StoredRecord) -> bool:
-        """Whether this may be the record that stands in a log."""
+        """Whether `stored`, from a log, may be this record."""
         if stored.recorded_at != self.recorded_at:
             return False
         if self.digest is not None:
@@ -53,8 +53,8 @@ class LastRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """What a database keeps of the log that it was filled from. `ids`: by topic. `next_offsets`: of partitions of which
-    something was read."""
+    """What a database keeps about the log that it was filled from. `ids`: by topic. `next_offsets`: of the partitions
+    that were read."""
 
     ids: Mapping[str, str]
     last: Mapping[TopicPartition, LastRecord]
@@ -65,7 +65,7 @@ class ReadLog:
         return sorted({tp.topic for tp in self.next_offsets})
 
     def rows(self) -> pl.DataFrame:
-        """A row per partition that was read: `topic`, `partition`, `next_offset`, `log_id`, and of its last record
+        """One row per partition that was read: `topic`, `partition`, `next_offset`, `log_id`, and from its last record
         `last_offset`, `recorded_at_us`, `digest` (hexadecimal), `event_id`."""
         rows = []
         for tp, offset in sorted(self.next_offsets.items()):
@@ -91,7 +91,7 @@ class ReadLog:
 
 
 def read_log(reading: Reading) -> ReadLog:
-    """Of databases of any release."""
+    """Read it from a database of any release."""
     checkpoints = reading.rows("SELECT topic, log_partition, next_offset FROM checkpoints WHERE read > 0")
     next_offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in checkpoints}
     ids: dict[str, str] = {}
@@ -106,7 +106,7 @@ def read_log(reading: Reading) -> ReadLog:
 
 
 def keep_ids(store: Store, ids: Mapping[str, str]) -> None:
-    """Keep these ids of topics. The tables are made in a database of an older release."""
+    """Store these ids of topics. Creates the tables in a database of an older release."""
     kept = dict(store.rows("SELECT topic, id FROM log_topics")) if _is_kept(store) else None
     if kept is None:
         store.make_tables(_ROOM)
@@ -117,7 +117,7 @@ def keep_ids(store: Store, ids: Mapping[str, str]) -> None:
 
 
 class LastRecords:
-    """The last record of each partition, as a consumer goes on. A consumer has one, made before its first batch."""
+    """Tracks the last record of each partition while a consumer runs. Create it before the first batch."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -126,8 +126,8 @@ class LastRecords:
             store.execute("INSERT INTO last_records VALUES ('[]')")
 
     def keep(self, chunks: Sequence[Chunk]) -> None:
-        """Keep those of these chunks, inside the caller's transaction. After a rollback the next batch begins with the
-        same chunks or the process ends, so nothing is taken back here."""
+        """Store the last records of these chunks, inside the caller's transaction. After a rollback the next batch
+        begins with the same chunks or the process ends, so nothing is undone here."""
         for chunk in chunks:
             if len(chunk):
                 stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], (chunk.wire or chunk.values)[-1])
@@ -146,7 +146,7 @@ def _kept_last(reading: Reading) -> dict[TopicPartition, LastRecord]:
 
 
 def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
-    """Add to what is counted of each topic (the columns of the table), inside the caller's transaction."""
+    """Add to the counts of each topic (in the order of the columns), inside the caller's transaction."""
     for topic, numbers in sorted(counts.items()):
         if any(numbers) and _is_kept(store, "oddities"):
             store.execute(
@@ -158,14 +158,14 @@ def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def forget_oddities(store: Store, topics: Sequence[str]) -> None:
-    """Before these topics are counted anew, inside the caller's transaction."""
+    """Delete the counts of these topics, before they are counted anew. Inside the caller's transaction."""
     if _is_kept(store, "oddities"):
         for topic in topics:
             store.execute("DELETE FROM oddities WHERE topic = $topic", {"topic": topic})
 
 
 def oddities(reading: Reading) -> pl.DataFrame:
-    """A row per topic that was read: `topic`, `events` (valid ones, repeats included), `other_keys`, `skewed`,
+    """One row per topic that was read: `topic`, `events` (valid ones, repeats included), `other_keys`, `skewed`,
     `in_1970`. All zero in a database of an older release."""
     totals = reading.frame("SELECT topic, sum(read - dead_letters)::BIGINT AS events FROM checkpoints GROUP BY topic")
     if not _is_kept(reading, "oddities"):

@@ -2,13 +2,13 @@
 
 0. Prepare: number the keys, sort their events (`prepare`, which needs no tables).
 1. Find the rows of the keys that the batch touches.
-2. Keys whose events are all new and later than everything folded advance ("advance"). A key with many events is
-   looked up in the journal by the ids of the batch: plain repeats of it are set aside.
-3. The others, late or repeated, fold again from their journal ("refold"), duplicates and conflicts sorted out by
-   the position of each content.
+2. Keys whose events are all new and later than everything folded advance ("advance"). For a key with many events, the
+   ids of the batch are looked up in the journal, and plain repeats are set aside.
+3. The others, with late or repeated events, fold again from their journal ("refold"); repeats and conflicts are
+   resolved by the position of each content.
 4. Write journal, rows and violations; count what was applied, repeated, in conflict, per partition.
 
-Always true afterwards: tables equal a fold from the start of all that was read.
+Always true afterwards: the tables equal a fold from the start of everything that was read.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from coupon_ledger.projections.store import Store
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
-"""(rows, events) to (rows, violations as of `fold.Folded`)."""
+"""From (rows, events) to (rows, violations as in `fold.Folded`)."""
 
 _STATES: Final = pl.Enum(list(STATES))
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
-"""Multiplied by it, small numbers differ in the high bits, too."""
+"""Multiplying by it makes small numbers differ in the high bits, too."""
 _POSITION: Final = list(journal.POSITION)
 _DEEP: Final = 50
-"""Events of a key from which on the filter of its ids says "maybe seen" of most new ones. The journal is asked for
-these ids, since to fold all of such a key again for each of them costs the product of both."""
+"""Number of events from which a key's id filter says "maybe seen" for most new ids. Such ids are looked up in the
+journal, since refolding the whole key for each of them costs the product of both."""
 _OF_VIOLATION: Final = ("violation", "state", "user_id", "owner")
 _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, **dict.fromkeys(_OF_VIOLATION, pl.String)})
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """A topic, the table of its keys, how events advance their rows, and which of their fields that reads."""
+    """A topic, the table of its keys, the fold of its events into their rows, and the event fields that this reads."""
 
     topic: str
     table: str
@@ -70,7 +70,7 @@ class Projected:
 
 
 def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The coupon fold on rows whose states have names."""
+    """The coupon fold, on rows with states by name."""
     coded = rows.with_columns(pl.col("state", "resting").to_physical().cast(pl.Int8).fill_null(0))
     folded = fold.fold(coded, events.rename({"entity": "coupon"}))
     named = folded.rows.with_columns(
@@ -107,7 +107,7 @@ class Counts:
     applied: dict[int, int] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
     late: int = 0
-    """Events of keys that were folded again."""
+    """Events of keys that were refolded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Prepared:
 
     `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the
     bits of the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event.
-    `maybe_twice`: per key, an id may stand twice among its events.
+    `maybe_twice`: per key, whether an id may occur twice among its events.
     """
 
     topic: str
@@ -127,7 +127,7 @@ class Prepared:
 
 
 def prepare(topic: str, events: pl.DataFrame) -> Prepared:
-    """All that can be done without the tables, so that it can be done in another thread.
+    """Do everything that needs no tables, so that another thread can do it.
 
     `events`: wire fields (instants naive UTC), `recorded_at`, `log_partition`, `log_offset`; valid, in any order,
     repeats included.
@@ -139,12 +139,12 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
 
 
 def _first_of_each(entity: npt.NDArray[np.uint32]) -> Int64:
-    """The numbers of the rows at which another entity begins; sorted by it."""
+    """The row numbers at which the next entity begins; `entity` is sorted."""
     return np.flatnonzero(np.r_[True, entity[1:] != entity[:-1]][: len(entity)])
 
 
 def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The events with `entity` and `key_hash` as in `Prepared`, in the order given; and the `keys`."""
+    """The events, in their order, with `entity` and `key_hash` as in `Prepared`; and the `keys`."""
     key = KEY_FIELD[topic]
     key_hash = events["key_hash"].to_numpy() if "key_hash" in events.columns else stable_hash(events[key])
     order = np.argsort(key_hash)
@@ -162,7 +162,7 @@ def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
-    """Per key: two of its events have the same id, or at least the same bits."""
+    """Per key: whether two of its events have the same id, or at least the same bits."""
     columns = [events[c].to_numpy() for c in ("id_high", "id_low", "entity")]
     order = np.lexsort(columns)
     same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
@@ -174,7 +174,7 @@ def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
 
 
 def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
-    """Fold a batch of one topic, given as for `prepare`, and settle the rules across coupons."""
+    """Fold a batch of one topic (`events` as for `prepare`), and settle the rules across coupons."""
     batch = prepare(topic, events)
     if not batch.events.height:
         return Counts()
@@ -184,7 +184,7 @@ def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
 
 
 def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
-    """Fold a prepared batch, not empty, into the tables. What it changed is for `cross.settle`, once a transaction."""
+    """Fold a prepared batch, not empty, into the tables. Pass the changes to `cross.settle`, once per transaction."""
     run = _Batch(store, batch)
     counts = run.apply()
     return counts, run.changes()
@@ -208,12 +208,12 @@ class _Batch:
         self.stored: list[pl.DataFrame] = []
 
     def changes(self) -> Changes:
-        """What became of the touched keys and of their journal."""
+        """What the batch changed in the touched keys and their journal."""
         rows = self.rows[self.order]
         return Changes(self.on.topic, rows, self.folded, self.journalled, self.dropped, self.stored)
 
     def _rows(self) -> pl.DataFrame:
-        """A row per touched key, in the order of `keys`; `row_id` is null where there was none."""
+        """One row per touched key, in the order of `keys`; `row_id` is null for new keys."""
         stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
@@ -223,10 +223,10 @@ class _Batch:
         )
 
     def _set_repeats_aside(self) -> Mask:
-        """Of keys with many events, take plain repeats out of the batch. Returns, per key that is left: all its events
-        in the batch are known to be new, each identity once.
+        """Take the plain repeats of keys with many events out of the batch. Returns, per key that is left, whether all
+        its events in the batch are known to be new, each identity once.
 
-        Not these: keys with a conflict.
+        Keys with a conflict keep all their events.
         """
         deep = (self.rows["events"] >= _DEEP).to_numpy()
         exact = deep.copy()
@@ -244,10 +244,10 @@ class _Batch:
         return self._keep(kept, exact)
 
     def _among_stored(self, asked: pl.DataFrame) -> tuple[Int64, Int64]:
-        """Which of these events (by `row`) stand and are not in the journal yet, and which keys have conflicts.
+        """Which of these events (by `row`) are facts that the journal lacks, and which keys have conflicts.
 
-        One that takes the place of a stored one, since its position comes first, is not later than all: its key is
-        folded again for that."""
+        A fact that replaces a stored one, since its position comes first, is not later than everything folded: its key
+        refolds for that reason."""
         columns = ["entity", *journal.columns(self.on.topic), "row"]
         keys = self.keys.with_row_index("entity")
         identities = asked.select("key_hash", self.on.key, "event_id").unique()
@@ -259,7 +259,7 @@ class _Batch:
         return facts.filter(pl.col("row") >= 0)["row"].to_numpy(), odd
 
     def _keep(self, kept: Mask, exact: Mask) -> Mask:
-        """Go on with these events of the batch alone, and with their keys; returns `exact` of them."""
+        """Reduce the batch to these events and their keys; returns `exact` of these keys."""
         if kept.all():
             return exact
         events = self.events.filter(pl.Series(kept))
@@ -286,13 +286,13 @@ class _Batch:
         return self.counts
 
     def _must_refold(self) -> Mask:
-        """Per key: an event of the batch is not surely new, or not later than all that its row has folded."""
+        """Per key: whether an event of the batch is not surely new, or not later than all that its row has folded."""
         entity = self.events["entity"].to_numpy()
         again = self.maybe_twice.copy()
         again[entity[self._maybe_seen()]] = True
         again &= ~self.exact
         first = self.events.select("occurred_at", "type_order")[self.first]
-        # Equal in both, the ids would decide; that is rare, and to fold again is right in either case.
+        # If both are equal, the ids would decide; that is rare, and refolding is right in either case.
         not_later = first.with_columns(self.rows.select("last_event_at", "last_type")).select(
             (pl.col("occurred_at") < pl.col("last_event_at"))
             | ((pl.col("occurred_at") == pl.col("last_event_at")) & (pl.col("type_order") <= pl.col("last_type")))
@@ -301,7 +301,7 @@ class _Batch:
         return again
 
     def _maybe_seen(self) -> Mask:
-        """Per event of the batch: its key may have an event with this id."""
+        """Per event of the batch: whether its key may have an event with this id already."""
         entity = self.events["entity"].to_numpy()
         low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
         seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
@@ -309,8 +309,8 @@ class _Batch:
         return seen
 
     def _with_history(self, again: Mask) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """Rows, events and conflicts to fold: the keys that advance as they are, behind them those that fold `again`,
-        from nothing, with all their events."""
+        """Rows, events and conflicts to fold: first the keys that advance, then those to fold `again`, from empty rows
+        and with all their events."""
         advancing, refolding = np.flatnonzero(~again), np.flatnonzero(again)
         late = again[self.events["entity"].to_numpy()]
         self.counts.late = int(np.count_nonzero(late))
@@ -328,7 +328,7 @@ class _Batch:
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The facts of these keys, and the contents in conflict with them, from journal and batch.
 
-        The journal gets what it lacks of them, and the `others`."""
+        Writes those that the journal lacks, and the `others`, to the journal."""
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
         self.stored.append(stored)
@@ -341,7 +341,7 @@ class _Batch:
         return facts, conflicts
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Journal and conflicts of these keys; `entity` numbers them."""
+        """Journal and conflicts of these keys, with `entity`, the row number in `keys`."""
         known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
         since = self._since(rows)
         on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
@@ -350,12 +350,12 @@ class _Batch:
         return stored.join(known, on=on).select(columns), conflicting.join(known, on=on).select(columns)
 
     def _since(self, rows: pl.DataFrame) -> datetime:
-        """No event of these keys was recorded before."""
+        """An instant before which no event of these keys was recorded."""
         return rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
-        """Add the others, and the facts that the journal lacks; where another position comes first now, it takes the
-        place."""
+        """Add the `others`, and the facts that the journal lacks; a fact at another position replaces the stored one of
+        its identity."""
         at = ["entity", "event_id", *_POSITION]
         added = facts.join(stored.select(at), on=at, how="anti")
         replaced = stored.join(facts.select(at), on=at, how="anti")
@@ -406,7 +406,7 @@ class _Batch:
 
 
 def insert(into: Inserts, table: str, rows: pl.DataFrame) -> None:
-    """Columns without any value are cheaper left out."""
+    """Insert rows without their all-null columns, which is cheaper."""
     if rows.height:
         into.insert(table, rows.select(c.name for c in rows if c.null_count() < rows.height))
 
@@ -416,8 +416,8 @@ def from_the_start(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Rows and violations of these keys, folded from nothing.
 
-    `keys`: `key_hash`, the key, and more where wanted, a row per key; `like`: the columns of the rows. `facts`, at
-    least one a key, and `conflicts` as `told_apart` tells them apart: `entity` is the row number in `keys`.
+    `keys`: one row per key, with `key_hash`, the key and optionally more; `like`: the columns of the rows. `facts`, at
+    least one per key, and `conflicts` as from `told_apart`: `entity` is the row number in `keys`.
     """
     folded, violations = onward(on, _nothing_folded(keys, like), _canonical(facts, on.topic), conflicts)
     return folded.select(like.columns), violations
@@ -426,7 +426,7 @@ def from_the_start(
 def onward(
     on: Projected, rows: pl.DataFrame, events: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows with these events folded in, and violations as they are stored, those of the `conflicts` among them.
+    """Rows with these events folded in, and violations as they are stored, including those of the `conflicts`.
 
     `entity` is the row number in `rows`; the events come in canonical order."""
     folded, violations = _folded(on, rows, events)
@@ -466,7 +466,8 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
 
 
 def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Per identity the content at the first position, and each other content of it once, at its first position."""
+    """Split deliveries into facts and conflicts. Per identity, the content at the first position is the fact; every
+    other distinct content is one conflict, at its first position."""
     identity = ["entity", "event_id"]
     twice = _maybe_repeated(told)
     if not twice.size:
@@ -481,7 +482,7 @@ def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.Dat
 
 
 def _maybe_repeated(events: pl.DataFrame) -> Int64:
-    """The rows whose identity stands in another one, too, and hardly any others."""
+    """The rows whose identity occurs in another row, too, and hardly any others."""
     ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
     identities = ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD)
     placed = np.sort(identities)
@@ -490,8 +491,7 @@ def _maybe_repeated(events: pl.DataFrame) -> Int64:
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
-    """Sorted by key and canonical order, among equals the first position first; with `type_order` and the bits of
-    the ids."""
+    """Sort by key and canonical order, ties by position; add `type_order` and the bits of the ids."""
     order = events["type"].cast(pl.Enum(list(types(topic)))).to_physical().cast(pl.UInt8)
     low, high = bits_of(stable_hash(events["event_id"]))
     events = events.with_columns(type_order=order, id_low=pl.Series(low), id_high=pl.Series(high))
@@ -499,7 +499,7 @@ def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
 
 
 def _renumbered(events: pl.DataFrame, chosen: Int64, n: int) -> pl.DataFrame:
-    """`entity` counted among the chosen keys instead of among all n."""
+    """Renumber `entity` among the chosen keys instead of among all n."""
     if len(chosen) == n:
         return events
     number = np.zeros(n, dtype=np.uint32)
@@ -544,7 +544,7 @@ def _with_conflicts(rows: pl.DataFrame, conflicts: pl.DataFrame) -> pl.DataFrame
 
 
 def _first_recorded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the earliest of what it has and of its events."""
+    """Per row: the earliest `recorded_at` of the row and of its events."""
     recorded = np.full(rows.height, np.iinfo(np.int64).max)
     np.minimum.at(recorded, events["entity"].to_numpy(), events["recorded_at"].cast(pl.Int64).to_numpy())
     first = pl.Series(recorded).cast(pl.Datetime("us"))

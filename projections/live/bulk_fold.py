@@ -1,9 +1,9 @@
-"""The fold of a whole history into empty tables, slice by slice of the keys: what a consumer would have made of it
-batch by batch, faster, since nothing has to be looked up, replaced or folded again.
+"""Folds a whole history into empty tables, slice by slice of the keys. The result is that of a consumer, batch by
+batch, but faster, since nothing has to be looked up, replaced or folded again.
 
-What always holds: a slice has every event of its keys, repeats included, so that its rows are final when it is folded
-(`fold_slice`, which needs no tables). What the rules across coupons look up is kept with them; the rules themselves are
-settled once, when all slices are in.
+Always true: a slice has every event of its keys, repeats included, so that its rows are final when it is folded
+(`fold_slice`, which needs no tables). The tables that the rules across coupons look up are filled along with the rows;
+the rules themselves are settled once, when all slices are in.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from coupon_ledger.projections.lookup import OF_LATE
 from coupon_ledger.projections.store import Store
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
-"""Of the campaigns that are settled together; a campaign is never parted."""
+"""Acquisitions in the campaigns that are settled together; a campaign is never split."""
 
 
 _BESIDE: Final = ("acquisitions", "coupons_in_use", "uses")
-"""What the rules across coupons look up of coupons."""
+"""Tables of coupons that the rules across coupons look up."""
 _OTHERS: Final = "others"
 _ROW: Final = "place"
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What became of some keys of a topic. `facts`: what their journal is to hold, `repeats`: the positions of all
-    other events, and which of them are in `conflict`; `beside`: what belongs into other tables than the `rows` do;
-    `kept`: what it adds to kept tables, by their folder; `clock`: the data's, of the facts."""
+    """The fold of some keys of a topic. `facts`: the events for their journal; `repeats`: the positions of all other
+    events, with `conflict` for conflicts; `rows`: of the keys; `beside`: rows of other tables, by table; `kept`: what
+    it adds to kept tables, by folder; `clock`: the data's clock after the facts."""
 
     topic: str
     facts: pl.DataFrame
@@ -60,8 +60,8 @@ def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
 
 
 def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
-    """What `fold_slice` needs of events (as for `prepare`, with `key_hash`): what the fold reads, and one number for
-    all else that they say, since two contents of one identity must be told apart."""
+    """The columns of events (as for `prepare`, with `key_hash`) that `fold_slice` needs: those that the fold reads, and
+    one hash of all others, to distinguish two contents of one identity."""
     on = PROJECTED[topic]
     read = ["key_hash", on.key, *on.reads, *journal.POSITION]
     others = events.select(name for name in journal.wire_fields(topic) if name not in read)
@@ -70,7 +70,7 @@ def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
-    """Fold all events of some keys, not none, as `narrowed` gives them."""
+    """Fold all events of some keys, at least one event, as returned by `narrowed`."""
     on = PROJECTED[topic]
     content = tuple(name for name in events.columns if name not in ("key_hash", *journal.POSITION))
     events, keys = numbered(topic, events)
@@ -91,18 +91,18 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
 
 
 def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
-    """Events in the order of the log, which look-ups prune by; the repeats among them go last (`take_out`)."""
+    """Write events in the order of the log, by which look-ups prune; `take_out` removes the repeats at the end."""
     insert(into, PROJECTED[topic].journal, events.select(journal.columns(topic)))
 
 
 def put_beside(into: Inserts, folded: Slice) -> None:
-    """Write what became of a slice into the tables, but for the rows of its keys and what its `repeats` stand for."""
+    """Write the rows of a folded slice that belong to other tables (`beside`)."""
     for table, rows in folded.beside.items():
         insert(into, table, rows)
 
 
 def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
-    """Take out of the journal what stands, in each partition, at this offset and behind it."""
+    """Delete from the journal, per partition, the events at this offset or later."""
     reached = pl.DataFrame(list(read.items()), schema={"log_partition": pl.Int32, "log_offset": pl.Int64}, orient="row")
     with store.given(reached=reached):
         store.execute(
@@ -112,7 +112,7 @@ def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
 
 
 def unfold(store: Store, topic: str, first_hash: int) -> None:
-    """Take out of the tables what became of the slices from this hash on (unsigned)."""
+    """Delete from the tables the results of the slices from this hash on (unsigned)."""
     unsigned = f"key_hash + CASE WHEN key_hash < 0 THEN {1 << 64}::HUGEINT ELSE 0 END"
     for table in (PROJECTED[topic].table, *(_BESIDE if topic == COUPON else ())):
         store.execute(f"DELETE FROM {table} WHERE {unsigned} >= $first", {"first": first_hash})
@@ -122,7 +122,7 @@ def unfold(store: Store, topic: str, first_hash: int) -> None:
 
 
 def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
-    """Take the repeats of all slices out of the journal, and keep those in conflict apart. The journal is committed."""
+    """Move the conflicts of all slices out of the journal, and delete the other repeats. The journal is committed."""
     on = PROJECTED[topic]
     if not repeats.height:
         return
@@ -141,16 +141,16 @@ def put_rows(into: Inserts, topic: str, rows: pl.DataFrame) -> None:
 
 
 def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The rows of a slice, one of so many; apart from them those of the keys that something happened to last. These
-    belong at the table's end, where rows are looked for first (lookup.py)."""
+    """Split the rows of a slice, one of `slices`, into early and late ones. The late ones are of the keys with the
+    latest events; they belong at the table's end, where look-ups search first (lookup.py)."""
     rows = rows.sort("last_event_at")
     early = max(0, rows.height - OF_LATE // slices)
     return rows[:early], rows[early:]
 
 
 def clear(store: Store, topics: Sequence[str]) -> None:
-    """Empty the tables of these topics, and those of the rules across coupons, which `settle` fills. Inside a
-    transaction of the caller's."""
+    """Empty the tables of these topics, and those of the rules across coupons, which settling fills. Inside the
+    caller's transaction."""
     for topic in topics:
         on = PROJECTED[topic]
         for table in (on.journal, on.conflicts, on.table):
@@ -167,7 +167,7 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that are filled when all slices are in. Inside a transaction of the caller's."""
+    """Empty the tables that are filled when all slices are in. Inside the caller's transaction."""
     for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
@@ -181,12 +181,12 @@ def set_clock(store: Store, clock: datetime | None) -> None:
 
 
 def put_persons(store: Store) -> None:
-    """Who is who. All slices are in."""
+    """Fill `persons`. All slices are in."""
     store.insert("persons", persons_of(store))
 
 
 def settle_campaigns(adding: Adding) -> None:
-    """Find what is broken across coupons. All slices are in, and `persons`."""
+    """Write the violations across coupons. All slices and `persons` are in."""
     everyone = adding.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
     for campaigns in pieces.partition_by("piece"):
@@ -194,7 +194,7 @@ def settle_campaigns(adding: Adding) -> None:
 
 
 def settle_orders(adding: Adding) -> None:
-    """Find what is broken between topics. All slices are in, and the data's clock stands where it should."""
+    """Write the violations between topics. All slices are in, and the data's clock is set."""
     now, grace = clock_and_grace(adding)
     if now is not None:
         for affected in order_rules.everything(adding):
@@ -202,13 +202,13 @@ def settle_orders(adding: Adding) -> None:
 
 
 def put_kept(store: Store, parts: Callable[[str], Iterable[pl.DataFrame]]) -> None:
-    """Write what all slices of coupons add to kept tables. `parts`: of the table with this folder."""
+    """Write what all slices of coupons add to kept tables. `parts`: returns the parts for the table of a folder."""
     for table in KEPT:
         if table.of_slices:
             table.of_slices.put(store, parts(table.folder))
 
 
 def fills() -> list[Callable[[Adding], None]]:
-    """What is filled when all slices are in, `persons` is, and the data's clock stands where it should; in any order,
-    beside each other. The longest come first."""
+    """What fills the other tables when all slices and `persons` are in and the data's clock is set. They run side by
+    side; the longest come first."""
     return [settle_orders, settle_campaigns, *(table.fill for table in KEPT)]

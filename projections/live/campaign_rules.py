@@ -1,14 +1,14 @@
 """`over_issue`, `over_user_limit`, `over_person_limit`, `outside_claim_window`: a campaign's coupons against the values
 in force.
 
-Each coupon counts once, where somebody acquired it; ranks go by instant, `event_id`, and for equal ones by coupon.
+Each coupon counts once, where somebody acquired it; ranks go by instant, then by `event_id`, then by coupon.
 
-A late claim shifts the ranks of all later ones, but not who is over the stock, except at one place: among the coupons
-acquired while a quantity was in force, those above it are the ones from a certain place of the order on. That place,
-the cut, is the same for every term with this quantity; it is kept, with the number of acquisitions before it. Claims
-that come or vanish before it move it by as many places as they are, and only coupons that it passes change sides. So a
-batch costs by what it changes, whatever the campaign's size. The acquisitions of one person in a campaign are few; they
-are ranked again whenever one of them, or who that person is, changed.
+A late claim shifts the ranks of all later ones, but who is over the stock changes at one place only: of the coupons
+acquired while a quantity was in force, those over it are the ones from a certain place in the order on. That place, the
+cut, is the same for every term with this quantity; it is stored, with the number of acquisitions before it. Each claim
+added or removed before the cut moves it by one place, and only coupons that it passes change sides. So the cost of a
+batch depends on what it changes, not on the campaign's size. One person has few acquisitions in a campaign: they are
+ranked again whenever one of them, or the identity of that person, changed.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _CUT: Final = [*_CAMPAIGN, "quantity", "before", *_PLACE]
 _GROUP: Final = [*_CAMPAIGN, "user_hash", "acquired_by"]
 _LIMITS: Final = ("over_user_limit", "over_person_limit")
 _FAR: Final = 100_000
-"""A cut that moves further is looked for from the campaign's start."""
+"""A cut that moves this many places or more is computed from the campaign's start."""
 
 
 def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, relinked: pl.DataFrame) -> None:
-    """Keep acquisitions, terms and cuts, and the violations that follow from them.
+    """Update acquisitions, terms and cuts, and the violations that follow from them.
 
-    `relinked`: the ids (`user_id`) whose person may be another now; `persons` is up to date.
+    `relinked`: the ids (`user_id`) whose person may have changed; `persons` is up to date.
     """
     removed, added = keep(store, coupons)
     whole = _take_in_terms(store, campaigns)
@@ -84,7 +84,7 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, rel
     groups = pl.concat([_members_of_groups(store, changed, terms), everyone]).unique("coupon_id")
     beside = _in_force(passed, terms)
     wished = [_over_issue(beside, cuts), _outside(beside), _over_limits(store, groups, terms)]
-    # A coupon that nobody had acquired before has nothing stored.
+    # Nothing is stored about a coupon that nobody had acquired before.
     fresh = added.join(removed, on="coupon_id", how="anti")
     old, in_groups = (
         pl.concat([removed.select(_MEMBER), rows]).join(fresh, on="coupon_id", how="anti") for rows in (passed, groups)
@@ -94,8 +94,8 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, rel
 
 
 def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
-    """The same for campaigns (`campaign_hash`, `campaign_id`) of which nothing is kept yet but the acquisitions, all of
-    them."""
+    """Do the same as `settle` for campaigns (`campaign_hash`, `campaign_id`) of which only the acquisitions are stored
+    yet, all of them."""
     terms = terms_of(adding, campaigns)
     members = _members_of_campaigns(adding, terms.select(_CAMPAIGN).unique())
     cuts = _cuts(members, terms, campaigns)
@@ -108,7 +108,7 @@ def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
 
 
 def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Keep the acquisitions; those that are no more, and new ones. One that changed is both."""
+    """Update the acquisitions. Returns those removed and those added; one that changed is in both."""
     removed, added = (_NOBODY, _NOBODY) if coupons is None else acquisitions(coupons)
     if removed.height:
         with store.given(removed=removed):
@@ -118,7 +118,7 @@ def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFr
 
 
 def acquisitions(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Those that are no more, and new ones. One that changed is both."""
+    """The acquisitions removed and those added; one that changed is in both."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     before, after = coupons.before.select(columns), coupons.after.select(columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
@@ -149,8 +149,8 @@ def _of_users(store: Store, users: pl.DataFrame) -> pl.DataFrame:
 
 
 def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All acquisitions, in these campaigns (`changed`: campaign and user), of the persons that these users are; of
-    campaigns that have, or had, a limit."""
+    """All acquisitions in these campaigns by the persons of these users (`changed`: campaign and user), for campaigns
+    that have or had a limit."""
     limited = terms.filter(pl.col("per_user_limit").is_not_null())
     chosen = changed.join(limited, on="campaign_id", how="semi").unique()
     if not chosen.height:
@@ -167,7 +167,7 @@ def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame)
 
 
 def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
-    """The campaigns whose terms are others now."""
+    """Update the terms; returns the campaigns whose terms changed."""
     none = pl.DataFrame(schema={"campaign_hash": pl.Int64, "campaign_id": pl.String})
     if campaigns is None:
         return none
@@ -182,13 +182,13 @@ def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
 
 
 def _of_campaigns(store: Store, table: str, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """Its rows about these campaigns, with their `row_id`."""
+    """The rows of a table about these campaigns, with their `row_id`."""
     found = lookup.of_hashes(store, table, "campaign_hash", campaigns["campaign_hash"])
     return found.join(campaigns, on=_CAMPAIGN, how="semi")
 
 
 def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """From the journal, the terms of these campaigns (`campaign_hash`, `campaign_id`)."""
+    """The terms of these campaigns (`campaign_hash`, `campaign_id`), from the journal."""
     with reading.given(touched=campaigns):
         of_types = {"types": list(types(CAMPAIGN)), "carrying": list(TERM_EVENTS)}
         return reading.frame(sql(__package__, "terms_from_journal"), of_types)
@@ -217,7 +217,7 @@ def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -
 
 
 def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> pl.DataFrame:
-    """The cuts at their old places, with the number of acquisitions that stand before them now."""
+    """The cuts at their old places, with the number of acquisitions that are now before them."""
     come = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
     at_end = cuts.filter(pl.col("acquired_at").is_null())
     inside = cuts.filter(pl.col("acquired_at").is_not_null())
@@ -241,9 +241,9 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
 
 
 def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The cuts at their new places; the acquisitions that they passed; campaigns in which one would move far.
+    """The cuts at their new places; the acquisitions that they passed; the campaigns in which one would move far.
 
-    `lost`: acquisitions that are no more. A cut that stood at one goes to the next, without passing any.
+    `lost`: removed acquisitions. A cut that stood at one moves to the next, without passing any.
     """
     places = pl.col("before") - pl.col("quantity")
     at_end = pl.col("acquired_at").is_null()
@@ -258,7 +258,7 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
     near = _near(store, moves)
     before_cut = pl.col("cut_at").is_null() | _before(_PLACE, ["cut_at", "cut_event_id", "cut_coupon_id"])
     near = near.filter(before_cut == pl.col("backward")).sort("move", *_PLACE)
-    # Of those in its way: how many it leaves behind, counted along the order.
+    # `turn`: place in the order, counted from the first acquisition that the cut passes.
     turn, n = pl.int_range(pl.len()).over("move"), pl.len().over("move")
     near = near.with_columns(turn=pl.when("backward").then(turn - n + pl.col("places")).otherwise(turn), n=n)
     passed = near.filter(pl.when("backward").then(pl.col("turn") >= 0).otherwise(pl.col("turn") < pl.col("places")))
@@ -279,13 +279,13 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
 
 
 def _before(place: list[str], other: list[str]) -> pl.Expr:
-    """In the order of the ranks."""
+    """Whether `place` comes before `other` in the order of the ranks."""
     (a, b, c), (x, y, z) = map(pl.col, place), map(pl.col, other)
     return (a < x) | ((a == x) & ((b < y) | ((b == y) & (c < z))))
 
 
 def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
-    """The acquisitions on the way of each move, and some more at its ends."""
+    """The acquisitions that each move passes, and some more at its ends."""
     columns = ["move", *_CAMPAIGN, "places", "backward"]
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     moves = moves.rename(names).select(*columns, *names.values())
@@ -304,7 +304,7 @@ def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
 
 
 def broken(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All that is broken in some campaigns. `members`: all their acquisitions."""
+    """All violations in some campaigns. `members`: all their acquisitions."""
     return _broken_behind(reading, _cuts(members, terms, terms.select(_CAMPAIGN).unique()), members, terms)
 
 
@@ -314,7 +314,7 @@ def _broken_behind(reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, 
 
 
 def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """Each acquisition beside its campaign's values at its instant."""
+    """Each acquisition with the campaign's values in force at its instant."""
     return members.sort("acquired_at").join_asof(
         terms.select("campaign_id", "since", *_VALUES).sort("since"),
         left_on="acquired_at",
@@ -333,10 +333,10 @@ def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """`over_user_limit`, and `over_person_limit` where it is not that already.
+    """`over_user_limit`, and `over_person_limit` where the first does not apply.
 
-    `members`: all acquisitions of each person in the campaign. Only those are ranked that some limit could be too low
-    for.
+    `members`: all acquisitions of each person in the campaign. Only persons above the campaign's lowest limit are
+    ranked.
     """
     lowest = terms.group_by("campaign_id").agg(lowest=pl.col("per_user_limit").min())
     members = _with_persons(reading, members.join(lowest.drop_nulls(), on="campaign_id"))
@@ -349,7 +349,7 @@ def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -
 
 
 def _with_persons(reading: Reading, members: pl.DataFrame) -> pl.DataFrame:
-    """Each with the `person` that acquired it."""
+    """Add the `person` that acquired each coupon."""
     if not members.height:
         return members.with_columns(person="acquired_by")
     with reading.given(members=members.select(user_id="acquired_by").unique()):
@@ -380,7 +380,7 @@ def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def _stored(store: Store, looked_at: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """Per rule, what stands about these coupons."""
+    """The stored violations of these coupons, by rule."""
     asked = [coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()]
     wanted = pl.concat(asked).unique()
     found = lookup.of_hashes(store, "violations", "key_hash", wanted["key_hash"].unique())

@@ -1,4 +1,4 @@
--- How many coupons has somebody acquired in each campaign that has events of its own? Grain: one campaign.
+-- How many coupons were acquired in each campaign that has events of its own? Grain: one campaign.
 WITH acquired AS (
     SELECT campaign_hash, campaign_id, count(*) AS coupons FROM acquisitions GROUP BY ALL
 )

@@ -9,11 +9,11 @@ import polars as pl
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a batch did to one topic.
+    """What a batch changed in one topic.
 
-    `before`: the rows of the touched keys, null where there was none; `after`: the same keys' rows, in the same order.
-    `journalled`, `dropped`: events that came into the journal, and that left it. `stored`: what it had before of the
-    keys that were folded again.
+    `before`: the rows of the touched keys, null for new keys; `after`: the same keys' rows, in the same order.
+    `journalled`, `dropped`: events added to the journal, and removed from it. `stored`: the events that it already had
+    of the keys that were refolded.
     """
 
     topic: str
@@ -24,14 +24,14 @@ class Changes:
     stored: list[pl.DataFrame] = field(default_factory=list)
 
     def events(self, *columns: str) -> pl.DataFrame:
-        """Of all events that came or went."""
+        """These columns of all events that were added or removed."""
         return pl.concat([e.select(columns) for e in (*self.journalled, *self.dropped)])
 
 
 @dataclass(frozen=True, slots=True)
 class Affected:
-    """Orders to be looked at (`order_hash`, `order_id`), and what stands about them: what they say of themselves, a
-    row for each that does, and the coupons in use on them."""
+    """Orders to evaluate. `orders`: `order_hash`, `order_id`; `said`: the values of those that have events, one row
+    each; `in_use`: the coupons in use on them."""
 
     orders: pl.DataFrame
     said: pl.DataFrame

@@ -1,9 +1,9 @@
 """The rules across coupons and between topics (LIFECYCLE section 4), kept in `violations` with scope 'cross', and the
 kept tables.
 
-Runs once in the transaction of a batch, after all its topics were folded, on what they changed. What always holds
-afterwards: these violations are those that an evaluation of the whole tables at the same data's clock would find.
-They are never counted in the rows of coupons or orders.
+Runs once in the transaction of a batch, after all its topics were folded, on what they changed. Always true afterwards:
+the violations equal those of an evaluation of the whole tables at the same data's clock. They are never counted in the
+rows of coupons or orders.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
 
 
 def latest(journalled: Iterable[pl.DataFrame]) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of what came into journals: an event from the future does not move the
-    clock, nor does its repetition later."""
+    """The highest min(occurred_at, recorded_at) of events added to journals: an event from the future does not move the
+    clock, nor does its repeat later."""
     found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in journalled]
     return max((at for at in found if at is not None), default=None)
 
 
 def use_grace(store: Store, grace: timedelta) -> None:
-    """Wait this long from now on; with another grace than before, the rules between topics are evaluated again."""
+    """Set the grace. If it differs from the stored one, the rules between topics are evaluated again."""
     now, before = clock_and_grace(store)
     if grace == before:
         return
@@ -62,7 +62,7 @@ def use_grace(store: Store, grace: timedelta) -> None:
 
 
 def _moved_on(store: Store, clock: datetime | None) -> tuple[datetime | None, timedelta]:
-    """Clock and grace, once the data's clock has come to the batch's."""
+    """Move the data's clock on to the batch's; returns clock and grace."""
     moved = store.frame(sql(__package__, "move_clock"), {"clock": clock})
     return _as_clock_and_grace(moved)
 

@@ -1,7 +1,7 @@
--- How far in time does a cut move that passes so many places? Grain: one move (of `moves`): of a cut at `cut_at` (null:
--- after all) over `places` acquisitions of its campaign, backward or forward. Between `since` and `until`, both
--- included (null: no end), lie at least those that it passes and, forward, the one that it comes to. Reads two narrow
--- columns.
+-- How far in time does a cut move that passes this many places? Grain: one move (of `moves`): of a cut at `cut_at`
+-- (null: after all) over `places` acquisitions of its campaign, backward or forward. The range from `since` to `until`,
+-- both inclusive (null: no end), holds at least those that it passes and, forward, the one that it reaches. Reads two
+-- narrow columns.
 WITH reach AS (
     SELECT m.move,
            max(a.acquired_at, m.places) FILTER (m.backward) AS earlier,

@@ -27,7 +27,7 @@ CAMPAIGN_LAST: Final = (
 USER_LAST: Final = ("attributes",)
 
 TERM_EVENTS: Final = ("drafted", "published", "unpublished", "amended", "ended")
-"""What carries a campaign's terms: a cost that is booked, a target or an assignment changes none."""
+"""The events that carry a campaign's terms: a booked cost, a target or an assignment changes none."""
 WIDE: Final = pl.Schema({"refunded_minor": pl.Int128()})
 """Columns of rows that are sums: amounts are bounded, sums of them are not."""
 
@@ -85,21 +85,21 @@ def _last_carried(rows: pl.DataFrame, events: pl.DataFrame, names: list[str] | t
 
 
 def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
-    """Per row: the last of its values, else the old one."""
+    """Per row: the last of its values, or the old one if there is none."""
     reference = len(values) + np.arange(len(old))
     reference[entity.to_numpy()] = np.arange(len(values))
     return pl.concat([values, old]).gather(reference).alias(old.name)
 
 
 def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series:
-    """Per row: the old instant, else that of the first event of this type."""
+    """Per row: the old instant, or that of the first event of this type if there is none."""
     those = events.filter(pl.col("type") == kind).reverse()
     first = _latest(old, those["occurred_at"], those["entity"])
     return pl.select(pl.coalesce(old, first)).to_series().alias(old.name)
 
 
 def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: when the first cancellation came that no payment follows."""
+    """Per row: the instant of the first cancellation that no payment follows."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     paid = (events["type"] == "paid").to_numpy()
     last_paid = np.full(rows.height, -1, dtype=np.int64)
@@ -109,7 +109,7 @@ def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: when the first payment came that follows a cancellation."""
+    """Per row: the instant of the first payment that follows a cancellation."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     cancelled = np.flatnonzero((events["type"] == "cancelled").to_numpy())[::-1]
     first_cancelled = np.full(rows.height, events.height, dtype=np.int64)
@@ -119,7 +119,7 @@ def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the sum of its refunds, null without any."""
+    """Per row: the sum of its refunds; null if there is none."""
     amounts = pl.col("refund_minor").cast(pl.Int128)
     refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(amounts.sum())
     old = rows["refunded_minor"].cast(pl.Int128)

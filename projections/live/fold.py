@@ -1,4 +1,4 @@
-"""The columnar fold: many coupons' states advanced by many events at once; a pure function of both.
+"""The columnar fold: advances many coupons by many events at once; a pure function of both.
 
 Rounds: the k-th event of every coupon in parallel, the next state by table look-up. Each coupon's events come in
 canonical order. It knows nothing of files, positions or repeats; `lifecycle.toml` is all it shares with the
@@ -43,7 +43,7 @@ EVENT_FIELDS: Final = (
     *("event_id", "type", "occurred_at", "user_id", "order_id", "channel", "reason", "discount_minor"),
     *FIRST_CARRIED,
 )
-"""What the fold reads of an event."""
+"""The event fields that the fold reads."""
 
 ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "state": pl.Int8,
@@ -67,8 +67,8 @@ ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "ended_at": INSTANT,
     "extended_at": INSTANT,
 }
-"""What the fold keeps of a coupon. `state` and `resting` are codes into `rules.STATES`; both are 0 (`none`) and all
-else is null for a coupon that has no events yet."""
+"""The columns that the fold keeps of a coupon. `state` and `resting` are codes into `rules.STATES`. For a coupon
+without events both are 0 (`none`), and all others are null."""
 
 
 def _transition_tables() -> tuple[Int8, Mask]:
@@ -83,7 +83,7 @@ def _transition_tables() -> tuple[Int8, Mask]:
 
 
 def _guard_table(name: str) -> Mask:
-    """Where the guard looks: by type and by the state that the event found."""
+    """Where the guard applies: by event type and by the state before the event."""
     table = np.zeros((len(TYPES), len(STATES)), dtype=np.bool_)
     events = GUARDS[name]["events"]
     if isinstance(events, dict):
@@ -105,16 +105,16 @@ _FROZEN = np.isin(TYPES, GUARDS["wrong_order"]["frozen"])
 _HOLDING = np.isin(STATES, ["reserved", "used"])
 _ROUNDS: Final = 64
 _FEW: Final = 64
-"""After so many rounds, fewer coupons than this go on event by event: a round of few costs as much as of hundreds."""
+"""After `_ROUNDS` rounds, fewer coupons than this go on event by event: a round of few costs as much as of hundreds."""
 _GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validity")
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """`rows`: the coupons' rows after the events, as given plus folded (`ROW_SCHEMA` columns replaced).
+    """`rows`: the rows passed in, after the events (`ROW_SCHEMA` columns replaced).
 
-    `violations`: a row each, with `event` (row number of the event), `violation`, `state` (name of the one found), and
-    of a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
+    `violations`: one row each, with `event` (row number of the event), `violation`, `state` (name of the state before
+    the event), and for a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
     """
 
     rows: pl.DataFrame
@@ -133,9 +133,9 @@ def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
 
 
 def states_of(events: pl.DataFrame) -> tuple[Int8, Int8]:
-    """Per event, the codes of the state that it found and of the one after it.
+    """Per event, the codes of the states before and after it.
 
-    `events` as for `fold`, all that there are of these coupons.
+    `events` as for `fold`: all events of these coupons.
     """
     coupons = 1 + int(events["coupon"].max() or 0) if events.height else 0  # type: ignore[arg-type]
     nothing = pl.DataFrame(schema=ROW_SCHEMA).clear(coupons).with_columns(pl.col("state", "resting").fill_null(0))
@@ -167,11 +167,11 @@ class _Rounds:
         self.went_back = np.zeros(m, dtype=np.bool_)
         self.owned = np.zeros(m, dtype=np.bool_)
         self.other_owner = np.full(m, -1, dtype=np.int64)
-        """Per event that breaks `wrong_user`: the owner that it met."""
+        """Per event that breaks `wrong_user`: the owner at that time."""
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
 
     def _first_carrying(self, name: str) -> Int64:
-        """Per coupon: the event that its value comes from; -1: it has one already or gets none."""
+        """Per coupon: the event that its value comes from; -1 if it has a value already or gets none."""
         carrying = np.flatnonzero(self.events[name].is_not_null().to_numpy())
         of = self.coupon[carrying]
         first = np.ones(len(of), dtype=np.bool_)
@@ -182,7 +182,7 @@ class _Rounds:
         return found
 
     def _beyond(self, name: str) -> Mask:
-        """Per event: it lies before `valid_from` (after `valid_until`), as known by then."""
+        """Per event: whether it lies before `valid_from` (after `valid_until`), as known by then."""
         source = self.first[name][self.coupon]
         if name == "valid_until":
             extended = self._extended_by_then()
@@ -199,7 +199,7 @@ class _Rounds:
         return found
 
     def _extended_by_then(self) -> Int64:
-        """Per event: the last legal extension of its coupon up to it; -1 where there is none."""
+        """Per event: the last legal extension of its coupon up to it; -1 if there is none."""
         m = len(self.coupon)
         latest = np.maximum.accumulate(np.where(self.extending, np.arange(m), -1))
         before = latest < np.searchsorted(self.coupon, self.coupon)  # of another coupon
@@ -228,7 +228,7 @@ class _Rounds:
                 starts, sizes = starts[more], sizes[more]
 
     def _round(self, at: Int64) -> None:
-        """One event of each of some coupons, all different."""
+        """Fold one event each of some distinct coupons."""
         coupon, kind = self.coupon[at], self.kind[at]
         found = self.state[coupon]
         cell = _AFTER[kind, found]
@@ -260,7 +260,7 @@ class _Rounds:
         return wrong_order
 
     def _one_by_one(self, start: int, end: int) -> None:
-        """What `_round` does, for these events of one coupon: the same rules on plain values."""
+        """Do what `_round` does, for these events of one coupon: the same rules on plain values."""
         coupon = int(self.coupon[start])
         held = ((self.users, int(self.owner[coupon])), (self.orders, int(self.order[coupon])))
         owner, order = ((reference, None if reference < 0 else texts[reference]) for texts, reference in held)
@@ -347,7 +347,7 @@ class _Rounds:
         }
 
     def _first(self, events: Mask, unless: str) -> Int64:
-        """Per coupon: the first of these events, -1 where there is none or the row has it already."""
+        """Per coupon: the first of these events; -1 if there is none or the row has a value already."""
         found = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)[::-1]
         found[self.coupon[at]] = at
@@ -368,7 +368,7 @@ class _Rounds:
         return taken.set(pl.Series(cleared), None)
 
     def _taken(self, field: str, source: Int64, name: str | None = None) -> pl.Series:
-        """The row's value, or the event's where `source` names one."""
+        """The row's value, or that of the event that `source` names."""
         old = self.rows[name or field]
         here = np.flatnonzero(source >= 0)
         if not here.size:
@@ -382,7 +382,7 @@ class _Rounds:
 
 
 class _OneCoupon:
-    """A coupon on its way through its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
+    """The state of one coupon during its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
 
     def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
         self.state, self.resting, self.owner, self.order = state, resting, owner, order
@@ -420,7 +420,7 @@ class _OneCoupon:
 
 
 def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
-    """Where asked: the two texts differ (a reference of -1 differs from everything)."""
+    """Whether the two texts differ, checked only in `where` (a reference of -1 differs from everything)."""
     result: Mask = np.zeros(len(left), dtype=np.bool_)
     here = np.flatnonzero(where)
     if here.size:

@@ -1,7 +1,7 @@
--- How is each violation to be taken? Grain: one violation, with all columns of `violations` and two marks.
+-- Is each violation explained or provisional? Grain: one violation, with all columns of `violations` and two marks.
 -- `explained`: its two users are one person (linked ids); it counts in no loss and raises no alert.
--- `provisional`: the topic on the other side has not been read past the event that triggered it, so the fact that makes
--- it void may still wait in the log.
+-- `provisional`: the topic on the other side has not been read past the event that triggered it, so the fact that
+-- voids it may still wait in the log.
 SELECT v.*,
        coalesce(v.violation = 'wrong_user' AND coalesce(a.person, v.user_id) = coalesce(b.person, v.owner), false)
            AS explained,

@@ -1,7 +1,7 @@
-"""The rules between topics: what coupons say of their uses against what orders say of theirs.
+"""The rules between topics: the uses that coupons record against those that orders record.
 
-Evaluated order by order: for each order that a batch touches, from whichever side, all that is broken there is found
-again. What is not due yet is not stored; the order is awaited, and looked at again once the data's clock has come.
+Evaluated per order: for each order that a batch touches, from either side, all violations are computed again. One that
+is not due yet is not stored: its order goes to `awaited`, and is evaluated again once the data's clock gets there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _AT_ONCE: Final = 50_000
 
 
 def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:
-    """Keep what the rules look up; the orders that must be looked at again: those that the batch touched, and those
+    """Update the tables that the rules look up. Returns the orders to evaluate: those that the batch touched, and those
     that are due by the data's clock."""
     touched = [store.frame(sql(__package__, "awaited_until"), {"clock": clock})]
     if orders is not None:
@@ -57,7 +57,7 @@ def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock
 
 
 def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """The coupons in use on these orders, now."""
+    """Update `coupons_in_use`; returns the coupons now in use on these orders."""
     before = _of_orders(store, "coupons_in_use", orders)
     store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])
     store.insert("coupons_in_use", now)
@@ -65,7 +65,7 @@ def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now:
 
 
 def looked_up(coupons: Changes) -> dict[str, pl.DataFrame]:
-    """By table, what the rules look up of coupons that were not there before."""
+    """By table, the rows that the rules look up, of coupons that did not exist before."""
     (_, now), (_, come) = _changed(coupons), _told(coupons)
     return {"coupons_in_use": now, "uses": come}
 
@@ -78,7 +78,7 @@ def _take_in_told(store: Store, gone: pl.DataFrame, come: pl.DataFrame) -> None:
 
 
 def _said_by(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
-    """What these orders say, those that the batch changed among them."""
+    """The values of these orders, including those that the batch changed."""
     if changes is None:
         return _said(_of_orders(store, "orders", orders, "key_hash"))
     fresh = _said(changes.after)
@@ -87,13 +87,13 @@ def _said_by(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.
 
 
 def everything(reading: Reading) -> Iterator[Affected]:
-    """Every order that a rule between topics could be about, piece by piece."""
+    """Every order that a rule between topics could be about, in pieces."""
     for orders in reading.frame(sql(__package__, "all_orders")).iter_slices(_AT_ONCE):
         yield as_stored(reading, orders)
 
 
 def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
-    """These orders (`order_hash`, `order_id`) with what the tables say of them."""
+    """These orders (`order_hash`, `order_id`) with their values from the tables."""
     with reading.given(affected=orders):
         said = reading.frame(sql(__package__, "rows_of_orders"))
         in_use = reading.frame(sql(__package__, "in_use_on_orders"))
@@ -101,7 +101,7 @@ def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
 
 
 def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) -> None:
-    """Make what is stored about these orders what it should be."""
+    """Evaluate these orders, and update their rows in `violations` and `awaited`."""
     orders = affected.orders
     if not orders.height:
         return
@@ -115,7 +115,7 @@ def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) 
 
 
 def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timedelta) -> None:
-    """The same, where nothing is stored about them."""
+    """Do the same as `settle` for orders about which nothing is stored."""
     due, awaiting = broken(adding, affected, clock, grace)
     violations.add(adding, due)
     adding.insert("awaited", awaiting)
@@ -124,7 +124,7 @@ def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timed
 def broken(
     reading: Reading, affected: Affected, clock: datetime, grace: timedelta
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """What is wrong about these orders, and of which of them something will be, and when (`due_at`)."""
+    """The violations that are due, and the orders with one that is not due yet, each with the instant (`due_at`)."""
     named = _named(affected)
     with reading.given(said=affected.said, in_use=affected.in_use, named=named):
         broken = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
@@ -136,7 +136,7 @@ def broken(
 
 
 def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
-    """Without the mismatches of orders for which a coupon that they name is still held (in state `reserved`)."""
+    """Drop the mismatches of orders that name a coupon which is still held for them (in state `reserved`)."""
     mismatch = pl.col("violation") == "discount_mismatch"
     held = named.join(due.filter(mismatch).select(_ORDER), on=_ORDER, how="semi")
     if not held.height:
@@ -153,7 +153,7 @@ def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> p
 
 
 def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
-    """With `trigger_recorded_at` also where a `used` event is the trigger."""
+    """Add `trigger_recorded_at` where a `used` event is the trigger."""
     by_use = due.filter(pl.col("trigger_event_id").is_not_null())
     if not by_use.height:
         return due
@@ -175,7 +175,7 @@ def _named(affected: Affected) -> pl.DataFrame:
 
 
 def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "order_hash") -> pl.DataFrame:
-    """The rows about these orders, with their `row_id`; `column`: of the orders' hashes."""
+    """The rows about these orders, with their `row_id`; `column`: holds the orders' hashes."""
     found = lookup.of_hashes(store, table, column, orders["order_hash"])
     return found.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
 
@@ -185,8 +185,8 @@ def _said(orders: pl.DataFrame) -> pl.DataFrame:
 
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Coupons in use of which something changed that is kept: as they were, and as they are. One or the other may not
-    be."""
+    """Coupons in use for which a kept value changed: as they were, and as they are now. A coupon may be in only one of
+    the two."""
     compared = list(dict.fromkeys(("state", *_USE, *sales.OF_COUPON)))
     before, after = (rows.select(*_COUPON, *compared) for rows in (coupons.before, coupons.after))
     used = pl.col("state") == "used"
@@ -196,7 +196,7 @@ def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _holds_changed(coupons: Changes) -> pl.DataFrame:
-    """The orders for which a coupon was held, or is held now, where one of the two is new."""
+    """The orders for which a coupon began or ceased to be held."""
     held = pl.col("state") == "reserved"
     before, after = (
         rows.select("coupon_id", order_id=pl.when(held).then("order_id")) for rows in (coupons.before, coupons.after)
@@ -207,7 +207,7 @@ def _holds_changed(coupons: Changes) -> pl.DataFrame:
 
 
 def _told(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The `used` events that are no facts any more, and those that came."""
+    """The `used` events that are facts no longer, and the new ones."""
     instant = pl.lit(None, pl.Datetime("us"))
     none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id", recorded_at=instant)
     come, gone = (
@@ -222,7 +222,7 @@ def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _as_rows(found: pl.DataFrame) -> pl.DataFrame:
-    """A violation stands with the coupon, or with the order where the order is at fault."""
+    """Rows of `violations`: the key is the coupon, or the order if the order is at fault."""
     of_order = pl.col("violation").is_in(_OF_ORDER)
     return found.select(
         "violation",

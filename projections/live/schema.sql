@@ -1,8 +1,8 @@
 -- The live projection's tables beside the journals (which follow the Avro schemas, see journal.py).
--- `coupon_state` is an ENUM of the states of lifecycle.toml. Instants are UTC. `key_hash` is signature.stable_hash of the key: what joins go by, always together with the key.
--- Ids lie uncompressed, as in the journals.
--- Book-keeping at a row's end: last_type (with last_event_at: of the canonically last event folded),
--- ids_low, ids_high (signature.py), first_recorded_at (no event of the key stands before it in the journal).
+-- `coupon_state` is an ENUM of the states of lifecycle.toml. Instants are UTC. `key_hash` is signature.stable_hash of
+-- the key: joins use it, always together with the key. Ids are stored uncompressed, as in the journals.
+-- Book-keeping columns end each row: last_type and last_event_at (of the canonically last event folded), ids_low,
+-- ids_high (signature.py), first_recorded_at (no event of the key was recorded before).
 
 -- Grain: one coupon. The values are those of LIFECYCLE section 3; `acquired_…`: the first event that made somebody its
 -- owner, `used_event_id`: the one of `used_at`. `extended_at`: of the last legal `extended` event, which `valid_until` is

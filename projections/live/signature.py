@@ -24,7 +24,7 @@ _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _FINAL_1: Final = np.uint64(0xBF58476D1CE4E5B9)
 _FINAL_2: Final = np.uint64(0x94D049BB133111EB)
 _AT_ONCE: Final = 16_384
-"""Texts hashed together: what is worked on stays in the processor's cache, which halves the time."""
+"""Texts hashed together: they stay in the processor's cache, which halves the time."""
 _LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.uint64)
 
 
@@ -43,7 +43,7 @@ def stable_hash(texts: pl.Series) -> Int64:
 def _hashed(words: UInt64, offsets: Int64) -> UInt64:
     start, left = offsets[:-1], np.diff(offsets)
     state = _mixed(left.astype(np.uint64) * _MULTIPLIER)
-    # As long as no text has ended, all are worked on as they lie.
+    # Until the shortest text ends, all are processed without selecting rows.
     for _ in range(int(left.min()) // 8 if left.size else 0):
         state = _mixed((state ^ words[start]) * _MULTIPLIER + _MULTIPLIER)
         start, left = start + 8, left - 8

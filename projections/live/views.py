@@ -14,5 +14,5 @@ def view_statement(name: str) -> str:
 
 
 def view(name: str) -> str:
-    """The query that the view stands for."""
+    """The query that defines the view."""
     return sql(__package__, name)

@@ -1,4 +1,4 @@
-"""Cross violations as rows: what is stored becomes what is wished, and only the difference is written."""
+"""Writes cross violations: replaces stored rows by the wanted ones, writing only the difference."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SCHEMA: Final = {
     "trigger_topic": pl.String,
     "trigger_recorded_at": pl.Datetime("us"),
 }
-"""A violation of section 4, as it stands in `violations`."""
+"""The columns of a violation of section 4 in `violations`."""
 
 
 def replace(store: Store, stored: pl.DataFrame, wished: pl.DataFrame) -> None:
-    """`stored`: rows of `violations` with their `row_id`, which are to become `wished` (columns of `SCHEMA`)."""
+    """Replace `stored`, rows of `violations` with their `row_id`, by `wished` (columns of `SCHEMA`)."""
     store.replace("violations", stored, _scoped(wished))
 
 
 def add(adding: Adding, new: pl.DataFrame) -> None:
-    """Where none of these is stored."""
+    """Add violations of which none is stored."""
     adding.insert("violations", _scoped(new))
 
 

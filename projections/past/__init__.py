@@ -1,13 +1,12 @@
-"""The tables as they stood at an instant, on either of two clocks (LIFECYCLE section 5), or at a position of the log:
-cut first, then told apart and folded.
+"""The tables as of an instant, on either of two clocks (LIFECYCLE section 5), or as of a position of the log: events
+are cut first, then split into facts and conflicts, and folded.
 
-On a cursor's connection, tables and views are made that have the names of the live ones and stand before them: the same
-questions, asked of the same names, are then answered of the past. They are temporary, and go with the cursor's
-transaction.
+On a cursor's connection, temporary tables and views with the names of the live ones shadow these, so that the same
+questions are answered for the past. They go with the cursor's transaction.
 
-What always holds: they are what a fold from the start of the events in the cut gives. A key whose events all lie in the
-cut has the row that it has now; every other is folded again from its journal, slice by slice of the hashes, into files
-that are temporary too, so that memory does not grow with the tables.
+Always true: they equal a fold from the start of the events in the cut. A key whose events all lie in the cut has its
+present row; every other key is folded again from its journal, slice by slice of the hashes, into temporary files, so
+that memory does not grow with the tables.
 """
 
 from __future__ import annotations
@@ -40,21 +39,21 @@ from coupon_ledger.projections.wide import as_decimals
 _AT_ONCE: Final = 50_000
 """Keys folded at once."""
 _READ_AT_ONCE: Final = 200_000
-"""Events parted at once."""
+"""Events split into slices at once."""
 
 
 Progress = Callable[[int, int], None]
-"""Told of keys that were folded again, and how many are left of their topic."""
+"""Called with the number of keys folded again, and the number left of their topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Which events count: those that happened until `at` and were recorded until `known_at`, both included, in naive
-    UTC, and that lie in the log before these positions. None: whenever, wherever.
+    """Which events count: those that happened until `at` and were recorded until `known_at`, both inclusive, in naive
+    UTC, and that lie in the log before `positions`. None: no bound.
 
-    `positions`: the next offset by topic and partition, as a consumer keeps it; of a partition that is not named
-    nothing had been read. An event counts by its first position, which is exact while its repeats come in the same
-    partition, as they do where a topic goes by its keys.
+    `positions`: the next offset by topic and partition, as a consumer keeps it; nothing was read from a partition that
+    is not listed. An event counts by its first position, which is exact while its repeats come in the same partition,
+    as they do if a topic is partitioned by its keys.
     """
 
     at: datetime | None = None
@@ -65,7 +64,7 @@ class Cut:
         return self.at is not None or self.known_at is not None or self.positions is not None
 
     def condition(self, topic: str) -> str:
-        """What SQL asks of an event of this topic."""
+        """The SQL condition on events of this topic."""
         bounds = {"occurred_at": self.at, "recorded_at": self.known_at}
         asked = [f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None]
         if self.positions is not None:
@@ -84,20 +83,20 @@ class Cut:
 
 
 def told_of(topic: str, live: str) -> str:
-    """Every content of every identity, as a relation: with a cut, what the log had told."""
+    """A relation of every content of every identity; restricted to a cut, what the log held then."""
     on = PROJECTED[topic]
     return f"(SELECT * FROM {live}.{on.journal} UNION ALL SELECT * FROM {live}.{on.conflicts})"
 
 
 def _text(value: str) -> str:
-    """As SQL writes it."""
+    """An SQL string literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
 def _numbered(
     on: Projected, facts: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The keys, and facts and conflicts with the `entity` that is each one's row number there."""
+    """The keys, and facts and conflicts with `entity`, their key's row number."""
     hashes, first, entity = np.unique(facts["key_hash"].to_numpy(), return_index=True, return_inverse=True)
     keys = pl.DataFrame({"key_hash": hashes, on.key: facts[on.key].gather(first)})
     if (keys[on.key].gather(entity) != facts[on.key]).any():  # two keys with one hash
@@ -109,11 +108,11 @@ def _numbered(
 
 
 class Past:
-    """The past put in the place of the present on this connection, which must be in a transaction that is rolled back.
+    """Puts the past in the place of the present on a connection, in a transaction that is rolled back afterwards.
 
-    Journals, `ledger` (its `data_clock`), `persons` and `violations` (none) are in place at once, the tables of keys
-    and their violations topic by topic as they are needed. `close` when nothing is read any more; `leave` before
-    another cut in the same transaction.
+    Journals, `ledger` (its `data_clock`), `persons` and `violations` (empty) are in place at once, the tables of keys
+    and their violations topic by topic as they are needed. Call `close` when nothing is read any more, and `leave`
+    before another cut in the same transaction.
     """
 
     def __init__(self, reading: Reading, cut: Cut, told: Progress = lambda _done, _left: None) -> None:
@@ -143,11 +142,11 @@ class Past:
 
     @property
     def made(self) -> int:
-        """How many tables and views stand in the place of others."""
+        """The number of stand-in tables and views."""
         return len(self._made)
 
     def undo(self, made: int) -> None:
-        """Take away what came after so many."""
+        """Drop the stand-ins created after the first `made`."""
         while len(self._made) > made:
             self.reading.execute(f"DROP {self._made.pop()}")
 
@@ -156,18 +155,18 @@ class Past:
             self._folder.cleanup()
 
     def make(self, table: str, query: str, **parameters: str | Sequence[str] | Sequence[int]) -> None:
-        """Keep what this asks in a table of this name, until `leave`."""
+        """Store the result of a query in a stand-in table, until `leave`."""
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
         self._made.append(f"TABLE temp.{table}")
 
     def show(self, view: str, query: str) -> None:
-        """Let this stand in the place of a table, until `leave`."""
+        """Put a view in the place of a table, until `leave`."""
         self.reading.execute(f"CREATE TEMP VIEW {view} AS {query}")
         self._made.append(f"VIEW temp.{view}")
 
     def _cut_journal(self, on: Projected) -> None:
-        """The journal keeps each identity's content at the first position. Where that one happens later than the cut,
-        the first of the contents in conflict that lie in it stands instead."""
+        """The journal keeps each identity's content at the first position. If that lies outside the cut, the first of
+        the conflicts inside it takes its place."""
         inside = self.cut.condition(on.topic)
         self.make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
         self.make(
@@ -193,11 +192,11 @@ class Past:
         )
 
     def stand_in(self, topic: str, among: str | None = None, **carrying: Sequence[str] | Sequence[int] | None) -> None:
-        """Put the rows of this topic's keys as they were, and their violations, in the place of what they are.
+        """Put the past rows of this topic's keys, and their violations, in the place of the present ones.
 
-        For questions that ask of no others: `among`, only of the keys in this table (`key_hash`); `carrying`, only of
-        keys of which some event, in the cut or not, has one of these values (of several fields, the first given). What
-        is there whole is left as it is.
+        For questions about some keys only: `among`, the keys in this table (`key_hash`); `carrying`, the keys with some
+        event, in the cut or not, that has one of these values (of several fields, the first that is not None). A topic
+        that is in place whole is left as it is.
         """
         if topic in self._whole:
             return
@@ -226,13 +225,13 @@ class Past:
         self.show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
 
     def _rows_in(self, files: list[Path], on: Projected) -> str:
-        """The rows in these files, in the types of the live table."""
+        """The rows in these files, with the types of the live table."""
         columns = self.reading.rows(f"DESCRIBE {self._live}.{on.table}")
         cast = ", ".join(f"{name}::{kind} AS {name}" for name, kind, *_ in columns)
         return f"SELECT {cast} FROM read_parquet([{', '.join(_text(str(file)) for file in files)}])"
 
     def _fold_again(self, on: Projected) -> list[Path]:
-        """The touched keys that have events in the cut: their violations into the table, their rows into files."""
+        """Fold the touched keys that have events in the cut. Violations go into the table, rows into the files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {on.table}_touched")
@@ -256,7 +255,7 @@ class Past:
         return files
 
     def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:
-        """The touched keys' rows of a journal, or of its conflicts, in so many slices."""
+        """The touched keys' rows of a journal, or of its conflicts, in `count` slices."""
         columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
         asked = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
         if count == 1:
@@ -272,13 +271,13 @@ class Past:
         return file
 
     def _files(self) -> Path:
-        """The folder of what is kept until `close`."""
+        """The folder of the temporary files, until `close`."""
         with room_for_files():
             self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
         return Path(self._folder.name)
 
     def _ranges(self, table: str) -> Iterator[str]:
-        """Conditions on `key_hash` that part the keys of this table, evenly since hashes are as good as drawn."""
+        """Conditions on `key_hash` that split the keys of a table evenly, since hashes are as good as random."""
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {table}")
         parts = 1 + keys // _AT_ONCE
         ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)]
@@ -292,7 +291,7 @@ class Past:
 
     def stand_in_across(self) -> None:
         """Add the violations of the rules across coupons and between topics. Coupons, orders and campaigns are in
-        place. Once."""
+        place. A second call does nothing."""
         if self._across:
             return
         self._across = True
@@ -302,8 +301,8 @@ class Past:
             self._between_topics(clock, grace)
 
     def stand_in_within_campaigns(self) -> None:
-        """Of these, only those of the rules across the coupons of a campaign. Coupons and campaigns are in place, for a
-        question that asks of no others."""
+        """Add only the violations of the rules across the coupons of a campaign, for questions about no others. Coupons
+        and campaigns are in place."""
         if not self._across:
             self._within_campaigns()
 

@@ -1,4 +1,4 @@
-"""What became of coupons between two cuts, of which the later one holds the earlier, and which events did it."""
+"""What changed in coupons between two cuts, the later of which contains the earlier, and the events that did it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _PIECE: Final[dict[str, PolarsDataType]] = {
 def differences(
     reading: Reading, earlier: Cut, later: Cut, campaign: str | None, told: Progress
 ) -> Iterator[pl.DataFrame]:
-    """A row per coupon that an event came to, by id: state before and after (null: not there yet), as JSON the other
-    values that changed (`[before, after]`), and the events in canonical order, piece by piece. `told` of the coupons
-    that are folded again, twice."""
+    """One row per coupon with new events, by id, in pieces: the state before and after (null: did not exist yet), the
+    other values that changed as JSON (`[before, after]`), and the events in canonical order. `told`: the progress of
+    folding the coupons again, once per cut."""
     events = told_of(COUPON, live_schema(reading))
     between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
     mine = f"AND key_hash IN (SELECT key_hash FROM {events} WHERE campaign_id = $campaign)" if campaign else ""
@@ -59,7 +59,7 @@ def _with_more(told: Progress, more: int, done: int, left: int) -> None:
 
 
 def _told(pair: dict[str, dict[str, object]]) -> dict[str, object]:
-    """`pair`: a row of differences.sql as a row of the answer."""
+    """The row of the answer for `pair`, a row of differences.sql."""
     before, after = pair["earlier"] or {}, pair["later"]
     changed = {n: [before.get(n), after[n]] for n in _COMPARED if before.get(n) != after[n]}
     return {

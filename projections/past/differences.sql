@@ -1,5 +1,5 @@
--- What was each coupon before and after, and what came to it in between? Grain: one coupon to which an event (of `came`)
--- came, by id. A coupon may share its hash with one that did; no event came to that.
+-- What was each coupon before and after, and which events came in between? Grain: one coupon with an event in `came`,
+-- by id. A coupon that only shares its hash with such a one is left out.
 WITH events AS (
     SELECT key_hash, coupon_id, list(type ORDER BY occurred_at, place, encode(event_id), recorded_at) AS types,
            list(event_id ORDER BY occurred_at, place, encode(event_id), recorded_at) AS event_ids

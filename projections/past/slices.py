@@ -1,4 +1,4 @@
-"""Events of the past, in slices (`projections.sliced`): laid down in temporary files in one scan, folded ahead."""
+"""Events of the past, in slices (`projections.sliced`): written to temporary files in one scan, folded ahead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Slices:
     """Pieces of events, each in a file of its own."""
 
     def __init__(self, folder: Path, name: str, count: int, pieces: Iterable[pl.DataFrame]) -> None:
-        """`pieces`: with `key_hash`; at least one, which may be empty. No more than 65,536 slices."""
+        """`pieces`: with `key_hash`; at least one, which may be empty. At most 65,536 slices."""
         self.count = count
         numbered = ((Path(folder, f"{name}-{number}.arrow"), piece) for number, piece in enumerate(pieces))
         self._files = list(ahead(self._lay_down, numbered))
@@ -41,7 +41,7 @@ class Slices:
 
 
 def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _WORKERS) -> Iterator[Result]:
-    """What becomes of each item, in their order, a few of them worked on ahead of who takes them."""
+    """The results of `do` for the items, in their order; a few are computed ahead of the caller."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
