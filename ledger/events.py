@@ -142,7 +142,7 @@ FundedBy = Annotated[dict[Text, BasisPoints], AfterValidator(_small_json)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Event(_Frozen):

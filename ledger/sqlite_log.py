@@ -113,20 +113,22 @@ class _Head(NamedTuple):
     recorded_at: int
 
 
+_NOWHERE: Final = Position("", 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Records as columns, with the `partitions` and `offsets` that they are assigned."""
+    """Records as columns, with the `positions` that they are assigned."""
 
     topics: tuple[str, ...]
     keys: tuple[bytes, ...]
     values: tuple[bytes, ...]
-    partitions: list[int]
-    offsets: list[int]
+    positions: list[Position]
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> _Batch:
         topics, keys, values = zip(*records, strict=True)
-        return cls(topics, keys, values, [0] * len(keys), [0] * len(keys))
+        return cls(topics, keys, values, [_NOWHERE] * len(keys))
 
     def rows_of(self, topic: str) -> Sequence[int]:
         if self.topics.count(topic) == len(self.topics):
@@ -188,7 +190,7 @@ class SqliteLog:
             self._require(batch.topics, heads)
             for topic in set(batch.topics):
                 _insert(connection, heads, topic, batch)
-        return list(map(Position, batch.topics, batch.partitions, batch.offsets))
+        return batch.positions
 
     def restore(
         self,
@@ -538,8 +540,9 @@ def _insert(connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head
         head = heads[TopicPartition(topic, partition)]
         end = head.next_offset + len(places)
         recorded_at = max(now, head.recorded_at)
-        for offset, place in enumerate(places, start=head.next_offset):
-            batch.partitions[place], batch.offsets[place] = partition, offset
+        placed = map(Position, repeat(topic), repeat(partition), range(head.next_offset, end))
+        for place, position in zip(places, placed, strict=True):
+            batch.positions[place] = position
         connection.executemany(
             _INSERT_RECORD,
             zip(
