@@ -39,6 +39,8 @@ from coupon_ledger.questions.registry import QUESTIONS, Answer, AsOf, Source
 
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
+SNAPSHOT_PATIENCE_S: Final = 120.0
+"""For a snapshot to become free."""
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
 """Longer than the owner allows for a sweep, and for a repair."""
@@ -130,13 +132,28 @@ class Remote:
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
         """Have the owner hold one committed state within the block. Raises `OwnerRefused`, `OwnerGone`."""
-        held: str = self._post("/v1/snapshots", _ANSWER_S, {}, "hold a state for several questions")["snapshot"]
+        held = self._held()
         same = Remote(f"//{self._address}", self._database, self._told_how_far, self._limit_s, held)
         try:
             yield same
         finally:
-            with suppress(OSError, http.client.HTTPException):
+            with suppress(OSError, http.client.HTTPException, LedgerError):
                 self._get(f"/v1/snapshots/{held}", _ANSWER_S, "DELETE").read()
+
+    def _held(self) -> str:
+        """The name of a new snapshot. The owner holds a few at once; it is asked again until one is free."""
+        deadline = time.monotonic() + SNAPSHOT_PATIENCE_S
+        while True:
+            try:
+                response = self._get("/v1/snapshots", _ANSWER_S, "POST")
+                if response.status == http.HTTPStatus.OK:
+                    return str(json.loads(response.read())["snapshot"])
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                raise self._gone(error) from error
+            if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise self._told(response)
+            response.read()
+            time.sleep(float(response.headers.get("Retry-After", 1)))
 
     def answers(self) -> bool:
         try:

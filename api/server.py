@@ -155,7 +155,7 @@ def application(
         _add_repairs(app, owner)
         _add_succeed(app, owner)
     _add_backup(app, readers, copying)
-    _add_snapshots(app, snapshots, threads[0])
+    _add_snapshots(app, snapshots)
     for name, question in QUESTIONS.items():
         _add(app, name, question, _Asking(readers, threads, metrics, name, question, snapshots))
     for kind in (LedgerError, RequestValidationError, HTTPException):
@@ -270,17 +270,17 @@ def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
         return _followed(under_way, how_far, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
 
 
-def _add_snapshots(app: FastAPI, snapshots: Snapshots, thread: Executor) -> None:
+def _add_snapshots(app: FastAPI, snapshots: Snapshots) -> None:
     @app.post("/v1/snapshots", responses=_responses({"application/json": {"schema": _HELD}}, 503))
     async def hold() -> dict[str, str]:
         """Hold one committed state. Questions with its name in the header `x-snapshot` are answered of it, until it is
         let go, nobody asks for 20 seconds, or 15 minutes have passed."""
-        return {"snapshot": await asyncio.get_running_loop().run_in_executor(thread, snapshots.hold)}
+        return {"snapshot": await asyncio.get_running_loop().run_in_executor(None, snapshots.hold)}
 
     @app.delete("/v1/snapshots/{name}")
     async def let_go(name: str) -> dict[str, str]:
         """Let it go; also one that is gone already."""
-        await asyncio.get_running_loop().run_in_executor(thread, snapshots.let_go, name)
+        await asyncio.get_running_loop().run_in_executor(None, snapshots.let_go, name)
         return {"let_go": name}
 
 
@@ -354,6 +354,8 @@ class _Asking:
             if held is None
             else partial(self._answered_of, held, parameters, arrow, limit_s, how_far),
         )
+        if held is not None:
+            answered.add_done_callback(lambda _: held.answered())
         if FOLLOWED in request.headers:
             return StreamingResponse(_behind_lines(answered, how_far, running))
         gone = asyncio.create_task(_stop_when_gone(request, running))
@@ -395,7 +397,7 @@ class _Asking:
     ) -> Spool:
         with (
             self._metrics.question(self._name),
-            held.asking(how_far.advance) as snapshot,
+            held.asking(how_far.advance, limit_s) as snapshot,
             snapshot.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
             return self._spooled(snapshot.ask(self._name, **parameters), arrow)

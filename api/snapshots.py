@@ -29,39 +29,61 @@ class Held:
 
     def __init__(self, readers: Readers) -> None:
         self.running = Running()
-        self._stack = ExitStack()
-        cursor = self._stack.enter_context(readers.cursor(self.running, LONGEST_S))
         self._progress: Progress | None = None
-        self._snapshot = Snapshot(cursor, self._advance)
-        self._stack.callback(self._snapshot.close)
         self._busy = threading.Lock()
+        self._waiting = 0
+        self._counting = threading.Lock()
         self._asked_at = time.monotonic()
+        with ExitStack() as stack:
+            cursor = stack.enter_context(readers.cursor(self.running, LONGEST_S))
+            self._snapshot = Snapshot(cursor, self._advance)
+            stack.callback(self._snapshot.close)
+            self._stack = stack.pop_all()
 
     def _advance(self, done: int, left: int) -> None:
         if self._progress is not None:
             self._progress(done, left)
 
+    def expect(self) -> None:
+        """A question is on its way, and may wait for a thread; `answered` follows in any case."""
+        with self._counting:
+            self._waiting += 1
+
+    def answered(self) -> None:
+        with self._counting:
+            self._waiting -= 1
+            self._asked_at = time.monotonic()
+
     @contextmanager
-    def asking(self, progress: Progress) -> Iterator[Snapshot]:
-        """Ask it, and read the answer within the block. Raises `QueryStopped` if it was stopped."""
-        with self._busy:
+    def asking(self, progress: Progress, limit_s: float) -> Iterator[Snapshot]:
+        """Ask it, and read the answer within the block. A question that takes longer than `limit_s` ends the snapshot.
+
+        Raises `QueryStopped` if it was stopped, `TooManySnapshots` while it answers another question.
+        """
+        if not self._busy.acquire(blocking=False):
+            raise TooManySnapshots("this snapshot is answering another question; ask again")
+        late = threading.Timer(limit_s, self.running.stop, [f"the query took longer than {limit_s:g} s; ask for less"])
+        late.daemon = True
+        try:
             self.running.check()
             self._progress = progress
-            try:
-                yield self._snapshot
-            except Exception as error:  # what an interrupted query raises depends on where it was
-                if self.running.stopped and not isinstance(error, QueryStopped):
-                    raise QueryStopped(self.running.stopped) from error
-                raise
-            finally:
-                self._asked_at = time.monotonic()
+            late.start()
+            yield self._snapshot
+        except Exception as error:  # what an interrupted query raises depends on where it was
+            if self.running.stopped and not isinstance(error, QueryStopped):
+                raise QueryStopped(self.running.stopped) from error
+            raise
+        finally:
+            late.cancel()
+            self._busy.release()
 
     @property
     def idle(self) -> bool:
         """Whether it has not been asked for `IDLE_S`, or cannot be asked any more."""
-        if self._busy.locked():
-            return False
-        return self.running.stopped is not None or time.monotonic() - self._asked_at > IDLE_S
+        with self._counting:
+            if self._waiting:
+                return False
+            return self.running.stopped is not None or time.monotonic() - self._asked_at > IDLE_S
 
     def end(self) -> None:
         """Stop a question under way, then close the snapshot."""
@@ -76,6 +98,7 @@ class Snapshots:
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
         self._held: dict[str, Held] = {}
+        self._reserved = 0
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._look, name="snapshots", daemon=True)
@@ -84,17 +107,29 @@ class Snapshots:
     def hold(self) -> str:
         """Hold the last committed state, and return its name. Raises `TooManySnapshots`, `QueryStopped`."""
         with self._lock:
-            if len(self._held) >= MOST or self._closed.is_set():
+            if len(self._held) + self._reserved >= MOST or self._closed.is_set():
                 raise TooManySnapshots("too many snapshots are held at once; ask again")
-            name = secrets.token_urlsafe(16)
-            self._held[name] = Held(self._readers)
-            return name
+            self._reserved += 1
+        name, held = secrets.token_urlsafe(16), None
+        try:
+            held = Held(self._readers)  # may wait for a cursor, and nobody waits for it
+        finally:
+            with self._lock:
+                self._reserved -= 1
+                closed = self._closed.is_set()
+                if held is not None and not closed:
+                    self._held[name] = held
+        if closed:
+            held.end()
+            raise TooManySnapshots("the consumer stops; ask again")
+        return name
 
     def of(self, name: str) -> Held:
-        """The snapshot of that name. Raises `NoSnapshot`."""
+        """The snapshot of that name, which is asked next. Raises `NoSnapshot`."""
         with self._lock:
             if name not in self._held:
                 raise NoSnapshot(f"snapshot {name}: is not held, or no longer; begin again")
+            self._held[name].expect()
             return self._held[name]
 
     def let_go(self, name: str) -> None:
@@ -106,7 +141,9 @@ class Snapshots:
 
     def close(self) -> None:
         self._closed.set()
-        for name in list(self._held):
+        with self._lock:
+            names = list(self._held)
+        for name in names:
             self.let_go(name)
         self._thread.join()
 

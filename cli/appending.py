@@ -49,6 +49,7 @@ def remembering(settings: Settings) -> Iterator[None]:
     """
     from coupon_ledger.ledger.address_space import check_for_reading
     from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised
+    from coupon_ledger.ledger.extras import is_missing
 
     try:
         yield
@@ -58,6 +59,10 @@ def remembering(settings: Settings) -> Iterator[None]:
 
             check_for_reading()
             known = known_log(settings)
-        except (LedgerError, ModuleNotFoundError):  # the database cannot say, or a publish-only system has none
+        except LedgerError:  # the database cannot say
             raise error from None
+        except ModuleNotFoundError as absent:
+            if not is_missing(absent):
+                raise
+            raise error from None  # a publish-only system has no database
         raise gone(error, settings.database, known) from error

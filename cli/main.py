@@ -22,7 +22,7 @@ import click
 from coupon_ledger.cli.terminal import guarded
 from coupon_ledger.cli.view import forget, global_options, latest, with_view_options
 from coupon_ledger.ledger.errors import LedgerError
-from coupon_ledger.ledger.extras import EXTRAS, missing
+from coupon_ledger.ledger.extras import is_missing, missing
 from coupon_ledger.ledger.words import Note, Speaker
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
@@ -169,7 +169,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     except MemoryError:
         _fail(_NO_MEMORY, 1)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRAS:
+        if not is_missing(error):
             raise
         _fail(missing(error.name or ""), LedgerError.exit_code)
     except ImportError as error:

@@ -140,10 +140,10 @@ def _form_of(file: Path | None) -> str:
 
 
 def _written(form: str, file: Path | None, ask: Asker, sections: Mapping[str, Section]) -> str:
-    from coupon_ledger.reports import review_page
-
     if form == "json":
         return as_json(ask, sections)
+    from coupon_ledger.reports import review_page
+
     return review_page.html(ask, sections) if form == "html" else review_page.markdown(ask, sections, file)
 
 

@@ -59,6 +59,8 @@ WORTH_IT: Final = 100_000
 
 _UNFINISHED: Final = 0
 """The version that marks a database as being filled; no code has this version."""
+_LAYOUT: Final = 2
+"""Of what is laid down and put aside; a run of another layout is begun anew."""
 _SLICE_EVENTS: Final = 125_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
@@ -179,7 +181,7 @@ def _made_by() -> str:
     """The version of the code, and the boot of the machine."""
     boot = _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else None
     decoded = [decoded_by(topic) for topic in INPUT_TOPICS]
-    return json.dumps([VERSION, dict(VERSIONS), decoded, _SLICE_EVENTS, pl.__version__, boot])
+    return json.dumps([VERSION, dict(VERSIONS), decoded, _LAYOUT, _SLICE_EVENTS, pl.__version__, boot])
 
 
 def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: timedelta | None) -> int:
@@ -427,6 +429,7 @@ class _Sides:
     def __init__(self, store: Store) -> None:
         self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
         self._under_way: list[deque[Future[None]]] = [deque() for _ in self._sides]
+        self._shared: deque[Callable[[Adding], None]] = deque()
 
     def do(self, number: int, what: Callable[[Adding], None]) -> None:
         """Queue a task for a side, once at most one of its earlier tasks is unfinished."""
@@ -438,7 +441,7 @@ class _Sides:
 
     def share(self, tasks: Iterable[Callable[[Adding], None]]) -> None:
         """Let the sides share these tasks: each takes the next as soon as it is done with one."""
-        waiting = deque(tasks)
+        self._shared = waiting = deque(tasks)
 
         def drain(adding: Adding) -> None:
             while True:
@@ -446,7 +449,11 @@ class _Sides:
                     task = waiting.popleft()
                 except IndexError:
                     return
-                task(adding)
+                try:
+                    task(adding)
+                except BaseException:
+                    waiting.clear()
+                    raise
 
         for number in range(_SIDES):
             self.do(number, drain)
@@ -462,6 +469,7 @@ class _Sides:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._shared.clear()  # after an interruption nothing more is begun
         for adding, thread in self._sides:
             thread.shutdown(cancel_futures=True)
             adding.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final
 
@@ -22,6 +23,12 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Extras by import name."""
+
+
+def is_missing(error: ModuleNotFoundError) -> bool:
+    """Whether the error is of a library that an extra brings and that is not installed."""
+    library = (error.name or "").partition(".")[0]
+    return library in EXTRAS and find_spec(library) is None
 
 
 def missing(library: str, what: str = "this command") -> LedgerError:

@@ -206,7 +206,8 @@ class Cursor(Reading):
     @contextlib.contextmanager
     def roomy(self) -> Iterator[None]:
         """Raise DuckDB's memory limit meanwhile. One user at a time."""
-        self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
+        with failing_clearly(self.path):
+            self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
         try:
             yield
         finally:

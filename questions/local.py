@@ -31,11 +31,13 @@ class Local:
     def snapshot(self) -> Iterator[Source]:
         """All questions to it are answered from one committed state."""
         cursor = self._store.cursor()
-        snapshot = Snapshot(cursor, self._told)
         try:
-            yield snapshot
+            snapshot = Snapshot(cursor, self._told)
+            try:
+                yield snapshot
+            finally:
+                snapshot.close()
         finally:
-            snapshot.close()
             cursor.close()
 
     def close(self) -> None:

@@ -7,11 +7,12 @@ of a past are built once for all questions with the same cut.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import polars as pl
 
+from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.projections.connection import Cursor
 from coupon_ledger.projections.past import Cut, Past, Progress
 from coupon_ledger.questions import looking_back
@@ -44,26 +45,42 @@ class Snapshot:
         if not cut:
             self._leave_past()
             return Answer(as_of(self._cursor), frames_of(asked, self._cursor, given, self._progress))
-        return Answer(as_of(self._cursor), iter(self._of_past(asked, given, cut)))
+        frames = self._of_past(asked, given, cut)  # the state that it is of is known once the past is in place
+        return Answer(as_of(self._cursor), iter(frames))
 
     def _of_past(self, asked: Question, given: Mapping[str, Any], cut: Cut) -> list[pl.DataFrame]:
         assert asked.then is not None
-        if self._past is None or self._past.cut != cut:
-            self._leave_past()
-            self._past = Past(self._cursor, cut, self._progress)
-            looking_back.everything(self._past, {})
-            self._kept = self._temporary()
-        before = self._past.made
+        past = self._past if self._past is not None and self._past.cut == cut else self._put_in_place(cut)
+        before = past.made
         try:
-            asked.then(self._past, given)  # tables that only this question reads
-            return list(frames_of(asked, self._cursor, given, self._progress))
-        finally:
-            self._past.undo(before)
+            asked.then(past, given)  # what nobody else reads
+            frames = list(frames_of(asked, self._cursor, given, self._progress))
+        except BaseException:
+            with suppress(LedgerError):  # the transaction may be over; what went wrong is what is raised
+                past.undo(before)
+            raise
+        past.undo(before)
+        return frames
+
+    def _put_in_place(self, cut: Cut) -> Past:
+        """The past of this cut, whole; after an error nothing of it is taken for one."""
+        self._leave_past()
+        past = Past(self._cursor, cut, self._progress)
+        try:
+            looking_back.everything(past, {})
+        except BaseException:
+            past.close()
+            raise
+        self._past, self._kept = past, self._temporary()
+        return past
 
     def _leave_past(self) -> None:
         if self._past is not None:
             past, self._past = self._past, None
-            past.leave()
+            try:
+                past.leave()
+            finally:
+                past.close()
             self._kept = self._temporary()
 
     def _clear(self) -> None:

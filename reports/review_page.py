@@ -8,11 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup, escape
 
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.words import note
@@ -24,6 +22,9 @@ from coupon_ledger.reports.text import Row
 from coupon_ledger.reports.view import view
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+    from markupsafe import Markup
+
     from coupon_ledger.reports.review import Asker, Section
 
 
@@ -93,11 +94,11 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
     return columns_of(renamed, [heads.get(name, name) for name in names], section.currency)
 
 
-def _look(column: Column) -> Markup:
+def _look(column: Column) -> str:
     """The attribute for a column's cells: right-aligned numbers, broken long texts."""
     if column.right:
-        return Markup(' class="n"')
-    return Markup(' class="w"' if any(len(text) > _WIDE for text in column.cells) else "")
+        return "n"
+    return "w" if any(len(text) > _WIDE for text in column.cells) else ""
 
 
 def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> str:
@@ -177,6 +178,8 @@ class _Table:
 
 def html(ask: Asker, sections: Mapping[str, Section]) -> str:
     """Write the review as a page. Everything is escaped except the charts, which are drawn here."""
+    from markupsafe import Markup
+
     return _template().render(
         language="zh-CN" if view().chinese else "en",
         words=_words(),
@@ -193,9 +196,11 @@ def html(ask: Asker, sections: Mapping[str, Section]) -> str:
 
 @cache
 def _template() -> Template:
-    pages = Environment(loader=PackageLoader("reports", ""), autoescape=True, undefined=StrictUndefined)
+    from jinja2 import Environment, StrictUndefined
+
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
     pages.filters |= {"code": _with_code, "look": _look}
-    return pages.get_template("review.html")
+    return pages.from_string(files(__package__).joinpath("review.html").read_text(encoding="utf-8"))
 
 
 def _words() -> dict[str, str]:
@@ -226,4 +231,6 @@ def _tables(section: Section) -> Iterator[_Table]:
 
 def _with_code(words: str) -> Markup:
     """Escape the text, and show what is in backticks as code."""
+    from markupsafe import Markup, escape
+
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(words))))

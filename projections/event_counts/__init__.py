@@ -52,6 +52,8 @@ def settle(store: Store, batch: Batch) -> None:
         return
     before, after = _shared(coupons.before), _shared(coupons.after)
     came = pl.concat(e.select(_TOLD) for e in coupons.journalled)
+    if came.filter(pl.sql_expr(_ODD)).height:
+        store.cache(Known).odd_creations = True
     parts = [_cells(came, after, 1)]
     if coupons.dropped:
         parts.append(_cells(pl.concat(e.select(_TOLD) for e in coupons.dropped), after, -1))
@@ -140,7 +142,7 @@ def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataF
     stored = pl.concat([came.clear(), *(e.select(_TOLD) for e in coupons.stored)])
     found = [stored.join(moved, on=_KEY, how="semi")]
     advanced = moved.join(stored, on=_KEY, how="anti")
-    plain = pl.lit(False) if _odd_creations(store, came) else pl.col("plain")
+    plain = pl.lit(False) if _odd_creations(store) else pl.col("plain")
     created = advanced.filter(plain).select(*_KEY, type=pl.lit("created"), occurred_at="created_at")
     others = advanced.filter(~plain)
     if others.height:
@@ -151,12 +153,10 @@ def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataF
     return pl.concat([*found, created], how="diagonal")
 
 
-def _odd_creations(store: Store, came: pl.DataFrame) -> bool:
+def _odd_creations(store: Store) -> bool:
     """Whether the journal may have any (`_ODD`). It is searched once."""
     known = store.cache(Known)
-    if came.filter(pl.sql_expr(_ODD)).height:
-        known.odd_creations = True
-    elif known.odd_creations is None:
+    if known.odd_creations is None:
         known.odd_creations = bool(store.rows(f"SELECT 1 FROM {JOURNAL[COUPON]} WHERE {_ODD} LIMIT 1"))
     return known.odd_creations
 
