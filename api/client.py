@@ -44,8 +44,6 @@ SNAPSHOT_PATIENCE_S: Final = 120.0
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
 """Longer than the owner allows for a sweep, and for a repair."""
-_ADDRESS: Final = 8_000
-"""Maximum size of the parameters in a URL, in bytes: a server takes 16 KB."""
 _ANSWER_S: Final = 30.0
 """Added to the owner's limit for the question itself, which may have to wait its turn."""
 
@@ -162,11 +160,14 @@ class Remote:
             return False
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Raises `OwnerRefused`, `OwnerGone`."""
-        given = {k: _text(v) for k, v in parameters.items() if v is not None}
-        form = urlencode(given)
-        headers = {LIMIT: f"{self._limit_s:g}"} if self._limit_s else {}
-        limit_s = self._limit_s or QUESTIONS[question].limit_for(parameters)
+        """Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
+        asked = QUESTIONS[question]
+        checked = asked.read(question, parameters)
+        body = asked.validator.dump_json(checked, exclude_none=True)
+        headers = {"Content-Type": "application/json"}
+        if self._limit_s:
+            headers[LIMIT] = f"{self._limit_s:g}"
+        limit_s = self._limit_s or asked.limit_for(checked)
         if self._told_how_far is not None:
             headers[FOLLOWED] = "lines"
         if self._snapshot is not None:
@@ -174,7 +175,7 @@ class Remote:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                response = self._question(question, form, limit_s + _ANSWER_S, headers)
+                response = self._get(f"/v1/{question}", limit_s + _ANSWER_S, "POST", body, headers)
             except (OSError, http.client.HTTPException) as error:
                 raise self._gone(error) from error
             if response.status == http.HTTPStatus.OK:
@@ -184,14 +185,6 @@ class Remote:
                 raise self._told(response)
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
-
-    def _question(
-        self, question: str, form: str, timeout_s: float, headers: Mapping[str, str]
-    ) -> http.client.HTTPResponse:
-        path = f"/v1/{question}"
-        if len(form) > _ADDRESS:
-            return self._get(path, timeout_s, "POST", form.encode(), headers)
-        return self._get(f"{path}?{form}" if form else path, timeout_s, more=headers)
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
         """Report progress, line by line, until the answer begins."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from coupon_ledger.ledger.errors import StoreError
 
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 """Version of the protocol between the command line and an owner. An owner of another version is not asked."""
 
 ARROW: Final = "application/vnd.apache.arrow.stream"

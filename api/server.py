@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import http
-import inspect
 import json
 import math
 import os
@@ -57,8 +56,8 @@ from coupon_ledger.projections.backup import Copied, copy_to
 from coupon_ledger.projections.dead_letters import Chosen
 from coupon_ledger.projections.readers import Readers, Running
 from coupon_ledger.projections.store import Store
-from coupon_ledger.questions.bounds import bounds_of, checked
-from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer
+from coupon_ledger.questions.parameters import Parameters, naive_utc
+from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer_to
 
 _IN_FLIGHT: Final = 64
 """Maximum number of questions that run, wait or are being sent; further ones are told to come again."""
@@ -160,7 +159,7 @@ def application(
         _add(app, name, question, _Asking(readers, threads, metrics, name, question, snapshots))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
-    return _Guard(_Bounded(_Posted(app)), token, port)
+    return _Guard(_Bounded(app), token, port)
 
 
 def question_threads(number: int, name: str) -> ThreadPoolExecutor:
@@ -174,34 +173,87 @@ def _be_nice() -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICER)
 
 
-def _add(app: FastAPI, name: str, question: Question, ask: _Asking) -> None:
-    """Add a route with the question's parameters, checks and documentation."""
+def _add(app: FastAPI, name: str, question: Question[Any], ask: _Asking) -> None:
+    """Add the routes of a question: GET with parameters in the address, POST with a JSON object of them."""
 
-    async def endpoint(request: Request, **parameters: Any) -> Response:
-        return await ask(request, parameters)
+    async def by_address(request: Request) -> Response:
+        return await ask(request, _of_address(question, request))
 
-    first = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
-    described = [p.replace(annotation=_described(p)) for p in question.parameters.values()]
-    endpoint.__signature__ = inspect.Signature([first, *described])  # type: ignore[attr-defined]
-    endpoint.__doc__ = question.ask.__doc__
-    app.get(f"/v1/{name}", name=name, response_model=None, responses=_ANSWERS)(endpoint)
+    async def by_body(request: Request) -> Response:
+        return await ask(request, await _of_body(name, request))
+
+    schema = _inlined(question.validator.json_schema())
+    body = {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}
+    described: dict[str, Any] = {"description": question.ask.__doc__, "response_model": None, "responses": _ANSWERS}
+    parameters = {"parameters": list(_address_parameters(question, schema))}
+    app.get(f"/v1/{name}", name=name, openapi_extra=parameters, **described)(by_address)
+    app.post(f"/v1/{name}", name=name, openapi_extra={"requestBody": body}, **described)(by_body)
 
 
-def _described(parameter: inspect.Parameter) -> Any:
-    """The parameter's type with its bounds, for the check and for the API's description."""
-    bounds = bounds_of(parameter.name, parameter.annotation)
-    if bounds is None:
-        return parameter.annotation
-    whole = int in {parameter.annotation, *getattr(parameter.annotation, "__args__", ())}
-    least, most = (int(bounds.least), int(bounds.most)) if whole else (bounds.least, bounds.most)
-    return Annotated[parameter.annotation, Query(ge=least, le=most)]
+def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parameters as OpenAPI describes them in an address: several names with commas, nested values as JSON."""
+    for name, parameter in question.parameters.items():
+        own = dict(schema["properties"][name])
+        own.pop("title", None)
+        if "anyOf" in own:
+            own["anyOf"] = [one for one in own["anyOf"] if one != {"type": "null"}]
+        described = {"name": name, "in": "query", "required": parameter.required, "description": parameter.description}
+        if parameter.nested:
+            yield described | {"content": {"application/json": {"schema": own}}}
+        else:
+            yield described | {"schema": own} | ({"explode": False} if own.get("type") == "array" else {})
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without references, so that it stands by itself in the API's description."""
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(one) for one in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inlined(definitions[part["$ref"].rpartition("/")[2]])
+        return {name: inlined(value) for name, value in part.items()}
+
+    whole: dict[str, Any] = inlined(schema)
+    return whole
+
+
+def _of_address(question: Question[Any], request: Request) -> dict[str, Any]:
+    known = question.parameters
+    return {
+        name: _from_json(name, value) if name in known and known[name].nested and value[:1] in ("[", "{") else value
+        for name, value in request.query_params.items()
+    }
+
+
+async def _of_body(name: str, request: Request) -> dict[str, Any]:
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _LONGEST:
+            raise HTTPException(http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the question is too long; ask for less")
+    values = _from_json(name, body or b"{}")
+    if not isinstance(values, dict):
+        raise WrongQuestion(f"{name}: the body is no JSON object of parameters; write it as one")
+    return values
+
+
+def _from_json(name: str, text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise WrongQuestion(f"{name}: is no JSON; correct it") from None
 
 
 def _add_expire(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/expire")
     async def expire(until: datetime | None = None) -> dict[str, int]:
         """Have the owner sweep all that is due then (the data's clock, if not given): events appended, by reason."""
-        checked("until", None, until)
+        if until is not None:
+            naive_utc("until", until)
         asked = owner.sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
         try:
             swept: Swept = await asyncio.wait_for(asyncio.wrap_future(asked), SWEEP_S)
@@ -330,7 +382,7 @@ class _Asking:
         threads: tuple[Executor, Executor],
         metrics: Metrics,
         name: str,
-        question: Question,
+        question: Question[Any],
         snapshots: Snapshots,
     ) -> None:
         self._snapshots = snapshots
@@ -340,10 +392,8 @@ class _Asking:
         self._name = name
         self._question = question
 
-    async def __call__(self, request: Request, parameters: dict[str, Any]) -> Response:
-        unknown = sorted(set(request.query_params) - set(self._question.parameters))
-        if unknown:
-            raise HTTPException(422, f"{self._name}: no parameter {', '.join(unknown)}")
+    async def __call__(self, request: Request, values: dict[str, Any]) -> Response:
+        parameters = self._question.read(self._name, values)
         arrow = ARROW in request.headers.get("accept", "")
         limit_s = self._limit_s(request, parameters)
         held = self._snapshots.of(request.headers[SNAPSHOT]) if SNAPSHOT in request.headers else None
@@ -369,7 +419,7 @@ class _Asking:
             media_type=ARROW if arrow else "application/json",
         )
 
-    def _limit_s(self, request: Request, parameters: dict[str, Any]) -> float:
+    def _limit_s(self, request: Request, parameters: Parameters) -> float:
         """The limit that the client asks for, else the question's usual one; in seconds."""
         given = request.headers.get(LIMIT)
         if given is None:
@@ -383,24 +433,22 @@ class _Asking:
             raise HTTPException(422, f"{LIMIT} {given}: no number of seconds") from None
 
     def _answered(
-        self, running: Running, parameters: dict[str, Any], arrow: bool, limit_s: float, how_far: _HowFar
+        self, running: Running, parameters: Parameters, arrow: bool, limit_s: float, how_far: _HowFar
     ) -> Spool:
         with (
             self._metrics.question(self._name),
             self._readers.snapshot(running, limit_s) as cursor,
             cursor.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            return self._spooled(answer(cursor, self._name, parameters, how_far.advance), arrow)
+            return self._spooled(answer_to(self._question, cursor, parameters, how_far.advance), arrow)
 
-    def _answered_of(
-        self, held: Held, parameters: dict[str, Any], arrow: bool, limit_s: float, how_far: _HowFar
-    ) -> Spool:
+    def _answered_of(self, held: Held, parameters: Parameters, arrow: bool, limit_s: float, how_far: _HowFar) -> Spool:
         with (
             self._metrics.question(self._name),
             held.asking(how_far.advance, limit_s) as snapshot,
             snapshot.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            return self._spooled(snapshot.ask(self._name, **parameters), arrow)
+            return self._spooled(snapshot.answer_to(self._question, parameters), arrow)
 
     def _spooled(self, found: Answer, arrow: bool) -> Spool:
         try:
@@ -549,35 +597,6 @@ class _Bounded:
             yield
         finally:
             self._in_flight -= 1
-
-
-class _Posted:
-    """Accepts a question by POST, with its parameters as a form in the body, if they are too long for a URL."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] == "POST" and scope["path"].removeprefix("/v1/") in QUESTIONS:
-            body = await _body(receive)
-            if body is None:
-                too_long = _refusal(
-                    http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the question is too long; ask for less", 2
-                )
-                await too_long(scope, receive, send)
-                return
-            scope = {**scope, "method": "GET", "query_string": body}
-        await self._app(scope, receive, send)
-
-
-async def _body(receive: Receive) -> bytes | None:
-    parts: list[bytes] = []
-    while sum(map(len, parts)) <= _LONGEST:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        if not message.get("more_body"):
-            return b"".join(parts)
-    return None
 
 
 def _patient(send: Send) -> Callable[[Message], Awaitable[None]]:

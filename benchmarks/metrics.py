@@ -33,7 +33,7 @@ SEED: Final = 20261111
 _DAY = {"since": datetime(2026, 10, 27), "until": datetime(2026, 10, 28)}
 _WEEK = {"since": datetime(2026, 10, 21), "until": datetime(2026, 10, 28)}
 _MONTH = {"since": datetime(2026, 9, 28), "until": datetime(2026, 10, 28)}
-_NUMBER_7 = {"where": '{"campaign": ["camp-7"]}'}
+_NUMBER_7 = {"where": {"campaign": ["camp-7"]}}
 
 QUESTIONS: Final[dict[str, dict[str, Any]]] = {
     "today by minute": {"names": "claimed_events,used_events", "grain": "minute", **_DAY},

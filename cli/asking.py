@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coupon_ledger.cli.options import (
-    timeout_s,
-)
+from coupon_ledger.cli.options import timeout_s
 from coupon_ledger.cli.progress import Bar, progress
 from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.settings import Settings
@@ -65,7 +63,8 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
     since, until = parameters.get("since"), parameters.get("until")
     if since is not None and until is not None and until < since:
         raise click.UsageError("--until is before --since; a period ends after it begins")
-    back = QUESTIONS[question].looks_back(parameters)
+    asked = QUESTIONS[question]
+    back = asked.looks_back(asked.read(question, parameters))
     with ExitStack() as looking:
         bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
         with _source(settings, bar) as source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -101,7 +100,7 @@ def show(
     campaign: str | None,
     order: str | None,
     roi: bool,
-    goods_rates: str | None,
+    goods_rates: dict[str, int] | None,
     settings: Settings,
     output: str,
     **asked: Any,
@@ -172,7 +171,7 @@ def _say_notes(settings: Settings, asked: Row) -> None:
             warn(words, n=notes[name], adds_nothing=note(ADDS_NOTHING))
 
 
-def _explain(settings: Settings, output: str, order: str, models: str | None, past: Row) -> None:
+def _explain(settings: Settings, output: str, order: str, models: list[str | Row] | None, past: Row) -> None:
     with answered(settings, output, "attribution-order", order=order, models=models, **past) as answer:
         rows = [row | {"credits": {c["model"]: c["credit"] for c in row["credits"]}} for row in rows_of(answer)]
     if output != "table":
@@ -334,7 +333,7 @@ def define(
     print_row({"name": name, "kind": kind, **model.parameters}, output)
 
 
-def _asked(settings: Settings, names: Sequence[str]) -> str | None:
+def _asked(settings: Settings, names: Sequence[str]) -> list[str | Row] | None:
     """The models as a question takes them; None for all. Built-in models need no log."""
     from coupon_ledger.ledger.errors import NotThere
     from coupon_ledger.questions.attribution.models import BUILT_IN
@@ -343,12 +342,11 @@ def _asked(settings: Settings, names: Sequence[str]) -> str | None:
     if not wanted or "all" in wanted:
         return None
     if all(name in BUILT_IN for name in wanted):
-        return ",".join(wanted)
+        return [*wanted]
     defined = _defined(settings)
     if unknown := [name for name in wanted if name not in BUILT_IN and name not in defined]:
         raise NotThere(f"model {unknown[0]}: there is none of that name; see `coupon-ledger attribution models list`")
-    told = [name if name in BUILT_IN else defined[name][0].model_dump(exclude_unset=True) for name in wanted]
-    return json.dumps(told, ensure_ascii=False)
+    return [name if name in BUILT_IN else defined[name][0].model_dump(exclude_unset=True) for name in wanted]
 
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:

@@ -6,11 +6,10 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import click
 
@@ -34,13 +33,14 @@ if TYPE_CHECKING:
     from coupon_ledger.projections.identity import ReadLog
     from coupon_ledger.questions.registry import AsOf
     from coupon_ledger.questions.states.correction import Effect
+    from coupon_ledger.questions.states.parameters import Become
 
 SOURCE: Final = "operator"
 """The `source` of every compensating event."""
 _PREFIX: Final = "correct:"
 _FORMATS: Final = ("ndjson", "csv")
-_ASKED_BYTES: Final = 12_000
-"""Maximum size of the coupon ids, in bytes, in the URL of one question: a server takes 16 KB."""
+_AT_ONCE: Final = 2_000
+"""Coupons per question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +224,10 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     become: list[Row] = []
     there: set[str] = set()
     with asking(settings.database) as source, progress("folding", len(by_coupon)) as bar:
-        for coupons in _pieces(sorted(by_coupon)):
+        ids = sorted(by_coupon)
+        for coupons in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
             told: dict[str, list[Row]] = {}
-            answer = source.ask("histories", coupons=json.dumps(coupons, ensure_ascii=False))
+            answer = source.ask("histories", coupons=coupons)
             for row in rows_of(answer):
                 told.setdefault(row["coupon_id"], []).append(row)
                 there.add(row["event_id"])
@@ -235,17 +236,16 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
                 effects.append(found)
                 become += [changed] if changed is not None else []
             bar.advance(len(coupons))
-        across = list(rows_of(source.ask("across", coupons=_as_json(become)))) if become else []
+        across = list(rows_of(source.ask("across", coupons=[_as_become(row) for row in become]))) if become else []
         known = of_source(source)
     _say_what_is_not_known(settings, answer.as_of, known)
     return effects, there, across
 
 
-def _as_json(become: Sequence[Row]) -> str:
-    from coupon_ledger.questions.states.across import Become
+def _as_become(row: Row) -> Become:
+    from coupon_ledger.questions.states.parameters import Become
 
-    asked = [{name: row[name] for name in Become.model_fields} for row in become]
-    return json.dumps(plain(asked), ensure_ascii=False)
+    return Become(**{field.name: row[field.name] for field in fields(Become)})
 
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
@@ -275,19 +275,6 @@ _LATER: Final = (
     "events later than now: {n:count}, the last one at {last:instant}; states count them at once, `--at` before then"
     " does not"
 )
-
-
-def _pieces(coupons: Sequence[str]) -> Iterator[list[str]]:
-    piece: list[str] = []
-    size = 0
-    for coupon in coupons:
-        piece.append(coupon)
-        size += len(quote(coupon)) + len(quote('"", '))
-        if size >= _ASKED_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
 
 
 def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None:

@@ -109,9 +109,15 @@ def assign(
     coupon-ledger experiment assign double-11 --users members.txt --salt 2026-11
     """
     shares = _shares(control, arms)
-    names = ",".join(stratify) or None
+    strata = [name for names in stratify for name in names.split(",")]
     ids = _lines(file) if file is not None else None
-    with answered(settings, output, "experiment-candidates", campaign=campaign, strata=names) as answer:
+    with answered(
+        settings,
+        output,
+        "experiment-candidates",
+        campaign=campaign,
+        strata=strata,
+    ) as answer:
         known = _whole(answer)
     chosen = known if ids is None else _chosen(known, ids)
     drawn = _drawn(chosen, shares, salt or campaign)

@@ -177,9 +177,9 @@ def query(
     coupon-ledger metrics query coupon_gmv_minor --where store=s-1 --explain
     """
     asked = {
-        "names": ",".join(names),
-        "by": ",".join(by) or None,
-        "where": json.dumps(_filters(where), ensure_ascii=False) if where else None,
+        "names": [name for names_ in names for name in names_.split(",")],
+        "by": [name for names_ in by for name in names_.split(",")],
+        "where": _filters(where) if where else None,
         **given,
     }
     if explain:
@@ -187,7 +187,7 @@ def query(
             raise click.UsageError("--explain shows amounts as they were told; leave out --rates and --compare")
         explained(settings, output, asked | {"limit": limit})
         return
-    asked["rates"] = json.dumps(_rates(rates)) if rates else None
+    asked["rates"] = _rates(rates) if rates else None
     with answered(settings, output, "metrics", **asked) as answer:
         if output != "table":
             print_frames(answer.frames, output)
@@ -209,7 +209,7 @@ def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
     """Warn if some of the counted users are the same person."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
-    if not any(METRICS[part].unit == "users" for name in asked["names"].split(",") for part in METRICS[name].parts):
+    if not any(METRICS[part].unit == "users" for name in asked["names"] for part in METRICS[name].parts):
         return
     past = {name: asked[name] for name in ("at", "known_at", "positions")}
     with answered(settings, "quiet", "linked", **past) as answer:
@@ -226,9 +226,9 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
     """Warn if a requested margin leaves out some orders."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
-    if not any(part in _MARGINS for name in asked["names"].split(",") for part in METRICS[name].parts):
+    if not any(part in _MARGINS for name in asked["names"] for part in METRICS[name].parts):
         return
-    of_all = asked | {"names": _WITHOUT_COST, "by": None, "grain": None, "compare": None, "rates": None}
+    of_all = asked | {"names": [_WITHOUT_COST], "by": None, "grain": None, "compare": None, "rates": None}
     with answered(settings, "quiet", "metrics", **of_all) as answer:
         orders = answer.row()[_WITHOUT_COST]
     if orders:

@@ -316,7 +316,7 @@ def _duration(value: str, option: click.Parameter) -> timedelta:
 
 
 def goods_rate_option(command: Command) -> Command:
-    """Add `--goods-rate`; the command gets `goods_rates`: basis points by category as JSON, '' for all other
+    """Add `--goods-rate`; the command gets `goods_rates`: basis points by category, '' for all other
     categories; None if not given."""
     return click.option(
         "--goods-rate",
@@ -329,7 +329,7 @@ def goods_rate_option(command: Command) -> Command:
     )(command)
 
 
-def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
+def _goods_rates(values: Iterable[str], option: click.Parameter) -> dict[str, int]:
     found: dict[str, int] = {}
     for value in _written_out(values):
         category, _, percent = value.rpartition("=")
@@ -343,7 +343,7 @@ def _goods_rates(values: Iterable[str], option: click.Parameter) -> str:
             )
         if not 0 <= found[category] <= 10_000:
             raise click.BadParameter(f"{value!r} is no percentage of 0 to 100, such as 75 or DAIRY=80", None, option)
-    return json.dumps(found, ensure_ascii=False)
+    return found
 
 
 def _written_out(values: Iterable[str]) -> Iterator[str]:

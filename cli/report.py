@@ -5,7 +5,6 @@ People see each part as a titled table in their language; the machine formats ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -285,7 +284,9 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
 @past_options
 @settings_options("database")
 @output_option
-def experiments(goods_rates: str | None, explain: bool, settings: Settings, output: str, **past: Any) -> None:
+def experiments(
+    goods_rates: dict[str, int] | None, explain: bool, settings: Settings, output: str, **past: Any
+) -> None:
     """Show what every campaign with arms caused (增量): a row per treatment, incremental margin and return with its 95%
     interval. All of one campaign: `experiment show CAMPAIGN`; down to people and orders: `experiment people CAMPAIGN`.
 
@@ -331,8 +332,8 @@ _EXPERIMENT_COLUMNS: Final = (
 )
 
 
-def _of_campaigns(campaigns: tuple[str, ...]) -> str | None:
-    return json.dumps({"campaign": list(campaigns)}) if campaigns else None
+def _of_campaigns(campaigns: tuple[str, ...]) -> dict[str, list[str]] | None:
+    return {"campaign": list(campaigns)} if campaigns else None
 
 
 def _report(
@@ -423,7 +424,7 @@ def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], optio
 def _must_be_known(settings: Settings, asked: Mapping[str, Any], past: dict[str, Any]) -> None:
     """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of a campaign that sold
     nothing."""
-    named = [asked["campaign"]] if asked.get("campaign") else json.loads(asked.get("where") or "{}").get("campaign", [])
+    named = [asked["campaign"]] if asked.get("campaign") else (asked.get("where") or {}).get("campaign", [])
     for campaign in named:
         counted = _rows(settings, "states", {"campaign": campaign} | past)
         if not any(row["coupons"] for row in counted):

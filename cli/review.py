@@ -7,6 +7,7 @@ order, rates) can be saved by name in `coupon.operations`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +72,7 @@ def review(
     list_templates: bool,
     form: str | None,
     file: Path | None,
-    goods_rates: str | None,
+    goods_rates: dict[str, int] | None,
     why: str | None,
     operator: str | None,
     zone: str,
@@ -174,12 +175,18 @@ def _templates(settings: Settings) -> dict[str, Row]:
         str(done.subject): {
             "name": done.subject,
             "sections": _known_sections((done.details or {}).get("sections")),
-            "goods_rates": (done.details or {}).get("goods_rates"),
+            "goods_rates": _rates((done.details or {}).get("goods_rates")),
             "operator": done.operator,
             "reason": done.reason,
         }
         for done in told_of(settings.log, DEFINED)
     }
+
+
+def _rates(saved: object) -> dict[str, int] | None:
+    """The saved rates; those of releases before 0.2 are JSON text."""
+    rates = json.loads(saved) if isinstance(saved, str) else saved
+    return rates if isinstance(rates, dict) else None
 
 
 def _known_sections(told: object) -> list[str]:

@@ -9,19 +9,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Final, Protocol, get_type_hints
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, get_type_hints
 
 import polars as pl
 
 from coupon_ledger.ledger.errors import WrongQuestion
 from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
 from coupon_ledger.projections.connection import Reading, sql
-from coupon_ledger.projections.past import Cut, Past
-from coupon_ledger.questions.bounds import checked
+from coupon_ledger.projections.past import Cut, Past, Progress
+from coupon_ledger.questions.parameters import OfPast, P, Parameter, parameters_of, read, validator_of
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _PAST_LIMIT_S: Final = 300.0
-PAST: Final[Mapping[str, Any]] = {"at": datetime | None, "known_at": datetime | None, "positions": str | None}
-"""The parameters of a cut, with their types."""
 _POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
 
 
@@ -62,69 +64,69 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question. `limit_s`: how long it may take beside the consumer. `json`: columns with JSON text.
+Frames = pl.DataFrame | Iterator[pl.DataFrame]
 
-    `then`: stands in the tables of the past that the question reads, according to its parameters; with it, the question
-    takes `at`, `known_at` and `positions`. `tells`: the question reads the past itself, and takes the callback `told`
-    to report progress.
+
+@dataclass(frozen=True)
+class Question(Generic[P]):
+    """A question: the function that answers it. The type of that function's second parameter is the model of the
+    question's parameters.
+
+    `limit_s`: how long it may take beside the consumer. `json`: columns with JSON text. `stand_in`: puts the tables of
+    the past that the question reads in place; without it the function does that itself, if its model has a cut.
+    `folds`: the function reads the past itself at length, and takes a third argument to report progress.
     """
 
-    ask: Callable[..., pl.DataFrame | Iterator[pl.DataFrame]]
+    ask: Callable[[Reading, P], Frames] | Callable[[Reading, P, Progress], Frames]
     limit_s: float = 30.0
     json: tuple[str, ...] = ()
-    then: Callable[[Past, Mapping[str, Any]], None] | None = None
-    tells: bool = False
+    stand_in: Callable[[Past, P], None] | None = None
+    folds: bool = False
 
-    def limit_for(self, parameters: Mapping[str, Any]) -> float:
+    @cached_property
+    def model(self) -> type[P]:
+        _, parameters = islice(inspect.signature(self.ask).parameters, 2)
+        model: type[P] = get_type_hints(self.ask)[parameters]
+        return model
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The fields of the model, by name."""
+        return parameters_of(self.model)
+
+    @cached_property
+    def validator(self) -> TypeAdapter[P]:
+        """The model's validator, which also writes its parameters as JSON."""
+        return validator_of(self.model)
+
+    def read(self, name: str, values: Mapping[str, Any]) -> P:
+        """Make the question's parameters from values by name; those that are None count as not given. `name`: of the
+        question, for errors. Raises `WrongQuestion`."""
+        parameters: P = read(name, self.validator, self.parameters, values)
+        return parameters
+
+    def limit_for(self, parameters: P) -> float:
         """`limit_s`, or more if the question is about the past."""
         return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
 
-    def looks_back(self, parameters: Mapping[str, Any]) -> bool:
+    def looks_back(self, parameters: P) -> bool:
         """Whether tables of the past are built for the answer."""
-        return self.tells or (self.then is not None and any(parameters.get(name) is not None for name in PAST))
-
-    def checked(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters converted to the form that the tables use. Raises `WrongQuestion` if one is out of bounds."""
-        known = self.parameters
-        return {
-            name: checked(name, known[name].annotation if name in known else None, value)
-            for name, value in parameters.items()
-        }
-
-    @cached_property
-    def parameters(self) -> dict[str, inspect.Parameter]:
-        """The parameters by name, with their types: those of the function without the reading, and those of the
-        cut."""
-        hints = get_type_hints(self.ask)
-        _, *rest = inspect.signature(self.ask).parameters.values()
-        found = {
-            p.name: p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY)
-            for p in rest
-            if p.name != "told" or not self.tells
-        }
-        if self.then is not None:
-            for name, annotation in PAST.items():
-                found[name] = inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
-                )
-        return found
+        return self.folds or (self.stand_in is not None and parameters.looks_back)
 
 
-def cut_of(reading: Reading, parameters: Mapping[str, Any]) -> Cut:
+def cut_of(reading: Reading, parameters: OfPast) -> Cut:
     """The cut that the parameters describe. Raises `WrongQuestion`."""
-    return Cut(parameters.get("at"), parameters.get("known_at"), positions_of(reading, parameters.get("positions")))
+    return Cut(parameters.at, parameters.known_at, positions_of(reading, parameters.positions))
 
 
-def positions_of(reading: Reading, told: str | None) -> dict[tuple[str, int], int] | None:
+def positions_of(reading: Reading, text: str | None) -> dict[tuple[str, int], int] | None:
     """Next offset by topic and partition, parsed from `TOPIC:PARTITION:OFFSET,…`; None for None. Raises `WrongQuestion`
     if the text is malformed, or a position lies beyond what the database has read."""
-    if told is None:
+    if text is None:
         return None
     read = {(topic, partition): offset for topic, partition, offset in reading.rows(sql(__package__, "positions"))}
     found: dict[tuple[str, int], int] = {}
-    for one in told.split(",") if told else ():
+    for one in text.split(",") if text else ():
         parts = _POSITION.fullmatch(one)
         if parts is None or parts[1] not in INPUT_TOPICS:
             raise WrongQuestion(f"position {one}: is none; write TOPIC:PARTITION:OFFSET, such as {COUPON}:2:75632")

@@ -6,7 +6,7 @@ of a past are built once for all questions with the same cut.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -16,8 +16,9 @@ from coupon_ledger.ledger.errors import LedgerError
 from coupon_ledger.projections.connection import Cursor
 from coupon_ledger.projections.past import Cut, Past, Progress
 from coupon_ledger.questions import looking_back
-from coupon_ledger.questions.asking import Answer, Question, Source, as_of, cut_of
-from coupon_ledger.questions.registry import QUESTIONS, frames_of
+from coupon_ledger.questions.asking import Answer, Question, Source, as_of
+from coupon_ledger.questions.parameters import P, Parameters
+from coupon_ledger.questions.registry import QUESTIONS, cut_of_question, frames_of
 
 _OURS = """
 SELECT 'TABLE' AS kind, table_name AS name FROM duckdb_tables() WHERE temporary
@@ -39,22 +40,25 @@ class Snapshot:
     def ask(self, question: str, **parameters: Any) -> Answer:
         """Raises what the question raises, and `StoreError` if an earlier question was interrupted."""
         asked = QUESTIONS[question]
-        given = asked.checked(parameters)
+        return self.answer_to(asked, asked.read(question, parameters))
+
+    def answer_to(self, question: Question[P], parameters: P) -> Answer:
+        """As `ask`, with parameters that have been read."""
         self._clear()
-        cut = cut_of(self._cursor, given) if asked.then is not None else Cut()
+        cut = cut_of_question(question, self._cursor, parameters)
         if not cut:
             self._leave_past()
-            return Answer(as_of(self._cursor), frames_of(asked, self._cursor, given, self._progress))
-        frames = self._of_past(asked, given, cut)  # the state that it is of is known once the past is in place
+            return Answer(as_of(self._cursor), frames_of(question, self._cursor, parameters, self._progress))
+        frames = self._of_past(question, parameters, cut)  # the state that it is of is known once the past is in place
         return Answer(as_of(self._cursor), iter(frames))
 
-    def _of_past(self, asked: Question, given: Mapping[str, Any], cut: Cut) -> list[pl.DataFrame]:
-        assert asked.then is not None
+    def _of_past(self, question: Question[P], parameters: P, cut: Cut) -> list[pl.DataFrame]:
+        assert question.stand_in is not None
         past = self._past if self._past is not None and self._past.cut == cut else self._put_in_place(cut)
         before = past.made
         try:
-            asked.then(past, given)  # what nobody else reads
-            frames = list(frames_of(asked, self._cursor, given, self._progress))
+            question.stand_in(past, parameters)  # what nobody else reads
+            frames = list(frames_of(question, self._cursor, parameters, self._progress))
         except BaseException:
             with suppress(LedgerError):  # the transaction may be over; what went wrong is what is raised
                 past.undo(before)
@@ -67,7 +71,7 @@ class Snapshot:
         self._leave_past()
         past = Past(self._cursor, cut, self._progress)
         try:
-            looking_back.everything(past, {})
+            looking_back.everything(past, Parameters())
         except BaseException:
             past.close()
             raise

@@ -70,12 +70,12 @@ class Asker:
         source: Source,
         campaign: str,
         past: Mapping[str, Any],
-        goods_rates: str | None,
+        goods_rates: Mapping[str, int] | None,
         zone: str | None = None,
     ) -> None:
         self.campaign = campaign
         self._zone = {"zone": zone} if zone else {}
-        self.goods = {"goods_rates": goods_rates} if goods_rates else {}
+        self.goods: Mapping[str, Any] = {"goods_rates": goods_rates} if goods_rates else {}
         self._source = source
         self._past = past
         self._told: dict[str, pl.DataFrame] = {}
@@ -98,13 +98,13 @@ class Asker:
 
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
         """One row per slice and currency, one column per metric; of this campaign unless `campaigns` names others."""
-        where = json.dumps({"campaign": [self.campaign] if campaigns is None else campaigns})
+        where = {"campaign": [self.campaign] if campaigns is None else campaigns}
         return self.rows("metrics", names=names, where=where, **self.goods, **self._zone, **more)
 
     def command(self, line: str) -> str:
         """A command that shows the same numbers as of the same instant. `{campaign}` in `line` stands for this
         campaign, `{rates}` for its rates."""
-        goods = json.loads(self.goods.get("goods_rates", "{}"))
+        goods = self.goods.get("goods_rates", {})
         rates = "".join(
             f" --goods-rate {shlex.quote(f'{c}={bp / 100:g}' if c else f'{bp / 100:g}')}" for c, bp in goods.items()
         )

@@ -17,7 +17,8 @@ from coupon_ledger.analysis import attribution as credit
 from coupon_ledger.analysis.attribution import Coalitions, Journeys, Paths
 from coupon_ledger.ledger.errors import NotThere, WrongQuestion
 from coupon_ledger.questions.attribution.credits import weights_of
-from coupon_ledger.questions.attribution.models import BUILT_IN, OVER_ALL, Model, asked
+from coupon_ledger.questions.attribution.models import BUILT_IN, OVER_ALL, Model, models_named
+from coupon_ledger.questions.registry import QUESTIONS
 from tests.command_line import DATABASE, Data, done, ledger, ndjson, one_sentence
 
 SEED = 20261111
@@ -196,23 +197,23 @@ def test_whole_parts_sum_to_the_total(total: int, weights: list[float]) -> None:
     ("models", "error", "words"),
     [
         ("lats", NotThere, "lats"),
-        ("[{]", WrongQuestion, "JSON"),
-        ("[]", WrongQuestion, "none is named"),
-        ('[{"name":"m","kind":"last","half_life_days":3}]', WrongQuestion, "half_life_days"),
-        ('[{"name":"m","kind":"last","look_back_days":91}]', WrongQuestion, "look_back_days"),
-        ('[{"name":"m","kind":"guess"}]', WrongQuestion, "kind"),
-        ('[{"name":"m","kind":"position","first_share":0.8,"last_share":0.8}]', WrongQuestion, "sum to 1"),
+        ([5], WrongQuestion, "JSON"),
+        ([], WrongQuestion, "none is named"),
+        ([{"name": "m", "kind": "last", "half_life_days": 3}], WrongQuestion, "half_life_days"),
+        ([{"name": "m", "kind": "last", "look_back_days": 91}], WrongQuestion, "look_back_days"),
+        ([{"name": "m", "kind": "guess"}], WrongQuestion, "kind"),
+        ([{"name": "m", "kind": "position", "first_share": 0.8, "last_share": 0.8}], WrongQuestion, "sum to 1"),
     ],
 )
-def test_a_model_that_makes_no_sense_is_refused(models: str, error: type[Exception], words: str) -> None:
+def test_a_model_that_makes_no_sense_is_refused(models: object, error: type[Exception], words: str) -> None:
     """Else somebody is paid by a number that means nothing."""
     with pytest.raises(error, match=words):
-        asked(models)
+        models_named(QUESTIONS["attribution"].read("attribution", {"models": models}).models)
 
 
 def test_every_kind_is_built_in() -> None:
-    assert asked(None) == asked("all") == list(BUILT_IN.values())
-    assert asked('["last", {"name": "m", "kind": "linear"}]') == [BUILT_IN["last"], Model(name="m", kind="linear")]
+    assert models_named(None) == models_named(["all"]) == list(BUILT_IN.values())
+    assert models_named(["last", {"name": "m", "kind": "linear"}]) == [BUILT_IN["last"], Model(name="m", kind="linear")]
 
 
 # ── The commands ─────────────────────────────────────────────────────────────────────────────────────────────

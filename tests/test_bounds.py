@@ -3,11 +3,10 @@ endpoint alike; never a server error."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 import pytest
 import schemathesis
@@ -20,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
 
 from coupon_ledger.ledger.errors import LedgerError, WrongQuestion
 from coupon_ledger.projections.database import open_database
-from coupon_ledger.questions.bounds import BOUNDS, bounds_of
 from coupon_ledger.questions.local import Local
+from coupon_ledger.questions.parameters import Parameter
 from coupon_ledger.questions.registry import QUESTIONS
 from tests.command_line import DATABASE, done, ledger, ndjson, one_sentence
 from tests.owners import Owner, owning
@@ -56,18 +55,22 @@ def local(home: Path) -> Iterator[Local]:
         asked.close()
 
 
-def kinds_of(parameter: inspect.Parameter) -> set[type]:
-    annotation = parameter.annotation
-    return {annotation, *getattr(annotation, "__args__", ())} & EXTREMES.keys()
+def kinds_of(name: str, parameter: Parameter) -> set[type]:
+    """The types of single values that it takes; text stands for every structure, too."""
+
+    def within(kind: Any) -> set[type]:
+        return {kind} if kind in EXTREMES else {one for part in get_args(kind) for one in within(part)}
+
+    return within(get_type_hints(QUESTIONS[name].model)[parameter.name]) or {str}
 
 
 def needed(name: str) -> dict[str, Any]:
     """A value for what the question cannot do without."""
-    values = {int: 0, str: "c-1", datetime: datetime(2026, 11, 11)}
+    values: dict[type, Any] = {int: 0, str: "c-1", datetime: datetime(2026, 11, 11)}
     return {
-        p.name: values[next(iter(kinds_of(p)))]
+        p.name: [] if p.nested else values[next(iter(kinds_of(name, p)))]
         for p in QUESTIONS[name].parameters.values()
-        if p.default is inspect.Parameter.empty
+        if p.required
     }
 
 
@@ -75,7 +78,7 @@ def needed(name: str) -> dict[str, Any]:
 def test_a_parameter_at_the_ends_of_its_type_is_answered_or_refused(local: Local, name: str) -> None:
     """Else a number or an instant that nobody thought of would be a traceback, or a server error."""
     for parameter in QUESTIONS[name].parameters.values():
-        for value in (extreme for kind in kinds_of(parameter) for extreme in EXTREMES[kind]):
+        for value in (extreme for kind in kinds_of(name, parameter) for extreme in EXTREMES[kind]):
             try:
                 for _ in local.ask(name, **{**needed(name), parameter.name: value}).frames:
                     pass
@@ -95,10 +98,13 @@ def test_a_bound_is_named_with_its_parameter(local: Local) -> None:
             local.ask("state", coupon="c-1", at=at)
 
 
-def test_every_bound_is_that_of_a_parameter() -> None:
-    """Else a bound would guard what was renamed, and nothing its new name."""
-    names = {(p.name, bounds_of(p.name, p.annotation)) for q in QUESTIONS.values() for p in q.parameters.values()}
-    assert BOUNDS.items() <= {(name, bounds) for name, bounds in names if bounds is not None}
+def test_every_number_has_bounds_and_every_parameter_a_description() -> None:
+    """Else a number that nobody thought of would reach a query, or a reader of the interface would have to guess."""
+    for name, question in QUESTIONS.items():
+        for parameter in question.parameters.values():
+            if kinds_of(name, parameter) & {int, float} and not parameter.nested:
+                assert parameter.bounds is not None, (name, parameter.name)
+            assert parameter.description, (name, parameter.name)
 
 
 @pytest.mark.parametrize(

@@ -370,7 +370,7 @@ def test_columns_and_rows_say_the_same(asked: Owner) -> None:
 
 def test_a_question_that_is_too_long_for_an_address_is_posted(asked: Owner, shop: Path) -> None:
     """Else what a correction of many coupons would do could not be asked beside the consumer."""
-    ids = json.dumps([*(f"c-{n}" for n in range(20_000)), "c-1"])
+    ids = [*(f"c-{n}" for n in range(20_000)), "c-1"]
     with asking(shop / DATABASE) as source:
         there = {row["coupon_id"] for frame in source.ask("histories", coupons=ids).frames for row in frame.to_dicts()}
     assert "c-1" in there

@@ -244,14 +244,14 @@ def test_currencies_are_apart_or_converted_and_never_added(store: Store, told: T
         "JPY": (200, None, 200.0),
         None: (None, 3, None),
     }
-    rates = '[{"currency": "JPY", "rate": "0.05", "to": "CNY"}]'  # 200 yen, without a minor unit, are 10 yuan
+    rates = [{"currency": "JPY", "rate": "0.05", "to": "CNY"}]  # 200 yen, without a minor unit, are 10 yuan
     both = {r["currency"]: r for r in ask(store, "gmv_minor", "orders", "average_order_minor", rates=rates)}
     assert (both["CNY"]["gmv_minor"], both[None]["orders"]) == (2_501, 3)
     assert both["CNY"]["average_order_minor"] == pytest.approx(2_501 / 3)
-    [one] = ask(store, "gmv_minor", where='{"currency": ["JPY"]}')
+    [one] = ask(store, "gmv_minor", where={"currency": ["JPY"]})
     assert (one["currency"], one["gmv_minor"]) == ("JPY", 200)
     with pytest.raises(WrongQuestion, match="there is none for JPY; add it"):
-        ask(store, "gmv_minor", rates='[{"currency": "USD", "rate": "7", "to": "CNY"}]')
+        ask(store, "gmv_minor", rates=[{"currency": "USD", "rate": "7", "to": "CNY"}])
 
 
 def test_nothing_to_divide_by_gives_no_figure(store: Store, told: Told) -> None:
@@ -295,7 +295,7 @@ def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: To
     told.paid("o", "2026-11-11T01:00", "CNY", 1_000)
     by = asking(store, told, "coupon_gmv_minor", by="campaign")
     assert [(r["campaign"], r["coupon_gmv_minor"]) for r in by] == [("k-1", 1_000), ("k-2", 1_000)]
-    [both] = ask(store, "coupon_gmv_minor", where='{"campaign": ["k-1", "k-2"]}')
+    [both] = ask(store, "coupon_gmv_minor", where={"campaign": ["k-1", "k-2"]})
     assert both["coupon_gmv_minor"] == 1_000
 
 
@@ -352,7 +352,7 @@ def test_what_was_learned_is_the_whole_of_the_difference(store: Store, seed: int
     steps = 0
     with emptied(store), closing(Local(store)) as local:
         fill(store, told)
-        for campaign, options in ((None, {}), ("k-0", {"goods_rates": '{"": 6000}'}), ("k-1", {})):
+        for campaign, options in ((None, {}), ("k-0", {"goods_rates": {"": 6000}}), ("k-1", {})):
             asked = {"known_from": known_from, "campaign": campaign, **options}
             found = [r for frame in local.ask("restated", **asked).frames for r in frame.to_dicts()]
             ends = {
@@ -388,7 +388,7 @@ def test_what_was_learned_is_the_whole_of_the_difference(store: Store, seed: int
 
 def metrics_of(store: Store, campaign: str | None, **given: Any) -> dict[str | None, Row]:
     """Those of `RESTATED`, by currency; counts are of none."""
-    where = None if campaign is None else json.dumps({"campaign": [campaign]})
+    where = None if campaign is None else {"campaign": [campaign]}
     return {row["currency"]: row for row in ask(store, *RESTATED.values(), "simple_roi", where=where, **given)}
 
 
@@ -443,7 +443,7 @@ def test_targets_stand_beside_what_was_reached(store: Store, told: Told) -> None
     assert plain["k-1"]["claim_rate_target"] == 0.5
     assert plain["k-2"]["created_events_target"] is None
     assert (money["k-1"]["discount_cost_minor_target"], money["k-1"]["discount_cost_minor_reached"]) == (60, 0.5)
-    [both, *_] = ask(store, "created_events", where='{"campaign": ["k-1", "k-2"]}', compare="target")
+    [both, *_] = ask(store, "created_events", where={"campaign": ["k-1", "k-2"]}, compare="target")
     assert both["created_events_target"] is None, "one of them has none"
 
 
@@ -475,7 +475,7 @@ def test_margin_is_not_guessed(store: Store, told: Told) -> None:
     rows = asking(store, told, *names)
     assert [(r["coupon_margin_minor"], r["simple_roi"]) for r in rows if r["currency"] == "CNY"] == [(None, None)]
     assert [r["coupon_orders_without_goods_cost"] for r in rows if r["currency"] is None] == [1]
-    known = {r["currency"]: r for r in ask(store, *names, goods_rates='{"food": 5000}')}
+    known = {r["currency"]: r for r in ask(store, *names, goods_rates={"food": 5000})}
     assert known["CNY"]["coupon_margin_minor"] == 1_000 - 300 - 90
 
 
@@ -497,7 +497,7 @@ def test_a_number_can_be_followed_to_its_rows(store: Store, told: Told) -> None:
     told.coupon("c-2", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"))
     asking(store, told, "claim_rate")
     with closing(Local(store)) as local:
-        [frame] = local.ask("metric-explained", names="claim_rate", where='{"campaign": ["k"]}', limit=1).frames
+        [frame] = local.ask("metric-explained", names="claim_rate", where={"campaign": ["k"]}, limit=1).frames
     parts = {r["part"]: r for r in frame.to_dicts()}
     assert {name: r["found"] for name, r in parts.items()} == {"claimed_events": 1, "open_issued_events": 2}
     assert [r["coupon_id"] for r in json.loads(parts["claimed_events"]["rows"])] == ["c-1"]
@@ -520,9 +520,9 @@ def test_a_number_can_be_followed_to_its_rows(store: Store, told: Told) -> None:
         ("claims_per_minute", {}, "of how long a time"),
         ("created_events", {"compare": "target"}, "--by campaign"),
         ("created_events", {"compare": "target", "by": "campaign", "grain": "day"}, "leave out --grain"),
-        ("gmv_minor", {"rates": "[]"}, "lead to no currency"),
-        ("gmv_minor", {"rates": '[{"currency": "CNY", "rate": 0, "to": "USD"}]'}, "a rate above 0"),
-        ("gmv_minor", {"goods_rates": '{"food": "much"}'}, "basis points"),
+        ("gmv_minor", {"rates": []}, "lead to no currency"),
+        ("gmv_minor", {"rates": [{"currency": "CNY", "rate": 0, "to": "USD"}]}, "a rate above 0"),
+        ("gmv_minor", {"goods_rates": {"food": "much"}}, "basis points"),
     ],
 )
 def test_wrong_questions_are_told_what_to_ask(store: Store, names: str, given: Row, said: str) -> None:

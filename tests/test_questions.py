@@ -21,6 +21,7 @@ from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.live.apply import apply
 from coupon_ledger.questions.registry import Answer, AsOf
+from coupon_ledger.questions.states.parameters import OneCampaign
 from coupon_ledger.questions.states.states import campaign
 from tests.command_line import DATABASE, LOG, coupon_event, done, ledger, ndjson, one_sentence
 from tests.folding import fold_in, scratch_store
@@ -471,7 +472,7 @@ def test_a_campaigns_account_balances_whatever_happened(tmp_path: Path, seed: in
     drawn = history(COUPON, seed, 1_500, keys=150)
     with scratch_store(tmp_path) as store:
         fold_in(store, apply, COUPON, drawn.batches)
-        [row] = campaign(store, "k-1").to_dicts()
+        [row] = campaign(store, OneCampaign(campaign="k-1")).to_dicts()
     assert [c for c in row["conservation"] if not c["ok"]] == []
     assert row["conservation"][0]["counted"] > 10
 

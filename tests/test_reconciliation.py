@@ -256,7 +256,7 @@ def _coupons(walk: Walk, doubts: list[Row]) -> None:
 
 def _campaign(walk: Walk, row: Row) -> None:
     """One campaign in the reports, metrics, attribution and the review."""
-    k, where = row["campaign_id"], json.dumps({"campaign": [row["campaign_id"]]})
+    k, where = row["campaign_id"], {"campaign": [row["campaign_id"]]}
     discount = added((one["currency"], one["discount_minor"]) for one in row["discounts"])
     told = defaultdict(lambda: ({}, {}), reconciled(walk, campaign=k))
     assert sum(told["coupons", "coupons_in_use"][0].values()) == row["in_use"]

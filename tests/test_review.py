@@ -23,6 +23,7 @@ from coupon_ledger.questions.asking import Source
 from coupon_ledger.questions.customers import customers
 from coupon_ledger.questions.registry import Answer, AsOf
 from coupon_ledger.questions.states import states as questions
+from coupon_ledger.questions.states.parameters import OneCampaign
 from coupon_ledger.reports.review import SECTIONS, Asker
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
@@ -201,7 +202,7 @@ def test_who_used_another_campaigns_coupon_did_not_use_this_one(monkeypatch: pyt
     monkeypatch.setattr(questions, "campaign_users", lambda *_: theirs)
     monkeypatch.setattr(customers, "in_segments", lambda _: everyone)
     told = {
-        "campaign-segments": questions.campaign_segments(cast(Reading, None), "k"),
+        "campaign-segments": questions.campaign_segments(cast(Reading, None), OneCampaign(campaign="k")),
         "campaign-users": theirs,
     }
 

@@ -7,7 +7,6 @@ still in use on orders that are none. What an order brought is told once more in
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -159,7 +158,7 @@ def rates(request: pytest.FixtureRequest) -> dict[str, int]:
 
 
 def rows(local: Local, question: str, rates: dict[str, int] | None = None, **asked: Any) -> list[Row]:
-    goods = {"goods_rates": json.dumps(rates)} if rates else {}
+    goods = {"goods_rates": rates} if rates else {}
     return [row for frame in local.ask(question, **goods, **asked).frames for row in frame.to_dicts()]
 
 
@@ -251,7 +250,7 @@ def test_a_campaigns_discount_and_return_are_one_in_every_room(
 ) -> None:
     """Metrics, finance, budgets and attribution; the simple ROI of the metrics is that of the model `redeemed`."""
     discount = {currency: world.discount["k", currency] for currency in CURRENCIES}
-    of_metrics = rows(local, "metrics", rates, names="discount_cost_minor,simple_roi", where='{"campaign": ["k"]}')
+    of_metrics = rows(local, "metrics", rates, names="discount_cost_minor,simple_roi", where={"campaign": ["k"]})
     credited = rows(local, "attribution-roi", rates, campaign="k", models="redeemed")
     assert summed(of_metrics, "discount_cost_minor") == discount
     assert summed(credited, "discount_minor") == discount

@@ -33,6 +33,7 @@ from coupon_ledger.projections.store import Store
 from coupon_ledger.questions import audits
 from coupon_ledger.questions.audits import AUDITS
 from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
+from coupon_ledger.questions.states.parameters import Evidence as EvidenceOf
 from coupon_ledger.questions.states.states import evidence
 from tests.command_line import DATABASE, LOG, Ran, coupon_event, done, finish, ledger, ndjson, one_sentence, start
 from tests.folding import LOOKED_UP, scratch_store
@@ -448,7 +449,7 @@ def test_every_audit_says_what_it_asks_and_what_an_offender_means() -> None:
 
 
 def deep(store: Store, log: EventLog | None = None) -> list[dict[str, Any]]:
-    found = Evidence(evidence(store, *EVERYTHING))
+    found = Evidence(evidence(store, EvidenceOf(first=EVERYTHING[0], last=EVERYTHING[1])))
     assert len(found.rows) > 20
     if log is None:
         return list(differences(found))

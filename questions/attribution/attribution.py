@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -13,48 +12,34 @@ import polars as pl
 
 from coupon_ledger.analysis import attribution as credit
 from coupon_ledger.ledger.errors import NotThere
-from coupon_ledger.ledger.topics import COUPON, ORDER, USER
-from coupon_ledger.projections.attribution import upkeep
 from coupon_ledger.projections.attribution.paths import MOST
 from coupon_ledger.projections.connection import Reading, sql
-from coupon_ledger.projections.past import Past
 from coupon_ledger.projections.wide import as_integers
 from coupon_ledger.questions.attribution import in_place
-from coupon_ledger.questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Asked, credits, weights_of
-from coupon_ledger.questions.attribution.models import OVER_ALL, Model, asked
+from coupon_ledger.questions.attribution.credits import NOBODY, OTHERS, UNKNOWN_COUPON, Selection, credits, weights_of
+from coupon_ledger.questions.attribution.models import OVER_ALL, Model, models_named
+from coupon_ledger.questions.attribution.parameters import Credits, CreditsOfOrder, Paid, Roi
 from coupon_ledger.questions.metrics.money import goods_rates as goods
 
 _MONEY: Final = ("sales_minor", "margin_minor")
 
 
-def attribution(
-    reading: Reading,
-    models: str | None = None,
-    by: str = "channel",
-    campaign: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    goods_rates: str | None = None,
-) -> pl.DataFrame:
-    """Orders, sales and margin credited to each channel, campaign or kind of touch, by model and currency.
-
-    `models`: comma-separated names of built-in models, or a JSON list of names and definitions (name, kind,
-    parameters); default: all built-in ones. `by`: channel, campaign or kind. `campaign`: all other campaigns count as
-    one. `since`, `until`: of the payment. `goods_rates`: a JSON object with the cost of goods by category in basis
-    points; the empty category is the default. Raises `WrongQuestion`, `NotThere`.
+def attribution(reading: Reading, parameters: Credits) -> pl.DataFrame:
+    """Orders, sales and margin credited to each channel, campaign or kind of touch, by model and currency. Raises
+    `WrongQuestion`, `NotThere`.
 
     `removal_effect`: the share of all orders lost without the value (markov). `error`: the standard error of the
     orders, if combinations were sampled (shapley). `margin_minor`: of orders with a known cost of goods (null if there
     are none); `without_cost`: the number of other orders.
     """
-    wanted = asked(models)
+    models = models_named(parameters.models)
     in_place.complete(reading)
-    what = Asked(by, campaign, since, until)
-    with _goods(reading, goods_rates):
-        found = credits(reading, wanted, what)
-    totals = dict(reading.frame(_query("totals"), what.window).select("currency", "orders").iter_rows())
+    selection = Selection(parameters.by, parameters.campaign, parameters.since, parameters.until)
+    with _goods(reading, parameters.goods_rates):
+        credited = credits(reading, models, selection)
+    totals = dict(reading.frame(_query("totals"), selection.window).select("currency", "orders").iter_rows())
     share = pl.col("orders") / pl.col("currency").replace_strict(totals, return_dtype=pl.Float64, default=None)
-    return _whole_money(found).rename({"value": by}).with_columns(margin_minor=_MARGIN, share=share)
+    return _whole_money(credited).rename({"value": parameters.by}).with_columns(margin_minor=_MARGIN, share=share)
 
 
 _MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.col("orders") - 1e-9)).then(
@@ -64,7 +49,7 @@ _MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.
 
 
 @contextmanager
-def _goods(reading: Reading, goods_rates: str | None) -> Iterator[None]:
+def _goods(reading: Reading, goods_rates: Mapping[str, int] | None) -> Iterator[None]:
     """Let queries read `goods`: the cost of goods of orders that do not state it."""
     with reading.holding("goods", _query("goods"), {"goods_rates": goods(goods_rates)}):
         yield
@@ -79,9 +64,7 @@ def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
     return as_integers(pl.concat(parts))
 
 
-def attribution_notes(
-    reading: Reading, since: datetime | None = None, until: datetime | None = None, goods_rates: str | None = None
-) -> pl.DataFrame:
+def attribution_notes(reading: Reading, parameters: Paid) -> pl.DataFrame:
     """Caveats for readers of credits: one row of order counts.
 
     `orders`: orders that stand. Of these: `without_touch`; `cut_off` (more touches than a path keeps); `without_sales`
@@ -89,15 +72,20 @@ def attribution_notes(
     `unknown_coupon` (names coupons, but none is known to be used on it). Not credited: `cancelled`, `refunded` (in
     full), among them `refunded_more_than_paid`. `currencies`: number of currencies, which are never added up."""
     in_place.complete(reading)
-    with _goods(reading, goods_rates):
-        return reading.frame(_query("notes"), {"since": since, "until": until, "most": MOST})
+    with _goods(reading, parameters.goods_rates):
+        return reading.frame(_query("notes"), {"since": parameters.since, "until": parameters.until, "most": MOST})
 
 
-def attribution_order(reading: Reading, order: str, models: str | None = None) -> pl.DataFrame:
+def attribution_order(reading: Reading, parameters: CreditsOfOrder) -> pl.DataFrame:
     """The touches that led to an order, earliest first, and the part of the order that each model credits them with
     (`credits`, by model). Markov and shapley by rate are left out, since they do not credit single orders. `touch`: its
     number; null for the rows of redeemed coupons and of uncredited parts. Raises `NotThere`."""
-    wanted = [m for m in asked(models) if m.kind not in OVER_ALL or (m.kind == "shapley" and m.worth == "orders")]
+    order = parameters.order
+    models = [
+        m
+        for m in models_named(parameters.models)
+        if m.kind not in OVER_ALL or (m.kind == "shapley" and m.worth == "orders")
+    ]
     in_place.complete(reading)
     path = reading.frame(_query("path_of_order"), {"order": order})
     if not path.height:
@@ -107,7 +95,7 @@ def attribution_order(reading: Reading, order: str, models: str | None = None) -
         )
     touches = _touches(reading, path)
     rows, lost, nobody = touches.to_dicts(), _row(UNKNOWN_COUPON), _row(NOBODY)
-    for model in wanted:
+    for model in models:
         if model.kind == "redeemed":
             used = _used_on(reading, order)
             rows += [_row("used", model, c["part"], c) for c in used]
@@ -183,37 +171,29 @@ def _row(kind: str, model: Model | None = None, part: float = 0, coupon: Mapping
     return told | {"credits": [{"model": model.name, "credit": part}] if model else []}
 
 
-def attribution_roi(
-    reading: Reading,
-    campaign: str,
-    models: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    goods_rates: str | None = None,
-) -> pl.DataFrame:
+def attribution_roi(reading: Reading, parameters: Roi) -> pl.DataFrame:
     """Margin credited to a campaign by each model, against its cost: ROI = (margin credited - cost booked) / (discount
     + cost booked). Sales are already net of the discount, so it is not subtracted again. ROI is attributed, not
     incremental: some of these orders would have come anyway. ROI is null if there was no cost, or if no credited order
     has a known cost of goods; orders `without_cost` add nothing to the margin. `without_sale_minor`: the part of the
-    discount on orders that do not stand. `since`, `until`: of the payment, the use, the booking. `campaign`: its id."""
-    wanted = asked(models)
+    discount on orders that do not stand. `since`, `until`: of the payment, the use, the booking."""
+    campaign, models = parameters.campaign, models_named(parameters.models)
     in_place.complete(reading)
-    what = Asked("campaign", campaign, since, until, alone=True)
-    given = {"campaign": campaign, **what.window}
-    costs = reading.frame(_query("campaign_costs"), given)
-    with _goods(reading, goods_rates):
-        found = credits(reading, wanted, what)
-    found = found.filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))
+    selection = Selection("campaign", campaign, parameters.since, parameters.until, alone=True)
+    costs = reading.frame(_query("campaign_costs"), {"campaign": campaign, **selection.window})
+    with _goods(reading, parameters.goods_rates):
+        credited = credits(reading, models, selection)
+    credited = credited.filter(~pl.col("value").is_in([NOBODY, OTHERS, UNKNOWN_COUPON]))
     if (
-        not found.height
+        not credited.height
         and not costs.height
         and not reading.frame(_query("campaign_known"), {"campaign": campaign})["known"][0]
     ):
         raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
-    grid = pl.DataFrame({"model": [m.name for m in wanted]}).join(
-        pl.concat([found["currency"], costs["currency"]]).unique().sort().to_frame(), how="cross"
+    grid = pl.DataFrame({"model": [m.name for m in models]}).join(
+        pl.concat([credited["currency"], costs["currency"]]).unique().sort().to_frame(), how="cross"
     )
-    rows = grid.join(found, on=["model", "currency"], how="left", maintain_order="left")
+    rows = grid.join(credited, on=["model", "currency"], how="left", maintain_order="left")
     rows = rows.join(costs, on="currency", how="left", maintain_order="left")
     numbers = "orders sales_minor margin_minor without_cost discount_minor without_sale_minor booked_minor".split()
     rows = rows.with_columns(pl.col(numbers).fill_null(0)).with_columns(
@@ -224,13 +204,6 @@ def attribution_roi(
     )
     whole = rows.with_columns(pl.col(_MONEY).round().cast(pl.Int128), roi=roi)
     return as_integers(whole.select("model", "currency", *numbers, "cost_minor", "roi"))
-
-
-def then(past: Past, _: Mapping[str, Any]) -> None:
-    """Stand in the tables of the past that every attribution question reads."""
-    for topic in (COUPON, ORDER, USER):
-        past.stand_in(topic)
-    upkeep.PATHS.stand_in(past)
 
 
 def _query(name: str) -> str:

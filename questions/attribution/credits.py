@@ -49,7 +49,7 @@ SCHEMA: Final = {
 
 
 @dataclass(frozen=True)
-class Asked:
+class Selection:
     """What to credit. `by`: one of `BY`. `campaign`: all other campaigns count as one; `alone`: credits of the others
     are not needed. `since`, `until`: of the payment."""
 
@@ -76,44 +76,44 @@ class Asked:
         return sources.select(value.alias("value")).to_series()
 
 
-def credits(reading: Reading, models: Iterable[Model], asked: Asked) -> pl.DataFrame:
+def credits(reading: Reading, models: Iterable[Model], selection: Selection) -> pl.DataFrame:
     """One row per model, value and currency with any credit, with the measures. `removal_effect`: for markov; `error`:
     the standard error of the orders, if combinations were sampled (shapley). Queries must be able to read `goods`."""
     found = []
     models = list(models)
     looking = [m for m in models if m.kind != "redeemed"]
     if looking:
-        found.append(_looked_back(reading, looking, asked))
+        found.append(_looked_back(reading, looking, selection))
     for model in models:
         if model.kind == "redeemed":
-            found.append(_redeemed(reading, model, asked))
+            found.append(_redeemed(reading, model, selection))
     order = pl.Enum([m.name for m in models])
     rows = pl.concat(found).with_columns(pl.col("model").cast(order))
     rows = rows.sort("model", "currency", "orders", "value", descending=[False, False, True, False])
     return rows.cast({"model": pl.String})
 
 
-def _redeemed(reading: Reading, model: Model, asked: Asked) -> pl.DataFrame:
-    among = asked.campaign if asked.alone else None
-    rows = reading.frame(sql(__package__, "redeemed"), {"campaign": among, **asked.window})
-    rows = rows.with_columns(value=asked.values(rows), model=pl.lit(model.name))
+def _redeemed(reading: Reading, model: Model, selection: Selection) -> pl.DataFrame:
+    among = selection.campaign if selection.alone else None
+    rows = reading.frame(sql(__package__, "redeemed"), {"campaign": among, **selection.window})
+    rows = rows.with_columns(value=selection.values(rows), model=pl.lit(model.name))
     sums = rows.group_by("model", "value", "currency").agg(pl.col(_MEASURES).sum())
     nothing = pl.lit(None, dtype=pl.Float64)
     return sums.with_columns(removal_effect=nothing, error=nothing).select(*SCHEMA).cast(SCHEMA)  # type: ignore[arg-type]
 
 
-def _looked_back(reading: Reading, models: list[Model], asked: Asked) -> pl.DataFrame:
+def _looked_back(reading: Reading, models: list[Model], selection: Selection) -> pl.DataFrame:
     sources = reading.frame("SELECT * FROM touch_sources ORDER BY source")
-    of_source = asked.values(sources)
+    of_source = selection.values(sources)
     values = of_source.unique().sort()
     if values.len() > _MOST_STATES and any(m.kind in OVER_ALL for m in models):
         raise WrongQuestion(
-            f"credits by {asked.by}: {values.len():,} of them are too many for {', '.join(OVER_ALL)}; choose other"
+            f"credits by {selection.by}: {values.len():,} of them are too many for {', '.join(OVER_ALL)}; choose other"
             " models, --by channel, or one --campaign"
         )
     states = of_source.cast(pl.Enum(values)).to_physical().to_numpy().astype(np.int64)
     state_of = _StateOf(sources["source"].to_numpy(), states, values.len())
-    currencies = reading.frame(sql(__package__, "totals"), asked.window)["currency"]
+    currencies = reading.frame(sql(__package__, "totals"), selection.window)["currency"]
     runs = [_Run(model, values.len(), currencies.len()) for model in models]
     over_all = any(run.over_all for run in runs)
     look_backs = sorted({model.look_back_days for model in models})
@@ -122,7 +122,7 @@ def _looked_back(reading: Reading, models: list[Model], asked: Asked) -> pl.Data
         batch = _Batch(frame, state_of, currencies)
         return {days: batch.within(days, with_nothing=over_all) for days in look_backs}
 
-    pieces = reading.batches(sql(__package__, "paths"), asked.window, rows=_AT_ONCE)
+    pieces = reading.batches(sql(__package__, "paths"), selection.window, rows=_AT_ONCE)
     for some in ahead(seen, (piece for piece in pieces if piece.height)):
         for run in runs:
             run.add(some[run.model.look_back_days])

@@ -4,10 +4,10 @@ defined by name and stored as operations in the log, so that none is ever lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from coupon_ledger.ledger.errors import NotThere, WrongQuestion
 from coupon_ledger.ledger.events import Id, problems_of
@@ -100,18 +100,14 @@ def made(definition: dict[str, Any]) -> Model:
         raise WrongQuestion(f"model {name}: {field}{problem.rule}; see `coupon-ledger attribution models`") from error
 
 
-def asked(models: str | None) -> list[Model]:
-    """The models that a question names: comma-separated built-in names (`all` or nothing: every built-in model), or a
-    JSON list of names and definitions. Raises `NotThere`, `WrongQuestion`."""
-    if not models or models == "all":
+def models_named(models: Sequence[str | Mapping[str, Any]] | None) -> list[Model]:
+    """The models of a question: names of built-in ones, or definitions; all built-in ones for None or `all`. Raises
+    `NotThere`, `WrongQuestion`."""
+    if models is None or list(models) == ["all"]:
         return list(BUILT_IN.values())
-    if not models.startswith("["):
-        return _distinct(_built_in(name) for name in models.split(","))
-    try:
-        told = TypeAdapter(list[str | dict[str, Any]]).validate_json(models)
-    except ValidationError as error:
-        raise WrongQuestion("models: no names, and no JSON list of models; see `attribution models`") from error
-    return _distinct(_built_in(one) if isinstance(one, str) else made(one) for one in told)
+    if not models:
+        raise WrongQuestion("models: none is named; name one, or leave it out for all")
+    return _distinct(_built_in(one) if isinstance(one, str) else made(dict(one)) for one in models)
 
 
 def _built_in(name: str) -> Model:
@@ -121,7 +117,4 @@ def _built_in(name: str) -> Model:
 
 
 def _distinct(models: Iterable[Model]) -> list[Model]:
-    found = {model.name: model for model in models}
-    if not found:
-        raise WrongQuestion("models: none is named; name one, or leave it out for all")
-    return list(found.values())
+    return list({model.name: model for model in models}.values())

@@ -6,9 +6,8 @@ person with orders in two currencies has two rows, each scored among the custome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Final
 
 import numpy as np
@@ -22,11 +21,20 @@ from coupon_ledger.ledger.errors import WrongQuestion
 from coupon_ledger.ledger.words import Note, of_error
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.wide import as_integers
+from coupon_ledger.questions.customers.parameters import (
+    AHEAD_DAYS,
+    Behaviour,
+    Clusters,
+    Cohorts,
+    Customers,
+    Drivers,
+    Listed,
+    Segments,
+)
 from coupon_ledger.questions.metrics.money import goods_rates as goods
-from coupon_ledger.questions.metrics.periods import ZONE, Zone
+from coupon_ledger.questions.metrics.periods import Zone
+from coupon_ledger.questions.parameters import OfPast
 
-AHEAD_DAYS: Final = 90
-_MOST_CLUSTERS: Final = 20
 _ORDERS_AT_ONCE: Final = 2_000_000
 FEATURES: Final = ("recency_days", "orders", "net_sales_minor", "coupon_order_share")
 DRIVERS: Final = {
@@ -50,24 +58,19 @@ _AMOUNTS: Final = (
 _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
 
-def customers(
-    reading: Reading,
-    rule: str | None = None,
-    ahead_days: int = AHEAD_DAYS,
-    limit: int | None = None,
-) -> pl.DataFrame:
+def customers(reading: Reading, parameters: Customers) -> pl.DataFrame:
     """One row per customer: purchases, scores and segment, tiers, and a projection for the next `ahead_days` (`alive`,
     `expected_orders`, `projected_minor`; null if too few customers came again for a fit). Highest net sales first.
     `rule`: an SQL condition on these columns. Raises `WrongQuestion`."""
-    found = known(reading, ahead_days)
-    if rule is not None:
-        found = _satisfying(found, rule)
-    return found.sort("currency", "net_sales_minor", "user_id", descending=[False, True, False]).head(
-        limit or found.height
+    rows = known(reading, parameters.ahead_days)
+    if parameters.rule is not None:
+        rows = _satisfying(rows, parameters.rule)
+    return rows.sort("currency", "net_sales_minor", "user_id", descending=[False, True, False]).head(
+        parameters.limit or rows.height
     )
 
 
-def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | None = None) -> pl.DataFrame:
+def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: Mapping[str, int] | None = None) -> pl.DataFrame:
     """All customers, with the columns of `customers`. Raises `WrongQuestion`."""
     need("customers", "scipy")
     rows = _read(reading, goods_rates)
@@ -75,13 +78,13 @@ def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: str | Non
     return pl.concat([nothing, *(_projected(tiered(scored(part)), ahead_days) for part in _by_currency(rows))])
 
 
-def segments(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
+def segments(reading: Reading, parameters: Segments) -> pl.DataFrame:
     """One row per named segment (RFM) and currency: number of customers, purchases, use of coupons.
 
     `simple_roi`: margin of orders with a coupon divided by the coupons' discount. It is not incremental. The margin
     covers orders with a known cost of goods (not `coupon_orders_without_cost`); null if there are none.
     """
-    by_name = _summed(known(reading, goods_rates=goods_rates), "segment")
+    by_name = _summed(known(reading, goods_rates=parameters.goods_rates), "segment")
     names = pl.DataFrame({"segment": list(SEGMENTS), "name": list(SEGMENTS.values())}).with_row_index("n")
     return (
         by_name.join(names, on="segment")
@@ -98,26 +101,24 @@ def in_segments(reading: Reading) -> pl.DataFrame:
     return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
 
 
-def tiers(reading: Reading, goods_rates: str | None = None) -> pl.DataFrame:
+def tiers(reading: Reading, parameters: Segments) -> pl.DataFrame:
     """As `segments`, per tier: high value, active, bargain hunters. A customer can be in several."""
-    found = known(reading, goods_rates=goods_rates)
-    parts = [_summed(found.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
-    told = pl.concat(parts).filter(pl.col("tier").is_not_null())
+    everyone = known(reading, goods_rates=parameters.goods_rates)
+    parts = [_summed(everyone.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
+    sums = pl.concat(parts).filter(pl.col("tier").is_not_null())
     names = pl.DataFrame({"tier": list(TIERS), "name": list(TIERS.values())}).with_row_index("n")
     return (
-        told.join(names, on="tier").sort("currency", "n").drop("n").select("tier", "name", pl.exclude("tier", "name"))
+        sums.join(names, on="tier").sort("currency", "n").drop("n").select("tier", "name", pl.exclude("tier", "name"))
     )
 
 
-def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
+def clusters(reading: Reading, parameters: Clusters) -> pl.DataFrame:
     """Centres of k-means clusters, and the silhouette of each number of clusters tried, up to `most`. `kind`: choice or
     centre. Raises `WrongQuestion`."""
     need("clusters", "sklearn")
-    if not 2 <= most <= _MOST_CLUSTERS:
-        raise WrongQuestion(f"clusters: up to {most} groups are none to look for; name 2 to {_MOST_CLUSTERS}")
 
     def found(part: pl.DataFrame) -> pl.DataFrame:
-        of = clusters_of(part, FEATURES, most)
+        of = clusters_of(part, FEATURES, parameters.most)
         choice = of.choice.select(kind=pl.lit("choice"), number="k", silhouette="silhouette", chosen="chosen")
         centres = of.centres.select(
             pl.lit("centre").alias("kind"), pl.col("cluster").alias("number"), "customers", *FEATURES
@@ -130,9 +131,10 @@ def clusters(reading: Reading, most: int = 8) -> pl.DataFrame:
 _DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurchase"}
 
 
-def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
+def goes_with(reading: Reading, parameters: Drivers) -> pl.DataFrame:
     """Features associated with using coupons (`use`) or with coming again (`repurchase`). Raises
     `WrongQuestion`."""
+    outcome = parameters.outcome
     if outcome not in DRIVERS:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
     need("drivers", "statsmodels")
@@ -145,11 +147,11 @@ def goes_with(reading: Reading, outcome: str = "use") -> pl.DataFrame:
     return _each_currency(rows, _DRIVERS_OF[outcome], lambda part: drivers(part, name, features))
 
 
-def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
+def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
     """Customers who are about to lapse: at least three orders, and silent for 1.5 to 4 times their own mean gap between
     orders. Highest net sales first."""
     late = pl.col("recency_days") / pl.col("mean_gap_days")
-    found = (
+    rows = (
         known(reading)
         .with_columns(gaps_silent=late)
         .filter((pl.col("orders") >= 3) & (pl.col("mean_gap_days") > 0) & late.is_between(1.5, 4.0))
@@ -158,46 +160,40 @@ def lapsing(reading: Reading, limit: int | None = None) -> pl.DataFrame:
         "user_id currency segment orders net_sales_minor last_paid_at mean_gap_days recency_days gaps_silent alive"
         " projected_minor coupon_order_share"
     ).split()
-    return found.sort("currency", "net_sales_minor", descending=[False, True]).select(shown).head(limit or found.height)
+    rows = rows.sort("currency", "net_sales_minor", descending=[False, True]).select(shown)
+    return rows.head(parameters.limit or rows.height)
 
 
-def orders(reading: Reading, limit: int | None = None) -> pl.DataFrame:
+def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
     """The orders behind the customer figures: all that stand, by customer, with the customer's RFM segment."""
     segment = in_segments(reading).select("user_id", "currency", "segment")
     with _sold(reading):
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
-    found = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
-    shown = found.select("user_id", "segment", pl.exclude("user_id", "segment"))
-    return shown.head(limit or found.height)
+    rows = rows.join(segment, on=["user_id", "currency"], how="left", nulls_equal=True, maintain_order="left")
+    rows = rows.select("user_id", "segment", pl.exclude("user_id", "segment"))
+    return rows.head(parameters.limit or rows.height)
 
 
-def cohorts(reading: Reading, with_coupon: bool = False, zone: str = ZONE) -> pl.DataFrame:
+def cohorts(reading: Reading, parameters: Cohorts) -> pl.DataFrame:
     """Retention by month of the first order, or of the first order with a coupon if `with_coupon`. Raises
     `WrongQuestion`."""
-    with _sold(reading), reading.given(zone=Zone(zone).offsets()):
-        return reading.frame(sql(__package__, "cohorts"), {"with_coupon": with_coupon})
+    with _sold(reading), reading.given(zone=Zone(parameters.zone).offsets()):
+        return reading.frame(sql(__package__, "cohorts"), {"with_coupon": parameters.with_coupon})
 
 
-def at_use(reading: Reading) -> pl.DataFrame:
+def at_use(reading: Reading, _: OfPast) -> pl.DataFrame:
     """New and returning customers among users of coupons, by campaign."""
     with _sold(reading):
         return reading.frame(sql(__package__, "at_use"))
 
 
-def repurchase(reading: Reading) -> pl.DataFrame:
+def repurchase(reading: Reading, _: OfPast) -> pl.DataFrame:
     """Repurchase within 7, 30, 60 and 90 days of the first use of a coupon."""
     with _sold(reading):
         return reading.frame(sql(__package__, "repurchase"))
 
 
-def behaviour(
-    reading: Reading,
-    campaign: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    explain: bool = False,
-    limit: int | None = None,
-) -> pl.DataFrame:
+def behaviour(reading: Reading, parameters: Behaviour) -> pl.DataFrame:
     """Number of persons per step: view, coupon, cart, ordered, paid, returned. `of_before`: number divided by that of
     the previous step. `explain`: the persons themselves."""
     reached = sql(__package__, "behaviour")
@@ -208,14 +204,15 @@ def behaviour(
                round(count(r.user_id) / nullif(lag(count(r.user_id)) OVER (ORDER BY s.n), 0), 4) AS of_before
         {by_step} GROUP BY s.n, s.step ORDER BY s.n
     """
-    if explain:
+    if parameters.explain:
         query = f"SELECT s.step, r.user_id {by_step} WHERE r.user_id IS NOT NULL ORDER BY s.n, r.user_id"
-    found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
-    return found.head(limit or found.height)
+    period = {"since": parameters.since, "until": parameters.until}
+    rows = reading.frame(query, {"campaign": parameters.campaign, **period})
+    return rows.head(parameters.limit or rows.height)
 
 
 @contextmanager
-def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
+def _sold(reading: Reading, goods_rates: Mapping[str, int] | None = None) -> Iterator[None]:
     """Let queries read `sold`: the orders that stand (sold.sql)."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
@@ -225,7 +222,7 @@ def _sold(reading: Reading, goods_rates: str | None = None) -> Iterator[None]:
         yield
 
 
-def _read(reading: Reading, goods_rates: str | None) -> pl.DataFrame:
+def _read(reading: Reading, goods_rates: Mapping[str, int] | None) -> pl.DataFrame:
     """The rows of all customers, queried in parts to limit memory."""
     with _sold(reading, goods_rates):
         [(orders,)] = reading.rows("SELECT count(*) FROM sold")
@@ -256,8 +253,6 @@ def _each_currency(rows: pl.DataFrame, what: str, found: Callable[[pl.DataFrame]
 
 def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
     """Adds the projection columns to the customers of one currency."""
-    if ahead_days < 1:
-        raise WrongQuestion(f"{ahead_days} days ahead are none; give at least one")
     again = (rows["orders"] - 1).cast(pl.Float64).to_numpy()
     observed = rows["tenure_days"].cast(pl.Float64).to_numpy()
     last = observed - rows["recency_days"].cast(pl.Float64).to_numpy()

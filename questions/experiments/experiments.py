@@ -16,10 +16,19 @@ from coupon_ledger.ledger.words import Note, of_error
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.live.signature import key_hash
 from coupon_ledger.questions.experiments import facts, result
-from coupon_ledger.questions.experiments.facts import AFTER_DAYS, Arms, Booked, Campaign, Caveat, Sales, Window, caveat
+from coupon_ledger.questions.experiments.facts import Arms, Booked, Campaign, Caveat, Sales, Window, caveat
+from coupon_ledger.questions.experiments.parameters import (
+    Begun,
+    Candidates,
+    Comparison,
+    EffectWindow,
+    Experiment,
+    ExperimentPeople,
+    Plan,
+)
 from coupon_ledger.questions.experiments.result import Arm, Row
+from coupon_ledger.questions.parameters import OfPast
 
-CONTROL: Final = "control"
 _FEWEST: Final = 2
 """Fewest people in an arm; with fewer there is no variance."""
 _UNEQUAL_BEFORE: Final = 0.01
@@ -59,36 +68,20 @@ _WARNINGS: Final = {"code": _S, "warning": _S, "note": _S}
 """`note`: the warning as serialised by `Note.dumps`, to be shown in another language."""
 
 
-def experiments(reading: Reading) -> pl.DataFrame:
+def experiments(reading: Reading, _: OfPast) -> pl.DataFrame:
     """The campaigns with people assigned to arms."""
     return reading.frame(sql(__package__, "campaigns_with_arms"))
 
 
-def experiment(
-    reading: Reading,
-    campaign: str,
-    goods_rates: str | None = None,
-    currency: str | None = None,
-    shares: str | None = None,
-    by: str | None = None,
-    start: datetime | None = None,
-    expiry: datetime | None = None,
-    after_days: int = AFTER_DAYS,
-    control_arm: str = CONTROL,
-) -> pl.DataFrame:
-    """The effect of a campaign with arms, over everyone assigned: one row with lists.
-
-    `goods_rates`: a JSON object with the cost of goods by category in basis points; the empty category is the default.
-    `shares`: the planned shares of the arms, such as `control=0.1,a=0.9`. `by`: a profile attribute to split people by.
-    `start`, `expiry`: override what the campaign says. Raises `NotThere`, `WrongQuestion`.
-    """
+def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
+    """The effect of a campaign with arms, over everyone assigned: one row with lists. Raises `NotThere`,
+    `WrongQuestion`."""
     need("experiments", "scipy")
-    of, window, arms, found = _facts(
-        reading, campaign, goods_rates, currency, shares, start, expiry, after_days, control_arm
-    )
+    campaign, by = parameters.campaign, parameters.by
+    of, window, arms, found = _facts(reading, parameters, parameters.shares)
     cost = facts.booked(reading, campaign, found.currency)
     sides = {arm: _arm(arms, found, arm) for arm in sorted(arms.people["arm"].unique())}
-    control = sides.pop(control_arm)
+    control = sides.pop(parameters.control_arm)
     treatments = [arm for arm in sides.values() if arm.size >= _FEWEST]
     if control.size < _FEWEST or not treatments:
         raise NotThere(
@@ -138,24 +131,22 @@ def experiment(
 
 
 def _facts(
-    reading: Reading,
-    campaign: str,
-    goods_rates: str | None,
-    currency: str | None,
-    shares: str | None,
-    start: datetime | None,
-    expiry: datetime | None,
-    after_days: int,
-    control_arm: str,
-    ids: bool = False,
+    reading: Reading, parameters: ExperimentPeople, shares: str | None = None, ids: bool = False
 ) -> tuple[Campaign, Window, Arms, Sales]:
+    """`ids`: with the ids of orders."""
+    campaign = parameters.campaign
     of = facts.campaign_of(reading, campaign)
     begun = [at for at in (of.told["published_at"], of.told["first_assigned_at"]) if at is not None]
-    window = facts.window_of(of, start, expiry, after_days, max(begun, default=None))
-    arms = facts.arms_of(reading, of, window, shares, control_arm)
+    window = _window(of, parameters, max(begun, default=None))
+    arms = facts.arms_of(reading, of, window, shares, parameters.control_arm)
     spans = {"window": (window.start, window.end), "before": (window.before, window.start)}
-    found = facts.sales(reading, campaign, spans, goods_rates, currency, arms.people["person"], ids)
+    people = arms.people["person"]
+    found = facts.sales(reading, campaign, spans, parameters.goods_rates, parameters.currency, people, ids)
     return of, window, arms, found
+
+
+def _window(of: Campaign, parameters: EffectWindow, begins: datetime | None) -> Window:
+    return facts.window_of(of, parameters.start, parameters.expiry, parameters.after_days, begins)
 
 
 def _arm(arms: Arms, found: Sales, name: str) -> Arm:
@@ -233,25 +224,11 @@ def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, curre
     ]
 
 
-def experiment_people(
-    reading: Reading,
-    campaign: str,
-    goods_rates: str | None = None,
-    currency: str | None = None,
-    start: datetime | None = None,
-    expiry: datetime | None = None,
-    after_days: int = AFTER_DAYS,
-    control_arm: str = CONTROL,
-) -> pl.DataFrame:
+def experiment_people(reading: Reading, parameters: ExperimentPeople) -> pl.DataFrame:
     """The data behind an experiment: one row per person that counts, with their orders in the window, in the currency
-    of the experiment.
-
-    Parameters as in `experiment`. Columns `before_…`: the time before the start.
-    """
+    of the experiment. Columns `before_…`: the time before the start."""
     need("experiments", "scipy")
-    _, _, arms, found = _facts(
-        reading, campaign, goods_rates, currency, None, start, expiry, after_days, control_arm, ids=True
-    )
+    _, _, arms, found = _facts(reading, parameters, ids=True)
     people = arms.people.select("person", "arm", "assigned_at", "coupons", "face_value_minor")
     shown = ("orders", "net_minor", "margin_minor", "discount_minor", "order_ids")
     window = found.of(people["person"], "window").select(*shown)
@@ -267,29 +244,21 @@ def experiment_people(
 _SPANS_BACK: Final = ("window", "recent", "earlier")
 
 
-def comparison(
-    reading: Reading,
-    campaign: str,
-    method: str = "matched",
-    goods_rates: str | None = None,
-    currency: str | None = None,
-    start: datetime | None = None,
-    expiry: datetime | None = None,
-    after_days: int = AFTER_DAYS,
-) -> pl.DataFrame:
+def comparison(reading: Reading, parameters: Comparison) -> pl.DataFrame:
     """Estimated effect of a campaign without arms: people who got a coupon against those who did not. Weaker evidence.
 
     `method`: matched or historical. Raises `NotThere` with the reason if the data do not support a comparison, and
     `WrongQuestion`.
     """
     need("experiments", "scipy")
+    campaign, method = parameters.campaign, parameters.method
     if method not in ("matched", "historical"):
         raise WrongQuestion(f"method {method}: is none of matched, historical")
     of = facts.campaign_of(reading, campaign)
-    window = facts.window_of(of, start, expiry, after_days, of.told["first_given_at"])
+    window = _window(of, parameters, of.told["first_given_at"])
     holders = reading.frame(sql(__package__, "holders"), {"campaign": campaign})
     spans = _spans_back(of, window)
-    found = facts.sales(reading, campaign, spans, goods_rates, currency)
+    found = facts.sales(reading, campaign, spans, parameters.goods_rates, parameters.currency)
     metric = "margin_minor" if found.cost_known else "net_minor"
     known = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     targeted = known.is_in(holders["person"].implode())
@@ -481,25 +450,13 @@ _WEAK_ROI: Final = " ROI {roi:factor} ({roi_low:factor} to {roi_high:factor})."
 # --- before
 
 
-def experiment_plan(
-    reading: Reading,
-    days: int = 21,
-    active_days: int = 90,
-    until: datetime | None = None,
-    goods_rates: str | None = None,
-    currency: str | None = None,
-    people: int | None = None,
-    control: float = 0.5,
-    treatments: int = 1,
-    lift_share: float = 0.05,
-    power: float = 0.8,
-    alpha: float = lift.ALPHA,
-) -> pl.DataFrame:
+def experiment_plan(reading: Reading, parameters: Plan) -> pl.DataFrame:
     """How many people an experiment of `days` days needs: one row of `planned`. Mean and spread are estimated from
     sales in the last `days` days before `until` (default: the data's clock), over everyone with an order in the
     `active_days` before that."""
     need("experiments", "scipy")
-    end = until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
+    days, active_days = parameters.days, parameters.active_days
+    end = parameters.until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
     if end is None:
         raise NotThere("past sales: nothing has been consumed; run `consume`, or give --mean and --sd")
     try:
@@ -509,7 +466,7 @@ def experiment_plan(
     except OverflowError:
         raise WrongQuestion(f"until {end.isoformat()}Z: no such time lies before it; name a later instant") from None
     spans = {"window": (first, end), "before": (before, first), "active": (active, before)}
-    found = facts.sales(reading, "", spans, goods_rates, currency)
+    found = facts.sales(reading, "", spans, parameters.goods_rates, parameters.currency)
     metric = "margin_minor" if found.cost_known else "net_minor"
     active_people = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     if len(active_people) < matching.FEWEST:
@@ -521,10 +478,10 @@ def experiment_plan(
     [(mean, sd, r)] = rows.select(
         pl.col("window").mean(), pl.col("window").std().alias("sd"), pl.corr("window", "before").alias("r")
     ).rows()
-    design = _design(control, treatments, alpha, power)
+    design = _design(parameters.control, parameters.treatments, parameters.alpha, parameters.power)
     correlation = 0.0 if r is None or math.isnan(r) else r
-    told = planned(design, mean, sd, correlation, people or len(active_people), lift_share)
-    return told.with_columns(
+    people = parameters.people or len(active_people)
+    return planned(design, mean, sd, correlation, people, parameters.lift_share).with_columns(
         metric=pl.lit(metric),
         currency=pl.lit(found.currency, dtype=_S),
         known_people=pl.lit(len(active_people)),
@@ -564,13 +521,14 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
     return pl.DataFrame([found], schema_overrides={"people_needed": _I, "people_needed_cuped": _I})
 
 
-def begun(reading: Reading, campaign: str, until: datetime) -> pl.DataFrame:
+def begun(reading: Reading, parameters: Begun) -> pl.DataFrame:
     """Signs that a campaign has begun before `until`, so that assigning people at `until` is too late: `what`, `since`.
     No rows if it has not begun."""
-    told = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
+    campaign = parameters.campaign
+    row = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
     signs = pl.DataFrame({"sign": list(_BEGUN), "what": list(_BEGUN.values())})
-    found = told.select(*_BEGUN).unpivot(variable_name="sign", value_name="since").join(signs, on="sign")
-    return found.filter(pl.col("since") < until).select("what", "since").sort("since")
+    since = row.select(*_BEGUN).unpivot(variable_name="sign", value_name="since").join(signs, on="sign")
+    return since.filter(pl.col("since") < parameters.until).select("what", "since").sort("since")
 
 
 _BEGUN: Final = {
@@ -580,18 +538,18 @@ _BEGUN: Final = {
 }
 
 
-def candidates(reading: Reading, campaign: str, strata: str | None = None) -> pl.DataFrame:
-    """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (values of the profile attributes listed,
-    comma-separated, in `strata`), and the `arm` of this campaign that they are already assigned to."""
+def candidates(reading: Reading, parameters: Candidates) -> pl.DataFrame:
+    """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (values of the profile attributes in
+    `strata`), and the `arm` of this campaign that they are already assigned to."""
     need("experiments", "scipy")
-    told = {"campaign": campaign, "key_hash": key_hash(campaign)}
-    known = reading.frame(sql(__package__, "known_people"), told)
-    assigned = reading.frame(sql(__package__, "assigned"), told).select("person", "arm")
+    campaign = {"campaign": parameters.campaign, "key_hash": key_hash(parameters.campaign)}
+    known = reading.frame(sql(__package__, "known_people"), campaign)
+    assigned = reading.frame(sql(__package__, "assigned"), campaign).select("person", "arm")
     found = known.join(assigned, on="person", how="left", maintain_order="left")
-    parts = [pl.lit("")] if not strata else []
-    names = strata.split(",") if strata else []
+    names = parameters.strata
+    parts = [] if names else [pl.lit("")]
     if "" in names:
-        raise WrongQuestion(f"strata {strata!r}: a name is empty; write names with one comma between two")
+        raise WrongQuestion(f"strata {','.join(names)!r}: a name is empty; write names with one comma between two")
     for number, name in enumerate(names):
         values = facts.attribute(reading, name).rename({"value": f"s{number}"})
         found = found.join(values, on="person", how="left", maintain_order="left")

@@ -24,7 +24,6 @@ from coupon_ledger.questions.metrics.periods import later
 
 LEAST_BEFORE: Final = timedelta(days=14)
 """Shortest time before the start that is compared."""
-AFTER_DAYS: Final = 7
 
 _ONE_APPEND: Final = timedelta(seconds=1)
 """Events recorded within this time may have been appended together."""
@@ -194,7 +193,7 @@ def sales(
     reading: Reading,
     campaign: str,
     spans: Mapping[str, tuple[datetime, datetime]],
-    goods_rates: str | None,
+    goods_rates: Mapping[str, int] | None,
     currency: str | None,
     among: pl.Series | None = None,
     ids: bool = False,

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Final
 
 import polars as pl
-from pydantic import TypeAdapter, ValidationError
 
 from coupon_ledger.ledger.errors import NotThere, WrongQuestion
 from coupon_ledger.ledger.plain import plain
@@ -18,64 +14,36 @@ from coupon_ledger.questions.metrics.definitions import DIMENSIONS, METRICS, SOU
 from coupon_ledger.questions.metrics.evaluation import Asked, Evaluation
 from coupon_ledger.questions.metrics.money import Rates
 from coupon_ledger.questions.metrics.money import goods_rates as goods
-from coupon_ledger.questions.metrics.periods import COMPARISONS, GRAINS, ZONE, Buckets, Zone
+from coupon_ledger.questions.metrics.parameters import MetricExplained, Metrics, MetricSlice
+from coupon_ledger.questions.metrics.periods import COMPARISONS, GRAINS, Buckets, Zone
 
-_JSON: Final = TypeAdapter(dict[str, list[str]])
 
-
-def metrics(
-    reading: Reading,
-    names: str,
-    by: str | None = None,
-    grain: str | None = None,
-    where: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    zone: str = ZONE,
-    compare: str | None = None,
-    rates: str | None = None,
-    goods_rates: str | None = None,
-) -> pl.DataFrame:
-    """Values of metrics by slice and bucket. `names`, `by`: comma-separated.
-
-    `where`: a JSON object with a list of values for each dimension; an empty value stands for unknown. `grain`: minute,
-    hour, day, week or month of the `zone`. `compare`: previous, last-year or target. `rates`: a JSON list of currency,
-    rate, to. `goods_rates`: a JSON object with the cost of goods by category in basis points; the empty category is the
-    default.
+def metrics(reading: Reading, parameters: Metrics) -> pl.DataFrame:
+    """Values of metrics by slice and bucket.
 
     Each currency has rows of its own (`currency`, XXX for amounts without one); metrics that are not money have none.
     `open`: late facts may still arrive, until the data's clock has passed the bucket's end by the grace of the rules.
 
     Raises `NotThere`, `WrongQuestion`.
     """
-    asked = _asked(names, by, grain, where, since, until, zone, compare, rates, goods_rates)
-    return Evaluation(reading, asked).frame()
+    rates = Rates.of(parameters.rates) if parameters.rates is not None else None
+    return Evaluation(reading, _checked(parameters, parameters.compare or None, rates)).frame()
 
 
-def metric_explained(
-    reading: Reading,
-    names: str,
-    where: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    by: str | None = None,
-    grain: str | None = None,
-    zone: str = ZONE,
-    goods_rates: str | None = None,
-    limit: int = 20,
-) -> pl.DataFrame:
+def metric_explained(reading: Reading, parameters: MetricExplained) -> pl.DataFrame:
     """How metrics are computed. Grain: one part of one metric: the metric's `formula`, the part's `sql` and
     `parameters`, the number of rows behind it (`found`), and the first `limit` of them by time (`rows`).
 
     Raises `NotThere`, `WrongQuestion`.
     """
-    asked = _asked(names, by, grain, where, since, until, zone, None, None, goods_rates)
+    asked = _checked(parameters)
     evaluation = Evaluation(reading, asked)
-    told = []
-    for metric in asked.metrics:
-        for part in (METRICS[name] for name in metric.parts):
-            told.append(_explained(reading, evaluation, asked, metric, part, limit))
-    return pl.DataFrame(told, schema_overrides={"found": pl.Int64})
+    rows = [
+        _explained(reading, evaluation, asked, metric, METRICS[name], parameters.limit)
+        for metric in asked.metrics
+        for name in metric.parts
+    ]
+    return pl.DataFrame(rows, schema_overrides={"found": pl.Int64})
 
 
 def _explained(
@@ -98,34 +66,27 @@ def _explained(
     }
 
 
-def _asked(
-    names: str,
-    by: str | None,
-    grain: str | None,
-    where: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    zone: str,
-    compare: str | None,
-    rates: str | None,
-    goods_rates: str | None,
-) -> Asked:
+def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> Asked:
+    """The question, checked against what the metrics allow. Raises `NotThere`, `WrongQuestion`."""
+    grain, since, until = parameters.grain or None, parameters.since, parameters.until
+    if grain and grain not in GRAINS:
+        raise WrongQuestion(f"grain {grain}: there is none of that name; there are {', '.join(GRAINS)}")
+    if not parameters.names:
+        raise WrongQuestion("metrics: none is named; see `coupon-ledger metrics list`")
     asked = Asked(
-        metrics=tuple(dict.fromkeys(metric_named(name) for name in names.split(","))),
-        by=tuple(dict.fromkeys(by.split(","))) if by else (),
-        where=_where(where),
+        metrics=tuple(dict.fromkeys(metric_named(name) for name in parameters.names)),
+        by=tuple(dict.fromkeys(parameters.by)),
+        where=parameters.where or {},
         since=since,
         until=until,
-        zone=Zone(zone),
-        buckets=Buckets(grain, Zone(zone)) if grain else None,
+        zone=Zone(parameters.zone),
+        buckets=Buckets(grain, Zone(parameters.zone)) if grain else None,
         compare=compare,
-        rates=Rates.read(rates) if rates else None,
-        goods_rates=goods(goods_rates),
+        rates=rates,
+        goods_rates=goods(parameters.goods_rates),
     )
     for metric in asked.metrics:
         _check(metric, asked)
-    if grain and grain not in GRAINS:
-        raise WrongQuestion(f"grain {grain}: there is none of that name; there are {', '.join(GRAINS)}")
     if since and until and since >= until:
         raise WrongQuestion("metrics: the period ends before it begins; exchange --since and --until")
     if compare and compare not in COMPARISONS:
@@ -172,10 +133,3 @@ def _check_target(asked: Asked) -> None:
         raise WrongQuestion(
             "comparison with targets: they are set for campaigns; ask --by campaign or --where campaign=…"
         )
-
-
-def _where(told: str | None) -> Mapping[str, Sequence[str]]:
-    try:
-        return _JSON.validate_json(told) if told else {}
-    except ValidationError as error:
-        raise WrongQuestion('where: is no JSON object of lists; write it as {"campaign": ["8"]}') from error

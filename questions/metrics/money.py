@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
 import polars as pl
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from coupon_ledger.ledger.amounts import decimals
 from coupon_ledger.ledger.errors import WrongQuestion
 from coupon_ledger.ledger.rules import CURRENCIES
+from coupon_ledger.questions.metrics.parameters import Rate
 
 UNKNOWN: Final = "XXX"
 """The ISO 4217 code for no currency, used for amounts without one."""
-_GOODS: Final = TypeAdapter(dict[str, int])
-
-
-class _Rate(BaseModel):
-    currency: str
-    rate: Decimal = Field(gt=0)
-    to: str
 
 
 @dataclass(frozen=True)
@@ -33,14 +26,8 @@ class Rates:
     rates: Mapping[str, Decimal]
 
     @classmethod
-    def read(cls, told: str) -> Rates:
-        """Parse a JSON list of currency, rate, to. Raises `WrongQuestion`."""
-        try:
-            rows = TypeAdapter(list[_Rate]).validate_json(told)
-        except ValidationError as error:
-            raise WrongQuestion(
-                "rates: each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"
-            ) from error
+    def of(cls, rows: Sequence[Rate]) -> Rates:
+        """Rates that all lead to one currency. Raises `WrongQuestion`."""
         targets = sorted({row.to for row in rows})
         if len(targets) != 1:
             raise WrongQuestion(f"rates: lead to {', '.join(targets) or 'no currency'}; give a table that leads to one")
@@ -87,17 +74,6 @@ class Rates:
         return grouped.with_columns(currency=pl.lit(self.to))
 
 
-def goods_rates(told: str | None) -> dict[str, list[Any]] | None:
-    """Parse the cost of goods by category: a JSON object with basis points of what was paid; the empty category is the
-    default. Returns a query parameter (a MAP), or None for no rates. Raises `WrongQuestion`."""
-    if not told:
-        return None
-    try:
-        found = _GOODS.validate_json(told)
-    except ValidationError as error:
-        raise WrongQuestion(
-            'goods rates: are no JSON object of basis points; write {"food": 7000, "": 6000}'
-        ) from error
-    if wrong := [category for category, bp in found.items() if not 0 <= bp <= 10_000]:
-        raise WrongQuestion(f"goods rates: of {wrong[0] or 'any other category'} is not 0 to 10000 basis points")
-    return {"key": list(found), "value": list(found.values())}
+def goods_rates(rates: Mapping[str, int] | None) -> dict[str, list[Any]] | None:
+    """The cost of goods by category, in basis points, as a query parameter (a MAP)."""
+    return None if rates is None else {"key": list(rates), "value": list(rates.values())}

@@ -7,16 +7,17 @@ included. Nothing is written.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import polars as pl
-from pydantic import BaseModel, TypeAdapter
 
 from coupon_ledger.projections.connection import Reading, live_schema, sql
 from coupon_ledger.projections.live import campaign_rules, order_rules
 from coupon_ledger.projections.live.cross import clock_and_grace
 from coupon_ledger.projections.live.signature import stable_hash
+from coupon_ledger.questions.states.parameters import Become
 
 _VIOLATION: Final = ["violation", "topic", "key", "event_id", "occurred_at", "counterpart"]
 _INSTANT: Final = pl.Datetime("us")
@@ -42,33 +43,10 @@ _USE: Final = (
 )
 
 
-class Become(BaseModel):
-    """A coupon's row as it would be. `uses`: event id and order id of each of its new `used` events."""
-
-    coupon_id: str
-    state: str
-    campaign_id: str | None
-    acquired_at: datetime | None
-    acquired_event_id: str | None
-    acquired_by: str | None
-    order_id: str | None
-    used_at: datetime | None
-    used_event_id: str | None
-    discount_minor: int | None
-    min_spend_minor: int | None
-    coupon_type: str | None
-    face_value_minor: int | None
-    percent_off_bp: int | None
-    uses: list[tuple[str, str]]
-
-
-AS_JSON: Final = TypeAdapter(list[Become])
-
-
-def changed(reading: Reading, coupons: list[Become]) -> pl.DataFrame:
+def changed(reading: Reading, coupons: Sequence[Become]) -> pl.DataFrame:
     """The violations that would appear or disappear (`change`: comes, goes). Runs in a transaction that the caller
     rolls back."""
-    rows = [{name: _naive(value) for name, value in coupon if name in _ROW} for coupon in coupons]
+    rows = [{name: getattr(coupon, name) for name in _ROW} for coupon in coupons]
     after = _hashed(pl.DataFrame(rows, schema=_ROW), "coupon_id")
     with reading.given(wanted=after.select("key_hash", "coupon_id")):
         before = reading.frame(sql(__package__, "coupons_as_they_are")).cast({"state": pl.String})
@@ -87,10 +65,6 @@ def changed(reading: Reading, coupons: list[Become]) -> pl.DataFrame:
         pl.lit("goes").alias("change"), pl.all()
     )
     return pl.concat([come, gone]).sort("change", "occurred_at", "topic", "key", "violation", "counterpart")
-
-
-def _naive(value: object) -> object:
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
 def _hashed(rows: pl.DataFrame, of: str, name: str = "key_hash") -> pl.DataFrame:

@@ -6,11 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC
 from typing import Any, Final
 
 import polars as pl
-from pydantic import TypeAdapter, ValidationError
 
 from coupon_ledger.ledger.codec import micros
 from coupon_ledger.ledger.errors import NotThere, UnknownCoupon, WrongQuestion
@@ -34,29 +33,47 @@ from coupon_ledger.questions import audits
 from coupon_ledger.questions.asking import cut_of, positions_of
 from coupon_ledger.questions.attribution import in_place
 from coupon_ledger.questions.customers import customers
-from coupon_ledger.questions.states.across import AS_JSON, changed
+from coupon_ledger.questions.parameters import OfPast, Parameters
+from coupon_ledger.questions.states.across import changed
+from coupon_ledger.questions.states.parameters import (
+    Across,
+    Audit,
+    CouponHistory,
+    Coupons,
+    CouponStates,
+    DeadLetters,
+    Diff,
+    DigestBuckets,
+    DigestRows,
+    Due,
+    Evidence,
+    Expiries,
+    Expiring,
+    Histories,
+    OneCampaign,
+    OneCoupon,
+    OneDeadLetter,
+    OneOrder,
+    OneUser,
+    ViolationFilter,
+    Violations,
+)
 
 _RULE_TYPES: Final = ("drafted", "published", "unpublished", "amended")
 _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITION}
 
 
-def state(
-    reading: Reading,
-    coupon: str,
-    at: datetime | None = None,
-    known_at: datetime | None = None,
-    positions: str | None = None,
-) -> pl.DataFrame:
+def state(reading: Reading, parameters: OneCoupon) -> pl.DataFrame:
     """The row of one coupon. Raises `UnknownCoupon`."""
-    cut = cut_of(reading, locals())
+    coupon, cut = parameters.coupon, cut_of(reading, parameters)
     if cut:
         then = asdict(_folded(reading, coupon, cut)[0].coupon)
         columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
         return pl.DataFrame([{name: then[name] for name in columns}], schema=columns)
-    found = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
-    if not found.height:
+    row = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
+    if not row.height:
         raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
-    return found
+    return row
 
 
 _HISTORY: Final[dict[str, Any]] = {
@@ -78,22 +95,15 @@ _HISTORY: Final[dict[str, Any]] = {
 }
 
 
-def history(
-    reading: Reading,
-    coupon: str,
-    at: datetime | None = None,
-    known_at: datetime | None = None,
-    positions: str | None = None,
-    limit: int | None = None,
-) -> pl.DataFrame:
-    """The coupon folded by the reference: one row per event, with the log position and time of recording. `limit`: only
-    the last events. `number`: the place of the event among all events of the coupon, from 1; `currency`: the coupon's.
+def history(reading: Reading, parameters: CouponHistory) -> pl.DataFrame:
+    """The coupon folded by the reference: one row per event, with the log position and time of recording. `number`: the
+    place of the event among all events of the coupon, from 1; `currency`: the coupon's.
 
     `superseded`: violations of the event that are no fault; `explained`: a `wrong_user` between two ids of one person.
     `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
     """
-    cut = cut_of(reading, locals())
-    folded, found_at = _folded(reading, coupon, cut)
+    cut, limit = cut_of(reading, parameters), parameters.limit
+    folded, positions = _folded(reading, parameters.coupon, cut)
     people = _persons_in(reading, cut) if any(v.violation == "wrong_user" for v in folded.violations) else {}
     broken = {"events": [v.event_id for v in folded.violations], "codes": [v.violation for v in folded.violations]}
     overtaken = set(reading.frame(_query("superseded"), broken).iter_rows()) if folded.violations else set()
@@ -104,7 +114,7 @@ def history(
         event = {k: v for k, v in step.event.items() if v is not None and k != "coupon_id"}
         if "attributes" in event:
             event["attributes"] = json.loads(event["attributes"])
-        position = found_at[event["event_id"]]
+        position = positions[event["event_id"]]
         head = [event.pop(name) for name in ("occurred_at", "type", "event_id", "source")]
         violations = [*step.violations, *["conflicting_duplicate"] * conflicts[step.event["event_id"]]]
         superseded = [code for code in violations if (step.event["event_id"], code) in overtaken]
@@ -131,7 +141,7 @@ def _one_person(step: Step, people: Mapping[str, str]) -> bool:
 def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, dict[str, Any]]]:
     """The coupon's events in the cut, folded, and the first position of each event. Raises `UnknownCoupon`."""
     parameters = {"coupon_id": coupon, "key_hash": key_hash(coupon)}
-    told = [
+    rows = [
         row
         for table in (journal.JOURNAL[COUPON], journal.CONFLICTS[COUPON])
         for row in reading.frame(
@@ -140,14 +150,14 @@ def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, 
             parameters,
         ).iter_rows(named=True)
     ]
-    if not told:
+    if not rows:
         if cut:
             raise UnknownCoupon(f"coupon {coupon}: no event of it {cut}; check the id, or ask for a later instant")
         raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
-    told.sort(key=lambda row: tuple(row[name] for name in journal.POSITION))
+    rows.sort(key=lambda row: tuple(row[name] for name in journal.POSITION))
     positions: dict[str, dict[str, Any]] = {}
     deliveries = []
-    for row in told:
+    for row in rows:
         position = {name: row.pop(name) for name in journal.POSITION}
         positions.setdefault(row["event_id"], position)
         recorded_at = micros(position["recorded_at"].replace(tzinfo=UTC))
@@ -155,47 +165,19 @@ def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, 
     return fold(deliveries), positions
 
 
-def coupons(
-    reading: Reading,
-    campaign: str | None = None,
-    state: str | None = None,
-    owner: str | None = None,
-    coupon_type: str | None = None,
-    channel: str | None = None,
-    code: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    ended_since: datetime | None = None,
-    ended_until: datetime | None = None,
-    ended_days: int | None = None,
-    ordered: bool = True,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Coupons in pieces, sorted by id, or unsorted if not `ordered`, which is faster for many. A filter that is None
-    matches all. `code`: the code that people type, in any event of the coupon; `since`, `until`: of the last event;
-    `ended_…`: of the end."""
-    parameters = _parameters(locals())
-    query = _of_code("coupons", parameters)
-    order = "ORDER BY coupon_id" if parameters.pop("ordered") else ""
-    return reading.batches(f"{query} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", parameters)
+def coupons(reading: Reading, parameters: Coupons) -> Iterator[pl.DataFrame]:
+    """Coupons in pieces, sorted by id, or unsorted if not `ordered`, which is faster for many. `since`, `until`: of the
+    last event."""
+    bound = parameters.bound
+    query = _of_code("coupons", bound)
+    order = "ORDER BY coupon_id" if bound.pop("ordered") else ""
+    return reading.batches(f"{query} {order} LIMIT coalesce($limit::BIGINT, 9223372036854775807)", bound)
 
 
-def states(
-    reading: Reading,
-    campaign: str | None = None,
-    state: str | None = None,
-    owner: str | None = None,
-    coupon_type: str | None = None,
-    channel: str | None = None,
-    code: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    ended_days: int = 30,
-) -> pl.DataFrame:
+def states(reading: Reading, parameters: CouponStates) -> pl.DataFrame:
     """Number of coupons per state. Filters as in `coupons`."""
-    parameters = _parameters(locals())
-    query = _of_code("states", parameters)
-    return reading.frame(query, parameters)
+    bound = parameters.bound
+    return reading.frame(_of_code("states", bound), bound)
 
 
 def _of_code(name: str, parameters: dict[str, Any]) -> str:
@@ -206,29 +188,29 @@ def _of_code(name: str, parameters: dict[str, Any]) -> str:
     return _query("of_code") + _query(name)
 
 
-def user(reading: Reading, user: str) -> pl.DataFrame:
+def user(reading: Reading, parameters: OneUser) -> pl.DataFrame:
     """One person with all linked ids: one row, with a list `coupons`. Raises `NotThere`."""
-    return _user(reading, user)
+    return _user(reading, parameters.user)
 
 
 def _user(reading: Reading, user: str) -> pl.DataFrame:
-    found, ids = ids_of(reading, user)
+    row, ids = ids_of(reading, user)
     theirs = reading.frame(_query("user_coupons"), {"ids": ids})
-    if not theirs.height and not found["known"][0] and len(ids) == 1:
+    if not theirs.height and not row["known"][0] and len(ids) == 1:
         raise NotThere(f"user {user}: has no coupon and no event; check the id, or run `consume`")
     counts = {n: theirs.filter(pl.col("standing") == n).height for n in ("usable", "used", "expired")}
-    return found.drop("known").with_columns(
+    return row.drop("known").with_columns(
         linked=pl.Series([ids[1:]], dtype=pl.List(pl.String)),
         **{name: pl.lit(count, dtype=pl.Int64) for name, count in counts.items()},
         coupons=_as_list(theirs),
     )
 
 
-def person(reading: Reading, user: str) -> pl.DataFrame:
+def person(reading: Reading, parameters: OneUser) -> pl.DataFrame:
     """As `user`, with two more lists: `ids`, with the data of each id of the person; `violations`, of their coupons and
     of events in their name. Raises `NotThere`."""
-    row = _user(reading, user)
-    ids = {"ids": [user, *row["linked"][0]]}
+    row = _user(reading, parameters.user)
+    ids = {"ids": [parameters.user, *row["linked"][0]]}
     return row.with_columns(
         ids=_as_list(reading.frame(_query("person_ids"), ids)),
         violations=_as_list(reading.frame(_query("person_violations"), ids)),
@@ -237,23 +219,24 @@ def person(reading: Reading, user: str) -> pl.DataFrame:
 
 def ids_of(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
     """The row of user.sql, and every id of the person, with `user` first."""
-    found = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
-    linked = found["linked"].list.drop_nulls()[0]
-    return found, [user, *(linked.to_list() if linked is not None else [])]
+    row = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
+    linked = row["linked"].list.drop_nulls()[0]
+    return row, [user, *(linked.to_list() if linked is not None else [])]
 
 
-def order(reading: Reading, order: str) -> pl.DataFrame:
+def order(reading: Reading, parameters: OneOrder) -> pl.DataFrame:
     """One order: one row, with lists `coupons` and `violations`. Raises `NotThere`."""
-    parameters = {"order": order, "key_hash": key_hash(order)}
-    found = reading.frame(_query("order"), parameters)
-    theirs = reading.frame(_query("order_coupons"), parameters)
-    if not found.height and not theirs.height:
+    order = parameters.order
+    bound = {"order": order, "key_hash": key_hash(order)}
+    row = reading.frame(_query("order"), bound)
+    theirs = reading.frame(_query("order_coupons"), bound)
+    if not row.height and not theirs.height:
         raise NotThere(f"order {order}: no event and no coupon names it; check the id, or run `consume`")
-    if not found.height:  # only coupons name it
-        found = found.clear(1).with_columns(order_id=pl.lit(order))
+    if not row.height:  # only coupons name it
+        row = row.clear(1).with_columns(order_id=pl.lit(order))
     wrong = reading.frame(_query("order_violations"), {"order": order, "coupons": theirs["coupon_id"].to_list()})
     return as_integers(
-        found.with_columns(
+        row.with_columns(
             coupons_discount_minor=theirs.filter(pl.col("state") == "used").select(
                 pl.col("discount_minor").cast(pl.Int128).sum()
             )["discount_minor"],
@@ -263,7 +246,7 @@ def order(reading: Reading, order: str) -> pl.DataFrame:
     )
 
 
-def campaigns(reading: Reading) -> pl.DataFrame:
+def campaigns(reading: Reading, _: OfPast) -> pl.DataFrame:
     """Every campaign with its counts. `violations`: as in `campaign`."""
     with reading.given(faults=_faults(reading)):
         return reading.frame(_query("campaigns"))
@@ -275,95 +258,81 @@ def _faults(reading: Reading, campaign: str | None = None, between: bool = False
     return reading.frame(_query("campaign_faults"), {"campaign": campaign, "between": between})
 
 
-def campaign(reading: Reading, campaign: str) -> pl.DataFrame:
+def campaign(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """One campaign: one row, with lists `states`, `broken`, `versions`, `conservation`. `violations`: number of those
     of single coupons and of the campaign's rules; `broken`: the same per rule. Raises `NotThere`."""
-    parameters = {"campaign": campaign, "key_hash": key_hash(campaign)}
-    found = reading.frame(_query("campaign"), parameters)
-    if not found["known"][0] and not found["coupons"][0]:
+    campaign = parameters.campaign
+    bound = {"campaign": campaign, "key_hash": key_hash(campaign)}
+    row = reading.frame(_query("campaign"), bound)
+    if not row["known"][0] and not row["coupons"][0]:
         raise NotThere(f"campaign {campaign}: no event and no coupon names it; see `coupon-ledger campaigns`")
-    counted = dict(states(reading, campaign=campaign).select("state", "coupons").iter_rows())
+    counted = dict(states(reading, CouponStates(campaign=campaign)).select("state", "coupons").iter_rows())
     everywhere = pl.DataFrame({"state": list(STATES), "coupons": [counted.get(s, 0) for s in STATES]})
     balance = reading.frame(_query("campaign_conservation"), {"campaign": campaign})
     faults = _faults(reading, campaign).unique(["violation", "scope", "topic", "key", "event_id", "counterpart"])
     broken = faults.group_by("violation", "scope").agg(violations=pl.len()).sort("violation", "scope")
-    return found.drop("known").with_columns(
+    return row.drop("known").with_columns(
         violations=pl.lit(faults.height, pl.Int64),
         states=_as_list(everywhere),
         broken=_as_list(broken),
-        versions=_as_list(_versions(reading, parameters)),
+        versions=_as_list(_versions(reading, bound)),
         conservation=_as_list(balance.with_columns(ok=pl.col("counted") == pl.col("stands"))),
     )
 
 
-def _versions(reading: Reading, parameters: Mapping[str, Any]) -> pl.DataFrame:
+def _versions(reading: Reading, bound: Mapping[str, Any]) -> pl.DataFrame:
     """One row per rule version: its event, and the values that it changed, as JSON."""
     rows = []
     current: dict[str, Any] = {}
-    told = reading.frame(_query("campaign_versions"), {**parameters, "types": _RULE_TYPES})
-    for event in told.iter_rows(named=True):
+    events = reading.frame(_query("campaign_versions"), {**bound, "types": _RULE_TYPES})
+    for event in events.iter_rows(named=True):
         changed = {k: v for k, v in event.items() if k not in _NO_RULES and v is not None and current.get(k) != v}
         current |= changed
-        told_as = json.dumps(plain(changed), ensure_ascii=False)
-        rows.append([event["occurred_at"], event["type"], event["event_id"], event["source"], told_as])
+        as_json = json.dumps(plain(changed), ensure_ascii=False)
+        rows.append([event["occurred_at"], event["type"], event["event_id"], event["source"], as_json])
     names = ("type", "rule_version", "source", "changed")
     schema = {"occurred_at": pl.Datetime("us"), **dict.fromkeys(names, pl.String())}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def violations(
-    reading: Reading,
-    coupon: str | None = None,
-    violation: str | None = None,
-    scope: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Violations by time. A filter that is None matches all. `since`, `until`: of the event.
+def violations(reading: Reading, parameters: Violations) -> Iterator[pl.DataFrame]:
+    """Violations by time.
 
     `superseded`: the violation is of a sweep event that a later fact overtook, and is no fault.
     """
-    return reading.batches(_query("violations"), _parameters(locals()))
+    return reading.batches(_query("violations"), parameters.bound)
 
 
-def violation_counts(
-    reading: Reading,
-    coupon: str | None = None,
-    violation: str | None = None,
-    scope: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> pl.DataFrame:
-    """Number of violations per code; superseded ones are counted apart. Filters as in `violations`."""
-    return reading.frame(_query("violation_counts"), _parameters(locals()))
+def violation_counts(reading: Reading, parameters: ViolationFilter) -> pl.DataFrame:
+    """Number of violations per code; superseded ones are counted apart."""
+    return reading.frame(_query("violation_counts"), parameters.bound)
 
 
-def campaign_violations(reading: Reading, campaign: str) -> pl.DataFrame:
+def campaign_violations(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """Rules broken by or around the campaign's coupons: how often, and the discount of these coupons now."""
-    with reading.given(faults=_faults(reading, campaign, between=True)):
+    with reading.given(faults=_faults(reading, parameters.campaign, between=True)):
         return reading.frame(_query("campaign_violations"))
 
 
-def campaign_users(reading: Reading, campaign: str) -> pl.DataFrame:
+def campaign_users(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """People with coupons of the campaign: how many coupons, and how many in use."""
-    return reading.frame(_query("campaign_users"), {"campaign": campaign})
+    return reading.frame(_query("campaign_users"), parameters.bound)
 
 
-def linked(reading: Reading) -> pl.DataFrame:
+def linked(reading: Reading, _: OfPast) -> pl.DataFrame:
     """Number of users with linked ids, and number of linked ids."""
     return reading.frame(_query("linked"))
 
 
-def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
+def campaign_segments(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """Customers by segment (RFM) and currency: number who got coupons of the campaign, and number with one in use
     (`used`); for the latter, over all their orders, the share who came again and the net sales. Null segment: people
     with a coupon of the campaign but without an order that stands."""
-    theirs = campaign_users(reading, campaign)
+    theirs = campaign_users(reading, parameters)
     everyone = customers.in_segments(reading)
     used = pl.col("used") > 0
     by = everyone.join(theirs, on="user_id", how="left").group_by("segment", "currency")
-    found = by.agg(
+    segments = by.agg(
         customers=pl.len(),
         got=pl.col("got").count(),
         used=used.sum(),
@@ -372,7 +341,7 @@ def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
     )
     others = theirs.join(everyone, on="user_id", how="anti")
     nothing = others.select(customers=pl.len(), got=pl.len(), used=used.sum())
-    return pl.concat([found, nothing.filter(pl.col("customers") > 0)], how="diagonal_relaxed").sort(
+    return pl.concat([segments, nothing.filter(pl.col("customers") > 0)], how="diagonal_relaxed").sort(
         "used", "customers", "segment", "currency", descending=[True, True, False, False]
     )
 
@@ -380,10 +349,10 @@ def campaign_segments(reading: Reading, campaign: str) -> pl.DataFrame:
 _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
-def due(reading: Reading, until: datetime | None = None) -> pl.DataFrame:
-    """What a sweep up to `until` (default: the data's clock) would append: coupons by reason and campaign, with the
+def due(reading: Reading, parameters: Due) -> pl.DataFrame:
+    """What a sweep up to `until` would append: coupons by reason and campaign, with the
     face value of those that have one (null if none has; `without_value`: number of the others)."""
-    until = until or reading.rows("SELECT data_clock FROM ledger")[0][0]
+    until = parameters.until or reading.rows("SELECT data_clock FROM ledger")[0][0]
     pieces = due_at(reading, until) if until else iter(())
     counted = [
         _counted(
@@ -411,67 +380,50 @@ def _counted(rows: pl.DataFrame) -> pl.DataFrame:
 _EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel": "channel"}
 
 
-def expiries(
-    reading: Reading,
-    by: str = "reason,campaign,channel",
-    campaign: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> pl.DataFrame:
-    """Expired coupons and the face value lost with them. `by`: reason, campaign, channel, comma-separated; `since`,
-    `until`: of the expiry."""
-    wanted = by.split(",")
-    if unknown := sorted(set(wanted) - set(_EXPIRIES_BY)):
+def expiries(reading: Reading, parameters: Expiries) -> pl.DataFrame:
+    """Expired coupons and the face value lost with them, by the parts in `by`. Raises `NotThere`."""
+    by = parameters.by
+    if unknown := sorted(set(by) - set(_EXPIRIES_BY)):
         raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
-    asked = {f"by_{name}": name in wanted for name in _EXPIRIES_BY}
-    found = reading.frame(_query("expiries"), {**asked, "campaign": campaign, "since": since, "until": until})
-    return found.drop(column for name, column in _EXPIRIES_BY.items() if name not in wanted)
+    bound = parameters.bound
+    del bound["by"]
+    counts = reading.frame(_query("expiries"), bound | {f"by_{name}": name in by for name in _EXPIRIES_BY})
+    return counts.drop(column for name, column in _EXPIRIES_BY.items() if name not in by)
 
 
-def expiring(
-    reading: Reading,
-    within_s: int,
-    campaign: str | None = None,
-    channel: str | None = None,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
+def expiring(reading: Reading, parameters: Expiring) -> Iterator[pl.DataFrame]:
     """Usable coupons with a validity that ends within `within_s` seconds of the data's clock, earliest end first."""
-    return reading.batches(_query("expiring"), _parameters(locals()))
+    return reading.batches(_query("expiring"), parameters.bound)
 
 
-def diff(
-    reading: Reading,
-    from_at: datetime | None = None,
-    to_at: datetime | None = None,
-    known_from: datetime | None = None,
-    known_to: datetime | None = None,
-    from_positions: str | None = None,
-    to_positions: str | None = None,
-    campaign: str | None = None,
-    *,
-    told: Progress,
-) -> Iterator[pl.DataFrame]:
+def diff(reading: Reading, parameters: Diff, progress: Progress) -> Iterator[pl.DataFrame]:
     """Changes of coupons between two instants, two states of knowledge, two log positions, or a combination. Without an
     end: until now.
 
     Raises `WrongQuestion`.
     """
-    earlier = Cut(from_at, known_from, positions_of(reading, from_positions))
-    later = Cut(to_at, known_to, positions_of(reading, to_positions))
+    p = parameters
+    earlier = Cut(p.from_at, p.known_from, positions_of(reading, p.from_positions))
+    later = Cut(p.to_at, p.known_to, positions_of(reading, p.to_positions))
     if not earlier:
         raise WrongQuestion(
             "differences: from when is not said; give --from, --known-from or --from-position, or several of them"
         )
     for start, end, reversed_, names in (
-        (from_at, to_at, from_at and to_at and from_at > to_at, ("--from", "--to")),
-        (known_from, known_to, known_from and known_to and known_from > known_to, ("--known-from", "--known-to")),
-        (from_positions, to_positions, _beyond(earlier, later), ("--from-position", "--to-position")),
+        (p.from_at, p.to_at, p.from_at and p.to_at and p.from_at > p.to_at, ("--from", "--to")),
+        (
+            p.known_from,
+            p.known_to,
+            p.known_from and p.known_to and p.known_from > p.known_to,
+            ("--known-from", "--known-to"),
+        ),
+        (p.from_positions, p.to_positions, _beyond(earlier, later), ("--from-position", "--to-position")),
     ):
         if start is None and end is not None:
             raise WrongQuestion(f"differences: {names[1]} without {names[0]}; give both")
         if reversed_:
             raise WrongQuestion(f"differences: {names[0]} is later than {names[1]}; exchange them")
-    return differences(reading, earlier, later, campaign, told)
+    return differences(reading, earlier, later, p.campaign, progress)
 
 
 def _beyond(earlier: Cut, later: Cut) -> bool:
@@ -480,155 +432,127 @@ def _beyond(earlier: Cut, later: Cut) -> bool:
     return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
 
 
-def dead_letters(
-    reading: Reading,
-    topic: str | None = None,
-    partition: int | None = None,
-    offset: int | None = None,
-    reason: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    settled: bool = False,
-    whole: bool = False,
-    limit: int | None = None,
-) -> Iterator[pl.DataFrame]:
-    """Dead letters by position. A filter that is None matches all. `since`, `until`: of recording.
-
-    `settled`: include discarded ones. `whole`: with key and value.
-    """
-    wanted = _parameters(locals())
-    del wanted["whole"], wanted["limit"]
+def dead_letters(reading: Reading, parameters: DeadLetters) -> Iterator[pl.DataFrame]:
+    """Dead letters by position. `since`, `until`: of recording."""
+    chosen = parameters.bound
+    whole, limit = chosen.pop("whole"), chosen.pop("limit")
     bulk = "" if whole else ", key, value"
-    return chosen_letters(reading, Chosen(**wanted), f"* EXCLUDE (row_id{bulk})", limit)
+    return chosen_letters(reading, Chosen(**chosen), f"* EXCLUDE (row_id{bulk})", limit)
 
 
-def histories(reading: Reading, coupons: str) -> pl.DataFrame:
-    """All events and conflicts of several coupons (`coupons`: a JSON list of ids), each content at its first position.
-
-    Raises `WrongQuestion`.
-    """
-    try:
-        ids = TypeAdapter(list[str]).validate_json(coupons)
-    except ValidationError as error:
-        raise WrongQuestion("histories: coupons is no JSON list of ids; write it as one") from error
+def histories(reading: Reading, parameters: Histories) -> pl.DataFrame:
+    """All events and conflicts of several coupons, each content at its first position."""
+    ids = list(parameters.coupons)
     hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
     return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
 
 
-def across(reading: Reading, coupons: str) -> pl.DataFrame:
-    """Violations of the rules across coupons and between topics that would appear or disappear if coupons changed.
-    `coupons`: a JSON list of the coupons as they would be (`questions.states.across.Become`).
-
-    Raises `WrongQuestion`.
-    """
-    try:
-        become = AS_JSON.validate_json(coupons)
-    except ValidationError as error:
-        raise WrongQuestion("across: coupons is no JSON list of coupons as they would be; write it as one") from error
-    return changed(reading, become)
+def across(reading: Reading, parameters: Across) -> pl.DataFrame:
+    """Violations of the rules across coupons and between topics that would appear or disappear if coupons changed."""
+    return changed(reading, parameters.coupons)
 
 
-def dead_letter(reading: Reading, topic: str, partition: int, offset: int) -> pl.DataFrame:
+def dead_letter(reading: Reading, parameters: OneDeadLetter) -> pl.DataFrame:
     """One dead letter. Raises `NotThere`."""
-    found = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
-    if not found.height:
+    topic, partition, offset = parameters.topic, parameters.partition, parameters.offset
+    row = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
+    if not row.height:
         raise NotThere(f"dead letter {topic} {partition} {offset}: not there; see `coupon-ledger dead-letters list`")
-    return found
+    return row
 
 
-def summary(reading: Reading) -> pl.DataFrame:
+def summary(reading: Reading, _: Parameters) -> pl.DataFrame:
     """Counts over the whole database, the data's clock, the last commit. `partitions`: the account of each partition.
 
     `dead_letters_open`: dead letters that are not settled.
     """
-    found = reading.frame(_query("summary"))
+    row = reading.frame(_query("summary"))
     # The join costs as much as all the rest, and hardly any database has discarded dead letters.
     [(discarded,)] = reading.rows("SELECT count(*) FROM discarded")
     settled = reading.rows(_query("dead_letters_settled"))[0][0] if discarded else 0
-    return found.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
+    return row.with_columns(dead_letters_open=pl.col("dead_letters") - settled)
 
 
-def totals(reading: Reading) -> pl.DataFrame:
+def totals(reading: Reading, _: OfPast) -> pl.DataFrame:
     """Number of keys of each table, events, violations, the data's clock: one row, with lists `states` and `broken`."""
     return reading.frame(_query("totals"))
 
 
-def log_identity(reading: Reading) -> pl.DataFrame:
+def log_identity(reading: Reading, _: Parameters) -> pl.DataFrame:
     """The identity of the log that was read: per partition, the topic's id and the last record
     (`projections.identity`)."""
     return read_log(reading).rows()
 
 
-def oddities(reading: Reading) -> pl.DataFrame:
+def oddities(reading: Reading, _: Parameters) -> pl.DataFrame:
     """Per topic, the number of events read, and of odd ones among them (`projections.identity`)."""
     return oddities_of(reading)
 
 
-def standing(reading: Reading) -> pl.DataFrame:
+def standing(reading: Reading, _: Parameters) -> pl.DataFrame:
     """The settings that the database was computed with: the grace of the rules, the version of each projection."""
     return reading.frame(_query("standing"))
 
 
-def digest(reading: Reading) -> pl.DataFrame:
+def digest(reading: Reading, _: Parameters) -> pl.DataFrame:
+    """The digests of all tables."""
     in_place.complete(reading)
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
-def digest_buckets(reading: Reading, table: str) -> pl.DataFrame:
+def digest_buckets(reading: Reading, parameters: DigestBuckets) -> pl.DataFrame:
     """The full digest of a table by bucket, to find where two databases differ."""
     in_place.complete(reading)
-    return digests_of.buckets(reading, table)
+    return digests_of.buckets(reading, parameters.table)
 
 
-def digest_rows(reading: Reading, table: str, bucket: int) -> pl.DataFrame:
+def digest_rows(reading: Reading, parameters: DigestRows) -> pl.DataFrame:
     """The rows of one bucket of `digest_buckets`."""
     in_place.complete(reading)
-    return digests_of.rows_of(reading, table, bucket)
+    return digests_of.rows_of(reading, parameters.table, parameters.bucket)
 
 
-def audit(reading: Reading, name: str, limit: int = 10) -> pl.DataFrame:
+def audit(reading: Reading, parameters: Audit) -> pl.DataFrame:
     """One audit: the number of offenders, and the first `limit` of them as JSON. Raises `NotThere`."""
+    name = parameters.name
     if name not in audits.AUDITS:
         raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
-    offenders, shown = audits.run(reading, name, limit)
-    said = {"audit": name, "asked": audits.asked(name), "offenders": offenders, "examples": audits.as_json(shown)}
-    return pl.DataFrame([said], schema_overrides={"offenders": pl.Int64})
+    offenders, shown = audits.run(reading, name, parameters.limit or 0)
+    row = {"audit": name, "asked": audits.asked(name), "offenders": offenders, "examples": audits.as_json(shown)}
+    return pl.DataFrame([row], schema_overrides={"offenders": pl.Int64})
 
 
-def evidence(reading: Reading, first: int, last: int, set_aside: bool = False) -> pl.DataFrame:
+_EVIDENCE: Final = {
+    "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
+    "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
+    "conflicts": "SELECT * FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last",
+    "violations": (
+        "SELECT * FROM violations WHERE topic = $coupons AND scope = 'coupon' AND key_hash BETWEEN $first AND $last"
+    ),
+}
+
+
+def evidence(reading: Reading, parameters: Evidence) -> pl.DataFrame:
     """All data of the coupons with key hashes from `first` to `last`, both included. One row of five lists: their rows,
     events, conflicts, violations of their own events, and, with `set_aside`, the positions of all valid coupon events
     that became dead letters, which cannot be told from their bytes."""
-    asked = {
-        "coupons": "SELECT * FROM coupons WHERE key_hash BETWEEN $first AND $last",
-        "events": "SELECT * FROM coupon_events WHERE key_hash BETWEEN $first AND $last",
-        "conflicts": "SELECT * FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last",
-        "violations": (
-            "SELECT * FROM violations WHERE topic = $coupons AND scope = 'coupon' AND key_hash BETWEEN $first AND $last"
-        ),
+    span = {"first": parameters.first, "last": parameters.last}
+    lists = {
+        name: reading.frame(query, span | ({"coupons": COUPON} if "$coupons" in query else {}))
+        for name, query in _EVIDENCE.items()
     }
-    given = {"first": first, "last": last}
-    found = {
-        name: reading.frame(query, given | ({"coupons": COUPON} if "$coupons" in query else {}))
-        for name, query in asked.items()
-    }
-    found["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "asked": set_aside})
-    return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in found.items()})
+    lists["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "asked": parameters.set_aside})
+    return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in lists.items()})
 
 
-def campaign_targets(reading: Reading, campaign: str) -> pl.DataFrame:
+def campaign_targets(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """The targets of a campaign: the last in canonical order for each metric and currency."""
-    return reading.frame(_query("campaign_targets"), {"campaign": campaign})
+    return reading.frame(_query("campaign_targets"), parameters.bound)
 
 
 def _without_categories(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.cast({pl.Categorical: pl.String, pl.Enum: pl.String})
-
-
-def _parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A question's arguments as parameters of its query, which have the same names."""
-    return {name: value for name, value in arguments.items() if name != "reading"}
 
 
 def _query(name: str) -> str:

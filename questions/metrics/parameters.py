@@ -1,0 +1,64 @@
+"""Parameters of the questions about metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated
+
+from annotated_types import Gt, Interval
+
+from coupon_ledger.questions.parameters import (
+    DEFAULT_ZONE,
+    MOST_ROWS,
+    GoodsRates,
+    Hint,
+    Names,
+    OfPast,
+    Since,
+    Until,
+    Zone,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """`rate`: the price of one unit (not minor unit) of `currency` in `to`."""
+
+    currency: str
+    rate: Annotated[Decimal, Gt(0)]
+    to: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSlice(OfPast):
+    names: Annotated[Names, "Names of metrics."]
+    by: Annotated[Names, "Dimensions: a row for each value of them."] = ()
+    grain: Annotated[str | None, "A row for each of these: minute, hour, day, week, month."] = None
+    where: Annotated[
+        Mapping[str, tuple[str, ...]] | None,
+        Hint('is no JSON object of lists; write it as {"campaign": ["8"]}'),
+        "Accepted values by dimension; an empty value stands for unknown.",
+    ] = None
+    since: Since = None
+    until: Until = None
+    zone: Zone = DEFAULT_ZONE
+    goods_rates: GoodsRates = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics(MetricSlice):
+    compare: Annotated[
+        str | None, "Beside the period before, the last year's, targets: previous, last-year, target."
+    ] = None
+    rates: Annotated[
+        tuple[Rate, ...] | None,
+        Hint("each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"),
+        "Convert all amounts to one currency by these rates. Else they are apart.",
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricExplained(MetricSlice):
+    limit: Annotated[int, Interval(ge=0, le=MOST_ROWS), "Rows behind each part of a metric."] = 20

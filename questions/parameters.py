@@ -1,0 +1,226 @@
+"""Parameter models: what each question takes, typed and described once for the command line, the endpoint and the docs.
+
+A model is a frozen dataclass. Its fields carry their description as text, their bounds as `Interval`, and, where a
+plain message would not help, a `Hint`. The models of a question lie in `parameters.py` of its package. `read` makes a
+model from loose values. This module imports nothing heavy, so that `--help` can show descriptions quickly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from datetime import UTC, datetime
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from annotated_types import Interval
+
+from coupon_ledger.ledger.errors import WrongQuestion
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic_core import CoreSchema, ErrorDetails
+
+_INT64: Final = 2**63 - 1
+CENTURY_DAYS: Final = 36_525
+MOST_ROWS: Final = 1_000_000_000
+MAX_TEXT: Final = 64_000_000
+"""Longest question, in characters."""
+_SHOWN: Final = 40
+_OUT_OF_BOUNDS: Final = {"greater_than_equal", "less_than_equal", "greater_than", "finite_number", "int_parsing_size"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What the error says after the field's name, in place of a validator's message."""
+
+    text: str
+
+
+class _NaiveUtc:
+    """Converts an instant to naive UTC, as the tables have it."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(_naive, handler(source))
+
+
+class _CommaSeparated:
+    """Accepts one text with commas for a sequence."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(_split, handler(source))
+
+
+def _split(value: object) -> object:
+    return (value.split(",") if value else ()) if isinstance(value, str) else value
+
+
+def _naive(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    except OverflowError:
+        raise ValueError("lies outside the years 1 to 9999 in UTC; give an instant within them") from None
+
+
+def naive_utc(name: str, value: datetime) -> datetime:
+    """An instant as naive UTC. Raises `WrongQuestion` with the parameter's name."""
+    try:
+        return _naive(value)
+    except ValueError as error:
+        raise WrongQuestion(f"{name} {value.isoformat()}: {error}") from None
+
+
+Instant = Annotated[datetime, _NaiveUtc()]
+Integer = Annotated[int, Interval(ge=-_INT64 - 1, le=_INT64)]
+Number = Annotated[float, Interval(ge=-1e15, le=1e15)]
+Offset = Annotated[int, Interval(ge=0, le=_INT64)]
+Partition = Annotated[int, Interval(ge=0, le=2**31 - 1)]
+Days = Annotated[int, Interval(ge=1, le=CENTURY_DAYS)]
+Names = Annotated[tuple[str, ...], _CommaSeparated()]
+"""Several names; also one text with commas between them."""
+Limit = Annotated[Annotated[int, Interval(ge=0, le=MOST_ROWS)] | None, "At most this many rows; all, if not given."]
+GoodsRates = Annotated[
+    Mapping[str, Annotated[int, Interval(ge=0, le=10_000)]] | None,
+    Hint('are no JSON object of basis points, 0 to 10000; write {"food": 7000, "": 6000}'),
+    "Cost of goods where orders do not say it, in basis points of what was paid, by category; the empty category is"
+    " the default.",
+]
+Zone = Annotated[str, "Time zone of days, weeks and months, such as Asia/Shanghai."]
+Since = Annotated[Instant | None, "Only from then on."]
+Until = Annotated[Instant | None, "Only before then."]
+Campaign = Annotated[str | None, "Only of this campaign."]
+Explain = Annotated[bool, "Answer with the single events, coupons or orders behind the numbers instead."]
+DEFAULT_ZONE: Final = "Asia/Shanghai"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """The parameters of a question; by itself, of one that takes none."""
+
+    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+
+    @property
+    def bound(self) -> dict[str, Any]:
+        """The values by name, without those of a cut: the parameters of a query that uses the same names."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CUT}
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the question is about the past."""
+        return any(getattr(self, name, None) is not None for name in CUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfPast(Parameters):
+    """The parameters of a question that can be asked about the past: where the past is cut off."""
+
+    at: Annotated[Instant | None, "As of this instant, by when things happened."] = None
+    known_at: Annotated[Instant | None, "As known at this instant, by when the log recorded it."] = None
+    positions: Annotated[
+        str | None, "Only what the log held before these positions: TOPIC:PARTITION:OFFSET, with commas between them."
+    ] = None
+
+
+CUT: Final = tuple(field.name for field in fields(OfPast))
+P = TypeVar("P", bound=Parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One field of a model. `nested`: its values are mappings or lists of such, not text or numbers."""
+
+    name: str
+    description: str
+    default: Any
+    required: bool
+    bounds: Interval | None
+    nested: bool
+    hint: str | None
+
+
+def parameters_of(model: type[Parameters]) -> dict[str, Parameter]:
+    """The fields of a model, by name, in order."""
+    hints = get_type_hints(model, include_extras=True)
+    return {
+        field.name: Parameter(
+            field.name,
+            next((one for one in _metadata(hints[field.name]) if isinstance(one, str)), ""),
+            None if field.default is MISSING else field.default,
+            field.default is MISSING,
+            next((one for one in _metadata(hints[field.name]) if isinstance(one, Interval)), None),
+            _nested(hints[field.name]),
+            next((one.text for one in _metadata(hints[field.name]) if isinstance(one, Hint)), None),
+        )
+        for field in fields(model)
+    }
+
+
+def _metadata(kind: Any) -> list[Any]:
+    """All metadata of a type, the outermost first. Not that of the elements of a mapping or sequence."""
+    if get_origin(kind) is Annotated:
+        inner, *metadata = get_args(kind)
+        return [*reversed(metadata), *_metadata(inner)]
+    if (isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping | tuple)) or _is_literal(kind):
+        return []
+    return [one for part in get_args(kind) for one in _metadata(part)]
+
+
+def _is_literal(kind: Any) -> bool:
+    return get_origin(kind) is Literal
+
+
+def _nested(kind: Any) -> bool:
+    origin = get_origin(kind)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return True
+    if origin is tuple:
+        return any(one not in (str, Ellipsis) for one in get_args(kind))
+    return not _is_literal(kind) and any(_nested(part) for part in get_args(kind) if not isinstance(part, str))
+
+
+def validator_of(model: type[Parameters]) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(model)
+
+
+def read(question: str, validator: TypeAdapter[Any], known: Mapping[str, Parameter], values: Mapping[str, Any]) -> Any:
+    """Make a model from values by name; those that are None count as not given. Raises `WrongQuestion`, which names the
+    parameter and its bounds."""
+    from pydantic import ValidationError
+
+    try:
+        return validator.validate_python({name: value for name, value in values.items() if value is not None})
+    except ValidationError as error:
+        wrong = {str(one["loc"][0]): one for one in reversed(error.errors(include_url=False))}
+        if unknown := [name for name in wrong if name not in known]:
+            raise WrongQuestion(f"{question}: no parameter {', '.join(sorted(unknown))}") from None
+        raise WrongQuestion("; ".join(_in_words(known[name], one) for name, one in wrong.items())) from None
+
+
+def _in_words(parameter: Parameter, error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        return f"{parameter.name}: is missing; give it"
+    if parameter.hint is not None:
+        return f"{parameter.name}: {parameter.hint}"
+    value = str(error["input"])
+    what = f"{parameter.name} {value if len(value) <= _SHOWN else value[: _SHOWN - 1] + '…'}"
+    if error["type"] == "value_error":
+        return f"{what}: {error['ctx']['error']}"
+    if error["type"] in _OUT_OF_BOUNDS and parameter.bounds is not None:
+        return f"{what}: is out of bounds; give a number from {parameter.bounds.ge:,} to {parameter.bounds.le:,}"
+    return f"{what}: {error['msg'][0].lower()}{error['msg'][1:]}"
