@@ -31,7 +31,7 @@ from coupon_ledger.cli.sources.simulate import World, sale_day
 from coupon_ledger.consumers import runner
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.consumers.tuning import tune_process
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.projections.attribution import upkeep
 from coupon_ledger.projections.database import create_database, open_database

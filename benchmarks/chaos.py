@@ -37,7 +37,8 @@ from benchmarks.consumer_process import CLOSING
 from coupon_ledger.cli.sources.simulate import World, sale_day
 from coupon_ledger.ledger.codec import HEADER_BYTES, MARKER, SCHEMA_NAME, decode, encode_row
 from coupon_ledger.ledger.columns import encode_columns
-from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from coupon_ledger.ledger.topics import COUPON, DEAD_LETTERS, INPUT_TOPICS, KEY_FIELD, ORDER
 from coupon_ledger.projections import checkpoints

@@ -25,7 +25,8 @@ from benchmarks.run import encoded
 from coupon_ledger.consumers.bulk_load import fold_whole
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.consumers.tuning import tune_process
-from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database

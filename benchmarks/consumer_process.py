@@ -21,7 +21,8 @@ from typing import Any, cast
 
 from coupon_ledger.consumers.runner import Boundary, Consumer
 from coupon_ledger.consumers.tuning import tune_process
-from coupon_ledger.ledger.log import EventLog, Position, Record, open_log
+from coupon_ledger.ledger.log import EventLog, Position, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.projections.database import open_database
 

@@ -38,7 +38,8 @@ from benchmarks.run import encoded
 from coupon_ledger.cli.sources.simulate import World, sale_day
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.consumers.tuning import resident, tune_process
-from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.projections import checkpoints
 from coupon_ledger.projections.database import create_database, open_database

@@ -43,7 +43,7 @@ from urllib.parse import urlsplit
 
 from coupon_ledger.api.contact import ARROW, token_file
 from coupon_ledger.consumers.runner import Consumer
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.generations import wal_file

@@ -32,7 +32,8 @@ from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.consumers.tuning import tune_process
 from coupon_ledger.ledger.archive import ArchiveLog
 from coupon_ledger.ledger.archiver import Archiver
-from coupon_ledger.ledger.log import LogReader, open_log
+from coupon_ledger.ledger.log import LogReader
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database

@@ -39,7 +39,8 @@ from coupon_ledger.consumers.intake import take_in
 from coupon_ledger.ledger import lifecycle
 from coupon_ledger.ledger.columns import decode_columns, encode_columns
 from coupon_ledger.ledger.lifecycle import Delivery
-from coupon_ledger.ledger.log import Chunk, EventLog, Record, open_log
+from coupon_ledger.ledger.log import Chunk, EventLog, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.publisher import Publisher
 from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
 from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD

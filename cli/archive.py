@@ -51,7 +51,7 @@ def archive(
     if folder is None:
         raise click.UsageError("name the folder of the archive with --to", context)
     from coupon_ledger.ledger.archiver import Archiver
-    from coupon_ledger.ledger.log import open_backend
+    from coupon_ledger.ledger.opening import open_backend
 
     log = open_backend(settings.log)
     started = time.monotonic()
@@ -160,7 +160,7 @@ def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool
     """
     from coupon_ledger.ledger.archive import read_manifest
     from coupon_ledger.ledger.archive import restore as restored
-    from coupon_ledger.ledger.log import open_backend
+    from coupon_ledger.ledger.opening import open_backend
 
     held = sum(file.records for file in read_manifest(folder).files if not topics or file.topic in topics)
     log = open_backend(settings.log, create=True)

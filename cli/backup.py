@@ -148,7 +148,7 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
     `LogTruncated`, `LogReplaced`."""
     from coupon_ledger.consumers.log_identity import difference
     from coupon_ledger.ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import INPUT_TOPICS
     from coupon_ledger.projections import checkpoints
     from coupon_ledger.projections.backup import read_whole

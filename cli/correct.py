@@ -330,7 +330,8 @@ def _append(
     completes it: all ids derive from the rows."""
     from coupon_ledger.ledger import operations
     from coupon_ledger.ledger.codec import encode_row
-    from coupon_ledger.ledger.log import Record, open_log
+    from coupon_ledger.ledger.log import Record
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.questions.states.correction import totals
 
     operator, why = by

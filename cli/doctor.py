@@ -276,7 +276,7 @@ def _log(settings: Settings, summary: dict[str, Any] | None, known: ReadLog | No
     from dataclasses import replace
 
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
-    from coupon_ledger.ledger.log import open_backend
+    from coupon_ledger.ledger.opening import open_backend
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
     if known is not None:

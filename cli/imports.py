@@ -89,7 +89,8 @@ def _experiment(seed: int, people: int, settings: Settings) -> None:
 
 def _append_frames(log_settings: LogSettings, frames: Iterator[tuple[str, pl.DataFrame]], total: int | None) -> None:
     from coupon_ledger.ledger.columns import encode_columns
-    from coupon_ledger.ledger.log import Record, open_log
+    from coupon_ledger.ledger.log import Record
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import KEY_FIELD
 
     log = open_log(log_settings)

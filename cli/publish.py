@@ -108,7 +108,7 @@ def publish(
       tr -d '\\n' | coupon-ledger publish -
     """
     from coupon_ledger.ledger.formats.sniffing import sniffed
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
 
     appended = 0
     with _opened(file) as source:

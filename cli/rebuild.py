@@ -123,7 +123,7 @@ def rebuild(
 
 def _log(settings: Settings, archive: Path | None) -> EventLog:
     if archive is None:
-        from coupon_ledger.ledger.log import open_log
+        from coupon_ledger.ledger.opening import open_log
 
         return open_log(settings.log)
     from coupon_ledger.ledger.continued_log import open_continued

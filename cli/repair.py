@@ -208,7 +208,7 @@ def operations(
     coupon-ledger operations
     coupon-ledger operations --action correction_applied --since 1d --output json
     """
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.operations import read
 
     log = open_log(settings.log)

@@ -30,7 +30,7 @@ def init(settings: Settings) -> None:
     coupon-ledger init
     coupon-ledger init --log kafka://localhost:9092 --partitions 12 --replication 3
     """
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.projections.database import create_database
 
     log = open_log(settings.log, create=True)

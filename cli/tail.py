@@ -95,7 +95,7 @@ def tail(
     """
     if (last is not None) + (since is not None) + from_start > 1:
         raise click.UsageError("--last, --since and --from-start exclude each other", click.get_current_context())
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.patient_log import Patience, PatientLog
 
     fields = {"campaign_id": campaign_id, "user_id": user_id}

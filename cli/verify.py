@@ -207,7 +207,7 @@ def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
 
 def _positions(settings: Settings) -> Row:
     """Read the log's positions after the database's: the log only grows."""
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
     state, _ = _ask(settings, "summary")
@@ -225,7 +225,7 @@ def _positions(settings: Settings) -> Row:
 
 def _same_log(settings: Settings) -> Row:
     from coupon_ledger.consumers.log_identity import difference
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.projections.identity import ReadLog
 
     state, rows = _ask(settings, "log-identity")
@@ -269,7 +269,7 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
 def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[Told]:
     """The log's content for these coupons, read as far as `state` has."""
     from coupon_ledger.consumers.log_contents import Told
-    from coupon_ledger.ledger.log import open_log
+    from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import COUPON
 
     positions = _next_offsets(state)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from coupon_ledger.ledger.errors import LogError, LogMissing, LogNotInitialised, LogReplaced
-from coupon_ledger.ledger.log import EventLog, LogReader, TopicPartition, open_log
+from coupon_ledger.ledger.log import EventLog, LogReader, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.connection import Reading

@@ -8,16 +8,9 @@ from typing import Final
 
 from coupon_ledger.ledger.archive import ArchiveLog, Span, Stretch
 from coupon_ledger.ledger.errors import ArchiveUnusable, LogTruncated
-from coupon_ledger.ledger.log import (
-    Chunk,
-    EventLog,
-    LogReader,
-    Position,
-    Record,
-    StoredRecord,
-    TopicPartition,
-    open_backend,
-)
+from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, Position, Record, StoredRecord, TopicPartition
+from coupon_ledger.ledger.opening import open_backend
+from coupon_ledger.ledger.registry_log import RegistryLog
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS
 
@@ -98,8 +91,6 @@ def open_continued(settings: LogSettings, archive: Path) -> EventLog:
         backend.close()
         raise
     if settings.schema_registry:
-        from coupon_ledger.ledger.registry_log import RegistryLog
-
         return RegistryLog(log, settings)
     return log
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, StringConstraints, Valida
 from coupon_ledger.ledger.codec import EPOCH, decode, encode_row
 from coupon_ledger.ledger.errors import InvalidEvent, LogNotAnswering, Problem, UndecodableRecord
 from coupon_ledger.ledger.events import MAX_TEXT_CHARS, Id, Instant, canonical_json, parse_json, problems_of
-from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, Position, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import OPERATIONS
 

@@ -22,7 +22,8 @@ from typing import Any, Final, Self
 from coupon_ledger.ledger.codec import encode
 from coupon_ledger.ledger.errors import AppendFailed, InvalidEvent, LogUnavailable, Problem
 from coupon_ledger.ledger.events import Event, parse_with_topic
-from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 
 _FIRST_PAUSE_S: Final = 0.2

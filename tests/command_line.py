@@ -17,7 +17,8 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from coupon_ledger.cli.main import main
-from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import DEAD_LETTERS
 

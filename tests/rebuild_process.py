@@ -12,7 +12,7 @@ from benchmarks.consumer_process import Fuse
 from coupon_ledger.api.client import asking
 from coupon_ledger.consumers.owner import take_place
 from coupon_ledger.consumers.rebuild import LiveDatabase, Rebuild
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import Settings
 
 

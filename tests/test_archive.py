@@ -22,7 +22,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 from coupon_ledger.ledger.archive import MANIFEST, ArchiveLog, Manifest, locked, read_manifest, restore, verify
 from coupon_ledger.ledger.archiver import Archiver, Merger
 from coupon_ledger.ledger.errors import LogNotEmpty, LogNotInitialised, LogTruncated, LogUnavailable
-from coupon_ledger.ledger.log import Chunk, LogReader, Record, TopicPartition, open_backend
+from coupon_ledger.ledger.log import Chunk, LogReader, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_backend
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, ORDER
 from tests.command_line import LOG, done, facts, finish, ledger, limited, one_sentence, start, wait_until
@@ -363,7 +364,7 @@ ARCHIVE: Final = """
 import os, signal, sys
 from pathlib import Path
 from coupon_ledger.ledger.archiver import Archiver
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 url, folder, boundary, passings, commit_s = sys.argv[1:]
 left = int(passings)
@@ -427,7 +428,7 @@ RESTORE: Final = """
 import os, signal, sys
 from pathlib import Path
 from coupon_ledger.ledger.archive import restore
-from coupon_ledger.ledger.log import open_backend
+from coupon_ledger.ledger.opening import open_backend
 from coupon_ledger.ledger.settings import LogSettings
 def killed(_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -456,7 +457,7 @@ import os, signal, sys
 from pathlib import Path
 from kafka import KafkaAdminClient, KafkaProducer
 from coupon_ledger.ledger.archive import restore
-from coupon_ledger.ledger.log import open_backend
+from coupon_ledger.ledger.opening import open_backend
 from coupon_ledger.ledger.settings import LogSettings
 url, prefix, folder, method, passings, moment, anew = sys.argv[1:]
 kind = KafkaProducer if hasattr(KafkaProducer, method) else KafkaAdminClient

@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.clustered import append, consume
 from coupon_ledger.consumers.bulk_load import fold_whole
-from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database

@@ -21,7 +21,8 @@ from coupon_ledger.ledger import lifecycle
 from coupon_ledger.ledger.codec import micros
 from coupon_ledger.ledger.errors import LogUnavailable
 from coupon_ledger.ledger.lifecycle import Delivery
-from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.publisher import Publisher
 from coupon_ledger.ledger.rules import STATES
 from coupon_ledger.ledger.settings import LogSettings

@@ -19,7 +19,8 @@ from coupon_ledger.ledger import lifecycle
 from coupon_ledger.ledger.codec import JSON_FIELDS, SCHEMA_NAME, encode_row
 from coupon_ledger.ledger.events import canonical_json
 from coupon_ledger.ledger.lifecycle import Delivery
-from coupon_ledger.ledger.log import EventLog, Position, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import EventLog, Position, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.rules import STATES, types
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from coupon_ledger import schemas
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.partitioner import partitions_of
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON

@@ -14,7 +14,8 @@ from kafka import KafkaAdminClient
 
 from coupon_ledger.ledger import kafka_log
 from coupon_ledger.ledger.errors import LogReplaced
-from coupon_ledger.ledger.log import TopicPartition, open_backend
+from coupon_ledger.ledger.log import TopicPartition
+from coupon_ledger.ledger.opening import open_backend
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON
 from tests.command_line import (

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from benchmarks.run import encoded
 from coupon_ledger.cli.sources.simulate import World, sale_day
 from coupon_ledger.consumers.runner import Consumer
-from coupon_ledger.ledger.log import EventLog, open_log
+from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.projections import compaction, lookup
 from coupon_ledger.projections.database import create_database, open_database

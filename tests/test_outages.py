@@ -19,7 +19,8 @@ import pytest
 
 from coupon_ledger.ledger.codec import encode_row
 from coupon_ledger.ledger.errors import AppendFailed, LogError
-from coupon_ledger.ledger.log import Record, open_log
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON, DEAD_LETTERS
 from tests import kafka_broker

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import pytest
 
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from tests.command_line import done

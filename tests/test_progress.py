@@ -15,7 +15,7 @@ import pytest
 
 from coupon_ledger.cli.progress import _read, consuming, rate_of, time_left
 from coupon_ledger.consumers.runner import Consumer
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.projections.database import open_database
 from tests.command_line import COMMAND, DATABASE, LOG, coupon_event, done, ndjson

@@ -33,7 +33,8 @@ from coupon_ledger.ledger.events import (
     Touched,
     Used,
 )
-from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition, open_log
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database

@@ -9,7 +9,8 @@ import pytest
 from coupon_ledger.cli.imports import _append_frames
 from coupon_ledger.cli.sources.simulate import World, sale_day
 from coupon_ledger.consumers.runner import Consumer
-from coupon_ledger.ledger.log import TopicPartition, open_log
+from coupon_ledger.ledger.log import TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.projections.database import open_database
 from tests.command_line import DATABASE, done

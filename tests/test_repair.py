@@ -30,7 +30,8 @@ from coupon_ledger.ledger import operations, validity
 from coupon_ledger.ledger.codec import encode_row
 from coupon_ledger.ledger.columns import Decoded, Undecodable, decode_columns
 from coupon_ledger.ledger.errors import InvalidEvent, LogUnavailable
-from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.sqlite_log import SqliteLog
 from coupon_ledger.ledger.topics import COUPON, DEAD_LETTERS, OPERATIONS
@@ -212,7 +213,7 @@ import os, signal, sys
 from pathlib import Path
 from coupon_ledger.consumers.discards import Signed
 from coupon_ledger.consumers.replay import replay
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.sqlite_log import SqliteLog
 from coupon_ledger.projections.dead_letters import Chosen

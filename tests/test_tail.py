@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from coupon_ledger.ledger.codec import decode, encode_row
-from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON, ORDER
 from coupon_ledger.reports.text import text_width

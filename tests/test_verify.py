@@ -21,7 +21,8 @@ import pytest
 from coupon_ledger.consumers.log_contents import Told
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
-from coupon_ledger.ledger.log import Chunk, EventLog, Record, TopicPartition, open_backend, open_log
+from coupon_ledger.ledger.log import Chunk, EventLog, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_backend, open_log
 from coupon_ledger.ledger.rules import CROSS_RULES
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS, KEY_FIELD, ORDER, USER

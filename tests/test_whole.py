@@ -21,7 +21,8 @@ from coupon_ledger.consumers import rebuild
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
 from coupon_ledger.ledger.errors import LogTruncated, LogUnavailable
-from coupon_ledger.ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition, open_log
+from coupon_ledger.ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from coupon_ledger.projections import checkpoints

@@ -17,7 +17,8 @@ import pytest
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from coupon_ledger.ledger.errors import LogNotInitialised, LogTruncated
-from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, ORDER
 
@@ -26,7 +27,8 @@ PATIENCE_S: Final = 30.0
 
 _PRODUCER: Final = """
 import sys
-from coupon_ledger.ledger.log import Record, open_log
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 url, prefix, name, batches, size = sys.argv[1:]
 log = open_log(LogSettings(url=url, topic_prefix=prefix))

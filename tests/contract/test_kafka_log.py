@@ -25,7 +25,8 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 from coupon_ledger.ledger.errors import AppendFailed, LogNotAnswering, LogNotInitialised, LogUnavailable, SettingsError
 from coupon_ledger.ledger.kafka_log import KafkaLog
 from coupon_ledger.ledger.kafka_reader import _first_recorded, decode_batch
-from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import FIRST_RECORDED_US, LAST_RECORDED_US, EventLog, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON
 from tests import kafka_broker
@@ -513,7 +514,7 @@ WAITING = """
 import gc, os
 from coupon_ledger.ledger import kafka_log
 from coupon_ledger.ledger.errors import LogUnavailable
-from coupon_ledger.ledger.log import open_log
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 
 kafka_log.ANSWER_MS, kafka_log.COLLECT_S = 300, 0.0

@@ -18,7 +18,8 @@ from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.ledger.codec import encode, single_object_header
 from coupon_ledger.ledger.errors import LogUnavailable, RegistryUnavailable, SettingsError
 from coupon_ledger.ledger.events import Event, parse_event
-from coupon_ledger.ledger.log import EventLog, Record, open_log
+from coupon_ledger.ledger.log import EventLog, Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, ORDER
 from coupon_ledger.projections.database import create_database, open_database

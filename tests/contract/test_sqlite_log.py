@@ -15,7 +15,8 @@ import pytest
 
 from coupon_ledger.ledger import sqlite_log
 from coupon_ledger.ledger.errors import LogFull, LogReplaced, LogUnavailable, SettingsError
-from coupon_ledger.ledger.log import EventLog, Record, TopicPartition, open_log
+from coupon_ledger.ledger.log import EventLog, Record, TopicPartition
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON, ORDER
 from tests.contract.log_contract import (
@@ -78,7 +79,8 @@ def test_records_cannot_be_changed(sqlite_log_settings: LogSettings, log_file: P
 _FILL = """
 import resource, signal, sys
 from coupon_ledger.ledger.errors import LogFull
-from coupon_ledger.ledger.log import Record, open_log
+from coupon_ledger.ledger.log import Record
+from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 log = open_log(LogSettings(url=sys.argv[1]))
 log.append([Record("coupon.events", b"k", b"before")])
@@ -273,7 +275,7 @@ def test_an_address_may_be_relative(
 def test_two_processes_may_make_the_same_log(sqlite_log_settings: LogSettings) -> None:
     """Else starting two services at once on a new machine would fail one of them."""
     make = (
-        "import sys; from coupon_ledger.ledger.log import open_log;"
+        "import sys; from coupon_ledger.ledger.opening import open_log;"
         "from coupon_ledger.ledger.settings import LogSettings;"
         "log = open_log(LogSettings(url=sys.argv[1]), create=True); log.create_topics(); log.close()"
     )

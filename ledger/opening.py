@@ -1,0 +1,47 @@
+"""Which log an address opens.
+
+An implementation is imported when an address of its kind is opened: a process that uses the embedded log does not load
+the Kafka client.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coupon_ledger.ledger.errors import SettingsError
+from coupon_ledger.ledger.log import Backend, EventLog
+from coupon_ledger.ledger.settings import LogSettings
+
+
+def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
+    """Open the log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
+
+    `create`: create the embedded log's file if it is missing (`create_topics` creates topics). With a schema registry,
+    messages are in the Confluent wire format (`registry_log`). Raises `SettingsError` for another address,
+    `LogUnavailable` if nothing answers.
+    """
+    if settings.schema_registry:
+        from coupon_ledger.ledger.registry_log import RegistryLog
+
+        return RegistryLog(open_backend(settings, create=create), settings)
+    return open_backend(settings, create=create)
+
+
+def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
+    """Open the log without the schema registry: its messages are the stored bytes, in whatever format."""
+    if settings.writer_schemas:
+        from coupon_ledger.ledger.codec import know_writers
+
+        know_writers(Path(settings.writer_schemas))
+    scheme = settings.url.partition("://")[0]
+    if scheme == "sqlite":
+        from coupon_ledger.ledger.sqlite_log import SqliteLog
+
+        return SqliteLog(settings, create=create)
+    if scheme == "kafka":
+        from coupon_ledger.ledger.kafka_log import KafkaLog
+
+        return KafkaLog(settings)
+    raise SettingsError(
+        f"log address {settings.url!r}: unknown scheme; use sqlite:///path or kafka://host:port,host:port"
+    )
