@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
-from fastavro.schema import fingerprint, to_parsing_canonical_form
-
 from coupon_ledger import schemas
 from coupon_ledger.ledger.compatibility import breaches, read_schema
 from coupon_ledger.ledger.errors import IncompatibleSchema, SettingsError, UndecodableRecord
@@ -63,6 +61,8 @@ class WriterSchema:
 
 def single_object_header(schema: schemas.Schema) -> bytes:
     """Marker and fingerprint of a schema (10 bytes)."""
+    from fastavro.schema import fingerprint, to_parsing_canonical_form
+
     return MARKER + bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
 
 

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
+from struct import Struct
 from typing import Final, TypeVar
 
 _FEW: Final = 16
 """Up to this many keys are hashed one by one as fast as together."""
+_SEED: Final = 0x9747B28C
+_M: Final = 0x5BD1E995
+_MASK: Final = 0xFFFFFFFF
+_WORD: Final = Struct("<I")
 
 K = TypeVar("K")
 
@@ -25,9 +30,22 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> list[int]:
 
         numbers: list[int] = ((murmur2(keys) & 0x7FFFFFFF) % partitions).tolist()
         return numbers
-    from kafka.partitioner.default import murmur2 as murmur2_of_one
-
     return [(murmur2_of_one(key) & 0x7FFFFFFF) % partitions for key in keys]
+
+
+def murmur2_of_one(key: bytes) -> int:
+    """Kafka's 32-bit murmur2 of one key, as an unsigned number. Plain Python: `ledger.murmur2` needs NumPy, and loading
+    Kafka's client only to hash takes longer than a short program that publishes to an embedded log."""
+    whole = len(key) & ~3
+    value = _SEED ^ len(key)
+    for (word,) in _WORD.iter_unpack(key[:whole]):
+        word = word * _M & _MASK
+        word = (word ^ word >> 24) * _M & _MASK
+        value = value * _M & _MASK ^ word
+    if whole < len(key):
+        value = (value ^ int.from_bytes(key[whole:], "little")) * _M & _MASK
+    value = (value ^ value >> 13) * _M & _MASK
+    return value ^ value >> 15
 
 
 @cache
