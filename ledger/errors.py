@@ -26,11 +26,13 @@
     │   ├── LogUnavailable          the log cannot be reached or opened
     │   │   ├── LogNotAnswering     the log answered before and does not now; the same request can succeed later
     │   │   ├── LogMissing          the file of an embedded log does not exist
+    │   │   ├── LogClosed           the log or publisher is used after it was closed
     │   │   └── RegistryUnavailable the schema registry does not resolve an id, or does not accept a schema
     │   ├── LogReplaced             the log is not the one that was read before
     │   ├── LogNotInitialised       the log exists, its topics do not
     │   ├── LogTruncated            the log no longer holds a position that is needed
     │   ├── AppendFailed            some records were not (known to be) appended
+    │   ├── EventsTooLarge          the log will never take some events, because of their size
     │   ├── LogFull                 no room to append
     │   ├── LogNotEmpty             the log to restore into already has records
     │   ├── ArchiveUnusable         no archive there, of another log, used by another process, or not writable
@@ -52,7 +54,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -202,6 +204,10 @@ class LogMissing(LogUnavailable):
     pass
 
 
+class LogClosed(LogUnavailable):
+    pass
+
+
 class RegistryUnavailable(LogUnavailable):
     pass
 
@@ -223,10 +229,22 @@ class AppendFailed(LogError):
 
     A record not listed there is durably in the log. A listed one may or may not be: append it again with the same
     `event_id`; a repeat is harmless.
+
+    `too_large`: those of the failures that the log will never accept because of their size, with the size and the
+    limit. They are not in the log; do not append them again.
     """
 
-    def __init__(self, message: str, failures: dict[int, str]) -> None:
+    def __init__(self, message: str, failures: dict[int, str], too_large: Mapping[int, str] | None = None) -> None:
         self.failures = failures
+        self.too_large = dict(too_large or {})
+        super().__init__(message)
+
+
+class EventsTooLarge(LogError):
+    """Every other event of the batch is in the log. `event_ids`: the events that are not, and never will be."""
+
+    def __init__(self, message: str, event_ids: tuple[str, ...]) -> None:
+        self.event_ids = event_ids
         super().__init__(message)
 
 

@@ -35,8 +35,10 @@ from kafka.errors import (
     MessageSizeTooLargeError,
     NodeNotReadyError,
     OffsetOutOfRangeError,
+    RecordListTooLargeError,
     TopicAlreadyExistsError,
     UnknownBrokerIdError,
+    UnknownError,
     UnknownTopicOrPartitionError,
     UnsupportedCodecError,
     for_code,
@@ -47,6 +49,7 @@ from kafka.structs import OffsetAndMetadata
 
 from coupon_ledger.ledger.errors import (
     AppendFailed,
+    LogClosed,
     LogError,
     LogNotAnswering,
     LogNotEmpty,
@@ -74,9 +77,13 @@ COLLECT_S: Final = 5.0
 PROBE_S: Final = 5.0
 RETRY_S: Final = 0.1
 _CONNECT_S: Final = 0.5
+_SPLIT_S: Final = 0.01
 _PASSING: Final = (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError, BrokerNotAvailableError)
 """Errors that may pass, beside those that the client calls retriable: a broker is away, or the client does not know
 the new leader yet."""
+_SIZE_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+_RECORD_OVERHEAD: Final = 128
+"""More bytes than a batch of one record has beside its key and value."""
 LOOK_S: Final = 1.0
 """How often a reader checks that its topics still exist, while it gets no records."""
 CONFIRM_S: Final = 3.0
@@ -159,6 +166,7 @@ class KafkaLog:
         self._options = {name: _option(name, value) for name, value in settings.kafka.items()}
         self._making = threading.Lock()
         self._clients: dict[type, Any] = {}
+        self._closed = False
         self._users: Counter[KafkaAdminClient] = Counter()
         self._known_topics: set[str] = set()
         self._ids: dict[str, str] = {}
@@ -371,11 +379,8 @@ class KafkaLog:
         if unknown := {r.topic for r in records} - self._known_topics:
             self.partitions(sorted(unknown))
         producer = self._client(KafkaProducer)
-        sent, failures = self._send(producer, records)
-        try:
-            producer.flush(timeout=self._options.get("delivery_timeout_ms", DELIVERY_MS) / 1000 + GRACE_S)
-        except KafkaTimeoutError:
-            _log.warning("log %s: flush timed out", self.url)
+        sent, errors = self._send(producer, records)
+        self._wait_for_answers(producer)
         positions = []
         for index, (record, future) in enumerate(zip(records, sent, strict=True)):
             if future is None:
@@ -384,15 +389,33 @@ class KafkaLog:
                 metadata = future.value
                 positions.append(Position(record.topic, metadata.partition, metadata.offset))
             else:
-                failures[index] = _reason(future.exception)
-        if failures:
-            self._give_up(producer, failures, len(records))
+                errors[index] = future.exception
+        if errors:
+            self._give_up(producer, records, errors)
         return positions
 
-    def _send(self, producer: KafkaProducer, records: Sequence[Record]) -> tuple[list[Any | None], dict[int, str]]:
-        """Hand the records to the producer. Returns one future per record, None if it was refused, and the reasons."""
+    def _wait_for_answers(self, producer: KafkaProducer) -> None:
+        """Wait until every record sent is acknowledged or refused, at most a little longer than a delivery may take."""
+        deadline = time.monotonic() + self._options.get("delivery_timeout_ms", DELIVERY_MS) / 1000 + GRACE_S
+        while True:
+            try:
+                producer.flush(timeout=max(0.0, deadline - time.monotonic()))
+                return
+            except KafkaTimeoutError:
+                _log.warning("log %s: flush timed out", self.url)
+                return
+            except UnknownError:
+                # The client split a batch that was too large for the topic while it waited for it. Wait for the parts.
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(_SPLIT_S)
+
+    def _send(
+        self, producer: KafkaProducer, records: Sequence[Record]
+    ) -> tuple[list[Any | None], dict[int, Exception | None]]:
+        """Hand the records to the producer. Returns one future per record, None if it was refused, and the errors."""
         prefix = self._settings.topic_prefix
-        failures: dict[int, str] = {}
+        errors: dict[int, Exception | None] = {}
         sent: list[Any | None] = []
         partitions = self._partitions_for(producer, records)
         for index, (record, partition) in enumerate(zip(records, partitions, strict=True)):
@@ -400,8 +423,8 @@ class KafkaLog:
                 sent.append(producer.send(prefix + record.topic, record.value, record.key, None, partition))
             except (KafkaError, ValueError) as error:
                 sent.append(None)
-                failures[index] = _reason(error)
-        return sent, failures
+                errors[index] = error
+        return sent, errors
 
     def _partitions_for(self, producer: KafkaProducer, records: Sequence[Record]) -> list[int]:
         """Each record's partition, computed for all keys at once."""
@@ -416,19 +439,55 @@ class KafkaLog:
                     partitions[row] = partition
         return partitions
 
-    def _give_up(self, producer: KafkaProducer, failures: dict[int, str], total: int) -> None:
+    def _give_up(
+        self, producer: KafkaProducer, records: Sequence[Record], errors: Mapping[int, Exception | None]
+    ) -> None:
         """Raise `AppendFailed` and drop the producer: its sequence may have a gap now, so the next append creates a
-        new one."""
+        new one. `errors`: by the index of the record; None if no answer came."""
         with self._making:
             self._clients.pop(KafkaProducer, None)
+        most_bytes = int(producer.config["max_request_size"])
         _abandon(producer)
         self._let_sockets_go()
-        first = failures[min(failures)]
-        raise AppendFailed(
-            f"log {self.url}: {len(failures)} of {total} records were not acknowledged ({first});"
-            " append them again with the same event_id",
-            failures,
-        )
+        too_large = self._too_large(records, errors, most_bytes)
+        failures = {index: too_large.get(index) or _reason(errors[index]) for index in sorted(errors)}
+        raise AppendFailed(f"log {self.url}: {_failures_in_words(records, failures, too_large)}", failures, too_large)
+
+    def _too_large(
+        self, records: Sequence[Record], errors: Mapping[int, Exception | None], most_bytes: int
+    ) -> dict[int, str]:
+        """The records that were refused for their size, with size and limit in words. `most_bytes`: the producer's
+        own limit."""
+        refused = {i for i, error in errors.items() if isinstance(error, _SIZE_ERRORS)}
+        limits = {topic: self._message_limit(topic) for topic in {records[i].topic for i in refused}}
+        too_large = {}
+        for index in sorted(refused):
+            topic, size = records[index].topic, len(records[index].key) + len(records[index].value)
+            limit = limits[topic]
+            if size + _RECORD_OVERHEAD > most_bytes:
+                too_large[index] = (
+                    f"{size:,} bytes are more than a publisher sends ({most_bytes:,}, Kafka's option max_request_size);"
+                    " split the event"
+                )
+            elif limit is None or size + _RECORD_OVERHEAD > limit:
+                held = "" if limit is None else f" of {limit:,}"
+                too_large[index] = (
+                    f"{size:,} bytes do not fit, even compressed, into the topic's max.message.bytes{held}; split the"
+                    " event, or have the limit raised"
+                )
+            # A smaller record shared a batch that was not split before the delivery timeout. It can be repeated.
+        return too_large
+
+    def _message_limit(self, topic: str) -> int | None:
+        """The topic's `max.message.bytes`; None without the right to describe its configuration."""
+        name, key = self._settings.topic_prefix + topic, "max.message.bytes"
+        resource = ConfigResource(ConfigResourceType.TOPIC, name, [key])
+        try:
+            answer = self._ask(lambda admin: admin.describe_configs([resource], config_filter="all"))
+            return int(answer["topic"][name][key]["value"])
+        except (KafkaError, OSError, LogError, KeyError, TypeError, ValueError) as error:
+            _log.info("log %s: %s of topic %s cannot be described: %s", self.url, key, name, error)
+            return None
 
     # --- read
 
@@ -524,6 +583,7 @@ class KafkaLog:
 
     def close(self) -> None:
         with self._making:
+            self._closed = True
             clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             if isinstance(client, KafkaProducer):
@@ -636,6 +696,8 @@ class KafkaLog:
 
     def _client(self, kind: type[Client]) -> Client:
         with self._making:
+            if self._closed:
+                raise LogClosed(f"log {self.url}: closed; open it again")
             if kind not in self._clients:
                 self._clients[kind] = self._connect(kind)
             client: Client = self._clients[kind]
@@ -874,9 +936,24 @@ def _why_not_connected(server: str) -> str | None:
     return None
 
 
+def _failures_in_words(records: Sequence[Record], failures: Mapping[int, str], too_large: Mapping[int, str]) -> str:
+    """What became of the batch: how many records are too large, how many others were not acknowledged."""
+    parts = []
+    if too_large:
+        first = min(too_large)
+        parts.append(
+            f"{len(too_large)} of {len(records)} records are too large, the first of key"
+            f" {records[first].key.decode(errors='replace')} of {records[first].topic}: {too_large[first]}"
+        )
+    if others := [reason for index, reason in failures.items() if index not in too_large]:
+        parts.append(
+            f"{len(others)} of {len(records)} records were not acknowledged ({others[0]});"
+            " append them again with the same event_id"
+        )
+    return "; ".join(parts)
+
+
 def _reason(error: BaseException | None) -> str:
     if error is None or isinstance(error, KafkaTimeoutError):
         return "broker not reachable: no acknowledgement in time"
-    if isinstance(error, MessageSizeTooLargeError):
-        return f"too large: {error}"
     return f"{type(error).__name__}: {error}"

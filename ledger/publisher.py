@@ -6,10 +6,12 @@
 
 docs/publishing.md says when events are durable, and how to react to each error.
 
-An exception in the block propagates, and events that wait are not appended: `waiting` names them.
-
-Delivery is at least once: an append that failed or timed out is retried with the same `event_id`, which the ledger
-counts as a repeat and folds once.
+Always true:
+- Every event that `publish` accepted is in exactly one place: counted in `report.accepted` once it is durable, named by
+  `waiting` before that, or listed in `report.refused` if the log will never take it.
+- Delivery is at least once. An append that failed or timed out is repeated with the same `event_id`; the ledger counts
+  the second copy as a repeat and folds the event once.
+- An exception that leaves a `with` block closes the publisher without appending what waits.
 """
 
 from __future__ import annotations
@@ -17,14 +19,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
-from coupon_ledger.ledger.codec import encode
-from coupon_ledger.ledger.errors import AppendFailed, InvalidEvent, LogUnavailable, Problem
-from coupon_ledger.ledger.events import Event, parse_with_topic
+from coupon_ledger.ledger.errors import (
+    AppendFailed,
+    EventsTooLarge,
+    InvalidEvent,
+    LogClosed,
+    LogUnavailable,
+    Problem,
+    SettingsError,
+)
 from coupon_ledger.ledger.log import EventLog, Record
 from coupon_ledger.ledger.opening import open_log
-from coupon_ledger.ledger.settings import LogSettings
+from coupon_ledger.ledger.settings import OPTIONS, LogSettings, Settings
+
+if TYPE_CHECKING:
+    from coupon_ledger.ledger.events import Event
 
 _FIRST_PAUSE_S: Final = 0.2
 
@@ -50,15 +62,30 @@ class Report:
         return not self.refused
 
 
+class _Waiting(NamedTuple):
+    number: int
+    event_id: str
+    record: Record
+
+
 class Publisher:
     """Appends events in batches. Not safe for use by several threads at once."""
 
     def __init__(self, log: EventLog, *, batch_size: int = 10_000, attempts: int = 5) -> None:
+        # Loaded with the first publisher, not with this module: building the models of all events takes longer than
+        # everything else that importing `Publisher` loads.
+        from coupon_ledger.ledger.codec import encode
+        from coupon_ledger.ledger.events import Event, parse_with_topic
+
+        self._event_class, self._parse, self._encode = Event, parse_with_topic, encode
         self._log = log
         self._batch_size = batch_size
         self._attempts = attempts
-        self._waiting: list[tuple[str, Record]] = []
-        self._given = 0
+        self._waiting: list[_Waiting] = []
+        self._published = 0
+        self._too_large: list[Refused] = []
+        """Refused as too large, and not raised yet."""
+        self._closed = False
         self.report = Report()
 
     @classmethod
@@ -66,25 +93,45 @@ class Publisher:
         """Open a publisher to the log at that address. `settings`: further fields of `LogSettings`."""
         return cls(open_log(LogSettings(url=log, **settings)), batch_size=batch_size, attempts=attempts)
 
+    @classmethod
+    def from_settings(
+        cls, file: Path | str | None = None, *, batch_size: int = 10_000, attempts: int = 5, **settings: Any
+    ) -> Self:
+        """Open a publisher to the log that the commands use.
+
+        The log and its options come from the settings file and from environment variables (`COUPON_LEDGER_LOG`, …), as
+        for `coupon-ledger publish`. `file`: by default `COUPON_LEDGER_CONFIG`, else `coupon-ledger.toml` in the working
+        folder. `settings`: options such as `log=` and `topic_prefix=`, which take precedence. Raises `SettingsError`.
+        """
+        known = {option.name for option in OPTIONS}
+        flags = {name.replace("_", "-"): value for name, value in settings.items()}
+        if unknown := [name for name in settings if name.replace("_", "-") not in known]:
+            raise SettingsError(f"setting {unknown[0]}: unknown; known are {', '.join(sorted(known))}")
+        loaded = Settings.load(flags, file=None if file is None else Path(file))
+        return cls(open_log(loaded.log), batch_size=batch_size, attempts=attempts)
+
     @property
     def waiting(self) -> tuple[str, ...]:
-        """The `event_id` of every event that was taken and is not known to be in the log, in order."""
-        return tuple(event_id for event_id, _ in self._waiting)
+        """The `event_id` of every event that was accepted and is not known to be in the log, in order."""
+        return tuple(event_id for _, event_id, _ in self._waiting)
 
     def publish(self, event: Event | Mapping[str, Any]) -> bool:
-        """Take an event, or its data with a `topic`. Returns False if it is refused (see `report`).
+        """Accept an event, or its data with a `topic`. Returns False if it is refused (see `report`).
 
-        The event is durable after the next `flush`. Raises what `flush` raises when the batch is full.
+        The event is durable after the next `flush`. Raises what `flush` raises when the batch is full, and `LogClosed`
+        after `close`.
         """
-        number, self._given = self._given, self._given + 1
+        self._check_open()
+        number, self._published = self._published, self._published + 1
         try:
-            parsed = event if isinstance(event, Event) else parse_with_topic(event)
+            parsed = event if isinstance(event, self._event_class) else self._parse(event)
         except InvalidEvent as error:
             event_id = event.get("event_id") if isinstance(event, Mapping) else None
             name = event_id if isinstance(event_id, str) else None
             self.report.refused.append(Refused(number, name, error.problems))
             return False
-        self._waiting.append((parsed.event_id, Record(parsed.topic, parsed.key.encode(), encode(parsed))))
+        record = Record(parsed.topic, parsed.key.encode(), self._encode(parsed))
+        self._waiting.append(_Waiting(number, parsed.event_id, record))
         if len(self._waiting) >= self._batch_size:
             self.flush()
         return True
@@ -92,40 +139,70 @@ class Publisher:
     def flush(self) -> None:
         """Append the waiting events durably. Failures are retried with growing pauses.
 
-        Raises `AppendFailed` or another `LogError` after the last attempt; `waiting` names the events that are left,
-        which the next flush appends.
+        Raises `EventsTooLarge` if the log will never take some of them; the others are in the log, and the refused ones
+        move from `waiting` to `report.refused`. Raises `AppendFailed` or another `LogError` after the last attempt;
+        `waiting` names the events that are left, which the next flush appends. Raises `LogClosed` after `close`.
         """
+        self._check_open()
         pause = _FIRST_PAUSE_S
-        for attempt in range(1, self._attempts + 1):
+        attempt = 1
+        while self._waiting:
             try:
                 self._append()
-                return
-            except (AppendFailed, LogUnavailable) as error:
-                if attempt == self._attempts:
-                    # The message is complete; the client's own frames and causes would put forty lines before it.
-                    raise error.with_traceback(None) from None
+            except LogClosed:
+                raise
+            except AppendFailed as error:
+                if error.too_large:
+                    continue  # fewer events wait now; the others go at once
+                self._raise_at_last(error, attempt)
+            except LogUnavailable as error:
+                self._raise_at_last(error, attempt)
+            else:
+                break
+            attempt += 1
             time.sleep(pause)
             pause *= 2
+        if self._too_large:
+            refused, self._too_large = tuple(self._too_large), []
+            raise EventsTooLarge(_in_words(self._log.url, refused), tuple(r.event_id or "" for r in refused))
+
+    def _raise_at_last(self, error: AppendFailed | LogUnavailable, attempt: int) -> None:
+        if attempt >= self._attempts:
+            # The message is complete; the client's own frames and causes would put forty lines before it.
+            raise error.with_traceback(None) from None
 
     def _append(self) -> None:
-        if not self._waiting:
-            return
         try:
-            self._log.append([record for _, record in self._waiting])
+            self._log.append([record for _, _, record in self._waiting])
         except AppendFailed as error:
-            kept = [self._waiting[i] for i in sorted(error.failures)]
-            self.report.accepted += len(self._waiting) - len(kept)
-            self._waiting = kept
+            for index, problem in sorted(error.too_large.items()):
+                number, event_id, record = self._waiting[index]
+                refused = Refused(number, event_id, (Problem("", f"{record.topic}: {problem}"),))
+                self.report.refused.append(refused)
+                self._too_large.append(refused)
+            self.report.accepted += len(self._waiting) - len(error.failures)
+            self._waiting = [self._waiting[i] for i in sorted(error.failures) if i not in error.too_large]
             raise
         self.report.accepted += len(self._waiting)
         self._waiting = []
 
     def close(self) -> None:
-        """Flush and close the log, even if the flush fails (`waiting` then names what is left)."""
+        """Flush and close the log, even if the flush fails (`waiting` then names what is left). A second call does
+        nothing."""
+        if self._closed:
+            return
         try:
             self.flush()
         finally:
-            self._log.close()
+            self._close_log()
+
+    def _close_log(self) -> None:
+        self._closed = True
+        self._log.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogClosed(f"publisher to {self._log.url}: closed; open another one, and publish again what waited")
 
     def __enter__(self) -> Self:
         return self
@@ -133,5 +210,12 @@ class Publisher:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
-        else:
-            self._log.close()
+        elif not self._closed:
+            self._close_log()
+
+
+def _in_words(url: str, refused: tuple[Refused, ...]) -> str:
+    """One sentence; the events that are too large, each with what is wrong."""
+    named = "; ".join(f"event {r.event_id} of {r.problems[0].rule}" for r in refused[:3])
+    more = f"; and {len(refused) - 3} more (`publisher.report.refused`)" if len(refused) > 3 else ""
+    return f"log {url}: {named}{more}. Do not publish the same again; all other events of the batch are in the log"

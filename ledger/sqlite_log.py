@@ -30,6 +30,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from coupon_ledger.ledger.errors import (
+    AppendFailed,
+    LogClosed,
     LogError,
     LogFull,
     LogMissing,
@@ -105,6 +107,9 @@ _RECORD: Final = 'SELECT recorded_at, key, value FROM records WHERE partition_id
 
 _NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"})
 _BUSY: Final = frozenset({"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_LOCKED"})
+
+_ROW_OVERHEAD: Final = 64
+"""More bytes than a row of `records` has beside its key and value."""
 
 
 class _Head(NamedTuple):
@@ -185,7 +190,7 @@ class SqliteLog:
         if not records:
             return []
         batch = _Batch.of(records)
-        with self._errors("written"), self._writing() as connection:
+        with self._errors("written"), self._size_errors(records), self._writing() as connection:
             heads = self._heads(connection)
             self._require(batch.topics, heads)
             for topic in set(batch.topics):
@@ -392,7 +397,7 @@ class SqliteLog:
     def _connection(self, mode: str = "rw") -> sqlite3.Connection:
         """This thread's connection."""
         if self._closed:
-            raise LogUnavailable(f"log {self.url}: closed; open it again")
+            raise LogClosed(f"log {self.url}: closed; open it again")
         connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
         if connection is None:
             connection = sqlite3.connect(
@@ -461,6 +466,31 @@ class SqliteLog:
             yield
         except sqlite3.Error as error:
             raise self._named(error, doing) from error
+
+    @contextmanager
+    def _size_errors(self, records: Sequence[Record]) -> Iterator[None]:
+        """Say which records SQLite refused because of their size. Nothing of the batch is written."""
+        try:
+            yield
+        except (sqlite3.DataError, OverflowError) as error:
+            limit = self._connection().getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+            sizes = {
+                i: size for i, r in enumerate(records) if (size := len(r.key) + len(r.value)) > limit - _ROW_OVERHEAD
+            }
+            if not sizes:
+                raise
+            too_large = {
+                i: f"{size:,} bytes are more than SQLite stores ({limit:,}); split the event"
+                for i, size in sizes.items()
+            }
+            first = min(too_large)
+            raise AppendFailed(
+                f"log {self.url}: {len(too_large)} of {len(records)} records are too large, the first of key"
+                f" {records[first].key.decode(errors='replace')} of {records[first].topic}: {too_large[first]}; nothing"
+                " of the batch was written",
+                dict.fromkeys(range(len(records)), "nothing of the batch was written") | too_large,
+                too_large,
+            ) from error
 
     def _check_file(self, *, at_once: bool) -> None:
         """Raises `LogReplaced` if another file, or none, is at the path. Checks once a second, or `at_once`. While

@@ -10,6 +10,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from contextlib import closing
 from importlib.metadata import Distribution, PathDistribution
 from pathlib import Path
 from typing import Any, Final
@@ -266,6 +267,22 @@ def test_help_loads_nothing_heavy() -> None:
     loaded = set(run(HELP).stderr.split())
     assert "click" in loaded
     assert not loaded & HEAVY
+
+
+def test_importing_the_publisher_loads_nothing_heavy() -> None:
+    """Else every program that may publish would wait for it when it starts, and 0.3 s is what it may take."""
+    loaded = set(run("import sys; from coupon_ledger import Publisher; print(*sys.modules)").stdout.split())
+    assert "coupon_ledger.ledger.publisher" in loaded
+    assert not loaded & (HEAVY | {"ssl"})
+
+
+def test_publishing_to_an_embedded_log_does_not_load_kafkas_client(sqlite_log_settings: LogSettings) -> None:
+    """Else a script would wait for it longer than for everything else that it does."""
+    with closing(open_log(sqlite_log_settings, create=True)) as log:
+        log.create_topics()
+    loaded = set(run(PUBLISH + "print(*sys.modules)", sqlite_log_settings.url, "").stdout.split())
+    assert "coupon_ledger.ledger.sqlite_log" in loaded
+    assert not loaded & {*WEB, *TABLES, "kafka", "rich", "ssl"}
 
 
 def test_publishing_needs_neither_the_database_nor_the_web(log_settings: LogSettings) -> None:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import gc
 import json
+import random
+import re
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from coupon_ledger import Publisher
 from coupon_ledger.consumers.runner import Consumer
-from coupon_ledger.ledger.codec import JSON_FIELDS
-from coupon_ledger.ledger.errors import AppendFailed, LedgerError, LogFull, LogUnavailable
+from coupon_ledger.ledger.codec import JSON_FIELDS, decode
+from coupon_ledger.ledger.errors import (
+    AppendFailed,
+    EventsTooLarge,
+    LedgerError,
+    LogClosed,
+    LogFull,
+    LogUnavailable,
+    SettingsError,
+)
 from coupon_ledger.ledger.events import (
     Assigned,
     Claimed,
@@ -220,6 +234,139 @@ def test_an_error_in_the_block_is_handed_on_and_appends_nothing_more(settings: L
     assert publisher.waiting == ("e-2",), "what was given and not appended can be told"
 
 
+def test_a_closed_publisher_refuses_whatever_comes(settings: LogSettings) -> None:
+    """On Kafka it silently connected again, with nobody to close it and its last batch never flushed."""
+    publisher = Publisher.open(settings.url, topic_prefix=settings.topic_prefix)
+    publisher.publish(used(1))
+    publisher.close()
+    for use in (lambda: publisher.publish(used(2)), publisher.flush):
+        with pytest.raises(LogClosed, match=r"closed; open another"):
+            use()
+    publisher.close()
+    assert (publisher.waiting, publisher.report.accepted, records(settings)) == ((), 1, 1)
+
+
+def test_after_an_error_in_the_block_the_publisher_is_closed(settings: LogSettings) -> None:
+    """Else what a failed program goes on to publish would be appended after all, without what came before it."""
+    publisher = Publisher.open(settings.url, topic_prefix=settings.topic_prefix)
+    with pytest.raises(RuntimeError), publisher:
+        publisher.publish(used(1))
+        raise RuntimeError("the shop failed")
+    with pytest.raises(LogClosed):
+        publisher.flush()
+    publisher.close()
+    assert publisher.waiting == ("e-1",) and records(settings) == 0
+
+
+@pytest.fixture
+def limited(settings: LogSettings, monkeypatch: pytest.MonkeyPatch) -> LogSettings:
+    """A log that takes no record of two megabytes: a topic as brokers make it, and an SQLite with a lower limit."""
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.Connection(*arguments, **options)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+        return connection
+
+    monkeypatch.setattr("coupon_ledger.ledger.sqlite_log.sqlite3.connect", connect)
+    return settings
+
+
+def paid_for_much(event_id: str) -> Paid:
+    """An order of two megabytes that do not compress."""
+    source = random.Random(event_id)
+    lines = tuple(Line(sku=source.randbytes(100).hex()) for _ in range(10_000))
+    common = {"user_id": "u-1", "currency": "CNY", "gross_minor": 1, "net_minor": 1, "discounts": ()}
+    return Paid(event_id=event_id, occurred_at=AT, source="shop", order_id=f"o-{event_id}", lines=lines, **common)
+
+
+def test_events_that_are_too_large_are_named_and_the_others_are_appended(
+    limited: LogSettings, pauses: list[float]
+) -> None:
+    """Else one huge order would keep a shop's events waiting for ever, and nobody could say which order it is."""
+    publisher = Publisher.open(limited.url, topic_prefix=limited.topic_prefix)
+    for event in (used(0), paid_for_much("huge-1"), used(2), used(3), paid_for_much("huge-2"), used(5)):
+        assert publisher.publish(event)
+    with pytest.raises(EventsTooLarge) as raised:
+        publisher.flush()
+    assert raised.value.event_ids == ("huge-1", "huge-2")
+    size, limit = r"2,0\d\d,\d{3} bytes", r"1,0(48,588|00,000)\b"
+    assert re.search(rf"event huge-1 of order\.events: {size} .*{limit}.*split", str(raised.value))
+    assert "\n" not in str(raised.value)
+    assert (publisher.waiting, publisher.report.accepted) == ((), 4)
+    assert [(r.number, r.event_id) for r in publisher.report.refused] == [(1, "huge-1"), (4, "huge-2")]
+    assert re.search(limit, str(publisher.report.refused[0].problems[0]))
+    publisher.publish(used(6))
+    publisher.close()
+    assert publisher.report.accepted == 5
+    log = open_log(limited)
+    found = [
+        value for chunk in log.read(dict.fromkeys(log.partitions(INPUT_TOPICS), 0), 100, 5.0) for value in chunk.values
+    ]
+    log.close()
+    assert {decode(value)[1]["event_id"] for value in found} == {f"e-{n}" for n in (0, 2, 3, 5, 6)}
+
+
+def test_events_that_are_too_large_are_named_when_the_block_ends(limited: LogSettings) -> None:
+    """Else a script that publishes one file would end as if everything had been appended."""
+    with (
+        pytest.raises(EventsTooLarge, match="event huge of order"),
+        Publisher.open(limited.url, topic_prefix=limited.topic_prefix) as publisher,
+    ):
+        publisher.publish(paid_for_much("huge"))
+        publisher.publish(used(1))
+    assert publisher.report.accepted == records(limited) == 1
+
+
+@pytest.mark.kafka
+def test_what_the_client_would_not_send_is_too_large(kafka_log_settings: LogSettings) -> None:
+    """Else an option of the client, met by one event, would look like a broker that is away."""
+    _make(kafka_log_settings)
+    options = {"max_request_size": 100_000}
+    publisher = Publisher.open(kafka_log_settings.url, topic_prefix=kafka_log_settings.topic_prefix, kafka=options)
+    publisher.publish(paid_for_much("huge"))
+    publisher.publish(used(1))
+    with pytest.raises(EventsTooLarge, match=r"event huge of order.*100,000, Kafka's option max_request_size"):
+        publisher.close()
+    assert publisher.report.accepted == records(kafka_log_settings) == 1
+
+
+@pytest.mark.kafka
+def test_a_topic_with_a_low_limit_takes_all_events_that_fit(kafka_log_settings: LogSettings) -> None:
+    """Else a batch of small events would be refused for the size of the batch."""
+    _make(kafka_log_settings)
+    admin = KafkaAdminClient(bootstrap_servers=kafka_log_settings.url.removeprefix("kafka://"))
+    topic = kafka_log_settings.topic_prefix + "coupon.events"
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"max.message.bytes": "5000"})])
+    admin.close()
+    with Publisher.open(kafka_log_settings.url, topic_prefix=kafka_log_settings.topic_prefix) as publisher:
+        for number in range(1_000):
+            publisher.publish(used(number, device_id=random.Random(number).randbytes(100).hex()))
+    assert publisher.report.accepted == 1_000
+    assert records(kafka_log_settings) >= 1_000
+
+
+def test_a_publisher_finds_the_log_of_the_commands(
+    home: Path, sqlite_log_settings: LogSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every application would repeat addresses, prefixes and passwords that the consumer has already."""
+    settings = replace(sqlite_log_settings, topic_prefix="prod.")
+    _make(settings)
+    Path("coupon-ledger.toml").write_text(f'[coupon-ledger]\nlog = "{settings.url}"\ntopic-prefix = "prod."\n')
+    with Publisher.from_settings() as publisher:
+        publisher.publish(used(1))
+    Path("coupon-ledger.toml").rename("shop.toml")
+    with Publisher.from_settings("shop.toml", topic_prefix="prod.") as publisher:
+        publisher.publish(used(2))
+    monkeypatch.setenv("COUPON_LEDGER_TOPIC_PREFIX", "prod.")
+    with Publisher.from_settings(log=settings.url) as publisher:
+        publisher.publish(used(3))
+    assert records(settings) == 3
+    with pytest.raises(SettingsError, match=r"elsewhere\.toml"):
+        Publisher.from_settings("elsewhere.toml")
+    with pytest.raises(SettingsError, match="topic_prefixx"):
+        Publisher.from_settings(topic_prefixx="prod.")
+
+
 # --- a log that fails
 
 
@@ -338,6 +485,22 @@ def test_a_full_log_is_told_at_once(pauses: list[float]) -> None:
     assert pauses == [] and publisher.waiting == ("e-1",)
     publisher.flush()
     assert keys(log) == ["c-1"]
+
+
+def test_what_is_too_large_is_named_although_the_log_is_away_then(pauses: list[float]) -> None:
+    """Else an event refused just before an outage would vanish: it waits no more, and nothing was raised for it."""
+    log = FlakyLog(AppendFailed("too large", {0: "not written", 1: "9 bytes"}, {1: "9 bytes"}), unavailable())
+    publisher = Publisher(log, attempts=1)
+    for number in range(2):
+        publisher.publish(used(number))
+    with pytest.raises(LogUnavailable):
+        publisher.flush()
+    assert list(publisher.waiting) == ["e-0"]
+    with pytest.raises(EventsTooLarge, match=r"event e-1 of coupon\.events: 9 bytes"):
+        publisher.flush()
+    assert not publisher.waiting and keys(log) == ["c-0"]
+    publisher.flush()
+    assert pauses == []
 
 
 def test_leaving_the_block_while_the_log_is_away_says_what_is_left(pauses: list[float]) -> None:

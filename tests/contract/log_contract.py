@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 from kafka.partitioner.default import murmur2 as kafka_murmur2
 
-from coupon_ledger.ledger.errors import LogNotInitialised, LogTruncated
+from coupon_ledger.ledger.errors import LogClosed, LogNotInitialised, LogTruncated
 from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, TopicPartition
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
@@ -290,6 +290,23 @@ class LogContract(ReadingContract):
         for tp, end in log.end_positions(log.partitions([COUPON])).items():
             offsets = sorted(p.offset for p in receipts if p.partition == tp.partition)
             assert offsets == list(range(end))
+
+    def test_a_closed_log_refuses_every_request(self, backend: Backend, log: EventLog) -> None:
+        """Else a log used after `close` would hold connections that nobody closes."""
+        tp = TopicPartition(COUPON, 0)
+        with opened(backend.settings) as closed:
+            closed.append(records(1))
+        for refused in (
+            lambda: closed.append(records(1)),
+            lambda: closed.partitions([COUPON]),
+            lambda: closed.end_positions([tp]),
+            lambda: closed.read({tp: 0}, 1),
+            closed.create_topics,
+        ):
+            with pytest.raises(LogClosed, match="closed; open it again"):
+                refused()
+        closed.close()
+        assert sum(log.end_positions(log.partitions([COUPON])).values()) == 1
 
     # --- topics
 

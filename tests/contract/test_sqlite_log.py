@@ -15,7 +15,7 @@ import pytest
 
 from coupon_ledger.ledger import sqlite_log
 from coupon_ledger.ledger.errors import LogFull, LogReplaced, LogUnavailable, SettingsError
-from coupon_ledger.ledger.log import EventLog, Record, TopicPartition
+from coupon_ledger.ledger.log import Record, TopicPartition
 from coupon_ledger.ledger.opening import open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON, ORDER
@@ -283,14 +283,6 @@ def test_two_processes_may_make_the_same_log(sqlite_log_settings: LogSettings) -
     assert [maker.wait(timeout=60) for maker in makers] == [0, 0, 0, 0]
     with opened(sqlite_log_settings) as log:
         assert len(log.partitions()) == 28
-
-
-def test_a_closed_log_says_so(sqlite_log_settings: LogSettings, log_file: Path) -> None:
-    """Else a use after `close` would show SQLite's own wording."""
-    log: EventLog = open_log(sqlite_log_settings)
-    log.close()
-    with pytest.raises(LogUnavailable, match="closed"):
-        log.partitions()
 
 
 def test_records_of_one_instant_are_shared(sqlite_log_settings: LogSettings) -> None:
