@@ -28,12 +28,12 @@ from coupon_ledger.ledger.errors import (
     StoreOwned,
     StoreVersionMismatch,
 )
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.words import Note
-from coupon_ledger.projections.backup import Advanced, Copied
+from coupon_ledger.projections.backup import Copied
 from coupon_ledger.projections.connection import frames_of
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.projections.ownership import owner
-from coupon_ledger.projections.past import Progress
 from coupon_ledger.questions.local import Local
 from coupon_ledger.questions.registry import QUESTIONS, Answer, AsOf, Source
 
@@ -53,9 +53,9 @@ def _error(said: Mapping[str, Any]) -> OwnerRefused:
 
 
 @contextmanager
-def asking(database: Path, told: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
-    """A source for questions about this database. `told`: called with the progress of looking back. `limit_s`: how long
-    the owner may take over a question, None for the usual limit.
+def asking(database: Path, progress: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
+    """A source for questions about this database. `progress`: of looking back. `limit_s`: how long the owner may take
+    over a question, None for the usual limit.
 
     Waits a few seconds for an owner that is about to end or has just started. Raises `StoreOwned` if the owner cannot
     be asked, and what `Store.open` raises.
@@ -65,7 +65,7 @@ def asking(database: Path, told: Progress | None = None, limit_s: float | None =
         try:
             store = open_database(database, read_only=True)
         except StoreOwned as owned:
-            remote = _remote(database, owned, told, limit_s)
+            remote = _remote(database, owned, progress, limit_s)
             if remote is not None:
                 yield remote
                 return
@@ -73,7 +73,7 @@ def asking(database: Path, told: Progress | None = None, limit_s: float | None =
                 raise
             time.sleep(_AGAIN_S)
         else:
-            with store, closing(Local(store, told or _nobody)) as local:
+            with store, closing(Local(store, progress or ignore)) as local:
                 yield local
             return
 
@@ -87,11 +87,7 @@ def owner_of(database: Path) -> Remote | None:
         return None
 
 
-def _nobody(_done: int, _left: int) -> None:
-    """Discard progress updates."""
-
-
-def _remote(database: Path, owned: StoreOwned, told: Progress | None, limit_s: float | None) -> Remote | None:
+def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_s: float | None) -> Remote | None:
     """The owner, if it answers now. Raises `StoreOwned` if it never will."""
     said = owner(database)
     if said.get("pid") != owned.pid or "interface" not in said:
@@ -105,7 +101,7 @@ def _remote(database: Path, owned: StoreOwned, told: Progress | None, limit_s: f
             f"{who}; it is another version of coupon-ledger ({said.get('release')}); use that one, or restart it with"
             " this one"
         ) from owned
-    remote = Remote(said["url"], database, told, limit_s)
+    remote = Remote(said["url"], database, progress, limit_s)
     return remote if remote.answers() else None
 
 
@@ -116,22 +112,22 @@ class Remote:
         self,
         url: str,
         database: Path,
-        told: Progress | None = None,
+        progress: Progress | None = None,
         limit_s: float | None = None,
         snapshot: str | None = None,
     ) -> None:
-        """`told`, `limit_s`: as in `asking`; `snapshot`: the name of the owner's snapshot to ask."""
+        """`progress`, `limit_s`: as in `asking`; `snapshot`: the name of the owner's snapshot to ask."""
         self._snapshot = snapshot
         self._address = urlsplit(url).netloc
         self._database = database
-        self._told_how_far = told
+        self._progress = progress
         self._limit_s = limit_s
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
         """Have the owner hold one committed state within the block. Raises `OwnerRefused`, `OwnerGone`."""
         held = self._held()
-        same = Remote(f"//{self._address}", self._database, self._told_how_far, self._limit_s, held)
+        same = Remote(f"//{self._address}", self._database, self._progress, self._limit_s, held)
         try:
             yield same
         finally:
@@ -168,7 +164,7 @@ class Remote:
         if self._limit_s:
             headers[LIMIT] = f"{self._limit_s:g}"
         limit_s = self._limit_s or asked.limit_for(checked)
-        if self._told_how_far is not None:
+        if self._progress is not None:
             headers[FOLLOWED] = "lines"
         if self._snapshot is not None:
             headers[SNAPSHOT] = self._snapshot
@@ -188,9 +184,8 @@ class Remote:
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
         """Report progress, line by line, until the answer begins."""
-        if self._told_how_far is None:
+        if self._progress is None:
             return
-        before = 0
         try:
             while line := response.readline():
                 said = json.loads(line)
@@ -198,8 +193,7 @@ class Remote:
                     raise _error(said)
                 if "answer" in said:
                     return
-                self._told_how_far(said["done"] - before, said["total"] - said["done"])
-                before = said["done"]
+                self._progress(said["done"], said["total"])
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
         raise self._gone(EOFError())
@@ -217,9 +211,11 @@ class Remote:
         done: dict[str, Any] = self._post("/v1/succeed", _REPAIR_S, {"back": back}, "swap")
         return done
 
-    def replay(self, told: Advanced, **parameters: Any) -> list[dict[str, Any]]:
+    def replay(self, progress: Progress, **parameters: Any) -> list[dict[str, Any]]:
         """Have the owner replay dead letters. Returns what became of them. Raises `OwnerRefused`, `OwnerGone`."""
-        done: list[dict[str, Any]] = self._followed("/v1/dead-letters/replay", parameters, "replayed", "repair", told)
+        done: list[dict[str, Any]] = self._followed(
+            "/v1/dead-letters/replay", parameters, "replayed", "repair", progress
+        )
         return done
 
     def discard(self, **parameters: Any) -> list[dict[str, Any]]:
@@ -248,8 +244,8 @@ class Remote:
             raise self._told(response)
         return response
 
-    def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, told: Advanced) -> Any:
-        """Return the result; until then, report progress to `told`."""
+    def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, progress: Progress) -> Any:
+        """Return the result; until then, report progress."""
         try:
             for line in self._posted(path, _ANSWER_S, parameters, what):
                 said = json.loads(line)
@@ -257,14 +253,14 @@ class Remote:
                     raise _error(said)
                 if result in said:
                     return said[result]
-                told(said["done"], said["total"])
+                progress(said["done"], said["total"])
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
         raise self._gone(EOFError())
 
-    def backup(self, to: Path, full: bool, told: Advanced) -> Copied:
+    def backup(self, to: Path, full: bool, progress: Progress) -> Copied:
         """Have the owner copy the database to this file. Raises `OwnerRefused`, `OwnerGone`."""
-        copied = self._followed("/v1/backup", {"to": to, "full": full}, "copied", "copy", told)
+        copied = self._followed("/v1/backup", {"to": to, "full": full}, "copied", "copy", progress)
         return Copied({table: (rows, total) for table, (rows, total) in copied["sums"].items()}, copied["full"])
 
     def close(self) -> None:

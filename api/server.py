@@ -294,7 +294,7 @@ def _add_repairs(app: FastAPI, owner: Owner) -> None:
         """Have the owner take the chosen dead letters in again, between its batches. Lines of JSON: `{"done", "total"}`
         while it runs, at last `{"replayed"}`, what became of them, or `{"error", "exit_code"}`."""
         how_far = _HowFar()
-        replay = Replay(asked.chosen, asked.by, dry_run=asked.dry_run, told=how_far)
+        replay = Replay(asked.chosen, asked.by, dry_run=asked.dry_run, progress=how_far)
         under_way = asyncio.wrap_future(owner.repairs.ask(replay))
         return _followed(under_way, how_far, lambda rows: {"replayed": rows}, replay.stop)
 
@@ -316,7 +316,7 @@ def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
 
         def copied() -> Copied:
             with readers.cursor(running, _COPY_S) as cursor:
-                return copy_to(cursor, to, full=full, told=how_far)
+                return copy_to(cursor, to, full=full, progress=how_far)
 
         under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
         return _followed(under_way, how_far, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
@@ -344,10 +344,6 @@ class _HowFar:
 
     def __call__(self, done: int, total: int) -> None:
         self._told = {"done": done, "total": total}
-
-    def advance(self, more: int, left: int) -> None:
-        done = self._told["done"] + more
-        self(done, done + left)
 
     def line(self) -> bytes:
         return json.dumps(self._told).encode() + b"\n"
@@ -440,12 +436,12 @@ class _Asking:
             self._readers.snapshot(running, limit_s) as cursor,
             cursor.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            return self._spooled(answer_to(self._question, cursor, parameters, how_far.advance), arrow)
+            return self._spooled(answer_to(self._question, cursor, parameters, how_far), arrow)
 
     def _answered_of(self, held: Held, parameters: Parameters, arrow: bool, limit_s: float, how_far: _HowFar) -> Spool:
         with (
             self._metrics.question(self._name),
-            held.asking(how_far.advance, limit_s) as snapshot,
+            held.asking(how_far, limit_s) as snapshot,
             snapshot.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
             return self._spooled(snapshot.answer_to(self._question, parameters), arrow)

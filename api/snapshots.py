@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from coupon_ledger.ledger.errors import NoSnapshot, QueryStopped, TooManySnapshots
-from coupon_ledger.projections.past import Progress
+from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.projections.readers import Readers, Running
 from coupon_ledger.questions.snapshot import Snapshot
 
@@ -36,13 +36,13 @@ class Held:
         self._asked_at = time.monotonic()
         with ExitStack() as stack:
             cursor = stack.enter_context(readers.cursor(self.running, LONGEST_S))
-            self._snapshot = Snapshot(cursor, self._advance)
+            self._snapshot = Snapshot(cursor, self._report)
             stack.callback(self._snapshot.close)
             self._stack = stack.pop_all()
 
-    def _advance(self, done: int, left: int) -> None:
+    def _report(self, done: int, total: int) -> None:
         if self._progress is not None:
-            self._progress(done, left)
+            self._progress(done, total)
 
     def expect(self) -> None:
         """A question is on its way, and may wait for a thread; `answered` follows in any case."""

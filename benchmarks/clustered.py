@@ -27,6 +27,7 @@ from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.consumers.tuning import tune_process
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.progress import ignore
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database
@@ -76,7 +77,7 @@ def measured(kind: str, size: int) -> dict[str, Any]:
             create_database(folder / "anew.duckdb")
             with open_database(folder / "anew.duckdb") as store:
                 ends = log.end_positions(log.partitions(INPUT_TOPICS))
-                found["rebuild"] = spent(fold_whole, log, store, ends, lambda _records, _left: None)
+                found["rebuild"] = spent(fold_whole, log, store, ends, ignore)
         found["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
 

@@ -34,6 +34,7 @@ from coupon_ledger.ledger.archive import ArchiveLog
 from coupon_ledger.ledger.archiver import Archiver
 from coupon_ledger.ledger.log import LogReader
 from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.progress import ignore
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database
@@ -97,7 +98,7 @@ def measured(settings: LogSettings, folder: Path, way: str, batch_size: int, dig
         if way == _WAYS[0]:
             records = sum(commit.records for commit in Consumer(log, store, outlet=None, batch_size=batch_size).run())
         else:
-            records = fold_whole(log, store, until, lambda _records, _left: None)
+            records = fold_whole(log, store, until, ignore)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         full = {"digest": digests(store)[-1].full} if digest else {}

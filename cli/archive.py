@@ -57,7 +57,7 @@ def archive(
     started = time.monotonic()
     try:
         with progress("archiving", 0) as bar:
-            archived = Archiver(log, folder, accept_loss=accept_loss, decode=not bytes_only, advance=bar.advance).run()
+            archived = Archiver(log, folder, accept_loss=accept_loss, decode=not bytes_only, progress=bar.update).run()
         waiting = _behind_transactions(log)
     finally:
         log.close()
@@ -102,7 +102,7 @@ def verify(folder: Path, output: str) -> None:
 
     manifest = read_manifest(folder)
     with progress("verifying", sum(file.records for file in manifest.files)) as bar:
-        findings = findings_of(folder, bar.advance)
+        findings = findings_of(folder, bar.update)
     if findings or output != "table":
         print_rows((asdict(finding) for finding in findings), output)
     if findings:
@@ -133,7 +133,7 @@ def merge(folder: Path) -> None:
     from coupon_ledger.ledger.archiver import Merger
 
     with progress("merging", 0) as bar:
-        merged = Merger(folder, advance=bar.advance).run()
+        merged = Merger(folder, progress=bar.update).run()
     done = "merged {files:count} file{files:s} into {into:count}, {n:count} record{n:s}"
     click.echo(say(done, files=merged.files, into=merged.into, n=merged.records))
     if merged.kept:
@@ -167,7 +167,7 @@ def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool
     started = time.monotonic()
     try:
         with progress("restoring", held) as bar:
-            records = restored(folder, log, topics=topics, accept_loss=accept_loss, anew=anew, advance=bar.advance)
+            records = restored(folder, log, topics=topics, accept_loss=accept_loss, anew=anew, progress=bar.update)
         log.create_topics()
     finally:
         log.close()

@@ -32,9 +32,9 @@ class _Together:
     source: Source | None = None
     bar: Bar | None = None
 
-    def advance(self, done: int, left: int) -> None:
+    def progress(self, done: int, total: int) -> None:
         if self.bar is not None:
-            self.bar.advance(done, left)
+            self.bar.update(done, total)
 
 
 _together: ContextVar[_Together | None] = ContextVar("together", default=None)
@@ -46,7 +46,7 @@ def together(settings: Settings) -> Iterator[Source]:
     from coupon_ledger.api.client import asking
 
     asked = _Together()
-    with asking(settings.database, asked.advance, timeout_s()) as source, source.snapshot() as snapshot:
+    with asking(settings.database, asked.progress, timeout_s()) as source, source.snapshot() as snapshot:
         asked.source = snapshot
         token = _together.set(asked)
         try:
@@ -90,7 +90,7 @@ def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
         finally:
             asked.bar = None
         return
-    with asking(settings.database, bar.advance if bar else None, timeout_s()) as source:
+    with asking(settings.database, bar.update if bar else None, timeout_s()) as source:
         yield source
 
 

@@ -13,7 +13,7 @@ import click
 
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_row, print_rows
-from coupon_ledger.cli.progress import advancing, progress
+from coupon_ledger.cli.progress import progress
 from coupon_ledger.ledger.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,12 +84,11 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
     from coupon_ledger.projections.store import open_for_copy
 
     with progress("copying", 0, "rows") as bar:
-        told = advancing(bar)
         with asking(database) as source:
             if isinstance(source, Remote):
-                return source.backup(part.absolute(), full, told)
+                return source.backup(part.absolute(), full, bar.update)
         with open_for_copy(database, check_version) as cursor:
-            return copy_to(cursor, part, full=full, told=told)
+            return copy_to(cursor, part, full=full, progress=bar.update)
 
 
 def _opened(part: Path) -> Store:

@@ -87,9 +87,12 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
         log = open_log_of(settings.log, store)
         try:
             with progress("expiring", 0) as bar:
+                done = 0
 
                 def committed(commit: Committed) -> None:
-                    bar.advance(commit.records, commit.lag)
+                    nonlocal done
+                    done += commit.records
+                    bar.update(done, done + commit.lag)
 
                 def consumer() -> Consumer:
                     return Consumer(log, store, outlet=log, batch_size=settings.batch_size, grace=settings.grace)

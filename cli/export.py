@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from coupon_ledger.questions.registry import Answer
 
 
-def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
+def write_parquet(answer: Answer, file: Path, advance: Callable[[int], None]) -> int:
     """Write the answer's rows to the file, and its state to the file's metadata (`as_of`, as in answers over HTTP).
-    Returns the number of rows. An existing file stays until the new one replaces it. `told`: called with the rows of
-    each piece.
+    Returns the number of rows. An existing file stays until the new one replaces it. `advance`: called with the
+    number of rows of each piece, since their total is not known.
 
     Raises `UnusableFile`.
     """
@@ -27,7 +27,7 @@ def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> in
         )
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        rows = _write(answer, unfinished, told)
+        rows = _write(answer, unfinished, advance)
         unfinished.replace(file)
     except OSError as error:
         raise UnusableFile(
@@ -38,7 +38,7 @@ def write_parquet(answer: Answer, file: Path, told: Callable[[int], None]) -> in
     return rows
 
 
-def _write(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
+def _write(answer: Answer, file: Path, advance: Callable[[int], None]) -> int:
     import polars as pl
     import pyarrow.parquet as pq
 
@@ -60,7 +60,7 @@ def _write(answer: Answer, file: Path, told: Callable[[int], None]) -> int:
         with pq.ParquetWriter(sink, schema, compression="zstd", use_dictionary=repeated) as writer:
             for written in ahead(write, chain([frame], answer.frames), workers=1):
                 rows += written
-                told(written)
+                advance(written)
         sink.flush()
         os.fsync(sink.fileno())
     return rows

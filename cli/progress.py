@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, Protocol
@@ -12,19 +12,27 @@ from typing import Final, Protocol
 import click
 
 from coupon_ledger.cli.terminal import behind
+from coupon_ledger.ledger.progress import PhaseProgress
 
 _EARLY_S: Final = 1.0
 _LINE_S: Final = 10.0
 
 
 class Bar(Protocol):
-    def advance(self, records: int, left: int | None = None) -> None:
-        """`left`: how many are still to come, if that is known only now."""
+    def advance(self, records: int) -> None:
+        """Add records to those done."""
+        ...
+
+    def update(self, done: int, total: int) -> None:
+        """Show how many are done, of how many: a `Progress`."""
         ...
 
 
 class _Silent:
-    def advance(self, records: int, left: int | None = None) -> None:
+    def advance(self, records: int) -> None:
+        pass
+
+    def update(self, done: int, total: int) -> None:
         pass
 
 
@@ -64,10 +72,11 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
         task = shown.add_task(what, total=total)
 
         class _Shown:
-            def advance(self, records: int, left: int | None = None) -> None:
+            def advance(self, records: int) -> None:
                 shown.advance(task, records)
-                if left is not None:
-                    shown.update(task, total=shown.tasks[task].completed + left)
+
+            def update(self, done: int, total: int) -> None:
+                shown.update(task, completed=done, total=total)
 
         yield _Shown()
 
@@ -82,37 +91,36 @@ def time_left(rate: float | None, left: float | None) -> str:
     return f"{timedelta(seconds=round(left / rate))} left" if rate and left else ""
 
 
-def _read(done: int, left: int) -> str:
-    return f"{done:,} of {done + left:,} records" if done + left else "nothing to read yet"
+def _read(done: int, total: int) -> str:
+    return f"{done:,} of {total:,} records" if total else "nothing to read yet"
 
 
 @contextmanager
-def consuming() -> Iterator[Callable[[str, int, int], None]]:
+def consuming() -> Iterator[PhaseProgress]:
     """Show the progress of a consumer: a bar on a terminal, otherwise a line on standard error every ten seconds.
 
-    Call the function with the stage, the records done, and the records left. The rate covers only the time in which
-    something was left.
+    The rate covers only the time in which something was left.
     """
     started = time.monotonic()
     worked_s, last, next_line = 0.0, started, started + _LINE_S
     busy, last_line = True, ""
 
-    def measured(done: int, left: int) -> tuple[float | None, str]:
+    def measured(done: int, total: int) -> tuple[float | None, str]:
         nonlocal worked_s, last, busy
         now = time.monotonic()
         worked_s += now - last if busy else 0.0
-        last, busy = now, left > 0
+        last, busy = now, total > done
         # The first few records, of campaigns, do not predict the rate of the others.
-        rate = rate_of(done, worked_s) if done * 50 >= done + left else None
-        return rate, time_left(rate, left)
+        rate = rate_of(done, worked_s) if done * 50 >= total else None
+        return rate, time_left(rate, total - done)
 
     if not sys.stderr.isatty():
 
-        def line(stage: str, done: int, left: int) -> None:
+        def line(phase: str, done: int, total: int) -> None:
             nonlocal next_line, last_line
-            rate, remaining = measured(done, left)
-            parts = [_read(done, left), f"{rate:,.0f} records/s" if rate else "", remaining]
-            said = f"{stage}: {', '.join(filter(None, parts))}"
+            rate, remaining = measured(done, total)
+            parts = [_read(done, total), f"{rate:,.0f} records/s" if rate else "", remaining]
+            said = f"{phase}: {', '.join(filter(None, parts))}"
             if time.monotonic() >= next_line and said != last_line:
                 click.echo(said, err=True)
                 next_line, last_line = time.monotonic() + _LINE_S, said
@@ -132,21 +140,9 @@ def consuming() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=Console(file=behind(sys.stderr)), transient=True) as shown:
         task = shown.add_task("starting", total=0, rate="", read="")
 
-        def bar(stage: str, done: int, left: int) -> None:
-            rate, remaining = measured(done, left)
+        def bar(phase: str, done: int, total: int) -> None:
+            rate, remaining = measured(done, total)
             said = ", ".join(filter(None, (f"{rate:,.0f}/s" if rate else "", remaining)))
-            shown.update(task, description=stage, completed=done, total=done + left, rate=said, read=_read(done, left))
+            shown.update(task, description=phase, completed=done, total=total, rate=said, read=_read(done, total))
 
         yield bar
-
-
-def advancing(bar: Bar) -> Callable[[int, int], None]:
-    """Wrap a bar in a function that takes how many are done and the total."""
-    before = 0
-
-    def told(done: int, total: int) -> None:
-        nonlocal before
-        bar.advance(done - before, total - done)
-        before = done
-
-    return told

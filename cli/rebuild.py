@@ -144,7 +144,7 @@ def _rebuilt(
     copy = partial(_copied, settings.database) if only else None
     with (
         progress("rebuilding", 0) as bar,
-        Run(live, log, settings.batch_size, bar.advance, only=only, copy=copy, anew=anew) as run,
+        Run(live, log, settings.batch_size, bar.update, only=only, copy=copy, anew=anew) as run,
     ):
         if run.already and not only:
             tell("going on", note("behind the {n:count} record{n:s} that an interrupted rebuild folded", n=run.already))

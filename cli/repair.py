@@ -24,7 +24,7 @@ from coupon_ledger.cli.options import (
     signed,
 )
 from coupon_ledger.cli.output import limited, print_rows
-from coupon_ledger.cli.progress import advancing, progress
+from coupon_ledger.cli.progress import progress
 from coupon_ledger.cli.show import SHOWN, dead_letters
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.plain import plain
@@ -156,7 +156,7 @@ def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str
             if action == "discard":
                 return source.discard(**asked)
             with progress("replaying", 0, "dead letters") as bar:
-                return source.replay(advancing(bar), **asked)
+                return source.replay(bar.update, **asked)
     return _repaired_here(settings, action, dry_run, by, chosen)
 
 
@@ -180,7 +180,7 @@ def _repaired_here(
             if action == "discard":
                 return discard(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run)
             with progress("replaying", 0, "dead letters") as bar:
-                return replay(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run, told=advancing(bar))
+                return replay(store, log, Chosen(**chosen), Signed(*by), dry_run=dry_run, progress=bar.update)
         finally:
             log.close()
 

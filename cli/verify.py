@@ -277,7 +277,7 @@ def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iter
     with closing(open_log(settings.log)) as log, Told(log, first, last) as told:
         total = sum(offset for at, offset in positions.items() if at.topic == COUPON)
         with progress("reading the log", total) as bar:
-            told.read_on(positions, bar.advance)
+            told.read_on(positions, bar.update)
         yield told
 
 

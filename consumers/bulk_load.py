@@ -33,6 +33,7 @@ from coupon_ledger.consumers.tuning import keep_small
 from coupon_ledger.ledger.archive import KeepsDecoded, Stretch
 from coupon_ledger.ledger.errors import LogError
 from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
+from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS, KEY_FIELD
 from coupon_ledger.ledger.validity import decoded_by
 from coupon_ledger.projections import checkpoints
@@ -48,8 +49,6 @@ from coupon_ledger.projections.sliced import first_hash, lay_down, taken_up
 from coupon_ledger.projections.store import Store, disk_failed
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
-Advance = Callable[[int, int], None]
-"""Called with the number of records done since the last call, and the number left."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Piece = Chunk | Stretch
@@ -83,7 +82,7 @@ def fold_whole(
     log: LogReader,
     store: Store,
     until: Mapping[TopicPartition, int],
-    advance: Advance,
+    progress: Progress,
     grace: timedelta | None = None,
 ) -> int:
     """Fill the empty store with all that the log holds before these positions; returns the number of records.
@@ -92,16 +91,16 @@ def fold_whole(
     are counted too.
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
-    return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), advance, grace)
+    return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), progress, grace)
 
 
-def fold_again(log: LogReader, store: Store, topics: Sequence[str], advance: Advance) -> int:
+def fold_again(log: LogReader, store: Store, topics: Sequence[str], progress: Progress) -> int:
     """Fill what follows from these topics anew, with all that the log holds before the positions that the store has
     reached; returns the number of records. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
     # No run continues this one: the rest of the database is a copy, and that is made anew each time.
-    return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), advance, None)
+    return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), progress, None)
 
 
 def records_begun(store: Store) -> int | None:
@@ -184,7 +183,7 @@ def _made_by() -> str:
     return json.dumps([VERSION, dict(VERSIONS), decoded, _LAYOUT, _SLICE_EVENTS, pl.__version__, boot])
 
 
-def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: timedelta | None) -> int:
+def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: timedelta | None) -> int:
     partitions = log.partitions(mark.topics)
     read = {p: mark.accounts.get(p, Account()).next_offset for p in partitions}
     for wanted in (read, {p: mark.until.get(p, 0) for p in partitions}):
@@ -197,13 +196,13 @@ def _fill(log: LogReader, store: Store, mark: _Mark, advance: Advance, grace: ti
             forget_oddities(store, mark.topics)
             _set_version(store, _UNFINISHED)
     store.share_cores(alone=False)
-    progress = _Progress(sum(mark.until.values()), advance, mark.read + mark.folded)
+    halves = _Halves(sum(mark.until.values()), progress, mark.read + mark.folded)
     with (
         _spilling(spill_folder(store.file), keep=bool(mark.accounts)) as folder,
         ThreadPoolExecutor(_WORKERS, "whole") as pool,
         _Sides(store) as sides,
     ):
-        return _Whole(log, store, mark, ends, progress, folder, pool, sides).fill()
+        return _Whole(log, store, mark, ends, halves, folder, pool, sides).fill()
 
 
 class _Whole:
@@ -216,7 +215,7 @@ class _Whole:
         store: Store,
         mark: _Mark,
         ends: Mapping[TopicPartition, int],
-        progress: _Progress,
+        halves: _Halves,
         folder: Path,
         pool: ThreadPoolExecutor,
         sides: _Sides,
@@ -225,7 +224,7 @@ class _Whole:
         self._store = store
         self._mark = mark
         self._ends = ends
-        self._progress = progress
+        self._halves = halves
         self._folder = folder
         self._pool = pool
         self._sides = sides
@@ -259,7 +258,7 @@ class _Whole:
                 },
             )
             _set_version(self._store, VERSION)
-        self._progress.done_all()
+        self._halves.end()
         return records
 
     def _save_progress(self) -> None:
@@ -327,12 +326,12 @@ class _Whole:
                 account = self._accounts.setdefault(partition, Account())
                 account.read += records
                 account.next_offset = next_offset
-                self._progress.done(records)
+                self._halves.add(records)
             for partition, letters in laid.letters.group_by("log_partition").len().iter_rows():
                 self._accounts[TopicPartition(slices.topic, partition)].dead_letters += letters
             self._store.insert("dead_letters", laid.letters)
             add_oddities(self._store, {slices.topic: astuple(laid.oddities)})
-            self._progress.done(laid.letters.height)
+            self._halves.add(laid.letters.height)
             self._sides.do(next(turns), lambda side: whole.write_journal(side, slices.topic, laid.events))
 
         slices.keep(self._mark.done)
@@ -394,7 +393,7 @@ class _Whole:
                 self._sides.do(0, lambda side: whole.put_rows(side, slices.topic, early))
                 self._sides.do(1, lambda side: whole.put_beside(side, one))
                 self._account_of(partitions, one)
-                self._progress.done(len(partitions))
+                self._halves.add(len(partitions))
             keep_small()
 
         self._in_steps(_ahead(self._pool, folded, range(self._mark.done, slices.count)), take)
@@ -554,23 +553,32 @@ def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
     )
 
 
-class _Progress:
-    """Progress in records: reading a record is half of the work, folding it the other half."""
+class _Halves:
+    """Reports progress in records: reading a record is half of the work, folding it the other half.
 
-    def __init__(self, records: int, advance: Advance, halves: int) -> None:
-        self._records = records
-        self._advance = advance
+    What an interrupted run did before this one is not counted.
+    """
+
+    def __init__(self, records: int, progress: Progress, halves: int) -> None:
+        """`records`: of all runs; `halves`: of records, done by the runs before."""
+        self._records = records - halves // 2
+        self._progress = progress
+        self._before = halves // 2
         self._halves = halves
-        advance(0, records - halves // 2)
+        progress(0, self._records)
 
-    def done(self, records: int) -> None:
-        told = self._halves // 2
+    def add(self, records: int) -> None:
+        """Count half of the work of these records."""
         self._halves += records
-        self._advance(self._halves // 2 - told, max(0, self._records - self._halves // 2))
+        self._progress(self._done, max(self._done, self._records))
 
-    def done_all(self) -> None:
+    def end(self) -> None:
         """Report the end, also if offsets have gaps and there were fewer records than expected."""
-        self._advance(0, 0)
+        self._progress(self._done, self._done)
+
+    @property
+    def _done(self) -> int:
+        return self._halves // 2 - self._before
 
 
 def _set_version(store: Store, version: int) -> None:

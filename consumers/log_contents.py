@@ -6,7 +6,7 @@ are kept in a temporary folder, so that memory does not grow with the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Mapping, Set
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from coupon_ledger.ledger.errors import InvalidEvent, LogTruncated, LogUnavailab
 from coupon_ledger.ledger.events import parse_event
 from coupon_ledger.ledger.lifecycle import Delivery
 from coupon_ledger.ledger.log import LAST_RECORDED_US, Chunk, LogReader, TopicPartition
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.live.signature import stable_hash
 
@@ -82,8 +83,8 @@ class Told:
                 found.setdefault(event["coupon_id"], []).append(delivery)
         return found
 
-    def read_on(self, positions: Mapping[TopicPartition, int], advance: Callable[[int], None] = lambda _: None) -> None:
-        """Read up to these next offsets at least. Nothing is read twice."""
+    def read_on(self, positions: Mapping[TopicPartition, int], progress: Progress = ignore) -> None:
+        """Read up to these next offsets at least. Nothing is read twice. `progress`: in records of this call."""
         ends = {at: end for at, end in positions.items() if at.topic == COUPON}
         there = self._log.end_positions(self._log.partitions([COUPON]))
         for at, end in ends.items():
@@ -92,6 +93,7 @@ class Told:
                     f"{at.topic} partition {at.partition}: the log ends at {there.get(at, 0)}, but the database has"
                     f" read up to {end}; restore the log, or check --log and --database"
                 )
+        done, total = 0, sum(max(0, end - self._read.get(at, 0)) for at, end in ends.items())
         while behind := {at: self._read.get(at, 0) for at, end in ends.items() if self._read.get(at, 0) < end}:
             chunks = self._log.read(behind, _AT_ONCE, _WAIT_S)
             if not chunks:
@@ -102,7 +104,8 @@ class Told:
                 )
             for chunk in chunks:
                 self._read[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
-                advance(len(chunk))
+                done += len(chunk)
+                progress(done, max(done, total))
             self._keep(chunks)
 
     def _keep(self, chunks: list[Chunk]) -> None:

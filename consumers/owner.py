@@ -14,10 +14,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from coupon_ledger.consumers.replay import Repairs
-from coupon_ledger.consumers.runner import Boundary, Committed, Consumer, Progress
+from coupon_ledger.consumers.runner import Boundary, Committed, Consumer
 from coupon_ledger.consumers.sweeper import Sweeper
 from coupon_ledger.ledger.errors import LedgerError, StoreNotInitialised
 from coupon_ledger.ledger.log import EventLog
+from coupon_ledger.ledger.progress import PhaseProgress, ignore
 from coupon_ledger.projections import checkpoints, generations
 from coupon_ledger.projections.database import check_version
 from coupon_ledger.projections.live.cross import clock_and_grace
@@ -52,7 +53,7 @@ class Owner:
         grace: timedelta | None = None,
         follow: bool = False,
         sweep_every: timedelta | None = None,
-        progress: Progress = lambda *_: None,
+        progress: PhaseProgress = ignore,
     ) -> None:
         self.store = store
         self.sweeper = Sweeper(store, log, sweep_every)

@@ -26,6 +26,7 @@ from coupon_ledger.consumers.runner import Boundary, Consumer
 from coupon_ledger.ledger.archive import Span
 from coupon_ledger.ledger.errors import LogTruncated, StoreError, StoreNotInitialised, StoreVersionMismatch
 from coupon_ledger.ledger.log import LogReader, TopicPartition
+from coupon_ledger.ledger.progress import Progress, ignore, stage
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections import checkpoints, generations
 from coupon_ledger.projections.database import create_database, open_database
@@ -42,8 +43,6 @@ Asking = Callable[[], AbstractContextManager[Source]]
 """Opens the source that answers questions about the live database."""
 Copy = Callable[[Path], object]
 """Makes a copy of the live database in that file."""
-Advance = Callable[[int, int], None]
-"""Called with the number of records done since the last call, and the number left."""
 Positions = Mapping[TopicPartition, int]
 
 _logger = logging.getLogger("coupon_ledger.rebuild")
@@ -158,7 +157,7 @@ class Rebuild:
         live: LiveDatabase,
         log: LogReader,
         batch_size: int,
-        advance: Advance = lambda _records, _left: None,
+        progress: Progress = ignore,
         at_boundary: Boundary = lambda _: None,
         *,
         only: Sequence[str] = (),
@@ -166,7 +165,7 @@ class Rebuild:
         anew: bool = False,
     ) -> None:
         """`only`: rebuild only these projections; `copy` then makes a copy of the live database in a file, for the
-        others. `anew`: discard what an interrupted run left."""
+        others. `anew`: discard what an interrupted run left. `progress`: in records."""
         self._only = only
         self._copy = copy
         self._anew = anew
@@ -174,7 +173,8 @@ class Rebuild:
         self._live = live
         self._log = log
         self._batch_size = batch_size
-        self._advance = advance
+        self._progress = progress
+        self._reported = 0
         self._file = generations.rebuilt_file(live.path)
         self._store = self._begun()
 
@@ -269,7 +269,7 @@ class Rebuild:
     def _fold_only(self) -> int:
         wanted = {topic for name in self._only for topic in TOPICS[name]}
         try:
-            records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._advance)
+            records = fold_again(self._log, self._store, [t for t in INPUT_TOPICS if t in wanted], self._report)
         except failing.FAILURES as error:
             if not failing.of_the_events(error):
                 raise
@@ -340,10 +340,11 @@ class Rebuild:
                 f"database {self._live.path}: it has folded {'; '.join(map(str, lost))}, and the log ends before;"
                 " restore them. Where they are lost, move the database away and rebuild from what the log holds"
             )
-        left = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
-        if records_begun(self._store) is not None or (not reached and left >= WORTH_IT):
+        progress = stage(self._report, before=self._reported)
+        total = sum(offset - reached.get(partition, 0) for partition, offset in until.items())
+        if records_begun(self._store) is not None or (not reached and total >= WORTH_IT):
             try:
-                return fold_whole(self._log, self._store, until, self._advance, standing.grace if standing else None)
+                return fold_whole(self._log, self._store, until, progress, standing.grace if standing else None)
             except failing.FAILURES as error:
                 if not failing.of_the_events(error):
                     raise
@@ -351,7 +352,7 @@ class Rebuild:
                 _logger.warning("rebuild: some event cannot be folded (%s); the log is folded batch by batch", error)
                 self._store.close()
                 self._store = self._emptied()
-                left = sum(until.values())
+                total = sum(until.values())
         consumer = Consumer(
             self._log,
             self._store,
@@ -362,12 +363,15 @@ class Rebuild:
             at_boundary=self._reached,
         )
         records = 0
-        self._advance(0, left)
+        progress(0, total)
         for commit in consumer.run():
             records += commit.records
-            left -= commit.records
-            self._advance(commit.records, max(0, left))
+            progress(records, max(records, total))
         return records
+
+    def _report(self, done: int, total: int) -> None:
+        self._reported = done
+        self._progress(done, total)
 
 
 def _written(mark: Path) -> None:

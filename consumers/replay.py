@@ -24,6 +24,7 @@ from coupon_ledger.consumers.runner import Boundary, accounts_after
 from coupon_ledger.ledger import operations
 from coupon_ledger.ledger.errors import LedgerError, NothingChosen
 from coupon_ledger.ledger.log import Chunk, EventLog, Position, TopicPartition
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.registry_log import as_read
 from coupon_ledger.projections import checkpoints
 from coupon_ledger.projections.checkpoints import Account
@@ -34,8 +35,6 @@ REPLAYED = "dead_letters_replayed"
 Rows = list[dict[str, Any]]
 Step = Callable[[Store, EventLog], Rows | None]
 """A step of a repair. The last step returns the outcome of the whole repair, the steps before return None."""
-HowFar = Callable[[int, int], None]
-"""Called with the number done, and the total."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +63,17 @@ def replay(
     *,
     dry_run: bool = False,
     reached: Boundary = lambda _: None,
-    told: HowFar = lambda _done, _total: None,
+    progress: Progress = ignore,
 ) -> Rows:
     """Take in the chosen dead letters again; returns the outcome by partition. What still cannot be folded stays a dead
     letter, with its present reason.
 
     Done in pieces: the rows, the accounts and the operation that names them are committed together. `dry_run`: the
-    same, but nothing is committed (an event that occurs in two pieces counts as new in both).
+    same, but nothing is committed (an event that occurs in two pieces counts as new in both). `progress`: in dead
+    letters.
     Raises `NothingChosen`, what folding raises, and `LogUnavailable` if the log does not accept the operations now.
     """
-    step = Replay(chosen, by, dry_run=dry_run, reached=reached, told=told)
+    step = Replay(chosen, by, dry_run=dry_run, reached=reached, progress=progress)
     while (rows := step(store, log)) is None:
         pass
     return rows
@@ -90,13 +90,13 @@ class Replay:
         *,
         dry_run: bool = False,
         reached: Boundary = lambda _: None,
-        told: HowFar = lambda _done, _total: None,
+        progress: Progress = ignore,
     ) -> None:
         self._chosen = chosen
         self._by = by
         self._dry_run = dry_run
         self._reached = reached
-        self._told = told
+        self._progress = progress
         self._after = Position("", -1, -1)
         self._read: Mapping[TopicPartition, Account] | None = None
         self._done = self._total = 0
@@ -121,7 +121,7 @@ class Replay:
                 at = TopicPartition(replayed.topic, replayed.partition)
                 self._outcomes[at] = _sum(self._outcomes[at], replayed) if at in self._outcomes else replayed
             self._done += letters.height
-            self._told(self._done, self._total)
+            self._progress(self._done, self._total)
         return None
 
     def _next(self, store: Store) -> pl.DataFrame | None:

@@ -24,6 +24,7 @@ from coupon_ledger.consumers.tuning import keep_small
 from coupon_ledger.ledger.errors import LogNotAnswering, LogTruncated, RegistryUnavailable
 from coupon_ledger.ledger.log import Chunk, EventLog, LogReader, TopicPartition
 from coupon_ledger.ledger.patient_log import Patience, PatientLog
+from coupon_ledger.ledger.progress import PhaseProgress, ignore
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections import checkpoints
 from coupon_ledger.projections.attribution.upkeep import Upkeep
@@ -36,10 +37,6 @@ from coupon_ledger.projections.store import Store
 
 Boundary = Callable[[str], None]
 """Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with the current activity, the records done so far (those of the batch under way as far as they are folded),
-and the records that wait."""
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
@@ -87,7 +84,7 @@ class Consumer:
         caught_up: Callable[[], None] = lambda: None,
         between: Callable[[], bool] = lambda: False,
         at_boundary: Boundary = lambda _: None,
-        progress: Progress = lambda *_: None,
+        progress: PhaseProgress = ignore,
     ) -> None:
         """`outlet`: the log to which dead letters are appended; None if another consumer of the same log does so.
 
@@ -97,6 +94,8 @@ class Consumer:
 
         `between`: called between batches at any position, and again while no batch waits, until it returns False.
         Returns whether it changed the accounts of what was read before.
+
+        `progress`: in records since the start; `total` adds those that wait in the log.
         """
         self._stop = threading.Event()
         # When following, the consumer lives through outages: whatever the log refuses for now is repeated.
@@ -145,7 +144,7 @@ class Consumer:
         ends_at_start = ends = checked_ends(self._log, positions, partitions)
         target = None if self._follow else ends if self._until is None else {**positions, **self._until}
         lag = sum(max(0, end - positions[p]) for p, end in ends.items())
-        self._progress("reading", 0, lag)
+        self._report("reading", 0, lag)
         if self._grace is not None:
             with self._store.transaction():
                 cross.use_grace(self._store, self._grace)
@@ -160,7 +159,7 @@ class Consumer:
                         break
                 if batch is None:
                     if reader.idle:
-                        self._progress("following" if self._follow else "reading", self._done, 0)
+                        self._report("following" if self._follow else "reading", self._done, 0)
                         self._caught_up()
                         paths(idle=True)
                     self._deliver(again=True)
@@ -187,7 +186,7 @@ class Consumer:
                     self._deliver()
                 lags = {p: max(0, end - accounts[p].next_offset) for p, end in ends.items() if p in accounts}
                 lag = sum(lags.values())
-                self._progress("reading" if lag or not self._follow else "following", self._done, lag)
+                self._report("reading" if lag or not self._follow else "following", self._done, lag)
                 yield Committed(
                     taken.records,
                     taken.dead_letters.height,
@@ -222,11 +221,11 @@ class Consumer:
             counts, clock = failing.fold_all(
                 self._store,
                 taken.events,
-                lambda step, done: self._progress(step, self._done + done, beside.lag - done),
+                lambda step, done: self._report(step, self._done + done, beside.lag - done),
             )
             self._store_dead_letters(taken.dead_letters)
             self._reached("fold")
-            self._progress("committing", self._done + taken.records, beside.lag - taken.records)
+            self._report("committing", self._done + taken.records, beside.lag - taken.records)
             moved = accounts_after(chunks, taken, counts, accounts)
             checkpoints.save(self._store, moved)
             positions = {p: account.next_offset for p, account in (accounts | moved).items()}
@@ -246,6 +245,9 @@ class Consumer:
             self._reached("offsets")
         accounts.update(moved)
         return counts, clock
+
+    def _report(self, phase: str, done: int, left: int) -> None:
+        self._progress(phase, done, done + left)
 
     def _store_dead_letters(self, letters: pl.DataFrame) -> None:
         if letters.height:

@@ -27,7 +27,7 @@ import os
 import re
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -43,6 +43,7 @@ from coupon_ledger.ledger.arrays import Int64Array
 from coupon_ledger.ledger.errors import ArchiveDamaged, ArchiveUnusable, LogNotInitialised, LogTruncated
 from coupon_ledger.ledger.log import LAST_RECORDED_US, Backend, Chunk, StoredRecord, TopicPartition
 from coupon_ledger.ledger.partitioner import fair_shares
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.topics import ALL_TOPICS, INPUT_TOPICS
 from coupon_ledger.ledger.validity import decoded_by
 
@@ -542,20 +543,21 @@ def restore(
     topics: Sequence[str] = (),
     accept_loss: bool = False,
     anew: bool = False,
-    advance: Callable[[int], None] = lambda _: None,
+    progress: Progress = ignore,
 ) -> int:
-    """Restore the archive into an empty log. Returns the number of records; `advance` receives the number of each
-    chunk.
+    """Restore the archive into an empty log. Returns the number of records. `progress`: in records.
 
     `topics`: only these; all if empty. `anew`: discard what an interrupted restore left. Raises `LogNotEmpty`;
     `LogTruncated` for losses between archived records, unless `accept_loss`; and what archive and log raise.
     """
     archive = ArchiveLog(folder)
 
-    def told() -> Iterator[Chunk]:
+    def chunks() -> Iterator[Chunk]:
+        done = 0
         for chunk in archive.chunks(partitions):
             yield chunk
-            advance(len(chunk))
+            done += len(chunk)
+            progress(done, records)
 
     try:
         partitions = archive.partitions(list(topics) or sorted(archive.manifest.topics))
@@ -569,7 +571,7 @@ def restore(
             )
         records = sum(file.records for file in archive.manifest.files if file.tp in ends)
         gapless = records == sum(ends.values()) - sum(earliest.values())
-        log.restore(earliest, ends, told(), gapless=gapless, anew=anew)
+        log.restore(earliest, ends, chunks(), gapless=gapless, anew=anew)
     finally:
         archive.close()
     return records
@@ -586,20 +588,21 @@ class Finding:
     problem: str
 
 
-def verify(folder: Path, advance: Callable[[int], None] = lambda _: None) -> list[Finding]:
+def verify(folder: Path, progress: Progress = ignore) -> list[Finding]:
     """List all problems: files missing, altered, overlapping or unlisted, and gaps in positions.
 
-    Reads every file. `advance` receives the number of records of each. Raises `ArchiveUnusable`, `ArchiveDamaged`
-    (manifest).
+    Reads every file. `progress`: in records. Raises `ArchiveUnusable`, `ArchiveDamaged` (manifest).
     """
     with locked(folder, writing=False):
         manifest = read_manifest(folder)
         findings = [*_misplaced(manifest), *_unlisted(folder, manifest)]
+        done, total = 0, sum(file.records for file in manifest.files)
         for file in manifest.files:
             problem = altered(folder, file) or _disagreement(folder, file)
             if problem:
                 findings.append(Finding(file.path, problem))
-            advance(file.records)
+            done += file.records
+            progress(done, total)
     return findings
 
 

@@ -54,6 +54,7 @@ from coupon_ledger.ledger.archive import (
 from coupon_ledger.ledger.continued_log import another_log, read_some
 from coupon_ledger.ledger.errors import ArchiveUnusable, LogTruncated
 from coupon_ledger.ledger.log import Chunk, LogReader, TopicPartition
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.ledger.validity import decoded_by, valid_events
 
@@ -85,8 +86,8 @@ class Archived:
 class Archiver:
     """Archives one log into one folder, which it creates if missing. `run` may be called once.
 
-    `log`: the backend itself (`open_backend`), so that the stored bytes are archived. `advance` receives the number of
-    records just archived, and of offsets left. `decode`: also keep the events' fields beside their bytes.
+    `log`: the backend itself (`open_backend`), so that the stored bytes are archived. `progress`: in records; an
+    offset that is still to be read counts as one. `decode`: also keep the events' fields beside their bytes.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Archiver:
         *,
         accept_loss: bool = False,
         decode: bool = True,
-        advance: Callable[[int, int], None] = lambda _records, _left: None,
+        progress: Progress = ignore,
         file_records: int = _FILE_RECORDS,
         commit_s: float = _COMMIT_S,
         at_boundary: Boundary = lambda _: None,
@@ -105,13 +106,13 @@ class Archiver:
         self._folder = folder
         self._accept_loss = accept_loss
         self._decode = decode
-        self._advance = advance
+        self._progress = progress
         self._file_records = file_records
         self._commit_s = commit_s
         self._reached = at_boundary
         self._committed = Manifest()
         self._committed_at = time.monotonic()
-        self._left = 0
+        self._done = self._left = 0
         self._archived = Archived()
 
     def run(self) -> Archived:
@@ -129,7 +130,7 @@ class Archiver:
             self._remove_leftovers(manifest)
             archived = manifest.ends()
             self._left = sum(ends[tp] - archived[tp] for tp in partitions)
-            self._advance(0, self._left)
+            self._progress(0, self._left)
             try:
                 for tp in partitions:
                     for file in self._files(tp, archived[tp], ends[tp]):
@@ -218,7 +219,8 @@ class Archiver:
                     file.add(part)
                 next_offset = chunk.next_offset
                 self._left -= next_offset - int(chunk.offsets[0])
-                self._advance(len(chunk), max(0, self._left))
+                self._done += len(chunk)
+                self._progress(self._done, self._done + max(0, self._left))
             if file is not None:
                 whole, file = file, None
                 yield whole.finish(next_offset)
@@ -266,22 +268,22 @@ class Merger:
     """Joins consecutive small files of one partition and day. `run` may be called once.
 
     Readers keep the files that they have opened: while there are readers, replaced files stay, and the next run removes
-    them. `advance` receives the number of records just merged, and of those left.
+    them. `progress`: in records.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        advance: Callable[[int, int], None] = lambda _records, _left: None,
+        progress: Progress = ignore,
         file_records: int = _FILE_RECORDS,
         at_boundary: Boundary = lambda _: None,
     ) -> None:
         self._folder = folder
-        self._advance = advance
+        self._progress = progress
         self._file_records = file_records
         self._reached = at_boundary
-        self._left = 0
+        self._done = self._total = 0
         self._merged = Merged()
 
     def run(self) -> Merged:
@@ -291,8 +293,8 @@ class Merger:
             manifest = read_manifest(self._folder)
             self._remove_leftovers(manifest)
             groups = list(_small(manifest, self._file_records))
-            self._left = sum(file.records for group in groups for file in group)
-            self._advance(0, self._left)
+            self._total = sum(file.records for group in groups for file in group)
+            self._progress(0, self._total)
             for group in groups:
                 whole = self._joined(group)
                 files = [whole if file is group[0] else file for file in manifest.files if file not in group[1:]]
@@ -313,8 +315,8 @@ class Merger:
             self._reached("file")
             for chunk in (chunk for small in group for chunk in archive.chunks_of(small)):
                 file.add(chunk)
-                self._left -= len(chunk)
-                self._advance(len(chunk), self._left)
+                self._done += len(chunk)
+                self._progress(self._done, self._total)
             return file.finish(end)
         except BaseException:
             file.abandon()

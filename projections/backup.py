@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from coupon_ledger.ledger.errors import StoreError, StoreFull, StoreVersionMismatch, UnusableFile
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.projections import digest
 from coupon_ledger.projections.connection import Cursor, Reading
 from coupon_ledger.projections.database import check_version
 from coupon_ledger.projections.generations import file_of, wal_file
 from coupon_ledger.projections.store import Store
-
-Advanced = Callable[[int, int], None]
-"""Called with the rows copied so far and the total."""
 
 Sum = tuple[int, str]
 """A table's row count and a checksum over its contents; comparable within one version of DuckDB."""
@@ -95,16 +93,16 @@ def _alive(pid: str) -> bool:
     return True
 
 
-def copy_to(cursor: Cursor, path: Path, *, full: bool = False, told: Advanced = lambda _done, _total: None) -> Copied:
+def copy_to(cursor: Cursor, path: Path, *, full: bool = False, progress: Progress = ignore) -> Copied:
     """Copy everything committed to a new database at `path`, where no file may exist.
 
-    `full`: also compute the full digest of the copied state, which takes several times as long. After an error
-    (`StoreFull`, `StoreError`, an interruption) no file is left.
+    `full`: also compute the full digest of the copied state, which takes several times as long. `progress`: in rows.
+    After an error (`StoreFull`, `StoreError`, an interruption) no file is left.
     """
     if path.exists():
         raise StoreError(f"copy {path}: a file is there; name another")
     try:
-        return _copied(cursor, path, full, told)
+        return _copied(cursor, path, full, progress)
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, StoreFull):
@@ -112,7 +110,7 @@ def copy_to(cursor: Cursor, path: Path, *, full: bool = False, told: Advanced = 
         raise
 
 
-def _copied(cursor: Cursor, path: Path, full: bool, told: Advanced) -> Copied:
+def _copied(cursor: Cursor, path: Path, full: bool, progress: Progress) -> Copied:
     with cursor.copying_to(path) as copy:
         main = _quoted(str(cursor.rows("SELECT current_database()")[0][0]))
         cursor.execute(f"COPY FROM DATABASE {main} TO {copy} (SCHEMA)")
@@ -126,7 +124,7 @@ def _copied(cursor: Cursor, path: Path, full: bool, told: Advanced) -> Copied:
                     f"INSERT INTO {copy}.{table} SELECT * FROM {table} WHERE rowid BETWEEN $first AND $last",
                     {"first": first, "last": first + _AT_ONCE - 1},
                 )
-                told(done, total)
+                progress(done, total)
         return Copied(read_whole(cursor), digest.digests(cursor)[-1].full if full else None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from coupon_ledger.projections.past import Progress
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.projections.store import Store
 from coupon_ledger.questions.asking import Answer, Source
 from coupon_ledger.questions.registry import answer
@@ -16,23 +16,23 @@ from coupon_ledger.questions.snapshot import Snapshot
 class Local:
     """An open database. Each answer is read from the latest committed state, and is valid until the next question."""
 
-    def __init__(self, store: Store, told: Progress = lambda _done, _left: None) -> None:
-        """`told`: called with the progress of folding the past."""
+    def __init__(self, store: Store, progress: Progress = ignore) -> None:
+        """`progress`: of folding the past."""
         self._store = store
         self._cursor = store.cursor()
-        self._told = told
+        self._progress = progress
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         self._cursor.end()
         self._cursor.begin()
-        return answer(self._cursor, question, parameters, self._told)
+        return answer(self._cursor, question, parameters, self._progress)
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
         """All questions to it are answered from one committed state."""
         cursor = self._store.cursor()
         try:
-            snapshot = Snapshot(cursor, self._told)
+            snapshot = Snapshot(cursor, self._progress)
             try:
                 yield snapshot
             finally:

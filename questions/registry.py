@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import polars as pl
 
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.projections.connection import Reading
-from coupon_ledger.projections.past import Cut, Past, Progress
+from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions import looking_back
 from coupon_ledger.questions.asking import Answer, AsOf, Frames, Question, Source, as_of, cut_of
 from coupon_ledger.questions.attribution import attribution
@@ -30,18 +31,14 @@ from coupon_ledger.questions.states import states
 __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of", "cut_of"]
 
 
-def _ignore(_done: int, _left: int) -> None:
-    """Discard progress updates."""
-
-
-def answer(reading: Reading, name: str, values: Mapping[str, Any], progress: Progress = _ignore) -> Answer:
+def answer(reading: Reading, name: str, values: Mapping[str, Any], progress: Progress = ignore) -> Answer:
     """Answer the question from the state that `reading` sees, in a transaction that the caller rolls back. `values`: of
     its parameters. Raises `WrongQuestion` and what the question raises."""
     question = QUESTIONS[name]
     return answer_to(question, reading, question.read(name, values), progress)
 
 
-def answer_to(question: Question[P], reading: Reading, parameters: P, progress: Progress = _ignore) -> Answer:
+def answer_to(question: Question[P], reading: Reading, parameters: P, progress: Progress = ignore) -> Answer:
     """As `answer`, with parameters that have been read."""
     cut = cut_of_question(question, reading, parameters)
     if cut:
@@ -58,7 +55,7 @@ def cut_of_question(question: Question[P], reading: Reading, parameters: P) -> C
 
 
 def frames_of(
-    question: Question[P], reading: Reading, parameters: P, progress: Progress = _ignore
+    question: Question[P], reading: Reading, parameters: P, progress: Progress = ignore
 ) -> Iterator[pl.DataFrame]:
     """The frames of the answer. Tables of the past, if any, are already in place."""
     ask: Callable[..., Frames] = question.ask

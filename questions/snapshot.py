@@ -13,8 +13,9 @@ from typing import Any
 import polars as pl
 
 from coupon_ledger.ledger.errors import LedgerError
+from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.projections.connection import Cursor
-from coupon_ledger.projections.past import Cut, Past, Progress
+from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions import looking_back
 from coupon_ledger.questions.asking import Answer, Question, Source, as_of
 from coupon_ledger.questions.parameters import P, Parameters

@@ -430,9 +430,9 @@ from pathlib import Path
 from coupon_ledger.ledger.archive import restore
 from coupon_ledger.ledger.opening import open_backend
 from coupon_ledger.ledger.settings import LogSettings
-def killed(_):
+def killed(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-restore(Path(sys.argv[2]), open_backend(LogSettings(url=sys.argv[1]), create=True), advance=killed)
+restore(Path(sys.argv[2]), open_backend(LogSettings(url=sys.argv[1]), create=True), progress=killed)
 """
 
 

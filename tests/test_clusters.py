@@ -12,6 +12,7 @@ from benchmarks.clustered import append, consume
 from coupon_ledger.consumers.bulk_load import fold_whole
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.progress import ignore
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.projections.database import create_database, open_database
@@ -52,7 +53,7 @@ def test_a_cluster_is_folded_as_the_same_events_would_be_anywhere(kind: str, tmp
             live = digests(store)
         create_database(tmp_path / "anew.duckdb")
         with open_database(tmp_path / "anew.duckdb") as store:
-            fold_whole(log, store, log.end_positions(log.partitions(INPUT_TOPICS)), lambda _records, _left: None)
+            fold_whole(log, store, log.end_positions(log.partitions(INPUT_TOPICS)), ignore)
             assert digests(store) == live
 
 

@@ -132,7 +132,7 @@ def test_a_replay_lets_the_consumer_go_on(sqlite_log_settings: LogSettings, tmp_
         with open_database(tmp_path / "live") as store, patch.object(discards, "PIECE", 5):
             [(dead,)] = store.rows("SELECT count(*) FROM dead_letters")
             repairs = Repairs(store, log)
-            done = repairs.ask(Replay(Chosen(), BY, told=lambda n, total: seen.append((n, total))))
+            done = repairs.ask(Replay(Chosen(), BY, progress=lambda n, total: seen.append((n, total))))
             consumer = Consumer(log, store, outlet=log, batch_size=5, between=repairs)
             steps = [len(seen) for _ in consumer.run()]
             while repairs():

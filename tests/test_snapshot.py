@@ -20,6 +20,7 @@ from coupon_ledger.api.client import asking
 from coupon_ledger.api.contact import SNAPSHOT
 from coupon_ledger.cli.asking import together
 from coupon_ledger.ledger.errors import LedgerError, NoSnapshot, StoreError, WrongQuestion
+from coupon_ledger.ledger.progress import ignore
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.database import open_database
@@ -161,7 +162,7 @@ def test_one_that_nobody_asks_any_more_is_let_go(shop: Path, monkeypatch: pytest
         held = snapshots.Snapshots(readers)
         name = held.hold()
         of = held.of(name)
-        with of.asking(lambda _done, _left: None, 60.0) as snapshot:
+        with of.asking(ignore, 60.0) as snapshot:
             assert snapshot.ask("summary").row()["coupons"] > 0
         time.sleep(0.5)  # longer than it may be idle: a question on its way keeps it
         assert held.of(name) is of

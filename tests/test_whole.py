@@ -23,6 +23,7 @@ from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
 from coupon_ledger.ledger.errors import LogTruncated, LogUnavailable
 from coupon_ledger.ledger.log import Chunk, LogReader, Record, StoredRecord, TopicPartition
 from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.progress import ignore
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS, COUPON, INPUT_TOPICS, KEY_FIELD, USER
 from coupon_ledger.projections import checkpoints
@@ -127,15 +128,9 @@ def batch_by_batch(log: LogReader, folder: Path, until: Mapping[TopicPartition, 
 def at_once(log: LogReader, folder: Path, until: Mapping[TopicPartition, int]) -> dict[str, Digest]:
     create_database(folder / "whole.duckdb")
     with open_database(folder / "whole.duckdb") as store:
-        left: list[int] = []
-        came: list[int] = []
-
-        def advance(records: int, behind: int) -> None:
-            came.append(records)
-            left.append(behind)
-
-        records = whole.fold_whole(log, store, until, advance, GRACE)
-        assert sum(came) == records and left[-1] == 0
+        seen: list[tuple[int, int]] = []
+        records = whole.fold_whole(log, store, until, lambda done, total: seen.append((done, total)), GRACE)
+        assert seen[-1] == (records, records)
         assert not whole.spill_folder(store.file).exists()
         return by_table(store)
 
@@ -264,11 +259,11 @@ def test_an_interrupted_one_goes_on_where_it_was(
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     create_database(tmp_path / "whole.duckdb")
     with open_database(tmp_path / "whole.duckdb") as store, pytest.raises(KeyboardInterrupt):
-        whole.fold_whole(log, store, ends, lambda _records, _left: None, GRACE)
+        whole.fold_whole(log, store, ends, ignore, GRACE)
     before = done.copy()
     with Store.open_generation(tmp_path / "whole.duckdb", tmp_path / "whole.duckdb", read_only=False) as store:
         assert whole.records_begun(store)
-        records = whole.fold_whole(log, store, ends, lambda _records, _left: None, GRACE)
+        records = whole.fold_whole(log, store, ends, ignore, GRACE)
         assert records == sum(ends.values())
         assert by_table(store) == expected
     assert not whole.spill_folder(tmp_path / "whole.duckdb").exists()

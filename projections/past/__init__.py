@@ -24,6 +24,7 @@ from uuid import uuid4
 import numpy as np
 import polars as pl
 
+from coupon_ledger.ledger.progress import Progress, ignore
 from coupon_ledger.ledger.rules import STATES
 from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, INPUT_TOPICS
 from coupon_ledger.projections.attribution.persons import persons
@@ -40,10 +41,6 @@ _AT_ONCE: Final = 50_000
 """Keys folded at once."""
 _READ_AT_ONCE: Final = 200_000
 """Events split into slices at once."""
-
-
-Progress = Callable[[int, int], None]
-"""Called with the number of keys folded again, and the number left of their topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +112,12 @@ class Past:
     before another cut in the same transaction.
     """
 
-    def __init__(self, reading: Reading, cut: Cut, told: Progress = lambda _done, _left: None) -> None:
+    def __init__(self, reading: Reading, cut: Cut, progress: Progress = ignore) -> None:
+        """`progress`: in keys folded again. The total grows with each topic that is put in place."""
         self.reading = reading
         self.cut = cut
-        self._told = told
+        self._progress = progress
+        self._folded = 0
         self._made: list[str] = []
         self._whole: set[str] = set()
         self._across = False
@@ -251,7 +250,8 @@ class Past:
             if found is not None:
                 files.append(found[0])
                 self._insert("violations", found[1])
-            self._told(end - start, keys - end)
+            self._folded += end - start
+            self._progress(self._folded, self._folded + keys - end)
         return files
 
     def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:

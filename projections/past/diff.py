@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
 import polars as pl
 from polars._typing import PolarsDataType
 
 from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.progress import Progress, stage
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.connection import Reading, live_schema, sql
-from coupon_ledger.projections.past import Cut, Past, Progress, told_of
+from coupon_ledger.projections.past import Cut, Past, told_of
 
 _COMPARED: Final = (
     "campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor currency valid_from valid_until owner"
@@ -33,11 +33,11 @@ _PIECE: Final[dict[str, PolarsDataType]] = {
 
 
 def differences(
-    reading: Reading, earlier: Cut, later: Cut, campaign: str | None, told: Progress
+    reading: Reading, earlier: Cut, later: Cut, campaign: str | None, progress: Progress
 ) -> Iterator[pl.DataFrame]:
     """One row per coupon with new events, by id, in pieces: the state before and after (null: did not exist yet), the
-    other values that changed as JSON (`[before, after]`), and the events in canonical order. `told`: the progress of
-    folding the coupons again, once per cut."""
+    other values that changed as JSON (`[before, after]`), and the events in canonical order. `progress`: in
+    coupons folded again, once per cut."""
     events = told_of(COUPON, live_schema(reading))
     between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
     mine = f"AND key_hash IN (SELECT key_hash FROM {events} WHERE campaign_id = $campaign)" if campaign else ""
@@ -45,17 +45,16 @@ def differences(
     reading.execute(f"CREATE TEMP TABLE came AS SELECT * FROM {events} WHERE {between} {mine}", parameters)
     reading.execute("CREATE TEMP TABLE came_to AS SELECT DISTINCT key_hash FROM came")
     [(coupons,)] = reading.rows("SELECT count(*) FROM came_to")
-    for name, cut, behind in (("earlier", earlier, coupons), ("later", later, 0)):
-        past = Past(reading, cut, partial(_with_more, told, behind))
+    for name, cut, part in (
+        ("earlier", earlier, stage(progress, after=coupons)),
+        ("later", later, stage(progress, before=coupons)),
+    ):
+        past = Past(reading, cut, part)
         past.stand_in(COUPON, among="came_to")
         reading.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM coupons")
         past.leave()
     for pairs in reading.batches(sql(__package__, "differences"), {"campaign": campaign, "types": list(types(COUPON))}):
         yield pl.DataFrame(map(_told, pairs.iter_rows(named=True)), schema=_PIECE)
-
-
-def _with_more(told: Progress, more: int, done: int, left: int) -> None:
-    told(done, left + more)
 
 
 def _told(pair: dict[str, dict[str, object]]) -> dict[str, object]:

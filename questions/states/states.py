@@ -15,6 +15,7 @@ from coupon_ledger.ledger.codec import micros
 from coupon_ledger.ledger.errors import NotThere, UnknownCoupon, WrongQuestion
 from coupon_ledger.ledger.lifecycle import Delivery, Folded, Step, fold
 from coupon_ledger.ledger.plain import plain
+from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.ledger.rules import STATES
 from coupon_ledger.ledger.topics import COUPON, USER
 from coupon_ledger.projections import digest as digests_of
@@ -26,7 +27,7 @@ from coupon_ledger.projections.identity import oddities as oddities_of
 from coupon_ledger.projections.identity import read_log
 from coupon_ledger.projections.live import journal
 from coupon_ledger.projections.live.signature import key_hash, stable_hash
-from coupon_ledger.projections.past import Cut, Progress
+from coupon_ledger.projections.past import Cut
 from coupon_ledger.projections.past.diff import differences
 from coupon_ledger.projections.wide import as_integers
 from coupon_ledger.questions import audits
