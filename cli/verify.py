@@ -28,7 +28,7 @@ from coupon_ledger.reports.text import Row
 if TYPE_CHECKING:
     import polars as pl
 
-    from coupon_ledger.consumers.log_contents import Told
+    from coupon_ledger.consumers.log_contents import LogContents
     from coupon_ledger.ledger.log import TopicPartition
     from coupon_ledger.questions.registry import AsOf, Source
 
@@ -246,13 +246,13 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
     asked = ranges(summary["coupons"][0], sample, seed)
     coupons = offenders = 0
     examples: list[Row] = []
-    with _told(settings, asked, state) if from_log else nullcontext(None) as told:
+    with _log_contents(settings, asked, state) if from_log else nullcontext(None) as contents:
         total = summary["coupons"][0] if sample is None else min(sample, summary["coupons"][0])
         with progress("folding again", total, "coupons") as bar:
             for first, last in asked:
                 state, found = _ask(settings, "evidence", first=first, last=last, set_aside=from_log)
                 evidence = Evidence(found)
-                log = told.of(first, last, _next_offsets(state), evidence.set_aside) if told else None
+                log = contents.of(first, last, _next_offsets(state), evidence.set_aside) if contents else None
                 different = list(differences(evidence, log))
                 offenders += len(different)
                 examples += different[: _SHOWN - len(examples)]
@@ -266,19 +266,19 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
 
 
 @contextmanager
-def _told(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[Told]:
+def _log_contents(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[LogContents]:
     """The log's content for these coupons, read as far as `state` has."""
-    from coupon_ledger.consumers.log_contents import Told
+    from coupon_ledger.consumers.log_contents import LogContents
     from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import COUPON
 
     positions = _next_offsets(state)
     first, last = (asked[0][0], asked[-1][1]) if asked else (0, -1)
-    with closing(open_log(settings.log)) as log, Told(log, first, last) as told:
+    with closing(open_log(settings.log)) as log, LogContents(log, first, last) as contents:
         total = sum(offset for at, offset in positions.items() if at.topic == COUPON)
         with progress("reading the log", total) as bar:
-            told.read_on(positions, bar.update)
-        yield told
+            contents.read_on(positions, bar.update)
+        yield contents
 
 
 def _print(rows: list[Row], digests: list[Row], output: str) -> None:

@@ -1,13 +1,13 @@
 """Loads the whole history of a log into an empty database, faster than batch by batch.
 
-    scatter   read each topic, decode and validate it (`intake`) unless an archive keeps it decoded, and write its
-              events, in slices of their keys, to temporary files beside the database
-    fold      one slice after the other (`projections.live.bulk_fold`), the next ones while this one is written
-    settle    the rules across coupons, the accounts
+    scatter   read each topic, decode and validate it (`intake`) unless an archive has it decoded, and write its events
+              to temporary files beside the database, split into slices by key
+    fold      fold one slice after another (`projections.live.bulk_fold`); the next ones are folded while one is written
+    settle    apply the rules across coupons, and write the accounts
 
-Always true: the tables equal those that the consumer makes of the same records, at the same positions. Until they are
-complete, the database is marked so that nobody can open it. After an interruption or a kill, the next run continues
-from the last commit (`_Mark`), which loses at most some seconds of work. Memory does not grow with the log.
+Always true: the tables equal those that the consumer builds from the same records, at the same positions. Until they
+are complete, the database is marked so that it cannot be opened. After an interruption or a kill, the next run
+continues from the last commit (`_Mark`), which loses a few seconds of work at most. Memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Final, TypeVar
 
 import polars as pl
 
-from coupon_ledger.consumers.intake import RULES, Oddities, skewed, told_valid
+from coupon_ledger.consumers.intake import RULES, Oddities, skewed, validated
 from coupon_ledger.consumers.runner import checked_ends
 from coupon_ledger.consumers.tuning import keep_small
 from coupon_ledger.ledger.archive import KeepsDecoded, Stretch
@@ -42,10 +42,9 @@ from coupon_ledger.projections.connection import Adding
 from coupon_ledger.projections.database import VERSION
 from coupon_ledger.projections.generations import SLICES
 from coupon_ledger.projections.identity import add_oddities, forget_oddities
-from coupon_ledger.projections.live import bulk_fold as whole
-from coupon_ledger.projections.live import cross
+from coupon_ledger.projections.live import bulk_fold, cross
 from coupon_ledger.projections.live.signature import stable_hash
-from coupon_ledger.projections.sliced import first_hash, lay_down, taken_up
+from coupon_ledger.projections.sliced import first_hash, read_slice, write_slices
 from coupon_ledger.projections.store import Store, disk_failed
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
@@ -54,27 +53,27 @@ _Result = TypeVar("_Result")
 _Piece = Chunk | Stretch
 
 WORTH_IT: Final = 100_000
-"""Records; with fewer, the consumer takes no longer."""
+"""Number of records from which a bulk load is faster than the consumer."""
 
 _UNFINISHED: Final = 0
-"""The version that marks a database as being filled; no code has this version."""
+"""Version that marks a database as incomplete. No release has this version."""
 _LAYOUT: Final = 2
-"""Of what is laid down and put aside; a run of another layout is begun anew."""
+"""Version of the temporary files. A run that finds files of another version starts over."""
 _SLICE_EVENTS: Final = 125_000
 _FILE_RECORDS: Final = 200_000
 _POLL_S: Final = 0.5
 _WORKERS: Final = 2
 _SIDES: Final = 2
-"""Connections that add rows: DuckDB's part is the largest, and one insert keeps one core busy."""
+"""Connections that insert rows. DuckDB does most of the work, and one insert keeps one core busy."""
 _AHEAD: Final = 3
-"""Maximum number of pieces of work that are under way or wait to be taken."""
+"""Maximum number of pieces of work that are running or wait to be consumed."""
 _COMMIT_S: Final = 10.0
 """Time between two commits, from which an interrupted run continues."""
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def spill_folder(file: Path) -> Path:
-    """The folder for the events meanwhile, for a database in `file`."""
+    """The folder with the temporary files of a bulk load into `file`."""
     return file.with_name(file.name + SLICES)
 
 
@@ -85,37 +84,39 @@ def fold_whole(
     progress: Progress,
     grace: timedelta | None = None,
 ) -> int:
-    """Fill the empty store with all that the log holds before these positions; returns the number of records.
+    """Fill the empty store from the log, up to these positions. Returns the number of records.
 
-    If an interrupted run left something (`records_begun`), that run is continued up to its own goal, and its records
-    are counted too.
+    If an interrupted run can be continued (`records_begun`), it is continued to the positions that it was started with,
+    and its records are counted too.
     Raises `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`.
     """
     return _fill(log, store, _begun(store) or _Mark.first(store, INPUT_TOPICS, until), progress, grace)
 
 
 def fold_again(log: LogReader, store: Store, topics: Sequence[str], progress: Progress) -> int:
-    """Fill what follows from these topics anew, with all that the log holds before the positions that the store has
-    reached; returns the number of records. Raises what `fold_whole` raises."""
+    """Rebuild the tables of these topics from the log, up to the positions that the store has reached. Returns the
+    number of records. Raises what `fold_whole` raises."""
     reached = checkpoints.load(store).items()
     until = {partition: account.next_offset for partition, account in reached if partition.topic in topics}
-    # No run continues this one: the rest of the database is a copy, and that is made anew each time.
+    # This run is never continued: the rest of the database is a copy, which is made again each time.
     return _fill(log, store, replace(_Mark.first(store, topics, until), made_by=""), progress, None)
 
 
 def records_begun(store: Store) -> int | None:
-    """The number of records that an interrupted run has read and the next run skips; None if there is none."""
+    """The number of records that an interrupted run has read, which the next run skips. None if there is no such
+    run."""
     mark = _begun(store)
     return None if mark is None else mark.read
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """The progress of a run. It is stored beside the slices, in a file named after the database's commit that it
-    belongs to, so that the two always match.
+    """The state of a run, from which the next run continues. It is stored beside the slices, in a file named after the
+    database commit that it describes, so that the two always match.
 
-    `topics`: those still to do. The first is in work: its slices are being folded (`folding`), or else its files
-    written; `done`: the number of slices, or files, that are done. `commits`: of the database before the run.
+    `topics`: the unfinished topics. The first one is in progress: its slices are being folded if `folding`, otherwise
+    its files are being written. `done`: the number of slices or files that are finished. `commits`: the database's
+    number of commits before the run.
     """
 
     made_by: str
@@ -140,24 +141,24 @@ class _Mark:
         return sum(a.applied + a.repeats + a.conflicts + a.dead_letters for a in self.accounts.values())
 
     def text(self) -> str:
-        told = {name: getattr(self, name) for name in ("made_by", "commits", "topics", "folding", "done")}
+        plain = {name: getattr(self, name) for name in ("made_by", "commits", "topics", "folding", "done")}
         clock = self.clock and self.clock.isoformat()
         until = [[*partition, offset] for partition, offset in self.until.items()]
         accounts = [[*partition, asdict(account)] for partition, account in self.accounts.items()]
-        return json.dumps(told | {"clock": clock, "until": until, "accounts": accounts})
+        return json.dumps(plain | {"clock": clock, "until": until, "accounts": accounts})
 
     @classmethod
     def of(cls, text: str) -> _Mark:
-        told = json.loads(text)
-        told["clock"] = told["clock"] and datetime.fromisoformat(told["clock"])
-        told["until"] = {TopicPartition(t, p): offset for t, p, offset in told["until"]}
-        told["accounts"] = {TopicPartition(t, p): Account(**account) for t, p, account in told["accounts"]}
-        return cls(**told)
+        values = json.loads(text)
+        values["clock"] = values["clock"] and datetime.fromisoformat(values["clock"])
+        values["until"] = {TopicPartition(t, p): offset for t, p, offset in values["until"]}
+        values["accounts"] = {TopicPartition(t, p): Account(**account) for t, p, account in values["accounts"]}
+        return cls(**values)
 
 
 def _begun(store: Store) -> _Mark | None:
-    """The mark of the database's last commit, if an unfinished run of this code made it. None after a reboot, when its
-    files may be incomplete."""
+    """The mark of the database's last commit, if an unfinished run of this version made it. None after a reboot, since
+    the temporary files may be incomplete then."""
     if store.rows("SELECT version FROM ledger") != [(_UNFINISHED,)] or any(differing(written_versions(store))):
         return None
     try:
@@ -192,22 +193,22 @@ def _fill(log: LogReader, store: Store, mark: _Mark, progress: Progress, grace: 
         if grace is not None:
             cross.use_grace(store, grace)
         if not mark.accounts:
-            whole.clear(store, mark.topics)
+            bulk_fold.clear(store, mark.topics)
             forget_oddities(store, mark.topics)
             _set_version(store, _UNFINISHED)
     store.share_cores(alone=False)
     halves = _Halves(sum(mark.until.values()), progress, mark.read + mark.folded)
     with (
         _spilling(spill_folder(store.file), keep=bool(mark.accounts)) as folder,
-        ThreadPoolExecutor(_WORKERS, "whole") as pool,
+        ThreadPoolExecutor(_WORKERS, "bulk-load") as pool,
         _Sides(store) as sides,
     ):
-        return _Whole(log, store, mark, ends, halves, folder, pool, sides).fill()
+        return _Load(log, store, mark, ends, halves, folder, pool, sides).fill()
 
 
-class _Whole:
-    """One run. Only the caller's thread uses the log and the store; the pool does what needs neither, and the sides add
-    most rows."""
+class _Load:
+    """One run. Only the caller's thread uses the log and the store. The pool does the work that needs neither, and the
+    sides insert most rows."""
 
     def __init__(
         self,
@@ -274,27 +275,27 @@ class _Whole:
         return _Slices(self._folder, topic, 1 + sum(self._wanted(topic).values()) // _SLICE_EVENTS)
 
     def _take_back(self) -> None:
-        """Delete what the sides committed but the mark does not include."""
+        """Delete the rows that the sides committed after the last mark."""
         with self._store.transaction():
             if not self._mark.topics:
-                whole.unsettle(self._store)
+                bulk_fold.unsettle(self._store)
                 return
             topic = self._mark.topics[0]
             if self._mark.folding:
-                whole.unfold(self._store, topic, first_hash(self._mark.done, self._slices(topic).count))
+                bulk_fold.unfold(self._store, topic, first_hash(self._mark.done, self._slices(topic).count))
             else:
                 read = {p.partition: a.next_offset for p, a in self._accounts.items() if p.topic == topic}
-                whole.unread(self._store, topic, read)
+                bulk_fold.unread(self._store, topic, read)
 
     def _settle(self) -> None:
         with self._store.transaction():
-            whole.set_clock(self._store, self._clock)
-            whole.put_persons(self._store)
-        self._sides.share(whole.fills())
+            bulk_fold.set_clock(self._store, self._clock)
+            bulk_fold.put_persons(self._store)
+        self._sides.share(bulk_fold.fills())
         self._sides.commit()
 
     def _in_steps(self, results: Iterator[_Result], take: Callable[[_Result], None]) -> None:
-        """Take the results, with a commit now and then, from which the next run can continue."""
+        """Consume the results, and commit every `_COMMIT_S`, so that the next run can continue from there."""
         more = True
         while more:
             with self._store.transaction():
@@ -310,7 +311,7 @@ class _Whole:
                 self._reach(done=done)
 
     def _reach(self, **where: Any) -> None:
-        """Write the mark of the commit that follows."""
+        """Write the mark for the commit that follows."""
         self._commits += 1
         self._mark = replace(self._mark, accounts=self._accounts, clock=self._clock, **where)
         fresh = self._folder / "mark.new"
@@ -321,28 +322,28 @@ class _Whole:
         _mark_file(self._folder, self._commits - 2).unlink(missing_ok=True)
 
     def _scatter(self, slices: _Slices, wanted: dict[TopicPartition, int]) -> None:
-        def take(laid: _Laid) -> None:
-            for partition, records, next_offset in laid.read:
+        def take(written: _Written) -> None:
+            for partition, records, next_offset in written.read:
                 account = self._accounts.setdefault(partition, Account())
                 account.read += records
                 account.next_offset = next_offset
                 self._halves.add(records)
-            for partition, letters in laid.letters.group_by("log_partition").len().iter_rows():
+            for partition, letters in written.letters.group_by("log_partition").len().iter_rows():
                 self._accounts[TopicPartition(slices.topic, partition)].dead_letters += letters
-            self._store.insert("dead_letters", laid.letters)
-            add_oddities(self._store, {slices.topic: astuple(laid.oddities)})
-            self._halves.add(laid.letters.height)
-            self._sides.do(next(turns), lambda side: whole.write_journal(side, slices.topic, laid.events))
+            self._store.insert("dead_letters", written.letters)
+            add_oddities(self._store, {slices.topic: astuple(written.oddities)})
+            self._halves.add(written.letters.height)
+            self._sides.do(next(turns), lambda side: bulk_fold.write_journal(side, slices.topic, written.events))
 
         slices.keep(self._mark.done)
         turns = count()
         numbered = enumerate(self._read(wanted), self._mark.done)
-        self._in_steps(_ahead(self._pool, slices.lay_down, numbered), take)
+        self._in_steps(_ahead(self._pool, slices.write, numbered), take)
         with self._store.transaction():
             self._reach(folding=True, done=0)
 
     def _read(self, wanted: dict[TopicPartition, int]) -> Iterator[list[_Piece]]:
-        """All unread records before these positions, many at a time."""
+        """All unread records up to these positions, in groups of about `_FILE_RECORDS`."""
         at = {p: self._accounts.get(p, Account()).next_offset for p in wanted}
         at = {p: offset for p, offset in at.items() if offset < wanted[p]}
         read: list[_Piece] = []
@@ -360,38 +361,38 @@ class _Whole:
             yield read
 
     def _next(self, at: dict[TopicPartition, int], wanted: dict[TopicPartition, int]) -> list[_Piece]:
-        """Some records of every partition, so that the journal lies in the order of the log."""
-        found: list[_Piece] = []
-        if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need their bytes
+        """The next records of every partition, so that the journal follows the order of the log."""
+        pieces: list[_Piece] = []
+        if isinstance(self._log, KeepsDecoded) and not RULES.refuse_skewed:  # dead letters need the records' bytes
             share = _FILE_RECORDS // len(at)
             stretches = (self._log.decoded(p, offset, wanted[p], share) for p, offset in at.items())
-            found += [stretch for stretch in stretches if stretch is not None]
-        others = at.keys() - {piece.tp for piece in found if isinstance(piece, Stretch)}
+            pieces += [stretch for stretch in stretches if stretch is not None]
+        others = at.keys() - {piece.tp for piece in pieces if isinstance(piece, Stretch)}
         if others:
             chunks = self._log.read({p: at[p] for p in sorted(others)}, _FILE_RECORDS, _POLL_S)
-            found += [chunk.before(wanted[TopicPartition(chunk.topic, chunk.partition)]) for chunk in chunks]
-        return found
+            pieces += [chunk.before(wanted[TopicPartition(chunk.topic, chunk.partition)]) for chunk in chunks]
+        return pieces
 
     def _fold(self, slices: _Slices, others: list[str]) -> None:
-        like = whole.rows_like(self._store, slices.topic)
+        like = bulk_fold.rows_like(self._store, slices.topic)
 
-        def folded(number: int) -> tuple[pl.Series, whole.Slice, pl.DataFrame] | None:
-            events = slices.take_up(number)
+        def folded(number: int) -> tuple[pl.Series, bulk_fold.Slice, pl.DataFrame] | None:
+            events = slices.read(number)
             if not events.height:
                 return None
-            one = whole.fold_slice(slices.topic, events, like)
-            early, late = whole.parted(one.rows, slices.count)
+            one = bulk_fold.fold_slice(slices.topic, events, like)
+            early, late = bulk_fold.parted(one.rows, slices.count)
             slices.put_aside("rows", number, late)
             slices.put_aside("repeats", number, one.repeats)
             for folder, part in one.kept.items():
                 slices.put_aside(folder, number, part)
             return events["log_partition"], one, early
 
-        def take(found: tuple[pl.Series, whole.Slice, pl.DataFrame] | None) -> None:
-            if found is not None:
-                partitions, one, early = found
-                self._sides.do(0, lambda side: whole.put_rows(side, slices.topic, early))
-                self._sides.do(1, lambda side: whole.put_beside(side, one))
+        def take(folded_slice: tuple[pl.Series, bulk_fold.Slice, pl.DataFrame] | None) -> None:
+            if folded_slice is not None:
+                partitions, one, early = folded_slice
+                self._sides.do(0, lambda side: bulk_fold.put_rows(side, slices.topic, early))
+                self._sides.do(1, lambda side: bulk_fold.put_beside(side, one))
                 self._account_of(partitions, one)
                 self._halves.add(len(partitions))
             keep_small()
@@ -399,14 +400,14 @@ class _Whole:
         self._in_steps(_ahead(self._pool, folded, range(self._mark.done, slices.count)), take)
         with self._store.transaction():
             for late in slices.put_asides("rows"):
-                whole.put_rows(self._store, slices.topic, late)
+                bulk_fold.put_rows(self._store, slices.topic, late)
             if slices.topic == COUPON:
-                whole.put_kept(self._store, slices.put_asides)
+                bulk_fold.put_kept(self._store, slices.put_asides)
             if repeats := list(slices.put_asides("repeats")):
-                whole.take_out(self._store, slices.topic, pl.concat(repeats))
+                bulk_fold.take_out(self._store, slices.topic, pl.concat(repeats))
             self._reach(topics=others, folding=False, done=0)
 
-    def _account_of(self, partitions: pl.Series, one: whole.Slice) -> None:
+    def _account_of(self, partitions: pl.Series, one: bulk_fold.Slice) -> None:
         in_conflict = one.repeats.filter("conflict")
         valid, applied, conflicts = (
             dict(of.value_counts().iter_rows())
@@ -414,16 +415,16 @@ class _Whole:
         )
         for partition, events in valid.items():
             account = self._accounts[TopicPartition(one.topic, partition)]
-            told = applied.get(partition, 0), conflicts.get(partition, 0)
-            account.applied += told[0]
-            account.conflicts += told[1]
-            account.repeats += events - sum(told)
+            facts, contradicting = applied.get(partition, 0), conflicts.get(partition, 0)
+            account.applied += facts
+            account.conflicts += contradicting
+            account.repeats += events - facts - contradicting
         self._clock = max((at for at in (self._clock, one.clock) if at is not None), default=None)
 
 
 class _Sides:
-    """Two connections that add rows in parallel, each in a thread and a transaction of its own. The store must not use
-    the tables that they add to until they have committed."""
+    """Two connections that insert rows in parallel, each in its own thread and transaction. The store must not use the
+    tables that they insert into until they have committed."""
 
     def __init__(self, store: Store) -> None:
         self._sides = [(store.beside(), ThreadPoolExecutor(1, "side")) for _ in range(_SIDES)]
@@ -431,7 +432,7 @@ class _Sides:
         self._shared: deque[Callable[[Adding], None]] = deque()
 
     def do(self, number: int, what: Callable[[Adding], None]) -> None:
-        """Queue a task for a side, once at most one of its earlier tasks is unfinished."""
+        """Queue a task for a side. Waits until at most one of its earlier tasks is unfinished."""
         adding, thread = self._sides[number % _SIDES]
         under_way = self._under_way[number % _SIDES]
         if len(under_way) > 1:
@@ -439,7 +440,7 @@ class _Sides:
         under_way.append(thread.submit(what, adding))
 
     def share(self, tasks: Iterable[Callable[[Adding], None]]) -> None:
-        """Let the sides share these tasks: each takes the next as soon as it is done with one."""
+        """Let the sides share these tasks. Each side takes the next task when it has finished one."""
         self._shared = waiting = deque(tasks)
 
         def drain(adding: Adding) -> None:
@@ -468,16 +469,16 @@ class _Sides:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._shared.clear()  # after an interruption nothing more is begun
+        self._shared.clear()  # after an interruption no further task starts
         for adding, thread in self._sides:
             thread.shutdown(cancel_futures=True)
             adding.close()
 
 
 @dataclass(frozen=True, slots=True)
-class _Laid:
-    """What a file was made of. `events`: the valid ones; `letters`: the other records; `read`: partition, number of
-    records, next offset; `oddities`: of the events."""
+class _Written:
+    """The contents of one temporary file. `events`: the valid events; `letters`: all other records, as dead letters;
+    `read`: partition, number of records and next offset; `oddities`: of the events."""
 
     events: pl.DataFrame
     letters: pl.DataFrame
@@ -486,17 +487,18 @@ class _Laid:
 
 
 class _Slices:
-    """The events of a topic, split by the hashes of their keys. Each file holds a piece of every slice."""
+    """The events of a topic in temporary files, split by the hashes of their keys. Each file has a piece of every
+    slice."""
 
     def __init__(self, folder: Path, topic: str, count: int) -> None:
         self.topic = topic
         self.count = count
         self._folder = folder
-        nothing, _, _ = told_valid(topic, [])
-        self._nothing = whole.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
+        nothing, _, _ = validated(topic, [])
+        self._nothing = bulk_fold.narrowed(topic, nothing.with_columns(key_hash=pl.lit(0, dtype=pl.Int64)))
 
-    def lay_down(self, numbered: tuple[int, list[_Piece]]) -> _Laid:
-        """Write the valid events of these pieces to the file with that number."""
+    def write(self, numbered: tuple[int, list[_Piece]]) -> _Written:
+        """Write the valid events of these pieces to the file with this number."""
         number, pieces = numbered
         chunks = [piece for piece in pieces if isinstance(piece, Chunk)]
         frames = []
@@ -504,33 +506,33 @@ class _Slices:
         for stretch in pieces:
             if isinstance(stretch, Stretch):
                 events, others = stretch.read()
-                frames.append(_as_told(events, stretch))
+                frames.append(_as_validated(events, stretch))
                 odd = odd.plus(skewed(events["occurred_at"], events["recorded_at"].cast(pl.Int64).to_numpy()))
                 chunks.append(others)
-        events, letters, of_bytes = told_valid(self.topic, chunks)
+        events, letters, of_bytes = validated(self.topic, chunks)
         events = pl.concat([*frames, events.select(frames[0].columns)], rechunk=True) if frames else events
         events = events.with_columns(key_hash=pl.Series(stable_hash(events[KEY_FIELD[self.topic]]), dtype=pl.Int64))
-        narrow = whole.narrowed(self.topic, events)
+        narrow = bulk_fold.narrowed(self.topic, events)
         with _room(self._folder):
-            lay_down(
+            write_slices(
                 self._folder / f"{self.topic}-{number:06}",
                 narrow.select(c.name for c in narrow if c.null_count() < narrow.height or not narrow.height),
                 self.count,
             )
         read = [(TopicPartition(piece.topic, piece.partition), len(piece), piece.next_offset) for piece in pieces]
-        return _Laid(events, letters, read, odd.plus(of_bytes))
+        return _Written(events, letters, read, odd.plus(of_bytes))
 
-    def take_up(self, number: int) -> pl.DataFrame:
+    def read(self, number: int) -> pl.DataFrame:
         """All events of one slice, in the order in which they were read."""
-        parts = [self._nothing, *(taken_up(file, number) for file in self._laid())]
+        parts = [self._nothing, *(read_slice(file, number) for file in self._written_files())]
         return pl.concat(parts, how="diagonal", rechunk=True)
 
-    def _laid(self) -> list[Path]:
+    def _written_files(self) -> list[Path]:
         return sorted(self._folder.glob(f"{self.topic}-[0-9]*"))
 
     def keep(self, files: int) -> None:
-        """Keep the first `files` files; delete those that an interrupted run wrote after them."""
-        for file in self._laid()[files:]:
+        """Keep the first `files` files, and delete the others, which an interrupted run wrote after its last commit."""
+        for file in self._written_files()[files:]:
             file.unlink()
 
     def put_aside(self, what: str, number: int, rows: pl.DataFrame) -> None:
@@ -545,8 +547,8 @@ class _Slices:
             file.unlink()
 
 
-def _as_told(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
-    """The events in the form that `told_valid` returns."""
+def _as_validated(events: pl.DataFrame, stretch: Stretch) -> pl.DataFrame:
+    """The events in the form that `validated` returns."""
     return events.rename({"offset": "log_offset"}).with_columns(
         pl.col(pl.Datetime("us", "UTC")).dt.replace_time_zone(None),
         log_partition=pl.lit(stretch.partition, dtype=pl.Int32),
@@ -582,12 +584,12 @@ class _Halves:
 
 
 def _set_version(store: Store, version: int) -> None:
-    """Record which version of the tables fills the database."""
+    """Store the version of the tables."""
     store.execute("UPDATE ledger SET version = $version", {"version": version})
 
 
 def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """The results of `do` for the items, in their order; some are computed ahead."""
+    """The results of `do` for the items, in order. Some are computed ahead of the caller."""
     waiting: deque[Future[_Result]] = deque()
     for item in items:
         waiting.append(pool.submit(do, item))
@@ -599,8 +601,8 @@ def _ahead(pool: ThreadPoolExecutor, do: Callable[[_Item], _Result], items: Iter
 
 @contextmanager
 def _spilling(folder: Path, *, keep: bool) -> Iterator[Path]:
-    """A temporary folder. `keep`: with what an interrupted run left there. It stays after an interruption, and if the
-    log or its archive fails."""
+    """A temporary folder. `keep`: keep the files that an interrupted run left in it. The folder is not removed after an
+    interruption, or if the log or its archive fails."""
     try:
         with _room(folder):
             if not keep:

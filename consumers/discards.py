@@ -1,5 +1,5 @@
-"""Discards dead letters: settles them as they are. An operation in `coupon.operations` says which, who and why; the
-table `discarded` is filled from it, so that a rebuilt database hides the same ones.
+"""Discards dead letters: closes them without folding them. An operation in `coupon.operations` records which ones, who
+did it and why. The table `discarded` is filled from these operations, so that a rebuilt database hides the same ones.
 
 Nothing is deleted: a discarded dead letter stays in the log, in `dead_letters` and in the account of its partition.
 """
@@ -23,7 +23,7 @@ from coupon_ledger.projections.dead_letters import Chosen, chosen_letters
 from coupon_ledger.projections.store import Store
 
 PIECE: Final = 10_000
-"""Dead letters in one operation: its positions must fit into a message."""
+"""Dead letters per operation. Their positions must fit into one message."""
 DISCARDED: Final = "dead_letters_discarded"
 _logger = logging.getLogger(__name__)
 
@@ -40,9 +40,10 @@ class Signed:
 
 
 def discard(store: Store, log: EventLog, chosen: Chosen, by: Signed, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Discard the chosen dead letters that are open; returns counts by topic, partition and reason.
+    """Discard the chosen dead letters that are open. Returns counts by topic, partition and reason.
 
-    Raises `NothingChosen`, `LogUnavailable` if the log does not accept the operation now (it waits in the database).
+    Raises `NothingChosen`, and `LogUnavailable` if the log does not accept the operation now; it then waits in the
+    outbox.
     """
     counted: list[pl.DataFrame] = []
     chosen = chosen.model_copy(update={"settled": False})
@@ -73,7 +74,7 @@ def piece_of(store: Store, chosen: Chosen, after: Position) -> tuple[list[Positi
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Deliver the outbox. Raises `LogUnavailable` if something is left waiting."""
+    """Deliver the outbox. Raises `LogUnavailable` if records remain in it."""
     outbox.deliver(store, log)
     [(waiting,)] = store.rows("SELECT count(*) FROM outbox")
     if waiting:
@@ -85,16 +86,16 @@ def deliver(store: Store, log: EventLog) -> None:
 
 def note_discards(store: Store, log: LogReader) -> None:
     """Update `discarded` from the log's operations."""
-    told = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
-    if told:
+    discards = [t.operation for t in operations.read(log) if t.operation.action == DISCARDED]
+    if discards:
         with store.transaction():
-            _note(store, told)
+            _note(store, discards)
 
 
-def _note(store: Store, told: Iterable[Operation]) -> None:
+def _note(store: Store, discards: Iterable[Operation]) -> None:
     rows = [
         (*position, done.event_id, done.occurred_at.astimezone(UTC).replace(tzinfo=None), done.operator, done.reason)
-        for done in told
+        for done in discards
         for position in _positions(done)
     ]
     schema: dict[str, Any] = {

@@ -1,9 +1,9 @@
-"""Finds events that cannot be folded and sets them aside as dead letters, so that everything else goes on.
+"""Finds events that cannot be folded, and turns them into dead letters, so that the consumer can continue.
 
-If the fold of a batch fails, all of it is rolled back. Then its events are tried in the order of the log, in
-transactions that are rolled back too: an event is kept if it folds together with all that were kept before it. So the
-result for a key does not depend on where batches were cut. Errors of the disk, the memory or the database itself are
-not the events' fault and are raised as they are.
+If folding a batch fails, the whole batch is rolled back. Its events are then tried in the order of the log, in
+transactions that are rolled back too. An event is kept if it can be folded together with all events kept before it, so
+the result does not depend on where batches were cut. Errors of the disk, the memory or the database are not caused by
+events, and are raised unchanged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FAILURES: Final = (Exception, pl.exceptions.PanicException)
 
 _DETAIL_CHARS: Final = 500
 _ALL: Final = 50
-"""If this many events fail before one is kept, the events are not at fault."""
+"""If this many events fail before one is kept, the events are not the cause."""
 _OF_THE_DATABASE: Final = (
     duckdb.ConnectionException,
     duckdb.FatalException,
@@ -44,15 +44,15 @@ _OF_THE_DATABASE: Final = (
 )
 _logger = logging.getLogger("coupon_ledger.failing")
 _Place = tuple[str, int]
-"""Topic, and row in the events of that topic."""
+"""Topic, and row number in the events of that topic."""
 
 
 class _OnlyTried(Exception):
-    """Ends the transaction of a trial."""
+    """Rolls back the transaction of a trial."""
 
 
 def of_the_events(error: BaseException) -> bool:
-    """Whether the events are at fault: other events could have been folded."""
+    """Whether the events caused the error, so that other events could be folded."""
     if isinstance(error, ValueOutOfRange):
         return True
     return not isinstance(error, (LedgerError, MemoryError, OSError, *_OF_THE_DATABASE))
@@ -61,9 +61,9 @@ def of_the_events(error: BaseException) -> bool:
 def fold_all(
     store: Store, events: Mapping[str, Prepared], begins: Callable[[str, int], None] = lambda _step, _done: None
 ) -> tuple[dict[str, Counts], datetime | None]:
-    """Fold a batch, inside the caller's transaction. Returns the counts per topic, and the batch's data clock.
+    """Fold a batch, inside the caller's transaction. Returns the counts by topic, and the batch's data clock.
 
-    `begins`: called with the name of each step, and the number of events folded by then.
+    `begins`: called at the start of each step, with its name and the number of events folded so far.
     """
     folded, done = {}, 0
     for topic, batch in events.items():
@@ -76,10 +76,10 @@ def fold_all(
 
 
 def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failure) -> Intake:
-    """The batch without the events that cannot be folded, which become dead letters of it (reason `fold_failed`).
+    """Turn the events of the batch that cannot be folded into dead letters (reason `fold_failed`).
 
-    `error`: raised by folding all of it. Raised again if no event is at fault; if the first `_ALL` events all fail, the
-    last of their errors is raised.
+    `error`: raised by folding the whole batch. It is raised again if no event causes it. If the first `_ALL` events all
+    fail, the last of their errors is raised.
     """
     frames = {topic: _frame(topic, batch) for topic, batch in taken.events.items()}
     places = _in_order_of_the_log(frames)
@@ -96,7 +96,8 @@ def set_aside(store: Store, chunks: Sequence[Chunk], taken: Intake, error: Failu
 
 
 class _Trial:
-    """`kept`: places whose events fold together. `failed`: the others, with the error in words."""
+    """`kept`: the places of events that can be folded together. `failed`: the other places, each with the error's
+    text."""
 
     def __init__(self, store: Store, frames: Mapping[str, pl.DataFrame]) -> None:
         self._store = store
@@ -105,7 +106,7 @@ class _Trial:
         self.failed: dict[_Place, str] = {}
 
     def search(self, places: Sequence[_Place]) -> None:
-        """Bisect until each part that fails is a single event."""
+        """Try these events together; if that fails, try each half of them."""
         if not places:
             return
         error = self._error(places)
@@ -121,7 +122,7 @@ class _Trial:
             self.search(places[half:])
 
     def _error(self, places: Sequence[_Place]) -> Failure | None:
-        """The error from folding these together with those that were kept; None if there is none."""
+        """The error from folding these events together with the kept ones. None if there is no error."""
         try:
             with self._store.transaction():
                 fold_all(self._store, self.prepared([*self.kept, *places]))
@@ -142,7 +143,7 @@ class _Trial:
 
 
 def _frame(topic: str, batch: Prepared) -> pl.DataFrame:
-    """The events as `prepare` takes them."""
+    """The events in the form that `prepare` takes."""
     return batch.events.select(name for name in journal.columns(topic) if name != "key_hash")
 
 
@@ -161,7 +162,7 @@ def _position(frames: Mapping[str, pl.DataFrame], place: _Place) -> Position:
 
 
 def _words(error: Failure) -> str:
-    """The error in words, without the database's path, which differs in a rebuild."""
+    """The error's text, without the path of the database, which differs in a rebuild."""
     cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ is not None else error
-    said = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {said[0] if said else 'no words'}"[:_DETAIL_CHARS]
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no words'}"[:_DETAIL_CHARS]

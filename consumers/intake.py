@@ -1,4 +1,4 @@
-"""From the log's bytes to valid events in columns; everything else becomes a dead letter. Nothing is lost."""
+"""Turns the log's bytes into columns of valid events. Every other record becomes a dead letter; nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NO_TIME: Final = ("recorded_at_out_of_range", "the log gives a time of recordin
 
 @dataclass(slots=True)
 class Rules:
-    """How this process judges instants: an event that happened more than `skew` before or after it was recorded is
-    counted, and with `refuse_skewed` becomes a dead letter."""
+    """How this process treats skewed events, which happened more than `skew` before or after they were recorded. They
+    are counted; with `refuse_skewed`, they become dead letters."""
 
     skew: timedelta = timedelta(days=400)
     refuse_skewed: bool = False
@@ -35,15 +35,16 @@ RULES: Final = Rules()
 
 
 def use_rules(settings: Settings) -> None:
-    """Judge instants as these settings say. Raises `SettingsError`."""
+    """Apply these settings to `RULES`. Raises `SettingsError`."""
     RULES.skew, RULES.refuse_skewed = settings.instant_skew, settings.refuses_skewed
 
 
 @dataclass(frozen=True, slots=True)
 class Oddities:
-    """Counts of valid events that a good producer would not write. `other_keys`: the record's key is not the event's
-    own id, so it may be in another partition than other events of that id. `skewed`: by `RULES`; `in_1970`: those of
-    them that happened in 1970, typical of producers that write milliseconds or seconds instead of microseconds."""
+    """Counts of valid but suspicious events. `other_keys`: the record's key is not the id of the event's coupon, order,
+    campaign or user, so the event may be in a different partition than others of that id. `skewed`: see `RULES`;
+    `in_1970`: skewed events that happened in 1970, typical of producers that write milliseconds or seconds instead of
+    microseconds."""
 
     other_keys: int = 0
     skewed: int = 0
@@ -58,10 +59,10 @@ class Oddities:
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """A batch, decoded. `events`: per topic, the valid ones, prepared for their tables.
+    """A decoded batch. `events`: the valid events by topic, prepared for folding.
 
-    `dead_letters`: in the columns of the table of that name. Both together are all records of the chunks. `oddities`:
-    by topic, if there are any.
+    `dead_letters`: all other records, with the columns of the table `dead_letters`. `oddities`: by topic, for topics
+    that have some.
     """
 
     events: dict[str, Prepared]
@@ -72,8 +73,7 @@ class Intake:
 
 @dataclass(frozen=True, slots=True)
 class _Records:
-    """All chunks of one topic, concatenated. `values`: as they are in the log; `messages`: in the ledger's own
-    format."""
+    """All chunks of one topic, concatenated. `values`: as stored in the log; `messages`: in the ledger's own format."""
 
     topic: str
     partitions: Int64
@@ -89,7 +89,7 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
     events, letters, oddities = {}, [], {}
     topics = dict.fromkeys(c.topic for c in chunks if len(c))
     for topic in topics:
-        frame, dead, odd = told_valid(topic, [c for c in chunks if c.topic == topic])
+        frame, dead, odd = validated(topic, [c for c in chunks if c.topic == topic])
         letters.append(dead)
         if odd.any():
             oddities[topic] = odd
@@ -99,8 +99,9 @@ def take_in(chunks: Sequence[Chunk]) -> Intake:
     return Intake(events, pl.concat([nothing, *letters]), sum(len(c) for c in chunks), oddities)
 
 
-def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame, Oddities]:
-    """The valid events of chunks of one topic, everything else as dead letters, and the events' oddities."""
+def validated(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFrame, Oddities]:
+    """Decode and validate chunks of one topic. Returns the valid events, all other records as dead letters, and the
+    events' oddities."""
     records = _gathered(topic, chunks)
     frame, dead = valid_events(topic, records.messages)
     frame = _recordable(frame, records, dead)
@@ -118,7 +119,7 @@ def told_valid(topic: str, chunks: list[Chunk]) -> tuple[pl.DataFrame, pl.DataFr
 
 
 def skewed(occurred_at: pl.Series, recorded_at: Int64) -> Oddities:
-    """How many of these events happened far from when they were recorded (µs since the epoch)."""
+    """Count the skewed events. `recorded_at`: µs since the epoch."""
     occurred = occurred_at.cast(pl.Int64).to_numpy()
     far = _far(occurred, recorded_at)
     return Oddities(skewed=int(far.sum()), in_1970=int((far & (occurred >= 0) & (occurred < _YEAR_US)).sum()))
@@ -130,7 +131,7 @@ def _far(occurred_us: Int64, recorded_us: Int64) -> npt.NDArray[np.bool_]:
 
 
 def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[str, str]]) -> pl.DataFrame:
-    """The frame without events that have unusable instants; these are added to `dead`."""
+    """Drop the events with unusable instants, and add them to `dead`."""
     rows = frame["row"].to_numpy()
     recorded = records.recorded_at[rows]
     bad = out_of_range(recorded)
@@ -145,12 +146,12 @@ def _recordable(frame: pl.DataFrame, records: _Records, dead: dict[int, tuple[st
 
 
 def out_of_range(recorded_us: Int64) -> npt.NDArray[np.bool_]:
-    """Which of these are impossible times of recording: before 1970, or clamped by the log."""
+    """Per instant: whether it cannot be a time of recording, since it is before 1970 or was clamped by the log."""
     return (recorded_us < 0) | (recorded_us >= LAST_RECORDED_US)
 
 
 def dead_letters_at(chunks: Sequence[Chunk], failed: Mapping[Position, tuple[str, str]]) -> pl.DataFrame:
-    """The records at these positions of the chunks as dead letters. `failed`: reason and detail of each."""
+    """The records at these positions of the chunks, as dead letters. `failed`: the reason and detail of each."""
     letters = [_dead_letters(_gathered("", []), {})]
     for topic in sorted({position.topic for position in failed}):
         records = _gathered(topic, [c for c in chunks if c.topic == topic])

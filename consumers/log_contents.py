@@ -1,7 +1,7 @@
-"""Reads the events of some coupons from the log itself: from its start, decoding record by record.
+"""Reads the events of some coupons from the log itself, from its start, and decodes record by record.
 
-It shares nothing with the consumer's way from bytes to events (`consumers/intake.py`). Events in the range of hashes
-are kept in a temporary folder, so that memory does not grow with the log.
+It shares no code with the consumer's decoding (`consumers/intake.py`), since it is used to verify the consumer. The
+events are kept in a temporary folder, so that memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SCHEMA: Final = {
 }
 
 
-class Told:
+class LogContents:
     """The coupon events of a log with key hashes from `first` to `last`. Use as a context manager."""
 
     def __init__(self, log: LogReader, first: int, last: int) -> None:
@@ -44,7 +44,7 @@ class Told:
         self._folder = TemporaryDirectory(prefix="coupon-ledger-")
         self._files: list[Path] = []
 
-    def __enter__(self) -> Told:
+    def __enter__(self) -> LogContents:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,11 +57,11 @@ class Told:
         positions: Mapping[TopicPartition, int],
         set_aside: Set[tuple[int, int]] = frozenset(),
     ) -> dict[str, list[Delivery]]:
-        """By coupon, the deliveries of coupons with hashes in this range, before these next offsets.
+        """The deliveries of the coupons with hashes in this range, by coupon, up to these positions.
 
-        `set_aside`: partition and offset of valid events that the consumer made dead letters; they are left out, as are
-        those without a possible time of recording.
-        Raises `LogTruncated` if the log does not hold all of it, `LogUnavailable`.
+        `set_aside`: partition and offset of valid events that the consumer turned into dead letters. They are left out,
+        as are records with an impossible time of recording.
+        Raises `LogTruncated` if the log does not hold all of these records, `LogUnavailable`.
         """
         self.read_on(positions)
         if not self._files:
@@ -73,18 +73,18 @@ class Told:
         )
         kept = pl.scan_parquet(self._files).filter(pl.col("key_hash").is_between(first, last))
         wanted = kept.join(until.lazy(), on="log_partition").filter(pl.col("log_offset") < pl.col("end")).collect()
-        found: dict[str, list[Delivery]] = {}
+        deliveries_of: dict[str, list[Delivery]] = {}
         for _, partition, offset, recorded_at, value, _ in wanted.iter_rows():
             if (partition, offset) in set_aside or not 0 <= recorded_at < LAST_RECORDED_US:
                 continue
             event = _event(value)
             if event is not None and _valid(event):
                 delivery = Delivery(_naive(event), recorded_at, partition, offset)
-                found.setdefault(event["coupon_id"], []).append(delivery)
-        return found
+                deliveries_of.setdefault(event["coupon_id"], []).append(delivery)
+        return deliveries_of
 
     def read_on(self, positions: Mapping[TopicPartition, int], progress: Progress = ignore) -> None:
-        """Read up to these next offsets at least. Nothing is read twice. `progress`: in records of this call."""
+        """Read at least up to these positions. No record is read twice. `progress`: in records of this call."""
         ends = {at: end for at, end in positions.items() if at.topic == COUPON}
         there = self._log.end_positions(self._log.partitions([COUPON]))
         for at, end in ends.items():
@@ -111,8 +111,8 @@ class Told:
     def _keep(self, chunks: list[Chunk]) -> None:
         rows, keys = [], []
         for chunk in chunks:
-            told = zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True)
-            for offset, recorded_at, value in told:
+            records = zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True)
+            for offset, recorded_at, value in records:
                 event = _event(value)
                 if event is not None:
                     keys.append(event["coupon_id"])
@@ -132,7 +132,7 @@ class Told:
 
 
 def _event(value: bytes) -> dict[str, Any] | None:
-    """The coupon event, valid or not, in these bytes; None if they are something else."""
+    """The coupon event in these bytes, valid or not. None if they hold no coupon event."""
     try:
         writer, row = decode(value)
     except UndecodableRecord:

@@ -1,9 +1,9 @@
-"""Is this the log that the database was filled from? Checked before anything of it is folded or appended to it
+"""Checks that a log is the one that the database was filled from, before the log is folded or appended to
 (docs/decisions/0023-log-identity.md).
 
-A log is the same if its topics have the same ids as before, and the last records that were consumed are still at their
-offsets. If the ids differ (a log restored from its archive), these records decide: if they are the same, the database
-adopts the new ids.
+A log is the same if its topics have the same ids as before, and the records that were consumed last are still at their
+offsets. If the ids differ, as for a log restored from its archive, the records decide: if they are the same, the
+database adopts the new ids.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _REMEDY: Final = f"{_RIGHT_LOG}; or fill a new database from this log: `coupon-l
 
 
 def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path | None = None) -> EventLog:
-    """Open the log that a database is filled from. `path`: of the database, if `database` is a `ReadLog`. Raises what
-    `open_log` raises, and `LogReplaced` if the log is gone but was read before."""
+    """Open the log that a database is filled from. `path`: the path of the database if `database` is a `ReadLog`.
+    Raises what `open_log` raises, and `LogReplaced` if the log was read before and no longer exists."""
     try:
         return open_log(settings)
     except LogMissing as error:
@@ -42,7 +42,7 @@ def open_log_of(settings: LogSettings, database: Reading | ReadLog, path: Path |
 
 
 def check(store: Store, log: LogReader) -> None:
-    """Refuse a log other than the one that this database was filled from; store the ids of its topics.
+    """Refuse a log other than the one that this database was filled from. Store the ids of the topics.
 
     Raises `LogReplaced`, and what reading a log raises.
     """
@@ -58,12 +58,12 @@ def refuse(known: ReadLog, log: LogReader, database: Path) -> None:
 
 
 def of_source(source: Source) -> ReadLog:
-    """What a database, read here or through its owner, keeps about the log that it was filled from."""
+    """The log that a database was filled from, read from its file or through its owner."""
     return ReadLog.of_rows(row for frame in source.ask("log-identity").frames for row in frame.iter_rows(named=True))
 
 
 def difference(known: ReadLog, log: LogReader) -> str | None:
-    """How this log differs from the one that was read, in a few words; None if it is the same."""
+    """How this log differs from the one that was read, in words. None if it is the same."""
     if not known.next_offsets:
         return None
     missing = [topic for topic in known.topics if not _has(log, topic)]
@@ -83,15 +83,15 @@ def difference(known: ReadLog, log: LogReader) -> str | None:
 def _other_records(known: ReadLog, log: LogReader, there: Sequence[TopicPartition]) -> str | None:
     ids, earliest = log.identities(), log.earliest_positions(there)
     held = {tp: last for tp, last in known.last.items() if last.offset >= earliest[tp]}
-    found = log.records_at({tp: last.offset for tp, last in held.items()})
+    stored = log.records_at({tp: last.offset for tp, last in held.items()})
     for tp, last in sorted(held.items()):
-        stored = found.get(tp)
-        if stored is None and _same_id(known, ids, tp.topic):
-            continue  # compacted away, or the marker of a transaction: the topic's id answers for it
-        if stored is None:
+        record = stored.get(tp)
+        if record is None and _same_id(known, ids, tp.topic):
+            continue  # compacted, or a transaction marker: the topic's id proves that the log is the same
+        if record is None:
             return f"{_place(tp)} has no record at offset {last.offset}, where one was read"
-        if not last.is_(stored):
-            return f"{_place(tp)} has another record at offset {last.offset}: {_otherwise(last, stored.recorded_at)}"
+        if not last.is_(record):
+            return f"{_place(tp)} has another record at offset {last.offset}: {_otherwise(last, record.recorded_at)}"
     compared = {tp.topic for tp in held}
     for topic in known.topics:
         other_id = topic in known.ids and topic in ids and known.ids[topic] != ids[topic]

@@ -1,5 +1,8 @@
-"""The records that the ledger itself appends. They are written to a table in the transaction of the batch that led to
-them, then appended to the log from there, at least once; deterministic ids make a repeat harmless."""
+"""The outbox: records that the ledger itself appends to the log.
+
+They are stored in a table, in the transaction of the batch that caused them, and appended to the log afterwards, at
+least once. Their ids are deterministic, so a repeat is harmless.
+"""
 
 from __future__ import annotations
 
@@ -44,15 +47,15 @@ def _dead_letter(row: dict[str, object]) -> Record:
 
 
 def deliver(store: Store, log: EventLog) -> None:
-    """Append what is queued. What the log does not accept now stays queued, with a warning in the process's log."""
+    """Append the queued records. Records that the log does not accept stay queued; a warning is logged."""
     if problem := _append(store, log):
         _logger.warning("outbox: %s", problem)
 
 
 class Delivery:
-    """Delivers for a long-running process: retries what the log does not accept, with growing pauses.
+    """Delivers the outbox of a long-running process. Retries with growing pauses what the log does not accept.
 
-    Logs one warning when records begin to wait, and one when they have been appended.
+    Logs one warning when records begin to wait, and one when all have been appended.
     """
 
     def __init__(self, store: Store, log: EventLog) -> None:
@@ -63,14 +66,14 @@ class Delivery:
         self._next = 0.0
 
     def __call__(self) -> None:
-        """Append what is queued, unless the log refused some a moment ago."""
+        """Append the queued records, unless the pause after a refusal is not over."""
         if self._since is None:
             self._attempt()
         else:
             self.again()
 
     def again(self) -> None:
-        """Try again if something waits and the pause is over."""
+        """Try again if records wait and the pause is over."""
         if self._since is not None and time.monotonic() >= self._next:
             self._attempt()
 
@@ -89,7 +92,7 @@ class Delivery:
 
 
 def _append(store: Store, log: EventLog) -> str | None:
-    """Append what is queued. Returns why some of it still waits, or None."""
+    """Append the queued records. Returns why some are still queued, or None."""
     while True:
         rows = store.frame(
             "SELECT rowid AS row_id, topic, key, value FROM outbox ORDER BY rowid LIMIT $n", {"n": _BATCH}

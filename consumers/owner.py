@@ -1,5 +1,5 @@
-"""The process that owns a database: it consumes, sweeps, repairs and switches to other generations, one after the other
-in one thread."""
+"""The process that owns a database. One thread consumes, sweeps, repairs and switches to other generations, one step
+after the other."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _logger = logging.getLogger("coupon_ledger.owner")
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """A generation took the place of another. `records`: folded to catch up with that one. `seconds`: how long nothing
-    was consumed. `previous`: the file of the one that was live."""
+    """The result of a switch to another generation. `records`: number of records folded to catch up. `seconds`: how
+    long nothing was consumed. `previous`: the file of the generation that was live before."""
 
     file: str
     previous: str
@@ -39,9 +39,9 @@ class Succeeded:
 
 
 class Owner:
-    """Consumes one log into one database, whichever generation of it is live. `run` may be called once.
+    """Consumes one log into the live generation of one database. `run` may be called once.
 
-    Takes over store and log: `close` closes the log and the generation that is live then.
+    Takes ownership of store and log: `close` closes the log and the live generation.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Owner:
         self.sweeper = Sweeper(store, log, sweep_every)
         self.repairs = Repairs(store, log)
         self.on_succession: Callable[[Store], None] = Store.close
-        """Called with the generation that was live until now, to be closed when nobody reads it any more."""
+        """Called with the generation that was live before. It must close this generation once no reader uses it."""
         self._log = log
         self._batch_size = batch_size
         self._grace = grace
@@ -83,7 +83,7 @@ class Owner:
         )
 
     def run(self) -> Iterator[Committed]:
-        """Consume as `Consumer.run` does, in one generation after the other."""
+        """Consume as `Consumer.run` does, across switches to other generations."""
         while True:
             yield from self._consumer.run()
             if self._stopped or self._asked.empty():
@@ -94,12 +94,12 @@ class Owner:
                 self._consumer.stop()
 
     def stop(self) -> None:
-        """Finish the batch under way, then leave. Safe to call from a signal handler."""
+        """Finish the current batch, then stop. Safe to call from a signal handler."""
         self._stopped = True
         self._consumer.stop()
 
     def ask(self, file: Path) -> Future[Succeeded]:
-        """Ask for this generation to take the place of the live one. Callable from any thread."""
+        """Request a switch to this generation. Callable from any thread."""
         future: Future[Succeeded] = Future()
         self._asked.put((future, file))
         self._consumer.stop()
@@ -131,7 +131,7 @@ class Owner:
 
 
 def waiting(path: Path, *, back: bool) -> Path:
-    """The generation that can take the live one's place: the rebuilt one, or with `back` the previous one.
+    """The generation to switch to: the rebuilt one, or with `back` the previous one.
 
     Raises `StoreNotInitialised` if there is none.
     """
@@ -145,7 +145,7 @@ def waiting(path: Path, *, back: bool) -> Path:
 def take_place(
     path: Path, log: EventLog, batch_size: int, *, back: bool, reached: Boundary = lambda _: None
 ) -> Succeeded:
-    """Put the generation from `waiting` in the place of the live one, which nobody owns. Raises `StoreOwned`."""
+    """Switch to the generation from `waiting`, for a database without an owner. Raises `StoreOwned`."""
     started, file = time.monotonic(), waiting(path, back=back)
     if not path.exists():
         generations.make_room(path)
@@ -167,11 +167,11 @@ def _succeeded(store: Store, records: int, started: float) -> Succeeded:
 def succeed(
     before: Store, file: Path, log: EventLog, batch_size: int, reached: Boundary = lambda _: None
 ) -> tuple[Store, int]:
-    """Bring a generation to the positions of `before` and make it live. Returns its store, owned, and the number of
-    records that this took.
+    """Bring a generation to the positions of `before`, and make it live. Returns its store, owned by this process, and
+    the number of records folded.
 
-    `before` must not be consumed into meanwhile; it stays open for its readers. Its outbox is handed over. If this
-    raises, nothing has changed.
+    Nothing may be consumed into `before` during the call. `before` stays open for its readers, and its outbox is
+    copied. If this raises, nothing has changed.
 
     `reached`: called with the name of each step: added, caught up, and those of `generations.make_live`.
     """
@@ -208,7 +208,7 @@ def _catch_up(store: Store, before: Store, log: EventLog, batch_size: int) -> in
 
 
 def _hand_over(before: Store, after: Store) -> None:
-    """Hand over the outbox, and continue the count of commits, which answers show."""
+    """Copy the outbox, and continue the count of commits, which answers show."""
     waiting = before.frame("SELECT * FROM outbox")
     [(commits,)] = before.rows("SELECT commits FROM ledger")
     with after.transaction():

@@ -1,11 +1,11 @@
 """Builds a new database, proves it equal to the live one, and puts it in its place (docs/decisions/0014-rebuild.md).
 
-    build     fold the log (or its archive, and the log from there) into another file, up to the live one's positions
-    compare   the digests of every table, at the same positions, while the live one goes on
-    succeed   bring the new one to the live one's positions by then, and put it in its place (`owner.succeed`)
+    build     fold the log (or its archive, and the log after it) into another file, up to the live database's positions
+    compare   compare the digests of every table at the same positions, while the live database is consumed into
+    succeed   bring the new database to the live one's latest positions, and put it in its place (`owner.succeed`)
 
-Always true: the live database is only read until the last step, which changes what its name points to, atomically. A
-rebuild that is interrupted or killed at any moment continues after what it has folded when it is run again.
+Always true: until the last step, the live database is only read. The last step atomically changes what its name points
+to. A rebuild that is interrupted or killed at any moment continues from its last commit when it is run again.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ from coupon_ledger.questions.asking import AsOf, Source
 Asking = Callable[[], AbstractContextManager[Source]]
 """Opens the source that answers questions about the live database."""
 Copy = Callable[[Path], object]
-"""Makes a copy of the live database in that file."""
+"""Copies the live database to this file."""
 Positions = Mapping[TopicPartition, int]
 
 _logger = logging.getLogger("coupon_ledger.rebuild")
 _MINUTE: Final = timedelta(minutes=1)
 _NEAR: Final = 20_000
-"""Comparing begins after a fold of fewer records than this: what is left takes less than a second."""
+"""Once a fold had fewer records than this, databases are compared: the rest takes less than a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The positions of the live database. `versions`: of the projections that filled it. `digests`: by table; empty if
-    not requested, or if another version of the tables keeps them from being compared."""
+    """The state of the live database. `versions`: of the projections that filled it. `digests`: by table; empty if not
+    requested, or if the tables have another version and cannot be compared."""
 
     positions: Positions
     grace: timedelta
@@ -73,7 +73,8 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class DifferentRow:
-    """A row that only one database has, or with `fields` that differ (live, rebuilt). `row`: what identifies it."""
+    """A row that only one database has, or that has different `fields` (live, rebuilt). `row`: its identifying
+    columns."""
 
     table: str
     row: Mapping[str, Any]
@@ -83,8 +84,8 @@ class DifferentRow:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The comparison at the same positions. `equal`: tables with equal full digests. `other_versions`: projections of
-    other versions."""
+    """The result of comparing both databases at the same positions. `equal`: tables with equal full digests.
+    `other_versions`: projections that have another version in the live database."""
 
     equal: tuple[str, ...]
     different: tuple[Difference, ...]
@@ -93,35 +94,35 @@ class Compared:
 
 
 class LiveDatabase:
-    """The live database, read through its owner, or from its file if nobody owns it. Never changed."""
+    """The live database, read through its owner, or from its file if it has no owner. Never changed."""
 
     def __init__(self, path: Path, asking: Asking) -> None:
         self.path = path
         self._asking = asking
 
     def ask(self, question: str, **parameters: Any) -> tuple[list[dict[str, Any]], Positions]:
-        """The rows of the answer, and the positions that they are of."""
+        """The rows of the answer, and the positions at which they were read."""
         with self._asking() as source:
             answer = source.ask(question, **parameters)
             rows = [row for frame in answer.frames for row in frame.iter_rows(named=True)]
         return rows, _positions(answer.as_of)
 
     def standing(self, *, compare: bool = False) -> Standing | None:
-        """None if there is no database. `compare`: with digests, all of one committed state."""
+        """The database's state. None if there is no database. `compare`: with digests, all of one committed state."""
         try:
             [row], at = self.ask("standing")
-            found: list[dict[str, Any]] = []
+            digest_rows: list[dict[str, Any]] = []
             if compare:
-                found, at = self.ask("digest")
+                digest_rows, at = self.ask("digest")
         except StoreNotInitialised:
             return None
         except StoreVersionMismatch:
             return self._of_other_code(compare=compare)
         versions = {v["name"]: v["version"] for v in row["versions"]}
-        return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in found})
+        return Standing(at, row["grace_minutes"] * _MINUTE, versions, {d["table"]: Digest(**d) for d in digest_rows})
 
     def read_log(self) -> ReadLog | None:
-        """The log that it was filled from; None if there is no database."""
+        """The log that the database was filled from. None if there is no database."""
         try:
             with self._asking() as source:
                 return log_identity.of_source(source)
@@ -132,14 +133,14 @@ class LiveDatabase:
                 return read_log(store)
 
     def _of_other_code(self, *, compare: bool) -> Standing:
-        """The parts that can be read and compared in a database that another version filled."""
+        """The state of a database that another version filled, as far as it can be read and compared."""
         with Store.open_generation(self.path, generations.file_of(self.path)) as store:
             versions = written_versions(store)
             same = [table for name in TABLES if versions.get(name) == VERSIONS[name] for table in TABLES[name]]
             _, grace = clock_and_grace(store)
             at = {partition: account.next_offset for partition, account in checkpoints.load(store).items()}
-            told = {d.table: d for d in digests(store, same)} if compare else {}
-        return Standing(at, grace, versions, told)
+            by_table = {d.table: d for d in digests(store, same)} if compare else {}
+        return Standing(at, grace, versions, by_table)
 
 
 def _positions(as_of: AsOf) -> Positions:
@@ -164,8 +165,8 @@ class Rebuild:
         copy: Copy | None = None,
         anew: bool = False,
     ) -> None:
-        """`only`: rebuild only these projections; `copy` then makes a copy of the live database in a file, for the
-        others. `anew`: discard what an interrupted run left. `progress`: in records."""
+        """`only`: rebuild only these projections, in a copy of the live database that `copy` makes. `anew`: start over,
+        even if an interrupted run can be continued. `progress`: in records."""
         self._only = only
         self._copy = copy
         self._anew = anew
@@ -184,11 +185,11 @@ class Rebuild:
     def __exit__(self, error: object, *_: object) -> None:
         self._store.close()
         if error is not None and self._copy is not None:
-            generations.remove(self._file)  # no run continues it
+            generations.remove(self._file)  # such a run is never continued
 
     def _begun(self) -> Store:
-        """The store that an interrupted run left, if it can be continued; otherwise an empty one. With `only`: a copy,
-        marked so that no later run takes it for rebuilt."""
+        """The store of an interrupted run if it can be continued, otherwise an empty store. With `only`: a copy of the
+        live database, marked so that no later run mistakes it for a complete rebuild."""
         mark = generations.copied_mark(self._file)
         if self._anew or self._copy is not None or mark.exists():
             self._remove()
@@ -246,12 +247,13 @@ class Rebuild:
 
     @property
     def already(self) -> int:
-        """Records that an interrupted run has folded."""
+        """Number of records that an interrupted run has folded."""
         read = sum(account.read for account in checkpoints.load(self._store).values())
         return records_begun(self._store) or read
 
     def build(self) -> int:
-        """Fold up to the live database's positions, again until these are near; returns the number of records.
+        """Fold up to the live database's positions, and repeat until few records are left. Returns the number of
+        records.
 
         Raises `LogReplaced` if the live database was filled from another log.
         """
@@ -284,7 +286,7 @@ class Rebuild:
         return records
 
     def compare(self) -> Compared | None:
-        """Fold to exactly the positions of the live database's digests, and compare.
+        """Fold to exactly the positions of the live database's digests, and compare the digests.
 
         None if there is no live database.
         """
@@ -292,27 +294,29 @@ class Rebuild:
         if standing is None:
             return None
         self._fold(standing.positions, standing)
-        found = {d.table: d for d in digests(self._store)}
+        rebuilt = {d.table: d for d in digests(self._store)}
         tables = [table for name in TABLES for table in TABLES[name] if table in standing.digests]
-        different = [Difference(t, standing.digests[t], found[t]) for t in tables if standing.digests[t] != found[t]]
+        different = [
+            Difference(t, standing.digests[t], rebuilt[t]) for t in tables if standing.digests[t] != rebuilt[t]
+        ]
         return Compared(
-            tuple(table for table in tables if standing.digests[table] == found[table]),
+            tuple(table for table in tables if standing.digests[table] == rebuilt[table]),
             tuple(different),
             tuple(name for name, _, _ in differing(standing.versions)),
-            found[ALL].facts or "",
+            rebuilt[ALL].facts or "",
         )
 
     def different_rows(self, table: str, at_most: int) -> Iterator[DifferentRow]:
-        """At most `at_most` rows of a table that differ, at the live database's positions by then."""
+        """At most `at_most` rows of a table that differ at the live database's current positions."""
         live, until = self._live.ask("digest-buckets", table=table)
         self._fold(until, None)
         ours = {b["bucket"]: b for b in buckets(self._store, table).iter_rows(named=True)}
         theirs = {b["bucket"]: b for b in live}
-        told = 0
+        yielded = 0
         for bucket in sorted(ours.keys() | theirs.keys()):
-            if ours.get(bucket) != theirs.get(bucket) and told < at_most:
+            if ours.get(bucket) != theirs.get(bucket) and yielded < at_most:
                 for row in self._different_in(table, bucket):
-                    if (told := told + 1) <= at_most:
+                    if (yielded := yielded + 1) <= at_most:
                         yield row
 
     def _different_in(self, table: str, bucket: int) -> Iterator[DifferentRow]:
@@ -348,7 +352,8 @@ class Rebuild:
             except failing.FAILURES as error:
                 if not failing.of_the_events(error):
                     raise
-                # Batch by batch, as the live one: the consumer finds the events at fault.
+                # Fold batch by batch, as the live database was: the consumer sets the events aside that cannot be
+                # folded.
                 _logger.warning("rebuild: some event cannot be folded (%s); the log is folded batch by batch", error)
                 self._store.close()
                 self._store = self._emptied()
@@ -382,5 +387,5 @@ def _written(mark: Path) -> None:
 
 
 def _by_identity(table: str, rows: Iterable[str]) -> dict[str, dict[str, Any]]:
-    found = (json.loads(row) for row in rows)
-    return {json.dumps([row[name] for name in IDENTITY[table]]): row for row in found}
+    parsed = (json.loads(row) for row in rows)
+    return {json.dumps([row[name] for name in IDENTITY[table]]): row for row in parsed}

@@ -1,8 +1,8 @@
-"""Replays dead letters: decodes them again, after a schema or the ledger was fixed, and folds them at their own place
-in time.
+"""Replays dead letters: after a schema or the ledger was fixed, decodes them again and folds them at their original
+positions.
 
-Always true afterwards: the tables, the accounts included, equal those of a consumer that reads these records for the
-first time with the present ledger, at their own positions and instants of recording.
+Always true afterwards: the tables, including the accounts, equal those of a consumer that reads these records for the
+first time, with the present ledger, at their original positions and times of recording.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from coupon_ledger.projections.store import Store
 REPLAYED = "dead_letters_replayed"
 Rows = list[dict[str, Any]]
 Step = Callable[[Store, EventLog], Rows | None]
-"""A step of a repair. The last step returns the outcome of the whole repair, the steps before return None."""
+"""A step of a repair. The last step returns the outcome of the whole repair; earlier steps return None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """The outcome for a partition's chosen dead letters. `applied`, `repeats`, `conflicts`: changes of its account;
-    `applied` is less than the number folded if one took the place of a delivery that had counted until now."""
+    """The outcome for the chosen dead letters of a partition. `applied`, `repeats`, `conflicts`: changes of its
+    account. `applied` is less than the number folded if one of them replaced a delivery that was applied before."""
 
     topic: str
     partition: int
@@ -52,7 +52,7 @@ class Replayed:
 
 
 class _OnlyAsIf(Exception):
-    """Ends the transaction of a dry run."""
+    """Rolls back the transaction of a dry run."""
 
 
 def replay(
@@ -65,11 +65,11 @@ def replay(
     reached: Boundary = lambda _: None,
     progress: Progress = ignore,
 ) -> Rows:
-    """Take in the chosen dead letters again; returns the outcome by partition. What still cannot be folded stays a dead
-    letter, with its present reason.
+    """Fold the chosen dead letters. Returns the outcome by partition. A record that still cannot be folded stays a dead
+    letter, with the new reason.
 
-    Done in pieces: the rows, the accounts and the operation that names them are committed together. `dry_run`: the
-    same, but nothing is committed (an event that occurs in two pieces counts as new in both). `progress`: in dead
+    Works in pieces: the rows, the accounts and the operation that names the records are committed together. `dry_run`:
+    do the same, but commit nothing (an event that occurs in two pieces then counts as new in both). `progress`: in dead
     letters.
     Raises `NothingChosen`, what folding raises, and `LogUnavailable` if the log does not accept the operations now.
     """
@@ -80,8 +80,8 @@ def replay(
 
 
 class Replay:
-    """`replay` in steps, each a transaction of its own: between two steps others may use the database, and the consumer
-    goes on. Records that become dead letters after the first step are not taken in."""
+    """`replay` in steps, each in its own transaction, so that the consumer can continue between two steps. Records that
+    become dead letters after the first step are not replayed."""
 
     def __init__(
         self,
@@ -104,11 +104,11 @@ class Replay:
         self._outcomes: dict[TopicPartition, Replayed] = {}
 
     def stop(self) -> None:
-        """Make the next step the last one, which folds nothing. Callable from any thread."""
+        """Make the next step the last one, without folding more. Callable from any thread."""
         self._stopped = True
 
     def __call__(self, store: Store, log: EventLog) -> Rows | None:
-        """Take in a piece. Returns the outcome of all pieces when none is left, None before. Raises as `replay`."""
+        """Replay one piece. Returns None, or the outcome of all pieces when none is left. Raises as `replay`."""
         if self._read is None:
             self._read = checkpoints.load(store)
             counted = chosen_letters(store, self._chosen, "count(*) AS n")
@@ -125,10 +125,10 @@ class Replay:
         return None
 
     def _next(self, store: Store) -> pl.DataFrame | None:
-        found = piece_of(store, self._chosen, self._after)
-        if found is None:
+        piece = piece_of(store, self._chosen, self._after)
+        if piece is None:
             return None
-        positions, letters = found
+        positions, letters = piece
         self._after = positions[-1]
         assert self._read is not None
         read = [(*at, account.next_offset) for at, account in self._read.items()]
@@ -197,7 +197,7 @@ def _folded(
 
 
 def _chunks(letters: pl.DataFrame, accounts: Mapping[TopicPartition, Account]) -> list[Chunk]:
-    """The records as they are in the log; the next offsets stay those of the accounts."""
+    """The records as chunks of the log, with the next offsets of the accounts."""
     chunks = []
     for (topic, partition), mine in letters.group_by("topic", "partition", maintain_order=True):
         at = TopicPartition(str(topic), int(str(partition)))
@@ -213,25 +213,26 @@ def _lengths(chunks: list[Chunk]) -> dict[TopicPartition, int]:
 
 
 def _without(account: Account, letters: int) -> Account:
-    """As if these dead letters had not been read yet."""
+    """The account without these dead letters, as if they had not been read yet."""
     return replace(account, read=account.read - letters, dead_letters=account.dead_letters - letters)
 
 
 def _outcomes(
     moved: Mapping[TopicPartition, Account], unread: Mapping[TopicPartition, Account], chunks: list[Chunk]
 ) -> list[Replayed]:
-    """The partitions with changed accounts: also those without chosen dead letters in which a delivery was replaced."""
+    """One outcome per partition with a changed account. A partition without chosen dead letters is included if one of
+    its deliveries was replaced."""
     lengths = _lengths(chunks)
-    found = []
+    outcomes = []
     for p, account in sorted(moved.items()):
         change = account.since(unread.get(p, Account()))
         parts = (change.applied, change.repeats, change.conflicts, change.dead_letters)
-        found.append(Replayed(*p, lengths.get(p, 0), *parts))
-    return found
+        outcomes.append(Replayed(*p, lengths.get(p, 0), *parts))
+    return outcomes
 
 
 def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, outcomes: list[Replayed]) -> None:
-    """Queue the operation, to be appended once this is committed, and count the commit."""
+    """Put the operation into the outbox, and count the commit."""
     place = ["topic", "log_partition", "log_offset"]
     tried = letters.select("topic", log_partition=pl.col("partition").cast(pl.Int32), log_offset="offset")
     folded = [Position(*row) for row in tried.join(dead, on=place, how="anti").iter_rows()]
@@ -248,8 +249,8 @@ def _sign(store: Store, by: Signed, letters: pl.DataFrame, dead: pl.DataFrame, o
 
 
 class Repairs:
-    """Repairs that operators ask of the process that owns the database. Its thread does them, step by step between
-    batches."""
+    """Repairs that operators request from the owner of the database. The owner's thread runs them between batches, step
+    by step."""
 
     def __init__(self, store: Store, log: EventLog) -> None:
         self._store = store
@@ -262,13 +263,14 @@ class Repairs:
         self._store = store
 
     def ask(self, step: Step) -> Future[Rows]:
-        """Ask for a repair. Callable from any thread."""
+        """Request a repair. Callable from any thread."""
         future: Future[Rows] = Future()
         self._asked.put((future, step))
         return future
 
     def __call__(self) -> bool:
-        """Do a step of a repair. Returns whether it did one: accounts may have changed, and more steps may follow."""
+        """Run one step of a repair. Returns whether it ran one; accounts may have changed, and more steps may
+        follow."""
         if self._under_way is None:
             if self._asked.empty():
                 return False

@@ -1,8 +1,7 @@
 """The consumer: poll a batch, decode it, fold it, and commit rows and offsets together.
 
-A background thread polls and decodes the next batch while this one is folded. Only the caller's thread uses the
-database. Killed at any moment and started again, the consumer continues after the last commit: nothing is lost, nothing
-counts twice.
+A background thread polls and decodes the next batch while the current one is folded. Only the caller's thread uses the
+database. After a kill at any moment, the next run continues from the last commit: nothing is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -36,14 +35,15 @@ from coupon_ledger.projections.live.apply import Counts
 from coupon_ledger.projections.store import Store
 
 Boundary = Callable[[str], None]
-"""Called with the name of each step that was reached: poll, decode, begin, fold, offsets, commit."""
+"""Called with the name of each step as it is reached: poll, decode, begin, fold, offsets, commit."""
 
 _POLL_S: Final = 0.5
 _DISCOVERY_S: Final = 30.0
 _ENDS_AGAIN_S: Final = 10.0
 _FIRST_BATCH: Final = 25_000
 _SMALL_BATCH: Final = 10_000
-"""Records; with fewer there is no backlog: DuckDB gets all cores, and the next batch is polled after the commit."""
+"""Records. A smaller batch means that there is no backlog: DuckDB gets all cores, and the next batch is polled after
+the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +54,18 @@ class Committed:
     dead_letters: int
     seconds: float
     lag: int
-    """Records between the committed positions and the end of the log, as last seen."""
+    """Records between the committed positions and the last known end of the log."""
     lags: Mapping[TopicPartition, int] = field(default_factory=dict)
     changes: Mapping[TopicPartition, Account] = field(default_factory=dict)
-    """Per partition that the batch touched: what it added to the account, and the next offset."""
+    """By partition that the batch touched: what it added to the account, with the next offset."""
     late: Mapping[str, int] = field(default_factory=dict)
-    """Per topic: events of keys that were refolded."""
+    """By topic: the number of events of keys that were refolded."""
     newest_recorded_at: float | None = None
     """The latest `recorded_at` of the batch's records, in seconds since the epoch."""
     data_clock: datetime | None = None
     """The highest min(occurred_at, recorded_at) of the batch."""
     oddities: Mapping[str, Oddities] = field(default_factory=dict)
-    """Per topic, if there are any."""
+    """By topic, for topics that have some."""
 
 
 class Consumer:
@@ -86,19 +86,19 @@ class Consumer:
         at_boundary: Boundary = lambda _: None,
         progress: PhaseProgress = ignore,
     ) -> None:
-        """`outlet`: the log to which dead letters are appended; None if another consumer of the same log does so.
+        """`outlet`: the log to which dead letters are appended; None if another consumer of the same log appends them.
 
-        `until`: stop at these positions instead of the log's present end.
+        `until`: stop at these positions instead of the log's current end.
 
-        `caught_up`: called between batches, in the thread of `run`, when the whole log is folded.
+        `caught_up`: called between batches, in the thread of `run`, whenever the whole log is folded.
 
-        `between`: called between batches at any position, and again while no batch waits, until it returns False.
-        Returns whether it changed the accounts of what was read before.
+        `between`: called between batches, and repeatedly while no batch waits, until it returns False. It returns
+        whether it changed accounts.
 
         `progress`: in records since the start; `total` adds those that wait in the log.
         """
         self._stop = threading.Event()
-        # When following, the consumer lives through outages: whatever the log refuses for now is repeated.
+        # When following, the consumer survives outages: it repeats what the log does not answer for now.
         self._patience = Patience(self._stop) if follow else None
         self._log = log if self._patience is None else PatientLog(log, self._patience)
         self._ends = _Ends(log, self._patience)
@@ -115,20 +115,19 @@ class Consumer:
         self._done = 0
 
     def stop(self) -> None:
-        """Finish the batch under way, then leave. Safe to call from a signal handler."""
+        """Finish the current batch, then stop. Safe to call from a signal handler."""
         self._stop.set()
 
     def run(self) -> Iterator[Committed]:
-        """Consume to the log's present end (for ever, with `follow`); yields after each commit.
+        """Consume to the log's current end, or for ever with `follow`. Yields after each commit.
 
         Raises `LogReplaced`, `LogTruncated`, `LogUnavailable`, `StoreFull`, `ConservationBroken`. With `follow`, waits
-        for a log that does not answer for now (brokers are away, leaders change) and for a schema registry that is
-        down.
+        while the log does not answer (brokers are down, leaders change) or the schema registry is down.
         """
         try:
             yield from self._consume()
         except LogNotAnswering:
-            # Stopped while it waited for the log: all that was committed stands.
+            # Stopped while it waited for the log. Everything committed so far is valid.
             if self._patience is None or not self._stop.is_set():
                 raise
 
@@ -215,7 +214,7 @@ class Consumer:
         beside: _Beside,
         started: float,
     ) -> tuple[dict[str, Counts], datetime | None]:
-        """Write rows and offsets in one transaction. `accounts` change only if it commits."""
+        """Write rows and offsets in one transaction. `accounts` is updated only if it commits."""
         with self._store.transaction():
             self._reached("begin")
             counts, clock = failing.fold_all(
@@ -269,10 +268,10 @@ class Consumer:
 def checked_ends(
     log: LogReader, wanted: Mapping[TopicPartition, int], partitions: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
-    """The ends of the log. Raises `LogTruncated` if it does not hold the wanted positions."""
+    """The ends of the log's partitions. Raises `LogTruncated` if the log does not hold the wanted positions."""
     earliest, ends = log.earliest_positions(partitions), log.end_positions(partitions)
-    for found in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
-        raise LogTruncated(f"{found}; nothing is skipped: restore the log, or check --log and --database")
+    for outside in checkpoints.outside({p: Account(wanted[p]) for p in partitions}, earliest, ends):
+        raise LogTruncated(f"{outside}; nothing is skipped: restore the log, or check --log and --database")
     return ends
 
 
@@ -282,7 +281,7 @@ def accounts_after(
     counts: Mapping[str, Counts],
     accounts: Mapping[TopicPartition, Account],
 ) -> dict[TopicPartition, Account]:
-    """The accounts of the partitions that the batch changes, after it."""
+    """The accounts after the batch, for the partitions that it changes."""
     dead = {
         (topic, partition): n
         for topic, partition, n in taken.dead_letters.group_by("topic", "log_partition").len().iter_rows()
@@ -320,8 +319,8 @@ def _changes(
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What a commit writes beside rows and accounts. `ends`: of the log, looked up after the batch was read; `lag`:
-    records that waited before it."""
+    """What a commit writes besides rows and accounts. `ends`: of the log's partitions, looked up after the batch was
+    read; `lag`: the number of records that waited before the batch."""
 
     complete: Completeness
     ends: Mapping[TopicPartition, int]
@@ -345,12 +344,12 @@ class _Failed:
 
 
 _Batch = tuple[list[Chunk], Intake, dict[TopicPartition, int]]
-"""The chunks, their intake, and the end of every partition after they were read: a partition with its next offset at
-its end had nothing more that was recorded before them."""
+"""The chunks, their intake, and the end of every partition, looked up after the chunks were read. A partition whose
+next offset is its end had no other record that was recorded before these chunks."""
 
 
 class _Ends:
-    """The ends of a log's partitions. A log that does not answer blocks nothing: more is then assumed to be there."""
+    """The ends of a log's partitions. If the log does not answer, more records are assumed, so that nothing blocks."""
 
     def __init__(self, log: LogReader, patience: Patience | None) -> None:
         self._log = log
@@ -360,7 +359,7 @@ class _Ends:
     def after(
         self, positions: Mapping[TopicPartition, int], before: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, int]:
-        """The ends now, never below these next offsets. `before`: the ends as they were last known."""
+        """The current ends, never below these next offsets. `before`: the last known ends."""
         started = time.monotonic()
         if self._patience is None or started >= self._again_at:
             try:
@@ -378,9 +377,9 @@ class _Ends:
 
 
 class _ReadAhead:
-    """Polls and decodes in a thread, one batch ahead of the fold: a second one would cost memory and gain nothing.
+    """Polls and decodes in a thread, one batch ahead of the fold. A second batch would cost memory and save no time.
 
-    Once caught up, it does not read ahead: what comes during a fold would only wait for the next one.
+    Once caught up, it polls only after the commit, since records that arrive during a fold would only wait.
     """
 
     def __init__(
@@ -401,7 +400,7 @@ class _ReadAhead:
         self._stop = stop
         self._reached = reached
         self.idle = False
-        """Whether the last poll returned nothing, and all that came before has been handed over."""
+        """Whether the last poll returned nothing, and all earlier batches have been yielded."""
         self._closed = threading.Event()
         self._room = threading.Semaphore()
         self._queue: queue.SimpleQueue[_Batch | _Failed | None] = queue.SimpleQueue()
@@ -418,11 +417,11 @@ class _ReadAhead:
 
     @property
     def ready(self) -> bool:
-        """Whether the next batch waits."""
+        """Whether the next batch is ready."""
         return not self._queue.empty()
 
     def batches(self) -> Iterator[_Batch | None]:
-        """Yield the batches; None when nothing has come for a while."""
+        """Yield the batches, and None when none has arrived for a while."""
         while True:
             try:
                 item = self._queue.get(timeout=_POLL_S)
@@ -437,7 +436,7 @@ class _ReadAhead:
             if behind:
                 self._room.release()
             yield item
-            del item  # before the next one is waited for
+            del item  # frees its memory before waiting for the next one
             if not behind:
                 self._room.release()
 
@@ -452,7 +451,7 @@ class _ReadAhead:
     def _poll(self) -> Iterator[_Batch]:
         ends = dict(self._target) if self._target is not None else {}
         looked = 0.0
-        # The first batches are small, so that the fold need not wait long for something to do.
+        # The first batches are small, so that folding starts soon.
         size = min(_FIRST_BATCH, self._batch_size)
         while self._room.acquire() and not (self._stop.is_set() or self._closed.is_set()):
             wanted = self._wanted()
@@ -466,7 +465,7 @@ class _ReadAhead:
                 chunks = self._log.read(wanted, size, _POLL_S)
                 self.idle = not chunks
             except RegistryUnavailable:
-                # All that is left waits for the registry, and stays in the log, which itself reports the outage.
+                # The remaining records wait for the registry, and stay in the log. The log wrapper reports the outage.
                 if self._target is not None:
                     raise
                 self._closed.wait(_POLL_S)

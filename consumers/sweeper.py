@@ -1,7 +1,8 @@
-"""Sweeping: the ledger's own events for coupons whose time ran out, and for holds that are over (`projections.due`).
+"""Sweeps: appends the ledger's own events for coupons that have expired and for holds that are over
+(`projections.due`).
 
-They are written to the outbox in a transaction, delivered to the log, and folded when read from it, like any other
-event. A sweep may be killed at any moment, and several may run on one log: an event appended twice counts once.
+The events go to the outbox in a transaction, from there to the log, and are folded when they are read back, like any
+other event. A sweep may be killed at any moment, and several may run on one log: an event appended twice counts once.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from coupon_ledger.projections.due import SOURCE, due
 from coupon_ledger.projections.store import Store
 
 _AT_ONCE: Final = 20_000
-"""Coupons swept at once beside the consumer, which waits meanwhile."""
+"""Coupons swept at once. The consumer waits for them."""
 
 _logger = logging.getLogger("coupon_ledger.sweep")
 
 Swept = Counter[str]
-"""Events per reason."""
+"""Number of events by reason."""
 
 
 def over(until: datetime | None) -> datetime | None:
-    """The instant as naive UTC. Raises `StillToCome` if it is in the future."""
+    """The instant in naive UTC. Raises `StillToCome` if it is in the future."""
     if until is None:
         return None
     if until > datetime.now(UTC):
@@ -50,9 +51,9 @@ def over(until: datetime | None) -> datetime | None:
 def sweep(
     store: Store, log: EventLog, until: datetime, events: Callable[[pl.DataFrame], None] = lambda _: None
 ) -> Swept:
-    """Append all that is due at `until` (naive UTC), in pieces. The database must have folded the whole log.
+    """Append all events due at `until` (naive UTC), in pieces. The database must have folded the whole log.
 
-    Raises `LogUnavailable` if the log does not accept it; the next consumer or sweep delivers what waits.
+    Raises `LogUnavailable` if the log does not accept them; the next consumer or sweep delivers them from the outbox.
     """
     swept: Swept = Counter()
     _deliver(store, log)
@@ -79,10 +80,10 @@ def expire(
     until: datetime | None,
     committed: Callable[[Committed], None] = lambda _: None,
 ) -> Swept:
-    """Fold the log to its end, sweep, fold what was swept, until nothing is due.
+    """Fold the log to its end and sweep, and repeat until nothing is due.
 
-    A sweep must know everything that has happened, and one can lead to the next: an event that was illegal before can
-    reserve a coupon again once it is released. `until`: naive UTC; None for the data's clock.
+    A sweep must see everything that has happened, and one sweep can lead to another: once a coupon is released, an
+    event that was illegal before can reserve it again. `until`: naive UTC; None for the data's clock.
 
     Raises what consuming and `sweep` raise.
     """
@@ -92,23 +93,23 @@ def expire(
         outbox.deliver(store, log)
         for commit in consumer().run():
             committed(commit)
-        told = _Fingerprint()
+        fingerprint = _Fingerprint()
         # The data's clock moves with what was folded.
         upto = until or clock(store)
-        round_ = sweep(store, log, upto, told.add) if upto else Swept()
+        round_ = sweep(store, log, upto, fingerprint.add) if upto else Swept()
         if not round_:
             return swept
-        if told.value == before:
+        if fingerprint.value == before:
             raise ConservationBroken(
                 f"database {store.path}: {round_.total():,} events of a sweep were appended and changed nothing;"
                 " see `coupon-ledger dead-letters list`, and report it"
             )
         swept += round_
-        before = told.value
+        before = fingerprint.value
 
 
 class _Fingerprint:
-    """A fingerprint of a set of events that does not depend on their order."""
+    """A fingerprint of a set of events, independent of their order."""
 
     def __init__(self) -> None:
         self.value = 0
@@ -118,7 +119,7 @@ class _Fingerprint:
 
 
 class Sweeper:
-    """Sweeps beside a consumer: up to the data's clock at the interval `every` (None: never), and when asked to."""
+    """Sweeps between a consumer's batches: up to the data's clock every `every` (None: never), and on request."""
 
     def __init__(self, store: Store, log: EventLog, every: timedelta | None = None) -> None:
         self._store = store
@@ -134,13 +135,14 @@ class Sweeper:
         self._delivery = outbox.Delivery(store, self._log)
 
     def ask(self, until: datetime | None) -> Future[Swept]:
-        """Ask to sweep all that is due at `until` (naive UTC; None for the data's clock). Callable from any thread."""
+        """Request a sweep of all that is due at `until` (naive UTC; None for the data's clock). Callable from any
+        thread."""
         future: Future[Swept] = Future()
         self._asked.put((future, until))
         return future
 
     def __call__(self) -> None:
-        """Sweep if it is time. Called by the thread that owns the database, when all of the log has been folded."""
+        """Sweep if one is due or requested. Called by the owner's thread when the whole log has been folded."""
         if not self._asked.empty():
             self._answer(*self._asked.get())
         elif self._every_s is not None and time.monotonic() >= self._next:
@@ -167,13 +169,13 @@ class Sweeper:
             _put(self._store, piece)
             self._delivery()
             _logger.info("swept", extra={"events": piece.height, "until": until.isoformat() + "Z"})
-            # The rest follows when these have been folded.
+            # The rest is swept after these have been folded.
             self._next = 0.0
             return
 
 
 def clock(store: Store) -> datetime | None:
-    """The data's clock, but at most the present: the log's clock may be ahead of ours."""
+    """The data's clock, or the present if that is earlier: the log's clock may be ahead of ours."""
     [(at,)] = store.rows("SELECT data_clock FROM ledger")
     return None if at is None else min(at, datetime.now(UTC).replace(tzinfo=None))
 

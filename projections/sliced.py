@@ -1,5 +1,5 @@
-"""Events split into slices by the hashes of their keys, in Arrow files: written as they are read, one file per piece,
-and read back slice by slice. Memory holds some pieces and a few slices, however long the history is."""
+"""Splits events into slices by the hashes of their keys, in Arrow files. Events are written piece by piece, one file
+per piece, and read back slice by slice. Memory holds a few pieces and slices, however long the history is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import polars as pl
 import pyarrow as pa
 
 
-def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
-    """Write events (with a column `key_hash`) split into `count` slices: the n-th batch of the file is the n-th slice,
-    in the order of `events`. At most 65,536 slices."""
+def write_slices(file: Path, events: pl.DataFrame, count: int) -> None:
+    """Write events (with a column `key_hash`), split into `count` slices, at most 65,536. The n-th batch of the file is
+    the n-th slice, in the order of `events`."""
     hashes = events["key_hash"].to_numpy().view(np.uint64)
-    slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)  # as `first_hash` says
+    slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)  # see `first_hash`
     order = np.argsort(slices, kind="stable")
     bounds = np.searchsorted(slices[order], np.arange(count + 1)).tolist()
     table = events[order].rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -26,11 +26,11 @@ def lay_down(file: Path, events: pl.DataFrame, count: int) -> None:
 
 
 def first_hash(number: int, count: int) -> int:
-    """The lowest hash of a slice, as an unsigned number."""
+    """The lowest hash of a slice, as an unsigned integer."""
     return -(-(number << 32) // count) << 32
 
 
-def taken_up(file: Path, number: int) -> pl.DataFrame:
+def read_slice(file: Path, number: int) -> pl.DataFrame:
     """The events of one slice in a file."""
     with pa.memory_map(str(file)) as source:
         events = pl.from_arrow(pa.ipc.open_file(source).get_batch(number))

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, get_type_hints
 import polars as pl
 
 from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.progress import Progress
 from coupon_ledger.ledger.topics import COUPON, INPUT_TOPICS
 from coupon_ledger.projections.connection import Reading, sql
-from coupon_ledger.projections.past import Cut, Past, Progress
+from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions.parameters import OfPast, P, Parameter, parameters_of, read, validator_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from coupon_ledger.consumers.intake import told_valid
+from coupon_ledger.consumers.intake import validated
 from coupon_ledger.ledger import archiver, validity
 from coupon_ledger.ledger.archive import DECODED, SCHEMA, ArchiveLog, Stretch, verify
 from coupon_ledger.ledger.archiver import Archiver, Merger
@@ -61,7 +61,7 @@ def test_they_are_what_decoding_the_bytes_comes_to(kept: Path, share: float, cou
         for tp, end in log.end_positions(log.partitions(INPUT_TOPICS)).items():
             until = int(end * share)
             chunks = [chunk.before(until) for chunk in log.read({tp: 0}, 10**6)] if until else []
-            expected, letters, _ = told_valid(tp.topic, chunks)
+            expected, letters, _ = validated(tp.topic, chunks)
             found = [(stretch, *stretch.read()) for stretch in stretches(archive, tp, until, count)]
             assert sum(len(stretch) for stretch, _, _ in found) == sum(map(len, chunks))
             if found:
@@ -71,7 +71,7 @@ def test_they_are_what_decoding_the_bytes_comes_to(kept: Path, share: float, cou
                     c for c in expected.columns if c != "log_partition"
                 )
                 assert events.equals(expected.drop("log_partition"))
-            nothing, others, _ = told_valid(tp.topic, [chunk for _, _, chunk in found])
+            nothing, others, _ = validated(tp.topic, [chunk for _, _, chunk in found])
             assert nothing.is_empty() and others.equals(letters)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from coupon_ledger.consumers.log_contents import Told
+from coupon_ledger.consumers.log_contents import LogContents
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
 from coupon_ledger.ledger.log import Chunk, EventLog, Record, TopicPartition
@@ -455,8 +455,8 @@ def deep(store: Store, log: EventLog | None = None) -> list[dict[str, Any]]:
     if log is None:
         return list(differences(found))
     positions = {at: account.next_offset for at, account in checkpoints.load(store).items()}
-    with Told(log, *EVERYTHING) as told:
-        return list(differences(found, told.of(*EVERYTHING, positions)))
+    with LogContents(log, *EVERYTHING) as contents:
+        return list(differences(found, contents.of(*EVERYTHING, positions)))
 
 
 def test_the_reference_comes_to_the_same(sound: tuple[EventLog, Store]) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from coupon_ledger.consumers import bulk_load as whole
-from coupon_ledger.consumers import rebuild
+from coupon_ledger.consumers import bulk_load, rebuild
 from coupon_ledger.consumers.runner import Consumer
 from coupon_ledger.ledger.codec import SCHEMA_NAME, encode_row
 from coupon_ledger.ledger.errors import LogTruncated, LogUnavailable
@@ -30,9 +29,8 @@ from coupon_ledger.projections import checkpoints
 from coupon_ledger.projections.attribution import upkeep
 from coupon_ledger.projections.database import create_database, open_database
 from coupon_ledger.projections.digest import Digest, digests
-from coupon_ledger.projections.live import bulk_fold as slices
-from coupon_ledger.projections.live import order_rules
-from coupon_ledger.projections.sliced import first_hash, lay_down, taken_up
+from coupon_ledger.projections.live import bulk_fold, order_rules
+from coupon_ledger.projections.sliced import first_hash, read_slice, write_slices
 from coupon_ledger.projections.store import Store
 from coupon_ledger.projections.tables import TABLES
 from tests.command_line import Ran, done, finish, ledger, one_sentence
@@ -129,24 +127,24 @@ def at_once(log: LogReader, folder: Path, until: Mapping[TopicPartition, int]) -
     create_database(folder / "whole.duckdb")
     with open_database(folder / "whole.duckdb") as store:
         seen: list[tuple[int, int]] = []
-        records = whole.fold_whole(log, store, until, lambda done, total: seen.append((done, total)), GRACE)
+        records = bulk_load.fold_whole(log, store, until, lambda done, total: seen.append((done, total)), GRACE)
         assert seen[-1] == (records, records)
-        assert not whole.spill_folder(store.file).exists()
+        assert not bulk_load.spill_folder(store.file).exists()
         return by_table(store)
 
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole, "_SLICE_EVENTS", 100)
-    monkeypatch.setattr(whole, "_FILE_RECORDS", 60)
-    monkeypatch.setattr(slices, "_ACQUISITIONS_AT_ONCE", 2)
+    monkeypatch.setattr(bulk_load, "_SLICE_EVENTS", 100)
+    monkeypatch.setattr(bulk_load, "_FILE_RECORDS", 60)
+    monkeypatch.setattr(bulk_fold, "_ACQUISITIONS_AT_ONCE", 2)
     monkeypatch.setattr(order_rules, "_AT_ONCE", 2)
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
 
 
 @pytest.fixture
 def some_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole, "_SLICE_EVENTS", 1500)
+    monkeypatch.setattr(bulk_load, "_SLICE_EVENTS", 1500)
     monkeypatch.setattr(rebuild, "WORTH_IT", 1)
 
 
@@ -189,9 +187,9 @@ def test_a_slice_begins_at_its_first_hash(tmp_path: Path) -> None:
         edges = [first_hash(number, count) for number in range(0, count, 1 + count // 50)]
         near = np.array([edge + step for edge in edges for step in (-1, 0) if edge + step >= 0], dtype=np.uint64)
         events = pl.DataFrame({"key_hash": np.concatenate([hashes, near]).view(np.int64)})
-        lay_down(tmp_path / "slices", events, count)
+        write_slices(tmp_path / "slices", events, count)
         for number in range(0, count, 1 + count // 50):
-            found = taken_up(tmp_path / "slices", number)["key_hash"].to_numpy().view(np.uint64).tolist()
+            found = read_slice(tmp_path / "slices", number)["key_hash"].to_numpy().view(np.uint64).tolist()
             assert all(first_hash(number, count) <= h < first_hash(number + 1, count) for h in found)
             within = np.concatenate([hashes, near]).tolist()
             assert len(found) == sum(first_hash(number, count) <= h < first_hash(number + 1, count) for h in within)
@@ -221,14 +219,14 @@ def test_a_rebuild_folds_at_once_and_goes_on_in_batches(shop: Path, some_slices:
 
 
 _STEPS = (
-    (slices, "write_journal", 3),
-    (slices, "put_rows", 2),
-    (slices, "put_beside", 3),
-    (slices, "take_out", 1),
-    (slices, "settle_orders", 1),
+    (bulk_fold, "write_journal", 3),
+    (bulk_fold, "put_rows", 2),
+    (bulk_fold, "put_beside", 3),
+    (bulk_fold, "take_out", 1),
+    (bulk_fold, "settle_orders", 1),
     (upkeep, "build", 1),
 )
-_TOLD_LATER = ((whole._Whole, "_reach", 2), (whole._Whole, "_reach", 9), (checkpoints, "save", 1))
+_TOLD_LATER = ((bulk_load._Load, "_reach", 2), (bulk_load._Load, "_reach", 9), (checkpoints, "save", 1))
 """The mark, or what ends it, comes after the rows were committed by others."""
 
 
@@ -238,7 +236,7 @@ def test_an_interrupted_one_goes_on_where_it_was(
     place: object, step: str, passing: int, tmp_path: Path, small_slices: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else Ctrl-C near the end of a history of years would cost all of it."""
-    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
+    monkeypatch.setattr(bulk_load, "_COMMIT_S", 0.0)
     log = rich_log(SEED + 3)
     ends = log.end_positions(log.partitions(INPUT_TOPICS))
     expected = batch_by_batch(log, tmp_path, ends)
@@ -259,14 +257,14 @@ def test_an_interrupted_one_goes_on_where_it_was(
         monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     create_database(tmp_path / "whole.duckdb")
     with open_database(tmp_path / "whole.duckdb") as store, pytest.raises(KeyboardInterrupt):
-        whole.fold_whole(log, store, ends, ignore, GRACE)
+        bulk_load.fold_whole(log, store, ends, ignore, GRACE)
     before = done.copy()
     with Store.open_generation(tmp_path / "whole.duckdb", tmp_path / "whole.duckdb", read_only=False) as store:
-        assert whole.records_begun(store)
-        records = whole.fold_whole(log, store, ends, ignore, GRACE)
+        assert bulk_load.records_begun(store)
+        records = bulk_load.fold_whole(log, store, ends, ignore, GRACE)
         assert records == sum(ends.values())
         assert by_table(store) == expected
-    assert not whole.spill_folder(tmp_path / "whole.duckdb").exists()
+    assert not bulk_load.spill_folder(tmp_path / "whole.duckdb").exists()
     again = len(done) - len(before)
     done.clear()
     (tmp_path / "anew").mkdir()
@@ -286,8 +284,8 @@ def test_an_interrupted_rebuild_goes_on(
     code: int,
 ) -> None:
     """The same, for who runs the command, or whose broker was restarted meanwhile."""
-    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
-    put, calls = slices.put_beside, iter(range(100))
+    monkeypatch.setattr(bulk_load, "_COMMIT_S", 0.0)
+    put, calls = bulk_fold.put_beside, iter(range(100))
 
     def interrupted(*arguments: object) -> None:
         if next(calls) == 3:
@@ -295,7 +293,7 @@ def test_an_interrupted_rebuild_goes_on(
         put(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(slices, "put_beside", interrupted)
+        patched.setattr(bulk_fold, "put_beside", interrupted)
         assert ledger("rebuild").code == code
     told = done("rebuild")
     assert "going on" in told.out + told.err and "25 tables are equal" in told.out
@@ -309,13 +307,13 @@ def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Else the tables that were copied from the live database would be proven equal to themselves."""
-    monkeypatch.setattr(whole, "_COMMIT_S", 0.0)
+    monkeypatch.setattr(bulk_load, "_COMMIT_S", 0.0)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(slices, "settle_orders", interrupted)
+        patched.setattr(bulk_fold, "settle_orders", interrupted)
         assert ledger("rebuild", "--projection", "orders").code == 130
     told = done("rebuild")
     assert "going on" not in told.out + told.err and "25 tables are equal" in told.out
@@ -324,18 +322,18 @@ def test_a_rebuild_of_all_does_not_go_on_with_one_of_a_few_projections(
 _BROKEN_OFF = """
 import os, resource, signal, sys
 from pathlib import Path
-from coupon_ledger.consumers import bulk_load as whole
+from coupon_ledger.consumers import bulk_load
 from coupon_ledger.consumers import rebuild
 from coupon_ledger.projections import checkpoints
-from coupon_ledger.projections.live import bulk_fold as slices
+from coupon_ledger.projections.live import bulk_fold
 
 how, step, passing = sys.argv[1], sys.argv[2], int(sys.argv[3])
-rebuild.WORTH_IT, whole._SLICE_EVENTS, whole._FILE_RECORDS, whole._COMMIT_S = 1, 500, 500, 0
+rebuild.WORTH_IT, bulk_load._SLICE_EVENTS, bulk_load._FILE_RECORDS, bulk_load._COMMIT_S = 1, 500, 500, 0
 steps = {
-    "read": (whole._Slices, "lay_down"),
-    "fold": (slices, "put_beside"),
-    "reach": (whole._Whole, "_reach"),
-    "settle": (slices, "settle_orders"),
+    "read": (bulk_load._Slices, "write"),
+    "fold": (bulk_fold, "put_beside"),
+    "reach": (bulk_load._Load, "_reach"),
+    "settle": (bulk_fold, "settle_orders"),
     "save": (checkpoints, "save"),
     "done": (rebuild, "fold_whole"),
 }

@@ -237,7 +237,7 @@ class Past:
         told = [self._parted(table, on, 1 + keys // _AT_ONCE) for table in (on.journal, on.conflicts)]
 
         def folded(slices: Iterable[Callable[[], pl.DataFrame]]) -> tuple[Path, pl.DataFrame] | None:
-            facts, conflicts = (take_up() for take_up in slices)
+            facts, conflicts = (read() for read in slices)
             if not facts.height:
                 return None
             keys, facts, conflicts = _numbered(on, facts, conflicts)
@@ -262,7 +262,7 @@ class Past:
             frame = self.reading.frame(asked)
             return [lambda: frame]
         slices = Slices(self._files(), table, count, self.reading.batches(asked, rows=_READ_AT_ONCE))
-        return [partial(slices.take_up, number) for number in range(count)]
+        return [partial(slices.read, number) for number in range(count)]
 
     def _keep(self, rows: pl.DataFrame) -> Path:
         with room_for_files():

@@ -1,4 +1,4 @@
-"""Events of the past, in slices (`projections.sliced`): written to temporary files in one scan, folded ahead."""
+"""The events of the past in temporary files, split into slices (`projections.sliced`) in one scan of the journal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 import polars as pl
 
 from coupon_ledger.ledger.errors import StoreError
-from coupon_ledger.projections.sliced import lay_down, taken_up
+from coupon_ledger.projections.sliced import read_slice, write_slices
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,27 +21,27 @@ _WORKERS: Final = 2
 
 
 class Slices:
-    """Pieces of events, each in a file of its own."""
+    """Events in temporary files, one file per piece."""
 
     def __init__(self, folder: Path, name: str, count: int, pieces: Iterable[pl.DataFrame]) -> None:
-        """`pieces`: with `key_hash`; at least one, which may be empty. At most 65,536 slices."""
+        """`pieces`: at least one, which may be empty, with a column `key_hash`. `count`: at most 65,536."""
         self.count = count
         numbered = ((Path(folder, f"{name}-{number}.arrow"), piece) for number, piece in enumerate(pieces))
-        self._files = list(ahead(self._lay_down, numbered))
+        self._files = list(ahead(self._write, numbered))
 
-    def _lay_down(self, piece: tuple[Path, pl.DataFrame]) -> Path:
+    def _write(self, piece: tuple[Path, pl.DataFrame]) -> Path:
         file, events = piece
         with room_for_files():
-            lay_down(file, events, self.count)
+            write_slices(file, events, self.count)
         return file
 
-    def take_up(self, number: int) -> pl.DataFrame:
-        """All events of a slice, in the order in which they were read."""
-        return pl.concat([taken_up(file, number) for file in self._files], rechunk=True)
+    def read(self, number: int) -> pl.DataFrame:
+        """All events of one slice, in the order of the pieces."""
+        return pl.concat([read_slice(file, number) for file in self._files], rechunk=True)
 
 
 def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _WORKERS) -> Iterator[Result]:
-    """The results of `do` for the items, in their order; a few are computed ahead of the caller."""
+    """The results of `do` for the items, in order. A few are computed ahead of the caller."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
