@@ -61,26 +61,26 @@ class Paths:
 
 
 def last(paths: Paths) -> Float64:
-    """All credit to the last touch (末次触点)."""
+    """All credit to the last touch."""
     found = np.zeros(len(paths.states))
     found[paths.offsets[1:][paths.lengths > 0] - 1] = 1
     return found
 
 
 def first(paths: Paths) -> Float64:
-    """All credit to the first touch (首次触点)."""
+    """All credit to the first touch."""
     found = np.zeros(len(paths.states))
     found[paths.offsets[:-1][paths.lengths > 0]] = 1
     return found
 
 
 def linear(paths: Paths) -> Float64:
-    """Equal credit to each touch (线性)."""
+    """Equal credit to each touch."""
     return _each(paths, 1 / np.maximum(paths.lengths, 1))
 
 
 def time_decay(paths: Paths, half_life: float) -> Float64:
-    """Credit halves for every `half_life` seconds that a touch lies further back (时间衰减)."""
+    """Credit halves for every `half_life` seconds that a touch lies further back."""
     if not len(paths.states):
         return np.zeros(0)
     there = paths.lengths > 0
@@ -94,7 +94,7 @@ def time_decay(paths: Paths, half_life: float) -> Float64:
 
 
 def position(paths: Paths, first_share: float, last_share: float) -> Float64:
-    """`first_share` to the first touch, `last_share` to the last, the rest evenly to those between (位置: 40/20/40).
+    """`first_share` to the first touch, `last_share` to the last, the rest evenly to those between (40/20/40).
     Two touches share all credit in the proportion of the two shares; a single touch gets all."""
     lengths = paths.lengths
     ends = first_share + last_share

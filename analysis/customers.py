@@ -25,19 +25,10 @@ _GRID: Final = (
     "sleeping sleeping at_risk at_risk at_risk",
     "lost hibernating at_risk cant_lose cant_lose",
 )
-SEGMENTS: Final = {
-    "champion": "冠军客户",
-    "loyal": "忠诚客户",
-    "potential": "潜力客户",
-    "new": "新客户",
-    "promising": "有希望客户",
-    "attention": "需关注客户",
-    "sleeping": "将沉睡客户",
-    "at_risk": "流失风险客户",
-    "cant_lose": "不可失去客户",
-    "hibernating": "沉睡客户",
-    "lost": "流失客户",
-}
+SEGMENTS: Final = tuple(
+    "champion loyal potential new promising attention sleeping at_risk cant_lose hibernating lost".split()
+)
+"""Best first."""
 FEWEST_PER_FEATURE: Final = 10
 """Fewest customers with the rarer outcome per feature that a regression needs (Peduzzi et al., Journal of Clinical
 Epidemiology 49, 1996)."""
@@ -77,8 +68,8 @@ def scored(customers: pl.DataFrame) -> pl.DataFrame:
 
 
 def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, dependent: float = 0.6) -> pl.DataFrame:
-    """Adds `high_value` (高价值: in the `top` share by net sales), `active` (活跃: ordered within `active_days`) and
-    `bargain_hunter` (羊毛型: at least three orders, at least `dependent` of them with a coupon). A customer can be in
+    """Adds `high_value` (in the `top` share by net sales), `active` (ordered within `active_days`) and
+    `bargain_hunter` (at least three orders, at least `dependent` of them with a coupon). A customer can be in
     several tiers; the columns they are computed from are kept."""
     least = customers["net_sales_minor"].quantile(1 - top, "higher") if customers.height else 0
     return customers.with_columns(

@@ -247,15 +247,16 @@ def list_models(settings: Settings, output: str) -> None:
     \b
     coupon-ledger attribution models list
     """
+    from coupon_ledger.ledger.labels import codes
     from coupon_ledger.questions.attribution.models import BUILT_IN, KINDS, WHEN
 
     rows = [
         {
             "name": name,
             "kind": model.kind,
-            "中文": KINDS[model.kind][0],
+            "中文": codes()[model.kind].zh,
             "parameters": model.parameters,
-            "credits": say(KINDS[model.kind][1]) if output == "table" else KINDS[model.kind][1],
+            "credits": say(KINDS[model.kind]) if output == "table" else KINDS[model.kind],
             "use_for": say(WHEN[model.kind]) if output == "table" else WHEN[model.kind],
             "defined": told[-1]["defined_at"] if (told := history) else None,
         }

@@ -283,7 +283,7 @@ def echo_under(head: str, text: str) -> None:
 
 
 _HEADS: Final = 12
-_PIECE: Final = re.compile("[（“]*(?:[⺀-￿]|[^ ⺀-￿]+)[，。；：、）”？！]* *| +")
+_PIECE: Final = re.compile("[（“]*(?:[\u2e80-\uffff]|[^ \u2e80-\uffff]+)[，。；：、）”？！]* *| +")
 """Lines never break within a piece: a word with the spaces after it, or one Chinese character with its punctuation."""
 
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -19,8 +20,9 @@ from coupon_ledger.cli.output import cell, print_rows
 from coupon_ledger.cli.tables import name_zone
 from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.errors import UndecodableRecord
+from coupon_ledger.ledger.labels import section
 from coupon_ledger.ledger.plain import plain
-from coupon_ledger.ledger.rules import LABELS, NEEDS
+from coupon_ledger.ledger.rules import NEEDS
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.reports.labels import label, word
@@ -316,8 +318,13 @@ def _row(chunk: Chunk, i: int, event: Row | None, reason: str | None, detail: st
 
 # ── For people ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_EVENT_WIDTH: Final = max(text_width(name) for pair in LABELS.items() for name in pair)
 _INSTANT_WIDTH: Final = len("2026-11-11 00:00:00.000000")
+
+
+@cache
+def _event_width() -> int:
+    """The widest name of an event type."""
+    return max(text_width(name) for label in section("codes.events").values() for name in (label.en, label.zh))
 
 
 def _print_lines(rows: Iterable[Row]) -> None:
@@ -334,7 +341,7 @@ def _print_lines(rows: Iterable[Row]) -> None:
 
 def _print_line(cells: Sequence[str], key_width: int) -> None:
     *aligned, data = cells
-    widths = (_INSTANT_WIDTH, _INSTANT_WIDTH, _EVENT_WIDTH, key_width)
+    widths = (_INSTANT_WIDTH, _INSTANT_WIDTH, _event_width(), key_width)
     padded = [text + " " * (width - text_width(text)) for text, width in zip(aligned, widths, strict=True)]
     click.echo("  ".join([*padded, data]))
 

@@ -26,12 +26,10 @@ VIOLATIONS: Final[tuple[str, ...]] = (
 """Every rule that can be broken, by its violation code."""
 GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
 EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
-REASON_LABELS: Final[dict[str, str]] = DATA["reason_labels"]
 SWEPT: Final = "sweep:"
 """Prefix of the `event_id` of events that the ledger's own sweeps append."""
 NEEDS: Final[dict[str, dict[str, list[str]]]] = DATA["topics"]
 CHOICES: Final[dict[str, list[str]]] = DATA["choices"]
-LABELS: Final[dict[str, str]] = DATA["labels"]
 CURRENCIES: Final[frozenset[str]] = frozenset(
     files(__package__).joinpath("currencies.txt").read_text(encoding="utf-8").split()
 )

@@ -78,7 +78,7 @@ def _bars(axes: Axes, chart: Chart) -> None:
 
 def _lines(axes: Axes, chart: Chart) -> None:
     for (name, values), color in zip(chart.series.items(), _COLORS, strict=False):
-        axes.plot(range(len(values)), [v or 0 for v in values], label=_word(name), linewidth=1.8, color=color,
+        axes.plot(range(len(values)), [v or 0 for v in values], label=_label(name), linewidth=1.8, color=color,
                   marker="o" if len(values) < 32 else None, markersize=3)  # fmt: skip
     every = max(1, -(-len(chart.names) // _MOST_TICKS))
     axes.set_xticks(range(0, len(chart.names), every), [chart.names[n] for n in range(0, len(chart.names), every)])
@@ -112,6 +112,12 @@ def _name_rows(axes: Axes, chart: Chart) -> None:
     axes.set_yticks(range(len(chart.names)), [_word(str(name)) for name in chart.names])
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
+
+
+def _label(name: str) -> str:
+    from coupon_ledger.reports.labels import label
+
+    return label(name)
 
 
 def _word(name: str) -> str:

@@ -301,7 +301,7 @@ def _channels(ask: Asker) -> Section:
 def _customers(ask: Asker) -> Section:
     import polars as pl
 
-    from coupon_ledger.analysis.customers import SEGMENTS
+    from coupon_ledger.ledger.labels import codes
 
     found = Section(
         commands=[
@@ -314,7 +314,7 @@ def _customers(ask: Asker) -> Section:
     rows: list[Row] = [
         {
             "segment": row["segment"],
-            "name": SEGMENTS[row["segment"]],
+            "name": codes()[row["segment"]].zh,
             "currency": row["currency"],
             "customers": row["customers"],
             "got": row["got"],

@@ -26,9 +26,10 @@ from coupon_ledger.ledger.events import (
     canonical_json,
     parse_with_topic,
 )
+from coupon_ledger.ledger.labels import codes
 from coupon_ledger.ledger.murmur2 import murmur2
 from coupon_ledger.ledger.operations import ACTIONS
-from coupon_ledger.ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, LABELS, NEEDS, STATES, TRANSITIONS
+from coupon_ledger.ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, NEEDS, STATES, TRANSITIONS
 from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, OPERATIONS
 from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric
 from scripts import asyncapi
@@ -64,9 +65,8 @@ def _topic(topic: str, schema: dict[str, Any]) -> Iterator[str]:
     yield f"{schema['doc']} Key: `{KEY_FIELD[topic]}`."
     yield from _field_table(schema)
     for kind, needed in NEEDS[topic].items():
-        label = f" {LABELS[kind]}" if topic == COUPON else ""
         needs = ", ".join(f"`{n}`" for n in needed) or "nothing more"
-        yield f"**{kind}**{label} needs {needs}."
+        yield f"**{kind}** {codes()[kind].zh} needs {needs}."
         yield "```json"
         yield json.dumps(example(topic, kind), ensure_ascii=False)
         yield "```"

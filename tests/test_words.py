@@ -15,6 +15,7 @@ import pytest
 
 from coupon_ledger.cli import attribution, report, show
 from coupon_ledger.cli.view import TerminalView, flags
+from coupon_ledger.ledger.labels import codes
 from coupon_ledger.ledger.operations import ACTIONS
 from coupon_ledger.ledger.rules import DATA, STATES, types
 from coupon_ledger.ledger.topics import COUPON
@@ -24,7 +25,7 @@ from coupon_ledger.questions.audits import AUDITS, asked
 from coupon_ledger.questions.experiments import facts, result
 from coupon_ledger.questions.metrics.definitions import METRICS
 from coupon_ledger.reports import as_of, experiment, parts, review
-from coupon_ledger.reports.labels import WORDS, chinese, word
+from coupon_ledger.reports.labels import named, word
 from tests.command_line import coupon_event, done, ledger, ndjson
 
 ROOT = Path(__file__).parent.parent
@@ -71,7 +72,7 @@ def in_tables() -> Iterator[tuple[str, str]]:
     yield from ((asked(name), "audits") for name in AUDITS)
     meant = {text for m in METRICS.values() for text in (m.meaning, m.caveat, *m.grain.split("; ")) if text}
     yield from ((text, "metrics") for text in meant)
-    yield from ((text, "models of attribution") for text in (*WHEN.values(), *(does for _, does in KINDS.values())))
+    yield from ((text, "models of attribution") for text in (*WHEN.values(), *KINDS.values()))
     yield from ((text, "a table") for text in (*show._EXCUSED.values(), parts.WITHOUT_BUDGET, parts.MONTHS_LATER))
     for query in ("campaign_conservation", "conservation"):
         [file] = (ROOT / "questions").rglob(f"{query}.sql")
@@ -200,16 +201,16 @@ def test_a_command_in_chinese_has_no_english_word(command: str, world: None) -> 
         written = re.sub(r"(?m)^[a-z]+(?= )", " ", written)
     words = re.findall(r"[A-Za-z][A-Za-z_-]+", named.sub(" ", written))
     assert not sorted({word for word in words if word not in KNOWN}), ran.out + ran.err
-    for code in (*WORDS, *(f"{event}_when_{state}" for event in types(COUPON) for state in STATES)):
+    for code in (*codes(), *(f"{event}_when_{state}" for event in types(COUPON) for state in STATES)):
         assert "_" not in code or command == "verify" or not re.search(rf"\b{code}\b", written), code
 
 
 def test_every_code_of_a_violation_has_its_words() -> None:
-    codes = {f"{event}_when_{state}" for event in types(COUPON) for state in STATES}
-    codes |= {*DATA["guards"], *DATA["cross"]["campaign"], *DATA["cross"]["between_topics"], *ACTIONS}
+    violations = {f"{event}_when_{state}" for event in types(COUPON) for state in STATES}
+    violations |= {*DATA["guards"], *DATA["cross"]["campaign"], *DATA["cross"]["between_topics"], *ACTIONS}
     with click.Context(click.Command("words")):
         flags().shown = TerminalView(lang="zh")
-        assert not [code for code in codes if word(code) == code or not word(code)]
+        assert not [code for code in violations if word(code) == code or not word(code)]
         assert (word("extended_when_used"), word("used_when_used")) == ("核销后延期", "重复核销")
         assert word("my_own_when_new") == "my_own_when_new"
         flags().shown = TerminalView(lang="en")
@@ -244,7 +245,7 @@ def test_every_column_of_the_reports_has_a_chinese_name(world: None) -> None:
         ran = ledger("report", *shlex.split(part), "--output", "json")
         rows = ran.json if ran.code == 0 else []
         for row in rows if isinstance(rows, list) else []:
-            assert not [name for name in row if not chinese(name) and name != "name"], part
+            assert not [name for name in row if named(name) is None and name != "name"], part
 
 
 def test_doubts_are_whole_sentences_with_and_without_their_number() -> None:

@@ -24,9 +24,9 @@ from coupon_ledger.questions.attribution.models import OVER_ALL, Model
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"
-"""Value that orders without any touch are credited to (无触点)."""
+"""Value that orders without any touch are credited to."""
 UNKNOWN_COUPON: Final = "(unknown coupon)"
-"""Value that the redeemed model credits an order to if it names coupons and none is known (未知券)."""
+"""Value that the redeemed model credits an order to if it names coupons and none is known."""
 OTHERS: Final = "(other campaigns)"
 _UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
 _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")

@@ -14,16 +14,17 @@ from coupon_ledger.ledger.events import Id, problems_of
 from coupon_ledger.projections.attribution.paths import LOOK_BACK
 
 Kind = Literal["redeemed", "last", "first", "linear", "time_decay", "position", "markov", "shapley"]
-KINDS: Final[dict[str, tuple[str, str]]] = {
-    "redeemed": ("核销归因", "to the coupons used on the order, by their discounts"),
-    "last": ("末次触点", "to the last touch before the order"),
-    "first": ("首次触点", "to the first touch in the look-back window"),
-    "linear": ("线性", "to each touch the same"),
-    "time_decay": ("时间衰减", "half as much for each half-life that a touch lies further back"),
-    "position": ("位置归因", "so much to the first and the last touch, the rest to those between"),
-    "markov": ("马尔可夫移除效应", "by the part of all orders that would be lost without it"),
-    "shapley": ("沙普利值", "by what it adds to all possible combinations of the others"),
+KINDS: Final[dict[str, str]] = {
+    "redeemed": "to the coupons used on the order, by their discounts",
+    "last": "to the last touch before the order",
+    "first": "to the first touch in the look-back window",
+    "linear": "to each touch the same",
+    "time_decay": "half as much for each half-life that a touch lies further back",
+    "position": "so much to the first and the last touch, the rest to those between",
+    "markov": "by the part of all orders that would be lost without it",
+    "shapley": "by what it adds to all possible combinations of the others",
 }
+"""How each kind credits an order."""
 WHEN: Final[dict[str, str]] = {
     "redeemed": "which campaign's coupons were redeemed, as finance books them: joins with the discounts",
     "last": "which channel closes the sale; it overrates those that stand before the till",

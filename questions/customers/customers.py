@@ -6,7 +6,7 @@ person with orders in two currencies has two rows, each scored among the custome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -18,6 +18,7 @@ from coupon_ledger.analysis.customers import SEGMENTS, CannotTell, drivers, scor
 from coupon_ledger.analysis.customers import clusters as clusters_of
 from coupon_ledger.analysis.lifetime import CannotFit, fit_purchases, fit_spend
 from coupon_ledger.ledger.errors import WrongQuestion
+from coupon_ledger.ledger.labels import codes
 from coupon_ledger.ledger.words import Note, of_error
 from coupon_ledger.projections.connection import Reading, sql
 from coupon_ledger.projections.wide import as_integers
@@ -46,7 +47,7 @@ DRIVERS: Final = {
 }
 """By question: the outcome column, and the features that may be associated with it."""
 STEPS: Final = ("view", "coupon", "cart", "ordered", "paid", "returned")
-TIERS: Final = {"high_value": "高价值客户", "active": "活跃客户", "bargain_hunter": "羊毛型客户"}
+TIERS: Final = ("high_value", "active", "bargain_hunter")
 _AMOUNTS: Final = (
     "net_sales_minor",
     "gross_minor",
@@ -85,13 +86,19 @@ def segments(reading: Reading, parameters: Segments) -> pl.DataFrame:
     covers orders with a known cost of goods (not `coupon_orders_without_cost`); null if there are none.
     """
     by_name = _summed(known(reading, goods_rates=parameters.goods_rates), "segment")
-    names = pl.DataFrame({"segment": list(SEGMENTS), "name": list(SEGMENTS.values())}).with_row_index("n")
+    names = _named("segment", SEGMENTS)
     return (
         by_name.join(names, on="segment")
         .sort("currency", "n")
         .drop("n")
         .select("segment", "name", pl.exclude("segment", "name"))
     )
+
+
+def _named(column: str, codes_in_order: Sequence[str]) -> pl.DataFrame:
+    """The codes with their Chinese names, and `n` to sort by."""
+    names = [codes()[code].zh for code in codes_in_order]
+    return pl.DataFrame({column: codes_in_order, "name": names}).with_row_index("n")
 
 
 def in_segments(reading: Reading) -> pl.DataFrame:
@@ -106,7 +113,7 @@ def tiers(reading: Reading, parameters: Segments) -> pl.DataFrame:
     everyone = known(reading, goods_rates=parameters.goods_rates)
     parts = [_summed(everyone.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
     sums = pl.concat(parts).filter(pl.col("tier").is_not_null())
-    names = pl.DataFrame({"tier": list(TIERS), "name": list(TIERS.values())}).with_row_index("n")
+    names = _named("tier", TIERS)
     return (
         sums.join(names, on="tier").sort("currency", "n").drop("n").select("tier", "name", pl.exclude("tier", "name"))
     )

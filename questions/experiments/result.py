@@ -18,18 +18,24 @@ from coupon_ledger.analysis import lift
 from coupon_ledger.analysis.lift import UNKNOWN, Array, Estimate, Group, Moments
 from coupon_ledger.analysis.power import Design
 from coupon_ledger.ledger.errors import TooFew
+from coupon_ledger.ledger.labels import Label, experiment_metrics, fields
 from coupon_ledger.ledger.words import Note
+from coupon_ledger.questions.metrics import definitions
 
 Row = dict[str, Any]
 
-METRICS: Final[Mapping[str, str]] = {
-    "margin_minor": "毛利",
-    "net_minor": "净销售额",
-    "orders": "订单数",
-    "buyers": "购买人占比",
-}
-"""The metrics compared, with their Chinese names. The first that is known is the main metric."""
+METRICS: Final = ("margin_minor", "net_minor", "orders", "buyers")
+"""The metrics compared. The first that is known is the main metric."""
 _MONEY: Final = ("margin_minor", "net_minor")
+
+
+def name_of_metric(metric: str) -> Label:
+    """The name of a metric of `METRICS`."""
+    column = experiment_metrics()[metric]
+    metrics = definitions.METRICS
+    return metrics[column].label if column in metrics else fields()[column].label
+
+
 _TOLD: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
 
 
@@ -94,7 +100,7 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int
     means = {
         "arm": treated.name,
         "metric": metric,
-        "label": METRICS[metric],
+        "label": name_of_metric(metric).zh,
         "control_mean": moments[0].mean,
         "treated_mean": moments[1].mean,
     }

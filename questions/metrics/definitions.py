@@ -14,15 +14,13 @@ from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
 
-from coupon_ledger.ledger.rules import LABELS, REASON_LABELS
+from coupon_ledger.ledger.labels import Label, codes, in_words
 
 IN_TIME: Final = {"weekday": "moment // 86400000000 % 7 + 1", "hour_of_day": "moment // 3600000000 % 24"}
 """Dimensions of every source with instants; `moment`: local time in the zone, as by `Zone.local_sql`."""
 MINUTES: Final = "minutes"
 """The only name in a formula that is not a metric: the minutes of the bucket that have passed."""
 
-_COST_LABELS: Final = {"acquisition": "获客", "media": "媒体", "operation": "运营", "subsidy": "补贴"}
-_LABELS: Final = LABELS | REASON_LABELS | _COST_LABELS
 _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 
@@ -68,6 +66,7 @@ class Metric:
     until it names only metrics over sources."""
 
     name: str
+    english: str
     chinese: str
     unit: str
     meaning: str
@@ -83,6 +82,10 @@ class Metric:
     base: str = ""
     parts: tuple[str, ...] = ()
     """The metrics over sources that it is computed from; for a metric over a source, itself."""
+
+    @property
+    def label(self) -> Label:
+        return Label(self.english, self.chinese)
 
     @property
     def additive(self) -> bool:
@@ -127,10 +130,13 @@ def _sources(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
 
 def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every metric's entry by its name, with [[each]] expanded."""
+    labels = codes()
     for each in data["each"]:
         for value in each["values"]:
             written = {
-                n: v.replace("{}", value).replace("{label}", _LABELS.get(value, value)) if isinstance(v, str) else v
+                n: v.replace("{}", value).replace("{label}", labels[value].zh if value in labels else value)
+                if isinstance(v, str)
+                else v
                 for n, v in each.items()
                 if n != "values"
             }
@@ -148,6 +154,7 @@ def _base(name: str, given: Mapping[str, Any]) -> Metric:
             for n, v in given.items()
             if n in ("chinese", "unit", "meaning", "caveat", "source", "rows", "aggregate")
         },
+        english=given.get("english", in_words(name)),
         grain=source.grain,
         view=source.view,
         dimensions=tuple(own + (list(IN_TIME) if source.at else [])),
@@ -166,6 +173,7 @@ def _formula(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> M
     return Metric(
         name=name,
         **{n: v for n, v in given.items() if n in ("chinese", "unit", "meaning", "caveat", "formula")},
+        english=given.get("english", in_words(name)),
         grain="; ".join(dict.fromkeys(of[part].grain for p in parts for part in p.parts)),
         view=" and ".join(views),
         dimensions=tuple(allowed),
