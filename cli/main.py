@@ -203,7 +203,7 @@ def _in_words(error: OSError) -> str:
 
 
 def _fail(message: Any, code: int) -> None:
-    click.echo(f"{'错误' if latest().chinese else 'error'}: {message}", err=True)
+    click.echo(Speaker(latest().lang).say(Note("error: {message}", {"message": message})), err=True)
     sys.exit(code)
 
 

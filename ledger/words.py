@@ -99,13 +99,22 @@ class Speaker:
     label: Callable[[str], str] = str
 
     def say(self, said: Note) -> str:
-        template = catalogue().get(said.template, said.template) if self.lang == "zh" else said.template
         pieces = []
-        for literal, name, spec, _ in Formatter().parse(template):
+        for literal, name, spec, _ in Formatter().parse(self._translated(said.template)):
             pieces.append(literal)
             if name is not None:
                 pieces.append(self._value(said.values[name], spec or ""))
         return "".join(pieces)
+
+    def _translated(self, text: str) -> str:
+        return catalogue().get(text, text) if self.lang == "zh" else text
+
+    def _units(self, amount: str) -> str:
+        """An amount whose currency has no known unit says so in words."""
+        for words in ("minor units of", "minor units"):
+            if words in amount:
+                return amount.replace(words, self._translated(words))
+        return amount
 
     def _value(self, value: Any, spec: str) -> str:
         if value is None:
@@ -121,9 +130,7 @@ class Speaker:
     def _typed(self, spec: str, value: Any) -> str:
         if spec == "money":
             minor, currency = value
-            text = amounts.money(minor, currency)
-            return text.replace("minor units of", "最小货币单位").replace("minor units", "最小货币单位") \
-                if self.lang == "zh" else text  # fmt: skip
+            return self._units(amounts.money(minor, currency))
         if spec in GRAMMAR:
             return _AGREEING[spec][value != 1]
         written: dict[str, Callable[[Any], str]] = {
@@ -131,7 +138,7 @@ class Speaker:
             "percent": amounts.percent,
             "bp": amounts.percent_of_bp,
             "factor": lambda number: f"{number:,.2f}",
-            "p": lambda p: f"{p:.3f}" if p >= 0.001 else ("小于0.001" if self.lang == "zh" else "below 0.001"),
+            "p": lambda p: f"{p:.3f}" if p >= 0.001 else self._translated("below 0.001"),
             "instant": self.instant,
             "word": self.word,
             "label": self.label,

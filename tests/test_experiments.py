@@ -96,7 +96,7 @@ def test_the_estimate_stands_beside_the_truth(world: tuple[str, str]) -> None:
 def test_a_manager_can_read_it(world: tuple[str, str]) -> None:
     asked = ("experiment", "show", f"experiment-{SEED}", *world)
     english = ("Incremental margin: face-10", "95% simultaneous interval", "Incremental ROI", "simple ROI", "Effects")
-    chinese = ("增量毛利：face-10", "95%", "增量ROI", "简单ROI", "面额响应")
+    chinese = ("增量毛利：face-10", "95%", "增量ROI", "简单ROI", "面值响应")
     for lang, words in (("en", english), ("zh", chinese)):
         shown = done(*asked, "--lang", lang).out
         assert [one for one in words if one not in shown] == [], shown

@@ -476,7 +476,7 @@ def test_a_restated_figure_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_all_of_it_is_shown_and_machines_get_one_table_or_an_object(shop: None) -> None:
     for lang, titles in (
         ("en", ("Discounts", "Net sales and margin", "Budget", "Cash", "Statement")),
-        ("zh", ("折扣构成", "毛利", "预算", "现金流", "券负债对账")),
+        ("zh", ("优惠构成", "毛利", "预算", "现金流", "券负债对账")),
     ):
         shown = ledger("report", "finance", "--lang", lang)
         assert shown.code == 0 and all(title in shown.out for title in titles), shown.out
