@@ -1,1 +1,1 @@
-"""Reports: their parts, sections, labels, charts and pages, shared by every place that shows one."""
+"""Reports: their parts, sections, charts and pages, and how values are written for people."""

@@ -1,4 +1,4 @@
-"""The cuts of an answer, in the reader's language."""
+"""Sentences that say up to which instant an answer counts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ CUTS: Final = {
     "at": ("only what happened until {at:instant}", "only what happened before {at:instant}"),
     "known_at": ("only what was recorded until {at:instant}", "only what was recorded before {at:instant}"),
 }
-"""Per cut: the sentence for "until an instant" and the one for "before it"."""
+"""By cut: the sentence for "until an instant" and the one for "before it"."""
 
 
 def cut_of(name: str, at: datetime) -> Note:
-    """Describe a cut. A day arrives as the microsecond before it begins; the sentence then says "before"."""
+    """Describe a cut. "Before a day" arrives as the last microsecond before the day begins."""
     until, before = CUTS[name]
     return note(before, at=at + timedelta(microseconds=1)) if at.microsecond == 999_999 else note(until, at=at)

@@ -1,4 +1,4 @@
-"""Charts of reviews, drawn as SVG. Labels stay text, which the reader's browser sets in its own font."""
+"""Charts of reviews, drawn as SVG. Labels stay text, and the reader's browser chooses the font."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _WIDTH: Final = 5.8
 
 @dataclass(frozen=True)
 class Chart:
-    """`kind`: bars (one series), lines, or spans (series `effect`, `low`, `high`). `series`: numbers by column name,
-    one per entry of `names`; `currency`: of amounts."""
+    """`kind`: bars (one series), lines, or spans (series `effect`, `low`, `high`). `names`: of the bars, points or
+    spans; `series`: one number per name, by column; `currency`: of the amounts."""
 
     kind: str
     title: str
@@ -49,9 +49,9 @@ def svg(chart: Chart) -> str:
     mpl.use("svg")
     from matplotlib.figure import Figure
 
-    told: Any = {"svg.fonttype": "none", "font.size": 10, "svg.hashsalt": chart.title}
-    told |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
-    with mpl.rc_context(told), warnings.catch_warnings():
+    style: Any = {"svg.fonttype": "none", "font.size": 10, "svg.hashsalt": chart.title}
+    style |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
+    with mpl.rc_context(style), warnings.catch_warnings():
         # The font used for measuring has no Chinese glyphs; the browser's font has them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         height = 2.9 if chart.kind == "lines" else 0.7 + _BAR_HEIGHT * len(chart.names)
@@ -65,7 +65,7 @@ def svg(chart: Chart) -> str:
 
 
 def _bars(axes: Axes, chart: Chart) -> None:
-    """Draw horizontal bars, which leave room for names, each with its value."""
+    """Draw horizontal bars with their values: names beside them have room."""
     [(name, values)] = chart.series.items()
     known = [value or 0 for value in values]
     drawn = axes.barh(range(len(known)), known, color=_COLORS[0], height=0.62)
@@ -92,7 +92,7 @@ def _lines(axes: Axes, chart: Chart) -> None:
 
 
 def _spans(axes: Axes, chart: Chart) -> None:
-    """Draw intervals and a line at zero; an interval that contains zero may mean no effect."""
+    """Draw intervals, and a line at zero: an interval that contains zero may mean no effect."""
     parts = zip(*(chart.series[name] for name in ("effect", "low", "high")), strict=True)
     for n, (effect, low, high) in enumerate(parts):
         if effect is None or low is None or high is None:

@@ -40,8 +40,8 @@ def columns_of(
 def _one_currency(rows: Sequence[Row], currency: str | None) -> str | None:
     """The currency that all amounts share, or "" if none of them names one; None if there are several, or no
     amounts."""
-    found = {row.get("currency") or currency or "" for row in rows if _amounts([row], row)}
-    return found.pop() if len(found) == 1 else None
+    currencies = {row.get("currency") or currency or "" for row in rows if _amounts([row], row)}
+    return currencies.pop() if len(currencies) == 1 else None
 
 
 def _amounts(rows: Sequence[Row], names: Iterable[str]) -> bool:
@@ -75,5 +75,6 @@ def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:
 
 
 def natural(text: str | None) -> tuple[Any, ...]:
+    """A sort key that compares runs of digits as numbers. None sorts last."""
     parts = re.split(r"([0-9]+)", text or "")
     return (text is None, *((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in parts))

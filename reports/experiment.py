@@ -1,4 +1,4 @@
-"""What people see of an experiment: titles, columns and effects."""
+"""How the results of an experiment are shown: titles, columns, and which effects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from coupon_ledger.reports.text import Row
 
 
 def without_notes(row: Row) -> Row:
-    """Drop the notes (sentences as templates): machines get the sentences in English."""
+    """Drop the notes, which are sentences as templates. Machines get the same sentences in English."""
     plain = {name: value for name, value in row.items() if not name.startswith("conclusion_note")}
     return plain | {"warnings": [{n: v for n, v in w.items() if n != "note"} for w in row["warnings"]]}
 
@@ -30,13 +30,13 @@ TITLES: Final = {
 
 
 def columns_of(name: str, rows: Sequence[Row]) -> list[str]:
-    """Columns for people, with the intervals that the sentences are based on."""
+    """The columns that people see, with the intervals that the conclusions are based on."""
     return with_the_intervals_that_count(COLUMNS[name].split(), rows)
 
 
 def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Replace plain intervals by the corrected ones, which exist with several treatments; `--wide` adds the plain ones.
-    An amount without a corrected interval is shown without any."""
+    """Replace plain intervals by corrected ones if there are any, as with several treatments. `--wide` shows both. An
+    amount without a corrected interval is then shown without any interval."""
     wide = {column: f"{column.removesuffix(end)}simultaneous_{end}" for column in columns for end in ("low", "high")
             if column.endswith(end)}  # fmt: skip
     if not any(row.get(name) is not None for row in rows for name in wide.values()):
@@ -45,6 +45,6 @@ def with_the_intervals_that_count(columns: Sequence[str], rows: Sequence[Row]) -
 
 
 def main_effects(effects: Sequence[Row]) -> list[Row]:
-    """Effects shown to people: every method for the main metric, the plain method for the others."""
+    """The effects that people see: by every method for the main metric, by the plain method for the others."""
     main = effects[0]["metric"]
     return [row for row in effects if row["metric"] == main or row["method"] == "plain"]

@@ -69,8 +69,8 @@ def named(column: str) -> Label | None:
 
 
 def label(column: str) -> str:
-    """The column's name in the reader's language. In a name with a space, the code behind the space says what the
-    column is of."""
+    """The column's name in the reader's language. A name such as `issued_coupons app` is a column and, after the space,
+    the code of what it counts."""
     column, _, of = column.partition(" ")
     if of:
         return f"{label(column)} {word(of)}"
@@ -86,23 +86,24 @@ def label_of_metric(name: str) -> str:
 
 
 def label_of_texts(column: str) -> str:
-    """The name of a column of texts or lists, if a column of the same name holds numbers elsewhere."""
+    """The name of a column that holds texts or lists. Some columns of the same name hold numbers in other tables."""
     lists = labels.section("lists")
     return _in_language(lists[column]) if column in lists else label(column)
 
 
 def word(code: str) -> str:
-    """The code in words of the reader's language; unchanged if it has none."""
+    """The code in words of the reader's language. Unknown codes stay as they are."""
     known = labels.of_code(code)
     return code if known is None else _in_language(known)
 
 
 def codes_in_words(codes: Sequence[str]) -> str:
-    """Several codes in one cell: words in Chinese; in English the codes themselves, as options take them."""
+    """Several codes for one cell: words in Chinese; in English the codes themselves, which options accept."""
     return "、".join(map(word, codes)) if view().chinese else ", ".join(codes)
 
 
 def total_label() -> str:
+    """The heading of a row of totals."""
     return _in_language(labels.section("words")["total"])
 
 
@@ -113,8 +114,8 @@ def say(template: str, /, **values: Any) -> str:
 
 def told(sentence: Note) -> str:
     """Render a note in the reader's language, with instants in the reader's zone."""
-    how = view()
-    return Speaker(how.lang, how.instant, word, label_of_metric).say(sentence)
+    reader = view()
+    return Speaker(reader.lang, reader.instant, word, label_of_metric).say(sentence)
 
 
 def kind(column: str, row: Row) -> str:
@@ -164,12 +165,12 @@ def _kind_of_number(column: str, row: Row) -> str:
                 return "share"
             column = base
     field = _field(column)
-    given = (field and field.number) or _by_ending(column)
-    if column in _metrics() and given not in _WHATEVER_THE_UNIT:
+    number = (field and field.number) or _by_ending(column)
+    if column in _metrics() and number not in _WHATEVER_THE_UNIT:
         return _UNITS.get(_metrics()[column].unit, "count")
-    if whole and given in (None, "share"):
+    if whole and number in (None, "share"):
         return "count"
-    return given or "number"
+    return number or "number"
 
 
 def _unit_column(column: str, row: Row) -> str:
@@ -194,24 +195,24 @@ def shown(column: str, row: Row, currency: str | None = None, bare: bool = False
     """Format the row's value in this column for people. `currency`: used if the row names none; `bare`: amounts without
     their currency."""
     value = row[column]
-    what = kind(column, row)
+    value_kind = kind(column, row)
     if value is None:
         return NOTHING
-    if what == "money":
+    if value_kind == "money":
         return _money(value, row.get("currency") or currency, bare)
-    if what == "count" and isinstance(value, float) and value.is_integer() and not _is_mean(column):
+    if value_kind == "count" and isinstance(value, float) and value.is_integer() and not _is_mean(column):
         return count(int(value))
-    if what == "metric":
+    if value_kind == "metric":
         return label_of_metric(printable(str(value)))
-    if what == "code":
+    if value_kind == "code":
         code = printable(str(value))
         return word(code) if view().chinese or _in_words_always(column) else code
     if isinstance(value, bool):
         return _in_language(labels.section("words")["yes" if value else "no"])
-    if isinstance(value, str) and value[:1] == "(":  # what has no name of its own
+    if isinstance(value, str) and value[:1] == "(":  # a placeholder such as "(none)"
         return word(printable(value))
-    text_of_it: str = _SHOWN[what](value)
-    return text_of_it
+    formatted: str = _FORMATS[value_kind](value)
+    return formatted
 
 
 def _money(value: float, currency: str | None, bare: bool) -> str:
@@ -270,7 +271,7 @@ def text(value: Any) -> str:
     return printable(str(plain(value)))
 
 
-_SHOWN: Final[Mapping[str, Any]] = {
+_FORMATS: Final[Mapping[str, Any]] = {
     "share": percent,
     "bp": percent_of_bp,
     "factor": _factor,

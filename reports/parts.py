@@ -1,44 +1,41 @@
-"""The parts of reports: the question behind each, the columns that can be added up, and the notes beside it."""
+"""The parts of reports. Each part has a title, the question it shows, and the columns that can be added up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.reports.text import Row
 
-if TYPE_CHECKING:
-    pass
-
 
 def one_currency(rows: list[Row]) -> Iterator[Row]:
-    """Merge the row of counts, which has no currency, into the row of amounts if a slice has only one currency."""
+    """Metrics come as one row of counts, without a currency, and one row of amounts per currency. If a slice has only
+    one currency, merge its two rows."""
     if not rows or "currency" not in rows[0]:
         yield from rows
         return
     currencies = {row["currency"] for row in rows} - {None}
-    everywhere = currencies.pop() if len(currencies) == 1 else None
+    only_currency = currencies.pop() if len(currencies) == 1 else None
     slices: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         names = list(row)
-        place = (row[name] for name in names[: names.index("open")] if name != "currency")
-        slices.setdefault(tuple(place), []).append(row)
-    for rows_of_it in slices.values():
-        own = {row["currency"] for row in rows_of_it} - {None}
+        key = tuple(row[name] for name in names[: names.index("open")] if name != "currency")
+        slices.setdefault(key, []).append(row)
+    for slice_rows in slices.values():
+        own = {row["currency"] for row in slice_rows} - {None}
         if len(own) > 1:
-            yield from rows_of_it
+            yield from slice_rows
             continue
         merged: Row = {}
-        for row in rows_of_it:
+        for row in slice_rows:
             merged |= {name: value for name, value in row.items() if value is not None or name not in merged}
-        yield merged | {"currency": own.pop() if own else everywhere}
+        yield merged | {"currency": own.pop() if own else only_currency}
 
 
 ADDS_NOTHING: Final = "they add nothing to margin and ROI, which are too low by what they earned; --goods-rate helps"
 """The note for orders without a known cost of goods."""
-
 
 WITHOUT_COST: Final = (
     "without_cost",
@@ -155,51 +152,54 @@ DOUBTS: Final = {
         "what is open has no funder; above 100% they share in proportion",
     ),
 }
-"""Per doubt: what is odd about the data, and how reports count it."""
+"""By doubt: what is odd about the data, and how reports count it."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A question of a part. `takes`: the options that it accepts, as parameters of the question."""
+class PartQuestion:
+    """The question that a part asks. `takes`: the options of the command that become parameters of the question;
+    `fixed`: parameters that are always the same."""
 
     question: str
     takes: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
 
-    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: given[name] for name in self.takes if given.get(name) is not None} | dict(self.fixed)
+    def parameters(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters of the question, from the options of a command."""
+        return {name: options[name] for name in self.takes if options.get(name) is not None} | dict(self.fixed)
 
 
 @dataclass(frozen=True)
 class Part:
-    """`behind`: lists the coupons, orders or people behind the part's numbers. `sums`: columns that can be added up;
-    with `whole`, the total is asked for instead. `by`: how the part is cut unless `--by` says otherwise."""
+    """One part of a report. `asks`: its question; `behind`: the question that lists the coupons, orders or people
+    behind its numbers. `sums`: columns that can be added up to a total; `whole`: the total is a question of its own.
+    `by`: the default of `--by`."""
 
     title: str
     asks: str
     takes: tuple[str, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    behind: Asked | None = None
+    behind: PartQuestion | None = None
     sums: tuple[str, ...] = ()
     whole: bool = False
     by: str = ""
 
     @property
-    def main(self) -> Asked:
-        return Asked(self.asks, self.takes, self.fixed)
+    def main(self) -> PartQuestion:
+        return PartQuestion(self.asks, self.takes, self.fixed)
 
 
 _PERIOD: Final = ("since", "until")
 
-_DISCOUNTS: Final = Asked("finance-split", ("campaign", "limit", *_PERIOD), {"explain": True})
+_DISCOUNTS: Final = PartQuestion("finance-split", ("campaign", "limit", *_PERIOD), {"explain": True})
 
-_ORDERS: Final = Asked("finance-margin", ("goods_rates", "limit", *_PERIOD), {"explain": True})
+_ORDERS: Final = PartQuestion("finance-margin", ("goods_rates", "limit", *_PERIOD), {"explain": True})
 
-_COUPONS: Final = Asked("coupons", ("campaign", "limit"))
+_COUPONS: Final = PartQuestion("coupons", ("campaign", "limit"))
 
-_PEOPLE: Final = Asked("behaviour", ("campaign", "limit", *_PERIOD), {"explain": True})
+_PEOPLE: Final = PartQuestion("behaviour", ("campaign", "limit", *_PERIOD), {"explain": True})
 
-_BOUGHT: Final = Asked("customer-orders", ("limit",))
+_BOUGHT: Final = PartQuestion("customer-orders", ("limit",))
 
 _SALES: Final = (
     "gross_minor",
@@ -251,7 +251,7 @@ FINANCE: Final = {
         "Budget, spent, forecast",
         "finance-budgets",
         ("campaign", "days"),
-        behind=Asked("finance-budgets", ("campaign", "limit"), {"explain": True}),
+        behind=PartQuestion("finance-budgets", ("campaign", "limit"), {"explain": True}),
         sums=(
             "budget_minor",
             "discount_minor",
@@ -275,7 +275,7 @@ FINANCE: Final = {
         "Money lost to broken rules (do not add the rows up)",
         "finance-losses",
         ("campaign",),
-        behind=Asked("finance-losses", ("campaign", "limit"), {"explain": True}),
+        behind=PartQuestion("finance-losses", ("campaign", "limit"), {"explain": True}),
     ),
     "refunds": Part("Refunds, and discounts clawed back", "finance-refunds", _PERIOD, behind=_ORDERS),
     "statement": Part(
@@ -340,7 +340,7 @@ ROI: Final = {
         "metrics",
         ("where", "goods_rates", *_PERIOD),
         {"by": "campaign", "names": _ROI_METRICS},
-        behind=Asked("metric-explained", ("where", "goods_rates", "limit", *_PERIOD), {"names": _ROI_METRICS}),
+        behind=PartQuestion("metric-explained", ("where", "goods_rates", "limit", *_PERIOD), {"names": _ROI_METRICS}),
         whole=True,
     ),
 }
@@ -351,7 +351,7 @@ CHANNELS: Final = {
         "metrics",
         ("where", *_PERIOD),
         {"by": "channel", "names": _CHANNEL_METRICS},
-        behind=Asked("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
+        behind=PartQuestion("metric-explained", ("where", "limit", *_PERIOD), {"names": _CHANNEL_METRICS}),
         whole=True,
     ),
     "credit": Part("Orders credited to channels, by models", "attribution", ("goods_rates", *_PERIOD), behind=_ORDERS),
@@ -364,11 +364,12 @@ DETAILS: Final[Mapping[str, str]] = {
     "budget": "per_day_minor liability_minor",
     "categories": "quantity line_discount_minor",
 }
-"""Per part: columns that people see only with `--wide`."""
+"""By part: columns that tables show only with `--wide`."""
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
-    """Metrics: drop what is the same in all rows, and put counts beside amounts if a slice has one currency."""
+    """Prepare rows of metrics for people: drop the columns that are the same in all rows, and put counts beside amounts
+    if a slice has one currency."""
     if not rows or "data_clock" not in rows[0]:
         return rows
     hidden = ("open", "data_clock")
@@ -383,9 +384,9 @@ MONTHS_LATER: Final = "+1, +2, …: the share that came in the first, the second
 
 
 def by_month(rows: list[Row]) -> list[Row]:
-    """Cohorts in their usual form: a triangle with a row per cohort and a column per month later, showing the share
-    that came back. Leaves out the first month, in which everyone came; cohorts without customers; and all months more
-    than ten years later: one order with a wrong date would make a table of two thousand years."""
+    """Turn cohorts into the usual triangle: one row per cohort, one column per later month, with the share of customers
+    that came back. The first month is left out, since everyone came then; so are empty cohorts, and months more than
+    ten years later: a single order with a wrong date would make a table of two thousand years."""
     if not rows or "months_later" not in rows[0]:
         return rows
     started = [row for row in rows if row["customers"] and row["months_later"] <= _TEN_YEARS]
@@ -395,7 +396,7 @@ def by_month(rows: list[Row]) -> list[Row]:
         head = {"cohort": f"{row['cohort']:%Y-%m}", "customers": row["customers"]}
         cohort = cohorts.setdefault(tuple(head.values()), head | {f"+{n}": "" for n in later})
         if row["months_later"]:
-            cohort[f"+{row['months_later']}"] = _part_that_came(row)
+            cohort[f"+{row['months_later']}"] = _share_that_came(row)
     return list(cohorts.values())
 
 
@@ -403,20 +404,20 @@ _TEN_YEARS: Final = 120
 """In months."""
 
 
-def _part_that_came(row: Row) -> str:
+def _share_that_came(row: Row) -> str:
     return ("" if row["retention"] is None else f"{row['retention']:.0%}") + ("…" if row["open"] else "")
 
 
 def doubt_in_words(row: Row) -> Note:
-    """A doubt as a note: the number of cases, how reports count them, and the amount in question."""
+    """Describe a doubt: the number of cases, how reports count them, and the amount in question."""
     what, how = DOUBTS[row["doubt"]]
-    told = {"n": row["cases"], "what": note(what, n=row["cases"]), "how": note(how)}
+    values = {"n": row["cases"], "what": note(what, n=row["cases"]), "how": note(how)}
     if not row["amount_minor"]:
-        return note("{n:count} {what}: {how}", **told)
-    return note("{n:count} {what}: {how}; {worth:money}", **told, worth=(row["amount_minor"], row["currency"]))
+        return note("{n:count} {what}: {how}", **values)
+    return note("{n:count} {what}: {how}; {worth:money}", **values, worth=(row["amount_minor"], row["currency"]))
 
 
 def doubt_without_number(doubt: str) -> Note:
-    """A doubt as a note, for a table that shows the number of cases in a column of its own."""
+    """Describe a doubt for a table that shows the number of cases in a column of its own."""
     what, how = DOUBTS[doubt]
     return note("{what}: {how}", what=note(what, n=2), how=note(how))

@@ -1,8 +1,8 @@
-"""`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
-trend, channels, customers, causal effects, cost, losses, oddities, and a comparison with earlier campaigns.
+"""The review of a campaign (复盘): goal and result, funnel, trend, channels, customers, causal effects, cost, losses,
+anomalies, and a comparison with earlier campaigns.
 
-A section is a function of an `Asker`; if its data are missing, it says so in its place. A layout (sections, their
-order, rates) can be saved by name in `coupon.operations`.
+A section is a function that asks questions through an `Asker` and returns a `Section`. If the data for a section are
+missing, the section says so.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ _RESULTS: Final = (
 _TREND: Final = "issued_events,claimed_events,used_events,expired_events,discount_cost_minor"
 
 _INDUSTRY: Final = "industry_"
-"""Prefix of a metric's name: a target of `industry_<metric>` is a figure of the industry, booked for comparison."""
+"""A target for `industry_<metric>` is a figure of the industry, booked for comparison."""
 
 _EARLIER: Final = 5
 
 
 @dataclass
 class Section:
-    """`in_short`: sentences for the head of the review. `tables`: rows by title; `columns`: the columns for people, of
-    tables that hide some. `currency`: of amounts whose row names none; `heads`: columns that people see under another
-    name. `commands`: show where the numbers come from."""
+    """One section. `in_short`: sentences for the head of the review. `tables`: rows by table key (see `TABLE_TITLES`);
+    `columns`: the columns that people see, for tables that hide some. `currency`: the currency of amounts whose row
+    names none; `heads`: columns that people see under another name. `commands`: commands that show where the numbers
+    come from. `refused`: why the section has no data."""
 
     title: str = ""
     in_short: list[str] = field(default_factory=list)
@@ -62,8 +63,8 @@ class Section:
 
 
 class Asker:
-    """Questions about one campaign, all as of the same instant. `goods`: rates of the cost of goods, as questions take
-    them; `zone`: defines the days, None for the default."""
+    """Asks questions about one campaign, all as of the same instant. `past`: the cuts of that instant; `goods_rates`:
+    rates for the cost of goods, as questions take them; `zone`: the zone that defines days, None for the default."""
 
     def __init__(
         self,
@@ -78,20 +79,20 @@ class Asker:
         self.goods: Mapping[str, Any] = {"goods_rates": goods_rates} if goods_rates else {}
         self._source = source
         self._past = past
-        self._told: dict[str, pl.DataFrame] = {}
+        self._answers: dict[str, pl.DataFrame] = {}
         self.as_of: Row = {}
         [self.about] = self.rows("campaign", campaign=campaign)
 
     def frame(self, question: str, **parameters: Any) -> pl.DataFrame:
-        """The answer; asked once, even if several sections need it."""
+        """The answer to a question. Sections that ask the same question share one answer."""
         import polars as pl
 
-        asked = json.dumps([question, plain(parameters)])
-        if asked not in self._told:
+        key = json.dumps([question, plain(parameters)])
+        if key not in self._answers:
             answer = self._source.ask(question, **parameters, **self._past)
             self.as_of = {"commits": answer.as_of.commits, "data_clock": answer.as_of.data_clock, **self._past}
-            self._told[asked] = pl.concat(answer.frames)
-        return self._told[asked]
+            self._answers[key] = pl.concat(answer.frames)
+        return self._answers[key]
 
     def rows(self, question: str, **parameters: Any) -> list[Row]:
         return self.frame(question, **parameters).to_dicts()
@@ -139,31 +140,31 @@ TABLE_TITLES: Final[Mapping[str, str]] = TITLES | {
     "response": "Response to the face value",
     "booked": "Booked costs",
 }
-"""Titles that people read instead of table keys."""
+"""Titles that people read, by table key. Keys are part of the JSON format."""
 
 
 def _goal(ask: Asker) -> Section:
     rows = ask.metrics(_RESULTS)
-    found = Section(
+    section = Section(
         commands=[ask.command("metrics query coupon_net_sales_minor cost_minor --where campaign={campaign} --explain")]
     )
-    found.tables["result"] = _by_metric(rows, _RESULTS)
-    found.columns["result"] = ["metric", "value"]
-    found.in_short = _result_in_short(rows)
+    section.tables["result"] = _by_metric(rows, _RESULTS)
+    section.columns["result"] = ["metric", "value"]
+    section.in_short = _result_in_short(rows)
     if any(row["coupon_orders_without_goods_cost"] for row in rows):
-        found.warnings.append(
+        section.warnings.append(
             say("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
         )
     if not any(row["other_cost_minor"] for row in rows):
-        found.warnings.append(say("no cost was booked: cost is the discount alone, and ROI is too high for it"))
+        section.warnings.append(say("no cost was booked: cost is the discount alone, and ROI is too high for it"))
     booked = [row["metric"] for row in ask.rows("campaign-targets", campaign=ask.campaign)]
     targets = list(dict.fromkeys(name for name in booked if _known(name)))
     if targets:
         held = _against(ask.metrics(",".join(targets), compare="target"), ",".join(targets))
-        found.tables["goal"] = held
+        section.tables["goal"] = held
         for name in targets:
             if name not in {row["metric"] for row in held}:
-                found.warnings.append(
+                section.warnings.append(
                     say(
                         "the target of {metric:label} is not held against a result: there is none, or it is in several"
                         " currencies and the target names none",
@@ -171,12 +172,12 @@ def _goal(ask: Asker) -> Section:
                     )
                 )
     for name in dict.fromkeys(name for name in booked if not _known(name) and not name.startswith(_INDUSTRY)):
-        found.warnings.append(
+        section.warnings.append(
             say("a target is set of {name}, which is no metric; `metrics list` has their names", name=name)
         )
     if not targets:
-        found.text.append(say("No target was set for this campaign."))
-    return found
+        section.text.append(say("No target was set for this campaign."))
+    return section
 
 
 def _result_in_short(rows: list[Row]) -> list[str]:
@@ -204,7 +205,7 @@ def _result_in_short(rows: list[Row]) -> list[str]:
 
 
 def _funnel(ask: Asker) -> Section:
-    found = Section(
+    section = Section(
         commands=[
             ask.command("coupons --campaign {campaign}"),
             ask.command("report funnel --campaign {campaign} --explain behaviour"),
@@ -213,30 +214,30 @@ def _funnel(ask: Asker) -> Section:
     [campaign] = [row for row in ask.rows("campaigns") if row["campaign_id"] == ask.campaign] or [{}]
     steps = ("coupons", "issued", "claimed", "used", "in_use", "returned", "expired") if campaign else ()
     of = campaign.get("coupons")
-    found.tables["coupons (券)"] = [
+    section.tables["coupons (券)"] = [
         {"step": n, "coupons": campaign[n], "share": campaign[n] / of if of else None} for n in steps
     ]
-    found.tables["people (人)"] = ask.rows("behaviour", campaign=ask.campaign)
-    found.text.append(say("In a step are users with such an event; they need not have been in the step before."))
-    found.charts = [
+    section.tables["people (人)"] = ask.rows("behaviour", campaign=ask.campaign)
+    section.text.append(say("In a step are users with such an event; they need not have been in the step before."))
+    section.charts = [
         Chart("bars", say("How far coupons got"), list(steps), {"coupons": [campaign[n] for n in steps]}),
         Chart(
             "bars",
             say("How far people got"),
-            [row["step"] for row in found.tables["people (人)"]],
-            {"people": [row["users"] for row in found.tables["people (人)"]]},
+            [row["step"] for row in section.tables["people (人)"]],
+            {"people": [row["users"] for row in section.tables["people (人)"]]},
         ),
     ]
-    return found
+    return section
 
 
 def _trend(ask: Asker) -> Section:
-    found = Section(
+    section = Section(
         commands=[ask.command("metrics query used_events --where campaign={campaign} --grain day --explain")]
     )
     rows = one_row_a_slice(ask.metrics(_TREND, grain="day"))
     hidden = ("bucket", "starts_at")
-    found.tables["by day"] = [
+    section.tables["by day"] = [
         {"day": row["bucket"]} | {n: v for n, v in row.items() if n not in hidden} for row in rows
     ]
     days = sorted({row["bucket"] for row in rows})
@@ -248,33 +249,33 @@ def _trend(ask: Asker) -> Section:
             lines[name][row["bucket"]] += row[name] or 0
         if row["currency"] is not None:
             costs.setdefault(row["currency"], dict.fromkeys(days, 0))[row["bucket"]] = row["discount_cost_minor"] or 0
-    told = {name: list(line.values()) for name, line in lines.items() if any(line.values())}
-    found.charts = [Chart("lines", say("Events a day"), days, told)]
+    drawn = {name: list(line.values()) for name, line in lines.items() if any(line.values())}
+    section.charts = [Chart("lines", say("Events a day"), days, drawn)]
     for currency, line in costs.items():
         title = say("Coupon discount a day, {currency}", currency=currency)
-        found.charts.append(
+        section.charts.append(
             Chart("lines", title, days, {"discount_cost_minor": list(line.values())}, currency=currency)
         )
-    return found
+    return section
 
 
 def _channels(ask: Asker) -> Section:
-    found = Section(
+    section = Section(
         commands=[
             ask.command("metrics query net_uses --where campaign={campaign} --by channel --explain"),
             ask.command("attribution show --campaign {campaign} --roi{rates}"),
         ]
     )
     rows = ask.metrics("issued_events,claimed_events,net_uses,discount_cost_minor", by="channel")
-    found.tables["coupons by channel"] = one_row_a_slice(rows)
+    section.tables["coupons by channel"] = one_row_a_slice(rows)
     title = "what it earned, by model of attribution (归因)"
     credited = ask.rows("attribution-roi", campaign=ask.campaign, **ask.goods)
     renamed = {"roi": "attributed_roi", "orders": "credited_orders"}
-    found.tables[title] = [{renamed.get(n, n): v for n, v in row.items()} for row in credited]
-    found.columns[title] = (
+    section.tables[title] = [{renamed.get(n, n): v for n, v in row.items()} for row in credited]
+    section.columns[title] = (
         "model currency credited_orders sales_minor margin_minor cost_minor attributed_roi without_cost".split()
     )
-    found.tables["how these counts join"] = [
+    section.tables["how these counts join"] = [
         {
             "what": ("= " if row["total"] else "") + say(LINES[row["line"]]),
             "number": row["number"],
@@ -283,19 +284,19 @@ def _channels(ask: Asker) -> Section:
         }
         for row in ask.rows("finance-reconciliation", campaign=ask.campaign)
     ]
-    found.text.append(
+    section.text.append(
         say("Attribution shares orders out among the touches before them; some of them would have come anyway.")
     )
     for currency in dict.fromkeys(row["currency"] for row in credited):
-        mine = [row for row in credited if row["currency"] == currency]
-        sales = {"sales_minor": [row["sales_minor"] for row in mine]}
+        of_currency = [row for row in credited if row["currency"] == currency]
+        sales = {"sales_minor": [row["sales_minor"] for row in of_currency]}
         title = say("Sales credited by model, {currency}", currency=currency)
-        found.charts.append(Chart("bars", title, [row["model"] for row in mine], sales, currency=currency))
+        section.charts.append(Chart("bars", title, [row["model"] for row in of_currency], sales, currency=currency))
     if any(row["without_cost"] for row in credited):
-        found.warnings.append(
+        section.warnings.append(
             say("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
         )
-    return found
+    return section
 
 
 def _customers(ask: Asker) -> Section:
@@ -303,14 +304,14 @@ def _customers(ask: Asker) -> Section:
 
     from coupon_ledger.ledger.labels import codes
 
-    found = Section(
+    section = Section(
         commands=[
             ask.command("coupons --campaign {campaign} --state used"),
             ask.command("report segments rfm{rates} --explain"),
         ]
     )
     theirs = ask.frame("campaign-users", campaign=ask.campaign)
-    told = ask.rows("campaign-segments", campaign=ask.campaign)
+    segments = ask.rows("campaign-segments", campaign=ask.campaign)
     rows: list[Row] = [
         {
             "segment": row["segment"],
@@ -323,15 +324,15 @@ def _customers(ask: Asker) -> Section:
             "net_sales_minor": row["net_sales_minor"],
             "use_rate": row["used"] / row["got"] if row["got"] else None,
         }
-        for row in told
+        for row in segments
         if row["segment"] is not None
     ]
-    found.tables["segments (客户分层)"] = rows
-    found.heads = {"use_rate": "used_share"}  # share of people; a rate of use is a share of coupons
-    found.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
+    section.tables["segments (客户分层)"] = rows
+    section.heads = {"use_rate": "used_share"}  # share of people; a rate of use is a share of coupons
+    section.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
     users = theirs.filter(pl.col("used") > 0).height
-    unknown = sum(row["customers"] for row in told if row["segment"] is None)
-    found.text.append(
+    unknown = sum(row["customers"] for row in segments if row["segment"] is None)
+    section.text.append(
         say(
             "{n:count} user{n:s} got a coupon of it, {used:count} {used:have} one in use; net sales and coming"
             " again are those of who used it, over all that they ever bought.",
@@ -340,48 +341,50 @@ def _customers(ask: Asker) -> Section:
         )
     )
     if unknown:
-        found.text.append(say("{n:count} of them never bought anything that stands, and are in no segment.", n=unknown))
+        section.text.append(
+            say("{n:count} of them never bought anything that stands, and are in no segment.", n=unknown)
+        )
     used_it: dict[str, int] = {}
     for row in rows:
         name = row["segment"]
         used_it[name] = used_it.get(name, 0) + row["used_it"]
     title = say("People who used it, by segment")
-    found.charts = [Chart("bars", title, list(used_it), {"used_it": list(used_it.values())})]
-    return found
+    section.charts = [Chart("bars", title, list(used_it), {"used_it": list(used_it.values())})]
+    return section
 
 
 def _incrementality(ask: Asker) -> Section:
     try:
         [row] = ask.rows("experiment", campaign=ask.campaign, **ask.goods)
-        found = _experiment(row, ask)
+        section = _experiment(row, ask)
     except LedgerError as error:
         why = say("No experiment to tell it from: {why}.", why=of_error(error))
         try:
             [row] = ask.rows("experiment-comparison", campaign=ask.campaign, **ask.goods)
         except LedgerError as other:
-            found = Section(
+            section = Section(
                 refused=say("{why} Nor can it be compared without arms: {other}.", why=why, other=of_error(other))
             )
-            found.in_short = [say("What it caused cannot be told: nobody was held back by chance.")]
-            return found
-        found = _comparison_without_arms(row, why, ask)
-    found.text.append(_discount_here(ask, row))
-    found.currency = row["currency"]
-    found.warnings += [told(Note.loads(warning["note"])) for warning in row["warnings"]]
-    return found
+            section.in_short = [say("What it caused cannot be told: nobody was held back by chance.")]
+            return section
+        section = _comparison_without_arms(row, why, ask)
+    section.text.append(_discount_here(ask, row))
+    section.currency = row["currency"]
+    section.warnings += [told(Note.loads(warning["note"])) for warning in row["warnings"]]
+    return section
 
 
 def _experiment(row: Row, ask: Asker) -> Section:
     conclusions = [told(Note.loads(sentence)) for sentence in row["conclusion_notes"]]
-    found = Section(text=list(conclusions), in_short=list(conclusions))
-    found.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
+    section = Section(text=list(conclusions), in_short=list(conclusions))
+    section.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
     response = row.pop("response")
     for name, value in row.items():
         if name not in ("warnings", "conclusions", "conclusion_notes") and isinstance(value, list) and value:
-            found.tables[name] = main_effects(value) if name == "effects" else value
+            section.tables[name] = main_effects(value) if name == "effects" else value
     if response:
-        found.tables["response"] = response[0]["points"]
-    found.columns = {name: columns_of(name, row[name]) for name in EXPERIMENT_COLUMNS}
+        section.tables["response"] = response[0]["points"]
+    section.columns = {name: columns_of(name, row[name]) for name in EXPERIMENT_COLUMNS}
     by_method = {
         method: [e for e in row["effects"] if e["metric"] == row["effects"][0]["metric"] and e["method"] == method]
         for method in ("plain", "cuped")
@@ -394,17 +397,17 @@ def _experiment(row: Row, ask: Asker) -> Section:
                 method=method,
             )
             spans = {name: [e[name] for e in effects] for name in ("effect", "low", "high")}
-            found.charts.append(Chart("spans", title, [e["arm"] for e in effects], spans, currency=row["currency"]))
-    return found
+            section.charts.append(Chart("spans", title, [e["arm"] for e in effects], spans, currency=row["currency"]))
+    return section
 
 
 def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
     conclusion = told(Note.loads(row["conclusion_note"]))
-    found = Section(text=[why, conclusion], in_short=[conclusion])
-    found.commands = [ask.command("experiment compare {campaign}")]
+    section = Section(text=[why, conclusion], in_short=[conclusion])
+    section.commands = [ask.command("experiment compare {campaign}")]
     hidden = ("conclusion", "conclusion_note", "evidence")
-    found.tables["comparison"] = [{n: v for n, v in row.items() if not isinstance(v, list) and n not in hidden}]
-    return found
+    section.tables["comparison"] = [{n: v for n, v in row.items() if not isinstance(v, list) and n not in hidden}]
+    return section
 
 
 def _discount_here(ask: Asker, row: Row) -> str:
@@ -414,61 +417,62 @@ def _discount_here(ask: Asker, row: Row) -> str:
     part, whole = ((n, row["currency"]) for n in (here, discounts.get(row["currency"]) or 0))
     here_template = (
         "The discount is here that of {whose} on orders of the window that stand: {part:money} of the {whole:money}"
-        " that"
-        " coupons of the campaign in use took off in all."
+        " that coupons of the campaign in use took off in all."
     )
     whose = note("the people in the arms") if "arms" in row else note("those compared")
     return say(here_template, whose=whose, part=part, whole=whole)
 
 
 def _cost(ask: Asker) -> Section:
-    found = Section(commands=[ask.command("report finance split --campaign {campaign} --explain")])
-    found.tables["discount (优惠)"] = [
+    section = Section(commands=[ask.command("report finance split --campaign {campaign} --explain")])
+    section.tables["discount (优惠)"] = [
         {name: row[name] for name in ("currency", "discount_minor", "without_sale_minor")}
         for row in ask.rows("attribution-roi", campaign=ask.campaign, models="redeemed")
     ]
-    found.text.append(
+    section.text.append(
         say(
             "The discount is of the coupons in use, whatever became of their orders (without a sale: on those that were"
             " cancelled, refunded in full or never paid); every section counts it so, but what it caused, which says"
             " how. The coupons that are out are counted by their face value."
         )
     )
-    found.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
+    section.tables["budget and booked costs (预算与成本)"] = ask.rows("finance-budgets", campaign=ask.campaign)
     funders = ask.rows("finance-split", by="funder", campaign=ask.campaign)
-    found.tables["discounts by funder (出资方)"] = funders
-    found.tables["coupons that are out (券负债)"] = [
+    section.tables["discounts by funder (出资方)"] = funders
+    statement = ask.rows("finance-statement", campaign=ask.campaign)
+    section.tables["coupons that are out (券负债)"] = [
         {
             "step": move,
             "coupons": row[f"{move}_coupons"],
             "face_value_minor": row[f"{move}_minor"],
             "currency": row["currency"],
         }
-        for row in ask.rows("finance-statement", campaign=ask.campaign)
+        for row in statement
         for move in MOVES
     ]
-    statement = ask.rows("finance-statement", campaign=ask.campaign)
     if unknown := sum(row["closing_without_value"] for row in statement):
-        found.text.append(say(WITHOUT_VALUE, n=unknown))
+        section.text.append(say(WITHOUT_VALUE, n=unknown))
     for currency in dict.fromkeys(row["currency"] for row in funders):
-        mine = [row for row in funders if row["currency"] == currency]
+        shares = [row for row in funders if row["currency"] == currency]
         title = say("Discounts by who bears them, {currency}", currency=currency)
-        names = [row["funder"] or say("nobody named") for row in mine]
-        found.charts.append(
-            Chart("bars", title, names, {"discount_minor": [row["discount_minor"] for row in mine]}, currency=currency)
+        names = [row["funder"] or say("nobody named") for row in shares]
+        section.charts.append(
+            Chart(
+                "bars", title, names, {"discount_minor": [row["discount_minor"] for row in shares]}, currency=currency
+            )
         )
-    return found
+    return section
 
 
 def _losses(ask: Asker) -> Section:
-    found = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
+    section = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
     losses = ask.rows("finance-losses", campaign=ask.campaign)
-    found.tables["points of loss (损失点)"] = losses
-    found.tables["expired unused, by cause (失效归因)"] = ask.rows("expiries", by="reason", campaign=ask.campaign)
-    found.text.append(say("One event can stand in several points: do not add the points up."))
+    section.tables["points of loss (损失点)"] = losses
+    section.tables["expired unused, by cause (失效归因)"] = ask.rows("expiries", by="reason", campaign=ask.campaign)
+    section.text.append(say("One event can stand in several points: do not add the points up."))
     for row in sorted(losses, key=lambda row: -row["lost_minor"])[:1]:
         if row["lost_minor"]:
-            found.in_short.append(
+            section.in_short.append(
                 say(
                     "The largest point of loss is {point:word}: {lost:money} in {n:count} case{n:s}.",
                     point=row["point"],
@@ -476,24 +480,24 @@ def _losses(ask: Asker) -> Section:
                     n=row["cases"],
                 )
             )
-    return found
+    return section
 
 
 def _anomalies(ask: Asker) -> Section:
-    found = Section(commands=[ask.command("violations --output csv")])
+    section = Section(commands=[ask.command("violations --output csv")])
     broken = ask.rows("campaign-violations", campaign=ask.campaign)
-    found.tables["broken rules (违规)"] = broken
+    section.tables["broken rules (违规)"] = broken
     if broken:
         cases = sum(row["cases"] for row in broken)
         rules = sorted({row["violation"] for row in broken})
-        found.in_short.append(say("{n:count} fault{n:s}: {rules:word}.", n=cases, rules=rules))
-        found.text.append(
+        section.in_short.append(say("{n:count} fault{n:s}: {rules:word}.", n=cases, rules=rules))
+        section.text.append(
             say("Discount: what the coupons concerned take off now. One coupon can stand in several rows.")
         )
     else:
-        found.text.append(say("No rule was broken."))
+        section.text.append(say("No rule was broken."))
     doubts = ask.rows("finance-doubts")
-    found.tables["doubts about the data, of all campaigns (数据提示)"] = [
+    section.tables["doubts about the data, of all campaigns (数据提示)"] = [
         {
             "what": told(doubt_without_number(row["doubt"])),
             "cases": row["cases"],
@@ -502,26 +506,26 @@ def _anomalies(ask: Asker) -> Section:
         }
         for row in doubts
     ]
-    return found
+    return section
 
 
 def _comparison(ask: Asker) -> Section:
     """Compare with earlier campaigns, and with the figures booked for the industry."""
-    found = Section(commands=[ask.command("report roi{rates}")])
+    section = Section(commands=[ask.command("report roi{rates}")])
     rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
     begun = {row["campaign_id"]: row["begun_at"] for row in rows if row["begun_at"] is not None}
-    mine = begun.get(ask.campaign)
-    earlier = sorted((at, name) for name, at in begun.items() if mine is not None and at < mine)
+    begun_at = begun.get(ask.campaign)
+    earlier = sorted((at, name) for name, at in begun.items() if begun_at is not None and at < begun_at)
     near = [*(name for _, name in earlier[-_EARLIER:]), ask.campaign]
     names = "net_uses,cohort_use_rate,coupon_orders,discount_cost_minor,simple_roi"
-    told = one_row_a_slice(ask.metrics(names, near, by="campaign"))
+    results = one_row_a_slice(ask.metrics(names, near, by="campaign"))
     named = {row["campaign_id"]: row["name"] for row in rows}
-    told.sort(key=lambda row: near.index(row["campaign"]))
-    found.tables["campaigns (历次活动)"] = [
-        {"campaign": row["campaign"], "name": named.get(row["campaign"])} | row for row in told
+    results.sort(key=lambda row: near.index(row["campaign"]))
+    section.tables["campaigns (历次活动)"] = [
+        {"campaign": row["campaign"], "name": named.get(row["campaign"])} | row for row in results
     ]
-    rates = {row["campaign"]: row["cohort_use_rate"] for row in told if row["cohort_use_rate"] is not None}
-    found.charts = [
+    rates = {row["campaign"]: row["cohort_use_rate"] for row in results if row["cohort_use_rate"] is not None}
+    section.charts = [
         Chart(
             "bars",
             say("Part of the coupons owned that are in use"),
@@ -530,16 +534,16 @@ def _comparison(ask: Asker) -> Section:
         )
     ]
     if len(near) == 1:
-        found.text.append(say("No campaign began before it."))
+        section.text.append(say("No campaign began before it."))
     booked = [row for row in ask.rows("campaign-targets", campaign=ask.campaign) if row["metric"].startswith(_INDUSTRY)]
     of_known = {row["metric"].removeprefix(_INDUSTRY): row for row in booked}
     of_known = {name: row for name, row in of_known.items() if _known(name)}
     if of_known:
-        beside = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
-        found.tables["industry (行业均值)"] = beside
+        comparisons = [row for name, booked in of_known.items() for row in _beside(ask, name, booked)]
+        section.tables["industry (行业均值)"] = comparisons
     else:
-        found.text.append(say("No figure of the industry was booked."))
-    return found
+        section.text.append(say("No figure of the industry was booked."))
+    return section
 
 
 SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
@@ -557,7 +561,7 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
 
 
 def _known(name: str) -> bool:
-    """Whether the metric can be asked of a campaign as a whole."""
+    """Whether there is such a metric and it can be asked for a whole campaign."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     metric = METRICS.get(name)
@@ -582,6 +586,7 @@ def _by_metric(rows: list[Row], names: str) -> list[Row]:
 
 
 def _against(rows: list[Row], names: str) -> list[Row]:
+    """One row per metric and currency that has a target: goal, result, and the share that was reached."""
     return [
         {
             "metric": name,
@@ -618,19 +623,20 @@ def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
 
 def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
     """Build each section; one that the data cannot support holds the refusal instead."""
-    found = {}
+    review = {}
     for name in sections:
-        title, section = SECTIONS[name]
+        title, build = SECTIONS[name]
         try:
-            found[name] = section(ask)
+            review[name] = build(ask)
         except LedgerError as error:
-            found[name] = Section(refused=told(of_error(error)))
-        found[name].title = say(title)
-    return found
+            review[name] = Section(refused=told(of_error(error)))
+        review[name].title = say(title)
+    return review
 
 
 def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
+    """The review for machines: amounts in minor units, instants in UTC."""
     names = ("title", "in_short", "text", "warnings", "tables", "currency", "commands", "refused")
-    told = {name: {part: getattr(section, part) for part in names} for name, section in sections.items()}
+    contents = {name: {part: getattr(section, part) for part in names} for name, section in sections.items()}
     head = {"campaign": ask.campaign, "name": ask.about["name"], "as_of": ask.as_of}
-    return json.dumps(plain({**head, "sections": told}), ensure_ascii=False, indent=2)
+    return json.dumps(plain({**head, "sections": contents}), ensure_ascii=False, indent=2)

@@ -40,6 +40,7 @@ _CARDS: Final = (
 
 
 def _title(ask: Asker) -> str:
+    """The campaign's id and, if it has another name, its name."""
     name = ask.about["name"]
     return f"{ask.campaign} · {name}" if name and name != ask.campaign else ask.campaign
 
@@ -63,6 +64,7 @@ def _refused_title() -> str:
 
 
 def _state(ask: Asker) -> str:
+    """Which state of the ledger the review shows, and how to read its times and amounts."""
     parts = [note("as of commit {n:count}", n=ask.as_of["commits"])]
     if ask.as_of["data_clock"]:
         parts.append(note("data's clock {at:instant}", at=ask.as_of["data_clock"].replace(microsecond=0)))
@@ -77,16 +79,17 @@ def _state(ask: Asker) -> str:
 
 
 def _period(ask: Asker) -> str:
+    """The campaign's status, type and claim window."""
     about = ask.about
-    told = [f"{label(n)} {shown(n, about)}" for n in ("status", "coupon_type") if about.get(n)]
+    facts = [f"{label(n)} {shown(n, about)}" for n in ("status", "coupon_type") if about.get(n)]
     if about.get("claim_from") or about.get("claim_until"):
         ends = (shown(name, about) for name in ("claim_from", "claim_until"))
-        told.append(say("claims {first} – {last}", **dict(zip(("first", "last"), ends, strict=True))))
-    return " · ".join(told)
+        facts.append(say("claims {first} – {last}", **dict(zip(("first", "last"), ends, strict=True))))
+    return " · ".join(facts)
 
 
 def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
-    """The columns for people that hold a value in any row."""
+    """The columns that people see: those with a value in any row."""
     names = section.columns.get(title) or list(rows[0])
     names = [n for n in names if any(row.get(n) is not None for row in rows) and not isinstance(rows[0].get(n), list)]
     heads = section.heads
@@ -95,7 +98,8 @@ def _columns(section: Section, title: str, rows: Sequence[Row]) -> list[Column]:
 
 
 def _look(column: Column) -> str:
-    """The attribute for a column's cells: right-aligned numbers, broken long texts."""
+    """The class of a column's cells on the page: `n` for numbers, which are right-aligned; `w` for long texts, which
+    wrap."""
     if column.right:
         return "n"
     return "w" if any(len(text) > _WIDE for text in column.cells) else ""
@@ -131,6 +135,7 @@ def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> 
 
 
 def _drawn(name: str, section: Section, file: Path | None) -> list[str]:
+    """Draw the section's charts into the folder beside `file`, and return the Markdown that shows them."""
     lines: list[str] = []
     for number, chart in enumerate((c for c in section.charts if not c.empty), start=1):
         if file is None:

@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo
 
 @dataclass(frozen=True)
 class View:
+    """`lang`: `en` or `zh`; `zone`: an IANA time zone."""
+
     lang: str = "en"
     zone: str = "UTC"
 
@@ -47,15 +49,15 @@ def view() -> View:
     return _shown.get() or _default[0]()
 
 
-def default(how: Callable[[], View]) -> None:
-    """Use `how` wherever `showing` sets no view."""
-    _default[0] = how
+def default(current: Callable[[], View]) -> None:
+    """Call `current` for the view wherever `showing` sets none."""
+    _default[0] = current
 
 
 @contextmanager
-def showing(how: View) -> Iterator[None]:
-    """Show everything within to this reader; other threads and tasks are not affected."""
-    token = _shown.set(how)
+def showing(shown: View) -> Iterator[None]:
+    """Within the block, show everything in this view. Other threads and tasks are not affected."""
+    token = _shown.set(shown)
     try:
         yield
     finally:
