@@ -35,15 +35,6 @@ from coupon_ledger.reports.text import Row
 DEFINED: Final = "review_template_defined"
 
 
-# --- sections
-
-
-# --- metrics in tables
-
-
-# --- the review
-
-
 @click.command()
 @click.argument("campaign", required=False)
 @click.option(

@@ -238,9 +238,6 @@ def cut(text: str, width: int) -> str:
     return kept + "…" if width > 0 else ""
 
 
-# --- order
-
-
 # --- objects
 
 
