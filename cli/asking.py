@@ -18,7 +18,7 @@ from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
 from coupon_ledger.reports.as_of import CUTS, cut_of
-from coupon_ledger.reports.labels import say, told
+from coupon_ledger.reports.labels import say, text_of
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _as_of(state: AsOf, parameters: dict[str, Any]) -> str:
     if state.data_clock:
         parts.append(note("data's clock {at:instant}", at=_to_the_second(state.data_clock)))
     lines = [say("{parts} ({zone})", parts=parts, zone=view().zone)]
-    lines += [told(cut_of(name, parameters[name])) for name in CUTS if parameters.get(name) is not None]
+    lines += [text_of(cut_of(name, parameters[name])) for name in CUTS if parameters.get(name) is not None]
     if (positions := parameters.get("positions")) is not None:
         before = positions.split(",") if positions else note("its start")
         lines.append(say("only what the log held before {positions}", positions=before))

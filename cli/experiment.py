@@ -31,7 +31,7 @@ from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note, note
 from coupon_ledger.reports.columns import natural
 from coupon_ledger.reports.experiment import COLUMNS, TITLES, columns_of, main_effects, without_notes
-from coupon_ledger.reports.labels import figure, say, told
+from coupon_ledger.reports.labels import figure, say, text_of
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
@@ -346,7 +346,7 @@ def _print_plan(row: Row, output: str, currency: str | None) -> None:
     print_row(said, output)
     if row["people_needed"] is not None:
         click.echo()
-        echo_wrapped(told(_plan_in_words(row, "")))
+        echo_wrapped(text_of(_plan_in_words(row, "")))
         if row["correlation"]:
             echo_wrapped(say("With CUPED: {plan}", plan=_plan_in_words(row, "_cuped")))
     _print_warnings(warnings)
@@ -422,7 +422,7 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
 def _print_experiment(row: Row) -> None:
     sentences = [Note.loads(sentence) for sentence in row["conclusion_notes"]]
     for sentence in sorted(sentences, key=lambda sentence: natural(sentence.values["arm"])):
-        echo_wrapped(told(sentence))
+        echo_wrapped(text_of(sentence))
     click.echo()
     head = ("campaign_id", "name", "currency", "start", "expiry", "end", "people", "srm_p")
     print_row({name: row[name] for name in head if row[name] is not None}, "table")
@@ -461,7 +461,7 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
     if warnings:
         click.echo(f"\n{say('Warnings')}")
     for warning in warnings:
-        echo_wrapped(f"- {told(Note.loads(warning['note']))}")
+        echo_wrapped(f"- {text_of(Note.loads(warning['note']))}")
 
 
 @experiment.command("people")
@@ -517,7 +517,7 @@ def compare(campaign: str, settings: Settings, output: str, **asked: Any) -> Non
         print_row(without_notes(row), output)
         return
     warnings, sentence, _ = row.pop("warnings"), row.pop("conclusion_note"), row.pop("conclusion")
-    echo_wrapped(told(Note.loads(sentence)))
+    echo_wrapped(text_of(Note.loads(sentence)))
     click.echo()
     print_row({k: v for k, v in row.items() if v is not None and k != "evidence"}, "table")
     _print_warnings(warnings)

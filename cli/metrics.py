@@ -24,7 +24,7 @@ from coupon_ledger.cli.tables import warn
 from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note, note
-from coupon_ledger.reports.labels import label, say, told
+from coupon_ledger.reports.labels import label, say, text_of
 from coupon_ledger.reports.parts import ADDS_NOTHING, one_currency
 from coupon_ledger.reports.text import Row
 
@@ -96,7 +96,7 @@ def _in_words(row: Row) -> Row:
     """Add the Chinese meaning beside names, which stay as options take them."""
     said = dict(row)
     for name in ("meaning", "caveat"):
-        said[name] = row[name] and told(Note(row[name], {}))
+        said[name] = row[name] and text_of(Note(row[name], {}))
     said["grain"] = _grain(row["grain"])
     if view().chinese:
         for name in ("made_of", "dimensions"):
@@ -105,7 +105,7 @@ def _in_words(row: Row) -> Row:
 
 
 def _grain(grain: str) -> str:
-    return ("；" if view().chinese else "; ").join(told(Note(one, {})) for one in grain.split("; "))
+    return ("；" if view().chinese else "; ").join(text_of(Note(one, {})) for one in grain.split("; "))
 
 
 def _told(metric: Metric) -> Row:

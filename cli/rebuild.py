@@ -257,9 +257,9 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
 def _tell(what: str, words: Note | str) -> None:
     """`what`: a template, the heading of the line."""
     from coupon_ledger.cli.tables import echo_under
-    from coupon_ledger.reports.labels import told
+    from coupon_ledger.reports.labels import text_of
 
-    echo_under(what, told(words) if isinstance(words, Note) else words)
+    echo_under(what, text_of(words) if isinstance(words, Note) else words)
 
 
 def _nothing(what: str, words: Note | str) -> None:

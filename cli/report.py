@@ -31,7 +31,7 @@ from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note, of_error
 from coupon_ledger.reports.columns import in_natural_order
 from coupon_ledger.reports.experiment import with_the_intervals_that_count
-from coupon_ledger.reports.labels import say, told, total_label
+from coupon_ledger.reports.labels import say, text_of, total_label
 from coupon_ledger.reports.parts import (
     ACCOUNTS,
     ADDS_NOTHING,
@@ -313,7 +313,7 @@ def experiments(
             if not found["returns"]:
                 rows.append({"campaign_id": campaign, "refused": say("no margin is known: give --goods-rate")})
         except LedgerError as error:
-            refused = told(of_error(error)) if output == "table" else str(error)
+            refused = text_of(of_error(error)) if output == "table" else str(error)
             rows.append({"campaign_id": campaign, "refused": refused})
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = rows[:_SHOWN] if explain and output == "table" else rows
@@ -375,7 +375,7 @@ def _report(
             except WrongQuestion as error:
                 if len(chosen) == 1:
                     raise
-                found[name] = {"refused": told(of_error(error)) if output == "table" else str(error)}
+                found[name] = {"refused": text_of(of_error(error)) if output == "table" else str(error)}
             if output == "table":
                 title = _title(part, asked)
                 total = _total(part, found[name], settings, parameters | past)
@@ -521,7 +521,7 @@ def _print_part(
         _print_reconciliation(rows)
     elif name == "doubts":
         for row in rows:
-            echo_wrapped(f"! {told(doubt_in_words(row))}", indent=2)
+            echo_wrapped(f"! {text_of(doubt_in_words(row))}", indent=2)
         if not rows:
             click.echo(say("none"))
     else:

@@ -32,7 +32,7 @@ from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.rules import CHOICES, STATES
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note
-from coupon_ledger.reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, told, word
+from coupon_ledger.reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, text_of, word
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
@@ -373,7 +373,7 @@ def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -
         click.echo("\n" + label("versions"))
         print_rows(versions, output, fit=Fit(wrap="changed"))
         held = [
-            {**r, "statement": told(Note(r["statement"], {})), "ok": "ok" if r["ok"] else "BROKEN"}
+            {**r, "statement": text_of(Note(r["statement"], {})), "ok": "ok" if r["ok"] else "BROKEN"}
             for r in whole["conservation"]
         ]
         click.echo("\n" + label("conservation"))

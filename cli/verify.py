@@ -22,7 +22,7 @@ from coupon_ledger.cli.output import Fit, print_row, print_rows
 from coupon_ledger.cli.progress import progress
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note, note
-from coupon_ledger.reports.labels import say, told
+from coupon_ledger.reports.labels import say, text_of
 from coupon_ledger.reports.text import Row
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def _print(rows: list[Row], digests: list[Row], output: str) -> None:
         print_rows(rows, output)
         return
     shown = (
-        {name: row[name] for name in ("check", "result", "offenders")} | {"checked": told(row["checked"])}
+        {name: row[name] for name in ("check", "result", "offenders")} | {"checked": text_of(row["checked"])}
         for row in rows
     )
     print_rows(shown, output, fit=Fit(wrap="checked"))

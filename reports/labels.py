@@ -109,10 +109,10 @@ def total_label() -> str:
 
 def say(template: str, /, **values: Any) -> str:
     """Render a sentence in the reader's language; see `ledger.words`."""
-    return told(Note(template, values))
+    return text_of(Note(template, values))
 
 
-def told(sentence: Note) -> str:
+def text_of(sentence: Note) -> str:
     """Render a note in the reader's language, with instants in the reader's zone."""
     reader = view()
     return Speaker(reader.lang, reader.instant, word, label_of_metric).say(sentence)
@@ -216,7 +216,7 @@ def shown(column: str, row: Row, currency: str | None = None, bare: bool = False
 
 
 def _money(value: float, currency: str | None, bare: bool) -> str:
-    return amount(value, currency) if bare else told(Note("{value:money}", {"value": (value, currency)}))
+    return amount(value, currency) if bare else text_of(Note("{value:money}", {"value": (value, currency)}))
 
 
 def figure(name: str, value: Any, currency: str | None = None) -> str:

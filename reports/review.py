@@ -19,7 +19,7 @@ from coupon_ledger.ledger.words import Note, note, of_error
 from coupon_ledger.reports.charts import Chart
 from coupon_ledger.reports.experiment import COLUMNS as EXPERIMENT_COLUMNS
 from coupon_ledger.reports.experiment import TITLES, columns_of, main_effects
-from coupon_ledger.reports.labels import say, told
+from coupon_ledger.reports.labels import say, text_of
 from coupon_ledger.reports.parts import ADDS_NOTHING, LINES, MOVES, WITHOUT_VALUE, doubt_without_number, one_row_a_slice
 from coupon_ledger.reports.text import Row
 
@@ -370,12 +370,12 @@ def _incrementality(ask: Asker) -> Section:
         section = _comparison_without_arms(row, why, ask)
     section.text.append(_discount_here(ask, row))
     section.currency = row["currency"]
-    section.warnings += [told(Note.loads(warning["note"])) for warning in row["warnings"]]
+    section.warnings += [text_of(Note.loads(warning["note"])) for warning in row["warnings"]]
     return section
 
 
 def _experiment(row: Row, ask: Asker) -> Section:
-    conclusions = [told(Note.loads(sentence)) for sentence in row["conclusion_notes"]]
+    conclusions = [text_of(Note.loads(sentence)) for sentence in row["conclusion_notes"]]
     section = Section(text=list(conclusions), in_short=list(conclusions))
     section.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
     response = row.pop("response")
@@ -402,7 +402,7 @@ def _experiment(row: Row, ask: Asker) -> Section:
 
 
 def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
-    conclusion = told(Note.loads(row["conclusion_note"]))
+    conclusion = text_of(Note.loads(row["conclusion_note"]))
     section = Section(text=[why, conclusion], in_short=[conclusion])
     section.commands = [ask.command("experiment compare {campaign}")]
     hidden = ("conclusion", "conclusion_note", "evidence")
@@ -499,7 +499,7 @@ def _anomalies(ask: Asker) -> Section:
     doubts = ask.rows("finance-doubts")
     section.tables["doubts about the data, of all campaigns (数据提示)"] = [
         {
-            "what": told(doubt_without_number(row["doubt"])),
+            "what": text_of(doubt_without_number(row["doubt"])),
             "cases": row["cases"],
             "currency": row["currency"],
             "amount_minor": row["amount_minor"],
@@ -629,7 +629,7 @@ def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
         try:
             review[name] = build(ask)
         except LedgerError as error:
-            review[name] = Section(refused=told(of_error(error)))
+            review[name] = Section(refused=text_of(of_error(error)))
         review[name].title = say(title)
     return review
 
