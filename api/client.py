@@ -159,7 +159,7 @@ class Remote:
         """Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
         asked = QUESTIONS[question]
         checked = asked.read(question, parameters)
-        body = asked.validator.dump_json(checked, exclude_none=True)
+        body = asked.as_json(checked)
         headers = {"Content-Type": "application/json"}
         if self._limit_s:
             headers[LIMIT] = f"{self._limit_s:g}"

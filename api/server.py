@@ -50,6 +50,7 @@ from coupon_ledger.ledger.errors import (
     TooManySnapshots,
     WrongQuestion,
 )
+from coupon_ledger.ledger.labels import personal_columns
 from coupon_ledger.ledger.log import EventLog
 from coupon_ledger.ledger.words import Note
 from coupon_ledger.projections.backup import Copied, copy_to
@@ -139,7 +140,14 @@ def application(
 ) -> ASGIApp:
     """The application for a socket on `port` of loopback. Quick and slow questions run in `threads`, a backup in
     `copying`."""
-    app = FastAPI(title="coupon-ledger", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    personal = ", ".join(sorted(personal_columns()))
+    app = FastAPI(
+        title="coupon-ledger",
+        description=f"Columns that tell of a person: {personal}.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
 
     @app.get(_OPEN)
     async def health() -> dict[str, str]:
@@ -182,7 +190,7 @@ def _add(app: FastAPI, name: str, question: Question[Any], ask: _Asking) -> None
     async def by_body(request: Request) -> Response:
         return await ask(request, await _of_body(name, request))
 
-    schema = _inlined(question.validator.json_schema())
+    schema = _inlined(question.validator.model_json_schema())
     body = {"required": bool(schema.get("required")), "content": {"application/json": {"schema": schema}}}
     described: dict[str, Any] = {"description": question.ask.__doc__, "response_model": None, "responses": _ANSWERS}
     parameters = {"parameters": list(_address_parameters(question, schema))}

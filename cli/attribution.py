@@ -23,6 +23,8 @@ from coupon_ledger.cli.output import print_row, print_rows
 from coupon_ledger.cli.tables import echo_wrapped, warn
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note
+from coupon_ledger.questions.attribution.parameters import Credits
+from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.parts import ADDS_NOTHING
 from coupon_ledger.reports.text import Row
@@ -68,16 +70,16 @@ def _model_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _by_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--by", type=click.Choice(_BY), default="channel", show_default=True, help="What is credited.")(
-        command
-    )
+    return click.option(
+        "--by", type=click.Choice(_BY), default="channel", show_default=True, help=about(Credits, "by")
+    )(command)
 
 
 def _window_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        instant_option("--until", "Only orders paid before then."),
-        instant_option("--since", "Only orders paid from then on."),
-        click.option("--campaign", help="Only its touches one by one; all others count as one."),
+        instant_option("--until", about(Credits, "until")),
+        instant_option("--since", about(Credits, "since")),
+        click.option("--campaign", help=about(Credits, "campaign")),
     ):
         command = option(command)
     return command

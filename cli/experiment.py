@@ -29,6 +29,8 @@ from coupon_ledger.ledger.amounts import decimals
 from coupon_ledger.ledger.errors import NotAssigned, UnusableFile
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.questions.experiments.parameters import Experiment, Plan
+from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.columns import natural
 from coupon_ledger.reports.experiment import COLUMNS, TITLES, columns_of, main_effects, without_notes
 from coupon_ledger.reports.labels import figure, say, text_of
@@ -69,7 +71,9 @@ def experiment() -> None:
     type=click.Path(allow_dash=True, path_type=Path),
     help="Whom to assign: a file with an id a line, or - for standard input. [default: everyone in the ledger]",
 )
-@click.option("--control", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help="Its share.")
+@click.option(
+    "--control", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help=about(Plan, "control")
+)
 @click.option(
     "--arm",
     "arms",
@@ -275,28 +279,32 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 
 
 @experiment.command("plan")
-@click.option("--days", type=click.IntRange(1, 366), default=21, show_default=True, help="How long people are watched.")
+@click.option("--days", type=click.IntRange(1, 366), default=21, show_default=True, help=about(Plan, "days"))
 @click.option(
     "--lift",
     "lift_share",
     type=click.FloatRange(-1, 1),
     default=0.05,
     show_default=True,
-    help="To be seen: a part of the mean (0.05 is 5%).",
+    help=about(Plan, "lift_share"),
 )
-@click.option("--people", type=click.IntRange(min=4), help="How many there are. [default: those who bought lately]")
-@click.option("--control", type=click.FloatRange(0, 1, True, True), default=0.5, show_default=True, help="Its share.")
-@click.option("--treatments", type=click.IntRange(min=1), default=1, show_default=True, help="Beside the control.")
-@click.option("--power", type=float, default=0.8, show_default=True, help="The chance to see the lift if it is there.")
-@click.option("--alpha", type=float, default=0.05, show_default=True, help="The chance to see one that is not there.")
-@click.option("--active-days", type=click.IntRange(min=1), default=90, show_default=True, help="Who bought lately.")
+@click.option("--people", type=click.IntRange(min=4), help=about(Plan, "people"))
+@click.option(
+    "--control", type=click.FloatRange(0, 1, True, True), default=0.5, show_default=True, help=about(Plan, "control")
+)
+@click.option("--treatments", type=click.IntRange(min=1), default=1, show_default=True, help=about(Plan, "treatments"))
+@click.option("--power", type=float, default=0.8, show_default=True, help=about(Plan, "power"))
+@click.option("--alpha", type=float, default=0.05, show_default=True, help=about(Plan, "alpha"))
+@click.option(
+    "--active-days", type=click.IntRange(min=1), default=90, show_default=True, help=about(Plan, "active_days")
+)
 @click.option("--mean", type=float, help="Per person, instead of past sales; with --sd.")
 @click.option("--sd", type=float, help="The standard deviation between people; with --mean.")
 @click.option("--correlation", type=float, default=0.0, show_default=True, help="Of before and after; with --mean.")
 @goods_rate_option
-@click.option("--currency", help="Where past sales are in several.")
+@click.option("--currency", help=about(Plan, "currency"))
 @zone_option()
-@instant_option("--until", "Past sales until then. By default: the data's clock.")
+@instant_option("--until", about(Plan, "until"))
 @settings_options("database")
 @output_option
 def plan(
@@ -371,18 +379,20 @@ def _facts_options(command: Any) -> Any:
     for option in (
         click.option(
             "--after", "after_days", type=click.IntRange(0, 366), default=7, show_default=True,
-            help="Days past expiry that count, for sales that were only pulled forward.",
+            help=about(Experiment, "after_days"),
         ),
-        instant_option("--expiry", "When its coupons expire, where the campaign does not say."),
-        instant_option("--start", "When it begins, where the campaign does not say."),
-        click.option("--currency", help="Which one, where people buy in several: they are never added up."),
+        instant_option("--expiry", about(Experiment, "expiry")),
+        instant_option("--start", about(Experiment, "start")),
+        click.option("--currency", help=about(Experiment, "currency")),
         goods_rate_option,
     ):  # fmt: skip
         command = option(command)
     return command
 
 
-_control_option = click.option("--control-arm", default=CONTROL, show_default=True, help="The arm that got nothing.")
+_control_option = click.option(
+    "--control-arm", default=CONTROL, show_default=True, help=about(Experiment, "control_arm")
+)
 
 
 @experiment.command("show")
@@ -390,7 +400,7 @@ _control_option = click.option("--control-arm", default=CONTROL, show_default=Tr
 @_facts_options
 @_control_option
 @click.option("--shares", metavar="ARM=SHARE,…", help="With which arms were drawn, where the ledger does not know.")
-@click.option("--by", metavar="NAME", help="The effect within each value of this in people's profiles, too.")
+@click.option("--by", metavar="NAME", help=about(Experiment, "by"))
 @zone_option()
 @past_options
 @settings_options("database")

@@ -12,6 +12,8 @@ from coupon_ledger.cli.output import limited, print_rows
 from coupon_ledger.cli.progress import progress
 from coupon_ledger.cli.tables import warn
 from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.questions.parameters import about
+from coupon_ledger.questions.states.parameters import Expiries
 from coupon_ledger.reports.labels import say
 from coupon_ledger.reports.text import Row
 
@@ -109,11 +111,11 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
     default=",".join(_PARTS),
     show_default=True,
     callback=lambda ctx, param, value: _parts(value, ctx, param),
-    help="What to count by: one or several of these.",
+    help=about(Expiries, "by"),
 )
-@click.option("--campaign", help="Only of this campaign.")
-@instant_option("--since", "Only of coupons that expired from then on.")
-@instant_option("--until", "Only of coupons that expired before then.")
+@click.option("--campaign", help=about(Expiries, "campaign"))
+@instant_option("--since", about(Expiries, "since"))
+@instant_option("--until", about(Expiries, "until"))
 @click.option("--explain", is_flag=True, help="The expired coupons themselves.")
 @zone_option()
 @past_options

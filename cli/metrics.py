@@ -24,6 +24,8 @@ from coupon_ledger.cli.tables import warn
 from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.questions.metrics.parameters import Metrics
+from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.labels import label, say, text_of
 from coupon_ledger.reports.parts import ADDS_NOTHING, one_currency
 from coupon_ledger.reports.text import Row
@@ -127,17 +129,17 @@ def _told(metric: Metric) -> Row:
 @metrics.command("query")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--by", multiple=True, metavar="DIMENSION", help="A row for each value of it (several, or with commas).")
-@click.option("--grain", type=click.Choice(_GRAINS), help="A row for each of these.")
+@click.option("--grain", type=click.Choice(_GRAINS), help=about(Metrics, "grain"))
 @click.option(
     "--where",
     multiple=True,
     metavar="DIMENSION=VALUE",
     help="Only there; several of one dimension: any of them. Without a value: where it is not known.",
 )
-@instant_option("--since", "Only from then on.")
-@instant_option("--until", "Only before then.")
+@instant_option("--since", about(Metrics, "since"))
+@instant_option("--until", about(Metrics, "until"))
 @zone_option("Whose days, weeks and months.", exposed=True)
-@click.option("--compare", type=click.Choice(_COMPARISONS), help="Beside the period before, the last year's, targets.")
+@click.option("--compare", type=click.Choice(_COMPARISONS), help=about(Metrics, "compare"))
 @click.option(
     "--rates",
     type=click.Path(path_type=Path),

@@ -19,6 +19,8 @@ from coupon_ledger.ledger.address_space import check_for_reading
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.settings import OPTIONS, Option, Settings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
+from coupon_ledger.questions.parameters import OfPast, about
+from coupon_ledger.questions.states.parameters import DeadLetters
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -172,10 +174,8 @@ def past_options(command: Command) -> Command:
     for option in (
         timeout_option,
         position_option("--at-position", "positions", "As it was known there: only what the log held before."),
-        instant_option(
-            "--known-at", "As it was known then: only what was recorded until then (of a day: before it).", cut=True
-        ),
-        instant_option("--at", "As of then: only what happened until then (of a day: before it).", cut=True),
+        instant_option("--known-at", f"{about(OfPast, 'known_at')[:-1]} (of a day: before it).", cut=True),
+        instant_option("--at", f"{about(OfPast, 'at')[:-1]} (of a day: before it).", cut=True),
     ):
         command = option(command)
     return command
@@ -260,13 +260,13 @@ def dead_letter_options(command: Command) -> Command:
     `until` and `settled`."""
     for option in reversed(
         (
-            click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Only of this topic."),
-            click.option("--partition", type=click.IntRange(0, 2**31 - 1), help="Only of this partition."),
-            click.option("--offset", type=click.IntRange(0, 2**63 - 1), help="Only at this offset."),
-            click.option("--reason", help="Only with this reason, for example unknown_schema."),
-            instant_option("--since", "Only those recorded from then on."),
-            instant_option("--until", "Only those recorded before then."),
-            click.option("--all", "settled", is_flag=True, help="Those that were discarded, too."),
+            click.option("--topic", type=click.Choice(INPUT_TOPICS), help=about(DeadLetters, "topic")),
+            click.option("--partition", type=click.IntRange(0, 2**31 - 1), help=about(DeadLetters, "partition")),
+            click.option("--offset", type=click.IntRange(0, 2**63 - 1), help=about(DeadLetters, "offset")),
+            click.option("--reason", help=about(DeadLetters, "reason")),
+            instant_option("--since", about(DeadLetters, "since")),
+            instant_option("--until", about(DeadLetters, "until")),
+            click.option("--all", "settled", is_flag=True, help=about(DeadLetters, "settled")),
         )
     ):
         command = option(command)

@@ -29,6 +29,8 @@ from coupon_ledger.cli.tables import echo_wrapped, warn
 from coupon_ledger.ledger.errors import LedgerError, WrongQuestion
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import note, of_error
+from coupon_ledger.questions.finance.parameters import Restated, Split
+from coupon_ledger.questions.parameters import about
 from coupon_ledger.reports.columns import in_natural_order
 from coupon_ledger.reports.experiment import with_the_intervals_that_count
 from coupon_ledger.reports.labels import say, text_of, total_label
@@ -112,9 +114,9 @@ def _shared(command: Command) -> Command:
     help="split: kind, campaign, category, coupon-type, channel, store, region, funder, day; margin: channel, store,"
     " region, day",
 )
-@click.option("--campaign", help="Only of this campaign.")
-@instant_option("--since", "Only from then on.")
-@instant_option("--until", "Only before then.")
+@click.option("--campaign", help=about(Split, "campaign"))
+@instant_option("--since", about(Split, "since"))
+@instant_option("--until", about(Split, "until"))
 @goods_rate_option
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
 @_shared
@@ -180,7 +182,7 @@ def cohorts(parts: tuple[str, ...], **given: Any) -> None:
 
 @report.command()
 @_parts_argument(FUNNEL)
-@click.option("--campaign", help="Only of this campaign.")
+@click.option("--campaign", help=about(Split, "campaign"))
 @instant_option("--since", "behaviour: only from then on.")
 @instant_option("--until", "behaviour: only before then.")
 @_shared
@@ -197,8 +199,8 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
 
 @report.command()
 @click.option("--campaign", "campaigns", multiple=True, help="Only of this campaign (several are possible).")
-@instant_option("--since", "Only from then on.")
-@instant_option("--until", "Only before then.")
+@instant_option("--since", about(Split, "since"))
+@instant_option("--until", about(Split, "until"))
 @goods_rate_option
 @_shared
 def roi(campaigns: tuple[str, ...], **given: Any) -> None:
@@ -227,10 +229,10 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 
 
 @report.command()
-@instant_option("--known-from", "What was known then is held against what is known now.", cut=True)
-@click.option("--campaign", help="Only of this campaign, and of the orders on which a coupon of it is in use.")
-@instant_option("--since", "Only what happened from then on.")
-@instant_option("--until", "Only what happened before then.")
+@instant_option("--known-from", about(Restated, "known_from"), cut=True)
+@click.option("--campaign", help=about(Restated, "campaign"))
+@instant_option("--since", about(Restated, "since"))
+@instant_option("--until", about(Restated, "until"))
 @goods_rate_option
 @zone_option()
 @timeout_option
@@ -260,8 +262,8 @@ def restated(settings: Settings, output: str, **asked: Any) -> None:
 @report.command()
 @_parts_argument(CHANNELS)
 @click.option("--campaign", "campaigns", multiple=True, help="coupons: only of this campaign (several are possible).")
-@instant_option("--since", "Only from then on.")
-@instant_option("--until", "Only before then.")
+@instant_option("--since", about(Split, "since"))
+@instant_option("--until", about(Split, "until"))
 @goods_rate_option
 @_shared
 def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -> None:

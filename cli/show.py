@@ -32,6 +32,8 @@ from coupon_ledger.ledger.errors import alike
 from coupon_ledger.ledger.rules import CHOICES, STATES
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.words import Note
+from coupon_ledger.questions.parameters import about
+from coupon_ledger.questions.states.parameters import Coupons, Diff, Expiring, Violations
 from coupon_ledger.reports.labels import codes_in_words, figure, in_words, label, label_of_texts, say, text_of, word
 from coupon_ledger.reports.text import Row
 
@@ -129,14 +131,14 @@ _EXCUSED: Final = {"superseded": "superseded ({codes})", "explained": "explained
 
 @click.group(invoke_without_command=True)
 @click.option("--count", is_flag=True, help="How many in each state instead of a list.")
-@click.option("--campaign", help="Only of this campaign.")
-@click.option("--state", type=click.Choice(STATES), help="Only in this state.")
-@click.option("--owner", "--user", "owner", help="Only of this user (as written; `user` knows linked ids).")
-@click.option("--type", "coupon_type", type=click.Choice(CHOICES["coupon_type"]), help="Only of this type.")
-@click.option("--channel", help="Only issued or claimed on this channel.")
-@click.option("--code", help="Only with this code, as a person types it; several coupons may share one.")
-@instant_option("--since", "Only with a last event from then on.")
-@instant_option("--until", "Only with a last event before then.")
+@click.option("--campaign", help=about(Coupons, "campaign"))
+@click.option("--state", type=click.Choice(STATES), help=about(Coupons, "state"))
+@click.option("--owner", "--user", "owner", help=about(Coupons, "owner"))
+@click.option("--type", "coupon_type", type=click.Choice(CHOICES["coupon_type"]), help=about(Coupons, "coupon_type"))
+@click.option("--channel", help=about(Coupons, "channel"))
+@click.option("--code", help=about(Coupons, "code"))
+@instant_option("--since", about(Coupons, "since"))
+@instant_option("--until", about(Coupons, "until"))
 @click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
 @click.option(
     "--to",
@@ -206,8 +208,8 @@ def _exported(settings: Settings, to: Path, **parameters: Any) -> None:
 
 @coupons.command("expiring")
 @duration_option("--within", "How long before its end a coupon is listed, by the data's clock.", default="3d")
-@click.option("--campaign", help="Only of this campaign.")
-@click.option("--channel", help="Only claimed, or granted, on this channel.")
+@click.option("--campaign", help=about(Coupons, "campaign"))
+@click.option("--channel", help=about(Expiring, "channel"))
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
@@ -406,20 +408,20 @@ def _json(value: Any) -> Any:
 
 
 @click.command()
-@click.option("--coupon", "coupon_id", help="Only of this coupon.")
+@click.option("--coupon", "coupon_id", help=about(Violations, "coupon"))
 @click.option(
     "--code",
     "violation",
     callback=lambda _ctx, option, value: _rule(value, option),
-    help="Only this rule, for example used_when_used.",
+    help=about(Violations, "violation"),
 )
 @click.option(
     "--scope",
     type=click.Choice(["coupon", "cross"]),
-    help="Only rules of one coupon's life, or those across coupons, campaigns and orders.",
+    help=about(Violations, "scope"),
 )
-@instant_option("--since", "Only of events from then on.")
-@instant_option("--until", "Only of events before then.")
+@instant_option("--since", about(Violations, "since"))
+@instant_option("--until", about(Violations, "until"))
 @click.option("--count", is_flag=True, help="How many of each instead of a list.")
 @past_options
 @limit_option(SHOWN)
@@ -458,13 +460,13 @@ def violations(
 
 
 @click.command()
-@instant_option("--from", "From what had happened until then.", cut=True)
-@instant_option("--to", "To what had happened until then; now unless given.", cut=True)
-@instant_option("--known-from", "From what was recorded until then.", cut=True)
-@instant_option("--known-to", "To what was recorded until then; now unless given.", cut=True)
-@position_option("--from-position", "from_positions", "From what the log held before.")
-@position_option("--to-position", "to_positions", "To what the log held before; all unless given.")
-@click.option("--campaign", help="Only of this campaign.")
+@instant_option("--from", about(Diff, "from_at"), cut=True)
+@instant_option("--to", about(Diff, "to_at"), cut=True)
+@instant_option("--known-from", about(Diff, "known_from"), cut=True)
+@instant_option("--known-to", about(Diff, "known_to"), cut=True)
+@position_option("--from-position", "from_positions", about(Diff, "from_positions"))
+@position_option("--to-position", "to_positions", about(Diff, "to_positions"))
+@click.option("--campaign", help=about(Coupons, "campaign"))
 @timeout_option
 @settings_options("database")
 @output_option

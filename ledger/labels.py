@@ -22,13 +22,14 @@ class Label:
 @dataclass(frozen=True, slots=True)
 class Field:
     """A column. `number`: the kind of its numbers, if its name does not say it; `of_metric`: `value` or `mean` if they
-    have the unit of the row's metric; `text`: what its texts are (`metric`, `code`, `word`). `labels.toml` explains
-    the values."""
+    have the unit of the row's metric; `text`: what its texts are (`metric`, `code`, `word`); `personal`:
+    whether it tells of a person. `labels.toml` explains the values."""
 
     label: Label
     number: str | None = None
     of_metric: str | None = None
     text: str | None = None
+    personal: bool = False
 
 
 NUMBERS: Final = frozenset("money share bp factor factor_bp p name".split())
@@ -46,8 +47,13 @@ def fields() -> Mapping[str, Field]:
     return {name: _field(**entry) for name, entry in table()["fields"].items()}
 
 
-def _field(en: str, zh: str, **shown: str) -> Field:
+def _field(en: str, zh: str, **shown: Any) -> Field:
     return Field(Label(en, zh), **shown)
+
+
+def personal_columns() -> frozenset[str]:
+    """The columns that tell of a person: which user did something, or what is known of a user."""
+    return frozenset(name for name, field in fields().items() if field.personal)
 
 
 @cache

@@ -22,7 +22,7 @@ from coupon_ledger.projections.past import Cut, Past
 from coupon_ledger.questions.parameters import OfPast, P, Parameter, parameters_of, read, validator_of
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import BaseModel
 
 _PAST_LIMIT_S: Final = 300.0
 _POSITION: Final = re.compile(r"([a-z]+\.[a-z-]+):([0-9]{1,9}):([0-9]{1,18})")
@@ -96,15 +96,19 @@ class Question(Generic[P]):
         return parameters_of(self.model)
 
     @cached_property
-    def validator(self) -> TypeAdapter[P]:
-        """The model's validator, which also writes its parameters as JSON."""
+    def validator(self) -> type[BaseModel]:
+        """The model as pydantic knows it, for JSON and its schema."""
         return validator_of(self.model)
 
     def read(self, name: str, values: Mapping[str, Any]) -> P:
         """Make the question's parameters from values by name; those that are None count as not given. `name`: of the
         question, for errors. Raises `WrongQuestion`."""
-        parameters: P = read(name, self.validator, self.parameters, values)
-        return parameters
+        return read(name, self.model, self.validator, self.parameters, values)
+
+    def as_json(self, parameters: P) -> bytes:
+        """The parameters as a JSON object."""
+        values = {name: getattr(parameters, name) for name in self.parameters}
+        return self.validator.model_construct(**values).model_dump_json(exclude_none=True).encode()
 
     def limit_for(self, parameters: P) -> float:
         """`limit_s`, or more if the question is about the past."""

@@ -1,6 +1,6 @@
 """Parameter models: what each question takes, typed and described once for the command line, the endpoint and the docs.
 
-A model is a frozen dataclass. Its fields carry their description as text, their bounds as `Interval`, and, where a
+A model is a frozen class. Its fields carry their description as text, their `Bounds`, and, where a
 plain message would not help, a `Hint`. The models of a question lie in `parameters.py` of its package. `read` makes a
 model from loose values. This module imports nothing heavy, so that `--help` can show descriptions quickly.
 """
@@ -8,8 +8,9 @@ model from loose values. This module imports nothing heavy, so that `--help` can
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from inspect import get_annotations
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -18,17 +19,16 @@ from typing import (
     Final,
     Literal,
     TypeVar,
+    dataclass_transform,
     get_args,
     get_origin,
     get_type_hints,
 )
 
-from annotated_types import Interval
-
 from coupon_ledger.ledger.errors import WrongQuestion
 
 if TYPE_CHECKING:
-    from pydantic import GetCoreSchemaHandler, TypeAdapter
+    from pydantic import BaseModel, GetCoreSchemaHandler
     from pydantic_core import CoreSchema, ErrorDetails
 
 _INT64: Final = 2**63 - 1
@@ -45,6 +45,22 @@ class Hint:
     """What the error says after the field's name, in place of a validator's message."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A range of numbers, both ends included. Pydantic's own marks would make `--help` slower."""
+
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"from {self.least:,} to {self.most:,}"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: Any = {**handler(source), "ge": self.least, "le": self.most}
+        bounded: CoreSchema = schema
+        return bounded
 
 
 class _NaiveUtc:
@@ -85,16 +101,16 @@ def naive_utc(name: str, value: datetime) -> datetime:
 
 
 Instant = Annotated[datetime, _NaiveUtc()]
-Integer = Annotated[int, Interval(ge=-_INT64 - 1, le=_INT64)]
-Number = Annotated[float, Interval(ge=-1e15, le=1e15)]
-Offset = Annotated[int, Interval(ge=0, le=_INT64)]
-Partition = Annotated[int, Interval(ge=0, le=2**31 - 1)]
-Days = Annotated[int, Interval(ge=1, le=CENTURY_DAYS)]
+Integer = Annotated[int, Bounds(-_INT64 - 1, _INT64)]
+Number = Annotated[float, Bounds(-1e15, 1e15)]
+Offset = Annotated[int, Bounds(0, _INT64)]
+Partition = Annotated[int, Bounds(0, 2**31 - 1)]
+Days = Annotated[int, Bounds(1, CENTURY_DAYS)]
 Names = Annotated[tuple[str, ...], _CommaSeparated()]
 """Several names; also one text with commas between them."""
-Limit = Annotated[Annotated[int, Interval(ge=0, le=MOST_ROWS)] | None, "At most this many rows; all, if not given."]
+Limit = Annotated[Annotated[int, Bounds(0, MOST_ROWS)] | None, "At most this many rows; all, if not given."]
 GoodsRates = Annotated[
-    Mapping[str, Annotated[int, Interval(ge=0, le=10_000)]] | None,
+    Mapping[str, Annotated[int, Bounds(0, 10_000)]] | None,
     Hint('are no JSON object of basis points, 0 to 10000; write {"food": 7000, "": 6000}'),
     "Cost of goods where orders do not say it, in basis points of what was paid, by category; the empty category is"
     " the default.",
@@ -107,16 +123,43 @@ Explain = Annotated[bool, "Answer with the single events, coupons or orders behi
 DEFAULT_ZONE: Final = "Asia/Shanghai"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False)
 class Parameters:
-    """The parameters of a question; by itself, of one that takes none."""
+    """The parameters of a question; by itself, of one that takes none.
 
-    __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid", "allow_inf_nan": False}
+    Subclasses list their fields with annotations, as dataclasses do, and are frozen. They are no dataclasses, since
+    every start of a command would make all of them.
+    """
+
+    field_names: ClassVar[tuple[str, ...]] = ()
+    """The fields, those of the bases first."""
+    _hints: ClassVar[Mapping[str, Any]]
+
+    def __init_subclass__(cls) -> None:
+        cls.field_names = tuple(dict.fromkeys((*cls.field_names, *get_annotations(cls))))
+
+    def __init__(self, **values: Any) -> None:
+        if strange := values.keys() - self.field_names:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(strange))}")
+        if missing := [name for name in self.field_names if name not in values and not hasattr(type(self), name)]:
+            raise TypeError(f"{type(self).__name__} needs {', '.join(missing)}")
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen")
+
+    @classmethod
+    def field_types(cls) -> Mapping[str, Any]:
+        """The types of the fields, with descriptions and bounds."""
+        if "_hints" not in vars(cls):
+            hints = get_type_hints(cls, include_extras=True)
+            cls._hints = {name: hints[name] for name in cls.field_names}
+        return cls._hints
 
     @property
     def bound(self) -> dict[str, Any]:
         """The values by name, without those of a cut: the parameters of a query that uses the same names."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in CUT}
+        return {name: getattr(self, name) for name in self.field_names if name not in CUT}
 
     @property
     def looks_back(self) -> bool:
@@ -124,18 +167,17 @@ class Parameters:
         return any(getattr(self, name, None) is not None for name in CUT)
 
 
-@dataclass(frozen=True, kw_only=True)
 class OfPast(Parameters):
     """The parameters of a question that can be asked about the past: where the past is cut off."""
 
-    at: Annotated[Instant | None, "As of this instant, by when things happened."] = None
-    known_at: Annotated[Instant | None, "As known at this instant, by when the log recorded it."] = None
+    at: Annotated[Instant | None, "As of then: only what happened until then."] = None
+    known_at: Annotated[Instant | None, "As it was known then: only what was recorded until then."] = None
     positions: Annotated[
         str | None, "Only what the log held before these positions: TOPIC:PARTITION:OFFSET, with commas between them."
     ] = None
 
 
-CUT: Final = tuple(field.name for field in fields(OfPast))
+CUT: Final = OfPast.field_names
 P = TypeVar("P", bound=Parameters)
 
 
@@ -147,26 +189,32 @@ class Parameter:
     description: str
     default: Any
     required: bool
-    bounds: Interval | None
+    bounds: Bounds | None
     nested: bool
     hint: str | None
 
 
 def parameters_of(model: type[Parameters]) -> dict[str, Parameter]:
     """The fields of a model, by name, in order."""
-    hints = get_type_hints(model, include_extras=True)
-    return {
-        field.name: Parameter(
-            field.name,
-            next((one for one in _metadata(hints[field.name]) if isinstance(one, str)), ""),
-            None if field.default is MISSING else field.default,
-            field.default is MISSING,
-            next((one for one in _metadata(hints[field.name]) if isinstance(one, Interval)), None),
-            _nested(hints[field.name]),
-            next((one.text for one in _metadata(hints[field.name]) if isinstance(one, Hint)), None),
-        )
-        for field in fields(model)
-    }
+    return {name: _parameter(model, name, kind) for name, kind in model.field_types().items()}
+
+
+def _parameter(model: type[Parameters], name: str, kind: Any) -> Parameter:
+    metadata = _metadata(kind)
+    return Parameter(
+        name,
+        next((one for one in metadata if isinstance(one, str)), ""),
+        getattr(model, name, None),
+        not hasattr(model, name),
+        next((one for one in metadata if isinstance(one, Bounds)), None),
+        _nested(kind),
+        next((one.text for one in metadata if isinstance(one, Hint)), None),
+    )
+
+
+def about(model: type[Parameters], name: str) -> str:
+    """The description of a parameter."""
+    return next(one for one in _metadata(model.field_types()[name]) if isinstance(one, str))
 
 
 def _metadata(kind: Any) -> list[Any]:
@@ -192,19 +240,34 @@ def _nested(kind: Any) -> bool:
     return not _is_literal(kind) and any(_nested(part) for part in get_args(kind) if not isinstance(part, str))
 
 
-def validator_of(model: type[Parameters]) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
+def validator_of(model: type[Parameters]) -> type[BaseModel]:
+    """A pydantic model with the same fields, which checks values and reads and writes them as JSON."""
+    from pydantic import BaseModel, ConfigDict, create_model
 
-    return TypeAdapter(model)
+    class Checked(BaseModel):
+        model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    hints: dict[str, Any] = {
+        name: (kind, getattr(model, name) if hasattr(model, name) else ...)
+        for name, kind in model.field_types().items()
+    }
+    return create_model(model.__name__, __base__=Checked, **hints)
 
 
-def read(question: str, validator: TypeAdapter[Any], known: Mapping[str, Parameter], values: Mapping[str, Any]) -> Any:
+def read(
+    question: str,
+    model: type[P],
+    validator: type[BaseModel],
+    known: Mapping[str, Parameter],
+    values: Mapping[str, Any],
+) -> P:
     """Make a model from values by name; those that are None count as not given. Raises `WrongQuestion`, which names the
     parameter and its bounds."""
     from pydantic import ValidationError
 
     try:
-        return validator.validate_python({name: value for name, value in values.items() if value is not None})
+        checked = validator.model_validate({name: value for name, value in values.items() if value is not None})
+        return model(**{name: getattr(checked, name) for name in known})
     except ValidationError as error:
         wrong = {str(one["loc"][0]): one for one in reversed(error.errors(include_url=False))}
         if unknown := [name for name in wrong if name not in known]:
@@ -222,5 +285,5 @@ def _in_words(parameter: Parameter, error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return f"{what}: {error['ctx']['error']}"
     if error["type"] in _OUT_OF_BOUNDS and parameter.bounds is not None:
-        return f"{what}: is out of bounds; give a number from {parameter.bounds.ge:,} to {parameter.bounds.le:,}"
+        return f"{what}: is out of bounds; give a number {parameter.bounds}"
     return f"{what}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -1,8 +1,10 @@
 """Write the documents that are generated from the code: docs/events.md, docs/asyncapi.json, docs/cli.md,
-docs/metrics.md. Run by `make docs`; a test fails if a document differs from what this would write."""
+docs/metrics.md, docs/questions.md. Run by `make docs`; a test fails if a document differs from what this would
+write."""
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -26,12 +28,15 @@ from coupon_ledger.ledger.events import (
     canonical_json,
     parse_with_topic,
 )
-from coupon_ledger.ledger.labels import codes
+from coupon_ledger.ledger.labels import codes, personal_columns
 from coupon_ledger.ledger.murmur2 import murmur2
 from coupon_ledger.ledger.operations import ACTIONS
 from coupon_ledger.ledger.rules import CHOICES, GRACE_MINUTES, GUARDS, NEEDS, STATES, TRANSITIONS
 from coupon_ledger.ledger.topics import COUPON, KEY_FIELD, OPERATIONS
+from coupon_ledger.questions.asking import Question
 from coupon_ledger.questions.metrics.definitions import METRICS, SOURCES, Metric
+from coupon_ledger.questions.parameters import CUT, Parameter
+from coupon_ledger.questions.registry import QUESTIONS
 from scripts import asyncapi
 from scripts.examples import example
 
@@ -261,11 +266,40 @@ def commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Com
             yield from commands(f"{path} {name}", found)
 
 
+def questions_md() -> str:
+    """Every question with its parameters, for programs that ask the owner."""
+    head = Path(__file__).with_name("questions.md").read_text(encoding="utf-8").rstrip("\n")
+    cut = "\n".join(_parameter_row(p) for name, p in QUESTIONS["coupons"].parameters.items() if name in CUT)
+    personal = ", ".join(f"`{name}`" for name in sorted(personal_columns()))
+    lines = [head.format(cut=cut, personal=personal)]
+    for name, question in QUESTIONS.items():
+        lines += _question(name, question)
+    return "\n".join(lines) + "\n"
+
+
+def _question(name: str, question: Question[Any]) -> Iterator[str]:
+    yield f"\n## `{name}`"
+    yield ""
+    yield inspect.cleandoc(question.ask.__doc__ or "")
+    own = [parameter for parameter in question.parameters.values() if parameter.name not in CUT]
+    if own:
+        yield "\n| parameter | bounds | default | |\n|---|---|---|---|"
+        yield from map(_parameter_row, own)
+    if len(own) < len(question.parameters):
+        yield "\nAlso of the past."
+
+
+def _parameter_row(parameter: Parameter) -> str:
+    default = "needed" if parameter.required else json.dumps(parameter.default) if parameter.default is not None else ""
+    return f"| `{parameter.name}` | {parameter.bounds or ''} | {default} | {parameter.description} |"
+
+
 DOCUMENTS = {
     DOCS / "events.md": events_md,
     DOCS / "asyncapi.json": asyncapi_json,
     DOCS / "cli.md": cli_md,
     DOCS / "metrics.md": metrics_md,
+    DOCS / "questions.md": questions_md,
 }
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -44,8 +43,9 @@ CHINESE: Final = re.compile(r"[\u4e00-\u9fff]+")
 NAMED: Final[Mapping[str, Mapping[str, Any]]] = {
     "diff": {"from_at": datetime(2026, 11, 10), "known_from": datetime(2026, 11, 10)},
     "restated": {"known_from": datetime(2026, 11, 10)},
-    "histories": {"coupons": '["c-1"]'},
-    "across": {"coupons": "[]"},
+    "histories": {"coupons": ["c-1"]},
+    "expiring": {"within_s": 86_400},
+    "across": {"coupons": []},
     "digest-buckets": {"table": "coupons"},
     "digest-rows": {"table": "coupons", "bucket": 0},
     "audit": {"name": next(iter(AUDITS))},
@@ -76,6 +76,17 @@ def columns_of(schema: Mapping[str, pl.DataType]) -> Iterator[str]:
             yield from columns_of({f.name: f.dtype for f in kind.fields})  # type: ignore[misc]
 
 
+def columns_of_users(frame: pl.DataFrame) -> Iterator[str]:
+    """The columns, nested ones too, in which some text names a user of the world."""
+    for column in frame:
+        if isinstance(column.dtype, pl.List):
+            yield from columns_of_users(column.explode().to_frame())
+        elif isinstance(column.dtype, pl.Struct):
+            yield from columns_of_users(column.struct.unnest())
+        elif column.dtype == pl.String and column.str.contains(r"\bu-[0-9]+\b").any():
+            yield column.name
+
+
 REFUSED: Final = {
     "dead-letter": "",  # the columns of dead-letters
     "customer-drivers": "currency feature odds_ratio low high p correlation",
@@ -102,18 +113,21 @@ def local_and_order(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 def test_every_column_of_an_answer_has_a_label(local_and_order: tuple[Local, str]) -> None:
     """Else the column of a new question is read as its code, by whoever reads Chinese."""
     local, order = local_and_order
+    personal: set[str] = set()
     refused, columns = set(), dict.fromkeys("".join(f"{text} " for text in REFUSED.values()).split(), "refused")
     for name, question in QUESTIONS.items():
-        needed = [p.name for p in question.parameters.values() if p.default is inspect.Parameter.empty]
+        needed = [p.name for p in question.parameters.values() if p.required]
         parameters = {n: FIRST.get(n, order) for n in needed} | dict(NAMED.get(name, {}))
         try:
             for frame in local.ask(name, **parameters).frames:
                 columns |= dict.fromkeys(columns_of(frame.schema), name)
+                personal |= set(columns_of_users(frame))
         except LedgerError as error:
             assert name in REFUSED, f"{name}: {error}"
             refused.add(name)
     assert refused == REFUSED.keys() and len(columns) > 400
     assert not [f"{column} of {question}" for column, question in columns.items() if named(column) is None]
+    assert personal <= labels.personal_columns(), "else a service shows them to whom they are not for"
 
 
 def test_every_code_has_a_label() -> None:

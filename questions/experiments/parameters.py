@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Final
-
-from annotated_types import Interval
 
 from coupon_ledger.questions.parameters import (
     CENTURY_DAYS,
+    Bounds,
     Days,
     GoodsRates,
     Instant,
@@ -23,7 +21,6 @@ ALPHA: Final = 0.05
 CONTROL: Final = "control"
 
 
-@dataclass(frozen=True, kw_only=True)
 class EffectWindow(OfPast):
     """Which orders count for the effect of a campaign."""
 
@@ -34,17 +31,15 @@ class EffectWindow(OfPast):
     expiry: Annotated[Instant | None, "When its coupons expire, where the campaign does not say."] = None
     after_days: Annotated[
         int,
-        Interval(ge=0, le=CENTURY_DAYS),
+        Bounds(0, CENTURY_DAYS),
         "Days past expiry that count, for sales that were only pulled forward.",
     ] = AFTER_DAYS
 
 
-@dataclass(frozen=True, kw_only=True)
 class ExperimentPeople(EffectWindow):
     control_arm: Annotated[str, "The arm that got nothing."] = CONTROL
 
 
-@dataclass(frozen=True, kw_only=True)
 class Experiment(ExperimentPeople):
     shares: Annotated[str | None, "With which arms were drawn, where the ledger does not know: control=0.1,a=0.9."] = (
         None
@@ -52,12 +47,10 @@ class Experiment(ExperimentPeople):
     by: Annotated[str | None, "The effect within each value of this in people's profiles, too."] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Comparison(EffectWindow):
     method: Annotated[str, "matched or historical."] = "matched"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Plan(OfPast):
     days: Annotated[Days, "How long people are watched."] = 21
     active_days: Annotated[Days, "Who bought lately."] = 90
@@ -65,22 +58,20 @@ class Plan(OfPast):
     goods_rates: GoodsRates = None
     currency: Annotated[str | None, "Where past sales are in several."] = None
     people: Annotated[
-        Annotated[int, Interval(ge=1, le=10**12)] | None, "How many there are. [default: those who bought lately]"
+        Annotated[int, Bounds(1, 10**12)] | None, "How many there are. [default: those who bought lately]"
     ] = None
-    control: Annotated[Number, "The share of the control."] = 0.5
-    treatments: Annotated[int, Interval(ge=1, le=1_000), "The number of treatments beside the control."] = 1
+    control: Annotated[Number, "Its share."] = 0.5
+    treatments: Annotated[int, Bounds(1, 1_000), "Beside the control."] = 1
     lift_share: Annotated[Number, "To be seen: a part of the mean (0.05 is 5%)."] = 0.05
     power: Annotated[Number, "The chance to see the lift if it is there."] = 0.8
     alpha: Annotated[Number, "The chance to see one that is not there."] = ALPHA
 
 
-@dataclass(frozen=True, kw_only=True)
 class Begun(Parameters):
     campaign: Annotated[str, "The campaign's id."]
     until: Annotated[Instant, "When people are to be assigned."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Candidates(Parameters):
     campaign: Annotated[str, "The campaign's id."]
     strata: Annotated[Names, "Attributes of profiles; shares hold within each combination of their values."] = ()

@@ -28,6 +28,10 @@ class Rates:
     @classmethod
     def of(cls, rows: Sequence[Rate]) -> Rates:
         """Rates that all lead to one currency. Raises `WrongQuestion`."""
+        if any(row.rate <= 0 for row in rows):
+            raise WrongQuestion(
+                "rates: each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"
+            )
         targets = sorted({row.to for row in rows})
         if len(targets) != 1:
             raise WrongQuestion(f"rates: lead to {', '.join(targets) or 'no currency'}; give a table that leads to one")

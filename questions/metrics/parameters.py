@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated
 
-from annotated_types import Gt, Interval
-
 from coupon_ledger.questions.parameters import (
     DEFAULT_ZONE,
     MOST_ROWS,
+    Bounds,
     GoodsRates,
     Hint,
     Names,
@@ -27,15 +26,14 @@ class Rate:
     """`rate`: the price of one unit (not minor unit) of `currency` in `to`."""
 
     currency: str
-    rate: Annotated[Decimal, Gt(0)]
+    rate: Decimal
     to: str
 
 
-@dataclass(frozen=True, kw_only=True)
 class MetricSlice(OfPast):
     names: Annotated[Names, "Names of metrics."]
     by: Annotated[Names, "Dimensions: a row for each value of them."] = ()
-    grain: Annotated[str | None, "A row for each of these: minute, hour, day, week, month."] = None
+    grain: Annotated[str | None, "A row for each minute, hour, day, week or month."] = None
     where: Annotated[
         Mapping[str, tuple[str, ...]] | None,
         Hint('is no JSON object of lists; write it as {"campaign": ["8"]}'),
@@ -47,10 +45,9 @@ class MetricSlice(OfPast):
     goods_rates: GoodsRates = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Metrics(MetricSlice):
     compare: Annotated[
-        str | None, "Beside the period before, the last year's, targets: previous, last-year, target."
+        str | None, "Beside the period before (previous), the same of last year (last-year), or targets (target)."
     ] = None
     rates: Annotated[
         tuple[Rate, ...] | None,
@@ -59,6 +56,5 @@ class Metrics(MetricSlice):
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class MetricExplained(MetricSlice):
-    limit: Annotated[int, Interval(ge=0, le=MOST_ROWS), "Rows behind each part of a metric."] = 20
+    limit: Annotated[int, Bounds(0, MOST_ROWS), "Rows behind each part of a metric."] = 20

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Interval
-
 from coupon_ledger.questions.parameters import (
     CENTURY_DAYS,
+    Bounds,
     Campaign,
     Instant,
     Integer,
@@ -21,17 +20,14 @@ from coupon_ledger.questions.parameters import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneCoupon(OfPast):
     coupon: Annotated[str, "The coupon's id."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CouponHistory(OneCoupon):
     limit: Annotated[Limit, "Only this many of the last events; all, if not given."] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class CouponFilter(OfPast):
     """A filter that is None matches all."""
 
@@ -45,10 +41,9 @@ class CouponFilter(OfPast):
     until: Annotated[Instant | None, "Only with a last event before then."] = None
 
 
-_Ended = Annotated[Annotated[int, Interval(ge=0, le=CENTURY_DAYS)] | None, "Days since the end of the coupon."]
+_Ended = Annotated[Annotated[int, Bounds(0, CENTURY_DAYS)] | None, "Days since the end of the coupon."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Coupons(CouponFilter):
     ended_since: Annotated[Instant | None, "Only ended from then on."] = None
     ended_until: Annotated[Instant | None, "Only ended before then."] = None
@@ -57,71 +52,67 @@ class Coupons(CouponFilter):
     limit: Limit = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class CouponStates(CouponFilter):
     ended_days: Annotated[_Ended, "Count as `long_ended` those that ended more days ago than this."] = 30
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneUser(OfPast):
     user: Annotated[str, "The user's id, or one that is linked to it."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneOrder(OfPast):
     order: Annotated[str, "The order's id."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneCampaign(OfPast):
     campaign: Annotated[str, "The campaign's id."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ViolationFilter(OfPast):
     """A filter that is None matches all."""
 
     coupon: Annotated[str | None, "Only of this coupon."] = None
-    violation: Annotated[str | None, "Only this kind, for example used_when_used."] = None
-    scope: Annotated[str | None, "Only of this scope."] = None
+    violation: Annotated[str | None, "Only this rule, for example used_when_used."] = None
+    scope: Annotated[
+        str | None, "Only rules of one coupon's life (coupon), or those across coupons, campaigns and orders (cross)."
+    ] = None
     since: Annotated[Instant | None, "Only of events from then on."] = None
     until: Annotated[Instant | None, "Only of events before then."] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Violations(ViolationFilter):
     limit: Limit = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Diff(Parameters):
-    from_at: Annotated[Instant | None, "What had happened until then…"] = None
-    to_at: Annotated[Instant | None, "…and until then. [default: now]"] = None
-    known_from: Annotated[Instant | None, "What was known then…"] = None
-    known_to: Annotated[Instant | None, "…and what was known then. [default: now]"] = None
-    from_positions: Annotated[str | None, "What the log held before these positions…"] = None
-    to_positions: Annotated[str | None, "…and before these. [default: now]"] = None
+    from_at: Annotated[Instant | None, "From what had happened until then."] = None
+    to_at: Annotated[Instant | None, "To what had happened until then; now unless given."] = None
+    known_from: Annotated[Instant | None, "From what was recorded until then."] = None
+    known_to: Annotated[Instant | None, "To what was recorded until then; now unless given."] = None
+    from_positions: Annotated[str | None, "From what the log held before."] = None
+    to_positions: Annotated[str | None, "To what the log held before; all unless given."] = None
     campaign: Campaign = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Due(Parameters):
     until: Annotated[Instant | None, "What is due then. [default: the data's clock]"] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Expiries(OfPast):
-    by: Annotated[Names, "Parts to count by: reason, campaign, channel."] = ("reason", "campaign", "channel")
+    by: Annotated[Names, "What to count by: one or several of reason, campaign, channel."] = (
+        "reason",
+        "campaign",
+        "channel",
+    )
     campaign: Campaign = None
-    since: Annotated[Instant | None, "Only expired from then on."] = None
-    until: Annotated[Instant | None, "Only expired before then."] = None
+    since: Annotated[Instant | None, "Only of coupons that expired from then on."] = None
+    until: Annotated[Instant | None, "Only of coupons that expired before then."] = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class Expiring(Parameters):
     within_s: Annotated[
         int,
-        Interval(ge=0, le=CENTURY_DAYS * 86_400),
+        Bounds(0, CENTURY_DAYS * 86_400),
         "How long before its end a coupon is listed, by the data's clock, in seconds.",
     ]
     campaign: Campaign = None
@@ -129,29 +120,26 @@ class Expiring(Parameters):
     limit: Limit = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class DeadLetters(Parameters):
     """A filter that is None matches all."""
 
-    topic: Annotated[str | None, "Only from this topic."] = None
-    partition: Annotated[Partition | None, "Only from this partition."] = None
+    topic: Annotated[str | None, "Only of this topic."] = None
+    partition: Annotated[Partition | None, "Only of this partition."] = None
     offset: Annotated[Offset | None, "Only at this offset."] = None
-    reason: Annotated[str | None, "Only for this reason."] = None
-    since: Annotated[Instant | None, "Only recorded from then on."] = None
-    until: Annotated[Instant | None, "Only recorded before then."] = None
-    settled: Annotated[bool, "Include those that were discarded."] = False
+    reason: Annotated[str | None, "Only with this reason, for example unknown_schema."] = None
+    since: Annotated[Instant | None, "Only those recorded from then on."] = None
+    until: Annotated[Instant | None, "Only those recorded before then."] = None
+    settled: Annotated[bool, "Those that were discarded, too."] = False
     whole: Annotated[bool, "With key and value."] = False
     limit: Limit = None
 
 
-@dataclass(frozen=True, kw_only=True)
 class OneDeadLetter(Parameters):
     topic: Annotated[str, "The topic of the record."]
     partition: Annotated[Partition, "Its partition."]
     offset: Annotated[Offset, "Its offset."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Histories(Parameters):
     coupons: Annotated[Names, "Ids of coupons."]
 
@@ -177,28 +165,23 @@ class Become:
     uses: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Across(Parameters):
     coupons: Annotated[tuple[Become, ...], "The coupons as they would be."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class DigestBuckets(Parameters):
     table: Annotated[str, "The table."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class DigestRows(DigestBuckets):
-    bucket: Annotated[int, Interval(ge=0, le=2**31 - 1), "One of `digest-buckets`."]
+    bucket: Annotated[int, Bounds(0, 2**31 - 1), "One of `digest-buckets`."]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Audit(Parameters):
     name: Annotated[str, "The audit's name."]
     limit: Annotated[Limit, "At most this many offenders as examples."] = 10
 
 
-@dataclass(frozen=True, kw_only=True)
 class Evidence(Parameters):
     first: Annotated[Integer, "The first key hash."]
     last: Annotated[Integer, "The last key hash, included."]
