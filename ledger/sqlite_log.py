@@ -20,14 +20,14 @@ import threading
 import time
 import uuid
 from bisect import bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from heapq import heapify, heappop, heappush
 from itertools import repeat
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from coupon_ledger.ledger.errors import (
     AppendFailed,
@@ -118,27 +118,9 @@ class _Head(NamedTuple):
     recorded_at: int
 
 
-_NOWHERE: Final = Position("", 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Records as columns, with the `positions` that they are assigned."""
-
-    topics: tuple[str, ...]
-    keys: tuple[bytes, ...]
-    values: tuple[bytes, ...]
-    positions: list[Position]
-
-    @classmethod
-    def of(cls, records: Sequence[Record]) -> _Batch:
-        topics, keys, values = zip(*records, strict=True)
-        return cls(topics, keys, values, [_NOWHERE] * len(keys))
-
-    def rows_of(self, topic: str) -> Sequence[int]:
-        if self.topics.count(topic) == len(self.topics):
-            return range(len(self.topics))
-        return [i for i, other in enumerate(self.topics) if other == topic]
+_position: Final = cast("Callable[[tuple[str, int, int]], Position]", partial(tuple.__new__, Position))
+"""`Position` from its three values. The constructor of a named tuple is a Python function, which made a twentieth of an
+append."""
 
 
 class SqliteLog:
@@ -189,13 +171,23 @@ class SqliteLog:
     def append(self, records: Sequence[Record]) -> list[Position]:
         if not records:
             return []
-        batch = _Batch.of(records)
+        topics, keys, values = zip(*records, strict=True)
+        offsets = [0] * len(records)
         with self._errors("written"), self._size_errors(records), self._writing() as connection:
             heads = self._heads(connection)
-            self._require(batch.topics, heads)
-            for topic in set(batch.topics):
-                _insert(connection, heads, topic, batch)
-        return batch.positions
+            self._require(topics, heads)
+            partitions = _partitions(topics, keys, heads)
+            rows: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+            for row, tp in enumerate(zip(topics, partitions, strict=True)):
+                rows[tp].append(row)
+            now = time.time_ns() // 1000
+            # Partition by partition: neighbours in the file are inserted together.
+            for (topic, partition), places in sorted(rows.items()):
+                head = heads[TopicPartition(topic, partition)]
+                _insert(connection, head, now, [keys[i] for i in places], [values[i] for i in places])
+                for offset, row in enumerate(places, head.next_offset):
+                    offsets[row] = offset
+        return list(map(_position, zip(topics, partitions, offsets, strict=True)))
 
     def restore(
         self,
@@ -557,34 +549,27 @@ def _transaction(
             connection.execute("ROLLBACK")
 
 
-def _insert(connection: sqlite3.Connection, heads: Mapping[TopicPartition, _Head], topic: str, batch: _Batch) -> None:
-    """Insert the batch's records of one topic, and set their partitions and offsets in the batch."""
-    rows = batch.rows_of(topic)
-    keys = batch.keys if len(rows) == len(batch.keys) else [batch.keys[i] for i in rows]
-    by_partition: dict[int, list[int]] = {}
-    for place, partition in zip(rows, partitions_of(keys, sum(tp.topic == topic for tp in heads)), strict=True):
-        by_partition.setdefault(partition, []).append(place)
-    now = time.time_ns() // 1000
-    # Partition by partition: neighbours in the file are inserted together.
-    for partition, places in sorted(by_partition.items()):
-        head = heads[TopicPartition(topic, partition)]
-        end = head.next_offset + len(places)
-        recorded_at = max(now, head.recorded_at)
-        placed = map(Position, repeat(topic), repeat(partition), range(head.next_offset, end))
-        for place, position in zip(places, placed, strict=True):
-            batch.positions[place] = position
-        connection.executemany(
-            _INSERT_RECORD,
-            zip(
-                repeat(head.partition_id),
-                range(head.next_offset, end),
-                repeat(recorded_at),
-                [batch.keys[i] for i in places],
-                [batch.values[i] for i in places],
-                strict=False,  # `repeat` never ends
-            ),
-        )
-        connection.execute(_MOVE_HEAD, (end, recorded_at, head.partition_id))
+def _partitions(topics: Sequence[str], keys: Sequence[bytes], heads: Mapping[TopicPartition, _Head]) -> list[int]:
+    """The partition number of each record."""
+    counts = Counter(tp.topic for tp in heads)
+    needed = {counts[topic] for topic in set(topics)}
+    numbers = {count: partitions_of(keys, count) for count in needed}
+    if len(needed) == 1:  # all topics have as many partitions, as `init` makes them
+        return numbers[needed.pop()]
+    return [numbers[counts[topic]][row] for row, topic in enumerate(topics)]
+
+
+def _insert(
+    connection: sqlite3.Connection, head: _Head, now: int, keys: Sequence[bytes], values: Sequence[bytes]
+) -> None:
+    """Insert these records at the end of one partition, and move its head. `now`: µs since the epoch."""
+    end = head.next_offset + len(keys)
+    recorded_at = max(now, head.recorded_at)
+    offsets = range(head.next_offset, end)
+    # strict=False: `repeat` never ends.
+    rows = zip(repeat(head.partition_id), offsets, repeat(recorded_at), keys, values, strict=False)
+    connection.executemany(_INSERT_RECORD, rows)
+    connection.execute(_MOVE_HEAD, (end, recorded_at, head.partition_id))
 
 
 def _earliest(connection: sqlite3.Connection, head: _Head) -> int:

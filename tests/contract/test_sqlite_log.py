@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kafka.partitioner.default import murmur2 as kafka_murmur2
 
 from coupon_ledger.ledger import sqlite_log
 from coupon_ledger.ledger.errors import LogFull, LogReplaced, LogUnavailable, SettingsError
 from coupon_ledger.ledger.log import Record, TopicPartition
-from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.opening import open_backend, open_log
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import COUPON, ORDER
 from tests.contract.log_contract import (
@@ -80,7 +81,7 @@ _FILL = """
 import resource, signal, sys
 from coupon_ledger.ledger.errors import LogFull
 from coupon_ledger.ledger.log import Record
-from coupon_ledger.ledger.opening import open_log
+from coupon_ledger.ledger.opening import open_backend, open_log
 from coupon_ledger.ledger.settings import LogSettings
 log = open_log(LogSettings(url=sys.argv[1]))
 log.append([Record("coupon.events", b"k", b"before")])
@@ -316,3 +317,16 @@ def test_the_order_of_recording_holds_in_any_log(sqlite_log_settings: LogSetting
             assert min(int(c.recorded_at[0]) for c in chunks) >= latest
             latest = max(int(c.recorded_at[-1]) for c in chunks)
             at.update({TopicPartition(c.topic, c.partition): c.next_offset for c in chunks})
+
+
+def test_topics_may_have_different_numbers_of_partitions(sqlite_log_settings: LogSettings) -> None:
+    """Else a log restored from Kafka would put a coupon's next event into another partition than its last."""
+    numbers = {COUPON: 4, ORDER: 3}
+    ends = {TopicPartition(topic, n): 0 for topic, count in numbers.items() for n in range(count)}
+    log = open_backend(sqlite_log_settings, create=True)
+    log.restore(ends, ends, [], gapless=True)
+    batch = [record for topic in numbers for record in records(60, topic=topic)]
+    random.Random(1).shuffle(batch)
+    expected = [(kafka_murmur2(r.key) & 0x7FFFFFFF) % numbers[r.topic] for r in batch]
+    assert [position.partition for position in log.append(batch)] == expected
+    log.close()
