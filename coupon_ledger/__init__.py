@@ -2,7 +2,7 @@
 
     from coupon_ledger import Publisher, events
 
-Both are loaded when they are first named, so that whoever needs neither (the command's help) does not wait for them.
+Each is loaded at its first use: a process that needs neither, such as the command's help, does not wait for them.
 The packages in here are the folders of the project's top level.
 """
 

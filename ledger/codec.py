@@ -297,15 +297,15 @@ def _read_symbol(symbols: tuple[str, ...]) -> Read:
 
 def _read_array(read: Read) -> Read:
     def items(body: _Body) -> list[Any]:
-        found: list[Any] = []
+        values: list[Any] = []
         while count := body.long():
             if count < 0:  # the block's size in bytes follows; it is not needed here
                 count = -count
                 body.long()
             if count > len(body.message) - body.at:
                 raise ValueError(f"an array of {count} items, but {len(body.message) - body.at} bytes are left")
-            found += [read(body) for _ in range(count)]
-        return found
+            values += [read(body) for _ in range(count)]
+        return values
 
     return items
 

@@ -77,16 +77,16 @@ def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undec
     frames: dict[str, list[tuple[Int64, pl.DataFrame]]] = {}
     for writer, rows in _by_writer(messages, bad):
         group = messages if len(rows) == len(messages) else [messages[i] for i in rows]
-        found = frames.setdefault(writer.name, [])
+        record_parts = frames.setdefault(writer.name, [])
         for start in range(0, len(group), _AT_ONCE):
             part = rows[start : start + _AT_ONCE]
             frame, broken = _read_messages(writer, group[start : start + _AT_ONCE])
             frame = upcast_columns(writer.name, writer.version, frame, polars_schema(writer.name))
             if broken.any():
-                found.append((part[~broken], frame))
-                found += _row_by_row(part[broken], messages, bad)
+                record_parts.append((part[~broken], frame))
+                record_parts += _row_by_row(part[broken], messages, bad)
             else:
-                found.append((part, frame))
+                record_parts.append((part, frame))
     return [_joined(name, parts) for name, parts in frames.items()], bad
 
 
@@ -116,7 +116,7 @@ def _stranger(row: int, header: bytes) -> Undecodable:
 
 
 def _row_by_row(rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[Int64, pl.DataFrame]]:
-    found = []
+    parts = []
     for i in rows:
         try:
             writer, row = decode(messages[i])
@@ -124,8 +124,8 @@ def _row_by_row(rows: Int64, messages: Sequence[bytes], bad: list[Undecodable]) 
         except UndecodableRecord as error:
             bad.append(Undecodable(int(i), error.reason, str(error)))
         else:
-            found.append((np.array([i]), frame))
-    return found
+            parts.append((np.array([i]), frame))
+    return parts
 
 
 def _joined(name: str, parts: list[tuple[Int64, pl.DataFrame]]) -> Decoded:
@@ -233,9 +233,9 @@ def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.
     if broken.any():  # a frame must not hold invalid UTF-8: read the valid messages by themselves
         frame, _ = _read_messages(writer, [m for m, b in zip(messages, broken, strict=True) if not b])
         return frame, broken
-    found = pl.from_arrow(table)
-    assert isinstance(found, pl.DataFrame)
-    return found, broken
+    decoded = pl.from_arrow(table)
+    assert isinstance(decoded, pl.DataFrame)
+    return decoded, broken
 
 
 def _not_utf8(table: pa.Table) -> Mask:

@@ -109,8 +109,8 @@ def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
         if last is None or last.offsets[0] < earliest[tp]:
             continue
         offset = int(last.offsets[0])
-        found = next((chunk for chunk in read_some(log, tp, offset, 1) if len(chunk)), None)
-        if not _same(last, found):
+        chunk_in_log = next((chunk for chunk in read_some(log, tp, offset, 1) if len(chunk)), None)
+        if not _same(last, chunk_in_log):
             return f"it has another record at offset {offset} of partition {tp.partition} of {tp.topic}"
     return None
 

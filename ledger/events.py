@@ -53,10 +53,10 @@ _RFC3339: Final = re.compile(
 
 def _instant(value: object) -> datetime:
     if isinstance(value, str):
-        found = _RFC3339.fullmatch(value)
-        if not found:
+        match = _RFC3339.fullmatch(value)
+        if not match:
             raise PydanticCustomError("instant", "must be an RFC 3339 instant such as 2026-11-11T00:00:00Z")
-        if len(found["fraction"] or "") > 7:
+        if len(match["fraction"] or "") > 7:
             raise PydanticCustomError("instant", "must not be finer than microseconds")
         try:
             value = datetime.fromisoformat(value.upper())

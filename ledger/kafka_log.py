@@ -192,22 +192,22 @@ class KafkaLog:
             for topic in ALL_TOPICS
         }
         with self._errors("create topics"):
-            there = set(self._there([settings.topic_prefix + RESTORING, *wanted]))
-            if settings.topic_prefix + RESTORING in there:
+            existing = set(self._existing([settings.topic_prefix + RESTORING, *wanted]))
+            if settings.topic_prefix + RESTORING in existing:
                 raise LogNotInitialised(f"log {self.url}: {_UNFINISHED}")
-            missing = {name: options for name, options in wanted.items() if name not in there}
+            missing = {name: options for name, options in wanted.items() if name not in existing}
             if not missing:
                 return []
-            answers = self._ask(lambda admin: admin.create_topics(missing, raise_errors=False)["topics"])
-            created = [a["name"] for a in answers if not self._refused(a)]
-            self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
+            answers = self._query(lambda admin: admin.create_topics(missing, raise_errors=False)["topics"])
+            created = [a["name"] for a in answers if not self._exists_already(a)]
+            self._query(lambda admin: admin.wait_for_topics(list(wanted)))
         return [name.removeprefix(settings.topic_prefix) for name in created]
 
     def partitions(self, topics: Sequence[str] = ALL_TOPICS) -> list[TopicPartition]:
         prefix = self._settings.topic_prefix
-        asked = [prefix + topic for topic in (RESTORING, *topics)]
+        names = [prefix + topic for topic in (RESTORING, *topics)]
         with self._errors("describe topics"):
-            described = self._ask(lambda admin: _described(admin, asked))
+            described = self._query(lambda admin: _described(admin, names))
         if any(t["name"] == prefix + RESTORING and t["error_code"] == 0 for t in described):
             raise LogNotInitialised(f"log {self.url}: {_UNFINISHED}")
         described = [t for t in described if t["name"] != prefix + RESTORING]
@@ -235,39 +235,39 @@ class KafkaLog:
         """Check the topics that exist: partitions, replicas, and the configuration that the log's promises rest on."""
         names = [self._settings.topic_prefix + topic for topic in ALL_TOPICS]
         with self._errors("describe topics"):
-            described = {t["name"]: t for t in self._ask(lambda admin: admin.describe_topics(names))}
-            there = [name for name in names if described[name]["error_code"] == 0]
-            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in there]
-            answers = self._ask(lambda admin: admin.describe_configs(resources, config_filter="all"))
+            described = {t["name"]: t for t in self._query(lambda admin: admin.describe_topics(names))}
+            existing = [name for name in names if described[name]["error_code"] == 0]
+            resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in existing]
+            answers = self._query(lambda admin: admin.describe_configs(resources, config_filter="all"))
         configured = answers.get("topic", {})
-        found = []
-        for name in there:
-            values = {key: str(said["value"]) for key, said in configured.get(name, {}).items()}
-            found += self._examined(name, described[name]["partitions"], values)
-        return found
+        findings = []
+        for name in existing:
+            values = {key: str(option["value"]) for key, option in configured.get(name, {}).items()}
+            findings += self._examined(name, described[name]["partitions"], values)
+        return findings
 
     def _examined(self, name: str, partitions: Sequence[Mapping[str, Any]], values: Mapping[str, str]) -> list[Finding]:
         place, tool = f"topic {name}", f"kafka-configs.sh --bootstrap-server {self._servers[0]}"
-        found = []
-        for key, wanted in _TOPIC_CONFIG.items():
-            value = values.get(key, wanted)
-            if value != wanted:
+        findings = []
+        for key, expected in _TOPIC_CONFIG.items():
+            value = values.get(key, expected)
+            if value != expected:
                 level, why = ("warning", _LIMITED) if key.startswith("retention") else ("error", _WRONG[key])
-                remedy = f"{tool} --alter --entity-type topics --entity-name {name} --add-config {key}={wanted}"
-                found.append(Finding(level, place, f"{key} is {value}: {why}", remedy))
+                remedy = f"{tool} --alter --entity-type topics --entity-name {name} --add-config {key}={expected}"
+                findings.append(Finding(level, place, f"{key} is {value}: {why}", remedy))
         replicas = min(len(p["replica_nodes"]) for p in partitions)
         behind = [p["partition_index"] for p in partitions if len(p["isr_nodes"]) < len(p["replica_nodes"])]
         if replicas < self._settings.replication:
             what = f"{replicas} replicas, and the settings say {self._settings.replication}"
-            found.append(Finding("warning", place, what, "kafka-reassign-partitions.sh, or correct replication"))
+            findings.append(Finding("warning", place, what, "kafka-reassign-partitions.sh, or correct replication"))
         if behind:
             what = f"partitions {behind} have replicas that are behind or gone"
-            found.append(Finding("warning", place, what, f"start the missing brokers of {self.url}"))
+            findings.append(Finding("warning", place, what, f"start the missing brokers of {self.url}"))
         if len(partitions) < self._settings.partitions:
             what = f"{len(partitions)} partitions, and the settings say {self._settings.partitions}"
             remedy = f"set partitions = {len(partitions)}; with more, keys would move between partitions"
-            found.append(Finding("warning", place, what, remedy))
-        return found or [Finding("ok", place, f"{len(partitions)} partitions, {replicas} replicas, kept for ever")]
+            findings.append(Finding("warning", place, what, remedy))
+        return findings or [Finding("ok", place, f"{len(partitions)} partitions, {replicas} replicas, kept for ever")]
 
     # --- restoring
 
@@ -284,10 +284,11 @@ class KafkaLog:
 
         Records keep their instants, since the topics are created with CreateTime (what is finer than ms goes into a
         header); at the end they are switched to LogAppendTime like all others. Until then the topic `RESTORING` exists,
-        and nobody can open the log. An interrupted restore leaves it and the other topics behind, for `anew` to delete.
+        and the log cannot be opened. An interrupted restore leaves it and the other topics behind; `anew` deletes them.
         Raises `LogNotEmpty` if a topic already exists, or another writer appends to one.
         """
-        marker, names = self._settings.topic_prefix + RESTORING, sorted({self._named(tp).topic for tp in ends})
+        marker = self._settings.topic_prefix + RESTORING
+        names = sorted({self._kafka_partition(tp).topic for tp in ends})
         self._claim(marker, names, anew=anew)
         with ExitStack() as opened, self._errors("restore"):
             transactions = None
@@ -308,23 +309,23 @@ class KafkaLog:
                 lambda tp: self.end_positions([tp])[tp],
             )
             placing.place(begins, ends, chunks)
-            if heads := {self._named(tp): begin for tp, begin in begins.items() if begin}:
-                self._ask(lambda admin: admin.delete_records(heads))
+            if heads := {self._kafka_partition(tp): begin for tp, begin in begins.items() if begin}:
+                self._query(lambda admin: admin.delete_records(heads))
             self._stamp(names)
             self._delete([marker])
 
     def _claim(self, marker: str, names: Sequence[str], *, anew: bool) -> None:
         """Create the marker topic, which only one restore can do. With `anew`, take over the one that exists."""
         with self._errors("create topics"):
-            there = self._there([marker, *names])
-            if marker in there:
+            existing = self._existing([marker, *names])
+            if marker in existing:
                 if anew:
                     return
                 raise LogNotEmpty(f"log {self.url}: {_UNFINISHED}")
-            if there:
+            if existing:
                 raise LogNotEmpty(
-                    f"log {self.url}: topic {there[0]} is there already, and its records would get new instants; delete"
-                    " the topics, or restore with another --topic-prefix"
+                    f"log {self.url}: topic {existing[0]} is there already, and its records would get new instants;"
+                    " delete the topics, or restore with another --topic-prefix"
                 )
             self._make({marker: {"num_partitions": 1, "replication_factor": self._settings.replication}})
 
@@ -340,34 +341,36 @@ class KafkaLog:
             }
         )
 
-    def _make(self, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-        answers = self._ask(lambda admin: admin.create_topics(wanted, raise_errors=False)["topics"])
-        if there := [answer["name"] for answer in answers if self._refused(answer)]:
-            raise LogNotEmpty(f"log {self.url}: topic {there[0]} was made meanwhile; another restore may be under way")
-        self._ask(lambda admin: admin.wait_for_topics(list(wanted)))
+    def _make(self, topics: Mapping[str, Mapping[str, Any]]) -> None:
+        answers = self._query(lambda admin: admin.create_topics(topics, raise_errors=False)["topics"])
+        if existing := [answer["name"] for answer in answers if self._exists_already(answer)]:
+            raise LogNotEmpty(
+                f"log {self.url}: topic {existing[0]} was made meanwhile; another restore may be under way"
+            )
+        self._query(lambda admin: admin.wait_for_topics(list(topics)))
 
     def _stamp(self, names: Sequence[str]) -> None:
         """Switch the topics to LogAppendTime: the broker stamps what is appended from now on."""
         stamped = {"message.timestamp.type": _TOPIC_CONFIG["message.timestamp.type"]}
         resources = [ConfigResource(ConfigResourceType.TOPIC, name, stamped) for name in names]
-        answers = self._ask(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
+        answers = self._query(lambda admin: admin.alter_configs(resources, raise_on_unknown=False))["topic"]
         if refused := {name: answer for name, answer in answers.items() if answer != "OK"}:
             raise LogUnavailable(
                 f"log {self.url}: the topics keep CreateTime ({refused}); make sure that message.timestamp.type may be"
                 " set on them, and restore again with --anew"
             )
 
-    def _there(self, names: Sequence[str]) -> list[str]:
-        described = self._ask(lambda admin: admin.describe_topics(list(names)))
+    def _existing(self, names: Sequence[str]) -> list[str]:
+        described = self._query(lambda admin: admin.describe_topics(list(names)))
         return [t["name"] for t in described if t["error_code"] == 0]
 
     def _delete(self, names: Sequence[str]) -> None:
-        if there := self._there(names):
-            self._ask(lambda admin: admin.delete_topics(there))
+        if existing := self._existing(names):
+            self._query(lambda admin: admin.delete_topics(existing))
         deadline = time.monotonic() + ANSWER_MS / 1000
-        while there := self._there(names):
+        while existing := self._existing(names):
             if time.monotonic() > deadline:
-                raise KafkaTimeoutError(f"topic {there[0]} is still there after it was deleted")
+                raise KafkaTimeoutError(f"topic {existing[0]} is still there after it was deleted")
             time.sleep(RETRY_S)
 
     # --- append
@@ -375,7 +378,7 @@ class KafkaLog:
     def append(self, records: Sequence[Record]) -> list[Position]:
         if not records:
             return []
-        # Ask the brokers first: a producer would wait for a missing topic until it times out.
+        # Query the brokers first: a producer would wait for a missing topic until it times out.
         if unknown := {r.topic for r in records} - self._known_topics:
             self.partitions(sorted(unknown))
         producer = self._client(KafkaProducer)
@@ -391,7 +394,7 @@ class KafkaLog:
             else:
                 errors[index] = future.exception
         if errors:
-            self._give_up(producer, records, errors)
+            self._raise_append_failed(producer, records, errors)
         return positions
 
     def _wait_for_answers(self, producer: KafkaProducer) -> None:
@@ -433,13 +436,14 @@ class KafkaLog:
             rows.setdefault(record.topic, []).append(row)
         partitions = [0] * len(records)
         with self._errors("append"):
-            for topic, mine in rows.items():
+            for topic, indexes in rows.items():
                 number = len(producer.partitions_for(self._settings.topic_prefix + topic))
-                for row, partition in zip(mine, partitions_of([records[i].key for i in mine], number), strict=True):
+                numbers = partitions_of([records[i].key for i in indexes], number)
+                for row, partition in zip(indexes, numbers, strict=True):
                     partitions[row] = partition
         return partitions
 
-    def _give_up(
+    def _raise_append_failed(
         self, producer: KafkaProducer, records: Sequence[Record], errors: Mapping[int, Exception | None]
     ) -> None:
         """Raise `AppendFailed` and drop the producer: its sequence may have a gap now, so the next append creates a
@@ -448,7 +452,7 @@ class KafkaLog:
             self._clients.pop(KafkaProducer, None)
         most_bytes = int(producer.config["max_request_size"])
         _abandon(producer)
-        self._let_sockets_go()
+        self._collect_sockets()
         too_large = self._too_large(records, errors, most_bytes)
         failures = {index: too_large.get(index) or _reason(errors[index]) for index in sorted(errors)}
         raise AppendFailed(f"log {self.url}: {_failures_in_words(records, failures, too_large)}", failures, too_large)
@@ -483,7 +487,7 @@ class KafkaLog:
         name, key = self._settings.topic_prefix + topic, "max.message.bytes"
         resource = ConfigResource(ConfigResourceType.TOPIC, name, [key])
         try:
-            answer = self._ask(lambda admin: admin.describe_configs([resource], config_filter="all"))
+            answer = self._query(lambda admin: admin.describe_configs([resource], config_filter="all"))
             return int(answer["topic"][name][key]["value"])
         except (KafkaError, OSError, LogError, KeyError, TypeError, ValueError) as error:
             _log.info("log %s: %s of topic %s cannot be described: %s", self.url, key, name, error)
@@ -526,13 +530,13 @@ class KafkaLog:
 
     def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
         """As in the protocol. Empty with brokers before Kafka 3.0, and without the right to describe producers."""
-        named = {self._named(tp): tp for tp in partitions}
+        named = {self._kafka_partition(tp): tp for tp in partitions}
         try:
-            answers = self._ask(lambda admin: admin.describe_producers(list(named)))
+            answers = self._query(lambda admin: admin.describe_producers(list(named)))
         except (KafkaError, OSError) as error:
             _log.info("log %s: producers cannot be described: %s", self.url, error)
             return {}
-        found = {
+        open_by_partition = {
             named[partition]: [
                 OpenTransaction(p.producer_id, p.current_transaction_start_offset, p.last_timestamp)
                 for p in state.active_producers
@@ -540,26 +544,26 @@ class KafkaLog:
             ]
             for partition, state in answers.items()
         }
-        return {tp: sorted(open_, key=lambda o: o.first_offset) for tp, open_ in found.items() if open_}
+        return {tp: sorted(open_, key=lambda o: o.first_offset) for tp, open_ in open_by_partition.items() if open_}
 
     def identities(self) -> dict[str, str]:
         prefix = self._settings.topic_prefix
         with self._errors("describe topics"):
-            described = self._ask(lambda admin: admin.describe_topics([prefix + topic for topic in ALL_TOPICS]))
+            described = self._query(lambda admin: admin.describe_topics([prefix + topic for topic in ALL_TOPICS]))
         ids = {t["name"].removeprefix(prefix): _id_of(t) for t in described if t["error_code"] == 0}
-        return {topic: found for topic, found in ids.items() if found}
+        return {topic: topic_id for topic, topic_id in ids.items() if topic_id}
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         partitions = list(positions)
         earliest, ends = self.earliest_positions(partitions), self.end_positions(partitions)
         at = {tp: offset for tp, offset in positions.items() if earliest[tp] <= offset < ends[tp]}
-        wanted, found = dict(at), {}
+        wanted, stored = dict(at), {}
         deadline = time.monotonic() + ANSWER_MS / 1000
         while missing := [tp for tp, offset in wanted.items() if at[tp] == offset]:
             for chunk in self.read(at, len(at), RETRY_S):
                 tp = TopicPartition(chunk.topic, chunk.partition)
                 if len(chunk) and at[tp] == wanted[tp] == int(chunk.offsets[0]):
-                    found[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
+                    stored[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
                 at[tp] = chunk.next_offset
             if time.monotonic() > deadline and missing:
                 tp = missing[0]
@@ -567,14 +571,14 @@ class KafkaLog:
                     f"log {self.url}: partition {tp.partition} of {tp.topic} gives no record from offset {wanted[tp]}"
                     f" on, though it ends at {ends[tp]}; check the broker that leads it"
                 )
-        return found
+        return stored
 
     def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
         """Publish these next offsets as the group's, for lag tools only. Returns the reason if that fails."""
-        offsets = {self._named(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
+        offsets = {self._kafka_partition(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
         try:
             with self._errors("commit group offsets"):
-                answers = self._ask(lambda admin: admin.alter_group_offsets(group, offsets))
+                answers = self._query(lambda admin: admin.alter_group_offsets(group, offsets))
         except LogError as error:
             _log.info("group %s: %s", group, error)
             return str(error)
@@ -600,7 +604,7 @@ class KafkaLog:
     ) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
-        specs = {self._named(tp): spec for tp in partitions}
+        specs = {self._kafka_partition(tp): spec for tp in partitions}
         names = sorted({named.topic for named in specs})
 
         def offsets(admin: KafkaAdminClient) -> Any:
@@ -613,8 +617,8 @@ class KafkaLog:
                 raise BrokerNotAvailableError(str(error)) from error
 
         with self._errors("ask for offsets"):
-            answers = self._ask(offsets)
-        return {tp: answers[self._named(tp)].offset for tp in partitions}
+            answers = self._query(offsets)
+        return {tp: answers[self._kafka_partition(tp)].offset for tp in partitions}
 
     def _truncated(self, positions: Mapping[TopicPartition, int]) -> LogError:
         partitions = list(positions)
@@ -652,15 +656,15 @@ class KafkaLog:
             time.sleep(RETRY_S)
 
     def _changed(self, names: Sequence[str]) -> str | None:
-        # Asked once, without retries: a reader must be able to end even if no broker can be reached.
+        # Queried once, without retries: a reader must be able to end even if no broker can be reached.
         for topic in self._client(KafkaAdminClient).describe_topics(list(names)):
             name, error = topic["name"], for_code(topic["error_code"])
-            plain, found = name.removeprefix(self._settings.topic_prefix), _id_of(topic)
+            plain, topic_id = name.removeprefix(self._settings.topic_prefix), _id_of(topic)
             if error is UnknownTopicOrPartitionError and plain in self._known_topics:
                 return f"topic {name} was deleted"
             if topic["error_code"] == 0:
                 self._known_topics.add(plain)
-                if found and self._ids.setdefault(plain, found) != found:
+                if topic_id and self._ids.setdefault(plain, topic_id) != topic_id:
                     return f"topic {name} was deleted and created again"
         return None
 
@@ -691,7 +695,7 @@ class KafkaLog:
 
     # --- clients
 
-    def _named(self, tp: TopicPartition) -> KafkaPartition:
+    def _kafka_partition(self, tp: TopicPartition) -> KafkaPartition:
         return KafkaPartition(self._settings.topic_prefix + tp.topic, tp.partition)
 
     def _client(self, kind: type[Client]) -> Client:
@@ -710,7 +714,7 @@ class KafkaLog:
             connections.append(KafkaNetClient(**configs))
             return connections[-1]
 
-        given = {k: v for k, v in self._options.items() if k in kind.DEFAULT_CONFIG}
+        client_options = {k: v for k, v in self._options.items() if k in kind.DEFAULT_CONFIG}
         reasons = _LastReason()
         try:
             with reasons.heard():
@@ -718,7 +722,7 @@ class KafkaLog:
                     bootstrap_servers=self._servers,
                     bootstrap_timeout_ms=ANSWER_MS,
                     kafka_client=connection,
-                    **_TUNED[kind] | given | _FIXED[kind] | more,
+                    **_TUNED[kind] | client_options | _FIXED[kind] | more,
                 )
         except Exception as error:
             # A client whose constructor fails leaves its thread and sockets behind.
@@ -728,13 +732,13 @@ class KafkaLog:
                 raise self._unavailable("connect", error, reasons.last) from error
             raise SettingsError(f"settings for Kafka: {error}; see kafka-python's options") from error
 
-    def _ask(self, question: Callable[[KafkaAdminClient], Any]) -> Any:
-        """Query the admin client. Retries for a while if brokers are away or leaders change."""
+    def _query(self, query: Callable[[KafkaAdminClient], Any]) -> Any:
+        """Send a query through the admin client. Retries for a while if brokers are away or leaders change."""
         deadline = time.monotonic() + ANSWER_MS / 1000
         while True:
             try:
                 with self._admin() as admin:
-                    answer = question(admin)
+                    answer = query(admin)
             except (KafkaError, OSError) as error:
                 if not _refused_for_now(error):
                     raise
@@ -789,7 +793,7 @@ class KafkaLog:
         except (KafkaError, OSError) as error:
             raise self._unavailable(doing, error) from error
 
-    def _let_sockets_go(self) -> None:
+    def _collect_sockets(self) -> None:
         """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector. It has
         little to do while a log is away: a process that waited for half an hour held more than a thousand sockets,
         and could open no more files."""
@@ -798,7 +802,7 @@ class KafkaLog:
             self._collected_at = time.monotonic()
 
     def _unavailable(self, doing: str, error: Exception, reason: str = "") -> LogUnavailable:
-        self._let_sockets_go()
+        self._collect_sockets()
         passing = self._answered and _may_pass(error)
         why = ", ".join([reason or _reason(error), *(self._away() if passing else ())])
         return (LogNotAnswering if passing else LogUnavailable)(
@@ -812,17 +816,17 @@ class KafkaLog:
         if admin is not None:
             servers |= {f"{broker.host}:{broker.port}" for broker in admin._manager.cluster.brokers()}
         away = {server: why for server in sorted(servers) if (why := _why_not_connected(server))}
-        said = [f"no connection to {server} ({why})" for server, why in away.items()]
+        problems = [f"no connection to {server} ({why})" for server, why in away.items()]
         if admin is not None and len(away) < len(servers):
             names = [self._settings.topic_prefix + topic for topic in sorted(self._known_topics)]
             with suppress(KafkaError, OSError):
                 for topic in admin.describe_topics(names):
                     numbers = sorted(p["partition_index"] for p in topic["partitions"] if p["leader_id"] < 0)
                     if numbers:
-                        said.append(f"no leader for {topic['name']} {' '.join(map(str, numbers))}")
-        return said
+                        problems.append(f"no leader for {topic['name']} {' '.join(map(str, numbers))}")
+        return problems
 
-    def _refused(self, answer: Mapping[str, Any]) -> bool:
+    def _exists_already(self, answer: Mapping[str, Any]) -> bool:
         """Whether another process created the topic first. Raises `LogUnavailable` if it cannot be created."""
         error = for_code(answer["error_code"])
         if error.errno and error is not TopicAlreadyExistsError:
@@ -832,8 +836,8 @@ class KafkaLog:
 
 def _id_of(topic: Mapping[str, Any]) -> str:
     """The id of a described topic; empty if the broker gives it none (before Kafka 2.8)."""
-    found = str(topic.get("topic_id") or "")
-    return found if found.strip("-0") else ""
+    topic_id = str(topic.get("topic_id") or "")
+    return topic_id if topic_id.strip("-0") else ""
 
 
 # --- options

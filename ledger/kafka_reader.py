@@ -126,14 +126,14 @@ class Reader:
         self._buffers: dict[TopicPartition, _Buffered] = {}
         self._ends: dict[KafkaPartition, int] = {}
         consumer._fetcher.PartitionRecords = _PartitionColumns
-        self._note_ends()
+        self._record_ends()
 
     def forget(self) -> None:
         """Drop what was fetched; the next read seeks again."""
         self._buffers.clear()
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float) -> list[Chunk]:
-        self._stand_at(positions)
+        self._seek(positions)
         ready = self._gather(max_records, timeout_s)
         counts = _first_recorded(ready, max_records)
         chunks = [self._chunk(tp, counts.get(tp, 0)) for tp in self._buffers]
@@ -141,17 +141,17 @@ class Reader:
 
     # --- fetching
 
-    def _stand_at(self, positions: Mapping[TopicPartition, int]) -> None:
+    def _seek(self, positions: Mapping[TopicPartition, int]) -> None:
         if self._buffers.keys() != positions.keys():
             self._buffers = {tp: buffered for tp, buffered in self._buffers.items() if tp in positions}
-            self._consumer.assign([self._named(tp) for tp in positions])
+            self._consumer.assign([self._kafka_partition(tp) for tp in positions])
         for tp, offset in positions.items():
             buffered = self._buffers.get(tp)
             if buffered is None or buffered.next_offset != offset:
                 self._buffers[tp] = _Buffered(offset)
-                self._ends.pop(self._named(tp), None)
-                self._consumer.seek(self._named(tp), offset)
-                self._consumer.resume(self._named(tp))
+                self._ends.pop(self._kafka_partition(tp), None)
+                self._consumer.seek(self._kafka_partition(tp), offset)
+                self._consumer.resume(self._kafka_partition(tp))
 
     def _gather(self, max_records: int, timeout_s: float) -> dict[TopicPartition, Int64Array]:
         """Fetch until enough records can be returned, or nothing more arrives in time.
@@ -191,7 +191,7 @@ class Reader:
 
     def _is_at_end(self, tp: TopicPartition) -> bool:
         """Whether everything that the partition had at its last fetch has been fetched."""
-        end = self._ends.get(self._named(tp))
+        end = self._ends.get(self._kafka_partition(tp))
         return end is not None and self._position(tp) >= end
 
     def _pause_those_ahead(
@@ -205,7 +205,7 @@ class Reader:
         for tp, b in self._buffers.items():
             ahead = b.size > share and len(ready.get(tp, _NONE)) < len(buffered[tp])
             if ahead != b.paused:
-                (self._consumer.pause if ahead else self._consumer.resume)(self._named(tp))
+                (self._consumer.pause if ahead else self._consumer.resume)(self._kafka_partition(tp))
                 b.paused = ahead
 
     def _fetch(self, timeout_s: float) -> None:
@@ -215,21 +215,21 @@ class Reader:
             tp = TopicPartition(named.topic.removeprefix(self._prefix), named.partition)
             self._buffers[tp].add(batches)
 
-    def _note_ends(self) -> None:
-        """Note from each fetch where its partition ends, as a reader of committed records sees it."""
+    def _record_ends(self) -> None:
+        """Record from each fetch where its partition ends, as a reader of committed records sees it."""
         fetcher = self._consumer._fetcher
         parse = fetcher._parse_fetched_data
 
-        def parse_and_note(completed: CompletedFetch) -> object:
-            said = completed.partition_data
-            if said.error_code == 0:
-                end = said.last_stable_offset
-                self._ends[completed.topic_partition] = said.high_watermark if end is None or end < 0 else end
+        def parse_and_record(completed: CompletedFetch) -> object:
+            partition = completed.partition_data
+            if partition.error_code == 0:
+                end = partition.last_stable_offset
+                self._ends[completed.topic_partition] = partition.high_watermark if end is None or end < 0 else end
             return parse(completed)
 
-        fetcher._parse_fetched_data = parse_and_note
+        fetcher._parse_fetched_data = parse_and_record
 
-    # --- handing out
+    # --- returning
 
     def _chunk(self, tp: TopicPartition, size: int) -> Chunk | None:
         buffered = self._buffers[tp]
@@ -253,10 +253,10 @@ class Reader:
         )
 
     def _position(self, tp: TopicPartition) -> int:
-        # The client's `position` would also ask the brokers, and never return while they are away.
-        return int(self._consumer._subscription.assignment[self._named(tp)].position.offset)
+        # The client's `position` would also query the brokers, and never return while they are away.
+        return int(self._consumer._subscription.assignment[self._kafka_partition(tp)].position.offset)
 
-    def _named(self, tp: TopicPartition) -> KafkaPartition:
+    def _kafka_partition(self, tp: TopicPartition) -> KafkaPartition:
         return KafkaPartition(self._prefix + tp.topic, tp.partition)
 
 
@@ -286,7 +286,7 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
             while (batch := records.next_batch()) is not None:
                 yield from self._columns(tp, batch)
         finally:
-            # After an error too: otherwise the client would ask for the rest of this partition for ever.
+            # After an error too: otherwise the client would request the rest of this partition for ever.
             self.drain()
 
     def _columns(self, tp: KafkaPartition, batch: DefaultRecordBatch) -> Iterator[_Columns]:
@@ -375,9 +375,9 @@ def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int6
     """
     length = len(_RESTORED_HEAD) + 8
     rows = np.flatnonzero(ends - places == length)
-    found = octets[places[rows, None] + np.arange(length)]
-    exact = np.ascontiguousarray(found[:, -8:]).view(">i8")[:, 0].astype(np.int64)
-    good = (found[:, :-8] == np.frombuffer(_RESTORED_HEAD, np.uint8)).all(axis=1) & (
+    headers = octets[places[rows, None] + np.arange(length)]
+    exact = np.ascontiguousarray(headers[:, -8:]).view(">i8")[:, 0].astype(np.int64)
+    good = (headers[:, :-8] == np.frombuffer(_RESTORED_HEAD, np.uint8)).all(axis=1) & (
         exact // 1000 * 1000 == recorded_at[rows]
     )
     recorded_at[rows[good]] = exact[good]

@@ -5,7 +5,7 @@ appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log
 `tests/contract/log_contract.py`; an `archive` is read like them.
 
 Always true:
-- `append` returns only when the records are durable; the returned positions are theirs, in order.
+- `append` returns only when the records are durable; it returns their positions, in the same order.
 - a key always goes to the same partition: murmur2 of the key, as Kafka's default partitioner does.
 - `recorded_at` (microseconds since the epoch, UTC) never decreases within a partition.
 - `read` never skips: a position that the log no longer holds raises `LogTruncated`.

@@ -79,7 +79,7 @@ class PatientLog:
         return self._answer(lambda: self._log.partitions(topics))
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        def some() -> list[Chunk]:
+        def read_some() -> list[Chunk]:
             chunks = self._log.read(positions, max_records, timeout_s)
             if not chunks and self._patience.waiting:
                 # An empty answer does not prove that a log that was away is back.
@@ -87,7 +87,7 @@ class PatientLog:
                 self._patience.answered()
             return chunks
 
-        chunks = self._patience(some)
+        chunks = self._patience(read_some)
         if chunks:
             self._patience.answered()
         return chunks

@@ -6,7 +6,7 @@ Always true:
   schema, as without a registry; so a rebuild does not depend on what a registry holds by then.
 - An id never changes its meaning. Ids of our schemas are remembered in a file, so that a registry that is down stops
   neither a consumer nor a publisher that has met the schema before.
-- A record with an unknown id stays where it is while the registry cannot be asked: its partition waits, the others go
+- A record with an unknown id stays where it is while the registry cannot be queried: its partition waits, the others go
   on.
 - Single-object messages are read as they are, so a topic may change its format at any time.
 """
@@ -74,14 +74,14 @@ class RegistryLog:
         prefixes = [_prefixes(c) for c in chunks]
         self._ids.learn(set().union(*prefixes), unknown)
         readable = [self._single_objects(c, unknown) if p else c for c, p in zip(chunks, prefixes, strict=True)]
-        found = [c for c in readable if c is not None]
-        if unknown and not found:
+        complete = [c for c in readable if c is not None]
+        if unknown and not complete:
             waiting = next(c for c in chunks if _cut(c, unknown) == 0)
             raise RegistryUnavailable(
                 f"{waiting.topic} partition {waiting.partition} waits at offset {waiting.offsets[0]}:"
                 f" {next(iter(unknown.values()))}"
             )
-        return found
+        return complete
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return self._log.earliest_positions(partitions)
@@ -132,10 +132,10 @@ class RegistryLog:
 
 def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
     """Translate stored chunks of this log to what reading it returns. Raises `RegistryUnavailable`."""
-    found = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
-    if sum(map(len, found)) < sum(map(len, chunks)):
+    chunks_read = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
+    if sum(map(len, chunks_read)) < sum(map(len, chunks)):
         raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
-    return found
+    return chunks_read
 
 
 def single_object(message: bytes, settings: LogSettings) -> bytes:
@@ -186,7 +186,7 @@ class SchemaIds:
         self._client: Any = None
         self._lock = threading.Lock()
         self._failures = 0
-        self._ask_after = 0.0
+        self._query_after = 0.0
         self._last: RegistryUnavailable | None = None
         self.headers: dict[bytes, bytes] = {}
         self._writing: dict[tuple[str, bytes], bytes] = {}
@@ -220,7 +220,7 @@ class SchemaIds:
     def _learn(self, prefix: bytes, unknown: dict[bytes, RegistryUnavailable]) -> bool:
         """Look up the schema of this id. Returns whether the registry has one."""
         try:
-            schema = self._ask(f"schema id {_id(prefix)}", lambda client: client.get_schema(_id(prefix)))
+            schema = self._query(f"schema id {_id(prefix)}", lambda client: client.get_schema(_id(prefix)))
         except RegistryUnavailable as error:
             unknown[prefix] = error
             return False
@@ -251,18 +251,18 @@ class SchemaIds:
         from confluent_kafka.schema_registry import Schema
 
         schema = Schema(json.dumps(writer_schemas()[header].schema, ensure_ascii=False), "AVRO")
-        found = self._ask(f"the schema of {subject}", lambda client: client.lookup_schema(subject, schema))
-        if found is not None:
-            return int(found.schema_id)
-        made = self._ask(f"registering the schema of {subject}", lambda c: c.register_schema(subject, schema))
-        if made is None:
+        registered = self._query(f"the schema of {subject}", lambda client: client.lookup_schema(subject, schema))
+        if registered is not None:
+            return int(registered.schema_id)
+        number = self._query(f"registering the schema of {subject}", lambda c: c.register_schema(subject, schema))
+        if number is None:
             raise RegistryUnavailable(f"schema registry {self._url}: takes no schemas; check the address")
-        return int(made)
+        return int(number)
 
-    def _ask(self, what: str, question: Callable[[Any], T]) -> T | None:
-        """Query the registry. Returns None if it has no such entry. After a failure, it is not asked again for a
+    def _query(self, what: str, query: Callable[[Any], T]) -> T | None:
+        """Query the registry. Returns None if it has no such entry. After a failure, it is not queried again for a
         while."""
-        if self._last is not None and time.monotonic() < self._ask_after:
+        if self._last is not None and time.monotonic() < self._query_after:
             raise self._last
         import httpx2
         from confluent_kafka.schema_registry import SchemaRegistryError
@@ -270,7 +270,7 @@ class SchemaIds:
         try:
             if self._client is None:
                 self._client = self._connected()
-            answer = question(self._client)
+            answer = query(self._client)
         except SchemaRegistryError as error:
             if error.error_code not in _NOT_THERE:
                 raise self._failed(what, error) from error
@@ -291,7 +291,7 @@ class SchemaIds:
     def _failed(self, what: str, error: Exception) -> RegistryUnavailable:
         pause = min(_LONGEST_PAUSE_S, 0.5 * 2.0**self._failures)
         self._failures += 1
-        self._ask_after = time.monotonic() + pause
+        self._query_after = time.monotonic() + pause
         self._last = RegistryUnavailable(
             f"schema registry {self._url}: {what} cannot be had ({error or type(error).__name__}); nothing is skipped,"
             " start the registry or correct its settings"
@@ -300,7 +300,7 @@ class SchemaIds:
         return self._last
 
     def _recall(self) -> None:
-        """Load the remembered ids. If the file cannot be used, the registry is asked again."""
+        """Load the remembered ids. If the file cannot be used, the registry is queried again."""
         known = _document(self._file).get(self._url, {})
         try:
             for number, header in known.get("reading", {}).items():
@@ -345,8 +345,8 @@ def _our_header(schema: Any) -> tuple[bytes, str]:
     ours, theirs = _logical_types(writer_schemas()[header].schema), _logical_types(registered)
     for field in sorted(ours.keys() | theirs.keys()):
         if ours.get(field) != theirs.get(field):
-            said = theirs.get(field) or "a plain number without a logical type"
-            return _NOT_OURS, f"its {field} is {said}, the ledger's is {ours.get(field) or 'a plain value'}"
+            registered_type = theirs.get(field) or "a plain number without a logical type"
+            return _NOT_OURS, f"its {field} is {registered_type}, the ledger's is {ours.get(field) or 'a plain value'}"
     return header, ""
 
 
@@ -356,12 +356,12 @@ def _logical_types(schema: Any, path: str = "") -> dict[str, str]:
         return {k: v for branch in schema for k, v in _logical_types(branch, path).items()}
     if not isinstance(schema, dict):
         return {}
-    found = {path: schema["logicalType"]} if isinstance(schema.get("logicalType"), str) else {}
+    types = {path: schema["logicalType"]} if isinstance(schema.get("logicalType"), str) else {}
     for field in schema.get("fields", ()):
-        found |= _logical_types(field["type"], f"{path}.{field['name']}".lstrip("."))
+        types |= _logical_types(field["type"], f"{path}.{field['name']}".lstrip("."))
     for part in ("items", "values", "type"):
-        found |= _logical_types(schema.get(part), path)
-    return found
+        types |= _logical_types(schema.get(part), path)
+    return types
 
 
 def _document(file: Path) -> dict[str, Any]:

@@ -130,8 +130,8 @@ class SqliteLog:
         self.url = settings.url
         self._settings = settings
         self._path = _path_of(settings.url)
-        self._mine = threading.local()
-        self._guard = threading.Lock()
+        self._per_thread = threading.local()
+        self._connections_lock = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
         self._closed = False
         self._file: tuple[int, int] | None = None
@@ -148,8 +148,8 @@ class SqliteLog:
 
     def create_topics(self) -> list[str]:
         with self._errors("written"), self._writing() as connection:
-            there = {topic for topic, _ in self._heads(connection)}
-            missing = [topic for topic in ALL_TOPICS if topic not in there]
+            existing = {topic for topic, _ in self._heads(connection)}
+            missing = [topic for topic in ALL_TOPICS if topic not in existing]
             connection.executemany(
                 _INSERT_PARTITION,
                 [
@@ -206,7 +206,7 @@ class SqliteLog:
         prefix = self._settings.topic_prefix
         latest, begun = dict.fromkeys(ends, 0), dict.fromkeys(ends, False)
         with self._errors("written"), self._writing() as connection:
-            # Checked in the transaction, so that nobody appends meanwhile.
+            # Checked in the transaction, so that no other process appends between the check and the restore.
             if connection.execute("SELECT max(next_offset) FROM partitions").fetchone()[0]:
                 raise LogNotEmpty(f"log {self.url}: holds records already; restore into a log that is not there yet")
             connection.executemany("DELETE FROM partitions WHERE topic = ?", {(prefix + tp.topic,) for tp in ends})
@@ -261,8 +261,8 @@ class SqliteLog:
     def identities(self) -> dict[str, str]:
         with self._errors("read"):
             connection = self._connection()
-            found = self._read_id(connection)
-            return {tp.topic: found for tp in self._heads(connection)} if found else {}
+            log_id = self._read_id(connection)
+            return {tp.topic: log_id for tp in self._heads(connection)} if log_id else {}
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
         with self._errors("read"), self._reading() as connection:
@@ -286,21 +286,21 @@ class SqliteLog:
             connection = self._connection()
             [(broken,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
             triggers = {n for (n,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'")}
-        found = []
+        findings = []
         if broken != "ok":
             remedy = "restore it from an archive: coupon-ledger restore --from FOLDER --log sqlite:///NEW"
-            found.append(Finding("error", name, f"damaged: {broken}", remedy))
+            findings.append(Finding("error", name, f"damaged: {broken}", remedy))
         if missing := _TRIGGERS - triggers:
             remedy = "archive and restore it: coupon-ledger archive --to FOLDER"
-            found.append(
+            findings.append(
                 Finding("error", name, f"lacks {', '.join(sorted(missing))}: records can be changed or removed", remedy)
             )
         if not (os.access(self._path, os.W_OK) and os.access(self._path.parent, os.W_OK)):
-            found.append(Finding("error", name, "this user may not write it", f"chmod u+w {self._path}"))
-        return found or [Finding("ok", name, f"whole, {self._path.stat().st_size:,} bytes")]
+            findings.append(Finding("error", name, "this user may not write it", f"chmod u+w {self._path}"))
+        return findings or [Finding("ok", name, f"whole, {self._path.stat().st_size:,} bytes")]
 
     def close(self) -> None:
-        with self._guard:
+        with self._connections_lock:
             self._closed = True
             for connection in self._connections:
                 connection.close()
@@ -390,7 +390,7 @@ class SqliteLog:
         """This thread's connection."""
         if self._closed:
             raise LogClosed(f"log {self.url}: closed; open it again")
-        connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+        connection: sqlite3.Connection | None = getattr(self._per_thread, "connection", None)
         if connection is None:
             connection = sqlite3.connect(
                 f"{self._path.as_uri()}?{self._access(mode)}",
@@ -399,18 +399,18 @@ class SqliteLog:
                 isolation_level=None,
                 check_same_thread=False,  # only so that `close` can close the connections of other threads
             )
-            with self._guard:
+            with self._connections_lock:
                 self._connections.append(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA wal_autocheckpoint = 4000")
-            self._mine.connection = connection
+            self._per_thread.connection = connection
         return connection
 
     def _access(self, mode: str) -> str:
         """How to open the file: read-only if this user may not write it.
 
-        A log in WAL mode is read through a file beside it. If there is none and none can be created, nobody is writing,
-        and the log is opened as immutable.
+        A log in WAL mode is read through a file beside it. If there is none and none can be created, no process
+        is writing, and the log is opened as immutable.
         """
         folder = os.access(self._path.parent, os.W_OK)
         if not self._path.exists() or (folder and os.access(self._path, os.W_OK)):
@@ -457,7 +457,7 @@ class SqliteLog:
             self._check_file(at_once=doing == "written")
             yield
         except sqlite3.Error as error:
-            raise self._named(error, doing) from error
+            raise self._translated(error, doing) from error
 
     @contextmanager
     def _size_errors(self, records: Sequence[Record]) -> Iterator[None]:
@@ -492,13 +492,14 @@ class SqliteLog:
         if opened is None or not (at_once or now - self._looked_at > LOOK_S):
             return
         self._looked_at = now
-        if (there := self._file_now()) != opened:
+        if (current := self._file_now()) != opened:
             raise LogReplaced(
-                f"log {self.url}: {self._path} was {'removed' if there is None else 'replaced'} while it was open; put"
-                " the file and its -wal back, or restore it from an archive (`coupon-ledger restore`), and start again"
+                f"log {self.url}: {self._path} was {'removed' if current is None else 'replaced'} while it was open;"
+                " put the file and its -wal back, or restore it from an archive (`coupon-ledger restore`), and start"
+                " again"
             )
 
-    def _named(self, error: sqlite3.Error, doing: str) -> LogError:
+    def _translated(self, error: sqlite3.Error, doing: str) -> LogError:
         name = getattr(error, "sqlite_errorname", "")
         if name in _NO_ROOM:
             return LogFull(

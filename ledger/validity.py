@@ -69,15 +69,15 @@ def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, d
     decoded, undecodable = decode_columns(messages)
     dead = {u.row: (u.reason, u.detail) for u in undecodable}
     record = SCHEMA_NAME[topic]
-    found = pl.DataFrame(schema={"row": pl.Int64, **polars_schema(record)})
+    accepted = pl.DataFrame(schema={"row": pl.Int64, **polars_schema(record)})
     for part in decoded:
         if part.name == record:
             frame, invalid = split_valid(topic, part.frame)
             dead.update({int(part.rows[i]): ("invalid_event", words) for i, words in invalid})
-            found = frame.with_columns(row=pl.Series(part.rows[frame["row"].to_numpy()], dtype=pl.Int64))
+            accepted = frame.with_columns(row=pl.Series(part.rows[frame["row"].to_numpy()], dtype=pl.Int64))
         else:
             dead |= dict.fromkeys(part.rows.tolist(), wrong_topic(part.name, topic))
-    return found, dead
+    return accepted, dead
 
 
 def wrong_topic(record: str, topic: str) -> tuple[str, str]:
@@ -98,7 +98,7 @@ def split_valid(topic: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tup
     invalid = []
     possible = frame.select(_possible_instants()).to_series()
     for i in passes.not_().arg_true().to_list():
-        problem = _model_says(topic, frame.row(i, named=True)) if possible[i] else _NO_INSTANT
+        problem = _problem_by_model(topic, frame.row(i, named=True)) if possible[i] else _NO_INSTANT
         if problem is not None:
             invalid.append((i, problem))
     gone = [i for i, _ in invalid]
@@ -113,7 +113,7 @@ def _possible_instants() -> pl.Expr:
     return pl.all_horizontal(_instant(cs.datetime()).fill_null(True))
 
 
-def _model_says(topic: str, row: dict[str, Any]) -> str | None:
+def _problem_by_model(topic: str, row: dict[str, Any]) -> str | None:
     row.pop("row")
     try:
         events.parse_event(topic, event_data(row))
@@ -165,15 +165,15 @@ def _field_checks(topic: str) -> list[tuple[str, Check]]:
 
 
 def _checks_of(model: Any) -> list[tuple[str, Check]]:
-    found: list[tuple[str, Check]] = []
+    checks: list[tuple[str, Check]] = []
     for name, hint in get_type_hints(model, include_extras=True).items():
         kinds = {hint, *get_args(hint)}
-        found += [(name, check) for kind, check in _CHECKS if kind in kinds]
+        checks += [(name, check) for kind, check in _CHECKS if kind in kinds]
         if name in _CHOICE_FIELDS:
-            found.append((name, _choice(name)))
+            checks.append((name, _choice(name)))
     if model is events.Discount:
-        found.append(("kind", _choice("discount_kind")))
-    return found
+        checks.append(("kind", _choice("discount_kind")))
+    return checks
 
 
 def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
@@ -184,9 +184,9 @@ def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         column = frame[name]
         if column.null_count() == len(column):
             continue
-        found = [None if text is None else _canonical(name, text) for text in column.to_list()]
-        texts = pl.Series(name, [f and f.text for f in found], dtype=pl.String)
-        doubtful = doubtful | pl.Series([f is not None and not f.certain for f in found], dtype=pl.Boolean)
+        values = [None if text is None else _canonical(name, text) for text in column.to_list()]
+        texts = pl.Series(name, [f and f.text for f in values], dtype=pl.String)
+        doubtful = doubtful | pl.Series([f is not None and not f.certain for f in values], dtype=pl.Boolean)
         frame = frame.with_columns(texts)
     return frame, doubtful
 
