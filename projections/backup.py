@@ -1,6 +1,6 @@
-"""Back up the database as of one commit, while the consumer and the readers go on undisturbed.
+"""Backs up the database as of one commit, while the consumer and the readers continue.
 
-The copy has the storage format, types, compression and positions of the original, but not the space that replaced rows
+The copy has the storage format, types, compression and positions of the original, without the space that replaced rows
 leave behind. While it is made, the write-ahead log of the original grows, since the copied state must stay readable.
 """
 
@@ -41,7 +41,7 @@ class Copied:
 def placed(path: Path, *, force: bool) -> Iterator[Path]:
     """Yield a temporary path to write a database to, and move that to `path` once the block succeeds.
 
-    `force`: replace an existing database that nobody uses. Raises `UnusableFile`, `StoreError`.
+    `force`: replace an existing database that is not in use. Raises `UnusableFile`, `StoreError`.
     """
     _check_place(path, force)
     with part_of(path) as part:
@@ -50,14 +50,15 @@ def placed(path: Path, *, force: bool) -> Iterator[Path]:
             if force:
                 part.replace(path)
             else:
-                os.link(part, path)  # unlike a rename, never over what another process just made
+                os.link(part, path)  # unlike a rename, this fails if another process has just created the file
         except OSError as error:
             raise UnusableFile(f"backup {path}: cannot be written ({error.strerror}); name another file") from error
 
 
 @contextmanager
 def part_of(path: Path) -> Iterator[Path]:
-    """Yield the path for a partly written file. Removes it afterwards, and at once those of killed processes."""
+    """Yield the path for an incomplete file, and remove the file after the block. Also removes the files of killed
+    processes."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
         if not _alive(left.name.removeprefix(f"{path.name}.part-").partition(".")[0]):
             left.unlink(missing_ok=True)
@@ -78,7 +79,7 @@ def _check_place(path: Path, force: bool) -> None:
         return
     if not force:
         raise UnusableFile(f"backup {path}: is there already; name another file, or replace it with --force")
-    # Never replace a file in use, or one that is not our database; one of another version may be replaced.
+    # Never replace a file in use, or a file that is not a database of the ledger. Another version may be replaced.
     with Store.open_generation(path, file_of(path)) as there, suppress(StoreVersionMismatch):
         check_version(there)
 

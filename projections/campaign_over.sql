@@ -1,4 +1,4 @@
--- For which of these coupons (`wanted`) did the campaign end before the coupon? Grain: one coupon.
+-- Which of these coupons (`wanted`) belong to a campaign that ended before they did? Grain: one coupon.
 WITH standing AS (
     SELECT campaign_id, occurred_at, last(type ORDER BY list_position($standing::VARCHAR[], type), event_id) AS status
     FROM campaign_events WHERE type IN (SELECT unnest($standing::VARCHAR[]))

@@ -1,6 +1,6 @@
-"""Offsets and accounts of the records read, per partition; written in the same transaction as the rows.
+"""The offset and account of each partition, written in the same transaction as the rows.
 
-`Completeness` also keeps until when each partition is complete: while one topic has been read further than another,
+`Completeness` also tracks until when each partition is complete: while one topic has been read further than another,
 violations between the two are provisional.
 """
 
@@ -66,9 +66,9 @@ def outside(
     earliest: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
 ) -> list[Outside]:
-    """Positions that the log does not hold, or no longer holds, by partition. A missing partition counts as empty."""
-    found = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
-    return [o for o in found if not o.earliest <= o.next_offset <= o.end]
+    """The accounts' positions that the log does not hold, or no longer holds. A missing partition counts as empty."""
+    positions = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
+    return [o for o in positions if not o.earliest <= o.next_offset <= o.end]
 
 
 _EPOCH: Final = datetime(1970, 1, 1)
@@ -80,9 +80,9 @@ SELECT '{topic}' AS topic, log_partition, max(recorded_at) AS recorded_at FROM {
 
 @dataclass(slots=True)
 class Completeness:
-    """Until when each partition of the log is complete: every record recorded at or before that instant has been read.
+    """Until when each partition of the log is complete: all its records up to that instant have been read.
 
-    A partition that has been read to its end is complete until the latest record of any partition by then.
+    A partition that has been read to its end is complete until the latest record read from any partition.
     """
 
     complete_until: dict[TopicPartition, datetime] = field(default_factory=dict)
@@ -93,8 +93,9 @@ class Completeness:
         positions: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> None:
-        """Take in a batch. `recorded`: the instant (naive UTC) of the last record read from each partition;
-        `positions`: the next offsets after the batch; `ends`: of every partition, looked up after it was read."""
+        """Add a batch. `recorded`: the instant (naive UTC) of the last record read from each partition;
+        `positions`: the next offsets after the batch; `ends`: the end of every partition, looked up after the batch was
+        read."""
         horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
         for partition, end in ends.items():
             at_end = positions.get(partition, 0) >= end
@@ -108,7 +109,7 @@ class Completeness:
         return cls({TopicPartition(topic, partition): until for topic, partition, until in rows})
 
     def save(self, store: Store) -> None:
-        """Write it, inside the caller's transaction."""
+        """Store it, inside the caller's transaction."""
         rows = [(*partition, until) for partition, until in self.complete_until.items()]
         if rows:
             places = ", ".join(["(?, ?, ?)"] * len(rows))
@@ -117,7 +118,7 @@ class Completeness:
 
 
 def last_recorded(store: Reading) -> dict[TopicPartition, datetime]:
-    """Per partition, when its last event in the journals was recorded (naive UTC)."""
+    """By partition, when its last event in the journals was recorded (naive UTC)."""
     queries = [_JOURNALS.format(topic=topic, journal=name) for topic, name in JOURNAL.items()]
     rows = store.rows(" UNION ALL ".join(queries))
     return {TopicPartition(topic, partition): at for topic, partition, at in rows}
@@ -132,13 +133,13 @@ _COLUMNS: Final = tuple(field.name for field in fields(Account))
 
 
 def load(store: Reading) -> dict[TopicPartition, Account]:
-    """The accounts of all partitions that were ever read."""
+    """The accounts of all partitions that have been read."""
     rows = store.frame(f"SELECT topic, log_partition, {', '.join(_COLUMNS)} FROM checkpoints").iter_rows()
     return {TopicPartition(topic, partition): Account(*rest) for topic, partition, *rest in rows}
 
 
 def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
-    """Write these accounts, inside the caller's transaction, after checking each."""
+    """Check and store these accounts, inside the caller's transaction."""
     for partition, account in accounts.items():
         account.check(partition)
     rows = [(*p, *astuple(a)) for p, a in accounts.items()]

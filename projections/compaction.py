@@ -1,9 +1,9 @@
-"""Compact tables whose rows are replaced: deleted rows keep their space until all rows around them are deleted too.
+"""Compacts tables whose rows are replaced. A deleted row keeps its space until its whole row group is deleted.
 
-DuckDB's own way merges row groups during a checkpoint. That holds up a commit for as long as it takes, and merges the
-journals too, where nothing was deleted. Instead, `compact` rewrites the end of a table, where the rows in use lie, once
-so much of it is dead that this costs a small part of what replacing those rows did. The old row groups are then empty,
-and the next checkpoint frees them.
+DuckDB can merge row groups during a checkpoint, but that blocks a commit until it is done, and it also merges the
+journals, in which nothing is deleted. `compact` instead rewrites the end of a table, where the rows in use lie, once
+enough of it is dead that the rewrite costs little compared to the replacements that led to it. The old row groups are
+then empty, and the next checkpoint frees them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL
 from coupon_ledger.projections.store import Store
 
 _LOOK_AFTER: Final = 100_000
-"""Deleted rows after which the tables are examined, and that make a rewrite worth it."""
+"""Number of deleted rows after which the tables are examined, and from which a rewrite pays off."""
 
 _DEAD_PER_LIVE: Final = 0.75
 _ROW_GROUP: Final = 122_880
@@ -27,20 +27,20 @@ _log = logging.getLogger(__name__)
 
 
 def compact(store: Store) -> None:
-    """Compact the tables that need it. Call between transactions; readers keep the state that they see."""
+    """Compact the tables that need it. Call between transactions. Running readers are not affected."""
     if store.deleted < _LOOK_AFTER:
         return
     store.deleted = 0
     names = store.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()")
     tables = {name for (name,) in names}
     for table in sorted(tables - {*JOURNAL.values(), *CONFLICTS.values()}):
-        first = _worth_it_from(store, table)
+        first = _first_to_rewrite(store, table)
         if first is not None:
-            _write_once_more(store, table, first)
+            _rewrite(store, table, first)
 
 
-def _worth_it_from(store: Store, table: str) -> int | None:
-    """The earliest row from which rewriting the rest of the table is worth it; None if there is none."""
+def _first_to_rewrite(store: Store, table: str) -> int | None:
+    """The first row from which rewriting the rest of the table pays off. None if there is no such row."""
     [(rows,)] = store.rows(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
     if rows < _LOOK_AFTER:
         return None
@@ -57,11 +57,11 @@ def _worth_it_from(store: Store, table: str) -> int | None:
     return first
 
 
-def _write_once_more(store: Store, table: str, first: int) -> None:
+def _rewrite(store: Store, table: str, first: int) -> None:
     started = time.perf_counter()
     with store.transaction():
         [(last,)] = store.rows(f"SELECT max(rowid) FROM {table}")
         moved = store.execute(f"INSERT INTO {table} SELECT * FROM {table} WHERE rowid >= {first}")
         store.execute(f"DELETE FROM {table} WHERE rowid BETWEEN {first} AND {last}")
     seconds = time.perf_counter() - started
-    _log.info("table %s: %d rows written once more instead of %d, in %.1f s", table, moved, last + 1 - first, seconds)
+    _log.info("table %s: %d rows rewritten instead of %d, in %.1f s", table, moved, last + 1 - first, seconds)

@@ -1,4 +1,4 @@
-"""Connections to the DuckDB file: to read, to read beside the writer, to add rows beside it; frames in and out."""
+"""Connections to the DuckDB file: for reading, for reading beside the writer, and for inserting rows beside it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from coupon_ledger.ledger.rules import SWEPT
 from coupon_ledger.projections.duckdb_errors import failing_clearly
 from coupon_ledger.projections.wide import as_decimals, as_integers
 
-# Checkpoints rewrite what changed; far apart they cost little (the default of 16 MB costs most of the rate).
+# Checkpoints rewrite changed data, so rare ones cost little. With the default of 16 MB they would take most of the
+# time.
 WAL_LIMIT: Final = 256_000_000
-"""Bytes of write-ahead log from which a commit triggers a checkpoint."""
+"""Size of the write-ahead log, in bytes, from which a commit triggers a checkpoint."""
 
 LISTED: Final = 2_000
-"""Maximum number of values that go into a query as a list, which costs a third of a frame."""
+"""Maximum number of values that are passed to a query as a list, which costs a third as much as a frame."""
 
-# DuckDB's limit in the owner; it evicts what it does not need at once to the file. Batches need twice as much again.
+# DuckDB's memory limit in the owner; it evicts other data to the file. Batches need twice as much in addition.
 _MEMORY: Final = "300MB"
 
 _MEMORY_OF_SLOW: Final = "1200MB"
-"""The limit while a slow question runs beside the batches: lists and sorted groups cannot be evicted."""
+"""The limit while a slow question runs beside the batches, since lists and sorted groups cannot be evicted."""
 
-# Its string compression takes a fifth less time and space than that of DuckDB's default, which old versions can read.
+# Its string compression takes a fifth less time and space than that of the default, which older DuckDB can read.
 STORAGE: Final = "v1.5.0"
 
 AGAIN_S: Final = 0.02
@@ -45,8 +46,8 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 
 
 class _NoPandas:
-    """Keeps DuckDB from importing pandas. DuckDB checks the parameters of every query for pandas values, and imports
-    pandas for that if it is installed: a fifth of a second per command. Other importers still get it."""
+    """Keeps DuckDB from importing pandas, which takes a fifth of a second per command. DuckDB imports it, if installed,
+    to check the parameters of queries for pandas values. Other modules can still import pandas."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -59,8 +60,8 @@ class _NoPandas:
 
 sys.meta_path.insert(0, _NoPandas)
 
-# The only definition of violations that are no fault: those of the ledger's own sweep events that a fact which arrived
-# later overtook. A conflict under such an event's id is a fault.
+# The only definition of superseded violations, which are no fault: a fact that arrived later overtook an event of the
+# ledger's own sweep. A conflict under the id of a sweep event is a fault.
 _SUPERSEDED: Final = f"""
     CREATE TEMP MACRO superseded(event_id, violation) AS
         starts_with(event_id, '{SWEPT}') AND violation <> 'conflicting_duplicate'
@@ -68,9 +69,10 @@ _SUPERSEDED: Final = f"""
 
 
 class Reading:
-    """A connection for queries, for one thread at a time.
+    """A connection for queries, for use by one thread at a time.
 
-    Queries can call `superseded(event_id, violation)`, true if the violation is no fault, and the macros of macros.sql.
+    Queries can call `superseded(event_id, violation)`, which is true if the violation is no fault, and the macros of
+    macros.sql.
     """
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -88,36 +90,36 @@ class Reading:
             return as_integers(self._connection.execute(sql, parameters).pl())
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """The result of a query of a few rows, at a fifth of the cost of `frame`."""
+        """The result of a query with few rows, at a fifth of the cost of `frame`."""
         with failing_clearly(self.path, self._direct):
             return self._connection.execute(sql).fetchall()
 
     def batches(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
     ) -> Iterator[pl.DataFrame]:
-        """The result of a query in pieces, for results that should not be in memory whole.
+        """The result of a query in pieces, for results that may not fit into memory.
 
-        Yields at least one piece, so that the columns are known even without rows.
+        Yields at least one piece, so that the columns are known even if there are no rows.
         """
         with failing_clearly(self.path, self._direct):
             yield from frames_of(self._connection.execute(sql, parameters).to_arrow_reader(rows))
 
     def execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
-        """Run one statement; returns how many rows it inserted, updated or deleted."""
+        """Run one statement. Returns the number of rows that it inserted, updated or deleted."""
         with failing_clearly(self.path, self._direct):
-            found = self._connection.execute(sql, parameters).fetchone()
-        return int(found[0]) if found and isinstance(found[0], int) else 0
+            row = self._connection.execute(sql, parameters).fetchone()
+        return int(row[0]) if row and isinstance(row[0], int) else 0
 
     @contextlib.contextmanager
     def holding(self, name: str, query: str, parameters: Mapping[str, Any]) -> Iterator[None]:
-        """Store the result of a query in a temporary table `name` that queries can read meanwhile."""
+        """Within the block, the result of a query is in the temporary table `name`."""
         self.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters)
         yield
         self.execute(f"DROP TABLE temp.{name}")  # after an error, the rollback removes it
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
-        """Let queries read these frames by name."""
+        """Within the block, queries can read these frames by name."""
         streams = {name: _Stream(frame) for name, frame in frames.items()}
         for name, stream in streams.items():
             self._connection.register(name, stream)
@@ -130,7 +132,7 @@ class Reading:
 
 
 class Cursor(Reading):
-    """Reads beside the writer. Between `begin` and `end` every query sees the same committed state."""
+    """Reads beside the writer. Between `begin` and `end`, every query sees the same committed state."""
 
     _interrupted = False
 
@@ -158,21 +160,23 @@ class Cursor(Reading):
         return super().execute(sql, parameters)
 
     def _check(self) -> None:
-        """Raises if interrupted: DuckDB forgets an interruption that comes between two queries."""
+        """Raises if `interrupt` was called: DuckDB ignores an interruption between two queries."""
         if self._interrupted:
             raise duckdb.InterruptException("interrupted")
 
     @contextlib.contextmanager
     def copying_to(self, path: Path) -> Iterator[str]:
-        """Open a transaction that sees one committed state of this database and writes into a new one at `path`; yields
-        the new one's name in queries. Afterwards all of it is at `path`, in one file; after an error, the file there is
-        not a database. Whatever happens to the copy does not affect the database that is read.
+        """Open a transaction that reads one committed state of this database and writes into a new one at `path`.
+        Yields the name of the new database in queries.
+
+        After the block, the new database is complete, in one file. After an error, the file is not a valid database.
+        The database that is read is not affected.
         """
         name = "copied"
         self._interrupted = False
         place = str(path).replace("'", "''")
         with failing_clearly(path):
-            # A write-ahead log would only be read if a half-written copy were opened.
+            # The copy needs no write-ahead log, since an incomplete copy is never opened.
             self._connection.execute(
                 f"ATTACH '{place}' AS {name} (STORAGE_VERSION '{STORAGE}', RECOVERY_MODE no_wal_writes)"
             )
@@ -187,7 +191,8 @@ class Cursor(Reading):
                     self._connection.execute(f"DETACH {name}")
 
     def _checkpoint(self, name: str) -> None:
-        """Checkpoint once nobody reads there: a transaction that reads the catalog reads that of every database."""
+        """Checkpoint as soon as no transaction reads the copy. One that reads the catalog reads all attached
+        databases."""
         while True:
             try:
                 self._connection.execute(f"CHECKPOINT {name}")
@@ -199,25 +204,27 @@ class Cursor(Reading):
             time.sleep(AGAIN_S)
 
     def end(self) -> None:
-        """Release the state, also after a query that failed or was interrupted."""
+        """Release the state. Also works after a query that failed or was interrupted."""
         with contextlib.suppress(duckdb.Error):
             self._connection.rollback()
 
     @contextlib.contextmanager
     def roomy(self) -> Iterator[None]:
-        """Raise DuckDB's memory limit meanwhile. One user at a time."""
+        """Raise DuckDB's memory limit within the block. One user at a time."""
         with failing_clearly(self.path):
             self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
         try:
             yield
         finally:
-            with contextlib.suppress(duckdb.Error):  # while more is in use the limit stays, until the next call
+            with contextlib.suppress(
+                duckdb.Error
+            ):  # fails while more memory is in use; the next call sets the limit again
                 self._direct.execute(f"SET memory_limit = '{_MEMORY}'")
 
     def interrupt(self) -> None:
-        """Interrupt the queries since `begin`. The only method that another thread may call."""
+        """Interrupt all queries since `begin`. The only method that another thread may call."""
         self._interrupted = True
-        with contextlib.suppress(duckdb.ConnectionException):  # closed meanwhile: no query is running
+        with contextlib.suppress(duckdb.ConnectionException):  # already closed, so no query is running
             self._connection.interrupt()
 
     def close(self) -> None:
@@ -227,12 +234,12 @@ class Cursor(Reading):
 
 class Inserts(Protocol):
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Add these rows; columns that they lack become null."""
+        """Insert these rows. Missing columns become null."""
 
 
 class Adding(Reading):
-    """Adds rows beside the writer, which must only add to these tables meanwhile. Everything from the first insert to
-    `commit` is one transaction."""
+    """Inserts rows beside the writer, which may only insert into the same tables. All inserts up to `commit` are one
+    transaction."""
 
     _begun = False
 
@@ -253,7 +260,7 @@ class Adding(Reading):
             self._begun = False
 
     def close(self) -> None:
-        """Close, and discard what was not committed."""
+        """Close, and roll back uncommitted inserts."""
         with contextlib.suppress(duckdb.Error):
             self._connection.close()
 
@@ -268,12 +275,12 @@ def add_rows(connection: duckdb.DuckDBPyConnection, table: str, rows: pl.DataFra
 
 
 def frames_of(reader: Any) -> Iterator[pl.DataFrame]:
-    """The batches of an Arrow reader; at least one, so that the columns are known even without rows."""
-    found = False
+    """The batches of an Arrow reader; at least one, so that the columns are known even if there are no rows."""
+    empty = True
     for batch in reader:
-        found = True
+        empty = False
         yield _frame(batch)
-    if not found:
+    if empty:
         yield _frame(reader.schema.empty_table())
 
 
@@ -284,13 +291,13 @@ def _frame(arrow: Any) -> pl.DataFrame:
 
 
 class _Stream:
-    """A frame as a bare Arrow stream, so that no copy is made on the way."""
+    """A frame as an Arrow stream, which DuckDB reads without a copy."""
 
     def __init__(self, frame: pl.DataFrame) -> None:
         self._frame = as_decimals(frame)
 
     def release(self) -> None:
-        """Free the frame, since DuckDB keeps what was registered until the transaction ends."""
+        """Free the frame. DuckDB would keep it until the transaction ends."""
         self._frame = self._frame.clear()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -298,7 +305,7 @@ class _Stream:
 
 
 def live_schema(reading: Reading) -> str:
-    """The schema to qualify live tables with, which temporary tables may shadow."""
+    """The schema of the live tables. A qualified name reads the live table even if a temporary table shadows it."""
     [(database,)] = reading.rows("SELECT current_database()")
     return '"' + str(database).replace('"', '""') + '".main'
 
@@ -323,7 +330,7 @@ def configuration(read_only: bool) -> dict[str, Any]:
         settings["wal_autocheckpoint"] = f"{WAL_LIMIT}B"
         settings["memory_limit"] = _MEMORY
         settings["write_buffer_row_group_count"] = 1
-        # They would merge the row groups that each batch leaves half full, over and over (compaction.py does the rest).
+        # Vacuuming would merge half-full row groups after every batch. compaction.py does it more cheaply.
         settings["max_vacuum_tasks"] = 0
         settings["threads"] = threads(alone=True)
     return settings

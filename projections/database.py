@@ -1,4 +1,5 @@
-"""The database: the tables of all projections in one DuckDB file, created together and checked for their versions."""
+"""The database: one DuckDB file with the tables of all projections. They are created together, and each has a
+version."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from coupon_ledger.projections.store import Store
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
 VERSION: Final = 3
-"""Version of the tables that belong to no projection. A database of another version is not touched."""
+"""Version of the tables that belong to no projection. A database with another version is refused."""
 
 _FOLDERS: Final = (
     "coupon_ledger.projections.live",
@@ -35,7 +36,7 @@ def create_database(path: Path) -> bool:
 
 
 def open_database(path: Path, *, read_only: bool = False) -> Store:
-    """Open for writing (and so own it) or for reading.
+    """Open for writing, which makes this process the owner, or for reading.
 
     Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
     """
@@ -43,7 +44,8 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
 
 
 def check_version(store: Reading) -> None:
-    """Raises `StoreVersionMismatch` if another version filled it, `StoreError` if it is no database of ours."""
+    """Raises `StoreVersionMismatch` if another version filled the database, `StoreError` if the ledger did not create
+    it."""
     if not store.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'ledger' AND NOT temporary LIMIT 1"):
         raise StoreError(
             f"database {store.path}: a DuckDB file, but not one of coupon-ledger; name another with --database"

@@ -26,7 +26,7 @@ Recorded = Annotated[datetime | None, AfterValidator(_naive)]
 
 
 class Chosen(BaseModel):
-    """Filters on dead letters; None matches all. `since`, `until`: time of recording, naive UTC. `settled`: include
+    """A filter for dead letters. None matches all. `since`, `until`: time of recording, naive UTC. `settled`: include
     discarded ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,7 +46,7 @@ class Chosen(BaseModel):
 def chosen_letters(
     reading: Reading, chosen: Chosen, columns: str = "*", limit: int | None = None, after: Position = _START
 ) -> Iterator[pl.DataFrame]:
-    """The chosen dead letters after a position, ordered by position, in pieces."""
+    """The chosen dead letters after the position `after`, in the order of positions, in pieces."""
     behind = dict(zip(("after_topic", "after_partition", "after_offset"), after, strict=True))
     query = f"SELECT {columns} FROM (\n{sql(__package__, 'dead_letters')})"
     return reading.batches(query, {**chosen.model_dump(), **behind, "limit": limit})

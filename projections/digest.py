@@ -1,10 +1,10 @@
-"""Order-independent digests of the tables: the same facts give the same number, wherever they came from.
+"""Order-independent digests of the tables: equal facts have equal digests, whatever log or file they come from.
 
-A row's digest is the MD5 of its columns as JSON; a table's is the sum of its rows' digests, as two 64-bit halves
-modulo 2^64, with the number of rows. The order of rows, the cut of batches and the file do not matter; one changed
-value changes both halves.
+The digest of a row is the MD5 of its columns as JSON. The digest of a table is the sum of its rows' digests, as two
+64-bit halves modulo 2^64, with the number of rows. It does not depend on the order of rows or on how the log was cut
+into batches. One changed value changes both halves.
 
-*facts*: business columns only. *full*: every column, positions and book-keeping included; equal for the same log up
+*facts*: business columns only. *full*: all columns, including positions and book-keeping; equal for the same log read
 to the same positions.
 """
 
@@ -34,14 +34,14 @@ _BOOK_KEEPING: Final = {
     *journal.POSITION,
 }
 _DERIVED: Final = {"violations": {"user_id", "owner", "trigger_topic", "trigger_recorded_at"}}
-"""Columns that repeat values of the violation's event and of its counterpart's events."""
+"""Columns that repeat values of the violation's event or of its counterpart's events."""
 _AS_EVER: Final = {"orders": {"refunded_minor": "coalesce(refunded_minor, 0)"}}
-"""Expressions that replace a column in digests of facts: an order without a refund counts as one with refunds of 0,
-since its events distinguish the two."""
+"""Expressions that replace a column in digests of facts. An order without refunds has the same digest as one with
+refunds of 0; the digest of its events tells them apart."""
 _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
-"""Tables of facts. Conflicts are no facts: which content stands depends on which came first."""
+"""The tables of facts. Conflicts are not facts: which content is the fact depends on which came first."""
 FULL: Final = tuple(dict.fromkeys((*FACTS, *IDENTITY)))
 ALL: Final = "all"
 
@@ -51,8 +51,8 @@ _LATER: Final = {
     for names in (journal.JOURNAL, journal.CONFLICTS)
     for topic in INPUT_TOPICS
 } | {"coupons": frozenset({"extended_at"}), "orders": frozenset({"repaid_at"})}
-"""Columns that a later version of the schema or of the row added. Nulls in them are left out of the digest, so that the
-same facts have the same digest in every release."""
+"""Columns that a later version added to the schema or to the row. Nulls in them are left out of the digest, so that
+equal facts have equal digests in every release."""
 
 _HALF: Final = 1 << 64
 
@@ -68,15 +68,15 @@ class Digest:
 
 
 def digests(store: Reading, tables: Sequence[str] = FULL) -> list[Digest]:
-    """One digest per table, then a combined one named `all`."""
-    found = [_of(store, table) for table in tables]
+    """One digest per table, followed by a combined one named `all`."""
+    by_table = [_of(store, table) for table in tables]
     total = Digest(
         ALL,
-        sum(d.rows for d in found),
-        _combined([f"{d.table} {d.facts}" for d in found if d.facts]),
-        _combined([f"{d.table} {d.full}" for d in found]),
+        sum(d.rows for d in by_table),
+        _combined([f"{d.table} {d.facts}" for d in by_table if d.facts]),
+        _combined([f"{d.table} {d.full}" for d in by_table]),
     )
-    return [*found, total]
+    return [*by_table, total]
 
 
 def facts_digest(store: Reading) -> str:
@@ -85,7 +85,7 @@ def facts_digest(store: Reading) -> str:
 
 
 def buckets(store: Reading, table: str) -> pl.DataFrame:
-    """The full digest of a table by bucket: `bucket`, `rows`, `digest`. A row's bucket follows from its key."""
+    """The full digest of a table by bucket: `bucket`, `rows`, `digest`. The bucket depends on the row's key."""
     names = _columns(store, table)
     return store.frame(f"""
         SELECT {_bucket(names)} AS bucket, count(*) AS rows,
@@ -138,7 +138,7 @@ def _of(store: Reading, table: str) -> Digest:
 
 
 def _row(table: str, names: list[str], instead: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The text of a row whose hash is summed. `instead`: expressions that replace columns."""
+    """The SQL expression for the text of a row, which is hashed. `instead`: expressions that replace columns."""
     later = [n for n in names if n in _LATER.get(table, ())]
     row = _json([n for n in names if n not in later], instead)
     return row + "".join(f" || CASE WHEN {name} IS NULL THEN '' ELSE {_json([name])} END" for name in later)

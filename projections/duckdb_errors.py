@@ -1,4 +1,4 @@
-"""Translates DuckDB's errors into ours: which database, what is wrong, what to do."""
+"""Translates DuckDB's errors into the ledger's own, which name the database, the problem and the remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _out_of_memory(path: Path, first: str) -> StoreError:
     return StoreError(f"database {path}: more memory is needed than DuckDB is given ({first}); {remedy}")
 
 
-_SAYS: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]], ...]] = (
+_BY_PHRASE: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]], ...]] = (
     (("lock on file",), owned_by),
     (
         ("No space left", "disk is full", "File too large"),
@@ -62,9 +62,9 @@ _SAYS: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]], ..
         lambda path, _: StoreError(f"database {path}: a folder; name a file in it with --database"),
     ),
 )
-"""Our errors by phrases in DuckDB's message; the first match wins."""
+"""The ledger's errors by phrases in DuckDB's message. The first match wins."""
 
-_IS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
+_BY_CLASS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
     (
         (duckdb.ConversionException, duckdb.OutOfRangeException),
         lambda path, text: ValueOutOfRange(
@@ -80,33 +80,34 @@ _IS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
         ),
     ),
 )
-"""Our errors by DuckDB's error class, if no phrase of `_SAYS` matches."""
+"""The ledger's errors by DuckDB's error class, if no phrase of `_BY_PHRASE` matches."""
 
 
 def _first(text: str) -> str:
     return text.splitlines()[0]
 
 
-def _ours(path: Path, error: duckdb.Error) -> StoreError | None:
+def _translated(path: Path, error: duckdb.Error) -> StoreError | None:
     text = str(error)
-    for words, made in _SAYS:
+    for words, made in _BY_PHRASE:
         if any(word in text for word in words):
             return made(path, text)
-    return next((made(path, text) for kinds, made in _IS if isinstance(error, kinds)), None)
+    return next((made(path, text) for kinds, made in _BY_CLASS if isinstance(error, kinds)), None)
 
 
 @contextlib.contextmanager
-def failing_clearly(path: Path, asked: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
-    """Raise our error in place of DuckDB's; one that nobody can act on is kept. `asked`: interrupted on Ctrl-C."""
+def failing_clearly(path: Path, connection: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
+    """Replace DuckDB's errors by the ledger's own. Errors without a remedy are raised unchanged. `connection`:
+    interrupted on Ctrl-C."""
     try:
         yield
     except duckdb.Error as error:
-        if (ours := _ours(path, error)) is not None:
-            raise ours from error
+        if (translated := _translated(path, error)) is not None:
+            raise translated from error
         raise
     except RuntimeError as error:
         if str(error) == "Query interrupted":  # what DuckDB raises on Ctrl-C
-            if asked is not None:
-                asked.interrupt()  # otherwise its other threads go on, and the next query waits for them
+            if connection is not None:
+                connection.interrupt()  # otherwise its other threads keep running, and the next query waits for them
             raise KeyboardInterrupt from error
         raise

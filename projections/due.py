@@ -1,15 +1,15 @@
-"""The events that a sweep appends at an instant: `expired` for coupons past their `valid_until`, with the cause;
-`released` for reservations past their `hold_until`.
+"""The events that a sweep appends: `expired` for coupons past their `valid_until`, with the reason, and `released` for
+reservations past their `hold_until`.
 
-Always true: each event, its id included, is a function of its coupon's history up to it. So sweepers that know the same
-append the same events, however many they are and however often they run; and one that knows more finds the same instant
-and another cause only where what it knows more is about the time before.
+Always true: each event, including its id, is a function of its coupon's history before it. So sweepers that have read
+the same events append the same events, however many sweepers there are and however often they run. A sweeper that has
+read more derives a different event only if the additional events happened earlier.
 
-A coupon that is created, issued or claimed at its end expires one microsecond after it. The end is `valid_until`, or
-the instant of the last extension if that is later (one that shortened the validity). A coupon that is reserved or used
-at its end expires one microsecond after the first later event that brings it back. An event that arrives after the
-sweep but happened before it wins by the table of transitions: the sweep's event is then illegal, its violation
-superseded. Only an extension that arrives after the sweep does not bring an expired coupon back.
+A coupon that is created, issued or claimed at its end expires one microsecond later. The end is `valid_until`, or the
+instant of the last extension if that is later, as for an extension that shortens the validity. A coupon that is
+reserved or used at its end expires one microsecond after the first later event that brings it back. An event that
+arrives after the sweep but happened before it wins by the table of transitions: the sweep's event is then illegal, and
+its violation is superseded. The exception is an extension: if it arrives after the sweep, the coupon stays expired.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PIECE: Final = 50_000
 _HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR ends_at < $until)"
 _OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND ends_at < $until"
 _STRETCHES: Final = 4
-"""Maximum number of stretches of the journal in which a piece of coupons is looked up."""
+"""Maximum number of time ranges of the journal in which the events of a piece of coupons are looked up."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TYPES: Final = types(COUPON)
 _EXPIRED: Final = _TYPES.index("expired")
@@ -64,8 +64,8 @@ Event = dict[str, Any]
 
 
 def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.DataFrame]:
-    """The events due at `until` (naive UTC), in pieces of at most `piece` coupons; none is empty. The coupons' row
-    numbers must not change meanwhile.
+    """The events due at `until` (naive UTC), in non-empty pieces of at most `piece` coupons. The coupons' row numbers
+    must not change between two pieces.
 
     Columns: those of the event, then the coupon's campaign, channel and face value.
     """
@@ -75,7 +75,7 @@ def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.D
             events = [
                 event
                 for row, history in _with_histories(reading, rows)
-                for event in (_of_history(row, history, until) if row["told"] else _at_once(row))
+                for event in (_of_history(row, history, until) if row["needs_history"] else _at_once(row))
             ]
             if events:
                 yield pl.DataFrame(events, schema=_SCHEMA, orient="row")
@@ -85,51 +85,51 @@ def _coupons(reading: Reading, chosen: str, until: datetime, piece: int) -> Iter
     query = f"{sql(__package__, 'due')} {chosen} LIMIT {piece}"
     after = -1
     while True:
-        found = reading.frame(query, {"after": after, "until": until})
-        if found.height:
-            yield found
-        if found.height < piece:
+        coupons = reading.frame(query, {"after": after, "until": until})
+        if coupons.height:
+            yield coupons
+        if coupons.height < piece:
             return
-        after = found["row_id"][-1]
+        after = coupons["row_id"][-1]
 
 
 def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Reserved coupons whose hold is over (`lapsed`), or that were reserved after their end. `told`: past their end, so
-    the history is needed. Of several reservations at one instant the canonically first one counts."""
+    """Reserved coupons whose hold is over (`lapsed`), or that were reserved after their end. `needs_history`: for
+    coupons past their end. Of several reservations at one instant, the canonically first one counts."""
     held = coupons.filter(pl.col("reserved_at") < until).with_columns(at="reserved_at", type=pl.lit("reserved"))
     events = _happened(reading, held).filter(pl.col("for_order") == pl.col("order_id")).sort("event_id")
     holds = events.group_by("row_id").agg(
         reservation=pl.col("event_id").first(), hold_until=pl.col("hold_until").first()
     )
     ended = (pl.col("ends_at") < until).fill_null(False)
-    found = coupons.join(holds, on="row_id", how="left").with_columns(
-        lapsed=(pl.col("hold_until") < until).fill_null(False), told=ended, follows=pl.lit(None, pl.String)
+    rows = coupons.join(holds, on="row_id", how="left").with_columns(
+        lapsed=(pl.col("hold_until") < until).fill_null(False), needs_history=ended, follows=pl.lit(None, pl.String)
     )
     late = ended & (pl.col("reserved_at") > pl.col("ends_at"))
-    return _with_campaigns(reading, found.filter(pl.col("lapsed") | late))
+    return _with_campaigns(reading, rows.filter(pl.col("lapsed") | late))
 
 
 def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Coupons past their end. `told`: the history is needed, since something happened after the end; otherwise they
-    were in their present state at the end, and `follows` is their last folded event."""
-    told = coupons.with_columns(told=pl.col("last_event_at") > pl.col("ends_at"))
-    plain = told.filter(~pl.col("told")).with_columns(
+    """Coupons past their end. `needs_history`: an event happened after the end. Otherwise the coupon was in its present
+    state at the end, and `follows` is its last folded event."""
+    rows = coupons.with_columns(needs_history=pl.col("last_event_at") > pl.col("ends_at"))
+    unchanged = rows.filter(~pl.col("needs_history")).with_columns(
         at="last_event_at", type=pl.lit(pl.Series(_TYPES)).gather(pl.col("last_type").cast(pl.Int64))
     )
-    last = _happened(reading, plain).group_by("row_id").agg(follows=pl.col("event_id").max())
+    last = _happened(reading, unchanged).group_by("row_id").agg(follows=pl.col("event_id").max())
     nothing = {"lapsed": pl.lit(False), "reservation": pl.lit(None, pl.String), "hold_until": pl.lit(None, _INSTANT)}
-    return _with_campaigns(reading, told.join(last, on="row_id", how="left").with_columns(**nothing))
+    return _with_campaigns(reading, rows.join(last, on="row_id", how="left").with_columns(**nothing))
 
 
 def _happened(reading: Reading, wanted: pl.DataFrame) -> pl.DataFrame:
     """The coupons joined with their events of type `type` at the instant `at`."""
-    query, told = sql(__package__, "happened"), []
+    query, parts = sql(__package__, "happened"), []
     for first, last in _stretches(wanted["at"]):
         there = wanted.filter(pl.col("at").is_between(first, last))
         with reading.given(wanted=there.select("key_hash")):
-            told.append(reading.frame(query, {"first": first, "last": last} | _bounds(there)))
+            parts.append(reading.frame(query, {"first": first, "last": last} | _bounds(there)))
     on = ["key_hash", "coupon_id", "at", "type"]
-    return wanted.join(pl.concat(told), on=on) if told else wanted.clear().with_columns(**_NOTHING_HAPPENED)
+    return wanted.join(pl.concat(parts), on=on) if parts else wanted.clear().with_columns(**_NOTHING_HAPPENED)
 
 
 def _bounds(coupons: pl.DataFrame) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _bounds(coupons: pl.DataFrame) -> dict[str, Any]:
 
 
 def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
-    """A few stretches of time that cover all these instants, split at the longest gaps."""
+    """At most `_STRETCHES` time ranges that cover all these instants, split at the longest gaps."""
     apart = instants.unique().sort().to_frame("at").with_columns(gap=pl.col("at").diff())
     longest = apart.drop_nulls().top_k(_STRETCHES - 1, by="gap")["at"]
     stretches = apart.with_columns(stretch=pl.col("at").is_in(longest.implode()).cum_sum())
@@ -160,12 +160,12 @@ def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[Event, list[Event]]]:
-    """Each coupon with its events if `told`, otherwise with none."""
+    """Each coupon, with its events if `needs_history`."""
     histories: dict[str, list[Event]] = {}
-    told = coupons.filter("told")
-    if told.height:
-        with reading.given(wanted=told.select("key_hash")):
-            events = reading.frame(sql(__package__, "told"), _bounds(told))
+    wanted = coupons.filter("needs_history")
+    if wanted.height:
+        with reading.given(wanted=wanted.select("key_hash")):
+            events = reading.frame(sql(__package__, "histories"), _bounds(wanted))
         for event in events.iter_rows(named=True):
             histories.setdefault(event["coupon_id"], []).append(event)
     for row in coupons.iter_rows(named=True):
@@ -180,24 +180,26 @@ def _at_once(row: Event) -> list[Event]:
 
 
 def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[Event]:
-    """`released` if the hold is over; `expired` where the coupon can first expire, possibly after that release."""
+    """`released` if the hold is over, and `expired` at the first place where the coupon can expire, possibly after that
+    release."""
     released = [_released(row)] if row["lapsed"] else []
-    found = _first_end([*history, *released], row["ends_at"], until)
-    if found is None:
+    end = _first_end([*history, *released], row["ends_at"], until)
+    if end is None:
         return released
     reason = _reason(
-        found.coupon.state,
-        owned=found.coupon.owner is not None,
+        end.coupon.state,
+        owned=end.coupon.owner is not None,
         campaign_over=row["campaign_over"],
-        given_back=found.given_back,
+        given_back=end.given_back,
     )
-    expired = _expired(row, found.at, reason, found.follows)
-    return [event for event in released if event["occurred_at"] < found.at] + [expired]
+    expired = _expired(row, end.at, reason, end.follows)
+    return [event for event in released if event["occurred_at"] < end.at] + [expired]
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """Where a coupon can expire: the instant, the coupon then, and the event before it (`follows`)."""
+    """A place where a coupon can expire: the instant, the coupon at that instant, and the event before it
+    (`follows`)."""
 
     at: datetime
     coupon: Coupon
@@ -206,7 +208,7 @@ class _End:
 
 
 def _first_end(history: Sequence[Mapping[str, Any]], ends_at: datetime, until: datetime) -> _End | None:
-    """The first such place by `until`; None if there is none."""
+    """The first place where the coupon can expire, before `until`. None if there is none."""
     steps: list[tuple[tuple[datetime, int], _End]] = []
     coupon, given_back = Coupon(history[0]["coupon_id"]), False
     for event in sorted(history, key=canonical_order):
@@ -245,7 +247,8 @@ def _released(row: Event) -> Event:
 
 
 def _event(row: Event, kind: str, end: datetime, at: datetime, reason: str, follows: str) -> Event:
-    """An event with an id derived from its content and the event that it follows: no other event has the same id."""
+    """An event with an id derived from its content and the event that it follows, so that no other event has the same
+    id."""
     identity = json.dumps([row["coupon_id"], kind, end.isoformat(), at.isoformat(), reason, follows])
     return {
         "event_id": SWEPT + sha256(identity.encode()).hexdigest()[:32],

@@ -1,14 +1,14 @@
 """The generations of a database: the files that its name has pointed to.
 
-    DATABASE            a file, until a rebuilt one takes its place; from then on a link to the generation that is live
-    DATABASE.previous   a link to the one before, which `rebuild --rollback` brings back
+    DATABASE            the database file; after the first rebuild, a link to the live generation
+    DATABASE.previous   a link to the generation before, which `rebuild --rollback` brings back
     DATABASE.gen2       a generation
-    DATABASE.rebuild    what is being built
-    DATABASE.rebuild.copied     exists if that began as a copy of the live one
+    DATABASE.rebuild    the file in which a rebuild is made
+    DATABASE.rebuild.copied     exists if the rebuild began as a copy of the live database
 
 Always true:
-- `DATABASE` names a whole database at every moment: its target is replaced atomically.
-- The file of a generation keeps its name as long as it exists, since DuckDB finds its write-ahead log by it.
+- `DATABASE` names a complete database at every moment: the link is replaced atomically.
+- The file of a generation is never renamed, since DuckDB finds the write-ahead log by the file's name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Final
 from coupon_ledger.ledger.errors import StoreError
 
 SLICES: Final = ".slices"
-"""Suffix of the folder beside a database that holds a whole history while it is folded."""
+"""Suffix of the folder beside a database with the temporary files of a bulk load."""
 
 
 def file_of(database: Path) -> Path:
@@ -41,7 +41,8 @@ def rebuilt_file(database: Path) -> Path:
 
 
 def copied_mark(file: Path) -> Path:
-    """A file that exists if the rebuild in `file` began as a copy of the live database: not all of it is rebuilt."""
+    """A file that exists if the rebuild in `file` began as a copy of the live database, so that only a part is
+    rebuilt."""
     return file.with_name(file.name + ".copied")
 
 
@@ -52,7 +53,7 @@ def previous(database: Path) -> Path | None:
 
 
 def add(database: Path, built: Path) -> Path:
-    """Turn a finished rebuild, which nobody has open, into a generation. Returns its file."""
+    """Turn a finished rebuild, which must not be open, into a generation. Returns its file."""
     file = _next(database)
     built.rename(file)
     _move_mark(built, file)
@@ -71,9 +72,10 @@ def _move_mark(file: Path, to: Path) -> None:
 
 
 def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambda _: None) -> None:
-    """Point the name at this generation; the one that was live becomes the previous one, and older ones are removed.
+    """Point the database's name to this generation. The live generation becomes the previous one, and older ones are
+    removed.
 
-    The one that was live may be open. If killed midway, the name points to either one. Raises `StoreError`.
+    The live generation may be open. After a kill, the name points to one of the two. Raises `StoreError`.
 
     `reached`: called with the name of each step: named, kept, linked, cleared.
     """
@@ -87,7 +89,7 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
         _link(database, file)
         reached("linked")
         copied_mark(file).unlink(missing_ok=True)
-        # Somebody put aside a generation that a link of another name points to: keep it.
+        # Keep a generation to which the user made a link of another name.
         named = {link.readlink().name for link in database.parent.iterdir() if link.is_symlink()}
         for old in _all(database).keys() - named:
             remove(database.with_name(old))
@@ -109,21 +111,23 @@ def remove(file: Path) -> None:
 
 
 def make_room(database: Path) -> None:
-    """Put aside the write-ahead log that an earlier database left, before a new one gets its name."""
+    """Rename the write-ahead log that an earlier database left, before a new database gets its name."""
     left = wal_file(database)
     if left.exists() and not database.exists():
         left.replace(left.with_name(left.name + ".left"))
 
 
 def settle(database: Path) -> None:
-    """Remove what a killed owner left of an earlier generation, before one is opened for writing."""
+    """Remove the write-ahead log that a killed owner left, before a generation is opened for writing."""
     if database.is_symlink():
-        # From when the name was itself a file. That generation keeps the hard link to it that `_named` made.
+        # It is from the time when the name was a file. The first generation has its own hard link to it, made by
+        # `_named`.
         wal_file(database).unlink(missing_ok=True)
 
 
 def _named(database: Path) -> Path:
-    """Give a first database and its write-ahead log a second name, before a link takes their own."""
+    """Give the first generation and its write-ahead log a name of their own, before a link replaces the database's
+    name."""
     file = _numbered(database, 1)
     file = _next(database) if file.exists() else file
     os.link(database, file)
@@ -145,10 +149,10 @@ def _link(name: Path, file: Path) -> None:
 
 
 def _all(database: Path) -> dict[str, int]:
-    """The names of all generations' files, with their numbers."""
+    """The file names of all generations, with their numbers."""
     pattern = re.compile(re.escape(database.name) + r"\.gen([0-9]+)")
-    found = ((file.name, pattern.fullmatch(file.name)) for file in database.parent.iterdir())
-    return {name: int(match[1]) for name, match in found if match}
+    matches = ((file.name, pattern.fullmatch(file.name)) for file in database.parent.iterdir())
+    return {name: int(match[1]) for name, match in matches if match}
 
 
 def _next(database: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The kept tables. A new one is a folder with its schema, its code and its audits, and a line here."""
+"""The list of kept tables. To add one, make a folder with its schema, code and audits, and add it here."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from coupon_ledger.projections.event_counts import EVENT_COUNTS
 from coupon_ledger.projections.kept_table import KeptTable
 
 KEPT: Final[tuple[KeptTable, ...]] = (upkeep.PATHS, COUPON_SALES, EVENT_COUNTS)
-"""Those that take longest to fill come first: a whole history fills several at once."""
+"""In descending order of the time that they take to fill, since a bulk load fills several in parallel."""

@@ -1,4 +1,4 @@
-"""Kept tables: computed once and stored beside journals and rows, so that answers come soon."""
+"""Kept tables: computed from journals and rows and stored, so that questions are answered quickly."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a batch changed. `changes`: by topic; `relinked`: the ids (`user_id`) whose person may have changed;
-    `affected`: the orders to evaluate again, None before anything happened."""
+    """The changes of a batch. `changes`: by topic; `relinked`: the ids (`user_id`) whose person may have changed;
+    `affected`: the orders to evaluate again, None if the database has no events yet."""
 
     changes: Mapping[str, Changes]
     relinked: pl.DataFrame
@@ -28,9 +28,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class OfSlices:
-    """How a table is filled from the slices of a whole history instead of from the live tables.
+    """How a bulk load fills a table slice by slice instead of from the live tables.
 
-    `part`: computes what a slice of coupons adds from its facts and rows; `put`: adds up all parts and writes them.
+    `part`: computes the part of one slice of coupons from its facts and rows. `put`: adds up all parts and writes them.
     """
 
     part: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
@@ -43,10 +43,11 @@ class KeptTable:
 
     `folder`: the package with its `schema.sql` and the SQL of its audits (`audit_NAME.sql`).
     `projection`: the name under which it is rebuilt; its version is in `projections.versions`.
-    `tables`: those that are compared and digested, each with the columns that identify a row; `helpers`: others.
-    `settle`: brings it up to what a batch changed, inside the batch's transaction.
-    `fill`: fills it, when empty, from the live tables of a whole history.
-    `stand_in`: puts its past state in the place of the present one. Rows, journals and persons are in place already.
+    `tables`: the tables that are compared and digested, each with the columns that identify a row.
+    `helpers`: its other tables.
+    `settle`: updates it with the changes of a batch, inside the batch's transaction.
+    `fill`: fills the empty table from the live tables, after a bulk load.
+    `stand_in`: puts its past state in the place of the live one. Rows, journals and persons are already in place.
     """
 
     folder: str
@@ -60,7 +61,7 @@ class KeptTable:
     of_slices: OfSlices | None = None
 
     def clear(self, store: Store) -> None:
-        """Empty its tables, creating those that an older database lacks. Inside the caller's transaction."""
+        """Empty its tables, and create those that an older database lacks. Inside the caller's transaction."""
         store.make_tables(self.folder)
         for table in (*self.tables, *self.helpers):
             store.execute(f"DELETE FROM {table}")

@@ -1,6 +1,7 @@
-"""Does a table have this key? A Bloom filter in memory that answers "surely not" or "maybe", so that new keys are
-recognized without reading the table. With at least 16 bits per key, four of them set, it errs in one case of 400, with
-8 bits in one of 40; an error costs a look at the table, never a wrong answer.
+"""A Bloom filter in memory for the keys of a table. It recognizes most new keys without reading the table.
+
+It answers "surely not there" or "maybe there". With 16 bits per key, four of them set, one new key in 400 gets a
+"maybe"; with 8 bits, one in 40. A needless "maybe" costs a look-up in the table, never a wrong answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _BITS_SET: Final = 4
 
 
 class KeyFilter:
-    """A filter over key hashes (`signature.stable_hash`, whose bits are as good as random)."""
+    """A filter over key hashes (`signature.stable_hash`)."""
 
     def __init__(self, key_hashes: pl.Series) -> None:
         self._keys = len(key_hashes)
@@ -29,7 +30,7 @@ class KeyFilter:
 
     @property
     def crowded(self) -> bool:
-        """Whether it is too full, and should be replaced by a larger one."""
+        """Whether the filter is too full and should be replaced by a larger one."""
         return 8 * self._keys > self._places
 
     def add(self, key_hashes: pl.Series) -> None:
@@ -41,11 +42,11 @@ class KeyFilter:
             np.bitwise_or.at(self._bytes, place >> 3, (1 << (place & 7)).astype(np.uint8))
 
     def maybe(self, key_hashes: pl.Series) -> Mask:
-        """Per key: whether it may have been added."""
-        found = np.ones(len(key_hashes), dtype=np.bool_)
+        """Per key, whether it may have been added."""
+        maybe = np.ones(len(key_hashes), dtype=np.bool_)
         for place in self._of(key_hashes):
-            found &= (self._bytes[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1
-        return found
+            maybe &= (self._bytes[place >> 3] >> (place & 7).astype(np.uint8)) & 1 == 1
+        return maybe
 
     def _of(self, key_hashes: pl.Series) -> list[npt.NDArray[np.int64]]:
         hashes: UInt64 = key_hashes.to_numpy().view(np.uint64)

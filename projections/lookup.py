@@ -1,8 +1,8 @@
 """Looks up rows by key, at a cost that hardly grows with the tables.
 
-DuckDB scans, so little is scanned: the column of key hashes, and over all rows only for keys that are neither new nor
-recent; then the rows themselves where they lie near each other. Rows that change are replaced and so lie at the table's
-end, and with them whatever is in use.
+DuckDB scans tables, so look-ups limit what is scanned. Only the column of key hashes is searched, and all of it only
+for keys that are neither new nor recent. Then the rows are read, in ranges where they lie near each other. Changed rows
+are replaced, so rows in use lie at the end of the table.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from coupon_ledger.projections.store import Cache, Store
 # Tables with at most this many rows are scanned whole.
 _SCANNED_WHOLE: Final = 200_000
 OF_LATE: Final = 500_000
-"""Rows at the end of a table that are searched first."""
+"""Number of rows at the end of a table that are searched first."""
 
 # Fetching one row by its number costs as much as scanning this many whole rows.
 _SCANNED_FOR_ONE: Final = 3_000
-# Rows that lie further apart than this are scanned by separate queries.
+# Rows further apart than this are scanned by separate queries.
 _APART: Final = 20_000
 _PUSHED_DOWN: Final = 50
 """DuckDB's `dynamic_or_filter_threshold`: the maximum number of values of a join that become a filter of the scan."""
@@ -32,9 +32,9 @@ _PUSHED_DOWN: Final = 50
 class Known(Cache):
     """Caches for tables in which hashes are looked up.
 
-    `filters`: by table and column, over all hashes that it holds or has held since the filter was made. Extra hashes do
-    no harm, missing ones would lose rows: so only inserts change a filter, and a rollback drops them all, since the
-    transaction may have made one after it deleted rows. `no_rows`: by table, the empty result.
+    `filters`: by table and column, a filter of all hashes that the column has or had since the filter was built. Extra
+    hashes do no harm, but missing hashes would lose rows. So only inserts change a filter, and a rollback drops all
+    filters, since the transaction may have built one after it deleted rows. `no_rows`: by table, the empty result.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Known(Cache):
 
 
 def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
-    """The rows of these keys, with their `row_id`, and perhaps some of other keys with equal hashes.
+    """The rows of these keys, with their `row_id`, and possibly rows of other keys with equal hashes.
 
     `table`: one row per key. `keys`: `key_hash` and the key, under its name in the table.
     """
@@ -68,7 +68,7 @@ def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
 
 
 def of_hashes(store: Store, table: str, column: str, hashes: pl.Series) -> pl.DataFrame:
-    """All rows with one of these hashes in `column`, with their `row_id`. Cheap if hardly any row has one."""
+    """All rows with one of these hashes in `column`, with their `row_id`. Cheap if few rows match."""
     wanted = hashes.filter(_maybe_there(store, table, column, hashes))
     if not len(wanted):
         return _nothing(store, table)
@@ -78,7 +78,7 @@ def of_hashes(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Da
 
 
 def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with these key hashes, with their `row_id`. None of them was recorded before `since`."""
+    """The rows of a journal with these key hashes, with their `row_id`. `since`: none of them was recorded before."""
     recorded = f"AND t.recorded_at >= TIMESTAMP '{since}'"
     if store.size(table) <= _SCANNED_WHOLE:
         return _scanned(store, table, "key_hash", key_hashes, recorded)
@@ -86,18 +86,18 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
 
 
 def of_identities(store: Store, table: str, identities: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with these pairs of `key_hash` and `event_id`, and perhaps some with another key.
+    """The rows of a journal with these pairs of `key_hash` and `event_id`, and possibly some with another key.
 
-    None of them was recorded before `since`. Of a key with many events, only these rows are read whole.
+    `since`: none of them was recorded before. Of a key with many events, only these rows are read with all columns.
     """
     hashes = identities["key_hash"].unique()
-    found = _scanned(store, table, "key_hash", hashes, f"AND t.recorded_at >= TIMESTAMP '{since}'", ", t.event_id")
-    found = found.filter(found["event_id"].is_in(identities["event_id"].implode()))
-    return _at(store, table, found["row_id"].sort())
+    events = _scanned(store, table, "key_hash", hashes, f"AND t.recorded_at >= TIMESTAMP '{since}'", ", t.event_id")
+    events = events.filter(events["event_id"].is_in(identities["event_id"].implode()))
+    return _at(store, table, events["row_id"].sort())
 
 
 def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
-    """Per hash: whether a row may have it in `column`."""
+    """Per hash, whether a row may have it in `column`."""
     filters = store.cache(Known).filters
     known = filters.get((table, column))
     if known is None or known.crowded:
@@ -116,7 +116,7 @@ def _nothing(store: Store, table: str) -> pl.DataFrame:
 def _scanned(
     store: Store, table: str, column: str, hashes: pl.Series, condition: str = "", columns: str = ", t.*"
 ) -> pl.DataFrame:
-    """Look up by one query, which reads these columns whole unless the condition narrows the scan."""
+    """Look up with one query, which scans these columns completely unless the condition narrows the scan."""
     select = f"SELECT t.rowid AS row_id{columns} FROM {table} t WHERE t.{column} IN"
     if len(hashes) <= LISTED:
         listed = {"wanted": hashes.to_list()}
@@ -138,9 +138,11 @@ def _late(store: Store, table: str, key_hashes: pl.Series, since: int) -> pl.Dat
 
 
 def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:
-    """The rows with these numbers, ascending. Where many lie near each other, the whole span is scanned."""
-    found = row_ids.to_frame("row_id").with_columns(span=(pl.col("row_id").diff() > _APART).fill_null(False).cum_sum())
-    spans = found.group_by("span").agg(
+    """The rows with these ascending row numbers. Where many lie near each other, the whole span is scanned."""
+    numbered = row_ids.to_frame("row_id").with_columns(
+        span=(pl.col("row_id").diff() > _APART).fill_null(False).cum_sum()
+    )
+    spans = numbered.group_by("span").agg(
         first=pl.col("row_id").min(), last=pl.col("row_id").max(), rows=pl.len().cast(pl.Int64)
     )
     dense = spans.filter(pl.col("rows") * _SCANNED_FOR_ONE > pl.col("last") - pl.col("first") + _APART)
@@ -148,7 +150,7 @@ def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:
     for first, last in dense.select("first", "last").iter_rows():
         between = row_ids.filter(row_ids.is_between(first, last))
         parts.append(_scanned(store, table, "rowid", between, f"AND t.rowid BETWEEN {first} AND {last}"))
-    single = found.join(dense, on="span", how="anti")["row_id"]
+    single = numbered.join(dense, on="span", how="anti")["row_id"]
     if len(single):
         with store.filters_pushed_down():
             for at in range(0, len(single), _PUSHED_DOWN):

@@ -1,4 +1,5 @@
-"""Ownership of a database: DuckDB's lock keeps others out, and a file beside it describes the owner."""
+"""Ownership of a database: DuckDB's lock excludes other processes, and a file beside the database describes the
+owner."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from coupon_ledger.ledger.errors import (
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Lock the database, if it exists, so that nobody opens it meanwhile. Raises `StoreOwned`."""
+    """Lock the database within the block, if it exists, so that no process can open it. Raises `StoreOwned`."""
     if not path.exists():
         yield
         return
@@ -38,12 +39,12 @@ def owner_file(path: Path) -> Path:
 
 
 def owner(path: Path) -> dict[str, Any]:
-    """The contents of the owner file; empty if there is none. A killed owner may have left it."""
+    """The contents of the owner file, which a killed owner may have left behind. Empty if there is none."""
     try:
-        said = json.loads(owner_file(path).read_text(encoding="utf-8"))
+        contents = json.loads(owner_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return contents if isinstance(contents, dict) else {}
 
 
 def this_process() -> dict[str, Any]:
@@ -55,14 +56,14 @@ def this_process() -> dict[str, Any]:
 
 
 def owned_by(path: Path, refusal: str) -> StoreOwned:
-    """The error for a lock that another process holds: the one that DuckDB's refusal names, with what the owner file
-    says if that is from the same process."""
+    """The error for a database that another process has locked. `refusal`: DuckDB's message, which may name the
+    process. The owner file adds details if it is from the same process."""
     held = re.search(r"\(PID (\d+)\)", refusal)
     pid = int(held[1]) if held else None
-    said = owner(path)
+    contents = owner(path)
     words = f"process {pid}" if pid else "another process"
-    if {"pid", "command", "since"} <= set(said) and pid in (None, said["pid"]):
-        pid, words = said["pid"], f"process {said['pid']} ({said['command']!r}, since {said['since']})"
+    if {"pid", "command", "since"} <= set(contents) and pid in (None, contents["pid"]):
+        pid, words = contents["pid"], f"process {contents['pid']} ({contents['command']!r}, since {contents['since']})"
     error = StoreOwned(f"database {path}: in use by {words}; wait for it or stop it")
     error.pid = pid
     return error

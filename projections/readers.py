@@ -1,10 +1,12 @@
-"""Reading beside the writer: a few cursors on the owner's database, each question in one snapshot.
+"""Readers beside the writer: a few cursors on the owner's database. Each question runs in its own snapshot.
 
-- A question sees one committed state, whatever is committed meanwhile; neither waits for the other's locks.
-- A snapshot lives as long as its question runs, at most `limit_s`; nobody holds one while an answer is sent.
-- `change` switches to another generation of the database: no question fails, none sees both.
-- DuckDB checkpoints only at a commit without older snapshots, so that the write-ahead log would grow for ever under
-  overlapping readers. So once a checkpoint is due, new questions wait a little, until the running ones are through.
+- A question sees one committed state, whatever is committed while it runs. Readers and writer never wait for each
+  other.
+- A snapshot ends when its question has run, after `limit_s` at most. None is held while an answer is sent.
+- `change` switches to another generation of the database. No question fails, and none sees both generations.
+- DuckDB can only checkpoint when no older snapshot is open, so the write-ahead log would grow for ever under
+  overlapping questions. Once a checkpoint is due, new questions therefore wait for a moment until the running ones are
+  done.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ _STOPS: Final = "the consumer stops; run the command again"
 
 
 class Running:
-    """One question under way: can be stopped from any thread, before, while and after it runs."""
+    """One question. It can be stopped from any thread, before, while and after it runs."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -40,7 +42,7 @@ class Running:
             self._changed.notify_all()
 
     def enter(self, cursor: Cursor, limit_s: float) -> None:
-        """From now on interrupt this cursor when the question is stopped, at the latest after `limit_s`."""
+        """Interrupt this cursor when the question is stopped, or after `limit_s`."""
         self.check()
         self._cursor = cursor
         threading.Thread(target=self._watch, args=(limit_s,), daemon=True).start()
@@ -59,14 +61,14 @@ class Running:
         with self._changed:
             if not self._changed.wait_for(lambda: self.stopped or self._cursor is None, limit_s):
                 self.stopped = f"the query took longer than {limit_s:g} s; ask for less, or stop the consumer"
-            # Again and again: DuckDB forgets an interruption that comes just before a query begins.
+            # Repeat it: DuckDB ignores an interruption just before a query begins.
             while self._cursor is not None:
                 self._cursor.interrupt()
                 self._changed.wait(_AGAIN_S)
 
 
 class Readers:
-    """Cursors for at most `slots` questions at once. Made and closed by the thread that owns the store."""
+    """Cursors for at most `slots` questions at once. Created and closed by the thread that uses the store."""
 
     def __init__(self, store: Store, slots: int) -> None:
         self._store = store
@@ -88,12 +90,12 @@ class Readers:
 
     @contextmanager
     def cursor(self, question: Running, limit_s: float) -> Iterator[Cursor]:
-        """A cursor that has no snapshot yet. Raises as `snapshot` does."""
+        """A cursor without a snapshot. Raises what `snapshot` raises."""
         cursor = self._take(question)
         try:
             question.enter(cursor, limit_s)
             yield cursor
-        except Exception as error:  # what an interrupted query raises depends on where it was
+        except Exception as error:  # an interrupted query can raise various errors
             why = question.stopped or (_STOPS if self._closed else None)
             if why and not isinstance(error, QueryStopped):
                 raise QueryStopped(why) from error
@@ -104,8 +106,8 @@ class Readers:
             self._give_back(cursor)
 
     def change(self, store: Store) -> None:
-        """Read another generation of the database from now on. Running questions finish on the present one, which is
-        then closed."""
+        """Switch to another generation of the database. Running questions finish on the current one, which is closed
+        afterwards."""
         fresh = [store.cursor() for _ in self._all]
         store.after_commit = self._make_room
         with self._changed:
@@ -126,7 +128,7 @@ class Readers:
             self._closed = True
             self._changed.notify_all()
             while running := self._running():
-                for cursor in running:  # again and again: see `Running._watch`
+                for cursor in running:  # repeatedly: see `Running._watch`
                     cursor.interrupt()
                 self._changed.wait(_AGAIN_S)
         self._close_retired()
@@ -138,7 +140,7 @@ class Readers:
         return [*(cursor for cursor in self._all if cursor not in self._free), *retired]
 
     def _close_retired(self) -> None:
-        """Close the generations that nobody reads any more."""
+        """Close the generations without readers."""
         with self._changed:
             done = [store for store, reading in self._retired if not reading]
             self._retired = [(store, reading) for store, reading in self._retired if reading]
@@ -169,7 +171,7 @@ class Readers:
             self._close_retired()
 
     def _make_room(self) -> None:
-        """After a commit: hold new questions back while a checkpoint is due and others run."""
+        """After a commit: while a checkpoint is due, delay new questions so that the running ones can end."""
         try:
             due = wal_file(self._store.file).stat().st_size > WAL_LIMIT
         except OSError:

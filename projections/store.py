@@ -1,6 +1,6 @@
-"""Opens the DuckDB file, the one place that does. It knows no tables; `database.py` defines them.
+"""The only module that opens the DuckDB file. It does not know the tables, which `database.py` defines.
 
-One process owns the file while it is open for writing. Rows and offsets change in one transaction or not at all.
+The process that opens the file for writing owns it. Rows and offsets are written in the same transaction.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ Cached = TypeVar("Cached", bound="Cache")
 
 
 class Cache:
-    """Facts about the tables that a subclass keeps true. A store has one of each kind (`Store.cache`)."""
+    """Data about the tables that a subclass keeps up to date. A store has at most one cache of each kind
+    (`Store.cache`)."""
 
     def inserted(self, table: str, rows: pl.DataFrame) -> None:
         """Called when these rows are added."""
@@ -58,8 +59,8 @@ class Cache:
 class Store(Reading):
     """An open database. Use as a context manager.
 
-    Inserts run in a thread of their own while the caller computes; the next use of the connection waits for them and
-    raises their errors.
+    Inserts run in their own thread while the caller computes. The next use of the connection waits for them and raises
+    their errors.
 
     `after_commit`: called after each commit, in the thread that committed.
     """
@@ -76,7 +77,7 @@ class Store(Reading):
         self._inserting: Future[None] | None = None
         self._inserter = ThreadPoolExecutor(1, "insert")
         self.deleted = 0
-        """Rows deleted by row number since compaction.py last looked."""
+        """Number of rows deleted since compaction.py last examined the tables."""
 
     @property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -84,26 +85,29 @@ class Store(Reading):
         return self._direct
 
     def _inserted(self) -> None:
-        """Wait for the insert under way, and raise its error."""
+        """Wait for the running insert, and raise its error."""
         if self._inserting is not None:
             inserting, self._inserting = self._inserting, None
             inserting.result()
 
     def cache(self, kind: type[Cached]) -> Cached:
-        """The store's cache of that kind, created on first use."""
-        found = self._caches.setdefault(kind, kind())
-        assert isinstance(found, kind)
-        return found
+        """The store's cache of this kind, created on first use."""
+        cache = self._caches.get(kind)
+        if cache is None:
+            cache = self._caches[kind] = kind()
+        assert isinstance(cache, kind)
+        return cache
 
     @classmethod
     def create(cls, path: Path, make: Callable[[Callable[..., Any]], None], check: Callable[[Store], None]) -> bool:
         """Create a database at `path`. Returns False if one exists already.
 
-        `make`: creates the tables, with the function it receives for executing statements; `check`: as for `open`.
+        `make`: creates the tables with the function that it receives, which executes a statement. `check`: as for
+        `open`.
         """
         _check_name(path)
         if path.exists():
-            # In use means that it exists; any other problem with it is raised.
+            # A database in use exists. Other problems are raised.
             with contextlib.suppress(StoreOwned), cls.open(path, check, read_only=True):
                 pass
             return False
@@ -111,14 +115,14 @@ class Store(Reading):
         if path.is_symlink():
             path.unlink()  # its generations are gone
         generations.make_room(path)
-        # Created under another name first, so that a database exists whole or not at all.
+        # It is created under another name first, so that an incomplete database never has this name.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
             with failing_clearly(path), duckdb.connect(fresh, config=configuration(False)) as connection:
-                connection.begin()  # each statement by itself would wait for the disk
+                connection.begin()  # otherwise each statement would wait for the disk
                 make(connection.execute)
                 connection.commit()
-            os.link(fresh, path)  # unlike a rename, never over one that another process just made
+            os.link(fresh, path)  # unlike a rename, this fails if another process has just created the database
         except FileExistsError:
             return False
         except OSError as error:
@@ -131,7 +135,8 @@ class Store(Reading):
 
     @classmethod
     def open(cls, path: Path, check: Callable[[Store], None], *, read_only: bool = False) -> Store:
-        """Open for writing (and so own it) or for reading. `check`: raises if the database must not be used.
+        """Open for writing, which makes this process the owner, or for reading. `check`: raises if the database cannot
+        be used.
 
         Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
         """
@@ -139,7 +144,7 @@ class Store(Reading):
         if not path.exists():
             raise StoreNotInitialised(f"database {path}: not there; make it with `coupon-ledger init`")
         store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
-        while generations.file_of(path) != store.file:  # another generation took its place
+        while generations.file_of(path) != store.file:  # another generation has become live
             store.close()
             store = cls.open_generation(path, generations.file_of(path), read_only=read_only)
         try:
@@ -154,10 +159,10 @@ class Store(Reading):
 
     @classmethod
     def open_generation(cls, path: Path, file: Path, *, read_only: bool = True) -> Store:
-        """Open a generation of the database at `path`, of any version, without owning it.
+        """Open a generation of the database at `path`, of any version, without becoming its owner.
 
-        Opening for writing waits some seconds for processes that only read the file; if an owner holds it, `StoreOwned`
-        is raised at once.
+        Opening for writing waits a few seconds for processes that read the file. If another process owns it,
+        `StoreOwned` is raised immediately.
         """
         deadline = time.monotonic() + _READERS_S
         _check_kind(path, file)
@@ -171,18 +176,19 @@ class Store(Reading):
             time.sleep(AGAIN_S)
 
     def own(self) -> None:
-        """Write the owner file, which names the owner; DuckDB's lock keeps others out. Raises `StoreError`."""
+        """Write the owner file, which names this process. DuckDB's lock excludes other processes. Raises
+        `StoreError`."""
         if owner_file(self.path).is_dir():
             raise StoreError(f"owner file {owner_file(self.path)}: is a folder; rename it or remove it")
         self._owner = owner_file(self.path)
         self.announce({})
 
     def disown(self) -> None:
-        """Leave the owner file to the generation that succeeds this one."""
+        """Leave the owner file to the store of the next generation."""
         self._owner = None
 
     def announce(self, more: Mapping[str, Any]) -> None:
-        """Write the owner file, with `more` about the owner (`url`, …). Readers see it whole or not at all."""
+        """Write the owner file atomically, with `more` about the owner (`url`, …)."""
         file = owner_file(self.path)
         fresh = file.with_name(file.name + ".new")
         try:
@@ -210,7 +216,7 @@ class Store(Reading):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything executed inside durably, or nothing. Raises `StoreFull`."""
+        """Commit everything in the block durably, or roll it back after an error. Raises `StoreFull`."""
         with failing_clearly(self.path):
             self._sizes.clear()
             self._connection.begin()
@@ -228,14 +234,14 @@ class Store(Reading):
         self.after_commit()
 
     def make_tables(self, package: str) -> None:
-        """Create the tables of a package's schema in a database that is older than they are."""
+        """Create the tables of a package's schema that an older database lacks."""
         for statement in sql(package, "schema").split(";\n"):
             if statement.strip():
                 self.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
 
     def size(self, table: str) -> int:
-        """Estimated number of rows, deleted ones included; only costs may depend on it. It does not change within a
-        transaction."""
+        """The estimated number of rows, including deleted ones. It is constant within a transaction. Results must not
+        depend on it."""
         if table not in self._sizes:
             self._sizes = dict(
                 self.rows(
@@ -245,21 +251,21 @@ class Store(Reading):
         return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
-        """Leave one core to the decoding of the next batch; none if `alone`, with hardly anything to decode."""
+        """Leave one core for decoding the next batch. `alone`: use all cores, since there is little to decode."""
         if self._threads != threads(alone=alone):
             self._threads = threads(alone=alone)
             self.execute(f"SET threads = {self._threads}")
 
     def beside(self) -> Adding:
-        """Another connection to the same database, for another thread that adds rows."""
+        """Another connection to the same database, for a thread that inserts rows."""
         return Adding(self.path, self._connection.cursor())
 
     def cursor(self) -> Cursor:
-        """Another connection to the same database, for another thread that reads."""
+        """Another connection to the same database, for a thread that reads."""
         return Cursor(self.path, self._connection.cursor())
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Add these rows; columns that they lack become null. Returns before the insert is done."""
+        """Insert these rows. Missing columns become null. Returns before the insert is done."""
         if rows.height:
             for cache in self._caches.values():
                 cache.inserted(table, rows)
@@ -283,21 +289,22 @@ class Store(Reading):
             with self.given(gone=row_ids.to_frame("row_id")):
                 self.deleted += self.execute(f"{among} (SELECT row_id FROM gone)", bounds)
 
-    def replace(self, table: str, stored: pl.DataFrame, wished: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Replace `stored`, rows of the table with their `row_id`, by `wished`. Only the difference is written; returns
-        the rows removed and the rows added. Columns that `wished` lacks are not compared."""
-        gone, come, columns = stored, wished, wished.columns
-        if stored.height and wished.height:
-            stored = stored.cast(wished.schema)  # sums have 64 or 128 bits, depending on the values
-            gone = stored.join(wished, on=columns, how="anti", nulls_equal=True)
-            come = wished.join(stored, on=columns, how="anti", nulls_equal=True)
-        self.delete(table, gone["row_id"])
-        self.insert(table, come)
-        return gone, come
+    def replace(self, table: str, stored: pl.DataFrame, wanted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Replace `stored`, rows of the table with their `row_id`, by `wanted`. Only the difference is written. Returns
+        the rows removed and the rows added. Columns that `wanted` lacks are not compared."""
+        removed, added, columns = stored, wanted, wanted.columns
+        if stored.height and wanted.height:
+            stored = stored.cast(wanted.schema)  # sums have 64 or 128 bits, depending on the values
+            removed = stored.join(wanted, on=columns, how="anti", nulls_equal=True)
+            added = wanted.join(stored, on=columns, how="anti", nulls_equal=True)
+        self.delete(table, removed["row_id"])
+        self.insert(table, added)
+        return removed, added
 
     @contextlib.contextmanager
     def filters_pushed_down(self) -> Iterator[None]:
-        """Push a join's values down into the scan as filters. Only for queries without registered frames."""
+        """Within the block, DuckDB pushes the values of a join into the scan as filters. Only for queries without
+        registered frames."""
         self.execute("SET disabled_optimizers = ''")
         try:
             yield
@@ -306,7 +313,7 @@ class Store(Reading):
 
 
 def _check_kind(path: Path, file: Path) -> None:
-    """Raises `StoreError` for a SQLite file, for which DuckDB would look for an extension."""
+    """Raises `StoreError` for a SQLite file, since DuckDB would try to load an extension for it."""
     try:
         with file.open("rb") as opened:
             start = opened.read(16)
@@ -322,8 +329,8 @@ def _check_kind(path: Path, file: Path) -> None:
 def put_in_place(fresh: Path, path: Path) -> Path | None:
     """Put the closed database `fresh`, from the same folder, in place at `path`.
 
-    Returns the file of the one before, now the previous generation; None if there was none. At every moment one of the
-    two is at `path`. Raises `StoreOwned`.
+    Returns the file of the database that was there before, now the previous generation; None if there was none. At
+    every moment, one of the two is at `path`. Raises `StoreOwned`.
     """
     if not path.exists():
         generations.make_room(path)
@@ -335,7 +342,7 @@ def put_in_place(fresh: Path, path: Path) -> Path | None:
 
 
 def _check_name(path: Path) -> None:
-    """Reject a question mark: DuckDB takes what follows for options, and would look for the WAL elsewhere."""
+    """Reject a question mark in the path, since DuckDB would read the rest as options."""
     if "?" in str(path.absolute()):
         raise StoreError(f"database {path}: a path with a question mark cannot be used; name another with --database")
 

@@ -1,4 +1,4 @@
-"""Which projection fills which table, what identifies a table's rows, and which topics are folded again for it."""
+"""The tables of each projection, the columns that identify their rows, and the topics that a rebuild folds again."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     },
     **{name: _of_kept(name) for name in dict.fromkeys(table.projection for table in KEPT)},
 }
-"""By projection, the tables that it fills, each with the columns that identify a row. The violations within single keys
-belong to `rules`, too."""
+"""By projection, its tables, each with the columns that identify a row. All violations belong to `rules`, including
+those of a single key."""
 
 TOPICS: Final = {
     "intake": INPUT_TOPICS,
@@ -51,6 +51,7 @@ TOPICS: Final = {
     "rules": (COUPON,),
     **{table.projection: () for table in KEPT},
 }
-"""The topics to fold again for a projection; the rules across coupons and the kept tables always follow."""
+"""The topics that a rebuild of a projection folds again. The rules across coupons and the kept tables are always
+rebuilt."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}

@@ -1,7 +1,7 @@
-"""The projections by name: their tables, and the version of what is computed into them.
+"""The version of each projection.
 
-Raise a version when the same log would give other rows. A database that another version filled is not touched;
-`coupon-ledger rebuild` builds one with this version, and compares the projections with equal versions.
+Raise a version when the same log would result in other rows. A database that another version filled is refused;
+`coupon-ledger rebuild` builds a new one, and compares the projections whose versions are equal.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ VERSIONS: Final = {
 
 
 def written_versions(reading: Reading) -> dict[str, int]:
-    """The versions that filled the database, by projection; empty if it is too old to keep them."""
+    """The versions that filled the database, by projection. Empty for a database that is too old to store them."""
     if not reading.rows(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'projections'"
     ):
@@ -30,7 +30,7 @@ def written_versions(reading: Reading) -> dict[str, int]:
 
 
 def differing(written: Mapping[str, int]) -> Iterator[tuple[str, int | None, int | None]]:
-    """Name, version in the database and version of this code, for each projection where they differ."""
+    """For each projection whose versions differ: its name, the version in the database and the version of this code."""
     for name in sorted(VERSIONS.keys() | written.keys()):
         if written.get(name) != VERSIONS.get(name):
             yield name, written.get(name), VERSIONS.get(name)

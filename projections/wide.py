@@ -1,8 +1,8 @@
-"""Sums wider than 64 bits, on their way between DuckDB, polars and Arrow.
+"""Converts sums wider than 64 bits between DuckDB, polars and Arrow.
 
-Amounts are bounded, their sums are not: DuckDB adds them up in 128 bits and hands them on as decimals. In frames they
-are integers: of 64 bits where all values of the column fit, else of 128. Arrow knows no integers of 128 bits, so they
-travel as decimals without a fraction.
+Amounts are bounded, but their sums are not. DuckDB computes sums in 128 bits and returns them as decimals. In frames
+they are integers: of 64 bits if all values of the column fit, otherwise of 128. Arrow has no 128-bit integers, so they
+are passed on as decimals without a fraction.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _WIDE: Final = (pl.Int128, pl.UInt128, _DECIMAL)
 
 
 def as_integers(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with every sum as an integer, those inside lists and structs too."""
+    """The frame with all sums as integers, including those inside lists and structs."""
     wide = [name for name, dtype in frame.schema.items() if _holds(dtype)]
     return frame.with_columns(_as_integer(frame[name]) for name in wide) if wide else frame
 
 
 def as_decimals(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with its 128-bit integers as decimals, which Arrow and DuckDB take."""
+    """The frame with its 128-bit integers as decimals, which Arrow and DuckDB accept."""
     wide = {name: dtype for name, dtype in frame.schema.items() if _holds(dtype)}
     return frame.cast({name: _with(dtype, _DECIMAL) for name, dtype in wide.items()}) if wide else frame
 

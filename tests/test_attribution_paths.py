@@ -385,4 +385,4 @@ def test_a_long_chain_of_aliases_is_one_person(length: int) -> None:
 
 def test_types_have_an_order() -> None:
     """An issue and a claim of one instant stand in the order of their types."""
-    assert list(paths_module._KINDS) == [t for t in types(COUPON) if t in paths_module._KINDS]
+    assert list(paths_module._FIRST_KINDS) == [t for t in types(COUPON) if t in paths_module._FIRST_KINDS]

@@ -139,13 +139,13 @@ MISTAKES = [
     ("coupon_sales", 'pl.coalesce("claim_channel", "issue_channel")', 'pl.coalesce("issue_channel", "claim_channel")'),
     (
         "coupon_sales",
-        'told.join(changed, on=_COUPON, how="anti"), changed',
-        'told, changed.join(told, on=_COUPON, how="anti")',
+        'of_coupons.join(changed, on=_COUPON, how="anti"), changed',
+        'of_coupons, changed.join(of_coupons, on=_COUPON, how="anti")',
     ),
     ("coupon_sales", 'pl.when(unknown).then("lines")', 'pl.col("lines")'),
-    ("coupon_sales", '(affected.said), on=_ORDER, how="left")', "(affected.said), on=_ORDER)"),
+    ("coupon_sales", '(affected.values), on=_ORDER, how="left")', "(affected.values), on=_ORDER)"),
     ("order_rules.py", "*_USE, *sales.OF_COUPON)", '*_USE, "currency")'),
-    ("order_rules.py", "        touched.append(_said(orders.after).select(_ORDER))", "        pass"),
+    ("order_rules.py", "        touched.append(_values(orders.after).select(_ORDER))", "        pass"),
 ]
 """A file, what stands there once, and what becomes of it."""
 

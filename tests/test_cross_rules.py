@@ -1120,8 +1120,8 @@ MISTAKES = [
     ("ids_in_campaigns.sql", "JOIN persons o ON o.person = p.person", "JOIN persons o ON o.user_id = p.user_id"),
     ("campaign_rules.py", 'pl.col("rank") > pl.col("per_user_limit")', 'pl.col("rank") >= pl.col("per_user_limit")'),
     ("campaign_rules.py", " & ~user", ""),
-    ("campaign_rules.py", "regrouped = _of_users(store, relinked)", "regrouped = _NOBODY"),
-    ("campaign_rules.py", "found.filter(~_before(_PLACE", "found.filter(_before(_PLACE"),
+    ("campaign_rules.py", "regrouped = _of_users(store, relinked)", "regrouped = _NO_MEMBERS"),
+    ("campaign_rules.py", "ranked.filter(~_before(_PLACE", "ranked.filter(_before(_PLACE"),
     ("campaign_rules.py", 'at > pl.col("claim_until")', 'at >= pl.col("claim_until")'),
     ("campaign_rules.py", "n=pl.lit(-1)", "n=pl.lit(0)"),
     ("campaign_rules.py", 'pl.col("acquired_at") <= pl.col("last")', 'pl.col("acquired_at") < pl.col("last")'),
@@ -1130,7 +1130,7 @@ MISTAKES = [
     ("order_rules.py", "coupons.journalled, coupons.dropped", "coupons.journalled, coupons.dropped[:0]"),
     ("order_rules.py", 'store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])', "pass"),
     ("order_rules.py", "if not held.height:", "if True:"),
-    ("order_rules.py", "(was, now, gone, come, _holds_changed(coupons))", "(was, now, gone, come)"),
+    ("order_rules.py", "(was, now, removed, added, _holds_changed(coupons))", "(was, now, removed, added)"),
 ]
 
 

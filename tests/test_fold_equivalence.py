@@ -258,7 +258,7 @@ def test_a_key_with_many_events_is_a_fold_from_the_start(
 ) -> None:
     """Such keys are looked up and folded in ways of their own: from the first event on, here."""
     print(f"seed {seed}")
-    monkeypatch.setattr(apply_module, "_DEEP", 0)
+    monkeypatch.setattr(apply_module, "_MANY", 0)
     monkeypatch.setattr(fold_module, "_ROUNDS", 0)
     for orderly in (False, True):
         check_history(store, history(topic, seed, 120, keys=5, orderly=orderly))

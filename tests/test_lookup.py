@@ -78,13 +78,13 @@ def test_large_tables_hold_what_small_ones_do(
 ) -> None:
     """Every row and every digest, to the last position: batch after batch with narrow searches and compactions."""
     written: list[str] = []
-    once_more = compaction._write_once_more
+    once_more = compaction._rewrite
 
     def noted(store: Store, table: str, first: int) -> None:
         written.append(table)
         once_more(store, table, first)
 
-    monkeypatch.setattr(compaction, "_write_once_more", noted)
+    monkeypatch.setattr(compaction, "_rewrite", noted)
     found = consumed(log, tmp_path / "small.duckdb", 150)
     assert "coupons" in written
     monkeypatch.undo()

@@ -259,8 +259,8 @@ REFERENCE = _mutants(
 
 COLUMNS = _mutants(
     fold,
-    ("the last carried value", "found[of[first]] = carrying[first]", "found[of] = carrying"),
-    ("a known value is carried again", "found[self.rows[name].is_not_null().to_numpy()] = -1", "pass"),
+    ("the last carried value", "source[of[first]] = carrying[first]", "source[of] = carrying"),
+    ("a known value is carried again", "source[self.rows[name].is_not_null().to_numpy()] = -1", "pass"),
     ("validity of a later event", "(source < 0) | (source <= np.arange(m))", "np.ones(m, dtype=np.bool_)"),
     ("validity not of this event", "source <= np.arange(m)", "source < np.arange(m)"),
     ("validity of this batch alone", "(source < 0) | (source <= np.arange(m))", "(source >= 0) & (source <= np.arange(m))"),
@@ -276,11 +276,11 @@ COLUMNS = _mutants(
     ("wrong_order freezes nothing", "frozen = wrong_order & _FROZEN[kind]", "frozen = wrong_order & False"),
     ("wrong_order freezes every event", "frozen = wrong_order & _FROZEN[kind]", "frozen = wrong_order"),
     ("frozen events clear the order", "back = (cell == _RESTING) & ~frozen", "back = cell == _RESTING"),
-    ("events enter without a change", "entered = (after != found) & ~back\n        self.before", "entered = ~back\n        self.before"),
+    ("events enter without a change", "entered = (after != before) & ~back\n        self.before", "entered = ~back\n        self.before"),
     ("returns go to claimed", "np.where(back, self.resting[coupon], cell)", 'np.where(back, STATE["claimed"], cell)'),
-    ("resting is not updated", "self.resting[coupon[leaving]] = found[leaving]", "pass"),
-    ("resting is updated from a hold too", "entered & _HOLDING[after] & ~_HOLDING[found]", "entered & _HOLDING[after]"),
-    ("resting is the state after", "self.resting[coupon[leaving]] = found[leaving]", "self.resting[coupon[leaving]] = after[leaving]"),
+    ("resting is not updated", "self.resting[coupon[leaving]] = before[leaving]", "pass"),
+    ("resting is updated from a hold too", "entered & _HOLDING[after] & ~_HOLDING[before]", "entered & _HOLDING[after]"),
+    ("resting is the state after", "self.resting[coupon[leaving]] = before[leaving]", "self.resting[coupon[leaving]] = after[leaving]"),
     ("an owner without a change", 'owned = entered & ((kind == TYPE["claimed"])', 'owned = ((kind == TYPE["claimed"])'),
     ("a claim sets no owner", '((kind == TYPE["claimed"]) | ((kind == TYPE["issued"])', '((kind == TYPE["issued"]) | ((kind == TYPE["issued"])'),
     ("an issue sets no owner", '| ((kind == TYPE["issued"]) & self.has_user[at])', ""),
@@ -288,10 +288,10 @@ COLUMNS = _mutants(
     ("an order without a change", "held = entered & _HOLDING[after]", "held = _HOLDING[after]"),
     ("the order is not cleared", "self.order[coupon[back]] = -1", "pass"),
     ("a use keeps the reserved order", "self.order[coupon[held]] = at[held]", "self.order[coupon[held & (self.order[coupon] < 0)]] = at[held & (self.order[coupon] < 0)]"),
-    ("no_owner negated", "_NO_OWNER[kind, found] & (owner < 0)", "_NO_OWNER[kind, found] & (owner >= 0)"),
-    ("no_owner dropped", "_NO_OWNER[kind, found] & (owner < 0)", "False"),
-    ("wrong_user also without an owner", "_WRONG_USER[kind, found] & (owner >= 0)", "_WRONG_USER[kind, found]"),
-    ("wrong_user dropped", "_WRONG_USER[kind, found] & (owner >= 0)", "_WRONG_USER[kind, found] & False"),
+    ("no_owner negated", "_NO_OWNER[kind, state] & (owner < 0)", "_NO_OWNER[kind, state] & (owner >= 0)"),
+    ("no_owner dropped", "_NO_OWNER[kind, state] & (owner < 0)", "False"),
+    ("wrong_user also without an owner", "_WRONG_USER[kind, state] & (owner >= 0)", "_WRONG_USER[kind, state]"),
+    ("wrong_user dropped", "_WRONG_USER[kind, state] & (owner >= 0)", "_WRONG_USER[kind, state] & False"),
     ("users and orders that are equal are wrong", "a.ne_missing(b)", "a.eq_missing(b)"),
     ("wrong_order dropped", "self.guards[2, at] = wrong_order", "self.guards[2, at] = False"),
     ("violations name the state after", "_names(self.before[events], STATES)", "_names(self.after[events], STATES)"),
@@ -314,7 +314,7 @@ TABLES = _mutants(
     ("types do not order", '"occurred_at", "type_order", "event_id", *', '"occurred_at", "event_id", *'),
     ("ids do not order", '"type_order", "event_id", *_POSITION)', '"type_order", *_POSITION)'),
     ("every id is surely new", "again[entity[self._maybe_seen()]] = True", "pass"),
-    ("an id cannot come twice in a batch", "found[columns[2][order[1:][same]]] = True", "pass"),
+    ("an id cannot come twice in a batch", "twice[columns[2][order[1:][same]]] = True", "pass"),
     ("only neighbours in arrival can be repeats", "order = np.lexsort(columns)", "order = np.arange(events.height)"),
     ("every event is later", "again |= not_later.to_series().fill_null(False).to_numpy()", "pass"),
     ("earlier types are later", "<= pl.col(\"last_type\")", "< 0"),
@@ -355,7 +355,7 @@ DEEP = _mutants(
     fold,
     ("events after the rounds are not folded", "self._one_by_one(start + turn, start + size)", "pass"),
     ("the last event is left out", "self._one_by_one(start + turn, start + size)", "self._one_by_one(start + turn, max(start + turn + 1, start + size - 1))"),
-    ("an unknown owner is not missed", "self._no_owner[kind][found] and self.owner[0] < 0", "self._no_owner[kind][found] and self.owner[0] < -1"),
+    ("an unknown owner is not missed", "self._no_owner[kind][before] and self.owner[0] < 0", "self._no_owner[kind][before] and self.owner[0] < -1"),
     ("any user is right", "and user != self.owner[1]", "and False"),
     ("nobody is a wrong owner", "self.owner[0] >= 0 and user", "user"),
     ("any order is right", "or order != self.order[1])", ")"),
@@ -363,9 +363,9 @@ DEEP = _mutants(
     ("a wrong order freezes every event", "frozen = wrong_order and self._frozen[kind]", "frozen = wrong_order"),
     ("frozen events go back", "back = cell == _RESTING and not frozen", "back = cell == _RESTING"),
     ("returns go to claimed", "else self.resting if back else cell", 'else STATE["claimed"] if back else cell'),
-    ("events enter without a change", "entered = after != found\n        owned", "entered = not back\n        owned"),
-    ("resting is updated from a hold too", "if not self._holding[found]:", "if True:"),
-    ("resting is not updated", "self.resting = found", "pass"),
+    ("events enter without a change", "entered = after != before\n        owned", "entered = not back\n        owned"),
+    ("resting is updated from a hold too", "if not self._holding[before]:", "if True:"),
+    ("resting is not updated", "self.resting = before", "pass"),
     ("an issue sets no owner", ' or (kind == TYPE["issued"] and user is not None))', ")"),
     ("a claim sets no owner", '(kind == TYPE["claimed"] or (', "(False or ("),
     ("an owner is not kept", "self.owner = at, user", "pass"),
@@ -379,7 +379,7 @@ DEEP = _mutants(
     apply_module,
     ("repeats of a deep key stay", "kept = ~exact[entity]", "kept = np.ones(len(entity), dtype=np.bool_)"),
     ("new events of a deep key go with the repeats", "kept[facts] = True", "pass"),
-    ("events that were not looked up go", "kept |= np.isin(np.arange(len(entity)), asked, invert=True)", "pass"),
+    ("events that were not looked up go", "kept |= np.isin(np.arange(len(entity)), suspects, invert=True)", "pass"),
     ("conflicts of a deep key are repeats", "exact[odd] = False", "pass"),
     ("the journal is not asked", "stored.join(keys, on=", "stored.clear().join(keys, on="),
     ("a deep key is new all over", "again &= ~self.exact", "again[:] = False"),
@@ -450,7 +450,7 @@ def test_a_wrong_line_around_the_tables_is_noticed(store: Store, mutant: Mutant)
 def as_if_deep(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
     """Fold every key as one with many events."""
     for module in modules:
-        for name in {"_ROUNDS", "_DEEP"} & vars(module).keys():
+        for name in {"_ROUNDS", "_MANY"} & vars(module).keys():
             monkeypatch.setattr(module, name, 0)
 
 

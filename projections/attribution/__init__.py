@@ -1,1 +1,1 @@
-"""Which contacts led to an order: the projection of paths, and the models that credit them."""
+"""The projection of persons and paths: which touches led to an order."""

@@ -1,5 +1,5 @@
 -- Is every touch that led to no order in just one path without an order, and no such path of anybody else?
--- Grain: one person whose numbers differ. An offender: the chance of an order after a touch is told wrongly.
+-- Grain: one person whose numbers differ. An offender: the probability of an order after a touch is wrong.
 WITH touched AS (
     SELECT acquired_by AS user_id, issued_at AS moment FROM coupons c
     WHERE acquired_at = issued_at
@@ -11,7 +11,7 @@ WITH touched AS (
 touches AS (
     SELECT coalesce(p.person, t.user_id) AS person, t.moment FROM touched t LEFT JOIN persons p ON p.user_id = t.user_id
 ),
--- The next order of the person, if there is one.
+-- The touches that are not in the window of the person's next order.
 led AS (
     SELECT t.person, o.ended_at FROM touches t
     ASOF LEFT JOIN (SELECT person, ended_at FROM paths WHERE order_id IS NOT NULL) o

@@ -1,4 +1,4 @@
--- Who are these ids (`changed`), and which further ids do they have? Grain: one id, with its person.
+-- All ids of the persons who have one of these ids (`changed`). Grain: one id, with its person.
 WITH whose AS (
     SELECT DISTINCT coalesce(p.person, c.user_id) AS person FROM changed c LEFT JOIN persons p ON p.user_id = c.user_id
 )

@@ -1,2 +1,2 @@
--- Which ids do the users' links join to one person? Grain: one link.
+-- Which ids do the users' links join? Grain: one link.
 SELECT user_id, unnest(aliases) AS alias_id FROM users WHERE len(aliases) > 0

@@ -1,7 +1,8 @@
-"""Computes the paths of some persons from their touches and orders: a pure function of two frames.
+"""Computes the paths of some persons from their touches and orders. Pure functions of frames.
 
-Always true: the path of an order has its person's touches in the `LOOK_BACK` before the payment, that instant included;
-of more than `MOST`, the latest. A touch in no order's window belongs to one path that led to nothing.
+Always true: the path of an order has its person's touches in the `LOOK_BACK` up to and including the payment, and only
+the latest if there are more than `MOST`. A touch outside the windows of all orders is in exactly one path without an
+order.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from coupon_ledger.projections.live.signature import stable_hash
 Int64 = npt.NDArray[np.int64]
 
 LOOK_BACK: Final = timedelta(days=90)
-"""The longest look-back of a model."""
+"""The longest look-back window of a model."""
 MOST: Final = 100
 """Maximum number of touches kept per path."""
 
 _LOOK_BACK_MICROS: Final = LOOK_BACK // timedelta(microseconds=1)
-_KINDS: Final = ("issued", "claimed")
-"""Kinds that come first among touches of one instant, in this order."""
+_FIRST_KINDS: Final = ("issued", "claimed")
+"""The kinds that come first among touches of the same instant, in this order."""
 _INSTANT: Final = pl.Datetime("us")
 SCHEMA: Final[dict[str, Any]] = {
     "person_hash": pl.Int64,
@@ -43,15 +44,15 @@ SCHEMA: Final[dict[str, Any]] = {
 
 
 def paths_of(touches: pl.DataFrame, orders: pl.DataFrame) -> pl.DataFrame:
-    """The rows of `paths` for some persons, from all their touches (`person`, `occurred_at`, `source`, `rank`: see
-    `ranked`) and orders (orders.sql)."""
+    """The rows of `paths` for some persons, from all their touches (`person`, `occurred_at`, and `source` and `rank`
+    from `ranked`) and orders (orders.sql)."""
     persons = pl.concat([touches["person"], orders["person"]]).unique()
     coded = pl.DataFrame({"person": persons}).with_row_index("code")
     touches = touches.join(coded, on="person").sort("code", "occurred_at", "rank", "source")
     orders = orders.join(coded, on="person").sort("code", "occurred_at", "order_id")
     windows = _Windows(touches, orders)
-    found = pl.concat([windows.of_orders(), windows.of_nothing()])
-    return found.join(hashed(persons.to_frame()), on="person").select(*SCHEMA)
+    paths = pl.concat([windows.of_orders(), windows.without_order()])
+    return paths.join(hashed(persons.to_frame()), on="person").select(*SCHEMA)
 
 
 def hashed(persons: pl.DataFrame) -> pl.DataFrame:
@@ -60,18 +61,18 @@ def hashed(persons: pl.DataFrame) -> pl.DataFrame:
 
 
 def ranked(sources: pl.DataFrame) -> pl.DataFrame:
-    """Sources (`kind`, `channel`, `campaign_id`) with their hash (`source`) and their `rank` among touches of one
+    """Sources (`kind`, `channel`, `campaign_id`) with their hash (`source`) and their `rank` among touches of the same
     instant."""
-    told = [(pl.lit("=") + pl.col(name)).fill_null("") for name in ("kind", "channel", "campaign_id")]
-    text = sources.select(pl.concat_str(told, separator="\x1f")).to_series()
+    values = [(pl.lit("=") + pl.col(name)).fill_null("") for name in ("kind", "channel", "campaign_id")]
+    text = sources.select(pl.concat_str(values, separator="\x1f")).to_series()
     rank = pl.col("kind").replace_strict(
-        {k: n for n, k in enumerate(_KINDS)}, default=len(_KINDS), return_dtype=pl.Int8
+        {k: n for n, k in enumerate(_FIRST_KINDS)}, default=len(_FIRST_KINDS), return_dtype=pl.Int8
     )
     return sources.with_columns(source=pl.Series(stable_hash(text), dtype=pl.Int64), rank=rank)
 
 
 class _Windows:
-    """The windows of orders, as positions among the touches. Both are sorted by person and instant."""
+    """The look-back windows of orders, as ranges of touches. Touches and orders are sorted by person and instant."""
 
     def __init__(self, touches: pl.DataFrame, orders: pl.DataFrame) -> None:
         self._touches, self._orders = touches, orders
@@ -98,8 +99,8 @@ class _Windows:
         )
         return self._with_touches(named.with_columns(previous_at=previous), first, after)
 
-    def of_nothing(self) -> pl.DataFrame:
-        """Paths that led to nothing: runs of touches after which the person's next order comes too late, or never."""
+    def without_order(self) -> pl.DataFrame:
+        """Paths without an order: runs of touches after which the person's next order comes too late, or never."""
         touches = self._touches
         following = np.searchsorted(self._paid, self._touched, side="left")
         opened = np.r_[self._opened, np.iinfo(np.int64).max][following]
@@ -108,7 +109,7 @@ class _Windows:
         lost = np.flatnonzero(~mine | (self._touched < opened))
         run = np.c_[touches["code"].to_numpy()[lost], following[lost]]
         begins = np.flatnonzero(np.r_[True, (run[1:] != run[:-1]).any(axis=1)][: len(lost)])
-        # The lost touches of a run lie side by side: those within the window come after them.
+        # The touches of a run are consecutive: touches within the window come after them.
         first = lost[begins]
         after = lost[np.r_[begins[1:] - 1, len(lost) - 1][: len(begins)]] + 1
         ended = touches[after - 1].select("person", ended_at="occurred_at")
@@ -119,10 +120,10 @@ class _Windows:
         lengths = after - kept
         offsets = np.r_[0, np.cumsum(lengths)]
         among = np.repeat(kept - offsets[:-1], lengths) + np.arange(offsets[-1])
-        found = self._touches[among].select("source", "occurred_at")
+        touches = self._touches[among].select("source", "occurred_at")
         lists = {
-            "sources": _lists(found["source"], offsets),
-            "touched_at": _lists(found["occurred_at"], offsets),
+            "sources": _lists(touches["source"], offsets),
+            "touched_at": _lists(touches["occurred_at"], offsets),
         }
         whole = rows.with_columns(touches=pl.Series(after - first, dtype=pl.Int64), **lists)
         lacking = [
@@ -135,19 +136,19 @@ def _lists(values: pl.Series, offsets: Int64) -> pl.Series:
     import pyarrow as pa
 
     array = pa.LargeListArray.from_arrays(pa.array(offsets, type=pa.int64()), values.to_arrow())
-    found = pl.from_arrow(array)
-    assert isinstance(found, pl.Series)
-    return found
+    lists = pl.from_arrow(array)
+    assert isinstance(lists, pl.Series)
+    return lists
 
 
 def _placed(*of: tuple[pl.Series, Int64]) -> list[Int64]:
-    """Encode each (person, instant) as one number that sorts by person, then by instant."""
+    """Encode each (person, instant) as one integer that sorts by person, then by instant."""
     codes = [code.to_numpy().astype(np.int64) for code, _ in of]
     instants = [at for _, at in of]
     bounds = [bound for at in instants if len(at) for bound in (int(at.min()), int(at.max()))]
     first, last = min(bounds, default=0), max(bounds, default=0)
     persons = 1 + max((int(code.max()) for code in codes if len(code)), default=0)
-    if persons * (last - first + 1) >= 1 << 62:  # ages apart: rank the instants instead
+    if persons * (last - first + 1) >= 1 << 62:  # the instants are too far apart, so rank them instead
         there = np.unique(np.concatenate(instants))
         instants, first, last = [np.searchsorted(there, at).astype(np.int64) for at in instants], 0, len(there)
     return [code * (last - first + 1) + (at - first) for code, at in zip(codes, instants, strict=True)]

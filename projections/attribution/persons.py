@@ -1,7 +1,6 @@
-"""Who is who: ids that `linked` events join are one person, transitively.
+"""The table `persons`: ids that `linked` events join are one person, transitively.
 
-`settle` updates the table `persons` in the transaction of each batch, so that at every commit it matches the links of
-all users.
+`settle` updates the table in the transaction of each batch, so that it matches the links of all users at every commit.
 """
 
 from __future__ import annotations
@@ -17,20 +16,20 @@ from coupon_ledger.projections.live.changes import Changes
 from coupon_ledger.projections.live.signature import stable_hash
 from coupon_ledger.projections.store import Store
 
-NOBODY: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
+_NO_IDS: Final = pl.DataFrame(schema={"user_id": pl.String, "person": pl.String})
 
 
 def settle(store: Store, users: Changes | None) -> pl.DataFrame:
     """Update `persons` for links that were added or removed.
 
-    Returns the ids (`user_id`) whose person may have changed, each with its present `person`: all ids of every person
-    that a changed link touches, before or after the batch.
+    Returns the ids (`user_id`) whose person may have changed, each with its new `person`. These are all ids of every
+    person that a changed link belongs to, before or after the batch.
     """
     if users is None:
-        return NOBODY
+        return _NO_IDS
     links = users.events("user_id", "alias_id", "type").filter(pl.col("type") == "linked")
     if not links.height:
-        return NOBODY
+        return _NO_IDS
     ids = pl.concat([links["user_id"], links["alias_id"].alias("user_id")]).unique().to_frame()
     members = pl.concat([ids, whose(store, ids).select("user_id")]).unique()
     after = persons(_links_of(store, members))
@@ -41,7 +40,7 @@ def settle(store: Store, users: Changes | None) -> pl.DataFrame:
 
 
 def whose(reading: Reading, ids: pl.DataFrame) -> pl.DataFrame:
-    """All ids (`user_id`) of the persons that have one of these ids, each with its `person`."""
+    """All ids (`user_id`) of the persons who have one of these ids, each with its `person`."""
     with reading.given(changed=ids.select("user_id")):
         return reading.frame(sql(__package__, "ids_of_persons"))
 
@@ -54,26 +53,26 @@ def _links_of(store: Store, members: pl.DataFrame) -> pl.DataFrame:
 
 
 def persons_of(reading: Reading) -> pl.DataFrame:
-    """Every id that is linked to another, with its `person`, from the links of all users (of the past too)."""
+    """Every linked id with its `person`, from the links of all users. Also works on the tables of a past."""
     return persons(reading.frame(sql(__package__, "links")))
 
 
 def persons(links: pl.DataFrame) -> pl.DataFrame:
     """Every id of the links (`user_id`, `alias_id`) with its `person`, by id.
 
-    The person of linked ids is the first of them, in the order of UTF-8 bytes, that is not an alias; if all are aliases
-    (a ring), the first of all. So it depends only on the set of links.
+    The person of linked ids is named after the first of them, in the order of UTF-8 bytes, that is not an alias. If all
+    are aliases (a ring), it is the first of all. So the result depends only on the set of links.
     """
     links = links.filter(pl.col("user_id") != pl.col("alias_id"))
     ids = pl.concat([links["user_id"], links["alias_id"].alias("user_id")]).unique().sort()
     aliases = ids.is_in(links["alias_id"].implode())
-    # Numbered so that the lowest number among linked ids is that of their person.
+    # Number the ids so that the lowest number among linked ids is that of their person.
     numbered = pl.DataFrame({"user_id": ids, "alias": aliases}).sort("alias", "user_id").with_row_index("number")
     number = dict(zip(numbered["user_id"], numbered["number"], strict=True))
     one, other = (np.array([number[i] for i in links[name]], dtype=np.int64) for name in ("user_id", "alias_id"))
     least = np.arange(len(ids))
     while True:
-        # Each id takes its neighbours' lowest number, then the number of that id: few rounds for long chains.
+        # Each id takes the lowest number of its neighbours, then the number of that id, so long chains need few rounds.
         before = least.copy()
         np.minimum.at(least, least[one], least[other])
         np.minimum.at(least, least[other], least[one])

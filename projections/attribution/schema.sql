@@ -1,18 +1,18 @@
--- Who is who, and which contacts led to an order. `person_hash` is signature.stable_hash of the person. `persons` is
--- exact at every commit. For each person, either all paths are up to date or one of its ids is in `stale_users`.
+-- Persons, and the touches that led to orders. `person_hash` is signature.stable_hash of the person. `persons` is exact
+-- at every commit. For each person, either all paths are up to date, or one of its ids is in `stale_users`.
 
--- Grain: one id of a person who has several: joined by `linked` events, transitively. An id that is not here is a
--- person of its own. `person`: the one that the others are aliases of (persons.py).
+-- Grain: one id that is linked to others by `linked` events, transitively. Any other id is a person of its own.
+-- `person`: the id after which the person is named (persons.py).
 CREATE TABLE persons (
     user_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
     person VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
 
--- Grain: one paid order that stands (neither cancelled nor fully refunded), with the touches of its person in the
--- look-back window before it; or, without an order, touches that led to nothing, between the same two orders.
--- `ended_at`: the payment, or the last touch. `previous_at`: the payment of the person's order before this one.
--- `touches`: how many there were; the lists have the latest of them, the earliest first. `sources`: see touch_sources.
--- `sales_minor`: paid, less what was refunded.
+-- Grain: one order that stands (paid, neither cancelled nor fully refunded), with the touches of its person in the
+-- look-back window before it; or a path without an order: touches that led to no order, between the same two orders.
+-- `ended_at`: the payment, or the last touch. `previous_at`: the payment of the person's previous order. `touches`: the
+-- number of touches; the lists have the latest of them, earliest first. `sources`: see touch_sources. `sales_minor`:
+-- the amount paid minus refunds.
 CREATE TABLE paths (
     person_hash BIGINT NOT NULL,
     person VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -28,8 +28,8 @@ CREATE TABLE paths (
     touched_at TIMESTAMP[] NOT NULL
 );
 
--- Grain: one kind of touch, channel and campaign that some touch had; `source` is a hash of the three. Kept when the
--- last touch of it is gone.
+-- Grain: one combination of kind, channel and campaign of touches. `source`: a hash of the three. Rows are kept even if
+-- no touch has the combination any more.
 CREATE TABLE touch_sources (
     source BIGINT NOT NULL,
     kind VARCHAR NOT NULL,
@@ -37,7 +37,7 @@ CREATE TABLE touch_sources (
     campaign_id VARCHAR
 );
 
--- Grain: one id and a batch that changed something of it since the paths were brought up to date.
+-- Grain: one id and one batch that changed its touches, orders or links since the paths were updated.
 CREATE TABLE stale_users (
     user_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );

@@ -1,12 +1,11 @@
--- When did somebody meet a coupon or a campaign? Grain: one touch. An issue counts for the user
--- whom it made the owner, a claim for the user who got the coupon by it (a failed attempt does not count); every
--- `touched` event counts.
-WITH told AS (
+-- All touches, with their persons. Grain: one touch: every `touched` event, an issue for the user who became the owner by
+-- it, and a claim for the user who got the coupon by it (failed attempts do not count).
+WITH touched AS (
     SELECT acquired_by AS user_id, issued_at AS occurred_at, 'issued' AS kind, issue_channel AS channel, campaign_id
     FROM coupons
     WHERE acquired_by IS NOT NULL AND acquired_at = issued_at AND claimed_at IS DISTINCT FROM issued_at
     UNION ALL
-    -- Issued and claimed at one instant: the event says which of them it was.
+    -- Issued and claimed at the same instant: the event tells which of the two set the owner.
     SELECT c.acquired_by, c.issued_at, 'issued', c.issue_channel, c.campaign_id
     FROM coupons c
     JOIN coupon_events e ON e.key_hash = c.key_hash AND e.coupon_id = c.coupon_id AND e.event_id = c.acquired_event_id
@@ -19,4 +18,4 @@ WITH told AS (
     FROM user_events WHERE type = 'touched'
 )
 SELECT t.user_id, coalesce(p.person, t.user_id) AS person, t.occurred_at, t.kind, t.channel, t.campaign_id
-FROM told t LEFT JOIN persons p ON p.user_id = t.user_id
+FROM touched t LEFT JOIN persons p ON p.user_id = t.user_id

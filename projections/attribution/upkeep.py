@@ -1,10 +1,11 @@
-"""Keeps `paths` in line with the live tables.
+"""Keeps the table `paths` up to date with the live tables.
 
-    mark       in a batch's transaction: note the users with changed touches, orders or links
-    settle     between batches, not too often: make the paths of these persons again
-    settle_all make the paths of everybody
+    mark         in a batch's transaction: note the users with changed touches, orders or links as stale
+    settle       between batches, not too often: compute the paths of stale persons again
+    settle_all   compute the paths of all persons
 
-A question asked meanwhile does the same in tables of its own (`in_place`). All of them use `build`.
+A question that is asked while users are stale computes their paths in its own temporary tables. All of these use
+`build`.
 """
 
 from __future__ import annotations
@@ -30,27 +31,27 @@ from coupon_ledger.projections.live.changes import Changes
 from coupon_ledger.projections.store import Store
 
 Put = Callable[[str, pl.DataFrame], None]
-"""Adds rows to a table."""
+"""Inserts rows into a table."""
 
 _AT_ONCE: Final = 1_500_000
-"""Number of touches and orders whose paths are made together."""
+"""Number of touches and orders whose paths are computed together."""
 _IDS_AT_ONCE: Final = 20_000
 _MOST_ASKED: Final = 0.2
-"""If stale ids exceed this share of the number of paths, all paths are made again."""
+"""If the number of stale ids exceeds this share of the number of paths, all paths are computed again."""
 _PATHS_AT_ONCE: Final = 25_000
-"""About how many paths the consumer puts in place between two batches."""
+"""Approximate number of paths that the consumer writes between two batches."""
 _FEW: Final = 10_000
 _SOON_S: Final = 1.0
 _SELDOM_S: Final = 30.0
 _REST: Final = 9.0
-"""Pause after settling while batches keep coming, as a multiple of the time that settling took."""
+"""The pause after settling while batches keep coming, as a multiple of the time that settling took."""
 _AGAIN_S: Final = 0.02
 
 _SOURCED: Final = """
 SELECT person, occurred_at, source, rank FROM ({}) t JOIN sources s
 ON s.kind = t.kind AND s.channel IS NOT DISTINCT FROM t.channel AND s.campaign_id IS NOT DISTINCT FROM t.campaign_id
 """
-"""Touches with the numbers of their sources, which cost a third of the texts."""
+"""Touches with the hashes of their sources, which are three times cheaper than the texts."""
 _STALE_TIMES: Final = "SELECT user_id, count(*) AS times FROM stale_users GROUP BY user_id LIMIT $most"
 _TOUCHING: Final = "acquired_at acquired_by issued_at claimed_at owner issue_channel claim_channel campaign_id".split()
 _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor currency cost_of_goods_minor".split()
@@ -61,7 +62,7 @@ _log = logging.getLogger(__name__)
 
 
 def mark(store: Store, batch: Batch) -> None:
-    """Note in `stale_users` the ids whose paths a batch may change. Inside its transaction."""
+    """Add the ids whose paths a batch may change to `stale_users`. Inside the batch's transaction."""
     stale = [marked(batch.changes[topic]) for topic, marked in _MARKED.items() if topic in batch.changes]
     ids = pl.concat([batch.relinked["user_id"], *stale])
     if len(ids):
@@ -94,11 +95,11 @@ _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
 
 
 class Upkeep:
-    """Decides when to settle, so that it takes at most a tenth of the time and hardly delays a commit: soon when the
-    consumer is idle, seldom when it is not. No answer depends on it.
+    """Settles between batches: soon when the consumer is idle, rarely when it is busy. It takes at most a tenth of the
+    time and hardly delays a commit. No answer depends on when it settles.
 
-    A thread that reads beside the consumer makes the paths, some persons at a time; the consumer's thread only puts
-    them in place, between batches, in pieces. Use as a context manager: the thread ends with it.
+    A thread that reads beside the consumer computes the paths of some persons at a time. The consumer's thread only
+    writes them, in pieces. Use as a context manager, which ends the thread.
     """
 
     def __init__(self, store: Store) -> None:
@@ -138,33 +139,34 @@ class Upkeep:
         self._making = self._pool.submit(_made_by, self._reading)
 
     def _drop(self) -> None:
-        """Discard the paths being made; their persons stay stale, and are settled later."""
+        """Discard the paths that are being computed. Their persons stay stale and are settled later."""
         if self._making is not None and self._reading is not None:
             while not self._making.done():
-                self._reading.interrupt()  # again, since it may not have begun
+                self._reading.interrupt()  # repeat it, since the query may not have begun
                 wait([self._making], timeout=_AGAIN_S)
         self._making = None
 
 
 class Made:
-    """The paths of some stale persons as of one committed state, to replace the stored ones.
+    """The paths of some stale persons as of one committed state, which replace the stored ones.
 
-    Always true: these persons stay stale until all paths are in place; then only those that changed meanwhile do."""
+    Always true: these persons stay stale until all their paths are written. Afterwards, only those that have changed
+    again are stale."""
 
     def __init__(self, reading: Reading) -> None:
-        """`reading`: in a transaction that is rolled back afterwards."""
+        """`reading`: in a transaction that the caller rolls back."""
         self._stale = reading.frame(_STALE_TIMES, {"most": _IDS_AT_ONCE})
         ids = whose(reading, self._stale)
         self._persons = hashed(once_persons(ids))
-        found: dict[str, list[pl.DataFrame]] = {"paths": [], "touch_sources": []}
-        build(reading, lambda table, rows: found[table].append(rows), asked=ids)
-        self._paths, self._sources = (pl.concat(found[table]) for table in ("paths", "touch_sources"))
+        frames: dict[str, list[pl.DataFrame]] = {"paths": [], "touch_sources": []}
+        build(reading, lambda table, rows: frames[table].append(rows), ids)
+        self._paths, self._sources = (pl.concat(frames[table]) for table in ("paths", "touch_sources"))
         counted = self._persons.join(self._paths.group_by("person").len(), on="person", how="left")
         together = pl.col("len").fill_null(0).cum_sum() // _PATHS_AT_ONCE
         self._persons = counted.select("person", "person_hash", piece=together)
 
     def put(self, store: Store) -> bool:
-        """Put a piece in place, inside the caller's transaction. Returns whether more is left."""
+        """Write one piece, inside the caller's transaction. Returns whether more is left."""
         first = pl.col("piece") == pl.col("piece").first()
         piece, self._persons = self._persons.filter(first), self._persons.filter(~first)
         known = store.frame("SELECT source FROM touch_sources")
@@ -178,8 +180,8 @@ class Made:
 
     def _done(self, store: Store) -> None:
         now = store.frame(_STALE_TIMES, {"most": None})
-        told = self._stale.select("user_id", before="times")
-        again = now.join(told, on="user_id", how="left").filter(pl.col("times") > pl.col("before").fill_null(0))
+        counted = self._stale.select("user_id", before="times")
+        again = now.join(counted, on="user_id", how="left").filter(pl.col("times") > pl.col("before").fill_null(0))
         store.execute("DELETE FROM stale_users")
         store.insert("stale_users", again.select("user_id"))
 
@@ -194,7 +196,7 @@ def _made_by(reading: Cursor) -> Made:
 
 
 def settle(store: Store) -> None:
-    """Bring the paths of all stale persons up to date, in transactions of its own."""
+    """Update the paths of all stale persons, in several transactions."""
     started, stale = time.perf_counter(), stale_ids(store).height
     if stale > max(_FEW, _MOST_ASKED * store.size("paths")):
         with store.transaction():
@@ -204,11 +206,11 @@ def settle(store: Store) -> None:
         while left:
             with store.transaction():
                 left = made.put(store)
-    _log.debug("paths of %d ids made again in %.2f s", stale, time.perf_counter() - started)
+    _log.debug("paths of %d ids computed again in %.2f s", stale, time.perf_counter() - started)
 
 
 def settle_all(store: Store) -> None:
-    """Make all persons and paths again. Inside the caller's transaction."""
+    """Compute all persons and paths again. Inside the caller's transaction."""
     PATHS.clear(store)
     store.insert("persons", persons_of(store))
     build(store, store.insert)
@@ -222,18 +224,19 @@ def stale_ids(reading: Reading) -> pl.DataFrame:
 
 
 def once_persons(ids: pl.DataFrame) -> pl.DataFrame:
-    """Every `person` of these ids (`user_id`, `person`), now or possibly before the links changed: a person has the
-    name of one of its ids."""
+    """Every `person` that these ids (`user_id`, `person`) have or may have had before the links changed. A person is
+    named after one of its ids."""
     return pl.concat([ids["person"], ids["user_id"].alias("person")]).unique().to_frame()
 
 
-def build(reading: Reading, put: Put, asked: pl.DataFrame | None = None) -> None:
-    """Make the paths of all persons, or of those in `asked`, which has all ids of each. `persons` is up to date."""
-    if asked is None:
+def build(reading: Reading, put: Put, ids: pl.DataFrame | None = None) -> None:
+    """Compute the paths of all persons, or of the persons with these `ids` (all ids of each person). `persons` must be
+    up to date."""
+    if ids is None:
         _build(reading, put, "true", 1 + _rows(reading) // _AT_ONCE)
     else:
-        with reading.given(asked=asked.select("user_id")):
-            _build(reading, put, "user_id IN (SELECT user_id FROM asked)", 1 + asked.height // _IDS_AT_ONCE)
+        with reading.given(chosen=ids.select("user_id")):
+            _build(reading, put, "user_id IN (SELECT user_id FROM chosen)", 1 + ids.height // _IDS_AT_ONCE)
 
 
 def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
@@ -244,14 +247,14 @@ def _build(reading: Reading, put: Put, whose: str, parts: int) -> None:
     some = f"{whose} AND hash(person) % $parts::UBIGINT = $part::UBIGINT"
     with reading.given(sources=sources):
         for part in range(parts):
-            given = {"parts": parts, "part": part}
-            told = reading.frame(f"{_SOURCED.format(touches)} WHERE {some}", given)
-            ordered = reading.frame(f"SELECT * EXCLUDE (user_id) FROM ({orders}) WHERE {some}", given)
-            put("paths", paths_of(told, ordered))
+            parameters = {"parts": parts, "part": part}
+            touched = reading.frame(f"{_SOURCED.format(touches)} WHERE {some}", parameters)
+            ordered = reading.frame(f"SELECT * EXCLUDE (user_id) FROM ({orders}) WHERE {some}", parameters)
+            put("paths", paths_of(touched, ordered))
 
 
 def _rows(reading: Reading) -> int:
-    """About how many touches and orders there are."""
+    """The approximate number of touches and orders."""
     [(rows,)] = reading.rows(
         "SELECT 2 * (SELECT count(*) FROM coupons) + (SELECT count(*) FROM orders) + (SELECT count(*) FROM user_events)"
     )
@@ -259,14 +262,15 @@ def _rows(reading: Reading) -> int:
 
 
 def stand_in(past: Past) -> None:
-    """Put the paths of the past in the place of the live ones. Coupons, orders, users and persons already are."""
+    """Put the paths of the past in the place of the live ones. Coupons, orders, users and persons are already in
+    place."""
     for table in ("paths", *PATHS.helpers):
         past.make(table, f"SELECT * FROM {live_schema(past.reading)}.{table} LIMIT 0")
     build(past.reading, lambda table, rows: put_beside(past.reading, table, rows))
 
 
 def put_beside(reading: Reading, table: str, rows: pl.DataFrame) -> None:
-    """Add rows to a temporary table."""
+    """Insert rows into a temporary table."""
     if rows.height:
         with reading.given(added=rows):
             reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")
@@ -286,4 +290,4 @@ PATHS: Final = KeptTable(
     stand_in=stand_in,
     audits=("persons", "paths", "touches_once"),
 )
-"""`persons` itself is settled before the rules across coupons, which read it (`persons.settle`, `persons_of`)."""
+"""The table `persons` is settled earlier, before the rules across coupons, which read it (`persons.settle`)."""

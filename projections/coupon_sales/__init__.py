@@ -1,7 +1,7 @@
-"""The coupons in use, each with the values of its order. The metrics of uses and of sales with coupons read this table
-instead of joining all coupons to all orders.
+"""The kept table `coupon_sales`: the coupons in use, each with the values of its order. Metrics of uses and of sales
+with coupons read it instead of joining all coupons to all orders.
 
-Updated in the transaction of each batch, for the orders that the rules between topics evaluate anyway. Always true:
+It is updated in the transaction of each batch, for the orders that the rules between topics evaluate. Always true:
 `coupon_sales` equals the result of coupon_sales.sql on coupons and orders.
 """
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 TABLE: Final = "coupon_sales"
 OF_COUPON: Final = "acquired_at campaign_id coupon_type claim_channel issue_channel owner currency".split()
-"""Columns of a coupon that are kept besides its use."""
+"""The columns of a coupon that are kept, in addition to those of its use."""
 OF_ORDER: Final = "user_id channel store region currency cost_of_goods_minor lines".split()
-"""Columns of an order that are kept besides those that the rules read."""
+"""The columns of an order that are kept, in addition to those that the rules read."""
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _USE: Final = [*_ORDER, *_COUPON, "used_at", "discount_minor"]
-_COUPON_TOLD: Final = "acquired_at campaign_id coupon_type coupon_channel owner coupon_currency".split()
-_ORDER_TOLD: Final = "gross_minor net_minor refunded_minor paid_at cancelled_at".split()
+_COUPON_VALUES: Final = "acquired_at campaign_id coupon_type coupon_channel owner coupon_currency".split()
+_ORDER_VALUES: Final = "gross_minor net_minor refunded_minor paid_at cancelled_at".split()
 _AT_ONCE: Final = 500_000
 
 
 def settle(store: Store, batch: Batch) -> None:
-    """Update the table with what a batch changed on the affected orders and the coupons in use on them. Inside its
-    transaction."""
+    """Update the table with the changes of a batch to the affected orders and the coupons in use on them. Inside the
+    batch's transaction."""
     affected, coupons = batch.affected, batch.changes.get(COUPON)
     if affected is None:
         return
     stored = lookup.of_hashes(store, TABLE, "order_hash", affected.orders["order_hash"])
     stored = stored.join(affected.orders, on=_ORDER, how="semi")
-    told = stored.select(*_COUPON, *_COUPON_TOLD)
+    of_coupons = stored.select(*_COUPON, *_COUPON_VALUES)
     if coupons is not None:
         changed = _of_coupons(coupons.after)
-        told = pl.concat([told.join(changed, on=_COUPON, how="anti"), changed])
-    wished = affected.in_use.select(_USE).join(told, on=_COUPON)
-    store.replace(TABLE, stored, wished.join(_of_orders(affected.said), on=_ORDER, how="left"))
+        of_coupons = pl.concat([of_coupons.join(changed, on=_COUPON, how="anti"), changed])
+    wanted = affected.in_use.select(_USE).join(of_coupons, on=_COUPON)
+    store.replace(TABLE, stored, wanted.join(_of_orders(affected.values), on=_ORDER, how="left"))
 
 
 def fill(into: Store | Adding) -> None:
@@ -60,7 +60,7 @@ def fill(into: Store | Adding) -> None:
 
 
 def stand_in(past: Past) -> None:
-    """Show the table as of the cut. Coupons and orders are in place already."""
+    """Put the table as of the cut in place. Coupons and orders are already in place."""
     past.show(TABLE, sql(__package__, TABLE))
 
 
@@ -73,12 +73,12 @@ def _between(reading: Reading, first: int, last: int) -> pl.DataFrame:
 def _of_coupons(coupons: pl.DataFrame) -> pl.DataFrame:
     return coupons.select(*_COUPON, *OF_COUPON).with_columns(
         coupon_channel=pl.coalesce("claim_channel", "issue_channel"), coupon_currency="currency"
-    ).select(*_COUPON, *_COUPON_TOLD)  # fmt: skip
+    ).select(*_COUPON, *_COUPON_VALUES)  # fmt: skip
 
 
-def _of_orders(said: pl.DataFrame) -> pl.DataFrame:
+def _of_orders(values: pl.DataFrame) -> pl.DataFrame:
     unknown = pl.col("cost_of_goods_minor").is_null()
-    return said.select(*_ORDER, *_ORDER_TOLD, *OF_ORDER).with_columns(lines=pl.when(unknown).then("lines")).rename(
+    return values.select(*_ORDER, *_ORDER_VALUES, *OF_ORDER).with_columns(lines=pl.when(unknown).then("lines")).rename(
         {"user_id": "buyer"}
     )  # fmt: skip
 

@@ -1,5 +1,5 @@
--- Grain: one coupon in state `used`, with the values of its order, null if that has no events. `buyer`, `channel`,
--- `currency`: of the order. `lines`: only if the order has no cost of goods itself.
+-- Grain: one coupon in state `used`, with the values of its order, which are null if the order has no events. `buyer`,
+-- `channel`, `currency`: of the order. `lines`: only for an order without its own cost of goods.
 CREATE TABLE coupon_sales (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,

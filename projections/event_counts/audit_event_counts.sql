@@ -1,5 +1,5 @@
 -- Are there as many coupon events of each hour, type, reason, campaign, coupon type and channel as are counted?
--- Grain: one of these that is counted otherwise, or twice. An offender: metrics of events over whole hours are wrong.
+-- Grain: one combination whose count is wrong, or is there twice. An offender: metrics of events by hour are wrong.
 WITH wanted AS (
     SELECT date_trunc('hour', e.occurred_at) AS hour, e.type, e.type = 'issued' AND e.user_id IS NOT NULL AS to_user,
            e.reason, c.campaign_id, c.coupon_type, coalesce(e.channel, c.claim_channel, c.issue_channel) AS channel

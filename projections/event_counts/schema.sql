@@ -1,6 +1,6 @@
--- Grain: one hour (UTC), event type, reason, campaign, coupon type and channel: the event's own, else the one where the
--- coupon was claimed, else where it was issued. `to_user`: issues that name their user. `key_hash`: of all these
--- together, for look-ups.
+-- Grain: one hour (UTC), event type, reason, campaign, coupon type and channel. `channel`: of the event; otherwise
+-- where the coupon was claimed; otherwise where it was issued. `to_user`: issues that name a user. `key_hash`: of all
+-- these columns, for look-ups.
 CREATE TABLE event_counts (
     key_hash BIGINT NOT NULL,
     hour TIMESTAMP NOT NULL,

@@ -1,8 +1,8 @@
-"""Which log a database was filled from: the ids of its topics and the last record of each partition.
+"""The identity of the log that a database was filled from: the ids of its topics and the last record of each partition.
 
-Both are written with the rows and offsets of a batch, in its transaction. A database that does not keep them (one of an
-older release, or one that was just folded from its whole history) is identified by the last records in its journals.
-`consumers.log_identity` compares them with a log.
+Last records are written in the transaction of each batch. A database without them, from an older release or just after
+a bulk load, is identified by the last records in its journals. `consumers.log_identity` compares the identity with a
+log.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LastRecord:
     event_id: str | None = None
 
     def is_(self, stored: StoredRecord) -> bool:
-        """Whether `stored`, from a log, may be this record."""
+        """Whether `stored`, a record of a log, can be this record."""
         if stored.recorded_at != self.recorded_at:
             return False
         if self.digest is not None:
@@ -53,8 +53,8 @@ class LastRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """What a database keeps about the log that it was filled from. `ids`: by topic. `next_offsets`: of the partitions
-    that were read."""
+    """The log that a database was filled from, as the database knows it. `ids`: by topic. `next_offsets`: by partition
+    that was read."""
 
     ids: Mapping[str, str]
     last: Mapping[TopicPartition, LastRecord]
@@ -70,10 +70,10 @@ class ReadLog:
         rows = []
         for tp, offset in sorted(self.next_offsets.items()):
             last = self.last.get(tp)
-            told: tuple[Any, ...] = (None,) * 4
+            values: tuple[Any, ...] = (None,) * 4
             if last is not None:
-                told = last.offset, last.recorded_at, last.digest and last.digest.hex(), last.event_id
-            rows.append((*tp, offset, self.ids.get(tp.topic), *told))
+                values = last.offset, last.recorded_at, last.digest and last.digest.hex(), last.event_id
+            rows.append((*tp, offset, self.ids.get(tp.topic), *values))
         return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
     @classmethod
@@ -106,7 +106,7 @@ def read_log(reading: Reading) -> ReadLog:
 
 
 def keep_ids(store: Store, ids: Mapping[str, str]) -> None:
-    """Store these ids of topics. Creates the tables in a database of an older release."""
+    """Store these topic ids. Creates the tables in a database of an older release."""
     kept = dict(store.rows("SELECT topic, id FROM log_topics")) if _is_kept(store) else None
     if kept is None:
         store.make_tables(_ROOM)
@@ -126,8 +126,8 @@ class LastRecords:
             store.execute("INSERT INTO last_records VALUES ('[]')")
 
     def keep(self, chunks: Sequence[Chunk]) -> None:
-        """Store the last records of these chunks, inside the caller's transaction. After a rollback the next batch
-        begins with the same chunks or the process ends, so nothing is undone here."""
+        """Store the last records of these chunks, inside the caller's transaction. A rollback needs no undo here: the
+        next batch begins with the same chunks, or the process ends."""
         for chunk in chunks:
             if len(chunk):
                 stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], (chunk.wire or chunk.values)[-1])
@@ -146,7 +146,7 @@ def _kept_last(reading: Reading) -> dict[TopicPartition, LastRecord]:
 
 
 def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
-    """Add to the counts of each topic (in the order of the columns), inside the caller's transaction."""
+    """Add these counts by topic, in the order of the columns, inside the caller's transaction."""
     for topic, numbers in sorted(counts.items()):
         if any(numbers) and _is_kept(store, "oddities"):
             store.execute(
@@ -158,7 +158,7 @@ def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def forget_oddities(store: Store, topics: Sequence[str]) -> None:
-    """Delete the counts of these topics, before they are counted anew. Inside the caller's transaction."""
+    """Delete the counts of these topics. Inside the caller's transaction."""
     if _is_kept(store, "oddities"):
         for topic in topics:
             store.execute("DELETE FROM oddities WHERE topic = $topic", {"topic": topic})
@@ -175,5 +175,5 @@ def oddities(reading: Reading) -> pl.DataFrame:
 
 
 def _is_kept(reading: Reading, table: str = "last_records") -> bool:
-    found = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
-    return (table,) in reading.rows(found)
+    query = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
+    return (table,) in reading.rows(query)

@@ -1,19 +1,19 @@
--- Which log the database was filled from. Bookkeeping: no part of any digest, carried along with the file.
+-- The identity of the log that the database was filled from. Book-keeping: not part of any digest.
 
--- Grain: one topic that was read, with the id that the log gave it when it was last read.
+-- Grain: one topic that was read. `id`: the topic's id in the log, when it was last read.
 CREATE TABLE log_topics (
     topic VARCHAR NOT NULL PRIMARY KEY,
     id VARCHAR NOT NULL
 );
 
--- Grain: the database. `records`: JSON, for each partition the last record that a consumer took from it: topic, partition,
--- offset, recorded_at (µs since the epoch), SHA-256 of key and value as they stand in the log (hexadecimal). One value,
--- since it is written with every batch: rows of a table would take five times as long. Partitions that were folded as a
--- whole history are not in it; `last_folded.sql` answers for them.
+-- Grain: the database. `records`: JSON with the last consumed record of each partition: topic, partition, offset,
+-- recorded_at (µs since the epoch), and SHA-256 of key and value as stored in the log (hexadecimal). It is a single
+-- value, since it is written with every batch, and rows would take five times as long. Partitions that were filled by a
+-- bulk load are not in it; see `last_folded.sql`.
 CREATE TABLE last_records (records VARCHAR NOT NULL);
 
--- Grain: one topic: how many of its events were odd when they were consumed (consumers/intake.py): with a record key other
--- than their id; that happened far from when they were recorded; of these in 1970.
+-- Grain: one topic. Counts of suspicious events (consumers/intake.py): with a record key that is not the event's key
+-- (`other_keys`), with a large difference between `occurred_at` and `recorded_at` (`skewed`), and skewed ones in 1970.
 CREATE TABLE oddities (
     topic VARCHAR NOT NULL PRIMARY KEY,
     other_keys BIGINT NOT NULL,

@@ -1,12 +1,12 @@
-"""Fold a batch into the tables: the same steps for every topic, inside the caller's transaction.
+"""Folds a batch into the tables, inside the caller's transaction. The steps are the same for every topic.
 
-0. Prepare: number the keys, sort their events (`prepare`, which needs no tables).
-1. Find the rows of the keys that the batch touches.
-2. Keys whose events are all new and later than everything folded advance ("advance"). For a key with many events, the
-   ids of the batch are looked up in the journal, and plain repeats are set aside.
-3. The others, with late or repeated events, fold again from their journal ("refold"); repeats and conflicts are
-   resolved by the position of each content.
-4. Write journal, rows and violations; count what was applied, repeated, in conflict, per partition.
+0. Prepare: number the keys and sort their events (`prepare`, which needs no tables).
+1. Read the rows of the keys that the batch touches. For keys with many events, look up the ids of the batch in the
+   journal, and drop repeats.
+2. *Advance* the keys whose events are all new and later than everything folded.
+3. *Refold* the other keys, which have late or repeated events, from their journal. The position of each content decides
+   which deliveries are repeats and conflicts.
+4. Write journal, rows and violations. Count the deliveries by partition: applied, repeats, conflicts.
 
 Always true afterwards: the tables equal a fold from the start of everything that was read.
 """
@@ -38,18 +38,18 @@ Fold = Callable[[pl.DataFrame, pl.DataFrame], tuple[pl.DataFrame, pl.DataFrame]]
 
 _STATES: Final = pl.Enum(list(STATES))
 _ODD: Final = np.uint64(0x9E3779B97F4A7C15)
-"""Multiplying by it makes small numbers differ in the high bits, too."""
+"""Spreads small numbers over all 64 bits when they are multiplied by it."""
 _POSITION: Final = list(journal.POSITION)
-_DEEP: Final = 50
-"""Number of events from which a key's id filter says "maybe seen" for most new ids. Such ids are looked up in the
-journal, since refolding the whole key for each of them costs the product of both."""
+_MANY: Final = 50
+"""Number of events from which the id filter of a key says "maybe seen" for most new ids. These ids are looked up in the
+journal, since refolding the key for each of them would take quadratic time."""
 _OF_VIOLATION: Final = ("violation", "state", "user_id", "owner")
 _NO_VIOLATIONS: Final = pl.DataFrame(schema={"event": pl.Int64, **dict.fromkeys(_OF_VIOLATION, pl.String)})
 
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """A topic, the table of its keys, the fold of its events into their rows, and the event fields that this reads."""
+    """A topic, the table of its rows, the fold of its events into rows, and the event fields that the fold reads."""
 
     topic: str
     table: str
@@ -70,7 +70,7 @@ class Projected:
 
 
 def _coupons(rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The coupon fold, on rows with states by name."""
+    """The coupon fold, for rows with states by name."""
     coded = rows.with_columns(pl.col("state", "resting").to_physical().cast(pl.Int8).fill_null(0))
     folded = fold.fold(coded, events.rename({"entity": "coupon"}))
     named = folded.rows.with_columns(
@@ -101,22 +101,22 @@ PROJECTED: Final = {
 
 @dataclass(slots=True)
 class Counts:
-    """Per partition: deliveries applied and in conflict, as changes (a change can be negative where an earlier
-    position of the same identity turns up in another partition)."""
+    """By partition, the change in the number of deliveries applied and in conflict. It can be negative, if an earlier
+    delivery of the same identity is read from another partition."""
 
     applied: dict[int, int] = field(default_factory=dict)
     conflicts: dict[int, int] = field(default_factory=dict)
     late: int = 0
-    """Events of keys that were refolded."""
+    """Number of events of keys that were refolded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch of one topic, ready to meet the tables. `keys`: a row per touched key (`key_hash`, the key).
+    """A batch of one topic, ready to be folded. `keys`: one row per touched key (`key_hash`, the key).
 
-    `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the
-    bits of the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event.
-    `maybe_twice`: per key, whether an id may occur twice among its events.
+    `events`: in canonical order per key, with `entity` (row number in `keys`), `key_hash`, `type_order` and the bits of
+    the event's id (`id_low`, `id_high`). `first`: per key, the row number of its first event. `maybe_twice`: per key,
+    whether an id may occur twice among its events.
     """
 
     topic: str
@@ -127,10 +127,10 @@ class Prepared:
 
 
 def prepare(topic: str, events: pl.DataFrame) -> Prepared:
-    """Do everything that needs no tables, so that another thread can do it.
+    """Do the part of the work that needs no tables, so that another thread can do it.
 
-    `events`: wire fields (instants naive UTC), `recorded_at`, `log_partition`, `log_offset`; valid, in any order,
-    repeats included.
+    `events`: valid events in any order, including repeats, with the wire fields (instants in naive UTC),
+    `recorded_at`, `log_partition` and `log_offset`.
     """
     events, keys = numbered(topic, events)
     events = _canonical(events, topic)
@@ -139,12 +139,12 @@ def prepare(topic: str, events: pl.DataFrame) -> Prepared:
 
 
 def _first_of_each(entity: npt.NDArray[np.uint32]) -> Int64:
-    """The row numbers at which the next entity begins; `entity` is sorted."""
+    """The row number of the first event of each entity. `entity` is sorted."""
     return np.flatnonzero(np.r_[True, entity[1:] != entity[:-1]][: len(entity)])
 
 
 def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The events, in their order, with `entity` and `key_hash` as in `Prepared`; and the `keys`."""
+    """The events in the same order, with `entity` and `key_hash` as in `Prepared`, and the `keys`."""
     key = KEY_FIELD[topic]
     key_hash = events["key_hash"].to_numpy() if "key_hash" in events.columns else stable_hash(events[key])
     order = np.argsort(key_hash)
@@ -162,19 +162,19 @@ def numbered(topic: str, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def _maybe_twice(events: pl.DataFrame, n: int) -> Mask:
-    """Per key: whether two of its events have the same id, or at least the same bits."""
+    """Per key, whether two of its events have the same id, or at least the same bits."""
     columns = [events[c].to_numpy() for c in ("id_high", "id_low", "entity")]
     order = np.lexsort(columns)
     same = np.ones(max(len(order) - 1, 0), dtype=np.bool_)
     for column in columns:
         same &= column[order[1:]] == column[order[:-1]]
-    found = np.zeros(n, dtype=np.bool_)
-    found[columns[2][order[1:][same]]] = True
-    return found
+    twice = np.zeros(n, dtype=np.bool_)
+    twice[columns[2][order[1:][same]]] = True
+    return twice
 
 
 def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
-    """Fold a batch of one topic (`events` as for `prepare`), and settle the rules across coupons."""
+    """Fold a batch of one topic, and settle the rules across coupons. `events`: as for `prepare`."""
     batch = prepare(topic, events)
     if not batch.events.height:
         return Counts()
@@ -184,7 +184,8 @@ def apply(store: Store, topic: str, events: pl.DataFrame) -> Counts:
 
 
 def fold_in(store: Store, batch: Prepared) -> tuple[Counts, Changes]:
-    """Fold a prepared batch, not empty, into the tables. Pass the changes to `cross.settle`, once per transaction."""
+    """Fold a prepared batch, which is not empty, into the tables. Pass the changes to `cross.settle`, once per
+    transaction."""
     run = _Batch(store, batch)
     counts = run.apply()
     return counts, run.changes()
@@ -208,12 +209,12 @@ class _Batch:
         self.stored: list[pl.DataFrame] = []
 
     def changes(self) -> Changes:
-        """What the batch changed in the touched keys and their journal."""
+        """The changes in the rows of the touched keys and in their journal."""
         rows = self.rows[self.order]
         return Changes(self.on.topic, rows, self.folded, self.journalled, self.dropped, self.stored)
 
     def _rows(self) -> pl.DataFrame:
-        """One row per touched key, in the order of `keys`; `row_id` is null for new keys."""
+        """One row per touched key, in the order of `keys`. `row_id` is null for new keys."""
         stored = lookup.of_keys(self.store, self.on.table, self.keys)
         stored = stored.drop("key_hash").cast({pl.Categorical: _STATES})
         rows = self.keys.join(stored, on=self.on.key, how="left", maintain_order="left")
@@ -223,38 +224,38 @@ class _Batch:
         )
 
     def _set_repeats_aside(self) -> Mask:
-        """Take the plain repeats of keys with many events out of the batch. Returns, per key that is left, whether all
-        its events in the batch are known to be new, each identity once.
+        """Drop the repeats of keys with many events from the batch. A key with a conflict keeps all its events.
 
-        Keys with a conflict keep all their events.
+        Returns, per remaining key, whether all its events in the batch are known to be new and distinct.
         """
-        deep = (self.rows["events"] >= _DEEP).to_numpy()
-        exact = deep.copy()
+        many = (self.rows["events"] >= _MANY).to_numpy()
+        exact = many.copy()
         entity = self.events["entity"].to_numpy()
-        asked: Int64 = np.zeros(0, dtype=np.int64)
-        if deep.any():
-            asked = np.flatnonzero(deep[entity] & (self._maybe_seen() | self.maybe_twice[entity]))
-        if not asked.size:
+        suspects: Int64 = np.zeros(0, dtype=np.int64)
+        if many.any():
+            suspects = np.flatnonzero(many[entity] & (self._maybe_seen() | self.maybe_twice[entity]))
+        if not suspects.size:
             return exact
-        facts, odd = self._among_stored(self.events[asked].with_columns(row=pl.Series(asked)))
+        facts, odd = self._among_stored(self.events[suspects].with_columns(row=pl.Series(suspects)))
         exact[odd] = False
         kept = ~exact[entity]
         kept[facts] = True
-        kept |= np.isin(np.arange(len(entity)), asked, invert=True)
+        kept |= np.isin(np.arange(len(entity)), suspects, invert=True)
         return self._keep(kept, exact)
 
-    def _among_stored(self, asked: pl.DataFrame) -> tuple[Int64, Int64]:
-        """Which of these events (by `row`) are facts that the journal lacks, and which keys have conflicts.
+    def _among_stored(self, suspects: pl.DataFrame) -> tuple[Int64, Int64]:
+        """Compare these events with the journal. Returns the numbers (`row`) of those that are new facts, and the keys
+        with conflicts.
 
-        A fact that replaces a stored one, since its position comes first, is not later than everything folded: its key
-        refolds for that reason."""
+        A fact that replaces a stored one, since its position is earlier, is not later than everything folded. Its key
+        is refolded for that reason."""
         columns = ["entity", *journal.columns(self.on.topic), "row"]
         keys = self.keys.with_row_index("entity")
-        identities = asked.select("key_hash", self.on.key, "event_id").unique()
+        identities = suspects.select("key_hash", self.on.key, "event_id").unique()
         stored = lookup.of_identities(self.store, self.on.journal, identities, self._since(self.rows))
         stored = stored.join(keys, on=["key_hash", self.on.key]).with_columns(row=pl.lit(-1, pl.Int64)).select(columns)
-        told = pl.concat([stored, asked.select(columns)])
-        facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))
+        deliveries = pl.concat([stored, suspects.select(columns)])
+        facts, conflicts = split_conflicts(deliveries, journal.wire_fields(self.on.topic))
         odd: Int64 = conflicts["entity"].unique().cast(pl.Int64).to_numpy()
         return facts.filter(pl.col("row") >= 0)["row"].to_numpy(), odd
 
@@ -270,7 +271,7 @@ class _Batch:
         return exact[left]
 
     def apply(self) -> Counts:
-        if not self.events.height:  # all of them repeats
+        if not self.events.height:  # all were repeats
             self._write_journal(self.events)
             return self.counts
         again = self._must_refold()
@@ -286,13 +287,14 @@ class _Batch:
         return self.counts
 
     def _must_refold(self) -> Mask:
-        """Per key: whether an event of the batch is not surely new, or not later than all that its row has folded."""
+        """Per key, whether an event of the batch may be a repeat, or is not later than everything that its row has
+        folded."""
         entity = self.events["entity"].to_numpy()
         again = self.maybe_twice.copy()
         again[entity[self._maybe_seen()]] = True
         again &= ~self.exact
         first = self.events.select("occurred_at", "type_order")[self.first]
-        # If both are equal, the ids would decide; that is rare, and refolding is right in either case.
+        # If both are equal, the ids decide. That is rare, and a refold is correct in either case.
         not_later = first.with_columns(self.rows.select("last_event_at", "last_type")).select(
             (pl.col("occurred_at") < pl.col("last_event_at"))
             | ((pl.col("occurred_at") == pl.col("last_event_at")) & (pl.col("type_order") <= pl.col("last_type")))
@@ -301,7 +303,7 @@ class _Batch:
         return again
 
     def _maybe_seen(self) -> Mask:
-        """Per event of the batch: whether its key may have an event with this id already."""
+        """Per event of the batch, whether its key may already have an event with this id."""
         entity = self.events["entity"].to_numpy()
         low, high = self.events["id_low"].to_numpy(), self.events["id_high"].to_numpy()
         seen_low, seen_high = self.rows["ids_low"].to_numpy()[entity], self.rows["ids_high"].to_numpy()[entity]
@@ -309,8 +311,8 @@ class _Batch:
         return seen
 
     def _with_history(self, again: Mask) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        """Rows, events and conflicts to fold: first the keys that advance, then those to fold `again`, from empty rows
-        and with all their events."""
+        """The rows, events and conflicts to fold: first the keys that advance, then the keys to refold (`again`), with
+        empty rows and all their events."""
         advancing, refolding = np.flatnonzero(~again), np.flatnonzero(again)
         late = again[self.events["entity"].to_numpy()]
         self.counts.late = int(np.count_nonzero(late))
@@ -326,22 +328,22 @@ class _Batch:
     def _refolding(
         self, chosen: Int64, events: pl.DataFrame, others: pl.DataFrame
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """The facts of these keys, and the contents in conflict with them, from journal and batch.
+        """The facts and conflicts of these keys, from journal and batch.
 
-        Writes those that the journal lacks, and the `others`, to the journal."""
+        Writes the new facts and the `others` to the journal."""
         keys = self.keys[chosen]
         stored, conflicting = self._history(keys, self.rows[chosen])
         self.stored.append(stored)
         events = _renumbered(events, chosen, self.keys.height)
-        told = pl.concat([stored, conflicting, events.select(stored.columns)])
-        facts, conflicts = told_apart(told, journal.wire_fields(self.on.topic))
+        deliveries = pl.concat([stored, conflicting, events.select(stored.columns)])
+        facts, conflicts = split_conflicts(deliveries, journal.wire_fields(self.on.topic))
         self._replace_journal(stored, facts, others)
         self._replace_conflicts(keys, conflicting, conflicts)
         self._delete_violations(keys.filter(self.rows[chosen]["violations"] > 0))
         return facts, conflicts
 
     def _history(self, keys: pl.DataFrame, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Journal and conflicts of these keys, with `entity`, the row number in `keys`."""
+        """The stored facts and conflicts of these keys, with `entity`, the row number in `keys`."""
         known = keys.with_row_index("entity").filter(rows["row_id"].is_not_null())
         since = self._since(rows)
         on, columns = ["key_hash", self.on.key], ["entity", *journal.columns(self.on.topic)]
@@ -354,8 +356,7 @@ class _Batch:
         return rows.select(pl.col("first_recorded_at").min()).item() or datetime.max
 
     def _replace_journal(self, stored: pl.DataFrame, facts: pl.DataFrame, others: pl.DataFrame) -> None:
-        """Add the `others`, and the facts that the journal lacks; a fact at another position replaces the stored one of
-        its identity."""
+        """Write the `others` and the new facts. A fact at another position replaces the stored one of its identity."""
         at = ["entity", "event_id", *_POSITION]
         added = facts.join(stored.select(at), on=at, how="anti")
         replaced = stored.join(facts.select(at), on=at, how="anti")
@@ -384,15 +385,15 @@ class _Batch:
         self._insert(self.on.journal, events.select(journal.columns(self.on.topic)))
 
     def _write_rows(self, rows: pl.DataFrame) -> None:
-        """Put these rows in place of those that were read; what did not change stays where it is."""
+        """Replace the rows that were read by these rows."""
         self.store.delete(self.on.table, rows["row_id"].drop_nulls())
         self._insert(self.on.table, rows.drop("row_id"))
 
     def _delete_violations(self, keys: pl.DataFrame) -> None:
-        found = lookup.of_hashes(self.store, "violations", "key_hash", keys["key_hash"])
-        mine = (pl.col("scope") == "coupon") & (pl.col("topic") == self.on.topic)
-        gone = found.filter(mine).join(keys, left_on="key", right_on=self.on.key, how="semi")
-        self.store.delete("violations", gone["row_id"])
+        stored = lookup.of_hashes(self.store, "violations", "key_hash", keys["key_hash"])
+        of_topic = (pl.col("scope") == "coupon") & (pl.col("topic") == self.on.topic)
+        removed = stored.filter(of_topic).join(keys, left_on="key", right_on=self.on.key, how="semi")
+        self.store.delete("violations", removed["row_id"])
 
     def _delete(self, table: str, keys: pl.DataFrame) -> None:
         key = self.on.key
@@ -414,10 +415,10 @@ def insert(into: Inserts, table: str, rows: pl.DataFrame) -> None:
 def from_the_start(
     on: Projected, keys: pl.DataFrame, like: pl.DataFrame, facts: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows and violations of these keys, folded from nothing.
+    """Fold these keys from the start. Returns their rows and violations.
 
-    `keys`: one row per key, with `key_hash`, the key and optionally more; `like`: the columns of the rows. `facts`, at
-    least one per key, and `conflicts` as from `told_apart`: `entity` is the row number in `keys`.
+    `keys`: one row per key, with `key_hash`, the key and optionally more columns; `like`: the columns of the rows.
+    `facts`, at least one per key, and `conflicts`: from `split_conflicts`; `entity` is the row number in `keys`.
     """
     folded, violations = onward(on, _nothing_folded(keys, like), _canonical(facts, on.topic), conflicts)
     return folded.select(like.columns), violations
@@ -426,9 +427,10 @@ def from_the_start(
 def onward(
     on: Projected, rows: pl.DataFrame, events: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows with these events folded in, and violations as they are stored, including those of the `conflicts`.
+    """Fold these events into the rows. Returns the rows, and the violations as they are stored, including those for the
+    `conflicts`.
 
-    `entity` is the row number in `rows`; the events come in canonical order."""
+    `entity` is the row number in `rows`. The events are in canonical order."""
     folded, violations = _folded(on, rows, events)
     if conflicts.height:
         folded = _with_conflicts(folded, conflicts)
@@ -440,13 +442,13 @@ def onward(
 
 
 def _nothing_folded(keys: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
-    """Rows of these keys, with the columns of `like`, that have no events yet."""
+    """Rows of these keys without any events, with the columns of `like`."""
     rows = pl.concat([like.clear(), keys], how="diagonal")
     return rows.with_columns(pl.col("events", "violations", "ids_low", "ids_high").fill_null(0))
 
 
 def _folded(on: Projected, rows: pl.DataFrame, events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Rows with their book-keeping, and violations as they are stored."""
+    """The folded rows with their book-keeping, and the violations as they are stored."""
     folded, violations = on.fold(rows, events)
     of = events.select("key_hash", key=on.key, event_id="event_id", occurred_at="occurred_at")[violations["event"]]
     broken = _as_stored(on, of.hstack(violations.select(_OF_VIOLATION)))
@@ -465,24 +467,24 @@ def _as_stored(on: Projected, violations: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def told_apart(told: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split deliveries into facts and conflicts. Per identity, the content at the first position is the fact; every
-    other distinct content is one conflict, at its first position."""
+def split_conflicts(deliveries: pl.DataFrame, wire_fields: tuple[str, ...]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split deliveries into facts and conflicts. For each identity, the content at the earliest position is the fact;
+    every other distinct content is one conflict, at its earliest position."""
     identity = ["entity", "event_id"]
-    twice = _maybe_repeated(told)
+    twice = _maybe_repeated(deliveries)
     if not twice.size:
-        return told, told.clear()
-    several = told[twice].with_columns(row=pl.Series(twice)).sort(_POSITION, maintain_order=True)
+        return deliveries, deliveries.clear()
+    several = deliveries[twice].with_columns(row=pl.Series(twice)).sort(_POSITION, maintain_order=True)
     contents = several.unique(subset=["entity", *wire_fields], keep="first", maintain_order=True)
     stands = contents.select(pl.struct(identity).is_first_distinct()).to_series()
-    kept = np.ones(told.height, dtype=np.bool_)
+    kept = np.ones(deliveries.height, dtype=np.bool_)
     kept[twice] = False
     kept[contents.filter(stands)["row"].to_numpy()] = True
-    return told.filter(pl.Series(kept)), contents.filter(~stands).drop("row")
+    return deliveries.filter(pl.Series(kept)), contents.filter(~stands).drop("row")
 
 
 def _maybe_repeated(events: pl.DataFrame) -> Int64:
-    """The rows whose identity occurs in another row, too, and hardly any others."""
+    """The numbers of rows whose identity occurs in another row, and possibly a few others."""
     ids: npt.NDArray[np.uint64] = events["event_id"].hash().to_numpy()
     identities = ids ^ (events["entity"].to_numpy().astype(np.uint64) * _ODD)
     placed = np.sort(identities)
@@ -491,7 +493,7 @@ def _maybe_repeated(events: pl.DataFrame) -> Int64:
 
 
 def _canonical(events: pl.DataFrame, topic: str) -> pl.DataFrame:
-    """Sort by key and canonical order, ties by position; add `type_order` and the bits of the ids."""
+    """Sort by key, canonical order and position. Adds `type_order` and the bits of the ids."""
     order = events["type"].cast(pl.Enum(list(types(topic)))).to_physical().cast(pl.UInt8)
     low, high = bits_of(stable_hash(events["event_id"]))
     events = events.with_columns(type_order=order, id_low=pl.Series(low), id_high=pl.Series(high))
@@ -544,7 +546,7 @@ def _with_conflicts(rows: pl.DataFrame, conflicts: pl.DataFrame) -> pl.DataFrame
 
 
 def _first_recorded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the earliest `recorded_at` of the row and of its events."""
+    """Per row, the earliest `recorded_at` of the row and its events."""
     recorded = np.full(rows.height, np.iinfo(np.int64).max)
     np.minimum.at(recorded, events["entity"].to_numpy(), events["recorded_at"].cast(pl.Int64).to_numpy())
     first = pl.Series(recorded).cast(pl.Datetime("us"))

@@ -1,10 +1,11 @@
--- Which rules between topics do these orders break, or will break once their grace is over? Grain: one rule, order and,
--- unless the order itself is at fault, coupon.
--- Reads `said` (the rows of orders that have events), `in_use` (the coupons in use on these orders, or on others that
--- have no events), `named` (the coupons that paid orders name beside those in use on them).
--- `event_id`, `occurred_at`: the event at fault. `trigger_…`: the event that the grace counts from, which is an event of
--- the order, with its `trigger_recorded_at`, or else the `used` event of a coupon (`trigger_hash`, `trigger_coupon_id`,
--- `trigger_event_id`). A mismatch is listed also while a coupon that the order names is held for it.
+-- Which rules between topics do these orders break, or will break when the grace is over? Grain: one rule, order and
+-- coupon; without a coupon if the order itself breaks the rule.
+-- Input: `order_values` (one row per order that has events), `in_use` (the coupons in use on the orders, also on orders
+-- without events), `named` (the coupons that paid orders name but that are not in use on them).
+-- `event_id`, `occurred_at`: the event that breaks the rule. `trigger_…`: the event from which the grace counts. It is
+-- either an event of the order, with its `trigger_recorded_at`, or the `used` event of a coupon (`trigger_hash`,
+-- `trigger_coupon_id`, `trigger_event_id`). A mismatch is listed even if a coupon that the order names is still
+-- reserved.
 -- $types: the types of order events in canonical order.
 WITH o AS MATERIALIZED (
     SELECT order_hash, order_id, gross_minor, net_minor, coalesce(refunded_minor, 0) AS refunded_minor, paid_at,
@@ -12,7 +13,7 @@ WITH o AS MATERIALIZED (
            stands(paid_at, cancelled_at, net_minor, refunded_minor) AS stands,
            refunded_whole(net_minor, refunded_minor) AS refunded_whole,
            coalesce(list_sum([d.amount_minor::HUGEINT FOR d IN discounts IF d.kind = 'coupon']), 0) AS coupon_discounts_minor
-    FROM said
+    FROM order_values
 ),
 u AS MATERIALIZED (
     SELECT i.order_hash, i.order_id, i.key_hash, i.coupon_id, i.used_at, i.used_event_id, i.discount_minor,
@@ -53,7 +54,7 @@ suspects AS (
     WHERE undone OR not_named OR above_share OR gross_minor < min_spend_minor
        OR (stands AND gross_minor - refunded_minor < min_spend_minor)
 ),
--- What these orders' events say; of other orders nothing is needed.
+-- The events of the suspect orders.
 e AS MATERIALIZED (
     SELECT e.key_hash AS order_hash, e.order_id, e.type, e.occurred_at, e.refund_minor,
            e.gross_minor IS NOT NULL AS carries_gross, e.discounts IS NOT NULL AS carries_discounts,
@@ -105,8 +106,8 @@ fell_below AS (
       AND u.gross_minor - r.so_far < u.min_spend_minor
     GROUP BY ALL
 ),
--- `by_order`: the event of the order that is the trigger; null: the use is.
-found AS (
+-- `by_order`: the event of the order that is the trigger. Null if the use is the trigger.
+broken AS (
     SELECT 'orphan_use' AS violation, u.order_hash, u.order_id, u.key_hash, u.coupon_id, u.used_event_id AS event_id,
            u.used_at AS occurred_at, NULL AS by_order, u.used_at, u.used_event_id, u.key_hash AS use_hash,
            u.coupon_id AS use_coupon_id
@@ -158,4 +159,4 @@ SELECT violation, order_hash, order_id, key_hash, coupon_id, event_id, occurred_
        if(by_order IS NULL, use_hash, NULL) AS trigger_hash,
        if(by_order IS NULL, use_coupon_id, NULL) AS trigger_coupon_id,
        if(by_order IS NULL, used_event_id, NULL) AS trigger_event_id
-FROM found
+FROM broken

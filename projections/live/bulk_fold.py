@@ -1,9 +1,9 @@
-"""Folds a whole history into empty tables, slice by slice of the keys. The result is that of a consumer, batch by
-batch, but faster, since nothing has to be looked up, replaced or folded again.
+"""Folds a whole history into empty tables, one slice of the keys after another. The result equals that of a consumer,
+but is faster, since nothing is looked up, replaced or refolded.
 
-Always true: a slice has every event of its keys, repeats included, so that its rows are final when it is folded
-(`fold_slice`, which needs no tables). The tables that the rules across coupons look up are filled along with the rows;
-the rules themselves are settled once, when all slices are in.
+Always true: a slice has all events of its keys, including repeats, so its rows are final when it is folded
+(`fold_slice`, which needs no tables). The tables that the rules across coupons look up are filled along with the rows.
+The rules themselves are settled once, after all slices.
 """
 
 from __future__ import annotations
@@ -22,16 +22,14 @@ from coupon_ledger.projections.attribution.persons import persons_of
 from coupon_ledger.projections.connection import Adding, Inserts, Reading, sql
 from coupon_ledger.projections.kept import KEPT
 from coupon_ledger.projections.live import campaign_rules, journal, order_rules
-from coupon_ledger.projections.live.apply import PROJECTED, from_the_start, insert, numbered, told_apart
+from coupon_ledger.projections.live.apply import PROJECTED, from_the_start, insert, numbered, split_conflicts
 from coupon_ledger.projections.live.changes import Changes
 from coupon_ledger.projections.live.cross import clock_and_grace, latest
 from coupon_ledger.projections.lookup import OF_LATE
 from coupon_ledger.projections.store import Store
 
 _ACQUISITIONS_AT_ONCE: Final = 300_000
-"""Acquisitions in the campaigns that are settled together; a campaign is never split."""
-
-
+"""Number of acquisitions in the campaigns that are settled together. A campaign is never split."""
 _BESIDE: Final = ("acquisitions", "coupons_in_use", "uses")
 """Tables of coupons that the rules across coupons look up."""
 _OTHERS: Final = "others"
@@ -40,9 +38,9 @@ _ROW: Final = "place"
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The fold of some keys of a topic. `facts`: the events for their journal; `repeats`: the positions of all other
-    events, with `conflict` for conflicts; `rows`: of the keys; `beside`: rows of other tables, by table; `kept`: what
-    it adds to kept tables, by folder; `clock`: the data's clock after the facts."""
+    """A folded slice of a topic. `facts`: the events for the journal; `repeats`: the positions of all other deliveries,
+    marked by `conflict` if they are conflicts; `rows`: the rows of the keys; `beside`: rows of other tables, by table;
+    `kept`: its parts of kept tables, by folder; `clock`: the data's clock after these facts."""
 
     topic: str
     facts: pl.DataFrame
@@ -54,14 +52,14 @@ class Slice:
 
 
 def rows_like(reading: Reading, topic: str) -> pl.DataFrame:
-    """The columns of the topic's rows, for `fold_slice`."""
+    """An empty frame with the columns of the topic's rows, for `fold_slice`."""
     like = reading.frame(f"SELECT * FROM {PROJECTED[topic].table} LIMIT 0")
     return like.cast({pl.Categorical: pl.Enum(list(STATES))})
 
 
 def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
-    """The columns of events (as for `prepare`, with `key_hash`) that `fold_slice` needs: those that the fold reads, and
-    one hash of all others, to distinguish two contents of one identity."""
+    """The columns of events that `fold_slice` needs: those that the fold reads, and one hash of all others, which tells
+    two contents of one identity apart. `events`: as for `prepare`, with `key_hash`."""
     on = PROJECTED[topic]
     read = ["key_hash", on.key, *on.reads, *journal.POSITION]
     others = events.select(name for name in journal.wire_fields(topic) if name not in read)
@@ -70,11 +68,11 @@ def narrowed(topic: str, events: pl.DataFrame) -> pl.DataFrame:
 
 
 def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
-    """Fold all events of some keys, at least one event, as returned by `narrowed`."""
+    """Fold all events of some keys. `events`: not empty, as returned by `narrowed`."""
     on = PROJECTED[topic]
     content = tuple(name for name in events.columns if name not in ("key_hash", *journal.POSITION))
     events, keys = numbered(topic, events)
-    facts, conflicts = told_apart(events.with_row_index(_ROW), content)
+    facts, conflicts = split_conflicts(events.with_row_index(_ROW), content)
     rows, violations = from_the_start(on, keys, like, facts.drop(_ROW), conflicts.drop(_ROW))
     repeated = np.ones(events.height, dtype=np.bool_)
     repeated[facts[_ROW].to_numpy()] = False
@@ -91,7 +89,8 @@ def fold_slice(topic: str, events: pl.DataFrame, like: pl.DataFrame) -> Slice:
 
 
 def write_journal(into: Inserts, topic: str, events: pl.DataFrame) -> None:
-    """Write events in the order of the log, by which look-ups prune; `take_out` removes the repeats at the end."""
+    """Write events to the journal in the order of the log, so that look-ups can skip parts of it. `take_out` removes
+    the repeats at the end."""
     insert(into, PROJECTED[topic].journal, events.select(journal.columns(topic)))
 
 
@@ -102,7 +101,7 @@ def put_beside(into: Inserts, folded: Slice) -> None:
 
 
 def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
-    """Delete from the journal, per partition, the events at this offset or later."""
+    """Delete the events at or after these offsets from the journal. `read`: next offset by partition."""
     reached = pl.DataFrame(list(read.items()), schema={"log_partition": pl.Int32, "log_offset": pl.Int64}, orient="row")
     with store.given(reached=reached):
         store.execute(
@@ -112,7 +111,7 @@ def unread(store: Store, topic: str, read: Mapping[int, int]) -> None:
 
 
 def unfold(store: Store, topic: str, first_hash: int) -> None:
-    """Delete from the tables the results of the slices from this hash on (unsigned)."""
+    """Delete the results of all slices from this hash (unsigned) on."""
     unsigned = f"key_hash + CASE WHEN key_hash < 0 THEN {1 << 64}::HUGEINT ELSE 0 END"
     for table in (PROJECTED[topic].table, *(_BESIDE if topic == COUPON else ())):
         store.execute(f"DELETE FROM {table} WHERE {unsigned} >= $first", {"first": first_hash})
@@ -122,7 +121,7 @@ def unfold(store: Store, topic: str, first_hash: int) -> None:
 
 
 def take_out(store: Store, topic: str, repeats: pl.DataFrame) -> None:
-    """Move the conflicts of all slices out of the journal, and delete the other repeats. The journal is committed."""
+    """Move the conflicts from the journal to their table, and delete the other repeats. All slices are committed."""
     on = PROJECTED[topic]
     if not repeats.height:
         return
@@ -141,16 +140,15 @@ def put_rows(into: Inserts, topic: str, rows: pl.DataFrame) -> None:
 
 
 def parted(rows: pl.DataFrame, slices: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Split the rows of a slice, one of `slices`, into early and late ones. The late ones are of the keys with the
-    latest events; they belong at the table's end, where look-ups search first (lookup.py)."""
+    """Split the rows of a slice, one of `slices`, into early and late rows. The late rows have the latest events. They
+    are written to the end of the table, where look-ups search first (lookup.py)."""
     rows = rows.sort("last_event_at")
     early = max(0, rows.height - OF_LATE // slices)
     return rows[:early], rows[early:]
 
 
 def clear(store: Store, topics: Sequence[str]) -> None:
-    """Empty the tables of these topics, and those of the rules across coupons, which settling fills. Inside the
-    caller's transaction."""
+    """Empty the tables of these topics and of the rules across coupons. Inside the caller's transaction."""
     for topic in topics:
         on = PROJECTED[topic]
         for table in (on.journal, on.conflicts, on.table):
@@ -167,7 +165,7 @@ def clear(store: Store, topics: Sequence[str]) -> None:
 
 
 def unsettle(store: Store) -> None:
-    """Empty the tables that are filled when all slices are in. Inside the caller's transaction."""
+    """Empty the tables that are filled after all slices. Inside the caller's transaction."""
     for table in ("campaign_terms", "stock_cuts", "awaited"):
         store.execute(f"DELETE FROM {table}")
     store.execute("DELETE FROM violations WHERE scope = 'cross'")
@@ -181,12 +179,12 @@ def set_clock(store: Store, clock: datetime | None) -> None:
 
 
 def put_persons(store: Store) -> None:
-    """Fill `persons`. All slices are in."""
+    """Fill `persons`. Call after all slices are written."""
     store.insert("persons", persons_of(store))
 
 
 def settle_campaigns(adding: Adding) -> None:
-    """Write the violations across coupons. All slices and `persons` are in."""
+    """Write the violations across coupons. Call after all slices and `persons` are written."""
     everyone = adding.frame(sql(__package__, "campaign_sizes"))
     pieces = everyone.with_columns(piece=pl.col("acquisitions").cum_sum() // _ACQUISITIONS_AT_ONCE)
     for campaigns in pieces.partition_by("piece"):
@@ -194,7 +192,7 @@ def settle_campaigns(adding: Adding) -> None:
 
 
 def settle_orders(adding: Adding) -> None:
-    """Write the violations between topics. All slices are in, and the data's clock is set."""
+    """Write the violations between topics. Call after all slices are written and the data's clock is set."""
     now, grace = clock_and_grace(adding)
     if now is not None:
         for affected in order_rules.everything(adding):
@@ -202,13 +200,13 @@ def settle_orders(adding: Adding) -> None:
 
 
 def put_kept(store: Store, parts: Callable[[str], Iterable[pl.DataFrame]]) -> None:
-    """Write what all slices of coupons add to kept tables. `parts`: returns the parts for the table of a folder."""
+    """Write the kept tables that are filled from slices. `parts`: returns the parts of the table of a folder."""
     for table in KEPT:
         if table.of_slices:
             table.of_slices.put(store, parts(table.folder))
 
 
 def fills() -> list[Callable[[Adding], None]]:
-    """What fills the other tables when all slices and `persons` are in and the data's clock is set. They run side by
-    side; the longest come first."""
+    """The tasks that fill the other tables, after all slices and `persons` are written and the data's clock is set.
+    They can run in parallel. The longest tasks come first."""
     return [settle_orders, settle_campaigns, *(table.fill for table in KEPT)]

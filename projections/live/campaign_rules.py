@@ -1,14 +1,14 @@
-"""`over_issue`, `over_user_limit`, `over_person_limit`, `outside_claim_window`: a campaign's coupons against the values
-in force.
+"""The rules for a campaign's coupons: `over_issue`, `over_user_limit`, `over_person_limit`, `outside_claim_window`.
 
-Each coupon counts once, where somebody acquired it; ranks go by instant, then by `event_id`, then by coupon.
+Each coupon counts once, when it is first acquired. Acquisitions are ranked by instant, then by `event_id`, then by
+coupon.
 
-A late claim shifts the ranks of all later ones, but who is over the stock changes at one place only: of the coupons
-acquired while a quantity was in force, those over it are the ones from a certain place in the order on. That place, the
-cut, is the same for every term with this quantity; it is stored, with the number of acquisitions before it. Each claim
-added or removed before the cut moves it by one place, and only coupons that it passes change sides. So the cost of a
-batch depends on what it changes, not on the campaign's size. One person has few acquisitions in a campaign: they are
-ranked again whenever one of them, or the identity of that person, changed.
+A late claim shifts the ranks of all later ones, but it changes which coupons are over the stock at one place only. Of
+the coupons acquired while a quantity was in force, those over it are the ones from one place in the ranking on, the
+*cut*. The cut is the same for every term with this quantity. It is stored with the number of acquisitions before it.
+Each claim added or removed before the cut moves it by one place, and only the coupons that it passes change. So the
+cost of a batch depends on its changes and not on the size of the campaign. A person has few acquisitions in a campaign;
+these are ranked again when one of them or the ids of the person change.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ _ROW: Final[dict[str, PolarsDataType]] = {
     "acquired_by": pl.String,
 }
 _HASHED: Final = (("campaign_hash", "campaign_id"), ("user_hash", "acquired_by"))
-_NOBODY: Final = pl.DataFrame(schema={**_ROW, "campaign_hash": pl.Int64, "user_hash": pl.Int64})
-_MEMBER: Final = _NOBODY.columns
+_NO_MEMBERS: Final = pl.DataFrame(schema={**_ROW, "campaign_hash": pl.Int64, "user_hash": pl.Int64})
+_MEMBER: Final = _NO_MEMBERS.columns
 _RANKED: Final = ["campaign_id", *_PLACE]
 _CUT: Final = [*_CAMPAIGN, "quantity", "before", *_PLACE]
 _GROUP: Final = [*_CAMPAIGN, "user_hash", "acquired_by"]
 _LIMITS: Final = ("over_user_limit", "over_person_limit")
 _FAR: Final = 100_000
-"""A cut that moves this many places or more is computed from the campaign's start."""
+"""A cut that moves by this many places or more is computed from the start of the campaign."""
 
 
 def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, relinked: pl.DataFrame) -> None:
-    """Update acquisitions, terms and cuts, and the violations that follow from them.
+    """Update acquisitions, terms, cuts and the resulting violations.
 
-    `relinked`: the ids (`user_id`) whose person may have changed; `persons` is up to date.
+    `relinked`: the ids (`user_id`) whose person may have changed. `persons` is already up to date.
     """
     removed, added = keep(store, coupons)
-    whole = _take_in_terms(store, campaigns)
+    whole = _update_terms(store, campaigns)
     regrouped = _of_users(store, relinked)
     touched = pl.concat([rows.select(_CAMPAIGN) for rows in (removed, added, whole, regrouped)]).unique()
     if not touched.height:
@@ -83,19 +83,19 @@ def settle(store: Store, coupons: Changes | None, campaigns: Changes | None, rel
     changed = pl.concat([rows.select(_GROUP) for rows in (gone, new, regrouped)])
     groups = pl.concat([_members_of_groups(store, changed, terms), everyone]).unique("coupon_id")
     beside = _in_force(passed, terms)
-    wished = [_over_issue(beside, cuts), _outside(beside), _over_limits(store, groups, terms)]
-    # Nothing is stored about a coupon that nobody had acquired before.
+    wanted = [_over_issue(beside, cuts), _outside(beside), _over_limits(store, groups, terms)]
+    # No violations are stored of coupons that had not been acquired before.
     fresh = added.join(removed, on="coupon_id", how="anti")
     old, in_groups = (
         pl.concat([removed.select(_MEMBER), rows]).join(fresh, on="coupon_id", how="anti") for rows in (passed, groups)
     )
     looked_at = {"over_issue": old, "outside_claim_window": old} | dict.fromkeys(_LIMITS, in_groups)
-    violations.replace(store, _stored(store, looked_at), pl.concat(wished))
+    violations.replace(store, _stored(store, looked_at), pl.concat(wanted))
 
 
 def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
-    """Do the same as `settle` for campaigns (`campaign_hash`, `campaign_id`) of which only the acquisitions are stored
-    yet, all of them."""
+    """Do what `settle` does for campaigns (`campaign_hash`, `campaign_id`) of which all acquisitions are stored, but no
+    terms, cuts and violations."""
     terms = terms_of(adding, campaigns)
     members = _members_of_campaigns(adding, terms.select(_CAMPAIGN).unique())
     cuts = _cuts(members, terms, campaigns)
@@ -108,8 +108,8 @@ def settle_new(adding: Adding, campaigns: pl.DataFrame) -> None:
 
 
 def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Update the acquisitions. Returns those removed and those added; one that changed is in both."""
-    removed, added = (_NOBODY, _NOBODY) if coupons is None else acquisitions(coupons)
+    """Update the acquisitions. Returns the removed and the added ones. A changed acquisition is in both."""
+    removed, added = (_NO_MEMBERS, _NO_MEMBERS) if coupons is None else acquisitions(coupons)
     if removed.height:
         with store.given(removed=removed):
             store.execute(sql(__package__, "remove_acquisitions"))
@@ -118,7 +118,7 @@ def keep(store: Store, coupons: Changes | None) -> tuple[pl.DataFrame, pl.DataFr
 
 
 def acquisitions(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The acquisitions removed and those added; one that changed is in both."""
+    """The removed and the added acquisitions. A changed acquisition is in both."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     before, after = coupons.before.select(columns), coupons.after.select(columns)
     same = pl.select(pl.all_horizontal(before[c].eq_missing(after[c]) for c in _ACQUIRED)).to_series()
@@ -134,7 +134,7 @@ def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _members_of_campaigns(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
     if not campaigns.height:
-        return _NOBODY
+        return _NO_MEMBERS
     with reading.given(chosen=campaigns):
         return reading.frame(sql(__package__, "members_of_campaigns")).select(_MEMBER)
 
@@ -142,19 +142,19 @@ def _members_of_campaigns(reading: Reading, campaigns: pl.DataFrame) -> pl.DataF
 def _of_users(store: Store, users: pl.DataFrame) -> pl.DataFrame:
     """All acquisitions of these ids (`user_id`)."""
     if not users.height:
-        return _NOBODY
+        return _NO_MEMBERS
     hashes = pl.Series(stable_hash(users["user_id"]), dtype=pl.Int64)
     rows = lookup.of_hashes(store, "acquisitions", "user_hash", hashes)
     return rows.join(users, left_on="acquired_by", right_on="user_id", how="semi").select(_MEMBER)
 
 
 def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """All acquisitions in these campaigns by the persons of these users (`changed`: campaign and user), for campaigns
-    that have or had a limit."""
+    """All acquisitions by the persons of these users in these campaigns (`changed`: campaign and user). Only for
+    campaigns that have or had a limit."""
     limited = terms.filter(pl.col("per_user_limit").is_not_null())
     chosen = changed.join(limited, on="campaign_id", how="semi").unique()
     if not chosen.height:
-        return _NOBODY
+        return _NO_MEMBERS
     with store.given(chosen=chosen):
         ids = store.frame(sql(__package__, "ids_in_campaigns"))
     others = ids.with_columns(user_hash=pl.Series(stable_hash(ids["acquired_by"]), dtype=pl.Int64))
@@ -166,8 +166,8 @@ def _members_of_groups(store: Store, changed: pl.DataFrame, terms: pl.DataFrame)
 # ── Terms ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
-    """Update the terms; returns the campaigns whose terms changed."""
+def _update_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
+    """Update the terms. Returns the campaigns whose terms changed."""
     none = pl.DataFrame(schema={"campaign_hash": pl.Int64, "campaign_id": pl.String})
     if campaigns is None:
         return none
@@ -177,14 +177,14 @@ def _take_in_terms(store: Store, campaigns: Changes | None) -> pl.DataFrame:
     if not touched.height:
         return none
     before, after = _of_campaigns(store, "campaign_terms", touched), terms_of(store, touched)
-    gone, come = store.replace("campaign_terms", before, after)
-    return pl.concat([gone.select(_CAMPAIGN), come.select(_CAMPAIGN)]).unique()
+    removed, added = store.replace("campaign_terms", before, after)
+    return pl.concat([removed.select(_CAMPAIGN), added.select(_CAMPAIGN)]).unique()
 
 
 def _of_campaigns(store: Store, table: str, campaigns: pl.DataFrame) -> pl.DataFrame:
     """The rows of a table about these campaigns, with their `row_id`."""
-    found = lookup.of_hashes(store, table, "campaign_hash", campaigns["campaign_hash"])
-    return found.join(campaigns, on=_CAMPAIGN, how="semi")
+    rows = lookup.of_hashes(store, table, "campaign_hash", campaigns["campaign_hash"])
+    return rows.join(campaigns, on=_CAMPAIGN, how="semi")
 
 
 def terms_of(reading: Reading, campaigns: pl.DataFrame) -> pl.DataFrame:
@@ -202,7 +202,7 @@ def _ranked(members: pl.DataFrame, within: list[str]) -> pl.DataFrame:
 
 
 def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The cuts of these campaigns, from all their members."""
+    """The cuts of these campaigns, computed from all their acquisitions (`members`)."""
     wanted = terms.join(campaigns, on="campaign_id", how="semi").filter(pl.col("quantity").is_not_null())
     out = members.group_by("campaign_id").agg(out=pl.len().cast(pl.Int64))
     ranked = _ranked(members, ["campaign_id"]).select("campaign_id", pl.col("rank") - 1, *_PLACE)
@@ -217,19 +217,19 @@ def _cuts(members: pl.DataFrame, terms: pl.DataFrame, campaigns: pl.DataFrame) -
 
 
 def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> pl.DataFrame:
-    """The cuts at their old places, with the number of acquisitions that are now before them."""
-    come = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
+    """The cuts at their old places, with the new number of acquisitions before them."""
+    steps = pl.concat([removed.select(*_RANKED, n=pl.lit(-1)), added.select(*_RANKED, n=pl.lit(1))])
     at_end = cuts.filter(pl.col("acquired_at").is_null())
     inside = cuts.filter(pl.col("acquired_at").is_not_null())
-    all_of = come.group_by("campaign_id").agg(pl.col("n").sum())
+    all_of = steps.group_by("campaign_id").agg(pl.col("n").sum())
     at_end = at_end.join(all_of, on="campaign_id", how="left")
-    # Whatever comes after a campaign's last cut shifts none.
+    # Acquisitions after the campaign's last cut shift no cut.
     last = inside.group_by("campaign_id").agg(last=pl.col("acquired_at").max())
-    come = come.join(last, on="campaign_id").filter(pl.col("acquired_at") <= pl.col("last")).drop("last")
-    if come.height:
+    steps = steps.join(last, on="campaign_id").filter(pl.col("acquired_at") <= pl.col("last")).drop("last")
+    if steps.height:
         numbered = inside.select(*_RANKED, n=pl.lit(0), cut=pl.int_range(pl.len()))
-        # A cut comes before an acquisition at its place.
-        marks = pl.concat([numbered, come.with_columns(cut=pl.lit(None, pl.Int64))]).sort(
+        # A cut lies before the acquisition at the same place.
+        marks = pl.concat([numbered, steps.with_columns(cut=pl.lit(None, pl.Int64))]).sort(
             *_RANKED, "cut", nulls_last=True
         )
         shifts = marks.with_columns(pl.col("n").cum_sum().over("campaign_id")).filter(pl.col("cut").is_not_null())
@@ -241,9 +241,10 @@ def _shifted(cuts: pl.DataFrame, removed: pl.DataFrame, added: pl.DataFrame) -> 
 
 
 def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The cuts at their new places; the acquisitions that they passed; the campaigns in which one would move far.
+    """Returns the cuts at their new places, the acquisitions that they passed, and the campaigns in which a cut would
+    move far.
 
-    `lost`: removed acquisitions. A cut that stood at one moves to the next, without passing any.
+    `lost`: removed acquisitions. A cut at a removed acquisition moves to the next one, without passing any.
     """
     places = pl.col("before") - pl.col("quantity")
     at_end = pl.col("acquired_at").is_null()
@@ -251,7 +252,7 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
     unsupported = moves.join(lost, on=_RANKED, how="semi")["move"]
     moves = moves.filter((places > 0) | ((places < 0) & ~at_end) | pl.col("move").is_in(unsupported.implode()))
     if not moves.height:
-        return cuts, _NOBODY, moves.select(_CAMPAIGN)
+        return cuts, _NO_MEMBERS, moves.select(_CAMPAIGN)
     far = moves.filter(pl.col("places") >= _FAR).select(_CAMPAIGN).unique()
     cuts = cuts.with_row_index("move").join(far, on="campaign_id", how="anti")
     moves = moves.join(far, on="campaign_id", how="anti")
@@ -279,13 +280,13 @@ def _moved(store: Store, cuts: pl.DataFrame, lost: pl.DataFrame) -> tuple[pl.Dat
 
 
 def _before(place: list[str], other: list[str]) -> pl.Expr:
-    """Whether `place` comes before `other` in the order of the ranks."""
+    """Whether `place` comes before `other` in the ranking."""
     (a, b, c), (x, y, z) = map(pl.col, place), map(pl.col, other)
     return (a < x) | ((a == x) & ((b < y) | ((b == y) & (c < z))))
 
 
 def _near(store: Store, moves: pl.DataFrame) -> pl.DataFrame:
-    """The acquisitions that each move passes, and some more at its ends."""
+    """The acquisitions that each move passes, and possibly a few more at its ends."""
     columns = ["move", *_CAMPAIGN, "places", "backward"]
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     moves = moves.rename(names).select(*columns, *names.values())
@@ -314,7 +315,7 @@ def _broken_behind(reading: Reading, cuts: pl.DataFrame, members: pl.DataFrame, 
 
 
 def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
-    """Each acquisition with the campaign's values in force at its instant."""
+    """Each acquisition with the values in force at its instant."""
     return members.sort("acquired_at").join_asof(
         terms.select("campaign_id", "since", *_VALUES).sort("since"),
         left_on="acquired_at",
@@ -328,8 +329,8 @@ def _in_force(members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
 def _over_issue(members: pl.DataFrame, cuts: pl.DataFrame) -> pl.DataFrame:
     names = dict(zip(_PLACE, ("cut_at", "cut_event_id", "cut_coupon_id"), strict=True))
     cuts = cuts.rename(names).select("campaign_id", "quantity", *names.values())
-    found = members.join(cuts, on=["campaign_id", "quantity"], how="inner")
-    return _broken("over_issue", found.filter(~_before(_PLACE, list(names.values()))))
+    ranked = members.join(cuts, on=["campaign_id", "quantity"], how="inner")
+    return _broken("over_issue", ranked.filter(~_before(_PLACE, list(names.values()))))
 
 
 def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -> pl.DataFrame:
@@ -349,7 +350,7 @@ def _over_limits(reading: Reading, members: pl.DataFrame, terms: pl.DataFrame) -
 
 
 def _with_persons(reading: Reading, members: pl.DataFrame) -> pl.DataFrame:
-    """Add the `person` that acquired each coupon."""
+    """Add the `person` who acquired each coupon."""
     if not members.height:
         return members.with_columns(person="acquired_by")
     with reading.given(members=members.select(user_id="acquired_by").unique()):
@@ -381,8 +382,10 @@ def _broken(rule: str, members: pl.DataFrame) -> pl.DataFrame:
 
 def _stored(store: Store, looked_at: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """The stored violations of these coupons, by rule."""
-    asked = [coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()]
-    wanted = pl.concat(asked).unique()
-    found = lookup.of_hashes(store, "violations", "key_hash", wanted["key_hash"].unique())
-    found = found.filter((pl.col("scope") == "cross") & pl.col("order_hash").is_null())
-    return found.join(wanted, on=["key_hash", "key", "violation"], how="semi")
+    by_rule = [
+        coupons.select("key_hash", key="coupon_id", violation=pl.lit(rule)) for rule, coupons in looked_at.items()
+    ]
+    wanted = pl.concat(by_rule).unique()
+    stored = lookup.of_hashes(store, "violations", "key_hash", wanted["key_hash"].unique())
+    stored = stored.filter((pl.col("scope") == "cross") & pl.col("order_hash").is_null())
+    return stored.join(wanted, on=["key_hash", "key", "violation"], how="semi")

@@ -1,9 +1,9 @@
-"""The rules across coupons and between topics (LIFECYCLE section 4), kept in `violations` with scope 'cross', and the
-kept tables.
+"""Settles the rules across coupons and between topics (docs/events.md), whose violations have the scope 'cross', and
+the kept tables.
 
-Runs once in the transaction of a batch, after all its topics were folded, on what they changed. Always true afterwards:
-the violations equal those of an evaluation of the whole tables at the same data's clock. They are never counted in the
-rows of coupons or orders.
+Runs once per batch, in its transaction, on the changes of all topics. Always true afterwards: the violations equal
+those of an evaluation of the whole tables at the same data's clock. They are not counted in the rows of coupons or
+orders.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ _MINUTE: Final = timedelta(minutes=1)
 
 
 def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
-    """Bring the data's clock and the violations of section 4 up to these changes. Returns the batch's clock."""
+    """Update the data's clock, the cross violations and the kept tables with these changes. Returns the batch's data
+    clock."""
     by_topic = {c.topic: c for c in changes}
     relinked = persons.settle(store, by_topic.get(USER))
     clock = latest([events for c in by_topic.values() for events in c.journalled])
     coupons, orders, campaigns = (by_topic.get(topic) for topic in (COUPON, ORDER, CAMPAIGN))
     campaign_rules.settle(store, coupons, campaigns, relinked)
-    now, grace = _moved_on(store, clock)
+    now, grace = _advanced(store, clock)
     affected = None
     if now is not None:
-        affected = order_rules.take_in(store, coupons, orders, now)
+        affected = order_rules.update(store, coupons, orders, now)
         order_rules.settle(store, affected, now, grace)
     for table in KEPT:
         table.settle(store, Batch(by_topic, relinked, affected))
@@ -44,14 +45,14 @@ def settle(store: Store, changes: Iterable[Changes]) -> datetime | None:
 
 
 def latest(journalled: Iterable[pl.DataFrame]) -> datetime | None:
-    """The highest min(occurred_at, recorded_at) of events added to journals: an event from the future does not move the
-    clock, nor does its repeat later."""
-    found = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in journalled]
-    return max((at for at in found if at is not None), default=None)
+    """The highest min(occurred_at, recorded_at) of events added to journals. So an event from the future does not move
+    the clock, and neither does a later repeat."""
+    clocks = [e.select(pl.min_horizontal("occurred_at", "recorded_at").max()).item() for e in journalled]
+    return max((at for at in clocks if at is not None), default=None)
 
 
 def use_grace(store: Store, grace: timedelta) -> None:
-    """Set the grace. If it differs from the stored one, the rules between topics are evaluated again."""
+    """Set the grace. If it changes, the rules between topics are evaluated again for all orders."""
     now, before = clock_and_grace(store)
     if grace == before:
         return
@@ -61,8 +62,8 @@ def use_grace(store: Store, grace: timedelta) -> None:
             order_rules.settle(store, affected, now, grace)
 
 
-def _moved_on(store: Store, clock: datetime | None) -> tuple[datetime | None, timedelta]:
-    """Move the data's clock on to the batch's; returns clock and grace."""
+def _advanced(store: Store, clock: datetime | None) -> tuple[datetime | None, timedelta]:
+    """Advance the data's clock to the batch's clock. Returns clock and grace."""
     moved = store.frame(sql(__package__, "move_clock"), {"clock": clock})
     return _as_clock_and_grace(moved)
 

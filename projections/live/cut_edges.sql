@@ -1,7 +1,7 @@
--- How far in time does a cut move that passes this many places? Grain: one move (of `moves`): of a cut at `cut_at`
--- (null: after all) over `places` acquisitions of its campaign, backward or forward. The range from `since` to `until`,
--- both inclusive (null: no end), holds at least those that it passes and, forward, the one that it reaches. Reads two
--- narrow columns.
+-- Which time range does a moving cut cross? Grain: one move (of `moves`). A move takes the cut at `cut_at` (null: after
+-- all acquisitions) over `places` acquisitions of its campaign, backward or forward. The range from `since` to `until`,
+-- both inclusive (null: open), has all acquisitions that the cut passes, and for a forward move the one that it
+-- reaches. Reads only two narrow columns.
 WITH reach AS (
     SELECT m.move,
            max(a.acquired_at, m.places) FILTER (m.backward) AS earlier,

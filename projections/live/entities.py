@@ -1,7 +1,7 @@
 """The folds of orders, campaigns and users: for each value, the canonically last event that carries it.
 
-Pure functions of (rows, events) like the coupon fold, with the same conventions: `events` has a column `entity`
-(row number in `rows`), is sorted by it and then in canonical order, and is later than what the rows have folded.
+Pure functions of (rows, events), with the conventions of the coupon fold: `events` has a column `entity` (row number in
+`rows`), is sorted by it and then in canonical order, and is later than everything that the rows have folded.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ CAMPAIGN_LAST: Final = (
 USER_LAST: Final = ("attributes",)
 
 TERM_EVENTS: Final = ("drafted", "published", "unpublished", "amended", "ended")
-"""The events that carry a campaign's terms: a booked cost, a target or an assignment changes none."""
+"""The event types that carry a campaign's terms. Booked costs, targets and assignments do not change them."""
 WIDE: Final = pl.Schema({"refunded_minor": pl.Int128()})
-"""Columns of rows that are sums: amounts are bounded, sums of them are not."""
+"""Columns of rows that are sums, and may need 128 bits."""
 
 _RULE_EVENTS: Final = ("drafted", "published", "unpublished", "amended")
 _STATUS_EVENTS: Final = ("drafted", "published", "unpublished", "ended")
@@ -58,12 +58,12 @@ def fold_campaigns(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
 
 def fold_users(rows: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     rows = _last_carried(rows, events, USER_LAST).with_row_index("entity")
-    found = events.group_by("entity").agg(
+    gained = events.group_by("entity").agg(
         pl.col("alias_id").filter(pl.col("type") == "linked").alias("more"),
         (pl.col("type") == "touched").sum().alias("contacts"),
     )
-    found = found.with_columns(pl.col("entity").cast(pl.UInt32))
-    joined = rows.join(found, on="entity", how="left", maintain_order="left")
+    gained = gained.with_columns(pl.col("entity").cast(pl.UInt32))
+    joined = rows.join(gained, on="entity", how="left", maintain_order="left")
     empty = pl.lit([], dtype=pl.List(pl.String))
     return joined.with_columns(
         aliases=pl.concat_list(pl.col("aliases").fill_null(empty), pl.col("more").fill_null(empty))
@@ -85,21 +85,21 @@ def _last_carried(rows: pl.DataFrame, events: pl.DataFrame, names: list[str] | t
 
 
 def _latest(old: pl.Series, values: pl.Series, entity: pl.Series) -> pl.Series:
-    """Per row: the last of its values, or the old one if there is none."""
+    """Per row, the last of its new values, or the old value if there is none."""
     reference = len(values) + np.arange(len(old))
     reference[entity.to_numpy()] = np.arange(len(values))
     return pl.concat([values, old]).gather(reference).alias(old.name)
 
 
 def _first_of_type(old: pl.Series, events: pl.DataFrame, kind: str) -> pl.Series:
-    """Per row: the old instant, or that of the first event of this type if there is none."""
+    """Per row, the old instant, or if there is none, the instant of the first event of this type."""
     those = events.filter(pl.col("type") == kind).reverse()
     first = _latest(old, those["occurred_at"], those["entity"])
     return pl.select(pl.coalesce(old, first)).to_series().alias(old.name)
 
 
 def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the instant of the first cancellation that no payment follows."""
+    """Per row, the instant of the first cancellation that is not followed by a payment."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     paid = (events["type"] == "paid").to_numpy()
     last_paid = np.full(rows.height, -1, dtype=np.int64)
@@ -109,7 +109,7 @@ def _cancelled(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the instant of the first payment that follows a cancellation."""
+    """Per row, the instant of the first payment after a cancellation."""
     entity, place = events["entity"].to_numpy(), np.arange(events.height)
     cancelled = np.flatnonzero((events["type"] == "cancelled").to_numpy())[::-1]
     first_cancelled = np.full(rows.height, events.height, dtype=np.int64)
@@ -119,7 +119,7 @@ def _repaid(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
 
 
 def _refunded(rows: pl.DataFrame, events: pl.DataFrame) -> pl.Series:
-    """Per row: the sum of its refunds; null if there is none."""
+    """Per row, the sum of its refunds. Null if there are none."""
     amounts = pl.col("refund_minor").cast(pl.Int128)
     refunds = events.filter(pl.col("type") == "refunded").group_by("entity").agg(amounts.sum())
     old = rows["refunded_minor"].cast(pl.Int128)

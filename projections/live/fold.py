@@ -1,8 +1,8 @@
-"""The columnar fold: advances many coupons by many events at once; a pure function of both.
+"""The columnar fold: advances many coupons by many events at once. A pure function of coupons and events.
 
-Rounds: the k-th event of every coupon in parallel, the next state by table look-up. Each coupon's events come in
-canonical order. It knows nothing of files, positions or repeats; `lifecycle.toml` is all it shares with the
-reference fold in `ledger/lifecycle.py`.
+It works in rounds. Round k applies the k-th event of every coupon in parallel, and looks up the next states in a table.
+The events of each coupon are in canonical order. The fold does not deal with files, positions or repeats. It shares
+only `lifecycle.toml` with the reference fold in `ledger/lifecycle.py`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ ROW_SCHEMA: Final[dict[str, PolarsDataType]] = {
     "ended_at": INSTANT,
     "extended_at": INSTANT,
 }
-"""The columns that the fold keeps of a coupon. `state` and `resting` are codes into `rules.STATES`. For a coupon
-without events both are 0 (`none`), and all others are null."""
+"""The columns of a coupon's row that the fold maintains. `state` and `resting` are codes into `rules.STATES`. For a
+coupon without events, both are 0 (`none`), and all other columns are null."""
 
 
 def _transition_tables() -> tuple[Int8, Mask]:
@@ -83,7 +83,7 @@ def _transition_tables() -> tuple[Int8, Mask]:
 
 
 def _guard_table(name: str) -> Mask:
-    """Where the guard applies: by event type and by the state before the event."""
+    """Whether the guard applies, by event type and by the state before the event."""
     table = np.zeros((len(TYPES), len(STATES)), dtype=np.bool_)
     events = GUARDS[name]["events"]
     if isinstance(events, dict):
@@ -105,16 +105,17 @@ _FROZEN = np.isin(TYPES, GUARDS["wrong_order"]["frozen"])
 _HOLDING = np.isin(STATES, ["reserved", "used"])
 _ROUNDS: Final = 64
 _FEW: Final = 64
-"""After `_ROUNDS` rounds, fewer coupons than this go on event by event: a round of few costs as much as of hundreds."""
+"""After `_ROUNDS` rounds, fewer remaining coupons than this are folded event by event, since a round of a few coupons
+costs as much as one of hundreds."""
 _GUARD_NAMES: Final = ("no_owner", "wrong_user", "wrong_order", "outside_validity")
 
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """`rows`: the rows passed in, after the events (`ROW_SCHEMA` columns replaced).
+    """The result of a fold. `rows`: the rows after the events, with the columns of `ROW_SCHEMA` replaced.
 
-    `violations`: one row each, with `event` (row number of the event), `violation`, `state` (name of the state before
-    the event), and for a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
+    `violations`: one row per violation, with `event` (row number of the event), `violation`, `state` (name of the state
+    before the event), and for a `wrong_user` the event's `user_id` and the coupon's `owner` at that time.
     """
 
     rows: pl.DataFrame
@@ -124,8 +125,8 @@ class Folded:
 def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
     """Advance `rows` (n coupons; `ROW_SCHEMA` columns and any others) by `events`.
 
-    `events`: wire columns with naive UTC instants and `coupon` (row number in `rows`), sorted by it and then in
-    canonical order; distinct; all later than what the rows have folded.
+    `events`: the wire columns, with instants in naive UTC, and `coupon` (row number in `rows`). They are sorted by
+    `coupon` and then in canonical order, are distinct, and are later than everything that the rows have folded.
     """
     run = _Rounds(rows, events)
     run.play()
@@ -135,7 +136,7 @@ def fold(rows: pl.DataFrame, events: pl.DataFrame) -> Folded:
 def states_of(events: pl.DataFrame) -> tuple[Int8, Int8]:
     """Per event, the codes of the states before and after it.
 
-    `events` as for `fold`: all events of these coupons.
+    `events`: as for `fold`, with all events of these coupons.
     """
     coupons = 1 + int(events["coupon"].max() or 0) if events.height else 0  # type: ignore[arg-type]
     nothing = pl.DataFrame(schema=ROW_SCHEMA).clear(coupons).with_columns(pl.col("state", "resting").fill_null(0))
@@ -145,7 +146,8 @@ def states_of(events: pl.DataFrame) -> tuple[Int8, Int8]:
 
 
 class _Rounds:
-    """The working arrays of one fold. Texts (users, orders) are kept as row numbers into one column each."""
+    """The working arrays of one fold. Users and orders are stored as references: row numbers in one column of texts
+    each."""
 
     def __init__(self, rows: pl.DataFrame, events: pl.DataFrame) -> None:
         n, m = rows.height, events.height
@@ -154,7 +156,7 @@ class _Rounds:
         self.kind = events["type"].cast(pl.Enum(list(TYPES))).to_physical().cast(pl.Int64).to_numpy()
         self.state: Int8 = rows["state"].to_numpy().copy()
         self.resting: Int8 = rows["resting"].to_numpy().copy()
-        # A reference below m is an event's user, from m on a row's owner; -1: none. Likewise for orders.
+        # A reference below m is an event's user, one from m on a row's owner, and -1 none. The same holds for orders.
         self.users = pl.concat([events["user_id"], rows["owner"]])
         self.orders = pl.concat([events["order_id"], rows["order_id"]])
         self.owner: Int64 = np.where(rows["owner"].is_null().to_numpy(), -1, m + np.arange(n))
@@ -167,22 +169,22 @@ class _Rounds:
         self.went_back = np.zeros(m, dtype=np.bool_)
         self.owned = np.zeros(m, dtype=np.bool_)
         self.other_owner = np.full(m, -1, dtype=np.int64)
-        """Per event that breaks `wrong_user`: the owner at that time."""
+        """Per event that breaks `wrong_user`, the owner at that time."""
         self.first = {name: self._first_carrying(name) for name in FIRST_CARRIED}
 
     def _first_carrying(self, name: str) -> Int64:
-        """Per coupon: the event that its value comes from; -1 if it has a value already or gets none."""
+        """Per coupon, the event that its value comes from. -1 if it already has a value or gets none."""
         carrying = np.flatnonzero(self.events[name].is_not_null().to_numpy())
         of = self.coupon[carrying]
         first = np.ones(len(of), dtype=np.bool_)
         first[1:] = of[1:] != of[:-1]
-        found = np.full(self.rows.height, -1, dtype=np.int64)
-        found[of[first]] = carrying[first]
-        found[self.rows[name].is_not_null().to_numpy()] = -1
-        return found
+        source = np.full(self.rows.height, -1, dtype=np.int64)
+        source[of[first]] = carrying[first]
+        source[self.rows[name].is_not_null().to_numpy()] = -1
+        return source
 
     def _beyond(self, name: str) -> Mask:
-        """Per event: whether it lies before `valid_from` (after `valid_until`), as known by then."""
+        """Per event, whether it lies before `valid_from` (or after `valid_until`), as known at that event."""
         source = self.first[name][self.coupon]
         if name == "valid_until":
             extended = self._extended_by_then()
@@ -193,13 +195,13 @@ class _Rounds:
         limit = known.gather(reference)
         at = self.events["occurred_at"]
         beyond = (at < limit if name == "valid_from" else at > limit).fill_null(False).to_numpy()
-        # A value that only a later event carries is not known yet.
+        # A value that a later event carries is not known yet.
         known_by_then: Mask = (source < 0) | (source <= np.arange(m))
-        found: Mask = beyond & known_by_then
-        return found
+        result: Mask = beyond & known_by_then
+        return result
 
     def _extended_by_then(self) -> Int64:
-        """Per event: the last legal extension of its coupon up to it; -1 if there is none."""
+        """Per event, the last legal extension of its coupon up to this event. -1 if there is none."""
         m = len(self.coupon)
         latest = np.maximum.accumulate(np.where(self.extending, np.arange(m), -1))
         before = latest < np.searchsorted(self.coupon, self.coupon)  # of another coupon
@@ -230,18 +232,18 @@ class _Rounds:
     def _round(self, at: Int64) -> None:
         """Fold one event each of some distinct coupons."""
         coupon, kind = self.coupon[at], self.kind[at]
-        found = self.state[coupon]
-        cell = _AFTER[kind, found]
-        self.illegal[at] = _ILLEGAL[kind, found]
-        wrong_order = self._judge(at, coupon, kind, found)
+        before = self.state[coupon]
+        cell = _AFTER[kind, before]
+        self.illegal[at] = _ILLEGAL[kind, before]
+        wrong_order = self._judge(at, coupon, kind, before)
         frozen = wrong_order & _FROZEN[kind]
         back = (cell == _RESTING) & ~frozen
-        after = np.where(frozen, found, np.where(back, self.resting[coupon], cell)).astype(np.int8)
-        entered = (after != found) & ~back
-        self.before[at], self.after[at], self.went_back[at] = found, after, back
+        after = np.where(frozen, before, np.where(back, self.resting[coupon], cell)).astype(np.int8)
+        entered = (after != before) & ~back
+        self.before[at], self.after[at], self.went_back[at] = before, after, back
         self.state[coupon] = after
-        leaving = entered & _HOLDING[after] & ~_HOLDING[found]
-        self.resting[coupon[leaving]] = found[leaving]
+        leaving = entered & _HOLDING[after] & ~_HOLDING[before]
+        self.resting[coupon[leaving]] = before[leaving]
         owned = entered & ((kind == TYPE["claimed"]) | ((kind == TYPE["issued"]) & self.has_user[at]))
         self.owner[coupon[owned]] = at[owned]
         self.owned[at] = owned
@@ -249,18 +251,18 @@ class _Rounds:
         self.order[coupon[held]] = at[held]
         self.order[coupon[back]] = -1
 
-    def _judge(self, at: Int64, coupon: Int64, kind: Int64, found: Int8) -> Mask:
+    def _judge(self, at: Int64, coupon: Int64, kind: Int64, state: Int8) -> Mask:
         owner, order = self.owner[coupon], self.order[coupon]
-        self.guards[0, at] = _NO_OWNER[kind, found] & (owner < 0)
-        wrong_user = _differ(self.users, at, owner, _WRONG_USER[kind, found] & (owner >= 0))
+        self.guards[0, at] = _NO_OWNER[kind, state] & (owner < 0)
+        wrong_user = _differ(self.users, at, owner, _WRONG_USER[kind, state] & (owner >= 0))
         self.guards[1, at] = wrong_user
         self.other_owner[at] = np.where(wrong_user, owner, -1)
-        wrong_order = _differ(self.orders, at, order, _WRONG_ORDER[kind, found])
+        wrong_order = _differ(self.orders, at, order, _WRONG_ORDER[kind, state])
         self.guards[2, at] = wrong_order
         return wrong_order
 
     def _one_by_one(self, start: int, end: int) -> None:
-        """Do what `_round` does, for these events of one coupon: the same rules on plain values."""
+        """Fold these events of one coupon, with the rules of `_round` on plain values."""
         coupon = int(self.coupon[start])
         held = ((self.users, int(self.owner[coupon])), (self.orders, int(self.order[coupon])))
         owner, order = ((reference, None if reference < 0 else texts[reference]) for texts, reference in held)
@@ -291,15 +293,15 @@ class _Rounds:
             violation = kinds + "_when_" + states
         else:
             violation = pl.repeat(guard, len(events), dtype=pl.String, eager=True)
-        nobody = pl.repeat(None, len(events), dtype=pl.String, eager=True)
+        nulls = pl.repeat(None, len(events), dtype=pl.String, eager=True)
         wrong_user = guard == "wrong_user"
         return pl.DataFrame(
             {
                 "event": events,
                 "violation": violation,
                 "state": states,
-                "user_id": self.events["user_id"][events] if wrong_user else nobody,
-                "owner": self.users.gather(self.other_owner[events]) if wrong_user else nobody,
+                "user_id": self.events["user_id"][events] if wrong_user else nulls,
+                "owner": self.users.gather(self.other_owner[events]) if wrong_user else nulls,
             }
         )
 
@@ -325,7 +327,8 @@ class _Rounds:
         return {name: self._taken(field, first, name) for name, field in fields.items()}
 
     def _instants(self) -> dict[str, pl.Series]:
-        """`first` for what only happens once in a coupon's life, `latest` for what can come again."""
+        """Instants and their values: of the first event for what happens once in a coupon's life, of the latest for
+        what can happen again."""
         entered = (self.after != self.before) & ~self.went_back
         created, issued, claimed, reserved, used = (
             entered & (self.after == STATE[s]) for s in ("created", "issued", "claimed", "reserved", "used")
@@ -347,18 +350,18 @@ class _Rounds:
         }
 
     def _first(self, events: Mask, unless: str) -> Int64:
-        """Per coupon: the first of these events; -1 if there is none or the row has a value already."""
-        found = np.full(self.rows.height, -1, dtype=np.int64)
+        """Per coupon, the first of these events. -1 if there is none, or if the row already has a value."""
+        first = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)[::-1]
-        found[self.coupon[at]] = at
-        found[self.rows[unless].is_not_null().to_numpy()] = -1
-        return found
+        first[self.coupon[at]] = at
+        first[self.rows[unless].is_not_null().to_numpy()] = -1
+        return first
 
     def _latest(self, events: Mask) -> Int64:
-        found = np.full(self.rows.height, -1, dtype=np.int64)
+        latest = np.full(self.rows.height, -1, dtype=np.int64)
         at = np.flatnonzero(events)
-        found[self.coupon[at]] = at
-        return found
+        latest[self.coupon[at]] = at
+        return latest
 
     def _discounts(self) -> pl.Series:
         entered = (self.after != self.before) & ~self.went_back
@@ -368,7 +371,7 @@ class _Rounds:
         return taken.set(pl.Series(cleared), None)
 
     def _taken(self, field: str, source: Int64, name: str | None = None) -> pl.Series:
-        """The row's value, or that of the event that `source` names."""
+        """Per coupon, the value of the event that `source` names, or the row's value if it names none."""
         old = self.rows[name or field]
         here = np.flatnonzero(source >= 0)
         if not here.size:
@@ -382,7 +385,7 @@ class _Rounds:
 
 
 class _OneCoupon:
-    """The state of one coupon during its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
+    """The state of one coupon between its events. `owner`, `order`: a reference as in `_Rounds`, and its text."""
 
     def __init__(self, state: int, resting: int, owner: tuple[int, str | None], order: tuple[int, str | None]) -> None:
         self.state, self.resting, self.owner, self.order = state, resting, owner, order
@@ -392,35 +395,35 @@ class _OneCoupon:
         self._frozen, self._holding = _FROZEN.tolist(), _HOLDING.tolist()
 
     def step(self, at: int, kind: int, user: str | None, order: str | None) -> tuple[int, ...]:
-        """Fold the event numbered `at`. Returns the codes of the state before and after, the reference of the owner if
-        the user is wrong (else -1), whether the event was illegal, led back to the resting state and made an owner, and
-        whether the guards no_owner, wrong_user, wrong_order were hit."""
-        found = self.state
-        no_owner = self._no_owner[kind][found] and self.owner[0] < 0
-        wrong_user = self._wrong_user[kind][found] and self.owner[0] >= 0 and user != self.owner[1]
-        wrong_order = self._wrong_order[kind][found] and (self.order[0] < 0 or order != self.order[1])
+        """Fold the event numbered `at`. Returns the codes of the states before and after it; the reference of the owner
+        if the user is wrong, otherwise -1; whether the event was illegal, whether it led back to the resting state and
+        whether it set the owner; and whether it broke the guards no_owner, wrong_user and wrong_order."""
+        before = self.state
+        no_owner = self._no_owner[kind][before] and self.owner[0] < 0
+        wrong_user = self._wrong_user[kind][before] and self.owner[0] >= 0 and user != self.owner[1]
+        wrong_order = self._wrong_order[kind][before] and (self.order[0] < 0 or order != self.order[1])
         other_owner = self.owner[0] if wrong_user else -1
-        cell = self._after[kind][found]
+        cell = self._after[kind][before]
         frozen = wrong_order and self._frozen[kind]
         back = cell == _RESTING and not frozen
-        after = found if frozen else self.resting if back else cell
-        entered = after != found
+        after = before if frozen else self.resting if back else cell
+        entered = after != before
         owned = entered and (kind == TYPE["claimed"] or (kind == TYPE["issued"] and user is not None))
         if entered and self._holding[after]:
             self.order = at, order
-            if not self._holding[found]:
-                self.resting = found
+            if not self._holding[before]:
+                self.resting = before
         if owned:
             self.owner = at, user
         if back:
             self.order = -1, None
         self.state = after
-        illegal = self._illegal[kind][found]
-        return found, after, other_owner, illegal, back, owned, no_owner, wrong_user, wrong_order
+        illegal = self._illegal[kind][before]
+        return before, after, other_owner, illegal, back, owned, no_owner, wrong_user, wrong_order
 
 
 def _differ(texts: pl.Series, left: Int64, right: Int64, where: Mask) -> Mask:
-    """Whether the two texts differ, checked only in `where` (a reference of -1 differs from everything)."""
+    """Whether the two texts differ. Checked only in `where`. A reference of -1 differs from everything."""
     result: Mask = np.zeros(len(left), dtype=np.bool_)
     here = np.flatnonzero(where)
     if here.size:

@@ -1,7 +1,7 @@
--- Is each violation explained or provisional? Grain: one violation, with all columns of `violations` and two marks.
--- `explained`: its two users are one person (linked ids); it counts in no loss and raises no alert.
--- `provisional`: the topic on the other side has not been read past the event that triggered it, so the fact that
--- voids it may still wait in the log.
+-- All violations, with two marks. Grain: one violation.
+-- `explained`: the two users are the same person (linked ids). The violation counts in no loss and raises no alert.
+-- `provisional`: the other topic has not been read past the event that triggered the violation, so a fact that removes
+-- it may still be in the log.
 SELECT v.*,
        coalesce(v.violation = 'wrong_user' AND coalesce(a.person, v.user_id) = coalesce(b.person, v.owner), false)
            AS explained,

@@ -1,7 +1,8 @@
 """The rules between topics: the uses that coupons record against those that orders record.
 
-Evaluated per order: for each order that a batch touches, from either side, all violations are computed again. One that
-is not due yet is not stored: its order goes to `awaited`, and is evaluated again once the data's clock gets there.
+They are evaluated per order: for each order that a batch touches from either side, all violations are computed again. A
+violation that is not due yet is not stored. Its order goes to `awaited`, and is evaluated again when it is due by the
+data's clock.
 """
 
 from __future__ import annotations
@@ -29,35 +30,35 @@ _USE: Final = (
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _IN_USE: Final = ["order_hash", *_COUPON, *_USE]
-_SAID: Final = (
+_VALUES: Final = (
     "order_id gross_minor net_minor refunded_minor paid_at cancelled_at repaid_at coupon_ids discounts".split()
     + sales.OF_ORDER
 )
-_TOLD: Final = [*_COUPON, "order_id", "event_id", "recorded_at"]
+_USE_EVENT: Final = [*_COUPON, "order_id", "event_id", "recorded_at"]
 _OF_ORDER: Final = ("unrecorded_use", "discount_mismatch", "paid_after_cancel")
 _AT_ONCE: Final = 50_000
 
 
-def take_in(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:
+def update(store: Store, coupons: Changes | None, orders: Changes | None, clock: datetime) -> Affected:
     """Update the tables that the rules look up. Returns the orders to evaluate: those that the batch touched, and those
-    that are due by the data's clock."""
+    in `awaited` that are due."""
     touched = [store.frame(sql(__package__, "awaited_until"), {"clock": clock})]
     if orders is not None:
-        touched.append(_said(orders.after).select(_ORDER))
+        touched.append(_values(orders.after).select(_ORDER))
     if coupons is None:
         affected = pl.concat(touched).unique()
         in_use = _of_orders(store, "coupons_in_use", affected).select(_IN_USE)
     else:
-        was, now, gone, come = *_changed(coupons), *_told(coupons)
-        orders_named = [rows.select(_ORDER) for rows in (was, now, gone, come, _holds_changed(coupons))]
+        was, now, removed, added = *_changed(coupons), *_use_events(coupons)
+        orders_named = [rows.select(_ORDER) for rows in (was, now, removed, added, _holds_changed(coupons))]
         affected = pl.concat([*touched, *orders_named]).unique()
-        in_use = _take_in_changed(store, affected, was, now)
-        _take_in_told(store, gone, come)
-    return Affected(affected, _said_by(store, affected, orders), in_use)
+        in_use = _update_in_use(store, affected, was, now)
+        _update_uses(store, removed, added)
+    return Affected(affected, _values_of(store, affected, orders), in_use)
 
 
-def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
-    """Update `coupons_in_use`; returns the coupons now in use on these orders."""
+def _update_in_use(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now: pl.DataFrame) -> pl.DataFrame:
+    """Update `coupons_in_use`. Returns the coupons that are now in use on these orders."""
     before = _of_orders(store, "coupons_in_use", orders)
     store.delete("coupons_in_use", before.join(was, on=_COUPON, how="semi")["row_id"])
     store.insert("coupons_in_use", now)
@@ -65,39 +66,39 @@ def _take_in_changed(store: Store, orders: pl.DataFrame, was: pl.DataFrame, now:
 
 
 def looked_up(coupons: Changes) -> dict[str, pl.DataFrame]:
-    """By table, the rows that the rules look up, of coupons that did not exist before."""
-    (_, now), (_, come) = _changed(coupons), _told(coupons)
-    return {"coupons_in_use": now, "uses": come}
+    """The rows of new coupons in the tables that the rules look up, by table."""
+    (_, now), (_, added) = _changed(coupons), _use_events(coupons)
+    return {"coupons_in_use": now, "uses": added}
 
 
-def _take_in_told(store: Store, gone: pl.DataFrame, come: pl.DataFrame) -> None:
-    if gone.height:
-        with store.given(removed=gone):
+def _update_uses(store: Store, removed: pl.DataFrame, added: pl.DataFrame) -> None:
+    if removed.height:
+        with store.given(removed=removed):
             store.execute(sql(__package__, "remove_uses"))
-    store.insert("uses", come)
+    store.insert("uses", added)
 
 
-def _said_by(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
-    """The values of these orders, including those that the batch changed."""
+def _values_of(store: Store, orders: pl.DataFrame, changes: Changes | None) -> pl.DataFrame:
+    """The values of these orders, including the changes of the batch."""
     if changes is None:
-        return _said(_of_orders(store, "orders", orders, "key_hash"))
-    fresh = _said(changes.after)
+        return _values(_of_orders(store, "orders", orders, "key_hash"))
+    fresh = _values(changes.after)
     others = orders.join(fresh, on="order_id", how="anti")
-    return pl.concat([_said(_of_orders(store, "orders", others, "key_hash")), fresh])
+    return pl.concat([_values(_of_orders(store, "orders", others, "key_hash")), fresh])
 
 
 def everything(reading: Reading) -> Iterator[Affected]:
-    """Every order that a rule between topics could be about, in pieces."""
+    """All orders that a rule between topics may apply to, in pieces."""
     for orders in reading.frame(sql(__package__, "all_orders")).iter_slices(_AT_ONCE):
         yield as_stored(reading, orders)
 
 
 def as_stored(reading: Reading, orders: pl.DataFrame) -> Affected:
-    """These orders (`order_hash`, `order_id`) with their values from the tables."""
+    """These orders (`order_hash`, `order_id`), with their values from the tables."""
     with reading.given(affected=orders):
-        said = reading.frame(sql(__package__, "rows_of_orders"))
+        rows = reading.frame(sql(__package__, "rows_of_orders"))
         in_use = reading.frame(sql(__package__, "in_use_on_orders"))
-    return Affected(orders, _said(said), in_use.select(_IN_USE))
+    return Affected(orders, _values(rows), in_use.select(_IN_USE))
 
 
 def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) -> None:
@@ -115,7 +116,7 @@ def settle(store: Store, affected: Affected, clock: datetime, grace: timedelta) 
 
 
 def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timedelta) -> None:
-    """Do the same as `settle` for orders about which nothing is stored."""
+    """Do what `settle` does for orders without stored violations."""
     due, awaiting = broken(adding, affected, clock, grace)
     violations.add(adding, due)
     adding.insert("awaited", awaiting)
@@ -124,19 +125,19 @@ def settle_new(adding: Adding, affected: Affected, clock: datetime, grace: timed
 def broken(
     reading: Reading, affected: Affected, clock: datetime, grace: timedelta
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The violations that are due, and the orders with one that is not due yet, each with the instant (`due_at`)."""
+    """The violations that are due, and the orders with violations that are not due yet, with the earliest `due_at`."""
     named = _named(affected)
-    with reading.given(said=affected.said, in_use=affected.in_use, named=named):
+    with reading.given(order_values=affected.values, in_use=affected.in_use, named=named):
         broken = reading.frame(sql(__package__, "between_topics"), {"types": list(types(ORDER))})
     broken = broken.with_columns(due_at=pl.col("triggered_at") + grace)
     is_due = pl.col("due_at") <= clock
     awaiting = broken.filter(~is_due).group_by(_ORDER).agg(pl.col("due_at").min())
     due = _without_held(reading, broken.filter(is_due), named)
-    return _as_rows(_with_trigger_of_uses(reading, due)), awaiting
+    return _as_violations(_with_trigger_of_uses(reading, due)), awaiting
 
 
 def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> pl.DataFrame:
-    """Drop the mismatches of orders that name a coupon which is still held for them (in state `reserved`)."""
+    """Drop the mismatches of orders that name a coupon which is still reserved for them."""
     mismatch = pl.col("violation") == "discount_mismatch"
     held = named.join(due.filter(mismatch).select(_ORDER), on=_ORDER, how="semi")
     if not held.height:
@@ -153,7 +154,7 @@ def _without_held(reading: Reading, due: pl.DataFrame, named: pl.DataFrame) -> p
 
 
 def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
-    """Add `trigger_recorded_at` where a `used` event is the trigger."""
+    """Add `trigger_recorded_at` for violations that a `used` event triggers."""
     by_use = due.filter(pl.col("trigger_event_id").is_not_null())
     if not by_use.height:
         return due
@@ -167,26 +168,26 @@ def _with_trigger_of_uses(reading: Reading, due: pl.DataFrame) -> pl.DataFrame:
 
 
 def _named(affected: Affected) -> pl.DataFrame:
-    """The coupons that paid, uncancelled orders name but that are not in use on them. One row per (order, coupon)."""
+    """Coupons named by paid, uncancelled orders but not in use on them. One row per (order, coupon)."""
     paid = pl.col("paid_at").is_not_null() & pl.col("cancelled_at").is_null()
-    named = affected.said.filter(paid).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
+    named = affected.values.filter(paid).select(*_ORDER, coupon_id="coupon_ids").explode("coupon_id")
     named = named.drop_nulls("coupon_id").unique().join(affected.in_use, on=[*_ORDER, "coupon_id"], how="anti")
     return named.with_columns(key_hash=pl.Series(stable_hash(named["coupon_id"]), dtype=pl.Int64))
 
 
 def _of_orders(store: Store, table: str, orders: pl.DataFrame, column: str = "order_hash") -> pl.DataFrame:
-    """The rows about these orders, with their `row_id`; `column`: holds the orders' hashes."""
-    found = lookup.of_hashes(store, table, column, orders["order_hash"])
-    return found.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
+    """The rows about these orders, with their `row_id`. `column`: the column with the hashes of orders."""
+    rows = lookup.of_hashes(store, table, column, orders["order_hash"])
+    return rows.join(orders, left_on=[column, "order_id"], right_on=_ORDER, how="semi")
 
 
-def _said(orders: pl.DataFrame) -> pl.DataFrame:
-    return orders.select(pl.col("key_hash").alias("order_hash"), *_SAID).cast(WIDE)
+def _values(orders: pl.DataFrame) -> pl.DataFrame:
+    return orders.select(pl.col("key_hash").alias("order_hash"), *_VALUES).cast(WIDE)
 
 
 def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Coupons in use for which a kept value changed: as they were, and as they are now. A coupon may be in only one of
-    the two."""
+    """The coupons in use whose kept values changed: before the batch, and after it. A coupon may be in only one of the
+    two."""
     compared = list(dict.fromkeys(("state", *_USE, *sales.OF_COUPON)))
     before, after = (rows.select(*_COUPON, *compared) for rows in (coupons.before, coupons.after))
     used = pl.col("state") == "used"
@@ -196,7 +197,7 @@ def _changed(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 
 def _holds_changed(coupons: Changes) -> pl.DataFrame:
-    """The orders for which a coupon began or ceased to be held."""
+    """The orders for which a coupon was reserved, or is no longer reserved."""
     held = pl.col("state") == "reserved"
     before, after = (
         rows.select("coupon_id", order_id=pl.when(held).then("order_id")) for rows in (coupons.before, coupons.after)
@@ -206,25 +207,25 @@ def _holds_changed(coupons: Changes) -> pl.DataFrame:
     return _hashed(ids.to_frame())
 
 
-def _told(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The `used` events that are facts no longer, and the new ones."""
+def _use_events(coupons: Changes) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The `used` events that are no longer facts, and the new ones."""
     instant = pl.lit(None, pl.Datetime("us"))
     none = coupons.before.clear().select(*_COUPON, "order_id", event_id="order_id", recorded_at=instant)
-    come, gone = (
-        _hashed(pl.concat([none, *(e.filter(pl.col("type") == "used").select(_TOLD) for e in events)]))
+    added, removed = (
+        _hashed(pl.concat([none, *(e.filter(pl.col("type") == "used").select(_USE_EVENT) for e in events)]))
         for events in (coupons.journalled, coupons.dropped)
     )
-    return gone, come
+    return removed, added
 
 
 def _hashed(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(order_hash=pl.Series(stable_hash(rows["order_id"]), dtype=pl.Int64))
 
 
-def _as_rows(found: pl.DataFrame) -> pl.DataFrame:
-    """Rows of `violations`: the key is the coupon, or the order if the order is at fault."""
+def _as_violations(broken: pl.DataFrame) -> pl.DataFrame:
+    """As rows of `violations`. The key is the coupon, or the order if the order breaks the rule."""
     of_order = pl.col("violation").is_in(_OF_ORDER)
-    return found.select(
+    return broken.select(
         "violation",
         topic=pl.when(of_order).then(pl.lit(ORDER)).otherwise(pl.lit(COUPON)),
         key_hash=pl.when(of_order).then("order_hash").otherwise("key_hash"),

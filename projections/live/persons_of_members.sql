@@ -1,2 +1,2 @@
--- Who are these users (`members`)? Grain: one id of a person who has several.
+-- Which persons do these users belong to (`members`)? Grain: one user who is linked to others.
 SELECT p.user_id, p.person FROM persons p SEMI JOIN members m ON m.user_id = p.user_id

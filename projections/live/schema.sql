@@ -1,12 +1,12 @@
--- The live projection's tables beside the journals (which follow the Avro schemas, see journal.py).
--- `coupon_state` is an ENUM of the states of lifecycle.toml. Instants are UTC. `key_hash` is signature.stable_hash of
--- the key: joins use it, always together with the key. Ids are stored uncompressed, as in the journals.
--- Book-keeping columns end each row: last_type and last_event_at (of the canonically last event folded), ids_low,
--- ids_high (signature.py), first_recorded_at (no event of the key was recorded before).
+-- The tables of the live projection, except the journals, which follow the Avro schemas (journal.py).
+-- `coupon_state` is an ENUM of the states in lifecycle.toml. Instants are in UTC. `key_hash` is signature.stable_hash
+-- of the key; joins use it together with the key. Ids are stored uncompressed, as in the journals. Each row ends with
+-- book-keeping columns: `last_type` and `last_event_at` are of the canonically last event folded; `ids_low` and
+-- `ids_high` are the id filter (signature.py); no event of the key was recorded before `first_recorded_at`.
 
--- Grain: one coupon. The values are those of LIFECYCLE section 3; `acquired_…`: the first event that made somebody its
--- owner, `used_event_id`: the one of `used_at`. `extended_at`: of the last legal `extended` event, which `valid_until` is
--- from then; null where `valid_until` is that of the first event that carries one.
+-- Grain: one coupon. For the values, see docs/events.md. `acquired_…`: of the first event that set an owner.
+-- `used_event_id`: of the event at `used_at`. `extended_at`: of the last legal `extended` event, whose `valid_until`
+-- then applies; null if `valid_until` is from the first event that carries one.
 CREATE TABLE coupons (
     key_hash BIGINT NOT NULL,
     coupon_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -46,9 +46,10 @@ CREATE TABLE coupons (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one order. Values are those of the canonically last event that carries each; `placed_at` and `paid_at` of the
--- first event of that type; `cancelled_at` of the first cancellation that no payment follows (a payment that comes after
--- makes the order stand again); `repaid_at` of the first payment that follows a cancellation; `refunded_minor` is the sum over all refunds, null without any.
+-- Grain: one order. Each value is from the canonically last event that carries it. `placed_at`, `paid_at`: of the first
+-- event of that type. `cancelled_at`: of the first cancellation that no payment follows, since a later payment makes
+-- the order stand again. `repaid_at`: of the first payment after a cancellation. `refunded_minor`: the sum of all
+-- refunds, null if there are none.
 CREATE TABLE orders (
     key_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -79,7 +80,7 @@ CREATE TABLE orders (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one campaign. `status`: the canonically last of drafted, published, unpublished, ended.
+-- Grain: one campaign. `status`: the type of the canonically last drafted, published, unpublished or ended.
 -- `rule_version`: the event_id of the canonically last drafted, published, unpublished or amended.
 CREATE TABLE campaigns (
     key_hash BIGINT NOT NULL,
@@ -131,12 +132,14 @@ CREATE TABLE users (
     first_recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one broken rule. `key` is the id on the topic. `scope` keeps two kinds apart:
--- 'coupon': of one event (section 3; `state`: the one that the event found), or one content that conflicts with its
--- identity (`conflicting_duplicate`, no state). 'cross': across coupons and between topics (section 4), one for a key,
--- a rule and a `counterpart`: the order of a coupon, the coupon of an order. `order_hash`: of the order that a rule
--- between topics is about, what its violations are found by. `user_id`, `owner`: of a `wrong_user`, the event's user and
--- the coupon's owner at that time. `trigger_…`: the event from which on a rule between topics can be judged.
+-- Grain: one violation. `key`: the event's key on its topic. `scope`:
+-- - 'coupon': a rule within one key. The violation of one event (`state`: the state before the event), or one content
+--   in conflict (`conflicting_duplicate`, without a state).
+-- - 'cross': a rule across coupons or between topics. One violation per key, rule and `counterpart`, which is the order
+--   of a coupon, or the coupon of an order.
+-- `order_hash`: of the order, for rules between topics; look-ups use it. `user_id`, `owner`: for `wrong_user`, the
+-- event's user, and the coupon's owner at that time. `trigger_…`: the event from which the grace of a rule between
+-- topics counts.
 CREATE TABLE violations (
     key_hash BIGINT NOT NULL,
     topic VARCHAR NOT NULL,
@@ -154,9 +157,10 @@ CREATE TABLE violations (
     trigger_recorded_at TIMESTAMP
 );
 
--- What the rules of section 4 look things up in: narrow, and nothing that is not in the tables above or the journals.
+-- Narrow tables in which the rules across coupons and between topics look things up. All their data are also in the
+-- tables above or in the journals.
 
--- Grain: one coupon of a campaign that somebody has acquired (the coupon's `acquired_…`).
+-- Grain: one coupon of a campaign that was acquired, with its `acquired_…`.
 CREATE TABLE acquisitions (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -168,7 +172,7 @@ CREATE TABLE acquisitions (
     acquired_event_id VARCHAR NOT NULL USING COMPRESSION uncompressed
 );
 
--- Grain: one campaign and an instant from which these values are in force (null: none yet), up to the next one.
+-- Grain: one campaign and instant. The values in force from this instant to the campaign's next one. Null: no value.
 CREATE TABLE campaign_terms (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -179,9 +183,9 @@ CREATE TABLE campaign_terms (
     claim_until TIMESTAMP
 );
 
--- Grain: one campaign and a quantity that it has or had. The acquisition (in the order of the ranks) from which on that
--- many were out, or the place where it stood, if it went away since; null where fewer are. `before`: how many stand
--- before it, the quantity unless there is none.
+-- Grain: one campaign and a quantity that it has or had. The cut (campaign_rules.py): the first acquisition in the
+-- ranking that is over this quantity, or its place if it was removed since. Null if there are fewer acquisitions.
+-- `before`: the number of acquisitions before the cut, which is the quantity if there are enough.
 CREATE TABLE stock_cuts (
     campaign_hash BIGINT NOT NULL,
     campaign_id VARCHAR NOT NULL,
@@ -207,7 +211,7 @@ CREATE TABLE coupons_in_use (
     percent_off_bp BIGINT
 );
 
--- Grain: one `used` event, whatever became of it.
+-- Grain: one `used` event, legal or not.
 CREATE TABLE uses (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -217,7 +221,7 @@ CREATE TABLE uses (
     recorded_at TIMESTAMP NOT NULL
 );
 
--- Grain: one order that a rule between topics will be due for, unless something happens until then.
+-- Grain: one order with a violation between topics that is not due yet, and may not be one when it is due.
 CREATE TABLE awaited (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,
@@ -236,7 +240,7 @@ CREATE TABLE dead_letters (
     detail VARCHAR NOT NULL
 );
 
--- Grain: one dead letter that an operator settled as it is. Noted from `coupon.operations`, which says so for good.
+-- Grain: one dead letter that an operator discarded. Derived from `coupon.operations`.
 CREATE TABLE discarded (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -247,7 +251,7 @@ CREATE TABLE discarded (
     reason VARCHAR NOT NULL
 );
 
--- Grain: one partition of one topic. read = applied + repeats + conflicts + dead_letters, always.
+-- Grain: one partition of one topic. Always true: read = applied + repeats + conflicts + dead_letters.
 CREATE TABLE checkpoints (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -260,8 +264,8 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (topic, log_partition)
 );
 
--- Grain: one partition of one topic that the log has. Every record of it that was recorded at or before `complete_until`
--- is in the tables. Unlike `checkpoints` it depends on when the consumer looked, so it is in no digest.
+-- Grain: one partition of one topic of the log. All its records that were recorded at or before `complete_until` have
+-- been read. Unlike `checkpoints`, this depends on when the consumer looked, so it is not part of any digest.
 CREATE TABLE partition_progress (
     topic VARCHAR NOT NULL,
     log_partition INTEGER NOT NULL,
@@ -269,8 +273,8 @@ CREATE TABLE partition_progress (
     PRIMARY KEY (topic, log_partition)
 );
 
--- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) applied. `batch_…`: of the last commit.
--- `grace_minutes`: what the rules between topics were evaluated with.
+-- Grain: the database. `data_clock`: the highest min(occurred_at, recorded_at) of all facts. `batch_…`: of the last
+-- commit. `grace_minutes`: the grace with which the rules between topics were evaluated.
 CREATE TABLE ledger (
     version INTEGER NOT NULL,
     data_clock TIMESTAMP,
@@ -281,15 +285,16 @@ CREATE TABLE ledger (
     grace_minutes BIGINT NOT NULL
 );
 
--- Grain: one record that the ledger itself still has to append. Written with the batch that led to it, removed once it
--- is in the log; appended again after a crash in between, which its deterministic id makes a harmless repeat.
+-- Grain: one record that the ledger itself still has to append to the log. Written in the transaction of the batch that
+-- caused it, and removed once it is in the log. After a crash in between it is appended again; its deterministic id
+-- makes the repeat harmless.
 CREATE TABLE outbox (
     topic VARCHAR NOT NULL,
     key BLOB NOT NULL,
     value BLOB NOT NULL
 );
 
--- Grain: one projection (versions.py), with the version of the code that filled its tables.
+-- Grain: one projection (versions.py), with the version that filled its tables.
 CREATE TABLE projections (
     name VARCHAR NOT NULL PRIMARY KEY,
     version INTEGER NOT NULL

@@ -1,10 +1,10 @@
-"""Has this key seen this event id? A small filter beside each row that answers "surely not" or "maybe".
+"""The id filter of each row: a Bloom filter that says whether the key may have an event with a given id.
 
-128 bits per row (two words), four bits set per id: a Bloom filter. With 5 ids it errs (says "maybe" for a new id)
-in 0.05% of cases, with 10 in 0.5%, with 50 mostly; erring costs a look into the journal, never a wrong answer. So a
-batch can pass new ids without touching history, whatever its length.
+The filter has 128 bits (two words), and each id sets four of them. It answers "surely not" or "maybe". A new id gets a
+"maybe" in 0.05% of cases if the key has 5 events, in 0.5% with 10, and mostly with 50. A needless "maybe" costs a look
+into the journal, never a wrong answer. So most new events are folded without reading the journal, however long it is.
 
-The hash is our own, since it is stored: the same on every machine and in every version.
+The hash function is defined here, since hashes are stored: it is the same on every machine and in every version.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MULTIPLIER: Final = np.uint64(0x9E3779B97F4A7C15)
 _FINAL_1: Final = np.uint64(0xBF58476D1CE4E5B9)
 _FINAL_2: Final = np.uint64(0x94D049BB133111EB)
 _AT_ONCE: Final = 16_384
-"""Texts hashed together: they stay in the processor's cache, which halves the time."""
+"""Number of texts that are hashed together. They fit into the processor's cache, which halves the time."""
 _LOW_BYTES: Final = np.array([(1 << (8 * k)) - 1 for k in range(9)], dtype=np.uint64)
 
 
@@ -43,7 +43,7 @@ def stable_hash(texts: pl.Series) -> Int64:
 def _hashed(words: UInt64, offsets: Int64) -> UInt64:
     start, left = offsets[:-1], np.diff(offsets)
     state = _mixed(left.astype(np.uint64) * _MULTIPLIER)
-    # Until the shortest text ends, all are processed without selecting rows.
+    # Up to the end of the shortest text, all texts are processed, without selecting rows.
     for _ in range(int(left.min()) // 8 if left.size else 0):
         state = _mixed((state ^ words[start]) * _MULTIPLIER + _MULTIPLIER)
         start, left = start + 8, left - 8
@@ -64,7 +64,7 @@ def _mixed(x: UInt64) -> UInt64:
 
 
 def bits_of(id_hashes: Int64) -> tuple[Int64, Int64]:
-    """The four bits of each id, as the low and the high word of its filter."""
+    """The four bits of each id, as the low and the high word of a filter."""
     hashes = id_hashes.view(np.uint64)
     low, high = np.zeros_like(hashes), np.zeros_like(hashes)
     for k in range(4):

@@ -1,6 +1,6 @@
--- Which values are in force from when on? Grain: one campaign (of `touched`) and an instant at which events carry one.
--- Each value is from the canonically last event that carries it, among the types that carry terms ($carrying); $types:
--- the types in canonical order.
+-- Which values are in force from which instant? Grain: one campaign (of `touched`) and an instant with events that
+-- carry a value. Each value is from the canonically last event that carries it. $carrying: the types of events that
+-- carry terms; $types: all types in canonical order.
 WITH carried AS (
     SELECT e.key_hash AS campaign_hash, e.campaign_id, e.occurred_at, list_position($types, e.type) AS type_order,
            e.event_id, e.quantity, e.per_user_limit, e.claim_from, e.claim_until

@@ -1,4 +1,4 @@
-"""Writes cross violations: replaces stored rows by the wanted ones, writing only the difference."""
+"""Writes violations of scope 'cross'."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ SCHEMA: Final = {
     "trigger_topic": pl.String,
     "trigger_recorded_at": pl.Datetime("us"),
 }
-"""The columns of a violation of section 4 in `violations`."""
+"""The columns of a violation of scope 'cross'."""
 
 
-def replace(store: Store, stored: pl.DataFrame, wished: pl.DataFrame) -> None:
-    """Replace `stored`, rows of `violations` with their `row_id`, by `wished` (columns of `SCHEMA`)."""
-    store.replace("violations", stored, _scoped(wished))
+def replace(store: Store, stored: pl.DataFrame, wanted: pl.DataFrame) -> None:
+    """Replace `stored`, rows of `violations` with their `row_id`, by `wanted` (columns of `SCHEMA`). Only the
+    difference is written."""
+    store.replace("violations", stored, _scoped(wanted))
 
 
 def add(adding: Adding, new: pl.DataFrame) -> None:
-    """Add violations of which none is stored."""
+    """Add violations that are not stored yet."""
     adding.insert("violations", _scoped(new))
 
 

@@ -1,12 +1,11 @@
-"""The tables as of an instant, on either of two clocks (LIFECYCLE section 5), or as of a position of the log: events
-are cut first, then split into facts and conflicts, and folded.
+"""The tables as of an instant, by either of two clocks, or as of positions of the log (docs/decisions/0013-past.md).
 
-On a cursor's connection, temporary tables and views with the names of the live ones shadow these, so that the same
-questions are answered for the past. They go with the cursor's transaction.
+On a cursor's connection, temporary tables and views shadow the live ones of the same name, so that the same questions
+are answered for the past. They are dropped with the cursor's transaction.
 
-Always true: they equal a fold from the start of the events in the cut. A key whose events all lie in the cut has its
-present row; every other key is folded again from its journal, slice by slice of the hashes, into temporary files, so
-that memory does not grow with the tables.
+Always true: these tables equal a fold from the start of the events in the cut. Events are cut first, then split into
+facts and conflicts, and then folded. A key whose events are all in the cut keeps its live row. Every other key is
+folded again from its journal, slice by slice, into temporary files, so that memory does not grow with the tables.
 """
 
 from __future__ import annotations
@@ -38,19 +37,19 @@ from coupon_ledger.projections.past.slices import Slices, ahead, room_for_files
 from coupon_ledger.projections.wide import as_decimals
 
 _AT_ONCE: Final = 50_000
-"""Keys folded at once."""
+"""Number of keys that are folded at once."""
 _READ_AT_ONCE: Final = 200_000
-"""Events split into slices at once."""
+"""Number of events that are split into slices at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Which events count: those that happened until `at` and were recorded until `known_at`, both inclusive, in naive
-    UTC, and that lie in the log before `positions`. None: no bound.
+    """The events of a past: those that happened up to `at` and were recorded up to `known_at` (both inclusive, naive
+    UTC), and that lie in the log before `positions`. None: no bound.
 
-    `positions`: the next offset by topic and partition, as a consumer keeps it; nothing was read from a partition that
-    is not listed. An event counts by its first position, which is exact while its repeats come in the same partition,
-    as they do if a topic is partitioned by its keys.
+    `positions`: the next offset by topic and partition, as in checkpoints. Nothing counts from a partition that is not
+    listed. The first position of an event counts. This is exact as long as its repeats are in the same partition, which
+    holds if a topic is partitioned by key.
     """
 
     at: datetime | None = None
@@ -63,24 +62,24 @@ class Cut:
     def condition(self, topic: str) -> str:
         """The SQL condition on events of this topic."""
         bounds = {"occurred_at": self.at, "recorded_at": self.known_at}
-        asked = [f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None]
+        conditions = [f"{name} <= TIMESTAMP '{at}'" for name, at in bounds.items() if at is not None]
         if self.positions is not None:
             read = [
                 f"(log_partition = {partition} AND log_offset < {offset})"
                 for (of, partition), offset in sorted(self.positions.items())
                 if of == topic
             ]
-            asked.append(f"({' OR '.join(read) or 'false'})")
-        return " AND ".join(asked) or "true"
+            conditions.append(f"({' OR '.join(read) or 'false'})")
+        return " AND ".join(conditions) or "true"
 
     def __str__(self) -> str:
         bounds = {"happened until": self.at, "was recorded until": self.known_at}
-        told = [f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None]
-        return " and ".join([*told, *(["lies before these positions"] if self.positions is not None else [])])
+        parts = [f"{words} {at.isoformat()}Z" for words, at in bounds.items() if at is not None]
+        return " and ".join([*parts, *(["lies before these positions"] if self.positions is not None else [])])
 
 
-def told_of(topic: str, live: str) -> str:
-    """A relation of every content of every identity; restricted to a cut, what the log held then."""
+def deliveries_of(topic: str, live: str) -> str:
+    """A subquery for the first delivery of every distinct content: the journal and its conflicts."""
     on = PROJECTED[topic]
     return f"(SELECT * FROM {live}.{on.journal} UNION ALL SELECT * FROM {live}.{on.conflicts})"
 
@@ -93,7 +92,7 @@ def _text(value: str) -> str:
 def _numbered(
     on: Projected, facts: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The keys, and facts and conflicts with `entity`, their key's row number."""
+    """The keys, and facts and conflicts with `entity`, the row number of their key."""
     hashes, first, entity = np.unique(facts["key_hash"].to_numpy(), return_index=True, return_inverse=True)
     keys = pl.DataFrame({"key_hash": hashes, on.key: facts[on.key].gather(first)})
     if (keys[on.key].gather(entity) != facts[on.key]).any():  # two keys with one hash
@@ -105,11 +104,12 @@ def _numbered(
 
 
 class Past:
-    """Puts the past in the place of the present on a connection, in a transaction that is rolled back afterwards.
+    """Puts the tables of a past in the place of the live ones on a connection, in a transaction that the caller rolls
+    back.
 
-    Journals, `ledger` (its `data_clock`), `persons` and `violations` (empty) are in place at once, the tables of keys
-    and their violations topic by topic as they are needed. Call `close` when nothing is read any more, and `leave`
-    before another cut in the same transaction.
+    Journals, `ledger` (with its `data_clock`), `persons` and an empty `violations` are put in place immediately. Rows
+    and their violations follow topic by topic, when they are needed. Call `close` at the end, and `leave` before
+    another cut in the same transaction.
     """
 
     def __init__(self, reading: Reading, cut: Cut, progress: Progress = ignore) -> None:
@@ -120,7 +120,7 @@ class Past:
         self._folded = 0
         self._made: list[str] = []
         self._whole: set[str] = set()
-        self._across = False
+        self._across_done = False
         self._folder: TemporaryDirectory[str] | None = None
         self._live = live_schema(reading)
         for topic in INPUT_TOPICS:
@@ -136,7 +136,7 @@ class Past:
     def leave(self) -> None:
         self.undo(0)
         self._whole.clear()
-        self._across = False
+        self._across_done = False
         self.close()
 
     @property
@@ -159,13 +159,13 @@ class Past:
         self._made.append(f"TABLE temp.{table}")
 
     def show(self, view: str, query: str) -> None:
-        """Put a view in the place of a table, until `leave`."""
+        """Put a temporary view in the place of a table, until `leave`."""
         self.reading.execute(f"CREATE TEMP VIEW {view} AS {query}")
         self._made.append(f"VIEW temp.{view}")
 
     def _cut_journal(self, on: Projected) -> None:
-        """The journal keeps each identity's content at the first position. If that lies outside the cut, the first of
-        the conflicts inside it takes its place."""
+        """Cut a journal and its conflicts. If the fact of an identity is outside the cut, the earliest of its conflicts
+        inside the cut becomes the fact."""
         inside = self.cut.condition(on.topic)
         self.make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
         self.make(
@@ -191,29 +191,31 @@ class Past:
         )
 
     def stand_in(self, topic: str, among: str | None = None, **carrying: Sequence[str] | Sequence[int] | None) -> None:
-        """Put the past rows of this topic's keys, and their violations, in the place of the present ones.
+        """Put the past rows of this topic's keys, and their violations, in the place of the live ones.
 
-        For questions about some keys only: `among`, the keys in this table (`key_hash`); `carrying`, the keys with some
-        event, in the cut or not, that has one of these values (of several fields, the first that is not None). A topic
-        that is in place whole is left as it is.
+        For questions about some keys only, `among` names a table of their `key_hash`, or `carrying` selects the keys
+        with an event, in the cut or not, that has one of these values. Only the first field in `carrying` that is not
+        None is used. Does nothing if all keys of the topic are already in place.
         """
         if topic in self._whole:
             return
         on = PROJECTED[topic]
-        told = told_of(topic, self._live)
+        deliveries = deliveries_of(topic, self._live)
         narrowing = next(((field, values) for field, values in carrying.items() if values is not None), None)
         if narrowing is not None:
             field, values = narrowing
-            among = f"{on.table}_asked"
+            among = f"{on.table}_chosen"
             self.make(
-                among, f"SELECT DISTINCT key_hash FROM {told} WHERE {field} IN (SELECT unnest($values))", values=values
+                among,
+                f"SELECT DISTINCT key_hash FROM {deliveries} WHERE {field} IN (SELECT unnest($values))",
+                values=values,
             )
         elif among is None:
             self._whole.add(topic)
-        asked = f"SEMI JOIN {among} USING (key_hash)" if among else ""
-        outside = f"SELECT DISTINCT key_hash FROM {told} {asked} WHERE NOT ({self.cut.condition(topic)})"
+        chosen = f"SEMI JOIN {among} USING (key_hash)" if among else ""
+        outside = f"SELECT DISTINCT key_hash FROM {deliveries} {chosen} WHERE NOT ({self.cut.condition(topic)})"
         self.make(f"{on.table}_touched", outside)
-        unchanged = f"{asked} ANTI JOIN {on.table}_touched USING (key_hash)"
+        unchanged = f"{chosen} ANTI JOIN {on.table}_touched USING (key_hash)"
         self.reading.execute(
             f"INSERT INTO violations SELECT v.* FROM {self._live}.violations v {unchanged}"
             " WHERE v.scope = 'coupon' AND v.topic = $topic",
@@ -224,17 +226,18 @@ class Past:
         self.show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
 
     def _rows_in(self, files: list[Path], on: Projected) -> str:
-        """The rows in these files, with the types of the live table."""
+        """A query for the rows in these files, with the types of the live table."""
         columns = self.reading.rows(f"DESCRIBE {self._live}.{on.table}")
         cast = ", ".join(f"{name}::{kind} AS {name}" for name, kind, *_ in columns)
         return f"SELECT {cast} FROM read_parquet([{', '.join(_text(str(file)) for file in files)}])"
 
     def _fold_again(self, on: Projected) -> list[Path]:
-        """Fold the touched keys that have events in the cut. Violations go into the table, rows into the files."""
+        """Fold the touched keys that have events in the cut. Writes violations into the table, and rows into the
+        returned files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {on.table}_touched")
-        told = [self._parted(table, on, 1 + keys // _AT_ONCE) for table in (on.journal, on.conflicts)]
+        sliced = [self._parted(table, on, 1 + keys // _AT_ONCE) for table in (on.journal, on.conflicts)]
 
         def folded(slices: Iterable[Callable[[], pl.DataFrame]]) -> tuple[Path, pl.DataFrame] | None:
             facts, conflicts = (read() for read in slices)
@@ -245,23 +248,24 @@ class Past:
             return self._keep(rows), violations
 
         files: list[Path] = []
-        ends = [keys * number // len(told[0]) for number in range(len(told[0]) + 1)]
-        for found, (start, end) in zip(ahead(folded, zip(*told, strict=True)), pairwise(ends), strict=True):
-            if found is not None:
-                files.append(found[0])
-                self._insert("violations", found[1])
+        ends = [keys * number // len(sliced[0]) for number in range(len(sliced[0]) + 1)]
+        for folded_slice, (start, end) in zip(ahead(folded, zip(*sliced, strict=True)), pairwise(ends), strict=True):
+            if folded_slice is not None:
+                files.append(folded_slice[0])
+                self._insert("violations", folded_slice[1])
             self._folded += end - start
             self._progress(self._folded, self._folded + keys - end)
         return files
 
     def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:
-        """The touched keys' rows of a journal, or of its conflicts, in `count` slices."""
+        """The events of the touched keys in a journal or its conflicts, as functions that read one of `count` slices
+        each."""
         columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
-        asked = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
+        query = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
         if count == 1:
-            frame = self.reading.frame(asked)
+            frame = self.reading.frame(query)
             return [lambda: frame]
-        slices = Slices(self._files(), table, count, self.reading.batches(asked, rows=_READ_AT_ONCE))
+        slices = Slices(self._files(), table, count, self.reading.batches(query, rows=_READ_AT_ONCE))
         return [partial(slices.read, number) for number in range(count)]
 
     def _keep(self, rows: pl.DataFrame) -> Path:
@@ -277,7 +281,7 @@ class Past:
         return Path(self._folder.name)
 
     def _ranges(self, table: str) -> Iterator[str]:
-        """Conditions on `key_hash` that split the keys of a table evenly, since hashes are as good as random."""
+        """Conditions on `key_hash` that split the keys of a table into parts of about equal size."""
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {table}")
         parts = 1 + keys // _AT_ONCE
         ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)]
@@ -290,11 +294,11 @@ class Past:
                 self.reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")
 
     def stand_in_across(self) -> None:
-        """Add the violations of the rules across coupons and between topics. Coupons, orders and campaigns are in
+        """Add the violations of the rules across coupons and between topics. Coupons, orders and campaigns must be in
         place. A second call does nothing."""
-        if self._across:
+        if self._across_done:
             return
-        self._across = True
+        self._across_done = True
         self._within_campaigns()
         clock, grace = clock_and_grace(self.reading)
         if clock is not None:
@@ -302,8 +306,8 @@ class Past:
 
     def stand_in_within_campaigns(self) -> None:
         """Add only the violations of the rules across the coupons of a campaign, for questions about no others. Coupons
-        and campaigns are in place."""
-        if not self._across:
+        and campaigns must be in place."""
+        if not self._across_done:
             self._within_campaigns()
 
     def _within_campaigns(self) -> None:

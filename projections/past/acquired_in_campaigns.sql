@@ -1,4 +1,4 @@
--- How many coupons had been acquired in each campaign that has rules (of `ruled`)? Grain: one campaign.
+-- How many coupons had been acquired in each of these campaigns (`ruled`, those with terms)? Grain: one campaign.
 SELECT campaign_id, count(*) AS coupons
 FROM coupons SEMI JOIN ruled USING (campaign_id)
 WHERE acquired_at IS NOT NULL

@@ -1,4 +1,5 @@
--- Where was the data's clock? Grain: the database: the highest min(occurred_at, recorded_at) of the events in the cut.
+-- Sets the data's clock to that of the past: the highest min(occurred_at, recorded_at) of the events in the cut. Grain:
+-- the database.
 UPDATE ledger SET data_clock = (
     SELECT max(least(occurred_at, recorded_at))
     FROM (

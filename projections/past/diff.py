@@ -1,4 +1,4 @@
-"""What changed in coupons between two cuts, the later of which contains the earlier, and the events that did it."""
+"""The changes of coupons between two cuts, and the events that caused them. The later cut contains the earlier one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coupon_ledger.ledger.progress import Progress, stage
 from coupon_ledger.ledger.rules import types
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.projections.connection import Reading, live_schema, sql
-from coupon_ledger.projections.past import Cut, Past, told_of
+from coupon_ledger.projections.past import Cut, Past, deliveries_of
 
 _COMPARED: Final = (
     "campaign_id coupon_type face_value_minor percent_off_bp min_spend_minor currency valid_from valid_until owner"
@@ -38,26 +38,26 @@ def differences(
     """One row per coupon with new events, by id, in pieces: the state before and after (null: did not exist yet), the
     other values that changed as JSON (`[before, after]`), and the events in canonical order. `progress`: in
     coupons folded again, once per cut."""
-    events = told_of(COUPON, live_schema(reading))
+    events = deliveries_of(COUPON, live_schema(reading))
     between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
     mine = f"AND key_hash IN (SELECT key_hash FROM {events} WHERE campaign_id = $campaign)" if campaign else ""
     parameters = {"campaign": campaign} if campaign else {}
-    reading.execute(f"CREATE TEMP TABLE came AS SELECT * FROM {events} WHERE {between} {mine}", parameters)
-    reading.execute("CREATE TEMP TABLE came_to AS SELECT DISTINCT key_hash FROM came")
-    [(coupons,)] = reading.rows("SELECT count(*) FROM came_to")
+    reading.execute(f"CREATE TEMP TABLE new_events AS SELECT * FROM {events} WHERE {between} {mine}", parameters)
+    reading.execute("CREATE TEMP TABLE changed_coupons AS SELECT DISTINCT key_hash FROM new_events")
+    [(coupons,)] = reading.rows("SELECT count(*) FROM changed_coupons")
     for name, cut, part in (
         ("earlier", earlier, stage(progress, after=coupons)),
         ("later", later, stage(progress, before=coupons)),
     ):
         past = Past(reading, cut, part)
-        past.stand_in(COUPON, among="came_to")
+        past.stand_in(COUPON, among="changed_coupons")
         reading.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM coupons")
         past.leave()
     for pairs in reading.batches(sql(__package__, "differences"), {"campaign": campaign, "types": list(types(COUPON))}):
-        yield pl.DataFrame(map(_told, pairs.iter_rows(named=True)), schema=_PIECE)
+        yield pl.DataFrame(map(_row, pairs.iter_rows(named=True)), schema=_PIECE)
 
 
-def _told(pair: dict[str, dict[str, object]]) -> dict[str, object]:
+def _row(pair: dict[str, dict[str, object]]) -> dict[str, object]:
     """The row of the answer for `pair`, a row of differences.sql."""
     before, after = pair["earlier"] or {}, pair["later"]
     changed = {n: [before.get(n), after[n]] for n in _COMPARED if before.get(n) != after[n]}

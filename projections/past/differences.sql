@@ -1,9 +1,9 @@
--- What was each coupon before and after, and which events came in between? Grain: one coupon with an event in `came`,
--- by id. A coupon that only shares its hash with such a one is left out.
+-- The state of each coupon before and after, and the events in between. Grain: one coupon with an event in
+-- `new_events`, by id. A coupon that only shares its hash with one of these is left out.
 WITH events AS (
     SELECT key_hash, coupon_id, list(type ORDER BY occurred_at, place, encode(event_id), recorded_at) AS types,
            list(event_id ORDER BY occurred_at, place, encode(event_id), recorded_at) AS event_ids
-    FROM (SELECT *, list_position($types, type) AS place FROM came)
+    FROM (SELECT *, list_position($types, type) AS place FROM new_events)
     GROUP BY ALL
 )
 SELECT b AS earlier, a AS later, e.types, e.event_ids
