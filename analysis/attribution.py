@@ -1,9 +1,9 @@
-"""Attribution models: how much each touch contributed to an order, as pure functions of paths.
+"""Attribution models: how much each touch contributed to an order. Pure functions of paths.
 
-A path is one person's touches in the order in which they happened. It ends with an order, or without one. Paths are
-stored in flat arrays (`Paths`), so that millions are credited at once.
+A path is the touches of one person in chronological order. It ends with an order, or without one. Paths are stored in
+flat arrays (`Paths`), so that millions are credited at once.
 
-Invariants: the weights of a path that has touches sum to one; nothing depends on the order of the paths.
+Always true: the weights of a path that has touches sum to one. No result depends on the order of the paths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 EXACT_UP_TO: Final = 12
-"""Up to this many players, all coalitions are evaluated; with more, orders of joining are sampled."""
+"""Up to this many players, all coalitions are evaluated. With more players, orders of joining are sampled."""
 MOST_PLAYERS: Final = 62
 """A coalition is an integer with one bit per player."""
 _AT_ONCE: Final = 256
@@ -29,9 +29,9 @@ _AT_ONCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The touches of path n are those from `offsets[n]` to `offsets[n + 1]`, earliest first. `states`: the channel or
-    campaign of each touch, as a small integer; `ages`: time from the touch to the end of the path, in seconds (or
-    another unit that `half_life` uses too)."""
+    """Many paths. The touches of path n are those from `offsets[n]` to `offsets[n + 1]`, earliest first. `states`: the
+    channel or campaign of each touch, as a small integer; `ages`: the time from the touch to the end of the path, in
+    seconds or any other unit that `half_life` uses too."""
 
     offsets: Int64
     states: Int64
@@ -47,31 +47,31 @@ class Paths:
         return np.repeat(np.arange(len(self.offsets) - 1), self.lengths)
 
     def kept(self, chosen: Mask) -> Paths:
-        """Only the chosen touches. All paths stay, even those left without touches."""
+        """The paths with only the chosen touches. Paths without any of them are kept."""
         counted = np.r_[0, np.cumsum(chosen)]
         return Paths(counted[self.offsets], self.states[chosen], self.ages[chosen])
 
     def some(self, chosen: Mask) -> Paths:
-        """Only the chosen paths."""
+        """The chosen paths."""
         touches = np.repeat(chosen, self.lengths)
         return Paths(np.r_[0, np.cumsum(self.lengths[chosen])], self.states[touches], self.ages[touches])
 
 
-# --- per order: weights of touches
+# --- Models per order: the weights of its touches
 
 
 def last(paths: Paths) -> Float64:
     """All credit to the last touch."""
-    found = np.zeros(len(paths.states))
-    found[paths.offsets[1:][paths.lengths > 0] - 1] = 1
-    return found
+    weights = np.zeros(len(paths.states))
+    weights[paths.offsets[1:][paths.lengths > 0] - 1] = 1
+    return weights
 
 
 def first(paths: Paths) -> Float64:
     """All credit to the first touch."""
-    found = np.zeros(len(paths.states))
-    found[paths.offsets[:-1][paths.lengths > 0]] = 1
-    return found
+    weights = np.zeros(len(paths.states))
+    weights[paths.offsets[:-1][paths.lengths > 0]] = 1
+    return weights
 
 
 def linear(paths: Paths) -> Float64:
@@ -80,7 +80,7 @@ def linear(paths: Paths) -> Float64:
 
 
 def time_decay(paths: Paths, half_life: float) -> Float64:
-    """Credit halves for every `half_life` seconds that a touch lies further back."""
+    """Credit halves with every `half_life` seconds of a touch's age."""
     if not len(paths.states):
         return np.zeros(0)
     there = paths.lengths > 0
@@ -129,7 +129,7 @@ def _each(paths: Paths, of_path: Float64) -> Float64:
     return np.repeat(np.asarray(of_path, dtype=np.float64), paths.lengths)
 
 
-# --- over all paths: the worth of states
+# --- Models over all paths: the worth of states
 
 
 class Journeys:
@@ -143,7 +143,7 @@ class Journeys:
         self.counts: Int64 = np.zeros((states + 3, states + 3), dtype=np.int64)
 
     def add(self, paths: Paths, ordered: Mask) -> None:
-        """`ordered`: per path, whether it led to an order. Paths without touches are ignored."""
+        """Add paths. `ordered`: per path, whether it led to an order. Paths without touches are ignored."""
         there = paths.lengths > 0
         starts, lasts = paths.offsets[:-1][there], paths.offsets[1:][there] - 1
         inner = np.ones(len(paths.states), dtype=np.bool_)
@@ -158,8 +158,8 @@ class Journeys:
         self.counts += np.bincount(come_from * size + go_to, minlength=size * size).reshape(size, size)
 
     def removal_effects(self) -> tuple[float, Float64]:
-        """The probability of an order, and per state the part of it that is lost if the state is removed, that is, if
-        every path that reaches the state ends without an order.
+        """The probability of an order, and per state the share of it that is lost if the state is removed. Removing a
+        state means that every path that reaches it ends without an order.
 
         Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey (2016). Solved exactly: with the
         fundamental matrix N of the chain (Kemeny, Snell), a path meets state i with probability (sN)_i / N_ii and buys
@@ -180,7 +180,7 @@ Worth = Callable[[npt.NDArray[np.uint64]], Float64]
 
 
 def shapley(worth: Worth, players: int) -> Float64:
-    """The Shapley value of each player: its part of the worth of all players together, over all 2^n coalitions.
+    """The Shapley value of each player: its share of the worth of all players together, over all 2^n coalitions.
 
     Shapley: A value for n-person games (1953). Practical up to about `EXACT_UP_TO` players.
     """
@@ -188,12 +188,12 @@ def shapley(worth: Worth, players: int) -> Float64:
     worths = worth(coalitions)
     sizes = np.array([bin(c).count("1") for c in range(1 << players)])
     chances = [factorial(s) * factorial(players - s - 1) / factorial(players) for s in range(players)]
-    found = np.zeros(players)
+    values = np.zeros(players)
     for player in range(players):
         bit = np.uint64(1 << player)
         without = coalitions[(coalitions & bit) == 0].astype(np.int64)
-        found[player] = np.sum(np.take(chances, sizes[without]) * (worths[without | (1 << player)] - worths[without]))
-    return found
+        values[player] = np.sum(np.take(chances, sizes[without]) * (worths[without | (1 << player)] - worths[without]))
+    return values
 
 
 def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[Float64, Float64]:
@@ -215,15 +215,15 @@ def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[
 
 
 class Coalitions:
-    """Counts of people and buyers per set of states met: the worth of a coalition as a rate.
+    """Counts of people and buyers by the set of states that they met, from which the worth of coalitions is computed.
 
     The worth of S is the share of buyers among people who met no states outside S, times the number of all people. It
-    is 0 if nobody met only states of S.
+    is 0 if there are no such people.
     """
 
     def __init__(self, states: int) -> None:
         self.states = states
-        self._found: dict[int, tuple[int, int]] = {}
+        self._counts: dict[int, tuple[int, int]] = {}
 
     def add(self, paths: Paths, ordered: Mask) -> None:
         there = paths.lengths > 0
@@ -234,25 +234,25 @@ class Coalitions:
         distinct, place = np.unique(members, return_inverse=True)
         paths_of, orders_of = np.bincount(place), np.bincount(place, ordered[there])
         for coalition, all_, bought in zip(distinct.tolist(), paths_of.tolist(), orders_of.tolist(), strict=True):
-            before = self._found.get(coalition, (0, 0))
-            self._found[coalition] = (before[0] + all_, before[1] + int(bought))
+            before = self._counts.get(coalition, (0, 0))
+            self._counts[coalition] = (before[0] + all_, before[1] + int(bought))
 
     def worth(self, coalitions: npt.NDArray[np.uint64]) -> Float64:
-        members = np.array(list(self._found), dtype=np.uint64)
-        counted = np.array(list(self._found.values()), dtype=np.float64).reshape(-1, 2)
-        asked, place = np.unique(coalitions, return_inverse=True)
-        met, bought = np.zeros(len(asked)), np.zeros(len(asked))
+        members = np.array(list(self._counts), dtype=np.uint64)
+        counted = np.array(list(self._counts.values()), dtype=np.float64).reshape(-1, 2)
+        distinct, place = np.unique(coalitions, return_inverse=True)
+        met, bought = np.zeros(len(distinct)), np.zeros(len(distinct))
         for member, (all_, orders) in zip(members, counted, strict=True):
-            within = (member & ~asked) == 0
+            within = (member & ~distinct) == 0
             met += all_ * within
             bought += orders * within
-        rate = np.divide(bought, met, out=np.zeros(len(asked)), where=met > 0)
+        rate = np.divide(bought, met, out=np.zeros(len(distinct)), where=met > 0)
         return np.asarray((rate * counted[:, 0].sum())[place])
 
     def value(self, draws: int, seed: int = 1) -> tuple[Float64, Float64]:
-        """The Shapley value of each state in orders, and its standard error (0 if exact). States that nobody met get
-        0."""
-        met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._found)]
+        """The Shapley value of each state in orders, and its standard error (0 if exact). A state that is in no
+        path gets 0."""
+        met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._counts)]
         among = np.array([1 << s for s in met], dtype=np.uint64)
 
         def worth(coalitions: npt.NDArray[np.uint64]) -> Float64:
@@ -276,7 +276,7 @@ def apportioned(total: int, weights: Float64) -> list[int]:
     parts = [int(part) for part in np.floor(exact)]
     left = total - sum(parts) if weights.sum() else 0
     order = np.argsort(np.floor(exact) - exact, kind="stable")
-    if not 0 <= left <= len(parts):  # beyond 2^53 the floor itself is not exact
+    if not 0 <= left <= len(parts):  # above 2^53, the floor is not exact
         parts[order[0]] += left
         return parts
     for place in order[:left]:

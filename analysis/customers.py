@@ -35,7 +35,7 @@ Epidemiology 49, 1996)."""
 _ALIKE: Final = 1e-9
 """Values with a spread below this are equal up to rounding."""
 _CERTAIN: Final = 20.0
-"""Above these log odds per standard deviation, a feature determines the outcome."""
+"""With larger log odds per standard deviation, a feature determines the outcome."""
 _SAMPLE: Final = 4_000
 _SEED: Final = 20_261_111
 
@@ -53,24 +53,24 @@ def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
 
 
 def scored(customers: pl.DataFrame) -> pl.DataFrame:
-    """Adds the scores `recency`, `frequency`, `money` (1 to 5, 5 is best) and the name of the `segment`.
+    """Add the scores `recency`, `frequency`, `money` (1 to 5, 5 is best) and the name of the `segment`.
 
-    Needs `recency_days`, `orders`, `net_sales_minor`. Customers without an order must not be included.
+    Needs `recency_days`, `orders`, `net_sales_minor`. Every customer must have an order.
     """
-    found = customers.with_columns(
+    scores = customers.with_columns(
         recency=quintile(customers["recency_days"], low_is_best=True),
         frequency=quintile(customers["orders"]),
         money=quintile(customers["net_sales_minor"]),
     )
     grid = pl.Series([name for row in _GRID for name in row.split()])
-    both = (found["frequency"] + found["money"] + 1) // 2
-    return found.with_columns(segment=grid.gather((5 - found["recency"]) * 5 + both - 1).alias("segment"))
+    both = (scores["frequency"] + scores["money"] + 1) // 2
+    return scores.with_columns(segment=grid.gather((5 - scores["recency"]) * 5 + both - 1).alias("segment"))
 
 
 def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, dependent: float = 0.6) -> pl.DataFrame:
-    """Adds `high_value` (in the `top` share by net sales), `active` (ordered within `active_days`) and
+    """Add `high_value` (in the `top` share by net sales), `active` (ordered within `active_days`) and
     `bargain_hunter` (at least three orders, at least `dependent` of them with a coupon). A customer can be in
-    several tiers; the columns they are computed from are kept."""
+    several tiers. The columns from which tiers are computed are kept."""
     least = customers["net_sales_minor"].quantile(1 - top, "higher") if customers.height else 0
     return customers.with_columns(
         high_value=(pl.col("net_sales_minor") >= least) & (pl.col("net_sales_minor") > 0),
@@ -111,10 +111,10 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
         except ValueError as error:
             raise CannotTell(note("customers are too much alike: there are fewer kinds than groups")) from error
         tried.append((k, float(score), float(model.inertia_), model))
-    number, _, _, best = max(tried, key=lambda found: found[1])
+    number, _, _, best = max(tried, key=lambda row: row[1])
     labels = best.predict(points).astype(np.int64)
-    found = customers.select(features).with_columns(cluster=pl.Series(labels))
-    centres = found.group_by("cluster").agg(pl.len().alias("customers"), pl.col(features).mean()).sort("cluster")
+    assigned = customers.select(features).with_columns(cluster=pl.Series(labels))
+    centres = assigned.group_by("cluster").agg(pl.len().alias("customers"), pl.col(features).mean()).sort("cluster")
     choice = pl.DataFrame([row[:3] for row in tried], schema=["k", "silhouette", "inertia"], orient="row")
     return Clusters(labels, choice.with_columns(chosen=pl.col("k") == number), centres)
 

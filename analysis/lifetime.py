@@ -23,15 +23,15 @@ Floats = npt.NDArray[np.float64]
 FEWEST: Final = 50
 """Fewest customers with a repeat purchase that a fit needs."""
 FITTED: Final = 100_000
-"""Most customers that a fit uses; of more, an evenly spaced sample. A million would take minutes and improve the
-parameters little."""
+"""Maximum number of customers that a fit uses. If there are more, it uses an evenly spaced sample: a million would take
+minutes and hardly improve the parameters."""
 _MOST: Final = 600.0
-"""Cap on log odds; beyond it, the outcome is as good as certain."""
+"""Cap on log odds. Beyond it, the outcome is practically certain."""
 _NEAR_ONE: Final = 1e-7
 _FARTHEST: Final = 10.0
-"""Bound on the logarithm of a parameter; beyond it, the fit hardly changes. Times and amounts are scaled to about 1."""
+"""Bound on the logarithm of a parameter. Beyond it, the fit hardly changes. Times and amounts are scaled to about 1."""
 _PENALTY: Final = 1e-8
-"""Keeps parameters finite where the data do not determine them; too small to move parameters of real data."""
+"""Weight of a penalty that keeps parameters finite if the data do not determine them. It hardly changes other fits."""
 
 
 class CannotFit(ValueError):
@@ -61,8 +61,8 @@ class Purchases:
         a = self.a if abs(self.a - 1) > _NEAR_ONE else 1 + _NEAR_ONE  # at a = 1 the formula is a limit
         part = ahead / (self.alpha + t + ahead)
         rest = _stays(r + x, b + x, a + b + x - 1, part)
-        found: Floats = (a + b + x - 1) / (a - 1) * (1 - rest) / (1 + self._left(x, t_x, t))
-        return found
+        purchases: Floats = (a + b + x - 1) / (a - 1) * (1 - rest) / (1 + self._left(x, t_x, t))
+        return purchases
 
     def _left(self, x: Floats, t_x: Floats, t: Floats) -> Floats:
         logs = (self.r + x) * np.log((self.alpha + t) / (self.alpha + t_x))
@@ -73,21 +73,21 @@ class Purchases:
 def _stays(a: Floats, b: Floats, c: Floats, z: Floats) -> Floats:
     """(1 - z)^a 2F1(a, b; c; z) for positive parameters and 0 <= z < 1, elementwise.
 
-    The plain series overflows at some thousand purchases, as the shared account of all guests of a shop has. Euler's
-    transformation (Abramowitz and Stegun 15.3.3), (1 - z)^(c - b) 2F1(c - a, c - b; c; z), overflows if customers
-    hardly ever leave. If both overflow, the series is summed in logarithms.
+    The plain series overflows at some thousand purchases, for example of a guest account that many customers share.
+    Euler's transformation (Abramowitz and Stegun 15.3.3), (1 - z)^(c - b) 2F1(c - a, c - b; c; z), overflows if
+    customers hardly ever leave. If both overflow, the series is summed in logarithms.
     """
     from scipy.special import hyp2f1
 
     with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        found: Floats = np.asarray((1 - z) ** (c - b) * hyp2f1(c - a, c - b, c, z))
-        again = ~np.isfinite(found)
+        result: Floats = np.asarray((1 - z) ** (c - b) * hyp2f1(c - a, c - b, c, z))
+        again = ~np.isfinite(result)
         if again.any():
             a_, b_, c_, z_ = (values[again] for values in (a, b, c, z))
-            found[again] = (1 - z_) ** a_ * hyp2f1(a_, b_, c_, z_)
-    for i in np.flatnonzero(~np.isfinite(found)):
-        found[i] = np.exp(_log_series(a[i], b[i], c[i], z[i]) + a[i] * np.log1p(-z[i]))
-    return found
+            result[again] = (1 - z_) ** a_ * hyp2f1(a_, b_, c_, z_)
+    for i in np.flatnonzero(~np.isfinite(result)):
+        result[i] = np.exp(_log_series(a[i], b[i], c[i], z[i]) + a[i] * np.log1p(-z[i]))
+    return result
 
 
 def _log_series(a: float, b: float, c: float, z: float) -> float:
@@ -99,7 +99,7 @@ def _log_series(a: float, b: float, c: float, z: float) -> float:
 
 
 _TERMS: Final = 1_000_000
-"""Terms of the series that are summed; even with the largest parameters that a fit allows, later ones are
+"""Number of terms of the series that are summed. Even with the largest parameters that a fit allows, later terms are
 negligible."""
 
 
@@ -115,8 +115,8 @@ class Spend:
         """Expected mean spend per purchase of a customer; the population mean for customers without a repeat
         purchase."""
         known = np.where(x > 0, x * z, 0.0)
-        found: Floats = self.p * (self.v + known) / (self.p * x + self.q - 1)
-        return found
+        mean: Floats = self.p * (self.v + known) / (self.p * x + self.q - 1)
+        return mean
 
 
 def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
@@ -141,8 +141,8 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
         staying = betaln(a, b + times) - betaln(a, b)
         leaving = np.log(a) - np.log(b + (np.maximum(times, 1) - 1))
         either = -(r + x) * log_end(alpha)
-        gone = leaving[place_again] - (r + x_again) * log_last(alpha)
-        either[again] = np.logaddexp(either[again], gone)
+        left = leaving[place_again] - (r + x_again) * log_last(alpha)
+        either[again] = np.logaddexp(either[again], left)
         return float(-((rate + staying)[place] + either).mean() + _PENALTY * (logs**2).sum())
 
     r, alpha, a, b = _least(surprise, np.zeros(4))
@@ -183,13 +183,13 @@ def _spread(*of_customers: Floats) -> list[Floats]:
 
 
 def _least(surprise: object, start: Floats) -> list[float]:
-    """Minimise within bounds. If nobody ever left, the minimum lies at infinity, and an unbounded search runs for a
-    minute. Raises `CannotFit`."""
+    """Minimise within bounds. If no customer ever left, the minimum is at infinity, and an unbounded search would run
+    for a minute. Raises `CannotFit`."""
     from scipy.optimize import minimize
 
     options = {"maxiter": 5_000, "ftol": 1e-12, "gtol": 1e-8}
     bounds = [(-_FARTHEST, _FARTHEST)] * len(start)
-    found = minimize(surprise, start, method="L-BFGS-B", jac="3-point", bounds=bounds, options=options)
-    if not found.success:
+    result = minimize(surprise, start, method="L-BFGS-B", jac="3-point", bounds=bounds, options=options)
+    if not result.success:
         raise CannotFit("no parameters fit what is known")
-    return [float(value) for value in np.exp(found.x)]
+    return [float(value) for value in np.exp(result.x)]

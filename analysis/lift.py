@@ -1,10 +1,10 @@
 """The effect of a treatment against a control group, with confidence intervals.
 
-Every estimate is *treated minus control* per person assigned, whatever those people did afterwards (intent to treat).
-Arrays hold one value per person, in the unit of the outcome. Intervals are two-sided, of level 1 - alpha.
+Every estimate is *treated minus control* per assigned person, whatever these people did afterwards (intent to treat).
+Arrays have one value per person, in the unit of the outcome. Intervals are two-sided, at level 1 - alpha.
 
-Invariants: a group of fewer than two people, or two groups without any variance, raise `TooFew`; no division by zero
-goes unnoticed: a value that cannot be computed is NaN.
+Always true: a group of fewer than two people, or two groups without any variance, raise `TooFew`. A value that cannot
+be computed is NaN.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ def relative(control: Moments, treated: Moments, *, alpha: float = ALPHA) -> Est
     return estimate(lift, math.sqrt(variance), degrees, alpha)
 
 
-# --- less noise
+# --- Variance reduction
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The people of one arm: the outcome of each in the window, and in the time before it."""
+    """The people of one arm: the outcome of each person in the window, and before it."""
 
     outcome: Array
     before: Array
@@ -139,7 +139,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """Estimates after an adjustment. `kept`: the part of the variance that is left."""
+    """Estimates after an adjustment. `kept`: the share of the variance that remains."""
 
     difference: Estimate
     relative: Estimate
@@ -158,15 +158,17 @@ def cuped(control: Group, treated: Group, *, alpha: float = ALPHA) -> Adjusted:
     theta = _theta(arms)
     residual = [Moments.of(g.outcome - theta * g.before) for g in arms]
     plain = [Moments.of(g.outcome) for g in arms]
-    told = difference(*residual, alpha=alpha)
+    effect = difference(*residual, alpha=alpha)
     kept = (residual[0].error2 + residual[1].error2) / (plain[0].error2 + plain[1].error2)
     base = plain[0].mean
     if base == 0:
-        return Adjusted(told, UNKNOWN, kept)
+        return Adjusted(effect, UNKNOWN, kept)
     together = -float(np.cov(control.outcome - theta * control.before, control.outcome)[0, 1]) / plain[0].n
-    lift = told.value / abs(base)
-    variance = told.error**2 / base**2 + told.value**2 * plain[0].error2 / base**4 - 2 * told.value * together / base**3
-    return Adjusted(told, estimate(lift, math.sqrt(max(variance, 0.0)), told.degrees, alpha), kept)
+    lift = effect.value / abs(base)
+    variance = (
+        effect.error**2 / base**2 + effect.value**2 * plain[0].error2 / base**4 - 2 * effect.value * together / base**3
+    )
+    return Adjusted(effect, estimate(lift, math.sqrt(max(variance, 0.0)), effect.degrees, alpha), kept)
 
 
 def _theta(arms: Sequence[Group]) -> float:
@@ -178,7 +180,7 @@ def _theta(arms: Sequence[Group]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Capped:
-    """Estimates of the outcome capped at `low` and `high`, which is another quantity than the outcome itself."""
+    """Estimates of the outcome capped at `low` and `high`, which is a different quantity than the outcome itself."""
 
     difference: Estimate
     relative: Estimate
@@ -196,29 +198,29 @@ def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: 
     return Capped(difference(*groups, alpha=alpha), relative(*groups, alpha=alpha), low, high)
 
 
-# --- looking more than once
+# --- Looking more than once
 
 
-def always_valid(told: Estimate, n: float, planned: float, alpha: float = ALPHA, tests: int = 1) -> Estimate:
-    """The estimate with an interval that holds at all looks simultaneously, however often and long one looks.
+def always_valid(effect: Estimate, n: float, planned: float, alpha: float = ALPHA, tests: int = 1) -> Estimate:
+    """The estimate with an interval that is valid at all looks simultaneously, however often one looks.
 
-    `n`: observations so far, in people of both groups; `planned`: the `n` at which the interval is tightest, which must
-    be the same at every look, or the looks belong to different sequences. Asymptotic confidence sequence of
-    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9 (the
-    boundary) and 161 of arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence with this tuning
-    excludes zero. `tests`: as in `simultaneous`; the tuning remains that of one test.
+    `n`: people in both groups so far; `planned`: the `n` at which the interval is tightest. It must be the same at
+    every look, otherwise the looks belong to different sequences. Asymptotic confidence sequence of Waudby-Smith,
+    Arbour, Sinha, Kennedy and Ramdas (2024), Time-uniform central limit theory, equations 9 (the boundary) and 161 of
+    arXiv 2103.06476v7 (the tuning). `p`: the smallest alpha at which the sequence with this tuning excludes zero.
+    `tests`: as in `simultaneous`; the tuning remains that of one test.
     """
-    if not told.error > 0:
-        return told
+    if not effect.error > 0:
+        return effect
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
     grown = n * rho2 + 1
-    half = told.error * math.sqrt(2 * grown * math.log(math.sqrt(grown) * tests / alpha) / (n * rho2))
-    z2 = (told.value / told.error) ** 2
+    half = effect.error * math.sqrt(2 * grown * math.log(math.sqrt(grown) * tests / alpha) / (n * rho2))
+    z2 = (effect.value / effect.error) ** 2
     p = min(1.0, math.sqrt(grown) * math.exp(-z2 * n * rho2 / (2 * grown)))
-    return Estimate(told.value, told.value - half, told.value + half, p, told.error, told.degrees)
+    return Estimate(effect.value, effect.value - half, effect.value + half, p, effect.error, effect.degrees)
 
 
-# --- several at once
+# --- Several tests at once
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -226,23 +228,23 @@ def holm(ps: Sequence[float]) -> list[float]:
 
     Holm (1979), A Simple Sequentially Rejective Multiple Test Procedure. NaN stays NaN and is not counted as a test.
     """
-    found = [math.nan] * len(ps)
+    corrected = [math.nan] * len(ps)
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
     highest = 0.0
     for rank, i in enumerate(order):
         highest = max(highest, min(1.0, (len(order) - rank) * ps[i]))
-        found[i] = highest
-    return found
+        corrected[i] = highest
+    return corrected
 
 
-def simultaneous(told: Estimate, tests: int, alpha: float = ALPHA) -> Estimate:
+def simultaneous(effect: Estimate, tests: int, alpha: float = ALPHA) -> Estimate:
     """The estimate with a simultaneous interval: `tests` such intervals all cover their true values with probability
     1 - alpha.
 
     Dunn (1961), Multiple Comparisons Among Means: Bonferroni's bound, each at alpha / tests. If the interval excludes
     zero, `holm` over the same tests finds an effect. The converse does not hold: Holm does not bound the size.
     """
-    return estimate(told.value, told.error, told.degrees, alpha / tests)
+    return estimate(effect.value, effect.error, effect.degrees, alpha / tests)
 
 
 def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
@@ -250,14 +252,14 @@ def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
 
     Benjamini and Hochberg (1995), Controlling the False Discovery Rate. NaN stays NaN and is not counted as a test.
     """
-    found = [math.nan] * len(ps)
+    corrected = [math.nan] * len(ps)
     order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=lambda i: ps[i])
     lowest = 1.0
     for rank in range(len(order), 0, -1):
         i = order[rank - 1]
         lowest = min(lowest, ps[i] * len(order) / rank)
-        found[i] = lowest
-    return found
+        corrected[i] = lowest
+    return corrected
 
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
@@ -279,7 +281,7 @@ def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> floa
     return float(stats.chisquare(*zip(*drawn, strict=True)).pvalue)
 
 
-# --- money
+# --- Return on cost
 
 
 def return_on_cost(control: Array, treated: Array, discount: Array, booked: float, alpha: float = ALPHA) -> Estimate:
@@ -353,7 +355,7 @@ def _fitted(doses: Array, means: Array, weights: Array, power: int) -> tuple[Arr
     scale = float(np.abs(doses).max())
     design = np.vander(doses / scale, power + 1, increasing=True)
     covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
-    found = covariance @ (design.T @ (weights * means))
-    misfit = float(weights @ (means - design @ found) ** 2)
+    coefficients = covariance @ (design.T @ (weights * means))
+    misfit = float(weights @ (means - design @ coefficients) ** 2)
     back = scale ** -np.arange(power + 1.0)
-    return found * back, covariance * np.outer(back, back), misfit
+    return coefficients * back, covariance * np.outer(back, back), misfit

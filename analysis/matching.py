@@ -1,9 +1,8 @@
-"""Effects without random assignment: targeted people against others, made comparable by what they did before.
+"""Effects without random assignment: compares targeted people with others who behaved alike before the campaign.
 
-Nobody was assigned at random, so this is weaker evidence, whatever the intervals say. It is valid only if, given what
-is known about people before the campaign, being targeted is independent of what they would have done without it. This
-cannot be proven, but a placebo can refute it: the same comparison of a time before the campaign, where the true effect
-is zero.
+Without random assignment, the evidence is weaker than the intervals suggest. It is valid only if, given what is known
+about people before the campaign, being targeted is independent of what they would have done without it. This cannot be
+proven, but a placebo can refute it: the same comparison for a time before the campaign, where the true effect is zero.
 """
 
 from __future__ import annotations
@@ -24,17 +23,18 @@ Array = npt.NDArray[Any]
 FEWEST: Final = 50
 """Fewest people that each side needs."""
 SUPPORTED: Final = 0.8
-"""The share of the targeted that must have similar people among the others."""
+"""The share of the targeted people who must have similar people among the others."""
 REFUTED: Final = 0.1
-"""A placebo with a smaller p rejects the comparison: rejecting a good one costs less than believing a bad one."""
+"""A placebo with a smaller p rejects the comparison. Rejecting a good comparison costs less than believing a bad
+one."""
 _BINS: Final = 10
 _FEWEST_ALIKE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """The effect per targeted person. `supported`: the share of the targeted that were compared; `targeted`, `others`:
-    the number of people compared."""
+    """The effect per targeted person. `supported`: the share of the targeted people who were compared; `targeted`,
+    `others`: the number of people compared."""
 
     effect: Estimate
     supported: float
@@ -155,20 +155,20 @@ def judged(
     """
     if method == "matched":
         known = np.column_stack([recent.orders, recent.outcome])
-        told = matched(window.outcome, targeted, recent.spent, known, alpha)
+        comparison = matched(window.outcome, targeted, recent.spent, known, alpha)
         placebo = matched(earlier.outcome, targeted, recent.spent, known, alpha)
     else:
-        told = historical(window.outcome, recent.outcome, targeted, alpha)
+        comparison = historical(window.outcome, recent.outcome, targeted, alpha)
         placebo = historical(recent.outcome, earlier.outcome, targeted, alpha)
-    return Judged(told, placebo, _refusal(told, placebo))
+    return Judged(comparison, placebo, _refusal(comparison, placebo))
 
 
-def _refusal(told: Compared, placebo: Compared) -> Note | None:
-    if told.supported < SUPPORTED:
+def _refusal(comparison: Compared, placebo: Compared) -> Note | None:
+    if comparison.supported < SUPPORTED:
         return note(
             "only {supported:percent} of the targeted have anybody like them among the others; {needed:percent} are"
             " needed",
-            supported=told.supported,
+            supported=comparison.supported,
             needed=SUPPORTED,
         )
     if math.isnan(placebo.effect.p) and placebo.effect.value:
