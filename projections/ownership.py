@@ -14,10 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from coupon_ledger.ledger.errors import (
-    StoreOwned,
-    masked,
-)
+from coupon_ledger.ledger.errors import StoreOwned, masked
 
 
 @contextlib.contextmanager

@@ -18,12 +18,7 @@ from typing import Any, Final, TypeVar
 import duckdb
 import polars as pl
 
-from coupon_ledger.ledger.errors import (
-    StoreError,
-    StoreFull,
-    StoreNotInitialised,
-    StoreOwned,
-)
+from coupon_ledger.ledger.errors import StoreError, StoreFull, StoreNotInitialised, StoreOwned
 from coupon_ledger.projections import generations
 from coupon_ledger.projections.connection import (
     AGAIN_S,

@@ -23,12 +23,11 @@ from coupon_ledger.projections.attribution.paths import hashed, paths_of, ranked
 from coupon_ledger.projections.attribution.persons import persons_of, whose
 from coupon_ledger.projections.connection import Cursor, Reading, live_schema, sql
 from coupon_ledger.projections.kept_table import Batch, KeptTable
+from coupon_ledger.projections.live.changes import Changes
+from coupon_ledger.projections.store import Store
 
 if TYPE_CHECKING:
     from coupon_ledger.projections.past import Past
-
-from coupon_ledger.projections.live.changes import Changes
-from coupon_ledger.projections.store import Store
 
 Put = Callable[[str, pl.DataFrame], None]
 """Inserts rows into a table."""
@@ -58,7 +57,7 @@ _ORDERING: Final = "user_id paid_at cancelled_at net_minor refunded_minor curren
 _log = logging.getLogger(__name__)
 
 
-# --- marking
+# --- Marking
 
 
 def mark(store: Store, batch: Batch) -> None:
@@ -91,7 +90,7 @@ def _ids(changes: Changes, columns: list[str], ids: Iterable[str], **more: pl.Ex
 _MARKED: Final = {COUPON: _of_coupons, ORDER: _of_orders, USER: _of_users}
 
 
-# --- settling
+# --- Settling
 
 
 class Upkeep:
@@ -216,7 +215,7 @@ def settle_all(store: Store) -> None:
     build(store, store.insert)
 
 
-# --- shared
+# --- Building
 
 
 def stale_ids(reading: Reading) -> pl.DataFrame:
