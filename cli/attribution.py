@@ -355,11 +355,11 @@ def _asked(settings: Settings, names: Sequence[str]) -> list[str | Row] | None:
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
     """By name, the model in force and all its definitions; the last definition is the one in force."""
     from coupon_ledger.ledger.errors import WrongQuestion
-    from coupon_ledger.ledger.operations import told_of
+    from coupon_ledger.ledger.operations import operations_of
     from coupon_ledger.questions.attribution.models import DEFINED, made
 
     found: dict[str, tuple[Model, list[Row]]] = {}
-    for done in told_of(settings.log, DEFINED):
+    for done in operations_of(settings.log, DEFINED):
         name = done.subject or ""
         try:
             model = made({"name": name, **(done.details or {})})

@@ -160,7 +160,7 @@ def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> No
 
 def _templates(settings: Settings) -> dict[str, Row]:
     """The latest template of each name."""
-    from coupon_ledger.ledger.operations import told_of
+    from coupon_ledger.ledger.operations import operations_of
 
     return {
         str(done.subject): {
@@ -170,7 +170,7 @@ def _templates(settings: Settings) -> dict[str, Row]:
             "operator": done.operator,
             "reason": done.reason,
         }
-        for done in told_of(settings.log, DEFINED)
+        for done in operations_of(settings.log, DEFINED)
     }
 
 

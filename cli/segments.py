@@ -177,7 +177,7 @@ def _rule(name: str, settings: Settings) -> str:
 
 def _defined(settings: Settings) -> dict[str, Row]:
     """The latest definition of each name."""
-    from coupon_ledger.ledger.operations import told_of
+    from coupon_ledger.ledger.operations import operations_of
 
     return {
         str(done.subject): {
@@ -187,5 +187,5 @@ def _defined(settings: Settings) -> dict[str, Row]:
             "operator": done.operator,
             "reason": done.reason,
         }
-        for done in told_of(settings.log, DEFINED)
+        for done in operations_of(settings.log, DEFINED)
     }

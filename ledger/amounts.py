@@ -1,4 +1,4 @@
-"""Amounts, shares and counts as people read them. Every table, note, report and page goes through these functions.
+"""Formats amounts, shares and counts for people. All tables, notes, reports and pages use these functions.
 
 The ledger stores amounts as integers in the currency's minor unit. ISO 4217 defines the number of decimals: none for
 JPY, two for CNY, three for KWD. The conversion is decimal; no amount passes through a binary fraction.

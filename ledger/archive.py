@@ -1,19 +1,19 @@
 """The archive: a copy of a log as a folder of Parquet files, readable without a broker and without this program.
 
-    FOLDER/manifest.json                                        what the archive holds, with checksums
-    FOLDER/archive.lock                                         held by the process that writes
+    FOLDER/manifest.json                                        lists the files, with checksums
+    FOLDER/archive.lock                                         locked by the process that writes
     FOLDER/topic=T/day=2026-11-11/0-00000000000000000042.parquet   partition 0 from offset 42 on
-    FOLDER/topic=T/day=2026-11-11/0-00000000000000000042-00000000000000001042.parquet   merged: before offset 1042
+    FOLDER/topic=T/day=2026-11-11/0-00000000000000000042-00000000000000001042.parquet   merged: up to offset 1041
 
 Always true:
-- A file holds consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Keys and
-  values are the bytes that the log held.
-- The manifest names only complete files: they are on disk under their names before it names them, and it is replaced
+- A file has consecutive records of one partition, recorded on one day (UTC), in the order of their offsets. Keys and
+  values are the bytes of the log.
+- The manifest lists only complete files: they are on disk under their names before it lists them. It is replaced
   atomically.
-- The files of a partition follow one another without gap or overlap, except for losses that the manifest names.
-- No record is returned from a file whose bytes differ from those that were written.
-- A file may also hold the events' fields, decoded from these bytes; its metadata says what decoded them (`DECODED`).
-  They are all null for a record that is not a valid event.
+- The files of a partition follow one another without gap or overlap, except for losses that the manifest lists.
+- No record is returned from a file whose bytes have changed.
+- A file may also have the events' fields, decoded from these bytes. Its metadata says which version decoded them
+  (`DECODED`). They are all null for a record that is not a valid event.
 
 `archiver` writes archives; this module reads and verifies them.
 """
@@ -68,7 +68,7 @@ SCHEMA: Final = pa.schema(
     ]
 )
 DECODED: Final = b"coupon-ledger.decoded"
-"""The key in a file's metadata that says what decoded its columns (`decoded_by`)."""
+"""The key in a file's metadata under which the version that decoded its columns is stored (`decoded_by`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +107,8 @@ class ArchivedFile(Span):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the archive holds. `topics`: number of partitions per topic. `losses`: offsets that the log no longer
-    held when they were to be archived."""
+    """The contents of the archive. `topics`: number of partitions by topic. `losses`: offsets that the log no longer
+    had when they were to be archived."""
 
     topics: Mapping[str, int] = field(default_factory=dict)
     files: tuple[ArchivedFile, ...] = ()
@@ -119,13 +119,13 @@ class Manifest:
 
     def spans(self) -> dict[TopicPartition, list[Span]]:
         """Files and losses of each partition, in the order of their offsets."""
-        found: dict[TopicPartition, list[Span]] = {tp: [] for tp in self.partitions()}
+        spans_of: dict[TopicPartition, list[Span]] = {tp: [] for tp in self.partitions()}
         for span in sorted((*self.files, *self.losses), key=lambda span: span.first_offset):
-            found.setdefault(span.tp, []).append(span)
-        return found
+            spans_of.setdefault(span.tp, []).append(span)
+        return spans_of
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Per partition, the offset at which archiving continues."""
+        """By partition, the offset at which archiving continues."""
         return {tp: spans[-1].next_offset if spans else 0 for tp, spans in self.spans().items()}
 
     def text(self) -> str:
@@ -181,15 +181,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 @contextmanager
 def locked(folder: Path, *, writing: bool) -> Iterator[None]:
-    """Lock the archive against writers and, with `writing`, against readers that need it unchanged. The lock of a
-    killed process is released.
+    """Lock the archive within the block: against writers, and with `writing` also against readers that need it
+    unchanged. The lock of a killed process is released.
 
     Raises `ArchiveUnusable` if another process holds a conflicting lock.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT if writing else os.O_RDONLY, 0o644)
     except FileNotFoundError:
-        yield  # nothing was ever written here
+        yield  # nothing has been written here
         return
     try:
         try:
@@ -205,7 +205,7 @@ def locked(folder: Path, *, writing: bool) -> Iterator[None]:
 
 @contextmanager
 def being_read(folder: Path) -> Iterator[None]:
-    """Keep the archive's files from being removed (`unread`). Does not keep writers out."""
+    """Within the block, no file of the archive is removed (`unread`). Writers are not locked out."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH)
@@ -216,7 +216,7 @@ def being_read(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def unread(folder: Path) -> Iterator[bool]:
-    """Yields whether nobody is reading the archive. If so, new readers wait until the block ends."""
+    """Yield whether the archive has no readers. If so, new readers wait until the block ends."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -229,14 +229,14 @@ def unread(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-# --- reading
+# --- Reading
 
 
 class ArchiveLog:
     """The archive in `folder` as a `LogReader`. Records keep the partitions and offsets that they had in the log.
 
-    An open `ArchiveLog` does not change: what is archived later is seen by the next one. For use by one thread at a
-    time. Raises `ArchiveUnusable`, `ArchiveDamaged`.
+    An open `ArchiveLog` does not change; records that are archived later are visible only in a new one. For use by one
+    thread at a time. Raises `ArchiveUnusable`, `ArchiveDamaged`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -246,9 +246,9 @@ class ArchiveLog:
             if folder.is_dir():
                 reading.enter_context(being_read(folder))
             self.manifest = read_manifest(folder)
-            if found := next(_misplaced(self.manifest), None):
+            if problem := next(_misplaced(self.manifest), None):
                 raise ArchiveDamaged(
-                    f"archive {folder}: {found.file}: {found.problem}; see `coupon-ledger archive verify`"
+                    f"archive {folder}: {problem.file}: {problem.problem}; see `coupon-ledger archive verify`"
                 )
             self._reading = reading.pop_all()
         self._files = {
@@ -263,7 +263,7 @@ class ArchiveLog:
         return [tp for tp in self.manifest.partitions() if tp.topic in set(topics)]
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Like every log, but never waits, since no records can arrive."""
+        """Read as from any log, without waiting, since no records can arrive."""
         self._require([tp.topic for tp in positions])
         for tp, offset in positions.items():
             self._check_held(tp, offset)
@@ -272,7 +272,7 @@ class ArchiveLog:
         return [self._chunk(tp, positions[tp], share) for tp, share in shares.items()]
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The first offset held, after any losses at the beginning."""
+        """The first archived offset, after any losses at the beginning."""
         self._require([tp.topic for tp in partitions])
         return {tp: self._files[tp][0].first_offset if self._files[tp] else self._ends[tp] for tp in partitions}
 
@@ -288,17 +288,16 @@ class ArchiveLog:
         return {}
 
     def records_at(self, positions: Mapping[TopicPartition, int]) -> dict[TopicPartition, StoredRecord]:
-        found = {}
+        records = {}
         for tp, offset in positions.items():
             file = self._file_at(tp, offset) if tp in self._files else None
             chunk = self._open(file).take(offset, 1) if file is not None else None
             if chunk is not None and len(chunk) and int(chunk.offsets[0]) == offset:
-                found[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
-        return found
+                records[tp] = StoredRecord(int(chunk.recorded_at[0]), chunk.keys[0], chunk.values[0])
+        return records
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """The next records before `end`, about `count` of them, if they are kept as this version decodes them; else
-        None."""
+        """About `count` of the next records before `end`, if this version decoded them. Otherwise None."""
         file = self._file_at(tp, offset)
         return None if file is None else self._open(file).decoded(offset, end, count)
 
@@ -374,15 +373,14 @@ class ArchiveLog:
 
 @runtime_checkable
 class KeepsDecoded(Protocol):
-    """A log that keeps some of its events decoded."""
+    """A log that has some of its events decoded."""
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch(Span):
-    """Consecutive records that a file keeps decoded, among its rows from `row` to `end_row`. `records`: their
-    number."""
+    """Consecutive records that a file has decoded, in its rows from `row` to `end_row`. `records`: their number."""
 
     path: Path
     row: int
@@ -393,8 +391,8 @@ class Stretch(Span):
         return self.records
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
-        """The valid events as wire fields, with `offset` and `recorded_at`; and all other records, including events
-        whose `recorded_at` is out of range. Any thread may call it."""
+        """The valid events as wire fields, with `offset` and `recorded_at`, and all other records as a chunk, including
+        events whose `recorded_at` is out of range. Callable from any thread."""
         rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
@@ -429,7 +427,7 @@ _BYTES: Final = {
 
 
 class _OpenFile:
-    """A file whose checksum was verified, and the row group of it that was read last."""
+    """A file whose checksum was verified, with the row group that was read last."""
 
     def __init__(self, folder: Path, file: ArchivedFile) -> None:
         self.file = file
@@ -460,7 +458,7 @@ class _OpenFile:
         return part_of(chunk, start, min(start + count, len(chunk)), chunk.next_offset)
 
     def decoded(self, offset: int, end: int, count: int) -> Stretch | None:
-        """Whole row groups, without the records before `offset` or from `end` on."""
+        """Whole row groups with about `count` records, without the records before `offset` and from `end` on."""
         first = bisect_left(self._last_offsets, offset)
         if not self._is_decoded or first == len(self._last_offsets):
             return None
@@ -533,7 +531,7 @@ def _joined(parts: Sequence[Chunk]) -> Chunk:
     )
 
 
-# --- restoring
+# --- Restoring
 
 
 def restore(
@@ -547,7 +545,7 @@ def restore(
 ) -> int:
     """Restore the archive into an empty log. Returns the number of records. `progress`: in records.
 
-    `topics`: only these; all if empty. `anew`: discard what an interrupted restore left. Raises `LogNotEmpty`;
+    `topics`: only these, or all if empty. `anew`: delete what an interrupted restore left. Raises `LogNotEmpty`;
     `LogTruncated` for losses between archived records, unless `accept_loss`; and what archive and log raise.
     """
     archive = ArchiveLog(folder)
@@ -577,19 +575,19 @@ def restore(
     return records
 
 
-# --- verifying
+# --- Verifying
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A problem of the archive's manifest or of a file (its path in the folder)."""
+    """A problem of the manifest or of a file. `file`: its path in the folder."""
 
     file: str
     problem: str
 
 
 def verify(folder: Path, progress: Progress = ignore) -> list[Finding]:
-    """List all problems: files missing, altered, overlapping or unlisted, and gaps in positions.
+    """List all problems: missing, altered, overlapping and unlisted files, and gaps in positions.
 
     Reads every file. `progress`: in records. Raises `ArchiveUnusable`, `ArchiveDamaged` (manifest).
     """
@@ -640,7 +638,7 @@ def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
         "its days": ([day_of(int(d) * DAY_US) for d in days], [file.day]),
         "its times": ((int(recorded_at.min()), int(recorded_at.max())), (file.recorded_from, file.recorded_until)),
     }
-    wrong = [name for name, (found, told) in holds.items() if found != told]
+    wrong = [name for name, (held, listed) in holds.items() if held != listed]
     return f"disagrees with the manifest in {', '.join(wrong)}" if wrong else None
 
 
@@ -667,8 +665,8 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
     for path, count in counts.items():
         if count > 1:
             yield Finding(path, f"is listed {count} times")
-    for found in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        name = found.relative_to(folder).as_posix()
+    for unlisted in sorted(path for path in folder.rglob("*") if not path.is_dir()):
+        name = unlisted.relative_to(folder).as_posix()
         if name not in known:
             holder = _holder(manifest, name)
             if holder:
@@ -681,8 +679,8 @@ def _unlisted(folder: Path, manifest: Manifest) -> Iterator[Finding]:
 
 
 def is_left(manifest: Manifest, name: str) -> bool:
-    """Whether a killed run left the file: it is unfinished, or past the manifest's end. The next run removes it
-    before it archives the same records."""
+    """Whether a killed run left the file: it is unfinished, or lies past the manifest's end. The next run removes it
+    and archives the same records again."""
     if (parts := NAME.fullmatch(name)) is None:
         return False
     end = manifest.ends().get(TopicPartition(parts["topic"], int(parts["partition"])), 0)

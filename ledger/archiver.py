@@ -1,11 +1,11 @@
-"""Writes archives: every run adds, as new files, what the log holds past the manifest's end. Also merges files.
+"""Writes archives. Each run adds the log's records past the manifest's end as new files. Also merges small files.
 
 Always true:
-- Each record is archived once: a run continues where the manifest ends, after it removes what a killed run left.
-- A file is on disk, under its name, before the manifest names it.
-- Nothing is skipped silently: if the log no longer holds the next offset, the run fails, or records the loss.
-- Records of two logs never mix in one archive, as far as the last archived record can tell.
-- During a merge the archive stays the same at every instant: replaced files are removed only after the manifest names
+- Each record is archived once: a run removes what a killed run left, and continues where the manifest ends.
+- A file is on disk under its name before the manifest lists it.
+- Nothing is skipped silently: if the log no longer has the next offset, the run fails, or lists the loss.
+- Records of different logs are not mixed in one archive, as far as the last archived record can tell.
+- A merge does not change the archived records at any moment: replaced files are removed only after the manifest lists
   their replacement.
 """
 
@@ -66,7 +66,7 @@ _GROUP_ROWS: Final = 32_768
 _FILE_RECORDS: Final = 1_000_000
 _COMMIT_S: Final = 5.0
 _OWN: Final = frozenset({"event_id", "coupon_id", "order_id", "user_id", "key", "value"})
-"""Texts and bytes that hardly repeat: a dictionary would be larger than the values."""
+"""Columns whose values hardly repeat, so that a dictionary would be larger than the values."""
 _WRITING: Final = {
     "compression": "zstd",
     "column_encoding": {"offset": "DELTA_BINARY_PACKED", "recorded_at": "DELTA_BINARY_PACKED"},
@@ -75,7 +75,7 @@ _WRITING: Final = {
 
 @dataclass(slots=True)
 class Archived:
-    """Result of a run. `losses`: what it recorded as lost."""
+    """The result of a run. `losses`: offsets that it listed as lost."""
 
     files: int = 0
     records: int = 0
@@ -84,7 +84,7 @@ class Archived:
 
 
 class Archiver:
-    """Archives one log into one folder, which it creates if missing. `run` may be called once.
+    """Archives one log into one folder, which is created if missing. `run` may be called once.
 
     `log`: the backend itself (`open_backend`), so that the stored bytes are archived. `progress`: in records; an
     offset that is still to be read counts as one. `decode`: also keep the events' fields beside their bytes.
@@ -139,7 +139,7 @@ class Archiver:
                         if time.monotonic() - self._committed_at >= self._commit_s:
                             self._commit(manifest)
             finally:
-                # Also when interrupted: the log may not hold these records for ever.
+                # Also after an interruption, since the log may delete these records.
                 self._commit(manifest)
         return self._archived
 
@@ -148,10 +148,10 @@ class Archiver:
         self._archived.records += file.records
         self._archived.bytes += file.bytes
 
-    # --- before
+    # --- Preparing
 
     def _manifest(self) -> Manifest:
-        """The folder's manifest. An empty folder gets an empty one."""
+        """The folder's manifest. Writes an empty one into an empty folder."""
         if (self._folder / MANIFEST).exists():
             self._committed = read_manifest(self._folder)
             return self._committed
@@ -165,7 +165,7 @@ class Archiver:
         return self._committed
 
     def _continued(self, manifest: Manifest, partitions: list[TopicPartition]) -> Manifest:
-        """The manifest with the log's partitions, and with what the log no longer holds as losses."""
+        """The manifest with the log's partitions, and with offsets that the log no longer has as losses."""
         self._check_same_log()
         counts = Counter(tp.topic for tp in partitions)
         manifest = replace(manifest, topics=dict(sorted(counts.items())))
@@ -191,15 +191,15 @@ class Archiver:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Remove unlisted files of a killed run: unfinished ones, and those past the end. The log holds their
-        records."""
+        """Remove unlisted files that a killed run left: unfinished files, and files past the end. The log still has
+        their records."""
         named = {file.path for file in manifest.files}
         for path in self._folder.rglob("*"):
             name = path.relative_to(self._folder).as_posix()
             if name not in named and is_left(manifest, name):
                 path.unlink()
 
-    # --- records
+    # --- Records
 
     def _files(self, tp: TopicPartition, start: int, end: int) -> Iterator[ArchivedFile]:
         """Write the partition's records from `start` to `end` into files. Yields each file when it is complete."""
@@ -245,7 +245,7 @@ class Archiver:
     def _read(self, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
         return read_some(self._log, tp, offset, count)
 
-    # --- the manifest
+    # --- The manifest
 
     def _commit(self, manifest: Manifest) -> None:
         if manifest != self._committed:
@@ -255,8 +255,8 @@ class Archiver:
 
 @dataclass(slots=True)
 class Merged:
-    """Result of a run: `files` became `into`. `kept`: leftovers that are still being read, for the next run to
-    remove."""
+    """The result of a run: `files` were merged into `into` files. `kept`: leftovers that are still being read, which
+    the next run removes."""
 
     files: int = 0
     into: int = 0
@@ -265,10 +265,10 @@ class Merged:
 
 
 class Merger:
-    """Joins consecutive small files of one partition and day. `run` may be called once.
+    """Merges consecutive small files of one partition and day. `run` may be called once.
 
-    Readers keep the files that they have opened: while there are readers, replaced files stay, and the next run removes
-    them. `progress`: in records.
+    While the archive has readers, replaced files are kept for them, and the next run removes them. `progress`: in
+    records.
     """
 
     def __init__(
@@ -325,8 +325,8 @@ class Merger:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Remove unfinished files, and unlisted ones whose records are in listed files. Files are kept while the
-        archive is read."""
+        """Remove unfinished files, and unlisted files whose records are in listed files. Keeps them while the archive
+        is read."""
         leftovers = sorted(path for path in self._folder.rglob("*") if self._is_leftover(path, manifest))
         with unread(self._folder) as removable:
             self._merged.kept = 0 if removable else len(leftovers)
@@ -355,7 +355,7 @@ class Merger:
 
 
 def _small(manifest: Manifest, file_records: int) -> Iterator[list[ArchivedFile]]:
-    """Groups of two or more consecutive files that together are not larger than one file may be."""
+    """Groups of two or more consecutive files that together fit into one file."""
     for spans in manifest.spans().values():
         group: list[ArchivedFile] = []
         for span in spans:
@@ -419,8 +419,8 @@ class _File:
         decode: bool,
         before: int | None = None,
     ) -> None:
-        """`before`: the offset at which a merged file ends. It is part of the name, to tell it from the files that
-        it replaces."""
+        """`before`: the offset at which a merged file ends. It is part of the name, so that the name differs from those
+        of the files that it replaces."""
         self.day = day
         self.records = 0
         self._folder = folder

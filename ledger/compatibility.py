@@ -1,4 +1,4 @@
-"""Checks which schema changes are compatible with old readers and old data.
+"""Checks that schema changes are compatible with old readers and old data.
 
 Every current schema is compared with each of its released versions. A schema that passes is compatible both ways by
 Avro's schema resolution: it reads what any released version wrote (BACKWARD), and any released version reads what it
@@ -6,12 +6,13 @@ writes (FORWARD). The rules are stricter than Avro's, since events are never rew
 
 - a released field keeps its name, type, default and place;
 - a new field comes after the released ones, is nullable and defaults to null, so that its absence can be read;
-- an enum keeps its symbols and their order. A symbol may be added at the end under a recipe, since old readers do not
-  know it: the enum names the version that introduced it (`"since": {"extended": 3}`), consumers are updated first, and
-  messages that an older consumer met meanwhile become dead letters, which are replayed;
-- a record inside a field keeps its fields: old readers know no others;
-- a field has a doc, and a type that the ledger's own codec reads;
-- a released file is never edited: `released/SHA256SUMS` (in the format of `sha256sum`) holds the fingerprint of each.
+- an enum keeps its symbols and their order. A new symbol may be added at the end, although old readers do not know it:
+  the enum names the version that introduced it (`"since": {"extended": 3}`), consumers are updated first, and messages
+  that an older consumer has read become dead letters, which are replayed;
+- a record inside a field keeps its fields, since old readers know no others;
+- a field has a doc, and a type that the ledger's own codec can read;
+- a released file is never edited: `released/SHA256SUMS` (in the format of `sha256sum`) has the fingerprint of each
+  file.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _MAX_SYMBOL_BYTES: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """A rule that a schema breaks. `field`: its path (`lines.sku`), empty for the whole record or file."""
+    """A rule that a schema breaks. `field`: the path of the field (`lines.sku`), empty for the whole record or file."""
 
     record: str
     field: str
@@ -54,8 +55,8 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One schema: its number of released versions, and whether the current version adds to the last of them.
-    `new_symbols`: enum symbols that are not released yet."""
+    """One schema. `released`: number of released versions; `adds`: whether the current version differs from the last
+    released one; `new_symbols`: enum symbols that are not released yet."""
 
     name: str
     released: int
@@ -69,12 +70,12 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
     Raises `IncompatibleSchema` for a file that is not a JSON object.
     """
     released = folder.joinpath("released")
-    found = list(_files(released))
+    breaches_found = list(_files(released))
     checked = []
     names = {f.name.removesuffix(".avsc") for f in folder.iterdir() if f.name.endswith(".avsc")}
     for name in sorted(names | set(_released_names(released))):
         if name not in names:
-            found.append(
+            breaches_found.append(
                 Breach(name, "", "kept", "was released and its current schema is gone", f"restore {name}.avsc")
             )
             continue
@@ -83,16 +84,16 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
         first: dict[tuple[str, str], Breach] = {}  # one per field and rule, if several versions differ alike
         for breach in _record(name, current, versions):
             first.setdefault((breach.field, breach.rule), breach)
-        found += first.values()
+        breaches_found += first.values()
         adds = not versions or _shape(current) != _shape(versions[max(versions)])
         known = {symbol for old in versions.values() for _, enum in _enums(old) for symbol in enum["symbols"]}
         fresh = [symbol for _, enum in _enums(current) for symbol in enum["symbols"] if symbol not in known]
         checked.append(Checked(name, len(versions), adds, tuple(fresh) if versions else ()))
-    return checked, found
+    return checked, breaches_found
 
 
 def breaches(name: str, newer: Schema, older: Schema) -> Iterator[Breach]:
-    """The rules that a schema would break as a later version of `older`."""
+    """The rules that `newer` would break as a later version of `older`."""
     yield from _record(name, newer, {len(schemas.released(name)): older})
 
 
@@ -123,14 +124,14 @@ def _versions(folder: Traversable) -> dict[int, Traversable]:
 def _files(released: Traversable) -> Iterator[Breach]:
     """Compare released files with their recorded fingerprints."""
     recorded = _recorded(released)
-    found = {
+    digests = {
         f"{name}/v{version}.avsc": hashlib.sha256(file.read_bytes()).hexdigest()
         for name in _released_names(released)
         for version, file in _versions(released.joinpath(name)).items()
     }
-    for path in sorted(recorded.keys() | found.keys()):
+    for path in sorted(recorded.keys() | digests.keys()):
         name, place = path.partition("/")[0], f"released/{path}"
-        if path not in found:
+        if path not in digests:
             yield Breach(name, "", "released", f"{place} is gone", "restore it: old messages are read with it")
         elif path not in recorded:
             yield Breach(
@@ -140,7 +141,7 @@ def _files(released: Traversable) -> Iterator[Breach]:
                 f"{place} has no recorded fingerprint",
                 f"in released/ run: sha256sum {path} >> {SUMS}",
             )
-        elif found[path] != recorded[path]:
+        elif digests[path] != recorded[path]:
             yield Breach(
                 name, "", "released", f"{place} was edited", f"restore it, and make the change in {name}.avsc alone"
             )
@@ -197,8 +198,8 @@ def _enums(record: Schema) -> Iterator[tuple[str, Schema]]:
 def _since(name: str, current: Schema, versions: dict[int, Schema]) -> Iterator[Breach]:
     """Compare the `since` of each symbol with the released versions that contain it."""
     for path, enum in _enums(current):
-        told = enum.get("since", {})
-        for symbol, since in told.items() if isinstance(told, dict) else ():
+        versions_by_symbol = enum.get("since", {})
+        for symbol, since in versions_by_symbol.items() if isinstance(versions_by_symbol, dict) else ():
             holding = [
                 n for n, old in versions.items() if symbol in dict(_enums(old)).get(path, {"symbols": ()})["symbols"]
             ]
@@ -293,9 +294,9 @@ def _adds_symbols(now: Schema, old: Schema, version: int) -> bool:
 
 def _symbols(now: list[str], old: list[str], version: int) -> tuple[str, str]:
     added = [s for s in now if s not in old]
-    gone = [s for s in old if s not in now]
-    if gone:
-        return f"lacks {', '.join(gone)} of v{version}: old data holds it", "put it back"
+    removed = [s for s in old if s not in now]
+    if removed:
+        return f"lacks {', '.join(removed)} of v{version}: old data holds it", "put it back"
     if added:
         return (
             f"has {', '.join(added)}, which v{version} has not: old readers stop at a symbol that they do not know",
@@ -330,7 +331,7 @@ def _in_words(kind: Any) -> str:
 
 
 def _shape(kind: Any) -> Any:
-    """A type without its docs and `since`: the rest decides what can be read."""
+    """A type without docs and `since`, which do not affect what can be read."""
     if isinstance(kind, list):
         return [_shape(k) for k in kind]
     if isinstance(kind, dict):
@@ -339,7 +340,7 @@ def _shape(kind: Any) -> Any:
 
 
 def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
-    """Check each field by itself, also inside other fields."""
+    """Check each field by itself, including fields inside other fields."""
     for field in record["fields"]:
         at = path + str(field.get("name"))
         if not field.get("doc"):
@@ -348,7 +349,7 @@ def _fields_alone(name: str, record: Schema, path: str) -> Iterator[Breach]:
 
 
 def _readable(name: str, path: str, kind: Any) -> Iterator[Breach]:
-    """Check that the codec reads the type, by rows and by columns."""
+    """Check that both codecs, by rows and by columns, can read the type."""
     if isinstance(kind, list) and len(kind) == 2 and kind[0] == "null" and not isinstance(kind[1], list):
         yield from _readable(name, path, kind[1])
     elif _is(kind, "array") and "items" in kind:

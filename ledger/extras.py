@@ -1,4 +1,4 @@
-"""The extra that installs each library which only some commands need."""
+"""The optional libraries, and the extras that install them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def is_missing(error: ModuleNotFoundError) -> bool:
-    """Whether the error is of a library that an extra brings and that is not installed."""
+    """Whether the error is about a library of an extra that is not installed."""
     library = (error.name or "").partition(".")[0]
     return library in EXTRAS and find_spec(library) is None
 
 
 def missing(library: str, what: str = "this command") -> LedgerError:
-    """The error for a library that is not installed: what needs it, and what to install."""
+    """The error for a library that is not installed. It names what needs the library, and what to install."""
     extra = EXTRAS.get(library.partition(".")[0], "all")
     return LedgerError(f"{what}: the library {library} is not installed; run `pip install 'coupon-ledger[{extra}]'`")

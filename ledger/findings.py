@@ -1,4 +1,4 @@
-"""What an examination (`coupon-ledger doctor`) reports."""
+"""The findings of `coupon-ledger doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON in events and cells, parsed strictly where Python is lenient."""
+"""Parses JSON in events and cells, more strictly than Python does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from coupon_ledger.ledger.errors import InvalidEvent, Problem
 
 
 def json_value(text: str, parse_float: Callable[[str], Any] = float) -> Any:
-    """Parse a JSON text. NaN, and a name that an object repeats, are errors. Raises `InvalidEvent`, whose problem
-    has no field unless a name is repeated."""
+    """Parse a JSON text. NaN and repeated names in an object are errors. Raises `InvalidEvent`; its problem names a
+    field only if a name is repeated."""
     try:
         return json.loads(text, parse_float=parse_float, parse_constant=_no_number, object_pairs_hook=_each_name_once)
     except json.JSONDecodeError as error:
@@ -31,7 +31,7 @@ def _no_number(name: str) -> None:
 
 
 def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse repeated names: which of the values was meant is unknown."""
+    """Refuse repeated names, since it is unknown which value was meant."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]

@@ -1,12 +1,12 @@
-"""Restores records on Kafka at the offsets that they had, although a broker counts from 0 without gaps.
+"""Restores records into Kafka at their original offsets, although a broker assigns offsets from 0 without gaps.
 
-The offsets in between are taken by what nobody can read. The marker of a transaction takes one offset and is never
-returned, so a gap of one is the marker after the records before it, sent as a transaction. A longer gap is an aborted
-transaction of empty records, with its marker. Before the first offset that is kept come empty records, which are
-deleted afterwards.
+Gaps are filled with records that consumers never see. A transaction marker takes one offset and is never returned, so
+the records before a gap of one offset are sent as a transaction. A longer gap is filled with an aborted transaction of
+empty records and its marker. Empty records also fill the offsets before the first restored one, and are deleted
+afterwards.
 
-Only this module, `kafka_log` and `kafka_reader` know Kafka. Each record is acknowledged at its own offset; if not,
-another writer appended to the topic, and `LogNotEmpty` is raised.
+Only this module, `kafka_log` and `kafka_reader` use Kafka. If a record is acknowledged at another offset, another
+writer has appended to the topic, and `LogNotEmpty` is raised.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from coupon_ledger.ledger.kafka_reader import RECORDED_AT_HEADER
 from coupon_ledger.ledger.log import Chunk, TopicPartition
 
 _EMPTY_RECORDS: Final = 32_768
-"""The most in one transaction, far below what its time limit allows."""
+"""Maximum number of empty records in one transaction, far below what its time limit allows."""
 _MARKER_S: Final = 30.0
 _POLL_S: Final = 0.005
 
@@ -33,8 +33,8 @@ _POLL_S: Final = 0.005
 class Placing:
     """Puts records into empty topics.
 
-    `transactions`: a transactional producer, needed if there are gaps. `end_of`: the end of a partition, after its last
-    ended transaction.
+    `transactions`: a transactional producer, needed if there are gaps. `end_of`: returns the end of a partition, after
+    its last completed transaction.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Placing:
         self._put(before, end)
 
     def _put(self, run: Chunk, next_offset: int) -> None:
-        """Append the run, and fill the offsets from its end to `next_offset` with nothing that can be read."""
+        """Append the run, and fill the offsets from its end to `next_offset` with records that consumers never see."""
         tp, at = TopicPartition(run.topic, run.partition), run.next_offset
         if next_offset == at + 1:
             if not len(run):
@@ -81,7 +81,7 @@ class Placing:
             return
         self._append(self._producer, run)
         while at < next_offset:
-            # Never one alone: that would be a marker without a record.
+            # Never a single offset, since that would be a marker without a record.
             size = next_offset - at if next_offset - at <= _EMPTY_RECORDS + 1 else _EMPTY_RECORDS
             self._in_transaction(_empty(tp, at, at + size - 1), at + size, commit=False)
             at += size
@@ -93,7 +93,7 @@ class Placing:
         producer.begin_transaction()
         self._append(producer, run)
         (producer.commit_transaction if commit else producer.abort_transaction)()
-        # The coordinator answers before its marker is written.
+        # The coordinator answers before the marker is written.
         tp, deadline = TopicPartition(run.topic, run.partition), time.monotonic() + _MARKER_S
         while (end := self._end_of(tp)) < next_offset:
             if time.monotonic() > deadline:

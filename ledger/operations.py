@@ -1,9 +1,9 @@
-"""Actions of operators: each is an event in `coupon.operations`, with who did it and why. Appended, never changed.
+"""Operations: what operators did, each an event in `coupon.operations` that says who did it and why.
 
     operations.append(log, "rebuild_swapped", why="faster disks", operator="mei", details={"generation": 7})
 
-If an action belongs to a transaction, its record (`operation`, then `record_of`) goes through the outbox of that
-transaction instead. Either way may append it twice; the same `event_id` is the same operation, and is read once.
+If an action is part of a database transaction, its record (`record_of`) goes to the outbox in that transaction instead.
+Either way may append the record twice. Records with the same `event_id` are one operation, which is read once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Why = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_l
 
 
 class Operation(BaseModel):
-    """One action. `subject`: what it was done to; `details`: further facts about it.
+    """One action of an operator. `subject`: the object of the action; `details`: further facts.
 
     `action`: one of `ACTIONS`, or another that a newer ledger knows.
     """
@@ -64,8 +64,8 @@ class Operation(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An operation as the log holds it."""
+class RecordedOperation:
+    """An operation with its place in the log."""
 
     operation: Operation
     recorded_at: datetime
@@ -73,7 +73,7 @@ class Told:
 
 
 def user_name() -> str | None:
-    """The user who runs this process, as the system knows them; None if it does not."""
+    """The name of the user who runs this process. None if the system has none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container's user without a name
@@ -89,7 +89,7 @@ def operation(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """An operation that happens now. `event_id`: pass one if repeating the action is the same operation. Raises
+    """An operation that happens now. `event_id`: given if a repeated action is the same operation. Raises
     `InvalidEvent`."""
     if action not in ACTIONS:
         raise InvalidEvent([Problem("action", f"must be one of {', '.join(ACTIONS)}")])
@@ -122,50 +122,52 @@ def append(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """Record an action in the log, durably. Raises `InvalidEvent`, and what appending raises."""
+    """Append an operation to the log, durably. Raises `InvalidEvent`, and what appending raises."""
     done = operation(action, why=why, operator=operator, subject=subject, details=details, event_id=event_id)
     log.append([record_of(done)])
     return done
 
 
-def read(log: LogReader) -> list[Told]:
-    """Every operation in the log, once, in the order of recording. Records that are not operations are left out with
+def read(log: LogReader) -> list[RecordedOperation]:
+    """All operations in the log, each once, in the order of recording. Records that are not operations are skipped with
     a warning. Raises what reading raises."""
     partitions = log.partitions([OPERATIONS])
     ends, positions = log.end_positions(partitions), log.earliest_positions(partitions)
-    found: list[Told] = []
+    records: list[RecordedOperation] = []
     while behind := {p: offset for p, offset in positions.items() if offset < ends[p]}:
         chunks = log.read(behind, _AT_ONCE, _PATIENCE_S)
         if not chunks:
             raise LogNotAnswering(f"log {log.url}: {OPERATIONS} gave nothing for {_PATIENCE_S:g} s; try again later")
         for chunk in chunks:
             positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
-            found += _told(chunk)
-    first: dict[str, Told] = {}
-    for told in sorted(found, key=lambda told: (told.recorded_at, told.position)):
-        first.setdefault(told.operation.event_id, told)
+            records += _operations_in(chunk)
+    first: dict[str, RecordedOperation] = {}
+    for record in sorted(records, key=lambda record: (record.recorded_at, record.position)):
+        first.setdefault(record.operation.event_id, record)
     return list(first.values())
 
 
-def told_of(settings: LogSettings, action: str) -> list[Operation]:
-    """The operations of one action that have a subject, in the order of recording: the last one per subject is in
-    force. Raises what reading raises."""
+def operations_of(settings: LogSettings, action: str) -> list[Operation]:
+    """The operations of one action that have a subject, in the order of recording, so that the last one per subject is
+    in force. Raises what reading raises."""
     log = open_log(settings)
     try:
-        return [told.operation for told in read(log) if told.operation.action == action and told.operation.subject]
+        return [
+            record.operation for record in read(log) if record.operation.action == action and record.operation.subject
+        ]
     finally:
         log.close()
 
 
-def _told(chunk: Chunk) -> list[Told]:
-    found = []
+def _operations_in(chunk: Chunk) -> list[RecordedOperation]:
+    records = []
     for offset, at, value in zip(chunk.offsets.tolist(), chunk.recorded_at.tolist(), chunk.values, strict=True):
         position = Position(chunk.topic, chunk.partition, offset)
         try:
-            found.append(Told(_decoded(value), EPOCH + timedelta(microseconds=at), position))
+            records.append(RecordedOperation(_decoded(value), EPOCH + timedelta(microseconds=at), position))
         except (UndecodableRecord, InvalidEvent) as error:
             _logger.warning("%s %d %d: no operation (%s)", *position, error)
-    return found
+    return records
 
 
 def _decoded(value: bytes) -> Operation:
@@ -182,14 +184,14 @@ def _decoded(value: bytes) -> Operation:
 
 
 def spans(positions: list[Position]) -> list[list[str | int]]:
-    """Positions in the form that an operation's details hold: topic, partition, first and last offset of each run."""
-    found: list[list[Any]] = []
+    """Positions in the form of an operation's details: topic, partition, first and last offset of each run."""
+    runs: list[list[Any]] = []
     for topic, partition, offset in sorted(positions):
-        if found and found[-1][:2] == [topic, partition] and found[-1][3] == offset - 1:
-            found[-1][3] = offset
+        if runs and runs[-1][:2] == [topic, partition] and runs[-1][3] == offset - 1:
+            runs[-1][3] = offset
         else:
-            found.append([topic, partition, offset, offset])
-    return found
+            runs.append([topic, partition, offset, offset])
+    return runs
 
 
 def positions_in(details: Mapping[str, Any]) -> list[Position]:

@@ -14,7 +14,7 @@ from struct import Struct
 from typing import Final, TypeVar
 
 _FEW: Final = 16
-"""Up to this many keys are hashed one by one as fast as together."""
+"""Up to this many keys, hashing one by one is as fast as hashing them together."""
 _SEED: Final = 0x9747B28C
 _M: Final = 0x5BD1E995
 _MASK: Final = 0xFFFFFFFF
@@ -50,15 +50,15 @@ def murmur2_of_one(key: bytes) -> int:
 
 @cache
 def _has_numpy() -> bool:
-    """NumPy is optional on a system that only publishes."""
+    """NumPy is optional: a system that only publishes need not have it."""
     return find_spec("numpy") is not None
 
 
 def fair_shares(available: Mapping[K, int], limit: int) -> dict[K, int]:
-    """How many of `limit` records to take from each partition. `available`: how many each partition has.
+    """The number of records to take from each partition, `limit` in total. `available`: how many each partition has.
 
-    Shares are equal; what a partition cannot use goes to the others. Partitions without a share are left out of the
-    result; the sum is min(limit, sum(available)).
+    Shares are equal; what a partition cannot use goes to the others. Partitions without a share are left out. The sum
+    is min(limit, sum(available)).
     """
     shares: dict[K, int] = {}
     waiting = sorted((k for k, n in available.items() if n > 0), key=lambda k: available[k])

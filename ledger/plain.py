@@ -1,4 +1,5 @@
-"""Values as JSON types: instants in RFC 3339 (UTC, microseconds, Z), days in ISO 8601, bytes in hexadecimal."""
+"""Converts values to JSON types: instants to RFC 3339 (UTC, microseconds, Z), days to ISO 8601, bytes to
+hexadecimal."""
 
 from __future__ import annotations
 

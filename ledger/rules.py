@@ -1,4 +1,4 @@
-"""The tables of `lifecycle.toml`, which every fold, model and document reads."""
+"""The tables of `lifecycle.toml`, which all folds, models and documents use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VIOLATIONS: Final[tuple[str, ...]] = (
     "conflicting_duplicate",
     *CROSS_RULES,
 )
-"""Every rule that can be broken, by its violation code."""
+"""All violation codes."""
 GRACE_MINUTES: Final[int] = DATA["cross"]["grace_minutes"]
 EXPIRY: Final[dict[str, Any]] = DATA["expiry"]
 SWEPT: Final = "sweep:"

@@ -1,9 +1,9 @@
-"""Settings: a flag, else an environment variable, else a TOML file, else the default; and the origin of each.
+"""Settings, each with its origin. In order of precedence: flag, environment variable, TOML file, default.
 
 The file is `coupon-ledger.toml` in the working folder, or the one that `--config` or `COUPON_LEDGER_CONFIG` names. The
-keys of `[coupon-ledger]` are named like the flags (`log`, `database`, …). Kafka's client options (TLS, SASL, …) go into
-`[kafka]` under kafka-python's names, or into `COUPON_LEDGER_KAFKA_<NAME>`; those of the schema registry's client into
-`[schema-registry]`, or into `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>` with `_` for its dots.
+keys in `[coupon-ledger]` are the names of the flags (`log`, `database`, …). Options of Kafka's client (TLS, SASL, …)
+are set in `[kafka]`, under kafka-python's names, or in `COUPON_LEDGER_KAFKA_<NAME>`. Options of the schema registry's
+client are set in `[schema-registry]`, or in `COUPON_LEDGER_SCHEMA_REGISTRY_<NAME>` with `_` for dots.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _TABLES: Final = ("coupon-ledger", "kafka", "schema-registry")
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """The log's address, and how its topics are created.
+    """The address of the log, and how its topics are created.
 
-    `kafka`: options passed to kafka-python's clients unchanged (`security_protocol`, `ssl_cafile`, `sasl_mechanism`,
-    …). `schema_registry`: address of a registry; if set, messages are in the Confluent wire format; `schema_ids`: the
-    file that remembers its ids; `registry`: options passed to its client unchanged. `writer_schemas`: a folder with the
-    schemas of newer releases, whose messages are read too.
+    `kafka`: options that are passed unchanged to kafka-python's clients (`security_protocol`, `ssl_cafile`,
+    `sasl_mechanism`, …). `schema_registry`: the address of a registry; if set, messages are in the Confluent wire
+    format. `schema_ids`: the file in which its ids are cached. `registry`: options that are passed unchanged to its
+    client. `writer_schemas`: a folder with the schemas of newer releases, so that their messages can be read.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -55,7 +55,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting: its name, its default and its meaning. If the default is an integer, so is the setting."""
+    """One setting: its name, default and meaning. It is an integer if its default is one."""
 
     name: str
     default: str | int
@@ -107,8 +107,8 @@ class Settings:
         environment: Mapping[str, str] | None = None,
         file: Path | None = None,
     ) -> Settings:
-        """Load all settings. Raises `SettingsError` for a file that is missing or broken, an unknown key, a value of
-        the wrong kind."""
+        """Load all settings. Raises `SettingsError` for a missing or broken file, an unknown key or a value of the
+        wrong kind."""
         environment = os.environ if environment is None else environment
         named = file or (Path(p) if (p := environment.get(ENVIRONMENT_PREFIX + "CONFIG")) else None)
         path = named or Path(DEFAULT_FILE)
@@ -151,7 +151,7 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The path of the database, with links that a user made resolved: its generations lie beside the link's
+        """The path of the database. Links that a user made are resolved, since generations lie beside the link's
         target."""
         return _followed(Path(self.values["database"].value))
 
@@ -181,8 +181,7 @@ class Settings:
 
 
 def _followed(path: Path) -> Path:
-    """The path with links resolved, except the one by which a database names its live generation (`NAME.gen2` beside
-    it)."""
+    """The path with links resolved, except the link from a database to its live generation (`NAME.gen2` beside it)."""
     with contextlib.suppress(OSError):  # reported when the file is opened
         for _ in range(_MOST_LINKS):
             if not path.is_symlink() or re.fullmatch(re.escape(path.name) + r"\.gen[0-9]+", str(path.readlink())):

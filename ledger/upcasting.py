@@ -1,8 +1,8 @@
-"""Converts what a message's writer wrote to the fields of the current schema, the only ones that are folded.
+"""Converts messages of other schema versions to the fields of the current schema, which are the ones that are folded.
 
-A field that the writer did not know yet is null; one that only a newer writer knows is left out (the log keeps it). If
-the *meaning* of a field changed after a version, `MEANING` says how to read what that version wrote. Both codecs use
-this module, so rows and columns cannot differ. docs/schema-evolution.md has the recipe.
+A field that the writer did not know is null. A field that only a newer writer knows is dropped; the log keeps it. If
+the *meaning* of a field has changed since a version, `MEANING` defines how messages of that version are read. Both
+codecs use this module, so that rows and columns cannot differ. docs/schema-evolution.md explains the procedure.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 MEANING: Final[dict[tuple[str, int], Callable[[], Sequence[pl.Expr]]]] = {}
-"""By record name and writer's version: expressions over the writer's fields (instants as UTC microseconds), each
-named like the current field that it computes."""
+"""By record name and writer's version: expressions over the writer's fields (instants as UTC microseconds). Each has
+the name of the current field that it computes."""
 
 
 def upcast_columns(name: str, version: int, frame: pl.DataFrame, current: pl.Schema) -> pl.DataFrame:
@@ -33,7 +33,7 @@ def upcast_columns(name: str, version: int, frame: pl.DataFrame, current: pl.Sch
 def upcast_row(
     name: str, version: int, row: dict[str, Any], written: Sequence[Mapping[str, Any]], current: Sequence[str]
 ) -> dict[str, Any]:
-    """The same for one row; `written`: the fields of its writer's schema."""
+    """Convert one row. `written`: the fields of the writer's schema."""
     if meaning := MEANING.get((name, version)):
         import polars as pl
 

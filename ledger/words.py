@@ -1,8 +1,8 @@
 """Sentences for people, as templates with values, and their Chinese texts.
 
-A sentence is created where its facts are known, as a `Note`: an English template and its values. It is rendered where
+A sentence is created as a `Note`, an English template and its values, where its facts are known. It is rendered where
 the reader is known: in the reader's language, with amounts in major units and instants in the reader's zone.
-`words.toml` holds the Chinese text of every template; its key is the template.
+`words.toml` has the Chinese text of every template, with the template as its key.
 
 In a template, `{name:kind}` is a value: `money` (a pair of minor units and currency), `count`, `percent` (of a ratio),
 `bp`, `factor`, `p`, `instant`, `word` (a code), `label` (a column or metric); without a kind, text, a number, a note,
@@ -60,9 +60,9 @@ def note(template: str, /, **values: Any) -> Note:
 
 
 def of_error(error: BaseException) -> Note:
-    """The message of an error: the note that it was raised with, else its text as it is."""
-    said = error.args[0] if error.args else None
-    return said if isinstance(said, Note) else Note("{words}", {"words": str(error)})
+    """The message of an error: the note that it was raised with, otherwise its text."""
+    message = error.args[0] if error.args else None
+    return message if isinstance(message, Note) else Note("{words}", {"words": str(error)})
 
 
 def _plain(value: Any) -> Any:
@@ -147,7 +147,7 @@ class Speaker:
 
 
 _AGREEING: Final = {"s": ("", "s"), "are": ("is", "are"), "have": ("has", "have"), "were": ("was", "were")}
-"""English forms that agree with a number: for one, and for several."""
+"""English forms that agree with a number: singular and plural."""
 GRAMMAR: Final = frozenset(_AGREEING)
 """Kinds that are not values but English grammar, which other languages leave out."""
 TEMPLATE_KINDS: Final = GRAMMAR | frozenset("money count percent bp factor p instant word label".split())

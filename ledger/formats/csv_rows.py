@@ -42,7 +42,7 @@ _SEP: Final = re.compile(rb'"?sep=([^"\r])"?\r?')
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row: the line at which it begins, its raw bytes, and its cells or the problem why it has none."""
+    """A row: the line at which it begins, its raw bytes, and its cells or the problem with them."""
 
     line: int
     raw: bytes
@@ -69,8 +69,8 @@ def csv_items(
         elif not line or line.isspace():
             continue
         elif names is None:
-            if told := _SEP.fullmatch(line):
-                delimiter = delimiter or told[1].decode("latin-1")
+            if separator := _SEP.fullmatch(line):
+                delimiter = delimiter or separator[1].decode("latin-1")
                 continue
             delimiter = delimiter or delimiter_of(line, topic)
             row = _row(line, source, delimiter)
@@ -111,7 +111,7 @@ def _item(row: _Row, names: list[str], topic: str, filling: Filling, zone: ZoneI
 
 
 def data_of(topic: str, cells: Mapping[str, str], zone: ZoneInfo | None = None) -> tuple[dict[str, Any], list[Problem]]:
-    """The data in these cells, and the problems of those that cannot be read."""
+    """The data in these cells, and the problems of cells that cannot be read."""
     data: dict[str, Any] = {}
     problems: list[Problem] = []
     kinds = column_kinds(topic)
@@ -161,8 +161,8 @@ class _Lines:
 
 
 def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
-    """Read the row that begins with `first`. If it is not CSV, it takes no other row with it: the lines after its
-    first are read again as rows of their own."""
+    """Read the row that begins with `first`. If it is not CSV, only its first line is lost: the lines after it are read
+    again as separate rows."""
     number, taken = lines.number, [first]
     try:
         if len(first) > MAX_ROW_BYTES:
@@ -180,7 +180,7 @@ def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
 
 
 def _texts(taken: list[bytes], lines: _Lines) -> Iterator[str]:
-    """The row's first line, then as many more as the CSV reader requests because a quote is still open."""
+    """The row's first line, and the further lines that the CSV reader requests while a quote is open."""
     yield _text(taken[0])
     left = MAX_ROW_BYTES
     for line in lines:

@@ -1,4 +1,4 @@
-"""A JSON array of events, read element by element: a file of any size needs the memory of one event."""
+"""Reads a JSON array of events element by element, with the memory of one event."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def json_array_items(source: Source, topic: str | None, what: str) -> Iterator[I
 
 
 class _Array:
-    """The part of the array that was read but not yet returned, and the position up to which it was scanned."""
+    """The part of the array that was read but not yielded, and the position up to which it was scanned."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -42,7 +42,7 @@ class _Array:
         self._number = 0
 
     def take(self, piece: bytes) -> Iterator[bytes]:
-        """The elements that end within this piece."""
+        """The elements that end in this piece."""
         self._rest += piece
         if not self._begun:
             self._rest = self._rest.removeprefix(_BYTE_ORDER_MARK).lstrip(_BLANK)

@@ -1,4 +1,4 @@
-"""Parquet: one event per row, read, validated and encoded by columns. Rows that are not surely valid go to the models.
+"""Parquet: one event per row, read, validated and encoded by columns. The models check rows that may be invalid.
 
 Texts are text (or dictionaries of it), amounts integers, instants timestamps with a time zone, `discounts` and `lines`
 lists of structs, `coupon_ids` a list of text, JSON fields JSON in text.
@@ -44,7 +44,8 @@ from coupon_ledger.ledger.validity import split_valid
 _BATCH_ROWS: Final = 50_000
 _BATCH_BYTES: Final = 64_000_000
 _READ_ROWS: Final = 500
-"""Rows unpacked at once while their size is unknown: a text stored once in the file may be the value of every row."""
+"""Number of rows that are decompressed at once while their size is unknown, since a text that the file stores once may
+be the value of every row."""
 _WANTED: Final = {
     "text": "text",
     "integer": "int64 (whole minor units, no decimals)",
@@ -137,12 +138,12 @@ def _fits_list(kind: pa.DataType, topic: str, name: str) -> bool:
         return _is_text(kind.value_type)
     if not types.is_struct(kind.value_type):
         return False
-    given = list(kind.value_type)
-    names = [field.name for field in given]
+    fields = list(kind.value_type)
+    names = [field.name for field in fields]
     return (
         len(set(names)) == len(names)
         and set(names) <= known.keys()
-        and all(types.is_null(f.type) or _FITS[known[f.name]](f.type) for f in given)
+        and all(types.is_null(f.type) or _FITS[known[f.name]](f.type) for f in fields)
     )
 
 
@@ -173,18 +174,18 @@ def _needed_in_items(topic: str, name: str) -> tuple[str, ...]:
 def _items(topic: str, batch: pa.RecordBatch, start: int) -> list[Item]:
     """The batch's rows in order; the first is row `start` of the file."""
     unreadable = _not_utf8(batch)
-    found: list[Item] = [None] * len(batch)
+    items: list[Item] = [None] * len(batch)
     for i in unreadable:
-        found[i] = Refused(start + i, "", None, (Problem("", "holds text that is not UTF-8"),))
+        items[i] = Refused(start + i, "", None, (Problem("", "holds text that is not UTF-8"),))
     rows = np.delete(np.arange(len(batch)), unreadable)
     frame = pl.from_arrow(batch.take(pa.array(rows)) if unreadable else batch)
     assert isinstance(frame, pl.DataFrame)
     records = _by_columns(topic, frame)
     for i in sorted(set(range(frame.height)) - records.keys()):
-        found[rows[i]] = _by_model(topic, frame[i], start + int(rows[i]))
+        items[rows[i]] = _by_model(topic, frame[i], start + int(rows[i]))
     for i, record in records.items():
-        found[rows[i]] = record
-    return found
+        items[rows[i]] = record
+    return items
 
 
 def _not_utf8(batch: pa.RecordBatch) -> list[int]:
@@ -204,7 +205,7 @@ def _is_valid(batch: pa.RecordBatch) -> bool:
 
 
 def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
-    """The rows that are surely valid, by index. The models judge the others."""
+    """The rows that are certainly valid, by index. The models check the others."""
     wire = _wire(topic, frame).with_row_index("index").filter(~_doubtful(topic, frame))
     valid, _ = split_valid(topic, wire.drop("index"))
     index = wire["index"].gather(valid["row"]).to_list()
@@ -214,25 +215,24 @@ def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
 
 
 def _wire(topic: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with all fields of the wire, cast to their types there. Rows that would lose something are
-    `_doubtful`."""
+    """The frame with all wire fields, cast to their types. Rows that the cast would change are `_doubtful`."""
     columns = []
     for name, dtype in polars_schema(SCHEMA_NAME[topic]).items():
-        given = frame.schema.get(name)
-        if given is None or given == pl.Null:
+        source = frame.schema.get(name)
+        if source is None or source == pl.Null:
             columns.append(pl.lit(None, dtype=dtype).alias(name))
-        elif isinstance(given, pl.Datetime):
+        elif isinstance(source, pl.Datetime):
             columns.append(pl.col(name).dt.cast_time_unit("us").dt.convert_time_zone("UTC"))
-        elif isinstance(given, pl.List) and isinstance(given.inner, pl.Struct):
-            columns.append(pl.col(name).list.eval(_struct(topic, name, given.inner)))
+        elif isinstance(source, pl.List) and isinstance(source.inner, pl.Struct):
+            columns.append(pl.col(name).list.eval(_struct(topic, name, source.inner)))
         else:
             columns.append(pl.col(name).cast(dtype))
     return frame.select(columns)
 
 
-def _struct(topic: str, name: str, given: pl.Struct) -> pl.Expr:
+def _struct(topic: str, name: str, source: pl.Struct) -> pl.Expr:
     dtypes = {"integer": pl.Int64(), "text": pl.String()}
-    names = {field.name for field in given.fields}
+    names = {field.name for field in source.fields}
     return pl.struct(
         (pl.element().struct.field(field) if field in names else pl.lit(None)).cast(dtypes[kind]).alias(field)
         for field, kind in _item_fields(topic, name).items()
@@ -240,7 +240,7 @@ def _struct(topic: str, name: str, given: pl.Struct) -> pl.Expr:
 
 
 def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
-    """Rows that the wire's columns cannot hold unchanged. Their validity must not be judged by columns."""
+    """Per row, whether the cast to the wire's types may change it, so that it cannot be checked by columns."""
     doubts = [~pl.col("type").cast(pl.String).is_in(list(NEEDS[topic]))]
     doubts += [pl.col(name).is_null() for name in needed_columns(topic)]
     for name, dtype in frame.schema.items():
@@ -267,9 +267,9 @@ def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
     """Lists with an item that is null, or that lacks a required field."""
     item = pl.element()
     if isinstance(dtype.inner, pl.Struct):
-        given = {field.name for field in dtype.inner.fields}
+        present = {field.name for field in dtype.inner.fields}
         lacking = pl.any_horizontal(
-            item.struct.field(field).is_null() if field in given else item.is_null() | True
+            item.struct.field(field).is_null() if field in present else item.is_null() | True
             for field in _needed_in_items(topic, name)
         )
     else:
@@ -278,7 +278,7 @@ def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
 
 
 def _is_plain_json(text: str) -> bool:
-    """Whether the columns read this JSON as the models do. They differ on numbers with a decimal point (1.0)."""
+    """Whether columns and models read this JSON alike. They differ for numbers with a decimal point (1.0)."""
     try:
         json_value(text, parse_float=_no_fraction)
     except InvalidEvent:

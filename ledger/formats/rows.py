@@ -1,7 +1,7 @@
-"""What all file formats of `publish` share: what a source yields, and what cells mean.
+"""The common parts of the file formats of `publish`: the items that a source yields, and the meaning of cells.
 
 A source yields, in file order, a `Record` for every valid event and a `Refused` for every other row, and None while no
-more input has arrived. The same event gives the same bytes in every format.
+more input has arrived. An event is encoded to the same bytes, whatever its format.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Detects what a file to be published is, from its first bytes: compression, kind, encoding.
+"""Detects the compression, format and encoding of a file to be published from its first bytes.
 
-A file that cannot be read is reported in one sentence with the remedy. Nothing is guessed if a wrong guess would change
-text: UTF-8 is recognised, and UTF-16 and UTF-32 by their marks or zero bytes; the user names every other encoding.
+A file that cannot be read is reported in one sentence with the remedy. Encodings are not guessed if a wrong
+guess would change text: UTF-8 is detected, and UTF-16 and UTF-32 by their marks or zero bytes. The user names any other
+encoding.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# First bytes, what such a file is, and what to do with it.
+# First bytes, the kind of file, and the remedy.
 _OTHERS: Final = (
     (b"%PDF-", "a PDF", "export the table behind it as CSV or XLSX"),
     (
@@ -80,7 +81,7 @@ class Sniffed:
 def sniffed(
     file: Path, opened: IO[bytes], file_format: str | None, encoding: str | None, by_default: str = "ndjson"
 ) -> Sniffed:
-    """Detect what `file`, or standard input (`-`), holds. `opened` is at its start.
+    """Detect the contents of `file`, or of standard input (`-`). `opened` is at its start.
 
     `file_format` and `encoding`: as specified by the user. Raises `UnusableFile` if the file cannot be read, or is not
     of that format.
@@ -151,7 +152,7 @@ def _is_workbook(what: str, file: Path) -> bool:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if "mimetype" in names:
-                with archive.open("mimetype") as kind:  # a part may unpack to any size
+                with archive.open("mimetype") as kind:  # a part may decompress to any size
                     if b"opendocument" in kind.read(100):
                         raise UnusableFile(f"{what}: is an OpenDocument file; save it as .xlsx or CSV")
     except (zipfile.BadZipFile, OSError, zlib.error) as error:

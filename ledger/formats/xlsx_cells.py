@@ -1,8 +1,8 @@
-"""The cells of an XLSX workbook, row by row. Memory holds one row, and the texts that rows share.
+"""Reads the cells of an XLSX workbook row by row. Memory holds one row, and the texts that rows share.
 
-A workbook is a ZIP of XML, and a small one may unpack to any size. So bytes are counted as they are unpacked, whatever
-sizes the ZIP declares: all parts once, before a cell is read, and each row again while it is parsed. openpyxl
-interprets the cells, and never gets more than one row.
+A workbook is a ZIP of XML files, and a small one may decompress to any size. So bytes are counted as they are
+decompressed, whatever sizes the ZIP declares: of all parts before any cell is read, and again of each row while it is
+parsed. openpyxl interprets the cells, and gets only one row at a time.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES
 
 MOST_UNPACKED: Final = 1 << 32
-"""Limit in bytes for all parts. A million rows of 30 columns take half of it."""
+"""Limit in bytes for all parts together. A million rows of 30 columns take half of it."""
 MOST_SHARED: Final = 1 << 29
 """Limit in bytes for the texts that rows share, which are held in memory."""
 NO_VALUE: Final = "f"
-"""The kind of a cell that holds a formula without its result."""
+"""The kind of a cell that has a formula without a result."""
 
 _PIECE_BYTES: Final = 1 << 16
 _CELL_LIMIT: Final = "a cell holds at most 32,767 characters"
 _EAST_ASIAN_DATES: Final = {*range(27, 37), *range(50, 59)}
-"""Numbers of formats built into Chinese, Japanese and Korean Excel, without a text; all are of dates or times."""
+"""Numbers of the formats that are built into Chinese, Japanese and Korean Excel and have no text. All are dates or
+times."""
 
 
 class Cell(NamedTuple):
@@ -182,8 +183,8 @@ class _Archive(zipfile.ZipFile):
 
 
 def _measure(archive: _Archive, what: str) -> None:
-    """Unpack everything once, and keep nothing. Raises `UnusableFile` if the whole or a cell is too large, or if a
-    size that the ZIP declares is wrong; declared sizes can be trusted from then on."""
+    """Decompress everything once, without keeping it. Raises `UnusableFile` if the total or a cell is too large, or if
+    a size that the ZIP declares is wrong. Afterwards, declared sizes can be trusted."""
     too_much = UnusableFile(f"{what}: unpacks to more than {MOST_UNPACKED:,} bytes; save the sheet as CSV")
     parts = archive.infolist()
     if sum(info.file_size for info in parts) > MOST_UNPACKED:
@@ -221,7 +222,8 @@ def _too_long(thing: str) -> str:
 
 
 class _Part:
-    """A part while it is parsed. Raises `UnusableFile` if more than a row's bytes are read before `taken` is called."""
+    """A part while it is parsed. Raises `UnusableFile` if more bytes than a row may have are read before `taken` is
+    called."""
 
     def __init__(self, source: IO[bytes], too_long: Callable[[int], str]) -> None:
         self._source = source
@@ -241,7 +243,8 @@ class _Part:
 
 
 def _elements(part: _Part, tags: set[str]) -> Iterator[tuple[str, Element]]:
-    """The elements with these tags, each with the tag of its parent. After each one, everything before it is freed."""
+    """The elements with these tags, each with the tag of its parent. After each element, everything before it is
+    freed."""
     around: list[Element] = []
     for event, element in iterparse(cast(io.BytesIO, part), ("start", "end")):
         if event == "start":
@@ -265,7 +268,7 @@ _DATA: Final = _tag("sheetData")
 
 
 class _Texts:
-    """Texts by number, in one block of memory. As separate objects, short texts would take many times their length."""
+    """Texts by number, in one block of memory. As separate objects, short texts would take many times the memory."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -291,7 +294,7 @@ class _Parser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
 
 
 def _lacks_value(element: Element) -> bool:
-    """Whether the cell is a formula that was never calculated. A formula whose result is the empty text is an empty
+    """Whether the cell has a formula that was never calculated. A formula with an empty text as its result is an empty
     cell."""
     empty_text = element.get("t") == "str" and element.find(VALUE_TAG) is not None
     return not empty_text and element.find(FORMULA_TAG) is not None

@@ -1,9 +1,9 @@
 """XLSX: one event per row of one sheet; the first nonempty row names the columns.
 
-A cell becomes what its field needs: a whole number becomes an integer, a date an instant in the zone that the user
-names, text what it would be in CSV. Values that a spreadsheet may have changed (a number of more than 15 digits for an
-id, an amount with decimals, an error such as #N/A) are refused, not guessed. So are cells that show something other
-than their value (00019, which is 19 with a format), and formulas that were never calculated.
+A cell is converted to the type of its field: a whole number to an integer, a date to an instant in the zone that the
+user names, and text as in CSV. Values that a spreadsheet may have changed are refused: ids with more than 15 digits,
+amounts with decimals, and errors such as #N/A. So are cells whose format shows something other than their value (00019
+for 19), and formulas that were never calculated.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class XlsxRows:
     """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
 
     def __init__(self, path: Path, topic: str, sheet: str | None = None, zone: ZoneInfo | None = None) -> None:
-        """`sheet`: needed if several sheets hold something. `zone`: for dates, which have none."""
+        """`sheet`: needed if several sheets have cells. `zone`: for dates, which have no zone."""
         self._what = f"file {path}"
         self._topic = topic
         self._zone = zone
