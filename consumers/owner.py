@@ -66,7 +66,7 @@ class Owner:
         self._follow = follow
         self._progress = progress
         self._stopped = False
-        self._asked: SimpleQueue[tuple[Future[Succeeded], Path]] = SimpleQueue()
+        self._requests: SimpleQueue[tuple[Future[Succeeded], Path]] = SimpleQueue()
         self._consumer = self._new_consumer()
 
     def _new_consumer(self) -> Consumer:
@@ -86,11 +86,11 @@ class Owner:
         """Consume as `Consumer.run` does, across switches to other generations."""
         while True:
             yield from self._consumer.run()
-            if self._stopped or self._asked.empty():
+            if self._stopped or self._requests.empty():
                 return
-            self._answer(*self._asked.get())
+            self._answer(*self._requests.get())
             self._consumer = self._new_consumer()
-            if self._stopped or not self._asked.empty():
+            if self._stopped or not self._requests.empty():
                 self._consumer.stop()
 
     def stop(self) -> None:
@@ -101,13 +101,13 @@ class Owner:
     def ask(self, file: Path) -> Future[Succeeded]:
         """Request a switch to this generation. Callable from any thread."""
         future: Future[Succeeded] = Future()
-        self._asked.put((future, file))
+        self._requests.put((future, file))
         self._consumer.stop()
         return future
 
     def close(self) -> None:
-        while not self._asked.empty():
-            self._asked.get()[0].cancel()
+        while not self._requests.empty():
+            self._requests.get()[0].cancel()
         self.store.close()
         self._log.close()
 

@@ -255,7 +255,7 @@ class Repairs:
     def __init__(self, store: Store, log: EventLog) -> None:
         self._store = store
         self._log = log
-        self._asked: SimpleQueue[tuple[Future[Rows], Step]] = SimpleQueue()
+        self._requests: SimpleQueue[tuple[Future[Rows], Step]] = SimpleQueue()
         self._under_way: tuple[Future[Rows], Step] | None = None
 
     def use(self, store: Store) -> None:
@@ -265,16 +265,16 @@ class Repairs:
     def ask(self, step: Step) -> Future[Rows]:
         """Request a repair. Callable from any thread."""
         future: Future[Rows] = Future()
-        self._asked.put((future, step))
+        self._requests.put((future, step))
         return future
 
     def __call__(self) -> bool:
         """Run one step of a repair. Returns whether it ran one; accounts may have changed, and more steps may
         follow."""
         if self._under_way is None:
-            if self._asked.empty():
+            if self._requests.empty():
                 return False
-            self._under_way = self._asked.get()
+            self._under_way = self._requests.get()
             if not self._under_way[0].set_running_or_notify_cancel():
                 self._under_way = None
                 return False

@@ -127,7 +127,7 @@ class Sweeper:
         self._delivery = outbox.Delivery(store, log)
         self._every_s = every.total_seconds() if every else None
         self._next = 0.0
-        self._asked: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
+        self._requests: SimpleQueue[tuple[Future[Swept], datetime | None]] = SimpleQueue()
 
     def use(self, store: Store) -> None:
         """Sweep another generation of the database from now on."""
@@ -138,13 +138,13 @@ class Sweeper:
         """Request a sweep of all that is due at `until` (naive UTC; None for the data's clock). Callable from any
         thread."""
         future: Future[Swept] = Future()
-        self._asked.put((future, until))
+        self._requests.put((future, until))
         return future
 
     def __call__(self) -> None:
         """Sweep if one is due or requested. Called by the owner's thread when the whole log has been folded."""
-        if not self._asked.empty():
-            self._answer(*self._asked.get())
+        if not self._requests.empty():
+            self._answer(*self._requests.get())
         elif self._every_s is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every_s
             self._sweep_some()

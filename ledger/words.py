@@ -98,12 +98,12 @@ class Speaker:
     word: Callable[[str], str] = str
     label: Callable[[str], str] = str
 
-    def say(self, said: Note) -> str:
+    def say(self, sentence: Note) -> str:
         pieces = []
-        for literal, name, spec, _ in Formatter().parse(self._translated(said.template)):
+        for literal, name, spec, _ in Formatter().parse(self._translated(sentence.template)):
             pieces.append(literal)
             if name is not None:
-                pieces.append(self._value(said.values[name], spec or ""))
+                pieces.append(self._value(sentence.values[name], spec or ""))
         return "".join(pieces)
 
     def _translated(self, text: str) -> str:

@@ -1,1 +1,1 @@
-"""The live projection: where every coupon, order, campaign and user is now, and the journal behind it."""
+"""The live projection: the current state of every coupon, order, campaign and user, and the journals behind it."""
