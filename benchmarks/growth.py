@@ -172,7 +172,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
     """Follow the events of another process with the consumer."""
     log = open_log(settings)
     upstream.go_on()
-    told = Told(upstream.connection)
+    told = AppendTimes(upstream.connection)
     consumer = Consumer(log, store, outlet=log, batch_size=batch_size, follow=True)
     waited: list[float] = []
     commits, sampled = 0, time.perf_counter()
@@ -195,7 +195,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
     }
 
 
-class Told:
+class AppendTimes:
     """When each record was appended, as the appending process reports."""
 
     def __init__(self, receiver: Connection) -> None:

@@ -29,7 +29,7 @@ from statistics import quantiles
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from benchmarks.growth import Told, Upstream
+from benchmarks.growth import AppendTimes, Upstream
 from benchmarks.readers import COMMAND, PATIENCE_S
 from coupon_ledger.api.contact import token_file
 from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
@@ -70,7 +70,7 @@ def measured(folder: Path, upstream: Upstream, options: argparse.Namespace) -> d
         )
         asking.start()
         upstream.go_on()
-        Told(upstream.connection)  # otherwise it would wait for a listener
+        AppendTimes(upstream.connection)  # otherwise it would wait for a listener
         time.sleep(_WARM_S)
         started = time.perf_counter()
         rebuilt = json.loads(run(folder, "rebuild", "--output", "json"))

@@ -1,8 +1,8 @@
 """`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
 trend, channels, customers, causal effects, cost, losses, oddities, and a comparison with earlier campaigns.
 
-A section is a function of an `Asker`; if its data are missing, it says so in its place. A layout (sections, their
-order, rates) can be saved by name in `coupon.operations`.
+A section is a function of `CampaignAnswers`; if its data are missing, it says so in its place. A layout (sections,
+their order, rates) can be saved by name in `coupon.operations`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from coupon_ledger.cli.view import in_english
 from coupon_ledger.ledger.errors import UnknownTemplate, UnusableFile
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.reports.labels import say
-from coupon_ledger.reports.review import SECTIONS, Asker, Section, as_json, review_of
+from coupon_ledger.reports.review import SECTIONS, CampaignAnswers, Section, as_json, review_of
 from coupon_ledger.reports.text import Row
 
 DEFINED: Final = "review_template_defined"
@@ -103,7 +103,9 @@ def review(
     if form == "json":
         in_english()
     with together(settings) as source:
-        ask = Asker(source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone)
+        ask = CampaignAnswers(
+            source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone
+        )
         found = review_of(ask, layout["sections"])
     _print(_written(form, file, ask, found), file, campaign)
 
@@ -131,7 +133,7 @@ def _form_of(file: Path | None) -> str:
     return _ENDINGS[ending]
 
 
-def _written(form: str, file: Path | None, ask: Asker, sections: Mapping[str, Section]) -> str:
+def _written(form: str, file: Path | None, ask: CampaignAnswers, sections: Mapping[str, Section]) -> str:
     if form == "json":
         return as_json(ask, sections)
     from coupon_ledger.reports import review_page

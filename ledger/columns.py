@@ -179,7 +179,7 @@ class Cursors:
     """One cursor per row into one buffer. Always `at` ≤ `end`; `bad` marks broken rows, such as those that tried to
     pass their end."""
 
-    def __init__(self, source: _Source, at: Int64, end: Int64) -> None:
+    def __init__(self, source: _MessageBytes, at: Int64, end: Int64) -> None:
         self.source = source
         self.at = at
         self.end = end
@@ -206,7 +206,7 @@ class Cursors:
         self.bad[rows] |= part.bad
 
 
-class _Source:
+class _MessageBytes:
     """The bytes of all messages, padded. `words[i]` holds the eight bytes from i on, little-endian."""
 
     def __init__(self, data: bytes) -> None:
@@ -220,7 +220,7 @@ def _read_messages(writer: WriterSchema, messages: Sequence[bytes]) -> tuple[pl.
     """The valid messages as rows, and a mask over all messages that marks the broken ones."""
     lengths = np.fromiter(map(len, messages), dtype=np.int64, count=len(messages))
     end = np.cumsum(lengths)
-    source = _Source(b"".join([*messages, _PADDING]))
+    source = _MessageBytes(b"".join([*messages, _PADDING]))
     cursors = Cursors(source, end - lengths + HEADER_BYTES, end)
     fields = writer.schema["fields"]
     arrays = [_read(f["type"], cursors) for f in fields]
@@ -270,7 +270,7 @@ class _Texts:
     """Arrow string views: (n, 2) words, see the Arrow columnar format, "Variable-size Binary View Layout"."""
 
     views: UInt64
-    source: _Source
+    source: _MessageBytes
     type: pa.DataType
 
     def spread(self, rows: Int64, n: int) -> _Texts:
@@ -411,7 +411,7 @@ def _read_enum(symbols: list[str], cursors: Cursors) -> _Texts:
     cursors.fail(unknown)
     # The symbols have a source of their own, as texts that all rows share.
     data = "".join(symbols).encode() + _PADDING
-    source = _Source(data)
+    source = _MessageBytes(data)
     lengths = np.array([len(s.encode()) for s in symbols], dtype=np.int64)
     start = np.cumsum(lengths) - lengths
     names = np.empty((len(symbols), 2), dtype=np.uint64)

@@ -1,8 +1,8 @@
 """The review of a campaign (复盘): goal and result, funnel, trend, channels, customers, causal effects, cost, losses,
 anomalies, and a comparison with earlier campaigns.
 
-A section is a function that asks questions through an `Asker` and returns a `Section`. If the data for a section are
-missing, the section says so.
+A section is a function that asks questions through `CampaignAnswers` and returns a `Section`. If the data for a section
+are missing, the section says so.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Section:
     refused: str | None = None
 
 
-class Asker:
+class CampaignAnswers:
     """Asks questions about one campaign, all as of the same instant. `past`: the cuts of that instant; `goods_rates`:
     rates for the cost of goods, as questions take them; `zone`: the zone that defines days, None for the default."""
 
@@ -143,7 +143,7 @@ TABLE_TITLES: Final[Mapping[str, str]] = TITLES | {
 """Titles that people read, by table key. Keys are part of the JSON format."""
 
 
-def _goal(ask: Asker) -> Section:
+def _goal(ask: CampaignAnswers) -> Section:
     rows = ask.metrics(_RESULTS)
     section = Section(
         commands=[ask.command("metrics query coupon_net_sales_minor cost_minor --where campaign={campaign} --explain")]
@@ -204,7 +204,7 @@ def _result_in_short(rows: list[Row]) -> list[str]:
     return points
 
 
-def _funnel(ask: Asker) -> Section:
+def _funnel(ask: CampaignAnswers) -> Section:
     section = Section(
         commands=[
             ask.command("coupons --campaign {campaign}"),
@@ -231,7 +231,7 @@ def _funnel(ask: Asker) -> Section:
     return section
 
 
-def _trend(ask: Asker) -> Section:
+def _trend(ask: CampaignAnswers) -> Section:
     section = Section(
         commands=[ask.command("metrics query used_events --where campaign={campaign} --grain day --explain")]
     )
@@ -259,7 +259,7 @@ def _trend(ask: Asker) -> Section:
     return section
 
 
-def _channels(ask: Asker) -> Section:
+def _channels(ask: CampaignAnswers) -> Section:
     section = Section(
         commands=[
             ask.command("metrics query net_uses --where campaign={campaign} --by channel --explain"),
@@ -299,7 +299,7 @@ def _channels(ask: Asker) -> Section:
     return section
 
 
-def _customers(ask: Asker) -> Section:
+def _customers(ask: CampaignAnswers) -> Section:
     import polars as pl
 
     from coupon_ledger.ledger.labels import codes
@@ -353,7 +353,7 @@ def _customers(ask: Asker) -> Section:
     return section
 
 
-def _incrementality(ask: Asker) -> Section:
+def _incrementality(ask: CampaignAnswers) -> Section:
     try:
         [row] = ask.rows("experiment", campaign=ask.campaign, **ask.goods)
         section = _experiment(row, ask)
@@ -374,7 +374,7 @@ def _incrementality(ask: Asker) -> Section:
     return section
 
 
-def _experiment(row: Row, ask: Asker) -> Section:
+def _experiment(row: Row, ask: CampaignAnswers) -> Section:
     conclusions = [text_of(Note.loads(sentence)) for sentence in row["conclusion_notes"]]
     section = Section(text=list(conclusions), in_short=list(conclusions))
     section.commands = [ask.command("experiment show {campaign}"), ask.command("experiment people {campaign}")]
@@ -401,7 +401,7 @@ def _experiment(row: Row, ask: Asker) -> Section:
     return section
 
 
-def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
+def _comparison_without_arms(row: Row, why: str, ask: CampaignAnswers) -> Section:
     conclusion = text_of(Note.loads(row["conclusion_note"]))
     section = Section(text=[why, conclusion], in_short=[conclusion])
     section.commands = [ask.command("experiment compare {campaign}")]
@@ -410,7 +410,7 @@ def _comparison_without_arms(row: Row, why: str, ask: Asker) -> Section:
     return section
 
 
-def _discount_here(ask: Asker, row: Row) -> str:
+def _discount_here(ask: CampaignAnswers, row: Row) -> str:
     """Explain why the discount beside an effect is less than the campaign's."""
     here = sum(arm["discount_minor"] for arm in row["arms"]) if "arms" in row else row["discount_minor"]
     discounts = {part["currency"]: part["discount_cost_minor"] for part in ask.metrics("discount_cost_minor")}
@@ -423,7 +423,7 @@ def _discount_here(ask: Asker, row: Row) -> str:
     return say(here_template, whose=whose, part=part, whole=whole)
 
 
-def _cost(ask: Asker) -> Section:
+def _cost(ask: CampaignAnswers) -> Section:
     section = Section(commands=[ask.command("report finance split --campaign {campaign} --explain")])
     section.tables["discount (优惠)"] = [
         {name: row[name] for name in ("currency", "discount_minor", "without_sale_minor")}
@@ -464,7 +464,7 @@ def _cost(ask: Asker) -> Section:
     return section
 
 
-def _losses(ask: Asker) -> Section:
+def _losses(ask: CampaignAnswers) -> Section:
     section = Section(commands=[ask.command("report finance losses --campaign {campaign} --explain")])
     losses = ask.rows("finance-losses", campaign=ask.campaign)
     section.tables["points of loss (损失点)"] = losses
@@ -483,7 +483,7 @@ def _losses(ask: Asker) -> Section:
     return section
 
 
-def _anomalies(ask: Asker) -> Section:
+def _anomalies(ask: CampaignAnswers) -> Section:
     section = Section(commands=[ask.command("violations --output csv")])
     broken = ask.rows("campaign-violations", campaign=ask.campaign)
     section.tables["broken rules (违规)"] = broken
@@ -509,7 +509,7 @@ def _anomalies(ask: Asker) -> Section:
     return section
 
 
-def _comparison(ask: Asker) -> Section:
+def _comparison(ask: CampaignAnswers) -> Section:
     """Compare with earlier campaigns, and with the figures booked for the industry."""
     section = Section(commands=[ask.command("report roi{rates}")])
     rows = [row for row in ask.rows("campaigns") if row["campaign_id"] is not None]
@@ -546,7 +546,7 @@ def _comparison(ask: Asker) -> Section:
     return section
 
 
-SECTIONS: Final[Mapping[str, tuple[str, Callable[[Asker], Section]]]] = {
+SECTIONS: Final[Mapping[str, tuple[str, Callable[[CampaignAnswers], Section]]]] = {
     "goal": ("Goal and result", _goal),
     "funnel": ("How far coupons and people got", _funnel),
     "trend": ("Day by day", _trend),
@@ -601,7 +601,7 @@ def _against(rows: list[Row], names: str) -> list[Row]:
     ]
 
 
-def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
+def _beside(ask: CampaignAnswers, name: str, booked: Row) -> list[Row]:
     """Compare a metric with the industry's figure, one row per currency. The figure is booked like a target: basis
     points for a ratio."""
     from coupon_ledger.questions.metrics.definitions import METRICS
@@ -621,7 +621,7 @@ def _beside(ask: Asker, name: str, booked: Row) -> list[Row]:
     ]
 
 
-def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
+def review_of(ask: CampaignAnswers, sections: list[str]) -> dict[str, Section]:
     """Build each section; one that the data cannot support holds the refusal instead."""
     review = {}
     for name in sections:
@@ -634,7 +634,7 @@ def review_of(ask: Asker, sections: list[str]) -> dict[str, Section]:
     return review
 
 
-def as_json(ask: Asker, sections: Mapping[str, Section]) -> str:
+def as_json(ask: CampaignAnswers, sections: Mapping[str, Section]) -> str:
     """The review for machines: amounts in minor units, instants in UTC."""
     names = ("title", "in_short", "text", "warnings", "tables", "currency", "commands", "refused")
     contents = {name: {part: getattr(section, part) for part in names} for name, section in sections.items()}

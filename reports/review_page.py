@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-    from coupon_ledger.reports.review import Asker, Section
+    from coupon_ledger.reports.review import CampaignAnswers, Section
 
 
 _LONG: Final = 16
@@ -39,7 +39,7 @@ _CARDS: Final = (
 )
 
 
-def _title(ask: Asker) -> str:
+def _title(ask: CampaignAnswers) -> str:
     """The campaign's id and, if it has another name, its name."""
     name = ask.about["name"]
     return f"{ask.campaign} · {name}" if name and name != ask.campaign else ask.campaign
@@ -63,7 +63,7 @@ def _refused_title() -> str:
     return say("Refused")
 
 
-def _state(ask: Asker) -> str:
+def _state(ask: CampaignAnswers) -> str:
     """Which state of the ledger the review shows, and how to read its times and amounts."""
     parts = [note("as of commit {n:count}", n=ask.as_of["commits"])]
     if ask.as_of["data_clock"]:
@@ -78,7 +78,7 @@ def _state(ask: Asker) -> str:
     )
 
 
-def _period(ask: Asker) -> str:
+def _period(ask: CampaignAnswers) -> str:
     """The campaign's status, type and claim window."""
     about = ask.about
     facts = [f"{label(n)} {shown(n, about)}" for n in ("status", "coupon_type") if about.get(n)]
@@ -105,7 +105,7 @@ def _look(column: Column) -> str:
     return "w" if any(len(text) > _WIDE for text in column.cells) else ""
 
 
-def markdown(ask: Asker, sections: Mapping[str, Section], file: Path | None) -> str:
+def markdown(ask: CampaignAnswers, sections: Mapping[str, Section], file: Path | None) -> str:
     """Write the review as Markdown. `file`: where it will be stored; its charts are drawn into a folder beside it.
     Raises `UnusableFile`."""
     lines = [
@@ -181,7 +181,7 @@ class _Table:
         return zip(*(column.cells for column in self.columns), strict=True)
 
 
-def html(ask: Asker, sections: Mapping[str, Section]) -> str:
+def html(ask: CampaignAnswers, sections: Mapping[str, Section]) -> str:
     """Write the review as a page. Everything is escaped except the charts, which are drawn here."""
     from markupsafe import Markup
 

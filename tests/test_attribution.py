@@ -219,28 +219,28 @@ def test_every_kind_is_built_in() -> None:
 # ── The commands ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Told:
+class ShopEvents:
     """Events of a small shop, by day of November."""
 
     def __init__(self) -> None:
         self.events: list[Data] = []
 
-    def add(self, topic: str, kind: str, day: float, /, **more: Any) -> Told:
+    def add(self, topic: str, kind: str, day: float, /, **more: Any) -> ShopEvents:
         at = f"2026-11-{int(day):02}T{int(day % 1 * 24):02}:00:00Z"
         head = {"topic": topic, "event_id": f"e{len(self.events)}", "type": kind, "occurred_at": at, "source": "s"}
         self.events.append(head | {n: v for n, v in more.items() if v is not None})
         return self
 
-    def touch(self, user: str, channel: str, day: float, campaign: str | None = None) -> Told:
+    def touch(self, user: str, channel: str, day: float, campaign: str | None = None) -> ShopEvents:
         return self.add(
             "user.events", "touched", day, user_id=user, kind="click", channel=channel, campaign_id=campaign
         )
 
-    def buy(self, user: str, order: str, day: float, net: int = 1000, currency: str = "CNY", **more: Any) -> Told:
+    def buy(self, user: str, order: str, day: float, net: int = 1000, currency: str = "CNY", **more: Any) -> ShopEvents:
         money = {"currency": currency, "gross_minor": net, "net_minor": net}
         return self.add("order.events", "paid", day, order_id=order, user_id=user, **money, **more)
 
-    def use(self, coupon: str, campaign: str, user: str, order: str, day: float, discount: int) -> Told:
+    def use(self, coupon: str, campaign: str, user: str, order: str, day: float, discount: int) -> ShopEvents:
         of: Data = {"coupon_id": coupon, "user_id": user}
         self.add("coupon.events", "created", day, coupon_id=coupon, campaign_id=campaign, coupon_type="cash")
         self.add("coupon.events", "issued", day, **of, channel="app")
@@ -254,7 +254,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def consume(told: Told) -> None:
+def consume(told: ShopEvents) -> None:
     done("publish", "-", stdin=ndjson(told.events))
     done("consume")
 
@@ -265,9 +265,9 @@ def shown(*options: str) -> dict[tuple[str, str], tuple[float, int]]:
     return {(row[by], row["currency"]): (round(row["orders"], 6), row["sales_minor"]) for row in rows}
 
 
-def known_case() -> Told:
+def known_case() -> ShopEvents:
     """METRICS' case for Markov: the last path but one under two ids of one person, who is known only later."""
-    told = Told().touch("a", "google", 1).buy("a", "o-1", 2).touch("b", "google", 1).buy("b", "o-2", 2)
+    told = ShopEvents().touch("a", "google", 1).buy("a", "o-1", 2).touch("b", "google", 1).buy("b", "o-2", 2)
     told.touch("c", "mailing", 1).buy("c", "o-3", 2).touch("e", "google", 1)
     return told.touch("d", "google", 1).touch("d-phone", "mailing", 2).buy("d", "o-4", 3)
 
@@ -277,7 +277,7 @@ def test_a_linked_id_brings_its_touches_along(shop: Path) -> None:
     told = known_case()
     consume(told)
     assert shown("--model", "last") == {("google", "CNY"): (3, 3000), ("mailing", "CNY"): (1, 1000)}
-    consume(Told().add("user.events", "linked", 9, user_id="d", alias_id="d-phone"))
+    consume(ShopEvents().add("user.events", "linked", 9, user_id="d", alias_id="d-phone"))
     assert shown("--model", "last") == {("google", "CNY"): (2, 2000), ("mailing", "CNY"): (2, 2000)}
     assert shown("--model", "markov") == {("google", "CNY"): (2.4, 2400), ("mailing", "CNY"): (1.6, 1600)}
     assert shown("--model", "linear") == {("google", "CNY"): (2.5, 2500), ("mailing", "CNY"): (1.5, 1500)}
@@ -293,7 +293,7 @@ def test_a_linked_id_brings_its_touches_along(shop: Path) -> None:
 
 def test_the_window_ends_at_the_microsecond_in_the_sum_and_in_its_explanation(shop: Path) -> None:
     """Else `--explain` shows a credit that the channel's figure does not have."""
-    told = Told().touch("u", "google", 1).buy("u", "o-1", 1)
+    told = ShopEvents().touch("u", "google", 1).buy("u", "o-1", 1)
     told.events[0]["occurred_at"], told.events[1]["occurred_at"] = "2026-10-01T23:59:59.5Z", "2026-11-01T00:00:00Z"
     consume(told)
     assert set(shown("--model", "last")) == {("(none)", "CNY")}
@@ -305,7 +305,7 @@ def test_what_is_taken_back_is_credited_no_more(shop: Path) -> None:
     """A channel would be paid for a cancelled order."""
     told = known_case()
     consume(told)
-    back = Told()
+    back = ShopEvents()
     back.add("order.events", "cancelled", 4, order_id="o-1", reason="r").events[-1]["event_id"] = "x-1"
     back.add("order.events", "refunded", 4, order_id="o-2", refund_minor=400).events[-1]["event_id"] = "x-2"
     back.add("order.events", "refunded", 4, order_id="o-3", refund_minor=2000).events[-1]["event_id"] = "x-3"
@@ -317,7 +317,7 @@ def test_what_is_taken_back_is_credited_no_more(shop: Path) -> None:
 
 def test_coupons_of_an_order_share_it_by_their_discounts(shop: Path) -> None:
     """And what cannot be credited has rows of its own, each currency apart."""
-    told = Told().use("c-1", "k-1", "u", "o-1", 2, 300).use("c-2", "k-2", "u", "o-1", 2, 100)
+    told = ShopEvents().use("c-1", "k-1", "u", "o-1", 2, 300).use("c-2", "k-2", "u", "o-1", 2, 100)
     told.buy("u", "o-1", 3, coupon_ids=["c-1", "c-2"]).buy("w", "o-2", 3, currency="USD")
     told.buy("x", "o-3", 3, net=0).buy("y", "o-4", 3, coupon_ids=["c-99"])
     told.touch("w", "late", 9)
@@ -346,7 +346,7 @@ def test_coupons_of_an_order_share_it_by_their_discounts(shop: Path) -> None:
 
 def test_roi_takes_the_discount_off_once(shop: Path) -> None:
     """(margin - booked) / (discount + booked): 1000 - 400 goods, 100 off, 200 booked of which 50 were taken back."""
-    told = Told().use("c-1", "k-1", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)
+    told = ShopEvents().use("c-1", "k-1", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)
     for amount in (200, -50):
         told.add("campaign.events", "cost_booked", 1, campaign_id="k-1", cost_kind="media", amount_minor=amount,
                  currency="CNY")  # fmt: skip
@@ -360,7 +360,7 @@ def test_roi_takes_the_discount_off_once(shop: Path) -> None:
 @pytest.mark.slow
 def test_roi_is_told_with_a_warning_where_some_cost_of_goods_is_not_known(shop: Path) -> None:
     """One order without a figure must not blank the campaign; nor count as if its goods were free."""
-    told = Told().use("c-1", "k", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)
+    told = ShopEvents().use("c-1", "k", "u", "o-1", 2, 100).buy("u", "o-1", 3, cost_of_goods_minor=400)
     told.use("c-2", "k", "w", "o-2", 2, 100).buy("w", "o-2", 3).use("c-3", "j", "w", "o-3", 3, 50).buy("w", "o-3", 4)
     consume(told)
     roi = ("attribution", "show", "--roi", "--model", "redeemed", "--campaign")

@@ -144,7 +144,7 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
-class Told:
+class Events:
     """Events with ids of their own, at places of their own."""
 
     def __init__(self) -> None:
@@ -174,12 +174,12 @@ class Told:
 
 
 @pytest.fixture
-def told(store: Store) -> Iterator[Told]:
+def told(store: Store) -> Iterator[Events]:
     with emptied(store):
-        yield Told()
+        yield Events()
 
 
-def asking(store: Store, told: Told, *names: str, **given: Any) -> list[Row]:
+def asking(store: Store, told: Events, *names: str, **given: Any) -> list[Row]:
     for topic, deliveries in told.told.items():
         if deliveries:
             fold_in(store, apply, topic, [deliveries])
@@ -187,7 +187,7 @@ def asking(store: Store, told: Told, *names: str, **given: Any) -> list[Row]:
     return ask(store, *names, **given)
 
 
-def test_an_hour_that_comes_twice_is_two(store: Store, told: Told) -> None:
+def test_an_hour_that_comes_twice_is_two(store: Store, told: Events) -> None:
     """Else the night of a change of clocks shows double sales in one hour; and its day has 25 of them."""
     for n, when in enumerate(("2026-11-01T05:30", "2026-11-01T06:30", "2026-11-01T07:00", "2026-11-02T04:59")):
         told.coupon(f"c-{n}", ("created", when))
@@ -233,7 +233,7 @@ def test_sql_and_calendar_agree_on_every_bucket(name: str, grain: str) -> None:
             assert buckets.label(key) == bucket_of(local, grain, ZoneInfo(name)), moment
 
 
-def test_currencies_are_apart_or_converted_and_never_added(store: Store, told: Told) -> None:
+def test_currencies_are_apart_or_converted_and_never_added(store: Store, told: Events) -> None:
     """Else yen and yuan add up to a figure of nothing."""
     told.paid("o-1", "2026-11-11T01:00", "CNY", 1_000)
     told.paid("o-2", "2026-11-11T02:00", "CNY", 501)
@@ -254,7 +254,7 @@ def test_currencies_are_apart_or_converted_and_never_added(store: Store, told: T
         ask(store, "gmv_minor", rates=[{"currency": "USD", "rate": "7", "to": "CNY"}])
 
 
-def test_nothing_to_divide_by_gives_no_figure(store: Store, told: Told) -> None:
+def test_nothing_to_divide_by_gives_no_figure(store: Store, told: Events) -> None:
     """Neither an error nor a 0 that looks like a bad campaign."""
     told.coupon("c", ("created", "2026-11-11T00:00"))
     rates = ("claim_rate", "use_rate", "cohort_use_rate", "coupon_order_share", "minutes_to_sell_out")
@@ -265,7 +265,7 @@ def test_nothing_to_divide_by_gives_no_figure(store: Store, told: Told) -> None:
     assert row["coupon_gmv_minor"] == 0 and row["simple_roi"] is None
 
 
-def test_the_two_views_of_a_day_are_two_numbers(store: Store, told: Told) -> None:
+def test_the_two_views_of_a_day_are_two_numbers(store: Store, told: Events) -> None:
     """Uses of that day; and of the coupons of that day, how many were used by now."""
     lived = [("created", "10T00:00"), ("issued", "10T01:00"), ("claimed", "10T02:00"), ("used", "11T02:00")]
     told.coupon("c-1", *((kind, f"2026-11-{when}") for kind, when in lived))
@@ -277,7 +277,7 @@ def test_the_two_views_of_a_day_are_two_numbers(store: Store, told: Told) -> Non
     ]
 
 
-def test_slices_stand_as_people_list_them(store: Store, told: Told) -> None:
+def test_slices_stand_as_people_list_them(store: Store, told: Events) -> None:
     """Else campaign 10 is looked for behind campaign 9, and found behind campaign 1."""
     names = ["2", "10", "9a", "k-2", "k-10", "k-010", "1" * 256, "活动2", "活动10", "²"]
     for n, name in enumerate(reversed(names)):
@@ -288,7 +288,7 @@ def test_slices_stand_as_people_list_them(store: Store, told: Told) -> None:
     assert [row["campaign"] for row in by_day] == wanted
 
 
-def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: Told) -> None:
+def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: Events) -> None:
     for n, campaign in enumerate(("k-1", "k-1", "k-2")):
         told.coupon(f"c-{n}", ("created", "2026-11-11T00:00"), campaign=campaign)
         told.tell(COUPON, f"c-{n}", "used", "2026-11-11T01:00", user_id="u", order_id="o", discount_minor=5)
@@ -299,7 +299,7 @@ def test_an_order_with_two_coupons_counts_once_in_a_slice(store: Store, told: To
     assert both["coupon_gmv_minor"] == 1_000
 
 
-def test_late_facts_are_announced_and_restated(store: Store, told: Told) -> None:
+def test_late_facts_are_announced_and_restated(store: Store, told: Events) -> None:
     """What a report said then can be asked again, and a report says which of its days may still change."""
     told.coupon("c-1", ("created", "2026-11-10T08:00"))
     told.coupon("c-2", ("created", "2026-11-11T00:10"))
@@ -392,7 +392,7 @@ def metrics_of(store: Store, campaign: str | None, **given: Any) -> dict[str | N
     return {row["currency"]: row for row in ask(store, *RESTATED.values(), "simple_roi", where=where, **given)}
 
 
-def test_a_period_beside_the_one_before_and_last_years(store: Store, told: Told) -> None:
+def test_a_period_beside_the_one_before_and_last_years(store: Store, told: Events) -> None:
     for n, when in enumerate(("2025-11-11", "2026-11-09", "2026-11-10", "2026-11-11", "2026-11-11", "2026-11-12")):
         told.coupon(f"c-{n}", ("created", f"{when}T12:00"), campaign=f"k-{n % 2}")
     period = {"since": at("2026-11-11"), "until": at("2026-11-13"), "zone": "UTC"}
@@ -428,7 +428,7 @@ def test_months_are_compared_with_whole_months() -> None:
     assert last_year.key(datetime(2026, 3, 2), weeks) == datetime(2025, 3, 3), "Mondays both"
 
 
-def test_targets_stand_beside_what_was_reached(store: Store, told: Told) -> None:
+def test_targets_stand_beside_what_was_reached(store: Store, told: Events) -> None:
     """The last one that was set, of that campaign, in its currency."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"), campaign="k-1", currency="CNY")
     told.coupon("c-2", ("created", "2026-11-11T00:00"), campaign="k-2")
@@ -447,7 +447,7 @@ def test_targets_stand_beside_what_was_reached(store: Store, told: Told) -> None
     assert both["created_events_target"] is None, "one of them has none"
 
 
-def test_stock_is_left_until_it_is_sold_out(store: Store, told: Told) -> None:
+def test_stock_is_left_until_it_is_sold_out(store: Store, told: Events) -> None:
     told.tell(CAMPAIGN, "k", "published", "2026-11-11T00:00", name="K", coupon_type="cash", quantity=25)
     for n in range(5):
         lived = [("created", "00:00"), ("issued", "00:30"), ("claimed", f"01:0{n}")]
@@ -462,7 +462,7 @@ def test_stock_is_left_until_it_is_sold_out(store: Store, told: Told) -> None:
     assert row["claims_per_minute"] == 0.5, "five in the ten minutes that have passed"
 
 
-def test_margin_is_not_guessed(store: Store, told: Told) -> None:
+def test_margin_is_not_guessed(store: Store, told: Events) -> None:
     """An order without a cost of goods is no order without cost."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("used", "2026-11-11T01:00"))
     line = {"quantity": 1, "discount_minor": 0}
@@ -479,7 +479,7 @@ def test_margin_is_not_guessed(store: Store, told: Told) -> None:
     assert known["CNY"]["coupon_margin_minor"] == 1_000 - 300 - 90
 
 
-def test_a_margin_of_some_orders_counts_these_alone(store: Store, told: Told) -> None:
+def test_a_margin_of_some_orders_counts_these_alone(store: Store, told: Events) -> None:
     """One order without a figure must not blank the month; nor may it count as if its goods were free."""
     for n, cost in ((1, 300), (2, None)):
         told.coupon(f"c-{n}", ("created", "2026-11-11T00:00"), ("used", "2026-11-11T01:00"))
@@ -491,7 +491,7 @@ def test_a_margin_of_some_orders_counts_these_alone(store: Store, told: Told) ->
     assert [r["coupon_orders_without_goods_cost"] for r in rows if r["currency"] is None] == [1]
 
 
-def test_a_number_can_be_followed_to_its_rows(store: Store, told: Told) -> None:
+def test_a_number_can_be_followed_to_its_rows(store: Store, told: Events) -> None:
     """Else finance has to believe it."""
     told.coupon("c-1", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"), ("claimed", "2026-11-11T02:00"))
     told.coupon("c-2", ("created", "2026-11-11T00:00"), ("issued", "2026-11-11T01:00"))
@@ -531,7 +531,7 @@ def test_wrong_questions_are_told_what_to_ask(store: Store, names: str, given: R
 
 
 @pytest.mark.slow
-def test_a_grain_too_fine_is_refused(store: Store, told: Told) -> None:
+def test_a_grain_too_fine_is_refused(store: Store, told: Events) -> None:
     """Else a question by minutes over years fills the memory beside the consumer."""
     told.coupon("c-1", ("created", "2020-11-11T00:00"))
     told.coupon("c-2", ("created", "2026-11-11T00:00"))

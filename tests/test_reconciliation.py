@@ -23,7 +23,7 @@ from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, KEY_FIELD, ORDER
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.questions.finance.finance import MARGIN_BY, SPLIT_BY
 from coupon_ledger.questions.local import Local
-from coupon_ledger.reports.review import SECTIONS, Asker, review_of
+from coupon_ledger.reports.review import SECTIONS, CampaignAnswers, review_of
 from tests.command_line import DATABASE, done
 from tests.folding import scratch_store
 from tests.test_attribution_paths import consume
@@ -280,7 +280,9 @@ def _campaign(walk: Walk, row: Row) -> None:
 
 def review_reconciles(local: Local, campaign: str) -> None:
     """A page is read as one: its tables tell one discount, one cost, one count of coupons in use."""
-    sections = review_of(Asker(local, campaign, {}, None), [name for name in SECTIONS if name != "incrementality"])
+    sections = review_of(
+        CampaignAnswers(local, campaign, {}, None), [name for name in SECTIONS if name != "incrementality"]
+    )
     [listed] = [row for row in Walk(local).ask("campaigns") if row["campaign_id"] == campaign]
     discount = added((one["currency"], one["discount_minor"]) for one in listed["discounts"])
     tables = {title: rows for section in sections.values() for title, rows in section.tables.items()}

@@ -24,7 +24,7 @@ from coupon_ledger.questions.customers import customers
 from coupon_ledger.questions.registry import Answer, AsOf
 from coupon_ledger.questions.states import states as questions
 from coupon_ledger.questions.states.parameters import OneCampaign
-from coupon_ledger.reports.review import SECTIONS, Asker
+from coupon_ledger.reports.review import SECTIONS, CampaignAnswers
 from tests.command_line import done, ledger, ndjson, one_sentence
 from tests.test_customers import COUPONS, ORDERS, TOUCHES
 from tests.test_finance import event
@@ -206,7 +206,7 @@ def test_who_used_another_campaigns_coupon_did_not_use_this_one(monkeypatch: pyt
         "campaign-users": theirs,
     }
 
-    class Told:
+    class FixedAnswers:
         def ask(self, question: str, **_: object) -> Answer:
             about = pl.DataFrame({"name": [None]})
             return Answer(AsOf(1, None, None, []), iter([told.get(question, about)]))
@@ -216,7 +216,7 @@ def test_who_used_another_campaigns_coupon_did_not_use_this_one(monkeypatch: pyt
 
         def close(self) -> None: ...
 
-    section = SECTIONS["customers"][1](Asker(Told(), "k", {}, None))
+    section = SECTIONS["customers"][1](CampaignAnswers(FixedAnswers(), "k", {}, None))
     [row] = section.tables["segments (客户分层)"]
     assert (row["customers"], row["got"], row["used_it"], row["net_sales_minor"]) == (3, 2, 1, 100)
     assert row["use_rate"] == 0.5

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from coupon_ledger.ledger.errors import UnusableFile
-from coupon_ledger.ledger.formats.ndjson import Source, json_item, more_waits
+from coupon_ledger.ledger.formats.ndjson import ByteSource, json_item, more_waits
 from coupon_ledger.ledger.formats.rows import MAX_ROW_BYTES, Item
 
 _PIECE_BYTES: Final = 1 << 20
@@ -17,7 +17,7 @@ _BLANK: Final = b" \t\r\n"
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
 
 
-def json_array_items(source: Source, topic: str | None, what: str) -> Iterator[Item]:
+def json_array_items(source: ByteSource, topic: str | None, what: str) -> Iterator[Item]:
     """Read the array's elements as events, numbered from 1. `topic`: for elements without one. `what`: the file's
     name in messages. Raises `UnusableFile` if the array does not end, or something follows it."""
     number = 0
@@ -103,7 +103,7 @@ class _Array:
             )
 
 
-def _elements(source: Source, what: str) -> Iterator[bytes | None]:
+def _elements(source: ByteSource, what: str) -> Iterator[bytes | None]:
     array = _Array(what)
     while piece := source.read1(_PIECE_BYTES):
         yield from array.take(piece)

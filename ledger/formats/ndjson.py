@@ -15,7 +15,7 @@ _PIECE_BYTES: Final = 1 << 20
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Bytes that arrive in pieces, from a file or through a pipe."""
 
     def read1(self, size: int, /) -> bytes: ...
@@ -23,7 +23,7 @@ class Source(Protocol):
     def fileno(self) -> int: ...
 
 
-def lines_of(source: Source) -> Iterator[bytes | None]:
+def lines_of(source: ByteSource) -> Iterator[bytes | None]:
     """Lines without their line ends; an over-long line is cut. None while no more input has arrived."""
     rest, first = b"", True
     while piece := source.read1(_PIECE_BYTES):
@@ -38,7 +38,7 @@ def lines_of(source: Source) -> Iterator[bytes | None]:
         yield rest.removeprefix(_BYTE_ORDER_MARK) if first else rest
 
 
-def more_waits(source: Source) -> bool:
+def more_waits(source: ByteSource) -> bool:
     """Whether more can be read without waiting."""
     try:
         return bool(select.select([source.fileno()], [], [], 0)[0])

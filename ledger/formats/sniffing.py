@@ -19,7 +19,7 @@ from typing import IO, Final, cast
 
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.formats.csv_rows import DELIMITERS, known_columns
-from coupon_ledger.ledger.formats.ndjson import Source
+from coupon_ledger.ledger.formats.ndjson import ByteSource
 from coupon_ledger.ledger.formats.rows import BROKEN
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 
@@ -74,7 +74,7 @@ class Sniffed:
     """A detected file. `kind`: one of `FORMATS`. `source`: its bytes, for a text in UTF-8. `empty`: it has no bytes."""
 
     kind: str
-    source: Source
+    source: ByteSource
     empty: bool
 
 
@@ -87,7 +87,7 @@ def sniffed(
     of that format.
     """
     what = f"file {file}"
-    source = _Ahead(cast(Source, opened))
+    source = _Ahead(cast(ByteSource, opened))
     packed = source.look().startswith(b"\x1f\x8b")
     if packed:
         source = _Ahead(_Unpacked(source, what))
@@ -211,7 +211,7 @@ def _text_kind(what: str, text: str, ending: str) -> str | None:
 class _Ahead:
     """A source with a preview of its first bytes."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
         self._ahead = b""
         self._looked = False
@@ -239,7 +239,7 @@ class _Ahead:
 class _Reader(io.RawIOBase):
     """A source as a stream, for libraries that read only streams."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteSource) -> None:
         self._source = source
 
     def readable(self) -> bool:
@@ -254,7 +254,7 @@ class _Reader(io.RawIOBase):
 class _Unpacked:
     """The contents of a gzip file. Raises `UnusableFile` if it is broken or cut off."""
 
-    def __init__(self, source: Source, what: str) -> None:
+    def __init__(self, source: ByteSource, what: str) -> None:
         self._source = source
         self._what = what
         self._file = gzip.GzipFile(fileobj=cast(IO[bytes], io.BufferedReader(_Reader(source))), mode="rb")
@@ -273,7 +273,7 @@ class _Transcoded:
     """A text in another encoding, as UTF-8. Bytes that cannot be decoded become `BROKEN`, which is not UTF-8, so
     that only their line is refused."""
 
-    def __init__(self, source: Source, encoding: str) -> None:
+    def __init__(self, source: ByteSource, encoding: str) -> None:
         self._source = source
         self._decoder = codecs.getincrementaldecoder(encoding)(_BROKEN_BYTES)
 
