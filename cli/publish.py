@@ -15,7 +15,8 @@ import click
 from coupon_ledger.cli.appending import remembering
 from coupon_ledger.cli.options import LOG, settings_options
 from coupon_ledger.cli.progress import progress
-from coupon_ledger.ledger.errors import InvalidEvent, LedgerError, UnusableFile
+from coupon_ledger.ledger.errors import AppendFailed, InvalidEvent, LedgerError, UnusableFile
+from coupon_ledger.ledger.plain import plain
 from coupon_ledger.ledger.settings import Settings
 from coupon_ledger.ledger.topics import INPUT_TOPICS
 from coupon_ledger.reports.labels import say
@@ -129,7 +130,7 @@ def publish(
                     kept = list(records)
                     records = iter(() if report.count else kept)
                 with progress("publishing", total) as bar:
-                    for count in _append(log, records):
+                    for count in _append(log, records, report):
                         appended += count
                         bar.advance(count)
             except LedgerError as error:
@@ -283,6 +284,22 @@ class _Rejects:
         if self.count <= _TOLD:
             click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
+    def add_too_large(self, record: Record, problem: str) -> None:
+        """Report a valid event that the log refused; its line is not known any more."""
+        from coupon_ledger.ledger.codec import decode, event_data
+
+        self.count += 1
+        event = {"topic": record.topic, **event_data(decode(record.value)[1])}
+        entry = {
+            self._unit: None,
+            "event_id": event["event_id"],
+            "problems": [{"field": None, "rule": problem}],
+            "text": json.dumps(plain(event), ensure_ascii=False),
+        }
+        self._write(json.dumps(entry, ensure_ascii=False) + "\n")
+        if self.count <= _TOLD:
+            click.echo(f"event {event['event_id']}: {problem}", err=True)
+
     def _write(self, text: str) -> None:
         """Write each line at once, so that no reason is lost if the process dies."""
         with self._failing_clearly():
@@ -312,15 +329,29 @@ def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]
             yield item
 
 
-def _append(log: EventLog, records: Iterable[Record | None]) -> Iterator[int]:
-    """Append in batches; append a part of a batch when no more records have come yet. Yields the size of each
-    append."""
+def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects) -> Iterator[int]:
+    """Append in batches; append a part of a batch when no more records have come yet. Yields the number of events of
+    each append."""
     batch: list[Record] = []
     for record in records:
         if record is not None:
             batch.append(record)
         if len(batch) == BATCH or (batch and record is None):
-            yield len(log.append(batch))
+            yield _appended(log, batch, report)
             batch = []
     if batch:
-        yield len(log.append(batch))
+        yield _appended(log, batch, report)
+
+
+def _appended(log: EventLog, batch: list[Record], report: _Rejects) -> int:
+    """Append the batch, and report the events that the log will never take because of their size. Returns the number of
+    events appended."""
+    try:
+        return len(log.append(batch))
+    except AppendFailed as error:
+        if not error.too_large:
+            raise
+        for index, problem in sorted(error.too_large.items()):
+            report.add_too_large(batch[index], problem)
+        left = [batch[index] for index in sorted(error.failures) if index not in error.too_large]
+        return len(batch) - len(error.failures) + (_appended(log, left, report) if left else 0)

@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -666,3 +667,31 @@ def test_a_conflicting_repeat_is_found_where_the_help_says(home: Path) -> None:
     assert "coupon-ledger violations --code conflicting_duplicate" in help_text
     [found] = done("violations", "--code", "conflicting_duplicate", "--output", "ndjson").rows
     assert found["event_id"] == "e-1"
+
+
+def test_an_event_that_the_log_never_takes_is_reported_and_the_others_are_appended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one huge order would keep the rest of the file out of the log, whenever it is published."""
+    monkeypatch.chdir(tmp_path)
+    done("init")
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.Connection(*arguments, **options)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+        return connection
+
+    monkeypatch.setattr("coupon_ledger.ledger.sqlite_log.sqlite3.connect", connect)
+    money = {"user_id": "u-1", "currency": "CNY", "gross_minor": 1, "net_minor": 1}
+    head = {"topic": "order.events", "type": "paid", "event_id": "e-huge", "source": "shop", "order_id": "o-9"}
+    lines = [{"sku": f"{n:0200}"} for n in range(10_000)]
+    huge = {**head, "occurred_at": "2026-11-11T00:00:00Z", **money, "lines": lines}
+    events = [coupon_event("created", f"e-{n}", coupon_id=f"c-{n}") for n in range(3)]
+    Path("events.ndjson").write_bytes(lines_of([*events[:2], huge, events[2]]))
+    ran = ledger("publish", "events.ndjson")
+    assert ran.code == 3 and "appended 3 events, refused 1" in ran.err
+    assert "event e-huge: " in ran.err and "bytes" in ran.err
+    [row] = [json.loads(line) for line in Path("events.ndjson.rejected.ndjson").read_text().splitlines()]
+    assert row["event_id"] == "e-huge" and json.loads(row["text"])["order_id"] == "o-9"
+    done("consume")
+    assert done("status", "-o", "json").json["coupons"] == 3
