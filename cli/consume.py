@@ -1,38 +1,31 @@
-"""`consume` and `status`."""
+"""`consume`: fold the log into the database."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from coupon_ledger.cli.logs import log_format_option, logging_as
-from coupon_ledger.cli.options import LOG, duration_option, output_option, past_options, settings_options
-from coupon_ledger.cli.output import print_row, print_rows
+from coupon_ledger.cli.options import LOG, duration_option, settings_options
 from coupon_ledger.cli.progress import consuming, rate_of
-from coupon_ledger.cli.tables import echo_under
-from coupon_ledger.cli.view import view
 from coupon_ledger.ledger.errors import LedgerError, masked
 from coupon_ledger.ledger.settings import Settings
-from coupon_ledger.ledger.words import Note, note
+from coupon_ledger.ledger.words import note
 from coupon_ledger.reports.labels import say
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from pathlib import Path
 
     from coupon_ledger.consumers.intake import Oddities
     from coupon_ledger.consumers.runner import Committed
-    from coupon_ledger.ledger.log import LogReader
-    from coupon_ledger.projections.identity import ReadLog
 
 _logger = logging.getLogger("coupon_ledger.consume")
 
@@ -108,7 +101,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
                 progress=shown,
             )
             # Handle signals first: once the endpoint is there, others can find this process and stop it.
-            with _on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
+            with on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
                 place = {"log": masked(settings.log.url), "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
                 totals = _run(owner.run(), endpoint.committed, follow)
@@ -118,7 +111,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
 
 
 @contextmanager
-def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
+def on_signal(stop: Callable[[], None]) -> Iterator[None]:
     before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
@@ -216,181 +209,3 @@ class _Told:
         self._seconds = 0.0
         self._told_lag = self._lag
         self._next = time.monotonic() + _TOLD_EVERY_S
-
-
-@click.command()
-@click.option(
-    "--watch",
-    type=click.FloatRange(min=0.1),
-    is_flag=False,
-    flag_value="2",
-    metavar="[SECONDS]",
-    help="Again and again, with rates, until Ctrl-C; every 2 seconds unless told otherwise.",
-)
-@click.option("--partitions", is_flag=True, help="Also positions, lag and counts of each partition.")
-@past_options
-@settings_options(*LOG, "database")
-@output_option
-def status(watch: float | None, partitions: bool, settings: Settings, output: str, **past: Any) -> None:
-    """Show the lag, the last commit, totals, and what needs attention.
-
-    The machine formats hold every partition. With --watch also events/s, how the lag changes and when it will be gone;
-    a line for each look in the machine formats. Of the past: how much there was of everything, coupons per state,
-    broken rules per code, the data's clock.
-
-    \b
-    coupon-ledger status
-    coupon-ledger status --partitions
-    coupon-ledger status --output json
-    coupon-ledger status --watch 5
-    coupon-ledger status --at 2026-11-11T20:00:00+08:00
-    """
-    if any(value is not None for value in past.values()):
-        if watch is not None:
-            raise click.UsageError("--watch is of the present; leave out --at, --known-at and --at-position")
-        from coupon_ledger.cli.show import print_totals
-
-        print_totals(settings, output, **past)
-        return
-    from coupon_ledger.consumers.log_identity import difference, open_log_of
-
-    known = read_log_of(settings.database)
-    log = open_log_of(settings.log, known, settings.database)
-    try:
-        if watch is None:
-            problem = difference(known, log)
-            shown = status_of(summary_of(settings.database), log, problem)
-            _print_status(settings, shown, output, partitions)
-            return
-        from coupon_ledger.cli.watch import Watch
-
-        stop = threading.Event()
-        with _on_signal(stop.set):
-            Watch(settings, log, watch, stop).show(output, _print_summary)
-    finally:
-        log.close()
-
-
-def summary_of(database: Path) -> dict[str, Any]:
-    """The answer of the question `summary`."""
-    from coupon_ledger.api.client import asking
-
-    with asking(database) as source:
-        return source.ask("summary").row()
-
-
-def read_log_of(database: Path) -> ReadLog:
-    """What the database keeps about the log that it was filled from."""
-    from coupon_ledger.api.client import asking
-    from coupon_ledger.consumers.log_identity import of_source
-
-    with asking(database) as source:
-        return of_source(source)
-
-
-def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None = None) -> dict[str, Any]:
-    """The summary plus the lag, in total and per partition. `open_transaction`: acknowledged offsets that nobody can
-    read until a transaction ends. `log_problem`: why this log is not the one that was read."""
-    from coupon_ledger.ledger.errors import LogNotInitialised, LogReplaced
-    from coupon_ledger.ledger.topics import INPUT_TOPICS
-
-    accounts = {(p["topic"], p["partition"]): p for p in summary["partitions"]}
-    try:
-        there = log.partitions(INPUT_TOPICS)
-    except LogNotInitialised as error:
-        if log_problem is None:
-            raise
-        raise LogReplaced(f"log {log.url}: {log_problem}; restore it from an archive, or check --log") from error
-    ends, high = log.end_positions(there), log.high_watermarks(there)
-    partitions = [_partition(*p, end, high[p], accounts.get(p, {})) for p, end in sorted(ends.items())]
-    if log_problem is None and (shorter := [p for p in partitions if p["next_offset"] > p["end"]]):
-        log_problem = "partition {partition} of {topic} ends at {end}, and was read up to {next_offset}".format(
-            **shorter[0]
-        )
-    sums = {name: sum(p[name] for p in partitions) for name in ("lag", "open_transaction")}
-    return {**summary, **sums, "log_problem": log_problem, "partitions": partitions}
-
-
-def _print_status(settings: Settings, status: dict[str, Any], output: str, partitions: bool) -> None:
-    if output == "json":
-        print_row(status, output)
-        return
-    if output == "table":
-        _print_summary(settings, status)
-        if not partitions:
-            return
-        click.echo()
-    print_rows(status["partitions"], output)
-
-
-def _partition(topic: str, partition: int, end: int, high: int, account: dict[str, Any]) -> dict[str, Any]:
-    next_offset = account.get("next_offset", 0)
-    parts = ("read", "applied", "repeats", "conflicts", "dead_letters")
-    return {
-        "topic": topic,
-        "partition": partition,
-        "next_offset": next_offset,
-        "end": end,
-        "lag": max(0, end - next_offset),
-        "open_transaction": max(0, high - end),
-        **{name: account.get(name, 0) for name in parts},
-    }
-
-
-def _print_summary(settings: Settings, summary: dict[str, Any]) -> None:
-    how = view()
-    committed, clock = summary["committed_at"], summary["data_clock"]
-    echo_under("log", masked(settings.log.url))
-    echo_under("database", str(settings.database))
-    behind = [p for p in summary["partitions"] if p["lag"]]
-    where = {"lag": summary["lag"], "n": len(behind), "of": len(summary["partitions"])}
-    lag = "{lag:count} record{lag:s} in {n} of {of} partitions" if behind else "{lag:count} record{lag:s}"
-    echo_under("lag", say(lag, **where))
-    at = how.instant(committed.replace(microsecond=0)) if committed else note("none yet")
-    commits = "{at} ({n:count} in all); times in {zone}"
-    echo_under("last commit", say(commits, at=at, n=summary["commits"], zone=how.zone))
-    if committed:
-        echo_under("last batch", _last_batch(summary["batch_records"], summary["batch_seconds"]))
-    echo_under("data clock", how.instant(clock.replace(microsecond=0)) if clock else say("none yet"))
-    for names in (("coupons", "orders", "campaigns", "users"), ("applied", "repeats", "conflicts", "dead_letters")):
-        parts = [note("{n:count} {what:label}", n=summary[name], what=name) for name in names]
-        settled = summary["dead_letters"] - summary["dead_letters_open"]
-        if "dead_letters" in names and settled:
-            parts.append(note("{n:count} of them discarded", n=settled))
-        echo_under("", say("{parts}", parts=parts))
-    parts = [note("{n:count} {what:label}", n=summary["violations"], what="violations")]
-    apart = [note(words, n=summary[mark]) for mark, words in _APART.items() if summary.get(mark)]
-    echo_under("", say("{parts}, apart from them {apart}" if apart else "{parts}", parts=parts, apart=apart))
-    for what, command in _attention(summary):
-        echo_under("attention", say("{what}: `coupon-ledger {command}`", what=what, command=command))
-
-
-def _last_batch(records: int, seconds: float | None) -> str:
-    if not seconds:
-        return say("{n:count} record{n:s} in a rebuild", n=records)
-    rate = f"{records / seconds:,.0f}/s"
-    return say("{n:count} record{n:s} in {seconds} s ({rate})", n=records, seconds=f"{seconds:.2f}", rate=rate)
-
-
-_APART: Final = {
-    "provisional": "{n:count} provisional (the other topic is not read yet)",
-    "explained": "{n:count} explained",
-    "superseded": "{n:count} superseded",
-}
-"""Violations that do not count; each kind is shown apart."""
-
-
-def _attention(summary: dict[str, Any]) -> Iterator[tuple[Note, str]]:
-    """What needs attention, each with the command that shows it."""
-    if summary.get("log_problem"):
-        yield note("this is not the log that was read: {why}", why=summary["log_problem"]), "doctor"
-    if summary.get("open_transaction"):
-        waiting = sum(bool(p["open_transaction"]) for p in summary["partitions"])
-        held = "{n:count} acknowledged record{n:s} behind open transactions in {partitions} partition{partitions:s}"
-        yield note(held, n=summary["open_transaction"], partitions=waiting), "doctor"
-    if summary["dead_letters_open"]:
-        yield note("{n:count} open dead letter{n:s}", n=summary["dead_letters_open"]), "dead-letters list"
-    if summary["violations"]:
-        yield note("{n:count} violation{n:s}", n=summary["violations"]), "violations"
-    if summary["outbox"]:
-        yield note("{n:count} record{n:s} to be appended to the log", n=summary["outbox"]), "consume"

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coupon_ledger.cli.consume import read_log_of, summary_of
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import print_rows
 from coupon_ledger.cli.progress import progress
+from coupon_ledger.cli.status import read_log_of, summary_of
 from coupon_ledger.cli.tables import echo_wrapped
 from coupon_ledger.ledger.amounts import counted
 from coupon_ledger.ledger.errors import LedgerError, StoreOwned

@@ -33,7 +33,7 @@ COMMANDS: Final = {
     "import": ("coupon_ledger.cli.imports", "Append events made from another source's data."),
     "simulate": ("coupon_ledger.cli.imports", "Append a seeded synthetic sale day."),
     "consume": ("coupon_ledger.cli.consume", "Fold the log into the database."),
-    "status": ("coupon_ledger.cli.consume", "Show positions, lag, the last commit and counts."),
+    "status": ("coupon_ledger.cli.status", "Show positions, lag, the last commit and counts."),
     "doctor": ("coupon_ledger.cli.doctor", "Examine log, database and machine, with remedies."),
     "tail": ("coupon_ledger.cli.tail", "Show events as they come from the log."),
     "state": ("coupon_ledger.cli.show", "Show where one coupon stands."),

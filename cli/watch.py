@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from coupon_ledger.cli.consume import status_of, summary_of
 from coupon_ledger.cli.output import print_rows
+from coupon_ledger.cli.status import status_of, summary_of
 from coupon_ledger.cli.tables import echo_under
 from coupon_ledger.cli.terminal import behind
 from coupon_ledger.cli.view import view
