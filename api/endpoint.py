@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import socket
 import threading
@@ -14,6 +13,7 @@ from coupon_ledger.api.snapshots import MOST, Snapshots
 from coupon_ledger.consumers.owner import Owner
 from coupon_ledger.consumers.runner import Committed
 from coupon_ledger.ledger.errors import PortTaken
+from coupon_ledger.ledger.extras import absent, install
 from coupon_ledger.projections.readers import Readers
 from coupon_ledger.projections.store import Store
 from coupon_ledger.questions.registry import as_of
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-_NEEDED: Final = ("fastapi", "uvicorn", "prometheus_client")
-_MISSING: Final = "the extra is missing: pip install 'coupon-ledger[service]'"
+_MISSING: Final = f"the extra is missing: {install('service')}"
 QUICK: Final = 2
 """Quick questions that run at once. More would slow the consumer and not speed up the questions."""
 SLOW: Final = 1
@@ -51,7 +50,7 @@ class Endpoint:
         self._service: _Service | None = None
 
     def __enter__(self) -> Endpoint:
-        if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        if absent("service"):
             self._store.announce({"interface": None, "because": _MISSING})
             _logger.warning("no questions are answered beside the consumer; %s", _MISSING)
             return self

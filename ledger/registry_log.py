@@ -21,13 +21,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from coupon_ledger.ledger.codec import HEADER_BYTES, refuse_id, single_object_header, writer_schemas
 from coupon_ledger.ledger.errors import RegistryUnavailable, SettingsError
+from coupon_ledger.ledger.extras import absent, install
 from coupon_ledger.ledger.log import Chunk, EventLog, Position, Record, StoredRecord, TopicPartition
 from coupon_ledger.ledger.settings import LogSettings
 from coupon_ledger.ledger.topics import ALL_TOPICS
@@ -175,10 +175,8 @@ class SchemaIds:
                 f"setting schema-registry: {url!r} is no address; write http://host:port without user and password"
                 " (they go to COUPON_LEDGER_SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO)"
             )
-        if find_spec("confluent_kafka") is None or find_spec("httpx2") is None:
-            raise SettingsError(
-                "setting schema-registry: its client is not installed; run pip install 'coupon-ledger[registry]'"
-            )
+        if absent("registry"):
+            raise SettingsError(f"setting schema-registry: its client is not installed; run {install('registry')}")
         self._url = url.rstrip("/")
         self._file = file
         numbers = {k: int(v) for k, v in options.items() if k in _DEFAULTS and str(v).isdigit()}
