@@ -1,1 +1,1 @@
-"""Questions about the tables: each is a function, with its SQL in a file beside it."""
+"""What can be asked of the database. Each question is a function, with its SQL in a file beside it."""

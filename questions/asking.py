@@ -1,4 +1,4 @@
-"""The types of asking: question, source, answer with its state (as of), and the cuts that ask about the past."""
+"""The basic types: question, source, answer, the state an answer is of (`AsOf`), and cuts for questions of the past."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ class Source(Protocol):
     """Answers questions."""
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Omitted parameters are None. Raises `NotThere`, and whatever reading the database raises."""
+        """A parameter that is None counts as omitted. Raises `WrongQuestion`, `NotThere`, and the errors of reading the
+        database."""
         ...
 
     def snapshot(self) -> AbstractContextManager[Source]:
-        """A source that answers several questions from one committed state. It builds a past only once for all of
-        them."""
+        """A source that answers several questions from one committed state. The tables of a past are built only
+        once."""
         ...
 
     def close(self) -> None: ...
@@ -73,9 +74,9 @@ class Question(Generic[P]):
     """A question: the function that answers it. The type of that function's second parameter is the model of the
     question's parameters.
 
-    `limit_s`: how long it may take beside the consumer. `json`: columns with JSON text. `stand_in`: puts the tables of
-    the past that the question reads in place; without it the function does that itself, if its model has a cut.
-    `folds`: the function reads the past itself at length, and takes a third argument to report progress.
+    `limit_s`: time limit when a running consumer answers it. `json`: columns that hold JSON text. `stand_in`: puts the
+    past tables that the question reads in place of the live ones; without it, the function handles the cut itself.
+    `folds`: the function folds the past itself, which takes long, and has a third argument to report progress.
     """
 
     ask: Callable[[Reading, P], Frames] | Callable[[Reading, P, Progress], Frames]
@@ -97,12 +98,12 @@ class Question(Generic[P]):
 
     @cached_property
     def validator(self) -> type[BaseModel]:
-        """The model as pydantic knows it, for JSON and its schema."""
+        """The pydantic version of the model, for JSON and its schema."""
         return validator_of(self.model)
 
     def read(self, name: str, values: Mapping[str, Any]) -> P:
-        """Make the question's parameters from values by name; those that are None count as not given. `name`: of the
-        question, for errors. Raises `WrongQuestion`."""
+        """Make the question's parameters from values by name. None means that a value is absent. `name`: the question's
+        name, used in errors. Raises `WrongQuestion`."""
         return read(name, self.model, self.validator, self.parameters, values)
 
     def as_json(self, parameters: P) -> bytes:
@@ -115,7 +116,7 @@ class Question(Generic[P]):
         return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
 
     def looks_back(self, parameters: P) -> bool:
-        """Whether tables of the past are built for the answer."""
+        """Whether the answer needs tables of the past."""
         return self.folds or (self.stand_in is not None and parameters.looks_back)
 
 
@@ -125,26 +126,26 @@ def cut_of(reading: Reading, parameters: OfPast) -> Cut:
 
 
 def positions_of(reading: Reading, text: str | None) -> dict[tuple[str, int], int] | None:
-    """Next offset by topic and partition, parsed from `TOPIC:PARTITION:OFFSET,…`; None for None. Raises `WrongQuestion`
-    if the text is malformed, or a position lies beyond what the database has read."""
+    """Parse `TOPIC:PARTITION:OFFSET,…` to the next offset by topic and partition; None stays None. Raises
+    `WrongQuestion` if the text is malformed, or if a position is beyond what the database has read."""
     if text is None:
         return None
     read = {(topic, partition): offset for topic, partition, offset in reading.rows(sql(__package__, "positions"))}
-    found: dict[tuple[str, int], int] = {}
+    positions: dict[tuple[str, int], int] = {}
     for one in text.split(",") if text else ():
         parts = _POSITION.fullmatch(one)
         if parts is None or parts[1] not in INPUT_TOPICS:
             raise WrongQuestion(f"position {one}: is none; write TOPIC:PARTITION:OFFSET, such as {COUPON}:2:75632")
         place, offset = (parts[1], int(parts[2])), int(parts[3])
-        if place in found:
+        if place in positions:
             raise WrongQuestion(f"position {one}: this partition is named twice; name it once")
         if offset > read.get(place, 0):
             raise WrongQuestion(
                 f"position {one}: the database has read this partition up to {read.get(place, 0)} only; ask for an"
                 " earlier position, or run `consume`"
             )
-        found[place] = offset
-    return found
+        positions[place] = offset
+    return positions
 
 
 def as_of(reading: Reading) -> AsOf:

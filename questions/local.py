@@ -1,4 +1,4 @@
-"""A source that reads the database directly, for use when no other process owns it."""
+"""A source that reads the database directly. Use it when no other process owns the database."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from coupon_ledger.questions.snapshot import Snapshot
 
 
 class Local:
-    """An open database. Each answer is read from the latest committed state, and is valid until the next question."""
+    """An open database. Each answer comes from the latest committed state, and is valid until the next question."""
 
     def __init__(self, store: Store, progress: Progress = ignore) -> None:
-        """`progress`: of folding the past."""
+        """`progress` is reported while the past is folded."""
         self._store = store
         self._cursor = store.cursor()
         self._progress = progress
@@ -29,7 +29,7 @@ class Local:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """All questions to it are answered from one committed state."""
+        """A source that answers all questions from one committed state."""
         cursor = self._store.cursor()
         try:
             snapshot = Snapshot(cursor, self._progress)

@@ -1,4 +1,5 @@
-"""For each question about the past: stand in the tables that it reads, before it is asked."""
+"""Which tables of the past stand in for the live ones, per question. `registry.QUESTIONS` names the function to
+call."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def user(past: Past, parameters: OneUser) -> None:
 
 
 def person(past: Past, parameters: OneUser) -> None:
-    """Everything: whether a person exceeded limits depends on all coupons of the campaigns."""
+    """Everything, because whether a person exceeded a limit depends on all coupons of the campaigns."""
     everything(past, parameters)
 
 
@@ -44,8 +45,8 @@ def order(past: Past, parameters: OneOrder) -> None:
     past.stand_in(CAMPAIGN)
     coupons_of_order = "SELECT unnest(coupon_ids) AS coupon_id FROM orders WHERE order_id = $order"
     named = stable_hash(past.reading.frame(coupons_of_order, {"order": order})["coupon_id"])
-    past.make("order_asked", sql(__package__, "order_campaigns"), order=order, named=named.tolist())
-    past.stand_in(COUPON, among="order_asked")
+    past.make("order_coupons", sql(__package__, "order_campaigns"), order=order, named=named.tolist())
+    past.stand_in(COUPON, among="order_coupons")
     past.stand_in_across()
 
 
@@ -77,7 +78,7 @@ def expiries(past: Past, parameters: Expiries) -> None:
 
 
 def campaigns(past: Past, _: Parameters) -> None:
-    """All but the rules between coupons and orders, which depend on everything."""
+    """Without the rules between coupons and orders, since these depend on everything."""
     past.stand_in(COUPON)
     past.stand_in(ORDER)
     past.stand_in(CAMPAIGN)
@@ -94,8 +95,8 @@ def campaign(past: Past, parameters: OneCampaign) -> None:
 
 
 def violations(past: Past, parameters: ViolationFilter) -> None:
-    """All topics, unless only one coupon's own rules are asked for: the rules across coupons and between topics depend
-    on everything."""
+    """All topics, because the rules across coupons and between topics depend on everything. The lifecycle rules of a
+    single coupon need only that coupon."""
     coupon, scope = parameters.coupon, parameters.scope
     if scope == "coupon" and coupon is not None:
         past.stand_in(COUPON, key_hash=[key_hash(coupon)])

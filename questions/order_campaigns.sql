@@ -1,5 +1,6 @@
--- Which coupons does an answer about an order depend on? Grain: one coupon's hash: coupons that the order names
--- (`named`) or that name the order, and all coupons of their campaigns, since rules across coupons count these.
+-- Which coupons does an answer about an order depend on? Grain: one hash of a coupon id. These are the coupons that the
+-- order names (`named`), the coupons that name the order, and all coupons of their campaigns, because the rules across
+-- coupons count them.
 WITH concerned AS (
     SELECT unnest($named::BIGINT[]) AS key_hash
     UNION SELECT key_hash FROM coupon_events WHERE order_id = $order

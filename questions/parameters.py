@@ -1,8 +1,8 @@
 """Parameter models: what each question takes, typed and described once for the command line, the endpoint and the docs.
 
-A model is a frozen class. Its fields carry their description as text, their `Bounds`, and, where a
-plain message would not help, a `Hint`. The models of a question lie in `parameters.py` of its package. `read` makes a
-model from loose values. This module imports nothing heavy, so that `--help` can show descriptions quickly.
+A model is a frozen class. Each field is annotated with its description, its `Bounds`, and a `Hint` where the
+validator's message would not help. The models of a package are in its `parameters.py`. `read` makes a model from
+untyped values. This module imports nothing heavy, so `--help` stays fast.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _OUT_OF_BOUNDS: Final = {"greater_than_equal", "less_than_equal", "greater_than"
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What the error says after the field's name, in place of a validator's message."""
+    """Error text after the field's name. It replaces the validator's message."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A range of numbers, both ends included. Pydantic's own marks would make `--help` slower."""
+    """A range of numbers, both ends included. Pydantic's own annotations would make `--help` slower."""
 
     least: float
     most: float
@@ -64,7 +64,7 @@ class Bounds:
 
 
 class _NaiveUtc:
-    """Converts an instant to naive UTC, as the tables have it."""
+    """Converts an instant to naive UTC, the form used in the tables."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -73,7 +73,7 @@ class _NaiveUtc:
 
 
 class _CommaSeparated:
-    """Accepts one text with commas for a sequence."""
+    """Accepts comma-separated text for a sequence."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
@@ -107,32 +107,32 @@ Offset = Annotated[int, Bounds(0, _INT64)]
 Partition = Annotated[int, Bounds(0, 2**31 - 1)]
 Days = Annotated[int, Bounds(1, CENTURY_DAYS)]
 Names = Annotated[tuple[str, ...], _CommaSeparated()]
-"""Several names; also one text with commas between them."""
-Limit = Annotated[Annotated[int, Bounds(0, MOST_ROWS)] | None, "At most this many rows; all, if not given."]
+"""Several names, or one comma-separated text."""
+Limit = Annotated[Annotated[int, Bounds(0, MOST_ROWS)] | None, "At most this many rows. [default: all]"]
 GoodsRates = Annotated[
     Mapping[str, Annotated[int, Bounds(0, 10_000)]] | None,
     Hint('are no JSON object of basis points, 0 to 10000; write {"food": 7000, "": 6000}'),
-    "Cost of goods where orders do not say it, in basis points of what was paid, by category; the empty category is"
-    " the default.",
+    "Cost of goods for orders that do not state it, in basis points of the amount paid, by category. The empty category"
+    " is the default for all others.",
 ]
-Zone = Annotated[str, "Time zone of days, weeks and months, such as Asia/Shanghai."]
-Since = Annotated[Instant | None, "Only from then on."]
-Until = Annotated[Instant | None, "Only before then."]
-Campaign = Annotated[str | None, "Only of this campaign."]
-Explain = Annotated[bool, "Answer with the single events, coupons or orders behind the numbers instead."]
+Zone = Annotated[str, "Time zone for days, weeks and months, such as Asia/Shanghai."]
+Since = Annotated[Instant | None, "Start of the period (included)."]
+Until = Annotated[Instant | None, "End of the period (excluded)."]
+Campaign = Annotated[str | None, "Only this campaign."]
+Explain = Annotated[bool, "Instead of the numbers, list the events, coupons or orders behind them."]
 DEFAULT_ZONE: Final = "Asia/Shanghai"
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, eq_default=False)
 class Parameters:
-    """The parameters of a question; by itself, of one that takes none.
+    """The parameters of a question. The class itself is the model of questions without parameters.
 
-    Subclasses list their fields with annotations, as dataclasses do, and are frozen. They are no dataclasses, since
-    every start of a command would make all of them.
+    Subclasses declare their fields with annotations, like dataclasses, and are frozen. They are not dataclasses,
+    because generating all of them would slow down the start of every command.
     """
 
     field_names: ClassVar[tuple[str, ...]] = ()
-    """The fields, those of the bases first."""
+    """Names of the fields; those of base classes come first."""
     _hints: ClassVar[Mapping[str, Any]]
 
     def __init_subclass__(cls) -> None:
@@ -150,7 +150,7 @@ class Parameters:
 
     @classmethod
     def field_types(cls) -> Mapping[str, Any]:
-        """The types of the fields, with descriptions and bounds."""
+        """Types of the fields by name, with descriptions and bounds."""
         if "_hints" not in vars(cls):
             hints = get_type_hints(cls, include_extras=True)
             cls._hints = {name: hints[name] for name in cls.field_names}
@@ -158,22 +158,24 @@ class Parameters:
 
     @property
     def bound(self) -> dict[str, Any]:
-        """The values by name, without those of a cut: the parameters of a query that uses the same names."""
+        """The values by name, without the cut. Queries with the same parameter names can be run with it."""
         return {name: getattr(self, name) for name in self.field_names if name not in CUT}
 
     @property
     def looks_back(self) -> bool:
-        """Whether the question is about the past."""
+        """Whether a cut is set, so the question is about the past."""
         return any(getattr(self, name, None) is not None for name in CUT)
 
 
 class OfPast(Parameters):
-    """The parameters of a question that can be asked about the past: where the past is cut off."""
+    """The parameters of a question that can be asked about the past. They say where the past ends (the cut)."""
 
-    at: Annotated[Instant | None, "As of then: only what happened until then."] = None
-    known_at: Annotated[Instant | None, "As it was known then: only what was recorded until then."] = None
+    at: Annotated[Instant | None, "State at this instant: only events that happened until then."] = None
+    known_at: Annotated[
+        Instant | None, "State as known at this instant: only events that the log had recorded by then."
+    ] = None
     positions: Annotated[
-        str | None, "Only what the log held before these positions: TOPIC:PARTITION:OFFSET, with commas between them."
+        str | None, "State at these log positions: only records before them. Comma-separated TOPIC:PARTITION:OFFSET."
     ] = None
 
 
@@ -183,7 +185,7 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One field of a model. `nested`: its values are mappings or lists of such, not text or numbers."""
+    """One field of a model. `nested`: its value is a mapping, or a list of anything but text."""
 
     name: str
     description: str
@@ -218,7 +220,7 @@ def about(model: type[Parameters], name: str) -> str:
 
 
 def _metadata(kind: Any) -> list[Any]:
-    """All metadata of a type, the outermost first. Not that of the elements of a mapping or sequence."""
+    """All metadata of a type, outermost first, without that of the elements of a mapping or sequence."""
     if get_origin(kind) is Annotated:
         inner, *metadata = get_args(kind)
         return [*reversed(metadata), *_metadata(inner)]
@@ -241,7 +243,7 @@ def _nested(kind: Any) -> bool:
 
 
 def validator_of(model: type[Parameters]) -> type[BaseModel]:
-    """A pydantic model with the same fields, which checks values and reads and writes them as JSON."""
+    """A pydantic model with the same fields. It checks values, and reads and writes them as JSON."""
     from pydantic import BaseModel, ConfigDict, create_model
 
     class Checked(BaseModel):
@@ -261,7 +263,7 @@ def read(
     known: Mapping[str, Parameter],
     values: Mapping[str, Any],
 ) -> P:
-    """Make a model from values by name; those that are None count as not given. Raises `WrongQuestion`, which names the
+    """Make a model from values by name. None means that a value is absent. Raises `WrongQuestion`, which names the
     parameter and its bounds."""
     from pydantic import ValidationError
 

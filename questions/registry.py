@@ -1,11 +1,11 @@
-"""All questions to the live tables: each is a function of the state and of its parameters, with its SQL in a file
-beside it.
+"""All questions by name. Each is a function of the database state and its parameters, with its SQL in a file beside it.
 
-`QUESTIONS` lists them by name. The command line asks through a `Source`: the database itself (`Local`) or, if another
-process owns it, that process (`api.client.Remote`). Both come here, so the answers are the same. To add a question,
-write a parameter model, a function, and its SQL, and add a line to `QUESTIONS`. A question whose model is an `OfPast`
-can be asked about the past: tables of the past (`projections.past`, chosen by `looking_back`) then stand in for the
-live ones. A question about one coupon folds only that coupon's events.
+The command line asks through a `Source`: the database itself (`Local`) or, if another process owns it, that process
+(`api.client.Remote`). Both call this module, so the answers are the same.
+
+To add a question, write a parameter model, a function and its SQL, and add a line to `QUESTIONS`. If the model is an
+`OfPast`, the question can be asked about the past: tables of the past (`projections.past`, chosen by `looking_back`)
+then stand in for the live ones. A question about one coupon folds only the events of that coupon.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ __all__ = ["QUESTIONS", "Answer", "AsOf", "Question", "Source", "answer", "as_of
 
 
 def answer(reading: Reading, name: str, values: Mapping[str, Any], progress: Progress = ignore) -> Answer:
-    """Answer the question from the state that `reading` sees, in a transaction that the caller rolls back. `values`: of
-    its parameters. Raises `WrongQuestion` and what the question raises."""
+    """Answer a question from the state that `reading` sees, in a transaction that the caller rolls back. `values`: its
+    parameters by name. Raises `WrongQuestion`, and the errors of the question itself."""
     question = QUESTIONS[name]
     return answer_to(question, reading, question.read(name, values), progress)
 
 
 def answer_to(question: Question[P], reading: Reading, parameters: P, progress: Progress = ignore) -> Answer:
-    """As `answer`, with parameters that have been read."""
+    """Like `answer`, with parameters that are already parsed."""
     cut = cut_of_question(question, reading, parameters)
     if cut:
-        past = Past(reading, cut, progress)  # from now on, the data's clock is that of the past
+        past = Past(reading, cut, progress)  # from here on, the data's clock is that of the past
         return Answer(as_of(reading), _of_the_past(past, question, parameters))
     return Answer(as_of(reading), frames_of(question, reading, parameters, progress))
 
 
 def cut_of_question(question: Question[P], reading: Reading, parameters: P) -> Cut:
-    """The cut for which tables of the past must stand in; an empty one if none must."""
+    """The cut for which tables of the past must stand in. It is empty (false) if the live tables serve."""
     if question.stand_in is None or not isinstance(parameters, OfPast):
         return Cut()
     return cut_of(reading, parameters)
@@ -57,7 +57,7 @@ def cut_of_question(question: Question[P], reading: Reading, parameters: P) -> C
 def frames_of(
     question: Question[P], reading: Reading, parameters: P, progress: Progress = ignore
 ) -> Iterator[pl.DataFrame]:
-    """The frames of the answer. Tables of the past, if any, are already in place."""
+    """The frames of the answer. Any tables of the past must already be in place."""
     ask: Callable[..., Frames] = question.ask
     frames = ask(reading, parameters, progress) if question.folds else ask(reading, parameters)
     return iter([frames]) if isinstance(frames, pl.DataFrame) else frames

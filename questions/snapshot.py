@@ -1,7 +1,7 @@
-"""Several questions answered from one committed state: for a report of several parts, a review, a page.
+"""Snapshots: several questions answered from one committed state, for a report, a review or a page.
 
-Invariants: whatever is committed meanwhile, every answer is read from the state that the first question saw. The tables
-of a past are built once for all questions with the same cut.
+Invariants: every answer is read from the state that the first question saw, whatever is committed later. The tables of
+a past are built once for all consecutive questions with the same cut.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Snapshot:
     """One committed state, for use by one thread at a time. An answer is valid until the next question."""
 
     def __init__(self, cursor: Cursor, progress: Progress) -> None:
-        """`cursor`: not in a transaction, and the snapshot's own until `close`; `progress`: of folding the past."""
+        """`cursor` must not be in a transaction, and belongs to the snapshot until `close`. `progress` is reported
+        while the past is folded."""
         self._cursor = cursor
         self._progress = progress
         self._past: Past | None = None
@@ -40,17 +41,17 @@ class Snapshot:
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         """Raises what the question raises, and `StoreError` if an earlier question was interrupted."""
-        asked = QUESTIONS[question]
-        return self.answer_to(asked, asked.read(question, parameters))
+        entry = QUESTIONS[question]
+        return self.answer_to(entry, entry.read(question, parameters))
 
     def answer_to(self, question: Question[P], parameters: P) -> Answer:
-        """As `ask`, with parameters that have been read."""
+        """Like `ask`, with parameters that are already parsed."""
         self._clear()
         cut = cut_of_question(question, self._cursor, parameters)
         if not cut:
             self._leave_past()
             return Answer(as_of(self._cursor), frames_of(question, self._cursor, parameters, self._progress))
-        frames = self._of_past(question, parameters, cut)  # the state that it is of is known once the past is in place
+        frames = self._of_past(question, parameters, cut)  # read `as_of` afterwards: the past changes the data's clock
         return Answer(as_of(self._cursor), iter(frames))
 
     def _of_past(self, question: Question[P], parameters: P, cut: Cut) -> list[pl.DataFrame]:
@@ -58,17 +59,17 @@ class Snapshot:
         past = self._past if self._past is not None and self._past.cut == cut else self._put_in_place(cut)
         before = past.made
         try:
-            question.stand_in(past, parameters)  # what nobody else reads
+            question.stand_in(past, parameters)  # tables that only this question reads
             frames = list(frames_of(question, self._cursor, parameters, self._progress))
         except BaseException:
-            with suppress(LedgerError):  # the transaction may be over; what went wrong is what is raised
+            with suppress(LedgerError):  # the transaction may be over; raise the first error
                 past.undo(before)
             raise
         past.undo(before)
         return frames
 
     def _put_in_place(self, cut: Cut) -> Past:
-        """The past of this cut, whole; after an error nothing of it is taken for one."""
+        """Build all tables of the past with this cut. After an error, none of them is kept."""
         self._leave_past()
         past = Past(self._cursor, cut, self._progress)
         try:
@@ -97,12 +98,12 @@ class Snapshot:
         return set(self._cursor.rows(_OURS))
 
     def roomy(self) -> AbstractContextManager[None]:
-        """Allow more memory for the questions asked within. One user at a time."""
+        """Allow more memory for questions asked in this context. Only one at a time."""
         return self._cursor.roomy()
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """The snapshot itself, since it sees only one state."""
+        """The snapshot itself: it already sees only one state."""
         yield self
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""What hypothetical changes of coupons do to the rules across coupons and between topics (LIFECYCLE section 4).
+"""Effect of hypothetical coupon changes on the rules across coupons and between topics (docs/events.md).
 
-The campaigns and orders that these coupons touch are evaluated twice by the consumer's own rules: with the coupons as
-they are, and as they would be. Every grace counts as over, so violations that are still waiting for the other side are
-included. Nothing is written.
+The campaigns and orders of these coupons are evaluated twice with the consumer's own rules: once with the coupons as
+they are, once as they would be. Grace periods count as over, so the result includes violations that still wait for the
+other topic. Nothing is written to the database.
 """
 
 from __future__ import annotations
@@ -44,16 +44,18 @@ _USE: Final = (
 
 
 def changed(reading: Reading, coupons: Sequence[Become]) -> pl.DataFrame:
-    """The violations that would appear or disappear (`change`: comes, goes). Runs in a transaction that the caller
-    rolls back."""
+    """The violations that would appear (`change` = comes) or disappear (`change` = goes). Run it in a transaction that
+    you roll back afterwards: it creates temporary tables."""
     rows = [{name: getattr(coupon, name) for name in _ROW} for coupon in coupons]
     after = _hashed(pl.DataFrame(rows, schema=_ROW), "coupon_id")
     with reading.given(wanted=after.select("key_hash", "coupon_id")):
         before = reading.frame(sql(__package__, "coupons_as_they_are")).cast({"state": pl.String})
     uses = [(c.coupon_id, event_id, order_id) for c in coupons for event_id, order_id in c.uses]
-    told = pl.DataFrame(uses, schema=dict.fromkeys(("coupon_id", "event_id", "order_id"), pl.String()), orient="row")
+    new_uses = pl.DataFrame(
+        uses, schema=dict.fromkeys(("coupon_id", "event_id", "order_id"), pl.String()), orient="row"
+    )
     was, becomes = _within_campaigns(reading, before, after)
-    was_between, becomes_between = _between_topics(reading, before, after, told)
+    was_between, becomes_between = _between_topics(reading, before, after, new_uses)
     was, becomes = (
         pl.concat([a.select(_VIOLATION), b.select(_VIOLATION)])
         for a, b in ((was, was_between), (becomes, becomes_between))
@@ -72,7 +74,7 @@ def _hashed(rows: pl.DataFrame, of: str, name: str = "key_hash") -> pl.DataFrame
 
 
 def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All violations, before and after, in the campaigns in which these coupons count differently."""
+    """All violations, before and after, in the campaigns for which these coupons now count differently."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
     had, has = (rows.select(columns).filter(counts) for rows in (before, after))
@@ -90,14 +92,14 @@ def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFram
 
 
 def _between_topics(
-    reading: Reading, before: pl.DataFrame, after: pl.DataFrame, told: pl.DataFrame
+    reading: Reading, before: pl.DataFrame, after: pl.DataFrame, new_uses: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All violations, before and after, of the orders on which these coupons are or would be in use or reserved, or
-    that new uses name."""
+    """All violations, before and after, of the affected orders: those on which these coupons are (or would be) used or
+    reserved, and those named by the new `used` events."""
     columns = ["key_hash", "coupon_id", *_USE]
     used = pl.col("state") == "used"
     in_use, becomes = (_hashed(rows.filter(used).select(columns), "order_id", "order_hash") for rows in (before, after))
-    uses = _hashed(_hashed(told, "coupon_id"), "order_id", "order_hash")
+    uses = _hashed(_hashed(new_uses, "coupon_id"), "order_id", "order_hash")
     uses = uses.with_columns(recorded_at=pl.lit(None, _INSTANT))
     held = [
         _hashed(rows.filter(pl.col("state") == "reserved").select("order_id"), "order_id", "order_hash")
@@ -123,10 +125,10 @@ def _between_topics(
 
 
 def _stand_in(reading: Reading, table: str, orders: pl.DataFrame, rows: pl.DataFrame, gone: pl.DataFrame) -> None:
-    """Shadow the live table by a temporary one with its rows of these orders, without the coupons in `gone`, plus
-    `rows`."""
-    with reading.given(asked=orders):
-        there = reading.frame(f"SELECT t.* FROM {table} t SEMI JOIN asked USING (order_hash, order_id)")
-    left = there.join(gone, on=["key_hash", "coupon_id"], how="anti")
-    with reading.given(stands=pl.concat([left, rows.select(left.columns)])):
-        reading.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM stands")
+    """Shadow the live table with a temporary one. It holds the live rows of these orders, except the coupons in `gone`,
+    plus `rows`."""
+    with reading.given(affected=orders):
+        live = reading.frame(f"SELECT t.* FROM {table} t SEMI JOIN affected USING (order_hash, order_id)")
+    remaining = live.join(gone, on=["key_hash", "coupon_id"], how="anti")
+    with reading.given(replacement=pl.concat([remaining, rows.select(remaining.columns)])):
+        reading.execute(f"CREATE TEMP TABLE {table} AS SELECT * FROM replacement")

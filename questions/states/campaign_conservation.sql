@@ -1,16 +1,16 @@
--- Does the campaign's account balance (LIFECYCLE section 6)? Grain: one statement; `counted`: from the journal's
--- events, `stands`: from the coupons' rows. An event is an entry or an exit only if it changed the state. The
--- violations show this: an illegal event without effect has a violation that names the state before it.
+-- Do the counts of a campaign's coupons balance? Grain: one statement. `counted` comes from the events in the journal,
+-- `stands` from the coupons' rows. Only events that changed the state count as entries or exits. The violations show
+-- which did not: an illegal event without effect has a violation that names the state before it.
 WITH mine AS MATERIALIZED (
     SELECT key_hash, coupon_id, state FROM coupons WHERE campaign_id = $campaign
 ),
-told AS MATERIALIZED (
+history AS MATERIALIZED (
     SELECT e.key_hash, e.coupon_id, e.event_id, e.type, e.occurred_at
     FROM coupon_events e JOIN mine m ON m.key_hash = e.key_hash AND m.coupon_id = e.coupon_id
 ),
 moving AS (
     SELECT t.key_hash, t.coupon_id, t.type, t.occurred_at, t.event_id
-    FROM told t
+    FROM history t
     WHERE t.type IN ('reserved', 'released', 'used', 'returned', 'expired', 'revoked') AND NOT EXISTS (
         FROM violations v
         WHERE v.topic = 'coupon.events' AND v.key_hash = t.key_hash AND v.key = t.coupon_id AND v.event_id = t.event_id
@@ -26,7 +26,7 @@ stepped AS (
     FROM moving
 )
 SELECT 'coupons with an event = sum over all states' AS statement,
-       (SELECT count(*) FROM (SELECT DISTINCT key_hash, coupon_id FROM told)) AS counted,
+       (SELECT count(*) FROM (SELECT DISTINCT key_hash, coupon_id FROM history)) AS counted,
        (SELECT count(*) FROM mine) AS stands
 UNION ALL
 SELECT 'entries into used - exits by returned = in state used',

@@ -1,4 +1,4 @@
-"""The effect of compensating events on coupons: the reference folds their histories with and without these events.
+"""Effect of compensating events on coupons: the reference fold runs over each history with and without these events.
 
 Nothing is written. `questions.states.across` shows the effect on the rules across coupons and between topics.
 """
@@ -24,11 +24,12 @@ _LATER: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The effect on one coupon. Amounts are in minor units of `currency`. `discount_…`: the discount of its use;
-    `face_value_…`: the value still promised while it is issued, claimed or reserved, None if unknown.
+    """The effect on one coupon. Amounts are in minor units of `currency`.
 
-    `events`: number of correction events that are new to the coupon; `known`: number that it already has. `violations`,
-    `healed`: those that would appear and disappear, as `<event_id> <violation>`.
+    `discount_…` is the discount of its use. `face_value_…` is the value still promised to the holder: 0 unless the
+    coupon is issued, claimed or reserved, and None if unknown. `events` counts the correction events that are new to
+    the coupon, `known` those that it already has. `violations` would appear and `healed` would disappear; both are
+    listed as `<event_id> <violation>`.
     """
 
     coupon_id: str
@@ -47,11 +48,11 @@ class Effect:
 
 
 def effect(
-    coupon_id: str, told: Iterable[dict[str, Any]], events: Sequence[Event]
+    coupon_id: str, history: Iterable[dict[str, Any]], events: Sequence[Event]
 ) -> tuple[Effect, dict[str, Any] | None]:
-    """The effect of `events` on a coupon with the rows `told` (journal and conflicts), and the coupon as it would be
-    (`across.Become`), or None if no event is new."""
-    deliveries = [_delivery(dict(row)) for row in told]
+    """The effect of `events` on a coupon, and the coupon as it would be (fields as in `across.Become`). `history`: the
+    coupon's rows from the journal and the conflicts. The second value is None if no event is new."""
+    deliveries = [_delivery(dict(row)) for row in history]
     known = {d.event["event_id"] for d in deliveries}
     fresh = [event for event in events if event["event_id"] not in known]
     # Positioned after everything in the log, as if appended.
@@ -60,7 +61,7 @@ def effect(
     after = fold([*deliveries, *added])
     was = before.coupon if before else Coupon(coupon_id)
     violated, had = _violations(after), _violations(before) if before else Counter()
-    found = Effect(
+    difference = Effect(
         coupon_id,
         after.coupon.campaign_id,
         after.coupon.currency,
@@ -76,7 +77,7 @@ def effect(
         tuple(sorted((had - violated).elements())),
     )
     uses = [(event["event_id"], event["order_id"]) for event in fresh if event["type"] == "used"]
-    return found, {**asdict(after.coupon), "uses": uses} if fresh else None
+    return difference, {**asdict(after.coupon), "uses": uses} if fresh else None
 
 
 def _delivery(row: dict[str, Any]) -> Delivery:
@@ -101,15 +102,15 @@ def _promised(coupon: Coupon) -> int | None:
 
 
 def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[str, Any]]:
-    """Effects summed per campaign and currency, or per currency only. An amount is None if none of its parts is
-    known."""
+    """Effects summed per campaign and currency, or per currency only. An amount is None if all its parts are
+    unknown."""
     names = ("campaign_id", "currency") if by_campaign else ("currency",)
     amounts = [name for name in Effect.__slots__ if name.endswith("_minor")]
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    groups: dict[tuple[str, ...], dict[str, Any]] = {}
     for one in effects:
         of = {name: getattr(one, name) for name in names}
         empty = {"coupons": 0, "events": 0, **dict.fromkeys(amounts), "violations": 0, "healed": 0}
-        row = found.setdefault(tuple(value or "" for value in of.values()), of | empty)
+        row = groups.setdefault(tuple(value or "" for value in of.values()), of | empty)
         row["coupons"] += 1
         row["events"] += one.events
         row["violations"] += len(one.violations)
@@ -117,4 +118,4 @@ def totals(effects: Iterable[Effect], *, by_campaign: bool = True) -> list[dict[
         for name in amounts:
             if (value := getattr(one, name)) is not None:
                 row[name] = (row[name] or 0) + value
-    return [found[key] for key in sorted(found)]
+    return [groups[key] for key in sorted(groups)]

@@ -1,2 +1,2 @@
--- How many dead letters are settled by being discarded? Grain: the database.
+-- How many dead letters were discarded? Grain: the database.
 SELECT count(*) AS settled FROM dead_letters SEMI JOIN discarded USING (topic, log_partition, log_offset)

@@ -25,39 +25,43 @@ class OneCoupon(OfPast):
 
 
 class CouponHistory(OneCoupon):
-    limit: Annotated[Limit, "Only this many of the last events; all, if not given."] = None
+    limit: Annotated[Limit, "Only the last events, at most this many. [default: all]"] = None
 
 
 class CouponFilter(OfPast):
-    """A filter that is None matches all."""
+    """A filter that is None matches everything."""
 
     campaign: Campaign = None
-    state: Annotated[str | None, "Only in this state."] = None
-    owner: Annotated[str | None, "Only of this user (as written; `user` knows linked ids)."] = None
-    coupon_type: Annotated[str | None, "Only of this type."] = None
-    channel: Annotated[str | None, "Only issued or claimed on this channel."] = None
-    code: Annotated[str | None, "Only with this code, as a person types it; several coupons may share one."] = None
-    since: Annotated[Instant | None, "Only with a last event from then on."] = None
-    until: Annotated[Instant | None, "Only with a last event before then."] = None
+    state: Annotated[str | None, "Only coupons in this state."] = None
+    owner: Annotated[str | None, "Only coupons of this user id. Linked ids are not included; see `user`."] = None
+    coupon_type: Annotated[str | None, "Only coupons of this type."] = None
+    channel: Annotated[str | None, "Only coupons issued or claimed on this channel."] = None
+    code: Annotated[
+        str | None, "Only coupons with this code, which customers enter. Several coupons may share a code."
+    ] = None
+    since: Annotated[Instant | None, "Only coupons whose last event is at or after this instant."] = None
+    until: Annotated[Instant | None, "Only coupons whose last event is before this instant."] = None
 
 
-_Ended = Annotated[Annotated[int, Bounds(0, CENTURY_DAYS)] | None, "Days since the end of the coupon."]
+_Ended = Annotated[Annotated[int, Bounds(0, CENTURY_DAYS)] | None, "Days since the coupon ended."]
 
 
 class Coupons(CouponFilter):
-    ended_since: Annotated[Instant | None, "Only ended from then on."] = None
-    ended_until: Annotated[Instant | None, "Only ended before then."] = None
-    ended_days: Annotated[_Ended, "Leave out those that ended more days ago than this."] = None
-    ordered: Annotated[bool, "Sort by id; without it, many come sooner."] = True
+    ended_since: Annotated[Instant | None, "Only coupons that ended (expired or revoked) at or after this instant."] = (
+        None
+    )
+    ended_until: Annotated[Instant | None, "Only coupons that ended before this instant."] = None
+    ended_days: Annotated[_Ended, "Leave out coupons that ended more than this many days ago."] = None
+    ordered: Annotated[bool, "Sort by id. Without it, large results start sooner."] = True
     limit: Limit = None
 
 
 class CouponStates(CouponFilter):
-    ended_days: Annotated[_Ended, "Count as `long_ended` those that ended more days ago than this."] = 30
+    ended_days: Annotated[_Ended, "Count coupons that ended more than this many days ago as `long_ended`."] = 30
 
 
 class OneUser(OfPast):
-    user: Annotated[str, "The user's id, or one that is linked to it."]
+    user: Annotated[str, "The user's id, or an id linked to it."]
 
 
 class OneOrder(OfPast):
@@ -71,13 +75,14 @@ class OneCampaign(OfPast):
 class ViolationFilter(OfPast):
     """A filter that is None matches all."""
 
-    coupon: Annotated[str | None, "Only of this coupon."] = None
-    violation: Annotated[str | None, "Only this rule, for example used_when_used."] = None
+    coupon: Annotated[str | None, "Only violations of this coupon."] = None
+    violation: Annotated[str | None, "Only violations of this rule, for example used_when_used."] = None
     scope: Annotated[
-        str | None, "Only rules of one coupon's life (coupon), or those across coupons, campaigns and orders (cross)."
+        str | None,
+        "Only rules of one coupon's lifecycle (coupon), or only rules across coupons, campaigns and orders (cross).",
     ] = None
-    since: Annotated[Instant | None, "Only of events from then on."] = None
-    until: Annotated[Instant | None, "Only of events before then."] = None
+    since: Annotated[Instant | None, "Only violations of events at or after this instant."] = None
+    until: Annotated[Instant | None, "Only violations of events before this instant."] = None
 
 
 class Violations(ViolationFilter):
@@ -85,68 +90,70 @@ class Violations(ViolationFilter):
 
 
 class Diff(Parameters):
-    from_at: Annotated[Instant | None, "From what had happened until then."] = None
-    to_at: Annotated[Instant | None, "To what had happened until then; now unless given."] = None
-    known_from: Annotated[Instant | None, "From what was recorded until then."] = None
-    known_to: Annotated[Instant | None, "To what was recorded until then; now unless given."] = None
-    from_positions: Annotated[str | None, "From what the log held before."] = None
-    to_positions: Annotated[str | None, "To what the log held before; all unless given."] = None
+    from_at: Annotated[Instant | None, "First point: what had happened until this instant."] = None
+    to_at: Annotated[Instant | None, "Second point: what had happened until this instant. [default: now]"] = None
+    known_from: Annotated[Instant | None, "First point: what was recorded until this instant."] = None
+    known_to: Annotated[Instant | None, "Second point: what was recorded until this instant. [default: now]"] = None
+    from_positions: Annotated[str | None, "First point: what the log held before these positions."] = None
+    to_positions: Annotated[
+        str | None, "Second point: what the log held before these positions. [default: everything]"
+    ] = None
     campaign: Campaign = None
 
 
 class Due(Parameters):
-    until: Annotated[Instant | None, "What is due then. [default: the data's clock]"] = None
+    until: Annotated[Instant | None, "List what is due at this instant. [default: the data's clock]"] = None
 
 
 class Expiries(OfPast):
-    by: Annotated[Names, "What to count by: one or several of reason, campaign, channel."] = (
+    by: Annotated[Names, "Columns to group by: any of reason, campaign, channel."] = (
         "reason",
         "campaign",
         "channel",
     )
     campaign: Campaign = None
-    since: Annotated[Instant | None, "Only of coupons that expired from then on."] = None
-    until: Annotated[Instant | None, "Only of coupons that expired before then."] = None
+    since: Annotated[Instant | None, "Only coupons that expired at or after this instant."] = None
+    until: Annotated[Instant | None, "Only coupons that expired before this instant."] = None
 
 
 class Expiring(Parameters):
     within_s: Annotated[
         int,
         Bounds(0, CENTURY_DAYS * 86_400),
-        "How long before its end a coupon is listed, by the data's clock, in seconds.",
+        "List coupons that end at most this many seconds after the data's clock.",
     ]
     campaign: Campaign = None
-    channel: Annotated[str | None, "Only claimed, or granted, on this channel."] = None
+    channel: Annotated[str | None, "Only coupons claimed (or granted) on this channel."] = None
     limit: Limit = None
 
 
 class DeadLetters(Parameters):
     """A filter that is None matches all."""
 
-    topic: Annotated[str | None, "Only of this topic."] = None
-    partition: Annotated[Partition | None, "Only of this partition."] = None
-    offset: Annotated[Offset | None, "Only at this offset."] = None
-    reason: Annotated[str | None, "Only with this reason, for example unknown_schema."] = None
-    since: Annotated[Instant | None, "Only those recorded from then on."] = None
-    until: Annotated[Instant | None, "Only those recorded before then."] = None
-    settled: Annotated[bool, "Those that were discarded, too."] = False
-    whole: Annotated[bool, "With key and value."] = False
+    topic: Annotated[str | None, "Only records of this topic."] = None
+    partition: Annotated[Partition | None, "Only records of this partition."] = None
+    offset: Annotated[Offset | None, "Only records at this offset."] = None
+    reason: Annotated[str | None, "Only dead letters with this reason, for example unknown_schema."] = None
+    since: Annotated[Instant | None, "Only records that the log took at or after this instant."] = None
+    until: Annotated[Instant | None, "Only records that the log took before this instant."] = None
+    settled: Annotated[bool, "Include dead letters that were discarded."] = False
+    whole: Annotated[bool, "Include the record's key and value."] = False
     limit: Limit = None
 
 
 class OneDeadLetter(Parameters):
-    topic: Annotated[str, "The topic of the record."]
-    partition: Annotated[Partition, "Its partition."]
-    offset: Annotated[Offset, "Its offset."]
+    topic: Annotated[str, "The record's topic."]
+    partition: Annotated[Partition, "The record's partition."]
+    offset: Annotated[Offset, "The record's offset."]
 
 
 class Histories(Parameters):
-    coupons: Annotated[Names, "Ids of coupons."]
+    coupons: Annotated[Names, "Ids of the coupons."]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Become:
-    """A coupon's row as it would be. `uses`: event id and order id of each of its new `used` events."""
+    """A coupon's row as it would be after the change. `uses`: event id and order id of each new `used` event."""
 
     coupon_id: str
     state: str
@@ -170,19 +177,19 @@ class Across(Parameters):
 
 
 class DigestBuckets(Parameters):
-    table: Annotated[str, "The table."]
+    table: Annotated[str, "Name of the table."]
 
 
 class DigestRows(DigestBuckets):
-    bucket: Annotated[int, Bounds(0, 2**31 - 1), "One of `digest-buckets`."]
+    bucket: Annotated[int, Bounds(0, 2**31 - 1), "Number of the bucket, from `digest-buckets`."]
 
 
 class Audit(Parameters):
     name: Annotated[str, "The audit's name."]
-    limit: Annotated[Limit, "At most this many offenders as examples."] = 10
+    limit: Annotated[Limit, "Show at most this many offenders as examples."] = 10
 
 
 class Evidence(Parameters):
     first: Annotated[Integer, "The first key hash."]
-    last: Annotated[Integer, "The last key hash, included."]
-    set_aside: Annotated[bool, "With the positions of coupon events among the dead letters."] = False
+    last: Annotated[Integer, "The last key hash (included)."]
+    set_aside: Annotated[bool, "Include the positions of valid coupon events among the dead letters."] = False

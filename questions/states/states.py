@@ -65,12 +65,15 @@ _NO_RULES: Final = {"event_id", "type", "occurred_at", "source", *journal.POSITI
 
 
 def state(reading: Reading, parameters: OneCoupon) -> pl.DataFrame:
-    """The row of one coupon. Raises `UnknownCoupon`."""
+    """The state of one coupon: one row, with its values, its owner, its order and the time of each step.
+
+    Raises `UnknownCoupon`.
+    """
     coupon, cut = parameters.coupon, cut_of(reading, parameters)
     if cut:
-        then = asdict(_folded(reading, coupon, cut)[0].coupon)
+        past = asdict(_folded(reading, coupon, cut)[0].coupon)
         columns = reading.frame(f"{_query('coupon')} LIMIT 0", {"coupon_id": coupon, "key_hash": 0}).schema
-        return pl.DataFrame([{name: then[name] for name in columns}], schema=columns)
+        return pl.DataFrame([{name: past[name] for name in columns}], schema=columns)
     row = reading.frame(_query("coupon"), {"coupon_id": coupon, "key_hash": key_hash(coupon)})
     if not row.height:
         raise UnknownCoupon(f"coupon {coupon}: no event of it has been consumed; check the id, or run `consume`")
@@ -97,11 +100,16 @@ _HISTORY: Final[dict[str, Any]] = {
 
 
 def history(reading: Reading, parameters: CouponHistory) -> pl.DataFrame:
-    """The coupon folded by the reference: one row per event, with the log position and time of recording. `number`: the
-    place of the event among all events of the coupon, from 1; `currency`: the coupon's.
+    """The history of one coupon: one row per event, in canonical order. The reference fold computes it from the
+    journal.
 
-    `superseded`: violations of the event that are no fault; `explained`: a `wrong_user` between two ids of one person.
-    `data`: the event's other fields as JSON. Raises `UnknownCoupon`.
+    `before` and `after` are the coupon's states around the event. `number` counts the coupon's events from 1.
+    `violations` lists the rules that the event broke. Two lists name those that are not faults: `superseded`, where a
+    later fact overtook a sweep, and `explained`, where the two users of a `wrong_user` are linked ids of one person.
+    `data` holds the event's other fields as JSON. `currency` is that of the coupon. `partition`, `offset` and
+    `recorded_at` say where and when the log recorded the event.
+
+    Raises `UnknownCoupon`.
     """
     cut, limit = cut_of(reading, parameters), parameters.limit
     folded, positions = _folded(reading, parameters.coupon, cut)
@@ -167,8 +175,8 @@ def _folded(reading: Reading, coupon: str, cut: Cut) -> tuple[Folded, dict[str, 
 
 
 def coupons(reading: Reading, parameters: Coupons) -> Iterator[pl.DataFrame]:
-    """Coupons in pieces, sorted by id, or unsorted if not `ordered`, which is faster for many. `since`, `until`: of the
-    last event."""
+    """Coupons that match the filters: one row per coupon, sorted by id. `ordered=false` skips the sort, which is faster
+    for large results."""
     bound = parameters.bound
     query = _of_code("coupons", bound)
     order = "ORDER BY coupon_id" if bound.pop("ordered") else ""
@@ -176,7 +184,8 @@ def coupons(reading: Reading, parameters: Coupons) -> Iterator[pl.DataFrame]:
 
 
 def states(reading: Reading, parameters: CouponStates) -> pl.DataFrame:
-    """Number of coupons per state. Filters as in `coupons`."""
+    """Number of coupons in each state: one row per state. The filters are those of `coupons`. `long_ended` counts the
+    coupons that ended more than `ended_days` days ago."""
     bound = parameters.bound
     return reading.frame(_of_code("states", bound), bound)
 
@@ -190,7 +199,13 @@ def _of_code(name: str, parameters: dict[str, Any]) -> str:
 
 
 def user(reading: Reading, parameters: OneUser) -> pl.DataFrame:
-    """One person with all linked ids: one row, with a list `coupons`. Raises `NotThere`."""
+    """One person, with all linked ids: one row.
+
+    `person` is the id that stands for all of them, `linked` lists the other ids. `coupons` lists the coupons that any
+    of the ids owns. `usable`, `used` and `expired` count those coupons by their standing at the data's clock.
+
+    Raises `NotThere`.
+    """
     return _user(reading, parameters.user)
 
 
@@ -208,8 +223,13 @@ def _user(reading: Reading, user: str) -> pl.DataFrame:
 
 
 def person(reading: Reading, parameters: OneUser) -> pl.DataFrame:
-    """As `user`, with two more lists: `ids`, with the data of each id of the person; `violations`, of their coupons and
-    of events in their name. Raises `NotThere`."""
+    """One person in detail: the row of `user`, with two more lists.
+
+    `ids` has the coupon counts of each of the person's ids. `violations` lists the rules broken by the person's coupons
+    or by events in the person's name.
+
+    Raises `NotThere`.
+    """
     row = _user(reading, parameters.user)
     ids = {"ids": [parameters.user, *row["linked"][0]]}
     return row.with_columns(
@@ -219,14 +239,21 @@ def person(reading: Reading, parameters: OneUser) -> pl.DataFrame:
 
 
 def ids_of(reading: Reading, user: str) -> tuple[pl.DataFrame, list[str]]:
-    """The row of user.sql, and every id of the person, with `user` first."""
+    """The row of user.sql, and all ids of the person; `user` comes first."""
     row = reading.frame(_query("user"), {"user": user, "key_hash": key_hash(user)})
     linked = row["linked"].list.drop_nulls()[0]
     return row, [user, *(linked.to_list() if linked is not None else [])]
 
 
 def order(reading: Reading, parameters: OneOrder) -> pl.DataFrame:
-    """One order: one row, with lists `coupons` and `violations`. Raises `NotThere`."""
+    """One order: one row, with its amounts and status.
+
+    `coupons` lists every coupon that the order names, that names the order, or that is on it now. `violations` lists
+    the rules broken on it. `coupon_discount_minor` is the coupon discount that the order states;
+    `coupons_discount_minor` is that of the coupons in use on it.
+
+    Raises `NotThere`.
+    """
     order = parameters.order
     bound = {"order": order, "key_hash": key_hash(order)}
     row = reading.frame(_query("order"), bound)
@@ -248,20 +275,33 @@ def order(reading: Reading, parameters: OneOrder) -> pl.DataFrame:
 
 
 def campaigns(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Every campaign with its counts. `violations`: as in `campaign`."""
+    """All campaigns: one row per campaign, and one with a null id for coupons without a campaign.
+
+    `issued`, `claimed`, `used`, `returned` and `expired` count the coupons that have such an event, legal or not.
+    `in_use` counts coupons in state used now, `owned` those with an owner. `claim_rate` = claimed / issued without a
+    user; `use_rate` = in_use / owned. `discounts` lists the discount of coupons in use by currency; `discount_minor` is
+    the same if there is only one currency, else null. `violations` counts as in `campaign`.
+    """
     with reading.given(faults=_faults(reading)):
         return reading.frame(_query("campaigns"))
 
 
 def _faults(reading: Reading, campaign: str | None = None, between: bool = False) -> pl.DataFrame:
-    """Rows of campaign_faults.sql. `between`: include violations between coupons and orders; in the past, these need
-    everything to be folded."""
+    """Rows of campaign_faults.sql. `between`: include violations between coupons and orders. For the past, these need
+    every topic folded."""
     return reading.frame(_query("campaign_faults"), {"campaign": campaign, "between": between})
 
 
 def campaign(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """One campaign: one row, with lists `states`, `broken`, `versions`, `conservation`. `violations`: number of those
-    of single coupons and of the campaign's rules; `broken`: the same per rule. Raises `NotThere`."""
+    """One campaign: one row, with its current rules and counts.
+
+    `entered` counts its coupons that were claimed or granted; `stock_left` = quantity - entered, negative if more were
+    issued than exist. `violations` counts broken rules of its coupons and of the campaign itself, without those between
+    coupons and orders; `broken` lists them per rule. `states` lists the number of coupons per state, `versions` each
+    rule version with the values it changed, `conservation` the checks that its coupons balance.
+
+    Raises `NotThere`.
+    """
     campaign = parameters.campaign
     bound = {"campaign": campaign, "key_hash": key_hash(campaign)}
     row = reading.frame(_query("campaign"), bound)
@@ -282,7 +322,7 @@ def campaign(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
 
 
 def _versions(reading: Reading, bound: Mapping[str, Any]) -> pl.DataFrame:
-    """One row per rule version: its event, and the values that it changed, as JSON."""
+    """One row per rule version: its event, and the changed values as JSON."""
     rows = []
     current: dict[str, Any] = {}
     events = reading.frame(_query("campaign_versions"), {**bound, "types": _RULE_TYPES})
@@ -297,38 +337,51 @@ def _versions(reading: Reading, bound: Mapping[str, Any]) -> pl.DataFrame:
 
 
 def violations(reading: Reading, parameters: Violations) -> Iterator[pl.DataFrame]:
-    """Violations by time.
+    """Broken rules: one row per violation, by time.
 
-    `superseded`: the violation is of a sweep event that a later fact overtook, and is no fault.
+    Three flags mark violations that are not faults: `superseded`, where a later fact overtook a sweep; `explained`, by
+    linked ids of one person; `provisional`, while the other topic is not yet read. `counterpart` is the other coupon,
+    order or user involved, if the rule has one.
     """
     return reading.batches(_query("violations"), parameters.bound)
 
 
 def violation_counts(reading: Reading, parameters: ViolationFilter) -> pl.DataFrame:
-    """Number of violations per code; superseded ones are counted apart."""
+    """Number of violations of each rule: one row per violation code.
+
+    `violations` counts only faults, and `keys` the coupons, orders or campaigns that have one. `explained`,
+    `provisional` and `superseded` violations are counted separately.
+    """
     return reading.frame(_query("violation_counts"), parameters.bound)
 
 
 def campaign_violations(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """Rules broken by or around the campaign's coupons: how often, and the discount of these coupons now."""
+    """Rules broken by a campaign's coupons, including those between coupons and orders: one row per rule and currency.
+
+    `cases` counts violations, `coupons` and `users` those involved. `discount_minor` is the discount of these coupons
+    that are in use now, each counted once.
+    """
     with reading.given(faults=_faults(reading, parameters.campaign, between=True)):
         return reading.frame(_query("campaign_violations"))
 
 
 def campaign_users(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """People with coupons of the campaign: how many coupons, and how many in use."""
+    """People who own coupons of a campaign: one row per person. `got` counts their coupons, `used` those in use."""
     return reading.frame(_query("campaign_users"), parameters.bound)
 
 
 def linked(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Number of users with linked ids, and number of linked ids."""
+    """How many user ids have linked ids (`users`), and how many linked ids there are (`ids`): one row."""
     return reading.frame(_query("linked"))
 
 
 def campaign_segments(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """Customers by segment (RFM) and currency: number who got coupons of the campaign, and number with one in use
-    (`used`); for the latter, over all their orders, the share who came again and the net sales. Null segment: people
-    with a coupon of the campaign but without an order that stands."""
+    """How customers of each RFM segment responded to a campaign: one row per segment and currency.
+
+    `got` counts customers with a coupon of the campaign, `used` those with one in use. `came_again` is the share of the
+    latter with more than one order, `net_sales_minor` the net sales of all their orders. A null segment holds people
+    with a coupon of the campaign but without an order that stands (paid, and neither cancelled nor refunded in full).
+    """
     theirs = campaign_users(reading, parameters)
     everyone = customers.in_segments(reading)
     used = pl.col("used") > 0
@@ -351,8 +404,11 @@ _DUE: Final = ("type", "reason", "campaign_id", "currency")
 
 
 def due(reading: Reading, parameters: Due) -> pl.DataFrame:
-    """What a sweep up to `until` would append: coupons by reason and campaign, with the
-    face value of those that have one (null if none has; `without_value`: number of the others)."""
+    """What a sweep up to `until` would append: one row per event type, reason, campaign and currency.
+
+    `face_value_minor` sums the coupons that have a face value (null if none has one); `without_value` counts the
+    others.
+    """
     until = parameters.until or reading.rows("SELECT data_clock FROM ledger")[0][0]
     pieces = due_at(reading, until) if until else iter(())
     counted = [
@@ -371,7 +427,7 @@ def due(reading: Reading, parameters: Due) -> pl.DataFrame:
 
 
 def _counted(rows: pl.DataFrame) -> pl.DataFrame:
-    """Sums per group. An amount is null if none of its parts is known."""
+    """Sums per group. An amount is null if all its parts are unknown."""
     known = pl.when(pl.col("coupons").sum() > pl.col("without_value").sum()).then(pl.col("face_value_minor").sum())
     return rows.group_by(_DUE).agg(
         pl.col("coupons").sum(), known.alias("face_value_minor"), pl.col("without_value").sum()
@@ -382,7 +438,13 @@ _EXPIRIES_BY: Final = {"reason": "reason", "campaign": "campaign_id", "channel":
 
 
 def expiries(reading: Reading, parameters: Expiries) -> pl.DataFrame:
-    """Expired coupons and the face value lost with them, by the parts in `by`. Raises `NotThere`."""
+    """Expired coupons: one row per currency and value of the columns in `by`.
+
+    `face_value_minor` sums the coupons that have a face value (null if none has one); `without_value` counts the
+    others.
+
+    Raises `NotThere`.
+    """
     by = parameters.by
     if unknown := sorted(set(by) - set(_EXPIRIES_BY)):
         raise NotThere(f"expiries by {', '.join(unknown)}: there is no such part; there are {', '.join(_EXPIRIES_BY)}")
@@ -393,13 +455,20 @@ def expiries(reading: Reading, parameters: Expiries) -> pl.DataFrame:
 
 
 def expiring(reading: Reading, parameters: Expiring) -> Iterator[pl.DataFrame]:
-    """Usable coupons with a validity that ends within `within_s` seconds of the data's clock, earliest end first."""
+    """Usable coupons with an owner that expire within `within_s` seconds after the data's clock: one row per coupon,
+    the earliest end first."""
     return reading.batches(_query("expiring"), parameters.bound)
 
 
 def diff(reading: Reading, parameters: Diff, progress: Progress) -> Iterator[pl.DataFrame]:
-    """Changes of coupons between two instants, two states of knowledge, two log positions, or a combination. Without an
-    end: until now.
+    """What happened to coupons between two points: one row per coupon with new events, by id.
+
+    `before` and `after` are the states (null: the coupon did not exist yet). `changed` holds the other values that
+    changed, as JSON `[before, after]`. `types` and
+    `event_ids` list the new events in canonical order.
+
+    Both points are cuts: by when events happened (`from_at`, `to_at`), by when they were recorded (`known_from`,
+    `known_to`), by log position, or by a combination. Without a second point, the comparison is with now.
 
     Raises `WrongQuestion`.
     """
@@ -428,13 +497,13 @@ def diff(reading: Reading, parameters: Diff, progress: Progress) -> Iterator[pl.
 
 
 def _beyond(earlier: Cut, later: Cut) -> bool:
-    """Whether some position of the earlier cut lies beyond that of the later one."""
+    """Whether any position of the earlier cut is beyond that of the later one."""
     start, end = earlier.positions, later.positions
     return start is not None and end is not None and any(offset > end.get(at, 0) for at, offset in start.items())
 
 
 def dead_letters(reading: Reading, parameters: DeadLetters) -> Iterator[pl.DataFrame]:
-    """Dead letters by position. `since`, `until`: of recording."""
+    """Dead letters, by position: one row per record, with the reason and detail why it was not folded."""
     chosen = parameters.bound
     whole, limit = chosen.pop("whole"), chosen.pop("limit")
     bulk = "" if whole else ", key, value"
@@ -442,19 +511,24 @@ def dead_letters(reading: Reading, parameters: DeadLetters) -> Iterator[pl.DataF
 
 
 def histories(reading: Reading, parameters: Histories) -> pl.DataFrame:
-    """All events and conflicts of several coupons, each content at its first position."""
+    """All events of several coupons, including conflicting contents: one row per distinct content of an event, with the
+    position where the log first had it."""
     ids = list(parameters.coupons)
     hashes = stable_hash(pl.Series(ids, dtype=pl.String)).tolist()
     return reading.frame(_query("histories"), {"coupons": ids, "key_hashes": hashes})
 
 
 def across(reading: Reading, parameters: Across) -> pl.DataFrame:
-    """Violations of the rules across coupons and between topics that would appear or disappear if coupons changed."""
+    """Which violations across coupons and between topics would appear or disappear if these coupons changed: one row
+    per violation, with `change` = comes or goes."""
     return changed(reading, parameters.coupons)
 
 
 def dead_letter(reading: Reading, parameters: OneDeadLetter) -> pl.DataFrame:
-    """One dead letter. Raises `NotThere`."""
+    """One dead letter, with the record's key and value: one row.
+
+    Raises `NotThere`.
+    """
     topic, partition, offset = parameters.topic, parameters.partition, parameters.offset
     row = reading.frame(_query("dead_letter"), {"topic": topic, "log_partition": partition, "log_offset": offset})
     if not row.height:
@@ -463,9 +537,11 @@ def dead_letter(reading: Reading, parameters: OneDeadLetter) -> pl.DataFrame:
 
 
 def summary(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """Counts over the whole database, the data's clock, the last commit. `partitions`: the account of each partition.
+    """Counts over the whole database, the data's clock and the last commit: one row.
 
-    `dead_letters_open`: dead letters that are not settled.
+    `read`, `applied`, `repeats` and `conflicts` say what became of the records; `partitions` lists the same per
+    partition, with its next offset. `violations` counts faults only. `dead_letters_open` counts the dead letters that
+    nobody discarded. `outbox` counts events that the ledger still has to append.
     """
     row = reading.frame(_query("summary"))
     # The join costs as much as all the rest, and hardly any database has discarded dead letters.
@@ -475,47 +551,60 @@ def summary(reading: Reading, _: Parameters) -> pl.DataFrame:
 
 
 def totals(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Number of keys of each table, events, violations, the data's clock: one row, with lists `states` and `broken`."""
+    """Number of coupons, orders, campaigns, users, events and violations, and the data's clock: one row. `states` lists
+    the coupons per state, `broken` the violations per rule."""
     return reading.frame(_query("totals"))
 
 
 def log_identity(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """The identity of the log that was read: per partition, the topic's id and the last record
-    (`projections.identity`)."""
+    """Which log the database was read from: one row per partition, with the id of the topic and the last record
+    read."""
     return read_log(reading).rows()
 
 
 def oddities(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """Per topic, the number of events read, and of odd ones among them (`projections.identity`)."""
+    """Signs that a producer is set up wrongly: one row per topic.
+
+    `events` counts the valid events read. `other_keys` counts events whose record has another key, `skewed` those with
+    `occurred_at` far from `recorded_at`, `in_1970` the skewed ones dated 1970.
+    """
     return oddities_of(reading)
 
 
 def standing(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """The settings that the database was computed with: the grace of the rules, the version of each projection."""
+    """The settings that the database was built with: one row, with the grace in minutes and, in `versions`, the version
+    of each projection."""
     return reading.frame(_query("standing"))
 
 
 def digest(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """The digests of all tables."""
+    """Digests of all tables, to compare two databases: one row per table. `facts` covers only what the log says; `full`
+    covers every column."""
     in_place.complete(reading)
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
 
 
 def digest_buckets(reading: Reading, parameters: DigestBuckets) -> pl.DataFrame:
-    """The full digest of a table by bucket, to find where two databases differ."""
+    """The full digest of one table by bucket, to find where two databases differ: one row per bucket."""
     in_place.complete(reading)
     return digests_of.buckets(reading, parameters.table)
 
 
 def digest_rows(reading: Reading, parameters: DigestRows) -> pl.DataFrame:
-    """The rows of one bucket of `digest_buckets`."""
+    """The rows of one bucket of a table (see `digest-buckets`)."""
     in_place.complete(reading)
     return digests_of.rows_of(reading, parameters.table, parameters.bucket)
 
 
 def audit(reading: Reading, parameters: Audit) -> pl.DataFrame:
-    """One audit: the number of offenders, and the first `limit` of them as JSON. Raises `NotThere`."""
+    """The result of one audit: one row.
+
+    `asked` is what the audit checks, `offenders` the number of rows that break it, `examples` the first `limit` of them
+    as JSON.
+
+    Raises `NotThere`.
+    """
     name = parameters.name
     if name not in audits.AUDITS:
         raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
@@ -535,20 +624,24 @@ _EVIDENCE: Final = {
 
 
 def evidence(reading: Reading, parameters: Evidence) -> pl.DataFrame:
-    """All data of the coupons with key hashes from `first` to `last`, both included. One row of five lists: their rows,
-    events, conflicts, violations of their own events, and, with `set_aside`, the positions of all valid coupon events
-    that became dead letters, which cannot be told from their bytes."""
+    """All data of the coupons whose key hash lies between `first` and `last`, for an audit outside the database: one
+    row.
+
+    It has lists of their rows, events, conflicts and violations. With `set_aside`, it also lists the positions of all
+    coupon events that are valid by their bytes but became dead letters.
+    """
     span = {"first": parameters.first, "last": parameters.last}
     lists = {
         name: reading.frame(query, span | ({"coupons": COUPON} if "$coupons" in query else {}))
         for name, query in _EVIDENCE.items()
     }
-    lists["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "asked": parameters.set_aside})
+    lists["set_aside"] = reading.frame(_query("set_aside"), {"topic": COUPON, "wanted": parameters.set_aside})
     return pl.DataFrame({name: _as_list(_without_categories(rows)) for name, rows in lists.items()})
 
 
 def campaign_targets(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
-    """The targets of a campaign: the last in canonical order for each metric and currency."""
+    """The targets set for a campaign: one row per metric and currency, with the latest target in canonical order.
+    Ratios are in basis points."""
     return reading.frame(_query("campaign_targets"), parameters.bound)
 
 
@@ -561,5 +654,5 @@ def _query(name: str) -> str:
 
 
 def _as_list(frame: pl.DataFrame) -> pl.Series:
-    """All rows as one value: a list of structs."""
+    """The frame as one value: a list of structs."""
     return frame.select(pl.struct(pl.all()).implode()).to_series()

@@ -1,5 +1,6 @@
 -- How many coupons are in each state? Grain: one state, in the order of the lifecycle. Filters as in
--- coupons.sql; `long_ended`: number of coupons that `ended_days` would leave out there.
+-- coupons.sql; `long_ended`: the coupons that `ended_days` would leave out in
+-- coupons.sql.
 SELECT state::VARCHAR AS state, count(*) AS coupons,
        count(*) FILTER (state IN ('expired', 'revoked')
            AND ended_at < (SELECT data_clock - to_days($ended_days::INTEGER) FROM ledger)) AS long_ended

@@ -1,5 +1,5 @@
--- Which rules were broken, when and by which event? Grain: one violation, by time. `superseded`: no fault, since a
--- later fact overtook the event of the ledger's own sweeps that it is of. `explained`, `provisional`: see
+-- Which rules were broken, when and by which event? Grain: one violation, by time. `superseded`: not a fault; the event
+-- is from one of the ledger's own sweeps, and a later fact overtook it. `explained`, `provisional`: see
 -- projections/live/judged_violations.sql.
 SELECT CASE topic WHEN 'coupon.events' THEN key END AS coupon_id, event_id, violation, state, occurred_at, topic, key,
        scope, counterpart, superseded(event_id, violation) AS superseded, explained, provisional
