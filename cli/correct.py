@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from coupon_ledger.cli.asking import rows_of
+from coupon_ledger.cli.lists import SHOWN
 from coupon_ledger.cli.options import LOG, operator_options, output_option, settings_options, signed
 from coupon_ledger.cli.output import limited, print_row, print_rows
 from coupon_ledger.cli.progress import progress
-from coupon_ledger.cli.show import SHOWN
 from coupon_ledger.cli.tables import warn
 from coupon_ledger.ledger.amounts import amount, counted, money
 from coupon_ledger.ledger.errors import InvalidEvent, UnusableFile

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
+from coupon_ledger.cli.dead_letters import dead_letters
+from coupon_ledger.cli.lists import SHOWN
 from coupon_ledger.cli.options import (
     LOG,
     dead_letter_options,
@@ -25,7 +27,6 @@ from coupon_ledger.cli.options import (
 )
 from coupon_ledger.cli.output import limited, print_rows
 from coupon_ledger.cli.progress import progress
-from coupon_ledger.cli.show import SHOWN, dead_letters
 from coupon_ledger.ledger.errors import UnusableFile
 from coupon_ledger.ledger.plain import plain
 from coupon_ledger.ledger.settings import LogSettings, Settings

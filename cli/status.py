@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from coupon_ledger.cli.asking import answered
 from coupon_ledger.cli.consume import on_signal
+from coupon_ledger.cli.lists import plain_lists, print_list, with_lists
 from coupon_ledger.cli.options import LOG, output_option, past_options, settings_options
 from coupon_ledger.cli.output import print_row, print_rows
 from coupon_ledger.cli.tables import echo_under
@@ -55,9 +57,7 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
     if any(value is not None for value in past.values()):
         if watch is not None:
             raise click.UsageError("--watch is of the present; leave out --at, --known-at and --at-position")
-        from coupon_ledger.cli.show import print_totals
-
-        print_totals(settings, output, **past)
+        _print_totals(settings, output, **past)
         return
     from coupon_ledger.consumers.log_identity import difference, open_log_of
 
@@ -201,3 +201,14 @@ def _attention(summary: dict[str, Any]) -> Iterator[tuple[Note, str]]:
         yield note("{n:count} violation{n:s}", n=summary["violations"]), "violations"
     if summary["outbox"]:
         yield note("{n:count} record{n:s} to be appended to the log", n=summary["outbox"]), "consume"
+
+
+def _print_totals(settings: Settings, output: str, **past: Any) -> None:
+    with answered(settings, output, "totals", **past) as answer:
+        row, lists = with_lists(answer)
+        if output != "table":
+            print_row(row | plain_lists(row, lists), output)
+            return
+        print_row(row, output)
+        for name in ("states", "broken"):
+            print_list(name, lists[name])

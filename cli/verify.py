@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.core import ParameterSource
 
+from coupon_ledger.cli.lists import print_all
 from coupon_ledger.cli.options import LOG, output_option, settings_options
 from coupon_ledger.cli.output import Fit, print_row, print_rows
 from coupon_ledger.cli.progress import progress
@@ -308,3 +309,18 @@ def _print(rows: list[Row], digests: list[Row], output: str) -> None:
     commits = sorted({row["commit"] for row in rows})
     one, several = "as of commit {first:count}", "as of commits {first:count} to {last:count}"
     click.echo(say(one if len(commits) == 1 else several, first=commits[0], last=commits[-1]), err=True)
+
+
+@click.command()
+@settings_options("database")
+@output_option
+def digest(settings: Settings, output: str) -> None:
+    """Show the digests of all tables.
+
+    facts: equal for the same facts, whatever their arrival, batches, repeats or log. full: every column, equal for
+    the same log up to the same positions.
+
+    \b
+    coupon-ledger digest
+    """
+    print_all(settings, output, None, "digest")

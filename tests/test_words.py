@@ -13,7 +13,7 @@ from string import Formatter
 import click
 import pytest
 
-from coupon_ledger.cli import attribution, report, show
+from coupon_ledger.cli import attribution, coupons, report
 from coupon_ledger.cli.view import TerminalView, flags
 from coupon_ledger.ledger.labels import codes
 from coupon_ledger.ledger.operations import ACTIONS
@@ -73,7 +73,7 @@ def in_tables() -> Iterator[tuple[str, str]]:
     meant = {text for m in METRICS.values() for text in (m.meaning, m.caveat, *m.grain.split("; ")) if text}
     yield from ((text, "metrics") for text in meant)
     yield from ((text, "models of attribution") for text in (*WHEN.values(), *KINDS.values()))
-    yield from ((text, "a table") for text in (*show._EXCUSED.values(), parts.WITHOUT_BUDGET, parts.MONTHS_LATER))
+    yield from ((text, "a table") for text in (*coupons._EXCUSED.values(), parts.WITHOUT_BUDGET, parts.MONTHS_LATER))
     for query in ("campaign_conservation", "conservation"):
         [file] = (ROOT / "questions").rglob(f"{query}.sql")
         yield from ((text, query) for text in re.findall(r"'(\w[\w -]+ = [\w -]+)'", file.read_text(encoding="utf-8")))

@@ -1,0 +1,79 @@
+"""Print the answers of questions: whole, or the first rows; and the lists that a one-row answer holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from coupon_ledger.cli.asking import FIRST_ROWS, answered, rows_of
+from coupon_ledger.cli.output import LIKE_ANY, Fit, limited, print_frames, print_rows
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.reports.labels import label_of_texts, say
+from coupon_ledger.reports.text import Row
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from coupon_ledger.questions.registry import Answer
+
+SHOWN = 50
+
+
+def print_all(settings: Settings, output: str, shown: str | None, question: str, **parameters: Any) -> None:
+    """Print all rows; a table shows only the columns in `shown`."""
+    with answered(settings, output, question, **parameters) as answer:
+        print_frames(answer.frames, output, shown.split() if shown and output == "table" else None)
+
+
+def print_first(
+    settings: Settings,
+    output: str,
+    limit: int | None,
+    shown: list[str] | None,
+    question: str,
+    **parameters: Any,
+) -> None:
+    """Print a list; a table is limited to the first rows and to the columns that matter most."""
+    at_most = limit or SHOWN
+    asked = at_most + 1 if output == "table" else limit
+    with answered(settings, output, question, limit=asked, **parameters) as answer:
+        if output != "table":
+            print_frames(answer.frames, output)
+            return
+        rows, more = limited(rows_of(answer), at_most)
+        print_rows(rows, output, shown)
+        if more:
+            click.echo(say(FIRST_ROWS, n=at_most), err=True)
+
+
+def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
+    """Split a one-row answer into its plain values and its lists of structs, as tables. A null list is both a plain
+    null and an empty table; so null (no list) differs from an empty list."""
+    import polars as pl
+
+    frame = next(answer.frames)
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List) and dtype.inner == pl.Struct]
+    tables = {}
+    for name in lists:
+        rows = frame[name][0]
+        empty = pl.Series(name, [], dtype=frame.schema[name].inner)  # type: ignore[attr-defined]
+        tables[name] = (empty if rows is None else rows).struct.unnest()
+    nulls = {name: None for name in lists if frame[name][0] is None}
+    return frame.drop(lists).row(0, named=True) | nulls, tables
+
+
+def plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
+    """The lists that are not null."""
+    return {name: table.to_dicts() for name, table in lists.items() if name not in row}
+
+
+def print_list(title: str, table: pl.DataFrame, currency: str | None = None) -> None:
+    """`currency`: of amounts whose row names none."""
+    print_titled(title, table.to_dicts(), currency)
+
+
+def print_titled(title: str, rows: list[Row], currency: str | None = None, fit: Fit = LIKE_ANY) -> None:
+    if rows:
+        click.echo("\n" + label_of_texts(title))
+        print_rows(rows, "table", currency=currency, fit=fit)

@@ -1,0 +1,82 @@
+"""`violations`: the broken rules."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+
+from coupon_ledger.cli.lists import SHOWN, print_all, print_first
+from coupon_ledger.cli.options import instant_option, limit_option, output_option, past_options, settings_options
+from coupon_ledger.ledger.errors import alike
+from coupon_ledger.ledger.settings import Settings
+from coupon_ledger.questions.parameters import about
+from coupon_ledger.questions.states.parameters import Violations
+
+
+@click.command()
+@click.option("--coupon", "coupon_id", help=about(Violations, "coupon"))
+@click.option(
+    "--code",
+    "violation",
+    callback=lambda _ctx, option, value: _rule(value, option),
+    help=about(Violations, "violation"),
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["coupon", "cross"]),
+    help=about(Violations, "scope"),
+)
+@instant_option("--since", about(Violations, "since"))
+@instant_option("--until", about(Violations, "until"))
+@click.option("--count", is_flag=True, help="How many of each instead of a list.")
+@past_options
+@limit_option(SHOWN)
+@settings_options("database")
+@output_option
+def violations(
+    coupon_id: str | None,
+    violation: str | None,
+    scope: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    count: bool,
+    limit: int | None,
+    settings: Settings,
+    output: str,
+    **past: Any,
+) -> None:
+    """List broken rules by time: which event, which rule, in which state it found the coupon.
+
+    Scope coupon: of one coupon's own events. Scope cross: stock, limits and windows of its campaign, and what coupons
+    and orders say of each other (counterpart: the other side). Superseded: an event of a sweep (`expire`) that a fact
+    told later overtook; no fault.
+
+    \b
+    coupon-ledger violations --count
+    coupon-ledger violations --scope cross
+    coupon-ledger violations --scope coupon --known-at 2026-11-12
+    coupon-ledger violations --code used_when_used --output csv
+    """
+    filters = {"coupon": coupon_id, "violation": violation, "scope": scope, "since": since, "until": until, **past}
+    if count:
+        print_all(settings, output, None, "violation-counts", **filters)
+        return
+    shown = "occurred_at key event_id violation state scope counterpart explained provisional superseded".split()
+    print_first(settings, output, limit, shown, "violations", **filters)
+
+
+def _rule(value: str | None, option: click.Parameter) -> str | None:
+    """Refuse an unknown rule: an empty list would look like good news."""
+    from coupon_ledger.ledger.rules import VIOLATIONS
+
+    if value is None or value in VIOLATIONS:
+        return value
+    like = alike([value], VIOLATIONS)
+    meant = f"did you mean {' or '.join(like)}? " if like else ""
+    raise click.BadParameter(
+        f"{value!r} is no rule; {meant}`coupon-ledger violations --count` lists the rules that were broken",
+        None,
+        option,
+    )
