@@ -286,11 +286,11 @@ def _question(name: str, question: Question[Any]) -> Iterator[str]:
         yield "\n| parameter | bounds | default | |\n|---|---|---|---|"
         yield from map(_parameter_row, own)
     if len(own) < len(question.parameters):
-        yield "\nAlso of the past."
+        yield "\nTakes `at`, `known_at` and `positions`, too."
 
 
 def _parameter_row(parameter: Parameter) -> str:
-    default = "needed" if parameter.required else json.dumps(parameter.default) if parameter.default is not None else ""
+    default = "required" if parameter.required else json.dumps(parameter.default) if parameter.default is not None else ""
     return f"| `{parameter.name}` | {parameter.bounds or ''} | {default} | {parameter.description} |"
 
 
