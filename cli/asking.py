@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Together:
+class _SharedSnapshot:
     """The source of a command that asks several questions of one state; `bar`: progress of the current question."""
 
     source: Source | None = None
@@ -37,7 +37,7 @@ class _Together:
             self.bar.update(done, total)
 
 
-_together: ContextVar[_Together | None] = ContextVar("together", default=None)
+_together: ContextVar[_SharedSnapshot | None] = ContextVar("together", default=None)
 
 
 @contextmanager
@@ -45,10 +45,10 @@ def together(settings: Settings) -> Iterator[Source]:
     """Within the block, `answered` asks all questions of one committed state, whatever is committed meanwhile."""
     from coupon_ledger.api.client import asking
 
-    asked = _Together()
-    with asking(settings.database, asked.progress, timeout_s()) as source, source.snapshot() as snapshot:
-        asked.source = snapshot
-        token = _together.set(asked)
+    shared = _SharedSnapshot()
+    with asking(settings.database, shared.progress, timeout_s()) as source, source.snapshot() as snapshot:
+        shared.source = snapshot
+        token = _together.set(shared)
         try:
             yield snapshot
         finally:
@@ -63,8 +63,8 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
     since, until = parameters.get("since"), parameters.get("until")
     if since is not None and until is not None and until < since:
         raise click.UsageError("--until is before --since; a period ends after it begins")
-    asked = QUESTIONS[question]
-    back = asked.looks_back(asked.read(question, parameters))
+    definition = QUESTIONS[question]
+    back = definition.looks_back(definition.read(question, parameters))
     with ExitStack() as looking:
         bar = looking.enter_context(progress("looking back", 0, "keys")) if back else None
         with _source(settings, bar) as source:
@@ -82,13 +82,13 @@ def answered(settings: Settings, output: str, question: str, **parameters: Any) 
 def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
     from coupon_ledger.api.client import asking
 
-    asked = _together.get()
-    if asked is not None and asked.source is not None:
-        asked.bar = bar
+    shared = _together.get()
+    if shared is not None and shared.source is not None:
+        shared.bar = bar
         try:
-            yield asked.source
+            yield shared.source
         finally:
-            asked.bar = None
+            shared.bar = None
         return
     with asking(settings.database, bar.update if bar else None, timeout_s()) as source:
         yield source

@@ -105,7 +105,7 @@ def show(
     goods_rates: dict[str, int] | None,
     settings: Settings,
     output: str,
-    **asked: Any,
+    **filters: Any,
 ) -> None:
     """Show what each channel, campaign or kind of touch is credited with.
 
@@ -118,29 +118,29 @@ def show(
     coupon-ledger attribution show --known-at 2026-11-12
     coupon-ledger attribution show --explain order-1001
     """
-    models = _asked(settings, names)
-    window = {name: asked.pop(name) for name in ("since", "until")} | {"goods_rates": goods_rates}
+    models = _models_named(settings, names)
+    window = {name: filters.pop(name) for name in ("since", "until")} | {"goods_rates": goods_rates}
     if order is not None:
-        _explain(settings, output, order, models, asked)
+        _explain(settings, output, order, models, filters)
         return
     if roi:
         if campaign is None:
             raise click.UsageError("--roi is of one campaign; name it with --campaign")
         with answered(
-            settings, output, "attribution-roi", campaign=campaign, models=models, **window, **asked
+            settings, output, "attribution-roi", campaign=campaign, models=models, **window, **filters
         ) as answer:
             print_rows(rows_of(answer), output)
         if output == "table":
             _say_which_model()
-            _say_notes(settings, window | asked)
+            _say_notes(settings, window | filters)
         return
     with answered(
-        settings, output, "attribution", models=models, by=by, campaign=campaign, **window, **asked
+        settings, output, "attribution", models=models, by=by, campaign=campaign, **window, **filters
     ) as answer:
         print_rows(rows_of(answer), output, _shown(by) if output == "table" else None)
     if output == "table":
         _say_which_model()
-        _say_notes(settings, window | asked)
+        _say_notes(settings, window | filters)
 
 
 def _say_which_model() -> None:
@@ -157,9 +157,9 @@ def _shown(by: str) -> list[str]:
     return ["model", by, "currency", "orders", "share", "sales_minor", "margin_minor", "removal_effect", "error"]
 
 
-def _say_notes(settings: Settings, asked: Row) -> None:
+def _say_notes(settings: Settings, filters: Row) -> None:
     """Print what the reader of a table must know."""
-    with answered(settings, "quiet", "attribution-notes", **asked) as answer:
+    with answered(settings, "quiet", "attribution-notes", **filters) as answer:
         notes = answer.row()
     counted = (
         "{orders:count} order{orders:s} credited; left out: {cancelled:count} cancelled, {refunded:count} refunded in"
@@ -200,7 +200,7 @@ def _explain(settings: Settings, output: str, order: str, models: list[str | Row
 @past_options
 @settings_options(*LOG, "database")
 @output_option
-def compare(one: str, other: str, by: str, settings: Settings, output: str, **asked: Any) -> None:
+def compare(one: str, other: str, by: str, settings: Settings, output: str, **filters: Any) -> None:
     """Show two models side by side over the same orders.
 
     \b
@@ -209,10 +209,12 @@ def compare(one: str, other: str, by: str, settings: Settings, output: str, **as
     """
     if one == other:
         raise click.UsageError("name two different models")
-    with answered(settings, output, "attribution", models=_asked(settings, (one, other)), by=by, **asked) as answer:
-        found = list(rows_of(answer))
-    credited = {(row["model"], row["currency"], row[by]): row for row in found}
-    places = dict.fromkeys((row["currency"], row[by]) for row in found)
+    with answered(
+        settings, output, "attribution", models=_models_named(settings, (one, other)), by=by, **filters
+    ) as answer:
+        rows = list(rows_of(answer))
+    credited = {(row["model"], row["currency"], row[by]): row for row in rows}
+    places = dict.fromkeys((row["currency"], row[by]) for row in rows)
     print_rows((_beside(one, other, by, place, credited) for place in places), output)
 
 
@@ -260,7 +262,7 @@ def list_models(settings: Settings, output: str) -> None:
             "parameters": model.parameters,
             "credits": say(KINDS[model.kind]) if output == "table" else KINDS[model.kind],
             "use_for": say(WHEN[model.kind]) if output == "table" else WHEN[model.kind],
-            "defined": told[-1]["defined_at"] if (told := history) else None,
+            "defined": history[-1]["defined_at"] if history else None,
         }
         for name, (model, history) in ({n: (m, []) for n, m in BUILT_IN.items()} | _defined(settings)).items()
     ]
@@ -329,19 +331,19 @@ def define(
     if kind not in KINDS:
         raise click.UsageError(f"--kind {kind}: there is none; there are {', '.join(KINDS)}")
     who, because = signed(why, operator)
-    given = {n: value for n, value in parameters.items() if value is not None}
-    model = made({"name": name, "kind": kind, **given})
+    chosen = {n: value for n, value in parameters.items() if value is not None}
+    model = made({"name": name, "kind": kind, **chosen})
     with appending(settings) as log:
-        operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"kind": kind, **given})
+        operations.append(log, DEFINED, why=because, operator=who, subject=name, details={"kind": kind, **chosen})
     print_row({"name": name, "kind": kind, **model.parameters}, output)
 
 
-def _asked(settings: Settings, names: Sequence[str]) -> list[str | Row] | None:
+def _models_named(settings: Settings, names: Sequence[str]) -> list[str | Row] | None:
     """The models as a question takes them; None for all. Built-in models need no log."""
     from coupon_ledger.ledger.errors import NotThere
     from coupon_ledger.questions.attribution.models import BUILT_IN
 
-    wanted = [name for given in names for name in given.split(",")]
+    wanted = [name for names_text in names for name in names_text.split(",")]
     if not wanted or "all" in wanted:
         return None
     if all(name in BUILT_IN for name in wanted):
@@ -358,7 +360,7 @@ def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
     from coupon_ledger.ledger.operations import operations_of
     from coupon_ledger.questions.attribution.models import DEFINED, made
 
-    found: dict[str, tuple[Model, list[Row]]] = {}
+    models: dict[str, tuple[Model, list[Row]]] = {}
     for done in operations_of(settings.log, DEFINED):
         name = done.subject or ""
         try:
@@ -368,5 +370,5 @@ def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
             continue
         row = {"name": name, "kind": model.kind, "parameters": model.parameters, "defined_at": done.occurred_at,
                "operator": done.operator, "why": done.reason}  # fmt: skip
-        found[name] = (model, [*(found[name][1] if name in found else []), row])
-    return found
+        models[name] = (model, [*(models[name][1] if name in models else []), row])
+    return models

@@ -177,11 +177,13 @@ def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
             f"backup {file}: made from another log than {settings.log.url}: {other}; nothing was changed: check --log,"
             " or name another backup"
         )
-    for found in outside:
-        ahead = found.next_offset > found.end
+    for position in outside:
+        ahead = position.next_offset > position.end
         problem = "it is ahead of the log" if ahead else "what lies between is not in the log any more"
         remedy = "is this the log that it was made from? Check --log" if ahead else "`restore` the log from an archive"
-        raise LogTruncated(f"backup {file}: {found}: {problem}; nothing was changed: {remedy}, or name another backup")
+        raise LogTruncated(
+            f"backup {file}: {position}: {problem}; nothing was changed: {remedy}, or name another backup"
+        )
     return sum(end - (accounts[p].next_offset if p in accounts else 0) for p, end in ends.items()), state
 
 

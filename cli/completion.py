@@ -25,9 +25,9 @@ def completion(shell: str) -> None:
     coupon-ledger completion zsh >> ~/.zshrc       # after compinit
     coupon-ledger completion fish > ~/.config/fish/completions/coupon-ledger.fish
     """
-    found = get_completion_class(shell)
-    assert found is not None
+    shell_class = get_completion_class(shell)
+    assert shell_class is not None
     root = click.get_current_context().find_root().command
     # Not `source()`: that runs the shell to ask for its version.
-    script = found(root, {}, "coupon-ledger", VARIABLE)
+    script = shell_class(root, {}, "coupon-ledger", VARIABLE)
     sys.stdout.write(script.source_template % script.source_vars())

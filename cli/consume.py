@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("coupon_ledger.consume")
 
-_TOLD_EVERY_S: Final = 1.0
+_LOG_EVERY_S: Final = 1.0
 _SLOW_COMMIT_S: Final = 10.0
 
 
@@ -146,17 +146,17 @@ def _run(commits: Iterator[Committed], observe: Callable[[Committed], None], fol
     records = dead_letters = 0
     odd: dict[str, Oddities] = {}
     started, worked_s = time.monotonic(), 0.0
-    told = _Told()
+    commit_log = _CommitLog()
     for commit in commits:
         observe(commit)
-        told.committed(commit)
+        commit_log.committed(commit)
         records += commit.records
         dead_letters += commit.dead_letters
         worked_s += commit.seconds
-        for topic, found in commit.oddities.items():
-            odd[topic] = odd[topic].plus(found) if topic in odd else found
+        for topic, oddities in commit.oddities.items():
+            odd[topic] = odd[topic].plus(oddities) if topic in odd else oddities
     seconds = time.monotonic() - started
-    told.tell()
+    commit_log.write()
     _logger.info("stop", extra={"records": records, "dead_letters": dead_letters, "seconds": round(seconds, 3)})
     return _Totals(records, dead_letters, worked_s if follow else seconds, odd)
 
@@ -174,13 +174,13 @@ def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
         click.echo(say("{parts} (see `coupon-ledger doctor`)", parts=parts), err=True)
 
 
-class _Told:
+class _CommitLog:
     """Logs commits, at most one line a second for all since the last; logs anything unusual at once."""
 
     def __init__(self) -> None:
         self._commits = self._records = 0
         self._seconds = 0.0
-        self._lag = self._told_lag = 0
+        self._lag = self._logged_lag = 0
         self._next = 0.0
 
     def committed(self, commit: Committed) -> None:
@@ -197,15 +197,15 @@ class _Told:
                 commit.seconds,
                 extra={"records": commit.records, "seconds": round(commit.seconds, 3)},
             )
-        if time.monotonic() >= self._next or (self._told_lag and not commit.lag):
-            self.tell()
+        if time.monotonic() >= self._next or (self._logged_lag and not commit.lag):
+            self.write()
 
-    def tell(self) -> None:
+    def write(self) -> None:
         if not self._commits:
             return
-        told = {"commits": self._commits, "records": self._records, "seconds": round(self._seconds, 3)}
-        _logger.info("commit", extra={**told, "lag": self._lag})
+        sums = {"commits": self._commits, "records": self._records, "seconds": round(self._seconds, 3)}
+        _logger.info("commit", extra={**sums, "lag": self._lag})
         self._commits = self._records = 0
         self._seconds = 0.0
-        self._told_lag = self._lag
-        self._next = time.monotonic() + _TOLD_EVERY_S
+        self._logged_lag = self._lag
+        self._next = time.monotonic() + _LOG_EVERY_S

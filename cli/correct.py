@@ -61,7 +61,7 @@ class Correction:
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
 @click.option("--format", "file_format", type=click.Choice(_FORMATS), help="What FILE holds. [default: by its ending]")
-@click.option("--set", "given", multiple=True, metavar="FIELD=VALUE", help="For every row that lacks it (several).")
+@click.option("--set", "defaults", multiple=True, metavar="FIELD=VALUE", help="For every row that lacks it (several).")
 @click.option("--apply", "apply_", is_flag=True, help="Append the events; without it nothing is written.")
 @click.option("--allow-violations", is_flag=True, help="Also where that breaks rules of a coupon's life.")
 @operator_options
@@ -70,7 +70,7 @@ class Correction:
 def correct(
     file: Path,
     file_format: str | None,
-    given: tuple[str, ...],
+    defaults: tuple[str, ...],
     apply_: bool,
     allow_violations: bool,
     why: str | None,
@@ -100,10 +100,10 @@ def correct(
       --set occurred_at=2026-11-12T09:00:00Z
     """
     by = signed(why, operator) if apply_ else None
-    correction = _read(file, file_format, given)
+    correction = _read(file, file_format, defaults)
     _say_what_is_to_come(correction.events)
-    effects, there, across = _effects(settings, correction.events)
-    _show(effects, across, output)
+    effects, there, changes = _effects(settings, correction.events)
+    _show(effects, changes, output)
     broken = [f"{e.coupon_id}: {violation}" for e in effects for violation in e.violations]
     if broken and not allow_violations:
         for words in broken:
@@ -133,13 +133,13 @@ def _broken(file: Path, count: int) -> list[Any]:
 # ── The file ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _read(file: Path, file_format: str | None, given: Sequence[str]) -> Correction:
+def _read(file: Path, file_format: str | None, defaults: Sequence[str]) -> Correction:
     """Raises `InvalidEvent`, which lists every row that is not an event, and `UnusableFile`."""
     from coupon_ledger.ledger.codec import decode
 
     content = _bytes(file)
     kind = file_format or ("csv" if file.suffix.lower() == ".csv" else "ndjson")
-    records = list(_records(_items(content, kind, f"file {file}", _filling(given)), file))
+    records = list(_records(_items(content, kind, f"file {file}", _filling(defaults)), file))
     events: dict[str, Row] = {}
     for record in records:
         _, row = decode(record.value)
@@ -161,11 +161,11 @@ def _bytes(file: Path) -> bytes:
         raise UnusableFile(f"file {file}: cannot be read ({error.strerror}); check the path") from error
 
 
-def _filling(given: Sequence[str]) -> Filling:
+def _filling(defaults: Sequence[str]) -> Filling:
     from coupon_ledger.ledger.formats.csv_rows import data_of
     from coupon_ledger.ledger.formats.rows import Filling, column_kinds
 
-    cells = dict(text.partition("=")[::2] for text in given)
+    cells = dict(text.partition("=")[::2] for text in defaults)
     for name in cells:
         if name not in column_kinds(COUPON) or name in ("event_id", "source"):
             raise click.UsageError(f"--set {name}: no field that a row may have; see docs/events.md")
@@ -226,20 +226,20 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     with asking(settings.database) as source, progress("folding", len(by_coupon)) as bar:
         ids = sorted(by_coupon)
         for coupons in (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE)):
-            told: dict[str, list[Row]] = {}
+            histories: dict[str, list[Row]] = {}
             answer = source.ask("histories", coupons=coupons)
             for row in rows_of(answer):
-                told.setdefault(row["coupon_id"], []).append(row)
+                histories.setdefault(row["coupon_id"], []).append(row)
                 there.add(row["event_id"])
             for coupon in coupons:
-                found, changed = effect(coupon, told.get(coupon, []), by_coupon[coupon])
-                effects.append(found)
+                one, changed = effect(coupon, histories.get(coupon, []), by_coupon[coupon])
+                effects.append(one)
                 become += [changed] if changed is not None else []
             bar.advance(len(coupons))
-        across = list(rows_of(source.ask("across", coupons=[_as_become(row) for row in become]))) if become else []
+        changes = list(rows_of(source.ask("across", coupons=[_as_become(row) for row in become]))) if become else []
         known = of_source(source)
     _say_what_is_not_known(settings, answer.as_of, known)
-    return effects, there, across
+    return effects, there, changes
 
 
 def _as_become(row: Row) -> Become:
@@ -277,17 +277,17 @@ _LATER: Final = (
 )
 
 
-def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None:
+def _show(effects: Sequence[Effect], changes: Sequence[Row], output: str) -> None:
     from coupon_ledger.questions.states.correction import totals
 
     if output == "json":
-        print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects), "across": across}, output)
+        print_row({"coupons": [asdict(e) for e in effects], "campaigns": totals(effects), "across": changes}, output)
         return
     if output != "table":
         print_rows(map(asdict, effects), output)
-        if across:
+        if changes:
             click.echo(
-                say("changes across coupons and orders: {n:count}; --output json shows them", n=len(across)), err=True
+                say("changes across coupons and orders: {n:count}; --output json shows them", n=len(changes)), err=True
             )
         return
     shown, more = limited((_for_people(e) for e in effects), SHOWN)
@@ -296,12 +296,12 @@ def _show(effects: Sequence[Effect], across: Sequence[Row], output: str) -> None
         click.echo(say("… of {n:count}; --output ndjson shows all", n=len(effects)), err=True)
     click.echo("\n" + say("campaigns"))
     print_rows(totals(effects), output)
-    if across:
+    if changes:
         click.echo("\n" + say("across coupons and orders"))
-        told, more = limited(iter(across), SHOWN)
-        print_rows(told, output, "change violation key counterpart event_id occurred_at".split())
+        rows, more = limited(iter(changes), SHOWN)
+        print_rows(rows, output, "change violation key counterpart event_id occurred_at".split())
         if more:
-            click.echo(say("… of {n:count}; --output json shows all", n=len(across)), err=True)
+            click.echo(say("… of {n:count}; --output json shows all", n=len(changes)), err=True)
 
 
 def _for_people(effect: Effect) -> Row:

@@ -238,8 +238,8 @@ def diff(campaign: str | None, settings: Settings, output: str, **bounds: Any) -
     coupon-ledger diff --from 2026-11-12 --to 2026-11-12 --known-from 2026-11-12 --known-to 2026-11-13
     coupon-ledger diff --from-position yesterday.json
     """
-    given = {"from_at": bounds.pop("from"), "to_at": bounds.pop("to"), **bounds}
-    with answered(settings, output, "diff", campaign=campaign, **given) as answer:
+    states = {"from_at": bounds.pop("from"), "to_at": bounds.pop("to"), **bounds}
+    with answered(settings, output, "diff", campaign=campaign, **states) as answer:
         if output in ("ndjson", "csv"):
             print_frames(answer.frames, output)
             return

@@ -58,8 +58,8 @@ def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, setting
     """
     place = {"topic": topic, "partition": partition, "offset": offset}
     with answered(settings, "raw" if raw else output, "dead-letter", **place) as answer:
-        found = answer.row()
+        record = answer.row()
         if raw:
-            sys.stdout.buffer.write(found["value"])
+            sys.stdout.buffer.write(record["value"])
         else:
-            print_row(found, output)
+            print_row(record, output)

@@ -55,21 +55,23 @@ def doctor(archive: Path | None, settings: Settings, output: str) -> None:
     coupon-ledger doctor --archive /backup/ledger --output json
     """
     with progress("examining", None, "findings") as bar:
-        found = []
+        results = []
         for finding in findings(settings, archive):
-            found.append(finding)
+            results.append(finding)
             bar.advance(1)
-    rows = [{name: getattr(f, name) for name in ("level", "object", "finding", "remedy")} for f in found]
+    rows = [{name: getattr(f, name) for name in ("level", "object", "finding", "remedy")} for f in results]
     if output == "table":
-        for finding in found:
+        for finding in results:
             echo_wrapped(f"{_MARKS[finding.level]} {finding.object}: {finding.finding}", indent=2)
             if finding.remedy:
                 echo_wrapped(f"    → {finding.remedy}", indent=6)
-        errors, warnings = (sum(f.level == level for f in found) for level in ("error", "warning"))
-        click.echo(", ".join([counted(errors, "error"), counted(warnings, "warning"), counted(len(found), "finding")]))
+        errors, warnings = (sum(f.level == level for f in results) for level in ("error", "warning"))
+        click.echo(
+            ", ".join([counted(errors, "error"), counted(warnings, "warning"), counted(len(results), "finding")])
+        )
     else:
         print_rows(rows, output)
-    if any(f.level == "error" for f in found):
+    if any(f.level == "error" for f in results):
         sys.exit(1)
 
 
@@ -188,16 +190,16 @@ def _rooms(settings: Settings, archive: Path | None) -> Iterator[Finding]:
             continue
         free = shutil.disk_usage(file.parent).free
         size = file.stat().st_size if file.is_file() else 0
-        told = f"{free / 1e9:,.1f} GB free"
+        free_space = f"{free / 1e9:,.1f} GB free"
         if free < (least := _least(settings.database.absolute())):
             remedy = f"free space on the disk of {file.parent}; at least {max(_ROOM, size) / 1e9:,.1f} GB"
-            what_is = f"{told}, {least / 1e9:,.1f} GB are needed to commit and to write a checkpoint"
+            what_is = f"{free_space}, {least / 1e9:,.1f} GB are needed to commit and to write a checkpoint"
             yield Finding("error", f"disk of the {what}", what_is, remedy)
         elif free < max(_ROOM, size):
             remedy = f"free space on the disk of {file.parent}; at least {max(_ROOM, size) / 1e9:,.1f} GB"
-            yield Finding("warning", f"disk of the {what}", f"{told}, too little for as much again", remedy)
+            yield Finding("warning", f"disk of the {what}", f"{free_space}, too little for as much again", remedy)
         else:
-            yield Finding("ok", f"disk of the {what}", told)
+            yield Finding("ok", f"disk of the {what}", free_space)
 
 
 # ── The database ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -329,11 +331,11 @@ def _positions(summary: dict[str, Any], earliest: dict[Any, int], ends: dict[Any
 
     accounts = {TopicPartition(p["topic"], p["partition"]): Account(p["next_offset"]) for p in summary["partitions"]}
     wrong = outside(accounts, earliest, ends)
-    for found in wrong:
+    for position in wrong:
         remedy = (
             "check --log and --database; else restore the log (coupon-ledger restore --from FOLDER) or the database"
         )
-        yield Finding("error", "positions", str(found), remedy)
+        yield Finding("error", "positions", str(position), remedy)
     lag = sum(max(0, end - (accounts[p].next_offset if p in accounts else earliest[p])) for p, end in ends.items())
     if lag and not wrong:
         yield Finding("warning", "lag", f"{counted(lag, 'record')} not folded yet", "coupon-ledger consume")

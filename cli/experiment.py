@@ -154,9 +154,9 @@ def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
     """The shares of all arms. Raises click's error if they do not sum to one."""
     shares = {CONTROL: control}
     for one in arms or (f"treatment={1 - control}",):
-        name, _, told = one.partition("=")
+        name, _, share_text = one.partition("=")
         try:
-            share = float(told)
+            share = float(share_text)
         except ValueError:
             share = 0.0
         if not name or name in shares or not 0 < share < 1:
@@ -173,8 +173,8 @@ def _chosen(known: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
 
     wanted = pl.DataFrame({"user_id": ids}, schema={"user_id": pl.String})
     owners = known.explode("ids", empty_as_null=True, keep_nulls=True).rename({"ids": "user_id"})
-    found = wanted.join(owners, on="user_id", how="left", maintain_order="left")
-    return found.select(
+    people = wanted.join(owners, on="user_id", how="left", maintain_order="left")
+    return people.select(
         pl.coalesce("person", "user_id").alias("person"), pl.col("stratum").fill_null("–"), "arm"
     ).unique("person", maintain_order=True)
 
@@ -308,7 +308,7 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 @settings_options("database")
 @output_option
 def plan(
-    mean: float | None, sd: float | None, correlation: float, settings: Settings, output: str, **asked: Any
+    mean: float | None, sd: float | None, correlation: float, settings: Settings, output: str, **parameters: Any
 ) -> None:
     """Say before a campaign how many people it needs (样本量), and the smallest effect that it can show.
 
@@ -323,21 +323,21 @@ def plan(
     if (mean is None) != (sd is None):
         raise click.UsageError("--mean and --sd go together")
     if mean is None or sd is None:
-        with answered(settings, output, "experiment-plan", **asked) as answer:
+        with answered(settings, output, "experiment-plan", **parameters) as answer:
             row = answer.row()
     else:
-        row = _planned(mean, sd, correlation, asked)
-    _print_plan(row, output, None if mean is None else asked["currency"])
+        row = _planned(mean, sd, correlation, parameters)
+    _print_plan(row, output, None if mean is None else parameters["currency"])
 
 
-def _planned(mean: float, sd: float, correlation: float, asked: Mapping[str, Any]) -> Row:
+def _planned(mean: float, sd: float, correlation: float, parameters: Mapping[str, Any]) -> Row:
     from coupon_ledger.analysis.power import Design
     from coupon_ledger.questions.experiments.experiments import planned
 
-    if asked["people"] is None:
+    if parameters["people"] is None:
         raise click.UsageError("--people is needed with --mean and --sd")
-    design = Design(asked["control"], asked["treatments"], asked["alpha"], asked["power"])
-    return planned(design, mean, sd, correlation, asked["people"], asked["lift_share"]).row(0, named=True)
+    design = Design(parameters["control"], parameters["treatments"], parameters["alpha"], parameters["power"])
+    return planned(design, mean, sd, correlation, parameters["people"], parameters["lift_share"]).row(0, named=True)
 
 
 def _print_plan(row: Row, output: str, currency: str | None) -> None:
@@ -405,7 +405,7 @@ _control_option = click.option(
 @past_options
 @settings_options("database")
 @output_option
-def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
+def show(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
     """Show what CAMPAIGN caused (增量): everyone assigned, all their orders, with a coupon or without.
 
     effect: treated less control, per person; total_…: of all people of the arm. Methods: plain (Welch),
@@ -419,7 +419,7 @@ def show(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
     coupon-ledger experiment show double-11 --goods-rate 70 --goods-rate dairy=80 --by segment
     coupon-ledger experiment show double-11 --known-at 2026-12-01 --output json
     """
-    with answered(settings, output, "experiment", campaign=campaign, **asked) as answer:
+    with answered(settings, output, "experiment", campaign=campaign, **parameters) as answer:
         row = answer.row()
     if output == "json":
         print_row(without_notes(row), output)
@@ -441,8 +441,8 @@ def _print_experiment(row: Row) -> None:
     for name, rows in shown.items():
         if rows:
             click.echo(f"\n{say(TITLES[name])}")
-            given = [{"metric": row["effects"][0]["metric"], **r} if name == "parts" else r for r in rows]
-            print_rows(given, "table", columns_of(name, rows), currency=currency)
+            printed = [{"metric": row["effects"][0]["metric"], **r} if name == "parts" else r for r in rows]
+            print_rows(printed, "table", columns_of(name, rows), currency=currency)
     for curve in row["response"]:
         _print_response(curve, currency)
     _print_warnings(row["warnings"])
@@ -482,7 +482,7 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
 @past_options
 @settings_options("database")
 @output_option
-def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
+def people(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
     """List the people of CAMPAIGN's arms with what each bought: what the figures of `show` are made of.
 
     order_ids: of the orders that count; those cancelled or refunded in full do not.
@@ -490,7 +490,7 @@ def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None
     \b
     coupon-ledger experiment people double-11 --output csv
     """
-    with answered(settings, output, "experiment-people", campaign=campaign, **asked) as answer:
+    with answered(settings, output, "experiment-people", campaign=campaign, **parameters) as answer:
         frames = answer.frames
         if output == "table":  # after refunds, like the net sales of reports
             frames = (frame.rename({"net_minor": "net_sales_minor"}) for frame in frames)
@@ -511,7 +511,7 @@ def people(campaign: str, settings: Settings, output: str, **asked: Any) -> None
 @past_options
 @settings_options("database")
 @output_option
-def compare(campaign: str, settings: Settings, output: str, **asked: Any) -> None:
+def compare(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
     """Compare those who got CAMPAIGN's coupons with those who did not, where nobody was assigned: weaker evidence.
 
     The same comparison is made of the time before the campaign, where the effect is none (a placebo). Where that finds
@@ -521,7 +521,7 @@ def compare(campaign: str, settings: Settings, output: str, **asked: Any) -> Non
     coupon-ledger experiment compare 8 --goods-rate 70
     coupon-ledger experiment compare 8 --method historical --goods-rate 70
     """
-    with answered(settings, output, "experiment-comparison", campaign=campaign, **asked) as answer:
+    with answered(settings, output, "experiment-comparison", campaign=campaign, **parameters) as answer:
         row = answer.row()
     if output != "table":
         print_row(without_notes(row), output)

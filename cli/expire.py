@@ -57,9 +57,9 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
         with answered(settings, output, "due", until=until) as answer:
             _print_with_unknown(list(rows_of(answer)), output)
         return
-    swept = _asked(settings, until)
+    swept = _swept_by_owner(settings, until)
     if swept is None:
-        swept = _expire(settings, upto)
+        swept = _swept_here(settings, upto)
     rows = [{"reason": reason, "events": number} for reason, number in sorted(swept.items())]
     if output != "table" or rows:
         print_rows(rows, output)
@@ -67,7 +67,7 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
         click.echo(say("nothing is due"))
 
 
-def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
+def _swept_by_owner(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
     """Have the owner sweep; the events that it appended, by reason. None if nobody owns the database."""
     from coupon_ledger.api.client import owner_of
 
@@ -75,7 +75,7 @@ def _asked(settings: Settings, until: datetime | None) -> Mapping[str, int] | No
     return owner.expire(until) if owner is not None else None
 
 
-def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
+def _swept_here(settings: Settings, until: datetime | None) -> Mapping[str, int]:
     from coupon_ledger.consumers.intake import use_rules
     from coupon_ledger.consumers.log_identity import open_log_of
     from coupon_ledger.consumers.runner import Consumer
@@ -121,7 +121,7 @@ def _expire(settings: Settings, until: datetime | None) -> Mapping[str, int]:
 @past_options
 @settings_options("database")
 @output_option
-def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> None:
+def expiries(explain: bool, settings: Settings, output: str, **filters: Any) -> None:
     """Show why coupons expired (失效归因), by cause, campaign and channel, with the face value that was lost.
 
     Counts are of the coupons that are expired now. channel: where it was claimed, else issued. without_value: those
@@ -134,9 +134,9 @@ def expiries(explain: bool, settings: Settings, output: str, **asked: Any) -> No
     coupon-ledger expiries --campaign k-1 --explain --output csv
     """
     if explain:
-        _explain(settings, output, asked)
+        _explain(settings, output, filters)
         return
-    with answered(settings, output, "expiries", **asked) as answer:
+    with answered(settings, output, "expiries", **filters) as answer:
         if output == "table":
             click.echo(say("Expiries by cause"))
         _print_with_unknown(list(rows_of(answer)), output)
@@ -149,12 +149,12 @@ def _print_with_unknown(rows: list[Row], output: str) -> None:
         warn("{n:count} coupon{n:s} {n:have} no known face value: no amount includes them", n=unknown)
 
 
-def _explain(settings: Settings, output: str, asked: dict[str, Any]) -> None:
+def _explain(settings: Settings, output: str, filters: dict[str, Any]) -> None:
     """The coupons that are expired now, by id."""
-    told = {name: asked[name] for name in ("campaign", "at", "known_at", "positions")}
-    period = {"ended_since": asked["since"], "ended_until": asked["until"]}
+    past = {name: filters[name] for name in ("campaign", "at", "known_at", "positions")}
+    period = {"ended_since": filters["since"], "ended_until": filters["until"]}
     most = _SHOWN + 1 if output == "table" else None
-    with answered(settings, output, "coupons", state="expired", limit=most, **period, **told) as answer:
+    with answered(settings, output, "coupons", state="expired", limit=most, **period, **past) as answer:
         rows = ({name: row[name] for name in _EXPIRED} for row in rows_of(answer))
         if output != "table":
             print_rows(rows, output)

@@ -36,8 +36,8 @@ def print_first(
 ) -> None:
     """Print a list; a table is limited to the first rows and to the columns that matter most."""
     at_most = limit or SHOWN
-    asked = at_most + 1 if output == "table" else limit
-    with answered(settings, output, question, limit=asked, **parameters) as answer:
+    fetched = at_most + 1 if output == "table" else limit
+    with answered(settings, output, question, limit=fetched, **parameters) as answer:
         if output != "table":
             print_frames(answer.frames, output)
             return

@@ -73,9 +73,9 @@ def list_metrics(dimension: str | None, output: str) -> None:
         raise click.UsageError(
             f"--dimension {dimension}: there is none of that name; there are {', '.join(dimensions)}"
         )
-    found = [_told(m) for m in METRICS.values() if dimension is None or dimension in m.dimensions]
+    rows = [_row_of(m) for m in METRICS.values() if dimension is None or dimension in m.dimensions]
     shown = "name chinese unit view".split() if output == "table" else None
-    print_rows(map(_in_words, found) if output == "table" else found, output, shown)
+    print_rows(map(_in_words, rows) if output == "table" else rows, output, shown)
 
 
 @metrics.command("show")
@@ -90,7 +90,7 @@ def show_metric(name: str, output: str) -> None:
     """
     from coupon_ledger.questions.metrics.metrics import metric_named
 
-    row = _told(metric_named(name))
+    row = _row_of(metric_named(name))
     print_row(_in_words(row) if output == "table" else row, output)
 
 
@@ -110,7 +110,7 @@ def _grain(grain: str) -> str:
     return ("；" if view().chinese else "; ").join(text_of(Note(one, {})) for one in grain.split("; "))
 
 
-def _told(metric: Metric) -> Row:
+def _row_of(metric: Metric) -> Row:
     return {
         "name": metric.name,
         "chinese": metric.chinese,
@@ -161,7 +161,7 @@ def query(
     limit: int,
     settings: Settings,
     output: str,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Show the values of metrics by slice and time.
 
@@ -178,59 +178,59 @@ def query(
     coupon-ledger metrics query cohort_use_rate --grain week --known-at 2026-11-12
     coupon-ledger metrics query coupon_gmv_minor --where store=s-1 --explain
     """
-    asked = {
+    parameters = {
         "names": [name for names_ in names for name in names_.split(",")],
         "by": [name for names_ in by for name in names_.split(",")],
         "where": _filters(where) if where else None,
-        **given,
+        **options,
     }
     if explain:
-        if rates or asked.pop("compare"):
+        if rates or parameters.pop("compare"):
             raise click.UsageError("--explain shows amounts as they were told; leave out --rates and --compare")
-        explained(settings, output, asked | {"limit": limit})
+        explained(settings, output, parameters | {"limit": limit})
         return
-    asked["rates"] = _rates(rates) if rates else None
-    with answered(settings, output, "metrics", **asked) as answer:
+    parameters["rates"] = _rates(rates) if rates else None
+    with answered(settings, output, "metrics", **parameters) as answer:
         if output != "table":
             print_frames(answer.frames, output)
-            _warn(settings, asked)
+            _warn(settings, parameters)
             return
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
-        if still := sum(row["open"] for row in rows) if asked["grain"] else 0:
+        if still := sum(row["open"] for row in rows) if parameters["grain"] else 0:
             click.echo(say("open: {n:count} row{n:s}; late facts of then are still to be expected", n=still), err=True)
-    _warn(settings, asked)
+    _warn(settings, parameters)
 
 
-def _warn(settings: Settings, asked: dict[str, Any]) -> None:
-    _warn_of_costs(settings, asked)
-    _warn_of_linked_ids(settings, asked)
+def _warn(settings: Settings, parameters: dict[str, Any]) -> None:
+    _warn_of_costs(settings, parameters)
+    _warn_of_linked_ids(settings, parameters)
 
 
-def _warn_of_linked_ids(settings: Settings, asked: dict[str, Any]) -> None:
+def _warn_of_linked_ids(settings: Settings, parameters: dict[str, Any]) -> None:
     """Warn if some of the counted users are the same person."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
-    if not any(METRICS[part].unit == "users" for name in asked["names"] for part in METRICS[name].parts):
+    if not any(METRICS[part].unit == "users" for name in parameters["names"] for part in METRICS[name].parts):
         return
-    past = {name: asked[name] for name in ("at", "known_at", "positions")}
+    past = {name: parameters[name] for name in ("at", "known_at", "positions")}
     with answered(settings, "quiet", "linked", **past) as answer:
-        found = answer.row()
-    if found["ids"]:
+        linked = answer.row()
+    if linked["ids"]:
         warn(
             "{ids:count} ids are linked to {users:count} users: users are counted as written, so who came under several"
             " ids counts once for each",
-            **found,
+            **linked,
         )
 
 
-def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
+def _warn_of_costs(settings: Settings, parameters: dict[str, Any]) -> None:
     """Warn if a requested margin leaves out some orders."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
-    if not any(part in _MARGINS for name in asked["names"] for part in METRICS[name].parts):
+    if not any(part in _MARGINS for name in parameters["names"] for part in METRICS[name].parts):
         return
-    of_all = asked | {"names": [_WITHOUT_COST], "by": None, "grain": None, "compare": None, "rates": None}
+    of_all = parameters | {"names": [_WITHOUT_COST], "by": None, "grain": None, "compare": None, "rates": None}
     with answered(settings, "quiet", "metrics", **of_all) as answer:
         orders = answer.row()[_WITHOUT_COST]
     if orders:
@@ -238,16 +238,16 @@ def _warn_of_costs(settings: Settings, asked: dict[str, Any]) -> None:
              adds_nothing=note(ADDS_NOTHING))  # fmt: skip
 
 
-def explained(settings: Settings, output: str, asked: dict[str, Any]) -> None:
+def explained(settings: Settings, output: str, parameters: dict[str, Any]) -> None:
     """Print what metrics are computed from: the SQL, and the rows behind it."""
-    with answered(settings, output, "metric-explained", **asked) as answer:
-        told = (
+    with answered(settings, output, "metric-explained", **parameters) as answer:
+        parts = (
             {**r, "parameters": json.loads(r["parameters"]), "rows": json.loads(r["rows"])} for r in rows_of(answer)
         )
         if output != "table":
-            print_rows(told, output)
+            print_rows(parts, output)
             return
-        for part in told:
+        for part in parts:
             click.echo(f"{part['metric']} = {part['formula']}\n\n{part['part']}: {_grain(part['grain'])}\n")
             click.echo(part["sql"])
             click.echo("\n" + say("with {parameters}", parameters=json.dumps(part["parameters"], ensure_ascii=False)))
@@ -268,13 +268,13 @@ def _for_people(rows: list[Row]) -> Iterator[Row]:
 
 
 def _filters(where: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    filters: dict[str, list[str]] = {}
     for one in where:
         dimension, equals, value = one.partition("=")
         if not equals:
             raise click.UsageError(f"--where {one!r} has no value; write DIMENSION=VALUE, such as campaign=8")
-        found.setdefault(dimension, []).append(value)
-    return found
+        filters.setdefault(dimension, []).append(value)
+    return filters
 
 
 def _rates(file: Path) -> list[Row]:

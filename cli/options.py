@@ -195,8 +195,8 @@ def timeout_option(command: Command) -> Command:
 def timeout_s() -> float | None:
     """The running command's `--timeout` in seconds; None without it."""
     context = click.get_current_context(silent=True)
-    given: timedelta | None = context.meta.get(_TIMEOUT) if context else None
-    return given.total_seconds() if given else None
+    timeout: timedelta | None = context.meta.get(_TIMEOUT) if context else None
+    return timeout.total_seconds() if timeout else None
 
 
 def position_option(name: str, parameter: str, text: str) -> Callable[[Command], Command]:
@@ -306,11 +306,11 @@ def duration_option(name: str, text: str, default: str | None = None) -> Callabl
 
 
 def _duration(value: str, option: click.Parameter) -> timedelta:
-    told = _AGO.fullmatch(value)
-    if not told or not int(told[1]):
+    match = _AGO.fullmatch(value)
+    if not match or not int(match[1]):
         raise click.BadParameter(f"{value!r} is no length of time; write a whole number and s, m, h or d", None, option)
     try:
-        return timedelta(**{_UNITS[told[2]]: int(told[1])})
+        return timedelta(**{_UNITS[match[2]]: int(match[1])})
     except OverflowError:
         raise click.BadParameter(f"{value!r} is too long", None, option) from None
 
@@ -330,20 +330,20 @@ def goods_rate_option(command: Command) -> Command:
 
 
 def _goods_rates(values: Iterable[str], option: click.Parameter) -> dict[str, int]:
-    found: dict[str, int] = {}
+    rates: dict[str, int] = {}
     for value in _written_out(values):
         category, _, percent = value.rpartition("=")
         try:
-            found[category] = round(float(percent) * 100)
+            rates[category] = round(float(percent) * 100)
         except (ValueError, OverflowError):
-            found[category] = -1
-        if 0 < found[category] <= 100:
+            rates[category] = -1
+        if 0 < rates[category] <= 100:
             raise click.BadParameter(
                 f"{value!r} would be a cost of one percent or less; write 75 for three quarters", None, option
             )
-        if not 0 <= found[category] <= 10_000:
+        if not 0 <= rates[category] <= 10_000:
             raise click.BadParameter(f"{value!r} is no percentage of 0 to 100, such as 75 or DAIRY=80", None, option)
-    return found
+    return rates
 
 
 def _written_out(values: Iterable[str]) -> Iterator[str]:

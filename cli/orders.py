@@ -101,9 +101,9 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
 
 def _currencies(settings: Settings, coupons: list[Row], past: dict[str, Any]) -> dict[str, str]:
     """The coupons' own currencies, if known."""
-    found = {}
+    currencies = {}
     for row in coupons[:SHOWN]:
         if row["state"] is not None:
             with answered(settings, "quiet", "state", coupon=row["coupon_id"], **past) as answer:
-                found[row["coupon_id"]] = answer.row()["currency"]
-    return {key: currency for key, currency in found.items() if currency}
+                currencies[row["coupon_id"]] = answer.row()["currency"]
+    return {key: currency for key, currency in currencies.items() if currency}

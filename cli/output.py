@@ -134,12 +134,12 @@ def print_row(row: Row, output: str) -> None:
 
 def limited(rows: Iterator[Row], limit: int) -> tuple[list[Row], bool]:
     """The first `limit` rows, and whether there are more."""
-    found: list[Row] = []
+    first: list[Row] = []
     for row in rows:
-        if len(found) == limit:
-            return found, True
-        found.append(row)
-    return found, False
+        if len(first) == limit:
+            return first, True
+        first.append(row)
+    return first, False
 
 
 def _print_json(rows: Iterable[Row]) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.log import EventLog, Record
 
 BATCH: Final = 10_000
-_TOLD: Final = 5
+_SHOWN: Final = 5
 """Maximum number of bad lines shown on standard error; the report has all."""
 FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 
@@ -265,8 +265,8 @@ class _Rejects:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.count > _TOLD:
-            click.echo(say("and {n:count} more, in {report}", n=self.count - _TOLD, report=str(self.path)), err=True)
+        if self.count > _SHOWN:
+            click.echo(say("and {n:count} more, in {report}", n=self.count - _SHOWN, report=str(self.path)), err=True)
         if self._file is not None:
             with self._failing_clearly():
                 self._file.close()
@@ -281,7 +281,7 @@ class _Rejects:
             "text": text,
         }
         self._write(json.dumps(entry, ensure_ascii=False) + "\n")
-        if self.count <= _TOLD:
+        if self.count <= _SHOWN:
             click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
     def add_too_large(self, record: Record, problem: str) -> None:

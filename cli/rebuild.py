@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _EQUAL: Final = "every table that can be compared is equal"
 _ROWS: Final = 10
 """Rows shown of each table that differs."""
-Tell = Callable[[str, "Note | str"], None]
+Announce = Callable[[str, "Note | str"], None]
 
 
 @click.command()
@@ -101,18 +101,18 @@ def rebuild(
 
     use_rules(settings)
     tune_process()
-    tell = _tell if output == "table" else _nothing
+    announce = _announce if output == "table" else _discard
     log = _log(settings, archive)
     try:
         if rollback:
-            outcome = _swapped(settings, log, tell, by, "rebuild_rolled_back")
+            outcome = _swapped(settings, log, announce, by, "rebuild_rolled_back")
         else:
             outcome = _rebuilt(
-                settings, log, tell, only, anew=anew, accepted=accept_differences is not None, output=output
+                settings, log, announce, only, anew=anew, accepted=accept_differences is not None, output=output
             )
             if not compare_only:
                 action = "differences_accepted" if outcome.get("different") else "rebuild_swapped"
-                outcome["swap"] = _swapped(settings, log, tell, by, action)
+                outcome["swap"] = _swapped(settings, log, announce, by, action)
             elif not outcome.get("different"):
                 remove(rebuilt_file(settings.database))
     finally:
@@ -132,7 +132,14 @@ def _log(settings: Settings, archive: Path | None) -> EventLog:
 
 
 def _rebuilt(
-    settings: Settings, log: EventLog, tell: Tell, only: tuple[str, ...], *, anew: bool, accepted: bool, output: str
+    settings: Settings,
+    log: EventLog,
+    announce: Announce,
+    only: tuple[str, ...],
+    *,
+    anew: bool,
+    accepted: bool,
+    output: str,
 ) -> dict[str, Any]:
     """Build and compare. Raises `RebuiltDiffers` if tables differ, unless the differences are accepted."""
     from coupon_ledger.api.client import asking
@@ -147,17 +154,19 @@ def _rebuilt(
         Run(live, log, settings.batch_size, bar.update, only=only, copy=copy, anew=anew) as run,
     ):
         if run.already and not only:
-            tell("going on", note("behind the {n:count} record{n:s} that an interrupted rebuild folded", n=run.already))
+            announce(
+                "going on", note("behind the {n:count} record{n:s} that an interrupted rebuild folded", n=run.already)
+            )
         records = run.build()
         seconds = time.monotonic() - started
         rate = f"{records / max(seconds, 1e-9):,.0f}/s"
         done = "{n:count} record{n:s} in {seconds} s ({rate})"
-        tell("built", note(done, n=records, seconds=f"{seconds:.1f}", rate=rate))
+        announce("built", note(done, n=records, seconds=f"{seconds:.1f}", rate=rate))
         compared = run.compare()
         rows = _different_rows(run, compared)
     outcome: dict[str, Any] = {"records": records, "seconds": round(seconds, 3)}
     if compared is not None:
-        outcome |= _compared(compared, tell) | {"rows": rows}
+        outcome |= _compared(compared, announce) | {"rows": rows}
         if compared.different and not accepted:
             if output == "table":
                 print_rows(outcome["different"], output)
@@ -186,24 +195,24 @@ def _copied(database: Path, to: Path) -> None:
             copy_to(store.cursor(), to)
 
 
-def _compared(compared: Compared, tell: Tell) -> dict[str, Any]:
+def _compared(compared: Compared, announce: Announce) -> dict[str, Any]:
     for name in compared.other_versions:
         other = "the live {table} were filled by another version of coupon-ledger, and are not compared"
-        tell("versions", note(other, table=name))
+        announce("versions", note(other, table=name))
     alike = "{n} tables are equal at the same positions"
     both = "{n} tables are equal at the same positions, {different} are not"
     counts = {"n": len(compared.equal), "different": len(compared.different)}
-    tell("compared", note(both, **counts) if compared.different else note(alike, n=counts["n"]))
-    tell("facts", compared.facts)
+    announce("compared", note(both, **counts) if compared.different else note(alike, n=counts["n"]))
+    announce("facts", compared.facts)
     different = [
         {
-            "table": found.table,
-            "live_rows": found.live.rows,
-            "rebuilt_rows": found.rebuilt.rows,
-            "live": found.live.full,
-            "rebuilt": found.rebuilt.full,
+            "table": table.table,
+            "live_rows": table.live.rows,
+            "rebuilt_rows": table.rebuilt.rows,
+            "live": table.live.full,
+            "rebuilt": table.rebuilt.full,
         }
-        for found in compared.different
+        for table in compared.different
     ]
     return {
         "facts": compared.facts,
@@ -217,7 +226,7 @@ def _different_rows(run: Rebuild, compared: Compared | None) -> list[dict[str, A
     """Some of the rows that differ, if this version can read the live database."""
     if compared is None or compared.other_versions:
         return []
-    return [_row(row) for found in compared.different for row in run.different_rows(found.table, _ROWS)]
+    return [_row(row) for table in compared.different for row in run.different_rows(table.table, _ROWS)]
 
 
 def _row(row: DifferentRow) -> dict[str, Any]:
@@ -230,7 +239,7 @@ def _in_words(fields: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in fields.items())
 
 
-def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str], action: str) -> dict[str, Any]:
+def _swapped(settings: Settings, log: EventLog, announce: Announce, by: tuple[str, str], action: str) -> dict[str, Any]:
     """Swap in the rebuilt database, or the previous one on rollback."""
     from coupon_ledger.api.client import owner_of
     from coupon_ledger.consumers.owner import take_place
@@ -242,11 +251,11 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
     else:
         done = owner.succeed(back=back)
         paused = "the owner consumed nothing for {seconds} s, and answered meanwhile"
-        tell("", note(paused, seconds=f"{done['seconds']:.2f}"))
+        announce("", note(paused, seconds=f"{done['seconds']:.2f}"))
     since = "{file}; {n:count} record{n:s} came since it was compared"
-    tell("live", note(since, file=done["file"], n=done["records"]))
+    announce("live", note(since, file=done["file"], n=done["records"]))
     if done["previous"]:
-        tell(
+        announce(
             "kept", note("{file}, which `coupon-ledger rebuild --rollback --why …` brings back", file=done["previous"])
         )
     who, why = by
@@ -254,7 +263,7 @@ def _swapped(settings: Settings, log: EventLog, tell: Tell, by: tuple[str, str],
     return done
 
 
-def _tell(what: str, words: Note | str) -> None:
+def _announce(what: str, words: Note | str) -> None:
     """`what`: a template, the heading of the line."""
     from coupon_ledger.cli.tables import echo_under
     from coupon_ledger.reports.labels import text_of
@@ -262,5 +271,5 @@ def _tell(what: str, words: Note | str) -> None:
     echo_under(what, text_of(words) if isinstance(words, Note) else words)
 
 
-def _nothing(what: str, words: Note | str) -> None:
+def _discard(what: str, words: Note | str) -> None:
     pass

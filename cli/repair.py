@@ -69,14 +69,14 @@ def _exported(row: Row, log: LogSettings) -> Row:
 
     key, value = row.pop("key"), row.pop("value")
     writer, fields = decode_some(single_object(value, log))
-    found = {
+    contents = {
         "key": b64encode(key).decode(),
         "value": b64encode(value).decode(),
         "key_text": key.decode("utf-8", "backslashreplace"),
         "schema": f"{writer.name} v{writer.version}" if writer else None,
         "read": {name: field for name, field in fields.items() if field is not None},
     }
-    return row | found
+    return row | contents
 
 
 def _written(file: Path) -> Any:
@@ -153,11 +153,11 @@ def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str
 
     with asking(settings.database) as source:
         if isinstance(source, Remote):
-            asked = {"operator": by[0], "why": by[1], "dry_run": dry_run, **chosen}
+            arguments = {"operator": by[0], "why": by[1], "dry_run": dry_run, **chosen}
             if action == "discard":
-                return source.discard(**asked)
+                return source.discard(**arguments)
             with progress("replaying", 0, "dead letters") as bar:
-                return source.replay(bar.update, **asked)
+                return source.replay(bar.update, **arguments)
     return _repaired_here(settings, action, dry_run, by, chosen)
 
 
@@ -214,12 +214,12 @@ def operations(
 
     log = open_log(settings.log)
     try:
-        told = read(log)
+        records = read(log)
     finally:
         log.close()
     rows: Iterator[Row] = (
         done.model_dump() | {"recorded_at": t.recorded_at}
-        for t in reversed(told)
+        for t in reversed(records)
         if (done := t.operation)
         and action in (None, done.action)
         and operator in (None, done.operator)
@@ -229,7 +229,7 @@ def operations(
     if output != "table":
         print_rows(limited(rows, limit)[0] if limit else rows, output)
         return
-    found, more = limited(rows, limit or SHOWN)
-    print_rows(found, output, "occurred_at action operator subject reason".split() if found else None)
+    shown, more = limited(rows, limit or SHOWN)
+    print_rows(shown, output, "occurred_at action operator subject reason".split() if shown else None)
     if more:
         click.echo(say(FIRST_ROWS, n=limit or SHOWN), err=True)

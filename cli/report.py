@@ -120,7 +120,7 @@ def _shared(command: Command) -> Command:
 @goods_rate_option
 @click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
 @_shared
-def finance(parts: tuple[str, ...], **given: Any) -> None:
+def finance(parts: tuple[str, ...], **options: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or those that are named.
 
     split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
@@ -139,16 +139,16 @@ def finance(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report finance losses --campaign k-1 --explain --output csv
     coupon-ledger report finance --known-at 2026-11-12 --output json
     """
-    if given["by"] and not (parts and all("by" in FINANCE[name].takes for name in parts)):
+    if options["by"] and not (parts and all("by" in FINANCE[name].takes for name in parts)):
         raise click.UsageError("--by goes with split or margin: name it, such as `report finance split --by funder`")
-    _report(FINANCE, parts, **given)
+    _report(FINANCE, parts, **options)
 
 
 @report.command()
 @_parts_argument(SEGMENTS)
 @goods_rate_option
 @_shared
-def segments(parts: tuple[str, ...], **given: Any) -> None:
+def segments(parts: tuple[str, ...], **options: Any) -> None:
     """Show who the customers are (客户): named segments by recency, frequency and money; tiers; new and returning
     customers at the use of a coupon; clusters; what goes with using coupons and with coming again; who is about to
     lapse.
@@ -162,13 +162,13 @@ def segments(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report segments rfm --at 2026-11-11 --output csv
     coupon-ledger report segments rfm --explain --output csv
     """
-    _report(SEGMENTS, parts, **given)
+    _report(SEGMENTS, parts, **options)
 
 
 @report.command()
 @_parts_argument(COHORTS)
 @_shared
-def cohorts(parts: tuple[str, ...], **given: Any) -> None:
+def cohorts(parts: tuple[str, ...], **options: Any) -> None:
     """Show who came again (留存与复购): by month of the first order, by month of the first use of a coupon, and within
     7, 30, 60 and 90 days of it.
 
@@ -177,7 +177,7 @@ def cohorts(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report cohorts repurchase --output json
     coupon-ledger report cohorts retention --explain --limit 50
     """
-    _report(COHORTS, parts, **given)
+    _report(COHORTS, parts, **options)
 
 
 @report.command()
@@ -186,7 +186,7 @@ def cohorts(parts: tuple[str, ...], **given: Any) -> None:
 @instant_option("--since", "behaviour: only from then on.")
 @instant_option("--until", "behaviour: only before then.")
 @_shared
-def funnel(parts: tuple[str, ...], **given: Any) -> None:
+def funnel(parts: tuple[str, ...], **options: Any) -> None:
     """Show how far coupons got (issued, claimed, used), and how far people got (view, cart, order, paid, returned).
 
     \b
@@ -194,7 +194,7 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
     coupon-ledger report funnel behaviour --campaign k-1 --since 2026-11-01
     coupon-ledger report funnel coupons --campaign k-1 --explain
     """
-    _report(FUNNEL, parts, **given)
+    _report(FUNNEL, parts, **options)
 
 
 @report.command()
@@ -203,7 +203,7 @@ def funnel(parts: tuple[str, ...], **given: Any) -> None:
 @instant_option("--until", about(Split, "until"))
 @goods_rate_option
 @_shared
-def roi(campaigns: tuple[str, ...], **given: Any) -> None:
+def roi(campaigns: tuple[str, ...], **options: Any) -> None:
     """Show what each campaign earned and cost (投入产出).
 
     Simple ROI = (margin of the orders with its coupons - booked costs) / (discount + booked costs). It is not
@@ -217,15 +217,17 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
     """
 
     def joined() -> None:
-        told = {"campaign": campaigns[0]} | {name: given[name] for name in ("at", "known_at", "positions")}
+        parameters = {"campaign": campaigns[0]} | {name: options[name] for name in ("at", "known_at", "positions")}
         title = (
-            "How the numbers join, whatever the period" if given["since"] or given["until"] else "How the numbers join"
+            "How the numbers join, whatever the period"
+            if options["since"] or options["until"]
+            else "How the numbers join"
         )
         click.echo(click.style("\n" + say(title), bold=True))
-        _print_reconciliation(_rows(given["settings"], "finance-reconciliation", told))
+        _print_reconciliation(_rows(options["settings"], "finance-reconciliation", parameters))
 
     one = len(campaigns) == 1
-    _report(ROI, (), where=_of_campaigns(campaigns), below=joined if one else None, **given)
+    _report(ROI, (), where=_of_campaigns(campaigns), below=joined if one else None, **options)
 
 
 @report.command()
@@ -238,7 +240,7 @@ def roi(campaigns: tuple[str, ...], **given: Any) -> None:
 @timeout_option
 @settings_options("database")
 @output_option
-def restated(settings: Settings, output: str, **asked: Any) -> None:
+def restated(settings: Settings, output: str, **filters: Any) -> None:
     """Show what figures were as known then, what they are as known now, and why they differ (数字追溯): orders, sales,
     goods cost and margin, discounts, booked costs and simple ROI, with what was learned since, by its cause.
 
@@ -253,7 +255,7 @@ def restated(settings: Settings, output: str, **asked: Any) -> None:
     coupon-ledger report restated --known-from 2026-11-12
     coupon-ledger report restated --known-from 2026-11-12 --campaign k-1 --since 2026-11-01 --until 2026-11-12
     """
-    with answered(settings, output, "restated", **asked) as answer:
+    with answered(settings, output, "restated", **filters) as answer:
         rows = list(rows_of(answer))
     print_rows(rows, output)
     _warn_of_costs([[row for row in rows if row["line"].startswith("known_")]])
@@ -266,7 +268,7 @@ def restated(settings: Settings, output: str, **asked: Any) -> None:
 @instant_option("--until", about(Split, "until"))
 @goods_rate_option
 @_shared
-def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -> None:
+def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **options: Any) -> None:
     """Show what channels did (渠道): coupons issued, claimed and used, and the orders that each is credited with.
 
     Down to the touches of an order: `attribution show --explain ORDER`.
@@ -276,7 +278,7 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **given: Any) -
     coupon-ledger report channels coupons --campaign k-1 --output csv
     coupon-ledger report channels credit --explain --output csv
     """
-    _report(CHANNELS, parts, where=_of_campaigns(campaigns), **given)
+    _report(CHANNELS, parts, where=_of_campaigns(campaigns), **options)
 
 
 @report.command()
@@ -300,19 +302,19 @@ def experiments(
         campaigns = [row["campaign_id"] for row in rows_of(answer)]
     rows: list[Row] = []
     for campaign in campaigns:
-        given = past | ({"goods_rates": goods_rates} if goods_rates else {})
+        parameters = past | ({"goods_rates": goods_rates} if goods_rates else {})
         try:
             if explain:
-                with answered(settings, "none", "experiment-people", campaign=campaign, **given) as answer:
+                with answered(settings, "none", "experiment-people", campaign=campaign, **parameters) as answer:
                     rows += [{"campaign_id": campaign, **row} for row in rows_of(answer)]
                 continue
-            with answered(settings, "none", "experiment", campaign=campaign, **given) as answer:
-                [found] = rows_of(answer)
-            warned = ", ".join(warning["code"] for warning in found["warnings"]) or None
-            whose = {"currency": found["currency"]} if output == "table" else {}
+            with answered(settings, "none", "experiment", campaign=campaign, **parameters) as answer:
+                [result] = rows_of(answer)
+            warned = ", ".join(warning["code"] for warning in result["warnings"]) or None
+            whose = {"currency": result["currency"]} if output == "table" else {}
             rows += [{"campaign_id": campaign, **whose, **row, "warnings": warned, "refused": None}
-                     for row in found["returns"]]  # fmt: skip
-            if not found["returns"]:
+                     for row in result["returns"]]  # fmt: skip
+            if not result["returns"]:
                 rows.append({"campaign_id": campaign, "refused": say("no margin is known: give --goods-rate")})
         except LedgerError as error:
             refused = text_of(of_error(error)) if output == "table" else str(error)
@@ -349,60 +351,60 @@ def _report(
     positions: str | None,
     explain: bool,
     below: Callable[[], None] | None = None,
-    **asked: Any,
+    **options: Any,
 ) -> None:
     """Print the chosen parts, or all if none is named. A part that the data cannot support says so beside the others.
     `below`: prints what follows the parts, for people."""
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
-    told_options = {name for name, value in asked.items() if value is not None and name != "zone"}
+    chosen_options = {name for name, value in options.items() if value is not None and name != "zone"}
     for name in parts:
-        if unused := sorted(told_options - set(known[name].takes)):
+        if unused := sorted(chosen_options - set(known[name].takes)):
             named = ", ".join("--" + _OPTION.get(option, option) for option in unused)
             raise click.UsageError(f"{name} does not take {named}; leave it out, or name another part")
     past = {"at": at, "known_at": known_at, "positions": positions}
     with together(settings):
-        _must_be_known(settings, asked, past)
+        _must_be_known(settings, options, past)
         if explain:
-            _print_behind(known, chosen, settings, output, asked | {"limit": limit}, past)
+            _print_behind(known, chosen, settings, output, options | {"limit": limit}, past)
             return
-        found: dict[str, Any] = {}
+        answers: dict[str, Any] = {}
         state: AsOf | None = None
         for name in chosen:
             part = known[name]
-            parameters = part.main.parameters(asked | {"limit": _asked_limit(part, limit, output)})
+            parameters = part.main.parameters(options | {"limit": _row_limit(part, limit, output)})
             try:
-                found[name], state = _rows_and_state(settings, part.main.question, parameters | past)
+                answers[name], state = _rows_and_state(settings, part.main.question, parameters | past)
             except WrongQuestion as error:
                 if len(chosen) == 1:
                     raise
-                found[name] = {"refused": text_of(of_error(error)) if output == "table" else str(error)}
+                answers[name] = {"refused": text_of(of_error(error)) if output == "table" else str(error)}
             if output == "table":
-                title = _title(part, asked)
-                total = _total(part, found[name], settings, parameters | past)
-                _print_part(name, title, found[name], total, limit or _SHOWN, _all_are_asked(part))
+                title = _title(part, options)
+                total = _total(part, answers[name], settings, parameters | past)
+                _print_part(name, title, answers[name], total, limit or _SHOWN, _needs_all_rows(part))
         if output == "json" and len(chosen) > 1:
-            print_row(found, output)
+            print_row(answers, output)
         elif output != "table":
-            print_rows(found[chosen[0]], output)
+            print_rows(answers[chosen[0]], output)
         elif below is not None:
             below()
-        _warn_of_costs(found.values())
+        _warn_of_costs(answers.values())
         if output != "table":
             return
         if "doubts" not in chosen:
             _say_doubts(settings, past)
-        _say_what_options_change(known, chosen, told_options)
+        _say_what_options_change(known, chosen, chosen_options)
         if state is not None:
             say_as_of(state, past)
 
 
-def _title(part: Part, asked: Mapping[str, Any]) -> str:
+def _title(part: Part, options: Mapping[str, Any]) -> str:
     """The part's title, and what it is cut by, in the words of the options."""
     if "by" not in part.takes:
         return say(part.title)
-    by = asked.get("by") or part.by
+    by = options.get("by") or part.by
     return say(
         "{title} by {by:label}", title=note(part.title), by=[name.strip().replace("-", "_") for name in by.split(",")]
     )
@@ -423,10 +425,10 @@ def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], optio
             )
 
 
-def _must_be_known(settings: Settings, asked: Mapping[str, Any], past: dict[str, Any]) -> None:
+def _must_be_known(settings: Settings, options: Mapping[str, Any], past: dict[str, Any]) -> None:
     """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of a campaign that sold
     nothing."""
-    named = [asked["campaign"]] if asked.get("campaign") else (asked.get("where") or {}).get("campaign", [])
+    named = [options["campaign"]] if options.get("campaign") else (options.get("where") or {}).get("campaign", [])
     for campaign in named:
         counted = _rows(settings, "states", {"campaign": campaign} | past)
         if not any(row["coupons"] for row in counted):
@@ -445,26 +447,26 @@ def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
         warn("doubtful data: {kinds}; how each is counted: `report finance doubts`", kinds=kinds)
 
 
-def _asked_limit(part: Part, limit: int | None, output: str) -> int | None:
+def _row_limit(part: Part, limit: int | None, output: str) -> int | None:
     """None, so that all rows are asked for, if the part has a total."""
     if output != "table":
         return limit
-    return None if _all_are_asked(part) else (limit or _SHOWN) + 1
+    return None if _needs_all_rows(part) else (limit or _SHOWN) + 1
 
 
-def _all_are_asked(part: Part) -> bool:
+def _needs_all_rows(part: Part) -> bool:
     return bool(part.sums) or "limit" not in part.takes
 
 
-def _rows(settings: Settings, question: str, told: dict[str, Any]) -> list[Row]:
-    return _rows_and_state(settings, question, told)[0]
+def _rows(settings: Settings, question: str, parameters: dict[str, Any]) -> list[Row]:
+    return _rows_and_state(settings, question, parameters)[0]
 
 
-def _rows_and_state(settings: Settings, question: str, told: dict[str, Any]) -> tuple[list[Row], AsOf]:
-    campaign = told.pop("campaign", None) if question == "campaigns" else None
-    with answered(settings, "quiet", question, **told) as answer:
-        found = one_row_a_slice(list(rows_of(answer)))
-    return [row for row in found if campaign is None or row["campaign_id"] == campaign], answer.as_of
+def _rows_and_state(settings: Settings, question: str, parameters: dict[str, Any]) -> tuple[list[Row], AsOf]:
+    campaign = parameters.pop("campaign", None) if question == "campaigns" else None
+    with answered(settings, "quiet", question, **parameters) as answer:
+        rows = one_row_a_slice(list(rows_of(answer)))
+    return [row for row in rows if campaign is None or row["campaign_id"] == campaign], answer.as_of
 
 
 def _print_behind(
@@ -472,7 +474,7 @@ def _print_behind(
     chosen: list[str],
     settings: Settings,
     output: str,
-    given: dict[str, Any],
+    options: dict[str, Any],
     past: dict[str, Any],
 ) -> None:
     able = [name for name in known if known[name].behind]
@@ -480,10 +482,10 @@ def _print_behind(
     if len(chosen) != 1 or behind is None:
         raise click.UsageError(f"--explain goes with one part of these: {', '.join(able)}; name it")
     if behind.question == "metric-explained":
-        explained(settings, output, behind.parameters(given | {"limit": given["limit"] or _SHOWN}) | past)
+        explained(settings, output, behind.parameters(options | {"limit": options["limit"] or _SHOWN}) | past)
         return
-    limit = given["limit"] or (_SHOWN if output == "table" else None)
-    parameters = behind.parameters(given | {"limit": limit and limit + 1}) | past
+    limit = options["limit"] or (_SHOWN if output == "table" else None)
+    parameters = behind.parameters(options | {"limit": limit and limit + 1}) | past
     with answered(settings, output, behind.question, **parameters) as answer:
         rows, more = limited(rows_of(answer), limit) if limit else (rows_of(answer), False)
         print_rows(rows, output)
@@ -491,14 +493,14 @@ def _print_behind(
         click.echo(say(FIRST_ROWS, n=limit), err=True)
 
 
-def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, told: dict[str, Any]) -> list[Row]:
+def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, parameters: dict[str, Any]) -> list[Row]:
     """The total row per currency, for currencies with several rows to add up."""
     if isinstance(rows, dict) or len(rows) < 2:
         return []
     first = next(iter(rows[0]))
     if part.whole:
-        found = _rows(settings, part.asks, {n: v for n, v in told.items() if n != "by"})
-        return [{first: total_label()} | row for row in found]
+        sums = _rows(settings, part.asks, {n: v for n, v in parameters.items() if n != "by"})
+        return [{first: total_label()} | row for row in sums]
     totals: dict[str | None, Row] = {}
     for row in rows if part.sums else ():
         total = totals.setdefault(row["currency"], dict.fromkeys(row) | {"currency": row["currency"], "rows": 0})
@@ -595,9 +597,9 @@ def _print_reconciliation(rows: list[Row]) -> None:
         print_rows(shown, "table", fit=Fit(wrap="what"))
 
 
-def _warn_of_costs(found: Iterable[Any]) -> None:
+def _warn_of_costs(parts: Iterable[Any]) -> None:
     """Warn if a margin leaves out some orders."""
-    rows = [row for part in found if isinstance(part, list) for row in part]
+    rows = [row for part in parts if isinstance(part, list) for row in part]
     if any(row.get(name) for row in rows for name in WITHOUT_COST):
         warn("some orders have no known cost of goods: {adds_nothing}", adds_nothing=note(ADDS_NOTHING))
 

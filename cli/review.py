@@ -106,8 +106,8 @@ def review(
         ask = CampaignAnswers(
             source, campaign, {n: v for n, v in past.items() if v is not None}, layout["goods_rates"], zone
         )
-        found = review_of(ask, layout["sections"])
-    _print(_written(form, file, ask, found), file, campaign)
+        content = review_of(ask, layout["sections"])
+    _print(_written(form, file, ask, content), file, campaign)
 
 
 _ENDINGS: Final = {
@@ -182,6 +182,6 @@ def _rates(saved: object) -> dict[str, int] | None:
     return rates if isinstance(rates, dict) else None
 
 
-def _known_sections(told: object) -> list[str]:
+def _known_sections(saved: object) -> list[str]:
     """The saved sections that exist, in the order in which they were saved."""
-    return [name for name in told if name in SECTIONS] if isinstance(told, list) else []
+    return [name for name in saved if name in SECTIONS] if isinstance(saved, list) else []

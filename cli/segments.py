@@ -156,9 +156,9 @@ def size(
     at = since
     while at <= end:
         with answered(settings, "none", "customers", rule=rule, at=at) as answer:
-            found = list(rows_of(answer))
+            customers = list(rows_of(answer))
         by_currency: dict[str | None, list[Row]] = {}
-        for row in found:
+        for row in customers:
             by_currency.setdefault(row["currency"], []).append(row)
         for currency, inside in by_currency.items() or [(None, [])]:
             net = sum(row["net_sales_minor"] for row in inside)

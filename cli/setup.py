@@ -83,8 +83,8 @@ def config(settings: Settings, output: str) -> None:
                 "value": _shown(s),
                 "from": s.origin,
             }
-            for group, found in groups.items()
-            for s in found.values()
+            for group, values in groups.items()
+            for s in values.values()
         ),
         output,
     )

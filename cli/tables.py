@@ -55,7 +55,7 @@ def print_table(
         name_zone()
     for line in table.lines():
         click.echo(line)
-    left_out = {name for name in _told(rows, rows[0]) if name != "currency"} - {c.name for c in table.columns}
+    left_out = {name for name in _with_values(rows, rows[0]) if name != "currency"} - {c.name for c in table.columns}
     if left_out and how.columns is None:
         click.echo(say("columns left out: {n:count} (--wide)", n=len(left_out)), err=True)
 
@@ -85,9 +85,9 @@ def _spreadsheet_value(name: str, row: Row) -> Any:
 
 def name_zone() -> None:
     """Say once in which zone instants are shown."""
-    told = flags()
-    if not told.zone_named:
-        told.zone_named = True
+    options = flags()
+    if not options.zone_named:
+        options.zone_named = True
         click.echo(say("times in {zone}", zone=view().zone))
 
 
@@ -95,21 +95,21 @@ def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: TerminalView
     known = list(rows[0])
     if how.columns is not None and (chosen := chosen_columns(known, how.columns)):
         return chosen
-    return _told(rows, known if columns is None or how.wide else columns)
+    return _with_values(rows, known if columns is None or how.wide else columns)
 
 
 def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
     """The columns that the reader wants and the table has. The first table of a command must have all of them; further
     tables show those that they have."""
-    told = flags()
+    options = flags()
     unknown = [name for name in wanted if name not in known]
-    if unknown and not told.columns_shown:
+    if unknown and not options.columns_shown:
         raise no_column(unknown, known)
-    told.columns_shown = True
+    options.columns_shown = True
     return [name for name in wanted if name in known]
 
 
-def _told(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
+def _with_values(rows: Sequence[Row], names: Iterable[str]) -> list[str]:
     """The columns that have a value in any row; all columns if none has."""
     return [name for name in names if any(_says_something(name, row.get(name)) for row in rows)] or list(names)
 

@@ -178,11 +178,11 @@ def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: 
         high = ends[tp]
         while low < high:
             middle = (low + high) // 2
-            found = _first_record(log, tp, middle, high)
-            if found is None or found[1] >= micros(since):
+            first = _first_record(log, tp, middle, high)
+            if first is None or first[1] >= micros(since):
                 high = middle
             else:
-                low = found[0] + 1
+                low = first[0] + 1
         positions[tp] = low
     return positions
 
@@ -349,7 +349,7 @@ def _print_line(cells: Sequence[str], key_width: int) -> None:
 def _for_people(row: Row) -> tuple[str | None, ...]:
     event = dict(row["event"] or {})
     kind, occurred_at = event.pop("type", None), event.pop("occurred_at", None)
-    shown = [f"{name}={_told(value)}" for name, value in event.items() if value != row["key"]]
+    shown = [f"{name}={_as_text(value)}" for name, value in event.items() if value != row["key"]]
     if row["reason"]:
         place = f"{row['topic']} {row['partition']} {row['offset']}"
         shown.insert(0, f"NOT VALID ({row['reason']}, {place}): {row['detail']};")
@@ -362,6 +362,6 @@ def _for_people(row: Row) -> tuple[str | None, ...]:
     )
 
 
-def _told(value: object) -> str:
+def _as_text(value: object) -> str:
     shown = plain(value)
     return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)

@@ -36,8 +36,8 @@ def visible_data(text: str) -> str:
     return visible(text).replace("\x1b", r"\u001b")
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0] if found[0] in _STYLES else json.dumps(found[0])[1:-1]
+def _escape(match: re.Match[str]) -> str:
+    return match[0] if match[0] in _STYLES else json.dumps(match[0])[1:-1]
 
 
 class Guarded:

@@ -95,11 +95,11 @@ def verify(
     coupon-ledger verify --deep --sample all --from-log
     coupon-ledger verify --only accounts --only rows_of_journal --output json
     """
-    given = [
+    named = [
         n for n in ("sample", "seed", "from_log") if context.get_parameter_source(n) is ParameterSource.COMMANDLINE
     ]
-    if given and not deep:
-        raise click.UsageError(f"--{given[0].replace('_', '-')} needs --deep")
+    if named and not deep:
+        raise click.UsageError(f"--{named[0].replace('_', '-')} needs --deep")
     if from_log and without_log:
         raise click.UsageError("--from-log and --without-log exclude each other")
     seed = secrets.randbelow(1 << 31) if seed is None else seed
@@ -110,7 +110,7 @@ def verify(
             rows.append(checks.run(name))
             bar.advance(1)
     if deep:
-        rows.append(_deep(settings, sample, seed, from_log))
+        rows.append(_reference_check(settings, sample, seed, from_log))
     failed = [row["check"] for row in rows if row["result"] != "ok"]
     _print(rows, checks.digests, output)
     if failed:
@@ -129,7 +129,7 @@ class _Checks:
         from coupon_ledger.questions.audits import AUDITS
 
         self._settings = settings
-        self._asked = _Asked(settings)
+        self._questions = _Questions(settings)
         self.digests: list[Row] = []
         # The log first: if it cannot be reached, that is reported at once.
         known = [*(() if without_log else ("positions_of_log", "same_log")), *AUDITS, "digest"]
@@ -143,19 +143,19 @@ class _Checks:
         if name == "same_log":
             return _same_log(self._settings)
         if name == "digest":
-            state, found = self._asked.ask("digest")
-            self.digests = found.to_dicts()
+            state, frame = self._questions.ask("digest")
+            self.digests = frame.to_dicts()
             last = self.digests[-1]
             return _row(name, note("facts {facts}, full {full}", facts=last["facts"], full=last["full"]), 0, [], state)
-        state, found = self._asked.ask("audit", name=name, limit=_SHOWN)
-        said = found.row(0, named=True)
-        return _row(name, Note(said["asked"], {}), said["offenders"], json.loads(said["examples"]), state)
+        state, frame = self._questions.ask("audit", name=name, limit=_SHOWN)
+        audit = frame.row(0, named=True)
+        return _row(name, Note(audit["asked"], {}), audit["offenders"], json.loads(audit["examples"]), state)
 
     def close(self) -> None:
-        self._asked.close()
+        self._questions.close()
 
 
-class _Asked:
+class _Questions:
     """The source of questions that follow each other closely."""
 
     def __init__(self, settings: Settings) -> None:
@@ -190,14 +190,14 @@ class _Asked:
 
 def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
     """Like `_Asked.ask`, but closes the database at once."""
-    with closing(_Asked(settings)) as asked:
-        return asked.ask(question, **parameters)
+    with closing(_Questions(settings)) as questions:
+        return questions.ask(question, **parameters)
 
 
 def _row(check: str, checked: Note, offenders: int, examples: list[Row], state: AsOf) -> Row:
     result = "FAILED" if offenders else "ok"
-    found = {"check": check, "checked": checked, "offenders": offenders, "result": result}
-    return found | {"commit": state.commits, "examples": examples}
+    row = {"check": check, "checked": checked, "offenders": offenders, "result": result}
+    return row | {"commit": state.commits, "examples": examples}
 
 
 def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
@@ -231,28 +231,28 @@ def _same_log(settings: Settings) -> Row:
 
     state, rows = _ask(settings, "log-identity")
     with closing(open_log(settings.log)) as log:
-        found = difference(ReadLog.of_rows(rows.iter_rows(named=True)), log)
-    offenders = [{"log": settings.log.url, "difference": found}] if found else []
-    asked = note(
+        problem = difference(ReadLog.of_rows(rows.iter_rows(named=True)), log)
+    offenders = [{"log": settings.log.url, "difference": problem}] if problem else []
+    checked = note(
         "Is it the log that the database was filled from (ids of its topics, the last records that were consumed)?"
     )
-    return _row("same_log", asked, len(offenders), offenders, state)
+    return _row("same_log", checked, len(offenders), offenders, state)
 
 
-def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
+def _reference_check(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
     """Check the coupons by ranges of their hashes, each in a state of its own; the fold runs here, not in the owner."""
     from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
 
     state, summary = _ask(settings, "summary")
-    asked = ranges(summary["coupons"][0], sample, seed)
+    hash_ranges = ranges(summary["coupons"][0], sample, seed)
     coupons = offenders = 0
     examples: list[Row] = []
-    with _log_contents(settings, asked, state) if from_log else nullcontext(None) as contents:
+    with _log_contents(settings, hash_ranges, state) if from_log else nullcontext(None) as contents:
         total = summary["coupons"][0] if sample is None else min(sample, summary["coupons"][0])
         with progress("folding again", total, "coupons") as bar:
-            for first, last in asked:
-                state, found = _ask(settings, "evidence", first=first, last=last, set_aside=from_log)
-                evidence = Evidence(found)
+            for first, last in hash_ranges:
+                state, frame = _ask(settings, "evidence", first=first, last=last, set_aside=from_log)
+                evidence = Evidence(frame)
                 log = contents.of(first, last, _next_offsets(state), evidence.set_aside) if contents else None
                 different = list(differences(evidence, log))
                 offenders += len(different)
@@ -267,14 +267,14 @@ def _deep(settings: Settings, sample: int | None, seed: int, from_log: bool) -> 
 
 
 @contextmanager
-def _log_contents(settings: Settings, asked: list[tuple[int, int]], state: AsOf) -> Iterator[LogContents]:
+def _log_contents(settings: Settings, hash_ranges: list[tuple[int, int]], state: AsOf) -> Iterator[LogContents]:
     """The log's content for these coupons, read as far as `state` has."""
     from coupon_ledger.consumers.log_contents import LogContents
     from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import COUPON
 
     positions = _next_offsets(state)
-    first, last = (asked[0][0], asked[-1][1]) if asked else (0, -1)
+    first, last = (hash_ranges[0][0], hash_ranges[-1][1]) if hash_ranges else (0, -1)
     with closing(open_log(settings.log)) as log, LogContents(log, first, last) as contents:
         total = sum(offset for at, offset in positions.items() if at.topic == COUPON)
         with progress("reading the log", total) as bar:

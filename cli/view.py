@@ -55,26 +55,26 @@ def flags() -> Flags:
     context = click.get_current_context(silent=True)
     if context is None:
         return Flags()
-    found: Flags = context.meta.setdefault(_KEY, Flags())
-    return found
+    stored: Flags = context.meta.setdefault(_KEY, Flags())
+    return stored
 
 
 def view() -> TerminalView:
     """How the running command shows things. Raises `SettingsError`, `click.BadParameter`."""
-    told = flags()
-    if told.shown is None:
+    options = flags()
+    if options.shown is None:
         context = click.get_current_context(silent=True)
         if context is None:
             return TerminalView()
-        settings = Settings.load({"zone": told.zone, "lang": told.lang}, file=_settings_file(context))
-        told.shown = _latest[0] = TerminalView(
+        settings = Settings.load({"zone": options.zone, "lang": options.lang}, file=_settings_file(context))
+        options.shown = _latest[0] = TerminalView(
             lang=settings.values["lang"].value or _language_of_locale(os.environ),
             zone=settings.values["zone"].value,
-            width=None if told.wide else _width(),
-            wide=told.wide,
-            columns=told.columns,
+            width=None if options.wide else _width(),
+            wide=options.wide,
+            columns=options.columns,
         )
-    return told.shown
+    return options.shown
 
 
 default(view)
@@ -128,9 +128,9 @@ def _language_of_locale(environment: Mapping[str, str]) -> str:
 def _remembers(name: str) -> Any:
     def remember(_context: click.Context, _option: click.Parameter, value: Any) -> Any:
         if value not in (None, False, ()):
-            told = flags()
-            setattr(told, name, value)
-            told.shown = None
+            options = flags()
+            setattr(options, name, value)
+            options.shown = None
         return value
 
     return remember

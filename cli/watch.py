@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LOOKS: Final = 10
 """Number of looks that rates cover."""
 _AGAIN: Final = "\x1b[H\x1b[J"
-_TOLD: Final = ("commits", "committed_at", "data_clock", "applied", "repeats", "conflicts", "dead_letters", "outbox")
+_COPIED: Final = ("commits", "committed_at", "data_clock", "applied", "repeats", "conflicts", "dead_letters", "outbox")
 
 
 class Watch:
@@ -68,8 +68,10 @@ class Watch:
 
     def _rows(self) -> Iterator[Row]:
         for status in self._statuses():
-            told = {name: status.get(name) for name in ("lag", "events_per_s", "lag_per_s", "eta_s", *_TOLD, "error")}
-            yield {"at": status["at"], **told}
+            fields = {
+                name: status.get(name) for name in ("lag", "events_per_s", "lag_per_s", "eta_s", *_COPIED, "error")
+            }
+            yield {"at": status["at"], **fields}
             sys.stdout.flush()
 
     def _statuses(self) -> Iterator[dict[str, Any]]:

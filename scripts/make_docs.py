@@ -290,7 +290,9 @@ def _question(name: str, question: Question[Any]) -> Iterator[str]:
 
 
 def _parameter_row(parameter: Parameter) -> str:
-    default = "required" if parameter.required else json.dumps(parameter.default) if parameter.default is not None else ""
+    default = (
+        "required" if parameter.required else json.dumps(parameter.default) if parameter.default is not None else ""
+    )
     return f"| `{parameter.name}` | {parameter.bounds or ''} | {default} | {parameter.description} |"
 
 

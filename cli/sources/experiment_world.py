@@ -325,10 +325,10 @@ def events(world: ExperimentWorld) -> Iterator[tuple[str, pl.DataFrame]]:
     yield CAMPAIGN, _published(world)
     yield USER, _profiled(world, people)
     yield CAMPAIGN, _assigned(world, people)
-    coupons, told = _coupon_events(world, people, orders), _order_events(world, people, orders)
-    days = pl.concat([coupons["occurred_at"], told["occurred_at"]]).dt.date().unique().sort()
+    coupon_events, order_events = _coupon_events(world, people, orders), _order_events(world, people, orders)
+    days = pl.concat([coupon_events["occurred_at"], order_events["occurred_at"]]).dt.date().unique().sort()
     for day in days:
-        for topic, frame in ((ORDER, told), (COUPON, coupons)):
+        for topic, frame in ((ORDER, order_events), (COUPON, coupon_events)):
             of_day = frame.filter(pl.col("occurred_at").dt.date() == day)
             if of_day.height:
                 yield topic, of_day
@@ -344,7 +344,9 @@ def _ids(prefix: str, numbers: Array) -> pl.Series:
     return pl.Series(numbers).cast(pl.String).str.zfill(6).str.replace("^", prefix)
 
 
-def _told(world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Series, at: pl.Series) -> pl.DataFrame:
+def _event_frame(
+    world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Series, at: pl.Series
+) -> pl.DataFrame:
     """Events of one type, with the fields that every event has. Ids differ between worlds, so none is a repeat of
     another's."""
     salt = hashlib.sha256(f"{world.seed}/{world.start.isoformat()}".encode()).hexdigest()[:8]
@@ -355,7 +357,7 @@ def _told(world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Se
 
 def _campaign(world: ExperimentWorld, kind: str, count: int, day: float) -> pl.DataFrame:
     key = pl.Series([campaign_id(world)] * count)
-    return _told(world, "campaign_id", kind, _MARKETING, key, _at(world, np.full(count, day)))
+    return _event_frame(world, "campaign_id", kind, _MARKETING, key, _at(world, np.full(count, day)))
 
 
 def campaign_id(world: ExperimentWorld) -> str:
@@ -383,8 +385,10 @@ def _published(world: ExperimentWorld) -> pl.DataFrame:
 def _profiled(world: ExperimentWorld, people: People) -> pl.DataFrame:
     names = pl.Series([f'{{"segment":"{s.name}"}}' for s in world.segments])
     ids = _users(world, np.arange(world.people))
-    told = _told(world, "user_id", "profiled", "crm", ids, _at(world, np.full(world.people, -world.history_days - 1.0)))
-    return told.with_columns(attributes=names.gather(people.segment.tolist()))
+    profiled = _event_frame(
+        world, "user_id", "profiled", "crm", ids, _at(world, np.full(world.people, -world.history_days - 1.0))
+    )
+    return profiled.with_columns(attributes=names.gather(people.segment.tolist()))
 
 
 def _users(world: ExperimentWorld, numbers: Array) -> pl.Series:
@@ -413,7 +417,7 @@ def _coupon_events(world: ExperimentWorld, people: People, orders: Orders) -> pl
     holders = np.flatnonzero(people.coupon > 0)
 
     def those(kind: str, source: str, person: Array, day: Array) -> pl.DataFrame:
-        frame = _told(world, "coupon_id", kind, source, _ids(f"x{world.seed}-c", person), _at(world, day))
+        frame = _event_frame(world, "coupon_id", kind, source, _ids(f"x{world.seed}-c", person), _at(world, day))
         return frame.with_columns(user_id=_users(world, person))
 
     value = faces.gather(people.coupon[holders].tolist())
@@ -447,7 +451,7 @@ def _order_events(world: ExperimentWorld, people: People, orders: Orders) -> pl.
     number = np.arange(len(orders.person))
     coupons = _ids(f"x{world.seed}-c", orders.person)
     discount = pl.struct(kind=pl.lit("coupon"), amount_minor="taken", funder=pl.lit("merchant"))
-    bought = _told(world, "order_id", "paid", _SHOP, _ids(f"x{world.seed}-o", number), _at(world, orders.day))
+    bought = _event_frame(world, "order_id", "paid", _SHOP, _ids(f"x{world.seed}-o", number), _at(world, orders.day))
     paid = (
         bought.with_columns(
             user_id=_users(world, orders.person),
@@ -467,7 +471,7 @@ def _order_events(world: ExperimentWorld, people: People, orders: Orders) -> pl.
     )
     back = np.flatnonzero(orders.refunded > 0)
     at = _at(world, orders.day[back] + orders.refund_after[back])
-    refunded = _told(world, "order_id", "refunded", _SHOP, _ids(f"x{world.seed}-o", back), at).with_columns(
+    refunded = _event_frame(world, "order_id", "refunded", _SHOP, _ids(f"x{world.seed}-o", back), at).with_columns(
         currency=pl.lit(CURRENCY), refund_minor=pl.Series(orders.refund[back]), reason=pl.lit("unwanted")
     )
     return pl.concat([paid, refunded], how="diagonal").sort("occurred_at", "event_id")

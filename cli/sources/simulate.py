@@ -117,15 +117,15 @@ def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
     orders = _order_facts(facts) if world.orders else None
     yield CAMPAIGN, _published(world, campaigns, lives.gifts)
     arrivals = _arrivals(world, len(facts.at))
-    told = 0
+    yielded = 0
     for first in range(0, len(arrivals), world.frame_rows):
         batch = arrivals[first : first + world.frame_rows]
         records = facts.take(batch)
         if orders is not None:
             due = int(np.searchsorted(orders.at, records.at.max(), side="right"))
-            if due > told:
-                yield ORDER, _order_frame(world, coupons, orders.take(np.arange(told, due)), told)
-                told = due
+            if due > yielded:
+                yield ORDER, _order_frame(world, coupons, orders.take(np.arange(yielded, due)), yielded)
+                yielded = due
         yield COUPON, _coupon_frame(world, campaigns, coupons, records, batch)
     yield CAMPAIGN, _ended(world, campaigns)
 
