@@ -1,4 +1,4 @@
-"""Append what was computed from a database or defined beside it, only to the log that filled this database."""
+"""Append to the log what was computed or defined with a database, but only to the log that filled that database."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def appending(settings: Settings) -> Iterator[EventLog]:
 
 
 def known_log(settings: Settings) -> ReadLog:
-    """What the database knows of the log that it was filled from; nothing if there is no database yet."""
+    """What the database knows of the log that it was filled from; empty if there is no database yet."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
     from coupon_ledger.ledger.errors import StoreNotInitialised
@@ -42,10 +42,10 @@ def known_log(settings: Settings) -> ReadLog:
 
 @contextmanager
 def remembering(settings: Settings) -> Iterator[None]:
-    """Correct the advice for a missing log or topic: if the database was filled from it, restore it instead of making
-    it.
+    """Correct the advice for a missing log or topic: if the database was filled from it, say to restore it, not to
+    create it.
 
-    In that case raises `LogReplaced`, not `LogMissing` or `LogNotInitialised`, which advise to make it.
+    In that case raises `LogReplaced` instead of `LogMissing` or `LogNotInitialised`.
     """
     from coupon_ledger.ledger.address_space import check_for_reading
     from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised

@@ -26,9 +26,9 @@ _folder = click.Path(path_type=Path)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--to", "folder", type=_folder, help="Folder of the archive; made where it is missing.")
-@click.option("--accept-loss", is_flag=True, help="Note what the log no longer holds as lost, and archive the rest.")
-@click.option("--bytes-only", is_flag=True, help="Without the events' fields beside their bytes: half the size.")
+@click.option("--to", "folder", type=_folder, help="Folder of the archive; created if missing.")
+@click.option("--accept-loss", is_flag=True, help="Record what the log no longer holds as lost, and archive the rest.")
+@click.option("--bytes-only", is_flag=True, help="Leave out the decoded fields: half the size.")
 @settings_options(*LOG, opens=True)
 @click.pass_context
 def archive(
@@ -36,10 +36,10 @@ def archive(
 ) -> None:
     """Archive the log into a folder of Parquet files, or verify such a folder.
 
-    Run again, it goes on where the archive ends; killed at any moment, too. Each record is archived once, with its
-    bytes, position and time of recording, beside live consumers and publishers. The bytes are kept as they stand in the
-    log, without asking a schema registry; beside them the fields of the events, which any Parquet reader can ask and a
-    rebuild need not decode. docs/archive.md describes the files.
+    Each run continues where the archive ends, even after a kill. Consumers and publishers may run meanwhile. Each
+    record is archived once, with its bytes, position and time of recording. The bytes are copied from the log
+    unchanged, without a schema registry. The decoded fields are stored beside them, for any Parquet reader and for
+    fast rebuilds. docs/archive.md describes the files.
 
     \b
     coupon-ledger archive --to /backup/ledger
@@ -87,9 +87,10 @@ def _behind_transactions(log: LogReader) -> int:
 @click.argument("folder", type=_folder)
 @output_option
 def verify(folder: Path, output: str) -> None:
-    """Read every file of an archive and name what is missing, altered, overlapping or unlisted, and gaps in positions.
+    """Read every file of an archive and report missing, altered, overlapping or unlisted files, and gaps in
+    positions.
 
-    Ends with 4 where it finds anything. No log is needed.
+    The exit code is 4 if anything is found. No log is needed.
 
     \b
     coupon-ledger archive verify /backup/ledger
@@ -123,8 +124,8 @@ def verify(folder: Path, output: str) -> None:
 def merge(folder: Path) -> None:
     """Join the small files that frequent runs of `archive` make: those of one topic, partition and day.
 
-    Bytes, positions and times stay as they are. It may be killed at any moment, and beside readers: old files go when
-    the manifest names the new ones and nobody reads them; a later run removes what is left.
+    Bytes, positions and times stay the same. It may run beside readers and may be killed at any moment. Old files are
+    removed once the manifest names the new ones and nobody reads them; a later run removes the rest.
 
     \b
     coupon-ledger archive merge /backup/ledger
@@ -142,15 +143,15 @@ def merge(folder: Path) -> None:
 
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
-@click.option("--topic", "topics", type=click.Choice(ALL_TOPICS), multiple=True, help="Only this one (several).")
-@click.option("--accept-loss", is_flag=True, help="Also where records between others were lost before archiving.")
-@click.option("--anew", is_flag=True, help="On Kafka: delete first what an interrupted restore has made.")
+@click.option("--topic", "topics", type=click.Choice(ALL_TOPICS), multiple=True, help="Only this topic (repeatable).")
+@click.option("--accept-loss", is_flag=True, help="Restore although records in between were lost before archiving.")
+@click.option("--anew", is_flag=True, help="On Kafka: first delete what an interrupted restore created.")
 @settings_options(*LOG, "replication", opens=True)
 def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool, settings: Settings) -> None:
-    """Make a log of an archive: its records with their bytes, partitions, offsets and times of recording.
+    """Create a log from an archive: its records with their bytes, partitions, offsets and times of recording.
 
-    The log must be empty; on Kafka its topics must not be there yet. An embedded log is made whole or not at all.
-    Topics of a restore into Kafka that was interrupted cannot be used; run it again with --anew, which deletes them.
+    The log must be empty; on Kafka its topics must not exist yet. An embedded log is restored completely or not at
+    all. After an interrupted restore into Kafka, run it again with --anew, which deletes the unusable topics first.
 
     \b
     coupon-ledger restore --from /backup/ledger --log sqlite:///restored.log.db

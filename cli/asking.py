@@ -1,4 +1,4 @@
-"""How commands ask one question, or several of one committed state, and print which state the answers are of."""
+"""Asking questions from commands: one, or several about one committed state; and printing which state that was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`attribution`: credit to channels, campaigns and touches by several models; and the models by name."""
+"""`attribution`: credit for orders by channel, campaign and touch, under several models; and the models by name."""
 
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ _NOTES: Final = {
 def attribution() -> None:
     """Show which channels and campaigns earned the orders (渠道归因), by one or several models.
 
-    An order is credited to the touches of its person (issue, claim, view, click, …) before it. What each number means:
-    docs/attribution.md. Attribution shares orders out; whether they would have come anyway is another question.
+    An order is credited to the person's touches before it (issue, claim, view, click, …). docs/attribution.md
+    explains each number. Attribution divides the orders that came; it does not say whether they would have come
+    anyway.
 
     \b
     coupon-ledger attribution show
@@ -65,7 +66,7 @@ def _model_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "names",
         multiple=True,
         metavar="NAME",
-        help="By this model (several are possible). [default: every built-in one]",
+        help="By this model (repeatable). [default: every built-in one]",
     )(command)
 
 
@@ -89,8 +90,8 @@ def _window_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_model_option
 @_by_option
 @_window_options
-@click.option("--explain", "order", metavar="ORDER", help="Down to the touches of this order, and what each gets.")
-@click.option("--roi", is_flag=True, help="What the --campaign cost, and what it earned by each model.")
+@click.option("--explain", "order", metavar="ORDER", help="List the touches of this order, and the credit of each.")
+@click.option("--roi", is_flag=True, help="Cost of the --campaign, and what it earned by each model.")
 @goods_rate_option
 @zone_option()
 @past_options
@@ -107,9 +108,9 @@ def show(
     output: str,
     **filters: Any,
 ) -> None:
-    """Show what each channel, campaign or kind of touch is credited with.
+    """Show the credit of each channel, campaign or kind of touch.
 
-    Currencies are never added up; the machine formats have minor units. (none): orders that no touch led to.
+    Currencies are never added up; the machine formats have minor units. (none): orders without a touch.
 
     \b
     coupon-ledger attribution show
@@ -158,7 +159,7 @@ def _shown(by: str) -> list[str]:
 
 
 def _say_notes(settings: Settings, filters: Row) -> None:
-    """Print what the reader of a table must know."""
+    """Print what a reader of the table must know."""
     with answered(settings, "quiet", "attribution-notes", **filters) as answer:
         notes = answer.row()
     counted = (
@@ -246,7 +247,7 @@ def models() -> None:
 @settings_options(*LOG)
 @output_option
 def list_models(settings: Settings, output: str) -> None:
-    """List the models: built-in ones, and those that were defined.
+    """List the built-in models and the defined ones.
 
     \b
     coupon-ledger attribution models list
@@ -299,25 +300,25 @@ def show_model(name: str, settings: Settings, output: str) -> None:
 @click.argument("name")
 @click.option("--kind", required=True, help="last, first, linear, time_decay, position, markov, shapley, redeemed.")
 @click.option(
-    "--look-back-days", type=float, help="How long before the payment a touch counts: up to 90. [default: 30]"
+    "--look-back-days", type=float, help="How long before the payment a touch counts; at most 90. [default: 30]"
 )
-@click.option("--half-life-days", type=float, help="time_decay: half as much for each of these. [default: 7]")
-@click.option("--first-share", type=float, help="position: part of the first touch. [default: 0.4]")
-@click.option("--last-share", type=float, help="position: part of the last touch. [default: 0.4]")
+@click.option("--half-life-days", type=float, help="time_decay: days after which credit halves. [default: 7]")
+@click.option("--first-share", type=float, help="position: share of the first touch. [default: 0.4]")
+@click.option("--last-share", type=float, help="position: share of the last touch. [default: 0.4]")
 @click.option(
     "--worth",
     type=click.Choice(["orders", "rate"]),
     help="shapley: of a combination of channels, the orders of those who met no others, or the part of them that"
     " bought. [default: orders]",
 )
-@click.option("--draws", type=int, help="shapley, --worth rate, above 12 channels: orders of joining. [default: 5000]")
+@click.option("--draws", type=int, help="shapley, --worth rate, above 12 channels: orderings to draw. [default: 5000]")
 @operator_options
 @settings_options(*LOG, "database")
 @output_option
 def define(
     name: str, kind: str, why: str | None, operator: str | None, settings: Settings, output: str, **parameters: Any
 ) -> None:
-    """Define a model by name, or define it anew. It is recorded in the log; earlier definitions stay there.
+    """Define a model by name, or redefine it. Every definition is recorded in the log and stays there.
 
     \b
     coupon-ledger attribution models define patient --kind time_decay --half-life-days 21 --look-back-days 90 \\
@@ -355,7 +356,7 @@ def _models_named(settings: Settings, names: Sequence[str]) -> list[str | Row] |
 
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
-    """By name, the model in force and all its definitions; the last definition is the one in force."""
+    """The model in force and all its definitions, by name. The last definition is in force."""
     from coupon_ledger.ledger.errors import WrongQuestion
     from coupon_ledger.ledger.operations import operations_of
     from coupon_ledger.questions.attribution.models import DEFINED, made

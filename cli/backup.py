@@ -1,4 +1,4 @@
-"""`backup` and `restore-db`: the database as a file, while it runs, and back."""
+"""`backup` and `restore-db`: copy the database into a file while it runs, and put such a file in its place."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _AGAIN_S: Final = 0.05
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--force", is_flag=True, help="Also in place of a backup that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing backup.")
 @click.option(
-    "--verify", is_flag=True, help="Compare and show the full digest of all tables; takes several times as long."
+    "--verify", is_flag=True, help="Also compare and show the full digest of all tables; several times slower."
 )
 @settings_options("database")
 @output_option
 def backup(file: Path, force: bool, verify: bool, settings: Settings, output: str) -> None:
     """Copy the database into a file, as of one commit, while it runs.
 
-    A consumer that owns the database makes the copy and goes on consuming and answering. The copy is read back and
-    compared before it gets its name: a file of that name is whole. It is a database itself (`--database FILE`), and
-    what `restore-db` takes. It holds no log: back that up with `archive`.
+    A consumer that owns the database makes the copy, and goes on consuming and answering. The copy is read back and
+    compared before it gets its name, so a file with that name is complete. It is itself a database (`--database
+    FILE`), and what `restore-db` takes. It does not contain the log: back that up with `archive`.
 
     \b
     coupon-ledger backup /backup/ledger.duckdb
@@ -92,7 +92,7 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
 
 
 def _opened(part: Path) -> Store:
-    """Open the copy. The owner releases it when the last transaction that has looked at the list of databases ends."""
+    """Open the copy. The owner may hold it until its last transaction that listed the databases ends."""
     from coupon_ledger.ledger.errors import StoreOwned
     from coupon_ledger.projections.database import open_database
 
@@ -111,11 +111,11 @@ def _opened(part: Path) -> Store:
 @settings_options(*LOG, "database")
 @output_option
 def restore_db(file: Path, settings: Settings, output: str) -> None:
-    """Put a backup in the place of the database; `consume` then goes on from the backup's positions.
+    """Put a backup in the place of the database; `consume` then continues from the backup's positions.
 
-    Refused while anybody uses the database, where the backup is damaged or of another version, and where the log does
-    not hold the backup's positions any more, or not yet (another log). The database that was there is kept aside, and
-    where is told.
+    Refused if the database is in use, if the backup is damaged or of another version, or if the log does not hold the
+    backup's positions (no longer, or not yet: another log). The previous database is kept, and the command says
+    where.
 
     \b
     coupon-ledger restore-db /backup/ledger.duckdb

@@ -34,26 +34,26 @@ _SLOW_COMMIT_S: Final = 10.0
 
 
 @click.command()
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until SIGTERM or Ctrl-C.")
+@click.option("--follow", "-f", is_flag=True, help="Keep consuming new records, until SIGTERM or Ctrl-C.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=0,
     show_default=True,
-    help="Answer questions on this port of 127.0.0.1 meanwhile (0: any that is free).",
+    help="Answer questions on this port of 127.0.0.1 meanwhile (0: any free port).",
 )
-@duration_option("--sweep-every", "With --follow: expire coupons and release holds whose time is over, so often.")
+@duration_option("--sweep-every", "With --follow: how often to expire coupons and release holds that are due.")
 @log_format_option
 @settings_options(*LOG, "database", "batch-size", "grace-minutes", "instant-skew-days", "skewed-events")
 def consume(follow: bool, port: int, sweep_every: timedelta | None, log_format: str, settings: Settings) -> None:
-    """Fold the log into the database, to the end that the log has now, or following it.
+    """Fold the log into the database up to its present end, or follow it.
 
-    Rows and offsets are committed together: stopped or killed at any moment and started again, nothing is lost and
-    nothing counts twice. SIGTERM and Ctrl-C finish the batch under way. Records that are no valid events become dead
-    letters.
+    Rows and offsets are committed together. However it is stopped or killed, after a restart nothing is lost and
+    nothing counts twice. SIGTERM and Ctrl-C finish the current batch first. Records that are not valid events become
+    dead letters.
 
-    Meanwhile the other commands ask this one, and get answers as of the last commit; metrics for Prometheus are at
-    /metrics (docs/operations.md). With --sweep-every it also does what `expire` does, up to the data's clock.
+    Meanwhile it answers the other commands as of its last commit, and Prometheus at /metrics (docs/operations.md).
+    With --sweep-every it also does what `expire` does, up to the data's clock.
 
     \b
     coupon-ledger consume
@@ -122,7 +122,7 @@ def on_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """`seconds`: of work; with `--follow`, the sum over its batches."""
+    """`seconds`: time worked; with `--follow`, the sum over its batches."""
 
     records: int
     dead_letters: int
@@ -175,7 +175,7 @@ def _say_what_is_odd(odd: dict[str, Oddities]) -> None:
 
 
 class _CommitLog:
-    """Logs commits, at most one line a second for all since the last; logs anything unusual at once."""
+    """Logs commits, summed up to one line a second; logs anything unusual at once."""
 
     def __init__(self) -> None:
         self._commits = self._records = 0

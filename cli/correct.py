@@ -45,7 +45,7 @@ _AT_ONCE: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The events of the file, in its order. `sha256`: of the file's bytes."""
+    """The file's events, in file order. `sha256`: of the file's bytes."""
 
     file: str
     sha256: str
@@ -60,10 +60,12 @@ class Correction:
 
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
-@click.option("--format", "file_format", type=click.Choice(_FORMATS), help="What FILE holds. [default: by its ending]")
-@click.option("--set", "defaults", multiple=True, metavar="FIELD=VALUE", help="For every row that lacks it (several).")
-@click.option("--apply", "apply_", is_flag=True, help="Append the events; without it nothing is written.")
-@click.option("--allow-violations", is_flag=True, help="Also where that breaks rules of a coupon's life.")
+@click.option("--format", "file_format", type=click.Choice(_FORMATS), help="Format of FILE. [default: by its ending]")
+@click.option(
+    "--set", "defaults", multiple=True, metavar="FIELD=VALUE", help="Value for rows without this field (repeatable)."
+)
+@click.option("--apply", "apply_", is_flag=True, help="Append the events. Without it nothing is written.")
+@click.option("--allow-violations", is_flag=True, help="Append even if that breaks rules of a coupon's life cycle.")
 @operator_options
 @settings_options(*LOG, "database")
 @output_option
@@ -80,18 +82,18 @@ def correct(
 ) -> None:
     """Show what compensating events from FILE ("-": standard input) would do; with --apply, append them.
 
-    A row is a coupon event: coupon_id, type, occurred_at, and what its type needs (docs/events.md); NDJSON, or CSV with
-    the fields' names. source and event_id are made here: the id of what the row says, so that the same row is the same
-    event, however often it is applied. A use that was recorded wrongly is `returned` with its order_id; a coupon that
-    should not have been issued is `revoked`, with a reason.
+    A row is a coupon event: coupon_id, type, occurred_at, and what its type needs (docs/events.md); as NDJSON, or CSV
+    with the fields' names. source and event_id are set here: the id is derived from the row, so the same row is the
+    same event however often it is applied. To undo a wrong use, write `returned` with its order_id; to take back a
+    wrongly issued coupon, write `revoked` with a reason.
 
-    Shown per coupon and campaign: the state, the discount that its use takes, the face value still promised, and the
-    violations that would come and go, by folding their histories. Where rules of a coupon's life would be broken
-    nothing is appended, and all of it is named (exit code 3). With --apply, the events go to the log with an operation
-    that says who and why; a consumer folds them.
+    For each coupon and campaign it shows the state, the discount taken, the face value still promised, and the
+    violations that would appear and disappear. If rules of a coupon's life cycle would be broken, it lists them all
+    and appends nothing (exit code 3). --apply appends the events and an operation that says who did it and why; a
+    consumer folds them.
 
-    Also shown: what would come and go across coupons and between topics (stock and limits of campaigns, orders against
-    coupons), as when every grace is over. That is no reason to refuse: an order's own correction may still be to come.
+    It also shows what would change across coupons and between topics (stock and limits of campaigns, orders against
+    coupons) once every grace is over. Such changes never refuse a correction: the order's own may still follow.
 
     \b
     coupon-ledger correct returns.csv
@@ -211,7 +213,7 @@ def _id_of(event: Row) -> str:
 
 
 def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
-    """The effect on each coupon, by coupon id; the ids of all events that these coupons have; and what would appear and
+    """The effect on each coupon, by coupon id; the ids of all events of these coupons; and what would appear and
     disappear across coupons."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
@@ -249,8 +251,7 @@ def _as_become(row: Row) -> Become:
 
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:
-    """Warn of records that are not consumed yet. Raises `LogReplaced`: what was computed from one log is not appended
-    to another."""
+    """Warn of records that are not consumed yet. Raises `LogReplaced` if the database was filled from another log."""
     from coupon_ledger.consumers.log_identity import open_log_of, refuse
     from coupon_ledger.ledger.log import TopicPartition
 
@@ -326,8 +327,8 @@ def _for_people(effect: Effect) -> Row:
 def _append(
     settings: Settings, correction: Correction, fresh: Sequence[Row], effects: Sequence[Effect], by: tuple[str, str]
 ) -> None:
-    """Append the new events and, after them, the operation, in one call. If that is cut short, the same command
-    completes it: all ids derive from the rows."""
+    """Append the new events and then the operation, in one call. If it is interrupted, the same command completes it:
+    all ids derive from the rows."""
     from coupon_ledger.ledger import operations
     from coupon_ledger.ledger.codec import encode_row
     from coupon_ledger.ledger.log import Record

@@ -1,4 +1,4 @@
-"""`doctor`: what is not as it must be, each finding with its remedy."""
+"""`doctor`: find what is wrong with machine, log and database, and say how to fix it."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ _MARKS: Final = {"ok": "✓", "warning": "!", "error": "✗"}
 
 
 @click.command()
-@click.option("--archive", type=click.Path(path_type=Path), help="Also examine the folder of an archive.")
+@click.option("--archive", type=click.Path(path_type=Path), help="Also examine this archive's folder.")
 @settings_options(*LOG, "database", "partitions", "replication")
 @output_option
 def doctor(archive: Path | None, settings: Settings, output: str) -> None:
-    """Examine this machine, the log and the database: what is wrong, and the remedy.
+    """Examine this machine, the log and the database: what is wrong, and how to fix it.
 
-    Versions and extras; database, owner, rights, disk; the log's file, or topics with their retention; clocks,
-    positions, lag, the outbox, dead letters. Beside a running consumer too. Ends with 1 where an error is found.
+    Checks versions and extras; database, owner, rights, disk; the log's file, or topics and their retention; clocks,
+    positions, lag, outbox, dead letters. Works beside a consumer. The exit code is 1 if there is an error.
 
     \b
     coupon-ledger doctor
@@ -297,8 +297,7 @@ def _log(settings: Settings, summary: dict[str, Any] | None, known: ReadLog | No
 
 
 def _transactions(log: Backend, ends: dict[Any, int]) -> Iterator[Finding]:
-    """Acknowledged records that nobody can read, because a producer began a transaction before them and has not ended
-    it."""
+    """Acknowledged records that cannot be read yet, because an earlier transaction of a producer is still open."""
     high = log.high_watermarks(list(ends))
     behind = {tp: high[tp] - end for tp, end in sorted(ends.items()) if high[tp] > end}
     begun = log.open_transactions(list(behind))

@@ -1,4 +1,4 @@
-"""`experiment`: assign people to arms, plan how many are needed, and show what the campaign caused."""
+"""`experiment`: assign people to arms, plan how many are needed, and show what a campaign caused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _BATCH: Final = 1_000
 
 @click.group()
 def experiment() -> None:
-    """What did a campaign cause (增量效果)? Arms are drawn before, and everyone assigned is compared after.
+    """Measure what a campaign caused (增量效果): draw arms beforehand, and compare everyone assigned afterwards.
 
     docs/experiments.md explains each number.
 
@@ -69,7 +69,7 @@ def experiment() -> None:
     "--users",
     "file",
     type=click.Path(allow_dash=True, path_type=Path),
-    help="Whom to assign: a file with an id a line, or - for standard input. [default: everyone in the ledger]",
+    help="File of ids to assign, one per line, or - for standard input. [default: everyone in the ledger]",
 )
 @click.option(
     "--control", type=click.FloatRange(0, 1, True, True), default=0.1, show_default=True, help=about(Plan, "control")
@@ -79,12 +79,12 @@ def experiment() -> None:
     "arms",
     multiple=True,
     metavar="NAME=SHARE",
-    help="A treatment and its share (several). [default: `treatment`, with what the control leaves]",
+    help="A treatment and its share (repeatable). [default: `treatment`, with all but the control]",
 )
-@click.option("--stratify", multiple=True, metavar="NAME", help="Shares hold within each value of this in profiles.")
-@click.option("--salt", help="Another salt is another draw. [default: the campaign]")
+@click.option("--stratify", multiple=True, metavar="NAME", help="Keep the shares within each value of it in profiles.")
+@click.option("--salt", help="Change it for another draw. [default: the campaign]")
 @zone_option()
-@instant_option("--at", "When they are assigned, before the first coupon. By default: now.")
+@instant_option("--at", "When they are assigned: before the first coupon. By default: now.")
 @click.option("--dry-run", is_flag=True, help="Show the arms' sizes; write nothing.")
 @settings_options(*LOG, "database")
 @output_option
@@ -100,12 +100,13 @@ def assign(
     settings: Settings,
     output: str,
 ) -> None:
-    """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append that to the ledger.
+    """Assign people to the control or a treatment of CAMPAIGN by a salted hash, and append the assignments to the
+    ledger.
 
-    The same people, shares and salt give the same arms. A person with several linked ids is one. Who is in an arm of
-    the campaign already stays there. A campaign that has begun is warned of: who is assigned then does not count. The
-    shares are recorded too (`target_set`, metric share:ARM), for the check of the arms' sizes. Run `consume` after it,
-    and give coupons to the treatments alone (`experiment arms` lists them).
+    The same people, shares and salt give the same arms. A person with several linked ids counts once. People who
+    already are in an arm stay there. If the campaign has begun, it warns: people assigned from then on do not count.
+    The shares are recorded too (`target_set`, metric share:ARM), to check the arms' sizes later. Run `consume`
+    afterwards, and give coupons to the treatments only (`experiment arms` lists them).
 
     \b
     coupon-ledger experiment assign double-11 --control 0.1 --dry-run
@@ -168,7 +169,7 @@ def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
 
 
 def _chosen(known: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
-    """The people to assign, each once: person, stratum, and the arm that they already have."""
+    """The people to assign, each once: person, stratum, and the arm if there already is one."""
     import polars as pl
 
     wanted = pl.DataFrame({"user_id": ids}, schema={"user_id": pl.String})
@@ -189,7 +190,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _drawn(chosen: pl.DataFrame, shares: Mapping[str, float], salt: str) -> pl.DataFrame:
-    """Draw an arm for everyone who has none."""
+    """Draw an arm for everyone without one."""
     import polars as pl
 
     from coupon_ledger.analysis.draw import draw
@@ -218,7 +219,8 @@ def _publish(settings: Settings, campaign: str, drawn: pl.DataFrame, shares: Map
 
 
 def _events(campaign: str, drawn: pl.DataFrame, shares: Mapping[str, float], at: datetime) -> Iterator[Row]:
-    """Events for the shares, then for the people. Ids derive from the content, so repeating them changes nothing."""
+    """Events for the shares, then for the people. Ids derive from the content, so appending them again changes
+    nothing."""
     common = {"topic": "campaign.events", "campaign_id": campaign, "source": SOURCE, "occurred_at": at}
     for arm, share in shares.items() if drawn.height else ():
         target = round(share * 10_000)
@@ -260,11 +262,11 @@ def _print_drawn(drawn: pl.DataFrame, chosen: pl.DataFrame, shares: Mapping[str,
 
 @experiment.command("arms")
 @click.argument("campaign")
-@click.option("--arm", help="Only of this arm.")
+@click.option("--arm", help="Only this arm.")
 @settings_options("database")
 @output_option
 def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> None:
-    """List who was assigned to which arm of CAMPAIGN: whom to give coupons, and whom not.
+    """List who is in which arm of CAMPAIGN, to know who gets coupons and who does not.
 
     \b
     coupon-ledger experiment arms double-11 --arm face-10 --output csv
@@ -298,9 +300,9 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 @click.option(
     "--active-days", type=click.IntRange(min=1), default=90, show_default=True, help=about(Plan, "active_days")
 )
-@click.option("--mean", type=float, help="Per person, instead of past sales; with --sd.")
-@click.option("--sd", type=float, help="The standard deviation between people; with --mean.")
-@click.option("--correlation", type=float, default=0.0, show_default=True, help="Of before and after; with --mean.")
+@click.option("--mean", type=float, help="Mean per person, instead of past sales; with --sd.")
+@click.option("--sd", type=float, help="Standard deviation between people; with --mean.")
+@click.option("--correlation", type=float, default=0.0, show_default=True, help="Before against after; with --mean.")
 @goods_rate_option
 @click.option("--currency", help=about(Plan, "currency"))
 @zone_option()
@@ -310,11 +312,11 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 def plan(
     mean: float | None, sd: float | None, correlation: float, settings: Settings, output: str, **parameters: Any
 ) -> None:
-    """Say before a campaign how many people it needs (样本量), and the smallest effect that it can show.
+    """Calculate before a campaign how many people it needs (样本量), and the smallest effect it can show.
 
-    From what people bought in as many days before, or from --mean and --sd. smallest_lift: of margin per person,
-    and as a share of the mean; people_needed: for --lift, in all arms; …_cuped: with what is known of the
-    time before taken out.
+    Based on what people bought in as many days before, or on --mean and --sd. smallest_lift: in margin per person,
+    and as a share of the mean. people_needed: in all arms, to show --lift. …_cuped: after adjusting for what people
+    did before.
 
     \b
     coupon-ledger experiment plan --days 21 --lift 0.05 --control 0.2
@@ -399,20 +401,20 @@ _control_option = click.option(
 @click.argument("campaign")
 @_facts_options
 @_control_option
-@click.option("--shares", metavar="ARM=SHARE,…", help="With which arms were drawn, where the ledger does not know.")
+@click.option("--shares", metavar="ARM=SHARE,…", help="Shares of the draw, if the ledger does not have them.")
 @click.option("--by", metavar="NAME", help=about(Experiment, "by"))
 @zone_option()
 @past_options
 @settings_options("database")
 @output_option
 def show(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
-    """Show what CAMPAIGN caused (增量): everyone assigned, all their orders, with a coupon or without.
+    """Show what CAMPAIGN caused (增量), from all orders of everyone assigned, with or without a coupon.
 
-    effect: treated less control, per person; total_…: of all people of the arm. Methods: plain (Welch),
-    cuped (what people did before taken out), winsorised (the largest 1% capped: another quantity), sequential (holds
-    however often one looks). p_corrected: for several treatments (Holm), or metrics (Benjamini-Hochberg);
-    simultaneous_low, …_high: the interval for several treatments at once (Bonferroni), by which the sentences go. The
-    table has every method of the main metric; JSON, CSV and NDJSON (a row per effect) have all of all.
+    effect: treatment minus control, per person; total_…: for all people of the arm. Methods: plain (Welch), cuped
+    (adjusted for what people did before), winsorised (largest 1% capped: another quantity), sequential (valid however
+    often you look). p_corrected: for several treatments (Holm) or metrics (Benjamini-Hochberg). simultaneous_low,
+    …_high: interval for several treatments at once (Bonferroni); the sentences use it. The table has every method for
+    the main metric; JSON, CSV and NDJSON (a row per effect) have everything.
 
     \b
     coupon-ledger experiment show double-11
@@ -456,7 +458,7 @@ def _print_response(curve: Row, currency: str | None) -> None:
 
 
 def _response_in_words(curve: Row, currency: str | None) -> str:
-    """What each major unit of face value brings."""
+    """What each major unit of face value adds."""
     unit = 10 ** (decimals(currency) or 0)
     brought = {name: (curve[name] * unit, currency) for name in ("slope", "slope_low", "slope_high")}
     return say(
@@ -483,9 +485,9 @@ def _print_warnings(warnings: Sequence[Row]) -> None:
 @settings_options("database")
 @output_option
 def people(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
-    """List the people of CAMPAIGN's arms with what each bought: what the figures of `show` are made of.
+    """List the people of CAMPAIGN's arms with what each bought: the data behind the figures of `show`.
 
-    order_ids: of the orders that count; those cancelled or refunded in full do not.
+    order_ids: the orders that count. Orders cancelled or refunded in full do not count.
 
     \b
     coupon-ledger experiment people double-11 --output csv
@@ -504,7 +506,7 @@ def people(campaign: str, settings: Settings, output: str, **parameters: Any) ->
     type=click.Choice(["matched", "historical"]),
     default="matched",
     show_default=True,
-    help="Against people who bought alike before, or by what changed since before.",
+    help="matched: against people who bought alike before; historical: by the change since.",
 )
 @_facts_options
 @zone_option()
@@ -512,10 +514,12 @@ def people(campaign: str, settings: Settings, output: str, **parameters: Any) ->
 @settings_options("database")
 @output_option
 def compare(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
-    """Compare those who got CAMPAIGN's coupons with those who did not, where nobody was assigned: weaker evidence.
+    """Compare people who got CAMPAIGN's coupons with people who did not, if nobody was assigned. This is weaker
+    evidence.
 
-    The same comparison is made of the time before the campaign, where the effect is none (a placebo). Where that finds
-    one, or too few people are alike, or the ledger does not go back twice the window, no figure is given, and why not.
+    The same comparison is made for the time before the campaign, where there is no effect (a placebo). If it finds
+    one, or too few people are alike, or the ledger covers less than twice the window, the command gives the reason
+    instead of a figure.
 
     \b
     coupon-ledger experiment compare 8 --goods-rate 70

@@ -31,7 +31,7 @@ _SHOWN = 20
 
 
 @click.command()
-@instant_option("--until", "Coupons and holds whose time was over by then. By default: the data's clock.")
+@instant_option("--until", "Coupons and holds that are due by then. By default: the data's clock.")
 @click.option("--dry-run", is_flag=True, help="Show what would be appended, by reason and campaign; write nothing.")
 @settings_options(*LOG, "database", "batch-size", "grace-minutes")
 @output_option
@@ -39,12 +39,12 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
     """Append `expired` for coupons past their valid_until, with the cause, and `released` for holds past their
     hold_until.
 
-    The log is folded to its end before and after. Interrupted or killed at any moment and run again, nothing is
-    appended that counts twice. What is told only later and lies before (a use in the last minute) wins; the event of
-    the sweep is superseded then. While `consume --follow` owns the database, it is asked to sweep; with --sweep-every
-    it does so by itself.
+    The log is folded to its end before and after. However it is interrupted or killed, running it again appends
+    nothing twice. If an earlier fact arrives later (a use in the last minute), that fact wins and the sweep's event
+    is superseded. While `consume --follow` owns the database, this command asks it to sweep; with --sweep-every it
+    sweeps by itself.
 
-    --dry-run takes the database as it is.
+    --dry-run does not fold the log first.
 
     \b
     coupon-ledger expire --dry-run
@@ -68,7 +68,7 @@ def expire(until: datetime | None, dry_run: bool, settings: Settings, output: st
 
 
 def _swept_by_owner(settings: Settings, until: datetime | None) -> Mapping[str, int] | None:
-    """Have the owner sweep; the events that it appended, by reason. None if nobody owns the database."""
+    """Have the owner sweep. Returns the number of appended events by reason; None if nobody owns the database."""
     from coupon_ledger.api.client import owner_of
 
     owner = owner_of(settings.database)
@@ -116,16 +116,16 @@ def _swept_here(settings: Settings, until: datetime | None) -> Mapping[str, int]
 @click.option("--campaign", help=about(Expiries, "campaign"))
 @instant_option("--since", about(Expiries, "since"))
 @instant_option("--until", about(Expiries, "until"))
-@click.option("--explain", is_flag=True, help="The expired coupons themselves.")
+@click.option("--explain", is_flag=True, help="List the expired coupons.")
 @zone_option()
 @past_options
 @settings_options("database")
 @output_option
 def expiries(explain: bool, settings: Settings, output: str, **filters: Any) -> None:
-    """Show why coupons expired (失效归因), by cause, campaign and channel, with the face value that was lost.
+    """Show why coupons expired (失效归因), by cause, campaign and channel, with the face value lost.
 
-    Counts are of the coupons that are expired now. channel: where it was claimed, else issued. without_value: those
-    that have no face value (a percentage, a gift).
+    Counts the coupons that are expired now. channel: where it was claimed, else issued. without_value: coupons
+    without a face value (a percentage, a gift).
 
     \b
     coupon-ledger expiries

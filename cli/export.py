@@ -1,4 +1,4 @@
-"""Write an answer as a Parquet file, piece by piece under another name; the complete file takes its place."""
+"""Write an answer to a Parquet file piece by piece, under a temporary name until the file is complete."""
 
 from __future__ import annotations
 

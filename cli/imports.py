@@ -1,4 +1,4 @@
-"""`import` and `simulate`: sources that are converted to events by columns."""
+"""`import` and `simulate`: append events that are converted column-wise from another source."""
 
 from __future__ import annotations
 
@@ -52,15 +52,15 @@ _FRAME_ROWS: Final = 5_000
 @click.command()
 @click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many.")
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
-@click.option("--orders", is_flag=True, help="With the orders behind the uses.")
-@click.option("--experiment", is_flag=True, help="An experiment with a known truth instead of a sale day.")
+@click.option("--orders", is_flag=True, help="Also the orders on which coupons are used.")
+@click.option("--experiment", is_flag=True, help="An experiment with known effects instead of a sale day.")
 @click.option("--people", type=click.IntRange(min=100), default=20_000, show_default=True, help="In the experiment.")
 @settings_options(*LOG)
 def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int, settings: Settings) -> None:
     """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.
 
-    With --experiment: people with habits, a holdout and three face values with a true effect each, refunds, some of the
-    control with a coupon all the same. What is true of it is printed, to be held against `experiment show`.
+    --experiment: people with habits, a holdout, three face values with a true effect each, refunds, and some control
+    people who get a coupon anyway. It prints the true effects, to compare with `experiment show`.
 
     \b
     coupon-ledger simulate --events 100000 --seed 7

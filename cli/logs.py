@@ -82,5 +82,5 @@ def log_format_option(command: Any) -> Any:
         type=click.Choice(FORMATS),
         default="text",
         show_default=True,
-        help="What goes to standard error: sentences, or a line of JSON per event.",
+        help="Form of the log on standard error: sentences, or a line of JSON per event.",
     )(command)

@@ -1,9 +1,9 @@
 """The command `coupon-ledger`: its groups of commands, and the one place that turns errors into messages and exit
 codes.
 
-Exit codes: 0 done; 1 what was asked for is not there, or `doctor` found errors; 2 wrong usage or settings; 3 some
-events, or a change of a schema, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found
-something; 130 interrupted.
+Exit codes: 0 success; 1 not found, or `doctor` found errors; 2 wrong usage or settings; 3 some events, or a schema
+change, were refused; 4 the log cannot be used; 5 the database cannot be used; 6 `verify` found something; 130
+interrupted.
 """
 
 from __future__ import annotations

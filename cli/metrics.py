@@ -45,7 +45,7 @@ _WITHOUT_COST: Final = "coupon_orders_without_goods_cost"
 def metrics() -> None:
     """The operating metrics: issued, claimed, used, rates, stock, sales, cost.
 
-    Each is defined once; docs/metrics.md tells all of them.
+    Each is defined once; docs/metrics.md describes them.
 
     \b
     coupon-ledger metrics list
@@ -54,13 +54,13 @@ def metrics() -> None:
 
 
 @metrics.command("list")
-@click.option("--dimension", help="Only those that can be asked by this dimension, for example store.")
+@click.option("--dimension", help="Only metrics with this dimension, for example store.")
 @output_option
 def list_metrics(dimension: str | None, output: str) -> None:
     """List the metrics: name, Chinese name, unit, view.
 
-    View event: what happened in the period. Cohort: what became until now of the coupons that started in the period.
-    Now: what stands, in no period.
+    View event: what happened in the period. Cohort: what became of the coupons that started in the period, up to now.
+    Now: the current state, without a period.
 
     \b
     coupon-ledger metrics list
@@ -82,7 +82,7 @@ def list_metrics(dimension: str | None, output: str) -> None:
 @click.argument("name")
 @output_option
 def show_metric(name: str, output: str) -> None:
-    """Show what the metric NAME means: its definition, its SQL, what it can be asked by, and its caveat.
+    """Show what the metric NAME means: its definition, SQL, dimensions and caveat.
 
     \b
     coupon-ledger metrics show use_rate
@@ -128,13 +128,13 @@ def _row_of(metric: Metric) -> Row:
 
 @metrics.command("query")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--by", multiple=True, metavar="DIMENSION", help="A row for each value of it (several, or with commas).")
+@click.option("--by", multiple=True, metavar="DIMENSION", help="A row per value of it (repeatable, or with commas).")
 @click.option("--grain", type=click.Choice(_GRAINS), help=about(Metrics, "grain"))
 @click.option(
     "--where",
     multiple=True,
     metavar="DIMENSION=VALUE",
-    help="Only there; several of one dimension: any of them. Without a value: where it is not known.",
+    help="Only this value; several of one dimension: any of them. Empty value: not known.",
 )
 @instant_option("--since", about(Metrics, "since"))
 @instant_option("--until", about(Metrics, "until"))
@@ -144,10 +144,10 @@ def _row_of(metric: Metric) -> Row:
     "--rates",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="CSV of currency, rate, to: convert all amounts to that currency. Else they are apart.",
+    help="CSV of currency, rate, to: convert amounts. By default currencies stay apart.",
 )
 @goods_rate_option
-@click.option("--explain", is_flag=True, help="Show the SQL and the events, coupons or orders behind the numbers.")
+@click.option("--explain", is_flag=True, help="Show the SQL, and the events, coupons or orders behind the numbers.")
 @click.option("--limit", type=click.IntRange(min=1), default=_EXPLAINED, show_default=True, help="Rows with --explain.")
 @past_options
 @settings_options("database")
@@ -166,9 +166,9 @@ def query(
     """Show the values of metrics by slice and time.
 
     Dimensions: campaign, coupon_type, channel, segment, store, region, reason, weekday (1 is Monday), hour_of_day;
-    `metrics show` says which of them a metric has. A day, such as --since 2026-11-11, begins in --zone. Amounts are by
-    currency, in the machine formats in minor units. A rate without anything to divide by is – (null). open: late facts
-    of then are still to be expected.
+    `metrics show` lists those of a metric. A day, such as --since 2026-11-11, begins in --zone. Amounts are per
+    currency, in minor units in the machine formats. A rate with a denominator of 0 is – (null). open: late events may
+    still change the row.
 
     \b
     coupon-ledger metrics query claimed_events used_events use_rate --grain day --since 2026-11-01
@@ -257,7 +257,7 @@ def explained(settings: Settings, output: str, parameters: dict[str, Any]) -> No
 
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
-    """Drop what the notes below the table say."""
+    """Drop columns that the notes below the table cover."""
     hidden = {"starts_at", "data_clock"} | (set() if any("bucket" in row for row in rows[:1]) else {"open"})
     for row in one_currency(rows):
         yield {

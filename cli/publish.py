@@ -297,7 +297,7 @@ class _Rejects:
             "text": json.dumps(plain(event), ensure_ascii=False),
         }
         self._write(json.dumps(entry, ensure_ascii=False) + "\n")
-        if self.count <= _TOLD:
+        if self.count <= _SHOWN:
             click.echo(f"event {event['event_id']}: {problem}", err=True)
 
     def _write(self, text: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _EQUAL: Final = "every table that can be compared is equal"
 _ROWS: Final = 10
-"""Rows shown of each table that differs."""
+"""Number of rows shown per table that differs."""
 Announce = Callable[[str, "Note | str"], None]
 
 
@@ -38,7 +38,7 @@ Announce = Callable[[str, "Note | str"], None]
     type=click.Choice(["log", "archive"]),
     default="log",
     show_default=True,
-    help="What to read: the log, or its archive up to the archive's end and the log from there.",
+    help="What to read: the log, or its archive first and then the rest from the log.",
 )
 @click.option("--archive", type=click.Path(path_type=Path), help="Folder of the archive.")
 @click.option(
@@ -46,12 +46,12 @@ Announce = Callable[[str, "Note | str"], None]
     "only",
     type=click.Choice(list(VERSIONS)),
     multiple=True,
-    help="Only this one (several), the others are copied; rules: those across coupons, with the coupons.",
+    help="Rebuild only this one (repeatable) and copy the others; rules: across coupons, with the coupons.",
 )
-@click.option("--compare-only", is_flag=True, help="Build and compare; leave the live database where it is.")
-@click.option("--accept-differences", metavar="WHY", help="Swap although tables differ: the change of logic is meant.")
-@click.option("--anew", is_flag=True, help="Throw away what an interrupted rebuild has built.")
-@click.option("--rollback", is_flag=True, help="Bring back the generation that was live before.")
+@click.option("--compare-only", is_flag=True, help="Build and compare, but do not swap.")
+@click.option("--accept-differences", metavar="WHY", help="Swap although tables differ: the change is intended.")
+@click.option("--anew", is_flag=True, help="Discard what an interrupted rebuild has built.")
+@click.option("--rollback", is_flag=True, help="Bring back the previous generation.")
 @operator_options
 @settings_options(*LOG, "database", "batch-size", "instant-skew-days", "skewed-events")
 @output_option
@@ -70,14 +70,14 @@ def rebuild(
 ) -> None:
     """Build the database anew from the log beside the live one, compare every table, and swap them.
 
-    The live one goes on consuming and answering meanwhile. Interrupted or killed, it is untouched; run again, the
-    rebuild goes on where it was some seconds before. The digests of all tables are compared at the same positions.
-    Only where they are equal the new one takes the place of the live one: questions under way finish on the old, later
-    ones see the new, none fails. The one before is kept, and --rollback brings it back. Where they differ nothing is
-    swapped, and the tables and rows are shown.
+    The live database goes on consuming and answering meanwhile. Interrupting or killing a rebuild does not touch it;
+    the next run resumes from a few seconds before. The digests of all tables are compared at the same positions. If
+    all are equal, the new database replaces the live one: running questions finish on the old one, later ones see the
+    new one, none fails. The old one is kept, and --rollback brings it back. If tables differ, nothing is swapped, and
+    the tables and rows are shown.
 
-    A database that another version of coupon-ledger filled is rebuilt in the same way; those projections whose version
-    is the same are compared. Swaps and rollbacks are kept with who did it and why (`operations`).
+    A database that another version of coupon-ledger filled is rebuilt the same way; only projections with the same
+    version are compared. Swaps and rollbacks are recorded with who did it and why (`operations`).
 
     \b
     coupon-ledger rebuild
@@ -223,7 +223,7 @@ def _compared(compared: Compared, announce: Announce) -> dict[str, Any]:
 
 
 def _different_rows(run: Rebuild, compared: Compared | None) -> list[dict[str, Any]]:
-    """Some of the rows that differ, if this version can read the live database."""
+    """Some of the differing rows, if this version can read the live database."""
     if compared is None or compared.other_versions:
         return []
     return [_row(row) for table in compared.different for row in run.different_rows(table.table, _ROWS)]

@@ -1,4 +1,4 @@
-"""`dead-letters export`, `replay`, `discard`, and `operations`: what operators do, and who did what."""
+"""`dead-letters export`, `replay`, `discard`, and `operations`: repairs by operators, and the record of them."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ __all__ = ["dead_letters", "operations"]
 @dead_letter_options
 @settings_options("database", "schema-registry")
 def export(file: Path, settings: Settings, **chosen: Any) -> None:
-    """Write dead letters to FILE, or to standard output: NDJSON, a line a record.
+    """Write dead letters to FILE, or to standard output, as NDJSON: one record a line.
 
-    Each has its position, the reason, key and value in base64, and what can be read of it: the schema, and the fields
-    up to the one that is broken.
+    Each has its position, reason, key and value in base64, and what can be decoded: the schema, and the fields before
+    the broken one.
 
     \b
     coupon-ledger dead-letters export broken.ndjson
@@ -91,21 +91,21 @@ def _written(file: Path) -> Any:
 
 @dead_letters.command("replay")
 @dead_letter_options
-@click.option("--dry-run", is_flag=True, help="Show what would become of them; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the outcome; write nothing.")
 @operator_options
 @settings_options(*LOG, "database")
 @output_option
 def replay(
     dry_run: bool, why: str | None, operator: str | None, settings: Settings, output: str, **chosen: Any
 ) -> None:
-    """Decode dead letters again, after a schema or the ledger was mended, and fold them in their own place in time.
+    """Decode dead letters again after a schema or the ledger was fixed, and fold them at their original position.
 
-    All that are open, unless less is chosen. The tables become those of a rebuild: each record counts at its position
-    and instant of recording. What still cannot be folded stays a dead letter, with its reason of now. Killed at any
-    moment and run again, nothing counts twice. While `consume --follow` owns the database, it is asked, and takes them
-    in between its batches; the release that mends them must be the one that it runs.
+    By default all open ones; options narrow them down. The tables become those of a rebuild: each record counts at
+    its position and recording time. Records that still cannot be folded stay dead letters, with the present reason.
+    Killing it and running it again counts nothing twice. While `consume --follow` owns the database, the owner
+    replays them between its batches, so it must already run the release with the fix.
 
-    applied, repeats, conflicts, dead_letters: what changes in the partition's account.
+    applied, repeats, conflicts, dead_letters: the changes to the partition's account.
 
     \b
     coupon-ledger dead-letters replay --dry-run
@@ -123,17 +123,17 @@ def replay(
 
 @dead_letters.command("discard")
 @dead_letter_options
-@click.option("--dry-run", is_flag=True, help="Show which would be settled; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show which would be discarded; write nothing.")
 @operator_options
 @settings_options(*LOG, "database")
 @output_option
 def discard(
     dry_run: bool, why: str | None, operator: str | None, settings: Settings, output: str, **chosen: Any
 ) -> None:
-    """Settle dead letters as they are: nobody needs to look at them again. Name which; who did it and why is kept.
+    """Close dead letters that nobody needs to look at again. Say which ones; who did it and why is recorded.
 
-    They are hidden from the list (`--all` shows them) and from the open ones that `status` counts. Nothing is deleted:
-    the bytes stay, and a rebuild hides the same ones.
+    They no longer appear in the list (`--all` shows them) or among the open ones that `status` counts. Nothing is
+    deleted: the bytes stay, and a rebuild hides the same ones.
 
     \b
     coupon-ledger dead-letters discard --reason undecodable --until 2026-11-11 --why "load test on the wrong topic"
@@ -148,7 +148,7 @@ def discard(
 
 
 def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]) -> list[Row]:
-    """Have the database's owner make the repair; make it here if nobody owns the database."""
+    """Have the owner make the repair, or make it here if nobody owns the database."""
     from coupon_ledger.api.client import Remote, asking
 
     with asking(settings.database) as source:
@@ -188,9 +188,9 @@ def _repaired_here(
 
 @click.command()
 @click.option("--action", help="Only this action, for example dead_letters_discarded.")
-@click.option("--operator", help="Only of this operator.")
-@instant_option("--since", "Only those done from then on.")
-@instant_option("--until", "Only those done before then.")
+@click.option("--operator", help="Only this operator.")
+@instant_option("--since", "Only from then on.")
+@instant_option("--until", "Only before then.")
 @limit_option(SHOWN)
 @settings_options(*LOG, "database")
 @output_option
@@ -203,7 +203,7 @@ def operations(
     settings: Settings,
     output: str,
 ) -> None:
-    """List what operators did, when, and why, from the log: the latest first.
+    """List what operators did, when and why, newest first, from the log.
 
     \b
     coupon-ledger operations

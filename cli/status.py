@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="2",
     metavar="[SECONDS]",
-    help="Again and again, with rates, until Ctrl-C; every 2 seconds unless told otherwise.",
+    help="Refresh every SECONDS, with rates, until Ctrl-C. [default: 2]",
 )
-@click.option("--partitions", is_flag=True, help="Also positions, lag and counts of each partition.")
+@click.option("--partitions", is_flag=True, help="Also show positions, lag and counts of each partition.")
 @past_options
 @settings_options(*LOG, "database")
 @output_option
 def status(watch: float | None, partitions: bool, settings: Settings, output: str, **past: Any) -> None:
     """Show the lag, the last commit, totals, and what needs attention.
 
-    The machine formats hold every partition. With --watch also events/s, how the lag changes and when it will be gone;
-    a line for each look in the machine formats. Of the past: how much there was of everything, coupons per state,
-    broken rules per code, the data's clock.
+    The machine formats list every partition. --watch adds events/s, the change of the lag and when it will reach
+    zero; the machine formats get one line per refresh. For the past (--at …): totals, coupons per state, violations
+    per code, the data's clock.
 
     \b
     coupon-ledger status
