@@ -31,10 +31,10 @@ _CAMPAIGN_COLUMNS = (
 def campaigns(context: click.Context, /, settings: Settings, output: str, **past: Any) -> None:
     """List campaigns: how many coupons were issued, claimed, used, returned, expired, and the rates.
 
-    Counts are of distinct coupons with such an event. claim_rate: claimed / issued to be claimed. use_rate: in use
-    now / owned. violations: of rules of single coupons and of the campaign (stock, limits, windows); those
-    between coupons and orders: `violations --scope cross`. discounts: what coupons in use took off, by
-    currency; discount_minor: the same, empty where there are several currencies.
+    Counts are of distinct coupons with such an event. claim_rate: claimed / issued for claiming. use_rate: in use now
+    / owned. violations: of rules for single coupons and for the campaign (stock, limits, windows); for those between
+    coupons and orders: `violations --scope cross`. discounts: what coupons in use took off, by currency.
+    discount_minor: the same, empty if there are several currencies.
 
     \b
     coupon-ledger campaigns
@@ -55,12 +55,12 @@ def campaigns(context: click.Context, /, settings: Settings, output: str, **past
 @settings_options("database")
 @output_option
 def show_campaign(campaign: str, settings: Settings, output: str, **past: Any) -> None:
-    """Show CAMPAIGN: its values, what is left of its stock, claims per minute, counts per state, which rules were
-    broken (scope coupon: of single coupons; cross: of the campaign's stock, limits and windows; for those between
-    coupons and orders see `violations --scope cross`), its rule versions with what
-    each changed, and whether its account balances.
+    """Show CAMPAIGN: its values, stock left, claims per minute, counts per state, broken rules, rule versions with
+    the changes of each, and whether its account balances.
 
-    stock_left: quantity less the coupons that were claimed or granted. CSV and NDJSON have one row.
+    Scope coupon: rules for single coupons. Scope cross: the campaign's stock, limits and windows; for those between
+    coupons and orders: `violations --scope cross`. stock_left: quantity minus the coupons claimed or granted. CSV and
+    NDJSON have one row.
 
     \b
     coupon-ledger campaigns show 8

@@ -61,9 +61,9 @@ def state(coupon: str, settings: Settings, output: str, **past: Any) -> None:
 @settings_options("database")
 @output_option
 def history(coupon: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
-    """Show the events of COUPON in canonical order, the state before and after each, and what was wrong with it.
+    """Show the events of COUPON in canonical order, the state before and after each, and its violations.
 
-    With --limit only the last ones; it says how many are left out.
+    With --limit only the last ones; it says how many were left out.
 
     \b
     coupon-ledger history c-00000001
@@ -118,7 +118,7 @@ _EXCUSED: Final = {"superseded": "superseded ({codes})", "explained": "explained
 
 
 @click.group(invoke_without_command=True)
-@click.option("--count", is_flag=True, help="How many in each state instead of a list.")
+@click.option("--count", is_flag=True, help="Count coupons per state instead of listing them.")
 @click.option("--campaign", help=about(Coupons, "campaign"))
 @click.option("--state", type=click.Choice(STATES), help=about(Coupons, "state"))
 @click.option("--owner", "--user", "owner", help=about(Coupons, "owner"))
@@ -127,12 +127,12 @@ _EXCUSED: Final = {"superseded": "superseded ({codes})", "explained": "explained
 @click.option("--code", help=about(Coupons, "code"))
 @instant_option("--since", about(Coupons, "since"))
 @instant_option("--until", about(Coupons, "until"))
-@click.option("--all", "everything", is_flag=True, help="In a table, those that ended long ago too.")
+@click.option("--all", "everything", is_flag=True, help="Include those that ended long ago in a table.")
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.parquet",
-    help="Write all of them, in no order, to this Parquet file instead; it is there when it is whole.",
+    help="Write all of them, unordered, to this Parquet file; it appears once complete.",
 )
 @past_options
 @limit_option(SHOWN)
@@ -152,8 +152,7 @@ def coupons(
 ) -> None:
     """List coupons by id. The machine formats stream all of them.
 
-    A table leaves out those that expired or were revoked more than 30 days before the data's clock, unless --all is
-    given.
+    Without --all, a table leaves out coupons that expired or were revoked more than 30 days before the data's clock.
 
     \b
     coupon-ledger coupons --count
@@ -205,7 +204,7 @@ def _exported(settings: Settings, to: Path, **parameters: Any) -> None:
 @settings_options("database")
 @output_option
 def expiring(within: timedelta, limit: int | None, settings: Settings, output: str, **filters: Any) -> None:
-    """List coupons that their owners should be reminded of: still usable, and over soon.
+    """List coupons to remind their owners of: still usable, but not for long.
 
     \b
     coupon-ledger coupons expiring --within 3d
@@ -227,11 +226,11 @@ def expiring(within: timedelta, limit: int | None, settings: Settings, output: s
 @settings_options("database")
 @output_option
 def diff(campaign: str | None, settings: Settings, output: str, **bounds: Any) -> None:
-    """List the coupons that events came to between two instants: their state before and after, what else changed, and
-    the events.
+    """List the coupons with events between two instants: their state before and after, what else changed, and the
+    events.
 
-    --from, --to: of business time. --known-from, --known-to: of recording, for what was learned in between, however
-    late. --from-position, --to-position: of the log. Several together: between the two states that they describe.
+    --from, --to: event time. --known-from, --known-to: recording time, for what was learned in between, however late.
+    --from-position, --to-position: positions in the log. They can be combined to describe each of the two states.
 
     \b
     coupon-ledger diff --from 2026-11-11 --to 2026-11-12 --campaign 8

@@ -16,7 +16,7 @@ from coupon_ledger.ledger.settings import Settings
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Records of the log that were not folded: undecodable bytes, unknown schemas, events that break the rules.
+    """Records that were not folded: undecodable bytes, unknown schemas, events that break the rules.
 
     \b
     coupon-ledger dead-letters list
@@ -29,7 +29,7 @@ def dead_letters() -> None:
 @settings_options("database")
 @output_option
 def list_dead_letters(limit: int | None, settings: Settings, output: str, **chosen: Any) -> None:
-    """List dead letters with position and reason; those that were discarded only with --all.
+    """List dead letters with position and reason. Discarded ones are shown only with --all.
 
     \b
     coupon-ledger dead-letters list
@@ -46,7 +46,7 @@ def list_dead_letters(limit: int | None, settings: Settings, output: str, **chos
 @click.argument("topic")
 @click.argument("partition", type=int)
 @click.argument("offset", type=int)
-@click.option("--raw", is_flag=True, help="Write the record's value as it was to standard output.")
+@click.option("--raw", is_flag=True, help="Write the record's unchanged value to standard output.")
 @settings_options("database")
 @output_option
 def show_dead_letter(topic: str, partition: int, offset: int, raw: bool, settings: Settings, output: str) -> None:

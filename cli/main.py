@@ -27,7 +27,7 @@ from coupon_ledger.ledger.words import Note, Speaker
 
 # Name, module, and the line that the list of commands shows. Modules are loaded only when they are needed.
 COMMANDS: Final = {
-    "init": ("coupon_ledger.cli.setup", "Make the log's topics and an empty database."),
+    "init": ("coupon_ledger.cli.setup", "Create the log's topics and an empty database."),
     "config": ("coupon_ledger.cli.setup", "Show every setting and where it came from."),
     "publish": ("coupon_ledger.cli.publish", "Append events from NDJSON, JSON, CSV, XLSX or Parquet."),
     "import": ("coupon_ledger.cli.imports", "Append events made from another source's data."),
@@ -45,9 +45,9 @@ COMMANDS: Final = {
     "metrics": ("coupon_ledger.cli.metrics", "Show the operating metrics over any slice and period."),
     "violations": ("coupon_ledger.cli.violations", "List broken rules."),
     "attribution": ("coupon_ledger.cli.attribution", "Show what channels and campaigns earned, by several models."),
-    "expire": ("coupon_ledger.cli.expire", "Expire coupons and release holds whose time is over."),
+    "expire": ("coupon_ledger.cli.expire", "Expire coupons and release holds that are due."),
     "expiries": ("coupon_ledger.cli.expire", "Show why coupons expired, and the face value lost."),
-    "segments": ("coupon_ledger.cli.segments", "Choose customers by rules that are kept by name."),
+    "segments": ("coupon_ledger.cli.segments", "Choose customers by saved rules."),
     "review": ("coupon_ledger.cli.review", "Review a campaign: one report of goal, result, cost and cause."),
     "report": ("coupon_ledger.cli.report", "Reports: ROI, channels, finance, customers, funnel, expiry."),
     "experiment": ("coupon_ledger.cli.experiment", "Draw arms, plan, and see what a campaign caused."),
@@ -61,7 +61,7 @@ COMMANDS: Final = {
     "backup": ("coupon_ledger.cli.backup", "Copy the database into a file while it runs."),
     "restore-db": ("coupon_ledger.cli.backup", "Put a backup in the place of the database."),
     "archive": ("coupon_ledger.cli.archive", "Archive the log into Parquet files; verify an archive."),
-    "restore": ("coupon_ledger.cli.archive", "Make a log of an archive."),
+    "restore": ("coupon_ledger.cli.archive", "Create a log from an archive."),
     "schemas": ("coupon_ledger.cli.schemas", "List, show and check the Avro schemas."),
     "completion": ("coupon_ledger.cli.completion", "Print the script that completes commands in a shell."),
 }

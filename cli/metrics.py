@@ -138,7 +138,7 @@ def _row_of(metric: Metric) -> Row:
 )
 @instant_option("--since", about(Metrics, "since"))
 @instant_option("--until", about(Metrics, "until"))
-@zone_option("Whose days, weeks and months.", exposed=True)
+@zone_option("Zone of days, weeks and months.", exposed=True)
 @click.option("--compare", type=click.Choice(_COMPARISONS), help=about(Metrics, "compare"))
 @click.option(
     "--rates",

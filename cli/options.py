@@ -83,8 +83,8 @@ def output_option(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=_for_excel,
-        help="CSV for spreadsheets: labels, major units, the reader's zone; text is never taken for a formula, and"
-        " control characters are shown.",
+        help="CSV for spreadsheets: labels, major units, the reader's zone; text never becomes a formula, and control"
+        " characters are shown.",
     )
     return click.option(
         "--output",
@@ -93,7 +93,7 @@ def output_option(command: Command) -> Command:
         default="table",
         show_default=True,
         is_eager=True,
-        help="How to print: for people (table) or for machines.",
+        help="Format: table for people, the others for machines.",
     )(excel(command))
 
 
@@ -173,7 +173,7 @@ def past_options(command: Command) -> Command:
     None for no bound."""
     for option in (
         timeout_option,
-        position_option("--at-position", "positions", "As it was known there: only what the log held before."),
+        position_option("--at-position", "positions", "As known there: only what the log held before these positions."),
         instant_option("--known-at", f"{about(OfPast, 'known_at')[:-1]} (of a day: before it).", cut=True),
         instant_option("--at", f"{about(OfPast, 'at')[:-1]} (of a day: before it).", cut=True),
     ):
@@ -188,7 +188,7 @@ def timeout_option(command: Command) -> Command:
         expose_value=False,
         callback=lambda ctx, option, value: ctx.meta.update({_TIMEOUT: _duration(value, option)} if value else {}),
         metavar="TIME",
-        help="How long the process that owns the database may take over it; less than that by default. [90s, 15m, 2h]",
+        help="How long the process that owns the database may take, instead of its default. [90s, 15m, 2h]",
     )(command)
 
 
@@ -207,8 +207,8 @@ def position_option(name: str, parameter: str, text: str) -> Callable[[Command],
         multiple=True,
         callback=lambda _ctx, option, values: ",".join(_positions(values, option)) if values else None,
         metavar="POSITION",
-        help=f"{text} [{INPUT_TOPICS[0]}:2:75632: topic, partition, next offset (several; of partitions that are not"
-        " named, nothing), or a file with what `status -o json` or an answer's as_of says]",
+        help=f"{text} [{INPUT_TOPICS[0]}:2:75632: topic, partition, next offset (repeatable; other partitions count as"
+        " empty), or a JSON file from `status -o json` or with an answer's as_of]",
     )
 
 
@@ -275,8 +275,8 @@ def dead_letter_options(command: Command) -> Command:
 
 def operator_options(command: Command) -> Command:
     """Add `--why` and `--operator`, for commands that change something; the command gets `why` and `operator`."""
-    operator = click.option("--operator", help="Who does it. [default: the name of the user who runs the command]")
-    return click.option("--why", metavar="TEXT", help="Why it is done; kept with who does it (`operations`).")(
+    operator = click.option("--operator", help="Who does it. [default: the user who runs the command]")
+    return click.option("--why", metavar="TEXT", help="Why; recorded with who does it (`operations`).")(
         operator(command)
     )
 
@@ -324,8 +324,8 @@ def goods_rate_option(command: Command) -> Command:
         multiple=True,
         metavar="[CATEGORY=]PERCENT",
         callback=lambda _ctx, option, values: _goods_rates(values, option) if values else None,
-        help="Cost of goods where orders do not say it, in percent of what was paid; of a category, or of any other"
-        " (several; @FILE: a CSV of category, percent). [75, DAIRY=80]",
+        help="Cost of goods of orders that do not state it, in percent of what was paid: of a category, or of all"
+        " others (repeatable; @FILE: a CSV of category, percent). [75, DAIRY=80]",
     )(command)
 
 

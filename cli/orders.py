@@ -19,15 +19,15 @@ from coupon_ledger.reports.text import Row
 
 @click.command()
 @click.argument("user")
-@click.option("--person", is_flag=True, help="Also each id of the person, and the rules broken in their name.")
+@click.option("--person", is_flag=True, help="Also show each id of the person, and the rules broken under any of them.")
 @past_options
 @settings_options("database")
 @output_option
 def user(user: str, person: bool, settings: Settings, output: str, **past: Any) -> None:
-    """Show the coupons of USER and of every id linked to it: usable now (by the data's clock), used, expired.
+    """Show the coupons of USER and of every linked id: usable now (by the data's clock), used, expired.
 
-    With --person also what each id of the person has, and which rules were broken: over_person_limit counts all ids
-    together, a wrong_user between two ids of one person is explained. CSV and NDJSON have a row per coupon.
+    --person adds the coupons of each id of the person, and the broken rules: over_person_limit counts all ids
+    together; a wrong_user between two ids of one person is explained. CSV and NDJSON have a row per coupon.
 
     \b
     coupon-ledger user u-1
@@ -65,7 +65,7 @@ def user(user: str, person: bool, settings: Settings, output: str, **past: Any) 
 @settings_options("database")
 @output_option
 def order(order: str, settings: Settings, output: str, **past: Any) -> None:
-    """Show ORDER: its figures and discounts, the coupons it names or that name it, and what does not match.
+    """Show ORDER: its figures and discounts, the coupons that it names or that name it, and any mismatch.
 
     on_order: reserved for it or used on it now. named: among the order's coupon_ids. CSV and NDJSON have a row per
     coupon.

@@ -1,9 +1,10 @@
-"""Printing rows: a table for people, JSON, NDJSON or CSV for machines.
+"""Printing rows: a table for people; JSON, NDJSON or CSV for machines.
 
-Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON, null is empty, and text is unchanged. CSV
-for spreadsheets (`--for-excel`) begins with a byte order mark; its headings are the labels that people read, amounts
-are in major units, and instants in the reader's zone; an apostrophe precedes text that a spreadsheet would take for a
-formula; and characters that steer or hide are shown as on the terminal.
+Instants are RFC 3339 in UTC with microseconds and Z. In CSV, lists are JSON, null is empty, and text is unchanged.
+
+CSV for spreadsheets (`--for-excel`) begins with a byte order mark. Headings are the labels that people read, amounts
+are in major units, and instants in the reader's zone. An apostrophe precedes text that a spreadsheet would take for a
+formula. Control and format characters are escaped as on the terminal.
 """
 
 from __future__ import annotations

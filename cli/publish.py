@@ -41,29 +41,29 @@ FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
     "--format",
     "file_format",
     type=click.Choice(FORMATS),
-    help="What FILE holds. [default: by its first bytes and its ending, else ndjson]",
+    help="Format of FILE. [default: by its first bytes and its ending, else ndjson]",
 )
 @click.option(
     "--delimiter",
     callback=lambda _ctx, option, value: None if value is None else _delimiter(value, option),
-    help="Between the cells of CSV. [default: the one of , ; | and tab that the first line has]",
+    help="Delimiter of CSV. [default: whichever of , ; | and tab the first line has]",
 )
 @click.option(
     "--encoding",
     callback=lambda _ctx, option, value: None if value is None else _encoding(value, option),
-    help="Of a text file: gb18030, big5, cp1252, … [default: UTF-8, UTF-16 or UTF-32, found out]",
+    help="Of a text file: gb18030, big5, cp1252, … [default: UTF-8, UTF-16 or UTF-32, detected]",
 )
 @click.option("--sheet", help="Sheet of an Excel workbook that has several.")
 @click.option(
     "--zone",
     callback=lambda _ctx, option, value: None if value is None else _zone(value, option),
-    help="Zone of instants in CSV and XLSX that carry none. [Asia/Shanghai; default: they are refused]",
+    help="Zone of instants without one in CSV and XLSX, such as Asia/Shanghai. [default: refuse them]",
 )
-@click.option("--strict", is_flag=True, help="Append nothing when any line is bad.")
+@click.option("--strict", is_flag=True, help="Append nothing if any line is bad.")
 @click.option(
     "--rejects",
     type=click.Path(path_type=Path),
-    help="Where bad lines are reported (NDJSON). [default: FILE.rejected.ndjson]",
+    help="Report of bad lines (NDJSON). [default: FILE.rejected.ndjson]",
 )
 @settings_options(*LOG)
 def publish(
@@ -80,22 +80,23 @@ def publish(
 ) -> None:
     """Append events from FILE, or from standard input with "-".
 
-    NDJSON: one event a line, with its `topic`; JSON: an array of such events. CSV, Parquet and XLSX: one event a row of
-    the topic that --topic names, the columns named as the event's fields (docs/events.md). In CSV and XLSX an empty
-    cell is null, instants are RFC 3339 with a zone (or as --zone says), `lines`, `discounts`, `coupon_ids` and JSON
-    fields are JSON. In Parquet instants are timestamps with a zone, lists are lists, JSON fields are text. Text files
-    may be packed with gzip.
+    NDJSON: one event per line, with its `topic`. JSON: an array of such events. CSV, Parquet and XLSX: one event per
+    row, of the topic in --topic; columns are named like the event's fields (docs/events.md). In CSV and XLSX an empty
+    cell is null, instants are RFC 3339 with a zone (or in --zone), and `lines`, `discounts`, `coupon_ids` and JSON
+    fields are JSON. In Parquet, instants are timestamps with a zone, lists are lists, and JSON fields are text. Text
+    files may be compressed with gzip.
 
-    In XLSX, a number in a text field (ids, codes) is refused unless its number format shows its digits and no more:
-    what is shown as 00019 is kept as 19. So is a formula whose value is not in the file. A workbook that unpacks to
-    more than 4,294,967,296 bytes (a million rows of 30 columns take half of it), or a row to more than 4,000,000, is
-    refused as a whole.
+    In XLSX, a number in a text field (ids, codes) is refused unless its number format shows exactly its digits: what
+    is shown as 00019 is stored as 19. A formula without a stored value is refused too. The whole file is refused if
+    it unpacks to more than 4,294,967,296 bytes (a million rows of 30 columns take half of it), or one row to more
+    than 4,000,000.
 
-    A bad line or row is reported with its number and every reason, and the others are appended; the exit code is 3
-    then. The report holds its text, to be mended and published. The same file may be published again: repeated events
-    change no state. An event with other content under an `event_id` that its coupon (order, …) has already is appended,
-    but never folded: `coupon-ledger status` counts such conflicts after `consume`, and `coupon-ledger violations --code
-    conflicting_duplicate` lists those of coupons. What comes through a pipe is appended as it comes.
+    A bad line or row is reported with its number and every reason, and the others are appended; the exit code is then
+    3. The report holds the text of each bad line, to fix and publish. Publishing the same file again is safe:
+    repeated events change no state. An event with new content under an `event_id` that its coupon (order, …) already
+    has is appended but never folded: after `consume`, `coupon-ledger status` counts such conflicts, and
+    `coupon-ledger violations --code conflicting_duplicate` lists those of coupons. Input from a pipe is appended as
+    it arrives.
 
     \b
     coupon-ledger publish events.ndjson
@@ -253,7 +254,7 @@ def _report_path(file: Path, rejects: Path | None) -> Path:
 
 
 class _Rejects:
-    """The report of bad lines or rows; its file is created with the first one."""
+    """The report of bad lines or rows; the first one creates its file."""
 
     def __init__(self, path: Path, unit: str) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Reports for marketing, finance and risk people: `report roi`, `channels`, `finance`, …
+"""Reports for marketing, finance and risk: `report roi`, `channels`, `finance`, …
 
 People see each part as a titled table in their language; the machine formats have plain figures.
 """
@@ -69,13 +69,13 @@ _SHOWN: Final = 20
 
 
 _OPTION: Final = {"goods_rates": "goods-rate", "where": "campaign"}
-"""Options with another name than their parameter."""
+"""Options whose name differs from their parameter."""
 
 
 @click.group()
 def report() -> None:
-    """Reports: what campaigns earned and caused, what coupons cost and who bears it, who the customers are, why coupons
-    expired.
+    """Reports: what campaigns earned and caused, what coupons cost and who bears it, who the customers are, why
+    coupons expired.
 
     \b
     coupon-ledger report roi --goods-rate 75
@@ -98,9 +98,9 @@ def _parts_argument(parts: Mapping[str, Part]) -> Callable[[Command], Command]:
 def _shared(command: Command) -> Command:
     """Add the options that every report has."""
     explain = click.option(
-        "--explain", is_flag=True, help="Of one part: the coupons, orders or people that its numbers are made of."
+        "--explain", is_flag=True, help="Of one part: list the coupons, orders or people behind its numbers."
     )
-    zone = zone_option("Whose days and months.", exposed=True)
+    zone = zone_option("Zone of days and months.", exposed=True)
     for option in (output_option, settings_options("database"), past_options, zone, limit_option(_SHOWN), explain):
         command = option(command)
     return command
@@ -118,18 +118,18 @@ def _shared(command: Command) -> Command:
 @instant_option("--since", about(Split, "since"))
 @instant_option("--until", about(Split, "until"))
 @goods_rate_option
-@click.option("--days", type=click.IntRange(min=1), help="budget: the rate of how many last days. [default: 7]")
+@click.option("--days", type=click.IntRange(min=1), help="budget: days that its rate of spending covers. [default: 7]")
 @_shared
 def finance(parts: tuple[str, ...], **options: Any) -> None:
-    """Show what coupons cost and who bears it (财务): all PARTs, or those that are named.
+    """Show what coupons cost and who bears it (财务): all PARTs, or the named ones.
 
     split: discounts by kind, campaign, category of goods, channel, store, funder, day. margin: net sales and margin.
-    categories: the same by goods. budget: spent, left, when it will be gone. cash: in and out by day. losses: money
-    lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the coupons
-    that are out, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
-    reconciliation: how the numbers of all reports join.
+    categories: the same by goods. budget: spent, left, when it will run out. cash: in and out by day. losses: money
+    lost to broken rules. refunds: given back and clawed back. statement: opening, movements and closing of the
+    outstanding coupons, balanced to the cent. doubts: what in the data makes figures doubtful, and how it is counted.
+    reconciliation: how the numbers of all reports add up.
 
-    A row per currency; currencies are never added up. The machine formats have minor units (cents).
+    One row per currency; currencies are never added up. The machine formats have minor units (cents).
 
     \b
     coupon-ledger report finance
@@ -150,11 +150,11 @@ def finance(parts: tuple[str, ...], **options: Any) -> None:
 @_shared
 def segments(parts: tuple[str, ...], **options: Any) -> None:
     """Show who the customers are (客户): named segments by recency, frequency and money; tiers; new and returning
-    customers at the use of a coupon; clusters; what goes with using coupons and with coming again; who is about to
+    customers among users of coupons; clusters; what correlates with using coupons and with returning; who is about to
     lapse.
 
-    A customer is a user with a paid order that stands. projected_minor is what the next 90 days may bring by a model
-    (BG/NBD and Gamma-Gamma); it is no result, and in no other number.
+    A customer is a user with a paid order that stands. projected_minor is a model's forecast for the next 90 days
+    (BG/NBD and Gamma-Gamma); no other number includes it.
 
     \b
     coupon-ledger report segments
@@ -169,8 +169,8 @@ def segments(parts: tuple[str, ...], **options: Any) -> None:
 @_parts_argument(COHORTS)
 @_shared
 def cohorts(parts: tuple[str, ...], **options: Any) -> None:
-    """Show who came again (留存与复购): by month of the first order, by month of the first use of a coupon, and within
-    7, 30, 60 and 90 days of it.
+    """Show who came back (留存与复购): by month of the first order or coupon use, and within 7, 30, 60 and 90 days
+    of it.
 
     \b
     coupon-ledger report cohorts
@@ -198,7 +198,7 @@ def funnel(parts: tuple[str, ...], **options: Any) -> None:
 
 
 @report.command()
-@click.option("--campaign", "campaigns", multiple=True, help="Only of this campaign (several are possible).")
+@click.option("--campaign", "campaigns", multiple=True, help="Only this campaign (repeatable).")
 @instant_option("--since", about(Split, "since"))
 @instant_option("--until", about(Split, "until"))
 @goods_rate_option
@@ -207,8 +207,8 @@ def roi(campaigns: tuple[str, ...], **options: Any) -> None:
     """Show what each campaign earned and cost (投入产出).
 
     Simple ROI = (margin of the orders with its coupons - booked costs) / (discount + booked costs). It is not
-    incremental: some of these orders would have come anyway. `report experiments` says what campaigns caused;
-    `attribution show --roi` shares orders out among touches. --explain: down to the coupons and orders.
+    incremental: some of these orders would have come anyway. `report experiments` shows what campaigns caused;
+    `attribution show --roi` divides orders among touches. --explain lists the coupons and orders.
 
     \b
     coupon-ledger report roi
@@ -241,15 +241,15 @@ def roi(campaigns: tuple[str, ...], **options: Any) -> None:
 @settings_options("database")
 @output_option
 def restated(settings: Settings, output: str, **filters: Any) -> None:
-    """Show what figures were as known then, what they are as known now, and why they differ (数字追溯): orders, sales,
-    goods cost and margin, discounts, booked costs and simple ROI, with what was learned since, by its cause.
+    """Show figures as known then, as known now, and why they differ (数字追溯): orders, sales, goods cost and margin,
+    discounts, booked costs and simple ROI, with each cause of a change.
 
-    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late, goods_cost_told_late: it had
-    happened, or happened since, and was recorded only after. cancelled_late: the order was cancelled since.
-    …_corrected: another value was told. Per column known_then + causes = known_now, but for cases, which says how many
-    orders, uses and costs a line is of (uses without a discount move nothing, and are not listed). simple_roi_bp: the
-    simple ROI of the orders with a coupon, NOT incremental, in basis points (12,500 is 1.25); of a cause, by how much
-    it moved when the causes are taken in this order. Coupons behind it: `diff --known-from`.
+    order_told_late, use_told_late, return_told_late, refund_told_late, cost_told_late, goods_cost_told_late: recorded
+    only after that time. cancelled_late: the order was cancelled since. …_corrected: the value was corrected. In each
+    column, known_then + causes = known_now. The exception is cases: the number of orders, uses and costs in a line
+    (uses without a discount change nothing and are not listed). simple_roi_bp: the simple ROI of the orders with a
+    coupon, NOT incremental, in basis points (12,500 is 1.25); for a cause, its change when the causes are applied in
+    this order. For the coupons behind it: `diff --known-from`.
 
     \b
     coupon-ledger report restated --known-from 2026-11-12
@@ -263,15 +263,15 @@ def restated(settings: Settings, output: str, **filters: Any) -> None:
 
 @report.command()
 @_parts_argument(CHANNELS)
-@click.option("--campaign", "campaigns", multiple=True, help="coupons: only of this campaign (several are possible).")
+@click.option("--campaign", "campaigns", multiple=True, help="coupons: only this campaign (repeatable).")
 @instant_option("--since", about(Split, "since"))
 @instant_option("--until", about(Split, "until"))
 @goods_rate_option
 @_shared
 def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **options: Any) -> None:
-    """Show what channels did (渠道): coupons issued, claimed and used, and the orders that each is credited with.
+    """Show what channels did (渠道): coupons issued, claimed and used, and the orders credited to each.
 
-    Down to the touches of an order: `attribution show --explain ORDER`.
+    For the touches of one order: `attribution show --explain ORDER`.
 
     \b
     coupon-ledger report channels
@@ -283,7 +283,7 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **options: Any)
 
 @report.command()
 @goods_rate_option
-@click.option("--explain", is_flag=True, help="The people of the arms, and what each bought.")
+@click.option("--explain", is_flag=True, help="List the people of the arms and what each bought.")
 @zone_option()
 @past_options
 @settings_options("database")
@@ -291,8 +291,8 @@ def channels(parts: tuple[str, ...], campaigns: tuple[str, ...], **options: Any)
 def experiments(
     goods_rates: dict[str, int] | None, explain: bool, settings: Settings, output: str, **past: Any
 ) -> None:
-    """Show what every campaign with arms caused (增量): a row per treatment, incremental margin and return with its 95%
-    interval. All of one campaign: `experiment show CAMPAIGN`; down to people and orders: `experiment people CAMPAIGN`.
+    """Show what every campaign with arms caused (增量): per treatment, incremental margin and return with a 95%
+    interval. All about one campaign: `experiment show CAMPAIGN`; its people and orders: `experiment people CAMPAIGN`.
 
     \b
     coupon-ledger report experiments
@@ -353,7 +353,7 @@ def _report(
     below: Callable[[], None] | None = None,
     **options: Any,
 ) -> None:
-    """Print the chosen parts, or all if none is named. A part that the data cannot support says so beside the others.
+    """Print the chosen parts, or all if none is named. A part that the data cannot support says so in its place.
     `below`: prints what follows the parts, for people."""
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
@@ -401,7 +401,7 @@ def _report(
 
 
 def _title(part: Part, options: Mapping[str, Any]) -> str:
-    """The part's title, and what it is cut by, in the words of the options."""
+    """The part's title and its grouping, in the words of the options."""
     if "by" not in part.takes:
         return say(part.title)
     by = options.get("by") or part.by
@@ -426,8 +426,7 @@ def _say_what_options_change(known: Mapping[str, Part], chosen: list[str], optio
 
 
 def _must_be_known(settings: Settings, options: Mapping[str, Any], past: dict[str, Any]) -> None:
-    """Raises `NotThere` for a campaign that nothing names: its zeros would look like those of a campaign that sold
-    nothing."""
+    """Raises `NotThere` for an unknown campaign: its zeros would look like those of a campaign that sold nothing."""
     named = [options["campaign"]] if options.get("campaign") else (options.get("where") or {}).get("campaign", [])
     for campaign in named:
         counted = _rows(settings, "states", {"campaign": campaign} | past)
@@ -448,7 +447,7 @@ def _say_doubts(settings: Settings, past: dict[str, Any]) -> None:
 
 
 def _row_limit(part: Part, limit: int | None, output: str) -> int | None:
-    """None, so that all rows are asked for, if the part has a total."""
+    """The number of rows to ask for; None, for all rows, if the part has a total."""
     if output != "table":
         return limit
     return None if _needs_all_rows(part) else (limit or _SHOWN) + 1

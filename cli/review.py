@@ -1,8 +1,8 @@
 """`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
-trend, channels, customers, causal effects, cost, losses, oddities, and a comparison with earlier campaigns.
+trend, channels, customers, causal effects, cost, losses, anomalies, and a comparison with earlier campaigns.
 
-A section is a function of `CampaignAnswers`; if its data are missing, it says so in its place. A layout (sections,
-their order, rates) can be saved by name in `coupon.operations`.
+A section is a function of an `CampaignAnswers`. If its data are missing, it says so in its place. A layout (sections, their
+order, rates) can be saved by name in `coupon.operations`.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ DEFINED: Final = "review_template_defined"
 @click.option(
     "--section", "sections", multiple=True, type=click.Choice(list(SECTIONS)), help="Only these, in this order."
 )
-@click.option("--template", help="By a layout that was kept under this name.")
-@click.option("--save-template", metavar="NAME", help="Keep this layout under a name, with --why.")
-@click.option("--list-templates", is_flag=True, help="List the layouts that were kept.")
+@click.option("--template", help="Use the layout saved under this name.")
+@click.option("--save-template", metavar="NAME", help="Save this layout under a name; needs --why.")
+@click.option("--list-templates", is_flag=True, help="List the saved layouts.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["markdown", "html", "json"]),
     help="[default: by the name of --to, else markdown]",
 )
-@click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+@click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @goods_rate_option
 @operator_options
 @zone_option(exposed=True)
@@ -70,10 +70,10 @@ def review(
     settings: Settings,
     **past: Any,
 ) -> None:
-    """Review CAMPAIGN (复盘): one report of goal and result, funnel, trend, channels, customers, what it caused, cost,
-    losses, what looked odd, and earlier campaigns beside it. As Markdown, as a page with charts, or as JSON.
+    """Review CAMPAIGN (复盘): one report of goal and result, funnel, trend, channels, customers, causal effects, cost,
+    losses, anomalies, and a comparison with earlier campaigns; as Markdown, as a page with charts, or as JSON.
 
-    What the data do not carry is said in its place. A layout can be kept by a name and used again.
+    If data are missing, the section says so. A layout can be saved by name and used again.
 
     \b
     coupon-ledger review 18

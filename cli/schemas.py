@@ -19,7 +19,7 @@ from coupon_ledger.ledger.errors import IncompatibleSchema
 
 @click.group()
 def schemas() -> None:
-    """List, show and check the Avro schemas of what stands in the log.
+    """List, show and check the Avro schemas of the log's messages.
 
     \b
     coupon-ledger schemas check
@@ -29,7 +29,7 @@ def schemas() -> None:
 @schemas.command("list")
 @output_option
 def list_(output: str) -> None:
-    """List every version of every schema with the header that stands before a message written with it.
+    """List every version of every schema, with the header of the messages written with it.
 
     \b
     coupon-ledger schemas list
@@ -55,7 +55,7 @@ def list_(output: str) -> None:
 @click.argument("name", type=click.Choice(packaged.NAMES))
 @click.option("--version", "number", type=click.IntRange(min=1), help="A released version. [default: the current one]")
 def show(name: str, number: int | None) -> None:
-    """Print a schema as Avro JSON, the current one unless told otherwise.
+    """Print a schema as Avro JSON; by default the current version.
 
     \b
     coupon-ledger schemas show coupon_event > coupon_event.avsc
@@ -72,10 +72,10 @@ def show(name: str, number: int | None) -> None:
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @output_option
 def check(folder: Path | None, output: str) -> None:
-    """Refuse a change of the schemas that old readers or old data could not live with.
+    """Check that old readers and old data can cope with the changes to the schemas.
 
-    Holds every schema in FOLDER (the installed ones unless given) against all its released versions, both ways. Every
-    breach is named with its field, rule and remedy; the exit code is 3 then. To release the current schema as a new
+    Compares every schema in FOLDER (default: the installed ones) with all its released versions, both ways. Each
+    breach is named with its field, rule and remedy, and the exit code is 3. To release the current schema as a new
     version, copy it to released/NAME/vN.avsc and, in released/, run `sha256sum NAME/vN.avsc >> SHA256SUMS`.
 
     \b

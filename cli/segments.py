@@ -1,4 +1,4 @@
-"""`segments`: rules that choose customers, saved by name; who is in a segment, how its size changed, and its ids."""
+"""`segments`: saved rules that choose customers; who is in a segment, its size over time, and its ids."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _MOST_INSTANTS: Final = 60
 
 @click.group()
 def segments() -> None:
-    """Choose customers by a rule, kept by name (动态人群): always those who satisfy it now, or did at an instant.
+    """Choose customers by a saved rule (动态人群): those who satisfy it now, or did at an instant.
 
-    A rule is an SQL condition on what is known of a customer: orders, net_sales_minor, recency_days, tenure_days,
+    A rule is an SQL condition on a customer's columns: orders, net_sales_minor, recency_days, tenure_days,
     mean_gap_days, coupon_orders, coupon_order_share, discount_share, received, used, full_price_after, segment,
-    high_value, active, bargain_hunter, alive, projected_minor, currency, attributes (JSON text of the profile, tags
-    among them).
+    high_value, active, bargain_hunter, alive, projected_minor, currency, attributes (JSON text of the profile,
+    including tags).
 
     \b
     coupon-ledger segments define asleep --rule "segment = 'cant_lose' AND used > 0" --why "win them back"
@@ -59,7 +59,7 @@ def segments() -> None:
 @operator_options
 @settings_options(*LOG, "database")
 def define(name: str, rule: str, why: str | None, operator: str | None, settings: Settings) -> None:
-    """Define the segment NAME, or define it anew, and say how many are in it. The rule is kept in coupon.operations.
+    """Define or redefine the segment NAME, and show its size. The rule is recorded in coupon.operations.
 
     \b
     coupon-ledger segments define big --rule "net_sales_minor > 100000" --why "winter sale"
@@ -95,7 +95,7 @@ def list_segments(settings: Settings, output: str) -> None:
 @settings_options(*LOG, "database")
 @output_option
 def show(name: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
-    """Show the customers who are in the segment NAME: those with the greatest net sales first.
+    """Show the customers in the segment NAME, those with the highest net sales first.
 
     \b
     coupon-ledger segments show asleep
@@ -116,7 +116,7 @@ def show(name: str, limit: int | None, settings: Settings, output: str, **past: 
 @past_options
 @settings_options(*LOG, "database")
 def export(name: str, settings: Settings, **past: Any) -> None:
-    """Write the user ids of the segment NAME to standard output, a line each under the header user_id: for the next
+    """Write the user ids of the segment NAME to standard output, one per line under the header user_id: for the next
     campaign, or for `experiment assign`.
 
     \b
@@ -132,13 +132,13 @@ def export(name: str, settings: Settings, **past: Any) -> None:
 @zone_option()
 @instant_option("--since", "The first instant.")
 @instant_option("--until", "The last instant. [default: now]")
-@duration_option("--every", "How far apart.", "7d")
+@duration_option("--every", "Interval between instants.", "7d")
 @settings_options(*LOG, "database")
 @output_option
 def size(
     name: str, since: datetime | None, until: datetime | None, every: timedelta, settings: Settings, output: str
 ) -> None:
-    """Show how many customers were in the segment NAME over time, by the rule as it is now.
+    """Show the number of customers in the segment NAME over time, by its present rule.
 
     \b
     coupon-ledger segments size asleep --since 2026-09-01 --every 7d

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _SECRET: Final = ("password", "passwd", "secret", "token", "user.info", "key", "jaas", "credential")
 _PLACE: Final = ("file", "location", "path", "url")
-"""Endings of option names that locate a secret but hold none."""
+"""Endings of option names that say where a secret is, but do not hold one."""
 
 
 @click.command()
 @settings_options(*LOG, "database", "partitions", "replication")
 def init(settings: Settings) -> None:
-    """Make the log's topics and an empty database. What is there already stays as it is.
+    """Create the log's topics and an empty database. What already exists is left unchanged.
 
     \b
     coupon-ledger init

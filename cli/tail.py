@@ -1,4 +1,4 @@
-"""`tail`: events from the log itself, as they come. Reads and moves no consumer's position."""
+"""`tail`: events straight from the log, as they arrive. It does not move any consumer's position."""
 
 from __future__ import annotations
 
@@ -54,22 +54,22 @@ class _Wanted:
 
 
 @click.command()
-@click.option("--topic", "topics", multiple=True, type=click.Choice(INPUT_TOPICS), help="Only of this topic (several).")
-@click.option("--key", help="Only of this coupon, order, campaign or user: the record's key.")
+@click.option("--topic", "topics", multiple=True, type=click.Choice(INPUT_TOPICS), help="Only this topic (repeatable).")
+@click.option("--key", help="Only this record key: a coupon, order, campaign or user.")
 @click.option(
     "--type",
     "types",
     multiple=True,
     metavar="TYPE",
     type=click.Choice([kind for kinds in NEEDS.values() for kind in kinds]),
-    help="Only of this type (several).",
+    help="Only this type (repeatable).",
 )
-@click.option("--campaign", "campaign_id", help="Only with this campaign.")
-@click.option("--user", "user_id", help="Only with this user.")
-@click.option("-n", "--last", type=click.IntRange(min=0), help=f"Begin with the last N that match. [default: {LAST}]")
-@instant_option("--since", "Begin with those recorded since then.")
-@click.option("--from-start", is_flag=True, help="Begin with the first that the log holds.")
-@click.option("--follow/--no-follow", default=True, help="Go on with what comes, until Ctrl-C. [default: --follow]")
+@click.option("--campaign", "campaign_id", help="Only this campaign.")
+@click.option("--user", "user_id", help="Only this user.")
+@click.option("-n", "--last", type=click.IntRange(min=0), help=f"Start with the last N that match. [default: {LAST}]")
+@instant_option("--since", "Start with those recorded since then.")
+@click.option("--from-start", is_flag=True, help="Start with the first in the log.")
+@click.option("--follow/--no-follow", default=True, help="Keep showing new events until Ctrl-C. [default: --follow]")
 @settings_options(*LOG)
 @output_option
 def tail(
@@ -85,10 +85,9 @@ def tail(
     settings: Settings,
     output: str,
 ) -> None:
-    """Show events as they come from the log, in the order of recording as far as one reading goes.
+    """Show events from the log as they arrive, sorted by recording time within each read.
 
-    Records that are no valid events are shown with the reason (with --type, --campaign or --user: only if they can
-    be read).
+    Invalid records are shown with the reason (with --type, --campaign or --user: only if they can be decoded).
 
     \b
     coupon-ledger tail

@@ -1,10 +1,10 @@
 """Make what the command prints safe to look at: no character in the data can steer the terminal or hide.
 
-While a command runs, standard output and error go through `guarded`, whatever prints there. Control and format
+While a command runs, everything printed to standard output and error goes through `guarded`. Control and format
 characters (C0, C1, bidi and zero-width ones, lone surrogates) are shown as their JSON escapes, such as `\\u202e`, so
-that JSON stays the same JSON. Line ends, tabs and the command's own bold stay. CSV holds data unchanged: it goes to the
-stream behind (`behind`), as does what draws on the terminal itself. CSV for spreadsheets goes there, too, with its
-cells escaped as here (`visible_data`).
+that JSON stays the same JSON. Line ends, tabs and the command's own bold stay. CSV holds data unchanged, so it goes to
+the stream behind (`behind`), as does what draws on the terminal. CSV for spreadsheets goes there too, with its cells
+escaped as here (`visible_data`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`verify`: audits, positions against the log, digests, and with `--deep` the reference fold beside the rows.
+"""`verify` and `digest`: audits, positions against the log, digests, and with `--deep` the reference fold.
 
-Each check is a question of its own to whoever owns the database at that time: it sees one committed state, and a
-consumer may start, stop or commit in between. If nobody owns the database, short questions share one opening, which
-takes longer than most of them.
+Each check is a question of its own to the present owner of the database. It sees one committed state; a consumer may
+start, stop or commit in between. If nobody owns the database, short questions share one opening, which takes longer
+than most of them.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ class _Sample(click.ParamType[int | None]):
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="CHECK", help="Only this check; may be given several times.")
-@click.option("--deep", is_flag=True, help="Also fold coupons with the reference and compare their rows.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Only this check (repeatable).")
+@click.option("--deep", is_flag=True, help="Also fold coupons with the reference fold and compare their rows.")
 @click.option(
-    "--sample", type=_Sample(), default=_SAMPLE, show_default=True, metavar="N|all", help="How many coupons, about."
+    "--sample", type=_Sample(), default=_SAMPLE, show_default=True, metavar="N|all", help="About how many coupons."
 )
-@click.option("--seed", type=int, help="Draws the sample again that another run has named.")
+@click.option("--seed", type=int, help="Repeats the sample of another run, which showed this seed.")
 @click.option(
-    "--from-log", is_flag=True, help="Fold them from the log's own bytes, and compare the journal with these."
+    "--from-log", is_flag=True, help="Fold them from the log's bytes, and compare the journal with these too."
 )
-@click.option("--without-log", is_flag=True, help="Leave out what needs the log.")
+@click.option("--without-log", is_flag=True, help="Leave out the checks that need the log.")
 @settings_options(*LOG, "database")
 @output_option
 @click.pass_context
@@ -79,16 +79,16 @@ def verify(
     settings: Settings,
     output: str,
 ) -> None:
-    """Check that the tables are what the log says, and show their digests.
+    """Check that the tables match the log, and show their digests.
 
-    Audits look for what must not be: accounts that do not balance, journal and state that differ, violations of no
-    event, positions that the log does not have. None offends in a sound database. It may run beside a live consumer:
-    each check sees one committed state. docs/operations.md says what each finding means and what to do.
+    Audits look for what must not be: accounts that do not balance, rows that contradict the journal, violations
+    without an event, positions that the log does not have. A sound database has none. It may run beside a live
+    consumer: each check sees one committed state. docs/operations.md says what each finding means and what to do.
 
-    --deep folds a sample of the coupons, event by event, with the reference fold (`--sample all`: every one), from the
-    journal, or with --from-log from the log's bytes, which are then read from the start.
+    --deep folds a sample of the coupons (`--sample all`: every one), event by event, with the reference fold: from
+    the journal, or with --from-log from the log's bytes, which are then read from the start.
 
-    Ends with 6 where it finds anything.
+    The exit code is 6 if anything is found.
 
     \b
     coupon-ledger verify
@@ -156,7 +156,7 @@ class _Checks:
 
 
 class _Questions:
-    """The source of questions that follow each other closely."""
+    """Asks questions in quick succession."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -189,7 +189,7 @@ class _Questions:
 
 
 def _ask(settings: Settings, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-    """Like `_Asked.ask`, but closes the database at once."""
+    """Like `_Questions.ask`, but closes the database at once."""
     with closing(_Questions(settings)) as questions:
         return questions.ask(question, **parameters)
 
@@ -317,8 +317,8 @@ def _print(rows: list[Row], digests: list[Row], output: str) -> None:
 def digest(settings: Settings, output: str) -> None:
     """Show the digests of all tables.
 
-    facts: equal for the same facts, whatever their arrival, batches, repeats or log. full: every column, equal for
-    the same log up to the same positions.
+    facts: equal for the same facts, whatever their arrival, batches, repeats or log. full: covers every column, equal
+    for the same log up to the same positions.
 
     \b
     coupon-ledger digest

@@ -160,7 +160,7 @@ def _zone() -> click.Option:
         callback=known_zone,
         is_eager=True,
         expose_value=False,
-        help="Whose days and clocks. [setting zone; default: Asia/Shanghai]",
+        help="Zone of days and clock times. [setting zone; default: Asia/Shanghai]",
     )
 
 
@@ -171,7 +171,7 @@ def _lang() -> click.Option:
         callback=_remembers("lang"),
         is_eager=True,
         expose_value=False,
-        help="Language of what is printed for people. [setting lang; default: the locale's]",
+        help="Language of output for people. [setting lang; default: the locale's]",
     )
 
 
@@ -182,7 +182,7 @@ def _wide() -> click.Option:
         callback=_remembers("wide"),
         is_eager=True,
         expose_value=False,
-        help="Whole tables: every column, nothing cut.",
+        help="Full tables: every column, nothing cut.",
     )
 
 

