@@ -107,13 +107,13 @@ def at_rest(database: Path, events: int) -> Iterator[dict[str, Any]]:
             upkeep.settle_all(store)
         [(paths, touches)] = store.rows("SELECT count(*), sum(len(sources))::BIGINT FROM paths")
         yield line | {"paths": paths, "touches_of_paths": touches, "database_mb": round(database.stat().st_size / 1e6)}
-        yield from _asked(store, "a campaign's ROI, all models", "attribution-roi", campaign="k-3")
-        yield from _asked(store, "credits by channel, all models", "attribution")
+        yield from _timed_question(store, "a campaign's ROI, all models", "attribution-roi", campaign="k-3")
+        yield from _timed_question(store, "credits by channel, all models", "attribution")
         for stale in (1, 1_000, 100_000):
             with store.transaction():
                 store.execute("DELETE FROM stale_users")
                 store.execute(f"INSERT INTO stale_users SELECT 'u-' || n, false FROM range({stale}) t(n)")
-            yield from _asked(store, f"credits with {stale:,} stale users", "attribution", models="last")
+            yield from _timed_question(store, f"credits with {stale:,} stale users", "attribution", models="last")
             yield _beside(store, stale)
 
 
@@ -129,7 +129,7 @@ def _beside(store: Store, stale: int) -> dict[str, Any]:
     return line | {"longest_held_ms": round(1000 * max(held)), "held_s": round(sum(held), 2)}
 
 
-def _asked(store: Store, what: str, question: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+def _timed_question(store: Store, what: str, question: str, **parameters: Any) -> Iterator[dict[str, Any]]:
     with closing(Local(store)) as local, timed(what=what) as line:
         line["rows"] = sum(frame.height for frame in local.ask(question, **parameters).frames)
     yield line

@@ -177,19 +177,19 @@ class Coupon:
 
 def evolve(coupon: Coupon, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Fold in one event. Returns its violations, each with the state in which it occurred."""
-    kind, found, at = row["type"], coupon.state, row["occurred_at"]
+    kind, before, at = row["type"], coupon.state, row["occurred_at"]
     for name in _FIRST_CARRIED:
         if row[name] is not None and getattr(coupon, name) is None:
             setattr(coupon, name, row[name])
-    state, illegal = _CELLS[kind, found]
-    codes = [f"{kind}_when_{found}"] if illegal else []
-    if kind in GUARDS["no_owner"]["events"] and found in GUARDS["no_owner"]["states"] and coupon.owner is None:
+    state, illegal = _CELLS[kind, before]
+    codes = [f"{kind}_when_{before}"] if illegal else []
+    if kind in GUARDS["no_owner"]["events"] and before in GUARDS["no_owner"]["states"] and coupon.owner is None:
         codes.append("no_owner")
     by_user = kind in GUARDS["wrong_user"]["events"]
     if by_user and coupon.owner is not None and coupon.owner != row["user_id"]:
         codes.append("wrong_user")
     frozen = False
-    if GUARDS["wrong_order"]["events"].get(kind) == found and coupon.order_id != row["order_id"]:
+    if GUARDS["wrong_order"]["events"].get(kind) == before and coupon.order_id != row["order_id"]:
         codes.append("wrong_order")
         frozen = kind in GUARDS["wrong_order"]["frozen"]
     if kind in GUARDS["outside_validity"]["events"] and (
@@ -203,9 +203,9 @@ def evolve(coupon: Coupon, row: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not frozen:
         if state == "resting":
             coupon.state, coupon.order_id, coupon.discount_minor = coupon.resting, None, None
-        elif state != found:
+        elif state != before:
             _enter(coupon, state, row)
-    return [(code, found) for code in codes]
+    return [(code, before) for code in codes]
 
 
 def _enter(coupon: Coupon, state: str, row: Mapping[str, Any]) -> None:
@@ -251,8 +251,8 @@ class Tables:
     def columns(self, table: str) -> dict[str, str]:
         """The table's columns and their types, in order."""
         if table not in self._types:
-            found = self.connection.execute(f"SELECT name, type FROM pragma_table_info('{table}')").fetchall()
-            self._types[table] = dict(found)
+            columns = self.connection.execute(f"SELECT name, type FROM pragma_table_info('{table}')").fetchall()
+            self._types[table] = dict(columns)
         return self._types[table]
 
     def insert(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -360,7 +360,7 @@ class RowConsumer:
         columns = ", ".join(f"epoch_us({n})" if kinds[n] == "TIMESTAMP" else n for n in _FIELDS)
         self.violations = [v for v in self.violations if v[2] not in self.late]
         connection.execute("DELETE FROM violations WHERE key IN (SELECT unnest(?))", [late])
-        told = connection.execute(
+        journal_rows = connection.execute(
             f"SELECT {columns} FROM coupon_events WHERE coupon_id IN (SELECT unnest(?))", [late]
         ).fetchall()
         for coupon_id in late:
@@ -368,7 +368,7 @@ class RowConsumer:
             self.coupons[coupon_id] = self.touched[coupon_id] = Coupon(
                 coupon_id, ids=before.ids, first_recorded_at=before.first_recorded_at
             )
-        rows = [dict(zip(_FIELDS, values, strict=True)) for values in told]
+        rows = [dict(zip(_FIELDS, values, strict=True)) for values in journal_rows]
         for row in sorted(rows, key=lambda r: (r["occurred_at"], _TYPE_ORDER[r["type"]], r["event_id"])):
             coupon = self.coupons[row["coupon_id"]]
             coupon.last = (row["occurred_at"], _TYPE_ORDER[row["type"]], row["event_id"])
@@ -423,13 +423,13 @@ def sqlite_messages(path: str, topic: str, fetch: int = 25_000) -> Iterator[Mess
     offsets = dict.fromkeys(numbers, 0)
     while offsets:
         for (partition_id, partition), first in list(offsets.items()):
-            found = connection.execute(
+            rows = connection.execute(
                 'SELECT "offset", recorded_at, key, value FROM records'
                 ' WHERE partition_id = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?',
                 (partition_id, first, fetch),
             )
             offset = -1
-            for offset, recorded_at, key, value in found:
+            for offset, recorded_at, key, value in rows:
                 yield partition, offset, recorded_at, key, value
             if offset < 0:
                 del offsets[partition_id, partition]

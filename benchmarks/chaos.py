@@ -111,11 +111,11 @@ def _invalid(record: Record) -> bytes:
     return encode_row(SCHEMA_NAME[record.topic], row | {"event_id": ""})
 
 
-def fill(log: EventLog, given: Sequence[Record]) -> None:
+def fill(log: EventLog, to_append: Sequence[Record]) -> None:
     """Append in small batches, so that `recorded_at` differs between records."""
     log.create_topics()
-    for first in range(0, len(given), _APPEND):
-        log.append(given[first : first + _APPEND])
+    for first in range(0, len(to_append), _APPEND):
+        log.append(to_append[first : first + _APPEND])
 
 
 # --- processes
@@ -225,21 +225,23 @@ def state(database: Path) -> dict[str, Any]:
     """Everything that must be equal, by name."""
     with open_database(database) as store:
         upkeep.settle(store)  # what the last batches left to settle
-        found = {f"{d.table}: {kind}": getattr(d, kind) for d in digests(store) for kind in ("rows", "facts", "full")}
-        found |= {f"account of {p.topic}/{p.partition}": asdict(a) for p, a in checkpoints.load(store).items()}
+        contents = {
+            f"{d.table}: {kind}": getattr(d, kind) for d in digests(store) for kind in ("rows", "facts", "full")
+        }
+        contents |= {f"account of {p.topic}/{p.partition}": asdict(a) for p, a in checkpoints.load(store).items()}
         letters = store.frame("SELECT * FROM dead_letters ORDER BY topic, log_partition, log_offset")
-        return found | {
+        return contents | {
             "dead letters": letters.rows(),
             "rows left in the outbox": store.frame("SELECT count(*) FROM outbox").item(),
             "data clock": store.frame("SELECT data_clock FROM ledger").item(),
         }
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name}: {_shortened(found.get(name))} instead of {_shortened(expected.get(name))}"
-        for name in (*expected, *(set(found) - set(expected)))
-        if expected.get(name) != found.get(name)
+        f"{name}: {_shortened(actual.get(name))} instead of {_shortened(expected.get(name))}"
+        for name in (*expected, *(set(actual) - set(expected)))
+        if expected.get(name) != actual.get(name)
     ]
 
 
@@ -251,14 +253,14 @@ def _shortened(value: object) -> str:
 def delivered(log: EventLog, since: Mapping[TopicPartition, int]) -> set[str]:
     """The positions of the dead letters appended since."""
     positions = dict(since)
-    found: set[str] = set()
+    keys: set[str] = set()
     while chunks := log.read(positions, 10_000, 1.0):
         for chunk in chunks:
-            found.update(key.decode() for key in chunk.keys)
+            keys.update(key.decode() for key in chunk.keys)
             positions[TopicPartition(chunk.topic, chunk.partition)] = chunk.next_offset
         if positions == log.end_positions(list(positions)):
             break
-    return found
+    return keys
 
 
 def check_complete(log: EventLog, appended: int, expected: Mapping[str, Any]) -> None:
@@ -331,8 +333,8 @@ class Chaos:
 
     def _undelivered(self, since: Mapping[TopicPartition, int]) -> list[str]:
         wanted = {f"{topic}-{partition}-{offset}" for topic, partition, offset, *_ in self.expected["dead letters"]}
-        found = delivered(self.log, since)
-        return [f"{DEAD_LETTERS}: {_shortened(sorted(wanted ^ found))}"] if wanted != found else []
+        keys = delivered(self.log, since)
+        return [f"{DEAD_LETTERS}: {_shortened(sorted(wanted ^ keys))}"] if wanted != keys else []
 
     def _attempt(self, scenario: str, database: Path) -> Run:
         passings = self.draw.randint(*self.passings)
@@ -348,16 +350,16 @@ class Chaos:
 @contextlib.contextmanager
 def prepared(log: LogSettings, folder: Path, events: int, batch_size: int, seed: int) -> Iterator[Chaos]:
     """Fill the log, consume it once undisturbed, and be ready for kills."""
-    given = records(events, seed)
+    day = records(events, seed)
     opened = open_log(log, create=True)
     try:
-        fill(opened, given)
+        fill(opened, day)
         consumers = Consumers(log, folder, batch_size)
         reference = folder / "undisturbed.duckdb"
         create_database(reference)
         consumers.undisturbed(reference, batch_size=100_000)
         expected = state(reference)
-        check_complete(opened, len(given), expected)
+        check_complete(opened, len(day), expected)
         yield Chaos(consumers, opened, expected, random.Random(seed))
     finally:
         opened.close()
@@ -415,8 +417,8 @@ def _print_row(scenario: str, *numbers: object) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--log", choices=("embedded", "kafka", "both"), default="both")
-    parser.add_argument("--kills", type=int, default=200, help="at least so many per log")
-    parser.add_argument("--seed", type=int, default=None, help="drawn where it is not given")
+    parser.add_argument("--kills", type=int, default=200, help="at least this many per log")
+    parser.add_argument("--seed", type=int, default=None, help="drawn if not set")
     parser.add_argument("--events", type=int, default=30_000)
     parser.add_argument("--batch-size", type=int, default=500)
     options = parser.parse_args()

@@ -65,33 +65,33 @@ def measured(kind: str, size: int) -> dict[str, Any]:
         log.create_topics()
         append(log, made)
         create_database(folder / "live.duckdb")
-        found: dict[str, Any] = {}
+        figures: dict[str, Any] = {}
         with closing(log):
             with open_database(folder / "live.duckdb") as store:
-                found["consume"] = spent(consume, log, store)
+                figures["consume"] = spent(consume, log, store)
                 for step, rows in followers(made).items():
                     append(log, rows)
-                    found[step] = spent(consume, log, store)
+                    figures[step] = spent(consume, log, store)
             with open_database(folder / "live.duckdb", read_only=True) as store:
-                found |= asked(kind, store)
+                figures |= time_questions(kind, store)
             create_database(folder / "anew.duckdb")
             with open_database(folder / "anew.duckdb") as store:
                 ends = log.end_positions(log.partitions(INPUT_TOPICS))
-                found["rebuild"] = spent(fold_whole, log, store, ends, ignore)
-        found["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return found
+                figures["rebuild"] = spent(fold_whole, log, store, ends, ignore)
+        figures["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return figures
 
 
-def asked(kind: str, store: Store) -> dict[str, Any]:
+def time_questions(kind: str, store: Store) -> dict[str, Any]:
     """All audits, the two slowest audits, and a history."""
     each = {name: spent(audits.run, store, name, 10) for name in audits.AUDITS}
     slowest = sorted(each, key=lambda name: -each[name])[:2]
-    found: dict[str, Any] = {"audits": round(sum(each.values()), 2)}
-    found["slowest audits"] = ", ".join(f"{name} {each[name]}" for name in slowest)
+    figures: dict[str, Any] = {"audits": round(sum(each.values()), 2)}
+    figures["slowest audits"] = ", ".join(f"{name} {each[name]}" for name in slowest)
     if kind == "coupon":
         with closing(Local(store)) as local:
-            found["history"] = spent(lambda: [*local.ask("history", coupon="c").frames])
-    return found
+            figures["history"] = spent(lambda: [*local.ask("history", coupon="c").frames])
+    return figures
 
 
 def append(log: EventLog, made: Iterable[Made]) -> None:

@@ -77,8 +77,8 @@ class Tally:
     values: list[float] = field(default_factory=list)
     covered: int = 0
 
-    def add(self, true: float, told: Estimate) -> None:
-        self.hold(true, told.value, told.low <= true <= told.high)
+    def add(self, true: float, estimate: Estimate) -> None:
+        self.hold(true, estimate.value, estimate.low <= true <= estimate.high)
 
     def hold(self, true: float, value: float, held: bool) -> None:
         self.truths.append(true)
@@ -111,8 +111,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=SEED)
-    given = parser.parse_args()
-    for line in (*with_arms(given.runs, given.seed), *without_arms(given.runs, given.seed)):
+    options = parser.parse_args()
+    for line in (*with_arms(options.runs, options.seed), *without_arms(options.runs, options.seed)):
         print(json.dumps(line), flush=True)
 
 
@@ -166,9 +166,9 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
             together: dict[str, list[tuple[float, Estimate]]] = {}
             for arm, treatment in enumerate(world.treatments, start=1):
                 label = f"{treatment.name}: " if len(world.treatments) > 1 else ""
-                for estimator, true, told in _estimates(made, people, orders, arm, capped[arm]):
-                    tallies.setdefault(label + estimator, Tally()).add(true, told)
-                    together.setdefault(estimator, []).append((true, told))
+                for estimator, true, estimate in _estimates(made, people, orders, arm, capped[arm]):
+                    tallies.setdefault(label + estimator, Tally()).add(true, estimate)
+                    together.setdefault(estimator, []).append((true, estimate))
                 for estimator, true, held, value in _looks(made, people, orders, arm):
                     tallies.setdefault(label + estimator, Tally()).hold(true, value, held)
                 simple[treatment.name].append(_simple_return(made, people, orders, arm))
@@ -178,15 +178,15 @@ def with_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
         yield from (tally.line(name, estimator) for estimator, tally in tallies.items())
         for treatment in world.treatments:
             true = true_return(world, treatment.name)
-            found = float(np.mean(simple[treatment.name]))
+            simple_roi = float(np.mean(simple[treatment.name]))
             if treatment.face_value_minor:
-                both = {"simple_roi": _short(found), "true_incremental_roi": _short(true)}
-                yield {"world": name, "treatment": treatment.name, **both, "ok": bool(found > true)}
+                both = {"simple_roi": _short(simple_roi), "true_incremental_roi": _short(true)}
+                yield {"world": name, "treatment": treatment.name, **both, "ok": bool(simple_roi > true)}
 
 
-def _all_at_once(told: list[tuple[float, Estimate]]) -> tuple[float, float, bool]:
+def _all_at_once(estimates: list[tuple[float, Estimate]]) -> tuple[float, float, bool]:
     """The mean truth, the mean estimate, and whether each interval holds its own truth."""
-    wide = [(true, lift.simultaneous(one, len(told))) for true, one in told]
+    wide = [(true, lift.simultaneous(one, len(estimates))) for true, one in estimates]
     held = all(one.low <= true <= one.high for true, one in wide)
     return float(np.mean([true for true, _ in wide])), float(np.mean([one.value for _, one in wide])), held
 
@@ -200,7 +200,7 @@ def _estimates(
     world: ExperimentWorld, people: People, orders: Orders, arm: int, capped: float
 ) -> Iterator[tuple[str, float, Estimate]]:
     """Name, truth, estimate."""
-    told, arms = outcomes(world, orders), list(truth(world).values())
+    measured, arms = outcomes(world, orders), list(truth(world).values())
     c, t = people.arm == 0, people.arm == arm
     control, treated = arms[0], arms[arm]
     gain = treated.margin_minor - control.margin_minor
@@ -208,25 +208,25 @@ def _estimates(
     def moments(values: Array) -> tuple[Moments, Moments]:
         return Moments.of(values[c]), Moments.of(values[t])
 
-    yield "margin", gain, lift.difference(*moments(told.margin))
-    yield "margin, relative", gain / control.margin_minor, lift.relative(*moments(told.margin))
-    adjusted = lift.cuped(*(Group(told.margin[g], told.margin_before[g]) for g in (c, t)))
+    yield "margin", gain, lift.difference(*moments(measured.margin))
+    yield "margin, relative", gain / control.margin_minor, lift.relative(*moments(measured.margin))
+    adjusted = lift.cuped(*(Group(measured.margin[g], measured.margin_before[g]) for g in (c, t)))
     yield "margin, CUPED", gain, adjusted.difference
     yield "margin, CUPED, relative", gain / control.margin_minor, adjusted.relative
-    yield "margin, winsorised", capped, lift.winsorised(told.margin[c], told.margin[t]).difference
-    yield "net sales", treated.net_minor - control.net_minor, lift.difference(*moments(told.net))
-    yield "orders", treated.orders - control.orders, lift.difference(*moments(told.orders))
-    buyers = [Moments.of_share(int(g.sum()), int((told.orders[g] > 0).sum())) for g in (c, t)]
+    yield "margin, winsorised", capped, lift.winsorised(measured.margin[c], measured.margin[t]).difference
+    yield "net sales", treated.net_minor - control.net_minor, lift.difference(*moments(measured.net))
+    yield "orders", treated.orders - control.orders, lift.difference(*moments(measured.orders))
+    buyers = [Moments.of_share(int(g.sum()), int((measured.orders[g] > 0).sum())) for g in (c, t)]
     yield "buyers (proportion)", treated.buyer - control.buyer, lift.difference(*buyers)
     yield "buyers, relative", treated.buyer / control.buyer - 1, lift.relative(*buyers)
     name = world.treatments[arm - 1].name
     booked = world.booked_minor / len(world.treatments)
-    told_return = lift.return_on_cost(told.margin[c], told.margin[t], told.discount[t], booked)
+    return_ = lift.return_on_cost(measured.margin[c], measured.margin[t], measured.discount[t], booked)
     true = true_return(_of_size(world, name, int(t.sum())), name)
-    yield "incremental ROI", true, told_return
-    with_past = [Group(told.margin[g], told.margin_before[g]) for g in (c, t)]
-    told_cuped = lift.cuped_return_on_cost(with_past[0], with_past[1], told.discount[t], booked)
-    yield "incremental ROI, CUPED", true, told_cuped
+    yield "incremental ROI", true, return_
+    with_past = [Group(measured.margin[g], measured.margin_before[g]) for g in (c, t)]
+    return_cuped = lift.cuped_return_on_cost(with_past[0], with_past[1], measured.discount[t], booked)
+    yield "incremental ROI, CUPED", true, return_cuped
 
 
 def _slope(world: ExperimentWorld, people: People, orders: Orders) -> tuple[float, Estimate]:
@@ -262,8 +262,8 @@ def _looks(
         true = _gain(replace(world, valid_days=day + 1, after_days=0, pulled_share=0), arm)
         plain = lift.difference(Moments.of(margin[c]), Moments.of(margin[t]))
         valid = lift.always_valid(plain, n * (day + 1) / world.window_days, planned=n)
-        for name, told in zip(held, (valid, plain), strict=True):
-            held[name] &= told.low <= true <= told.high
+        for name, estimate in zip(held, (valid, plain), strict=True):
+            held[name] &= estimate.low <= true <= estimate.high
     assert plain is not None
     for name, all_held in held.items():
         yield name, true, all_held, plain.value
@@ -285,13 +285,13 @@ def _capped_truth(world: ExperimentWorld) -> list[float]:
         _, orders = drawn(world, partial(_all_in, arm))
         margins.append(outcomes(world, orders).margin)
     parts = list(shares(world).values())
-    found = []
+    effects = []
     for arm, margin in enumerate(margins):
         sizes = (round(world.people * part) for part in (parts[0], parts[arm]))
         mixed = np.concatenate([group[:size] for group, size in zip((margins[0], margin), sizes, strict=True)])
         caps = np.quantile(mixed, [lift.CAPPED, 1 - lift.CAPPED])
-        found.append(float(np.clip(margin, *caps).mean() - np.clip(margins[0], *caps).mean()))
-    return found
+        effects.append(float(np.clip(margin, *caps).mean() - np.clip(margins[0], *caps).mean()))
+    return effects
 
 
 def _all_in(arm: int, people: People, _paid: Array, _random: np.random.Generator) -> Array:

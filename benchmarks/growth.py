@@ -172,7 +172,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
     """Follow the events of another process with the consumer."""
     log = open_log(settings)
     upstream.go_on()
-    told = AppendTimes(upstream.connection)
+    appended = Appended(upstream.connection)
     consumer = Consumer(log, store, outlet=log, batch_size=batch_size, follow=True)
     waited: list[float] = []
     commits, sampled = 0, time.perf_counter()
@@ -180,7 +180,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
         now = time.time()
         commits += 1
         reached = {p: account.next_offset for p, account in checkpoints.load(store).items()}
-        waited += told.visible(reached, now)
+        waited += appended.visible(reached, now)
         if time.perf_counter() - sampled > _SAMPLE_S:
             sampled = time.perf_counter()
             tell({"visible": len(waited), "memory_mb": _memory(), "database_mb": store.path.stat().st_size // _MILLION})
@@ -195,7 +195,7 @@ def live(settings: LogSettings, store: Store, upstream: Upstream, batch_size: in
     }
 
 
-class AppendTimes:
+class Appended:
     """When each record was appended, as the appending process reports."""
 
     def __init__(self, receiver: Connection) -> None:
@@ -215,12 +215,12 @@ class AppendTimes:
 
     def visible(self, reached: dict[TopicPartition, int], now: float) -> list[float]:
         """Milliseconds from append to now for records before these positions, each once."""
-        found: list[float] = []
+        latencies: list[float] = []
         with self._lock:
             for p, appended in self._appended.items():
-                found += [1000 * (now - at) for offset, at in appended if offset < reached.get(p, 0)]
+                latencies += [1000 * (now - at) for offset, at in appended if offset < reached.get(p, 0)]
                 self._appended[p] = [(offset, at) for offset, at in appended if offset >= reached.get(p, 0)]
-        return found
+        return latencies
 
 
 def _append(log: EventLog, held: Sequence[Record], rate: int, sender: Connection) -> None:

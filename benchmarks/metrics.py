@@ -79,11 +79,11 @@ def main() -> None:
 
 def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, int]]) -> None:
     """`more`: further statements, each with the variables that it reads."""
-    told = Path(__file__).with_name("metrics_data.sql").read_text(encoding="utf-8")
+    tables_sql = Path(__file__).with_name("metrics_data.sql").read_text(encoding="utf-8")
     sizes = {"seed": SEED, "coupons": coupons, "others": orders}
     with open_database(database) as store:
         store.execute("SET memory_limit = '4GB'")
-        for statements, variables in ((told, sizes), *more):
+        for statements, variables in ((tables_sql, sizes), *more):
             for name, value in variables.items():
                 store.execute(f"SET VARIABLE {name} = {value}")
             for statement in filter(str.strip, statements.split(";\n")):
@@ -97,15 +97,15 @@ def fill(database: Path, coupons: int, orders: int, *more: tuple[str, dict[str, 
 
 def measure(store: Store, runs: int) -> None:
     with closing(Local(store)) as local:
-        for name, given in QUESTIONS.items():
+        for name, parameters in QUESTIONS.items():
             load, wall, cpu, rows = os.getloadavg()[0], [], [], 0
             for _ in range(runs + 1):
                 started, used = time.perf_counter(), time.process_time()
-                rows = sum(frame.height for frame in local.ask("metrics", **given).frames)
+                rows = sum(frame.height for frame in local.ask("metrics", **parameters).frames)
                 wall.append(1000 * (time.perf_counter() - started))
                 cpu.append(1000 * (time.process_time() - used))
-            told = {"wall_ms": _percentiles(wall[1:]), "cpu_ms": _percentiles(cpu[1:])}
-            print(json.dumps({"question": name, **told, "rows": rows, "load": round(load, 1)}), flush=True)
+            times = {"wall_ms": _percentiles(wall[1:]), "cpu_ms": _percentiles(cpu[1:])}
+            print(json.dumps({"question": name, **times, "rows": rows, "load": round(load, 1)}), flush=True)
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:

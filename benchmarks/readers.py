@@ -89,10 +89,10 @@ def _consume_half(folder: Path, events: int, batch_size: int) -> None:
 def measured(folder: Path, readers: int, pause: float, batch_size: int) -> dict[str, Any]:
     database = folder / "coupon-ledger.duckdb"
     coupons = _coupons(database)
-    found: multiprocessing.Queue[dict[str, list[float]]] = multiprocessing.get_context("spawn").Queue()
+    latencies_queue: multiprocessing.Queue[dict[str, list[float]]] = multiprocessing.get_context("spawn").Queue()
     with _owner(folder, batch_size) as process:
         asking = multiprocessing.get_context("spawn").Process(
-            target=ask_all, args=(str(database), coupons, readers, pause, found)
+            target=ask_all, args=(str(database), coupons, readers, pause, latencies_queue)
         )
         if readers:
             asking.start()
@@ -106,7 +106,7 @@ def measured(folder: Path, readers: int, pause: float, batch_size: int) -> dict[
                 largest = max(largest, wal_file(database).stat().st_size)
         commits = [(at, said) for at, said in lines if said["event"] == "commit"]
         process.wait()
-        latencies = found.get(timeout=PATIENCE_S) if readers else {}
+        latencies = latencies_queue.get(timeout=PATIENCE_S) if readers else {}
         if readers:
             asking.join()
     records = sum(said["records"] for _, said in commits)
@@ -125,7 +125,7 @@ def measured(folder: Path, readers: int, pause: float, batch_size: int) -> dict[
     }
 
 
-def ask_all(database: str, coupons: list[str], readers: int, pause: float, found: Any) -> None:
+def ask_all(database: str, coupons: list[str], readers: int, pause: float, latencies_queue: Any) -> None:
     """Run all readers, in a process of its own, until the owner is gone."""
     said = owner(Path(database))
     address, token = urlsplit(said["url"]).netloc, token_file(Path(database)).read_text()
@@ -138,7 +138,7 @@ def ask_all(database: str, coupons: list[str], readers: int, pause: float, found
         thread.start()
     for thread in threads:
         thread.join()
-    found.put(times)
+    latencies_queue.put(times)
 
 
 def _ask(
@@ -165,8 +165,8 @@ def _ask(
 
 def _coupons(database: Path) -> list[str]:
     with open_database(database, read_only=True) as store:
-        found = store.frame("SELECT coupon_id FROM coupons ORDER BY hash(coupon_id) LIMIT 5000")
-    return found["coupon_id"].to_list()
+        latencies_queue = store.frame("SELECT coupon_id FROM coupons ORDER BY hash(coupon_id) LIMIT 5000")
+    return latencies_queue["coupon_id"].to_list()
 
 
 @contextmanager

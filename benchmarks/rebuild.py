@@ -102,7 +102,7 @@ def measured(settings: LogSettings, folder: Path, way: str, batch_size: int, dig
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         full = {"digest": digests(store)[-1].full} if digest else {}
-    found = {
+    figures = {
         "way": way,
         "records": records,
         "events_per_second": round(records / seconds),
@@ -112,7 +112,7 @@ def measured(settings: LogSettings, folder: Path, way: str, batch_size: int, dig
         "load": round(load, 1),
     }
     database.unlink()
-    return found | full
+    return figures | full
 
 
 def compared(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from statistics import quantiles
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from benchmarks.growth import AppendTimes, Upstream
+from benchmarks.growth import Appended, Upstream
 from benchmarks.readers import COMMAND, PATIENCE_S
 from coupon_ledger.api.contact import token_file
 from coupon_ledger.ledger.settings import ENVIRONMENT_PREFIX, LogSettings
@@ -62,22 +62,22 @@ def measured(folder: Path, upstream: Upstream, options: argparse.Namespace) -> d
     database = folder / "coupon-ledger.duckdb"
     owning = subprocess.Popen([str(COMMAND), "consume", "--follow"], cwd=folder, env=_environment())
     stop = multiprocessing.get_context("spawn").Event()
-    found: multiprocessing.Queue[dict[str, Any]] = multiprocessing.get_context("spawn").Queue()
+    results: multiprocessing.Queue[dict[str, Any]] = multiprocessing.get_context("spawn").Queue()
     try:
         _wait_for_owner(database, owning.pid)
         asking = multiprocessing.get_context("spawn").Process(
-            target=ask_all, args=(str(database), options.readers, options.pause, stop, found)
+            target=ask_all, args=(str(database), options.readers, options.pause, stop, results)
         )
         asking.start()
         upstream.go_on()
-        AppendTimes(upstream.connection)  # otherwise it would wait for a listener
+        Appended(upstream.connection)  # otherwise it would wait for a listener
         time.sleep(_WARM_S)
         started = time.perf_counter()
         rebuilt = json.loads(run(folder, "rebuild", "--output", "json"))
         seconds = time.perf_counter() - started
         back = json.loads(run(folder, "rebuild", "--rollback", "--why", "a benchmark", "--output", "json"))
         stop.set()
-        told = found.get(timeout=PATIENCE_S)
+        counts = results.get(timeout=PATIENCE_S)
         asking.join()
     finally:
         owning.terminate()
@@ -89,32 +89,32 @@ def measured(folder: Path, upstream: Upstream, options: argparse.Namespace) -> d
         "equal_tables": len(rebuilt["equal"]),
         "swap_pause_s": rebuilt["swap"]["seconds"],
         "rollback_pause_s": back["seconds"],
-        **told,
+        **counts,
     }
 
 
-def ask_all(database: str, readers: int, pause: float, stop: Any, found: Any) -> None:
+def ask_all(database: str, readers: int, pause: float, stop: Any, results: Any) -> None:
     """Run all readers, in a process of its own, until they are stopped."""
     said = owner(Path(database))
     address, token = urlsplit(said["url"]).netloc, token_file(Path(database)).read_text()
     coupons = [row["coupon_id"] for row in _get(address, token, "/v1/coupons?limit=2000")[1]["rows"]]
-    told: dict[str, Any] = {"answers": 0, "busy": 0, "failed": 0, "backward": 0, "waited": []}
+    counts: dict[str, Any] = {"answers": 0, "busy": 0, "failed": 0, "backward": 0, "waited": []}
     threads = [
-        threading.Thread(target=_read, args=(address, token, coupons, random.Random(n), pause, stop, told))
+        threading.Thread(target=_read, args=(address, token, coupons, random.Random(n), pause, stop, counts))
         for n in range(readers)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    waited = told.pop("waited")
+    waited = counts.pop("waited")
     cuts = quantiles(waited, n=100)
-    told["waited_ms"] = {"p50": round(cuts[49]), "p99": round(cuts[98]), "most": round(max(waited))}
-    found.put(told)
+    counts["waited_ms"] = {"p50": round(cuts[49]), "p99": round(cuts[98]), "most": round(max(waited))}
+    results.put(counts)
 
 
 def _read(
-    address: str, token: str, coupons: list[str], draw: random.Random, pause: float, stop: Any, told: dict[str, Any]
+    address: str, token: str, coupons: list[str], draw: random.Random, pause: float, stop: Any, counts: dict[str, Any]
 ) -> None:
     reached: dict[tuple[str, int], int] = {}
     while not stop.is_set():
@@ -123,16 +123,16 @@ def _read(
             try:
                 status, body = _get(address, token, f"/v1/{question}?coupon={draw.choice(coupons)}")
             except (OSError, http.client.HTTPException, ValueError):
-                told["failed"] += 1
+                counts["failed"] += 1
                 continue
-            told["busy"] += status == http.HTTPStatus.SERVICE_UNAVAILABLE
-            told["failed"] += status not in (http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE)
+            counts["busy"] += status == http.HTTPStatus.SERVICE_UNAVAILABLE
+            counts["failed"] += status not in (http.HTTPStatus.OK, http.HTTPStatus.SERVICE_UNAVAILABLE)
             if status == http.HTTPStatus.OK:
-                told["answers"] += 1
-                told["waited"].append(1000 * (time.perf_counter() - started))
+                counts["answers"] += 1
+                counts["waited"].append(1000 * (time.perf_counter() - started))
                 for p in body["as_of"]["positions"]:
                     at = (p["topic"], p["partition"])
-                    told["backward"] += p["next_offset"] < reached.get(at, 0)
+                    counts["backward"] += p["next_offset"] < reached.get(at, 0)
                     reached[at] = p["next_offset"]
             time.sleep(pause)
 

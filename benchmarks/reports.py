@@ -83,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="coupon-ledger-reports-") as folder:
         database = options.database or Path(folder) / "reports.duckdb"
         if create_database(database):
-            fill(database, options.coupons, options.orders, _told(options.coupons))
+            fill(database, options.coupons, options.orders, _tables(options.coupons))
         wanted = options.only.split(",") if options.only else list(QUESTIONS)
         with open_database(database) as store:
             store.execute("SET enable_progress_bar = false")
@@ -91,28 +91,28 @@ def main() -> None:
                 print(json.dumps(measured(store, name)), flush=True)
 
 
-def _told(coupons: int) -> tuple[str, dict[str, int]]:
+def _tables(coupons: int) -> tuple[str, dict[str, int]]:
     text = Path(__file__).with_name("reports_data.sql").read_text(encoding="utf-8")
     return text, {"trial": key_hash(_TRIAL), "assigned": coupons // 10, "touches": coupons * 2 // 3}
 
 
 def measured(store: Store, name: str) -> dict[str, Any]:
-    question, given = QUESTIONS[name]
+    question, parameters = QUESTIONS[name]
     load, before = os.getloadavg()[0], resident()
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets the peak
     started, used = time.perf_counter(), time.process_time()
-    told: dict[str, Any] = {"question": name}
+    line: dict[str, Any] = {"question": name}
     with closing(store.cursor()) as cursor:
         cursor.begin()
         try:
             with cursor.roomy():
-                told["rows"] = sum(frame.height for frame in queries.answer(cursor, question, given).frames)
+                line["rows"] = sum(frame.height for frame in queries.answer(cursor, question, parameters).frames)
         except (LedgerError, duckdb.Error) as error:  # for example, if the memory limit is too small for it
-            told["failed"] = str(error).partition("\n")[0]
+            line["failed"] = str(error).partition("\n")[0]
         cursor.end()
-    told |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - used, 2)}
+    line |= {"seconds": round(time.perf_counter() - started, 2), "cpu_seconds": round(time.process_time() - used, 2)}
     peak = 1024 * int(re.findall(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text(encoding="ascii"))[0])
-    return told | {"peak_mb": peak >> 20, "over_mb": (peak - before) >> 20, "load": round(load, 1)}
+    return line | {"peak_mb": peak >> 20, "over_mb": (peak - before) >> 20, "load": round(load, 1)}
 
 
 if __name__ == "__main__":

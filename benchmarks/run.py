@@ -293,12 +293,12 @@ def read_alone(bench: Bench, kind: str, long: LogSettings, short: LogSettings) -
 def read_all(log: EventLog) -> list[Chunk]:
     partitions = log.partitions(INPUT_TOPICS)
     ends = log.end_positions(partitions)
-    positions, found = dict.fromkeys(partitions, 0), []
+    positions, chunks = dict.fromkeys(partitions, 0), []
     while wanted := {p: o for p, o in positions.items() if o < ends[p]}:
         for chunk in log.read(wanted, CONSUMER_BATCH, 1.0):
             positions[next(p for p in wanted if p == (chunk.topic, chunk.partition))] = chunk.next_offset
-            found.append(chunk)
-    return found
+            chunks.append(chunk)
+    return chunks
 
 
 # --- to the log
@@ -412,7 +412,7 @@ def folds(bench: Bench, batches: list[list[bytes]], rows: list[dict[str, Any]]) 
     distinct = list({row["event_id"]: row for row in rows}.values())
     distinct.sort(key=lambda r: r["occurred_at"])
     deliveries = _deliveries(bench)
-    told = sum(map(len, deliveries))
+    delivered = sum(map(len, deliveries))
     columnar = Figure(
         "fold alone, beside the reference",
         f"`fold` of distinct events in canonical order, {CONSUMER_BATCH:,} a time, every coupon from the start",
@@ -420,7 +420,7 @@ def folds(bench: Bench, batches: list[list[bytes]], rows: list[dict[str, Any]]) 
         [],
         None,
         "`ledger.lifecycle.fold`, the readable reference (sorts and tells repeats itself)",
-        told,
+        delivered,
     )
     plain = Figure(
         "fold alone, beside the baseline's",
@@ -433,7 +433,7 @@ def folds(bench: Bench, batches: list[list[bytes]], rows: list[dict[str, Any]]) 
     )
     for _ in range(bench.runs):
         columnar.rates.append(events / timed(each, lambda p: fold.fold(*p), prepared))
-        columnar.baseline_rates.append(told / timed(each, lifecycle.fold, deliveries))
+        columnar.baseline_rates.append(delivered / timed(each, lifecycle.fold, deliveries))
         plain.baseline_rates.append(len(distinct) / timed(_evolve_all, distinct))
     return [columnar, plain]
 
@@ -452,10 +452,10 @@ def _foldable(values: list[bytes]) -> tuple[pl.DataFrame, pl.DataFrame]:
 def _deliveries(bench: Bench) -> list[list[Delivery]]:
     """Deliveries of the first coupon events, grouped by coupon."""
     frame = pl.concat([frame for topic, frame in bench.frames if topic == COUPON])[: bench.baseline_events]
-    found: dict[str, list[Delivery]] = {}
+    by_coupon: dict[str, list[Delivery]] = {}
     for i, row in enumerate(frame.iter_rows(named=True)):
-        found.setdefault(row["coupon_id"], []).append(Delivery(row, i, 0, i))
-    return list(found.values())
+        by_coupon.setdefault(row["coupon_id"], []).append(Delivery(row, i, 0, i))
+    return list(by_coupon.values())
 
 
 def _evolve_all(rows: list[dict[str, Any]]) -> None:
@@ -572,10 +572,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("benchmarks: ended by SIGTERM"))
     folder = Path(tempfile.mkdtemp(prefix="coupon-ledger-bench-"))
     bench = Bench(folder, options.events, options.baseline_events, options.slow_baseline_events, options.runs)
-    found: list[Figure] = []
+    all_figures: list[Figure] = []
     try:
-        told = conditions(bench)
-        print("\n".join(f"{name}: {value}" for name, value in told.items()))
+        environment = conditions(bench)
+        print("\n".join(f"{name}: {value}" for name, value in environment.items()))
         for name in options.only or GROUPS:
             load, elsewhere = os.getloadavg()[0], Elsewhere(bench)
             figures = GROUPS[name](bench)
@@ -584,11 +584,11 @@ def main() -> int:
             print_figures(figures)
             print(f"load before {load:.2f}, cores busy elsewhere meanwhile {elsewhere.cores()}")
             sys.stdout.flush()
-            found += figures
+            all_figures += figures
     finally:
         bench.close()
         shutil.rmtree(folder, ignore_errors=True)
-    results = {"conditions": told, "figures": [f.as_json() for f in found]}
+    results = {"conditions": environment, "figures": [f.as_json() for f in all_figures]}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0
 

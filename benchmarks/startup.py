@@ -42,8 +42,8 @@ def main() -> int:
         print(f"{'command':<20}{'median ms':>10}{'best':>8}{'worst':>8}")
         for arguments in ANSWERS:
             times = [elapsed_ms(*arguments) for _ in range(runs)]
-            told = f"{statistics.median(times):>10.0f}{min(times):>8.0f}{max(times):>8.0f}"
-            print(f"{' '.join(arguments):<20}{told}")
+            cells = f"{statistics.median(times):>10.0f}{min(times):>8.0f}{max(times):>8.0f}"
+            print(f"{' '.join(arguments):<20}{cells}")
         os.chdir("/")
     return 0
 

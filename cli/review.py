@@ -1,8 +1,8 @@
 """`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
 trend, channels, customers, causal effects, cost, losses, anomalies, and a comparison with earlier campaigns.
 
-A section is a function of an `CampaignAnswers`. If its data are missing, it says so in its place. A layout (sections, their
-order, rates) can be saved by name in `coupon.operations`.
+A section is a function of `CampaignAnswers`. If its data are missing, it says so in its place. A layout (sections,
+their order, rates) can be saved by name in `coupon.operations`.
 """
 
 from __future__ import annotations

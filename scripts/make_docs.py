@@ -261,9 +261,9 @@ def commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Com
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):
-            found = command.get_command(context, name)
-            assert found is not None
-            yield from commands(f"{path} {name}", found)
+            subcommand = command.get_command(context, name)
+            assert subcommand is not None
+            yield from commands(f"{path} {name}", subcommand)
 
 
 def questions_md() -> str:
