@@ -40,7 +40,7 @@ _SAMPLE: Final = 4_000
 _SEED: Final = 20_261_111
 
 
-class CannotTell(ValueError):
+class TooLittleData(ValueError):
     """The data cannot answer the question; the message says why."""
 
 
@@ -92,7 +92,7 @@ class Clusters:
 
 def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) -> Clusters:
     """K-means on these columns, each transformed to log(1 + value) and standardised. Tries 2 to `most` clusters.
-    Deterministic for the same customers in the same order. Raises `CannotTell`."""
+    Deterministic for the same customers in the same order. Raises `TooLittleData`."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
@@ -100,7 +100,7 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
     spread = values.std(axis=0)
     kept = spread > _ALIKE
     if customers.height < 10 * most or not kept.any():
-        raise CannotTell(note("{n:count} customers, or all alike: too few to tell groups apart", n=customers.height))
+        raise TooLittleData(note("{n:count} customers, or all alike: too few to tell groups apart", n=customers.height))
     points = (values[:, kept] - values[:, kept].mean(axis=0)) / spread[kept]
     sample = np.random.default_rng(_SEED).permutation(len(points))[:_SAMPLE]
     tried = []
@@ -109,7 +109,7 @@ def clusters(customers: pl.DataFrame, features: tuple[str, ...], most: int = 8) 
         try:
             score = silhouette_score(points[sample], model.labels_)
         except ValueError as error:
-            raise CannotTell(note("customers are too much alike: there are fewer kinds than groups")) from error
+            raise TooLittleData(note("customers are too much alike: there are fewer kinds than groups")) from error
         tried.append((k, float(score), float(model.inertia_), model))
     number, _, _, best = max(tried, key=lambda row: row[1])
     labels = best.predict(points).astype(np.int64)
@@ -123,7 +123,7 @@ def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) ->
     """Logistic regression of a boolean outcome on all features together.
 
     One row per feature: `odds_ratio` per standard deviation with its 95% interval (Wald) and `p`, and the rank
-    correlation (Spearman) of the feature alone. Shows association, not causation. Raises `CannotTell`.
+    correlation (Spearman) of the feature alone. Shows association, not causation. Raises `TooLittleData`.
     """
     import statsmodels.api as sm
     from scipy.stats import spearmanr
@@ -137,9 +137,9 @@ def drivers(customers: pl.DataFrame, outcome: str, features: tuple[str, ...]) ->
         template = (
             "{n:count} customers of the rarer outcome for {features:count} features: {needed:count} each are needed"
         )
-        raise CannotTell(note(template, n=rarer, features=len(kept), needed=FEWEST_PER_FEATURE))
+        raise TooLittleData(note(template, n=rarer, features=len(kept), needed=FEWEST_PER_FEATURE))
     points = ((values - values.mean(axis=0)) / np.maximum(spread, _ALIKE))[:, spread > _ALIKE]
-    certain = CannotTell(note("the features say the same, or the outcome follows from them; leave some out"))
+    certain = TooLittleData(note("the features say the same, or the outcome follows from them; leave some out"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the same conditions are checked below

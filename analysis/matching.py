@@ -128,7 +128,7 @@ class Judged:
     """A comparison and its placebo. `placebo`: the same comparison for a time without an effect; `refused`: why the
     comparison is rejected, or None."""
 
-    told: Compared
+    compared: Compared
     placebo: Compared
     refused: Note | None
 

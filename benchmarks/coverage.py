@@ -333,7 +333,7 @@ def without_arms(runs: int, seed: int) -> Iterator[dict[str, Any]]:
             window, recent, earlier = (_period(made, orders, back) for back in range(3))
             for method, tally in tallies.items():
                 judged = matching.judged(method, window, recent, earlier, targeted)
-                tally.add(true, judged.told.effect)
+                tally.add(true, judged.compared.effect)
                 refused[method] += judged.refused is not None
             sides = [Moments.of(window.outcome[side]) for side in (~targeted, targeted)]
             naive.add(true, lift.difference(*sides))

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from coupon_ledger.analysis import lifetime
-from coupon_ledger.analysis.customers import CannotTell, clusters, drivers, quintile, scored, tiered
+from coupon_ledger.analysis.customers import TooLittleData, clusters, drivers, quintile, scored, tiered
 from coupon_ledger.analysis.lifetime import CannotFit, Purchases, fit_purchases, fit_spend
 from coupon_ledger.projections.database import open_database
 from coupon_ledger.questions.customers import customers as questions
@@ -153,7 +153,7 @@ def test_planted_groups_are_found_again() -> None:
     assert found.choice.filter("chosen")["k"].to_list() == [3]
     groups = [set(found.cluster[n : n + 60].tolist()) for n in (0, 60, 120)]
     assert all(len(group) == 1 for group in groups) and len(set.union(*groups)) == 3
-    with pytest.raises(CannotTell):
+    with pytest.raises(TooLittleData):
         clusters(pl.DataFrame({"orders": [1] * 500}), ("orders",))
 
 
@@ -173,7 +173,7 @@ def test_a_planted_driver_is_found_and_an_idle_one_is_not() -> None:
 def test_a_regression_that_the_data_do_not_carry_is_refused(came: list[bool]) -> None:
     """Too few of one outcome; or an outcome that the feature tells for certain."""
     rows = pl.DataFrame({"n": range(100), "came": came})
-    with pytest.raises(CannotTell):
+    with pytest.raises(TooLittleData):
         drivers(rows, "came", ("n",))
 
 

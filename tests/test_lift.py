@@ -305,7 +305,7 @@ def test_a_placebo_refuses_what_is_not_comparable() -> None:
     refused = matching.judged("matched", window, recent, earlier, targeted)
     assert refused.refused is not None and "placebo failed" in str(refused.refused)
     honest = matching.judged("historical", window, recent, earlier, targeted)
-    assert honest.refused is None and honest.told.effect.low < 0 < honest.told.effect.high
+    assert honest.refused is None and honest.compared.effect.low < 0 < honest.compared.effect.high
 
 
 def test_a_placebo_without_any_spread_is_not_passed() -> None:

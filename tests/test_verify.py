@@ -441,7 +441,7 @@ def test_every_audit_says_what_it_asks_and_what_an_offender_means() -> None:
     for name, text in files.items():
         header = " ".join(line[3:] for line in text.splitlines() if line.startswith("-- "))
         assert text.startswith("-- ") and re.search(r"\? Grain: .+ An offender: .+\.", header), name
-        assert audits.asked(name).endswith("?") and len(audits.asked(name)) < 150, name
+        assert audits.question_of(name).endswith("?") and len(audits.question_of(name)) < 150, name
     told = Path("docs/operations.md").read_text(encoding="utf-8")
     assert [name for name in (*AUDITS, "positions_of_log", "deep") if f"`{name}`" not in told] == []
 

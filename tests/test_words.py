@@ -21,7 +21,7 @@ from coupon_ledger.ledger.rules import DATA, STATES, types
 from coupon_ledger.ledger.topics import COUPON
 from coupon_ledger.ledger.words import GRAMMAR, TEMPLATE_KINDS, Note, Speaker, catalogue, note
 from coupon_ledger.questions.attribution.models import KINDS, WHEN
-from coupon_ledger.questions.audits import AUDITS, asked
+from coupon_ledger.questions.audits import AUDITS, question_of
 from coupon_ledger.questions.experiments import facts, result
 from coupon_ledger.questions.metrics.definitions import METRICS
 from coupon_ledger.reports import as_of, experiment, parts, review
@@ -69,7 +69,7 @@ def in_tables() -> Iterator[tuple[str, str]]:
         yield from ((text, "a table") for text in table.values())
     yield from ((text, "cuts") for texts in as_of.CUTS.values() for text in texts)
     yield from ((text, "doubts") for doubt in parts.DOUBTS.values() for text in doubt)
-    yield from ((asked(name), "audits") for name in AUDITS)
+    yield from ((question_of(name), "audits") for name in AUDITS)
     meant = {text for m in METRICS.values() for text in (m.meaning, m.caveat, *m.grain.split("; ")) if text}
     yield from ((text, "metrics") for text in meant)
     yield from ((text, "models of attribution") for text in (*WHEN.values(), *KINDS.values()))

@@ -1,5 +1,5 @@
-"""Questions about attribution. Each first brings the paths up to date for its transaction (`in_place`), so that no
-answer comes from stale paths. For a question about the past, the paths of the past stand in."""
+"""Questions about attribution. Each first updates the paths within its transaction (`in_place`), so that no answer
+uses stale paths. For a question about the past, the paths of the past stand in."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ _MONEY: Final = ("sales_minor", "margin_minor")
 
 
 def attribution(reading: Reading, parameters: Credits) -> pl.DataFrame:
-    """Orders, sales and margin credited to each channel, campaign or kind of touch, by model and currency. Raises
-    `WrongQuestion`, `NotThere`.
+    """Orders, sales and margin credited by each model: one row per model, currency and channel (or campaign, or kind of
+    touch).
 
-    `removal_effect`: the share of all orders lost without the value (markov). `error`: the standard error of the
-    orders, if combinations were sampled (shapley). `margin_minor`: of orders with a known cost of goods (null if there
-    are none); `without_cost`: the number of other orders.
+    `share` is the part of all orders in the currency. `removal_effect` (markov) is the share of all orders that would
+    be lost without the channel. `error` (shapley) is the standard error of the orders, if combinations were sampled.
+    `margin_minor` covers orders with a known cost of goods (null if there are none); `without_cost` counts the others.
+
+    Raises `WrongQuestion`, `NotThere`.
     """
     models = models_named(parameters.models)
     in_place.complete(reading)
@@ -50,36 +52,43 @@ _MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.
 
 @contextmanager
 def _goods(reading: Reading, goods_rates: Mapping[str, int] | None) -> Iterator[None]:
-    """Let queries read `goods`: the cost of goods of orders that do not state it."""
+    """Provide `goods`, the cost of goods of orders that do not state it (goods.sql), to queries in this context."""
     with reading.holding("goods", _query("goods"), {"goods_rates": goods(goods_rates)}):
         yield
 
 
-def _whole_money(found: pl.DataFrame) -> pl.DataFrame:
-    """Round to whole minor units that still sum, for each model and currency, to the total credited."""
-    parts = [pl.DataFrame(schema=found.schema).cast(dict.fromkeys(_MONEY, pl.Int128))]
-    for part in found.partition_by("model", "currency", maintain_order=True):
+def _whole_money(credited: pl.DataFrame) -> pl.DataFrame:
+    """Round money to whole minor units that still sum to the total of each model and currency."""
+    parts = [pl.DataFrame(schema=credited.schema).cast(dict.fromkeys(_MONEY, pl.Int128))]
+    for part in credited.partition_by("model", "currency", maintain_order=True):
         whole = {n: credit.apportioned(round(part[n].sum()), part[n].to_numpy()) for n in _MONEY}
         parts.append(part.with_columns(pl.Series(n, values, dtype=pl.Int128) for n, values in whole.items()))
     return as_integers(pl.concat(parts))
 
 
 def attribution_notes(reading: Reading, parameters: Paid) -> pl.DataFrame:
-    """Caveats for readers of credits: one row of order counts.
+    """Caveats about the credits: one row of order counts.
 
-    `orders`: orders that stand. Of these: `without_touch`; `cut_off` (more touches than a path keeps); `without_sales`
-    (sales of zero or less); `without_cost` (cost of goods unknown); `cost_by_rate` (of at least one line);
-    `unknown_coupon` (names coupons, but none is known to be used on it). Not credited: `cancelled`, `refunded` (in
-    full), among them `refunded_more_than_paid`. `currencies`: number of currencies, which are never added up."""
+    `orders` counts the orders that stand. Of these, `without_touch` have no touch, `cut_off` have more touches than a
+    path keeps, `without_sales` have sales of zero or less, `without_cost` have no known cost of goods, `cost_by_rate`
+    take the cost of at least one line from `goods_rates`, and `unknown_coupon` name coupons of which none is known to
+    be used on them. Not credited are `cancelled` and `refunded` orders (in full), among them `refunded_more_than_paid`.
+    `currencies` is the number of currencies; these are never added up.
+    """
     in_place.complete(reading)
     with _goods(reading, parameters.goods_rates):
         return reading.frame(_query("notes"), {"since": parameters.since, "until": parameters.until, "most": MOST})
 
 
 def attribution_order(reading: Reading, parameters: CreditsOfOrder) -> pl.DataFrame:
-    """The touches that led to an order, earliest first, and the part of the order that each model credits them with
-    (`credits`, by model). Markov and shapley by rate are left out, since they do not credit single orders. `touch`: its
-    number; null for the rows of redeemed coupons and of uncredited parts. Raises `NotThere`."""
+    """The touches that led to an order: one row per touch, earliest first.
+
+    `credits` lists the part of the order that each model credits to the touch. Models that do not credit single orders
+    (markov, shapley by rate) are left out. `touch` numbers the touches; it is null for the additional rows of used
+    coupons (model redeemed) and of parts that are credited to nobody.
+
+    Raises `NotThere`.
+    """
     order = parameters.order
     models = [
         m
@@ -133,8 +142,8 @@ def _touches(reading: Reading, path: pl.DataFrame) -> pl.DataFrame:
         {"source": row["sources"], "at": row["touched_at"]}, schema={"source": pl.Int64, "at": pl.Datetime("us")}
     )
     dropped = row["touches"] - listed.height
-    found = listed.with_row_index("touch").join(sources, on="source", how="left", maintain_order="left")
-    return found.select(
+    numbered = listed.with_row_index("touch").join(sources, on="source", how="left", maintain_order="left")
+    return numbered.select(
         touch=pl.col("touch").cast(pl.Int64) + 1 + dropped,
         at="at",
         kind="kind",
@@ -147,15 +156,15 @@ def _touches(reading: Reading, path: pl.DataFrame) -> pl.DataFrame:
 
 
 def _weights(model: Model, touches: pl.DataFrame) -> list[float]:
-    """The weight of each touch; 0 before the look-back window."""
+    """The weight of each touch; 0 for touches before the look-back window."""
     days = touches["days_before"].to_numpy()
     seen = days <= model.look_back_days
     channels = touches["channel"].fill_null("(unknown)")
     states = channels.cast(pl.Enum(channels.unique())).to_physical().to_numpy().astype(np.int64)
     paths = credit.Paths(np.array([0, int(seen.sum())]), states[seen], days[seen] * 86_400)
-    found = np.zeros(len(days))
-    found[seen] = weights_of(model, paths)
-    return [float(weight) for weight in found]
+    weights = np.zeros(len(days))
+    weights[seen] = weights_of(model, paths)
+    return [float(weight) for weight in weights]
 
 
 def _used_on(reading: Reading, order: str) -> list[dict[str, Any]]:
@@ -165,18 +174,23 @@ def _used_on(reading: Reading, order: str) -> list[dict[str, Any]]:
 
 
 def _row(kind: str, model: Model | None = None, part: float = 0, coupon: Mapping[str, Any] | None = None) -> Any:
-    """A row that is credited but is not a touch: a coupon in use, or nobody."""
+    """A row that gets credit but is not a touch: a used coupon, or nobody."""
     of = coupon or {}
-    told = {"kind": kind, "at": of.get("used_at"), **{n: of.get(n) for n in ("channel", "campaign_id", "coupon_id")}}
-    return told | {"credits": [{"model": model.name, "credit": part}] if model else []}
+    row = {"kind": kind, "at": of.get("used_at"), **{n: of.get(n) for n in ("channel", "campaign_id", "coupon_id")}}
+    return row | {"credits": [{"model": model.name, "credit": part}] if model else []}
 
 
 def attribution_roi(reading: Reading, parameters: Roi) -> pl.DataFrame:
-    """Margin credited to a campaign by each model, against its cost: ROI = (margin credited - cost booked) / (discount
-    + cost booked). Sales are already net of the discount, so it is not subtracted again. ROI is attributed, not
-    incremental: some of these orders would have come anyway. ROI is null if there was no cost, or if no credited order
-    has a known cost of goods; orders `without_cost` add nothing to the margin. `without_sale_minor`: the part of the
-    discount on orders that do not stand. `since`, `until`: of the payment, the use, the booking."""
+    """The return of a campaign by each model: one row per model and currency.
+
+    `roi` = (margin credited - cost booked) / (discount + cost booked). Sales are already net of the discount, so it is
+    not subtracted again. This return is attributed, not incremental: some of these orders would have come anyway. It is
+    null if there was no cost, or if no credited order has a known cost of goods; orders `without_cost` add nothing to
+    the margin. `without_sale_minor` is the part of the discount on orders that do not stand. The period applies to
+    payments, uses and bookings.
+
+    Raises `WrongQuestion`, `NotThere`.
+    """
     campaign, models = parameters.campaign, models_named(parameters.models)
     in_place.complete(reading)
     selection = Selection("campaign", campaign, parameters.since, parameters.until, alone=True)

@@ -1,7 +1,7 @@
-"""Credits of each channel, campaign or kind of touch, computed from the paths for all models in one pass.
+"""Credits of each channel, campaign or kind of touch. All models are computed in one pass over the paths.
 
-Invariants: for each model, the credits of a currency sum to the orders and sales of that currency; orders without any
-touch are in a row of their own; currencies are never added up.
+Invariants: for each model, the credits in a currency sum to the orders and sales in that currency. Orders without any
+touch have a row of their own. Currencies are never added up.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from coupon_ledger.questions.attribution.models import OVER_ALL, Model
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"
-"""Value that orders without any touch are credited to."""
+"""The value that gets orders without any touch."""
 UNKNOWN_COUPON: Final = "(unknown coupon)"
-"""Value that the redeemed model credits an order to if it names coupons and none is known."""
+"""The value that gets, in the redeemed model, orders that name coupons of which none is known."""
 OTHERS: Final = "(other campaigns)"
 _UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
 _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
@@ -50,8 +50,8 @@ SCHEMA: Final = {
 
 @dataclass(frozen=True)
 class Selection:
-    """What to credit. `by`: one of `BY`. `campaign`: all other campaigns count as one; `alone`: credits of the others
-    are not needed. `since`, `until`: of the payment."""
+    """What to credit. `by`: one of `BY`. `campaign`: if set, all other campaigns count as one. `alone`: credits of the
+    other campaigns are not needed. `since`, `until`: the period of the payments."""
 
     by: str = "channel"
     campaign: str | None = None
@@ -68,7 +68,7 @@ class Selection:
         return {"since": self.since, "until": self.until}
 
     def values(self, sources: pl.DataFrame) -> pl.Series:
-        """The value that each source (`kind`, `channel`, `campaign_id`) counts towards."""
+        """The value that each source of touches (`kind`, `channel`, `campaign_id`) counts towards."""
         value = pl.col(BY[self.by]).fill_null(_UNKNOWN[self.by])
         if self.campaign is not None:
             mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, UNKNOWN_COUPON])
@@ -77,18 +77,19 @@ class Selection:
 
 
 def credits(reading: Reading, models: Iterable[Model], selection: Selection) -> pl.DataFrame:
-    """One row per model, value and currency with any credit, with the measures. `removal_effect`: for markov; `error`:
-    the standard error of the orders, if combinations were sampled (shapley). Queries must be able to read `goods`."""
-    found = []
+    """One row per model, value and currency with any credit, with the measures. `removal_effect` is set for markov.
+    `error` is the standard error of the orders if combinations were sampled (shapley). `goods` (goods.sql) must be
+    readable."""
+    frames = []
     models = list(models)
     looking = [m for m in models if m.kind != "redeemed"]
     if looking:
-        found.append(_looked_back(reading, looking, selection))
+        frames.append(_looked_back(reading, looking, selection))
     for model in models:
         if model.kind == "redeemed":
-            found.append(_redeemed(reading, model, selection))
+            frames.append(_redeemed(reading, model, selection))
     order = pl.Enum([m.name for m in models])
-    rows = pl.concat(found).with_columns(pl.col("model").cast(order))
+    rows = pl.concat(frames).with_columns(pl.col("model").cast(order))
     rows = rows.sort("model", "currency", "orders", "value", descending=[False, False, True, False])
     return rows.cast({"model": pl.String})
 
@@ -131,9 +132,11 @@ def _looked_back(reading: Reading, models: list[Model], selection: Selection) ->
 
 @dataclass(frozen=True, slots=True)
 class _Some:
-    """A batch of paths, limited to one look-back. `paths`: all paths to orders. `mixed`: those with touches in several
-    states, with `currency` (a number) and `measures` (one row per path). `sums`: measures of all other orders, whose
-    only state gets full credit under every model. `nothing`: the paths without an order."""
+    """A batch of paths, limited to one look-back window.
+
+    `paths`: all paths to orders. `mixed`: those with touches in several states, with `currency` (a number) and
+    `measures` (one row per path). `sums`: the measures of all other orders, whose single state gets full credit under
+    every model. `nothing`: the paths without an order."""
 
     paths: Paths
     mixed: Paths
@@ -177,32 +180,33 @@ class _Batch:
         return _Some(seen, aged, self._currency[mixed], self._measures[mixed], sums, nothing)
 
     def _nothing(self, kept: Mask, lengths: Int64) -> list[Paths]:
-        """Touches without an order, and touches too old for their order but later than the previous one."""
+        """Touches that led to no order: those of paths without an order, and those too old for their order but later
+        than the previous order."""
         lost = ~kept
         lost &= self._touched > np.repeat(self._before, lengths)
         return [self._chosen(lost, np.ones(len(lengths), dtype=np.bool_))]
 
     def _chosen(self, touches: Mask, paths: Mask) -> Paths:
-        """These touches of these paths, without ages, which only the few mixed paths need."""
+        """These touches of these paths, without ages: only the few mixed paths need ages."""
         counted = np.r_[0, np.cumsum(touches)][self._offsets]
         return Paths(np.r_[0, np.cumsum(np.diff(counted)[paths])], self._states[touches], _NO_AGES)
 
     def _only(self, paths: Paths) -> Int64:
-        """Per path, the state of all its touches; nobody's number without touches, -1 if there are several states."""
+        """Per path, the single state of its touches: the number of `NOBODY` without touches, -1 for several states."""
         there = paths.lengths > 0
         starts = paths.offsets[:-1][there]
-        found = np.full(len(there), self._number)
+        only = np.full(len(there), self._number)
         if len(starts):
             least, most = np.minimum.reduceat(paths.states, starts), np.maximum.reduceat(paths.states, starts)
-            found[there] = np.where(least == most, least, -1)
-        return found
+            only[there] = np.where(least == most, least, -1)
+        return only
 
     def _summed(self, states: Int64, currency: Int64, measures: Float64) -> Float64:
         place, size = states * self._currencies + currency, (self._number + 1) * self._currencies
-        found = np.zeros((size, len(_MEASURES)))
+        sums = np.zeros((size, len(_MEASURES)))
         for number in range(len(_MEASURES)):
-            found[:, number] = np.bincount(place, measures[:, number], size)
-        return found.reshape(self._number + 1, self._currencies, len(_MEASURES))
+            sums[:, number] = np.bincount(place, measures[:, number], size)
+        return sums.reshape(self._number + 1, self._currencies, len(_MEASURES))
 
 
 def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
@@ -213,8 +217,8 @@ def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
 
 
 class _StateOf:
-    """Maps sources to state numbers. Sources are hashes: a table indexed by their low bits resolves nearly all at a
-    tenth of the cost of a binary search, which resolves those with colliding low bits."""
+    """Maps sources to state numbers. Sources are hashes. A table indexed by their low bits resolves nearly all of them,
+    at a tenth of the cost of a binary search; the binary search resolves those whose low bits collide."""
 
     def __init__(self, sources: Int64, states: Int64, number: int) -> None:
         """`sources`: in ascending order; `states`: the state of each; `number`: the number of states."""
@@ -228,14 +232,14 @@ class _StateOf:
         self._table[places[times > 1]] = -1
 
     def __call__(self, sources: Int64) -> Int64:
-        found: Int64 = self._table[sources & self._low]
-        shared = np.flatnonzero(found < 0)
-        found[shared] = self._states[np.searchsorted(self._sources, sources[shared])]
-        return found
+        states: Int64 = self._table[sources & self._low]
+        shared = np.flatnonzero(states < 0)
+        states[shared] = self._states[np.searchsorted(self._sources, sources[shared])]
+        return states
 
 
 class _Run:
-    """The measures of one model per state and currency, added up batch by batch. After the states comes nobody."""
+    """The measures of one model per state and currency, added up batch by batch. The last row is that of `NOBODY`."""
 
     def __init__(self, model: Model, states: int, currencies: int) -> None:
         self.model = model
@@ -309,13 +313,13 @@ class _Run:
         )
 
     def _share(self, parts: Float64) -> None:
-        """Split the measures of orders with touches among the states by `parts`, alike in every currency."""
+        """Split the measures of orders with touches among the states by `parts`, the same in every currency."""
         if parts.sum():
             self._sums[:-1] = (parts / parts.sum())[:, None, None] * self._touched[None]
 
 
 def weights_of(model: Model, paths: Paths) -> npt.NDArray[np.float64]:
-    """The part of its order that each touch is credited with, for models that credit single orders and for shapley by
+    """The part of its order that each touch is credited with. For models that credit single orders, and for shapley by
     orders."""
     match model.kind:
         case "last":

@@ -1,7 +1,7 @@
-"""Up-to-date paths for one question: temporary tables that shadow the live ones if these are stale, and disappear with
+"""Up-to-date paths for one question. If the live tables are stale, temporary tables shadow them; these disappear with
 the transaction.
 
-Invariant: an answer is the same as if all paths were rebuilt from the committed state, however far `upkeep` has come.
+Invariant: an answer is the same as if all paths were rebuilt from the committed state, however far `upkeep` is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from coupon_ledger.projections.connection import Reading, live_schema
 
 
 def complete(reading: Reading) -> None:
-    """Make the path tables read as if settled, for the rest of a transaction that the caller rolls back."""
+    """Make the path tables read as if they were settled, until the caller rolls its transaction back."""
     stale = upkeep.stale_ids(reading)
     if not stale.height:
         return

@@ -1,5 +1,5 @@
-"""Attribution models as data: a name, a kind, parameters. Each kind with its usual parameters is built in. Others are
-defined by name and stored as operations in the log, so that none is ever lost.
+"""Attribution models as data: a name, a kind, parameters. Each kind is built in with its usual parameters. Other models
+are defined by name, and stored as operations in the log so that they are never lost.
 """
 
 from __future__ import annotations
@@ -53,9 +53,11 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
-    """An attribution model. `look_back_days`: how long before the payment a touch counts. `worth` of a combination of
-    channels: the orders of people who met no others (`orders`), or the share of buyers among them (`rate`); `draws`:
-    number of sampled orders of joining, if there are too many combinations."""
+    """An attribution model.
+
+    `look_back_days`: touches count up to this long before the payment. `worth` (shapley): a combination of channels is
+    worth the orders of people who met no other channels (`orders`), or the share of buyers among them (`rate`).
+    `draws`: number of sampled permutations, if there are too many combinations."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -102,8 +104,8 @@ def made(definition: dict[str, Any]) -> Model:
 
 
 def models_named(models: Sequence[str | Mapping[str, Any]] | None) -> list[Model]:
-    """The models of a question: names of built-in ones, or definitions; all built-in ones for None or `all`. Raises
-    `NotThere`, `WrongQuestion`."""
+    """The models of a question, from names of built-in models or from definitions. None or `all` means all built-in
+    models. Raises `NotThere`, `WrongQuestion`."""
     if models is None or list(models) == ["all"]:
         return list(BUILT_IN.values())
     if not models:

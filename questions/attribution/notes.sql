@@ -5,7 +5,7 @@ WITH standing AS (
     FROM paths p LEFT JOIN goods g ON g.order_id = p.order_id
     WHERE p.order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
 ),
-told AS (
+not_credited AS (
     SELECT count(*) FILTER (cancelled_at IS NOT NULL) AS cancelled,
            count(*) FILTER (cancelled_at IS NULL AND refunded_whole(net_minor, refunded_minor)) AS refunded,
            count(*) FILTER (refunded_minor > net_minor) AS refunded_more_than_paid
@@ -22,6 +22,6 @@ SELECT count(*) AS orders, count(DISTINCT currency) AS currencies,
        count(*) FILTER (cost_of_goods_minor IS NULL) AS without_cost,
        count(*) FILTER (cost_by = 'rate') AS cost_by_rate,
        count(*) FILTER (names_coupons AND order_id NOT IN (SELECT order_id FROM known)) AS unknown_coupon,
-       (SELECT cancelled FROM told) AS cancelled, (SELECT refunded FROM told) AS refunded,
-       (SELECT refunded_more_than_paid FROM told) AS refunded_more_than_paid
+       (SELECT cancelled FROM not_credited) AS cancelled, (SELECT refunded FROM not_credited) AS refunded,
+       (SELECT refunded_more_than_paid FROM not_credited) AS refunded_more_than_paid
 FROM standing

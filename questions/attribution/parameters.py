@@ -16,20 +16,20 @@ from coupon_ledger.questions.parameters import (
 Models = Annotated[
     Annotated[tuple[str | Mapping[str, Any], ...], *Names.__metadata__] | None,
     Hint("no names, and no JSON list of models; see `attribution models`"),
-    "Names of built-in models, or definitions of others (name, kind, parameters). [default: all built-in ones]",
+    "Names of built-in models, or definitions of other models (name, kind, parameters). [default: all built-in models]",
 ]
 
 
 class Paid(OfPast):
-    since: Annotated[Instant | None, "Only orders paid from then on."] = None
-    until: Annotated[Instant | None, "Only orders paid before then."] = None
+    since: Annotated[Instant | None, "Only orders paid at or after this instant."] = None
+    until: Annotated[Instant | None, "Only orders paid before this instant."] = None
     goods_rates: GoodsRates = None
 
 
 class Credits(Paid):
     models: Models = None
-    by: Annotated[str, "What is credited: channel, campaign or kind."] = "channel"
-    campaign: Annotated[str | None, "Only its touches one by one; all others count as one."] = None
+    by: Annotated[str, "What to credit: channel, campaign or kind (of touch)."] = "channel"
+    campaign: Annotated[str | None, "Credit this campaign only. All other campaigns count as one."] = None
 
 
 class CreditsOfOrder(OfPast):

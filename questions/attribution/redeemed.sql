@@ -3,20 +3,20 @@
 -- evenly if these are all zero. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, but none is known
 -- to be used on it; '(none)': it names none. `margin_minor`: of orders with a known cost of goods (`goods`: goods.sql).
 -- $campaign: only orders with a coupon of that campaign; all if null.
-WITH asked AS MATERIALIZED (
+WITH of_campaign AS MATERIALIZED (
     SELECT DISTINCT order_id FROM coupons WHERE state = 'used' AND campaign_id = $campaign
 ),
-orders_then AS (
+credited_orders AS (
     SELECT p.order_id, coalesce(currency, '(unknown)') AS currency, sales_minor,
            coalesce(p.cost_of_goods_minor, g.cost_minor) AS cost_of_goods_minor, names_coupons
     FROM paths p LEFT JOIN goods g ON g.order_id = p.order_id
     WHERE p.order_id IS NOT NULL AND ($since IS NULL OR ended_at >= $since) AND ($until IS NULL OR ended_at < $until)
-      AND ($campaign IS NULL OR p.order_id IN (FROM asked))
+      AND ($campaign IS NULL OR p.order_id IN (FROM of_campaign))
 ),
 used AS (
     SELECT order_id, campaign_id, coalesce(claim_channel, issue_channel) AS channel, coalesce(discount_minor, 0) AS took
     FROM coupons
-    WHERE state = 'used' AND order_id IS NOT NULL AND ($campaign IS NULL OR order_id IN (FROM asked))
+    WHERE state = 'used' AND order_id IS NOT NULL AND ($campaign IS NULL OR order_id IN (FROM of_campaign))
 ),
 together AS (
     SELECT order_id, sum(took)::DOUBLE AS took, count(*) AS coupons FROM used GROUP BY order_id
@@ -32,7 +32,7 @@ credited AS (
            CASE WHEN p.part IS NULL THEN if(o.names_coupons, '(unknown coupon)', '(none)') END AS nobody,
            coalesce(nobody, p.campaign_id) AS campaign_id, coalesce(nobody, p.channel) AS channel,
            coalesce(nobody, p.kind) AS kind
-    FROM orders_then o LEFT JOIN parts p ON p.order_id = o.order_id
+    FROM credited_orders o LEFT JOIN parts p ON p.order_id = o.order_id
 )
 SELECT campaign_id, channel, kind, currency, sum(part) AS orders, sum(part * sales_minor) AS sales_minor,
        coalesce(sum(part * (sales_minor - cost_of_goods_minor)), 0) AS margin_minor,

@@ -1,12 +1,11 @@
-"""Audits: invariants of the tables. Each is a query that returns offenders; no rows means that the invariant holds.
+"""Audits: invariants of the tables. Each is a query that returns offenders. No rows means that the invariant holds.
 
-An audit is a `.sql` file here. Its header states the question (its first sentence), the grain, and what an offender
-means. If SQL cannot express the check, a function below judges the rows of the query. An audit reads one state of the
-database, in the caller's transaction, so commits in the meantime cause no false alarms.
+An audit is a `.sql` file in this folder. The first sentence of its header is the question; the rest states the grain
+and what an offender means. If SQL cannot express the check, a function below checks the rows of the query. An audit
+reads one state of the database, in the caller's transaction, so later commits cause no false alarms.
 
 Memory does not grow with the tables: a query with `$first` and `$last` runs once per range of key hashes, one with
-`$first_offset` and `$last_offset` once per range of offsets. Offenders are counted as they come, and only the first are
-kept.
+`$first_offset` and `$last_offset` once per range of offsets. All offenders are counted, but only the first are kept.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ def _text(name: str) -> str:
     return sql(_KEPT[name], f"audit_{name}") if name in _KEPT else sql(__package__, name)
 
 
-def asked(name: str) -> str:
-    """The question of the audit: the first sentence of its file."""
+def question_of(name: str) -> str:
+    """What the audit checks: the first sentence of its file."""
     header = " ".join(line.removeprefix("-- ") for line in _text(name).splitlines() if line.startswith("--"))
     return header.partition("?")[0] + "?"
 
 
 def run(reading: Reading, name: str, limit: int) -> tuple[int, list[dict[str, Any]]]:
-    """The number of offenders, and the first `limit` of them."""
+    """Run an audit. Returns the number of offenders and the first `limit` of them."""
     offenders = 0
     shown: list[dict[str, Any]] = []
     for frame in AUDITS[name](reading, name):
@@ -69,8 +68,8 @@ def as_json(offenders: Sequence[Mapping[str, Any]]) -> str:
     return json.dumps([plain(dict(offender)) for offender in offenders], ensure_ascii=False)
 
 
-def _found(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame]:
-    """All rows of the query, run in at least `parts` parts."""
+def _rows(reading: Reading, name: str, parts: int = 1) -> Iterator[pl.DataFrame]:
+    """All rows of the audit's query, run in at least `parts` parts."""
     for query, parameters in _queries(reading, name, parts):
         yield from reading.batches(query, parameters)
 
@@ -99,12 +98,12 @@ def _parts(reading: Reading, wanted: set[str], least: int) -> Iterator[dict[str,
 
 
 def _key_hashes(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    for rows in _found(reading, name):
+    for rows in _rows(reading, name):
         yield rows.filter(rows["hash"] != pl.Series(stable_hash(rows["text"]), dtype=pl.Int64))
 
 
 def _event_ids(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    for rows in _found(reading, name):
+    for rows in _rows(reading, name):
         missing = np.zeros(rows.height, dtype=np.bool_)
         bits = bits_of(stable_hash(rows["event_id"]))
         for word, wanted in zip(("ids_low", "ids_high"), bits, strict=True):
@@ -113,7 +112,7 @@ def _event_ids(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _conservation(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    parts = pl.concat(_found(reading, name))
+    parts = pl.concat(_rows(reading, name))
     sums = pl.col("counted", "stands").sum()
     each = parts.group_by("campaign_id", "statement").agg(sums)
     everything = parts.group_by("statement").agg(sums).select(pl.lit("all").alias("campaign_id"), pl.all())
@@ -122,19 +121,19 @@ def _conservation(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 def _liability(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
     by = ["campaign_id", "currency"]
-    found = pl.concat(_found(reading, name))
+    accounts = pl.concat(_rows(reading, name))
     for counted, by_rows in (("counted", False), ("told", True)):
         closing = {counted: "closing_coupons", f"{counted}_minor": "closing_minor"}
         moved = statement(reading, by_rows=by_rows).select(*by, **closing)
-        found = found.join(moved, on=by, how="full", nulls_equal=True, coalesce=True).fill_null(0)
+        accounts = accounts.join(moved, on=by, how="full", nulls_equal=True, coalesce=True).fill_null(0)
     kept = [
         (pl.col(f"stands{unit}") == pl.col(f"counted{unit}")) & (pl.col(f"stands{unit}") == pl.col(f"told{unit}"))
         for unit in ("", "_minor")
     ]
-    yield found.filter(~pl.all_horizontal(kept))
+    yield accounts.filter(~pl.all_horizontal(kept))
 
 
-_TOLD: Final = """
+_VIOLATIONS: Final = """
     SELECT v.* FROM violations v
     SEMI JOIN affected a ON v.order_hash = a.order_hash AND a.order_id = if(v.topic = $orders, v.key, v.counterpart)
 """
@@ -148,14 +147,14 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
         for piece in reading.frame(query, parameters).iter_slices(_ORDERS_AT_ONCE):
             due, awaiting = order_rules.broken(reading, order_rules.as_stored(reading, piece), clock, grace)
             with reading.given(affected=piece):
-                told = reading.frame(_TOLD, {"orders": ORDER})
+                reported = reading.frame(_VIOLATIONS, {"orders": ORDER})
                 awaited = reading.frame("SELECT w.* FROM awaited w SEMI JOIN affected USING (order_hash, order_id)")
-            yield _differences(due, told)
+            yield _differences(due, reported)
             yield _differences(awaiting, awaited)
 
 
 def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """The rows in which these frames differ, counting multiplicity."""
+    """Rows that are in only one of the frames. Duplicates count."""
     kept = kept.select(wanted.columns)
     both = pl.concat([wanted.with_columns(n=pl.lit(1)), kept.with_columns(n=pl.lit(-1))])
     odd = both.group_by(wanted.columns).agg(pl.col("n").sum()).filter(pl.col("n") != 0)
@@ -164,9 +163,9 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Parts are sized by touches, since one order can have a hundred."""
+    """Divide the work by touches rather than orders, since one order can have a hundred."""
     [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
-    return _found(reading, name, 1 + touches // _AT_ONCE)
+    return _rows(reading, name, 1 + touches // _AT_ONCE)
 
 
 _PERSONS: Final = """
@@ -175,8 +174,8 @@ _PERSONS: Final = """
 
 
 def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Follows links one by one, so that a person with many ids costs no more than as many persons."""
-    links = [pair for frame in _found(reading, name) for pair in frame.iter_rows() if pair[0] != pair[1]]
+    """Follow the links one by one, so that the cost is linear in the number of ids, however many a person has."""
+    links = [pair for frame in _rows(reading, name) for pair in frame.iter_rows() if pair[0] != pair[1]]
     wanted = pl.DataFrame(list(_same(links).items()), schema=_LINKED, orient="row")
     kept = reading.frame(_PERSONS).unique().select("user_id", kept="person")
     both = wanted.join(kept, on="user_id", how="full", coalesce=True)
@@ -184,7 +183,8 @@ def _persons(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """The person of each linked id: of all ids linked together, the first by bytes that is no alias, else the first."""
+    """The person of each linked id: the first id of its group, in byte order, that is not an alias. If all are aliases,
+    the first."""
     neighbours: dict[str, list[str]] = {}
     for one, other in links:
         neighbours.setdefault(one, []).append(other)
@@ -207,37 +207,37 @@ def _same(links: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 _JUDGED: Final = {"persons": _persons, "paths": _paths}
 AUDITS: Final[Mapping[str, Callable[[Reading, str], Iterator[pl.DataFrame]]]] = {
-    "accounts": _found,
-    "accounts_of_tables": _found,
-    "positions_not_read": _found,
-    "positions_twice": _found,
-    "identities_twice": _found,
-    "keys_twice": _found,
+    "accounts": _rows,
+    "accounts_of_tables": _rows,
+    "positions_not_read": _rows,
+    "positions_twice": _rows,
+    "identities_twice": _rows,
+    "keys_twice": _rows,
     "key_hashes": _key_hashes,
     "event_ids": _event_ids,
-    "rows_of_journal": _found,
+    "rows_of_journal": _rows,
     "conservation": _conservation,
     "liability": _liability,
-    "coupon_values": _found,
-    "coupon_states": _found,
-    "order_values": _found,
-    "campaign_values": _found,
-    "user_values": _found,
-    "violations_of_rows": _found,
-    "violations_of_events": _found,
-    "conflicts_of_journal": _found,
-    "contents_twice": _found,
-    "data_clock": _found,
-    "acquisitions": _found,
-    "campaign_terms": _found,
-    "stock_cuts": _found,
-    "coupons_in_use": _found,
-    "uses": _found,
-    "over_issue": _found,
-    "outside_claim_window": _found,
-    "over_user_limit": _found,
-    "over_person_limit": _found,
+    "coupon_values": _rows,
+    "coupon_states": _rows,
+    "order_values": _rows,
+    "campaign_values": _rows,
+    "user_values": _rows,
+    "violations_of_rows": _rows,
+    "violations_of_events": _rows,
+    "conflicts_of_journal": _rows,
+    "contents_twice": _rows,
+    "data_clock": _rows,
+    "acquisitions": _rows,
+    "campaign_terms": _rows,
+    "stock_cuts": _rows,
+    "coupons_in_use": _rows,
+    "uses": _rows,
+    "over_issue": _rows,
+    "outside_claim_window": _rows,
+    "over_user_limit": _rows,
+    "over_person_limit": _rows,
     "between_topics": _between_topics,
-    **{audit: _JUDGED.get(audit, _found) for audit in _KEPT},
+    **{audit: _JUDGED.get(audit, _rows) for audit in _KEPT},
 }
 """Audits by name, in the order in which they run: a fault found by an early audit can cause offenders in later ones."""

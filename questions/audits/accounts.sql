@@ -1,6 +1,7 @@
 -- Is every record that was read accounted for once?
--- Grain: one partition. An offender: read is not applied + repeats + conflicts + dead letters, one of them is below zero,
--- or more was read than there are offsets. The consumer checks it at each commit, so the table was changed since.
+-- Grain: one partition. An offender: read differs from applied + repeats + conflicts + dead letters, one of these is
+-- negative, or more records were read than there are offsets. The consumer checks this at every commit, so the table
+-- was changed afterwards.
 SELECT topic, log_partition, next_offset, read, applied, repeats, conflicts, dead_letters
 FROM checkpoints
 WHERE read <> applied + repeats + conflicts + dead_letters OR least(applied, repeats, conflicts, dead_letters) < 0

@@ -1,5 +1,5 @@
 -- Do the journals, conflicts and dead letters hold as many rows as the accounts say?
--- Grain: one partition and outcome. An offender: rows were lost, doubled or added since they were counted.
+-- Grain: one partition and outcome. An offender: rows were lost, duplicated or added after they were counted.
 WITH kept AS (
     SELECT 'coupon.events' AS topic, log_partition, 'applied' AS outcome, count(*) AS n FROM coupon_events GROUP BY ALL
     UNION ALL
@@ -19,10 +19,10 @@ WITH kept AS (
     UNION ALL
     SELECT topic, log_partition, 'dead_letters', count(*) FROM dead_letters GROUP BY ALL
 ),
-told AS (
+accounted AS (
     UNPIVOT (SELECT topic, log_partition, applied, conflicts, dead_letters FROM checkpoints)
     ON applied, conflicts, dead_letters INTO NAME outcome VALUE n
 )
-SELECT topic, log_partition, outcome, coalesce(told.n, 0) AS account, coalesce(kept.n, 0) AS in_tables
-FROM told FULL JOIN kept USING (topic, log_partition, outcome)
-WHERE coalesce(told.n, 0) <> coalesce(kept.n, 0)
+SELECT topic, log_partition, outcome, coalesce(accounted.n, 0) AS account, coalesce(kept.n, 0) AS in_tables
+FROM accounted FULL JOIN kept USING (topic, log_partition, outcome)
+WHERE coalesce(accounted.n, 0) <> coalesce(kept.n, 0)

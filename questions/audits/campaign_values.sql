@@ -1,7 +1,7 @@
--- Are a campaign's values those of the last event in canonical order that carries each, and its rule version the last?
--- Grain: one campaign. An offender: its row does not say what its events say.
--- Of its own events: costs, targets and assignments carry no terms.
-WITH told AS (
+-- Does every campaign have the values of the last event in canonical order that carries each, and the latest rule
+-- version?
+-- Grain: one campaign. An offender: its row differs from its events.
+WITH history AS (
     SELECT key_hash, campaign_id, event_id, type, occurred_at, name, rule_id, mechanic, visibility, quantity,
            per_user_limit, claim_from, claim_until, coupon_type, face_value_minor, percent_off_bp, min_spend_minor,
            currency, applies_to, exclusion_group, priority, platform_or_store, budget_minor, channel, funded_by,
@@ -34,7 +34,7 @@ carried AS (
             funded_by: arg_max(funded_by, place) FILTER (terms AND funded_by IS NOT NULL),
             status: arg_max(type, place) FILTER (type IN ('drafted', 'published', 'unpublished', 'ended')),
             rule_version: arg_max(event_id, place) FILTER (type IN ('drafted', 'published', 'unpublished', 'amended'))} AS journal
-    FROM told GROUP BY ALL
+    FROM history GROUP BY ALL
 ),
 kept AS (
     SELECT key_hash, campaign_id,

@@ -1,6 +1,6 @@
--- Has every content in conflict a violation, and the event that stands instead of it an earlier position?
--- Grain: one identity (topic, key, event_id) with contents in conflict. An offender: a conflict that nobody is told of, or
--- another content stands than that of the first position.
+-- Does every conflicting content have a violation, and a later position than the fact?
+-- Grain: one identity (topic, key, event_id) with conflicting contents. An offender: a conflict without a violation, or
+-- a fact that is not the content at the first position.
 WITH conflicts AS (
     SELECT 'coupon.events' AS topic, key_hash, coupon_id AS key, event_id, recorded_at, log_partition, log_offset
     FROM coupon_conflicts WHERE key_hash BETWEEN $first AND $last
@@ -27,7 +27,7 @@ standing AS (
     SELECT 'user.events', key_hash, user_id, event_id, recorded_at, log_partition, log_offset
     FROM user_events SEMI JOIN user_conflicts USING (key_hash, user_id, event_id) WHERE key_hash BETWEEN $first AND $last
 ),
-told AS (
+reported AS (
     SELECT topic, key_hash, key, event_id, count(*) AS violations
     FROM violations WHERE violation = 'conflicting_duplicate' AND key_hash BETWEEN $first AND $last GROUP BY ALL
 ),
@@ -38,5 +38,5 @@ counted AS (
     FROM conflicts c LEFT JOIN standing s USING (topic, key_hash, key, event_id) GROUP BY ALL
 )
 SELECT topic, key, event_id, coalesce(contents, 0) AS contents, coalesce(violations, 0) AS violations, later
-FROM counted FULL JOIN told USING (topic, key_hash, key, event_id)
+FROM counted FULL JOIN reported USING (topic, key_hash, key, event_id)
 WHERE NOT coalesce(later, false) OR contents IS DISTINCT FROM violations

@@ -1,13 +1,13 @@
--- Does the account of every campaign balance, and that of all together?
--- Grain: one campaign (no campaign is one of its own, `all` are all together) and statement; `counted` from the journal,
--- `stands` by the rows. An offender: coupons appeared or vanished, or one changed its state without an event. An event is
--- an entry or an exit where it changed the state, which the violations tell: an illegal one that changes nothing has one
--- that names the state it found. The query: the accounts, part by part, to be added up.
+-- Do the coupon counts of every campaign, and of all campaigns together, balance?
+-- Grain: one campaign (null: coupons without one; `all`: all together) and statement. `counted` comes from the journal,
+-- `stands` from the rows. An offender: coupons appeared or vanished, or one changed its state without an event. Only
+-- events that changed the state count as entries or exits. The violations show which did not: an illegal event without
+-- effect has a violation that names the state before it. This query returns the counts in parts, to be summed.
 WITH mine AS (
     SELECT key_hash, coupon_id, campaign_id, state::VARCHAR AS state
     FROM coupons WHERE key_hash BETWEEN $first AND $last
 ),
-told AS (
+history AS (
     SELECT key_hash, coupon_id, event_id, type, occurred_at
     FROM coupon_events WHERE key_hash BETWEEN $first AND $last
 ),
@@ -20,7 +20,7 @@ still AS (
            OR starts_with(violation, 'released_when_') OR starts_with(violation, 'returned_when_'))
 ),
 moving AS (
-    SELECT t.* FROM told t
+    SELECT t.* FROM history t
     ANTI JOIN still s ON s.key_hash = t.key_hash AND s.coupon_id = t.coupon_id AND s.event_id = t.event_id
                      AND (s.violation <> 'wrong_order' OR t.type IN ('released', 'returned'))
     WHERE t.type IN ('reserved', 'released', 'used', 'returned', 'expired', 'revoked')
@@ -38,7 +38,7 @@ moved AS (
     FROM stepped GROUP BY ALL
 ),
 existing AS (
-    SELECT DISTINCT key_hash, coupon_id FROM told
+    SELECT DISTINCT key_hash, coupon_id FROM history
 ),
 accounts AS (
     SELECT m.campaign_id, m.state, e.coupon_id IS NOT NULL AS existing, m.coupon_id IS NOT NULL AS has_row,

@@ -1,8 +1,8 @@
--- Is every content in conflict another than the one that stands, and kept once?
+-- Is every conflicting content different from the fact, and kept once?
 -- Grain: one content. An offender: a repeat that was taken for a conflict.
-SELECT 'coupon.events' AS topic, told.coupon_id AS key, told.event_id AS event_id, n AS times
+SELECT 'coupon.events' AS topic, content.coupon_id AS key, content.event_id AS event_id, n AS times
 FROM (
-    SELECT c AS told, count(*) AS n
+    SELECT c AS content, count(*) AS n
     FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM coupon_conflicts
           UNION ALL
           SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
@@ -11,9 +11,9 @@ FROM (
 )
 WHERE n > 1
 UNION ALL
-SELECT 'order.events', told.order_id, told.event_id, n
+SELECT 'order.events', content.order_id, content.event_id, n
 FROM (
-    SELECT c AS told, count(*) AS n
+    SELECT c AS content, count(*) AS n
     FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM order_conflicts
           UNION ALL
           SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
@@ -22,9 +22,9 @@ FROM (
 )
 WHERE n > 1
 UNION ALL
-SELECT 'campaign.events', told.campaign_id, told.event_id, n
+SELECT 'campaign.events', content.campaign_id, content.event_id, n
 FROM (
-    SELECT c AS told, count(*) AS n
+    SELECT c AS content, count(*) AS n
     FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM campaign_conflicts
           UNION ALL
           SELECT * EXCLUDE (recorded_at, log_partition, log_offset)
@@ -33,9 +33,9 @@ FROM (
 )
 WHERE n > 1
 UNION ALL
-SELECT 'user.events', told.user_id, told.event_id, n
+SELECT 'user.events', content.user_id, content.event_id, n
 FROM (
-    SELECT c AS told, count(*) AS n
+    SELECT c AS content, count(*) AS n
     FROM (SELECT * EXCLUDE (recorded_at, log_partition, log_offset) FROM user_conflicts
           UNION ALL
           SELECT * EXCLUDE (recorded_at, log_partition, log_offset)

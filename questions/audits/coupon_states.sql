@@ -1,6 +1,6 @@
--- Has every coupon what its state needs and nothing that it rules out, and do the events that it names exist?
+-- Does every coupon have what its state requires and nothing that it rules out, and do the events that it names exist?
 -- Grain: one coupon. An offender: its row contradicts itself or its journal.
-WITH told AS (
+WITH history AS (
     SELECT key_hash, coupon_id, event_id, type, occurred_at, user_id, order_id, discount_minor
     FROM coupon_events
     WHERE key_hash BETWEEN $first AND $last AND type IN ('issued', 'claimed', 'used')
@@ -10,8 +10,8 @@ kept AS (
 )
 SELECT c.coupon_id, c.state, c.resting, c.owner, c.order_id, c.discount_minor, c.used_event_id, c.acquired_event_id, c.reason
 FROM kept c
-LEFT JOIN told u ON u.key_hash = c.key_hash AND u.coupon_id = c.coupon_id AND u.event_id = c.used_event_id
-LEFT JOIN told a ON a.key_hash = c.key_hash AND a.coupon_id = c.coupon_id AND a.event_id = c.acquired_event_id
+LEFT JOIN history u ON u.key_hash = c.key_hash AND u.coupon_id = c.coupon_id AND u.event_id = c.used_event_id
+LEFT JOIN history a ON a.key_hash = c.key_hash AND a.coupon_id = c.coupon_id AND a.event_id = c.acquired_event_id
 WHERE c.resting IN ('reserved', 'used')
    OR CASE c.state
           WHEN 'created' THEN c.created_at IS NULL

@@ -1,12 +1,13 @@
--- Are a coupon's values those of the first event in canonical order that carries each, its end that of the extension?
--- Grain: one coupon. An offender: its row does not say what its events say.
--- The last legal `extended` event moves the end (`valid_until`); without one it is a value like the others.
+-- Does every coupon have the values of the first event in canonical order that carries each, and the end of its last
+-- extension?
+-- Grain: one coupon. An offender: its row differs from its events. The last legal `extended` event moves the end
+-- (`valid_until`); without one, the end is a value like the others.
 WITH illegal AS (
     SELECT key_hash, key AS coupon_id, event_id FROM violations
     WHERE key_hash BETWEEN $first AND $last AND topic = 'coupon.events' AND scope = 'coupon'
       AND starts_with(violation, 'extended_when_')
 ),
-told AS (
+history AS (
     SELECT key_hash, coupon_id, occurred_at, campaign_id, coupon_type, face_value_minor, percent_off_bp, min_spend_minor, currency,
            valid_from, valid_until,
            type = 'extended' AND NOT EXISTS (
@@ -29,7 +30,7 @@ carried AS (
             valid_until: coalesce(arg_max(valid_until, place) FILTER (extends),
                                   arg_min(valid_until, place) FILTER (valid_until IS NOT NULL)),
             extended_at: max(occurred_at) FILTER (extends)} AS journal
-    FROM told GROUP BY ALL
+    FROM history GROUP BY ALL
 ),
 kept AS (
     SELECT key_hash, coupon_id,

@@ -1,4 +1,4 @@
--- Does every identity stand once in its journal?
+-- Does every event identity occur once in its journal?
 -- Grain: one identity (topic, key, event_id). An offender: an event that was folded twice.
 WITH identities AS (
     SELECT 'coupon.events' AS topic, key_hash, coupon_id AS key, event_id FROM coupon_events WHERE key_hash BETWEEN $first AND $last

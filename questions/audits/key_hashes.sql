@@ -1,5 +1,5 @@
--- Is every stored hash that of its key?
--- Grain: one row and hash. An offender: a row that nobody who asks for its key finds. The query: all hashes, to be
+-- Does every stored hash match its key?
+-- Grain: one row and hash. An offender: a row that cannot be found by its key. This query returns all hashes, to be
 -- computed again.
 SELECT 'coupons' AS kept_in, 'key_hash' AS field, key_hash AS hash, coupon_id AS text FROM coupons
 UNION ALL

@@ -1,4 +1,4 @@
--- Has every key one row?
+-- Does every key have only one row?
 -- Grain: one key of a table. An offender: sums over the table count it more than once.
 WITH keys AS (
     SELECT 'coupons' AS projection, key_hash, coupon_id AS key FROM coupons WHERE key_hash BETWEEN $first AND $last

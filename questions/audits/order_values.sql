@@ -1,6 +1,6 @@
--- Are an order's values those of the last event in canonical order that carries each, and its refunds their sum?
--- Grain: one order. An offender: its row does not say what its events say.
-WITH told AS (
+-- Does every order have the values of the last event in canonical order that carries each, and the sum of its refunds?
+-- Grain: one order. An offender: its row differs from its events.
+WITH history AS (
     SELECT key_hash, order_id, event_id, type, occurred_at, user_id, channel, store, region, currency, gross_minor,
            net_minor, discounts, cost_of_goods_minor, reason, coupon_ids, lines, refund_minor,
            row_number() OVER (PARTITION BY key_hash, order_id
@@ -28,7 +28,7 @@ carried AS (
             refunded_minor: sum(refund_minor) FILTER (type = 'refunded')} AS journal
     FROM (SELECT *, min(place) FILTER (type = 'cancelled') OVER (PARTITION BY key_hash, order_id) AS first_cancelled,
                  coalesce(max(place) FILTER (type = 'paid') OVER (PARTITION BY key_hash, order_id), 0) AS last_paid
-          FROM told)
+          FROM history)
     GROUP BY ALL
 ),
 kept AS (

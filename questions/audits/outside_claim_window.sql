@@ -1,5 +1,6 @@
--- Is `outside_claim_window` told of those coupons alone that were acquired outside the window in force?
--- Grain: one violation that is missing or superfluous. An offender: a breach is not told, or was none.
+-- Does `outside_claim_window` mark exactly the coupons acquired outside the window in force at the time?
+-- Grain: one violation, missing or superfluous. An offender: a breach that is not reported, or a report without a
+-- breach.
 WITH in_force AS (
     SELECT a.*, t.claim_from, t.claim_until
     FROM (SELECT * FROM acquisitions WHERE key_hash BETWEEN $first AND $last) a

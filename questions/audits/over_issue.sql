@@ -1,5 +1,6 @@
--- Is `over_issue` told of those coupons alone that stand behind the cut of the quantity in force when they were acquired?
--- Grain: one violation that is missing or superfluous. An offender: a breach of the stock is not told, or was none.
+-- Does `over_issue` mark exactly the coupons acquired beyond the quantity in force at the time?
+-- Grain: one violation, missing or superfluous. An offender: an unreported breach of the stock, or a report without a
+-- breach.
 WITH in_force AS (
     SELECT a.*, t.quantity
     FROM (SELECT * FROM acquisitions WHERE key_hash BETWEEN $first AND $last) a

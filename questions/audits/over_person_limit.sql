@@ -1,6 +1,7 @@
--- Is `over_person_limit` found for exactly the coupons that a person acquired above the limit in force, over all ids?
--- Grain: one violation that is missing or superfluous. An offender: a breach of the limit is hidden behind a second id, or
--- was none. Part by part of the persons. What the id by itself acquired above the limit is `over_user_limit`.
+-- Does `over_person_limit` mark exactly the coupons that a person acquired above the limit in force, over all ids?
+-- Grain: one violation, missing or superfluous. An offender: a breach of the limit hidden behind a second id, or a
+-- report without a breach. Runs in parts of the persons. What a single id acquired above the limit is
+-- `over_user_limit`.
 WITH mine AS (
     SELECT user_id, person FROM persons
     WHERE (hash(person)::HUGEINT - 9223372036854775808)::BIGINT BETWEEN $first AND $last

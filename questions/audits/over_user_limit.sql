@@ -1,6 +1,6 @@
--- Is `over_user_limit` told of those coupons alone that a user acquired above the limit in force?
--- Grain: one violation that is missing or superfluous. An offender: a breach of the limit is not told, or was none. Part
--- by part of the users.
+-- Does `over_user_limit` mark exactly the coupons that a user acquired above the limit in force at the time?
+-- Grain: one violation, missing or superfluous. An offender: an unreported breach of the limit, or a report without a
+-- breach. Runs in parts of the users.
 WITH ranked AS (
     SELECT *, row_number() OVER (PARTITION BY campaign_id, acquired_by
                                  ORDER BY acquired_at, acquired_event_id, coupon_id) AS place

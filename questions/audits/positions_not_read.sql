@@ -1,6 +1,6 @@
 -- Does every kept position lie before the next offset of its partition?
--- Grain: one position in a table. An offender: a row of a record that, by the checkpoints, was not read yet: it will be
--- read again and count as a repeat, or it is of another log.
+-- Grain: one position in a table. An offender: the row of a record that, by the checkpoints, was not read yet. Either
+-- it will be read again and count as a repeat, or it comes from another log.
 WITH positions AS (
     SELECT 'coupon.events' AS topic, 'coupon_events' AS kept_in, log_partition, log_offset FROM coupon_events
     UNION ALL

@@ -1,5 +1,5 @@
 -- Did every record become one thing: an event, a conflict or a dead letter?
--- Grain: one position. An offender: it is kept more than once.
+-- Grain: one position. An offender: the record is kept more than once.
 WITH positions AS (
     SELECT 'coupon.events' AS topic, 'coupon_events' AS kept_in, log_partition, log_offset FROM coupon_events WHERE log_offset BETWEEN $first_offset AND $last_offset
     UNION ALL

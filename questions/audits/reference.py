@@ -1,8 +1,8 @@
 """Comparison of stored coupon rows with the reference fold of the coupons' deliveries.
 
-The deliveries come from the journal, or from the log's own bytes (`consumers/log_contents.py`). Either way each coupon
-is folded by `ledger/lifecycle.py`, which shares no code with the fold that made the rows. This needs no database: the
-rows come from the question `evidence`, so the slow part runs in the asking process and not in the owner.
+The deliveries come from the journal, or from the bytes in the log (`consumers/log_contents.py`). Each coupon is folded
+with `ledger/lifecycle.py`, which shares no code with the fold that made the rows. This module needs no database: the
+rows come from the question `evidence`, so the slow part runs in the client and not in the owner.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ class Evidence:
             mine = self.violations.setdefault(v["key"], Counter())
             mine[v["event_id"], v["violation"], v["state"], v["occurred_at"]] += 1
         self.set_aside = {(at["log_partition"], at["log_offset"]) for at in listed("set_aside")}
-        """Partition and offset of each record, if they were asked for."""
+        """Partition and offset of valid events among the dead letters. Empty unless requested."""
 
 
-def _by_coupon(told: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
-    found: dict[str, list[Delivery]] = {}
-    for event in told:
+def _by_coupon(events: list[dict[str, Any]]) -> dict[str, list[Delivery]]:
+    deliveries: dict[str, list[Delivery]] = {}
+    for event in events:
         recorded_at, partition, offset = (event.pop(name) for name in POSITION)
         del event["key_hash"]
         at = micros(recorded_at.replace(tzinfo=UTC))
-        found.setdefault(event["coupon_id"], []).append(Delivery(event, at, partition, offset))
-    return found
+        deliveries.setdefault(event["coupon_id"], []).append(Delivery(event, at, partition, offset))
+    return deliveries
 
 
 def differences(evidence: Evidence, log: Deliveries | None = None) -> Iterator[dict[str, Any]]:
-    """Differences from the reference: coupon, field, the stored value (`kept`) and the correct one (`folded`).
+    """Differences from the reference fold: coupon, field, the stored value (`kept`) and the correct one (`folded`).
 
-    `log`: the deliveries of the same coupons in the log. If set, these are folded, and the journal is compared with
-    them.
+    `log`: deliveries of the same coupons in the log. If set, they are folded instead of the journal, and the journal is
+    compared with them.
     """
     deliveries = evidence.deliveries if log is None else log
     for coupon in sorted({*evidence.rows, *evidence.violations, *deliveries, *evidence.deliveries}):
@@ -97,16 +97,16 @@ def _of_row(coupon: str, evidence: Evidence, deliveries: Sequence[Delivery]) -> 
     wanted = Counter((v.event_id, v.violation, v.state, v.occurred_at) for v in folded.violations)
     kept = evidence.violations.get(coupon, Counter())
     for violation in sorted((wanted - kept) + (kept - wanted), key=repr):
-        yield _difference(coupon, f"violation of {violation[0]}", *(_told(violation, c) for c in (kept, wanted)))
+        yield _difference(coupon, f"violation of {violation[0]}", *(_described(violation, c) for c in (kept, wanted)))
 
 
-def _told(violation: tuple[Any, ...], counted: Counter[tuple[Any, ...]]) -> str | None:
+def _described(violation: tuple[Any, ...], counted: Counter[tuple[Any, ...]]) -> str | None:
     _, code, state, _ = violation
     return f"{counted[violation]} × {code} in state {state}" if counted[violation] else None
 
 
-def _of_journal(coupon: str, kept: Sequence[Delivery], told: Sequence[Delivery]) -> Iterator[dict[str, Any]]:
-    journal, log = _contents(kept), _contents(told)
+def _of_journal(coupon: str, kept: Sequence[Delivery], logged: Sequence[Delivery]) -> Iterator[dict[str, Any]]:
+    journal, log = _contents(kept), _contents(logged)
     for identity in sorted(journal.keys() | log.keys(), key=repr):
         if journal.get(identity) != log.get(identity):
             yield _difference(
@@ -116,11 +116,11 @@ def _of_journal(coupon: str, kept: Sequence[Delivery], told: Sequence[Delivery])
 
 def _contents(deliveries: Sequence[Delivery]) -> dict[tuple[str, Any], tuple[int, int, int]]:
     """The first position of each content of each event id."""
-    found: dict[tuple[str, Any], tuple[int, int, int]] = {}
+    positions: dict[tuple[str, Any], tuple[int, int, int]] = {}
     for d in deliveries:
         identity = (d.event["event_id"], content(d.event))
-        found[identity] = min(d.position, found.get(identity, d.position))
-    return found
+        positions[identity] = min(d.position, positions.get(identity, d.position))
+    return positions
 
 
 def _at(position: tuple[int, int, int] | None) -> str | None:

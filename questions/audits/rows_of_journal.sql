@@ -1,7 +1,7 @@
--- Has every key with events a row, every row its events, and does it know their number, the last and the first?
--- Grain: one key of a table. An offender: journal and state differ. `latest`: the instant and the type of the canonically
--- last event in one number, by which a later event is known for later.
-WITH told AS (
+-- Do the keys in the journals have rows and the reverse, with the same number of events, first event and last event?
+-- Grain: one key of a table. An offender: journal and state differ. `latest`: instant and type of the canonically last
+-- event as one number. It decides whether another event is later.
+WITH from_journal AS (
     SELECT 'coupons' AS projection, key_hash, coupon_id AS key, count(*) AS events, max(occurred_at) AS last_event_at,
            max(epoch_us(occurred_at) * 16 + list_position($coupon_types, type)) AS latest, min(recorded_at) AS first_recorded_at
     FROM coupon_events WHERE key_hash BETWEEN $first AND $last GROUP BY ALL
@@ -35,9 +35,9 @@ kept AS (
            epoch_us(last_event_at) * 16 + last_type + 1, first_recorded_at
     FROM users WHERE key_hash BETWEEN $first AND $last
 )
-SELECT projection, key, kept.events AS row_events, told.events AS journal_events,
-       kept.last_event_at AS row_last_event_at, told.last_event_at AS journal_last_event_at,
-       kept.first_recorded_at AS row_first_recorded_at, told.first_recorded_at AS journal_first_recorded_at
-FROM told FULL JOIN kept USING (projection, key_hash, key)
-WHERE kept.events IS DISTINCT FROM told.events OR kept.latest IS DISTINCT FROM told.latest
-   OR kept.first_recorded_at IS DISTINCT FROM told.first_recorded_at
+SELECT projection, key, kept.events AS row_events, from_journal.events AS journal_events,
+       kept.last_event_at AS row_last_event_at, from_journal.last_event_at AS journal_last_event_at,
+       kept.first_recorded_at AS row_first_recorded_at, from_journal.first_recorded_at AS journal_first_recorded_at
+FROM from_journal FULL JOIN kept USING (projection, key_hash, key)
+WHERE kept.events IS DISTINCT FROM from_journal.events OR kept.latest IS DISTINCT FROM from_journal.latest
+   OR kept.first_recorded_at IS DISTINCT FROM from_journal.first_recorded_at

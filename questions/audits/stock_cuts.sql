@@ -1,5 +1,5 @@
--- Does every quantity that a campaign has or had have its cut, behind as many acquisitions as it says?
--- Grain: one campaign and quantity. An offender: coupons above the stock are not found, or others are blamed.
+-- Does every quantity that a campaign has or had have a cut after that many acquisitions?
+-- Grain: one campaign and quantity. An offender: coupons above the stock are missed, or the wrong ones are marked.
 WITH wanted AS (
     SELECT DISTINCT campaign_hash, campaign_id, quantity FROM campaign_terms WHERE quantity IS NOT NULL
 ),

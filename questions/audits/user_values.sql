@@ -1,6 +1,6 @@
--- Are a user's attributes those told last, and are all aliases and touches there?
--- Grain: one user. An offender: its row does not say what its events say.
-WITH told AS (
+-- Does every user have the latest attributes, and all aliases and touches?
+-- Grain: one user. An offender: its row differs from its events.
+WITH history AS (
     SELECT key_hash, user_id, event_id, type, occurred_at, attributes, alias_id,
            row_number() OVER (PARTITION BY key_hash, user_id
                               ORDER BY occurred_at, list_position($user_types, type), event_id) AS place
@@ -11,7 +11,7 @@ carried AS (
            {attributes: arg_max(attributes, place) FILTER (attributes IS NOT NULL),
             aliases: coalesce(list_sort(list(DISTINCT alias_id) FILTER (type = 'linked')), []),
             touches: count(*) FILTER (type = 'touched')} AS journal
-    FROM told GROUP BY ALL
+    FROM history GROUP BY ALL
 ),
 kept AS (
     SELECT key_hash, user_id,

@@ -1,5 +1,5 @@
--- Is every `used` event of the journal known under its order?
--- Grain: one event that is missing or superfluous. An offender: `unrecorded_use` is found or missed wrongly.
+-- Is every `used` event of the journal listed under its order?
+-- Grain: one event, missing or superfluous. An offender: `unrecorded_use` is missed, or reported wrongly.
 WITH wanted AS (
     SELECT order_id, key_hash, coupon_id, event_id, recorded_at
     FROM coupon_events WHERE key_hash BETWEEN $first AND $last AND type = 'used'

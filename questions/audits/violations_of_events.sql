@@ -1,5 +1,6 @@
--- Does every violation point to an event of its key, at its instant, or to a content in conflict?
--- Grain: one violation. An offender: nobody can say what happened; it was left behind, or its event is lost.
+-- Does every violation point to an event of its key, at its instant, or to a conflicting content?
+-- Grain: one violation. An offender: a violation without its event: either the violation was left behind, or the event
+-- was lost.
 WITH events AS (
     SELECT 'coupon.events' AS topic, key_hash, coupon_id AS key, event_id, occurred_at, false AS conflicting FROM coupon_events WHERE key_hash BETWEEN $first AND $last
     UNION ALL
@@ -22,7 +23,7 @@ FROM (SELECT *, violation = 'conflicting_duplicate' AS conflicting FROM violatio
       WHERE key_hash BETWEEN $first AND $last AND violation <> 'below_min_after_refund') v
 ANTI JOIN events e USING (topic, key_hash, key, event_id, occurred_at, conflicting)
 UNION ALL
--- At fault is an event of the order.
+-- This violation is stored on a coupon, but its event belongs to the order.
 SELECT topic, key, event_id, violation, scope, occurred_at
 FROM (FROM violations WHERE order_hash BETWEEN $first AND $last AND violation = 'below_min_after_refund') v
 ANTI JOIN (SELECT key_hash AS order_hash, order_id AS counterpart, event_id, occurred_at FROM order_events

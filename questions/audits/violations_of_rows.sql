@@ -1,5 +1,5 @@
--- Has every row as many violations of its own events as it counts?
--- Grain: one key of a table. An offender: a violation was lost, doubled or added, or stands of a key without a row.
+-- Does every row count as many violations as its own events have?
+-- Grain: one key of a table. An offender: a violation was lost, duplicated or added, or its key has no row.
 WITH counted AS (
     SELECT 'coupon.events' AS topic, key_hash, coupon_id AS key, violations FROM coupons WHERE violations <> 0 AND key_hash BETWEEN $first AND $last
     UNION ALL

@@ -1,1 +1,1 @@
-"""Customers who use coupons: recency and value, segments, cohorts, funnels, projections."""
+"""Customers: recency and value, segments, cohorts, funnels, projections, and their use of coupons."""

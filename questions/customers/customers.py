@@ -1,7 +1,7 @@
 """Questions about customers, listed in `questions.registry.QUESTIONS`.
 
-A customer is a person (all linked ids together) with at least one order that stands (`sold.sql`), per currency: a
-person with orders in two currencies has two rows, each scored among the customers of its currency.
+A customer is a person (all linked ids together) with at least one order that stands (`sold.sql`). Customers are counted
+per currency: a person with orders in two currencies has two rows, each scored among the customers of its currency.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from coupon_ledger.analysis import need
-from coupon_ledger.analysis.customers import SEGMENTS, CannotTell, drivers, scored, tiered
+from coupon_ledger.analysis.customers import SEGMENTS, TooLittleData, drivers, scored, tiered
 from coupon_ledger.analysis.customers import clusters as clusters_of
 from coupon_ledger.analysis.lifetime import CannotFit, fit_purchases, fit_spend
 from coupon_ledger.ledger.errors import WrongQuestion
@@ -60,9 +60,15 @@ _PROJECTED: Final = ("alive", "expected_orders", "projected_minor")
 
 
 def customers(reading: Reading, parameters: Customers) -> pl.DataFrame:
-    """One row per customer: purchases, scores and segment, tiers, and a projection for the next `ahead_days` (`alive`,
-    `expected_orders`, `projected_minor`; null if too few customers came again for a fit). Highest net sales first.
-    `rule`: an SQL condition on these columns. Raises `WrongQuestion`."""
+    """All customers: one row per person and currency, highest net sales first.
+
+    The columns are purchases and use of coupons, the RFM scores (`recency`, `frequency`, `money`, 5 is best) with their
+    `segment`, the tiers (`high_value`, `active`, `bargain_hunter`), and a projection for the next `ahead_days`: `alive`
+    (probability that the customer is still active), `expected_orders`, `projected_minor` (expected net sales). The
+    projection is null if too few customers bought again to fit a model.
+
+    Raises `WrongQuestion`.
+    """
     rows = known(reading, parameters.ahead_days)
     if parameters.rule is not None:
         rows = _satisfying(rows, parameters.rule)
@@ -72,7 +78,7 @@ def customers(reading: Reading, parameters: Customers) -> pl.DataFrame:
 
 
 def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: Mapping[str, int] | None = None) -> pl.DataFrame:
-    """All customers, with the columns of `customers`. Raises `WrongQuestion`."""
+    """All customers, with the columns of the question `customers`. Raises `WrongQuestion`."""
     need("customers", "scipy")
     rows = _read(reading, goods_rates)
     nothing = _projected(tiered(scored(rows.clear())), ahead_days)
@@ -80,10 +86,15 @@ def known(reading: Reading, ahead_days: int = AHEAD_DAYS, goods_rates: Mapping[s
 
 
 def segments(reading: Reading, parameters: Segments) -> pl.DataFrame:
-    """One row per named segment (RFM) and currency: number of customers, purchases, use of coupons.
+    """Customers by RFM segment: one row per segment and currency, the best segment first.
 
-    `simple_roi`: margin of orders with a coupon divided by the coupons' discount. It is not incremental. The margin
-    covers orders with a known cost of goods (not `coupon_orders_without_cost`); null if there are none.
+    `sales_share` is the segment's part of net sales, `coupon_order_share` the share of its orders with a coupon,
+    `discount_share` discounts divided by list price, `discounted_sales_share` the part of net sales with any discount,
+    `use_rate` coupons used divided by coupons received, `came_again` the share of customers with more than one order.
+
+    `simple_roi` is the margin of orders with a coupon divided by the discount of the coupons. It is not incremental.
+    The margin covers orders with a known cost of goods (not `coupon_orders_without_cost`), and is null if there are
+    none.
     """
     by_name = _summed(known(reading, goods_rates=parameters.goods_rates), "segment")
     names = _named("segment", SEGMENTS)
@@ -96,20 +107,21 @@ def segments(reading: Reading, parameters: Segments) -> pl.DataFrame:
 
 
 def _named(column: str, codes_in_order: Sequence[str]) -> pl.DataFrame:
-    """The codes with their Chinese names, and `n` to sort by."""
+    """The codes with their Chinese names, and `n`, their position, to sort by."""
     names = [codes()[code].zh for code in codes_in_order]
     return pl.DataFrame({column: codes_in_order, "name": names}).with_row_index("n")
 
 
 def in_segments(reading: Reading) -> pl.DataFrame:
-    """All customers with their RFM scores and segment, and the values that these are computed from."""
+    """All customers with RFM scores, segment, and the values behind the scores."""
     with _sold(reading):
         rows = reading.frame(sql(__package__, "bought"))
     return pl.concat([scored(rows.clear()), *map(scored, _by_currency(rows))])
 
 
 def tiers(reading: Reading, parameters: Segments) -> pl.DataFrame:
-    """As `segments`, per tier: high value, active, bargain hunters. A customer can be in several."""
+    """Customers by tier (high value, active, bargain hunters): one row per tier and currency, with the columns of
+    `customer-segments`. A customer can be in several tiers."""
     everyone = known(reading, goods_rates=parameters.goods_rates)
     parts = [_summed(everyone.with_columns(tier=pl.when(name).then(pl.lit(name))), "tier") for name in TIERS]
     sums = pl.concat(parts).filter(pl.col("tier").is_not_null())
@@ -120,11 +132,16 @@ def tiers(reading: Reading, parameters: Segments) -> pl.DataFrame:
 
 
 def clusters(reading: Reading, parameters: Clusters) -> pl.DataFrame:
-    """Centres of k-means clusters, and the silhouette of each number of clusters tried, up to `most`. `kind`: choice or
-    centre. Raises `WrongQuestion`."""
+    """K-means clusters of customers: two kinds of rows per currency.
+
+    `kind` = choice: one row per number of clusters tried (`number`), with its silhouette; the highest one is `chosen`.
+    `kind` = centre: one row per cluster (`number`), with its customers and the mean of each feature.
+
+    Raises `WrongQuestion`.
+    """
     need("clusters", "sklearn")
 
-    def found(part: pl.DataFrame) -> pl.DataFrame:
+    def clustered(part: pl.DataFrame) -> pl.DataFrame:
         of = clusters_of(part, FEATURES, parameters.most)
         choice = of.choice.select(kind=pl.lit("choice"), number="k", silhouette="silhouette", chosen="chosen")
         centres = of.centres.select(
@@ -132,15 +149,21 @@ def clusters(reading: Reading, parameters: Clusters) -> pl.DataFrame:
         )
         return pl.concat([choice, centres], how="diagonal_relaxed")
 
-    return _each_currency(_read(reading, None), "clusters", found)
+    return _each_currency(_read(reading, None), "clusters", clustered)
 
 
 _DRIVERS_OF: Final = {"use": "drivers of use", "repurchase": "drivers of repurchase"}
 
 
 def goes_with(reading: Reading, parameters: Drivers) -> pl.DataFrame:
-    """Features associated with using coupons (`use`) or with coming again (`repurchase`). Raises
-    `WrongQuestion`."""
+    """Which features of customers go with using coupons (`use`) or with buying again (`repurchase`): one row per
+    feature and currency.
+
+    `odds_ratio` (with `low`, `high`, `p`) is from a logistic regression on all features, per standard deviation;
+    `correlation` is the rank correlation of the feature alone. Both show association, not causation.
+
+    Raises `WrongQuestion`.
+    """
     outcome = parameters.outcome
     if outcome not in DRIVERS:
         raise WrongQuestion(f"drivers of {outcome}: not known; there are {', '.join(DRIVERS)}")
@@ -155,8 +178,8 @@ def goes_with(reading: Reading, parameters: Drivers) -> pl.DataFrame:
 
 
 def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
-    """Customers who are about to lapse: at least three orders, and silent for 1.5 to 4 times their own mean gap between
-    orders. Highest net sales first."""
+    """Customers about to lapse: one row per customer and currency, highest net sales first. They have at least three
+    orders, and their last one is 1.5 to 4 times their mean gap between orders ago (`gaps_silent`)."""
     late = pl.col("recency_days") / pl.col("mean_gap_days")
     rows = (
         known(reading)
@@ -172,7 +195,8 @@ def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
 
 
 def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
-    """The orders behind the customer figures: all that stand, by customer, with the customer's RFM segment."""
+    """The orders behind the customer figures: one row per order that stands (paid, and neither cancelled nor refunded
+    in full), by customer, with the customer's RFM segment."""
     segment = in_segments(reading).select("user_id", "currency", "segment")
     with _sold(reading):
         rows = reading.frame("FROM sold ORDER BY user_id, paid_at, order_id")
@@ -182,27 +206,44 @@ def orders(reading: Reading, parameters: Listed) -> pl.DataFrame:
 
 
 def cohorts(reading: Reading, parameters: Cohorts) -> pl.DataFrame:
-    """Retention by month of the first order, or of the first order with a coupon if `with_coupon`. Raises
-    `WrongQuestion`."""
+    """Retention by cohort: one row per cohort and month since.
+
+    A cohort is the month of the customers' first order (first order with a coupon, if `with_coupon`). `customers` is
+    its size, `came` the number with an order in the month `months_later`, `retention` = came / customers. Months that
+    are not over yet are `open`.
+
+    Raises `WrongQuestion`.
+    """
     with _sold(reading), reading.given(zone=Zone(parameters.zone).offsets()):
         return reading.frame(sql(__package__, "cohorts"), {"with_coupon": parameters.with_coupon})
 
 
 def at_use(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """New and returning customers among users of coupons, by campaign."""
+    """New and returning customers among the users of coupons: one row per campaign, currency and kind of `customer`.
+
+    A use counts as `new` if the order is the customer's first, else as `returning`. `share` is the part of the
+    campaign's uses in that currency. `came_again` counts customers who ordered again later.
+    """
     with _sold(reading):
         return reading.frame(sql(__package__, "at_use"))
 
 
 def repurchase(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """Repurchase within 7, 30, 60 and 90 days of the first use of a coupon."""
+    """Repurchase after the first use of a coupon: one row per number of days (7, 30, 60, 90) and currency.
+
+    `could` counts customers whose first coupon order is at least that long ago, `came` those of them who ordered again
+    within that time, `full_price` those who ordered without any discount.
+    """
     with _sold(reading):
         return reading.frame(sql(__package__, "repurchase"))
 
 
 def behaviour(reading: Reading, parameters: Behaviour) -> pl.DataFrame:
-    """Number of persons per step: view, coupon, cart, ordered, paid, returned. `of_before`: number divided by that of
-    the previous step. `explain`: the persons themselves."""
+    """The funnel from view to return: one row per step (view, coupon, cart, ordered, paid, returned).
+
+    `users` counts persons with such an event in the period; the steps need not happen in order. `of_before` is the
+    number divided by that of the previous step. With `explain`: one row per step and person.
+    """
     reached = sql(__package__, "behaviour")
     steps = ", ".join(f"({number}, '{step}')" for number, step in enumerate(STEPS))
     by_step = f"FROM (VALUES {steps}) s(n, step) LEFT JOIN ({reached}) r ON r.step = s.step"
@@ -220,7 +261,7 @@ def behaviour(reading: Reading, parameters: Behaviour) -> pl.DataFrame:
 
 @contextmanager
 def _sold(reading: Reading, goods_rates: Mapping[str, int] | None = None) -> Iterator[None]:
-    """Let queries read `sold`: the orders that stand (sold.sql)."""
+    """Provide `sold`, the orders that stand (sold.sql), to queries in this context."""
     rates = {"goods_rates": goods(goods_rates)}
     with (
         reading.holding("given_back", sql("coupon_ledger.questions.finance", "given_back"), {}),
@@ -235,31 +276,31 @@ def _read(reading: Reading, goods_rates: Mapping[str, int] | None) -> pl.DataFra
         [(orders,)] = reading.rows("SELECT count(*) FROM sold")
         parts = 1 + orders // _ORDERS_AT_ONCE
         query = sql(__package__, "customers")
-        found = [reading.frame(query, {"parts": parts, "part": part}) for part in range(parts)]
-    return pl.concat(found, how="vertical_relaxed").sort("user_id", "currency", nulls_last=True)
+        frames = [reading.frame(query, {"parts": parts, "part": part}) for part in range(parts)]
+    return pl.concat(frames, how="vertical_relaxed").sort("user_id", "currency", nulls_last=True)
 
 
 def _by_currency(rows: pl.DataFrame) -> list[pl.DataFrame]:
     return rows.partition_by("currency", maintain_order=True) if rows.height else []
 
 
-def _each_currency(rows: pl.DataFrame, what: str, found: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """Results of `found` for every currency with enough data. Raises `WrongQuestion` if there is none."""
-    told, why = [], []
+def _each_currency(rows: pl.DataFrame, what: str, compute: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """The results of `compute` for every currency with enough data. Raises `WrongQuestion` if there is none."""
+    results, why = [], []
     for part in _by_currency(rows):
         currency = part["currency"][0]
         try:
-            told.append(found(part).with_columns(currency=pl.lit(currency, pl.String)))
-        except CannotTell as error:
+            results.append(compute(part).with_columns(currency=pl.lit(currency, pl.String)))
+        except TooLittleData as error:
             why.append(Note("{currency}: {why}", {"currency": currency, "why": of_error(error)}))
-    if not told:
+    if not results:
         nobody = Note("nobody has bought anything", {})
         raise WrongQuestion(Note("{what}: {why}", {"what": Note(what, {}), "why": why or nobody}))
-    return pl.concat(told)
+    return pl.concat(results)
 
 
 def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
-    """Adds the projection columns to the customers of one currency."""
+    """Add the projection columns to the customers of one currency."""
     again = (rows["orders"] - 1).cast(pl.Float64).to_numpy()
     observed = rows["tenure_days"].cast(pl.Float64).to_numpy()
     last = observed - rows["recency_days"].cast(pl.Float64).to_numpy()
@@ -280,7 +321,7 @@ def _projected(rows: pl.DataFrame, ahead_days: int) -> pl.DataFrame:
 
 
 def _satisfying(rows: pl.DataFrame, rule: str) -> pl.DataFrame:
-    """The rows that satisfy `rule`. It is an expression, so it can name nothing but these columns."""
+    """The rows that satisfy `rule`. The rule is an expression, so it can refer to these columns only."""
     try:
         return rows.filter(pl.sql_expr(rule))
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
@@ -315,7 +356,7 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         projected_minor=pl.col("projected_minor").sum(),
     )
     total = pl.col("net_sales_minor").sum().over("currency")
-    told = sums.select(
+    summary = sums.select(
         by,
         "currency",
         "customers",
@@ -336,4 +377,4 @@ def _summed(rows: pl.DataFrame, by: str) -> pl.DataFrame:
         median_recency_days="recency_days",
         projected_minor="projected_minor",
     )
-    return as_integers(told)
+    return as_integers(summary)

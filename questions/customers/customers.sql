@@ -1,6 +1,6 @@
 -- What is known about each customer? Grain: one person (`user_id`: the id that stands for all linked ids) and currency,
--- with an order that stands (`sold`). Only customers of part $part of $parts, by hash of their ids: the sums of a
--- million do not fit into DuckDB's memory.
+-- with an order that stands (`sold`). Only part $part of $parts of the customers, by hash of their ids, because
+-- sums over a million customers exceed the memory limit.
 -- Net sales: paid minus refunds. `attributes`: of the latest profile of any of their ids.
 -- `coupon_orders`: orders on which a coupon is in use, with its discount, and the margin of those with a known cost of
 -- goods (not of `coupon_orders_without_cost`); `first_coupon_at`: when the first of these was paid;
@@ -21,7 +21,7 @@ bought AS (
            min(paid_at) FILTER (with_coupon) AS first_coupon_at
     FROM mine GROUP BY ALL
 ),
--- Beside the sums, by instant and id at once, it would take as long as all of them.
+-- Separate from the sums above: ordering by instant and id there would double their time.
 first AS (
     SELECT s.user_id, s.currency, arg_min(s.net_sales_minor, s.order_id) AS net_minor
     FROM mine s JOIN bought b ON b.user_id = s.user_id AND b.currency IS NOT DISTINCT FROM s.currency

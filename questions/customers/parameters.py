@@ -22,8 +22,8 @@ AHEAD_DAYS = 90
 
 
 class Customers(OfPast):
-    rule: Annotated[str | None, "An SQL condition on the columns of the answer."] = None
-    ahead_days: Annotated[Days, "How many days the projection covers."] = AHEAD_DAYS
+    rule: Annotated[str | None, "Only customers that satisfy this SQL condition on the columns of the answer."] = None
+    ahead_days: Annotated[Days, "Number of days that the projection covers."] = AHEAD_DAYS
     limit: Limit = None
 
 
@@ -36,7 +36,7 @@ class Clusters(OfPast):
 
 
 class Drivers(OfPast):
-    outcome: Annotated[str, "Of what: use or repurchase."] = "use"
+    outcome: Annotated[str, "The outcome to explain: use or repurchase."] = "use"
 
 
 class Listed(OfPast):
@@ -44,7 +44,7 @@ class Listed(OfPast):
 
 
 class Cohorts(OfPast):
-    with_coupon: Annotated[bool, "By month of the first order with a coupon, instead of the first order."] = False
+    with_coupon: Annotated[bool, "Build cohorts by the first order with a coupon instead of the first order."] = False
     zone: Zone = DEFAULT_ZONE
 
 

@@ -1,6 +1,6 @@
--- Which orders make somebody a customer? Grain: one order that stands and was paid up to the data's clock, with its
+-- Which orders count for customer figures? Grain: one order that stands and was paid up to the data's clock, with its
 -- person (`user_id`: the id that stands for all linked ids). `with_coupon`: a coupon is in use on it, with the discount
--- `coupon_discount_minor`; `discount_minor`: all discounts, as counted by finance's split (input: `given_back`,
+-- `coupon_discount_minor`; `discount_minor`: all discounts, counted as in `finance-split` (input: `given_back`,
 -- finance/given_back.sql); `full_price`: no discount. `cost_minor`: cost of goods (goods_cost of macros.sql), null if
 -- unknown.
 SELECT coalesce(p.person, o.user_id) AS user_id, o.order_id, o.currency, o.paid_at, o.gross_minor,

@@ -1,4 +1,4 @@
-"""Questions about a campaign's effect: with arms, without arms, planning beforehand, and person by person."""
+"""Questions about a campaign's effect: experiments with arms, comparisons without arms, and planning."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from coupon_ledger.questions.experiments.result import Arm, Row
 from coupon_ledger.questions.parameters import OfPast
 
 _FEWEST: Final = 2
-"""Fewest people in an arm; with fewer there is no variance."""
+"""Fewest people that an arm needs to have a variance."""
 _UNEQUAL_BEFORE: Final = 0.01
 _SELF_SELECTED: Final = 0.1
 _REACHED_MORE: Final = 0.25
-"""Largest difference between the two sides in the share of people that other campaigns reached."""
+"""Largest accepted difference between the two sides in the share of people reached by other campaigns."""
 _F, _I, _S = pl.Float64, pl.Int64, pl.String
 
 _ARMS: Final = {
@@ -69,18 +69,26 @@ _WARNINGS: Final = {"code": _S, "warning": _S, "note": _S}
 
 
 def experiments(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """The campaigns with people assigned to arms."""
+    """Campaigns with people assigned to arms: one row per campaign, latest first."""
     return reading.frame(sql(__package__, "campaigns_with_arms"))
 
 
 def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
-    """The effect of a campaign with arms, over everyone assigned: one row with lists. Raises `NotThere`,
-    `WrongQuestion`."""
+    """The effect of a campaign with arms, over everyone assigned (intent to treat): one row with lists.
+
+    `arms` lists size, sales and cost per arm; `effects` the effect per treatment, metric and method (plain, CUPED,
+    winsorised, sequential) with interval and p; `returns` the incremental return per treatment; `parts` the effect
+    within each value of `by`; `response` the effect by face value; `booked` the booked costs. `srm_p` is the p of a
+    sample ratio mismatch: below 0.001, people are missing from an arm. `conclusions` says the result in words,
+    `warnings` what limits it. `over` is false until all orders of the window are known.
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
     need("experiments", "scipy")
     campaign, by = parameters.campaign, parameters.by
-    of, window, arms, found = _facts(reading, parameters, parameters.shares)
-    cost = facts.booked(reading, campaign, found.currency)
-    sides = {arm: _arm(arms, found, arm) for arm in sorted(arms.people["arm"].unique())}
+    of, window, arms, sold = _facts(reading, parameters, parameters.shares)
+    cost = facts.booked(reading, campaign, sold.currency)
+    sides = {arm: _arm(arms, sold, arm) for arm in sorted(arms.people["arm"].unique())}
     control = sides.pop(parameters.control_arm)
     treatments = [arm for arm in sides.values() if arm.size >= _FEWEST]
     if control.size < _FEWEST or not treatments:
@@ -92,40 +100,40 @@ def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
                 {"campaign": campaign, "sizes": _sizes([control, *sides.values()]), "needed": _FEWEST},
             )
         )
-    metrics = [m for m in result.METRICS if m != "margin_minor" or found.cost_known]
+    metrics = [m for m in result.METRICS if m != "margin_minor" or sold.cost_known]
     try:
-        told = result.effects(control, treatments, metrics, window.elapsed)
-        returns = result.returns(control, treatments, cost.total) if found.cost_known else []
+        effects = result.effects(control, treatments, metrics, window.elapsed)
+        returns = result.returns(control, treatments, cost.total) if sold.cost_known else []
     except TooFew as error:
         raise NotThere(f"campaign {campaign}: {error}") from error
     srm = facts.sample_ratio(arms)
     balance = result.balance(control, treatments, metrics[0])
     warnings = [
         *arms.warnings,
-        *found.warnings,
+        *sold.warnings,
         *cost.warnings,
-        *facts.more_warnings(reading, of, window, arms, found),
+        *facts.more_warnings(reading, of, window, arms, sold),
         *_left_out([arm for arm in sides.values() if arm.size < _FEWEST]),
         *_checks(srm, balance),
     ]
-    conclusions = _conclusions(told, returns, metrics[0], found.currency)
+    conclusions = _conclusions(effects, returns, metrics[0], sold.currency)
     parts = {} if by is None else dict(facts.attribute(reading, by).iter_rows())
     curve = result.response(control, treatments, metrics[0])
     rows = _arm_rows(control, treatments, arms, balance, metrics[0])
     return pl.DataFrame(
         {
-            **_head(of, window, found),
+            **_head(of, window, sold),
             "people": [arms.people.height],
             "srm_p": pl.Series([None if math.isnan(srm) else srm], dtype=_F),
             "conclusions": [[str(sentence) for sentence in conclusions]],
             "conclusion_notes": [[sentence.dumps() for sentence in conclusions]],
             "arms": _listed(rows, _ARMS),
-            "effects": _listed(told, _EFFECTS),
+            "effects": _listed(effects, _EFFECTS),
             "returns": _listed(returns, _RETURNS),
             "parts": _listed(result.by_part(control, treatments, parts, metrics[0]) if parts else [], _PARTS),
             "response": _listed([curve] if curve else [], _RESPONSE),
             "booked": _listed([{"cost_kind": k, "amount_minor": v} for k, v in cost.kinds.items()], _BOOKED),
-            "warnings": _listed(_told(warnings), _WARNINGS),
+            "warnings": _listed(_warning_rows(warnings), _WARNINGS),
         }
     )
 
@@ -133,33 +141,33 @@ def experiment(reading: Reading, parameters: Experiment) -> pl.DataFrame:
 def _facts(
     reading: Reading, parameters: ExperimentPeople, shares: str | None = None, ids: bool = False
 ) -> tuple[Campaign, Window, Arms, Sales]:
-    """`ids`: with the ids of orders."""
+    """The campaign, its window, its arms and their sales. `ids`: include the ids of the orders."""
     campaign = parameters.campaign
     of = facts.campaign_of(reading, campaign)
-    begun = [at for at in (of.told["published_at"], of.told["first_assigned_at"]) if at is not None]
+    begun = [at for at in (of.row["published_at"], of.row["first_assigned_at"]) if at is not None]
     window = _window(of, parameters, max(begun, default=None))
     arms = facts.arms_of(reading, of, window, shares, parameters.control_arm)
     spans = {"window": (window.start, window.end), "before": (window.before, window.start)}
     people = arms.people["person"]
-    found = facts.sales(reading, campaign, spans, parameters.goods_rates, parameters.currency, people, ids)
-    return of, window, arms, found
+    sold = facts.sales(reading, campaign, spans, parameters.goods_rates, parameters.currency, people, ids)
+    return of, window, arms, sold
 
 
 def _window(of: Campaign, parameters: EffectWindow, begins: datetime | None) -> Window:
     return facts.window_of(of, parameters.start, parameters.expiry, parameters.after_days, begins)
 
 
-def _arm(arms: Arms, found: Sales, name: str) -> Arm:
+def _arm(arms: Arms, sold: Sales, name: str) -> Arm:
     people = arms.people.filter(pl.col("arm") == name)
-    window, before = (found.of(people["person"], span) for span in ("window", "before"))
+    window, before = (sold.of(people["person"], span) for span in ("window", "before"))
     return Arm(name, people, window, before)
 
 
-def _head(of: Campaign, window: Window, found: Sales) -> dict[str, Any]:
+def _head(of: Campaign, window: Window, sold: Sales) -> dict[str, Any]:
     return {
         "campaign_id": [of.campaign_id],
-        "name": pl.Series([of.told["name"]], dtype=_S),
-        "currency": pl.Series([found.currency], dtype=_S),
+        "name": pl.Series([of.row["name"]], dtype=_S),
+        "currency": pl.Series([sold.currency], dtype=_S),
         "start": [window.start],
         "expiry": [window.expiry],
         "end": [window.end],
@@ -190,9 +198,9 @@ def _sizes(arms: Sequence[Arm]) -> str:
 
 
 def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
-    found = []
+    warnings = []
     if srm < lift.SRM_WARNS:
-        found.append(
+        warnings.append(
             caveat(
                 "sample_ratio",
                 "the arms are not as large as they were drawn (p {p:p}): people are missing from one of them, and no"
@@ -202,7 +210,7 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
         )
     for row in balance:
         if row["p_corrected"] is not None and row["p_corrected"] < _UNEQUAL_BEFORE:
-            found.append(
+            warnings.append(
                 caveat(
                     "unequal_before",
                     "{arm:word} and the control differed before the start already (p {p:p}): go by CUPED, and look"
@@ -212,12 +220,12 @@ def _checks(srm: float, balance: Sequence[Row]) -> list[Caveat]:
                     p=row["p_corrected"],
                 )
             )
-    return found
+    return warnings
 
 
-def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, currency: str | None) -> list[Note]:
+def _conclusions(effects: Sequence[Row], returns: Sequence[Row], metric: str, currency: str | None) -> list[Note]:
     money = {row["arm"]: row for row in returns}
-    main = {(row["arm"], row["method"]): row for row in told if row["metric"] == metric}
+    main = {(row["arm"], row["method"]): row for row in effects if row["metric"] == metric}
     arms = [arm for arm, method in main if method == "plain"]
     return [
         result.sentence(arm, main[arm, "plain"], main.get((arm, "cuped")), money.get(arm), currency) for arm in arms
@@ -225,17 +233,22 @@ def _conclusions(told: Sequence[Row], returns: Sequence[Row], metric: str, curre
 
 
 def experiment_people(reading: Reading, parameters: ExperimentPeople) -> pl.DataFrame:
-    """The data behind an experiment: one row per person that counts, with their orders in the window, in the currency
-    of the experiment. Columns `before_…`: the time before the start."""
+    """The data behind an experiment: one row per person that counts.
+
+    It has the arm, the coupons of the campaign and the orders in the window, in the experiment's currency. Columns
+    `before_…` are about the time before the start.
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
     need("experiments", "scipy")
-    _, _, arms, found = _facts(reading, parameters, ids=True)
+    _, _, arms, sold = _facts(reading, parameters, ids=True)
     people = arms.people.select("person", "arm", "assigned_at", "coupons", "face_value_minor")
     shown = ("orders", "net_minor", "margin_minor", "discount_minor", "order_ids")
-    window = found.of(people["person"], "window").select(*shown)
+    window = sold.of(people["person"], "window").select(*shown)
     earlier = pl.col("orders", "net_minor", "margin_minor").name.prefix("before_")
-    before = found.of(people["person"], "before").select(earlier)
+    before = sold.of(people["person"], "before").select(earlier)
     rows = people.hstack(window).hstack(before).sort("arm", "person")
-    return rows.with_columns(currency=pl.lit(found.currency, pl.String))
+    return rows.with_columns(currency=pl.lit(sold.currency, pl.String))
 
 
 # --- without arms
@@ -245,59 +258,63 @@ _SPANS_BACK: Final = ("window", "recent", "earlier")
 
 
 def comparison(reading: Reading, parameters: Comparison) -> pl.DataFrame:
-    """Estimated effect of a campaign without arms: people who got a coupon against those who did not. Weaker evidence.
+    """Estimated effect of a campaign without arms: one row. It compares people who got a coupon with people who did
+    not, which is weaker evidence than an experiment.
 
-    `method`: matched or historical. Raises `NotThere` with the reason if the data do not support a comparison, and
-    `WrongQuestion`.
+    `effect` is per targeted person, `total_effect` over all `targeted` people compared; each has an interval and
+    `effect` a `p`. `supported` is the share of the targeted that have similar people among the `others`. `placebo_…` is
+    the same comparison for a time before the campaign, where the true effect is zero.
+
+    Raises `NotThere` with the reason if the data do not support a comparison, and `WrongQuestion`.
     """
     need("experiments", "scipy")
     campaign, method = parameters.campaign, parameters.method
     if method not in ("matched", "historical"):
         raise WrongQuestion(f"method {method}: is none of matched, historical")
     of = facts.campaign_of(reading, campaign)
-    window = _window(of, parameters, of.told["first_given_at"])
+    window = _window(of, parameters, of.row["first_given_at"])
     holders = reading.frame(sql(__package__, "holders"), {"campaign": campaign})
     spans = _spans_back(of, window)
-    found = facts.sales(reading, campaign, spans, parameters.goods_rates, parameters.currency)
-    metric = "margin_minor" if found.cost_known else "net_minor"
-    known = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
+    sold = facts.sales(reading, campaign, spans, parameters.goods_rates, parameters.currency)
+    metric = "margin_minor" if sold.cost_known else "net_minor"
+    known = sold.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     targeted = known.is_in(holders["person"].implode())
-    window_period, recent, earlier = (_period(found, known, span, metric) for span in _SPANS_BACK)
+    window_period, recent, earlier = (_period(sold, known, span, metric) for span in _SPANS_BACK)
     try:
         judged = matching.judged(method, window_period, recent, earlier, targeted.to_numpy())
     except TooFew as error:
         raise NotThere(_refused(campaign, method, of_error(error))) from error
     if judged.refused:
         raise NotThere(_refused(campaign, method, judged.refused))
-    cost = facts.booked(reading, campaign, found.currency)
-    money = _return_without_arms(found, known.filter(targeted), judged, cost, metric)
+    cost = facts.booked(reading, campaign, sold.currency)
+    money = _return_without_arms(sold, known.filter(targeted), judged, cost, metric)
     since = {"campaign": campaign, "first": spans["recent"][0], "last": window.end}
     elsewhere = known.is_in(reading.frame(sql(__package__, "other_campaigns"), since)["person"].implode())
     warnings = [
-        *found.warnings,
+        *sold.warnings,
         *cost.warnings,
         *_weaknesses(of, window, holders, judged, targeted),
         *_other_campaigns(of, elsewhere, targeted),
     ]
-    told = {
+    answer = {
         "method": method,
         "evidence": "weaker: nobody was assigned by chance",
         "metric": metric,
-        "targeted": judged.told.targeted,
-        "others": judged.told.others,
-        "supported": judged.told.supported,
-        **{name: getattr(judged.told.effect, part) for name, part in _COMPARED.items()},
+        "targeted": judged.compared.targeted,
+        "others": judged.compared.others,
+        "supported": judged.compared.supported,
+        **{name: getattr(judged.compared.effect, part) for name, part in _COMPARED.items()},
         **money,
         **{f"placebo_{name}": getattr(judged.placebo.effect, part) for name, part in _COMPARED.items()},
     }
-    conclusion = _weaker_sentence(told, found.currency)
+    conclusion = _weaker_sentence(answer, sold.currency)
     return pl.DataFrame(
         {
-            **_head(of, window, found),
-            **{name: [value] for name, value in told.items()},
+            **_head(of, window, sold),
+            **{name: [value] for name, value in answer.items()},
             "conclusion": [str(conclusion)],
             "conclusion_note": [conclusion.dumps()],
-            "warnings": _listed(_told(warnings), _WARNINGS),
+            "warnings": _listed(_warning_rows(warnings), _WARNINGS),
         },
         schema_overrides=dict.fromkeys(("roi", "roi_low", "roi_high"), _F),
     )
@@ -315,7 +332,7 @@ def _spans_back(of: Campaign, window: Window) -> dict[str, tuple[datetime, datet
     """The window, and two spans of the same length before it. Raises `NotThere` if orders do not go back that far."""
     length = window.end - window.start
     ends = [window.end, window.start, window.start - length, window.start - 2 * length]
-    first = of.told["first_order_at"]
+    first = of.row["first_order_at"]
     if first is None or first > ends[-1] + length / 10:
         known = "campaign {campaign}: comparison refused: it needs what people bought since {since:instant}, twice the"
         known += " window before the start; the ledger has orders from {first:instant} on"
@@ -326,17 +343,17 @@ def _spans_back(of: Campaign, window: Window) -> dict[str, tuple[datetime, datet
     return {span: (ends[i + 1], ends[i]) for i, span in enumerate(_SPANS_BACK)}
 
 
-def _period(found: Sales, people: pl.Series, span: str, metric: str) -> matching.Period:
-    rows = found.of(people, span)
+def _period(sold: Sales, people: pl.Series, span: str, metric: str) -> matching.Period:
+    rows = sold.of(people, span)
     columns = (rows[name].cast(_F).to_numpy() for name in (metric, "net_minor", "orders"))
     return matching.Period(*columns)
 
 
-def _return_without_arms(found: Sales, targeted: pl.Series, judged: matching.Judged, cost: Booked, metric: str) -> Row:
-    """Total effect and ROI over the targeted people that were compared. The cost is treated as having no variance."""
-    total = judged.told.effect.times(judged.told.targeted)
-    part = judged.told.targeted / len(targeted)
-    discount = float(found.of(targeted, "window")["discount_minor"].sum()) * part
+def _return_without_arms(sold: Sales, targeted: pl.Series, judged: matching.Judged, cost: Booked, metric: str) -> Row:
+    """Total effect and ROI over the targeted people that were compared. The cost is treated as a constant."""
+    total = judged.compared.effect.times(judged.compared.targeted)
+    part = judged.compared.targeted / len(targeted)
+    discount = float(sold.of(targeted, "window")["discount_minor"].sum()) * part
     spent = discount + cost.total
     known = metric == "margin_minor" and spent > 0 and cost.total >= 0
     roi = {
@@ -350,24 +367,24 @@ def _return_without_arms(found: Sales, targeted: pl.Series, judged: matching.Jud
 def _weaknesses(
     of: Campaign, window: Window, holders: pl.DataFrame, judged: matching.Judged, targeted: pl.Series
 ) -> list[Caveat]:
-    found = [
+    warnings = [
         caveat(
             "not_randomised",
             "nobody was assigned by chance: whatever made people be targeted, and is not on record, may be what this"
             " shows; assign arms next time (`experiment assign`)",
         )
     ]
-    if of.told["first_assigned_at"] is not None:
-        found.append(caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
+    if of.row["first_assigned_at"] is not None:
+        warnings.append(caveat("has_arms", "the campaign has arms: `experiment show` is the stronger evidence"))
     if not window.over:
-        found.append(
+        warnings.append(
             caveat(
                 "not_over", "orders are on record until {end:instant} only, before the window is over", end=window.end
             )
         )
     claimed = int(holders["claimed"].sum()) / max(1, int(holders["coupons"].sum()))
     if claimed > _SELF_SELECTED:
-        found.append(
+        warnings.append(
             caveat(
                 "self_selected",
                 "{share:percent} of the coupons were claimed, not given: who wants to buy claims, so the effect looks"
@@ -377,7 +394,7 @@ def _weaknesses(
         )
     unknown = holders.height - int(targeted.sum())
     if unknown:
-        found.append(
+        warnings.append(
             caveat(
                 "without_history",
                 "{n:count} of {all:count} people with a coupon bought nothing in the time before: they are left out, as"
@@ -386,27 +403,27 @@ def _weaknesses(
                 all=holders.height,
             )
         )
-    if abs(judged.placebo.effect.value) > abs(judged.told.effect.value) / 2:
-        found.append(
+    if abs(judged.placebo.effect.value) > abs(judged.compared.effect.value) / 2:
+        warnings.append(
             caveat(
                 "placebo_as_large",
                 "before the campaign the same comparison differs by more than half as much, though that may be chance:"
                 " do not build on this figure",
             )
         )
-    if judged.told.supported < 1:
-        found.append(
+    if judged.compared.supported < 1:
+        warnings.append(
             caveat(
                 "unlike_others",
                 "{share:percent} of the targeted are like nobody else: left out",
-                share=1 - judged.told.supported,
+                share=1 - judged.compared.supported,
             )
         )
-    return found
+    return warnings
 
 
 def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) -> list[Caveat]:
-    """Caveat about other campaigns. Raises `NotThere` if these reached one side much more than the other."""
+    """A caveat about other campaigns. Raises `NotThere` if they reached one side much more than the other."""
     sides = [int((elsewhere & side).sum()) / max(1, int(side.sum())) for side in (targeted, ~targeted)]
     template = "{targeted:percent} of the targeted and {others:percent} of the others got coupons of other campaigns"
     reached = Note(template, {"targeted": sides[0], "others": sides[1]})
@@ -422,19 +439,19 @@ def _other_campaigns(of: Campaign, elsewhere: pl.Series, targeted: pl.Series) ->
     return [caveat("other_campaigns", "{reached} at the time", reached=reached)] if any(sides) else []
 
 
-def _weaker_sentence(told: Row, currency: str | None) -> Note:
-    open_ = told["p"] is None or told["p"] >= lift.ALPHA
-    known = told["roi"] is not None
+def _weaker_sentence(answer: Row, currency: str | None) -> Note:
+    open_ = answer["p"] is None or answer["p"] >= lift.ALPHA
+    known = answer["roi"] is not None
     values = {
-        "what": told["metric"],
-        "total": (abs(told["total_effect"]), currency),
-        "low": (told["total_low"], currency),
-        "high": (told["total_high"], currency),
-        "people": told["targeted"],
-        "method": told["method"],
-        "more": Note("more" if told["effect"] >= 0 else "less", {}),
+        "what": answer["metric"],
+        "total": (abs(answer["total_effect"]), currency),
+        "low": (answer["total_low"], currency),
+        "high": (answer["total_high"], currency),
+        "people": answer["targeted"],
+        "method": answer["method"],
+        "more": Note("more" if answer["effect"] >= 0 else "less", {}),
         "said": Note("cannot be told from no effect" if open_ else "may have come from the campaign", {}),
-        "roi": Note(_WEAK_ROI, {name: told[name] for name in ("roi", "roi_low", "roi_high")}) if known else "",
+        "roi": Note(_WEAK_ROI, {name: answer[name] for name in ("roi", "roi_low", "roi_high")}) if known else "",
     }
     return Note(
         "{what:label}, weaker evidence: {total:money} {more} than expected of {people:count} people {said} (95%"
@@ -451,9 +468,15 @@ _WEAK_ROI: Final = " ROI {roi:factor} ({roi_low:factor} to {roi_high:factor})."
 
 
 def experiment_plan(reading: Reading, parameters: Plan) -> pl.DataFrame:
-    """How many people an experiment of `days` days needs: one row of `planned`. Mean and spread are estimated from
-    sales in the last `days` days before `until` (default: the data's clock), over everyone with an order in the
-    `active_days` before that."""
+    """How many people an experiment of `days` days needs, and what it can detect: one row.
+
+    `mean` and `sd` per person are estimated from the sales in the last `days` days before `until`, over everyone with
+    an order in the `active_days` before that. `smallest_lift` is the smallest effect per person that `people` can
+    detect, `people_needed` the people needed to detect `lift_share`. Columns with `_cuped` use sales before the start
+    to reduce the variance.
+
+    Raises `NotThere`, `WrongQuestion`.
+    """
     need("experiments", "scipy")
     days, active_days = parameters.days, parameters.active_days
     end = parameters.until or facts.orders_end(*reading.rows(sql(__package__, "orders_end"))[0])
@@ -466,15 +489,15 @@ def experiment_plan(reading: Reading, parameters: Plan) -> pl.DataFrame:
     except OverflowError:
         raise WrongQuestion(f"until {end.isoformat()}Z: no such time lies before it; name a later instant") from None
     spans = {"window": (first, end), "before": (before, first), "active": (active, before)}
-    found = facts.sales(reading, "", spans, parameters.goods_rates, parameters.currency)
-    metric = "margin_minor" if found.cost_known else "net_minor"
-    active_people = found.rows.filter(pl.col("span") != "window")["person"].unique().sort()
+    sold = facts.sales(reading, "", spans, parameters.goods_rates, parameters.currency)
+    metric = "margin_minor" if sold.cost_known else "net_minor"
+    active_people = sold.rows.filter(pl.col("span") != "window")["person"].unique().sort()
     if len(active_people) < matching.FEWEST:
         raise NotThere(
             f"past sales: {len(active_people)} people bought in the {active_days} days before {first.isoformat()}Z, and"
             f" {matching.FEWEST} are needed; ask with a larger --active-days, or give --mean and --sd"
         )
-    rows = pl.DataFrame({s: found.of(active_people, s)[metric].cast(_F) for s in ("window", "before")})
+    rows = pl.DataFrame({s: sold.of(active_people, s)[metric].cast(_F) for s in ("window", "before")})
     [(mean, sd, r)] = rows.select(
         pl.col("window").mean(), pl.col("window").std().alias("sd"), pl.corr("window", "before").alias("r")
     ).rows()
@@ -483,9 +506,9 @@ def experiment_plan(reading: Reading, parameters: Plan) -> pl.DataFrame:
     people = parameters.people or len(active_people)
     return planned(design, mean, sd, correlation, people, parameters.lift_share).with_columns(
         metric=pl.lit(metric),
-        currency=pl.lit(found.currency, dtype=_S),
+        currency=pl.lit(sold.currency, dtype=_S),
         known_people=pl.lit(len(active_people)),
-        warnings=_listed(_told(found.warnings), _WARNINGS),
+        warnings=_listed(_warning_rows(sold.warnings), _WARNINGS),
     )
 
 
@@ -496,12 +519,11 @@ def _design(control: float, treatments: int, alpha: float, power: float) -> Desi
 
 
 def planned(design: Design, mean: float, sd: float, correlation: float, people: int, lift_share: float) -> pl.DataFrame:
-    """One row: the smallest effect per person that is detectable with `people`, and the people needed to detect a lift
-    of `lift_share` of the mean; each without and with adjustment for the time before (CUPED). Raises
-    `WrongQuestion`."""
+    """One row: the smallest effect per person that `people` can detect, and the people needed to detect a lift of
+    `lift_share` of the mean, each without and with adjustment for the time before (CUPED). Raises `WrongQuestion`."""
     if sd <= 0 or people < 4 or not 0 <= abs(correlation) < 1 or lift_share <= 0:
         raise WrongQuestion("plan: needs a spread above zero, at least four people, and a lift above zero")
-    found: Row = {
+    row: Row = {
         "people": people,
         "control_share": design.share,
         "treatments": design.treatments,
@@ -514,16 +536,16 @@ def planned(design: Design, mean: float, sd: float, correlation: float, people: 
     }
     for name, r in (("", 0.0), ("_cuped", correlation)):
         smallest = design.smallest_lift(sd, people, r)
-        found[f"smallest_lift{name}"] = smallest
-        found[f"smallest_lift_share{name}"] = smallest / abs(mean) if mean else None
+        row[f"smallest_lift{name}"] = smallest
+        row[f"smallest_lift_share{name}"] = smallest / abs(mean) if mean else None
         needed = design.people_needed(sd, lift_share * abs(mean), r) if mean else None
-        found[f"people_needed{name}"] = needed
-    return pl.DataFrame([found], schema_overrides={"people_needed": _I, "people_needed_cuped": _I})
+        row[f"people_needed{name}"] = needed
+    return pl.DataFrame([row], schema_overrides={"people_needed": _I, "people_needed_cuped": _I})
 
 
 def begun(reading: Reading, parameters: Begun) -> pl.DataFrame:
-    """Signs that a campaign has begun before `until`, so that assigning people at `until` is too late: `what`, `since`.
-    No rows if it has not begun."""
+    """Signs that a campaign has begun before `until`, so that assigning people then is too late: one row per sign, with
+    `what` and `since`. No rows if it has not begun."""
     campaign = parameters.campaign
     row = reading.frame(sql(__package__, "campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)})
     signs = pl.DataFrame({"sign": list(_BEGUN), "what": list(_BEGUN.values())})
@@ -539,32 +561,37 @@ _BEGUN: Final = {
 
 
 def candidates(reading: Reading, parameters: Candidates) -> pl.DataFrame:
-    """Everyone whom the ledger knows: `person`, all their `ids`, `stratum` (values of the profile attributes in
-    `strata`), and the `arm` of this campaign that they are already assigned to."""
+    """Everyone who can be assigned to an arm: one row per person that the ledger knows.
+
+    `ids` lists all ids of the person, `stratum` combines the values of the profile attributes in `strata`, and `arm` is
+    the arm of this campaign that the person is already assigned to.
+
+    Raises `WrongQuestion`.
+    """
     need("experiments", "scipy")
     campaign = {"campaign": parameters.campaign, "key_hash": key_hash(parameters.campaign)}
     known = reading.frame(sql(__package__, "known_people"), campaign)
     assigned = reading.frame(sql(__package__, "assigned"), campaign).select("person", "arm")
-    found = known.join(assigned, on="person", how="left", maintain_order="left")
+    people = known.join(assigned, on="person", how="left", maintain_order="left")
     names = parameters.strata
     parts = [] if names else [pl.lit("")]
     if "" in names:
         raise WrongQuestion(f"strata {','.join(names)!r}: a name is empty; write names with one comma between two")
     for number, name in enumerate(names):
         values = facts.attribute(reading, name).rename({"value": f"s{number}"})
-        found = found.join(values, on="person", how="left", maintain_order="left")
+        people = people.join(values, on="person", how="left", maintain_order="left")
         parts.append(pl.col(f"s{number}").fill_null("–"))
-    return found.with_columns(stratum=pl.concat_str(parts, separator=" · ")).select("person", "ids", "stratum", "arm")
+    return people.with_columns(stratum=pl.concat_str(parts, separator=" · ")).select("person", "ids", "stratum", "arm")
 
 
 # --- shared
 
 
-def _told(warnings: Sequence[Caveat]) -> list[Row]:
+def _warning_rows(warnings: Sequence[Caveat]) -> list[Row]:
     return [{"code": w.code, "warning": str(w.note), "note": w.note.dumps()} for w in warnings]
 
 
 def _listed(rows: Sequence[Row], schema: Mapping[str, Any]) -> pl.Series:
-    """All rows as one value: a list of structs."""
+    """The rows as one value: a list of structs."""
     chosen = [{name: row.get(name) for name in schema} for row in rows]
     return pl.DataFrame(chosen, schema=schema).select(pl.struct(pl.all()).implode()).to_series()

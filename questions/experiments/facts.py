@@ -1,7 +1,7 @@
-"""The facts behind an experiment: who was assigned to which arm, and what each of them bought before and after.
+"""The facts behind an experiment: who was assigned to which arm, and what they bought before and after the start.
 
-Invariants: a person counts once, with all linked ids, in the arm of the first assignment; amounts of different
-currencies are never added; everything left out or assumed is stated in a warning with its number.
+Invariants: a person counts once, with all linked ids, in the arm of the first assignment. Currencies are never added
+up. Everything that is left out or assumed is stated in a warning, with its number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from coupon_ledger.questions.metrics.money import goods_rates as goods
 from coupon_ledger.questions.metrics.periods import later
 
 LEAST_BEFORE: Final = timedelta(days=14)
-"""Shortest time before the start that is compared."""
+"""The time before the start that is compared is at least this long."""
 
 _ONE_APPEND: Final = timedelta(seconds=1)
 """Events recorded within this time may have been appended together."""
@@ -38,7 +38,7 @@ _WRONG: Final = ("without_cost", "over_refunded", "of_nothing", "negative_cost")
 
 @dataclass(frozen=True, slots=True)
 class Caveat:
-    """A warning. `code`: for machines; `note`: what was found, and how it was treated."""
+    """A warning. `code` is for machines; `note` says what the problem is and how it is treated."""
 
     code: str
     note: Note
@@ -50,8 +50,9 @@ def caveat(code: str, template: str, /, **values: Any) -> Caveat:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Orders paid from `start` to `end` count. `end`: some days after `expiry`, or where the data end, if earlier.
-    `before`: start of the time before the window, which is as long as the window, but at least 14 days."""
+    """The time in which orders count: those paid from `start` to `end`. `end` is some days after `expiry`, or the end
+    of the data if that is earlier. `before` is the start of the comparison time before the window. That time is as long
+    as the window, but at least 14 days."""
 
     start: datetime
     expiry: datetime
@@ -76,9 +77,9 @@ class Window:
         return (self.end - self.start) / (self.planned_end - self.start)
 
 
-def _part(told: str, of: str) -> float:
+def _part(text: str, of: str) -> float:
     try:
-        value = float(told)
+        value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
@@ -86,34 +87,36 @@ def _part(told: str, of: str) -> float:
     return value
 
 
-def parts(told: str, of: str) -> dict[str, float]:
-    """Parse comma-separated `NAME=PART`. Raises `WrongQuestion`."""
-    found = {}
-    for one in told.split(","):
+def parts(text: str, of: str) -> dict[str, float]:
+    """Parse comma-separated `NAME=PART`. `of`: what it is, for errors. Raises `WrongQuestion`."""
+    shares = {}
+    for one in text.split(","):
         name, _, value = one.rpartition("=")
         if not name:
             raise WrongQuestion(f"{of} {one}: is no NAME=PART; write it as control=0.1")
-        found[name] = _part(value, f"{of} {one}")
-    return found
+        shares[name] = _part(value, f"{of} {one}")
+    return shares
 
 
 @dataclass(frozen=True)
 class Campaign:
-    """A campaign. `told`: its row of campaign.sql."""
+    """A campaign. `row`: its row of campaign.sql."""
 
     campaign_id: str
-    told: Mapping[str, Any]
+    row: Mapping[str, Any]
 
     def known_until(self, end: datetime) -> datetime:
-        """`end`, if orders are known up to it, give or take a day; otherwise where known orders end."""
-        clock: datetime = self.told["data_clock"]
-        last = orders_end(clock, self.told["last_order_at"])
+        """`end` if orders are known up to it, give or take a day. Otherwise the end of the known orders."""
+        clock: datetime = self.row["data_clock"]
+        last = orders_end(clock, self.row["last_order_at"])
         assert last is not None  # the campaign has an event or a coupon, so there is a clock
-        return end if min(clock, last + _SILENT) >= end else min(end, last + _MOMENT)  # that instant's orders included
+        return (
+            end if min(clock, last + _SILENT) >= end else min(end, last + _MOMENT)
+        )  # includes the orders of that instant
 
 
 def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
-    """The data's clock, or the last order if orders ended earlier: missing data are not a drop in sales."""
+    """The data's clock, or the last order if orders ended earlier: missing data must not look like a drop in sales."""
     if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
         return data_clock
     return last_order_at
@@ -121,21 +124,22 @@ def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> d
 
 def campaign_of(reading: Reading, campaign: str) -> Campaign:
     """Raises `NotThere`."""
-    told = reading.frame(_query("campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)}).row(0, named=True)
-    if not (told["known"] or told["first_given_at"]):
+    row = reading.frame(_query("campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)}).row(0, named=True)
+    if not (row["known"] or row["first_given_at"]):
         raise NotThere(f"campaign {campaign}: has no event and no coupon; check the id, or run `consume`")
-    return Campaign(campaign, told)
+    return Campaign(campaign, row)
 
 
 def window_of(
     of: Campaign, start: datetime | None, expiry: datetime | None, after_days: int, begins: datetime | None
 ) -> Window:
-    """The window of a campaign. `begins`: the start if neither `start` nor the campaign's `claim_from` is known.
+    """The window of a campaign. `begins`: fallback for the start, if `start` is None and the campaign has no
+    `claim_from`.
 
     Raises `NotThere`, `WrongQuestion`.
     """
-    starts = start or of.told["claim_from"] or begins
-    expires = expiry or of.told["valid_until"] or of.told["claim_until"] or of.told["ended_at"]
+    starts = start or of.row["claim_from"] or begins
+    expires = expiry or of.row["valid_until"] or of.row["claim_until"] or of.row["ended_at"]
     if starts is None:
         raise WrongQuestion(
             Note("campaign {campaign}: nothing says when it begins; say it with --start", {"campaign": of.campaign_id})
@@ -173,7 +177,7 @@ def window_of(
 
 @dataclass(frozen=True)
 class Sales:
-    """Sales of people by span of time, in one currency. `rows`: one row per person and span with orders."""
+    """Sales by person and span of time, in one currency. `rows`: one row per person and span with orders."""
 
     rows: pl.DataFrame
     currency: str | None
@@ -181,8 +185,8 @@ class Sales:
     cost_known: bool
 
     def of(self, people: pl.Series, span: str) -> pl.DataFrame:
-        """One row per person, in the order of `people`: zeros for people without orders, null margins if any cost is
-        unknown."""
+        """One row per person, in the order of `people`. People without orders have zeros. Margins are null if any cost
+        is unknown."""
         mine = self.rows.filter(pl.col("span") == span)
         joined = pl.DataFrame({"person": people}).join(mine, on="person", how="left", maintain_order="left")
         filled = joined.with_columns(pl.col(*_AMOUNTS, *_COUNTS).fill_null(0))
@@ -198,11 +202,11 @@ def sales(
     among: pl.Series | None = None,
     ids: bool = False,
 ) -> Sales:
-    """`among`: the persons whose orders count (default: everyone). Raises `WrongQuestion` if there are several
-    currencies and none is chosen."""
+    """Sales in these spans of time. `among`: the people whose orders count (default: everyone); `ids`: include the ids
+    of the orders. Raises `WrongQuestion` if there are several currencies and none is chosen."""
     bounds = pl.DataFrame([(name, *span) for name, span in spans.items()], schema=_SPANS, orient="row")
-    asked = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
-    given = {
+    chosen = pl.DataFrame({"person": pl.Series([], dtype=pl.String) if among is None else among})
+    bound = {
         "campaign": campaign,
         "goods_rates": goods(goods_rates),
         "everyone": among is None,
@@ -210,8 +214,8 @@ def sales(
         "first": bounds["first"].min(),
         "last": bounds["last"].max(),
     }
-    with reading.given(spans=bounds, asked=asked):
-        rows = reading.frame(_query("sales"), given)
+    with reading.given(spans=bounds, chosen=chosen):
+        rows = reading.frame(_query("sales"), bound)
     return _of_one_currency(campaign, rows, currency)
 
 
@@ -219,15 +223,14 @@ _SPANS: Final[dict[str, Any]] = {"span": pl.String, "first": pl.Datetime("us"), 
 
 
 def _of_one_currency(campaign: str, rows: pl.DataFrame, currency: str | None) -> Sales:
-    found = rows["currency"].drop_nulls().unique().sort().to_list()
+    currencies = rows["currency"].drop_nulls().unique().sort().to_list()
     warnings = []
-    if currency is None and len(found) > 1:
+    if currency is None and len(currencies) > 1:
         raise WrongQuestion(
-            f"{f'campaign {campaign}' if campaign else 'plan'}: its people's orders are in {', '.join(found)}, which"
-            " are never added up; ask of one"
-            " with --currency, then of the next"
+            f"{f'campaign {campaign}' if campaign else 'plan'}: its people's orders are in {', '.join(currencies)},"
+            " which are never added up; ask of one with --currency, then of the next"
         )
-    chosen = currency or (found[0] if found else None)
+    chosen = currency or (currencies[0] if currencies else None)
     others = rows.filter(pl.col("currency").ne_missing(pl.lit(chosen)))
     if others.height:
         left = others["person"].n_unique()
@@ -260,8 +263,9 @@ _RULES: Final = {
 
 @dataclass(frozen=True)
 class Arms:
-    """The arms of an experiment. `people`: one row per person that counts, with arm and the coupons they got of the
-    campaign; `counts`: number of people assigned, by arm; `shares`: planned shares by arm, empty if unknown."""
+    """The arms of an experiment. `people`: one row per person that counts, with the arm and the campaign's coupons that
+    the person got. `counts`: number of people assigned, by arm. `shares`: planned shares by arm, empty if unknown.
+    `holders`: everyone who got a coupon of the campaign."""
 
     people: pl.DataFrame
     counts: Mapping[str, int]
@@ -272,17 +276,17 @@ class Arms:
 
 def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, control: str) -> Arms:
     """Raises `NotThere` if there is no control or no treatment."""
-    told = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
-    assigned = reading.frame(_query("assigned"), told)
+    bound = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
+    assigned = reading.frame(_query("assigned"), bound)
     holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})
     _check_arms(of, assigned, control)
     joined = assigned.join(holders, on="person", how="left", maintain_order="left")
     late = (pl.col("assigned_at") > window.start) | (pl.col("first_coupon_at") < pl.col("assigned_at"))
     counting = joined.filter(~late.fill_null(False)).with_columns(pl.col("coupons", "claimed").fill_null(0))
-    # Checked again, for the people that are left.
+    # Check again with the people that are left.
     _check_arms(of, counting, control)
     counts = dict(assigned.group_by("arm").len().sort("arm").iter_rows())
-    planned = parts(shares, "shares") if shares else _planned(reading, told)
+    planned = parts(shares, "shares") if shares else _planned(reading, bound)
     if not set(counts) <= set(planned):
         planned = {}
     outsiders = holders.join(assigned, on="person", how="anti").height
@@ -291,8 +295,8 @@ def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, 
 
 
 def sample_ratio(arms: Arms) -> float:
-    """The smaller p of the arms' sizes, as assigned and as counted: people may be missing because they were never
-    assigned, or because they were left out. NaN if the shares are unknown."""
+    """p of a sample ratio mismatch: the smaller one of the arms as assigned and as counted, since people may be missing
+    from either. NaN if the planned shares are unknown."""
     counting = dict(arms.people.group_by("arm").len().iter_rows())
     ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
     return ps[1] if math.isnan(ps[0]) else min(ps)
@@ -317,8 +321,8 @@ def _check_arms(of: Campaign, people: pl.DataFrame, control: str) -> None:
         raise NotThere(f"campaign {of.campaign_id}: everybody is in {control}; there is no treatment to compare")
 
 
-def _planned(reading: Reading, told: Mapping[str, Any]) -> dict[str, float]:
-    rows = reading.frame(_query("shares"), told).iter_rows()
+def _planned(reading: Reading, bound: Mapping[str, Any]) -> dict[str, float]:
+    rows = reading.frame(_query("shares"), bound).iter_rows()
     return {arm: bp / 10_000 for arm, bp in rows if bp and bp > 0}
 
 
@@ -362,8 +366,8 @@ def _arm_warnings(
         )
 
 
-def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, found: Sales) -> Iterator[Caveat]:
-    """Further caveats about the data."""
+def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, sold: Sales) -> Iterator[Caveat]:
+    """Caveats about the data of a campaign with arms."""
     campaign = {"campaign": of.campaign_id}
     if not window.over:
         yield caveat(
@@ -374,7 +378,7 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, fo
             planned=window.planned_end,
             end=window.end,
         )
-    first = of.told["first_order_at"]
+    first = of.row["first_order_at"]
     if first is not None and first > window.before:
         yield caveat(
             "short_history",
@@ -383,10 +387,10 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, fo
             first=first,
             before=window.before,
         )
-    if of.told["first_given_at"] is not None and of.told["first_given_at"] < window.before:
+    if of.row["first_given_at"] is not None and of.row["first_given_at"] < window.before:
         yield caveat("given_early", "coupons were out before the time that is compared: check --start")
-    told: Any = found.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
-    learned = 0 if told is None else arms.people.filter(pl.col("recorded_at") > told + _ONE_APPEND).height
+    first_sale: Any = sold.rows.filter(pl.col("span") == "window")["first_recorded_at"].min()
+    learned = 0 if first_sale is None else arms.people.filter(pl.col("recorded_at") > first_sale + _ONE_APPEND).height
     if learned:
         yield caveat(
             "recorded_late",
@@ -395,7 +399,7 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, fo
             " nobody can tell a late message from an arm chosen in hindsight",
             n=learned,
         )
-    with reading.given(asked=arms.people.select("person")):
+    with reading.given(chosen=arms.people.select("person")):
         others = reading.frame(_query("elsewhere"), campaign | {"first": window.before, "last": window.end})
         unknown = reading.frame(_query("unknown_coupons"), {"first": window.start, "last": window.end})["orders"][0]
     if others["people"][0]:
@@ -428,7 +432,7 @@ def more_warnings(reading: Reading, of: Campaign, window: Window, arms: Arms, fo
 
 @dataclass(frozen=True)
 class Booked:
-    """Booked cost other than the discount, in one currency. `kinds`: minor units by kind of cost."""
+    """Booked costs (without the discount) in one currency. `kinds`: minor units by kind of cost."""
 
     kinds: Mapping[str, int]
     warnings: tuple[Caveat, ...]
@@ -462,7 +466,7 @@ def booked(reading: Reading, campaign: str, currency: str | None) -> Booked:
 
 
 def attribute(reading: Reading, name: str) -> pl.DataFrame:
-    """The values of a profile attribute: person, value."""
+    """The values of a profile attribute: one row per person (person, value)."""
     path = '$."' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return reading.frame(_query("attribute"), {"path": path})
 

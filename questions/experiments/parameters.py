@@ -22,56 +22,62 @@ CONTROL: Final = "control"
 
 
 class EffectWindow(OfPast):
-    """Which orders count for the effect of a campaign."""
+    """The campaign, and which orders count for its effect."""
 
     campaign: Annotated[str, "The campaign's id."]
     goods_rates: GoodsRates = None
-    currency: Annotated[str | None, "Which one, where people buy in several: they are never added up."] = None
-    start: Annotated[Instant | None, "When it begins, where the campaign does not say."] = None
-    expiry: Annotated[Instant | None, "When its coupons expire, where the campaign does not say."] = None
+    currency: Annotated[str | None, "The currency, if orders are in several currencies. They are never added up."] = (
+        None
+    )
+    start: Annotated[Instant | None, "When the campaign begins. [default: as its events say]"] = None
+    expiry: Annotated[Instant | None, "When its coupons expire. [default: as its events say]"] = None
     after_days: Annotated[
         int,
         Bounds(0, CENTURY_DAYS),
-        "Days past expiry that count, for sales that were only pulled forward.",
+        "Days after expiry that still count, to include the dip if sales were only pulled forward.",
     ] = AFTER_DAYS
 
 
 class ExperimentPeople(EffectWindow):
-    control_arm: Annotated[str, "The arm that got nothing."] = CONTROL
+    control_arm: Annotated[str, "The arm that gets no coupon."] = CONTROL
 
 
 class Experiment(ExperimentPeople):
-    shares: Annotated[str | None, "With which arms were drawn, where the ledger does not know: control=0.1,a=0.9."] = (
-        None
-    )
-    by: Annotated[str | None, "The effect within each value of this in people's profiles, too."] = None
+    shares: Annotated[
+        str | None, "Shares with which the arms were drawn, if the ledger does not know them: control=0.1,a=0.9."
+    ] = None
+    by: Annotated[str | None, "Also compute the effect within each value of this profile attribute."] = None
 
 
 class Comparison(EffectWindow):
-    method: Annotated[str, "matched or historical."] = "matched"
+    method: Annotated[
+        str, "matched (people with similar purchases before) or historical (difference in differences)."
+    ] = "matched"
 
 
 class Plan(OfPast):
-    days: Annotated[Days, "How long people are watched."] = 21
-    active_days: Annotated[Days, "Who bought lately."] = 90
-    until: Annotated[Instant | None, "Past sales until then. By default: the data's clock."] = None
+    days: Annotated[Days, "Number of days in which orders will count."] = 21
+    active_days: Annotated[Days, "People count as active if they bought within this many days before."] = 90
+    until: Annotated[Instant | None, "Estimate from sales before this instant. [default: the data's clock]"] = None
     goods_rates: GoodsRates = None
-    currency: Annotated[str | None, "Where past sales are in several."] = None
+    currency: Annotated[str | None, "The currency, if past sales are in several currencies."] = None
     people: Annotated[
-        Annotated[int, Bounds(1, 10**12)] | None, "How many there are. [default: those who bought lately]"
+        Annotated[int, Bounds(1, 10**12)] | None, "Number of people in the experiment. [default: the active people]"
     ] = None
-    control: Annotated[Number, "Its share."] = 0.5
-    treatments: Annotated[int, Bounds(1, 1_000), "Beside the control."] = 1
-    lift_share: Annotated[Number, "To be seen: a part of the mean (0.05 is 5%)."] = 0.05
-    power: Annotated[Number, "The chance to see the lift if it is there."] = 0.8
-    alpha: Annotated[Number, "The chance to see one that is not there."] = ALPHA
+    control: Annotated[Number, "Share of the control."] = 0.5
+    treatments: Annotated[int, Bounds(1, 1_000), "Number of treatments besides the control."] = 1
+    lift_share: Annotated[Number, "The effect to detect, as a part of the mean (0.05 is 5%)."] = 0.05
+    power: Annotated[Number, "Probability of detecting the effect if it exists."] = 0.8
+    alpha: Annotated[Number, "Probability of detecting an effect that does not exist."] = ALPHA
 
 
 class Begun(Parameters):
     campaign: Annotated[str, "The campaign's id."]
-    until: Annotated[Instant, "When people are to be assigned."]
+    until: Annotated[Instant, "When people will be assigned."]
 
 
 class Candidates(Parameters):
     campaign: Annotated[str, "The campaign's id."]
-    strata: Annotated[Names, "Attributes of profiles; shares hold within each combination of their values."] = ()
+    strata: Annotated[
+        Names, "Profile attributes. The shares of the arms hold within each combination of their values."
+    ] = ()

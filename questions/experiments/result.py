@@ -1,7 +1,7 @@
 """Results of an experiment: effects with intervals, return on cost, a conclusion in words. Pure functions of facts.
 
-Amounts are in minor units of one currency, with fractions if they are per person. NaN becomes null: the value cannot be
-computed.
+Amounts are in minor units of one currency, with fractions if they are per person. A value that cannot be computed is
+NaN in the statistics and null here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def name_of_metric(metric: str) -> Label:
     return metrics[column].label if column in metrics else fields()[column].label
 
 
-_TOLD: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
+_FIGURES: Final = {"effect": "value", "low": "low", "high": "high", "p": "p"}
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,11 @@ def _values(rows: pl.DataFrame, metric: str) -> Array:
 
 
 def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], elapsed: float = 1.0) -> list[Row]:
-    """One row per treatment, metric and method. `p_corrected`: for the main metric by Holm over the treatments, for all
-    others together by Benjamini and Hochberg. `simultaneous_…`: with several treatments, the interval of the main
-    metric that holds for all of them simultaneously. `elapsed`: the part of the window that is over."""
+    """One row per treatment, metric and method. `elapsed`: the part of the window that is over.
+
+    `p_corrected`: by Holm over the treatments for the main metric, by Benjamini and Hochberg over all other metrics
+    together. `simultaneous_…`: with several treatments, the interval of the main metric that holds for all of them at
+    once."""
     main = metrics[0]
     tests = {metric: len(treatments) if metric == main else 1 for metric in metrics}
     rows = [row for arm in treatments for m in metrics for row in _methods(control, arm, m, elapsed, tests[m])]
@@ -85,7 +87,7 @@ def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], ela
 
 
 def _correct(rows: Sequence[Row], correction: str) -> None:
-    """Add the corrected p to these rows, which are one family of tests."""
+    """Add the corrected p to these rows. They are one family of tests."""
     ps = [math.nan if row["p"] is None else row["p"] for row in rows]
     for row, p in zip(rows, getattr(lift, correction)(ps), strict=True):
         row |= {"p_corrected": _number(p), "correction": correction}
@@ -106,16 +108,16 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int
     }
 
     def row(
-        method: str, told: Estimate, relative: Estimate, note: str | None = None, together: Estimate | None = None
+        method: str, absolute: Estimate, relative: Estimate, note: str | None = None, together: Estimate | None = None
     ) -> Row:
-        total = told.times(treated.size)
-        wide = together or lift.simultaneous(told, tests)
+        total = absolute.times(treated.size)
+        wide = together or lift.simultaneous(absolute, tests)
         return {
             **means,
             "method": method,
-            **{name: _number(getattr(told, of)) for name, of in _TOLD.items()},
-            **{f"relative_{n}": _number(getattr(relative, of)) for n, of in _TOLD.items() if n != "p"},
-            **{f"total_{n}": _number(getattr(total, of)) for n, of in _TOLD.items() if n != "p"},
+            **{name: _number(getattr(absolute, of)) for name, of in _FIGURES.items()},
+            **{f"relative_{n}": _number(getattr(relative, of)) for n, of in _FIGURES.items() if n != "p"},
+            **{f"total_{n}": _number(getattr(total, of)) for n, of in _FIGURES.items() if n != "p"},
             **_together(wide, tests),
             **{f"total_{name}": value for name, value in _together(wide.times(treated.size), tests).items()},
             "note": note,
@@ -131,7 +133,7 @@ def _methods(control: Arm, treated: Arm, metric: str, elapsed: float, tests: int
         yield from _adjusted(row, c, t)
     if metric in _MONEY:
         yield from _capped(row, c.outcome, t.outcome)
-    # The number of people is the same at every look; what grows is the part of the window that has passed.
+    # All looks have the same people; what grows is the part of the window that has passed.
     planned = control.size + treated.size
     always = [lift.always_valid(one, planned * elapsed, planned) for one in (plain, relative)]
     together = lift.always_valid(plain, planned * elapsed, planned, tests=tests)
@@ -147,7 +149,7 @@ def _together(wide: Estimate, tests: int) -> Row:
 def _adjusted(row: Any, control: Group, treated: Group) -> Iterator[Row]:
     try:
         adjusted = lift.cuped(control, treated)
-    except TooFew:  # what people did before determines the outcome
+    except TooFew:  # the time before determines the outcome exactly
         return
     kept = f"{1 - adjusted.kept:.0%} of the variance taken out by what people did before"
     yield row("cuped", adjusted.difference, adjusted.relative, kept)
@@ -163,7 +165,8 @@ def _capped(row: Any, control: Array, treated: Array) -> Iterator[Row]:
 
 
 def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], metric: str) -> list[Row]:
-    """The plain effect within each part of the people (`part`: by person), with p corrected over all rows."""
+    """The plain effect within each part of the people, with p corrected over all rows. `part`: the part of each
+    person."""
     rows = []
     names = sorted(set(part.values()))
     for arm in treatments:
@@ -171,10 +174,10 @@ def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], me
             sides = [_of_part(side, part, name, metric) for side in (control, arm)]
             if min(map(len, sides)) < 2 or not any(np.ptp(side) for side in sides):
                 continue
-            told = lift.difference(*map(Moments.of, sides))
+            absolute = lift.difference(*map(Moments.of, sides))
             relative = lift.relative(*map(Moments.of, sides))
             sizes = {"control": len(sides[0]), "treated": len(sides[1])}
-            figures = {name: _number(getattr(told, of)) for name, of in _TOLD.items()}
+            figures = {name: _number(getattr(absolute, of)) for name, of in _FIGURES.items()}
             rows.append({"arm": arm.name, "part": name, **sizes, **figures, "relative_effect": _number(relative.value)})
     _correct(rows, "benjamini_hochberg")
     return rows
@@ -182,8 +185,8 @@ def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], me
 
 def _of_part(arm: Arm, part: Mapping[str, str], name: str, metric: str) -> Array:
     mine = np.array([part.get(person) == name for person in arm.people["person"]], dtype=bool)
-    found: Array = arm.group(metric).outcome[mine]
-    return found
+    values: Array = arm.group(metric).outcome[mine]
+    return values
 
 
 # --- arms and money
@@ -214,8 +217,8 @@ def _sum(values: pl.Series) -> float:
 
 
 def returns(control: Arm, treatments: Sequence[Arm], booked: int) -> list[Row]:
-    """Return on cost of each treatment: incremental, and for comparison the simple one, which is not. Booked cost is
-    divided among the treatments by size."""
+    """Return on cost of each treatment: the incremental one, and for comparison the simple one, which is not
+    incremental. Booked cost is divided among the treatments by size."""
     whole = sum(arm.size for arm in treatments)
     rows = [_return(control, arm, booked * arm.size / whole, len(treatments)) for arm in treatments]
     _correct(rows, "holm")
@@ -231,7 +234,7 @@ def _return(control: Arm, arm: Arm, booked: float, tests: int) -> Row:
     gain = replace(UNKNOWN, value=sides[1].mean - sides[0].mean) if same else lift.difference(*sides)
     gain = gain.times(arm.size)
     known = booked >= 0 and not same
-    told = lift.return_on_cost(c.outcome, t.outcome, discount, booked) if known else UNKNOWN
+    plain = lift.return_on_cost(c.outcome, t.outcome, discount, booked) if known else UNKNOWN
     cuped = _cuped_return(c, t, discount, booked) if known else UNKNOWN
     claimed = float(arm.window["coupon_margin_minor"].sum())
     return {
@@ -242,11 +245,11 @@ def _return(control: Arm, arm: Arm, booked: float, tests: int) -> Row:
         "discount_minor": float(discount.sum()),
         "booked_minor": booked,
         "cost_minor": cost,
-        "roi": _number(told.value),
-        "roi_low": _number(told.low),
-        "roi_high": _number(told.high),
-        **{f"roi_{name}": value for name, value in _together(lift.simultaneous(told, tests), tests).items()},
-        "p": _number(told.p),
+        "roi": _number(plain.value),
+        "roi_low": _number(plain.low),
+        "roi_high": _number(plain.high),
+        **{f"roi_{name}": value for name, value in _together(lift.simultaneous(plain, tests), tests).items()},
+        "p": _number(plain.p),
         "roi_cuped": _number(cuped.value),
         "roi_cuped_low": _number(cuped.low),
         "roi_cuped_high": _number(cuped.high),
@@ -258,13 +261,13 @@ def _return(control: Arm, arm: Arm, booked: float, tests: int) -> Row:
 def _cuped_return(control: Group, treated: Group, discount: Array, booked: float) -> Estimate:
     try:
         return lift.cuped_return_on_cost(control, treated, discount, booked)
-    except TooFew:  # what people did before determines the outcome
+    except TooFew:  # the time before determines the outcome exactly
         return UNKNOWN
 
 
 def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None:
-    """The outcome per person as a function of the face value. None if a face value is unknown, with fewer than two
-    treatments, or if an arm has no variance."""
+    """The outcome per person as a function of the face value. None if any face value is unknown, if there are fewer
+    than two treatments, or if an arm has no variance."""
     doses = [(float(arm.face_value_minor), arm) for arm in treatments if arm.face_value_minor]
     if len(doses) < 2 or len(doses) < len(treatments):
         return None
@@ -290,8 +293,8 @@ def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None
 
 
 def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
-    """p of a difference between control and each treatment before the start, corrected by Holm. A random draw makes
-    none."""
+    """p of a difference between the control and each treatment before the start, corrected by Holm. After a random
+    draw, there should be no difference."""
     rows: list[Row] = []
     for arm in treatments:
         sides = [side.group(metric).before for side in (control, arm)]
@@ -303,34 +306,34 @@ def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
 
 
 def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float | None:
-    """The smallest effect that is detectable with a power of 80%, given the control's observed spread. With several
-    treatments, each is tested at alpha divided by their number."""
+    """The smallest effect that can be detected with a power of 80%, from the observed spread of the control. With
+    several treatments, each is tested at alpha divided by their number."""
     values = control.group(metric).outcome
     design = Design(share=control.size / (control.size + arm.size), alpha=lift.ALPHA / treatments)
-    found = design.smallest_lift(float(np.std(values, ddof=1)), control.size + arm.size)
-    return found or None
+    smallest = design.smallest_lift(float(np.std(values, ddof=1)), control.size + arm.size)
+    return smallest or None
 
 
 # --- in words
 
 
 def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> Note:
-    """The conclusion for one treatment, for managers: the plain effect, the CUPED effect, and the return. With several
-    treatments, interval and p are those corrected for all of them, and decide the wording."""
+    """The conclusion for one treatment in words: the plain effect, the CUPED effect, and the return. With several
+    treatments, the interval and p are corrected for all of them, and decide the wording."""
     if effect["low"] is None or effect["p"] is None:
         return Note(_SAME, {"what": effect["metric"], "arm": arm})
-    told = _Told.of(effect, "total_")
+    shown = _Interval.of(effect, "total_")
     values = {
         "arm": arm,
         "what": effect["metric"],
         "total": (abs(effect["total_effect"]), currency),
         "signed": (effect["total_effect"], currency),
         "more": Note("more" if effect["effect"] > 0 else "less", {}),
-        "span": told.span(currency),
+        "span": shown.span(currency),
         "cuped": _cuped_in_words(cuped, currency),
         "return_": _return_in_words(money, currency),
     }
-    return Note(_SIZED if told.sized else _FOUND if told.found else _OPEN, values)
+    return Note(_SIZED if shown.sized else _UNSIZED if shown.significant else _OPEN, values)
 
 
 _SAME: Final = (
@@ -339,7 +342,7 @@ _SAME: Final = (
 _SIZED: Final = (
     "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it ({span}).{cuped}{return_}"
 )
-_FOUND: Final = (
+_UNSIZED: Final = (
     "Incremental {what:label}: {arm:word} brought {total:money} {more} than without it: that it did is sure, how"
     " much is"
     " not ({span}).{cuped}{return_}"
@@ -350,9 +353,9 @@ _OPEN: Final = (
 
 
 @dataclass(frozen=True)
-class _Told:
-    """The interval and p that hold for all treatments simultaneously. `found`: p shows an effect; `sized`: in addition,
-    the interval excludes zero, which need not follow (see `lift.simultaneous`)."""
+class _Interval:
+    """The interval and p that hold for all treatments at once. `significant`: p shows an effect. `sized`: the interval
+    excludes zero, too; this does not follow from p (see `lift.simultaneous`)."""
 
     low: float
     high: float
@@ -360,17 +363,17 @@ class _Told:
     several: bool
 
     @classmethod
-    def of(cls, row: Row, prefix: str) -> _Told:
+    def of(cls, row: Row, prefix: str) -> _Interval:
         several = row[f"{prefix}simultaneous_low"] is not None
         low, high = (row[f"{prefix}{'simultaneous_' if several else ''}{end}"] for end in ("low", "high"))
         return cls(low, high, row["p_corrected"] if several else row["p"], several)
 
     @property
     def sized(self) -> bool:
-        return self.found and not self.low <= 0 <= self.high
+        return self.significant and not self.low <= 0 <= self.high
 
     @property
-    def found(self) -> bool:
+    def significant(self) -> bool:
         return self.p is not None and self.p < lift.ALPHA
 
     def span(self, currency: str | None) -> Note:
@@ -395,10 +398,10 @@ _CUPED_SEVERAL: Final = (
 def _cuped_in_words(row: Row | None, currency: str | None) -> Note | str:
     if row is None or row["p"] is None:
         return ""
-    told = _Told.of(row, "total_")
-    amounts = {"total": row["total_effect"], "low": told.low, "high": told.high}
-    values = {name: (minor, currency) for name, minor in amounts.items()} | {"p": told.p}
-    return Note(_CUPED_SEVERAL if told.several else _CUPED, values)
+    shown = _Interval.of(row, "total_")
+    amounts = {"total": row["total_effect"], "low": shown.low, "high": shown.high}
+    values = {name: (minor, currency) for name, minor in amounts.items()} | {"p": shown.p}
+    return Note(_CUPED_SEVERAL if shown.several else _CUPED, values)
 
 
 _RETURN: Final = (
@@ -417,16 +420,16 @@ _EARNED: Final = {
 def _return_in_words(money: Row | None, currency: str | None) -> Note:
     if money is None or money["roi"] is None:
         return Note(" Incremental ROI cannot be told.", {})
-    told = _Told.of(money, "roi_")
+    shown = _Interval.of(money, "roi_")
     open_ = "whether it earned or lost money is open"
-    earned = _EARNED[money["roi"] > 0, told.sized] if told.found else open_
+    earned = _EARNED[money["roi"] > 0, shown.sized] if shown.significant else open_
     return Note(
         _RETURN,
         {
             "roi": money["roi"],
             "cost": (money["cost_minor"], currency),
-            "low": told.low,
-            "high": told.high,
+            "low": shown.low,
+            "high": shown.high,
             "earned": Note(earned, {}),
             "simple": money["simple_roi"],
         },

@@ -6,7 +6,7 @@
 -- `coupon_margin_minor`: the margin of the orders with such a coupon.
 -- Also counts of dubious orders: without a known cost, paid with zero, with a negative cost; and orders that do not
 -- stand because more was refunded than paid.
--- $ids: return the orders' ids. $everyone: all people; otherwise only those in the input `asked`.
+-- $ids: return the orders' ids. $everyone: all people; otherwise only those in the input `chosen`.
 WITH mine AS (
     SELECT coalesce(p.person, o.user_id) AS person, s.span, o.*
     FROM (
@@ -19,7 +19,7 @@ WITH mine AS (
     ) o
     JOIN spans s ON o.paid_at >= s.first AND o.paid_at < s.last
     LEFT JOIN persons p ON p.user_id = o.user_id
-    WHERE $everyone OR coalesce(p.person, o.user_id) IN (SELECT person FROM asked)
+    WHERE $everyone OR coalesce(p.person, o.user_id) IN (SELECT person FROM chosen)
 ),
 in_use AS (
     SELECT order_id, sum(discount_minor) AS discount_minor

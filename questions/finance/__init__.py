@@ -1,6 +1,5 @@
-"""The cost of coupons and who bears it: splits of discounts, margins, budgets, cash, losses, statements that balance.
+"""What coupons cost and who bears it: splits of discounts, margins, budgets, cash, losses, liability statements.
 
-Invariants: every amount is in the minor units of one currency and is never added to another currency; the parts of a
-split sum to the amount split, to the minor unit; every number comes only from the tables that the question reads, so it
-can also be asked of the past.
+Invariants: amounts are in minor units, and currencies are never added up. The parts of a split sum to the whole, to the
+minor unit. Every number comes from the tables that the question reads, so every question works for the past too.
 """

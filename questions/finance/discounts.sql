@@ -1,17 +1,17 @@
--- Which discounts were given, and who bears them? Grain: one discount of one order and one of its funders.
+-- Which discounts did orders get, and who bears them? Grain: one discount of one order and one of its funders.
 -- Discounts other than coupons: as stated by orders that stand. Coupons: as stated by their use, while in state used;
 -- `sold`: the order stands (channel, store and instant are then the order's). If an order states more coupon discount
--- than those uses (or less: negative), the difference is a row without a coupon; the discount of a use that was given
--- back since does not count, whatever the order still states. If an order states no coupon discount, there is nothing
--- to compare: the uses count in addition to what it states (doubt `use_that_order_does_not_tell`).
--- `funder`: by the shares of the coupon's campaign (`funded_by`; null for the unassigned rest), else the one that the
--- order names, even if that order does not stand. The parts of a discount among funders sum to the discount.
--- Input: `given_back` (given_back.sql).
+-- than those uses (or less: negative), the difference is a row without a coupon. The discount of a use that was
+-- returned since does not count, whatever the order still states. If an order states no coupon discount, there is
+-- nothing to compare: the uses count in addition to what it states (doubt `use_that_order_does_not_tell`). `funder`: by
+-- the shares of the coupon's campaign (`funded_by`; null for the unassigned rest), else the one that the order names,
+-- even if that order does not stand. The parts of a discount among funders sum to the discount. Input: `given_back`
+-- (given_back.sql).
 WITH in_use AS (
     SELECT coupon_id, order_id, used_at, discount_minor, campaign_id, coupon_type, currency
     FROM coupons WHERE state = 'used' AND ($campaign IS NULL OR campaign_id = $campaign)
 ),
-told AS (
+stated AS (
     SELECT order_id, paid_at, channel, store, region, currency, discounts
     FROM orders
     WHERE $campaign IS NULL AND len(discounts) > 0 AND stands(paid_at, cancelled_at, net_minor, refunded_minor)
@@ -20,7 +20,7 @@ told AS (
 beyond AS (
     SELECT t.*, list_distinct([d.funder FOR d IN t.discounts IF d.kind = 'coupon']) AS funders,
            coupon_discount(t.discounts, u.discount_minor, g.back_minor) - coalesce(u.discount_minor, 0) AS amount_minor
-    FROM told t
+    FROM stated t
     LEFT JOIN (SELECT order_id, sum(discount_minor) AS discount_minor FROM in_use GROUP BY ALL) u ON u.order_id = t.order_id
     LEFT JOIN given_back g ON g.order_id = t.order_id
 ),
@@ -37,19 +37,19 @@ funded AS (
     SELECT campaign_id, unnest(map_entries(CAST(CAST(funded_by AS JSON) AS MAP(VARCHAR, BIGINT)))) AS share
     FROM campaigns WHERE funded_by IS NOT NULL AND funded_by <> 'null'
 ),
--- What the shares are of: 10000, and their sum where they come to more, so that nobody bears another campaign's discount.
+-- The whole that shares refer to: 10000, or their sum if that is larger, so that the parts never exceed the discount.
 wholes AS (
-    SELECT campaign_id, greatest(10000, sum(share.value)) AS whole, sum(share.value) AS told FROM funded GROUP BY campaign_id
+    SELECT campaign_id, greatest(10000, sum(share.value)) AS whole, sum(share.value) AS assigned FROM funded GROUP BY campaign_id
 ),
 shares AS (
     SELECT campaign_id, share.key AS funder, share.value::HUGEINT AS bp FROM funded
     UNION ALL
-    SELECT campaign_id, NULL, whole - told FROM wholes WHERE told < whole
+    SELECT campaign_id, NULL, whole - assigned FROM wholes WHERE assigned < whole
 ),
--- The uses of a campaign are split one after the other: each funder gets what its share of all uses so far comes to by
--- largest remainder, less what it has got. So a single use is split by largest remainder, and over many no funder is a
--- whole minor unit away from its exact share. Shares are of a whole, so what is left over by rounding depends on the sum
--- so far modulo that whole alone: `upto` after a use, `before` it.
+-- The uses of a campaign are split one after another. Each funder gets its share of all uses so far (by largest
+-- remainder), minus what it got before. So a single use is split by largest remainder, and over many uses no funder is
+-- a whole minor unit away from its exact share. The rounding depends only on the sum so far modulo the whole: `before`
+-- and `upto` are this remainder before and after the use.
 running AS (
     SELECT *, ((upto - discount_minor) % whole + whole) % whole AS before
     FROM (
@@ -81,7 +81,7 @@ borne AS (
 )
 SELECT order_id, paid_at AS taken_at, channel, store, region, currency, d.kind AS kind, NULL AS campaign_id, NULL AS coupon_type,
        NULL AS coupon_id, d.funder AS funder, d.amount_minor AS amount_minor, true AS sold
-FROM (SELECT *, unnest(discounts) AS d FROM told) WHERE d.kind <> 'coupon'
+FROM (SELECT *, unnest(discounts) AS d FROM stated) WHERE d.kind <> 'coupon'
 UNION ALL
 SELECT order_id, paid_at, channel, store, region, currency, 'coupon', NULL, NULL, NULL,
        CASE WHEN len(funders) = 1 THEN funders[1] END, amount_minor, true

@@ -1,4 +1,4 @@
--- Which data make the figures doubtful, and how are they counted? Grain: one kind of doubt and currency, with the
+-- Which data make the figures doubtful, and how often? Grain: one kind of doubt and currency, with the
 -- number of cases and the money in question. Kinds without cases are left out. An amount of a coupon in use is in the
 -- currency of its order, else of the coupon.
 WITH named AS (
@@ -14,7 +14,7 @@ uses_now AS (
 in_use AS (
     SELECT order_id, sum(discount_minor) AS used_minor FROM uses_now WHERE stands GROUP BY ALL
 ),
--- What an order that stands says of coupons beside what the coupons say, where it names or bears one that is known.
+-- For each order that stands and has a known coupon: the coupon discount that it states, beside that of its coupons.
 beside AS (
     SELECT o.currency, list_sum([d.amount_minor FOR d IN o.discounts IF d.kind = 'coupon']) AS told_minor,
            coalesce(u.used_minor, 0) AS used_minor

@@ -49,9 +49,13 @@ MARGIN_BY: Final = {
 
 
 def split(reading: Reading, parameters: Split) -> pl.DataFrame:
-    """Discounts grouped by the parts in `by`: orders, coupons, `discount_minor` and its share of the currency's total;
-    largest first. By category, a discount is spread over the lines of its order. `explain`: the single discounts, by
-    time. Raises `WrongQuestion`.
+    """Discounts: one row per currency and value of the columns in `by`, largest first.
+
+    `orders` and `coupons` count those with a discount. `share` is the row's part of all discounts in the currency. By
+    category, each discount is spread over the lines of its order. With `explain`: one row per discount and funder, by
+    time.
+
+    Raises `WrongQuestion`.
     """
     bound = {"campaign": parameters.campaign, "since": parameters.since, "until": parameters.until}
     if parameters.explain:
@@ -68,16 +72,21 @@ def split(reading: Reading, parameters: Split) -> pl.DataFrame:
             FROM ({taken}) d {_zoned("d.taken_at", chosen)}
             GROUP BY ALL
         )
-        ORDER BY currency, discount_minor DESC{_then(chosen)}
+        ORDER BY currency, discount_minor DESC{_tie_order(chosen)}
     """
     with _given_back(reading), reading.given(zone=Zone(parameters.zone).offsets()):
         return _limited(reading, query, bound, parameters.limit)
 
 
 def margin(reading: Reading, parameters: Margin) -> pl.DataFrame:
-    """Net sales, cost of goods and margin of orders that stand, grouped by the parts in `by`. The margin covers orders
-    with a known cost: not `orders_without_cost`; for `orders_by_rate`, the cost comes from `goods_rates`. `explain`:
-    the single orders. Raises `WrongQuestion`."""
+    """Net sales, cost of goods and margin: one row per currency and value of the columns in `by`.
+
+    Orders count if they stand: paid, and neither cancelled nor refunded in full. The margin covers orders with a known
+    cost of goods. `orders_without_cost` counts the others; `orders_by_rate` counts orders whose cost comes from
+    `goods_rates`. With `explain`: one row per order.
+
+    Raises `WrongQuestion`.
+    """
     bound = {"since": parameters.since, "until": parameters.until, "goods_rates": goods(parameters.goods_rates)}
     if parameters.explain:
         return _limited(reading, f"{_query('sales')} ORDER BY paid_at, order_id", bound, parameters.limit)
@@ -92,14 +101,22 @@ def margin(reading: Reading, parameters: Margin) -> pl.DataFrame:
                count(*) FILTER (stands AND cost_minor IS NULL) AS orders_without_cost,
                count(*) FILTER (cost_by = 'rate') AS orders_by_rate
         FROM ({_query("sales")}) s {_zoned("s.paid_at", chosen)}
-        GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_then(chosen)}
+        GROUP BY ALL ORDER BY currency, net_sales_minor DESC{_tie_order(chosen)}
     """
     with reading.given(zone=Zone(parameters.zone).offsets()):
         return _limited(reading, query, bound, parameters.limit)
 
 
 def categories(reading: Reading, parameters: Categories) -> pl.DataFrame:
-    """Sales, discounts and margin by category of goods, and lines sold below cost. Raises `WrongQuestion`."""
+    """Sales, discounts and margin by category of goods: one row per category and currency.
+
+    Refunds and order-level amounts are allocated to the lines. What the lines do not explain has the category '(no
+    lines)', so the columns have the same sums as `finance-margin`. `below_cost` counts lines sold below their cost;
+    `lines_without_cost` are left out of the margin. `discount_minor` is the category's part of all discounts,
+    `line_discount_minor` what the lines themselves state.
+
+    Raises `WrongQuestion`.
+    """
     period = {"since": parameters.since, "until": parameters.until}
     rates = goods(parameters.goods_rates)
     with _given_back(reading):
@@ -113,19 +130,24 @@ def categories(reading: Reading, parameters: Categories) -> pl.DataFrame:
 
 @contextmanager
 def _given_back(reading: Reading) -> Iterator[None]:
-    """Let queries read `given_back` (given_back.sql)."""
+    """Provide `given_back` (given_back.sql) to queries in this context."""
     with reading.holding("given_back", _query("given_back"), {}):
         yield
 
 
 def _spread() -> str:
-    """SQL of the discounts, each spread over the lines of its order."""
+    """SQL for the discounts, each spread over the lines of its order."""
     return f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('spread')})"
 
 
 def budgets(reading: Reading, parameters: Budgets) -> pl.DataFrame:
-    """Budgets, what is spent of them, and when they will be exhausted at the rate of the last `days` days. `explain`:
-    the discounts and bookings behind it."""
+    """Budgets and spending: one row per campaign and currency.
+
+    Spending is the discount of coupons in use plus booked costs. `exhausted_at` says when the rest will be spent at the
+    rate of the last `days` days (null if the budget is spent already or the rate is zero). `coupons_out` can still be
+    used; `liability_minor` is their face value, without the `without_value` coupons that have none. With `explain`: one
+    row per discount or booking.
+    """
     campaign = parameters.campaign
     if parameters.explain:
         query = f"{_query('spending')} ORDER BY spent_at, campaign_id, coupon_id, event_id"
@@ -135,47 +157,76 @@ def budgets(reading: Reading, parameters: Budgets) -> pl.DataFrame:
 
 
 def cash(reading: Reading, parameters: Cash) -> pl.DataFrame:
-    """Cash in and out, by day. Raises `WrongQuestion`."""
+    """Cash in and out: one row per day and currency.
+
+    In: payments of orders. Out: refunds, payments of cancelled orders, booked costs by kind. A discount is not a cash
+    flow; `discount_minor` is shown for comparison.
+
+    Raises `WrongQuestion`.
+    """
     query = f"WITH taken AS ({_query('discounts')}) SELECT * FROM ({_query('cash')})"
     with _given_back(reading), reading.given(zone=Zone(parameters.zone).offsets()):
         return reading.frame(query, {"campaign": None, "since": parameters.since, "until": parameters.until})
 
 
 def losses(reading: Reading, parameters: Losses) -> pl.DataFrame:
-    """Money lost to broken rules, by point of loss. `explain`: the single events and coupons."""
+    """Money lost to broken rules: one row per point of loss, campaign and currency.
+
+    An event or coupon counts once per point, and may count in several points, so the rows must not be added up. With
+    `explain`: one row per point and event.
+    """
     points, campaign = _query("loss_points"), {"campaign": parameters.campaign}
     if parameters.explain:
         order = "ORDER BY lost_minor DESC NULLS LAST, point, coupon_id, event_id"
         return _limited(reading, f"{points} {order}", campaign, parameters.limit)
-    return _limited(reading, f"WITH found AS ({points}) {_query('losses')}", campaign, parameters.limit)
+    return _limited(reading, f"WITH loss_points AS ({points}) {_query('losses')}", campaign, parameters.limit)
 
 
 def refunds(reading: Reading, parameters: Period) -> pl.DataFrame:
-    """Refunds of orders paid in the period, and the discounts clawed back with them."""
+    """Refunds of orders paid in the period: one row per currency.
+
+    `clawed_back_minor` is the discount of coupons whose use was returned; `not_clawed_back_minor` that of coupons still
+    in use on orders that are cancelled or refunded in full.
+    """
     with _given_back(reading):
         return reading.frame(_query("refunds"), parameters.bound)
 
 
 def reconciliation(reading: Reading, parameters: Reconciliation) -> pl.DataFrame:
-    """How the numbers of the reports reconcile: accounts with lines that add up to totals. With `campaign`: from its
-    coupons in use to the orders that it is credited with."""
+    """How the numbers of the reports reconcile: one row per line of an account and currency.
+
+    Within an account, a `total` is the sum of all lines above it that are not totals. With `campaign`, the account
+    leads from the campaign's coupons in use to the orders that it is credited with.
+    """
     with _given_back(reading):
         return reading.frame(_query("reconciliation"), parameters.bound)
 
 
 def doubts(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """The data that make figures doubtful."""
+    """Data that make the figures doubtful: one row per kind of doubt and currency, with the number of cases and the
+    money in question. Kinds without cases are left out."""
     return reading.frame(_query("doubts"))
 
 
 def statement(reading: Reading, parameters: Statement) -> pl.DataFrame:
-    """The liability of coupons that are out, per campaign: opening, moves, closing."""
+    """The liability of outstanding coupons: one row per campaign (null: coupons without one) and currency.
+
+    A coupon is outstanding while it is issued, claimed or reserved. opening + issued + returned - used - expired -
+    revoked - released = closing, both in coupons and in face value. `without_value` counts issued coupons without a
+    face value, `closing_without_value` those outstanding at the end.
+    """
     return statement_of(reading, parameters.campaign, parameters.since, parameters.until)
 
 
 def restated(reading: Reading, parameters: Restated) -> pl.DataFrame:
-    """Orders, sales, margin, discounts, booked costs and simple return as known at `known_from` and as known now, and
-    the changes in between by cause. In each column, the causes sum to the difference. Raises `WrongQuestion`."""
+    """How totals changed since they were first known: one row per line and currency.
+
+    The lines are `known_then` (as known at `known_from`), one per cause of a change, and `known_now`. In every column
+    but `cases`, known_then plus the causes equals known_now. The columns are orders, sales, margin, discounts, booked
+    costs and simple return (`simple_roi_bp`, in basis points).
+
+    Raises `WrongQuestion`.
+    """
     known_from, campaign = parameters.known_from, parameters.campaign
     if known_from is None:
         raise WrongQuestion("restated: known since when is not said; give --known-from")
@@ -183,14 +234,14 @@ def restated(reading: Reading, parameters: Restated) -> pl.DataFrame:
     past = Past(reading, Cut(known_at=known_from))
     past.stand_in(ORDER)
     past.stand_in(COUPON, campaign_id=None if campaign is None else [campaign])
-    for table, query in _THEN.items():
+    for table, query in _EARLIER_TABLES.items():
         reading.execute(f"CREATE TEMP TABLE {table} AS {query}", {"goods_rates": goods_bp} if "$" in query else {})
     past.leave()
     period = {"since": parameters.since, "until": parameters.until}
     return reading.frame(_query("restated"), {"campaign": campaign, "goods_rates": goods_bp, **period})
 
 
-_THEN: Final = {
+_EARLIER_TABLES: Final = {
     "orders_then": "SELECT order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor,"
     " goods_cost(cost_of_goods_minor, lines, net_minor, refunded_minor, $goods_rates) AS goods_minor FROM orders",
     "uses_then": "SELECT coupon_id, campaign_id, order_id, used_at, currency, discount_minor FROM coupons"
@@ -217,7 +268,7 @@ def _parts(what: str, by: Sequence[str], known: Mapping[str, str]) -> list[str]:
 
 
 def _zoned(at: str, chosen: list[str]) -> str:
-    """The join with the zone, only if days are chosen, since it sorts all rows."""
+    """The join with the zone's offsets. It sorts all rows, so it is added only if days are chosen."""
     return f"ASOF JOIN zone z ON {at} >= z.since" if "day" in chosen else ""
 
 
@@ -225,5 +276,5 @@ def _named(chosen: list[str], known: Mapping[str, str]) -> str:
     return "".join(f"{known[part]} AS {part.replace('-', '_')}, " for part in chosen)
 
 
-def _then(chosen: list[str]) -> str:
+def _tie_order(chosen: list[str]) -> str:
     return "".join(f", {part.replace('-', '_')} NULLS LAST" for part in chosen)

@@ -1,4 +1,4 @@
--- How much discount did orders get from uses that were given back since? Grain: one order. A coupon that was used on
+-- How much discount did orders get from uses that were returned since? Grain: one order. A coupon that was used on
 -- the order and returned, and is not in use on it now, counts with the largest discount of its uses there; uses and
 -- returns that broke the rules, and so had no effect, do not count.
 WITH wrong AS (

@@ -31,16 +31,16 @@ class Cash(Period):
 
 
 class Split(Cash):
-    by: Annotated[Names, "Parts: kind, campaign, category, coupon-type, channel, store, region, funder, day."] = (
-        "kind",
-    )
+    by: Annotated[
+        Names, "Columns to group by: kind, campaign, category, coupon-type, channel, store, region, funder, day."
+    ] = ("kind",)
     campaign: Campaign = None
     explain: Explain = False
     limit: Limit = None
 
 
 class Margin(Cash):
-    by: Annotated[Names, "Parts: channel, store, region, day."] = ("channel",)
+    by: Annotated[Names, "Columns to group by: channel, store, region, day."] = ("channel",)
     goods_rates: GoodsRates = None
     explain: Explain = False
     limit: Limit = None
@@ -58,13 +58,13 @@ class Losses(OfPast):
 
 
 class Budgets(Losses):
-    days: Annotated[Days, "The rate of spending is that of so many last days."] = 7
+    days: Annotated[Days, "Number of last days from which the spending rate is computed."] = 7
 
 
 class Reconciliation(OfPast):
-    campaign: Annotated[str | None, "From this campaign's coupons in use to the orders that it is credited with."] = (
-        None
-    )
+    campaign: Annotated[
+        str | None, "Reconcile this campaign's coupons in use with the orders that it is credited with."
+    ] = None
 
 
 class Statement(Period):
@@ -72,10 +72,8 @@ class Statement(Period):
 
 
 class Restated(Parameters):
-    known_from: Annotated[Instant | None, "What was known then is held against what is known now."] = None
-    campaign: Annotated[str | None, "Only of this campaign, and of the orders on which a coupon of it is in use."] = (
-        None
-    )
-    since: Annotated[Instant | None, "Only what happened from then on."] = None
-    until: Annotated[Instant | None, "Only what happened before then."] = None
+    known_from: Annotated[Instant | None, "Compare what was known at this instant with what is known now."] = None
+    campaign: Annotated[str | None, "Only this campaign, and the orders on which one of its coupons is in use."] = None
+    since: Annotated[Instant | None, "Only events at or after this instant."] = None
+    until: Annotated[Instant | None, "Only events before this instant."] = None
     goods_rates: GoodsRates = None

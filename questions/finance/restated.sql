@@ -1,13 +1,12 @@
--- What were the totals of orders, uses and costs as known then, what changed since, and why? Grain: one line
--- (`known_then`, a cause, `known_now`) and currency; in every column but `cases`, known_then + causes = known_now.
--- Inputs: `orders_then`, `uses_then`, `costs_then`. Orders: those that stand, for a campaign those with one of its
--- coupons in use; sales and list price less refunds. An order with several changes is under the first cause in the
--- order of `caused`. Goods cost and margin cover orders with a known cost (goods_cost of macros.sql); `coupon_…`: those
--- with a coupon in use.
--- `simple_roi_bp`: (coupon margin - booked) / (discount + booked), as `simple_roi` of the metrics, in basis points; a
--- cause has the change of the return when causes are applied one after the other in this order. It is null in all
--- causes if it is unknown for then or for now.
-WITH told AS (
+-- What were the totals of orders, uses and costs as known at an earlier instant, and what changed since, and why?
+-- Grain: one line (`known_then`, a cause, `known_now`) and currency; in every column but `cases`, known_then + causes =
+-- known_now. Inputs: `orders_then`, `uses_then`, `costs_then`. Orders: those that stand, for a campaign those with one
+-- of its coupons in use; sales and list price less refunds. An order with several changes is under the first cause in
+-- the order of `caused`. Goods cost and margin cover orders with a known cost (goods_cost of macros.sql); `coupon_…`:
+-- those with a coupon in use. `simple_roi_bp`: (coupon margin - booked) / (discount + booked) in basis points, like the
+-- metric `simple_roi`. The row of a cause has the change of the return when the causes are applied one after another in
+-- this order. It is null for all causes if the return is unknown at either end.
+WITH both_orders AS (
     SELECT -1 AS sign, * FROM orders_then
     UNION ALL
     SELECT 1, order_id, currency, paid_at, cancelled_at, gross_minor, net_minor, refunded_minor,
@@ -28,7 +27,7 @@ standing AS (
     SELECT t.*, t.net_minor - coalesce(t.refunded_minor, 0) AS kept_minor, EXISTS (
                SELECT 1 FROM used u WHERE u.sign = t.sign AND u.order_id = t.order_id
                  AND ($campaign IS NULL OR u.campaign_id = $campaign)) AS with_coupon
-    FROM told t
+    FROM both_orders t
     WHERE stands(t.paid_at, t.cancelled_at, t.net_minor, t.refunded_minor)
       AND ($since::TIMESTAMP IS NULL OR t.paid_at >= $since) AND ($until::TIMESTAMP IS NULL OR t.paid_at < $until)
 ),
@@ -44,7 +43,7 @@ counted AS (
     WHERE $campaign IS NULL OR with_coupon
     UNION ALL
     SELECT 'use', u.coupon_id, u.sign, coalesce(t.currency, u.currency), 0, 0, 0, 0, 0, 0, 0, 0, 0, u.discount_minor, 0
-    FROM used u LEFT JOIN told t ON t.sign = u.sign AND t.order_id = u.order_id
+    FROM used u LEFT JOIN both_orders t ON t.sign = u.sign AND t.order_id = u.order_id
     WHERE ($since::TIMESTAMP IS NULL OR u.used_at >= $since) AND ($until::TIMESTAMP IS NULL OR u.used_at < $until)
       AND ($campaign IS NULL OR u.campaign_id = $campaign)
     UNION ALL
@@ -72,8 +71,8 @@ caused AS (
                 ELSE 'order_corrected' END AS line,
            c.* EXCLUDE (came, went)
     FROM changes c
-    LEFT JOIN told b ON c.kind = 'order' AND b.sign = -1 AND b.order_id = c.id
-    LEFT JOIN told a ON c.kind = 'order' AND a.sign = 1 AND a.order_id = c.id
+    LEFT JOIN both_orders b ON c.kind = 'order' AND b.sign = -1 AND b.order_id = c.id
+    LEFT JOIN both_orders a ON c.kind = 'order' AND a.sign = 1 AND a.order_id = c.id
     WHERE c.orders <> 0 OR c.gross_minor <> 0 OR c.net_minor <> 0 OR c.goods_minor <> 0 OR c.without_cost <> 0
        OR c.coupon_orders <> 0 OR c.discount_minor <> 0 OR c.booked_minor <> 0
 ),
@@ -92,7 +91,7 @@ summed AS (
     FROM lines
     GROUP BY place, line, currency
 ),
--- What a campaign returned after each line: the lines so far, or all of what is known now.
+-- The return after each line: of the lines so far, or of everything known now.
 so_far AS (
     SELECT *, CASE WHEN spent_minor <> 0 AND (told_orders = 0 OR told_orders > unknown_orders)
                    THEN try_cast(round(10000.0 * gain_minor / spent_minor) AS BIGINT) END AS return_bp

@@ -9,9 +9,9 @@ WITH numbered AS MATERIALIZED (
 ),
 weighed AS (
     SELECT order_id, [line.category FOR line IN lines] AS categories,
-           CASE WHEN list_max(told) > 0 THEN told WHEN list_max(paid) > 0 THEN paid ELSE [1::HUGEINT FOR line IN lines] END AS weights
+           CASE WHEN list_max(stated) > 0 THEN stated WHEN list_max(paid) > 0 THEN paid ELSE [1::HUGEINT FOR line IN lines] END AS weights
     FROM (
-        SELECT order_id, lines, [greatest(coalesce(line.discount_minor, 0), 0)::HUGEINT FOR line IN lines] AS told,
+        SELECT order_id, lines, [greatest(coalesce(line.discount_minor, 0), 0)::HUGEINT FOR line IN lines] AS stated,
                [greatest(coalesce(line.net_minor, 0), 0)::HUGEINT FOR line IN lines] AS paid
         FROM orders
         WHERE len(lines) > 0 AND order_id IN (SELECT order_id FROM taken)

@@ -1,4 +1,4 @@
-"""The statement of a campaign's coupons: the opening liability, its moves, the closing liability.
+"""The liability statement of a campaign's coupons: opening, moves, closing.
 
 A coupon is out while it is issued, claimed or reserved, since it can still be used. Its value is its face value.
 Coupons without one (a percentage, a gift) are only counted. If no coupon counted in a part of the statement has a face
@@ -7,8 +7,8 @@ value, the value of the part is null: unknown, not zero. Every event that takes 
     opening + issued + returned - used - expired - revoked - released = closing
 
 holds to the coupon and to the minor unit (null adds nothing), and each period opens with the closing of the previous
-one. If a coupon broke no rule and nothing happened to it twice, its row tells its moves; the history of every other
-coupon is folded from the start (LIFECYCLE section 3). The audit `liability` folds all histories, and compares both
+one. If a coupon broke no rule and nothing happened to it twice, its row shows its moves. The history of every other
+coupon is folded from the start (`ledger/lifecycle.toml`). The audit `liability` folds all histories, and compares both
 results with the states of the rows.
 """
 
@@ -40,13 +40,13 @@ _AT_ONCE: Final = 500_000
 """Events folded at once."""
 _IS_OUT: Final = np.isin(STATES, OUT)
 _CODES: Final = {name: code for code, name in enumerate(STATES)}
-_TOLD_BY_ROW: Final = """
+_SHOWN_BY_ROW: Final = """
     violations = 0 AND events = (created_at IS NOT NULL)::INTEGER + (issued_at IS NOT NULL)::INTEGER
     + (claimed_at IS NOT NULL)::INTEGER + (reserved_at IS NOT NULL)::INTEGER + (used_at IS NOT NULL)::INTEGER
     + (ended_at IS NOT NULL)::INTEGER
 """
-"""There are as many events as instants: each of these happened once, and nothing else (a return, a release)
-happened."""
+"""Condition for coupons whose row shows all their moves: there are as many events as instants, so each of these
+happened once, and nothing else (a return, a release) happened."""
 
 
 def statement(
@@ -63,10 +63,10 @@ def statement(
     rows = [_of_rows(reading, campaign, since, until)] if by_rows else []
     moved = pl.concat([_nothing(), *rows, *folded])
     by = ["campaign_id", "currency"]
-    found = moved.group_by(by).agg(pl.exclude(by).sum())
+    sums = moved.group_by(by).agg(pl.exclude(by).sum())
     for unit in _UNITS:
         signed = [pl.col(f"{move}_{unit}") * (1 if move in _IN else -1) for move in MOVES]
-        found = found.with_columns((pl.col(f"opening_{unit}") + pl.sum_horizontal(signed)).alias(f"closing_{unit}"))
+        sums = sums.with_columns((pl.col(f"opening_{unit}") + pl.sum_horizontal(signed)).alias(f"closing_{unit}"))
     parts = ("opening", *MOVES, "closing")
     counts = [f"{part}_coupons" for part in parts]
     values = [
@@ -76,44 +76,44 @@ def statement(
         for part in parts
     ]
     unknown = {"without_value": "issued_unknown", "closing_without_value": "closing_unknown"}
-    told = found.select(*by, *counts, *values, **{name: pl.col(of) for name, of in unknown.items()})
-    return as_integers(told.sort(by, nulls_last=True))
+    answer = sums.select(*by, *counts, *values, **{name: pl.col(of) for name, of in unknown.items()})
+    return as_integers(answer.sort(by, nulls_last=True))
 
 
 def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """The moves of coupons whose rows tell them, summed as in `_summed`."""
-    plain = f"SELECT * FROM coupons WHERE ($campaign IS NULL OR campaign_id = $campaign) AND {_TOLD_BY_ROW}"
+    """The moves of coupons whose rows show all of them, summed as in `_summed`."""
+    plain = f"SELECT * FROM coupons WHERE ($campaign IS NULL OR campaign_id = $campaign) AND {_SHOWN_BY_ROW}"
     query = f"WITH plain AS ({plain}) {sql(__package__, 'statement')}"
-    found = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
+    sums = reading.frame(query, {"campaign": campaign, "since": since, "until": until})
     schema = _nothing().schema
-    missing = [pl.lit(0, schema[name]).alias(name) for name in schema if name not in found.columns]
-    return found.with_columns(missing).select(schema.names()).cast(schema)
+    missing = [pl.lit(0, schema[name]).alias(name) for name in schema if name not in sums.columns]
+    return sums.with_columns(missing).select(schema.names()).cast(schema)
 
 
 def _moves(reading: Reading, campaign: str | None, by_rows: bool) -> Iterator[pl.DataFrame]:
     """Every event that took a coupon in or out: `campaign_id`, `currency`, `face_value_minor` of the coupon, `at`,
     `move`. Coupons are read in parts, so that memory does not grow with their number. `by_rows`: leave out coupons
-    whose rows tell their moves."""
-    asked = f"($campaign IS NULL OR campaign_id = $campaign) AND NOT ($by_rows AND {_TOLD_BY_ROW})"
-    given = {"campaign": campaign, "by_rows": by_rows}
-    [events] = reading.frame(f"SELECT coalesce(sum(events), 0)::BIGINT FROM coupons WHERE {asked}", given).row(0)
+    whose rows show all their moves."""
+    condition = f"($campaign IS NULL OR campaign_id = $campaign) AND NOT ($by_rows AND {_SHOWN_BY_ROW})"
+    bound = {"campaign": campaign, "by_rows": by_rows}
+    [events] = reading.frame(f"SELECT coalesce(sum(events), 0)::BIGINT FROM coupons WHERE {condition}", bound).row(0)
     parts = 1 + events // _AT_ONCE
     for part in range(parts):
         first, after = (-(1 << 63) + (1 << 64) * n // parts for n in (part, part + 1))
-        found = reading.frame(
+        history = reading.frame(
             f"""
             SELECT e.key_hash, e.coupon_id, {", ".join(f"e.{name}" for name in (*EVENT_FIELDS, *POSITION))},
                    c.campaign_id AS of_campaign, c.currency AS in_currency, c.face_value_minor AS worth
             FROM coupon_events e JOIN (
                 SELECT key_hash, coupon_id, campaign_id, currency, face_value_minor
-                FROM coupons WHERE key_hash BETWEEN $first AND $last AND {asked}
+                FROM coupons WHERE key_hash BETWEEN $first AND $last AND {condition}
             ) c ON c.key_hash = e.key_hash AND c.coupon_id = e.coupon_id
             WHERE e.key_hash BETWEEN $first AND $last
             """,
-            given | {"first": first, "last": after - 1},
+            bound | {"first": first, "last": after - 1},
         )
-        if found.height:
-            yield _moved(found)
+        if history.height:
+            yield _moved(history)
 
 
 def _moved(events: pl.DataFrame) -> pl.DataFrame:
@@ -151,8 +151,8 @@ def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None)
         for part in ("opening", *MOVES)
     }
     by = ["campaign_id", "currency"]
-    found = moved.group_by(by).agg(**{name: part.cast(pl.Int128) for name, part in parts.items()})
-    return found.select(_nothing().columns)
+    sums = moved.group_by(by).agg(**{name: part.cast(pl.Int128) for name, part in parts.items()})
+    return sums.select(_nothing().columns)
 
 
 def _nothing() -> pl.DataFrame:

@@ -1,4 +1,4 @@
--- Which moves do the rows show of coupons whose history they tell in full (`plain`: nothing happened to them twice)?
+-- Which moves do the rows show, for coupons whose row shows all moves (`plain`: nothing happened to them twice)?
 -- Grain: one campaign and currency. `opening`: coupons out at $since; `issued`, `used`, `expired`, `revoked`: moves
 -- from $since on and before $until; `…_minor`: their face values; `…_unknown`: those of them without one. A coupon that
 -- was never issued was never out; a used coupon cannot end.

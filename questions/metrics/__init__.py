@@ -1,1 +1,1 @@
-"""The operating metrics: each is defined once, and can be asked over any slice and time grain."""
+"""The operating metrics. Each is defined once, in metrics.toml, and can be computed for any slice and time grain."""

@@ -1,7 +1,7 @@
 """The metrics and sources, loaded from `metrics.toml`.
 
-Invariants: a formula names only metrics; a join is listed after the joins that it needs; a money metric is a sum, or a
-formula over sums, so that it can be split by currency and converted.
+Invariants: a formula names only metrics (and `minutes`). A join is listed after the joins that it needs. A money metric
+is a sum, or a formula over sums, so that it can be split by currency and converted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 from coupon_ledger.ledger.labels import Label, codes, in_words
 
 IN_TIME: Final = {"weekday": "moment // 86400000000 % 7 + 1", "hour_of_day": "moment // 3600000000 % 24"}
-"""Dimensions of every source with instants; `moment`: local time in the zone, as by `Zone.local_sql`."""
+"""Dimensions that every source with instants has. `moment`: local time in the zone, as made by `Zone.local_sql`."""
 MINUTES: Final = "minutes"
 """The only name in a formula that is not a metric: the minutes of the bucket that have passed."""
 
@@ -26,7 +26,7 @@ _NAME: Final = re.compile(r"\b[a-z][a-z0-9_]*\b")
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A relation with rows in time and in slices. Fields are as in the TOML (`from_` is `from` there)."""
+    """A relation that metrics aggregate. The fields are those of metrics.toml (`from_` is `from` there)."""
 
     name: str
     grain: str
@@ -48,7 +48,7 @@ class Source:
         return self.shown[0].partition(".")[0]
 
     def joined(self, *expressions: str) -> list[str]:
-        """The joins that these expressions need, in the order of the TOML."""
+        """The joins that these expressions need, in the order of metrics.toml."""
         needed: set[str] = set()
         todo = list(expressions)
         while todo:
@@ -62,8 +62,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric. Over a source: `rows`, `aggregate`. Over other metrics: `formula`, and `base`, the formula expanded
-    until it names only metrics over sources."""
+    """A metric. A metric over a source has `rows` and `aggregate`. A metric over other metrics has a `formula`, and
+    `base`: the formula expanded until it names only metrics over sources."""
 
     name: str
     english: str
@@ -81,7 +81,7 @@ class Metric:
     formula: str = ""
     base: str = ""
     parts: tuple[str, ...] = ()
-    """The metrics over sources that it is computed from; for a metric over a source, itself."""
+    """The metrics over sources that it is computed from. A metric over a source is its own part."""
 
     @property
     def label(self) -> Label:
@@ -89,11 +89,12 @@ class Metric:
 
     @property
     def additive(self) -> bool:
-        """Whether values of disjoint slices can be added."""
+        """Whether values of disjoint slices can be added up."""
         return self.source is not None and "DISTINCT" not in self.aggregate and "quantile" not in self.aggregate
 
     def summed(self, counts: str) -> Metric | None:
-        """The metric over a source of sums, with `counts` rows in each sum; None if it cannot be computed from sums."""
+        """The same metric over a source of hourly sums, whose column `counts` has the number of rows. None if it cannot
+        be computed from sums."""
         return replace(self, aggregate=f"sum({counts})") if self.aggregate == "count(*)" else None
 
     @property
@@ -108,8 +109,8 @@ class Metric:
 
     @property
     def empty(self) -> int | None:
-        """The value for no rows: 0, or None for quantiles and for metrics of what stands now (no stock is not 0
-        left)."""
+        """The value for no rows: 0, or None for quantiles and for metrics of the current state (without a stock, the
+        stock left is not 0 but unknown)."""
         unknown = "quantile" in self.aggregate or self.view == "now"
         return None if unknown else 0
 
@@ -120,16 +121,16 @@ class Metric:
         return self.aggregate if self.rows == "true" else f"{self.aggregate} FILTER (WHERE {self.rows})"
 
 
-def _sources(told: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
-    for name, given in told.items():
-        shown = tuple(given["shown"])
+def _sources(entries: Mapping[str, Mapping[str, Any]]) -> Iterator[Source]:
+    for name, entry in entries.items():
+        shown = tuple(entry["shown"])
         yield Source(
-            name=name, from_=given["from"], **{n: v for n, v in given.items() if n != "from"} | {"shown": shown}
+            name=name, from_=entry["from"], **{n: v for n, v in entry.items() if n != "from"} | {"shown": shown}
         )
 
 
-def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every metric's entry by its name, with [[each]] expanded."""
+def _entries(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and entry of every metric, with [[each]] expanded."""
     labels = codes()
     for each in data["each"]:
         for value in each["values"]:
@@ -144,36 +145,36 @@ def _told(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from data["metrics"].items()
 
 
-def _base(name: str, given: Mapping[str, Any]) -> Metric:
-    source = SOURCES[given["source"]]
-    own = [d for d in source.dimensions if d != "reason"] + given.get("by", [])
+def _base(name: str, entry: Mapping[str, Any]) -> Metric:
+    source = SOURCES[entry["source"]]
+    own = [d for d in source.dimensions if d != "reason"] + entry.get("by", [])
     return Metric(
         name=name,
         **{
             n: v
-            for n, v in given.items()
+            for n, v in entry.items()
             if n in ("chinese", "unit", "meaning", "caveat", "source", "rows", "aggregate")
         },
-        english=given.get("english", in_words(name)),
+        english=entry.get("english", in_words(name)),
         grain=source.grain,
         view=source.view,
         dimensions=tuple(own + (list(IN_TIME) if source.at else [])),
-        money=given["unit"] == "minor",
+        money=entry["unit"] == "minor",
         parts=(name,),
     )
 
 
-def _formula(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> Metric:
-    named = [n for n in dict.fromkeys(_NAME.findall(given["formula"])) if n in of]
+def _formula(name: str, entry: Mapping[str, Any], of: Mapping[str, Metric]) -> Metric:
+    named = [n for n in dict.fromkeys(_NAME.findall(entry["formula"])) if n in of]
     parts = [of[n] for n in named]
     common = [d for d in parts[0].dimensions if all(d in p.dimensions for p in parts)]
-    allowed = given.get("dimensions", [d for d in common if d not in given.get("not_by", ())])
-    written = _NAME.sub(lambda m: f"({of[m[0]].base})" if m[0] in of and of[m[0]].formula else m[0], given["formula"])
+    allowed = entry.get("dimensions", [d for d in common if d not in entry.get("not_by", ())])
+    written = _NAME.sub(lambda m: f"({of[m[0]].base})" if m[0] in of and of[m[0]].formula else m[0], entry["formula"])
     views = dict.fromkeys(p.view for p in parts)
     return Metric(
         name=name,
-        **{n: v for n, v in given.items() if n in ("chinese", "unit", "meaning", "caveat", "formula")},
-        english=given.get("english", in_words(name)),
+        **{n: v for n, v in entry.items() if n in ("chinese", "unit", "meaning", "caveat", "formula")},
+        english=entry.get("english", in_words(name)),
         grain="; ".join(dict.fromkeys(of[part].grain for p in parts for part in p.parts)),
         view=" and ".join(views),
         dimensions=tuple(allowed),
@@ -184,22 +185,22 @@ def _formula(name: str, given: Mapping[str, Any], of: Mapping[str, Metric]) -> M
 
 
 def _metrics(data: Mapping[str, Any]) -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
-    told = dict(_told(data))
-    for name, given in told.items():
-        if "source" in given:
-            found[name] = _base(name, given)
-    left = {name: given for name, given in told.items() if "formula" in given}
+    metrics: dict[str, Metric] = {}
+    entries = dict(_entries(data))
+    for name, entry in entries.items():
+        if "source" in entry:
+            metrics[name] = _base(name, entry)
+    left = {name: entry for name, entry in entries.items() if "formula" in entry}
     while left:
         ready = [n for n, g in left.items() if not set(_NAME.findall(g["formula"])) & left.keys()]
         for name in ready:
-            found[name] = _formula(name, left.pop(name), found)
-    return {name: found[name] for name in told}
+            metrics[name] = _formula(name, left.pop(name), metrics)
+    return {name: metrics[name] for name in entries}
 
 
 _DATA: Final = tomllib.loads(files(__package__).joinpath("metrics.toml").read_text(encoding="utf-8"))
 SOURCES: Final = {source.name: source for source in _sources(_DATA["sources"])}
 SUMS: Final = {source.name: source for source in _sources(_DATA["sums"])}
-"""Sources of sums, by the source that each can replace."""
+"""Sources of hourly sums, by the name of the source that each can replace."""
 METRICS: Final = _metrics(_DATA)
 DIMENSIONS: Final = tuple(dict.fromkeys(d for metric in METRICS.values() for d in metric.dimensions))

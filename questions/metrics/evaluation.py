@@ -1,8 +1,7 @@
-"""Evaluates a question about metrics: queries the parts by source, joins them, then computes the formulas.
+"""Evaluation of a question about metrics: query the parts by source, join them, compute the formulas.
 
-Invariants: a formula sees only the sums of its own slice, bucket and currency, and gives null instead of dividing by
-zero. A slice without rows in a bucket has 0 there (null for a quantile). Amounts of different currencies are kept apart
-or converted.
+Invariants: a formula sees only the sums of its own slice, bucket and currency. Division by zero gives null. A slice
+without rows in a bucket has 0 there (null for a quantile). Currencies are kept apart or converted, never added up.
 """
 
 from __future__ import annotations
@@ -30,9 +29,8 @@ _NUMBERS: Final = re.compile("([0-9]+)")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A validated question about metrics. `where`: the accepted values by dimension; an empty one stands for
-    unknown."""
+class MetricQuestion:
+    """A validated question about metrics. `where`: accepted values by dimension; an empty value stands for unknown."""
 
     metrics: tuple[Metric, ...]
     by: tuple[str, ...]
@@ -47,68 +45,73 @@ class Asked:
 
     @property
     def shifts(self) -> bool:
+        """Whether the answer compares with an earlier period."""
         return self.compare in ("previous", "last-year")
 
 
 class Evaluation:
-    """Evaluation of one question on one state of the database."""
+    """The evaluation of one question on one state of the database."""
 
-    def __init__(self, reading: Reading, asked: Asked) -> None:
+    def __init__(self, reading: Reading, question: MetricQuestion) -> None:
         self._reading = reading
-        self._asked = asked
+        self._question = question
         [(clock, grace)] = reading.rows("SELECT data_clock, grace_minutes FROM ledger")
         self.clock: datetime | None = clock
         self._grace = timedelta(minutes=grace)
 
     def frame(self) -> pl.DataFrame:
-        """Grain: one slice and bucket, and currency if some metric is money (null for other metrics)."""
-        asked = self._asked
-        now = self._parts(self.slice(asked.since, asked.until))
-        if not asked.shifts:
+        """The answer. Grain: one slice and bucket, and currency if any metric is money (null for other metrics)."""
+        question = self._question
+        now = self._parts(self.slice(question.since, question.until))
+        if not question.shifts:
             values = self._values(now, list(now.values()), self._keys_of(now.values()))
-            return self._arranged(self._beside_targets(values) if asked.compare else values)
+            return self._arranged(self._beside_targets(values) if question.compare else values)
         shift = self._shift
-        since, until = (shift.instant(at, asked.zone) for at in self._period)
+        since, until = (shift.instant(at, question.zone) for at in self._period)
         before = self._parts(self.slice(since, until))
         both = [*now.values(), *before.values()]
         buckets = self._keys_of(now.values())
-        then = [shift.key(key, asked.buckets) for key in buckets] if buckets is not None and asked.buckets else None
+        earlier = (
+            [shift.key(key, question.buckets) for key in buckets] if buckets is not None and question.buckets else None
+        )
         values = self._values(now, both, buckets)
-        others = self._values(before, both, list(dict.fromkeys(then)) if then is not None else None)
-        return self._arranged(self._beside(values, others, dict(zip(buckets or (), then or (), strict=True))))
+        others = self._values(before, both, list(dict.fromkeys(earlier)) if earlier is not None else None)
+        return self._arranged(self._beside(values, others, dict(zip(buckets or (), earlier or (), strict=True))))
 
     def _groups(self) -> dict[bool, list[Metric]]:
-        """The metrics that are money and those that are not, since they have different keys."""
-        groups = {money: [m for m in self._asked.metrics if m.money == money] for money in (False, True)}
+        """The metrics, split into money and others, because they have different keys."""
+        groups = {money: [m for m in self._question.metrics if m.money == money] for money in (False, True)}
         return {money: metrics for money, metrics in groups.items() if metrics}
 
     def _dimensions(self, money: bool) -> list[str]:
-        return [*self._asked.by, *(["currency"] if money and "currency" not in self._asked.by else [])]
+        return [*self._question.by, *(["currency"] if money and "currency" not in self._question.by else [])]
 
     # --- parts
 
     def slice(self, since: datetime | None, until: datetime | None) -> Slice:
-        asked = self._asked
+        question = self._question
         low, high = (since, until) if since and until else self._bounds
         span = (since or low, max(until or high, since or low))
-        return Slice(asked.by, asked.where, since, until, span, asked.zone, asked.buckets, asked.goods_rates)
+        return Slice(
+            question.by, question.where, since, until, span, question.zone, question.buckets, question.goods_rates
+        )
 
     @cached_property
     def _bounds(self) -> tuple[datetime, datetime]:
-        """A range that contains every instant in the tables; its end is excluded."""
+        """A range that contains every instant in the tables. Its end is excluded."""
         [(first, last)] = self._reading.rows(sql(__package__, "bounds"))
         if not first:
             return datetime(2000, 1, 1), datetime(2000, 1, 2)
         return first, later(last, _MOMENT)
 
     def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
-        """The parts of the metrics of each group, by slice and bucket. Each source is queried once: its rows by
-        currency are added up for metrics that are not money."""
+        """The parts of each group's metrics, by slice and bucket. Each source is queried only once: metrics that are
+        not money add up its rows by currency."""
         needed = {
             money: _by_source((part for metric in metrics for part in metric.parts), slice_)
             for money, metrics in self._groups().items()
         }
-        found: dict[bool, pl.DataFrame] = {}
+        parts_of: dict[bool, pl.DataFrame] = {}
         shared: dict[Source, pl.DataFrame] = {}
         for money in sorted(needed, reverse=True):
             keys = [*(["bucket"] if slice_.buckets else []), *self._dimensions(money)]
@@ -125,31 +128,31 @@ class Evaluation:
                     shared[source] = frame
                 frames.append(frame.select(*keys, *(p.name for p in parts)))
             every = [part for parts in needed[money].values() for part in parts]
-            found[money] = _together(frames, keys, every)
-        return found
+            parts_of[money] = _together(frames, keys, every)
+        return parts_of
 
-    def _keys_of(self, found: Iterable[pl.DataFrame]) -> list[datetime] | None:
-        """All buckets of the period. It begins with the first bucket with data if there is no `since`. Without `until`
-        it ends with the last one; if `since` is set, not before the data's clock."""
-        asked, buckets = self._asked, self._asked.buckets
+    def _keys_of(self, frames: Iterable[pl.DataFrame]) -> list[datetime] | None:
+        """All buckets of the period. Without `since`, it begins with the first bucket with data. Without `until`, it
+        ends with the last one, or at the data's clock if `since` is set and the clock is later."""
+        question, buckets = self._question, self._question.buckets
         if buckets is None:
             return None
-        keys = sorted({key for frame in found for key in frame["bucket"].unique()})
-        if not keys and not asked.since:
+        keys = sorted({key for frame in frames for key in frame["bucket"].unique()})
+        if not keys and not question.since:
             return []
-        first = buckets.key(asked.since) if asked.since else keys[0]
+        first = buckets.key(question.since) if question.since else keys[0]
         ends = [buckets.start(keys[-1]) + _MOMENT] if keys else []
-        ends += [self.clock] if asked.since and self.clock else []
-        return list(buckets.keys(first, asked.until or max(ends, default=first)))
+        ends += [self.clock] if question.since and self.clock else []
+        return list(buckets.keys(first, question.until or max(ends, default=first)))
 
     def _filled(
-        self, parts: pl.DataFrame, money: bool, found: Iterable[pl.DataFrame], buckets: list[datetime] | None
+        self, parts: pl.DataFrame, money: bool, frames: Iterable[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """Add rows, so that each slice that any metric has is there in each bucket."""
+        """Add rows, so that every slice of any metric is there in every bucket."""
         keys = self._dimensions(money)
         if not keys and buckets is None:
             return parts
-        having = [frame.select(keys) for frame in found if set(keys) <= set(frame.columns)]
+        having = [frame.select(keys) for frame in frames if set(keys) <= set(frame.columns)]
         slices = pl.concat(having).unique() if keys else pl.DataFrame({"_": [0]})
         if buckets is not None:
             if slices.height * len(buckets) > MOST_BUCKETS:
@@ -167,32 +170,32 @@ class Evaluation:
     # --- values
 
     def _values(
-        self, found: Mapping[bool, pl.DataFrame], slices: list[pl.DataFrame], buckets: list[datetime] | None
+        self, parts_of: Mapping[bool, pl.DataFrame], slices: list[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
         """Compute the metrics from their parts. Rows of metrics that are not money have no currency."""
         groups = []
         for money, metrics in self._groups().items():
-            parts = self._filled(found[money], money, slices, buckets)
+            parts = self._filled(parts_of[money], money, slices, buckets)
             keys = [*self._dimensions(money), *(["bucket"] if buckets is not None else [])]
-            if money and self._asked.rates is not None:
+            if money and self._question.rates is not None:
                 amounts = [name for name in parts.columns if name in METRICS and METRICS[name].unit == "minor"]
-                parts = self._asked.rates.convert(parts, [k for k in keys if k != "currency"], amounts)
+                parts = self._question.rates.convert(parts, [k for k in keys if k != "currency"], amounts)
             columns = [*keys, *(f"{_formula(metric)} AS {metric.name}" for metric in metrics)]
             with self._reading.given(parts=self._with_minutes(parts)):
                 groups.append(self._reading.frame(f"SELECT {', '.join(columns)} FROM parts"))
         return pl.concat(groups, how="diagonal")
 
     def _with_minutes(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Add the minutes of the bucket, or of the period, up to the data's clock."""
-        asked, clock = self._asked, self.clock
+        """Add the minutes of the bucket (or of the period) that have passed by the data's clock."""
+        question, clock = self._question, self.clock
         if clock is None:
             return parts.with_columns(pl.lit(None, pl.Float64).alias(MINUTES))
-        bounds = (asked.since or datetime.min, min(asked.until or datetime.max, clock))
-        if asked.buckets is None:
+        bounds = (question.since or datetime.min, min(question.until or datetime.max, clock))
+        if question.buckets is None:
             passed = (bounds[1] - bounds[0]) / timedelta(minutes=1)
-            return parts.with_columns(pl.lit(max(0.0, passed) if asked.since else None, pl.Float64).alias(MINUTES))
+            return parts.with_columns(pl.lit(max(0.0, passed) if question.since else None, pl.Float64).alias(MINUTES))
         buckets = parts["bucket"].unique().to_list()
-        spans = [(asked.buckets.start(key), asked.buckets.end(key)) for key in buckets]
+        spans = [(question.buckets.start(key), question.buckets.end(key)) for key in buckets]
         passed_each = [(min(end, bounds[1]) - max(start, bounds[0])) / timedelta(minutes=1) for start, end in spans]
         lengths = pl.DataFrame(
             {"bucket": buckets, MINUTES: [max(0.0, p) for p in passed_each]},
@@ -205,50 +208,52 @@ class Evaluation:
     @cached_property
     def _period(self) -> tuple[datetime, datetime]:
         """The period that is compared with another one."""
-        asked = self._asked
-        until = asked.until or self.clock
-        if asked.since is None:
-            raise WrongQuestion(f"comparison with {asked.compare}: of which period is not said; give --since")
-        if until is None or until <= asked.since:
+        question = self._question
+        until = question.until or self.clock
+        if question.since is None:
+            raise WrongQuestion(f"comparison with {question.compare}: of which period is not said; give --since")
+        if until is None or until <= question.since:
             raise WrongQuestion("comparison: the period ends before it begins; give --since and --until of one")
-        return asked.since, until
+        return question.since, until
 
     @cached_property
     def _shift(self) -> Shift:
-        asked = self._asked
-        return Shift.between(*self._period, asked.zone, str(asked.compare), asked.buckets)
+        question = self._question
+        return Shift.between(*self._period, question.zone, str(question.compare), question.buckets)
 
-    def _beside(self, values: pl.DataFrame, others: pl.DataFrame, then: Mapping[datetime, datetime]) -> pl.DataFrame:
-        """Each value, its value in the earlier period, and the change relative to that."""
-        metrics = self._asked.metrics
+    def _beside(self, values: pl.DataFrame, others: pl.DataFrame, earlier: Mapping[datetime, datetime]) -> pl.DataFrame:
+        """Each value, the value in the earlier period, and the relative change. `earlier`: the bucket that each bucket
+        is compared with."""
+        metrics = self._question.metrics
         keys = [name for name in values.columns if name not in METRICS]
         others = others.rename({metric.name: f"{metric.name}_before" for metric in metrics})
         if "bucket" in keys:
             pairs = pl.DataFrame(
-                {"bucket": list(then), "_then": list(then.values())}, schema={"bucket": _INSTANT, "_then": _INSTANT}
+                {"bucket": list(earlier), "_earlier": list(earlier.values())},
+                schema={"bucket": _INSTANT, "_earlier": _INSTANT},
             )
             values = values.join(pairs, on="bucket", how="left")
-            others = others.rename({"bucket": "_then"})
-            keys = ["_then" if key == "bucket" else key for key in keys]
+            others = others.rename({"bucket": "_earlier"})
+            keys = ["_earlier" if key == "bucket" else key for key in keys]
         if keys:
             wide = values.join(others, on=keys, how="left", nulls_equal=True)
         else:
             wide = pl.concat([values, others], how="horizontal")
         changes = [_change(pl.col(m.name), pl.col(f"{m.name}_before")).alias(f"{m.name}_change") for m in metrics]
-        return wide.drop("_then", strict=False).with_columns(changes)
+        return wide.drop("_earlier", strict=False).with_columns(changes)
 
     def _beside_targets(self, values: pl.DataFrame) -> pl.DataFrame:
-        """Each value, its target, and the part of the target reached."""
-        asked = self._asked
-        campaigns = asked.where.get("campaign")
-        told = self._reading.frame(
+        """Each value, its target, and the part of the target that is reached."""
+        question = self._question
+        campaigns = question.where.get("campaign")
+        targets_set = self._reading.frame(
             sql(__package__, "targets"),
-            {"metrics": [m.name for m in asked.metrics], "campaigns": list(campaigns) if campaigns else None},
+            {"metrics": [m.name for m in question.metrics], "campaigns": list(campaigns) if campaigns else None},
         )
-        for metric in asked.metrics:
-            mine = told.filter(pl.col("metric") == metric.name)
+        for metric in question.metrics:
+            mine = targets_set.filter(pl.col("metric") == metric.name)
             name = f"{metric.name}_target"
-            targets = _targets(mine, metric, values, asked).rename({"target": name})
+            targets = _targets(mine, metric, values, question).rename({"target": name})
             keys = [key for key in targets.columns if key != name]
             if keys:
                 values = values.join(targets, on=keys, how="left")
@@ -261,42 +266,45 @@ class Evaluation:
 
     # --- the answer
 
-    def _arranged(self, found: pl.DataFrame) -> pl.DataFrame:
-        """Order columns: keys first, then the metrics as asked. `open`: late facts may still arrive for this bucket."""
-        asked, clock = self._asked, self.clock
-        suffixes = {"target": ("", "_target", "_reached"), None: ("",)}.get(asked.compare, ("", "_before", "_change"))
-        values = [f"{metric.name}{suffix}" for metric in asked.metrics for suffix in suffixes]
-        keys = [*(["currency"] if "currency" in found.columns else [])]
+    def _arranged(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Sort the rows, and order the columns: keys first, then the metrics in the order of the question. `open`: late
+        facts may still arrive for this bucket."""
+        question, clock = self._question, self.clock
+        suffixes = {"target": ("", "_target", "_reached"), None: ("",)}.get(
+            question.compare, ("", "_before", "_change")
+        )
+        values = [f"{metric.name}{suffix}" for metric in question.metrics for suffix in suffixes]
+        keys = [*(["currency"] if "currency" in rows.columns else [])]
         closed = clock - self._grace if clock else datetime.min
-        if asked.buckets is None:
-            end = asked.until or datetime.max
-            found = found.with_columns(open=pl.lit(end > closed))
-            keys = [*asked.by, *(k for k in keys if k not in asked.by), "open"]
+        if question.buckets is None:
+            end = question.until or datetime.max
+            rows = rows.with_columns(open=pl.lit(end > closed))
+            keys = [*question.by, *(k for k in keys if k not in question.by), "open"]
         else:
-            each = found["bucket"].unique().to_list()
+            each = rows["bucket"].unique().to_list()
             named = pl.DataFrame(
                 {
                     "bucket": each,
-                    "_label": [asked.buckets.label(key) for key in each],
-                    "starts_at": [asked.buckets.start(key) for key in each],
-                    "open": [asked.buckets.end(key) > closed for key in each],
+                    "_label": [question.buckets.label(key) for key in each],
+                    "starts_at": [question.buckets.start(key) for key in each],
+                    "open": [question.buckets.end(key) > closed for key in each],
                 },
                 schema={"bucket": _INSTANT, "_label": pl.String, "starts_at": _INSTANT, "open": pl.Boolean},
             )
-            order = [pl.col("bucket"), *(_natural(found, name) for name in asked.by)]
-            found = found.join(named, on="bucket", how="left").sort(order, nulls_last=True)
-            found = found.drop("bucket").rename({"_label": "bucket"})
-            keys = ["bucket", "starts_at", *asked.by, *(k for k in keys if k not in asked.by), "open"]
-        if asked.buckets is None and (names := [k for k in keys if k != "open"]):
-            found = found.sort([_natural(found, name) for name in names], nulls_last=True)
-        return found.select(*keys, *values).with_columns(data_clock=pl.lit(clock, _INSTANT))
+            order = [pl.col("bucket"), *(_natural(rows, name) for name in question.by)]
+            rows = rows.join(named, on="bucket", how="left").sort(order, nulls_last=True)
+            rows = rows.drop("bucket").rename({"_label": "bucket"})
+            keys = ["bucket", "starts_at", *question.by, *(k for k in keys if k not in question.by), "open"]
+        if question.buckets is None and (names := [k for k in keys if k != "open"]):
+            rows = rows.sort([_natural(rows, name) for name in names], nulls_last=True)
+        return rows.select(*keys, *values).with_columns(data_clock=pl.lit(clock, _INSTANT))
 
 
-def _natural(found: pl.DataFrame, name: str) -> pl.Expr:
+def _natural(rows: pl.DataFrame, name: str) -> pl.Expr:
     """The rank of values in natural order: campaign 2 before campaign 10."""
-    if found.schema[name] != pl.String:
+    if rows.schema[name] != pl.String:
         return pl.col(name)
-    values = found[name].drop_nulls().unique().to_list()
+    values = rows[name].drop_nulls().unique().to_list()
     values.sort(key=lambda value: ([_by_size(part) for part in _NUMBERS.split(value)], value))
     return pl.col(name).replace_strict(values, range(len(values)), return_dtype=pl.Int64, default=None)
 
@@ -313,14 +321,14 @@ def _formula(metric: Metric) -> str:
 
 
 def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
-    """The metrics by the source that they are queried from: their own, or a source of sums that replaces it."""
-    found: dict[Source, list[Metric]] = {}
+    """The metrics by source: the one that each is defined on, or a source of hourly sums that can replace it."""
+    by_source: dict[Source, list[Metric]] = {}
     for metric in (METRICS[name] for name in dict.fromkeys(names)):
         sums = SUMS.get(str(metric.source))
-        summed = metric.summed(sums.counts) if sums and slice_.told_by(sums) else None
+        summed = metric.summed(sums.counts) if sums and slice_.fits(sums) else None
         source = sums if sums and summed else SOURCES[str(metric.source)]
-        found.setdefault(source, []).append(summed or metric)
-    return found
+        by_source.setdefault(source, []).append(summed or metric)
+    return by_source
 
 
 def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
@@ -329,7 +337,7 @@ def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric])
 
 
 def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
-    """Full join of the frames, with gaps filled; a single row if there are no rows, and no keys other than currency."""
+    """Full join of the frames, with gaps filled. If there are no rows, and no keys other than currency, one row."""
     marked = [
         frame.with_columns(pl.lit(True).alias(f"_has_{name}") for name in frame.columns if name in METRICS)
         for frame in frames
@@ -346,8 +354,8 @@ def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[M
 
 
 def _without_gaps(frame: pl.DataFrame, metrics: Sequence[Metric], gap: pl.Expr | None = None) -> pl.DataFrame:
-    """Fill missing rows (where `gap` is true, or the metric's mark is missing) with the metric's value for no rows. A
-    null in an existing row means unknown, and stays null."""
+    """Fill missing rows with the metric's value for no rows. A row is missing where `gap` is true, or where the
+    metric's marker column is null. A null in an existing row means unknown, and stays null."""
     filled = []
     for metric in metrics:
         missing = pl.col(f"_has_{metric.name}").is_null() if gap is None else gap
@@ -360,34 +368,34 @@ def _change(now: pl.Expr, before: pl.Expr) -> pl.Expr:
     return pl.when(before != 0).then((now - before) / before.abs())
 
 
-def _targets(told: pl.DataFrame, metric: Metric, values: pl.DataFrame, asked: Asked) -> pl.DataFrame:
+def _targets(targets_set: pl.DataFrame, metric: Metric, values: pl.DataFrame, question: MetricQuestion) -> pl.DataFrame:
     """The target of each row of `values`: columns campaign (if grouped by it), currency (for money) and `target`.
 
     A target without a currency takes that of the amounts, if there is only one. Targets of ratios are set in basis
     points.
     """
-    told = told.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
-    keys = [*(["campaign"] if "campaign" in asked.by else []), *(["currency"] if metric.money else [])]
+    targets = targets_set.with_columns(pl.col("target") / (10_000 if metric.unit == "ratio" else 1))
+    keys = [*(["campaign"] if "campaign" in question.by else []), *(["currency"] if metric.money else [])]
     if metric.money:
-        told = _in_a_currency(told, values.drop_nulls(metric.name), keys[:-1], metric.name)
-    if "campaign" in asked.by:
-        return told.select(*keys, "target").unique(keys, keep="first")
-    wanted = len(set(asked.where["campaign"]))
-    summed = told.with_columns(_all=pl.lit(0)).group_by("_all", *keys)
-    found = summed.agg(pl.col("target").sum(), campaigns=pl.col("campaign").n_unique())
+        targets = _in_a_currency(targets, values.drop_nulls(metric.name), keys[:-1], metric.name)
+    if "campaign" in question.by:
+        return targets.select(*keys, "target").unique(keys, keep="first")
+    wanted = len(set(question.where["campaign"]))
+    grouped = targets.with_columns(_all=pl.lit(0)).group_by("_all", *keys)
+    sums = grouped.agg(pl.col("target").sum(), campaigns=pl.col("campaign").n_unique())
     known = (pl.col("campaigns") == wanted) & pl.lit(metric.additive or wanted == 1)
-    return found.filter(known).select(*keys, "target")
+    return sums.filter(known).select(*keys, "target")
 
 
-def _in_a_currency(told: pl.DataFrame, amounts: pl.DataFrame, by: list[str], metric: str) -> pl.DataFrame:
-    """Give targets without a currency that of the amounts, if it is the only one. Currencies with 0 are ignored, unless
-    all are 0."""
+def _in_a_currency(targets: pl.DataFrame, amounts: pl.DataFrame, by: list[str], metric: str) -> pl.DataFrame:
+    """Give targets without a currency the currency of the amounts, if there is only one. Currencies with an amount of 0
+    are ignored, unless all amounts are 0."""
     grouped = amounts.with_columns(_all=pl.lit(0)).group_by("_all", *by)
     some = pl.col("currency").filter(pl.col(metric) != 0).unique()
-    found = grouped.agg(
+    currencies = grouped.agg(
         own=pl.when(some.len() > 0).then(some.implode()).otherwise(pl.col("currency").unique().implode())
     )
-    alone = found.filter(pl.col("own").list.len() == 1)
+    alone = currencies.filter(pl.col("own").list.len() == 1)
     alone = alone.select("_all", *by, pl.col("own").list.first())
-    joined = told.with_columns(_all=pl.lit(0)).join(alone, on=["_all", *by], how="left")
+    joined = targets.with_columns(_all=pl.lit(0)).join(alone, on=["_all", *by], how="left")
     return joined.with_columns(currency=pl.coalesce("currency", "own")).drop_nulls("currency").drop("_all", "own")

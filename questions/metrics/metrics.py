@@ -1,4 +1,4 @@
-"""Questions about metrics: their values, and the rows behind a value."""
+"""Questions about metrics: their values, and how a value is computed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coupon_ledger.ledger.plain import plain
 from coupon_ledger.projections.connection import Reading
 from coupon_ledger.questions.metrics import statements
 from coupon_ledger.questions.metrics.definitions import DIMENSIONS, METRICS, SOURCES, Metric
-from coupon_ledger.questions.metrics.evaluation import Asked, Evaluation
+from coupon_ledger.questions.metrics.evaluation import Evaluation, MetricQuestion
 from coupon_ledger.questions.metrics.money import Rates
 from coupon_ledger.questions.metrics.money import goods_rates as goods
 from coupon_ledger.questions.metrics.parameters import MetricExplained, Metrics, MetricSlice
@@ -19,10 +19,12 @@ from coupon_ledger.questions.metrics.periods import COMPARISONS, GRAINS, Buckets
 
 
 def metrics(reading: Reading, parameters: Metrics) -> pl.DataFrame:
-    """Values of metrics by slice and bucket.
+    """Values of metrics: one row per slice (values of the dimensions in `by`), time bucket (`grain`) and currency.
 
-    Each currency has rows of its own (`currency`, XXX for amounts without one); metrics that are not money have none.
-    `open`: late facts may still arrive, until the data's clock has passed the bucket's end by the grace of the rules.
+    Metrics that are money have one row per `currency` (XXX for amounts without one). For other metrics, `currency` is
+    null. `open`: late facts may still change the row; a bucket closes when the data's clock has passed its end by the
+    grace. With `compare`, each metric has two more columns: `_before` and `_change` (relative), or `_target` and
+    `_reached` (part of the target).
 
     Raises `NotThere`, `WrongQuestion`.
     """
@@ -31,26 +33,28 @@ def metrics(reading: Reading, parameters: Metrics) -> pl.DataFrame:
 
 
 def metric_explained(reading: Reading, parameters: MetricExplained) -> pl.DataFrame:
-    """How metrics are computed. Grain: one part of one metric: the metric's `formula`, the part's `sql` and
-    `parameters`, the number of rows behind it (`found`), and the first `limit` of them by time (`rows`).
+    """How metrics are computed: one row per metric and part (a sum or count that its formula uses).
+
+    `formula` belongs to the metric. `sql` and `parameters` compute the part. `found` is the number of rows behind the
+    part; `rows` has the first `limit` of them by time, as JSON.
 
     Raises `NotThere`, `WrongQuestion`.
     """
-    asked = _checked(parameters)
-    evaluation = Evaluation(reading, asked)
+    question = _checked(parameters)
+    evaluation = Evaluation(reading, question)
     rows = [
-        _explained(reading, evaluation, asked, metric, METRICS[name], parameters.limit)
-        for metric in asked.metrics
+        _explained(reading, evaluation, question, metric, METRICS[name], parameters.limit)
+        for metric in question.metrics
         for name in metric.parts
     ]
     return pl.DataFrame(rows, schema_overrides={"found": pl.Int64})
 
 
 def _explained(
-    reading: Reading, evaluation: Evaluation, asked: Asked, metric: Metric, part: Metric, limit: int
+    reading: Reading, evaluation: Evaluation, question: MetricQuestion, metric: Metric, part: Metric, limit: int
 ) -> dict[str, object]:
     source = SOURCES[str(part.source)]
-    slice_ = evaluation.slice(asked.since, asked.until)
+    slice_ = evaluation.slice(question.since, question.until)
     whole = statements.aggregates(source, [part], slice_, money=metric.money)
     count, shown = (statements.rows(source, part, slice_, most) for most in (None, limit))
     rows = reading.frame(shown.sql, shown.parameters).to_dicts()
@@ -66,14 +70,14 @@ def _explained(
     }
 
 
-def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> Asked:
-    """The question, checked against what the metrics allow. Raises `NotThere`, `WrongQuestion`."""
+def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates | None = None) -> MetricQuestion:
+    """The question, validated. Raises `NotThere`, `WrongQuestion`."""
     grain, since, until = parameters.grain or None, parameters.since, parameters.until
     if grain and grain not in GRAINS:
         raise WrongQuestion(f"grain {grain}: there is none of that name; there are {', '.join(GRAINS)}")
     if not parameters.names:
         raise WrongQuestion("metrics: none is named; see `coupon-ledger metrics list`")
-    asked = Asked(
+    question = MetricQuestion(
         metrics=tuple(dict.fromkeys(metric_named(name) for name in parameters.names)),
         by=tuple(dict.fromkeys(parameters.by)),
         where=parameters.where or {},
@@ -85,15 +89,15 @@ def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates |
         rates=rates,
         goods_rates=goods(parameters.goods_rates),
     )
-    for metric in asked.metrics:
-        _check(metric, asked)
+    for metric in question.metrics:
+        _check(metric, question)
     if since and until and since >= until:
         raise WrongQuestion("metrics: the period ends before it begins; exchange --since and --until")
     if compare and compare not in COMPARISONS:
         raise WrongQuestion(f"comparison {compare}: there is none of that name; there are {', '.join(COMPARISONS)}")
     if compare == "target":
-        _check_target(asked)
-    return asked
+        _check_target(question)
+    return question
 
 
 def metric_named(name: str) -> Metric:
@@ -103,33 +107,33 @@ def metric_named(name: str) -> Metric:
     return METRICS[name]
 
 
-def _check(metric: Metric, asked: Asked) -> None:
-    """Raises `WrongQuestion` if the metric cannot be asked with these options."""
+def _check(metric: Metric, question: MetricQuestion) -> None:
+    """Raises `WrongQuestion` if the metric does not allow these options."""
     allowed = (*metric.dimensions, *(["currency"] if metric.money else []))
-    for name in dict.fromkeys((*asked.by, *asked.where)):
+    for name in dict.fromkeys((*question.by, *question.where)):
         if name not in (*DIMENSIONS, "currency"):
             raise WrongQuestion(f"dimension {name}: there is none of that name; there are {', '.join(DIMENSIONS)}")
         if name not in allowed:
             raise WrongQuestion(
                 f"metric {metric.name}: has no {name}; ask it by {', '.join(allowed)}, or leave the metric out"
             )
-    if "currency" in asked.by:
+    if "currency" in question.by:
         raise WrongQuestion("dimension currency: amounts are by currency without asking; leave it out")
-    if metric.view == "now" and (asked.buckets or asked.since or asked.until or asked.shifts):
+    if metric.view == "now" and (question.buckets or question.since or question.until or question.shifts):
         raise WrongQuestion(
             f"metric {metric.name}: is what stands now, in no period; leave out --grain, --since, --until and"
             " --compare, or ask how it stood with --at"
         )
-    if "minutes" in metric.formula and not asked.buckets and not asked.since:
+    if "minutes" in metric.formula and not question.buckets and not question.since:
         raise WrongQuestion(f"metric {metric.name}: of how long a time is not said; give --grain or --since")
 
 
-def _check_target(asked: Asked) -> None:
-    other = sorted({*asked.by, *asked.where} - {"campaign", "currency"})
-    if other or asked.buckets:
+def _check_target(question: MetricQuestion) -> None:
+    other = sorted({*question.by, *question.where} - {"campaign", "currency"})
+    if other or question.buckets:
         extra = ", ".join(other) or "--grain"
         raise WrongQuestion(f"comparison with targets: they are set for a campaign as a whole; leave out {extra}")
-    if "campaign" not in (*asked.by, *asked.where):
+    if "campaign" not in (*question.by, *question.where):
         raise WrongQuestion(
             "comparison with targets: they are set for campaigns; ask --by campaign or --where campaign=…"
         )

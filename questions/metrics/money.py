@@ -1,4 +1,4 @@
-"""Amounts of several currencies: never added directly, only converted by rates from the reader."""
+"""Amounts in several currencies. They are never added up directly, only converted with rates that the user supplies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rates:
 
     @classmethod
     def of(cls, rows: Sequence[Rate]) -> Rates:
-        """Rates that all lead to one currency. Raises `WrongQuestion`."""
+        """Rates that all convert to one currency. Raises `WrongQuestion`."""
         if any(row.rate <= 0 for row in rows):
             raise WrongQuestion(
                 "rates: each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"
@@ -55,14 +55,14 @@ class Rates:
         return float(self.rates[currency] * Decimal(10) ** digits)
 
     def convert(self, parts: pl.DataFrame, keys: list[str], money: list[str]) -> pl.DataFrame:
-        """Convert parts by `keys` and `currency` to parts by `keys` in the currency `to`. `money`: columns with
+        """Convert parts by `keys` and `currency` to parts by `keys`, in the currency `to`. `money`: the columns with
         amounts.
 
-        Amounts are rounded once, after the sum. A value that is unknown in one currency is unknown in the sum.
+        Amounts are summed first and rounded once. If a value is unknown in one currency, the sum is unknown.
         """
-        found = parts["currency"].unique().to_list()
+        currencies = parts["currency"].unique().to_list()
         factors = pl.DataFrame(
-            {"currency": found, "factor": [self._factor(c) for c in found]},
+            {"currency": currencies, "factor": [self._factor(c) for c in currencies]},
             schema={"currency": pl.String, "factor": pl.Float64},
         )
         joined = parts.join(factors, on="currency", how="left", nulls_equal=True)

@@ -32,12 +32,12 @@ class Rate:
 
 class MetricSlice(OfPast):
     names: Annotated[Names, "Names of metrics."]
-    by: Annotated[Names, "Dimensions: a row for each value of them."] = ()
-    grain: Annotated[str | None, "A row for each minute, hour, day, week or month."] = None
+    by: Annotated[Names, "Dimensions to group by: one row for each combination of their values."] = ()
+    grain: Annotated[str | None, "One row for each minute, hour, day, week or month."] = None
     where: Annotated[
         Mapping[str, tuple[str, ...]] | None,
         Hint('is no JSON object of lists; write it as {"campaign": ["8"]}'),
-        "Accepted values by dimension; an empty value stands for unknown.",
+        "Only rows with these values, by dimension. An empty value stands for unknown.",
     ] = None
     since: Since = None
     until: Until = None
@@ -47,14 +47,15 @@ class MetricSlice(OfPast):
 
 class Metrics(MetricSlice):
     compare: Annotated[
-        str | None, "Beside the period before (previous), the same of last year (last-year), or targets (target)."
+        str | None,
+        "Compare with the preceding period (previous), the same period of last year (last-year), or targets (target).",
     ] = None
     rates: Annotated[
         tuple[Rate, ...] | None,
         Hint("each is a currency, a rate above 0 and the currency that it leads to; for example USD,7.1,CNY"),
-        "Convert all amounts to one currency by these rates. Else they are apart.",
+        "Convert all amounts to one currency with these rates. Without rates, each currency has its own rows.",
     ] = None
 
 
 class MetricExplained(MetricSlice):
-    limit: Annotated[int, Bounds(0, MOST_ROWS), "Rows behind each part of a metric."] = 20
+    limit: Annotated[int, Bounds(0, MOST_ROWS), "Show at most this many rows behind each part of a metric."] = 20

@@ -1,10 +1,10 @@
-"""Time in a time zone: offsets, buckets, and periods to compare with.
+"""Time in a time zone: offsets, buckets, and the periods that others are compared with.
 
-Instants are naive UTC, as in the tables; wall-clock time is called local. Zones come from `zoneinfo`, not from DuckDB,
+Instants are naive UTC, as in the tables. *Local* means wall-clock time. Zones come from `zoneinfo`, not from DuckDB,
 which knows them only if its ICU extension is built in.
 
-A bucket is identified by its *key*: for a minute or an hour, the instant at which it starts (so an hour that clocks
-show twice is two buckets); for a day, week or month, its first local day.
+A bucket is identified by its *key*. For a minute or an hour, the key is the instant at which it starts, so an hour that
+clocks show twice is two buckets. For a day, week or month, the key is its first local day.
 """
 
 from __future__ import annotations
@@ -61,16 +61,15 @@ class Zone:
     def offset(self, at: datetime) -> timedelta:
         if not _SECOND_DAY <= at < _LAST_DAY:
             return timedelta(0)
-        found = at.replace(tzinfo=UTC).astimezone(self._info).utcoffset()
-        assert found is not None
-        return found
+        offset = at.replace(tzinfo=UTC).astimezone(self._info).utcoffset()
+        assert offset is not None
+        return offset
 
     def local(self, at: datetime) -> datetime:
         return at + self.offset(at)
 
     def instant(self, local: datetime) -> datetime:
-        """The instant at which clocks first show the local time; if they never do, the instant at which they skip
-        it."""
+        """The instant at which clocks first show this local time. If they skip it, the instant of the skip."""
         if not _SECOND_DAY <= local < _LAST_DAY:
             return local
         first = local.replace(tzinfo=self._info)
@@ -89,7 +88,7 @@ class Zone:
         return high
 
     def changes(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """The offsets in a period, each with the instant from which it holds; the first holds at `since`."""
+        """The offsets in a period, each with the instant from which it holds. The first one holds at `since`."""
         every = _changes(self)
         first = max(0, bisect_right(every, since, key=lambda change: change[0]) - 1)
         return [change for n, change in enumerate(every) if n == first or (n > first and change[0] < until)]
@@ -111,15 +110,15 @@ class Zone:
 
 @lru_cache(maxsize=64)
 def _changes(zone: Zone) -> list[tuple[datetime, timedelta]]:
-    """All changes of the offset, from the first instant on; before 1970, the offset of 1970 holds."""
-    found = [(datetime.min, timedelta(0)), (_SECOND_DAY, zone.offset(_FIRST))]
+    """All changes of the offset, from the first instant on. Before 1970, the offset of 1970 holds."""
+    changes = [(datetime.min, timedelta(0)), (_SECOND_DAY, zone.offset(_FIRST))]
     at = _FIRST
     while at < _LAST:
-        if zone.offset(at + _STEP) != found[-1][1]:
+        if zone.offset(at + _STEP) != changes[-1][1]:
             start = zone._jump(at, at + _STEP)
-            found.append((start, zone.offset(start)))
+            changes.append((start, zone.offset(start)))
         at += _STEP
-    return [*found, (_LAST_DAY, timedelta(0))]
+    return [*changes, (_LAST_DAY, timedelta(0))]
 
 
 def _micros(length: timedelta) -> int:
@@ -154,7 +153,8 @@ class Buckets:
         return f"CASE {' '.join(ends)} ELSE TIMESTAMP '{last}' END"
 
     def _jumps(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """Changes of the offset, each of which begins a bucket: in some zones clocks change by a part of an hour."""
+        """Changes of the offset. Each begins a new bucket, since some zones change their clocks by a part of an
+        hour."""
         return self.zone.changes(since, until)[1:]
 
     def key(self, at: datetime) -> datetime:
@@ -183,7 +183,7 @@ class Buckets:
         return min([last, *(jump for jump, _ in self._jumps(key, last))])
 
     def label(self, key: datetime) -> str:
-        """The name of the bucket for readers."""
+        """The bucket's name for readers, such as 2026-11 or 2026-11-11 20:00+08:00."""
         if self.grain in _SHORT:
             offset = self.zone.offset(key)
             sign, minutes = ("-" if offset < timedelta(0) else "+"), abs(offset) // timedelta(minutes=1)
@@ -206,8 +206,7 @@ class Buckets:
 
 @dataclass(frozen=True)
 class Shift:
-    """The distance from a period and its buckets to the earlier ones that they are compared with. `local`: measured on
-    local clocks."""
+    """The distance from a period to the earlier period that it is compared with. `local`: measured on local clocks."""
 
     months: int = 0
     length: timedelta = timedelta(0)

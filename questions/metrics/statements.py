@@ -1,6 +1,7 @@
 """The SQL that computes the metrics of one source.
 
-Invariant: user input is passed as parameters only; the SQL text comes from metrics.toml, or is computed from a zone.
+Invariant: user input is passed as bound parameters only. The SQL text comes from metrics.toml, or is computed from a
+time zone.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _HOUR: Final = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Slice:
-    """Which rows to take, and how to group them. `since`, `until`: None for no bound. `span`: a range that contains all
-    instants. `goods_rates`: cost of goods by category, as parsed by money.py."""
+    """Which rows to read, and how to group them. `since`, `until`: None for no bound. `span`: a range that contains all
+    instants of these rows. `goods_rates`: cost of goods by category, as parsed by money.py."""
 
     by: tuple[str, ...]
     where: Mapping[str, Sequence[str]]
@@ -32,9 +33,9 @@ class Slice:
     buckets: Buckets | None
     goods_rates: Mapping[str, list[Any]] | None
 
-    def told_by(self, sums: Source) -> bool:
-        """Whether hourly sums can answer it: they have all its dimensions, and its bounds and zone are in whole
-        hours."""
+    def fits(self, sums: Source) -> bool:
+        """Whether these hourly sums can replace the rows: they have all dimensions of the slice, and its bounds and the
+        zone's offsets are whole hours."""
         offsets = (offset for _, offset in self.zone.changes(*self.span))
         return (
             {*self.by, *self.where} <= {*sums.dimensions, *IN_TIME}
@@ -50,12 +51,12 @@ class Statement:
     parameters: dict[str, Any]
 
 
-def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money: bool) -> Statement:
-    """SQL for the values of these metrics in each slice and bucket with rows. `money`: grouped by currency, too."""
-    keys = _keys(source, asked, money=money)
+def aggregates(source: Source, metrics: Sequence[Metric], slice_: Slice, *, money: bool) -> Statement:
+    """SQL for the values of these metrics in each slice and bucket that has rows. `money`: also group by currency."""
+    keys = _keys(source, slice_, money=money)
     values = {m.name: _value(m) for m in metrics}
     written = {name: _written_out(source, sql) for name, sql in values.items()}
-    relation, parameters = _relation(source, metrics, asked, [*keys.values(), *written.values()])
+    relation, parameters = _relation(source, metrics, slice_, [*keys.values(), *written.values()])
     if source.once:
         relation, keys, written = _once(source, relation, keys, values)
     columns = [f"{sql} AS {name}" for name, sql in (keys | written).items()]
@@ -68,7 +69,8 @@ def aggregates(source: Source, metrics: Sequence[Metric], asked: Slice, *, money
 def _once(
     source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
 ) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The relation as a subquery with each thing once per slice, and the keys and values over it."""
+    """The relation as a subquery that has each object (`source.once`) once per slice, with the keys and values over
+    it."""
     text, alias = " ".join(values.values()), source.alias
     own = {str(source.once), *(f"{alias}.{column}" for column in re.findall(rf"\b{alias}\.(\w+)", text))}
     computed = {name: sql for name, sql in source.columns.items() if re.search(rf"\b{name}\b", text)}
@@ -77,9 +79,9 @@ def _once(
     return f"FROM (\n{_indented(query)}\n) {alias}", {name: f"{alias}.{name}" for name in keys}, dict(values)
 
 
-def rows(source: Source, metric: Metric, asked: Slice, limit: int | None) -> Statement:
-    """SQL for the rows behind a metric, by time; without a limit, for their number."""
-    relation, parameters = _relation(source, [metric], asked, [])
+def rows(source: Source, metric: Metric, slice_: Slice, limit: int | None) -> Statement:
+    """SQL for the rows behind a metric, by time. Without a limit, SQL for their number."""
+    relation, parameters = _relation(source, [metric], slice_, [])
     if limit is None:
         counted = f"DISTINCT {source.once}" if source.once else "*"
         return Statement(f"SELECT count({counted})\n{relation}", parameters)
@@ -101,19 +103,19 @@ def _written_out(source: Source, sql: str) -> str:
     return re.sub(rf"\b({'|'.join(source.columns)})\b", lambda named: f"({source.columns[named[0]]})", sql)
 
 
-def _keys(source: Source, asked: Slice, *, money: bool) -> dict[str, str]:
+def _keys(source: Source, slice_: Slice, *, money: bool) -> dict[str, str]:
     keys = {}
-    if asked.buckets is not None and source.at:
-        keys["bucket"] = asked.buckets.key_sql(source.at, *asked.span)
-    keys |= {name: _dimension(source, name, asked) for name in asked.by}
+    if slice_.buckets is not None and source.at:
+        keys["bucket"] = slice_.buckets.key_sql(source.at, *slice_.span)
+    keys |= {name: _dimension(source, name, slice_) for name in slice_.by}
     return keys | ({"currency": _currency(source)} if money else {})
 
 
-def _dimension(source: Source, name: str, asked: Slice) -> str:
+def _dimension(source: Source, name: str, slice_: Slice) -> str:
     if name not in IN_TIME:
         return _currency(source) if name == "currency" else source.dimensions[name]
     assert source.at is not None
-    local = asked.zone.local_sql(source.at, *asked.span)
+    local = slice_.zone.local_sql(source.at, *slice_.span)
     return IN_TIME[name].replace("moment", local)
 
 
@@ -122,20 +124,20 @@ def _currency(source: Source) -> str:
 
 
 def _relation(
-    source: Source, metrics: Sequence[Metric], asked: Slice, expressions: Sequence[str]
+    source: Source, metrics: Sequence[Metric], slice_: Slice, expressions: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
     """The FROM and WHERE clauses, with their parameters."""
     parameters: dict[str, Any] = {}
     conditions = [source.where] if source.where != "true" else []
     if source.at:
-        conditions += [f"{source.at} >= $since"] if asked.since else []
-        conditions += [f"{source.at} < $until"] if asked.until else []
-        conditions += [] if asked.since or asked.until else [f"{source.at} IS NOT NULL"]
-        parameters |= {name: at for name in ("since", "until") if (at := getattr(asked, name))}
-    for name, values in asked.where.items():
+        conditions += [f"{source.at} >= $since"] if slice_.since else []
+        conditions += [f"{source.at} < $until"] if slice_.until else []
+        conditions += [] if slice_.since or slice_.until else [f"{source.at} IS NOT NULL"]
+        parameters |= {name: at for name in ("since", "until") if (at := getattr(slice_, name))}
+    for name, values in slice_.where.items():
         wanted = {f"{name}_{n}": value for n, value in enumerate(values)}
         parameters |= wanted
-        dimension = _dimension(source, name, asked)
+        dimension = _dimension(source, name, slice_)
         unknown = f" OR {dimension} IS NULL" if "" in values else ""
         dimension += "::VARCHAR" if name in IN_TIME else ""
         conditions.append(f"({dimension} IN ({', '.join(f'${n}' for n in wanted)}){unknown})")
@@ -148,7 +150,7 @@ def _relation(
         lines.append("WHERE " + "\n  AND ".join(conditions))
     relation = "\n".join(lines)
     if "$goods_rates" in relation + " ".join(expressions):
-        parameters["goods_rates"] = asked.goods_rates
+        parameters["goods_rates"] = slice_.goods_rates
     return relation, parameters
 
 

@@ -609,7 +609,7 @@ def audit(reading: Reading, parameters: Audit) -> pl.DataFrame:
     if name not in audits.AUDITS:
         raise NotThere(f"audit {name}: there is none of that name; there are {', '.join(audits.AUDITS)}")
     offenders, shown = audits.run(reading, name, parameters.limit or 0)
-    row = {"audit": name, "asked": audits.asked(name), "offenders": offenders, "examples": audits.as_json(shown)}
+    row = {"audit": name, "asked": audits.question_of(name), "offenders": offenders, "examples": audits.as_json(shown)}
     return pl.DataFrame([row], schema_overrides={"offenders": pl.Int64})
 
 
