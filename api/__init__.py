@@ -1,1 +1,1 @@
-"""The owner's endpoint on loopback, and how the command line finds and asks it."""
+"""The owner's HTTP endpoint on loopback, and the client with which the command line finds and calls it."""

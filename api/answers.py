@@ -1,7 +1,7 @@
-"""Answers as bytes: Arrow for the command line and for tools that read columns, JSON for everyone else.
+"""Answers as bytes: Arrow for the command line and for tools that read columns, JSON for all other clients.
 
-An answer is written completely before it is sent: in memory if it is small, otherwise in a temporary file. So the
-snapshot of the database is held only while the question runs, not while a slow reader receives the answer.
+An answer is written completely before it is sent, to memory if it is small and otherwise to a temporary file. So a
+snapshot of the database is held only while the question runs, not while a slow client receives the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Spool = SpooledTemporaryFile[bytes]
 
 
 def spooled(answer: Answer, *, arrow: bool, json_columns: tuple[str, ...]) -> Spool:
-    """Write the answer to a spool, to be read from the start. The caller closes it."""
+    """Write the answer to a spool. The caller closes it."""
     spool: Spool = SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
     try:
         if arrow:
@@ -57,7 +57,7 @@ def as_of(state: AsOf) -> str:
 
 
 def _write_arrow(spool: Spool, answer: Answer) -> None:
-    """Write an IPC stream; `as_of` in the schema's metadata is the state that the answer is of."""
+    """Write an IPC stream. The schema's metadata has `as_of`, the state that the answer is of."""
     writer = None
     for frame in answer.frames:
         table = as_decimals(frame).to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -81,8 +81,8 @@ def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> 
 
 
 def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[bytes]:
-    """Rows as JSON, separated by commas. Flat frames go by columns; nested ones by rows, since a list may have any
-    length."""
+    """Rows as JSON, separated by commas. Flat frames are written by columns, nested ones row by row, since lists may be
+    long."""
     if not frame.height:
         return
     nested = any(dtype.is_nested() for dtype in frame.dtypes)
@@ -97,5 +97,5 @@ def _json_rows(frame: pl.DataFrame, json_columns: tuple[str, ...]) -> Iterator[b
 
 
 def _opened(row: dict[str, Any], json_columns: tuple[str, ...]) -> dict[str, Any]:
-    """The row as JSON values; columns that hold JSON text are parsed."""
+    """The row as JSON values. Columns that hold JSON text are parsed."""
     return {k: json.loads(v) if k in json_columns and v is not None else plain(v) for k, v in row.items()}

@@ -1,6 +1,7 @@
-"""Ask the database itself if nobody owns it, otherwise its owner over HTTP. Questions and answers are the same.
+"""The client: it reads the database directly if no process owns it, and otherwise asks the owner over HTTP. Questions
+and answers are the same.
 
-Needs only the standard library and Arrow; the command line needs no web framework.
+This module needs only the standard library and Arrow, so the command line needs no web framework.
 """
 
 from __future__ import annotations
@@ -40,25 +41,25 @@ from coupon_ledger.questions.registry import QUESTIONS, Answer, AsOf, Source
 _PATIENCE_S: Final = 10.0
 _AGAIN_S: Final = 0.05
 SNAPSHOT_PATIENCE_S: Final = 120.0
-"""For a snapshot to become free."""
+"""How long to wait for a free snapshot."""
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
-"""Longer than the owner allows for a sweep, and for a repair."""
+"""Timeouts for a sweep and a repair. They are longer than the owner's own limits."""
 _ANSWER_S: Final = 30.0
-"""Added to the owner's limit for the question itself, which may have to wait its turn."""
+"""Added to the owner's limit for a question, since the question may have to wait its turn."""
 
 
-def _error(said: Mapping[str, Any]) -> OwnerRefused:
-    return OwnerRefused(Note.loads(said["note"]) if "note" in said else said["error"], said["exit_code"])
+def _error(refusal: Mapping[str, Any]) -> OwnerRefused:
+    return OwnerRefused(Note.loads(refusal["note"]) if "note" in refusal else refusal["error"], refusal["exit_code"])
 
 
 @contextmanager
 def asking(database: Path, progress: Progress | None = None, limit_s: float | None = None) -> Iterator[Source]:
-    """A source for questions about this database. `progress`: of looking back. `limit_s`: how long the owner may take
-    over a question, None for the usual limit.
+    """A source for questions about this database. `progress` is reported while the past is folded. `limit_s`: time
+    limit of a question at the owner; None for the usual one.
 
-    Waits a few seconds for an owner that is about to end or has just started. Raises `StoreOwned` if the owner cannot
-    be asked, and what `Store.open` raises.
+    Waits a few seconds for an owner that is stopping or has just started. Raises `StoreOwned` if the owner answers no
+    questions, and the errors of `Store.open`.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while True:
@@ -79,7 +80,7 @@ def asking(database: Path, progress: Progress | None = None, limit_s: float | No
 
 
 def owner_of(database: Path) -> Remote | None:
-    """The process that owns the database; None if nobody does, or if there is no database."""
+    """The process that owns the database. None if there is no owner or no database."""
     try:
         with asking(database) as source:
             return source if isinstance(source, Remote) else None
@@ -89,24 +90,25 @@ def owner_of(database: Path) -> Remote | None:
 
 def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_s: float | None) -> Remote | None:
     """The owner, if it answers now. Raises `StoreOwned` if it never will."""
-    said = owner(database)
-    if said.get("pid") != owned.pid or "interface" not in said:
-        # The file is of an earlier owner, or the owner has only just opened the database.
+    announced = owner(database)
+    if announced.get("pid") != owned.pid or "interface" not in announced:
+        # The file is from an earlier owner, or the owner has only just opened the database.
         return None
     who = str(owned).partition("; ")[0]
-    if said["interface"] is None:
-        raise StoreOwned(f"{who}; it answers no questions ({said.get('because')}); wait for it or stop it") from owned
-    if said["interface"] != INTERFACE:
+    if announced["interface"] is None:
+        because = announced.get("because")
+        raise StoreOwned(f"{who}; it answers no questions ({because}); wait for it or stop it") from owned
+    if announced["interface"] != INTERFACE:
         raise StoreOwned(
-            f"{who}; it is another version of coupon-ledger ({said.get('release')}); use that one, or restart it with"
-            " this one"
+            f"{who}; it is another version of coupon-ledger ({announced.get('release')}); use that one, or restart it"
+            " with this one"
         ) from owned
-    remote = Remote(said["url"], database, progress, limit_s)
+    remote = Remote(announced["url"], database, progress, limit_s)
     return remote if remote.answers() else None
 
 
 class Remote:
-    """The process that owns the database, as a source."""
+    """A source that asks the process that owns the database."""
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class Remote:
         limit_s: float | None = None,
         snapshot: str | None = None,
     ) -> None:
-        """`progress`, `limit_s`: as in `asking`; `snapshot`: the name of the owner's snapshot to ask."""
+        """`progress`, `limit_s`: as in `asking`. `snapshot`: name of the owner's snapshot that answers."""
         self._snapshot = snapshot
         self._address = urlsplit(url).netloc
         self._database = database
@@ -125,7 +127,7 @@ class Remote:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """Have the owner hold one committed state within the block. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner hold one committed state until the block ends. Raises `OwnerRefused`, `OwnerGone`."""
         held = self._held()
         same = Remote(f"//{self._address}", self._database, self._progress, self._limit_s, held)
         try:
@@ -135,7 +137,7 @@ class Remote:
                 self._get(f"/v1/snapshots/{held}", _ANSWER_S, "DELETE").read()
 
     def _held(self) -> str:
-        """The name of a new snapshot. The owner holds a few at once; it is asked again until one is free."""
+        """The name of a new snapshot. The owner holds only a few at once, so this retries until one is free."""
         deadline = time.monotonic() + SNAPSHOT_PATIENCE_S
         while True:
             try:
@@ -145,7 +147,7 @@ class Remote:
             except (OSError, ValueError, http.client.HTTPException) as error:
                 raise self._gone(error) from error
             if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                raise self._told(response)
+                raise self._refusal(response)
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
@@ -157,13 +159,13 @@ class Remote:
 
     def ask(self, question: str, **parameters: Any) -> Answer:
         """Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
-        asked = QUESTIONS[question]
-        checked = asked.read(question, parameters)
-        body = asked.as_json(checked)
+        entry = QUESTIONS[question]
+        checked = entry.read(question, parameters)
+        body = entry.as_json(checked)
         headers = {"Content-Type": "application/json"}
         if self._limit_s:
             headers[LIMIT] = f"{self._limit_s:g}"
-        limit_s = self._limit_s or asked.limit_for(checked)
+        limit_s = self._limit_s or entry.limit_for(checked)
         if self._progress is not None:
             headers[FOLLOWED] = "lines"
         if self._snapshot is not None:
@@ -178,22 +180,22 @@ class Remote:
                 self._follow(response)
                 return self._read(response)
             if response.status != http.HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-                raise self._told(response)
+                raise self._refusal(response)
             response.read()
             time.sleep(float(response.headers.get("Retry-After", 1)))
 
     def _follow(self, response: http.client.HTTPResponse) -> None:
-        """Report progress, line by line, until the answer begins."""
+        """Read progress lines and report them, until the answer begins."""
         if self._progress is None:
             return
         try:
             while line := response.readline():
-                said = json.loads(line)
-                if "error" in said:
-                    raise _error(said)
-                if "answer" in said:
+                message = json.loads(line)
+                if "error" in message:
+                    raise _error(message)
+                if "answer" in message:
                     return
-                self._progress(said["done"], said["total"])
+                self._progress(message["done"], message["total"])
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
         raise self._gone(EOFError())
@@ -204,7 +206,7 @@ class Remote:
         return swept
 
     def succeed(self, *, back: bool) -> dict[str, Any]:
-        """Have the owner put the rebuilt database, or with `back` the previous one, in the place of the live one.
+        """Have the owner replace the live database with the rebuilt one, or with the previous one if `back`.
 
         Raises `OwnerRefused`, `OwnerGone`.
         """
@@ -212,14 +214,15 @@ class Remote:
         return done
 
     def replay(self, progress: Progress, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner replay dead letters. Returns what became of them. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner replay dead letters. Returns rows that count the results. Raises `OwnerRefused`,
+        `OwnerGone`."""
         done: list[dict[str, Any]] = self._followed(
             "/v1/dead-letters/replay", parameters, "replayed", "repair", progress
         )
         return done
 
     def discard(self, **parameters: Any) -> list[dict[str, Any]]:
-        """Have the owner discard dead letters. Returns how many. Raises `OwnerRefused`, `OwnerGone`."""
+        """Have the owner discard dead letters. Returns rows that count them. Raises `OwnerRefused`, `OwnerGone`."""
         done: list[dict[str, Any]] = self._post("/v1/dead-letters/discard", _REPAIR_S, parameters, "repair")
         return done
 
@@ -232,8 +235,8 @@ class Remote:
     def _posted(
         self, path: str, timeout_s: float, parameters: Mapping[str, Any], what: str
     ) -> http.client.HTTPResponse:
-        given = urlencode({k: _text(v) for k, v in parameters.items() if v is not None})
-        response = self._get(f"{path}?{given}" if given else path, timeout_s, "POST")
+        query = urlencode({k: _text(v) for k, v in parameters.items() if v is not None})
+        response = self._get(f"{path}?{query}" if query else path, timeout_s, "POST")
         if response.status == http.HTTPStatus.NOT_FOUND:
             raise OwnerRefused(
                 f"database {self._database}: its owner stops at the end of the log and does not {what}; run again"
@@ -241,19 +244,19 @@ class Remote:
                 StoreError.exit_code,
             )
         if response.status != http.HTTPStatus.OK:
-            raise self._told(response)
+            raise self._refusal(response)
         return response
 
     def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, progress: Progress) -> Any:
-        """Return the result; until then, report progress."""
+        """Report progress until the result arrives, and return it."""
         try:
             for line in self._posted(path, _ANSWER_S, parameters, what):
-                said = json.loads(line)
-                if "error" in said:
-                    raise _error(said)
-                if result in said:
-                    return said[result]
-                progress(said["done"], said["total"])
+                message = json.loads(line)
+                if "error" in message:
+                    raise _error(message)
+                if result in message:
+                    return message[result]
+                progress(message["done"], message["total"])
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._gone(error) from error
         raise self._gone(EOFError())
@@ -302,10 +305,9 @@ class Remote:
             f" ({type(error).__name__}); run the command again"
         )
 
-    def _told(self, response: http.client.HTTPResponse) -> LedgerError:
+    def _refusal(self, response: http.client.HTTPResponse) -> LedgerError:
         try:
-            said = json.loads(response.read())
-            return _error(said)
+            return _error(json.loads(response.read()))
         except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
             return OwnerRefused(
                 f"database {self._database}: its owner answered with HTTP status {response.status};"
@@ -321,6 +323,6 @@ def _text(value: Any) -> str:
 
 
 def _as_of(metadata: dict[bytes, bytes]) -> AsOf:
-    said = json.loads(metadata[b"as_of"])
-    instants = {k: datetime.fromisoformat(said[k]) if said[k] else None for k in ("committed_at", "data_clock")}
-    return AsOf(said["commits"], instants["committed_at"], instants["data_clock"], said["positions"])
+    state = json.loads(metadata[b"as_of"])
+    instants = {k: datetime.fromisoformat(state[k]) if state[k] else None for k in ("committed_at", "data_clock")}
+    return AsOf(state["commits"], instants["committed_at"], instants["data_clock"], state["positions"])

@@ -1,7 +1,7 @@
-"""Connections to the owner's endpoint: their number is limited, and one that does not ask is closed.
+"""Connections to the owner's endpoint. Their number is limited, and a connection without a request is closed.
 
-What always holds: the files that the owner still has to open (its log, its database) find a place, whatever connects;
-and what a stranger sends writes nothing to the owner's log.
+Invariants: connections never use up the file descriptors that the owner needs for its log and its database. Whatever a
+client without a token sends, nothing is written to the owner's log output.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST: Final = 100
-"""Maximum number of connections at once; a further one is closed immediately."""
+"""Maximum number of connections at once. Further ones are closed immediately."""
 ASK_WITHIN_S: Final = 10.0
 """Seconds within which a client must send its first request after connecting."""
 
@@ -21,21 +21,21 @@ ASK_WITHIN_S: Final = 10.0
 class Bounded(H11Protocol):
     """HTTP/1.1 for clients on the same machine, some of which may be broken or hostile."""
 
-    _asking: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > MOST:
             transport.abort()
             return
-        self._asking = self.loop.call_later(ASK_WITHIN_S, self._unless_asked)
+        self._deadline = self.loop.call_later(ASK_WITHIN_S, self._close_if_silent)
 
-    def _unless_asked(self) -> None:
+    def _close_if_silent(self) -> None:
         if not self.cycle and not self.transport.is_closing():
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Reject input that is not HTTP. An answer that is under way is dropped."""
+        """Reject input that is not HTTP. An answer in progress is dropped."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:
@@ -45,6 +45,6 @@ class Bounded(H11Protocol):
             self.cycle.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
         super().connection_lost(exc)

@@ -1,8 +1,8 @@
-"""How clients find the owner of a database and prove that they may ask: two files beside the database.
+"""How clients find the owner of a database and authenticate: two files beside the database.
 
-- `<database>.owner`: who owns it, and the address that answers. Readable by everyone; holds no secret.
-- `<database>.token`: a random token for this run of the owner, readable by its user alone (0600). It goes with the
-  owner; a token that a killed owner left behind is useless, since the next owner makes its own.
+- `<database>.owner`: the owner, and the address that answers. Readable by everyone; it holds no secret.
+- `<database>.token`: a random token for this run of the owner, readable by its user only (0600). The owner removes it
+  when it stops. A token left behind by a killed owner is useless, since the next owner creates its own.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Final
 from coupon_ledger.ledger.errors import StoreError
 
 INTERFACE: Final = 3
-"""Version of the protocol between the command line and an owner. An owner of another version is not asked."""
+"""Version of the protocol between the command line and an owner. Clients refuse an owner of another version."""
 
 ARROW: Final = "application/vnd.apache.arrow.stream"
 FOLLOWED: Final = "x-progress"
-"""Header of a question: send progress as lines of JSON, followed by the answer."""
+"""Request header: send progress as lines of JSON, followed by the answer."""
 LIMIT: Final = "x-limit-s"
-"""Header of a question: its time limit, in seconds."""
+"""Request header: time limit of the question, in seconds."""
 SNAPSHOT: Final = "x-snapshot"
-"""Header of a question: the name of the snapshot to ask."""
+"""Request header: name of the snapshot that answers."""
 
 
 def token_file(database: Path) -> Path:
@@ -32,12 +32,12 @@ def token_file(database: Path) -> Path:
 
 
 def write_token(database: Path) -> str:
-    """Create the token and its file, replacing one that a killed owner left. Only for the owner. Raises
+    """Create the token and its file, replacing one that a killed owner left behind. Only the owner calls it. Raises
     `StoreError`."""
     token, file = secrets.token_urlsafe(32), token_file(database)
     try:
         file.unlink(missing_ok=True)
-        # Never into a file that somebody else created here, nor through a link.
+        # Never write to a file that somebody else created here, nor follow a link.
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with open(descriptor, "w", encoding="ascii") as opened:  # noqa: PTH123
             os.fchmod(descriptor, 0o600)
@@ -50,7 +50,7 @@ def write_token(database: Path) -> str:
 
 
 def read_token(database: Path) -> str:
-    """Read the token. Raises `StoreError` if this user may not read it, `FileNotFoundError` if there is none."""
+    """Read the token. Raises `StoreError` if this user may not read it, and `FileNotFoundError` if there is none."""
     file = token_file(database)
     try:
         return file.read_text(encoding="ascii")

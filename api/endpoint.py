@@ -1,4 +1,4 @@
-"""The owner's endpoint: a socket on loopback, a token, and a thread that serves until the owner leaves."""
+"""The owner's endpoint: a socket on loopback, a token, and a thread that serves until the owner stops."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ _logger = logging.getLogger(__name__)
 
 _MISSING: Final = f"the extra is missing: {install('service')}"
 QUICK: Final = 2
-"""Quick questions that run at once. More would slow the consumer and not speed up the questions."""
+"""Number of quick questions that run at once. More would slow down the consumer without answering sooner."""
 SLOW: Final = 1
-"""Slow questions that run at once; they have threads of their own, so that quick ones do not wait for them."""
+"""Number of slow questions that run at once. They have their own threads, so that quick questions need not wait."""
 COPIES: Final = 1
-"""Backups that run at once."""
+"""Number of backups that run at once."""
 _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
-"""A shorter run need not load a web framework; clients that ask meanwhile wait, and then find no owner."""
+"""A run shorter than this does not load the web framework. Clients that connect meanwhile wait, then find no owner."""
 _LEAVE_S: Final = 3
 
 
 class Endpoint:
-    """Answers questions about the store while it is open. Use as a context manager, in the owner's thread.
+    """Answers questions about the store while it is open. Use it as a context manager, in the owner's thread.
 
-    Without the service extra, answers nothing and logs a warning.
+    Without the `service` extra, it answers nothing and logs a warning.
     """
 
     def __init__(self, store: Store, port: int = 0, owner: Owner | None = None) -> None:
-        """`owner`: does what it is asked beside the consumer (sweeps, repairs, swaps); None if it does not."""
+        """`owner` carries out sweeps, repairs and swaps beside the consumer. Without it, the endpoint has no such
+        routes."""
         self._store = store
         self._port = port
         self._owner = owner
@@ -86,7 +87,7 @@ class Endpoint:
 
 
 class _Service:
-    """Readers, metrics and the thread that serves them."""
+    """Readers, metrics, snapshots, and the thread that serves them."""
 
     def __init__(self, store: Store, listening: socket.socket, token: str, owner: Owner | None) -> None:
         from coupon_ledger.api.metrics import Metrics
@@ -105,7 +106,7 @@ class _Service:
         self._thread.start()
 
     def change(self, store: Store) -> None:
-        """Answer from another generation of the database from now on."""
+        """From now on, answer from another generation of the database."""
         self._announce(store)
         self._readers.change(store)
 
@@ -129,7 +130,7 @@ class _Service:
         from coupon_ledger.api.connections import Bounded
         from coupon_ledger.api.server import application, question_threads
 
-        # It warns about whatever anybody sends: one line a request, even without a token.
+        # Otherwise it warns about every malformed request, even from clients without a token.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
         with (
             question_threads(QUICK, "quick") as quick,
@@ -156,7 +157,7 @@ class _Service:
 
 
 def _listening(port: int) -> socket.socket:
-    # asyncio disables Nagle's delay (40 ms an answer) only for sockets that name TCP as their protocol.
+    # asyncio disables Nagle's delay (40 ms per answer) only for sockets that name TCP as their protocol.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

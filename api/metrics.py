@@ -1,7 +1,7 @@
-"""The owner's metrics in Prometheus' format. Names and meanings are listed in docs/operations.md; a test keeps that
-list and this file equal.
+"""The owner's metrics in the Prometheus format. docs/operations.md lists their names and meanings; a test checks that
+the list matches this file.
 
-Counters count from the start of the process; gauges show what is in the database.
+Counters start at the start of the process. Gauges show the state of the database.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _RECORDS: Final = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 250_000, 500_000)
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series beside each, for readers that this has none of
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the series, and no reader needs them
 
 
 class Metrics:
-    """One registry. The consumer's thread calls `committed`, the endpoint's threads the rest."""
+    """The metrics of one owner. The consumer's thread calls `committed`, the endpoint's threads call the rest."""
 
     CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -130,7 +130,8 @@ class Metrics:
                 "dead_letter": change.dead_letters,
             }
             for outcome, number in outcomes.items():
-                # A delivery at an earlier position that comes late can turn an applied event into a repeat.
+                # A late delivery at an earlier position can turn an applied event into a repeat: the change is
+                # negative.
                 self._records.labels(at.topic, at.partition, outcome).inc(max(0, number))
             self._position.labels(at.topic, at.partition).set(change.next_offset)
         for topic, number in commit.late.items():

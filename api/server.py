@@ -1,9 +1,9 @@
 """The web application: every question of `questions.registry` under `/v1`, health, and metrics.
 
-- Everything needs the owner's token except `/v1/health`, which says only that somebody is there.
-- Requests under another host name than loopback's, or from a web page of another origin, are refused: no web page may
-  make a browser on this machine ask on its behalf.
-- A question runs on one of a few cursors, in one snapshot; others wait their turn, and beyond a limit they are refused.
+- Everything needs the owner's token except `/v1/health`, which says only that the owner is running.
+- Requests with a host name other than loopback's, or from a web page of another origin, are refused. So no web page can
+  make a browser on this machine send requests on its behalf.
+- A question runs on one of a few cursors, in one snapshot. Further questions wait; beyond a limit, they are refused.
 """
 
 from __future__ import annotations
@@ -61,32 +61,33 @@ from coupon_ledger.questions.parameters import Parameters, naive_utc
 from coupon_ledger.questions.registry import QUESTIONS, Answer, Question, answer_to
 
 _IN_FLIGHT: Final = 64
-"""Maximum number of questions that run, wait or are being sent; further ones are told to come again."""
+"""Maximum number of questions that run, wait or are being sent. Further ones get status 503 and may retry."""
 _SEND_S: Final = 120.0
-"""A reader that takes no data for this long is disconnected."""
+"""A client that receives no data for this long is disconnected."""
 SWEEP_S: Final = 300.0
-"""Limit for a sweep, which begins when the consumer has caught up."""
+"""Time limit for a sweep. It begins when the consumer has caught up."""
 REPAIR_S: Final = 600.0
-"""Limit for a repair, which begins between two batches."""
+"""Time limit for a repair. It begins between two batches."""
 _QUICK_S: Final = 30.0
-"""Questions with a longer limit may read all rows, and wait for each other."""
+"""Questions with a longer limit count as slow: they may read all rows, and run one at a time."""
 _COPY_S: Final = 3600.0
-"""Limit for a backup: the write-ahead log grows while it runs."""
-_TOLD_S: Final = 0.2
+"""Time limit for a backup, because the write-ahead log grows while it runs."""
+_PROGRESS_S: Final = 0.2
+"""Interval between two lines of progress."""
 _LONGEST_S: Final = 86_400.0
 _LONGEST: Final = 64_000_000
 """Maximum size of a question, in bytes."""
 _NICER: Final = 5
 _OPEN: Final = "/v1/health"
-_GONE: Final = "whoever asked has gone"
+_GONE: Final = "the client has disconnected"
 
 
 _REFUSAL: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["error", "exit_code"],
     "properties": {
-        "error": {"type": "string", "description": "What is wrong and what to do."},
-        "exit_code": {"type": "integer", "description": "With which the command line would end."},
+        "error": {"type": "string", "description": "What is wrong, and what to do about it."},
+        "exit_code": {"type": "integer", "description": "The exit code that the command line would return."},
     },
 }
 _AS_OF: Final[dict[str, Any]] = {
@@ -109,12 +110,12 @@ _ANSWER: Final[dict[str, Any]] = {
 _HELD: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["snapshot"],
-    "properties": {"snapshot": {"type": "string", "description": "Its name."}},
+    "properties": {"snapshot": {"type": "string", "description": "The name of the snapshot."}},
 }
 
 
 def _responses(answer: dict[str, Any], *refusals: int) -> dict[int | str, dict[str, Any]]:
-    """The answers of a route, for the API's description."""
+    """The responses of a route, for the OpenAPI description."""
     refused = {"application/json": {"schema": _REFUSAL}}
     return {
         200: {"description": "The answer.", "content": answer},
@@ -138,12 +139,12 @@ def application(
     copying: Executor,
     snapshots: Snapshots,
 ) -> ASGIApp:
-    """The application for a socket on `port` of loopback. Quick and slow questions run in `threads`, a backup in
-    `copying`."""
+    """The application for a socket on `port` of loopback. `threads` run quick and slow questions, `copying` runs
+    backups. Without an `owner`, there are no routes for sweeps, repairs and swaps."""
     personal = ", ".join(sorted(personal_columns()))
     app = FastAPI(
         title="coupon-ledger",
-        description=f"Columns that tell of a person: {personal}.",
+        description=f"Columns with personal data: {personal}.",
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
@@ -154,7 +155,7 @@ def application(
         return {"status": "ok"}
 
     @app.get("/metrics")
-    async def told() -> PlainTextResponse:
+    async def metrics_text() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(), media_type=metrics.CONTENT_TYPE)
 
     if owner is not None:
@@ -164,7 +165,7 @@ def application(
     _add_backup(app, readers, copying)
     _add_snapshots(app, snapshots)
     for name, question in QUESTIONS.items():
-        _add(app, name, question, _Asking(readers, threads, metrics, name, question, snapshots))
+        _add(app, name, question, _QuestionHandler(readers, threads, metrics, name, question, snapshots))
     for kind in (LedgerError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _in_words)
     return _Guard(_Bounded(app), token, port)
@@ -175,14 +176,14 @@ def question_threads(number: int, name: str) -> ThreadPoolExecutor:
 
 
 def _be_nice() -> None:
-    """Let the consumer go first, by a lower priority of this thread. Linux takes a thread's id for a process's;
-    elsewhere nothing happens."""
+    """Lower the priority of this thread, so that the consumer goes first. This works on Linux, which accepts a thread's
+    id as a process id; elsewhere nothing happens."""
     with suppress(OSError, AttributeError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICER)
 
 
-def _add(app: FastAPI, name: str, question: Question[Any], ask: _Asking) -> None:
-    """Add the routes of a question: GET with parameters in the address, POST with a JSON object of them."""
+def _add(app: FastAPI, name: str, question: Question[Any], ask: _QuestionHandler) -> None:
+    """Add the routes of a question: GET with parameters in the URL, POST with a JSON object of parameters."""
 
     async def by_address(request: Request) -> Response:
         return await ask(request, _of_address(question, request))
@@ -199,7 +200,7 @@ def _add(app: FastAPI, name: str, question: Question[Any], ask: _Asking) -> None
 
 
 def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parameters as OpenAPI describes them in an address: several names with commas, nested values as JSON."""
+    """The query parameters for OpenAPI: several names are comma-separated, nested values are JSON."""
     for name, parameter in question.parameters.items():
         own = dict(schema["properties"][name])
         own.pop("title", None)
@@ -213,7 +214,7 @@ def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iter
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without references, so that it stands by itself in the API's description."""
+    """The schema with all references replaced by their definitions."""
     definitions = schema.pop("$defs", {})
 
     def inlined(part: Any) -> Any:
@@ -259,12 +260,13 @@ def _from_json(name: str, text: str | bytes) -> Any:
 def _add_expire(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/expire")
     async def expire(until: datetime | None = None) -> dict[str, int]:
-        """Have the owner sweep all that is due then (the data's clock, if not given): events appended, by reason."""
+        """Append the expiries and releases that are due at `until` (default: the data's clock). Returns the number of
+        appended events by reason."""
         if until is not None:
             naive_utc("until", until)
-        asked = owner.sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
+        sweep = owner.sweeper.ask(over(until.replace(tzinfo=until.tzinfo or UTC) if until else None))
         try:
-            swept: Swept = await asyncio.wait_for(asyncio.wrap_future(asked), SWEEP_S)
+            swept: Swept = await asyncio.wait_for(asyncio.wrap_future(sweep), SWEEP_S)
             return dict(swept)
         except TimeoutError:
             raise HTTPException(503, "the owner has not read all of the log yet; ask again later") from None
@@ -273,12 +275,12 @@ def _add_expire(app: FastAPI, owner: Owner) -> None:
 def _add_succeed(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/succeed")
     async def succeed(back: bool = False) -> Succeeded:
-        """Have what was rebuilt take the database's place; `back`: what was live before."""
+        """Replace the live database with the rebuilt one, or with the previous one if `back`."""
         return await asyncio.wrap_future(owner.ask(waiting(owner.store.path, back=back)))
 
 
 class Repair(Chosen):
-    """A repair of the chosen dead letters, who asks for it, and why."""
+    """A repair of the chosen dead letters: who requests it (`operator`), and why."""
 
     operator: str
     why: str
@@ -298,19 +300,20 @@ class Repair(Chosen):
 
 def _add_repairs(app: FastAPI, owner: Owner) -> None:
     @app.post("/v1/dead-letters/replay", response_model=None)
-    async def replayed(asked: Annotated[Repair, Query()]) -> StreamingResponse:
-        """Have the owner take the chosen dead letters in again, between its batches. Lines of JSON: `{"done", "total"}`
-        while it runs, at last `{"replayed"}`, what became of them, or `{"error", "exit_code"}`."""
-        how_far = _HowFar()
-        replay = Replay(asked.chosen, asked.by, dry_run=asked.dry_run, progress=how_far)
+    async def replayed(repair: Annotated[Repair, Query()]) -> StreamingResponse:
+        """Replay the chosen dead letters, between two batches. The response is lines of JSON: `{"done", "total"}` while
+        it runs, then `{"replayed"}` with the results, or `{"error", "exit_code"}`."""
+        progress = _ProgressLine()
+        replay = Replay(repair.chosen, repair.by, dry_run=repair.dry_run, progress=progress)
         under_way = asyncio.wrap_future(owner.repairs.ask(replay))
-        return _followed(under_way, how_far, lambda rows: {"replayed": rows}, replay.stop)
+        return _followed(under_way, progress, lambda rows: {"replayed": rows}, replay.stop)
 
     @app.post("/v1/dead-letters/discard")
-    async def discarded(asked: Annotated[Repair, Query()]) -> Rows:
-        """Have the owner settle the chosen dead letters as they are: how many, by partition and reason."""
+    async def discarded(repair: Annotated[Repair, Query()]) -> Rows:
+        """Discard the chosen dead letters: close them without folding them. Returns their number by partition and
+        reason."""
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(owner.repairs.ask(asked.discard)), REPAIR_S)
+            return await asyncio.wait_for(asyncio.wrap_future(owner.repairs.ask(repair.discard)), REPAIR_S)
         except TimeoutError:
             raise HTTPException(503, "the owner has not come to it yet; look again later, then ask again") from None
 
@@ -318,66 +321,69 @@ def _add_repairs(app: FastAPI, owner: Owner) -> None:
 def _add_backup(app: FastAPI, readers: Readers, thread: Executor) -> None:
     @app.post("/v1/backup", response_model=None)
     async def backup(to: Path, full: bool = False) -> StreamingResponse:
-        """Have the owner copy the database to a new file (`projections.backup`), `full`: with its full digest. Lines of
-        JSON: `{"done", "total"}` in rows while it runs, at last `{"copied"}` or `{"error", "exit_code"}`."""
-        running, how_far = Running(), _HowFar()
+        """Copy the database to a new file; `full` also computes its full digest. The response is lines of JSON:
+        `{"done", "total"}` in rows while it runs, then `{"copied"}` or `{"error", "exit_code"}`."""
+        running, progress = Running(), _ProgressLine()
 
         def copied() -> Copied:
             with readers.cursor(running, _COPY_S) as cursor:
-                return copy_to(cursor, to, full=full, progress=how_far)
+                return copy_to(cursor, to, full=full, progress=progress)
 
         under_way = asyncio.get_running_loop().run_in_executor(thread, copied)
-        return _followed(under_way, how_far, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
+        return _followed(under_way, progress, lambda copied: {"copied": asdict(copied)}, partial(running.stop, _GONE))
 
 
 def _add_snapshots(app: FastAPI, snapshots: Snapshots) -> None:
     @app.post("/v1/snapshots", responses=_responses({"application/json": {"schema": _HELD}}, 503))
     async def hold() -> dict[str, str]:
-        """Hold one committed state. Questions with its name in the header `x-snapshot` are answered of it, until it is
-        let go, nobody asks for 20 seconds, or 15 minutes have passed."""
+        """Hold one committed state. Questions with its name in the header `x-snapshot` are answered from it. It ends
+        when it is deleted, when it was not used for 20 seconds, or after 15 minutes."""
         return {"snapshot": await asyncio.get_running_loop().run_in_executor(None, snapshots.hold)}
 
     @app.delete("/v1/snapshots/{name}")
     async def let_go(name: str) -> dict[str, str]:
-        """Let it go; also one that is gone already."""
+        """Release a snapshot. It is no error if the snapshot has ended already."""
         await asyncio.get_running_loop().run_in_executor(None, snapshots.let_go, name)
         return {"let_go": name}
 
 
-class _HowFar:
-    """Progress of a job: written by the thread that does it, read by the one that sends it."""
+class _ProgressLine:
+    """Progress of a job. One thread does the job and writes it, another reads and sends it."""
 
     def __init__(self) -> None:
-        self._told = {"done": 0, "total": 0}
+        self._progress = {"done": 0, "total": 0}
 
     def __call__(self, done: int, total: int) -> None:
-        self._told = {"done": done, "total": total}
+        self._progress = {"done": done, "total": total}
 
     def line(self) -> bytes:
-        return json.dumps(self._told).encode() + b"\n"
+        return json.dumps(self._progress).encode() + b"\n"
 
 
 def _followed(
-    under_way: asyncio.Future[Any], how_far: _HowFar, result: Callable[[Any], dict[str, Any]], gone: Callable[[], None]
+    under_way: asyncio.Future[Any],
+    progress: _ProgressLine,
+    result: Callable[[Any], dict[str, Any]],
+    gone: Callable[[], None],
 ) -> StreamingResponse:
-    """Stream progress as lines of JSON, then the result. `gone`: called at the end, so that nothing goes on that nobody
-    reads."""
+    """Stream progress as lines of JSON, then the result. `gone` is called at the end, to stop a job whose client has
+    disconnected."""
 
     async def lines() -> AsyncIterator[bytes]:
         try:
             while not under_way.done():
-                await asyncio.wait([under_way], timeout=_TOLD_S)
-                yield how_far.line()
+                await asyncio.wait([under_way], timeout=_PROGRESS_S)
+                yield progress.line()
             yield json.dumps(result(under_way.result())).encode() + b"\n"
-        except Exception as error:  # a status has been sent already
-            yield _said(error)
+        except Exception as error:  # the status has been sent already
+            yield _error_line(error)
         finally:
             gone()
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-class _Asking:
+class _QuestionHandler:
     """The handler of one question."""
 
     def __init__(
@@ -401,17 +407,17 @@ class _Asking:
         arrow = ARROW in request.headers.get("accept", "")
         limit_s = self._limit_s(request, parameters)
         held = self._snapshots.of(request.headers[SNAPSHOT]) if SNAPSHOT in request.headers else None
-        running, how_far = held.running if held else Running(), _HowFar()
+        running, progress = held.running if held else Running(), _ProgressLine()
         answered = asyncio.get_running_loop().run_in_executor(
             self._threads[limit_s > _QUICK_S],
-            partial(self._answered, running, parameters, arrow, limit_s, how_far)
+            partial(self._answered, running, parameters, arrow, limit_s, progress)
             if held is None
-            else partial(self._answered_of, held, parameters, arrow, limit_s, how_far),
+            else partial(self._answered_of, held, parameters, arrow, limit_s, progress),
         )
         if held is not None:
             answered.add_done_callback(lambda _: held.answered())
         if FOLLOWED in request.headers:
-            return StreamingResponse(_behind_lines(answered, how_far, running))
+            return StreamingResponse(_behind_lines(answered, progress, running))
         gone = asyncio.create_task(_stop_when_gone(request, running))
         try:
             spool = await answered
@@ -424,39 +430,41 @@ class _Asking:
         )
 
     def _limit_s(self, request: Request, parameters: Parameters) -> float:
-        """The limit that the client asks for, else the question's usual one; in seconds."""
-        given = request.headers.get(LIMIT)
-        if given is None:
+        """The time limit that the client requests, else the usual one of the question, in seconds."""
+        requested = request.headers.get(LIMIT)
+        if requested is None:
             return self._question.limit_for(parameters)
         try:
-            limit_s = float(given)
+            limit_s = float(requested)
             if math.isnan(limit_s):
-                raise ValueError(given)
+                raise ValueError(requested)
             return min(max(limit_s, 0.1), _LONGEST_S)
         except ValueError:
-            raise HTTPException(422, f"{LIMIT} {given}: no number of seconds") from None
+            raise HTTPException(422, f"{LIMIT} {requested}: no number of seconds") from None
 
     def _answered(
-        self, running: Running, parameters: Parameters, arrow: bool, limit_s: float, how_far: _HowFar
+        self, running: Running, parameters: Parameters, arrow: bool, limit_s: float, progress: _ProgressLine
     ) -> Spool:
         with (
             self._metrics.question(self._name),
             self._readers.snapshot(running, limit_s) as cursor,
             cursor.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
-            return self._spooled(answer_to(self._question, cursor, parameters, how_far), arrow)
+            return self._spooled(answer_to(self._question, cursor, parameters, progress), arrow)
 
-    def _answered_of(self, held: Held, parameters: Parameters, arrow: bool, limit_s: float, how_far: _HowFar) -> Spool:
+    def _answered_of(
+        self, held: Held, parameters: Parameters, arrow: bool, limit_s: float, progress: _ProgressLine
+    ) -> Spool:
         with (
             self._metrics.question(self._name),
-            held.asking(how_far, limit_s) as snapshot,
+            held.asking(progress, limit_s) as snapshot,
             snapshot.roomy() if limit_s > _QUICK_S else nullcontext(),
         ):
             return self._spooled(snapshot.answer_to(self._question, parameters), arrow)
 
-    def _spooled(self, found: Answer, arrow: bool) -> Spool:
+    def _spooled(self, answer: Answer, arrow: bool) -> Spool:
         try:
-            return spooled(found, arrow=arrow, json_columns=self._question.json)
+            return spooled(answer, arrow=arrow, json_columns=self._question.json)
         except OSError as error:
             raise StoreError(
                 f"answer to {self._name}: cannot be kept in a temporary file ({error.strerror}); free space in the"
@@ -464,33 +472,35 @@ class _Asking:
             ) from error
 
 
-async def _behind_lines(answered: asyncio.Future[Spool], how_far: _HowFar, running: Running) -> AsyncIterator[bytes]:
-    """Stream progress as lines of JSON, `{"done", "total"}`; then `{"answer"}`, its size in bytes, with the answer
-    behind it, or `{"error", "exit_code"}`."""
+async def _behind_lines(
+    answered: asyncio.Future[Spool], progress: _ProgressLine, running: Running
+) -> AsyncIterator[bytes]:
+    """Stream progress as lines of JSON, `{"done", "total"}`. Then `{"answer"}` with the size in bytes and the answer
+    after it, or `{"error", "exit_code"}`."""
     try:
         while not answered.done():
-            await asyncio.wait([answered], timeout=_TOLD_S)
-            yield how_far.line()
+            await asyncio.wait([answered], timeout=_PROGRESS_S)
+            yield progress.line()
         spool = answered.result()
         yield json.dumps({"answer": spool.seek(0, os.SEEK_END)}).encode() + b"\n"
         for piece in pieces(spool):
             yield piece
-    except Exception as error:  # a status has been sent already
-        yield _said(error)
+    except Exception as error:  # the status has been sent already
+        yield _error_line(error)
     finally:
         if not answered.done():
             running.stop(_GONE)
 
 
-def _said(error: Exception) -> bytes:
+def _error_line(error: Exception) -> bytes:
     code = error.exit_code if isinstance(error, LedgerError) else StoreError.exit_code
     return json.dumps({"error": str(error), "exit_code": code, **_note(error)}).encode() + b"\n"
 
 
 def _note(error: Exception) -> dict[str, str]:
-    """The message as a template with its values, for readers of another language."""
-    said = error.args[0] if error.args else None
-    return {"note": said.dumps()} if isinstance(said, Note) else {}
+    """The message as a template with its values, so that the client can translate it."""
+    message = error.args[0] if error.args else None
+    return {"note": message.dumps()} if isinstance(message, Note) else {}
 
 
 async def _stop_when_gone(request: Request, running: Running) -> None:
@@ -500,7 +510,7 @@ async def _stop_when_gone(request: Request, running: Running) -> None:
 
 
 async def _in_words(_: Request, error: Exception) -> Response:
-    """The error as `{"error": sentence, "exit_code": of the command line}`."""
+    """The error as JSON: `{"error": sentence, "exit_code": number}`, with the exit code of the command line."""
     status, words, code = http.HTTPStatus.INTERNAL_SERVER_ERROR, str(error), StoreError.exit_code
     headers = {}
     if isinstance(error, LedgerError):
@@ -537,7 +547,7 @@ def _refusal(
 
 
 class _Guard:
-    """Decides who may ask: checks the host, the origin and the token."""
+    """Access control: checks the host, the origin and the token."""
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self._app = app
@@ -552,17 +562,17 @@ class _Guard:
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        given: dict[bytes, list[bytes]] = {}
+        headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
-            given.setdefault(name.lower(), []).append(value)
-        hosts = given.get(b"host", [])
+            headers.setdefault(name.lower(), []).append(value)
+        hosts = headers.get(b"host", [])
         if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
             return _refusal(http.HTTPStatus.MISDIRECTED_REQUEST, "this address answers to its loopback name only")
-        if any(origin.lower() not in self._origins for origin in given.get(b"origin", [])):
+        if any(origin.lower() not in self._origins for origin in headers.get(b"origin", [])):
             return _refusal(http.HTTPStatus.FORBIDDEN, "web pages of other origins may not ask here")
         if scope["path"] == _OPEN:
             return None
-        tokens = given.get(b"authorization", [])
+        tokens = headers.get(b"authorization", [])
         if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self._bearer):
             return _refusal(
                 http.HTTPStatus.UNAUTHORIZED,
@@ -573,7 +583,7 @@ class _Guard:
 
 
 class _Bounded:
-    """Limits how many may ask at once, and how long a reader may take no data."""
+    """Limits how many requests are served at once, and how long a client may receive no data."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

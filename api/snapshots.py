@@ -1,7 +1,7 @@
-"""Snapshots that the owner holds for clients that ask several questions of one committed state.
+"""Snapshots that the owner holds for clients with several questions about one committed state.
 
-A snapshot ends when it is released, when nobody has asked it for `IDLE_S`, and at the latest `LONGEST_S` after its
-first question: DuckDB writes no checkpoint while an older state is read. At most `MOST` are held at once.
+A snapshot ends when it is released, when it was not used for `IDLE_S`, and at the latest `LONGEST_S` after its first
+question, because DuckDB writes no checkpoint while an older state is read. At most `MOST` are held at once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Held:
         self._busy = threading.Lock()
         self._waiting = 0
         self._counting = threading.Lock()
-        self._asked_at = time.monotonic()
+        self._used_at = time.monotonic()
         with ExitStack() as stack:
             cursor = stack.enter_context(readers.cursor(self.running, LONGEST_S))
             self._snapshot = Snapshot(cursor, self._report)
@@ -45,20 +45,21 @@ class Held:
             self._progress(done, total)
 
     def expect(self) -> None:
-        """A question is on its way, and may wait for a thread; `answered` follows in any case."""
+        """Note that a question is coming, which may wait for a thread. A call of `answered` must follow in any case."""
         with self._counting:
             self._waiting += 1
 
     def answered(self) -> None:
         with self._counting:
             self._waiting -= 1
-            self._asked_at = time.monotonic()
+            self._used_at = time.monotonic()
 
     @contextmanager
     def asking(self, progress: Progress, limit_s: float) -> Iterator[Snapshot]:
-        """Ask it, and read the answer within the block. A question that takes longer than `limit_s` ends the snapshot.
+        """Use the snapshot for one question, and read the answer within the block. If the question takes longer than
+        `limit_s`, the snapshot ends.
 
-        Raises `QueryStopped` if it was stopped, `TooManySnapshots` while it answers another question.
+        Raises `QueryStopped` if the snapshot was stopped, `TooManySnapshots` while it answers another question.
         """
         if not self._busy.acquire(blocking=False):
             raise TooManySnapshots("this snapshot is answering another question; ask again")
@@ -69,7 +70,7 @@ class Held:
             self._progress = progress
             late.start()
             yield self._snapshot
-        except Exception as error:  # what an interrupted query raises depends on where it was
+        except Exception as error:  # an interrupted query raises different errors, depending on where it was
             if self.running.stopped and not isinstance(error, QueryStopped):
                 raise QueryStopped(self.running.stopped) from error
             raise
@@ -79,21 +80,21 @@ class Held:
 
     @property
     def idle(self) -> bool:
-        """Whether it has not been asked for `IDLE_S`, or cannot be asked any more."""
+        """Whether the snapshot was not used for `IDLE_S`, or cannot be used any more."""
         with self._counting:
             if self._waiting:
                 return False
-            return self.running.stopped is not None or time.monotonic() - self._asked_at > IDLE_S
+            return self.running.stopped is not None or time.monotonic() - self._used_at > IDLE_S
 
     def end(self) -> None:
-        """Stop a question under way, then close the snapshot."""
+        """Stop a running question, then close the snapshot."""
         self.running.stop("the snapshot was let go")
         with self._busy:
             self._stack.close()
 
 
 class Snapshots:
-    """The snapshots that are held, by name. For any thread."""
+    """The snapshots that are held, by name. Any thread may call it."""
 
     def __init__(self, readers: Readers) -> None:
         self._readers = readers
@@ -105,14 +106,14 @@ class Snapshots:
         self._thread.start()
 
     def hold(self) -> str:
-        """Hold the last committed state, and return its name. Raises `TooManySnapshots`, `QueryStopped`."""
+        """Hold the last committed state. Returns the snapshot's name. Raises `TooManySnapshots`, `QueryStopped`."""
         with self._lock:
             if len(self._held) + self._reserved >= MOST or self._closed.is_set():
                 raise TooManySnapshots("too many snapshots are held at once; ask again")
             self._reserved += 1
         name, held = secrets.token_urlsafe(16), None
         try:
-            held = Held(self._readers)  # may wait for a cursor, and nobody waits for it
+            held = Held(self._readers)  # may wait for a cursor, so it runs outside the lock
         finally:
             with self._lock:
                 self._reserved -= 1
@@ -125,7 +126,7 @@ class Snapshots:
         return name
 
     def of(self, name: str) -> Held:
-        """The snapshot of that name, which is asked next. Raises `NoSnapshot`."""
+        """The snapshot with this name, marked as about to be used. Raises `NoSnapshot`."""
         with self._lock:
             if name not in self._held:
                 raise NoSnapshot(f"snapshot {name}: is not held, or no longer; begin again")
@@ -133,7 +134,7 @@ class Snapshots:
             return self._held[name]
 
     def let_go(self, name: str) -> None:
-        """Release the snapshot, whether it is still held or not."""
+        """Release the snapshot. Does nothing if it is no longer held."""
         with self._lock:
             held = self._held.pop(name, None)
         if held is not None:
