@@ -147,8 +147,8 @@ def show(
 def _say_which_model() -> None:
     echo_wrapped(
         say(
-            "Which model for which question: `attribution models list`. Orders are parts of orders: every model credits"
-            " each order once. No model is incremental: `experiment show` tells what was caused."
+            "`attribution models list` says which model answers which question. Orders are shares of orders: every"
+            " model credits each order once. No model is incremental: `experiment show` shows what was caused."
         ),
         err=True,
     )

@@ -198,7 +198,7 @@ def query(
         rows = list(rows_of(answer))
         print_rows(_for_people(rows), output)
         if still := sum(row["open"] for row in rows) if parameters["grain"] else 0:
-            click.echo(say("open: {n:count} row{n:s}; late facts of then are still to be expected", n=still), err=True)
+            click.echo(say("open: {n:count} row{n:s}; late events may still change them", n=still), err=True)
     _warn(settings, parameters)
 
 
@@ -218,8 +218,8 @@ def _warn_of_linked_ids(settings: Settings, parameters: dict[str, Any]) -> None:
         linked = answer.row()
     if linked["ids"]:
         warn(
-            "{ids:count} ids are linked to {users:count} users: users are counted as written, so who came under several"
-            " ids counts once for each",
+            "{ids:count} ids are linked to {users:count} users: users are counted per id, so a person with several ids"
+            " counts once for each",
             **linked,
         )
 

@@ -572,7 +572,7 @@ def _print_warnings(rows: list[Row]) -> None:
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
     if unbooked:
         warn(
-            "{n:count} campaign{n:s} {n:have} no cost booked: the cost is the discount alone, and ROI too high for it",
+            "{n:count} campaign{n:s} {n:have} no booked cost: only the discount counts as cost, so ROI is too high",
             n=len(unbooked),
         )
 

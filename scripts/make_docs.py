@@ -52,7 +52,7 @@ def events_md() -> str:
 def _events() -> Iterator[str]:
     yield "# Events"
     yield ""
-    yield "Made from the schemas by `make docs`. Amounts are integers in minor units, rates integer basis points;"
+    yield "Generated from the schemas by `make docs`. Amounts are integers in minor units, rates integer basis points;"
     yield "instants in JSON are RFC 3339 with a zone and at most microseconds. Null and absent are the same."
     yield "An event that lacks a field that its type needs is refused; where it comes from elsewhere, it becomes a"
     yield "dead letter. How to publish them from any language, to the byte: [below](#publishing-from-any-language)."
@@ -249,7 +249,7 @@ def _source(part: str) -> str | None:
 
 def cli_md() -> str:
     """The help text of every command."""
-    lines = ["# Commands", "", "Made from the commands' own help by `make docs`."]
+    lines = ["# Commands", "", "Generated from the commands' help by `make docs`."]
     for path, command in commands("coupon-ledger", cli):
         context = click.Context(command, info_name=path, terminal_width=100, **cli.context_settings)
         lines += ["", f"## {path}", "", "```", command.get_help(context), "```"]
