@@ -277,7 +277,7 @@ def list_models(settings: Settings, output: str) -> None:
 @settings_options(*LOG)
 @output_option
 def show_model(name: str, settings: Settings, output: str) -> None:
-    """Show one model: every definition that it had, the last of which stands, who made it and why.
+    """Show one model: all its definitions, who made each and why; the last one is in force.
 
     \b
     coupon-ledger attribution models show my-model
@@ -308,8 +308,8 @@ def show_model(name: str, settings: Settings, output: str) -> None:
 @click.option(
     "--worth",
     type=click.Choice(["orders", "rate"]),
-    help="shapley: of a combination of channels, the orders of those who met no others, or the part of them that"
-    " bought. [default: orders]",
+    help="shapley: worth of a set of channels: orders of people who met only these, or their buying rate."
+    " [default: orders]",
 )
 @click.option("--draws", type=int, help="shapley, --worth rate, above 12 channels: orderings to draw. [default: 5000]")
 @operator_options
