@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from coupon_ledger.projections.identity import ReadLog
     from coupon_ledger.questions.registry import AsOf
     from coupon_ledger.questions.states.correction import Effect
-    from coupon_ledger.questions.states.parameters import Become
 
 SOURCE: Final = "operator"
 """The `source` of every compensating event."""
@@ -244,10 +243,11 @@ def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], s
     return effects, there, changes
 
 
-def _as_become(row: Row) -> Become:
+def _as_become(row: Row) -> Row:
+    """The values of a `Become`."""
     from coupon_ledger.questions.states.parameters import Become
 
-    return Become(**{field.name: row[field.name] for field in fields(Become)})
+    return {field.name: row[field.name] for field in fields(Become)}
 
 
 def _say_what_is_not_known(settings: Settings, as_of: AsOf, known: ReadLog) -> None:

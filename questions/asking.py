@@ -108,8 +108,8 @@ class Question(Generic[P]):
 
     def as_json(self, parameters: P) -> bytes:
         """The parameters as a JSON object."""
-        values = {name: getattr(parameters, name) for name in self.parameters}
-        return self.validator.model_construct(**values).model_dump_json(exclude_none=True).encode()
+        values = {name: value for name in self.parameters if (value := getattr(parameters, name)) is not None}
+        return self.validator.model_construct(**values).model_dump_json(include=set(values)).encode()
 
     def limit_for(self, parameters: P) -> float:
         """`limit_s`, or more if the question is about the past."""

@@ -3,6 +3,8 @@ endpoint alike; never a server error."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +24,7 @@ from coupon_ledger.projections.database import open_database
 from coupon_ledger.questions.local import Local
 from coupon_ledger.questions.parameters import Parameter
 from coupon_ledger.questions.registry import QUESTIONS
+from coupon_ledger.questions.states.parameters import Become
 from tests.command_line import DATABASE, done, ledger, ndjson, one_sentence
 from tests.owners import Owner, owning
 from tests.test_cli import shop_events
@@ -105,6 +108,25 @@ def test_every_number_has_bounds_and_every_parameter_a_description() -> None:
             if kinds_of(name, parameter) & {int, float} and not parameter.nested:
                 assert parameter.bounds is not None, (name, parameter.name)
             assert parameter.description, (name, parameter.name)
+
+
+def test_parameters_are_the_same_after_the_way_as_json() -> None:
+    """Else the owner would answer another question than the one that was asked."""
+    instant = datetime(2026, 11, 11, 10, tzinfo=timezone(timedelta(hours=8)))
+    become: dict[str, Any] = {field.name: None for field in dataclasses.fields(Become)}
+    become |= {"coupon_id": "c-1", "state": "used", "used_at": instant, "uses": [["e-1", "o-1"]]}
+    rates = [{"currency": "JPY", "rate": "0.05", "to": "CNY"}]
+    for name, values in (
+        ("across", {"coupons": [become, become | {"uses": []}]}),
+        ("metrics", {"names": "a,b", "where": {"store": ["", "s,1"]}, "rates": rates, "goods_rates": {"": 7000}}),
+        ("attribution", {"models": ["last", {"name": "m", "kind": "linear"}], "at": instant}),
+        ("history", {"coupon": "[1],{x}", "positions": "", "limit": 0}),
+        ("experiment-candidates", {"campaign": "8", "strata": ["a", "b"]}),
+    ):
+        question = QUESTIONS[name]
+        parameters = question.read(name, values)
+        again = question.read(name, json.loads(question.as_json(parameters)))
+        assert vars(again) == vars(parameters), name
 
 
 @pytest.mark.parametrize(
