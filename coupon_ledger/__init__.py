@@ -1,9 +1,9 @@
-"""A ledger of coupon events. What an upstream system imports to publish:
+"""A ledger of coupon events. To publish events, an upstream system imports:
 
     from coupon_ledger import Publisher, events
 
-Each is loaded at its first use: a process that needs neither, such as the command's help, does not wait for them.
-The packages in here are the folders of the project's top level.
+Both are loaded at their first use, so that a process that needs neither, such as the command's help, starts faster.
+The packages of `coupon_ledger` (`coupon_ledger.ledger`, …) are the folders at the project's top level.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Avro single-object encoding of events, row by row.
+"""Encodes and decodes events one by one, in Avro's single-object encoding.
 
 A message is C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of its writer's schema, then the Avro body. The
 fingerprint is looked up among all released schemas, so that old messages stay readable for ever, and among the schemas
@@ -45,8 +45,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WriterSchema:
-    """A schema that messages are written with. `header` precedes the body of each of them. `version` is 0 for a
-    schema of a newer release."""
+    """A schema that messages are written with. `header`: the bytes that precede the body of each of these messages.
+    `version`: the schema's version, from 1; 0 for a schema of a newer release."""
 
     name: str
     version: int
@@ -81,17 +81,17 @@ _refused_ids: dict[bytes, str] = {}
 
 
 def refuse_id(prefix: bytes, why: str) -> None:
-    """Refuse messages with this prefix (0 and the id in a schema registry) in this process. `why` becomes part of
-    the error."""
+    """Make this process refuse messages with this prefix (byte 0 and a schema id of a registry). `why` becomes part of
+    the error that `writer_of` raises for them."""
     _refused_ids[prefix] = why
 
 
 def know_writers(folder: Path) -> None:
     """Load the schemas of a newer release from `folder` (`NAME.avsc`), so that this process also reads messages written
-    with them. Fields that this release does not know are left out.
+    with them. Fields that this release does not know are dropped.
 
-    Raises `SettingsError` for a folder or file that cannot be read, `IncompatibleSchema` for a schema that is not ours
-    with nullable fields added, or is no JSON.
+    Raises `SettingsError` for a folder or file that cannot be read, `IncompatibleSchema` for a file that is not JSON or
+    whose schema is not a compatible later version of the current one (`compatibility.py`).
     """
     if not folder.is_dir():
         raise SettingsError(f"setting writer-schemas: there is no folder {folder}; name one with .avsc files")
@@ -204,10 +204,10 @@ def event_data(row: Row) -> Row:
     return data
 
 
-# Reading: one small function per field, composed once per schema. Stricter than many Avro readers: no number beyond
-# 64 bits, no negative index of a branch or symbol.
+# Reading: one small function per field, composed once per schema. Stricter than many Avro readers: refuses numbers
+# beyond 64 bits, and negative indexes of branches and symbols.
 class _Body:
-    """A message and the position up to which it has been read."""
+    """A message and `at`, the index up to which it has been read."""
 
     __slots__ = ("at", "message")
 

@@ -5,14 +5,14 @@ Avro's schema resolution: it reads what any released version wrote (BACKWARD), a
 writes (FORWARD). The rules are stricter than Avro's, since events are never rewritten:
 
 - a released field keeps its name, type, default and place;
-- a new field comes after the released ones, is nullable and defaults to null, so that its absence can be read;
-- an enum keeps its symbols and their order. A new symbol may be added at the end, although old readers do not know it:
-  the enum names the version that introduced it (`"since": {"extended": 3}`), consumers are updated first, and messages
-  that an older consumer has read become dead letters, which are replayed;
-- a record inside a field keeps its fields, since old readers know no others;
+- a new field comes after the released ones, is nullable and defaults to null, so that messages without it can be read;
+- an enum keeps its symbols and their order. New symbols may only be added at the end. Old readers do not know them, so
+  the enum names the version that introduced each one (`"since": {"extended": 3}`), and consumers are updated before
+  producers. To a consumer that is not updated yet, messages written with the new schema are dead letters, which are
+  replayed after its update;
+- a record inside a field keeps exactly its fields, since old readers know no others;
 - a field has a doc, and a type that the ledger's own codec can read;
-- a released file is never edited: `released/SHA256SUMS` (in the format of `sha256sum`) has the fingerprint of each
-  file.
+- a released file is never edited: `released/SHA256SUMS` (in the format of `sha256sum`) lists the SHA-256 of each file.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """One schema. `released`: number of released versions; `adds`: whether the current version differs from the last
-    released one; `new_symbols`: enum symbols that are not released yet."""
+    """A schema that was compared with its released versions. `released`: their number; `adds`: whether the current
+    version differs from the last released one; `new_symbols`: enum symbols that are not released yet."""
 
     name: str
     released: int
@@ -65,8 +65,9 @@ class Checked:
 
 
 def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
-    """Compare every `<name>.avsc` in `folder` with its `released/<name>/v<N>.avsc`.
+    """Compare every `<name>.avsc` in `folder` with its released versions, `released/<name>/v<N>.avsc`.
 
+    Returns the schemas that were compared, and all breaches of the rules.
     Raises `IncompatibleSchema` for a file that is not a JSON object.
     """
     released = folder.joinpath("released")
@@ -81,7 +82,7 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
             continue
         current = read_schema(folder.joinpath(f"{name}.avsc"))
         versions = {n: read_schema(f) for n, f in sorted(_versions(released.joinpath(name)).items())}
-        first: dict[tuple[str, str], Breach] = {}  # one per field and rule, if several versions differ alike
+        first: dict[tuple[str, str], Breach] = {}  # one per field and rule, even if several versions show it
         for breach in _record(name, current, versions):
             first.setdefault((breach.field, breach.rule), breach)
         breaches_found += first.values()
@@ -93,7 +94,7 @@ def check_schemas(folder: Traversable) -> tuple[list[Checked], list[Breach]]:
 
 
 def breaches(name: str, newer: Schema, older: Schema) -> Iterator[Breach]:
-    """The rules that `newer` would break as a later version of `older`."""
+    """The rules that `newer` would break if it came after `older` as a new version."""
     yield from _record(name, newer, {len(schemas.released(name)): older})
 
 
@@ -122,7 +123,7 @@ def _versions(folder: Traversable) -> dict[int, Traversable]:
 
 
 def _files(released: Traversable) -> Iterator[Breach]:
-    """Compare released files with their recorded fingerprints."""
+    """Compare released files with their SHA-256 in `SHA256SUMS`, and check that versions are numbered without gaps."""
     recorded = _recorded(released)
     digests = {
         f"{name}/v{version}.avsc": hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,4 +1,5 @@
-"""An archive and its log, read as one log: the archive up to its end, the log from there on."""
+"""An archive and its log, read as one log: records up to the archive's end come from the archive, later ones from the
+log."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ _POLL_S: Final = 1.0
 
 
 class ContinuedLog:
-    """`log`, except that records in `archive` are read from there. `close` closes both.
+    """A log whose archived records are read from its archive. Everything else goes to the log itself. `close` closes
+    both.
 
-    Raises `ArchiveUnusable` if the archive is of another log, `LogTruncated` if neither of the two holds some records.
+    Raises `ArchiveUnusable` if the archive was made from another log, `LogTruncated` if the log's earliest records come
+    after the archive's end, so that neither holds the records between them.
     """
 
     def __init__(self, archive: ArchiveLog, log: EventLog) -> None:
@@ -48,14 +51,14 @@ class ContinuedLog:
         return self._log.partitions(topics)
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Like every log, but returns nothing from the log as long as a position lies in the archive."""
+        """Read as from any log. As long as one of the positions lies in the archive, returns archived records only."""
         archived = {tp: offset for tp, offset in positions.items() if offset < self._archived.get(tp, 0)}
         return (
             self._archive.read(archived, max_records) if archived else self._log.read(positions, max_records, timeout_s)
         )
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """Events that the archive keeps decoded."""
+        """Records whose events the archive also stores decoded, as `ArchiveLog.decoded` returns them."""
         return self._archive.decoded(tp, offset, end, count)
 
     def earliest_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -82,8 +85,8 @@ class ContinuedLog:
 
 
 def open_continued(settings: LogSettings, archive: Path) -> EventLog:
-    """Open the log at `settings.url`, preceded by its archive in that folder. Raises what opening either of them
-    raises."""
+    """Open the log at `settings.url` and its archive in the folder `archive`, as one log. Raises what opening either of
+    them raises."""
     backend = open_backend(settings)
     try:
         log = ContinuedLog(ArchiveLog(archive), backend)
@@ -96,7 +99,10 @@ def open_continued(settings: LogSettings, archive: Path) -> EventLog:
 
 
 def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
-    """Why `log` is not the log that was archived, judged by the last archived records. None if it may be."""
+    """The reason why `log` cannot be the log that was archived; None if it may be that log.
+
+    Compares the partitions, their ends, and the last archived record of each partition if the log still holds it.
+    """
     archived = {tp: end for tp, end in archive.manifest.ends().items() if archive.manifest.topics}
     partitions = log.partitions(sorted({tp.topic for tp in archived}))
     if missing := sorted(set(archived) - set(partitions)):
@@ -116,7 +122,7 @@ def another_log(archive: ArchiveLog, log: LogReader) -> str | None:
 
 
 def read_some(log: LogReader, tp: TopicPartition, offset: int, count: int) -> list[Chunk]:
-    """Read up to `count` records from `offset` on. Waits until there are any, so they must exist."""
+    """Read up to `count` records from `offset` on. Waits for the first one without a time limit, so it must exist."""
     while not (chunks := log.read({tp: offset}, count, _POLL_S)):
         pass
     return chunks

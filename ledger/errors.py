@@ -2,12 +2,12 @@
 
     LedgerError                     anything a user can act on: one sentence with object, problem, remedy
     ├── SettingsError               a flag, variable or line of the settings file
-    ├── UnusableFile                a file named to a command cannot be read or written, or is of another kind
+    ├── UnusableFile                a file given to a command cannot be read or written, or is of the wrong kind
     ├── InvalidEvent                an event breaks the rules of its type (all problems named at once)
     ├── UndecodableRecord           bytes of the log that are not an event
     ├── IncompatibleSchema          a schema change that breaks old readers or old data
     ├── NotEnoughMemory             the command needs more memory than this process may use
-    ├── OffendersFound              a verification found something that must not be
+    ├── OffendersFound              a verification found that something does not hold
     ├── NotThere                    what a question asks for is not in the database
     │   └── UnknownCoupon           no event of that coupon was consumed
     ├── WrongQuestion               a question's parameters do not go together, or one is out of bounds
@@ -16,7 +16,7 @@
     ├── UnknownSegment              no segment of that name was defined
     ├── UnknownTemplate             no review layout is kept under that name
     ├── NotAssigned                 nobody is assigned to an arm of the campaign
-    ├── NothingChosen               there is no such dead letter to repair
+    ├── NothingChosen               no dead letter matches what was chosen for repair
     ├── StillToCome                 a sweep up to an instant that the data's clock has not reached
     ├── PortTaken                   the port for questions cannot be used
     ├── OwnerRefused                the owner of the database reported an error, with its message and exit code
@@ -35,7 +35,7 @@
     │   ├── EventsTooLarge          the log will never take some events, because of their size
     │   ├── LogFull                 no room to append
     │   ├── LogNotEmpty             the log to restore into already has records
-    │   ├── ArchiveUnusable         no archive there, of another log, used by another process, or not writable
+    │   ├── ArchiveUnusable         there is no archive, or it is of another log, in use or not writable
     │   └── ArchiveDamaged          an archive's file or manifest is not as it was written
     └── StoreError
         ├── StoreOwned              another process owns the database
@@ -67,7 +67,8 @@ def masked(text: str) -> str:
 
 
 class LedgerError(Exception):
-    """One clear sentence: which object, what is wrong, what to do. Passwords in addresses are masked."""
+    """Base class of all errors. The message is one clear sentence: which object, what is wrong, what to do. Passwords
+    in addresses are masked."""
 
     exit_code = 1
 
@@ -100,7 +101,7 @@ class Problem:
 
 
 class InvalidEvent(LedgerError):
-    """Carries every problem of one event."""
+    """An event breaks rules. `problems`: all that it breaks, not only the first."""
 
     exit_code = 3
 
@@ -110,7 +111,7 @@ class InvalidEvent(LedgerError):
 
 
 class UndecodableRecord(LedgerError):
-    """`reason`: the short code that dead letters carry."""
+    """Bytes of the log are not an event. `reason`: the short code that the record's dead letter gets."""
 
     exit_code = 3
 
@@ -164,7 +165,7 @@ class NothingChosen(LedgerError):
 
 
 class StillToCome(LedgerError):
-    """Refused because an expiry cannot be undone."""
+    """A sweep is refused, since its instant is still to come and an expiry cannot be undone."""
 
     exit_code = 2
 
@@ -225,7 +226,7 @@ class LogTruncated(LogError):
 
 
 class AppendFailed(LogError):
-    """`failures`: the reason for each record that was not acknowledged, by its index in the batch.
+    """Some records of a batch were not acknowledged. `failures`: by the record's index in the batch, the reason.
 
     A record not listed there is durably in the log. A listed one may or may not be: append it again with the same
     `event_id`; a repeat is harmless.
@@ -269,7 +270,7 @@ class StoreError(LedgerError):
 
 
 class StoreOwned(StoreError):
-    """`pid`: the process that holds the database, if known."""
+    """Another process owns the database. `pid`: that process, if known."""
 
     pid: int | None = None
 

@@ -23,7 +23,7 @@ class Label:
 class Field:
     """A column. `number`: the kind of its numbers, if its name does not say it; `of_metric`: `value` or `mean` if they
     have the unit of the row's metric; `text`: what its texts are (`metric`, `code`, `word`); `personal`:
-    whether it tells of a person. `labels.toml` explains the values."""
+    whether it holds personal data. `labels.toml` explains the values."""
 
     label: Label
     number: str | None = None
@@ -52,13 +52,14 @@ def _field(en: str, zh: str, **shown: Any) -> Field:
 
 
 def personal_columns() -> frozenset[str]:
-    """The columns that tell of a person: which user did something, or what is known of a user."""
+    """The columns with personal data: which user did something, or what is known of a user."""
     return frozenset(name for name, field in fields().items() if field.personal)
 
 
 @cache
 def section(name: str) -> Mapping[str, Label]:
-    """A section of labels by its name, such as `suffixes`; `codes.` before the name of a section of codes."""
+    """The labels of one section of `labels.toml`. `name`: such as `suffixes`, or `codes.events` for a section of
+    codes."""
     outer, _, inner = name.partition(".")
     entries = table()[outer][inner] if inner else table()[outer]
     return {key: Label(**entry) for key, entry in entries.items()}
@@ -66,7 +67,8 @@ def section(name: str) -> Mapping[str, Label]:
 
 @cache
 def codes() -> Mapping[str, Label]:
-    """Every code that the table lists. `of_code` also names those that follow from a rule."""
+    """Every code that the table lists. `of_code` also names violations such as `extended_when_used`, which it does not
+    list."""
     return {code: label for name in table()["codes"] for code, label in section(f"codes.{name}").items()}
 
 
@@ -84,7 +86,7 @@ def of_code(code: str) -> Label | None:
 
 
 def experiment_metrics() -> Mapping[str, str]:
-    """The metrics that experiments compare, and the column or metric that each is named like."""
+    """By metric that experiments compare, the column or metric whose label it has."""
     names: Mapping[str, str] = table()["experiment_metrics"]
     return names
 

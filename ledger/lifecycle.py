@@ -3,8 +3,8 @@
 It is slow and readable on purpose. The columnar fold in `projections/live` is checked against it, and `coupon-ledger
 history` uses it to explain a coupon. The two folds share only `lifecycle.toml`.
 
-Always true: the result depends only on the set of deliveries. If one identity has two contents, the one at the earliest
-position counts. All times come from the events.
+Always true: the result depends only on the set of deliveries, not on their order. If events with the same `event_id`
+differ, the one that was recorded first counts. All times come from the events.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def _violation(event: Event, code: str, state: str | None) -> Violation:
 def distinct(deliveries: Iterable[Delivery]) -> tuple[list[Event], list[Event]]:
     """Split deliveries into facts and conflicts.
 
-    For each event identity, the content at the first position is the fact; every other distinct content is one
-    conflict.
+    Among deliveries with the same `event_id`, the content that was recorded first is the fact; every other distinct
+    content is one conflict.
     """
     contents: dict[str, dict[tuple[tuple[str, Any], ...], Event]] = {}
     for delivery in sorted(deliveries, key=lambda d: d.position):
@@ -201,7 +201,8 @@ def evolve(coupon: Coupon, event: Event) -> tuple[Coupon, tuple[str, ...]]:
 
 
 def _carry(coupon: Coupon, event: Event) -> Coupon:
-    """Take each value from the first event that carries it, legal or not (`valid_until` until a legal `extended`)."""
+    """Fill in the fields of `FIRST_CARRIED` that the coupon lacks and the event has. So each value comes from the first
+    event that carries it, legal or not. Only `valid_until` changes later, by a legal `extended`."""
     fresh = {f: event[f] for f in FIRST_CARRIED if getattr(coupon, f) is None and event.get(f) is not None}
     return replace(coupon, **fresh) if fresh else coupon
 

@@ -1,8 +1,8 @@
-"""The event log: what every implementation promises.
+"""The event log: the protocols that implementations follow, and what they promise.
 
 A log has topics, a topic has partitions, a partition is a sequence of records at increasing offsets. Records are
 appended and never changed. Implementations: `sqlite_log` (embedded), `kafka_log`. Both pass the whole of
-`tests/contract/log_contract.py`; an `archive` is read like them.
+`tests/contract/log_contract.py`. An `archive` has only the reading side (`LogReader`).
 
 Always true:
 - `append` returns only when the records are durable; it returns their positions, in the same order.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 FIRST_RECORDED_US: Final = -62_135_510_400_000_000
 LAST_RECORDED_US: Final = 253_402_214_400_000_000
-"""0001-01-02 and 9999-12-31 in UTC. `recorded_at` is clamped to them: whatever timestamp a producer wrote into a
-Kafka topic with CreateTime, it can be shown in every zone."""
+"""0001-01-02 and 9999-12-31 in UTC. `recorded_at` is clamped to this range, so that it can be shown in every time zone,
+whatever timestamp a producer wrote into a Kafka topic with CreateTime."""
 
 
 class TopicPartition(NamedTuple):
@@ -56,8 +56,8 @@ class Chunk:
 
     `offsets`, `recorded_at` (µs since the epoch, from `FIRST_RECORDED_US` to `LAST_RECORDED_US`): int64 arrays of shape
     (n,). `values`: n payloads; a record without a value (a Kafka tombstone) is `b""`. `wire`: the payloads as stored in
-    the log, if that is another format than the ledger's own. `next_offset`: where reading continues; it can lie beyond
-    `offsets[-1] + 1`, since a Kafka partition also holds transaction markers.
+    the log, if their format is not the ledger's own; otherwise None. `next_offset`: where reading continues; it can lie
+    beyond `offsets[-1] + 1`, since a Kafka partition also holds transaction markers.
     """
 
     topic: str
@@ -73,7 +73,7 @@ class Chunk:
         return len(self.values)
 
     def before(self, offset: int) -> Chunk:
-        """The chunk's records before `offset`, where reading then continues."""
+        """The chunk without its records from `offset` on, so that reading continues at `offset` at the latest."""
         if self.next_offset <= offset:
             return self
         n = int(self.offsets.searchsorted(offset))
@@ -89,7 +89,7 @@ class Chunk:
 
 
 class StoredRecord(NamedTuple):
-    """A record as it stands in the log. `recorded_at`: µs since the epoch."""
+    """A record as the log stores it. `recorded_at`: µs since the epoch."""
 
     recorded_at: int
     key: bytes
@@ -170,8 +170,8 @@ class EventLog(LogReader, Protocol):
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction in a partition that is neither committed nor aborted. `first_offset`: of its first record there;
-    readers get no further. `written_at_ms`: when its producer last wrote there, since the epoch."""
+    """A transaction that is neither committed nor aborted, in one partition. `first_offset`: the offset of its first
+    record there; readers get no further. `written_at_ms`: when its producer last wrote there, in ms since the epoch."""
 
     producer_id: int
     first_offset: int
@@ -179,7 +179,7 @@ class OpenTransaction(NamedTuple):
 
 
 class Backend(EventLog, Protocol):
-    """The log itself, with records as they are stored."""
+    """A log without a wrapper around it: it takes and returns records as they are stored."""
 
     def open_transactions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, list[OpenTransaction]]:
         """Open transactions by partition, oldest first; partitions without one are left out. Empty if the log cannot
@@ -187,8 +187,8 @@ class Backend(EventLog, Protocol):
         ...
 
     def examine(self) -> list[Finding]:
-        """Check that the log is stored and configured as it must be. For people. Raises what querying the log
-        raises."""
+        """Check that the log is stored and configured as it must be. Returns findings for people (`coupon-ledger
+        doctor`). Raises what querying the log raises."""
         ...
 
     def restore(
@@ -202,9 +202,9 @@ class Backend(EventLog, Protocol):
     ) -> None:
         """Fill the log with these records, each at its own partition, offset and instant (`recorded_at`).
 
-        `begins`, `ends`: per partition, the earliest offset and the offset that the next record gets. `chunks`: the
-        records, partition by partition in the order of their offsets. `gapless`: every offset from begin to end has a
-        record. `anew`: discard what an interrupted restore left; otherwise it is refused. Raises `LogNotEmpty` if the
-        records would mix with others.
+        `begins`, `ends`: per partition, the earliest offset, and the offset that the next appended record will get.
+        `chunks`: the records, partition by partition in the order of their offsets. `gapless`: whether every offset
+        from begin to end has a record. `anew`: discard what an interrupted restore left; otherwise its remains raise
+        `LogNotEmpty`. Also raises `LogNotEmpty` if the records would mix with others.
         """
         ...

@@ -1,4 +1,4 @@
-"""Which log an address opens.
+"""Opens the log at an address.
 
 An implementation is imported when an address of its kind is opened: a process that uses the embedded log does not load
 the Kafka client.
@@ -17,7 +17,7 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
     """Open the log at `settings.url`: `sqlite:///path` or `kafka://host:port,host:port`.
 
     `create`: create the embedded log's file if it is missing (`create_topics` creates topics). With a schema registry,
-    messages are in the Confluent wire format (`registry_log`). Raises `SettingsError` for another address,
+    messages are in the Confluent wire format (`registry_log`). Raises `SettingsError` for any other form of address,
     `LogUnavailable` if nothing answers.
     """
     if settings.schema_registry:
@@ -28,7 +28,7 @@ def open_log(settings: LogSettings, *, create: bool = False) -> EventLog:
 
 
 def open_backend(settings: LogSettings, *, create: bool = False) -> Backend:
-    """Open the log without the schema registry: its messages are the stored bytes, in whatever format."""
+    """Open the log without the schema registry: it returns messages as they are stored, in whatever format."""
     if settings.writer_schemas:
         from coupon_ledger.ledger.codec import know_writers
 

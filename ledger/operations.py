@@ -3,7 +3,8 @@
     operations.append(log, "rebuild_swapped", why="faster disks", operator="mei", details={"generation": 7})
 
 If an action is part of a database transaction, its record (`record_of`) goes to the outbox in that transaction instead.
-Either way may append the record twice. Records with the same `event_id` are one operation, which is read once.
+In both cases, the record may be appended twice: records with the same `event_id` are one operation, which `read`
+returns once.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def operation(
     details: Mapping[str, Any] | None = None,
     event_id: str | None = None,
 ) -> Operation:
-    """An operation that happens now. `event_id`: given if a repeated action is the same operation. Raises
-    `InvalidEvent`."""
+    """An operation that happens now. `event_id`: random by default; specify it if a repetition of the action must count
+    as the same operation. Raises `InvalidEvent`."""
     if action not in ACTIONS:
         raise InvalidEvent([Problem("action", f"must be one of {', '.join(ACTIONS)}")])
     try:
@@ -184,7 +185,8 @@ def _decoded(value: bytes) -> Operation:
 
 
 def spans(positions: list[Position]) -> list[list[str | int]]:
-    """Positions in the form of an operation's details: topic, partition, first and last offset of each run."""
+    """Positions as an operation's details store them: topic, partition, first and last offset of each run of
+    consecutive offsets."""
     runs: list[list[Any]] = []
     for topic, partition, offset in sorted(positions):
         if runs and runs[-1][:2] == [topic, partition] and runs[-1][3] == offset - 1:

@@ -52,7 +52,8 @@ class Refused:
 
 @dataclass(slots=True)
 class Report:
-    """The outcome of the events published so far: accepted (durably appended), or refused."""
+    """The outcome so far. `accepted`: number of events that were durably appended; `refused`: events that were not
+    appended and never will be."""
 
     accepted: int = 0
     refused: list[Refused] = field(default_factory=list)
@@ -84,7 +85,7 @@ class Publisher:
         self._waiting: list[_Waiting] = []
         self._published = 0
         self._too_large: list[Refused] = []
-        """Refused as too large, and not raised yet."""
+        """Events that the log refused as too large, and that no `EventsTooLarge` has named yet."""
         self._closed = False
         self.report = Report()
 
@@ -153,7 +154,7 @@ class Publisher:
                 raise
             except AppendFailed as error:
                 if error.too_large:
-                    continue  # fewer events wait now; the others go at once
+                    continue  # these no longer wait, so append the others at once
                 self._raise_at_last(error, attempt)
             except LogUnavailable as error:
                 self._raise_at_last(error, attempt)
@@ -215,7 +216,7 @@ class Publisher:
 
 
 def _in_words(url: str, refused: tuple[Refused, ...]) -> str:
-    """One sentence; the events that are too large, each with what is wrong."""
+    """The message of `EventsTooLarge`, which names the first three events and what is wrong with each."""
     named = "; ".join(f"event {r.event_id} of {r.problems[0].rule}" for r in refused[:3])
     more = f"; and {len(refused) - 3} more (`publisher.report.refused`)" if len(refused) > 3 else ""
     return f"log {url}: {named}{more}. Do not publish the same again; all other events of the batch are in the log"

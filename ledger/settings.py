@@ -38,8 +38,9 @@ class LogSettings:
 
     `kafka`: options that are passed unchanged to kafka-python's clients (`security_protocol`, `ssl_cafile`,
     `sasl_mechanism`, …). `schema_registry`: the address of a registry; if set, messages are in the Confluent wire
-    format. `schema_ids`: the file in which its ids are cached. `registry`: options that are passed unchanged to its
-    client. `writer_schemas`: a folder with the schemas of newer releases, so that their messages can be read.
+    format. `schema_ids`: the file in which the registry's ids are cached. `registry`: options that are passed unchanged
+    to the registry's client. `writer_schemas`: a folder with the schemas of newer releases, so that their messages can
+    be read.
     """
 
     url: str = "sqlite:///coupon-ledger.log.db"
@@ -55,7 +56,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting: its name, default and meaning. It is an integer if its default is one."""
+    """One setting: its name, default and meaning. Its value is an integer if its default is one."""
 
     name: str
     default: str | int
@@ -69,14 +70,14 @@ class Option:
 OPTIONS: Final = (
     Option("log", "sqlite:///coupon-ledger.log.db", "address of the event log: sqlite:///path or kafka://host:port,…"),
     Option("database", "coupon-ledger.duckdb", "path of the DuckDB file with the projections"),
-    Option("topic-prefix", "", "stands before each topic's name"),
+    Option("topic-prefix", "", "prefix of every topic name"),
     Option("partitions", 4, "partitions of a topic when it is created"),
     Option("replication", 1, "replicas of a Kafka topic when it is created"),
-    Option("batch-size", 125_000, "most records folded in one transaction"),
+    Option("batch-size", 125_000, "maximum number of records per transaction"),
     Option("grace-minutes", GRACE_MINUTES, "how long after an event the rules between topics wait for the other side"),
-    Option("instant-skew-days", 400, "events that happened further than this from their recording are counted"),
-    Option("skewed-events", "count", "what becomes of those events: count (folded all the same) or dead-letter"),
-    Option("schema-registry", "", "address of a schema registry: messages stand in the Confluent wire format"),
+    Option("instant-skew-days", 400, "count events whose occurred_at and recorded_at are further apart than this"),
+    Option("skewed-events", "count", "what to do with them: count (fold them anyway) or dead-letter"),
+    Option("schema-registry", "", "address of a schema registry: messages use the Confluent wire format"),
     Option("schema-ids", "coupon-ledger.schema-ids.json", "file that remembers the registry's ids"),
     Option("private-files", "true", "whether files that are made are for their owner alone (0600): true or false"),
     Option("writer-schemas", "", "folder with schemas of newer releases (NAME.avsc) that messages are written with"),
@@ -181,7 +182,8 @@ class Settings:
 
 
 def _followed(path: Path) -> Path:
-    """The path with links resolved, except the link from a database to its live generation (`NAME.gen2` beside it)."""
+    """The path with symbolic links resolved, except the link from a database to its live generation (a file such as
+    `NAME.gen2` beside it)."""
     with contextlib.suppress(OSError):  # reported when the file is opened
         for _ in range(_MOST_LINKS):
             if not path.is_symlink() or re.fullmatch(re.escape(path.name) + r"\.gen[0-9]+", str(path.readlink())):

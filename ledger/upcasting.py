@@ -1,4 +1,4 @@
-"""Converts messages of other schema versions to the fields of the current schema, which are the ones that are folded.
+"""Converts messages of other schema versions to the fields of the current schema, which the folds read.
 
 A field that the writer did not know is null. A field that only a newer writer knows is dropped; the log keeps it. If
 the *meaning* of a field has changed since a version, `MEANING` defines how messages of that version are read. Both

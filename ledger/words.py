@@ -91,7 +91,8 @@ def _utc(at: datetime) -> str:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Renders notes as text. `instant`, `word`, `label`: how instants, codes and columns are written."""
+    """Renders notes as text in the language `lang`. `instant`, `word`, `label`: functions that write an instant, a code
+    and the name of a column or metric as text."""
 
     lang: str = "en"
     instant: Callable[[datetime], str] = _utc
@@ -110,7 +111,8 @@ class Speaker:
         return catalogue().get(text, text) if self.lang == "zh" else text
 
     def _units(self, amount: str) -> str:
-        """An amount whose currency has no known unit says so in words."""
+        """The amount with its English words translated. It has words only if the currency has no known minor unit
+        ("123,450 minor units")."""
         for words in ("minor units of", "minor units"):
             if words in amount:
                 return amount.replace(words, self._translated(words))
