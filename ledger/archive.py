@@ -12,8 +12,8 @@ Always true:
   atomically.
 - The files of a partition follow one another without gap or overlap, except for losses that the manifest lists.
 - No record is returned from a file whose bytes have changed.
-- A file may also have the events' fields, decoded from these bytes. Its metadata says which version decoded them
-  (`DECODED`). They are all null for a record that is not a valid event.
+- A file may also have the events' fields as columns, decoded from these bytes. The file's metadata says which version
+  decoded them (`DECODED`). In the row of a record that is not a valid event, these columns are all null.
 
 `archiver` writes archives; this module reads and verifies them.
 """
@@ -125,7 +125,7 @@ class Manifest:
         return spans_of
 
     def ends(self) -> dict[TopicPartition, int]:
-        """By partition, the offset at which archiving continues."""
+        """Per partition, the offset at which archiving continues."""
         return {tp: spans[-1].next_offset if spans else 0 for tp, spans in self.spans().items()}
 
     def text(self) -> str:
@@ -263,7 +263,8 @@ class ArchiveLog:
         return [tp for tp in self.manifest.partitions() if tp.topic in set(topics)]
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Read as from any log, without waiting, since no records can arrive."""
+        """Read as from any log, but equal shares of all partitions, and without waiting, since no records can
+        arrive."""
         self._require([tp.topic for tp in positions])
         for tp, offset in positions.items():
             self._check_held(tp, offset)
@@ -297,7 +298,8 @@ class ArchiveLog:
         return records
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """About `count` of the next records before `end`, if this version decoded them. Otherwise None."""
+        """About `count` records from `offset` on, before `end`, whose events are stored decoded. None if there are
+        none, or another version decoded them."""
         file = self._file_at(tp, offset)
         return None if file is None else self._open(file).decoded(offset, end, count)
 
@@ -373,14 +375,18 @@ class ArchiveLog:
 
 @runtime_checkable
 class KeepsDecoded(Protocol):
-    """A log that has some of its events decoded."""
+    """A log that also stores some of its events already decoded (the archive)."""
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch(Span):
-    """Consecutive records that a file has decoded, in its rows from `row` to `end_row`. `records`: their number."""
+    """Consecutive records whose events the file at `path` stores decoded. `records`: their number.
+
+    `row`, `end_row`: the file's rows to read (`end_row` exclusive), which are whole row groups. `read` leaves out rows
+    with offsets outside the span.
+    """
 
     path: Path
     row: int
@@ -391,8 +397,8 @@ class Stretch(Span):
         return self.records
 
     def read(self) -> tuple[pl.DataFrame, Chunk]:
-        """The valid events as wire fields, with `offset` and `recorded_at`, and all other records as a chunk, including
-        events whose `recorded_at` is out of range. Callable from any thread."""
+        """Returns the valid events as a frame of wire fields with `offset` and `recorded_at`, and all other records as
+        a chunk. Events whose `recorded_at` is out of range are in the chunk. Callable from any thread."""
         rows = pl.scan_parquet(self.path, glob=False, hive_partitioning=False).slice(self.row, self.end_row - self.row)
         events = rows.drop("partition", "key", "value").collect()
         if self.records < events.height:
@@ -458,7 +464,8 @@ class _OpenFile:
         return part_of(chunk, start, min(start + count, len(chunk)), chunk.next_offset)
 
     def decoded(self, offset: int, end: int, count: int) -> Stretch | None:
-        """Whole row groups with about `count` records, without the records before `offset` and from `end` on."""
+        """About `count` records from `offset` on, before `end`. None if there are none, or this version did not decode
+        the file."""
         first = bisect_left(self._last_offsets, offset)
         if not self._is_decoded or first == len(self._last_offsets):
             return None
@@ -543,10 +550,11 @@ def restore(
     anew: bool = False,
     progress: Progress = ignore,
 ) -> int:
-    """Restore the archive into an empty log. Returns the number of records. `progress`: in records.
+    """Restore the archive into an empty log. Returns the number of records. `progress`: counts records.
 
-    `topics`: only these, or all if empty. `anew`: delete what an interrupted restore left. Raises `LogNotEmpty`;
-    `LogTruncated` for losses between archived records, unless `accept_loss`; and what archive and log raise.
+    `topics`: the topics to restore; all if empty. `anew`: delete what an interrupted restore left. Raises
+    `LogNotEmpty`; `LogTruncated` for losses between archived records, unless `accept_loss`; and what archive and log
+    raise.
     """
     archive = ArchiveLog(folder)
 
@@ -605,7 +613,7 @@ def verify(folder: Path, progress: Progress = ignore) -> list[Finding]:
 
 
 def altered(folder: Path, file: ArchivedFile) -> str | None:
-    """How the file differs from the one that was written. None if it does not."""
+    """In words, how the file differs from the one that was written. None if it does not differ."""
     path = folder / file.path
     try:
         size = path.stat().st_size
@@ -621,7 +629,7 @@ def altered(folder: Path, file: ArchivedFile) -> str | None:
 
 
 def _disagreement(folder: Path, file: ArchivedFile) -> str | None:
-    """Where the file's records disagree with the manifest. None if they agree."""
+    """In words, in what the file's records disagree with the manifest. None if they agree."""
     try:
         with pq.ParquetFile(folder / file.path) as parquet:
             table = parquet.read(columns=["partition", "offset", "recorded_at"])
@@ -688,7 +696,8 @@ def is_left(manifest: Manifest, name: str) -> bool:
 
 
 def _holder(manifest: Manifest, name: str) -> ArchivedFile | None:
-    """The listed file that replaced the unlisted file `name`, or that `name` was to replace."""
+    """The listed file that holds the first record of the unlisted file `name`: a merge replaced one by the other, or
+    was to. None if there is none."""
     if (parts := NAME.fullmatch(name)) is None:
         return None
     tp, first = TopicPartition(parts["topic"], int(parts["partition"])), int(parts["first"])

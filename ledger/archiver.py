@@ -4,7 +4,7 @@ Always true:
 - Each record is archived once: a run removes what a killed run left, and continues where the manifest ends.
 - A file is on disk under its name before the manifest lists it.
 - Nothing is skipped silently: if the log no longer has the next offset, the run fails, or lists the loss.
-- Records of different logs are not mixed in one archive, as far as the last archived record can tell.
+- Records of different logs are not mixed in one archive, as far as the last archived record of each partition shows.
 - A merge does not change the archived records at any moment: replaced files are removed only after the manifest lists
   their replacement.
 """
@@ -75,7 +75,7 @@ _WRITING: Final = {
 
 @dataclass(slots=True)
 class Archived:
-    """The result of a run. `losses`: offsets that it listed as lost."""
+    """The result of a run. `losses`: offsets that the run listed as lost in the manifest."""
 
     files: int = 0
     records: int = 0
@@ -86,8 +86,9 @@ class Archived:
 class Archiver:
     """Archives one log into one folder, which is created if missing. `run` may be called once.
 
-    `log`: the backend itself (`open_backend`), so that the stored bytes are archived. `progress`: in records; an
-    offset that is still to be read counts as one. `decode`: also keep the events' fields beside their bytes.
+    `log`: the log without wrappers (`open_backend`), so that the stored bytes are archived. `decode`: also store the
+    events' fields, decoded, beside their bytes. `progress`: counts records; each offset that is still to be read counts
+    as a record.
     """
 
     def __init__(
@@ -165,7 +166,11 @@ class Archiver:
         return self._committed
 
     def _continued(self, manifest: Manifest, partitions: list[TopicPartition]) -> Manifest:
-        """The manifest with the log's partitions, and with offsets that the log no longer has as losses."""
+        """The manifest to continue with: it has the log's current partitions, and lists offsets that the log no longer
+        has as losses.
+
+        Raises `ArchiveUnusable` if the archive is of another log, `LogTruncated` for losses that are not accepted.
+        """
         self._check_same_log()
         counts = Counter(tp.topic for tp in partitions)
         manifest = replace(manifest, topics=dict(sorted(counts.items())))
@@ -229,7 +234,8 @@ class Archiver:
                 file.abandon()
 
     def _chunks(self, tp: TopicPartition, start: int, end: int) -> Iterator[Chunk]:
-        """The partition's records from `start` on, at least up to `end`. The next ones are read in the background."""
+        """The partition's records from `start` on, at least up to `end`. While the caller processes some, the next ones
+        are read in the background."""
         if start >= end:
             return
         count = min(_READ_RECORDS, self._file_records)
@@ -255,8 +261,8 @@ class Archiver:
 
 @dataclass(slots=True)
 class Merged:
-    """The result of a run: `files` were merged into `into` files. `kept`: leftovers that are still being read, which
-    the next run removes."""
+    """The result of a run: `files` small files were merged into `into` files. `kept`: number of leftovers that were not
+    removed, since the archive has readers; the next run removes them."""
 
     files: int = 0
     into: int = 0
@@ -267,7 +273,7 @@ class Merged:
 class Merger:
     """Merges consecutive small files of one partition and day. `run` may be called once.
 
-    While the archive has readers, replaced files are kept for them, and the next run removes them. `progress`: in
+    While the archive has readers, replaced files are kept for them, and the next run removes them. `progress`: counts
     records.
     """
 
@@ -325,8 +331,8 @@ class Merger:
             archive.close()
 
     def _remove_leftovers(self, manifest: Manifest) -> None:
-        """Remove unfinished files, and unlisted files whose records are in listed files. Keeps them while the archive
-        is read."""
+        """Remove unfinished files, and unlisted files whose records are all in listed files. Keep them if the archive
+        has readers now."""
         leftovers = sorted(path for path in self._folder.rglob("*") if self._is_leftover(path, manifest))
         with unread(self._folder) as removable:
             self._merged.kept = 0 if removable else len(leftovers)
@@ -355,7 +361,8 @@ class Merger:
 
 
 def _small(manifest: Manifest, file_records: int) -> Iterator[list[ArchivedFile]]:
-    """Groups of two or more consecutive files that together fit into one file."""
+    """Groups of two or more consecutive files of one partition and day that together have at most `file_records`
+    records."""
     for spans in manifest.spans().values():
         group: list[ArchivedFile] = []
         for span in spans:
@@ -487,7 +494,8 @@ class _File:
 
 
 def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
-    """Records of one partition as the table of a file."""
+    """The Arrow table of these records, which belong to one partition. With `decode`, it also has the events' fields,
+    which are null for records that are not valid events."""
     values = [value for chunk in chunks for value in chunk.values]
     columns = {
         "partition": np.full(len(values), chunks[0].partition, np.int32),
@@ -510,7 +518,7 @@ def _table(chunks: list[Chunk], decode: bool) -> pa.Table:
 
 @cache
 def _decoded_schema(topic: str) -> pa.Schema:
-    """The bytes' columns, followed by the fields of the topic's events."""
+    """The columns of `SCHEMA`, followed by the fields of the topic's events."""
     nothing, _ = valid_events(topic, [])
     fields = nothing.drop("row").to_arrow(compat_level=pl.CompatLevel.oldest()).schema
     return pa.schema([*SCHEMA, *fields], metadata={DECODED: decoded_by(topic)})

@@ -2,7 +2,7 @@
 
 The same codec as `codec.py`, vectorised: every field is read for all messages at once. Each message has a cursor that
 never leaves its body, so a message that is too short, too long or otherwise broken is detected by itself and cannot
-shift its neighbours. It goes to the row codec, whose verdict is final.
+shift its neighbours. Such a message goes to the row codec, which decides whether it can be read.
 
 The sections Reading and Writing mirror each other: one pair of functions per kind of Avro type.
 """
@@ -45,8 +45,8 @@ _LOW_BITS: Final = np.uint64(0x7F7F7F7F7F7F7F7F)
 _ONE: Final = np.uint64(1)
 _PADDING: Final = b"\0" * 24
 _AT_ONCE: Final = 16_384
-"""Messages read together. One field of this many messages fits in the processor's cache, which is a third faster
-than a hundred thousand at once."""
+"""Number of messages that are read together. One field of this many messages fits in the processor's cache, which is a
+third faster than reading a hundred thousand messages at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,8 @@ class Decoded:
 
 
 def decode_columns(messages: Sequence[bytes]) -> tuple[list[Decoded], list[Undecodable]]:
-    """Decode messages. Returns the records, grouped by name, and the messages that are not records. None is dropped."""
+    """Decode messages. Returns the records, grouped by name, and the messages that are not records. Every message is in
+    exactly one of the two."""
     bad: list[Undecodable] = []
     frames: dict[str, list[tuple[Int64, pl.DataFrame]]] = {}
     for writer, rows in _by_writer(messages, bad):
@@ -97,7 +98,7 @@ def _by_writer(messages: Sequence[bytes], bad: list[Undecodable]) -> list[tuple[
     strangers = distinct - known.keys()
     if len(distinct) == 1 and not strangers:
         return [(known[headers[0]], np.arange(len(messages)))]
-    # One pass for all unknown headers: nearly every foreign message may have another one.
+    # One pass for all unknown headers, since nearly every foreign message may have a header of its own.
     for i, header in enumerate(headers if strangers else ()):
         if header in strangers:
             bad.append(_stranger(i, header))
@@ -409,7 +410,7 @@ def _read_enum(symbols: list[str], cursors: Cursors) -> _Texts:
     codes = _read_longs(cursors)
     unknown = (codes < 0) | (codes >= len(symbols))
     cursors.fail(unknown)
-    # The symbols have a source of their own, as texts that all rows share.
+    # The symbols are texts in a source of their own, which all rows share.
     data = "".join(symbols).encode() + _PADDING
     source = _MessageBytes(data)
     lengths = np.array([len(s.encode()) for s in symbols], dtype=np.int64)
@@ -443,7 +444,8 @@ def _read_nullable(kind: Any, cursors: Cursors) -> _Nullable:
 def _read_arrays(kind: Any, cursors: Cursors) -> _Lists:
     """Read the first item of every array, then the second item of those that have one, and so on.
 
-    An array longer than any valid event has goes to the row codec, since every item takes one round.
+    Every item takes one round, so the number of rounds is limited: a message whose array is longer than any valid event
+    may have (`MAX_ITEMS`) becomes bad, and goes to the row codec.
     """
     n = len(cursors)
     lengths = np.zeros(n, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The events that a producer publishes, one frozen model per type: the ledger's public face.
+"""The events that a producer publishes, one frozen model per type. Part of the public API.
 
 A model reports all problems of an event at once, each with its field and rule. What a type needs, and which values a
 field may take, is defined in `lifecycle.toml` only.
@@ -44,7 +44,7 @@ INT64_MAX: Final = 2**63 - 1
 MAX_AMOUNT: Final = 2**53 - 1
 """Largest amount in minor units, of either sign: exact in JSON, spreadsheets and sums."""
 EXACT_FLOATS: Final = 2**53
-"""Below it, every whole number has a float of its own."""
+"""Below it, every whole number is exact as a float."""
 
 _RFC3339: Final = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?P<fraction>\.\d+)?(?P<zone>[Zz]|[+-]\d{2}(?::?\d{2})?)?", re.ASCII
@@ -328,7 +328,7 @@ class Refunded(OrderEvent):
 
 
 class CampaignEvent(Event):
-    """An event of `campaign.events`. `quantity`: stock cap; `funded_by`: funder to share in basis points."""
+    """An event of `campaign.events`. `quantity`: stock cap; `funded_by`: by funder, the share in basis points."""
 
     topic: ClassVar[str] = CAMPAIGN
 
@@ -451,8 +451,8 @@ def parse_event(topic: str, data: Mapping[str, Any]) -> Event:
 
 
 def _problems_beside(known: str, model: type[Event], data: Mapping[str, Any]) -> list[Problem]:
-    """The other problems of an event whose topic or type is unknown, and so what its type needs. `known`: the field
-    whose problem is already reported."""
+    """The other problems of an event whose topic or type is unknown. Fields that its type would need are not checked.
+    `known`: the field whose problem is already reported (`topic` or `type`)."""
     try:
         model.model_validate({**data, "type": ""} if known == "type" else dict(data))
     except ValidationError as error:
@@ -489,7 +489,7 @@ TEXT_OF: Final[Mapping[str, str]] = MappingProxyType(
 
 
 def problems_of(error: ValidationError) -> list[Problem]:
-    """Pydantic's errors in the words of the ledger."""
+    """Pydantic's errors as problems, in the ledger's own wording."""
     return [Problem(".".join(map(str, e["loc"])), _in_words(e)) for e in error.errors()]
 
 

@@ -1,10 +1,10 @@
-"""The log on Apache Kafka, through kafka-python. Only this module, `kafka_reader` and `kafka_restore` know Kafka.
+"""The log on Apache Kafka, through kafka-python. Only this module, `kafka_reader` and `kafka_restore` use Kafka.
 
 Topics are created with LogAppendTime and without retention limits; `recorded_at` is the broker's clock in milliseconds.
 
 Always true:
-- nothing is acknowledged before all in-sync replicas have it (idempotent producer, acks=all); only committed records
-  are read, and each batch's checksum is verified;
+- a record is acknowledged only after all in-sync replicas have it (idempotent producer, acks=all);
+- only committed records are read, and each batch's checksum is verified;
 - no client creates topics implicitly; only `create_topics` does;
 - each client is created when it is first needed. Queries (ends, topics) go through the admin client, which any thread
   may use while another thread reads.
@@ -71,19 +71,19 @@ if TYPE_CHECKING:
 SCHEME: Final = "kafka://"
 ANSWER_MS: Final = 8_000
 DELIVERY_MS: Final = 30_000
-GRACE_S: Final = 2.0  # for the producer to report itself that a delivery took too long
+GRACE_S: Final = 2.0  # extra time in which the producer itself reports that a delivery took too long
 COLLECT_S: Final = 5.0
-"""Between two garbage collections while the log is away."""
+"""Minimum time between two garbage collections while the log does not answer."""
 PROBE_S: Final = 5.0
 RETRY_S: Final = 0.1
 _CONNECT_S: Final = 0.5
 _SPLIT_S: Final = 0.01
 _PASSING: Final = (KafkaConnectionError, NodeNotReadyError, UnknownBrokerIdError, BrokerNotAvailableError)
-"""Errors that may pass, beside those that the client calls retriable: a broker is away, or the client does not know
+"""Temporary errors, besides those that the client marks as retriable: a broker is away, or the client does not know
 the new leader yet."""
 _SIZE_ERRORS: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 _RECORD_OVERHEAD: Final = 128
-"""More bytes than a batch of one record has beside its key and value."""
+"""Upper bound for the bytes that a batch of one record takes besides its key and value."""
 LOOK_S: Final = 1.0
 """How often a reader checks that its topics still exist, while it gets no records."""
 CONFIRM_S: Final = 3.0
@@ -176,7 +176,7 @@ class KafkaLog:
         self._heard_at = 0.0
         self._behind: dict[TopicPartition, int] = {}
         self._answered = False
-        """Brokers have answered at this address, so it is right, and later errors may pass."""
+        """Whether brokers have ever answered at this address. If so, it is right, and later errors may be temporary."""
         self._looked_at = 0.0
 
     # --- topics
@@ -408,7 +408,8 @@ class KafkaLog:
                 _log.warning("log %s: flush timed out", self.url)
                 return
             except UnknownError:
-                # The client split a batch that was too large for the topic while it waited for it. Wait for the parts.
+                # While `flush` waited for a batch, the client split it, since it was too large for the topic. Wait for
+                # the smaller batches.
                 if time.monotonic() > deadline:
                     return
                 time.sleep(_SPLIT_S)
@@ -479,7 +480,8 @@ class KafkaLog:
                     f"{size:,} bytes do not fit, even compressed, into the topic's max.message.bytes{held}; split the"
                     " event, or have the limit raised"
                 )
-            # A smaller record shared a batch that was not split before the delivery timeout. It can be repeated.
+            # Otherwise the record fits: it shared a batch that was too large and was not split before the delivery
+            # timeout. It can be appended again.
         return too_large
 
     def _message_limit(self, topic: str) -> int | None:
@@ -510,7 +512,7 @@ class KafkaLog:
                 self._reader.forget()
                 raise self._truncated(positions) from error
             except BaseException:
-                # Records already taken from its buffers were not returned.
+                # Records were taken from its buffers but not returned: fetch them again.
                 self._reader.forget()
                 raise
         if chunks or time.monotonic() - self._looked_at > LOOK_S:
@@ -522,7 +524,7 @@ class KafkaLog:
         return self._offsets(partitions, OffsetSpec.EARLIEST)
 
     def end_positions(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        # Read committed: the end that a reader reaches, not one behind an open transaction.
+        # With READ_COMMITTED: the end that readers reach, which is at the first record of an open transaction.
         return self._offsets(partitions, OffsetSpec.LATEST)
 
     def high_watermarks(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
@@ -574,7 +576,8 @@ class KafkaLog:
         return stored
 
     def commit_group(self, positions: Mapping[TopicPartition, int], group: str) -> str | None:
-        """Publish these next offsets as the group's, for lag tools only. Returns the reason if that fails."""
+        """Commit these next offsets for the consumer group `group`. Only lag tools read them. Returns the reason if
+        that fails, otherwise None."""
         offsets = {self._kafka_partition(tp): OffsetAndMetadata(offset, "", -1) for tp, offset in positions.items()}
         try:
             with self._errors("commit group offsets"):
@@ -632,9 +635,11 @@ class KafkaLog:
         return LogTruncated(f"log {self.url}: {held}; rebuild from the log's start or restore the log")
 
     def _look(self, chunks: Sequence[Chunk], topics: Iterable[str]) -> None:
-        """Check that the topics that were read, or waited for, are still the same ones. Chunks are checked after
-        they arrive, so that no record of a recreated topic is ever returned. `_notice_silence` deals with brokers
-        that do not answer."""
+        """Check that the topics of a read were not deleted or recreated. Checks after `chunks` arrived, so that no
+        record of a recreated topic is ever returned.
+
+        Raises `LogReplaced`. Ignores brokers that do not answer, which `_notice_silence` handles.
+        """
         try:
             self._check_topics(topics)
         except (KafkaError, OSError) as error:
@@ -669,9 +674,11 @@ class KafkaLog:
         return None
 
     def _notice_silence(self, answered: bool, positions: Mapping[TopicPartition, int]) -> None:
-        """Query the brokers now and then while nothing arrives: the consumer does not report brokers that are gone.
+        """While nothing arrives, query the brokers every `PROBE_S`, since the consumer does not report brokers that are
+        gone. Raises `LogNotAnswering` if they do not answer.
 
-        If the brokers have more and it still does not arrive, the next read uses a new consumer.
+        If the brokers have more records at two queries in a row and none has arrived, the next read uses a new
+        consumer. `answered`: whether the last read returned something.
         """
         now = time.monotonic()
         if answered:
@@ -751,8 +758,8 @@ class KafkaLog:
                 return answer
 
     def _give_up_admin(self) -> None:
-        """Drop the admin client, so that the next query goes to the servers of the address: all brokers that it
-        knows may be gone."""
+        """Drop the admin client, so that the next query starts from the servers in the address: all brokers that the
+        client knows may be gone."""
         with self._making:
             admin = self._clients.pop(KafkaAdminClient, None)
             unused = admin is not None and not self._users[admin]
@@ -794,9 +801,11 @@ class KafkaLog:
             raise self._unavailable(doing, error) from error
 
     def _collect_sockets(self) -> None:
-        """Collect the sockets of refused connections, which kafka-python leaves to the garbage collector. It has
-        little to do while a log is away: a process that waited for half an hour held more than a thousand sockets,
-        and could open no more files."""
+        """Run the garbage collector, which closes the sockets of refused connections that kafka-python leaves open.
+
+        While a log is away, the collector rarely runs by itself: a process that waited for half an hour held more than
+        a thousand sockets, and could open no more files.
+        """
         if time.monotonic() - self._collected_at >= COLLECT_S:
             gc.collect()
             self._collected_at = time.monotonic()
@@ -810,7 +819,8 @@ class KafkaLog:
         )
 
     def _away(self) -> list[str]:
-        """Which brokers refuse connections, and which partitions have no leader, as far as can be seen now."""
+        """Problems, in words: brokers that cannot be connected to, and partitions without a leader, as far as the
+        cluster shows them now."""
         servers = set(self._servers)
         admin = self._clients.get(KafkaAdminClient)
         if admin is not None:
@@ -853,7 +863,8 @@ def _servers_of(url: str) -> list[str]:
 
 
 def _option(name: str, value: Any) -> Any:
-    """A setting as kafka-python's client takes it. Text is converted to the type of the client's default."""
+    """The value of a setting, as kafka-python's clients expect it: text is converted to the type of the client's
+    default. Raises `SettingsError`."""
     defaults = [kind.DEFAULT_CONFIG[name] for kind in _FIXED if name in kind.DEFAULT_CONFIG]
     if name in _OWN:
         raise SettingsError(f"settings for Kafka: {name} is set by the ledger itself; leave it out")
@@ -902,7 +913,7 @@ class _LastReason(logging.Handler):
 
 
 def _abandon(producer: KafkaProducer) -> None:
-    """Close the producer without waiting for records that are given up: `close` alone would flush first, and raise."""
+    """Close the producer and give up its unsent records. `close` alone would first wait for them, and then raise."""
     producer._sender.force_close()
     producer._sender.join(ANSWER_MS / 1000)
     with suppress(KafkaTimeoutError):
@@ -910,7 +921,8 @@ def _abandon(producer: KafkaProducer) -> None:
 
 
 def _described(admin: KafkaAdminClient, names: Sequence[str]) -> list[dict[str, Any]]:
-    """The topics' metadata. Raises the error of a topic's error code if it may pass."""
+    """The topics' metadata. If a topic's error code stands for a temporary error, raises that error, so that the query
+    is repeated."""
     topics: list[dict[str, Any]] = admin.describe_topics(list(names))
     for topic in topics:
         error = for_code(topic["error_code"])
@@ -941,7 +953,7 @@ def _why_not_connected(server: str) -> str | None:
 
 
 def _failures_in_words(records: Sequence[Record], failures: Mapping[int, str], too_large: Mapping[int, str]) -> str:
-    """What became of the batch: how many records are too large, how many others were not acknowledged."""
+    """The outcome of the batch in words: how many records are too large, and how many others were not acknowledged."""
     parts = []
     if too_large:
         first = min(too_large)

@@ -1,7 +1,7 @@
-"""Kafka's records as columns: kafka-python's consumer fetches, and each record batch is decoded as a whole.
+"""Reads Kafka's records as columns. kafka-python's consumer fetches; each record batch is then decoded as a whole.
 
-Only this module, `kafka_log` and `kafka_restore` know Kafka. Each batch's checksum is verified, and only committed
-records are returned.
+Each batch's checksum is verified, and only committed records are returned. Only this module, `kafka_log` and
+`kafka_restore` use Kafka.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from coupon_ledger.ledger.partitioner import fair_shares
 RECORDED_AT_HEADER: Final = "recorded_at"
 """The header of restored records: µs since the epoch, 8 bytes, big-endian."""
 _RESTORED_HEAD: Final = bytes([2, 2 * len(RECORDED_AT_HEADER), *RECORDED_AT_HEADER.encode(), 16])
-"""The bytes before that header's value: one header, its key, the length of its value. Lengths and counts are zigzag."""
+"""The bytes of a restored record before that header's value: the number of headers (1), the header's key with its
+length, the length of its value (8). Numbers are zigzag varints."""
 HOLD_S: Final = 2.0
 _GATHER_S: Final = 0.3
 _NONE: Final = np.empty(0, np.int64)
@@ -39,7 +40,7 @@ CODECS: Final = {
     DefaultRecordBatch.CODEC_LZ4: ("lz4", "lz4", "lz4"),
     DefaultRecordBatch.CODEC_ZSTD: ("zstd", "zstandard", "zstandard"),
 }
-"""Compressions that need a package: the producers' name for them, the package's module, the package."""
+"""Compressions that need a package: the name that producers use, the package's module, the package to install."""
 
 
 def missing_codecs() -> dict[str, str]:
@@ -52,7 +53,7 @@ _MS_LIMIT: Final = 1 << 61
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """A record batch decoded: arrays and lists of length n > 0. `recorded_at`: µs since the epoch."""
+    """A decoded record batch, as arrays and lists of length n > 0. `recorded_at`: µs since the epoch."""
 
     offsets: Int64Array
     recorded_at: Int64Array
@@ -77,9 +78,10 @@ class _Columns:
 
 @dataclass(slots=True)
 class _Buffered:
-    """Records of a partition that were fetched and not read yet. `next_offset`: where the last read ended.
+    """Records of a partition that were fetched but not returned yet. `next_offset`: where the last read ended.
 
-    `passed`: the other partitions no longer wait for this one, until it yields something.
+    `paused`: whether fetching is paused. `passed`: whether the other partitions no longer wait for this one. They wait
+    again once it yields records.
     """
 
     next_offset: int
@@ -94,7 +96,8 @@ class _Buffered:
         self.passed = False
 
     def times(self) -> Int64Array:
-        """When its records were recorded, made non-decreasing: a topic that others created may hold any timestamps."""
+        """`recorded_at` of the buffered records, each raised to the highest one before it, so that none is lower than
+        its predecessor: a topic that others created may hold any timestamps."""
         return np.maximum.accumulate(np.concatenate([_NONE, *(batch.recorded_at for batch in self.batches)]))
 
     def take(self, size: int) -> list[_Columns]:
@@ -112,12 +115,12 @@ class _Buffered:
 
 
 class Reader:
-    """One consumer and what it fetched ahead. For use by one thread at a time.
+    """A consumer with the records that it has fetched ahead. For use by one thread at a time.
 
-    Records are returned in the order of recording, across partitions: none is returned while another partition may
-    still yield an earlier one. A partition that was fetched to its end holds nothing up. Nor does, after `HOLD_S`, one
-    that has more and yields nothing (its broker is away). So partitions get out of step only by what is recorded within
-    a fetch at the log's end.
+    Records are returned in the order of `recorded_at` across partitions: none is returned while another partition may
+    still yield an earlier one. Two kinds of partitions are not waited for: those fetched to their end, and, after
+    `HOLD_S`, those that have more records but yield none (their broker is away). So the order is broken only by records
+    that are recorded during a fetch at the log's end, or that were on a broker that was away.
     """
 
     def __init__(self, consumer: KafkaConsumer, prefix: str) -> None:
@@ -156,7 +159,7 @@ class Reader:
     def _gather(self, max_records: int, timeout_s: float) -> dict[TopicPartition, Int64Array]:
         """Fetch until enough records can be returned, or nothing more arrives in time.
 
-        Returns, per partition, the times of recording of the records that can be returned.
+        Returns, per partition, `recorded_at` of the records that can be returned.
         """
         started, fetched = time.monotonic(), False
         while True:
@@ -179,8 +182,8 @@ class Reader:
     def _ready(
         self, buffered: Mapping[TopicPartition, Int64Array]
     ) -> tuple[dict[TopicPartition, Int64Array], set[TopicPartition]]:
-        """The buffered records (their times) that no record still to come can precede; and the partitions that have
-        more to come."""
+        """Per partition, `recorded_at` of the buffered records that can be returned, since no record that is still to
+        be fetched can be earlier; and the partitions that have more records to fetch."""
         behind = {tp for tp, b in self._buffers.items() if not b.passed and not self._is_at_end(tp)}
         if behind - buffered.keys():
             return {}, behind
@@ -200,7 +203,8 @@ class Reader:
         ready: Mapping[TopicPartition, Int64Array],
         max_records: int,
     ) -> None:
-        """Pause partitions that have buffered more than their share and wait for others, so that memory is bounded."""
+        """Pause fetching from partitions that have buffered more than their share and wait for others, so that memory
+        is bounded. Resume the others."""
         share = max_records // len(self._buffers)
         for tp, b in self._buffers.items():
             ahead = b.size > share and len(ready.get(tp, _NONE)) < len(buffered[tp])
@@ -209,14 +213,14 @@ class Reader:
                 b.paused = ahead
 
     def _fetch(self, timeout_s: float) -> None:
-        # The records of a poll are decoded batches here (`_PartitionColumns`); take all that arrived.
+        # What a poll returns as records are whole decoded batches here (`_PartitionColumns`). Take all that arrived.
         fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1_000_000)
         for named, batches in fetched.items():
             tp = TopicPartition(named.topic.removeprefix(self._prefix), named.partition)
             self._buffers[tp].add(batches)
 
     def _record_ends(self) -> None:
-        """Record from each fetch where its partition ends, as a reader of committed records sees it."""
+        """Make the client's fetcher note, at each fetch, where the partition ends for a reader of committed records."""
         fetcher = self._consumer._fetcher
         parse = fetcher._parse_fetched_data
 
@@ -237,7 +241,7 @@ class Reader:
         if buffered.batches:
             next_offset = buffered.batches[0].offset if size else buffered.next_offset
         else:
-            # The fetch position lies behind transaction markers, which are never returned.
+            # The fetch position has passed transaction markers, which are never returned as records.
             next_offset = self._position(tp)
         if next_offset == buffered.next_offset:
             return None
@@ -261,8 +265,8 @@ class Reader:
 
 
 def _first_recorded(ready: Mapping[TopicPartition, Int64Array], limit: int) -> dict[TopicPartition, int]:
-    """How many records of each partition are among the `limit` earliest. At the last instant, partitions share what
-    is left."""
+    """How many records of each partition are among the `limit` earliest. If too many have the same, last instant, the
+    partitions share the remaining places."""
     if sum(map(len, ready.values())) <= limit:
         return {tp: len(times) for tp, times in ready.items()}
     last = np.partition(np.concatenate(list(ready.values())), limit - 1)[limit - 1]
@@ -290,7 +294,8 @@ class _PartitionColumns(Fetcher.PartitionRecords):  # type: ignore[misc] # the c
             self.drain()
 
     def _columns(self, tp: KafkaPartition, batch: DefaultRecordBatch) -> Iterator[_Columns]:
-        """What a reader sees of the batch: its records from the fetched offset on, or nothing."""
+        """Yield the batch's records from the fetched offset on. Yields nothing if readers do not see the batch, or all
+        of its records are before that offset."""
         if batch.magic < 2:
             raise UnsupportedVersionError(f"{tp}: record format {batch.magic}, 2 is needed (Kafka 0.11)")
         if not batch.validate_crc():
@@ -348,7 +353,8 @@ def decode_batch(batch: DefaultRecordBatch) -> _Columns:
 
 
 def _uncompress(batch: DefaultRecordBatch) -> None:
-    """Raises `UnsupportedCodecError`, which names the missing package, `CorruptRecordError`."""
+    """Decompress the batch in place. Raises `UnsupportedCodecError`, whose message names the missing package, and
+    `CorruptRecordError`."""
     try:
         batch._maybe_uncompress()
     except UnsupportedCodecError as error:
@@ -362,16 +368,17 @@ def _uncompress(batch: DefaultRecordBatch) -> None:
 
 
 def _micros(first_ms: int, deltas_ms: Int64Array) -> Int64Array:
-    """Timestamps in µs, clamped to what can be shown. Producers may write any 64 bits; nothing overflows."""
+    """`first_ms` plus each delta, in µs, clamped to what can be shown. Producers may write any 64-bit numbers, so both
+    are clamped before they can overflow."""
     sums = min(max(first_ms, -_MS_LIMIT), _MS_LIMIT) + np.clip(deltas_ms, -_MS_LIMIT, _MS_LIMIT)
     return np.clip(sums, FIRST_RECORDED_US // 1000, LAST_RECORDED_US // 1000) * 1000
 
 
 def _refine(recorded_at: Int64Array, octets: npt.NDArray[np.uint8], places: Int64Array, ends: Int64Array) -> None:
-    """Refine timestamps to the µs that restored records carry as their only header. It must agree with the timestamp's
-    ms.
+    """Replace timestamps in `recorded_at`, exact to the ms, by the exact µs that a restored record carries as its only
+    header, if the two agree on the ms. `places`, `ends`: where each record's headers begin and end.
 
-    No producer can do so in the ledger's topics: there the broker stamps what it appends.
+    No producer can set `recorded_at` this way in the ledger's own topics: there the broker sets the timestamps.
     """
     length = len(_RESTORED_HEAD) + 8
     rows = np.flatnonzero(ends - places == length)

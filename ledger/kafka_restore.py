@@ -5,8 +5,8 @@ the records before a gap of one offset are sent as a transaction. A longer gap i
 empty records and its marker. Empty records also fill the offsets before the first restored one, and are deleted
 afterwards.
 
-Only this module, `kafka_log` and `kafka_reader` use Kafka. If a record is acknowledged at another offset, another
-writer has appended to the topic, and `LogNotEmpty` is raised.
+If a record is acknowledged at an offset other than its original one, another writer has appended to the topic, and
+`LogNotEmpty` is raised. Only this module, `kafka_log` and `kafka_reader` use Kafka.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Placing:
         producer.begin_transaction()
         self._append(producer, run)
         (producer.commit_transaction if commit else producer.abort_transaction)()
-        # The coordinator answers before the marker is written.
+        # The coordinator answers before the marker is written, so wait for the marker.
         tp, deadline = TopicPartition(run.topic, run.partition), time.monotonic() + _MARKER_S
         while (end := self._end_of(tp)) < next_offset:
             if time.monotonic() > deadline:

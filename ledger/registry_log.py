@@ -1,13 +1,13 @@
-"""A log whose messages are in the Confluent wire format: byte 0, the schema's id in a registry (4 bytes, big-endian),
-the Avro body. This wrapper takes and returns the ledger's own single-object messages, like every log.
+"""A wrapper of a log whose stored messages are in the Confluent wire format: byte 0, the schema's id in a registry
+(4 bytes, big-endian), the Avro body. Like every log, the wrapper takes and returns single-object messages.
 
 Always true:
-- The registry only says which schema an id stands for. The released schemas decide whether the ledger reads that
-  schema, as without a registry; so a rebuild does not depend on what a registry holds by then.
+- The registry only says which schema an id means. Whether the ledger can read that schema depends on the released
+  schemas alone, as without a registry. So a rebuild does not depend on what else the registry holds by then.
 - An id never changes its meaning. Ids of our schemas are remembered in a file, so that a registry that is down stops
   neither a consumer nor a publisher that has met the schema before.
-- A record with an unknown id stays where it is while the registry cannot be queried: its partition waits, the others go
-  on.
+- While the registry cannot be queried, a record with an unknown id is not returned: its partition waits, and the other
+  partitions are still read.
 - Single-object messages are read as they are, so a topic may change its format at any time.
 """
 
@@ -38,7 +38,8 @@ _DEFAULTS: Final = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
 _SECOND_LOOK_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 10.0
 _NOT_THERE: Final = (40401, 40402, 40403)
-"""A registry's error codes for a missing subject, version or schema. Any other 404 is not from a registry."""
+"""A registry's error codes for a missing subject, version or schema. A 404 without such a code is not from a
+registry."""
 _NOT_OURS: Final = b""
 _logger = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ T = TypeVar("T")
 
 
 class RegistryLog:
-    """`log`, with messages in the Confluent wire format. `append` registers a schema that the registry lacks."""
+    """An `EventLog` that stores its messages in `log` in the Confluent wire format. `append` registers a schema that
+    the registry lacks."""
 
     def __init__(self, log: EventLog, settings: LogSettings) -> None:
         self.url = log.url
@@ -61,15 +63,20 @@ class RegistryLog:
         return self._log.partitions(topics)
 
     def append(self, records: Sequence[Record]) -> list[Position]:
-        """Like every log. Also raises `RegistryUnavailable`, before anything is appended."""
+        """Append as to any log. Also raises `RegistryUnavailable`, before anything is appended."""
         return self._log.append([r._replace(value=self._framed(r)) for r in records])
 
     def read(self, positions: Mapping[TopicPartition, int], max_records: int, timeout_s: float = 0.0) -> list[Chunk]:
-        """Like every log. Raises `RegistryUnavailable` if all that could be read waits for the registry."""
+        """Read as from any log. Raises `RegistryUnavailable` if every record that could be read waits for the
+        registry."""
         return self.translated(self._log.read(positions, max_records, timeout_s))
 
     def translated(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Translate stored chunks to what `read` returns: each up to its first record that waits for the registry."""
+        """Translate chunks of stored messages to single-object messages, as `read` returns them. Each chunk ends before
+        its first record whose id cannot be looked up now.
+
+        Raises `RegistryUnavailable` if no chunk is left.
+        """
         unknown: dict[bytes, RegistryUnavailable] = {}
         prefixes = [_prefixes(c) for c in chunks]
         self._ids.learn(set().union(*prefixes), unknown)
@@ -131,7 +138,8 @@ class RegistryLog:
 
 
 def as_read(log: EventLog, chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Translate stored chunks of this log to what reading it returns. Raises `RegistryUnavailable`."""
+    """Translate chunks of messages as `log` stores them to what reading `log` would return. Raises
+    `RegistryUnavailable` unless all records can be translated."""
     chunks_read = log.translated(chunks) if isinstance(log, RegistryLog) else list(chunks)
     if sum(map(len, chunks_read)) < sum(map(len, chunks)):
         raise RegistryUnavailable(f"log {log.url}: some schema ids cannot be asked for now; start the registry")
@@ -163,10 +171,11 @@ def _cut(chunk: Chunk, unknown: Mapping[bytes, RegistryUnavailable]) -> int:
 
 
 class SchemaIds:
-    """The ids of a registry: remembered ones, and look-up of unknown ones.
+    """The schema ids of a registry. Unknown ids are looked up; ids of our schemas are remembered in `file`, per
+    registry.
 
-    `headers`: for each prefix (magic byte and id), the single-object header of our schema, or `b""` if the schema is
-    not ours. `file` remembers, per registry, the ids of our schemas.
+    `headers`: for each known prefix (magic byte and id), the single-object header of our schema, or `b""` if the schema
+    is not ours.
     """
 
     def __init__(self, url: str, file: Path, options: Mapping[str, Any]) -> None:
@@ -196,8 +205,8 @@ class SchemaIds:
             self._client = None
 
     def learn(self, prefixes: set[bytes], unknown: dict[bytes, RegistryUnavailable]) -> None:
-        """Look up the prefixes that are not known. Adds to `unknown` those that could not be looked up, with the
-        reason."""
+        """Look up those of the prefixes that are not in `headers` yet, and add them. Adds prefixes that could not be
+        looked up to `unknown`, with the reason."""
         new = sorted(prefixes - self.headers.keys())
         if not new:
             return
@@ -232,8 +241,8 @@ class SchemaIds:
         return True
 
     def prefix_of(self, subject: str, header: bytes) -> bytes:
-        """The prefix for messages written with our schema of that header; registers the schema if the registry lacks
-        it. Raises `RegistryUnavailable`."""
+        """The prefix of messages that are written with our schema `header`. Registers that schema under `subject` if
+        the registry lacks it. Raises `RegistryUnavailable`."""
         known = self._writing.get((subject, header))
         if known is not None:
             return known
@@ -328,7 +337,7 @@ def _id(prefix: bytes) -> int:
 
 
 def _our_header(schema: Any) -> tuple[bytes, str]:
-    """The header of a registered schema if it is one of ours, by its fingerprint; else none, and the reason.
+    """The single-object header of a registered schema if it is one of ours; otherwise `b""`, and the reason in words.
 
     Fingerprints ignore logical types: a schema with milliseconds or a bare long where ours has microseconds has the
     same fingerprint. The schema's text tells them apart.
@@ -336,7 +345,7 @@ def _our_header(schema: Any) -> tuple[bytes, str]:
     try:
         registered = json.loads(schema.schema_str)
         header = single_object_header(registered)
-    except Exception:  # whatever another team registered, in whatever schema language
+    except Exception:  # another team may have registered anything, in any schema language
         return _NOT_OURS, "it is no schema of the ledger"
     if header not in writer_schemas():
         return _NOT_OURS, "it is no schema of the ledger"

@@ -1,7 +1,8 @@
 """The embedded log: one SQLite file in WAL mode, which several processes can write at once.
 
 Three tables, readable with any SQLite client:
-- `partitions`: one row each with its head (`next_offset`, last `recorded_at`), so that no append scans;
+- `partitions`: one row per partition with its head (`next_offset`, last `recorded_at`), so that appends need not scan
+  `records`;
 - `records`: one row per record, clustered by (partition_id, offset). Triggers refuse UPDATE and DELETE;
 - `identity`: one row with the log's id, created with the log. A log of an older release gets it at the first append.
 
@@ -109,7 +110,7 @@ _NO_ROOM: Final = frozenset({"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_
 _BUSY: Final = frozenset({"SQLITE_BUSY", "SQLITE_BUSY_SNAPSHOT", "SQLITE_BUSY_RECOVERY", "SQLITE_LOCKED"})
 
 _ROW_OVERHEAD: Final = 64
-"""More bytes than a row of `records` has beside its key and value."""
+"""Upper bound for the bytes that a row of `records` takes besides its key and value."""
 
 
 class _Head(NamedTuple):
@@ -119,8 +120,8 @@ class _Head(NamedTuple):
 
 
 _position: Final = cast("Callable[[tuple[str, int, int]], Position]", partial(tuple.__new__, Position))
-"""`Position` from its three values. The constructor of a named tuple is a Python function, which made a twentieth of an
-append."""
+"""Makes a `Position` from a tuple of its three values. The constructor of a named tuple is a Python function, which
+took a twentieth of the time of an append."""
 
 
 class SqliteLog:
@@ -141,7 +142,8 @@ class SqliteLog:
             if create:
                 self._make_layout()
             self._check_layout()
-        # If the file is removed or replaced later, appends must not get lost in it, and readers must not wait for it.
+        # For `_check_file`: after the file was removed or replaced, appends to it would be lost, and readers would wait
+        # for ever.
         self._file = self._file_now()
 
     # --- topics
@@ -307,7 +309,7 @@ class SqliteLog:
             self._connections.clear()
 
     def _read_now(self, positions: Mapping[TopicPartition, int], max_records: int) -> list[Chunk]:
-        # One read transaction: heads and records are of one instant.
+        # In one read transaction, so that heads and records match.
         with self._reading() as connection:
             heads = self._heads(connection)
             self._require([tp.topic for tp in positions], heads)
@@ -461,7 +463,8 @@ class SqliteLog:
 
     @contextmanager
     def _size_errors(self, records: Sequence[Record]) -> Iterator[None]:
-        """Say which records SQLite refused because of their size. Nothing of the batch is written."""
+        """Translate SQLite's error for records that are too large into `AppendFailed`, which names them. Nothing of the
+        batch is written."""
         try:
             yield
         except (sqlite3.DataError, OverflowError) as error:
@@ -485,8 +488,8 @@ class SqliteLog:
             ) from error
 
     def _check_file(self, *, at_once: bool) -> None:
-        """Raises `LogReplaced` if another file, or none, is at the path. Checks once a second, or `at_once`. While
-        the log is being opened there is nothing to compare with."""
+        """Raises `LogReplaced` if the path now has another file or none. Checks at most once a second, unless
+        `at_once`. Does nothing while the log is being opened, before the file is known."""
         now = time.monotonic()
         opened = self._file
         if opened is None or not (at_once or now - self._looked_at > LOOK_S):
@@ -586,8 +589,9 @@ def _next_in_time(
 ) -> dict[TopicPartition, int]:
     """How many records to read from each partition, so that together they are the earliest recorded, at most `limit`.
 
-    Partitions advance block by block, always the one whose next block ends first, and finally within their blocks up to
-    the same instant. Only the ends of blocks are looked up. Records of one instant may come in any order.
+    Partitions advance in blocks of records. The next to advance is always the partition whose next block ends with the
+    earliest `recorded_at`; so only the last record of each block is looked up. At the end, every partition advances
+    within its next block up to the latest instant reached. Records of one instant may come in any order.
     """
     left = {tp: n for tp, offset in positions.items() if (n := heads[tp].next_offset - offset) > 0}
     if sum(left.values()) <= limit or len(left) == 1:
@@ -633,6 +637,6 @@ def _chunk(connection: sqlite3.Connection, tp: TopicPartition, head: _Head, offs
         recorded_at=np.clip(np.array(recorded_at, np.int64), FIRST_RECORDED_US, LAST_RECORDED_US),
         keys=list(keys),
         values=list(values),
-        # Fewer rows than requested: a restored partition holds nothing more up to its head.
+        # If there were fewer rows than requested, a restored partition has no more records up to its head.
         next_offset=offsets[-1] + 1 if len(rows) == count else head.next_offset,
     )

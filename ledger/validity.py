@@ -1,9 +1,9 @@
 """Validates many events at once, by columns.
 
-The models in `events.py` define what is valid. This module has the same rules as column expressions, which let no
-invalid event pass; an event that does not pass goes to its model, whose verdict is final. So the two cannot disagree
-about what is refused, only about how fast. JSON fields come out in canonical form, so that equal values are equal
-texts.
+The models in `events.py` define what is valid. This module states the same rules as column expressions, which let no
+invalid event pass. An event that does not pass goes to its model, which decides. So a difference between the two can
+only cost time; it cannot change what is refused. JSON fields are returned in canonical form, so that equal values are
+equal texts.
 """
 
 from __future__ import annotations
@@ -53,19 +53,23 @@ _CHOICE_FIELDS: Final = ("mechanic", "visibility", "cost_kind")
 
 
 DECODING: Final = 2
-"""Version of the decoding. Increase it whenever a message becomes valid or invalid, or decodes to another event.
-What an archive keeps decoded by another version is decoded again (tests/test_decoded.py)."""
+"""Version of the decoding. Increase it whenever a message becomes valid or invalid, or decodes to a different event.
+Events that an archive stores decoded by another version are decoded again from their bytes (tests/test_decoded.py)."""
 
 
 def decoded_by(topic: str) -> str:
-    """What determines a topic's decoded columns: the record, its current schema, and the version of the decoding."""
+    """A text that identifies how a topic's events are decoded to columns: the record's name, the header of its current
+    schema, and `DECODING`."""
     record = SCHEMA_NAME[topic]
     return f"{record} {current_writer(record).header.hex()} {DECODING}"
 
 
 def valid_events(topic: str, messages: Sequence[bytes]) -> tuple[pl.DataFrame, dict[int, tuple[str, str]]]:
-    """The topic's valid events among these messages, as wire fields with canonical JSON; and, for every other
-    message, its number with the reason and details. A column `row` (ascending) holds the messages' numbers."""
+    """Decode and validate messages of a topic.
+
+    Returns a frame of the valid events (wire fields with canonical JSON, and the column `row`: the message's index,
+    ascending), and the other messages: by index, the reason's code and details in words.
+    """
     decoded, undecodable = decode_columns(messages)
     dead = {u.row: (u.reason, u.detail) for u in undecodable}
     record = SCHEMA_NAME[topic]
@@ -86,9 +90,10 @@ def wrong_topic(record: str, topic: str) -> tuple[str, str]:
 
 
 def split_valid(topic: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, list[tuple[int, str]]]:
-    """Split a frame of wire fields into its valid rows, and the numbers of its invalid rows with what is wrong.
+    """Split a frame of wire fields into its valid rows, and the indexes of its invalid rows, each with its problems in
+    words.
 
-    JSON fields of the valid rows are canonical; a column `row` holds the rows' numbers.
+    The frame of valid rows has canonical JSON, and the column `row` with the rows' indexes in the given frame.
     """
     frame, no_json = _with_canonical_json(frame)
     frame = frame.with_row_index("row")
@@ -109,7 +114,7 @@ _NO_INSTANT: Final = "an instant lies outside the years 1 to 9999"
 
 
 def _possible_instants() -> pl.Expr:
-    """Whether Python, and so the model, can hold the row's instants."""
+    """Per row, whether all instants are in the years 1 to 9999, which Python's `datetime`, and so the model, needs."""
     return pl.all_horizontal(_instant(cs.datetime()).fill_null(True))
 
 
@@ -133,7 +138,7 @@ def _expression(topic: str) -> pl.Expr:
         if needed:
             complete = pl.all_horizontal(pl.col(f).is_not_null() for f in needed)
             checks.append((pl.col("type") != kind) | complete)
-    known = pl.col("type").is_in(list(NEEDS[topic]))  # a newer writer's schema may have more
+    known = pl.col("type").is_in(list(NEEDS[topic]))  # a newer writer's schema may have more types
     return pl.all_horizontal(known, *checks, *_of_topic(topic))
 
 
@@ -177,8 +182,8 @@ def _checks_of(model: Any) -> list[tuple[str, Check]]:
 
 
 def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-    """The frame with JSON texts in canonical form (JSON's null as null), and a mask of rows whose JSON is not
-    certainly valid."""
+    """The frame with JSON texts in canonical form (JSON's null becomes null), and a mask of the rows whose JSON may be
+    invalid."""
     doubtful = pl.repeat(False, frame.height, dtype=pl.Boolean, eager=True)
     for name in sorted(JSON_FIELDS & set(frame.columns)):
         column = frame[name]
@@ -193,7 +198,8 @@ def _with_canonical_json(frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
 
 @dataclass(frozen=True, slots=True)
 class _Json:
-    """A JSON field's canonical text; the original text if it is not `certain`, None for null."""
+    """A JSON field. `certain`: whether it is certainly valid. `text`: its canonical text if it is, otherwise the
+    original text; None for null."""
 
     text: str | None
     certain: bool = True
@@ -201,12 +207,12 @@ class _Json:
 
 _NULL: Final = _Json(None)
 _SAFE_DEPTH: Final = 100
-"""The model accepts deeper nesting, but not much deeper."""
+"""Up to this number of opening brackets, a text is surely not nested too deeply for the model."""
 
 
 @lru_cache(maxsize=1_000)
 def _canonical(field: str, text: str) -> _Json:
-    """The canonical form of a JSON text. If it is not `certain`, the model should judge it."""
+    """The canonical form of a JSON text. If the result is not `certain`, the model must decide whether it is valid."""
     try:
         value = parse_json(text)
         canonical = events.canonical_json(value)

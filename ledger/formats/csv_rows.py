@@ -58,8 +58,8 @@ def csv_items(
     delimiter: str | None = None,
     zone: ZoneInfo | None = None,
 ) -> Iterator[Item]:
-    """Read the events of a CSV file. `what`: the file's name in messages. `zone`: for instants that have none.
-    Raises `UnusableFile` for a header that does not fit the topic."""
+    """Read the events of a CSV file. `what`: the file's name in messages. `delimiter`: detected if None. `zone`: the
+    zone of instants that are written without one. Raises `UnusableFile` for a header that does not fit the topic."""
     csv.field_size_limit(MAX_ROW_BYTES)
     source = _Lines(lines)
     names: list[str] | None = None
@@ -180,7 +180,8 @@ def _row(first: bytes, lines: _Lines, delimiter: str) -> _Row:
 
 
 def _texts(taken: list[bytes], lines: _Lines) -> Iterator[str]:
-    """The row's first line, and the further lines that the CSV reader requests while a quote is open."""
+    """The row's first line, then the further lines that the CSV reader requests while a quote is open. They are added
+    to `taken`."""
     yield _text(taken[0])
     left = MAX_ROW_BYTES
     for line in lines:

@@ -18,8 +18,8 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|["\[\]{},]', re.DOTALL)
 
 
 def json_array_items(source: ByteSource, topic: str | None, what: str) -> Iterator[Item]:
-    """Read the array's elements as events, numbered from 1. `topic`: for elements without one. `what`: the file's
-    name in messages. Raises `UnusableFile` if the array does not end, or something follows it."""
+    """Read the array's elements as events, numbered from 1. `topic`: the topic of elements that name none. `what`: the
+    file's name in messages. Raises `UnusableFile` if the array does not end, or something follows it."""
     number = 0
     for element in _elements(source, what):
         if element is None:
@@ -30,7 +30,8 @@ def json_array_items(source: ByteSource, topic: str | None, what: str) -> Iterat
 
 
 class _Array:
-    """The part of the array that was read but not yielded, and the position up to which it was scanned."""
+    """Splits a JSON array that arrives in pieces into its elements. Holds the bytes of the element that is not complete
+    yet, and the index up to which they were scanned."""
 
     def __init__(self, what: str) -> None:
         self._what = what

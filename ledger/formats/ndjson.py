@@ -24,7 +24,8 @@ class ByteSource(Protocol):
 
 
 def lines_of(source: ByteSource) -> Iterator[bytes | None]:
-    """Lines without their line ends; an over-long line is cut. None while no more input has arrived."""
+    """Yields lines without their line ends, and None while no more input has arrived. A line that is too long may be
+    truncated, but is still longer than `MAX_ROW_BYTES`."""
     rest, first = b"", True
     while piece := source.read1(_PIECE_BYTES):
         *whole, rest = (rest + piece).split(b"\n")
@@ -47,7 +48,7 @@ def more_waits(source: ByteSource) -> bool:
 
 
 def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Filling = NOTHING) -> Iterator[Item]:
-    """Read the events of NDJSON lines. `topic`: for lines without one."""
+    """Read the events of NDJSON lines. `topic`: the topic of lines that name none."""
     number = 0
     for line in lines:
         if line is None:
@@ -59,7 +60,7 @@ def ndjson_items(lines: Iterable[bytes | None], topic: str | None, filling: Fill
 
 
 def json_item(number: int, line: bytes, topic: str | None, filling: Filling = NOTHING) -> Item:
-    """The event in one JSON object, or why it is refused."""
+    """The event in one line or array element as a record; if it is not a valid event, a `Refused` with the problems."""
     data: dict[str, Any] = {}
     try:
         data = _json_object(line)

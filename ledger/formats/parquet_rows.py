@@ -1,7 +1,8 @@
 """Parquet: one event per row, read, validated and encoded by columns. The models check rows that may be invalid.
 
-Texts are text (or dictionaries of it), amounts integers, instants timestamps with a time zone, `discounts` and `lines`
-lists of structs, `coupon_ids` a list of text, JSON fields JSON in text.
+Types of the columns: text, plain or dictionary-encoded, for texts; integers for amounts; timestamps with a time zone
+for instants; lists of structs for `discounts` and `lines`; a list of text for `coupon_ids`; text that holds JSON for
+JSON fields.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ from coupon_ledger.ledger.validity import split_valid
 _BATCH_ROWS: Final = 50_000
 _BATCH_BYTES: Final = 64_000_000
 _READ_ROWS: Final = 500
-"""Number of rows that are decompressed at once while their size is unknown, since a text that the file stores once may
-be the value of every row."""
+"""Number of rows that are decompressed at once while their size is unknown. It can be large: a long text that the file
+stores once may be the value of every row."""
 _WANTED: Final = {
     "text": "text",
     "integer": "int64 (whole minor units, no decimals)",
@@ -161,7 +162,7 @@ def _items_schema(topic: str, name: str) -> Any:
 
 @cache
 def _item_fields(topic: str, name: str) -> dict[str, Kind]:
-    """The fields of the list's items, with their kinds; none if the items are text."""
+    """The fields of the list's items, with their kinds; empty if the items are text."""
     items = _items_schema(topic, name)
     return {} if isinstance(items, str) else {f["name"]: kind_of(f["name"], f["type"]) for f in items["fields"]}
 
@@ -215,7 +216,7 @@ def _by_columns(topic: str, frame: pl.DataFrame) -> dict[int, Record]:
 
 
 def _wire(topic: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with all wire fields, cast to their types. Rows that the cast would change are `_doubtful`."""
+    """The frame with all wire fields, cast to their types. `_doubtful` marks the rows that the cast may change."""
     columns = []
     for name, dtype in polars_schema(SCHEMA_NAME[topic]).items():
         source = frame.schema.get(name)
@@ -240,7 +241,8 @@ def _struct(topic: str, name: str, source: pl.Struct) -> pl.Expr:
 
 
 def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
-    """Per row, whether the cast to the wire's types may change it, so that it cannot be checked by columns."""
+    """A mask of the rows that must be checked by their models: the cast to the wire's types may change them, their type
+    is unknown, or they lack a field that every event needs."""
     doubts = [~pl.col("type").cast(pl.String).is_in(list(NEEDS[topic]))]
     doubts += [pl.col(name).is_null() for name in needed_columns(topic)]
     for name, dtype in frame.schema.items():
@@ -255,7 +257,7 @@ def _doubtful(topic: str, frame: pl.DataFrame) -> pl.Series:
 
 
 def _out_of_reach(name: str, dtype: pl.Datetime) -> pl.Expr:
-    """Instants finer than microseconds, or outside the years 1 to 9999."""
+    """True for instants that are finer than microseconds, or outside the years 1 to 9999."""
     value = pl.col(name).to_physical()
     if dtype.time_unit == "ns":  # 64 bits of nanoseconds reach no further than the year 2262
         return value % 1_000 != 0
@@ -264,7 +266,7 @@ def _out_of_reach(name: str, dtype: pl.Datetime) -> pl.Expr:
 
 
 def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
-    """Lists with an item that is null, or that lacks a required field."""
+    """True for lists with an item that is null or lacks a required field."""
     item = pl.element()
     if isinstance(dtype.inner, pl.Struct):
         present = {field.name for field in dtype.inner.fields}
@@ -278,7 +280,8 @@ def _lacks_items(topic: str, name: str, dtype: pl.List) -> pl.Expr:
 
 
 def _is_plain_json(text: str) -> bool:
-    """Whether columns and models read this JSON alike. They differ for numbers with a decimal point (1.0)."""
+    """Whether columns and models certainly read this JSON alike. They may read numbers with a decimal point (1.0)
+    differently."""
     try:
         json_value(text, parse_float=_no_fraction)
     except InvalidEvent:

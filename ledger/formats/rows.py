@@ -41,7 +41,8 @@ Item = Record | Refused | None
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """Values added to rows: `made`, which no row may have itself, and `default`, for rows that lack them."""
+    """Values that are added to rows. `made`: values for every row; a row that already has one is refused. `default`:
+    values for rows that lack them."""
 
     made: Mapping[str, Any] = field(default_factory=dict)
     default: Mapping[str, Any] = field(default_factory=dict)
@@ -65,9 +66,9 @@ def record_of(event: Event) -> Record:
 
 
 def table_event(topic: str, data: Mapping[str, Any], problems: Sequence[Problem] = ()) -> Event:
-    """The event of a table's row. `problems`: known problems of cells that are left out of `data`.
+    """The event of a table's row. `problems`: known problems of cells, which are left out of `data`.
 
-    Raises `InvalidEvent` with these and all that the model finds.
+    Raises `InvalidEvent` with these problems and all that the model finds in other fields.
     """
     seen = {p.field for p in problems}
     try:
@@ -103,7 +104,8 @@ def needed_columns(topic: str) -> tuple[str, ...]:
 
 
 def check_columns(what: str, topic: str, names: Sequence[str], filling: Filling = NOTHING) -> None:
-    """Raises `UnusableFile`, which names every unknown, repeated or missing column."""
+    """Check a table's column names. Raises `UnusableFile`, which names every unknown, repeated or missing column.
+    `what`: the file's name in messages."""
     known = column_kinds(topic)
     unknown = list(dict.fromkeys(name for name in names if name not in known))
     repeated = list(dict.fromkeys(name for name in names if name in known and names.count(name) > 1))
@@ -129,7 +131,7 @@ def _quoted(name: str) -> str:
 
 
 def not_text(error: UnicodeDecodeError) -> InvalidEvent:
-    """The problem of a line that is not UTF-8, or is not text in the file's encoding."""
+    """The error for a line that is not UTF-8, or is not text in the file's encoding."""
     if bytes(error.object[error.start : error.start + len(BROKEN)]) == BROKEN:
         return bad("holds bytes that are no text in the file's encoding")
     return bad(f"not UTF-8 ({error.reason} at byte {error.start + 1})")

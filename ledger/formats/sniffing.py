@@ -1,8 +1,8 @@
 """Detects the compression, format and encoding of a file to be published from its first bytes.
 
-A file that cannot be read is reported in one sentence with the remedy. Encodings are not guessed if a wrong
-guess would change text: UTF-8 is detected, and UTF-16 and UTF-32 by their marks or zero bytes. The user names any other
-encoding.
+A file that cannot be read is reported in one sentence with the remedy. Encodings are not guessed, since a wrong guess
+would change text. UTF-8 is the default; UTF-16 and UTF-32 are recognized by their byte order mark, and UTF-16 also by
+its zero bytes. The user names any other encoding.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# First bytes, the kind of file, and the remedy.
+# Files that cannot be published: their first bytes, what they are, and the remedy.
 _OTHERS: Final = (
     (b"%PDF-", "a PDF", "export the table behind it as CSV or XLSX"),
     (
@@ -71,7 +71,8 @@ _MARKUP: Final = re.compile(r"<(\?xml|!doctype|html)\b", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Sniffed:
-    """A detected file. `kind`: one of `FORMATS`. `source`: its bytes, for a text in UTF-8. `empty`: it has no bytes."""
+    """A detected file. `kind`: one of `FORMATS`. `source`: its decompressed bytes; if it is text, converted to UTF-8.
+    `empty`: whether it has no bytes."""
 
     kind: str
     source: ByteSource
@@ -83,8 +84,8 @@ def sniffed(
 ) -> Sniffed:
     """Detect the contents of `file`, or of standard input (`-`). `opened` is at its start.
 
-    `file_format` and `encoding`: as specified by the user. Raises `UnusableFile` if the file cannot be read, or is not
-    of that format.
+    `file_format` and `encoding`: as specified by the user. `by_default`: the format of a text that shows none. Raises
+    `UnusableFile` if the file cannot be read, or is not in the specified format.
     """
     what = f"file {file}"
     source = _Ahead(cast(ByteSource, opened))
@@ -126,7 +127,8 @@ def _ending(file: Path, packed: bool) -> str:
 
 
 def _binary(what: str, file: Path, head: bytes, packed: bool) -> str | None:
-    """Parquet or a workbook; None for what may be text. Raises `UnusableFile` for any other binary file."""
+    """The kind of a binary file: `parquet` or `xlsx`. None if the file may be text. Raises `UnusableFile` for any other
+    binary file. `packed`: whether it was compressed with gzip."""
     kind = None
     if head.startswith(b"PAR1"):
         kind = "parquet"
@@ -163,7 +165,8 @@ def _is_workbook(what: str, file: Path) -> bool:
 
 
 def _encoding(head: bytes) -> str | None:
-    """UTF-16 or UTF-32 by their mark, or UTF-16 because every second byte of Latin text is zero; else None."""
+    """UTF-16 or UTF-32 if the byte order mark says so; UTF-16 if zeros are frequent in every second byte, as in
+    Latin text; otherwise None."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -176,7 +179,8 @@ def _encoding(head: bytes) -> str | None:
 
 
 def _refuse_gb18030(what: str, head: bytes) -> None:
-    """Raises `UnusableFile` if no non-ASCII line is UTF-8 and all are GB18030 (GBK): each of them would be refused."""
+    """Raises `UnusableFile` if none of the lines beyond ASCII is UTF-8, but all are GB18030 (GBK). Otherwise every one
+    of these lines would be refused."""
     lines = head.splitlines() if len(head) < _PIECE_BYTES else head.splitlines()[:-1]
     beyond = [line for line in lines if not line.isascii()]
     if beyond and not any(_decodes(line, "utf-8") for line in beyond) and _decodes(b"\n".join(beyond), "gb18030"):
@@ -270,8 +274,8 @@ class _Unpacked:
 
 
 class _Transcoded:
-    """A text in another encoding, as UTF-8. Bytes that cannot be decoded become `BROKEN`, which is not UTF-8, so
-    that only their line is refused."""
+    """Converts a text in another encoding to UTF-8. Bytes that cannot be decoded become `BROKEN`, which is not UTF-8,
+    so that only their line is refused."""
 
     def __init__(self, source: ByteSource, encoding: str) -> None:
         self._source = source

@@ -1,8 +1,8 @@
 """Reads the cells of an XLSX workbook row by row. Memory holds one row, and the texts that rows share.
 
-A workbook is a ZIP of XML files, and a small one may decompress to any size. So bytes are counted as they are
-decompressed, whatever sizes the ZIP declares: of all parts before any cell is read, and again of each row while it is
-parsed. openpyxl interprets the cells, and gets only one row at a time.
+A workbook is a ZIP of XML files (its parts), and a small one may decompress to any size. So the sizes that the ZIP
+declares are not trusted, and bytes are counted as they are decompressed: of all parts before any cell is read, and
+again of each row while it is parsed. openpyxl interprets the cells; it is given one row at a time.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Workbook:
         return texts
 
     def _number_formats(self) -> list[str | None]:
-        """Number formats, by the style number that cells have."""
+        """The number format of each style; a cell's `style_id` is the index. None if the format is not known."""
         own: dict[int, str | None] = {}
         used: list[int] = []
         with self._archive.open(ARC_STYLE) as source:
@@ -155,7 +155,7 @@ class Workbook:
     def _readable(self) -> Iterator[None]:
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of styles and extensions, which hold no data
+                warnings.simplefilter("ignore")  # openpyxl warns of styles and extensions, which hold no data
                 yield
         except (UnusableFile, MemoryError, AssertionError):
             raise
@@ -167,7 +167,8 @@ class Workbook:
 
 
 class _Archive(zipfile.ZipFile):
-    """The ZIP. Refuses parts that openpyxl would read at once and that are too long."""
+    """The workbook's ZIP. openpyxl reads some parts at once with `read`, which refuses those that are longer than
+    `MAX_ROW_BYTES`."""
 
     def __init__(self, file: IO[bytes], what: str) -> None:
         super().__init__(file)
@@ -206,7 +207,7 @@ def _measure(archive: _Archive, what: str) -> None:
 
 
 def _unpacked(archive: _Archive, info: zipfile.ZipInfo) -> Iterator[tuple[bytes, int]]:
-    """The pieces of a part, each with the number of bytes since the last markup."""
+    """Decompress a part. Yields its pieces, each with the number of bytes since the last `<`."""
     honest = copy(info)
     honest.file_size = MOST_UNPACKED + _PIECE_BYTES  # zipfile would stop where the file says that the part ends
     text = 0
@@ -222,8 +223,8 @@ def _too_long(thing: str) -> str:
 
 
 class _Part:
-    """A part while it is parsed. Raises `UnusableFile` if more bytes than a row may have are read before `taken` is
-    called."""
+    """A part as a stream for the XML parser. `read` raises `UnusableFile` if more bytes than a row may have were read
+    since the last call of `taken`."""
 
     def __init__(self, source: IO[bytes], too_long: Callable[[int], str]) -> None:
         self._source = source

@@ -1,9 +1,9 @@
 """XLSX: one event per row of one sheet; the first nonempty row names the columns.
 
 A cell is converted to the type of its field: a whole number to an integer, a date to an instant in the zone that the
-user names, and text as in CSV. Values that a spreadsheet may have changed are refused: ids with more than 15 digits,
-amounts with decimals, and errors such as #N/A. So are cells whose format shows something other than their value (00019
-for 19), and formulas that were never calculated.
+user names, and text as in CSV. Values that a spreadsheet may have changed are refused: ids that are numbers of more
+than 15 digits, amounts with decimals, and errors such as #N/A. So are numbers in text columns whose format shows
+something other than their digits (00019 for 19), and formulas that were never calculated.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class XlsxRows:
     """The rows of a workbook's sheet as events of one topic. Raises `UnusableFile` if it cannot be read as such."""
 
     def __init__(self, path: Path, topic: str, sheet: str | None = None, zone: ZoneInfo | None = None) -> None:
-        """`sheet`: needed if several sheets have cells. `zone`: for dates, which have no zone."""
+        """`sheet`: needed if several sheets have cells. `zone`: the zone of dates, since cells have none."""
         self._what = f"file {path}"
         self._topic = topic
         self._zone = zone
@@ -141,7 +141,7 @@ class XlsxRows:
 
 
 def shows_digits(code: str | None, number: int) -> bool:
-    """Whether the number format shows the whole number as exactly its digits. False for an unknown format (None)."""
+    """Whether the number format `code` shows `number` as exactly its digits. False for an unknown format (None)."""
     if code is None:
         return False
     plain_code = _SHOWS_NOTHING.sub("", _LITERAL.sub("x", code))
