@@ -298,8 +298,8 @@ class ArchiveLog:
         return records
 
     def decoded(self, tp: TopicPartition, offset: int, end: int, count: int) -> Stretch | None:
-        """About `count` records from `offset` on, before `end`, whose events are stored decoded. None if there are
-        none, or another version decoded them."""
+        """About `count` records from `offset` on, before `end`, whose events are stored decoded. None if the file there
+        is not decoded, or was decoded by another version."""
         file = self._file_at(tp, offset)
         return None if file is None else self._open(file).decoded(offset, end, count)
 

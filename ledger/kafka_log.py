@@ -282,9 +282,11 @@ class KafkaLog:
     ) -> None:
         """Create these topics with these records, each at its own partition, offset and instant (`kafka_restore`).
 
-        Records keep their instants, since the topics are created with CreateTime (what is finer than ms goes into a
-        header); at the end they are switched to LogAppendTime like all others. Until then the topic `RESTORING` exists,
-        and the log cannot be opened. An interrupted restore leaves it and the other topics behind; `anew` deletes them.
+        The topics are created with CreateTime, so that records keep their instants; a header holds each instant's µs,
+        since Kafka's timestamps are in ms. At the end, the topics are switched to LogAppendTime like all others. Until
+        then the topic `RESTORING` exists, and the log cannot be opened. An interrupted restore leaves it and the other
+        topics behind; `anew` deletes them.
+
         Raises `LogNotEmpty` if a topic already exists, or another writer appends to one.
         """
         marker = self._settings.topic_prefix + RESTORING

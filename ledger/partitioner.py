@@ -57,8 +57,8 @@ def _has_numpy() -> bool:
 def fair_shares(available: Mapping[K, int], limit: int) -> dict[K, int]:
     """The number of records to take from each partition, `limit` in total. `available`: how many each partition has.
 
-    Shares are equal; what a partition cannot use goes to the others. Partitions without a share are left out. The sum
-    is min(limit, sum(available)).
+    Shares are equal; what a partition cannot use of its share goes to the others. Partitions without a share are left
+    out. The sum is min(limit, sum(available)).
     """
     shares: dict[K, int] = {}
     waiting = sorted((k for k, n in available.items() if n > 0), key=lambda k: available[k])

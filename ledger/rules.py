@@ -1,4 +1,4 @@
-"""The tables of `lifecycle.toml`, which all folds, models and documents use."""
+"""The tables of `lifecycle.toml` as Python values, which the folds, the event models and the docs use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Converts messages of other schema versions to the fields of the current schema, which the folds read.
 
-A field that the writer did not know is null. A field that only a newer writer knows is dropped; the log keeps it. If
-the *meaning* of a field has changed since a version, `MEANING` defines how messages of that version are read. Both
-codecs use this module, so that rows and columns cannot differ. docs/schema-evolution.md explains the procedure.
+A field that the writer did not know is null. A field that only a newer writer knows is dropped; the message in the log
+still has it. If the *meaning* of a field has changed since a version, `MEANING` defines how messages of that version
+are read. Both codecs use this module, so that rows and columns cannot differ. docs/schema-evolution.md explains the
+procedure.
 """
 
 from __future__ import annotations
