@@ -1,4 +1,5 @@
-"""Append to the log what was computed or defined with a database, but only to the log that filled that database."""
+"""Open the log to append what a command computed or defined with a database. Only the log that filled that database is
+accepted."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def appending(settings: Settings) -> Iterator[EventLog]:
-    """Open the log for appending. Any log will do while there is no database.
+    """Open the log for appending. While there is no database, any log is accepted.
 
     Raises `LogReplaced` if the database was filled from another log, and whatever opening either of them raises.
     """
@@ -42,10 +43,10 @@ def known_log(settings: Settings) -> ReadLog:
 
 @contextmanager
 def remembering(settings: Settings) -> Iterator[None]:
-    """Correct the advice for a missing log or topic: if the database was filled from it, say to restore it, not to
-    create it.
+    """Within the block, give the right advice if the log or its topics are missing.
 
-    In that case raises `LogReplaced` instead of `LogMissing` or `LogNotInitialised`.
+    `LogMissing` and `LogNotInitialised` advise to create them. If the database was filled from that log, `LogReplaced`
+    is raised instead, which advises to restore it. If the database cannot be read, the first error stays.
     """
     from coupon_ledger.ledger.address_space import check_for_reading
     from coupon_ledger.ledger.errors import LedgerError, LogMissing, LogNotInitialised
@@ -59,7 +60,7 @@ def remembering(settings: Settings) -> Iterator[None]:
 
             check_for_reading()
             known = known_log(settings)
-        except LedgerError:  # the database cannot say
+        except LedgerError:  # the database cannot be read
             raise error from None
         except ModuleNotFoundError as absent:
             if not is_missing(absent):

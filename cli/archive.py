@@ -27,7 +27,7 @@ _folder = click.Path(path_type=Path)
 
 @click.group(invoke_without_command=True)
 @click.option("--to", "folder", type=_folder, help="Folder of the archive; created if missing.")
-@click.option("--accept-loss", is_flag=True, help="Record what the log no longer holds as lost, and archive the rest.")
+@click.option("--accept-loss", is_flag=True, help="Record as lost what the log no longer holds, and archive the rest.")
 @click.option("--bytes-only", is_flag=True, help="Leave out the decoded fields: half the size.")
 @settings_options(*LOG, opens=True)
 @click.pass_context
@@ -144,7 +144,11 @@ def merge(folder: Path) -> None:
 @click.command()
 @click.option("--from", "folder", type=_folder, required=True, help="Folder of the archive.")
 @click.option("--topic", "topics", type=click.Choice(ALL_TOPICS), multiple=True, help="Only this topic (repeatable).")
-@click.option("--accept-loss", is_flag=True, help="Restore although records in between were lost before archiving.")
+@click.option(
+    "--accept-loss",
+    is_flag=True,
+    help="Restore even if the archive has gaps: records that were lost before they were archived.",
+)
 @click.option("--anew", is_flag=True, help="On Kafka: first delete what an interrupted restore created.")
 @settings_options(*LOG, "replication", opens=True)
 def restore(folder: Path, topics: tuple[str, ...], accept_loss: bool, anew: bool, settings: Settings) -> None:

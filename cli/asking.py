@@ -1,4 +1,4 @@
-"""Asking questions from commands: one, or several about one committed state; and printing which state that was."""
+"""How commands ask questions: one, or several about one committed state. It also prints which state was asked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class _SharedSnapshot:
-    """The source of a command that asks several questions of one state; `bar`: progress of the current question."""
+    """The snapshot of a command that asks several questions about one state. `bar`: shows the progress of the current
+    question."""
 
     source: Source | None = None
     bar: Bar | None = None
@@ -42,7 +43,7 @@ _together: ContextVar[_SharedSnapshot | None] = ContextVar("together", default=N
 
 @contextmanager
 def together(settings: Settings) -> Iterator[Source]:
-    """Within the block, `answered` asks all questions of one committed state, whatever is committed meanwhile."""
+    """Within the block, all questions of `answered` see one committed state, whatever is committed meanwhile."""
     from coupon_ledger.api.client import asking
 
     shared = _SharedSnapshot()
@@ -57,7 +58,7 @@ def together(settings: Settings) -> Iterator[Source]:
 
 @contextmanager
 def answered(settings: Settings, output: str, question: str, **parameters: Any) -> Iterator[Answer]:
-    """Ask the question and yield the answer; for people, print afterwards which state it is of."""
+    """Ask the question and yield the answer. If `output` is table, print after the block which state was asked."""
     from coupon_ledger.questions.registry import QUESTIONS
 
     since, until = parameters.get("since"), parameters.get("until")
@@ -95,7 +96,7 @@ def _source(settings: Settings, bar: Bar | None) -> Iterator[Source]:
 
 
 def say_as_of(state: AsOf, parameters: dict[str, Any]) -> None:
-    """Print which state the answer is of."""
+    """Print which state was asked: commit, data's clock, and where the past ends. On standard error."""
     click.echo(_as_of(state, parameters), err=True)
 
 

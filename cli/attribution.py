@@ -66,7 +66,7 @@ def _model_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "names",
         multiple=True,
         metavar="NAME",
-        help="By this model (repeatable). [default: every built-in one]",
+        help="Use this model (repeatable). [default: every built-in one]",
     )(command)
 
 
@@ -91,7 +91,9 @@ def _window_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_by_option
 @_window_options
 @click.option("--explain", "order", metavar="ORDER", help="List the touches of this order, and the credit of each.")
-@click.option("--roi", is_flag=True, help="Cost of the --campaign, and what it earned by each model.")
+@click.option(
+    "--roi", is_flag=True, help="Show the cost of the --campaign, and what it earned according to each model."
+)
 @goods_rate_option
 @zone_option()
 @past_options
@@ -159,7 +161,7 @@ def _shown(by: str) -> list[str]:
 
 
 def _say_notes(settings: Settings, filters: Row) -> None:
-    """Print what a reader of the table must know."""
+    """Print how many orders are credited and how many are left out, and warn of what limits the numbers."""
     with answered(settings, "quiet", "attribution-notes", **filters) as answer:
         notes = answer.row()
     counted = (
@@ -277,7 +279,7 @@ def list_models(settings: Settings, output: str) -> None:
 @settings_options(*LOG)
 @output_option
 def show_model(name: str, settings: Settings, output: str) -> None:
-    """Show one model: all its definitions, who made each and why; the last one is in force.
+    """Show all definitions of one model, with the operator and the reason of each. The last one is in force.
 
     \b
     coupon-ledger attribution models show my-model
@@ -311,7 +313,9 @@ def show_model(name: str, settings: Settings, output: str) -> None:
     help="shapley: worth of a set of channels: orders of people who met only these, or their buying rate."
     " [default: orders]",
 )
-@click.option("--draws", type=int, help="shapley, --worth rate, above 12 channels: orderings to draw. [default: 5000]")
+@click.option(
+    "--draws", type=int, help="shapley, --worth rate, above 12 channels: number of orderings. [default: 5000]"
+)
 @operator_options
 @settings_options(*LOG, "database")
 @output_option
@@ -340,7 +344,8 @@ def define(
 
 
 def _models_named(settings: Settings, names: Sequence[str]) -> list[str | Row] | None:
-    """The models as a question takes them; None for all. Built-in models need no log."""
+    """The models in the form that questions take: a built-in one by name, a defined one by its fields. None for all
+    built-in ones. The log is read only if a defined model is named. Raises `NotThere` for an unknown name."""
     from coupon_ledger.ledger.errors import NotThere
     from coupon_ledger.questions.attribution.models import BUILT_IN
 
@@ -356,7 +361,7 @@ def _models_named(settings: Settings, names: Sequence[str]) -> list[str | Row] |
 
 
 def _defined(settings: Settings) -> dict[str, tuple[Model, list[Row]]]:
-    """The model in force and all its definitions, by name. The last definition is in force."""
+    """By name: the model in force, and all its definitions, oldest first. The last definition is in force."""
     from coupon_ledger.ledger.errors import WrongQuestion
     from coupon_ledger.ledger.operations import operations_of
     from coupon_ledger.questions.attribution.models import DEFINED, made

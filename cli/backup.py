@@ -1,4 +1,4 @@
-"""`backup` and `restore-db`: copy the database into a file while it runs, and put such a file in its place."""
+"""`backup` and `restore-db`: copy the database into a file while a consumer runs, and put such a file in its place."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _AGAIN_S: Final = 0.05
 @settings_options("database")
 @output_option
 def backup(file: Path, force: bool, verify: bool, settings: Settings, output: str) -> None:
-    """Copy the database into a file, as of one commit, while it runs.
+    """Copy the database into a file, as of one commit, while a consumer runs.
 
-    A consumer that owns the database makes the copy, and goes on consuming and answering. The copy is read back and
+    A consumer that owns the database makes the copy, and keeps consuming and answering. The copy is read back and
     compared before it gets its name, so a file with that name is complete. It is itself a database (`--database
     FILE`), and what `restore-db` takes. It does not contain the log: back that up with `archive`.
 
@@ -92,7 +92,8 @@ def copy_of(database: Path, part: Path, *, full: bool = False) -> Copied:
 
 
 def _opened(part: Path) -> Store:
-    """Open the copy. The owner may hold it until its last transaction that listed the databases ends."""
+    """Open the copy. The owner of the database may still hold it open, until its last transaction that listed the
+    attached databases ends; so this retries for `_PATIENCE_S` seconds, and then raises `StoreOwned`."""
     from coupon_ledger.ledger.errors import StoreOwned
     from coupon_ledger.projections.database import open_database
 
@@ -113,9 +114,9 @@ def _opened(part: Path) -> Store:
 def restore_db(file: Path, settings: Settings, output: str) -> None:
     """Put a backup in the place of the database; `consume` then continues from the backup's positions.
 
-    Refused if the database is in use, if the backup is damaged or of another version, or if the log does not hold the
-    backup's positions (no longer, or not yet: another log). The previous database is kept, and the command says
-    where.
+    The command refuses if the database is in use, if the backup is damaged or of another version, or if the log does
+    not hold the backup's positions: it deleted them, or it is another log. The previous database is kept, and the
+    command says where.
 
     \b
     coupon-ledger restore-db /backup/ledger.duckdb
@@ -143,8 +144,11 @@ def restore_db(file: Path, settings: Settings, output: str) -> None:
 
 
 def _examined(file: Path, settings: Settings) -> tuple[int, AsOf]:
-    """How many records of the log the backup has not folded, and the state that it is of. Raises `StoreError`,
-    `LogTruncated`, `LogReplaced`."""
+    """Check the backup against the log. Returns how many records of the log the backup has not folded, and its state.
+
+    Raises `StoreError` if the backup is damaged or of another version, `LogTruncated` if the log does not hold its
+    positions, `LogReplaced` if it was made from another log.
+    """
     from coupon_ledger.consumers.log_identity import difference
     from coupon_ledger.ledger.errors import LogReplaced, LogTruncated, StoreError, StoreVersionMismatch
     from coupon_ledger.ledger.opening import open_log

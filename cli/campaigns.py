@@ -104,7 +104,7 @@ def _campaign_in_words(row: Row, discounts: list[Row]) -> Row:
 
 
 def _terms(terms: Row) -> Row:
-    """The campaign's values: JSON in words, instants as instants."""
+    """The campaign's terms for people: JSON fields in words, and texts that are instants as `datetime`."""
     said = dict(terms)
     if funders := _json(said.get("funded_by")):
         said["funded_by"] = [f"{word(who)} {percent_of_bp(bp)}" for who, bp in funders.items()]

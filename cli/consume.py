@@ -40,7 +40,7 @@ _SLOW_COMMIT_S: Final = 10.0
     type=click.IntRange(0, 65535),
     default=0,
     show_default=True,
-    help="Answer questions on this port of 127.0.0.1 meanwhile (0: any free port).",
+    help="Meanwhile, answer questions on this port of 127.0.0.1 (0: any free port).",
 )
 @duration_option("--sweep-every", "With --follow: how often to expire coupons and release holds that are due.")
 @log_format_option
@@ -100,7 +100,7 @@ def _consume(follow: bool, port: int, sweep_every: timedelta | None, log_format:
                 sweep_every=sweep_every,
                 progress=shown,
             )
-            # Handle signals first: once the endpoint is there, others can find this process and stop it.
+            # Handle signals first: once the endpoint is open, others can find this process and stop it.
             with on_signal(owner.stop), Endpoint(store, port, owner if follow else None) as endpoint:
                 place = {"log": masked(settings.log.url), "database": str(settings.database), "url": endpoint.url}
                 _logger.info("start", extra={**place, "follow": follow})
@@ -122,7 +122,7 @@ def on_signal(stop: Callable[[], None]) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class _Totals:
-    """`seconds`: time worked; with `--follow`, the sum over its batches."""
+    """What a run did. `seconds`: its duration; with `--follow`, only the time spent on batches."""
 
     records: int
     dead_letters: int

@@ -1,4 +1,4 @@
-"""`correct`: compensating events from a file. The wrong events stay in the log; the corrections are appended."""
+"""`correct`: append compensating events from a file. The wrong events stay in the log."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _AT_ONCE: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The file's events, in file order. `sha256`: of the file's bytes."""
+    """The compensating events of a file, in file order. `sha256`: the hash of the file's bytes."""
 
     file: str
     sha256: str
@@ -52,7 +52,7 @@ class Correction:
 
     @property
     def event_id(self) -> str:
-        """The operation's id: the same events have the same id."""
+        """The id of the operation that records the correction. The same events, in any order, give the same id."""
         ids = "\n".join(sorted(event["event_id"] for event in self.events))
         return _PREFIX + hashlib.sha256(ids.encode()).hexdigest()
 
@@ -81,18 +81,19 @@ def correct(
 ) -> None:
     """Show what compensating events from FILE ("-": standard input) would do; with --apply, append them.
 
-    A row is a coupon event: coupon_id, type, occurred_at, and what its type needs (docs/events.md); as NDJSON, or CSV
-    with the fields' names. source and event_id are set here: the id is derived from the row, so the same row is the
-    same event however often it is applied. To undo a wrong use, write `returned` with its order_id; to take back a
-    wrongly issued coupon, write `revoked` with a reason.
+    FILE is NDJSON, or CSV with a header of field names. A row is a coupon event: coupon_id, type, occurred_at, and the
+    fields that its type needs (docs/events.md). The command sets source and event_id. It derives the id from the row,
+    so the same row is the same event however often it is applied. To undo a wrong use, write `returned` with its
+    order_id; to take back a wrongly issued coupon, write `revoked` with a reason.
 
     For each coupon and campaign it shows the state, the discount taken, the face value still promised, and the
     violations that would appear and disappear. If rules of a coupon's life cycle would be broken, it lists them all
-    and appends nothing (exit code 3). --apply appends the events and an operation that says who did it and why; a
-    consumer folds them.
+    and appends nothing (exit code 3). --apply appends the events, and an operation with the operator's name and the
+    reason. A consumer folds the events.
 
-    It also shows what would change across coupons and between topics (stock and limits of campaigns, orders against
-    coupons) once every grace is over. Such changes never refuse a correction: the order's own may still follow.
+    It also shows which violations across coupons and between topics would appear and disappear (stock and limits of
+    campaigns, contradictions between orders and coupons) once every grace is over. They never stop a correction: the
+    correction of the order may still follow.
 
     \b
     coupon-ledger correct returns.csv
@@ -135,7 +136,11 @@ def _broken(file: Path, count: int) -> list[Any]:
 
 
 def _read(file: Path, file_format: str | None, defaults: Sequence[str]) -> Correction:
-    """Raises `InvalidEvent`, which lists every row that is not an event, and `UnusableFile`."""
+    """The events of the file, with `source` and `event_id` set.
+
+    Raises `UnusableFile` if the file cannot be read or has no rows, if rows are no coupon events (each is printed on
+    standard error), or if two rows have the same content.
+    """
     from coupon_ledger.ledger.codec import decode
 
     content = _bytes(file)
@@ -212,8 +217,8 @@ def _id_of(event: Row) -> str:
 
 
 def _effects(settings: Settings, events: Sequence[Row]) -> tuple[list[Effect], set[str], list[Row]]:
-    """The effect on each coupon, by coupon id; the ids of all events of these coupons; and what would appear and
-    disappear across coupons."""
+    """The effect on each coupon, in the order of coupon ids; the ids of all events that these coupons have already; and
+    the violations across coupons that would appear and disappear."""
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.log_identity import of_source
     from coupon_ledger.questions.states.correction import effect, naive
@@ -327,8 +332,8 @@ def _for_people(effect: Effect) -> Row:
 def _append(
     settings: Settings, correction: Correction, fresh: Sequence[Row], effects: Sequence[Effect], by: tuple[str, str]
 ) -> None:
-    """Append the new events and then the operation, in one call. If it is interrupted, the same command completes it:
-    all ids derive from the rows."""
+    """Append the new events and then the operation, in one call. `by`: the operator and the reason. If the call is
+    interrupted, the same command completes it: all ids derive from the rows."""
     from coupon_ledger.ledger import operations
     from coupon_ledger.ledger.codec import encode_row
     from coupon_ledger.ledger.log import Record

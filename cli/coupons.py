@@ -42,7 +42,7 @@ LONG_ENDED_DAYS = 30
 @settings_options("database")
 @output_option
 def state(coupon: str, settings: Settings, output: str, **past: Any) -> None:
-    """Show where COUPON stands: its state, owner, order, values and instants.
+    """Show COUPON: its state, owner, order, values and instants.
 
     \b
     coupon-ledger state c-00000001
@@ -63,7 +63,7 @@ def state(coupon: str, settings: Settings, output: str, **past: Any) -> None:
 def history(coupon: str, limit: int | None, settings: Settings, output: str, **past: Any) -> None:
     """Show the events of COUPON in canonical order, the state before and after each, and its violations.
 
-    With --limit only the last ones; it says how many were left out.
+    With --limit, only the last events are shown. A table says how many were left out.
 
     \b
     coupon-ledger history c-00000001
@@ -93,7 +93,7 @@ _CONFLICT: Final = "{violation:word}: another content came under the id {event};
 
 
 def _for_people(row: Row, currency: str | None) -> Row:
-    """`currency`: the coupon's, for events without one."""
+    """A row for the table. `currency`: the coupon's currency, for amounts of events that state none."""
     data = in_words(row["data"], currency)
     return {
         "occurred_at": row["occurred_at"],
@@ -106,7 +106,7 @@ def _for_people(row: Row, currency: str | None) -> Row:
 
 
 def _violations_in_words(row: Row) -> str | None:
-    """Faults first, then superseded and explained violations."""
+    """The violations of an event in words: faults first, then superseded and explained ones."""
     excused = (*row["superseded"], *row["explained"])
     faults = [code for code in row["violations"] if code not in excused]
     parts = [codes_in_words(faults)] if faults else []
@@ -127,7 +127,7 @@ _EXCUSED: Final = {"superseded": "superseded ({codes})", "explained": "explained
 @click.option("--code", help=about(Coupons, "code"))
 @instant_option("--since", about(Coupons, "since"))
 @instant_option("--until", about(Coupons, "until"))
-@click.option("--all", "everything", is_flag=True, help="Include those that ended long ago in a table.")
+@click.option("--all", "everything", is_flag=True, help="In a table, include coupons that ended long ago.")
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -197,14 +197,14 @@ def _exported(settings: Settings, to: Path, **parameters: Any) -> None:
 
 
 @coupons.command("expiring")
-@duration_option("--within", "How long before its end a coupon is listed, by the data's clock.", default="3d")
+@duration_option("--within", "List coupons that end within this time after the data's clock.", default="3d")
 @click.option("--campaign", help=about(Coupons, "campaign"))
 @click.option("--channel", help=about(Expiring, "channel"))
 @limit_option(SHOWN)
 @settings_options("database")
 @output_option
 def expiring(within: timedelta, limit: int | None, settings: Settings, output: str, **filters: Any) -> None:
-    """List coupons to remind their owners of: still usable, but not for long.
+    """List coupons that are still usable but end soon, to remind their owners.
 
     \b
     coupon-ledger coupons expiring --within 3d

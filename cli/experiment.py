@@ -60,7 +60,7 @@ def experiment() -> None:
     """
 
 
-# --- before
+# --- before the campaign
 
 
 @experiment.command("assign")
@@ -81,10 +81,12 @@ def experiment() -> None:
     metavar="NAME=SHARE",
     help="A treatment and its share (repeatable). [default: `treatment`, with all but the control]",
 )
-@click.option("--stratify", multiple=True, metavar="NAME", help="Keep the shares within each value of it in profiles.")
-@click.option("--salt", help="Change it for another draw. [default: the campaign]")
+@click.option(
+    "--stratify", multiple=True, metavar="NAME", help="Keep the shares within each value of this profile attribute."
+)
+@click.option("--salt", help="Text that the hash includes: another salt is another draw. [default: the campaign]")
 @zone_option()
-@instant_option("--at", "When they are assigned: before the first coupon. By default: now.")
+@instant_option("--at", "When the people are assigned; it should be before the first coupon. By default: now.")
 @click.option("--dry-run", is_flag=True, help="Show the arms' sizes; write nothing.")
 @settings_options(*LOG, "database")
 @output_option
@@ -152,7 +154,7 @@ def _warn_of_begun(settings: Settings, campaign: str, at: datetime) -> None:
 
 
 def _shares(control: float, arms: Sequence[str]) -> dict[str, float]:
-    """The shares of all arms. Raises click's error if they do not sum to one."""
+    """The share of each arm, by name. Raises click's error if they do not sum to one."""
     shares = {CONTROL: control}
     for one in arms or (f"treatment={1 - control}",):
         name, _, share_text = one.partition("=")
@@ -302,7 +304,13 @@ def arms(campaign: str, arm: str | None, settings: Settings, output: str) -> Non
 )
 @click.option("--mean", type=float, help="Mean per person, instead of past sales; with --sd.")
 @click.option("--sd", type=float, help="Standard deviation between people; with --mean.")
-@click.option("--correlation", type=float, default=0.0, show_default=True, help="Before against after; with --mean.")
+@click.option(
+    "--correlation",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Correlation of what a person buys before and after; with --mean.",
+)
 @goods_rate_option
 @click.option("--currency", help=about(Plan, "currency"))
 @zone_option()
@@ -314,9 +322,9 @@ def plan(
 ) -> None:
     """Calculate before a campaign how many people it needs (样本量), and the smallest effect it can show.
 
-    Based on what people bought in as many days before, or on --mean and --sd. smallest_lift: in margin per person,
-    and as a share of the mean. people_needed: in all arms, to show --lift. …_cuped: after adjusting for what people
-    did before.
+    Based on what people bought in a past period of --days days, or on --mean and --sd. smallest_lift: in margin per
+    person, and as a share of the mean. people_needed: in all arms, to show --lift. …_cuped: after adjusting for what
+    people did before.
 
     \b
     coupon-ledger experiment plan --days 21 --lift 0.05 --control 0.2
@@ -343,8 +351,8 @@ def _planned(mean: float, sd: float, correlation: float, parameters: Mapping[str
 
 
 def _print_plan(row: Row, output: str, currency: str | None) -> None:
-    """Print the plan. `currency`: of the mean, if the user named one; otherwise amounts are plain numbers, like the
-    mean."""
+    """Print the plan. `currency`: the currency of --mean. None: the plan states its own currency, or the user named
+    none; amounts without a currency are printed as plain numbers."""
     warnings = row.pop("warnings", None) or []
     if output != "table":
         print_row(without_notes(row | {"warnings": warnings}), output)
@@ -373,7 +381,7 @@ def _plan_in_words(row: Row, variant: str) -> Note:
     )
 
 
-# --- after
+# --- after the campaign
 
 
 def _facts_options(command: Any) -> Any:
@@ -410,11 +418,12 @@ _control_option = click.option(
 def show(campaign: str, settings: Settings, output: str, **parameters: Any) -> None:
     """Show what CAMPAIGN caused (增量), from all orders of everyone assigned, with or without a coupon.
 
-    effect: treatment minus control, per person; total_…: for all people of the arm. Methods: plain (Welch), cuped
-    (adjusted for what people did before), winsorised (largest 1% capped: another quantity), sequential (valid however
-    often you look). p_corrected: for several treatments (Holm) or metrics (Benjamini-Hochberg). simultaneous_low,
-    …_high: interval for several treatments at once (Bonferroni); the sentences use it. The table has every method for
-    the main metric; JSON, CSV and NDJSON (a row per effect) have everything.
+    effect: treatment minus control, per person. total_…: the same for all people of the arm. Methods: plain (Welch's
+    t-test); cuped (adjusted for what people did before the campaign); winsorised (the largest and smallest 1% are
+    capped, so it measures something else); sequential (stays valid however often you look). p_corrected: the p value
+    corrected for several treatments (Holm) or metrics (Benjamini-Hochberg). simultaneous_low, simultaneous_high: an
+    interval that holds for all treatments at once (Bonferroni); the written conclusion uses it. The table shows every
+    method for the main metric; JSON, CSV and NDJSON (one row per effect) show all metrics.
 
     \b
     coupon-ledger experiment show double-11
@@ -458,7 +467,7 @@ def _print_response(curve: Row, currency: str | None) -> None:
 
 
 def _response_in_words(curve: Row, currency: str | None) -> str:
-    """What each major unit of face value adds."""
+    """A sentence: how much of the metric goes with each major unit of face value, per person."""
     unit = 10 ** (decimals(currency) or 0)
     brought = {name: (curve[name] * unit, currency) for name in ("slope", "slope_low", "slope_high")}
     return say(
@@ -506,7 +515,7 @@ def people(campaign: str, settings: Settings, output: str, **parameters: Any) ->
     type=click.Choice(["matched", "historical"]),
     default="matched",
     show_default=True,
-    help="matched: against people who bought alike before; historical: by the change since.",
+    help="matched: with people who bought similarly before; historical: difference in differences.",
 )
 @_facts_options
 @zone_option()

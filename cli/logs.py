@@ -1,4 +1,4 @@
-"""The log of a long-running command on standard error: sentences for people, or a line of JSON per event for machines.
+"""What a long-running command logs on standard error: sentences for people, or a JSON line per event for machines.
 
 People see warnings and errors (a progress bar shows the rest); JSON has every event, from `info` up.
 """
@@ -35,8 +35,8 @@ _OURS: Final = {"coupon_ledger", "uvicorn"}
 
 
 def _ours(record: logging.LogRecord) -> bool:
-    """Whether the record is for users. Libraries' messages to their developers are not: errors that matter are logged
-    by us."""
+    """Whether the record is for users. Records of libraries are not, except uvicorn's: this package logs the errors
+    that matter itself."""
     return record.name.partition(".")[0] in _OURS
 
 

@@ -36,7 +36,7 @@ COMMANDS: Final = {
     "status": ("coupon_ledger.cli.status", "Show positions, lag, the last commit and counts."),
     "doctor": ("coupon_ledger.cli.doctor", "Examine log, database and machine, with remedies."),
     "tail": ("coupon_ledger.cli.tail", "Show events as they come from the log."),
-    "state": ("coupon_ledger.cli.coupons", "Show where one coupon stands."),
+    "state": ("coupon_ledger.cli.coupons", "Show the state of one coupon."),
     "history": ("coupon_ledger.cli.coupons", "Show every event of one coupon and what it did."),
     "coupons": ("coupon_ledger.cli.coupons", "List coupons."),
     "user": ("coupon_ledger.cli.orders", "Show a user's coupons: usable, used, expired."),
@@ -53,7 +53,7 @@ COMMANDS: Final = {
     "experiment": ("coupon_ledger.cli.experiment", "Draw arms, plan, and see what a campaign caused."),
     "diff": ("coupon_ledger.cli.coupons", "Show what changed between two instants, and by which events."),
     "digest": ("coupon_ledger.cli.verify", "Show the digests of all tables."),
-    "rebuild": ("coupon_ledger.cli.rebuild", "Build the database anew, compare, swap; or roll back."),
+    "rebuild": ("coupon_ledger.cli.rebuild", "Build a new database, compare, swap; or roll back."),
     "verify": ("coupon_ledger.cli.verify", "Check tables, accounts and positions, and show the digests."),
     "dead-letters": ("coupon_ledger.cli.repair", "List, export, replay or discard records that were not folded."),
     "correct": ("coupon_ledger.cli.correct", "Append compensating events from a file, dry-run first."),
@@ -76,11 +76,11 @@ Start here:
 
 
 class ReaderGone(Exception):
-    """The reader of our output has closed it (`| head`)."""
+    """Raised when the reader of standard output has closed it (`| head`)."""
 
 
 class Commands(click.Group):
-    """Imports a command's module when the command is used."""
+    """The group of all commands. It imports a command's module only when the command is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -140,11 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with guarded():
             _run(arguments)
     finally:
-        os.umask(before)  # a command may have made it stricter
+        os.umask(before)  # a command may have made the umask stricter
 
 
 def _run(arguments: Sequence[str] | None) -> None:
-    # What a command imports stays; scanning it for garbage took an eighth of the time until the command begins.
+    # Imported modules are never garbage. Scanning them for garbage took an eighth of a command's start-up time.
     gc.set_threshold(10_000)
     forget()
     try:
@@ -185,7 +185,8 @@ def _usage_in_words(error: click.ClickException) -> str:
 
 
 def _in_the_readers_language(error: LedgerError) -> str:
-    """Errors that readers of reports meet carry a note, which is translated; all others are in English."""
+    """The error's text. An error that a reader of reports may see carries a note, which is translated; all others are
+    in English."""
     said = error.args[0] if error.args else None
     if not isinstance(said, Note):
         return str(error)

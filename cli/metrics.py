@@ -33,7 +33,7 @@ from coupon_ledger.reports.text import Row
 if TYPE_CHECKING:
     from coupon_ledger.questions.metrics.definitions import Metric
 
-# As in questions.metrics.periods, which is not loaded for a --help.
+# The same as in questions.metrics.periods, which is not imported here: `--help` would become slower.
 _GRAINS: Final = ("minute", "hour", "day", "week", "month")
 _COMPARISONS: Final = ("previous", "last-year", "target")
 _EXPLAINED: Final = 20
@@ -59,8 +59,8 @@ def metrics() -> None:
 def list_metrics(dimension: str | None, output: str) -> None:
     """List the metrics: name, Chinese name, unit, view.
 
-    View event: what happened in the period. Cohort: what became of the coupons that started in the period, up to now.
-    Now: the current state, without a period.
+    The view says what a value counts. event: what happened in the period. cohort: what has become, up to now, of the
+    coupons that started in the period. now: the current state, without a period.
 
     \b
     coupon-ledger metrics list
@@ -95,7 +95,8 @@ def show_metric(name: str, output: str) -> None:
 
 
 def _in_words(row: Row) -> Row:
-    """Add the Chinese meaning beside names, which stay as options take them."""
+    """A metric's definition for people: meaning, caveat and grain in the reader's language. Names stay as options take
+    them; a Chinese reader gets the Chinese label before each."""
     said = dict(row)
     for name in ("meaning", "caveat"):
         said[name] = row[name] and text_of(Note(row[name], {}))
@@ -134,17 +135,17 @@ def _row_of(metric: Metric) -> Row:
     "--where",
     multiple=True,
     metavar="DIMENSION=VALUE",
-    help="Only this value; several of one dimension: any of them. Empty value: not known.",
+    help="Only this value (repeatable; several of one dimension: any of them). Empty value: the dimension is unknown.",
 )
 @instant_option("--since", about(Metrics, "since"))
 @instant_option("--until", about(Metrics, "until"))
-@zone_option("Zone of days, weeks and months.", exposed=True)
+@zone_option("Time zone of days, weeks and months.", exposed=True)
 @click.option("--compare", type=click.Choice(_COMPARISONS), help=about(Metrics, "compare"))
 @click.option(
     "--rates",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="CSV of currency, rate, to: convert amounts. By default currencies stay apart.",
+    help="Convert amounts by this CSV of currency, rate, to. By default each currency has rows of its own.",
 )
 @goods_rate_option
 @click.option("--explain", is_flag=True, help="Show the SQL, and the events, coupons or orders behind the numbers.")
@@ -225,7 +226,7 @@ def _warn_of_linked_ids(settings: Settings, parameters: dict[str, Any]) -> None:
 
 
 def _warn_of_costs(settings: Settings, parameters: dict[str, Any]) -> None:
-    """Warn if a requested margin leaves out some orders."""
+    """Warn if a requested margin leaves out orders whose cost of goods is unknown."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     if not any(part in _MARGINS for name in parameters["names"] for part in METRICS[name].parts):
@@ -239,7 +240,7 @@ def _warn_of_costs(settings: Settings, parameters: dict[str, Any]) -> None:
 
 
 def explained(settings: Settings, output: str, parameters: dict[str, Any]) -> None:
-    """Print what metrics are computed from: the SQL, and the rows behind it."""
+    """Print how metrics are computed: the SQL, and the events, coupons or orders that it counts."""
     with answered(settings, output, "metric-explained", **parameters) as answer:
         parts = (
             {**r, "parameters": json.loads(r["parameters"]), "rows": json.loads(r["rows"])} for r in rows_of(answer)
@@ -257,7 +258,7 @@ def explained(settings: Settings, output: str, parameters: dict[str, Any]) -> No
 
 
 def _for_people(rows: list[Row]) -> Iterator[Row]:
-    """Drop columns that the notes below the table cover."""
+    """The rows of the table: without columns that the notes below the table cover, and `open` in words."""
     hidden = {"starts_at", "data_clock"} | (set() if any("bucket" in row for row in rows[:1]) else {"open"})
     for row in one_currency(rows):
         yield {

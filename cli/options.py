@@ -1,4 +1,5 @@
-"""Options that several commands share, as decorators; each hands the command a loaded `Settings`."""
+"""Options that several commands share, as decorators. Each adds options to a command, and passes their parsed values
+to it."""
 
 from __future__ import annotations
 
@@ -37,10 +38,10 @@ _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def settings_options(*names: str, opens: bool | None = None) -> Callable[[Command], Command]:
-    """Add the flags of these settings and `--config`; the command gets `settings`.
+    """Add the flags of these settings and `--config`; the command gets `settings`, a loaded `Settings`.
 
-    `opens`: whether the command opens a database or an archive; by default, if it has the setting `database`. Such a
-    command raises `NotEnoughMemory` if it cannot open it.
+    `opens`: whether the command opens a database or an archive; by default true if `names` contains `database`. Such a
+    command raises `NotEnoughMemory` at its start if this process may not use enough memory for that.
     """
 
     def decorate(command: Command) -> Command:
@@ -132,9 +133,12 @@ class _InstantOption(click.Option):
 
 
 def instant_option(name: str, text: str, *, cut: bool = False) -> Callable[[Command], Command]:
-    """Add an option that takes an instant; the command gets it in UTC, or None. A day stands for its first instant in
-    the reader's zone. With `cut`, what happens at the instant is part of the answer; so a day stands for the last
-    instant before it, and the answer equals that of a period until that day."""
+    """Add an option that takes an instant; the command gets it in UTC, or None. A date means the start of that day in
+    the reader's zone.
+
+    `cut`: the option says where the past ends, and an event at exactly that instant is included. A date then means the
+    last microsecond before the day, so that the day itself is excluded, as in a period with `until` that day.
+    """
     return click.option(
         name,
         cls=_InstantOption,
@@ -148,7 +152,9 @@ _TIMEOUT: Final = "coupon_ledger.timeout"
 _EXCEL: Final = "coupon_ledger.for_excel"
 
 
-def zone_option(text: str = "Whose days and clocks.", exposed: bool = False) -> Callable[[Command], Command]:
+def zone_option(
+    text: str = "Time zone of days and clock times.", exposed: bool = False
+) -> Callable[[Command], Command]:
     """Add `--zone` with the command's own help text. If `exposed`, the command gets `zone`, the zone's name. `cli.view`
     adds the option, with the same default, to every command that prints or takes days or instants."""
     return click.option(
@@ -173,9 +179,9 @@ def past_options(command: Command) -> Command:
     None for no bound."""
     for option in (
         timeout_option,
-        position_option("--at-position", "positions", "As known there: only what the log held before these positions."),
-        instant_option("--known-at", f"{about(OfPast, 'known_at')[:-1]} (of a day: before it).", cut=True),
-        instant_option("--at", f"{about(OfPast, 'at')[:-1]} (of a day: before it).", cut=True),
+        position_option("--at-position", "positions", "State at these log positions: only records before them."),
+        instant_option("--known-at", f"{about(OfPast, 'known_at')[:-1]} (a date means its start).", cut=True),
+        instant_option("--at", f"{about(OfPast, 'at')[:-1]} (a date means its start).", cut=True),
     ):
         command = option(command)
     return command
@@ -221,8 +227,8 @@ def _positions(values: Iterable[str], option: click.Parameter) -> Iterator[str]:
 
 
 def _positions_in(file: str, option: click.Parameter) -> list[str]:
-    """Read positions from a JSON file: rows with topic, partition and next_offset, as a list or within what `status`
-    and answers print."""
+    """Read positions from a JSON file: rows with topic, partition and next_offset. They are a list, or a list inside
+    the JSON that `status` or a command with `as_of` prints. Raises click's error for anything else."""
     try:
         said = json.loads(Path(file).read_text(encoding="utf-8"))
         rows = said if isinstance(said, list) else said.get("as_of", said)
@@ -274,15 +280,15 @@ def dead_letter_options(command: Command) -> Command:
 
 
 def operator_options(command: Command) -> Command:
-    """Add `--why` and `--operator`, for commands that change something; the command gets `why` and `operator`."""
-    operator = click.option("--operator", help="Who does it. [default: the user who runs the command]")
-    return click.option("--why", metavar="TEXT", help="Why; recorded with who does it (`operations`).")(
-        operator(command)
-    )
+    """Add `--why` and `--operator`, for commands that record an operation; the command gets `why` and `operator`."""
+    operator = click.option("--operator", help="The operator's name. [default: the user who runs the command]")
+    return click.option(
+        "--why", metavar="TEXT", help="The reason. It is recorded with the operator's name; see `operations`."
+    )(operator(command))
 
 
 def signed(why: str | None, operator: str | None) -> tuple[str, str]:
-    """The operator and the reason. Raises click's error if either is missing."""
+    """The operator's name, by default the user's, and the reason. Raises click's error if either is missing."""
     from coupon_ledger.ledger.operations import user_name
 
     who = operator or user_name()
@@ -316,16 +322,16 @@ def _duration(value: str, option: click.Parameter) -> timedelta:
 
 
 def goods_rate_option(command: Command) -> Command:
-    """Add `--goods-rate`; the command gets `goods_rates`: basis points by category, '' for all other
-    categories; None if not given."""
+    """Add `--goods-rate`; the command gets `goods_rates`: the rates in basis points by category, under '' the rate of
+    all other categories. None if the option is not given."""
     return click.option(
         "--goods-rate",
         "goods_rates",
         multiple=True,
         metavar="[CATEGORY=]PERCENT",
         callback=lambda _ctx, option, values: _goods_rates(values, option) if values else None,
-        help="Cost of goods of orders that do not state it, in percent of what was paid: of a category, or of all"
-        " others (repeatable; @FILE: a CSV of category, percent). [75, DAIRY=80]",
+        help="Cost of goods, in percent of the amount paid, for orders that do not state it; for one category, or"
+        " without a category for all others (repeatable; @FILE: a CSV of category, percent). [75, DAIRY=80]",
     )(command)
 
 

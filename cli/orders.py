@@ -90,7 +90,7 @@ def order(order: str, settings: Settings, output: str, **past: Any) -> None:
                     least = figure("min_spend_minor", coupon["min_spend_minor"], own.get(coupon["coupon_id"]))
                     coupon["min_spend_minor"] = least
             figures = {k: v for k, v in row.items() if k != "coupon_ids" and v is not None} | {"currency": currency}
-            if view().columns is None and "coupon_discount_minor" in figures:  # by the order, not by the uses
+            if view().columns is None and "coupon_discount_minor" in figures:  # as the order states it
                 figures = {"order_says_minor" if k == "coupon_discount_minor" else k: v for k, v in figures.items()}
             print_row({k: v for k, v in figures.items() if v is not None}, output)
             for name in ("discounts", "lines"):

@@ -52,9 +52,12 @@ def print_rows(
     currency: str | None = None,
     fit: Fit = LIKE_ANY,
 ) -> None:
-    """Print rows as they come. `columns`: print only these, in this order, unless the reader names others (default:
-    all). In a table, `totals`: rows below a line; `currency`: of amounts whose row names none; `fit`: how it becomes
-    narrower."""
+    """Print rows as they arrive; a table waits for all of them.
+
+    `columns`: print only these, in this order, unless the reader names others with `--columns`. Default: all.
+    For a table only: `totals`: rows printed below a line at its end; `currency`: the currency of amounts in rows that
+    state none; `fit`: how the table becomes narrower.
+    """
     if output == "table":
         from coupon_ledger.cli.tables import print_table
 
@@ -178,7 +181,7 @@ def _print_csv_frames(frames: Iterable[pl.DataFrame]) -> None:
 
 
 def _csv_writer() -> Callable[[Iterable[Any]], object]:
-    """A function that writes a row, in the form for spreadsheets if the command has `--for-excel`."""
+    """A function that writes one row to standard output, for spreadsheets if `--for-excel` is given."""
     out = behind(sys.stdout)
     writer = csv.writer(_Lines(out), lineterminator="\r\n")
     if not for_excel():
@@ -188,7 +191,8 @@ def _csv_writer() -> Callable[[Iterable[Any]], object]:
 
 
 class _Lines:
-    """Ends rows with \\n. The writer ends them with \\r\\n, so that it quotes cells that hold a \\r."""
+    """Replaces the \\r\\n at the end of each row by \\n. The CSV writer must end rows with \\r\\n, since only then does
+    it quote cells that contain a \\r."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -201,7 +205,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\n", "＝", "＋", "－", "＠")  
 
 
 def _spreadsheet_cell(value: Any) -> Any:
-    """Keep a spreadsheet from calculating or hiding text; numbers stay numbers."""
+    """The cell for a spreadsheet: text that it would calculate gets an apostrophe in front, and hidden characters are
+    escaped. Numbers stay numbers."""
     if not isinstance(value, str):
         return value
     shown = visible_data(value)

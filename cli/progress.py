@@ -24,7 +24,7 @@ class Bar(Protocol):
         ...
 
     def update(self, done: int, total: int) -> None:
-        """Show how many are done, of how many: a `Progress`."""
+        """Show that `done` of `total` are done. It has the signature of `ledger.progress.Progress`."""
         ...
 
 
@@ -38,8 +38,8 @@ class _Silent:
 
 @contextmanager
 def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar]:
-    """A bar over `total` records. None: the total is unknown; 0: it becomes known on the way, and events left are shown
-    as lag."""
+    """Show a bar on a terminal, and nothing elsewhere. `total`: the number of records; None if it is unknown, 0 if
+    `update` will give it. With 0 and the unit `events`, the number left is shown as lag. `unit`: what is counted."""
     if not sys.stderr.isatty():
         yield _Silent()
         return
@@ -82,7 +82,7 @@ def progress(what: str, total: int | None, unit: str = "events") -> Iterator[Bar
 
 
 def rate_of(records: float, seconds: float) -> float | None:
-    """Records per second; None if it is too early to say, or below one."""
+    """Records per second. None in the first `_EARLY_S` seconds, and if it is less than one."""
     return records / seconds if seconds >= _EARLY_S and records >= seconds else None
 
 
@@ -99,7 +99,7 @@ def _read(done: int, total: int) -> str:
 def consuming() -> Iterator[PhaseProgress]:
     """Show the progress of a consumer: a bar on a terminal, otherwise a line on standard error every ten seconds.
 
-    The rate covers only the time in which something was left.
+    The rate covers only the time in which records were waiting.
     """
     started = time.monotonic()
     worked_s, last, next_line = 0.0, started, started + _LINE_S
@@ -110,7 +110,7 @@ def consuming() -> Iterator[PhaseProgress]:
         now = time.monotonic()
         worked_s += now - last if busy else 0.0
         last, busy = now, total > done
-        # The first few records, of campaigns, do not predict the rate of the others.
+        # The first records are those of campaigns. Their rate does not predict that of the others.
         rate = rate_of(done, worked_s) if done * 50 >= total else None
         return rate, time_left(rate, total - done)
 

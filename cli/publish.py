@@ -36,7 +36,11 @@ FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 
 @click.command()
 @click.argument("file", type=click.Path(allow_dash=True, path_type=Path))
-@click.option("--topic", type=click.Choice(INPUT_TOPICS), help="Topic of a table's events, and of lines without one.")
+@click.option(
+    "--topic",
+    type=click.Choice(INPUT_TOPICS),
+    help="Topic of the events in a table, and of events in JSON that name none.",
+)
 @click.option(
     "--format",
     "file_format",
@@ -51,13 +55,13 @@ FORMATS: Final = ("ndjson", "json", "csv", "parquet", "xlsx")
 @click.option(
     "--encoding",
     callback=lambda _ctx, option, value: None if value is None else _encoding(value, option),
-    help="Of a text file: gb18030, big5, cp1252, … [default: UTF-8, UTF-16 or UTF-32, detected]",
+    help="Encoding of a text file: gb18030, big5, cp1252, … [default: UTF-8, UTF-16 or UTF-32, detected]",
 )
 @click.option("--sheet", help="Sheet of an Excel workbook that has several.")
 @click.option(
     "--zone",
     callback=lambda _ctx, option, value: None if value is None else _zone(value, option),
-    help="Zone of instants without one in CSV and XLSX, such as Asia/Shanghai. [default: refuse them]",
+    help="Time zone of instants that state none, in CSV and XLSX, such as Asia/Shanghai. [default: refuse them]",
 )
 @click.option("--strict", is_flag=True, help="Append nothing if any line is bad.")
 @click.option(
@@ -86,15 +90,15 @@ def publish(
     fields are JSON. In Parquet, instants are timestamps with a zone, lists are lists, and JSON fields are text. Text
     files may be compressed with gzip.
 
-    In XLSX, a number in a text field (ids, codes) is refused unless its number format shows exactly its digits: what
-    is shown as 00019 is stored as 19. A formula without a stored value is refused too. The whole file is refused if
-    it unpacks to more than 4,294,967,296 bytes (a million rows of 30 columns take half of it), or one row to more
-    than 4,000,000.
+    In XLSX, a number in a text field (ids, codes) is refused if Excel shows other digits than it stores: a cell that
+    shows 00019 may store 19. A formula without a stored value is refused too. The whole file is refused if it unpacks
+    to more than 4,294,967,296 bytes (a million rows of 30 columns take half of that), or one row to more than
+    4,000,000.
 
-    A bad line or row is reported with its number and every reason, and the others are appended; the exit code is then
-    3. The report holds the text of each bad line, to fix and publish. Publishing the same file again is safe:
-    repeated events change no state. An event with new content under an `event_id` that its coupon (order, …) already
-    has is appended but never folded: after `consume`, `coupon-ledger status` counts such conflicts, and
+    A bad line or row is reported with its number and every reason; all others are appended, and the exit code is 3.
+    The report (--rejects) holds the text of each bad line, to fix and publish. Publishing the same file again is safe:
+    repeated events change no state. An event with different content under an `event_id` that its coupon (order, …)
+    already has is appended but never folded: after `consume`, `coupon-ledger status` counts such conflicts, and
     `coupon-ledger violations --code conflicting_duplicate` lists those of coupons. Input from a pipe is appended as
     it arrives.
 
@@ -104,7 +108,7 @@ def publish(
     coupon-ledger publish orders.xlsx --topic order.events --zone Asia/Shanghai
     coupon-ledger publish orders.csv --topic order.events --encoding gb18030
     tail -n +1 -F orders.csv | coupon-ledger publish - --format csv --topic order.events
-    jq -r .text orders.parquet.rejected.ndjson > mended.ndjson
+    jq -r .text orders.parquet.rejected.ndjson > fixed.ndjson
     echo '{"topic": "coupon.events", "type": "issued", "event_id": "e-1", "source": "shop",
            "occurred_at": "2026-11-11T00:00:00Z", "coupon_id": "c-1", "channel": "app"}' |
       tr -d '\\n' | coupon-ledger publish -
@@ -155,7 +159,7 @@ def _named(file: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """The user's description of the file."""
+    """The file, and the options that say how to read it."""
 
     file: Path
     topic: str | None
@@ -164,7 +168,8 @@ class _Table:
     zone: ZoneInfo | None
 
     def items(self, content: Sniffed) -> tuple[Iterator[Item], int | None]:
-        """The file's items, and the number of rows if it is known."""
+        """The file's items (records, refused rows, and None while a pipe has no more input), and the number of rows if
+        it is known."""
         what, topic = _named(self.file), self.topic
         if content.kind == "ndjson":
             from coupon_ledger.ledger.formats.ndjson import lines_of, ndjson_items
@@ -254,7 +259,8 @@ def _report_path(file: Path, rejects: Path | None) -> Path:
 
 
 class _Rejects:
-    """The report of bad lines or rows; the first one creates its file."""
+    """The report of bad lines or rows. Its file is created with the first of them. `unit`: what is counted, line or
+    row."""
 
     def __init__(self, path: Path, unit: str) -> None:
         self.path = path
@@ -286,7 +292,7 @@ class _Rejects:
             click.echo(f"{self._unit} {number}: " + "; ".join(map(str, problems)), err=True)
 
     def add_too_large(self, record: Record, problem: str) -> None:
-        """Report a valid event that the log refused; its line is not known any more."""
+        """Report a valid event that the log refused because of its size. Its line number is no longer known."""
         from coupon_ledger.ledger.codec import decode, event_data
 
         self.count += 1
@@ -331,8 +337,8 @@ def _records(items: Iterable[Item], report: _Rejects) -> Iterator[Record | None]
 
 
 def _append(log: EventLog, records: Iterable[Record | None], report: _Rejects) -> Iterator[int]:
-    """Append in batches; append a part of a batch when no more records have come yet. Yields the number of events of
-    each append."""
+    """Append the records in batches of `BATCH`. A None among them means that no more input has come yet: the records
+    collected so far are then appended at once. Yields the number of events of each append."""
     batch: list[Record] = []
     for record in records:
         if record is not None:

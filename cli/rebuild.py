@@ -1,4 +1,4 @@
-"""`rebuild`: build the database anew beside the live one, compare, and swap; or swap back."""
+"""`rebuild`: build a new database beside the live one, compare the two, and swap them; or swap back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Announce = Callable[[str, "Note | str"], None]
     "only",
     type=click.Choice(list(VERSIONS)),
     multiple=True,
-    help="Rebuild only this one (repeatable) and copy the others; rules: across coupons, with the coupons.",
+    help="Rebuild only this projection (repeatable), and copy the others. `rules` folds the coupons again, too.",
 )
 @click.option("--compare-only", is_flag=True, help="Build and compare, but do not swap.")
 @click.option("--accept-differences", metavar="WHY", help="Swap although tables differ: the change is intended.")
@@ -68,16 +68,16 @@ def rebuild(
     settings: Settings,
     output: str,
 ) -> None:
-    """Build the database anew from the log beside the live one, compare every table, and swap them.
+    """Build a new database from the log, beside the live one; compare every table; then swap the two.
 
-    The live database goes on consuming and answering meanwhile. Interrupting or killing a rebuild does not touch it;
-    the next run resumes from a few seconds before. The digests of all tables are compared at the same positions. If
-    all are equal, the new database replaces the live one: running questions finish on the old one, later ones see the
-    new one, none fails. The old one is kept, and --rollback brings it back. If tables differ, nothing is swapped, and
-    the tables and rows are shown.
+    Meanwhile the live database keeps consuming and answering. A rebuild may be interrupted or killed: the live database
+    is not touched, and the next run repeats only the last few seconds of work. The digests of all tables are compared
+    at the same positions. If all are equal, the new database replaces the live one: running questions finish on the
+    old one, later ones see the new one, and no question fails. The old one is kept, and --rollback brings it back. If
+    tables differ, nothing is swapped, and the differing tables and rows are shown.
 
     A database that another version of coupon-ledger filled is rebuilt the same way; only projections with the same
-    version are compared. Swaps and rollbacks are recorded with who did it and why (`operations`).
+    version are compared. Swaps and rollbacks are recorded with the operator's name and the reason; see `operations`.
 
     \b
     coupon-ledger rebuild
@@ -141,7 +141,10 @@ def _rebuilt(
     accepted: bool,
     output: str,
 ) -> dict[str, Any]:
-    """Build and compare. Raises `RebuiltDiffers` if tables differ, unless the differences are accepted."""
+    """Build and compare. Returns what the command reports: records, seconds, and the result of the comparison.
+
+    Raises `RebuiltDiffers` if tables differ, unless the differences are accepted.
+    """
     from coupon_ledger.api.client import asking
     from coupon_ledger.consumers.rebuild import LiveDatabase
     from coupon_ledger.consumers.rebuild import Rebuild as Run
@@ -181,7 +184,7 @@ def _rebuilt(
 
 
 def _copied(database: Path, to: Path) -> None:
-    """Copy the database, even one that another version filled."""
+    """Copy the database to the file `to`, even one that another version filled."""
     from coupon_ledger.cli.backup import copy_of
     from coupon_ledger.ledger.errors import StoreVersionMismatch
     from coupon_ledger.projections.backup import copy_to
@@ -240,7 +243,7 @@ def _in_words(fields: Mapping[str, Any]) -> str:
 
 
 def _swapped(settings: Settings, log: EventLog, announce: Announce, by: tuple[str, str], action: str) -> dict[str, Any]:
-    """Swap in the rebuilt database, or the previous one on rollback."""
+    """Swap in the rebuilt database, or the previous one on rollback, and record the operation. Returns its details."""
     from coupon_ledger.api.client import owner_of
     from coupon_ledger.consumers.owner import take_place
     from coupon_ledger.ledger import operations
@@ -264,7 +267,7 @@ def _swapped(settings: Settings, log: EventLog, announce: Announce, by: tuple[st
 
 
 def _announce(what: str, words: Note | str) -> None:
-    """`what`: a template, the heading of the line."""
+    """Print a line. `what`: its heading, a template that is translated."""
     from coupon_ledger.cli.tables import echo_under
     from coupon_ledger.reports.labels import text_of
 

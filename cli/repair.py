@@ -100,10 +100,10 @@ def replay(
 ) -> None:
     """Decode dead letters again after a schema or the ledger was fixed, and fold them at their original position.
 
-    By default all open ones; options narrow them down. The tables become those of a rebuild: each record counts at
-    its position and recording time. Records that still cannot be folded stay dead letters, with the present reason.
-    Killing it and running it again counts nothing twice. While `consume --follow` owns the database, the owner
-    replays them between its batches, so it must already run the release with the fix.
+    By default all open ones are replayed; options select fewer. The tables become the same as after a rebuild: each
+    record counts at its position and recording time. Records that still cannot be folded stay dead letters, with the
+    current reason. It can be killed and run again; nothing is counted twice. While `consume --follow` owns the
+    database, the owner replays them between its batches, so it must already run the release with the fix.
 
     applied, repeats, conflicts, dead_letters: the changes to the partition's account.
 
@@ -130,7 +130,8 @@ def replay(
 def discard(
     dry_run: bool, why: str | None, operator: str | None, settings: Settings, output: str, **chosen: Any
 ) -> None:
-    """Close dead letters that nobody needs to look at again. Say which ones; who did it and why is recorded.
+    """Close dead letters that nobody needs to look at again. Options select them; the operator and the reason are
+    recorded.
 
     They no longer appear in the list (`--all` shows them) or among the open ones that `status` counts. Nothing is
     deleted: the bytes stay, and a rebuild hides the same ones.
@@ -148,7 +149,8 @@ def discard(
 
 
 def _repaired(settings: Settings, action: str, dry_run: bool, by: tuple[str, str], chosen: dict[str, Any]) -> list[Row]:
-    """Have the owner make the repair, or make it here if nobody owns the database."""
+    """Have the owner replay or discard the dead letters; if nobody owns the database, do it in this process. `action`:
+    replay or discard; `by`: the operator and the reason."""
     from coupon_ledger.api.client import Remote, asking
 
     with asking(settings.database) as source:

@@ -69,7 +69,7 @@ _SHOWN: Final = 20
 
 
 _OPTION: Final = {"goods_rates": "goods-rate", "where": "campaign"}
-"""Options whose name differs from their parameter."""
+"""The option of each parameter that has another name than its option."""
 
 
 @click.group()
@@ -98,9 +98,9 @@ def _parts_argument(parts: Mapping[str, Part]) -> Callable[[Command], Command]:
 def _shared(command: Command) -> Command:
     """Add the options that every report has."""
     explain = click.option(
-        "--explain", is_flag=True, help="Of one part: list the coupons, orders or people behind its numbers."
+        "--explain", is_flag=True, help="For one part: list the coupons, orders or people behind its numbers."
     )
-    zone = zone_option("Zone of days and months.", exposed=True)
+    zone = zone_option("Time zone of days and months.", exposed=True)
     for option in (output_option, settings_options("database"), past_options, zone, limit_option(_SHOWN), explain):
         command = option(command)
     return command
@@ -118,7 +118,11 @@ def _shared(command: Command) -> Command:
 @instant_option("--since", about(Split, "since"))
 @instant_option("--until", about(Split, "until"))
 @goods_rate_option
-@click.option("--days", type=click.IntRange(min=1), help="budget: days that its rate of spending covers. [default: 7]")
+@click.option(
+    "--days",
+    type=click.IntRange(min=1),
+    help="budget: number of days over which the spending rate is measured. [default: 7]",
+)
 @_shared
 def finance(parts: tuple[str, ...], **options: Any) -> None:
     """Show what coupons cost and who bears it (财务): all PARTs, or the named ones.
@@ -353,8 +357,8 @@ def _report(
     below: Callable[[], None] | None = None,
     **options: Any,
 ) -> None:
-    """Print the chosen parts, or all if none is named. A part that the data cannot support says so in its place.
-    `below`: prints what follows the parts, for people."""
+    """Print the chosen parts, or all if none is named. Where a part cannot be computed from the data, the reason is
+    printed in its place. `below`: prints what follows the parts, in tables only."""
     chosen = list(dict.fromkeys(parts)) or list(known)
     if output in ("ndjson", "csv") and len(chosen) > 1:
         raise click.UsageError(f"{output} holds one table: name one part, such as `{chosen[0]}`")
@@ -401,7 +405,7 @@ def _report(
 
 
 def _title(part: Part, options: Mapping[str, Any]) -> str:
-    """The part's title and its grouping, in the words of the options."""
+    """The part's title, with the names of the columns that it is grouped by."""
     if "by" not in part.takes:
         return say(part.title)
     by = options.get("by") or part.by
@@ -514,7 +518,8 @@ def _total(part: Part, rows: list[Row] | dict[str, str], settings: Settings, par
 def _print_part(
     name: str, title: str, rows: list[Row] | dict[str, str], total: list[Row], limit: int, whole: bool
 ) -> None:
-    """`whole`: `rows` are all rows, not just the first ones."""
+    """Print a part for people, in the form that it has. `rows`: the rows, or why there are none (`refused`). `whole`:
+    `rows` are all rows, not just the first ones."""
     click.echo(click.style(f"\n{title}", bold=True))
     if isinstance(rows, dict):
         click.echo(say("refused: {why}", why=rows["refused"]))
@@ -537,7 +542,8 @@ def _print_part(
 
 
 def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
-    """Explain why, in the totals, what is left is not the budget less what was spent."""
+    """Explain, per currency, why the totals of the columns budget, spent and left do not add up: some amounts were
+    spent without a budget."""
     for sums in total:
         mine = [row for row in rows if row["currency"] == sums["currency"]]
         without = [row["spent_minor"] for row in mine if row["left_minor"] is None and row["spent_minor"]]
@@ -547,7 +553,7 @@ def _say_spent_without_budget(rows: list[Row], total: list[Row]) -> None:
 
 
 def _print_numbers(name: str, rows: list[Row], total: list[Row], limit: int, whole: bool) -> None:
-    """Print the first rows, and the totals of all."""
+    """Print the first `limit` rows, the totals of all rows, and how many rows are not shown."""
     shown = by_month(rows)
     if shown:
         shown = in_natural_order(shown, list(shown[0]))
@@ -566,7 +572,7 @@ def _columns(name: str, rows: list[Row]) -> list[str] | None:
 
 
 def _print_warnings(rows: list[Row]) -> None:
-    """Print the warnings that a reader of returns needs."""
+    """Warn that ROI is too high for campaigns without booked costs. `rows`: only rows with an ROI are looked at."""
     if not rows or "simple_roi" not in rows[0] or "other_cost_minor" not in rows[0]:
         return
     unbooked = [row for row in rows if row["currency"] and not row["other_cost_minor"]]
@@ -578,7 +584,7 @@ def _print_warnings(rows: list[Row]) -> None:
 
 
 def _print_reconciliation(rows: list[Row]) -> None:
-    """Print what is added up, with `=` before each result."""
+    """Print each account as a calculation: a line per item, and `=` before each result."""
     for account, title in ACCOUNTS.items():
         lines = [row for row in rows if row["account"] == account]
         if not lines:

@@ -1,8 +1,8 @@
 """`review`: one report of a campaign (复盘), built from the questions of the other commands: goal and result, funnel,
 trend, channels, customers, causal effects, cost, losses, anomalies, and a comparison with earlier campaigns.
 
-A section is a function of `CampaignAnswers`. If its data are missing, it says so in its place. A layout (sections,
-their order, rates) can be saved by name in `coupon.operations`.
+A section is a function of `CampaignAnswers`. If its data are missing, the section says so. A layout (the sections,
+their order, the goods rates) can be saved under a name, as an operation in `coupon.operations`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ DEFINED: Final = "review_template_defined"
 @click.command()
 @click.argument("campaign", required=False)
 @click.option(
-    "--section", "sections", multiple=True, type=click.Choice(list(SECTIONS)), help="Only these, in this order."
+    "--section",
+    "sections",
+    multiple=True,
+    type=click.Choice(list(SECTIONS)),
+    help="Only this section (repeatable, in this order).",
 )
 @click.option("--template", help="Use the layout saved under this name.")
 @click.option("--save-template", metavar="NAME", help="Save this layout under a name; needs --why.")
@@ -47,7 +51,7 @@ DEFINED: Final = "review_template_defined"
     "--format",
     "form",
     type=click.Choice(["markdown", "html", "json"]),
-    help="[default: by the name of --to, else markdown]",
+    help="Format of the review. [default: by the name of --to, else markdown]",
 )
 @click.option("--to", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @goods_rate_option
@@ -161,7 +165,7 @@ def _keep(name: str, layout: Row, by: tuple[str, str], settings: Settings) -> No
 
 
 def _templates(settings: Settings) -> dict[str, Row]:
-    """The latest template of each name."""
+    """The latest saved layout of each name."""
     from coupon_ledger.ledger.operations import operations_of
 
     return {
@@ -177,7 +181,7 @@ def _templates(settings: Settings) -> dict[str, Row]:
 
 
 def _rates(saved: object) -> dict[str, int] | None:
-    """The saved rates; those of releases before 0.2 are JSON text."""
+    """The goods rates of a saved layout. Releases before 0.2 saved them as JSON text."""
     rates = json.loads(saved) if isinstance(saved, str) else saved
     return rates if isinstance(rates, dict) else None
 

@@ -72,10 +72,10 @@ def show(name: str, number: int | None) -> None:
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @output_option
 def check(folder: Path | None, output: str) -> None:
-    """Check that old readers and old data can cope with the changes to the schemas.
+    """Check that the changes to the schemas break neither old readers nor old data.
 
     Compares every schema in FOLDER (default: the installed ones) with all its released versions, both ways. Each
-    breach is named with its field, rule and remedy, and the exit code is 3. To release the current schema as a new
+    broken rule is reported with its field and remedy, and the exit code is 3. To release the current schema as a new
     version, copy it to released/NAME/vN.avsc and, in released/, run `sha256sum NAME/vN.avsc >> SHA256SUMS`.
 
     \b

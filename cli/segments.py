@@ -55,7 +55,7 @@ def segments() -> None:
 
 @segments.command()
 @click.argument("name")
-@click.option("--rule", required=True, metavar="CONDITION", help="Which customers are in it.")
+@click.option("--rule", required=True, metavar="CONDITION", help="SQL condition that chooses the customers.")
 @operator_options
 @settings_options(*LOG, "database")
 def define(name: str, rule: str, why: str | None, operator: str | None, settings: Settings) -> None:
@@ -138,7 +138,7 @@ def export(name: str, settings: Settings, **past: Any) -> None:
 def size(
     name: str, since: datetime | None, until: datetime | None, every: timedelta, settings: Settings, output: str
 ) -> None:
-    """Show the number of customers in the segment NAME over time, by its present rule.
+    """Show the number of customers in the segment NAME over time, by its current rule.
 
     \b
     coupon-ledger segments size asleep --since 2026-09-01 --every 7d
@@ -176,7 +176,7 @@ def _rule(name: str, settings: Settings) -> str:
 
 
 def _defined(settings: Settings) -> dict[str, Row]:
-    """The latest definition of each name."""
+    """The latest definition of each segment, by name."""
     from coupon_ledger.ledger.operations import operations_of
 
     return {

@@ -1,4 +1,4 @@
-"""`init` and `config`."""
+"""`init`: create topics and database. `config`: show the settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _SECRET: Final = ("password", "passwd", "secret", "token", "user.info", "key", "jaas", "credential")
 _PLACE: Final = ("file", "location", "path", "url")
-"""Endings of option names that say where a secret is, but do not hold one."""
+"""Endings of option names whose value is the place of a secret, not the secret."""
 
 
 @click.command()

@@ -44,8 +44,8 @@ def status(watch: float | None, partitions: bool, settings: Settings, output: st
     """Show the lag, the last commit, totals, and what needs attention.
 
     The machine formats list every partition. --watch adds events/s, the change of the lag and when it will reach
-    zero; the machine formats get one line per refresh. For the past (--at …): totals, coupons per state, violations
-    per code, the data's clock.
+    zero; the machine formats get one line per refresh. For a past state (--at, --known-at, --at-position) it shows
+    totals, coupons per state, violations per code and the data's clock.
 
     \b
     coupon-ledger status
@@ -96,8 +96,12 @@ def read_log_of(database: Path) -> ReadLog:
 
 
 def status_of(summary: dict[str, Any], log: LogReader, log_problem: str | None = None) -> dict[str, Any]:
-    """The summary plus the lag, in total and per partition. `open_transaction`: acknowledged offsets that nobody can
-    read until a transaction ends. `log_problem`: why this log is not the one that was read."""
+    """The summary plus the lag, in total and per partition.
+
+    `open_transaction`: the number of acknowledged offsets that nobody can read until a transaction ends.
+    `log_problem`: why this log is not the one that the database was filled from; None if it is. Raises `LogReplaced` if
+    it is not and its topics are missing.
+    """
     from coupon_ledger.ledger.errors import LogNotInitialised, LogReplaced
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
@@ -184,7 +188,7 @@ _APART: Final = {
     "explained": "{n:count} explained",
     "superseded": "{n:count} superseded",
 }
-"""Violations that do not count; each kind is shown apart."""
+"""Kinds of violations that do not count as faults. They are shown after the others."""
 
 
 def _attention(summary: dict[str, Any]) -> Iterator[tuple[Note, str]]:

@@ -1,4 +1,4 @@
-"""Tables and objects for people: headings with units, amounts in major units, no row wider than the terminal.
+"""Print tables and objects for people: headings with units, amounts in major units, no row wider than the terminal.
 
 A table that is too wide breaks its headings into lines, then cuts long texts with an ellipsis, then leaves out its last
 columns, and says so. `--wide` shows everything.
@@ -42,8 +42,9 @@ def print_table(
     currency: str | None = None,
     fit: Fit = LIKE_ANY,
 ) -> None:
-    """Print a table. `columns`: those that answer the question, unless the reader names others or wants all; `totals`:
-    rows below a line of their own; `currency`: of amounts whose row names none; `fit`: how it becomes narrower."""
+    """Print a table. `columns`: the columns to show, unless the reader names others (`--columns`) or wants all
+    (`--wide`); `totals`: rows printed below a line at the end; `currency`: the currency of amounts in rows that state
+    none; `fit`: how the table becomes narrower."""
     if not rows:
         click.echo(say("nothing found"))
         return
@@ -62,7 +63,7 @@ def print_table(
 
 def spreadsheet_row(row: Row) -> Row:
     """The row for a spreadsheet: labels as headings, amounts in major units, instants in the reader's zone. Numbers
-    stay numbers of full precision; an amount in an unknown currency stays in minor units."""
+    keep their full precision; an amount in an unknown currency stays in minor units."""
     return {_unique(label(name), name, row): _spreadsheet_value(name, row) for name in row}
 
 
@@ -84,7 +85,7 @@ def _spreadsheet_value(name: str, row: Row) -> Any:
 
 
 def name_zone() -> None:
-    """Say once in which zone instants are shown."""
+    """Print the zone in which instants are shown, once per command."""
     options = flags()
     if not options.zone_named:
         options.zone_named = True
@@ -99,8 +100,8 @@ def _names(rows: Sequence[Row], columns: Sequence[str] | None, how: TerminalView
 
 
 def chosen_columns(known: Sequence[str], wanted: Sequence[str]) -> list[str]:
-    """The columns that the reader wants and the table has. The first table of a command must have all of them; further
-    tables show those that they have."""
+    """The columns of `wanted` that the table has. The first table of a command must have all of them, else click's
+    error is raised; later tables show those that they have."""
     options = flags()
     unknown = [name for name in wanted if name not in known]
     if unknown and not options.columns_shown:
@@ -155,7 +156,8 @@ class _Table:
             self._fit(how.width, fit, keep=len(names) if how.columns is not None else 1)
 
     def _fit(self, width: int, fit: Fit, keep: int) -> None:
-        """Break sentences, cut long texts, then leave out columns from the end, then cut the rest."""
+        """Make the table fit into `width`: break sentences, cut long texts, then leave out columns from the end, then
+        cut the rest. At least `keep` columns stay."""
         for column in self.columns:
             if column.wraps:
                 column.width = min(column.width, max(_LONG, width - self._width() + column.width))
@@ -173,7 +175,7 @@ class _Table:
             self._shrink(width, least)
 
     def _shrink(self, width: int, least: int) -> None:
-        """Narrow the widest texts, none below `least`."""
+        """Narrow the widest text columns until the table fits into `width`; none becomes narrower than `least`."""
         while (over := self._width() - width) > 0:
             wide = [c for c in self.columns if not c.right and c.width > least]
             if not wide:
@@ -216,7 +218,7 @@ def _broken(head: str, width: int) -> list[str]:
 
 
 def _pieces(text: str, room: int) -> list[str]:
-    """Break a text without spaces: Chinese may break anywhere."""
+    """Break a text without spaces into lines of at most `room` terminal columns. Chinese may break anywhere."""
     lines = [""]
     for sign in text:
         if text_width(lines[-1] + sign) > room:
@@ -242,7 +244,7 @@ def cut(text: str, width: int) -> str:
 
 
 def print_fields(row: Row, currency: str | None = None) -> None:
-    """Print one object: a line per field; long values continue below."""
+    """Print one object: a line per field; long values continue on the next lines. `currency`: as in `print_table`."""
     how = view()
     names = list(row) if how.columns is None else chosen_columns(list(row), how.columns) or list(row)
     if any(row[name] is not None and kind(name, row) == "instant" for name in names):
@@ -258,7 +260,7 @@ def print_fields(row: Row, currency: str | None = None) -> None:
 
 
 def echo_wrapped(text: str, err: bool = False, indent: int = 0) -> None:
-    """Print a sentence in lines that fit. `indent`: of the lines after the first."""
+    """Print a sentence in lines that fit the terminal. `indent`: spaces in front of every line after the first."""
     width = view().width
     first, *more = _wrapped(text, width)
     click.echo(first, err=err)
@@ -274,7 +276,8 @@ def warn(template: str, /, **values: Any) -> None:
 
 
 def echo_under(head: str, text: str) -> None:
-    """Print a line of a summary. `head`: a template, shown in a column of its own."""
+    """Print a line of a summary. `head`: a template; its translation is shown in the first column, `text` in the
+    second."""
     named = say(head) if head else ""
     click.echo(f"{named}{' ' * (_HEADS - text_width(named))}{text}")
 

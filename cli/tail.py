@@ -1,4 +1,4 @@
-"""`tail`: events straight from the log, as they arrive. It does not move any consumer's position."""
+"""`tail`: show events straight from the log, as they arrive. No consumer's position changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ _WAIT_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What to show. Of an unreadable record, only the topic and the key are known."""
+    """The filters of the command. A record that cannot be decoded matches by topic and key only, since nothing else of
+    it is known; with a filter on types or fields it is not shown."""
 
     topics: tuple[str, ...]
     key: str | None
@@ -67,8 +68,8 @@ class _Wanted:
 @click.option("--campaign", "campaign_id", help="Only this campaign.")
 @click.option("--user", "user_id", help="Only this user.")
 @click.option("-n", "--last", type=click.IntRange(min=0), help=f"Start with the last N that match. [default: {LAST}]")
-@instant_option("--since", "Start with those recorded since then.")
-@click.option("--from-start", is_flag=True, help="Start with the first in the log.")
+@instant_option("--since", "Start with the first event recorded since then.")
+@click.option("--from-start", is_flag=True, help="Start with the first event in the log.")
 @click.option("--follow/--no-follow", default=True, help="Keep showing new events until Ctrl-C. [default: --follow]")
 @settings_options(*LOG)
 @output_option
@@ -102,7 +103,7 @@ def tail(
     fields = {"campaign_id": campaign_id, "user_id": user_id}
     wanted = _Wanted(topics or INPUT_TOPICS, key, types, {k: v for k, v in fields.items() if v is not None})
     log = open_log(settings.log)
-    # Followed through outages, until Ctrl-C.
+    # With --follow, an outage of the log is waited out, until Ctrl-C.
     source = PatientLog(log, Patience(threading.Event())) if follow else log
     try:
         rows = _rows(source, wanted, LAST if last is None else last, since, from_start, follow)
@@ -111,7 +112,7 @@ def tail(
                 _print_lines(rows)
             else:
                 print_rows(rows, output)
-    except KeyboardInterrupt:  # the way to end it
+    except KeyboardInterrupt:  # the usual way to end `tail`
         pass
     finally:
         log.close()
@@ -142,7 +143,7 @@ def _rows(
                 chunks = log.read(positions, _BATCH, _WAIT_S)
             _advance(positions, chunks)
             yield from _matching(chunks, wanted)
-    except KeyboardInterrupt:  # ends the list of rows, so that JSON is closed
+    except KeyboardInterrupt:  # end the rows here, so that the JSON array is closed
         return
 
 
@@ -157,8 +158,8 @@ def _advance(positions: dict[TopicPartition, int], chunks: Iterable[Chunk]) -> N
 
 
 def _reader_is_gone() -> bool:
-    """Whether standard output was closed. If no events come, nothing is written, so a closed pipe would go
-    unnoticed."""
+    """Whether the reader of standard output has closed it. While no events come, nothing is written, so a closed pipe
+    would otherwise go unnoticed."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -168,8 +169,8 @@ def _reader_is_gone() -> bool:
 
 
 def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: datetime) -> dict[TopicPartition, int]:
-    """Per partition, the position of the first record at or after `since`: `recorded_at` never decreases in a
-    partition."""
+    """Per partition, the position of the first record that was recorded at or after `since`. It is found by binary
+    search, since `recorded_at` never decreases within a partition."""
     from coupon_ledger.ledger.codec import micros
 
     positions = {}
@@ -187,7 +188,8 @@ def _positions_since(log: LogReader, ends: Mapping[TopicPartition, int], since: 
 
 
 def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
-    """Offset and `recorded_at` of the first record from `offset` on and before `end`."""
+    """Offset and `recorded_at` (microseconds) of the first record from `offset` on and before `end`; None without
+    one."""
     positions = {tp: offset}
     while positions[tp] < end:
         for chunk in log.read(positions, 1, _WAIT_S):
@@ -200,14 +202,14 @@ def _first_record(log: LogReader, tp: TopicPartition, offset: int, end: int) -> 
 def _last_rows(
     log: LogReader, wanted: _Wanted, n: int, ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int]]:
-    """The last n matching rows, and the positions from which to read on. Searches back from the partitions' ends, in
-    ever larger windows."""
+    """The last n matching rows, and the positions from which to continue reading. It searches the last records of each
+    partition, in ever larger windows."""
     earliest = log.earliest_positions(list(ends))
     span = max(n, _WINDOW)
     while True:
         start = {tp: max(earliest[tp], end - span) for tp, end in ends.items()}
         rows, positions, begins = _window(log, wanted, n, start, ends)
-        # Another partition may hold later rows before its window than these.
+        # Another partition may hold, before its window, rows that were recorded later than some of these.
         sure_from = max((at for tp, at in begins.items() if start[tp] > earliest[tp]), default=0)
         sure = sum(_micros(row) >= sure_from for row in rows)
         if sure >= n or start == earliest:
@@ -218,8 +220,8 @@ def _last_rows(
 def _window(
     log: LogReader, wanted: _Wanted, n: int, start: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
 ) -> tuple[list[Row], dict[TopicPartition, int], dict[TopicPartition, int]]:
-    """The last n matching rows between these positions; the positions from which to read on; and when the first record
-    of each partition was recorded."""
+    """The last n matching rows between these positions; the positions from which to continue reading; and per
+    partition, when its first record between them was recorded (microseconds)."""
     from coupon_ledger.ledger.log import TopicPartition
 
     rows: list[Row] = []
@@ -249,7 +251,7 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def _matching(chunks: Sequence[Chunk], wanted: _Wanted) -> list[Row]:
-    """The wanted rows, in the order of recording."""
+    """The rows of these chunks that match the filters, in the order of recording."""
     return sorted((row for chunk in chunks for row in _of_chunk(chunk, wanted)), key=_order)
 
 
@@ -273,7 +275,8 @@ def _of_chunk(chunk: Chunk, wanted: _Wanted) -> Iterator[Row]:
 
 
 def _events(topic: str, frame: pl.DataFrame, wanted: _Wanted) -> Iterator[tuple[int, Row, str | None, str | None]]:
-    """The wanted events of the frame: row number, data, and the reason and detail if invalid."""
+    """The events of the frame that match the filters: row number, data, and reason and detail if the event is
+    invalid."""
     import polars as pl
 
     from coupon_ledger.ledger.codec import event_data
@@ -322,7 +325,7 @@ _INSTANT_WIDTH: Final = len("2026-11-11 00:00:00.000000")
 
 @cache
 def _event_width() -> int:
-    """The widest name of an event type."""
+    """The width, in terminal columns, of the widest name of an event type."""
     return max(text_width(name) for label in section("codes.events").values() for name in (label.en, label.zh))
 
 

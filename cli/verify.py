@@ -1,8 +1,8 @@
 """`verify` and `digest`: audits, positions against the log, digests, and with `--deep` the reference fold.
 
-Each check is a question of its own to the present owner of the database. It sees one committed state; a consumer may
-start, stop or commit in between. If nobody owns the database, short questions share one opening, which takes longer
-than most of them.
+Each check is a separate question, asked of whichever process owns the database at that moment. It sees one committed
+state; between checks a consumer may start, stop or commit. If nobody owns the database, this process opens it, and
+several short questions share one opening, since opening takes longer than most of them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _SAMPLE: Final = 5_000
 _SHOWN: Final = 10
 _OPEN_S = 1.0
-"""Seconds after which the next question closes and reopens the database. A consumer that starts waits five times as
-long."""
+"""Seconds for which questions share an opened database; the next question after that reopens it. So a consumer that
+starts meanwhile gets the database: it waits for it five times as long."""
 
 
 class _Sample(click.ParamType[int | None]):
@@ -55,13 +55,20 @@ class _Sample(click.ParamType[int | None]):
 
 @click.command()
 @click.option("--only", multiple=True, metavar="CHECK", help="Only this check (repeatable).")
-@click.option("--deep", is_flag=True, help="Also fold coupons with the reference fold and compare their rows.")
 @click.option(
-    "--sample", type=_Sample(), default=_SAMPLE, show_default=True, metavar="N|all", help="About how many coupons."
+    "--deep", is_flag=True, help="Also fold coupons with the reference fold, and compare with their stored rows."
 )
-@click.option("--seed", type=int, help="Repeats the sample of another run, which showed this seed.")
 @click.option(
-    "--from-log", is_flag=True, help="Fold them from the log's bytes, and compare the journal with these too."
+    "--sample",
+    type=_Sample(),
+    default=_SAMPLE,
+    show_default=True,
+    metavar="N|all",
+    help="With --deep: about how many coupons.",
+)
+@click.option("--seed", type=int, help="With --deep: repeat the sample of another run, which showed this seed.")
+@click.option(
+    "--from-log", is_flag=True, help="With --deep: fold from the log's bytes, and compare the journal with them too."
 )
 @click.option("--without-log", is_flag=True, help="Leave out the checks that need the log.")
 @settings_options(*LOG, "database")
@@ -81,7 +88,7 @@ def verify(
 ) -> None:
     """Check that the tables match the log, and show their digests.
 
-    Audits look for what must not be: accounts that do not balance, rows that contradict the journal, violations
+    Audits look for broken invariants: accounts that do not balance, rows that contradict the journal, violations
     without an event, positions that the log does not have. A sound database has none. It may run beside a live
     consumer: each check sees one committed state. docs/operations.md says what each finding means and what to do.
 
@@ -123,7 +130,7 @@ def verify(
 
 
 class _Checks:
-    """The requested checks. `digests`: of all tables, once `digest` has run."""
+    """The requested checks. `digests`: the digests of all tables; empty until the check `digest` has run."""
 
     def __init__(self, settings: Settings, only: Sequence[str], without_log: bool) -> None:
         from coupon_ledger.questions.audits import AUDITS
@@ -156,7 +163,7 @@ class _Checks:
 
 
 class _Questions:
-    """Asks questions in quick succession."""
+    """Asks several questions. Without an owner, the database stays open between questions, for `_OPEN_S` seconds."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -165,14 +172,15 @@ class _Questions:
         self._until = 0.0
 
     def ask(self, question: str, **parameters: Any) -> tuple[AsOf, pl.DataFrame]:
-        """The whole answer, and the state that it is of."""
+        """The state that the answer describes (commit, data's clock, positions), and the whole answer."""
         import polars as pl
 
         answer = self._source().ask(question, **parameters)
         return answer.as_of, pl.concat(answer.frames)
 
     def _source(self) -> Source:
-        """The source; an owner is looked up each time, since it may have ended."""
+        """The source to ask: the opened database while it may be kept open, else the owner, looked up each time since
+        it may have ended."""
         from coupon_ledger.api.client import Remote, asking
 
         if self._local is None or time.monotonic() > self._until:
@@ -207,7 +215,8 @@ def _next_offsets(state: AsOf) -> dict[TopicPartition, int]:
 
 
 def _positions(settings: Settings) -> Row:
-    """Read the log's positions after the database's: the log only grows."""
+    """Check that the log still holds every partition, up to where the database has read. The database is asked first:
+    the log only grows, so records that arrive in between cause no false alarm."""
     from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import INPUT_TOPICS
 
@@ -240,7 +249,8 @@ def _same_log(settings: Settings) -> Row:
 
 
 def _reference_check(settings: Settings, sample: int | None, seed: int, from_log: bool) -> Row:
-    """Check the coupons by ranges of their hashes, each in a state of its own; the fold runs here, not in the owner."""
+    """Fold coupons again and compare, one range of coupon hashes after the other. Each range is read from one committed
+    state; the database may change between ranges. The fold runs in this process, not in the owner."""
     from coupon_ledger.questions.audits.reference import Evidence, differences, ranges
 
     state, summary = _ask(settings, "summary")
@@ -268,7 +278,7 @@ def _reference_check(settings: Settings, sample: int | None, seed: int, from_log
 
 @contextmanager
 def _log_contents(settings: Settings, hash_ranges: list[tuple[int, int]], state: AsOf) -> Iterator[LogContents]:
-    """The log's content for these coupons, read as far as `state` has."""
+    """The log's records of the coupons in these hash ranges, up to the positions of `state`."""
     from coupon_ledger.consumers.log_contents import LogContents
     from coupon_ledger.ledger.opening import open_log
     from coupon_ledger.ledger.topics import COUPON

@@ -1,4 +1,4 @@
-"""How the running command shows things to people: language, zone, width, columns.
+"""How the running command shows its output to people: language, zone, width, columns.
 
 Each is taken from the command's own flag, else from the flag before the command's name, else from the settings, else
 from the terminal or the locale. The machine formats depend on none of them except `--columns`.
@@ -30,7 +30,11 @@ _FILE: Final = "config_file"
 
 @dataclass
 class Flags:
-    """The flags of the command line. None: not given."""
+    """The flags of the command line (None: not given), and what the command has shown so far.
+
+    `shown`: the view made from the flags; None until it is needed, and after a flag has changed.
+    `zone_named`: the zone of instants was printed. `columns_shown`: a table with the chosen columns was printed.
+    """
 
     lang: str | None = None
     zone: str | None = None
@@ -43,7 +47,8 @@ class Flags:
 
 @dataclass(frozen=True)
 class TerminalView(View):
-    """`width`: of a table, in terminal columns, None for no limit; `columns`: show only these, if named."""
+    """A `View` on a terminal. `width`: of tables, in terminal columns; None for no limit. `wide`: show every column and
+    cut nothing. `columns`: show only these; None for the usual ones."""
 
     width: int | None = WIDTH
     wide: bool = False
@@ -60,7 +65,8 @@ def flags() -> Flags:
 
 
 def view() -> TerminalView:
-    """How the running command shows things. Raises `SettingsError`, `click.BadParameter`."""
+    """The view of the running command, made once from its flags, the settings, the terminal and the locale. Raises
+    `SettingsError`, `click.BadParameter`."""
     options = flags()
     if options.shown is None:
         context = click.get_current_context(silent=True)
@@ -82,7 +88,7 @@ _latest: list[TerminalView] = [TerminalView()]
 
 
 def latest() -> TerminalView:
-    """How the last command showed things: for what is printed after its end."""
+    """The view of the last command, for messages that are printed after its end."""
     return _latest[0]
 
 
@@ -97,7 +103,7 @@ def in_english() -> None:
 
 
 def zone_instant(day: datetime, zone: str) -> datetime:
-    """The first instant at which clocks in the zone show that day, or a later one. Naive UTC."""
+    """The first instant at which clocks in the zone show that day, or a later day if the zone skipped it. Naive UTC."""
     from coupon_ledger.questions.metrics.periods import Zone
 
     return Zone(zone).instant(day)
@@ -160,7 +166,7 @@ def _zone() -> click.Option:
         callback=known_zone,
         is_eager=True,
         expose_value=False,
-        help="Zone of days and clock times. [setting zone; default: Asia/Shanghai]",
+        help="Time zone of days and clock times. [setting zone; default: Asia/Shanghai]",
     )
 
 

@@ -1,4 +1,4 @@
-"""`violations`: the broken rules."""
+"""`violations`: list or count broken rules."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def violations(
 
 
 def _rule(value: str | None, option: click.Parameter) -> str | None:
-    """Refuse an unknown rule: an empty list would look like good news."""
+    """Check the code. Raises click's error for an unknown one: an empty list would look as if nothing were wrong."""
     from coupon_ledger.ledger.rules import VIOLATIONS
 
     if value is None or value in VIOLATIONS:

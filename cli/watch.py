@@ -1,4 +1,4 @@
-"""`status --watch`: show the status repeatedly, with the changes between looks."""
+"""`status --watch`: show the status repeatedly, with its rates of change."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from coupon_ledger.ledger.log import LogReader
 
 _LOOKS: Final = 10
-"""Number of refreshes that rates cover."""
+"""Rates are computed over this many of the latest refreshes."""
 _AGAIN: Final = "\x1b[H\x1b[J"
 _COPIED: Final = ("commits", "committed_at", "data_clock", "applied", "repeats", "conflicts", "dead_letters", "outbox")
 
 
 class Watch:
-    """Refreshes every `every_s` seconds until stopped. If the status cannot be read for a moment, it says so and
-    retries."""
+    """Shows the status every `every_s` seconds until `stop` is set. If the status cannot be read, it shows the error
+    and tries again; only an error of the first status is raised."""
 
     def __init__(self, settings: Settings, log: LogReader, every_s: float, stop: threading.Event) -> None:
         self._settings = settings
@@ -87,7 +87,7 @@ class Watch:
 
     def _look(self) -> dict[str, Any]:
         seen = _state_of(self._settings.database)
-        # If nothing was written, leave the file alone: a consumer cannot open it while it is read.
+        # If nothing was written, do not open the file: a consumer cannot open it while it is read.
         if seen != self._seen or not self._summary:
             self._summary = summary_of(self._settings.database)
             self._seen = seen
@@ -97,8 +97,8 @@ class Watch:
 
 
 def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """Over the last looks: events/s, the lag's growth per second, and seconds until it is gone (None if it does not
-    shrink)."""
+    """Over these refreshes (time, records read, lag): events per second, the lag's growth per second, and the seconds
+    until the lag is zero (None if it does not shrink)."""
     (began, read, lag), (now, read_now, lag_now) = looks[0], looks[-1]
     if now == began:
         return {"events_per_s": None, "lag_per_s": None, "eta_s": None}
@@ -108,7 +108,8 @@ def _rates(looks: list[tuple[float, int, int]]) -> dict[str, Any]:
 
 
 def _state_of(database: Path) -> object:
-    """A value that changes when the database may have changed. An owner is asked each time: that disturbs nobody."""
+    """A value that differs from the last one if the database may have changed. With an owner it always differs: asking
+    an owner does not keep a consumer from opening the database."""
     from coupon_ledger.projections.generations import file_of, wal_file
     from coupon_ledger.projections.ownership import owner
 
