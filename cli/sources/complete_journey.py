@@ -30,7 +30,7 @@ PROFILED_AT: Final = datetime(2017, 1, 1, tzinfo=UTC)
 
 _INSTANT: Final = pl.Datetime("us", "UTC")
 _COUPON: Final = ("campaign_id", "household_id", "coupon_upc")
-# The order of topics within a month: what an event refers to comes before it.
+# The order of topics within a month: an event comes after those that it refers to.
 _TOPICS: Final = (CAMPAIGN, USER, ORDER, COUPON)
 _DISCOUNT: Final = pl.Struct({"kind": pl.String, "amount_minor": pl.Int64, "funder": pl.String})
 # The order's discounts: kind, column of the source, funder.
@@ -88,9 +88,9 @@ def translate(tables: Tables) -> Mapping[str, pl.DataFrame]:
 
 
 def in_time_order(frames: Mapping[str, pl.DataFrame], batch_rows: int) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Cut the frames by month, and by `batch_rows` if a month has more rows.
+    """Split the frames by month, and into frames of at most `batch_rows`.
 
-    Within a month campaigns and users come first and orders before the coupons used on them.
+    Within a month, campaigns and users come first, and orders come before coupons.
     """
     month = pl.col("occurred_at").dt.truncate("1mo")
     months = {
@@ -161,7 +161,7 @@ def _order_events(baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
         store=pl.col("store_id").cast(pl.String),
         currency=pl.lit(CURRENCY),
         gross_minor="gross",
-        # A few baskets have more coupon value than goods; the till pays nothing out.
+        # In a few baskets the coupons are worth more than the goods. The shop pays nothing out.
         net_minor=pl.col("net").clip(lower_bound=0),
         discounts=_discounts(),
         lines="lines",
@@ -169,7 +169,7 @@ def _order_events(baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
 
 
 def _discounts() -> pl.Expr:
-    """The discounts by kind, without kinds that took nothing off."""
+    """The list of an order's discounts, one per kind, without discounts of 0."""
     return pl.concat_list(
         pl.struct(kind=pl.lit(kind), amount_minor=column, funder=pl.lit(funder)).cast(_DISCOUNT)
         for kind, column, funder in _DISCOUNTS
@@ -223,7 +223,7 @@ def _user_events(demographics: pl.DataFrame) -> pl.DataFrame:
 
 def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
     """One row per redemption of the source: its basket (null if the household had none that day), `at`, and
-    `discount_minor`; `ordinal` numbers redemptions of the same coupon on the same day.
+    `discount_minor`. `ordinal` numbers the redemptions of one coupon on one day.
     """
     redemptions = (
         rows.with_columns(day=pl.col("redemption_date").dt.date())
@@ -248,7 +248,8 @@ def _redemptions(rows: pl.DataFrame, coupons: pl.DataFrame, baskets: pl.DataFram
 
 
 def _covered(candidates: pl.DataFrame, coupons: pl.DataFrame, lines: pl.DataFrame) -> pl.DataFrame:
-    """One row per candidate basket and product in it that has a coupon discount and is covered by the coupon."""
+    """One row per redemption, candidate basket and product in it that has a coupon discount and is covered by the
+    coupon."""
     discounted = lines.filter(pl.col("coupon_disc") > 0)
     amounts = discounted.select("basket_id", "product_id", amount="coupon_disc")
     products = ["campaign_id", "coupon_upc", "product_id"]
@@ -275,8 +276,8 @@ def _chosen(candidates: pl.DataFrame, covered: pl.DataFrame) -> pl.DataFrame:
 
 
 def _shares(covered: pl.DataFrame) -> pl.DataFrame:
-    """What each redemption took off its basket. A product's coupon discount is split equally among the redemptions that
-    cover it; the remainder goes to the lowest upc.
+    """The amount that each redemption took off its basket. A product's coupon discount is split equally among the
+    redemptions that cover it; the remainder goes to the lowest upc.
     """
     product = ["basket_id", "product_id"]
     share = pl.col("amount") // pl.len().over(product)
@@ -355,7 +356,8 @@ def _used(redemptions: pl.DataFrame) -> pl.DataFrame:
 
 
 def _common(kind: str, at: str, key: pl.Expr | None = None) -> list[pl.Expr]:
-    """The columns that all coupon events of that type have; `key` distinguishes several of them on one coupon."""
+    """The columns that all coupon events have. `kind`: the event type; `at`: the column with the instant; `key`: what
+    the event id ends with, by default the coupon's id; needed if a coupon has several events of the type."""
     return [
         (pl.lit(f"cj-{kind}-") + (pl.col("coupon_id") if key is None else key)).alias("event_id"),
         pl.lit(kind).alias("type"),

@@ -1,18 +1,19 @@
-"""A seeded experiment with a known truth: people with habits, arms, a coupon, its true effect, and the orders.
+"""A seeded experiment whose true effects are known: people with habits, arms, a coupon, and the orders.
 
     world = ExperimentWorld(seed=7)
     people, orders = drawn(world)      # arrays, for statistics
     for topic, frame in events(world): # the same as events, in the order of their time
-        publisher.append(topic, frame)
-    truth(world)                       # what the arms' people are expected to do, exactly
+        …                              # `cli/imports.py` appends them
+    truth(world)                       # the exact expected values per arm
 
 What always holds: the same world gives the same people, orders and events; `truth` depends only on the world's
 parameters, never on what was drawn.
 
 The model: each person orders at random (Poisson) at a rate of their own (gamma: most buy seldom, a few often); baskets
-are heavy-tailed (log-normal) around the person's own level. A treatment raises the rate while its coupon is valid, by a
-lift that differs between segments, and takes back part of the gain afterwards (pulled-forward sales). Some of the
-people who buy meanwhile use the coupon, on their first order. Some orders are refunded, in full or by half.
+are heavy-tailed (log-normal) around the person's own level. While its coupon is valid, a treatment raises the rate by a
+lift that differs between segments. After the coupon's expiry the rate is lower for a while, so part of the gain is lost
+(pulled-forward sales). Some of the people who order while the coupon is valid use it, on their first order. Some orders
+are refunded, in full or by half.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ _MARKETING: Final = "marketing"
 
 @dataclass(frozen=True)
 class Treatment:
-    """An arm that gets a coupon. `lifts`: relative increase of the order rate while it is valid, per segment of the
-    world."""
+    """An arm that gets a coupon. `lifts`: the relative increase of the order rate while the coupon is valid, one per
+    segment of the world."""
 
     name: str
     face_value_minor: int
@@ -54,7 +55,7 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Segment:
-    """`share`: of the people; `rate`: their average orders per day."""
+    """A group of people. `share`: its share of all people; `rate`: their average number of orders per day."""
 
     name: str
     share: float
@@ -66,7 +67,8 @@ SEGMENTS: Final = (Segment("new", 0.3, 0.04), Segment("regular", 0.5, 0.08), Seg
 
 @dataclass(frozen=True)
 class ExperimentWorld:
-    """Shares are parts of 1; amounts are minor units; instants are days from the start of the coupons' validity."""
+    """The parameters of an experiment. Shares are fractions of 1, amounts are minor units, and times are days from the
+    start of the coupons' validity."""
 
     seed: int = 1
     people: int = 4_000
@@ -82,20 +84,20 @@ class ExperimentWorld:
     habit_shape: float = 1.5
     """Shape of the gamma distribution of rates within a segment: the smaller, the more uneven."""
     basket_minor: int = 3_000
-    """The smallest basket: what people spend beyond it is log-normal."""
+    """The smallest basket. The amount that people spend above it is log-normal."""
     basket_median_minor: int = 4_000
     basket_sigma: float = 0.9
     level_sigma: float = 0.5
     cost_share: float = 0.55
     """Cost of the goods, as a share of the list price."""
     use_share: float = 0.8
-    """Share of the people buying while their coupon is valid who use it."""
+    """The share that uses the coupon, among people who order while it is valid."""
     refund_share: float = 0.04
     half_refund_share: float = 0.02
     leak_share: float = 0.0
-    """Share of the control that gets the first treatment's coupon all the same."""
+    """Share of the control that gets the first treatment's coupon by mistake."""
     booked_minor: int = 200_000
-    """Cost of the whole campaign besides the discount."""
+    """Cost of the whole campaign without the discounts."""
 
     @property
     def expiry(self) -> datetime:
@@ -108,8 +110,9 @@ class ExperimentWorld:
 
 @dataclass(frozen=True)
 class People:
-    """Arrays over people. `arm`: 0 for the control, 1… for the treatments, or `OUTSIDE`; `coupon`: the treatment whose
-    coupon they got (0: none)."""
+    """Arrays with one entry per person. `segment`: its index in the world's segments; `rate`: orders per day; `level`:
+    factor on the amount above the smallest basket; `arm`: 0 for the control, 1… for the treatments, or `OUTSIDE`;
+    `coupon`: the treatment whose coupon the person got (0: none)."""
 
     segment: Array
     rate: Array
@@ -120,8 +123,9 @@ class People:
 
 @dataclass(frozen=True)
 class Orders:
-    """Arrays over orders, by time. `day`: days from the start, negative before it; `refunded`: the refunded share of
-    what was paid; `with_coupon`: whether the person used the coupon on it; `discount`: the coupon's, in minor units."""
+    """Arrays with one entry per order. `day`: days from the start, negative before it; `discount`: the amount that the
+    coupon took off; `refunded`: the refunded share of what was paid; `refund_after`: days from the order to the refund;
+    `with_coupon`: whether the person used the coupon on it."""
 
     person: Array
     day: Array
@@ -136,7 +140,7 @@ class Orders:
 
     @property
     def net(self) -> Array:
-        """What was paid, less refunds."""
+        """The amount paid, less refunds."""
         return (self.gross - self.discount) - self.refund
 
     @property
@@ -145,8 +149,8 @@ class Orders:
 
 
 Choice = Callable[["People", Array, np.random.Generator], Array]
-"""Assigns an arm to each person, given the people (without arms) and what each paid before the start, over as many days
-as the window has."""
+"""Assigns an arm to each person. It gets the people (without arms), the amount that each paid in the `window_days`
+before the start, and a random generator."""
 
 
 def drawn(world: ExperimentWorld, choose: Choice | None = None) -> tuple[People, Orders]:
@@ -222,13 +226,13 @@ def _with_coupons(world: ExperimentWorld, people: People, valid: Orders, random:
     return Orders(valid.person, valid.day, valid.gross, discount, valid.refunded, valid.refund_after)
 
 
-# --- what is known of it
+# --- the true effects
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected values for one person of an arm in the window: money in minor units; `buyer`: the probability of an
-    order that stays."""
+    """Expected values for one person of an arm, from the start to the end of the window. Amounts are minor units.
+    `buyer`: the probability of at least one order that is not refunded in full."""
 
     net_minor: float
     margin_minor: float
@@ -238,14 +242,15 @@ class Expected:
 
 
 def truth(world: ExperimentWorld) -> dict[str, Expected]:
-    """Expected values per arm, including those who got a coupon by a leak."""
+    """Expected values per arm. Those of the control include people who got a coupon by mistake (`leak_share`)."""
     clean = [_expected(world, coupon) for coupon in range(len(world.treatments) + 1)]
     control = _mixed([clean[0], clean[1]], [1 - world.leak_share, world.leak_share])
     return dict(zip(shares(world), [control, *clean[1:]], strict=True))
 
 
 def true_return(world: ExperimentWorld, treatment: str) -> float:
-    """(incremental margin - booked cost) / cost; each treatment bears an equal part of the booked cost."""
+    """The incremental ROI of a treatment: (incremental margin - booked cost) / (discounts + booked cost). Each
+    treatment bears an equal part of the booked cost."""
     arms, size = truth(world), world.people * shares(world)[treatment]
     booked = world.booked_minor / len(world.treatments)
     gain = size * (arms[treatment].margin_minor - arms[CONTROL].margin_minor)
@@ -253,7 +258,7 @@ def true_return(world: ExperimentWorld, treatment: str) -> float:
 
 
 def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
-    """Each treatment against the control, for people to read."""
+    """Rows to print: for each treatment, its true effects per person against the control, and its true ROI."""
     arms = truth(world)
     return [
         {
@@ -269,7 +274,8 @@ def told_truth(world: ExperimentWorld) -> list[dict[str, Any]]:
 
 
 def shown_world(seed: int, people: int) -> ExperimentWorld:
-    """A world with three face values and a control; some coupons leak."""
+    """The world of `simulate --experiment`: a control and three face values. Some control people get a coupon by
+    mistake."""
     treatments = (
         Treatment("face-5", 500, (0.5, 0.25, 0.1)),
         Treatment("face-10", 1_000, (1.0, 0.5, 0.2)),
@@ -292,7 +298,8 @@ def _mixed(parts: Sequence[Expected], weights: Sequence[float]) -> Expected:
 
 
 def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -> Expected:
-    """Uses Wald's identity for sums over a Poisson number, and the gamma distribution's Laplace transform for "any"."""
+    """The expected values for one person of a segment. Sums over a Poisson number of orders follow from Wald's
+    identity, and the probability of any order from the gamma distribution's Laplace transform."""
     valid = (1 + lift) * world.valid_days
     days = valid + world.after_days - lift * world.pulled_share * world.valid_days
     stays = 1 - world.refund_share
@@ -312,11 +319,11 @@ def _of_segment(world: ExperimentWorld, rate: float, lift: float, coupon: int) -
 
 
 def _any(world: ExperimentWorld, mean: float) -> float:
-    """Probability of at least one order if `mean` are expected."""
+    """The probability of at least one order, if `mean` orders are expected on average over people."""
     return float(1 - (1 + mean / world.habit_shape) ** -world.habit_shape)
 
 
-# --- as events
+# --- the events
 
 
 def events(world: ExperimentWorld) -> Iterator[tuple[str, pl.DataFrame]]:
@@ -347,8 +354,8 @@ def _ids(prefix: str, numbers: Array) -> pl.Series:
 def _event_frame(
     world: ExperimentWorld, topic: str, kind: str, source: str, key: pl.Series, at: pl.Series
 ) -> pl.DataFrame:
-    """Events of one type, with the fields that every event has. Ids differ between worlds, so none is a repeat of
-    another's."""
+    """Events of one type, with the fields that every event has. `topic`: the name of the key field. Event ids differ
+    between worlds of another seed or start, so no event of one world repeats an event of another."""
     salt = hashlib.sha256(f"{world.seed}/{world.start.isoformat()}".encode()).hexdigest()[:8]
     return pl.DataFrame({topic: key, "occurred_at": at}).with_columns(
         type=pl.lit(kind), source=pl.lit(source), event_id=pl.lit(f"x{salt}-{kind}-") + pl.col(topic)
@@ -412,7 +419,8 @@ def _booked(world: ExperimentWorld) -> pl.DataFrame:
 
 
 def _coupon_events(world: ExperimentWorld, people: People, orders: Orders) -> pl.DataFrame:
-    """Events of every person's coupon: created, given, used on an order, given back with it, expired."""
+    """The events of every coupon: created, issued, used on an order, returned if that order is refunded in full,
+    expired."""
     faces = pl.Series([0, *(t.face_value_minor for t in world.treatments)])
     holders = np.flatnonzero(people.coupon > 0)
 

@@ -1,14 +1,15 @@
-"""A seeded sale day: coupons given out, fought over and used, in the order in which their events arrive.
+"""A seeded sale day: coupons are issued, claimed in rushes and used. Events come in the order of their arrival.
 
     for topic, frame in sale_day(World(seed=7, events=1_000_000)):
-        publisher.append(topic, frame)
+        …  # `cli/imports.py` appends them
 
 What always holds: the same `World` gives the same events; every event is valid; a coupon's events are legal in
 canonical order, except for the share made illegal on purpose; coupon uses and orders agree on orders and money.
 
-How it is made: one life per coupon (`_lives`: arrays over coupons); the facts of those lives (`_facts`: arrays over
-events); their arrival (`_arrivals`: the number of the fact behind each record); and last, frame by frame, wire columns.
-Each stage draws from a generator of its own, so a stage added later changes no other.
+It is made in stages: the life of each coupon (`_lives`: arrays with one entry per coupon); the events of those lives
+(`_facts`: arrays with one entry per event); the order of arrival (`_arrivals`: for each record, the index of its event
+in `_facts`); and last, frame by frame, the wire columns. Each stage has its own random generator, so a stage that is
+added later does not change the others.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from coupon_ledger.ledger.topics import CAMPAIGN, COUPON, ORDER
 Array = npt.NDArray[Any]
 
 CURRENCY: Final = "CNY"
-# Events per coupon on average, without repeats: measured; it follows from the chances in `_lives`.
+# Average number of events per coupon, without repeats. It is measured, and follows from the probabilities in `_lives`.
 EVENTS_PER_COUPON: Final = 3.3
 
 _SECOND: Final = 1_000_000
@@ -40,7 +41,7 @@ _DAY: Final = 24 * _HOUR
 _HOLD: Final = 15 * _MINUTE
 _INSTANT: Final = pl.Datetime("us", "UTC")
 
-# The day's rushes: the hour at which each starts, and its share of those who come in a rush.
+# The day's rushes: the hour at which each starts, and its share of the people who come in a rush.
 _RUSH_HOURS: Final = (0, 8, 10, 12, 20)
 _RUSH_PARTS: Final = (0.45, 0.10, 0.13, 0.07, 0.25)
 
@@ -58,22 +59,23 @@ _REASONS: Final = (
 )
 _REASON: Final = {reason: number for number, reason in enumerate(_REASONS)}
 _CHANNELS: Final = ("app", "mini_program", "sms", "store")
-# Which of a coupon's orders an event is about; -1: none. Together they number the orders.
+# The orders that a coupon may have. An event names its order by one of these numbers, or -1 for none. A coupon's number
+# and this one make the order's id.
 _HELD, _HELD_AGAIN, _DIRECT, _AFTER_RETURN, _SECOND_USE = range(5)
 _ORDERS_PER_COUPON: Final = 5
-# Order events are numbered from here, so that their ids differ from those of coupon and campaign events.
+# Event ids derive from numbers. Those of order and campaign events start here, so that no two events have the same id.
 _FIRST_ORDER_EVENT: Final = 1 << 40
 _FIRST_CAMPAIGN_EVENT: Final = 1 << 48
 
 
 @dataclass(frozen=True)
 class World:
-    """Parameters of the sale day. Shares are parts of 1."""
+    """Parameters of the sale day. Shares are fractions of 1."""
 
     seed: int = 11
     """Not negative. Worlds that differ only in the seed have the same shape and different events."""
     events: int = 1_000_000
-    """Records of `coupon.events` including repeats, to within a few percent."""
+    """The number of records of `coupon.events`, repeats included. The real number differs by a few percent."""
     campaigns: int = 40
     """Number of campaigns that share the coupons."""
     campaign_skew: float = 1.1
@@ -83,15 +85,15 @@ class World:
     user_skew: float = 2.0
     """How unevenly users get coupons: user number = users * uniform ** (1 + user_skew); 0 is even."""
     start: datetime = datetime(2026, 11, 10, 16, tzinfo=UTC)
-    """The sale's first instant (midnight in China). It lasts a day; coupons are made in the two before it."""
+    """The sale's first instant (midnight in China). It lasts a day; coupons are created in the two days before it."""
     repeat_share: float = 0.01
     """Share of the records that repeat an earlier record."""
     late_share: float = 0.02
-    """Share of the events that arrive late: behind 0.5% to 10% of the stream that should follow them."""
+    """Share of the events that arrive late: after 0.5% to 10% of the stream that should come after them."""
     illegal_share: float = 0.001
     """Share of the events that break a rule: half are second uses, half uses by a user other than the owner."""
     orders: bool = False
-    """Whether to publish also the orders on which coupons were held and used, beside the `events`."""
+    """Whether there are also events of the orders that reserve and use coupons. They are not counted in `events`."""
     frame_rows: int = 50_000
     """Coupon events per frame."""
 
@@ -109,7 +111,8 @@ class World:
 
 
 def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Campaigns first; then coupon events as they arrive, each frame after the orders of its time; then the ends."""
+    """The events in frames: first the campaigns, then coupon events as they arrive, each frame after the order events
+    up to its time, and last the ends of campaigns."""
     campaigns = _campaigns(world)
     lives = _lives(world, campaigns)
     coupons = _coupons(world, campaigns, lives.gifts)
@@ -131,7 +134,7 @@ def sale_day(world: World) -> Iterator[tuple[str, pl.DataFrame]]:
 
 
 def _campaigns(world: World) -> pl.DataFrame:
-    """One row per campaign, by size: the values that its coupons carry, under their wire names."""
+    """One row per campaign, the largest first: the values that its coupons carry, under their wire names."""
     number = pl.int_range(world.campaigns, dtype=pl.Int64)
     opened, day_end = world.start_micros - 2 * _DAY, world.start_micros + _DAY - 1
     coupon_type = pl.Series(["cash", "threshold", "percent", "threshold", "shipping"])
@@ -144,7 +147,7 @@ def _campaigns(world: World) -> pl.DataFrame:
         percent_off_bp=pl.when(kind == "percent").then(value),
         min_spend_minor=pl.when(kind == "threshold").then(value * (5 + number % 4)),
         valid_from=pl.lit(opened).cast(_INSTANT),
-        # Every fourth campaign lasts only for the day, and its coupons expire within the stream.
+        # Every fourth campaign ends with the sale day, and its unused coupons expire within the stream.
         valid_until=pl.when(number % 4 == 1).then(day_end).otherwise(day_end + 7 * _DAY).cast(_INSTANT),
     )
 
@@ -174,7 +177,8 @@ def _published(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataF
 
 
 def _ended(world: World, campaigns: pl.DataFrame) -> pl.DataFrame:
-    """The ends of the campaigns that last only for the day; the others go on after the stream's end."""
+    """The `ended` events of the campaigns that end with the sale day. The other campaigns continue after the stream's
+    end."""
     first = _FIRST_CAMPAIGN_EVENT + world.campaigns
     return campaigns.select(
         event_id=_event_ids(world, first + np.arange(world.campaigns)),
@@ -187,8 +191,10 @@ def _ended(world: World, campaigns: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class _Gifts:
-    """How each coupon came to its user. Here and below: arrays over coupons; `x_at` is when x happened, in
-    microseconds since the epoch, 0 where it did not.
+    """How each coupon came to its user. `direct`: issued to the user, not claimed.
+
+    Here and in the next classes: arrays with one entry per coupon; `x_at` is the instant of x in microseconds since the
+    epoch, 0 if x did not happen.
     """
 
     campaign: Array
@@ -201,7 +207,8 @@ class _Gifts:
 
 @dataclass(frozen=True)
 class _Purchases:
-    """What each coupon was held for and used on; `order`: which of its orders it was first used on."""
+    """When each coupon was reserved, released (`lost_at`), used and returned. `order`: which of its orders it was first
+    used on."""
 
     order: Array
     held_at: Array
@@ -250,8 +257,8 @@ def _gifts(world: World) -> _Gifts:
 
 
 def _purchases(world: World, gifts: _Gifts) -> _Purchases:
-    """Purchases begin within 23 hours, so that their consequences (a hold of 15 minutes, another try) end before the
-    day does, and with it the validity of some coupons.
+    """Draw the purchases. They begin within the first 23 hours, so that what follows from them (a hold of 15 minutes,
+    another try) happens before the day ends and some coupons expire.
     """
     draw, start = _Draw(world, "purchases", world.coupons), world.start_micros
     claimed = gifts.claimed_at > 0
@@ -284,7 +291,8 @@ def _purchases(world: World, gifts: _Gifts) -> _Purchases:
 
 
 def _ends(world: World, campaigns: pl.DataFrame, gifts: _Gifts, purchases: _Purchases) -> _Ends:
-    """Some coupons that were never held or used are revoked; of the day's own campaigns, unused coupons expire."""
+    """Draw the ends: some coupons that were never reserved or used are revoked, and unused coupons of campaigns that
+    end with the sale day expire."""
     draw, start = _Draw(world, "ends", world.coupons), world.start_micros
     bought = (purchases.held_at > 0) | (purchases.used_at > 0)
     revoked = (gifts.issued_at > 0) & ~bought & draw.chance(0.015)
@@ -301,7 +309,7 @@ def _ends(world: World, campaigns: pl.DataFrame, gifts: _Gifts, purchases: _Purc
 
 
 class _Draw:
-    """Random numbers of one stage, `size` at a time; times in microseconds."""
+    """The random numbers of one stage. Each call gives an array of `size` numbers. Durations are in microseconds."""
 
     def __init__(self, world: World, stage: str, size: int) -> None:
         self._rng = np.random.default_rng([world.seed, crc32(stage.encode())])
@@ -317,11 +325,12 @@ class _Draw:
         return self._rng.integers(1, most, self.size)
 
     def wait(self, mean: int, most: int) -> Array:
-        """Exponential waits, never 0."""
+        """Exponential waiting times, between 1 and `most`."""
         return (1 + self._rng.exponential(mean, self.size)).clip(1, most).astype(np.int64)
 
     def moment(self) -> Array:
-        """When people come, from the sale's start: most in a rush, and a third of those as the minute turns."""
+        """When people come, counted from the sale's start: 70% in a rush, and a third of those just after a full
+        minute."""
         rushes = np.array(_RUSH_HOURS) * _HOUR
         rush = self._rng.choice(rushes, self.size, p=_RUSH_PARTS) + self.wait(4 * _MINUTE, 90 * _MINUTE)
         sharp = rush - rush % _MINUTE + self.wait(2 * _SECOND, _MINUTE)
@@ -337,9 +346,9 @@ class _Draw:
 
 
 def _coupons(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataFrame:
-    """One row per coupon, from which its events and orders are written."""
+    """One row per coupon: campaign, and the order's gross amount and discount, for its events and orders."""
     draw = _Draw(world, "coupons", world.coupons)
-    # Above every face value: for an order of 0, no refund would be a full refund.
+    # Baskets exceed every face value: an order of 0 could not be refunded in full.
     basket = 20_000 * np.exp(draw.between(-1.5, 1.5))
     rules = campaigns.with_row_index("campaign").select(
         pl.col("campaign").cast(pl.Int64), "face_value_minor", "percent_off_bp", "min_spend_minor"
@@ -356,7 +365,8 @@ def _coupons(world: World, campaigns: pl.DataFrame, gifts: _Gifts) -> pl.DataFra
 
 @dataclass(frozen=True)
 class _Facts:
-    """Arrays over events, sorted by `at`; of coupon events, or of order events."""
+    """Coupon events or order events, as arrays with one entry per event, sorted by `at`. `kind` and `reason` are
+    indexes into the types and reasons; `order` is one of the numbers above."""
 
     at: Array
     kind: Array
@@ -397,7 +407,7 @@ def _why_expired(gifts: _Gifts, purchases: _Purchases) -> Array:
 
 
 def _happened(kind: str, at: Array, user: Array, order: Array | int = -1, reason: Array | int = 0) -> _Facts:
-    """One event for each coupon to which it happened."""
+    """One event of this type for each coupon whose `at` is not 0."""
     coupon = np.flatnonzero(at)
     every = _Facts(
         at=at,
@@ -416,7 +426,7 @@ def _in_order(parts: list[_Facts]) -> _Facts:
 
 
 def _with_illegal(world: World, lives: _Lives, facts: _Facts) -> _Facts:
-    """Add second uses of coupons in use, and reassign as many uses to a user other than the owner."""
+    """Add second uses of coupons that are in use, and give the same number of uses to a user other than the owner."""
     purchases = lives.purchases
     once = np.flatnonzero((purchases.used_at > 0) & (purchases.returned_at == 0))
     used = np.flatnonzero(facts.kind == _KIND["used"])
@@ -433,7 +443,7 @@ def _with_illegal(world: World, lives: _Lives, facts: _Facts) -> _Facts:
 def _order_facts(facts: _Facts) -> _Facts:
     """The events of the orders, derived from the coupons' events.
 
-    An order is placed when it holds a coupon, or otherwise when it uses one; it is paid when it uses one.
+    An order is placed when it reserves a coupon, or else when it uses one. It is paid when it uses one.
     """
     is_kind = {kind: facts.kind == number for kind, number in _KIND.items()}
     placed = is_kind["reserved"] | (is_kind["used"] & (facts.order >= _DIRECT))
@@ -455,15 +465,16 @@ def _rest(facts: _Facts) -> tuple[Array, Array, Array, Array]:
 
 
 def _arrivals(world: World, events: int) -> Array:
-    """The number of the fact behind each record: in time order, except for late and repeated ones."""
+    """For each record, the index of its event in `_facts`. Records are in the order of time, except late and repeated
+    ones."""
     least, most = events * 0.005, events * 0.10
     late = _Draw(world, "late", round(events * world.late_share))
     repeated = _Draw(world, "repeated", round(events * world.repeat_share / (1 - world.repeat_share)))
     place = np.arange(events, dtype=float)
-    # An event at the very end has no room to be late.
+    # An event near the end cannot be late: too few events follow it.
     place[late.some(late.size, events - int(least))] += late.between(least, most)
     which = repeated.some(repeated.size, events)
-    # Half are a producer's quick retries, half a file sent twice.
+    # Half of the repeats come soon, like a producer's retries; half come at any later time, like a file sent twice.
     after = np.where(repeated.uniform() < 0.5, repeated.between(0.5, 500), repeated.between(0.5, 1 + most))
     number = np.concatenate([np.arange(events), which])
     return number[np.argsort(np.concatenate([place, place[which] + after]), kind="stable")]
@@ -532,7 +543,7 @@ def _order_frame(world: World, coupons: pl.DataFrame, records: _Facts, first: in
 
 
 def _gathered(coupons: pl.DataFrame, records: _Facts) -> pl.DataFrame:
-    """The facts as columns, joined with their coupons' rows."""
+    """The events as columns, joined with the rows of their coupons."""
     columns = pl.DataFrame({field.name: getattr(records, field.name) for field in fields(records)})
     of_coupon = coupons[records.coupon]
     return columns.with_columns(pl.col("coupon", "user", "order").cast(pl.Int64)).hstack(of_coupon)
@@ -555,7 +566,7 @@ def _order_id() -> pl.Expr:
 
 
 def _ip() -> pl.Expr:
-    """An address per user; a few users share one."""
+    """An IP address per user. A few users share one."""
     mixed = pl.col("user") * 2_654_435_761 // 64
     octets = [mixed // 2**shift % 256 for shift in (0, 8)]
     return pl.concat_str(pl.lit("36"), mixed // 2**16 % 64 + 96, *octets, separator=".")
@@ -576,7 +587,7 @@ def _event_ids(world: World, numbers: Array) -> pl.Series:
 
 
 def _mixed(numbers: Array) -> Array:
-    """splitmix64's output function: one to one on 64 bits (Steele, Lea and Flood 2014)."""
+    """splitmix64's output function, which is a bijection on 64 bits (Steele, Lea and Flood 2014)."""
     mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
