@@ -314,7 +314,7 @@ def show_model(name: str, settings: Settings, output: str) -> None:
     " [default: orders]",
 )
 @click.option(
-    "--draws", type=int, help="shapley, --worth rate, above 12 channels: number of orderings. [default: 5000]"
+    "--draws", type=int, help="shapley, --worth rate, above 12 channels: number of random orderings. [default: 5000]"
 )
 @operator_options
 @settings_options(*LOG, "database")
