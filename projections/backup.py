@@ -1,7 +1,8 @@
 """Backs up the database as of one commit, while the consumer and the readers continue.
 
-The copy has the storage format, types, compression and positions of the original, without the space that replaced rows
-leave behind. While it is made, the write-ahead log of the original grows, since the copied state must stay readable.
+The copy has the same storage format, types, compression and log positions as the original, but not the unused space
+that replaced rows leave behind. While a copy is made, the original's write-ahead log grows: DuckDB cannot checkpoint
+until the copied state has been read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _AT_ONCE: Final = 8 * 122_880
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy must match. `full`: the full digest of all tables; None if not requested."""
+    """What `check` compares a copy with. `sums`: by table. `full`: the full digest of all tables; None if not
+    requested."""
 
     sums: dict[str, Sum]
     full: str | None = None
@@ -39,7 +41,7 @@ class Copied:
 
 @contextmanager
 def placed(path: Path, *, force: bool) -> Iterator[Path]:
-    """Yield a temporary path to write a database to, and move that to `path` once the block succeeds.
+    """Yield a temporary path, to which the block writes a database. If the block succeeds, the file is moved to `path`.
 
     `force`: replace an existing database that is not in use. Raises `UnusableFile`, `StoreError`.
     """
@@ -57,8 +59,8 @@ def placed(path: Path, *, force: bool) -> Iterator[Path]:
 
 @contextmanager
 def part_of(path: Path) -> Iterator[Path]:
-    """Yield the path for an incomplete file, and remove the file after the block. Also removes the files of killed
-    processes."""
+    """Yield a temporary path beside `path`, named after this process, and remove that file after the block. First
+    removes such files of processes that no longer run."""
     for left in path.parent.glob(f"{glob.escape(path.name)}.part-*"):
         if not _alive(left.name.removeprefix(f"{path.name}.part-").partition(".")[0]):
             left.unlink(missing_ok=True)
@@ -79,7 +81,7 @@ def _check_place(path: Path, force: bool) -> None:
         return
     if not force:
         raise UnusableFile(f"backup {path}: is there already; name another file, or replace it with --force")
-    # Never replace a file in use, or a file that is not a database of the ledger. Another version may be replaced.
+    # Refuse to replace a file that is in use or is not a database of the ledger. Another version may be replaced.
     with Store.open_generation(path, file_of(path)) as there, suppress(StoreVersionMismatch):
         check_version(there)
 
@@ -95,10 +97,10 @@ def _alive(pid: str) -> bool:
 
 
 def copy_to(cursor: Cursor, path: Path, *, full: bool = False, progress: Progress = ignore) -> Copied:
-    """Copy everything committed to a new database at `path`, where no file may exist.
+    """Copy one committed state of the database to a new file at `path`. Returns what `check` needs.
 
     `full`: also compute the full digest of the copied state, which takes several times as long. `progress`: in rows.
-    After an error (`StoreFull`, `StoreError`, an interruption) no file is left.
+    Raises `StoreError` if the file exists, `StoreFull`. After an error or an interruption, the new file is removed.
     """
     if path.exists():
         raise StoreError(f"copy {path}: a file is there; name another")
@@ -130,7 +132,7 @@ def _copied(cursor: Cursor, path: Path, full: bool, progress: Progress) -> Copie
 
 
 def check(copy: Reading, copied: Copied) -> None:
-    """Raises `StoreError` unless the copy is readable from end to end and equals what was copied."""
+    """Read the whole copy. Raises `StoreError` if a block is damaged, or if the contents differ from those copied."""
     sums = read_whole(copy)
     different = sorted(t for t in sums.keys() | copied.sums.keys() if sums.get(t) != copied.sums.get(t))
     if different:
@@ -140,7 +142,8 @@ def check(copy: Reading, copied: Copied) -> None:
 
 
 def read_whole(reading: Reading) -> dict[str, Sum]:
-    """Read every block of every table; DuckDB verifies the checksums. Raises `StoreError` for a damaged block."""
+    """The sum of every table. Reads every block, whose checksum DuckDB verifies. Raises `StoreError` if a block is
+    damaged."""
     return {table: _sum(reading, table) for table in _tables(reading)}
 
 

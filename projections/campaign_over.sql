@@ -1,4 +1,5 @@
--- Which of these coupons (`wanted`) belong to a campaign that ended before they did? Grain: one coupon.
+-- Which of the coupons in `wanted` belong to a campaign that ended before the coupon's own end (`ends_at`)? Grain: one
+-- coupon. $standing: the event types that set a campaign's status, in canonical order.
 WITH standing AS (
     SELECT campaign_id, occurred_at, last(type ORDER BY list_position($standing::VARCHAR[], type), event_id) AS status
     FROM campaign_events WHERE type IN (SELECT unnest($standing::VARCHAR[]))

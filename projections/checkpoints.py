@@ -1,7 +1,7 @@
-"""The offset and account of each partition, written in the same transaction as the rows.
+"""The next offset and the account of each partition, written in the same transaction as the rows.
 
-`Completeness` also tracks until when each partition is complete: while one topic has been read further than another,
-violations between the two are provisional.
+`Completeness` stores until which instant each partition has been read completely. While one topic has been read further
+than another, violations between the two topics are provisional.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from coupon_ledger.projections.store import Store
 
 @dataclass(slots=True)
 class Account:
-    """Counts of the records read from one partition, by outcome."""
+    """The next offset of one partition, and the number of records read from it, in total and by outcome."""
 
     next_offset: int = 0
     read: int = 0
@@ -30,12 +30,13 @@ class Account:
     dead_letters: int = 0
 
     def since(self, before: Account) -> Account:
-        """What each count gained since `before`, with this account's next offset."""
+        """The increase of each count from `before` to this account. The next offset is this account's."""
         added = [now - then for now, then in zip(astuple(self)[1:], astuple(before)[1:], strict=True)]
         return Account(self.next_offset, *added)
 
     def check(self, of: TopicPartition) -> None:
-        """Raises `ConservationBroken` unless every record read is accounted for once."""
+        """Raises `ConservationBroken` unless the outcomes sum to the number of records read. `of`: the account's
+        partition, for the error text."""
         parts = (self.applied, self.repeats, self.conflicts, self.dead_letters)
         if sum(parts) != self.read or min(parts) < 0:
             raise ConservationBroken(
@@ -47,7 +48,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A position from which the log cannot be read."""
+    """A next offset from which the log cannot be read: the log holds the offsets `earliest` to `end` (exclusive)."""
 
     partition: TopicPartition
     next_offset: int
@@ -66,7 +67,8 @@ def outside(
     earliest: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
 ) -> list[Outside]:
-    """The accounts' positions that the log does not hold, or no longer holds. A missing partition counts as empty."""
+    """The partitions whose next offset lies before the earliest or after the end of the log. `earliest`, `ends`: the
+    log's offsets; a partition that is missing in them counts as empty."""
     positions = [Outside(p, a.next_offset, earliest.get(p, 0), ends.get(p, 0)) for p, a in sorted(accounts.items())]
     return [o for o in positions if not o.earliest <= o.next_offset <= o.end]
 
@@ -80,9 +82,10 @@ SELECT '{topic}' AS topic, log_partition, max(recorded_at) AS recorded_at FROM {
 
 @dataclass(slots=True)
 class Completeness:
-    """Until when each partition of the log is complete: all its records up to that instant have been read.
+    """Per partition of the log, the instant (naive UTC) up to which it is complete: all its records that were recorded
+    at or before this instant have been read.
 
-    A partition that has been read to its end is complete until the latest record read from any partition.
+    A partition that has been read to its end is complete until the latest `recorded_at` read from any partition.
     """
 
     complete_until: dict[TopicPartition, datetime] = field(default_factory=dict)
@@ -93,9 +96,9 @@ class Completeness:
         positions: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, int],
     ) -> None:
-        """Add a batch. `recorded`: the instant (naive UTC) of the last record read from each partition;
-        `positions`: the next offsets after the batch; `ends`: the end of every partition, looked up after the batch was
-        read."""
+        """Move the instants forward by a batch that was read. `recorded`: the latest `recorded_at` (naive UTC) in the
+        batch by partition; `positions`: the next offsets after the batch; `ends`: the end of every partition, looked up
+        after the batch was read."""
         horizon = max((*self.complete_until.values(), *recorded.values()), default=_EPOCH)
         for partition, end in ends.items():
             at_end = positions.get(partition, 0) >= end
@@ -118,14 +121,14 @@ class Completeness:
 
 
 def last_recorded(store: Reading) -> dict[TopicPartition, datetime]:
-    """By partition, when its last event in the journals was recorded (naive UTC)."""
+    """By partition, the latest `recorded_at` (naive UTC) among its events in the journals."""
     queries = [_JOURNALS.format(topic=topic, journal=name) for topic, name in JOURNAL.items()]
     rows = store.rows(" UNION ALL ".join(queries))
     return {TopicPartition(topic, partition): at for topic, partition, at in rows}
 
 
 def naive_utc(micros: int) -> datetime:
-    """Convert microseconds since the epoch."""
+    """The instant of these microseconds since the epoch, as a naive UTC datetime."""
     return _EPOCH + timedelta(microseconds=micros)
 
 
@@ -139,7 +142,7 @@ def load(store: Reading) -> dict[TopicPartition, Account]:
 
 
 def save(store: Store, accounts: dict[TopicPartition, Account]) -> None:
-    """Check and store these accounts, inside the caller's transaction."""
+    """Store these accounts, inside the caller's transaction. Raises `ConservationBroken` if one is inconsistent."""
     for partition, account in accounts.items():
         account.check(partition)
     rows = [(*p, *astuple(a)) for p, a in accounts.items()]

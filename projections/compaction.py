@@ -1,9 +1,10 @@
-"""Compacts tables whose rows are replaced. A deleted row keeps its space until its whole row group is deleted.
+"""Compacts tables whose rows are replaced. DuckDB frees the space of a deleted row only when all rows of its row group
+are deleted.
 
-DuckDB can merge row groups during a checkpoint, but that blocks a commit until it is done, and it also merges the
-journals, in which nothing is deleted. `compact` instead rewrites the end of a table, where the rows in use lie, once
-enough of it is dead that the rewrite costs little compared to the replacements that led to it. The old row groups are
-then empty, and the next checkpoint frees them.
+DuckDB can merge row groups during a checkpoint, but a commit has to wait for that, and the journals would be merged
+too, although nothing is deleted in them. `compact` instead rewrites the end of a table, where most of the live rows
+are. It does so once the end has so many deleted rows that the rewrite costs little compared to the replacements that
+deleted them. The old row groups are then empty, and the next checkpoint frees them.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from coupon_ledger.projections.live.journal import CONFLICTS, JOURNAL
 from coupon_ledger.projections.store import Store
 
 _LOOK_AFTER: Final = 100_000
-"""Number of deleted rows after which the tables are examined, and from which a rewrite pays off."""
+"""Number of deleted rows after which the tables are examined, and which a rewrite must remove at least."""
 
 _DEAD_PER_LIVE: Final = 0.75
+"""Minimum number of deleted rows per live row in the part that is rewritten."""
 _ROW_GROUP: Final = 122_880
 
 _log = logging.getLogger(__name__)
 
 
 def compact(store: Store) -> None:
-    """Compact the tables that need it. Call between transactions. Running readers are not affected."""
+    """Compact the tables that have many deleted rows, except the journals. Call between transactions. Running readers
+    are not affected."""
     if store.deleted < _LOOK_AFTER:
         return
     store.deleted = 0
@@ -40,7 +43,7 @@ def compact(store: Store) -> None:
 
 
 def _first_to_rewrite(store: Store, table: str) -> int | None:
-    """The first row from which rewriting the rest of the table pays off. None if there is no such row."""
+    """The lowest row number from which a rewrite of the rest of the table pays off. None if there is none."""
     [(rows,)] = store.rows(f"SELECT coalesce(max(rowid) + 1, 0) FROM {table}")
     if rows < _LOOK_AFTER:
         return None

@@ -24,20 +24,23 @@ WAL_LIMIT: Final = 256_000_000
 """Size of the write-ahead log, in bytes, from which a commit triggers a checkpoint."""
 
 LISTED: Final = 2_000
-"""Maximum number of values that are passed to a query as a list, which costs a third as much as a frame."""
+"""Maximum number of values that are passed to a query as a list. A list costs a third as much as a frame."""
 
-# DuckDB's memory limit in the owner; it evicts other data to the file. Batches need twice as much in addition.
+# DuckDB's memory limit in the owner. DuckDB writes what does not fit to the file. Folding a batch needs twice as much
+# memory outside of DuckDB.
 _MEMORY: Final = "300MB"
 
 _MEMORY_OF_SLOW: Final = "1200MB"
 """The limit while a slow question runs beside the batches, since lists and sorted groups cannot be evicted."""
 
-# Its string compression takes a fifth less time and space than that of the default, which older DuckDB can read.
+# Older releases of DuckDB can read the default version. The string compression of this one takes a fifth less time and
+# space.
 STORAGE: Final = "v1.5.0"
 
 AGAIN_S: Final = 0.02
 
-# Joins with registered frames would push their bounds into pyarrow, which cannot compare string views.
+# DuckDB would push the bounds of joins as filters into registered frames. These are scanned by pyarrow, which cannot
+# compare string views.
 DISABLED: Final = "join_filter_pushdown"
 
 
@@ -46,8 +49,9 @@ os.environ.setdefault("ACERO_ALIGNMENT_HANDLING", "ignore")
 
 
 class _NoPandas:
-    """Keeps DuckDB from importing pandas, which takes a fifth of a second per command. DuckDB imports it, if installed,
-    to check the parameters of queries for pandas values. Other modules can still import pandas."""
+    """An import hook that makes `import pandas` fail within DuckDB. If pandas is installed, DuckDB imports it to check
+    query parameters for pandas values, which takes a fifth of a second per command. Other modules can still import
+    pandas."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -60,8 +64,8 @@ class _NoPandas:
 
 sys.meta_path.insert(0, _NoPandas)
 
-# The only definition of superseded violations, which are no fault: a fact that arrived later overtook an event of the
-# ledger's own sweep. A conflict under the id of a sweep event is a fault.
+# The only definition of superseded violations: an event that the ledger's own sweep appended is illegal, since an
+# earlier fact arrived after the sweep. This is no fault, whereas a conflict under the id of a sweep's event is one.
 _SUPERSEDED: Final = f"""
     CREATE TEMP MACRO superseded(event_id, violation) AS
         starts_with(event_id, '{SWEPT}') AND violation <> 'conflicting_duplicate'
@@ -71,8 +75,8 @@ _SUPERSEDED: Final = f"""
 class Reading:
     """A connection for queries, for use by one thread at a time.
 
-    Queries can call `superseded(event_id, violation)`, which is true if the violation is no fault, and the macros of
-    macros.sql.
+    Queries can call the macros of macros.sql, and `superseded(event_id, violation)`, which is true for a superseded
+    violation.
     """
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
@@ -97,7 +101,7 @@ class Reading:
     def batches(
         self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = (), rows: int = 50_000
     ) -> Iterator[pl.DataFrame]:
-        """The result of a query in pieces, for results that may not fit into memory.
+        """The result of a query in pieces of about `rows` rows, for results that may not fit into memory.
 
         Yields at least one piece, so that the columns are known even if there are no rows.
         """
@@ -112,14 +116,14 @@ class Reading:
 
     @contextlib.contextmanager
     def holding(self, name: str, query: str, parameters: Mapping[str, Any]) -> Iterator[None]:
-        """Within the block, the result of a query is in the temporary table `name`."""
+        """Store the result of a query in the temporary table `name`, and drop the table after the block."""
         self.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", parameters)
         yield
         self.execute(f"DROP TABLE temp.{name}")  # after an error, the rollback removes it
 
     @contextlib.contextmanager
     def given(self, **frames: pl.DataFrame) -> Iterator[None]:
-        """Within the block, queries can read these frames by name."""
+        """Within the block, queries can read each of these frames as a table with the name of its argument."""
         streams = {name: _Stream(frame) for name, frame in frames.items()}
         for name, stream in streams.items():
             self._connection.register(name, stream)
@@ -132,7 +136,8 @@ class Reading:
 
 
 class Cursor(Reading):
-    """Reads beside the writer. Between `begin` and `end`, every query sees the same committed state."""
+    """A connection that reads while another one writes. Between `begin` and `end`, all queries see the same committed
+    state."""
 
     _interrupted = False
 
@@ -160,7 +165,7 @@ class Cursor(Reading):
         return super().execute(sql, parameters)
 
     def _check(self) -> None:
-        """Raises if `interrupt` was called: DuckDB ignores an interruption between two queries."""
+        """Raises `duckdb.InterruptException` if `interrupt` was called between two queries, which DuckDB ignores."""
         if self._interrupted:
             raise duckdb.InterruptException("interrupted")
 
@@ -191,8 +196,8 @@ class Cursor(Reading):
                     self._connection.execute(f"DETACH {name}")
 
     def _checkpoint(self, name: str) -> None:
-        """Checkpoint as soon as no transaction reads the copy. One that reads the catalog reads all attached
-        databases."""
+        """Checkpoint the copy. Tries again while a transaction reads it: a query that reads the catalog reads the
+        catalogs of all attached databases."""
         while True:
             try:
                 self._connection.execute(f"CHECKPOINT {name}")
@@ -204,13 +209,13 @@ class Cursor(Reading):
             time.sleep(AGAIN_S)
 
     def end(self) -> None:
-        """Release the state. Also works after a query that failed or was interrupted."""
+        """Roll back, which releases the committed state. Also works after a query that failed or was interrupted."""
         with contextlib.suppress(duckdb.Error):
             self._connection.rollback()
 
     @contextlib.contextmanager
     def roomy(self) -> Iterator[None]:
-        """Raise DuckDB's memory limit within the block. One user at a time."""
+        """Within the block, DuckDB has the memory limit for slow questions. Only one caller may use this at a time."""
         with failing_clearly(self.path):
             self._direct.execute(f"SET memory_limit = '{_MEMORY_OF_SLOW}'")
         try:
@@ -222,7 +227,8 @@ class Cursor(Reading):
                 self._direct.execute(f"SET memory_limit = '{_MEMORY}'")
 
     def interrupt(self) -> None:
-        """Interrupt all queries since `begin`. The only method that another thread may call."""
+        """Interrupt the running query, and make all further ones fail until the next `begin`. The only method that
+        another thread may call."""
         self._interrupted = True
         with contextlib.suppress(duckdb.ConnectionException):  # already closed, so no query is running
             self._connection.interrupt()
@@ -233,13 +239,15 @@ class Cursor(Reading):
 
 
 class Inserts(Protocol):
+    """A store or a connection that inserts rows."""
+
     def insert(self, table: str, rows: pl.DataFrame) -> None:
         """Insert these rows. Missing columns become null."""
 
 
 class Adding(Reading):
-    """Inserts rows beside the writer, which may only insert into the same tables. All inserts up to `commit` are one
-    transaction."""
+    """A connection that inserts rows while the store writes. The store may insert into the same tables, but not delete
+    or update in them. All inserts up to `commit` are one transaction."""
 
     _begun = False
 
@@ -253,7 +261,7 @@ class Adding(Reading):
             add_rows(self._connection, table, rows)
 
     def commit(self) -> None:
-        """Commit durably. Raises `StoreFull`."""
+        """Commit the inserts durably. Raises `StoreFull`."""
         if self._begun:
             with failing_clearly(self.path):
                 self._connection.commit()
@@ -305,7 +313,8 @@ class _Stream:
 
 
 def live_schema(reading: Reading) -> str:
-    """The schema of the live tables. A qualified name reads the live table even if a temporary table shadows it."""
+    """The qualified name of the schema with the live tables. With it, a query reads a live table even if a temporary
+    table of the same name shadows it."""
     [(database,)] = reading.rows("SELECT current_database()")
     return '"' + str(database).replace('"', '""') + '".main'
 
@@ -330,7 +339,7 @@ def configuration(read_only: bool) -> dict[str, Any]:
         settings["wal_autocheckpoint"] = f"{WAL_LIMIT}B"
         settings["memory_limit"] = _MEMORY
         settings["write_buffer_row_group_count"] = 1
-        # Vacuuming would merge half-full row groups after every batch. compaction.py does it more cheaply.
+        # Vacuuming would merge half-full row groups after every batch. compaction.py does this at less cost.
         settings["max_vacuum_tasks"] = 0
         settings["threads"] = threads(alone=True)
     return settings

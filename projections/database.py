@@ -1,5 +1,5 @@
-"""The database: one DuckDB file with the tables of all projections. They are created together, and each has a
-version."""
+"""The database: one DuckDB file with the tables of all projections. All tables are created together. Each projection
+has a version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from coupon_ledger.projections.store import Store
 from coupon_ledger.projections.versions import VERSIONS, differing, written_versions
 
 VERSION: Final = 3
-"""Version of the tables that belong to no projection. A database with another version is refused."""
+"""Version of the tables that belong to no projection. A database with another version cannot be opened."""
 
 _FOLDERS: Final = (
     "coupon_ledger.projections.live",
@@ -44,8 +44,8 @@ def open_database(path: Path, *, read_only: bool = False) -> Store:
 
 
 def check_version(store: Reading) -> None:
-    """Raises `StoreVersionMismatch` if another version filled the database, `StoreError` if the ledger did not create
-    it."""
+    """Raises `StoreVersionMismatch` if the tables or a projection have another version than this code, and `StoreError`
+    if the file is not a database of the ledger."""
     if not store.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'ledger' AND NOT temporary LIMIT 1"):
         raise StoreError(
             f"database {store.path}: a DuckDB file, but not one of coupon-ledger; name another with --database"

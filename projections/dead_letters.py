@@ -1,4 +1,4 @@
-"""Dead letters selected by position, reason and time of recording."""
+"""Selects dead letters by position, reason and time of recording."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Recorded = Annotated[datetime | None, AfterValidator(_naive)]
 
 
 class Chosen(BaseModel):
-    """A filter for dead letters. None matches all. `since`, `until`: time of recording, naive UTC. `settled`: include
-    discarded ones."""
+    """A filter for dead letters. A field that is None matches all. `since` (inclusive) and `until` (exclusive): time of
+    recording, naive UTC. `settled`: also match discarded dead letters."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,13 +40,17 @@ class Chosen(BaseModel):
     settled: bool = False
 
     def narrows(self) -> bool:
+        """Whether any field except `settled` is set."""
         return self.model_copy(update={"settled": False}) != Chosen()
 
 
 def chosen_letters(
     reading: Reading, chosen: Chosen, columns: str = "*", limit: int | None = None, after: Position = _START
 ) -> Iterator[pl.DataFrame]:
-    """The chosen dead letters after the position `after`, in the order of positions, in pieces."""
+    """The dead letters that match `chosen` and lie after the position `after`, in the order of positions, in pieces.
+
+    `columns`: an SQL select list over the columns of dead_letters.sql. `limit`: the maximum number of dead letters.
+    """
     behind = dict(zip(("after_topic", "after_partition", "after_offset"), after, strict=True))
     query = f"SELECT {columns} FROM (\n{sql(__package__, 'dead_letters')})"
     return reading.batches(query, {**chosen.model_dump(), **behind, "limit": limit})

@@ -1,5 +1,6 @@
 -- Which records were not folded and why, and who discarded them? Grain: one record, by position.
--- A null filter matches all. $settled: include discarded records. $since, $until: time of recording.
+-- A parameter that is null matches all records. $settled: also return discarded records. $since (inclusive), $until
+-- (exclusive): time of recording. $after_…: only records after this position.
 SELECT d.rowid AS row_id, topic, log_partition AS partition, log_offset AS "offset", d.recorded_at, d.reason, d.detail,
        octet_length(d.value) AS bytes, d.key, d.value,
        s.occurred_at AS discarded_at, s.operator AS discarded_by, s.reason AS discarded_because

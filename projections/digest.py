@@ -1,11 +1,11 @@
 """Order-independent digests of the tables: equal facts have equal digests, whatever log or file they come from.
 
 The digest of a row is the MD5 of its columns as JSON. The digest of a table is the sum of its rows' digests, as two
-64-bit halves modulo 2^64, with the number of rows. It does not depend on the order of rows or on how the log was cut
+64-bit halves modulo 2^64, with the number of rows. It does not depend on the order of rows or on how the log was split
 into batches. One changed value changes both halves.
 
-*facts*: business columns only. *full*: all columns, including positions and book-keeping; equal for the same log read
-to the same positions.
+Each table has up to two digests. *facts* covers the business columns only. *full* covers all columns, including
+positions and book-keeping; two databases that have read the same log to the same positions have equal full digests.
 """
 
 from __future__ import annotations
@@ -34,32 +34,37 @@ _BOOK_KEEPING: Final = {
     *journal.POSITION,
 }
 _DERIVED: Final = {"violations": {"user_id", "owner", "trigger_topic", "trigger_recorded_at"}}
-"""Columns that repeat values of the violation's event or of its counterpart's events."""
+"""By table, columns that are left out of its digest of facts, since they only repeat values of events: of the
+violation's event, or of its counterpart's events."""
 _AS_EVER: Final = {"orders": {"refunded_minor": "coalesce(refunded_minor, 0)"}}
-"""Expressions that replace a column in digests of facts. An order without refunds has the same digest as one with
-refunds of 0; the digest of its events tells them apart."""
+"""By table and column, an expression that replaces the column in the digest of facts. With it, an order without refunds
+has the same digest as an order with refunds of 0. The digests of their events differ."""
 _ROWS: Final = {COUPON: "coupons", ORDER: "orders", CAMPAIGN: "campaigns", USER: "users"}
 
 FACTS: Final = (*(journal.JOURNAL[t] for t in INPUT_TOPICS), *_ROWS.values(), "violations")
-"""The tables of facts. Conflicts are not facts: which content is the fact depends on which came first."""
+"""The tables that have a digest of facts. The tables of conflicts are not among them: which content becomes the fact,
+and which one the conflict, depends on the order in which they were recorded."""
 FULL: Final = tuple(dict.fromkeys((*FACTS, *IDENTITY)))
+"""All tables that have a digest."""
 ALL: Final = "all"
+"""The name of the combined digest of several tables."""
 
 BUCKETS: Final = 4096
+"""Number of buckets into which `buckets` divides the rows of a table by the hashes of their keys."""
 _LATER: Final = {
     names[topic]: journal.later_fields(topic)
     for names in (journal.JOURNAL, journal.CONFLICTS)
     for topic in INPUT_TOPICS
 } | {"coupons": frozenset({"extended_at"}), "orders": frozenset({"repaid_at"})}
-"""Columns that a later version added to the schema or to the row. Nulls in them are left out of the digest, so that
-equal facts have equal digests in every release."""
+"""By table, the columns that a later release added. Their nulls are left out of the digest, so that equal facts have
+equal digests in every release."""
 
 _HALF: Final = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """The digest of one table. `facts` is None for a table without facts."""
+    """The digests of one table, hexadecimal. `facts` is None for a table that is not in `FACTS`."""
 
     table: str
     rows: int
@@ -68,7 +73,7 @@ class Digest:
 
 
 def digests(store: Reading, tables: Sequence[str] = FULL) -> list[Digest]:
-    """One digest per table, followed by a combined one named `all`."""
+    """The digests of each of these tables, followed by the combined digests of all of them, named `all`."""
     by_table = [_of(store, table) for table in tables]
     total = Digest(
         ALL,
@@ -80,12 +85,13 @@ def digests(store: Reading, tables: Sequence[str] = FULL) -> list[Digest]:
 
 
 def facts_digest(store: Reading) -> str:
-    """The digest of all facts together."""
+    """The combined digest of all tables of facts."""
     return digests(store)[-1].facts or ""
 
 
 def buckets(store: Reading, table: str) -> pl.DataFrame:
-    """The full digest of a table by bucket: `bucket`, `rows`, `digest`. The bucket depends on the row's key."""
+    """The full digest of a table by bucket (`bucket`, `rows`, `digest`), to find where two databases differ. A row's
+    bucket depends on the hash of its key, or on its partition if the table has no such hash."""
     names = _columns(store, table)
     return store.frame(f"""
         SELECT {_bucket(names)} AS bucket, count(*) AS rows,
@@ -96,7 +102,7 @@ def buckets(store: Reading, table: str) -> pl.DataFrame:
 
 
 def rows_of(store: Reading, table: str, bucket: int) -> pl.DataFrame:
-    """The rows of one bucket as JSON: `row`."""
+    """The rows of one bucket of a table, each as JSON in the column `row`."""
     names = _columns(store, table)
     return store.frame(
         f"SELECT {_json(names)} AS row FROM {_known(table)} WHERE {_bucket(names)} = $bucket ORDER BY row",

@@ -62,7 +62,8 @@ _BY_PHRASE: Final[tuple[tuple[tuple[str, ...], Callable[[Path, str], StoreError]
         lambda path, _: StoreError(f"database {path}: a folder; name a file in it with --database"),
     ),
 )
-"""The ledger's errors by phrases in DuckDB's message. The first match wins."""
+"""Phrases in DuckDB's message, and the function that makes the ledger's error from path and message. The first match
+wins."""
 
 _BY_CLASS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] = (
     (
@@ -80,7 +81,7 @@ _BY_CLASS: Final[tuple[tuple[_Kinds, Callable[[Path, str], StoreError]], ...]] =
         ),
     ),
 )
-"""The ledger's errors by DuckDB's error class, if no phrase of `_BY_PHRASE` matches."""
+"""The same by the class of DuckDB's error, for messages that match no phrase of `_BY_PHRASE`."""
 
 
 def _first(text: str) -> str:
@@ -97,8 +98,8 @@ def _translated(path: Path, error: duckdb.Error) -> StoreError | None:
 
 @contextlib.contextmanager
 def failing_clearly(path: Path, connection: duckdb.DuckDBPyConnection | None = None) -> Iterator[None]:
-    """Replace DuckDB's errors by the ledger's own. Errors without a remedy are raised unchanged. `connection`:
-    interrupted on Ctrl-C."""
+    """Within the block, replace DuckDB's errors by the ledger's own. Errors that are in neither table are raised
+    unchanged. `connection`: the connection that is interrupted on Ctrl-C."""
     try:
         yield
     except duckdb.Error as error:

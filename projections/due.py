@@ -1,15 +1,18 @@
-"""The events that a sweep appends: `expired` for coupons past their `valid_until`, with the reason, and `released` for
-reservations past their `hold_until`.
+"""Computes the events that a sweep appends: `expired` for coupons past their `valid_until`, with the reason, and
+`released` for reservations past their `hold_until`.
 
 Always true: each event, including its id, is a function of its coupon's history before it. So sweepers that have read
 the same events append the same events, however many sweepers there are and however often they run. A sweeper that has
 read more derives a different event only if the additional events happened earlier.
 
-A coupon that is created, issued or claimed at its end expires one microsecond later. The end is `valid_until`, or the
-instant of the last extension if that is later, as for an extension that shortens the validity. A coupon that is
-reserved or used at its end expires one microsecond after the first later event that brings it back. An event that
-arrives after the sweep but happened before it wins by the table of transitions: the sweep's event is then illegal, and
-its violation is superseded. The exception is an extension: if it arrives after the sweep, the coupon stays expired.
+The *end* of a coupon is its `valid_until`, or the instant of its last extension if that is later (an extension may
+shorten the validity). A coupon that is in state created, issued or claimed at its end expires one microsecond later. A
+coupon that is reserved or used at its end expires one microsecond after the first later event that returns it to one of
+these states.
+
+If an event happened before the expiry but arrives after the sweep, the table of transitions decides: the sweep's event
+is then illegal, and its violation is superseded. The exception is an extension that arrives after the sweep: the coupon
+stays expired.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ _PIECE: Final = 50_000
 _HELD: Final = "AND state = 'reserved' AND (reserved_at < $until OR ends_at < $until)"
 _OVER: Final = "AND state IN ('created', 'issued', 'claimed') AND ends_at < $until"
 _STRETCHES: Final = 4
-"""Maximum number of time ranges of the journal in which the events of a piece of coupons are looked up."""
+"""Maximum number of time ranges of the journal that are searched for the events of one piece of coupons."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TYPES: Final = types(COUPON)
 _EXPIRED: Final = _TYPES.index("expired")
@@ -64,10 +67,10 @@ Event = dict[str, Any]
 
 
 def due(reading: Reading, until: datetime, piece: int = _PIECE) -> Iterator[pl.DataFrame]:
-    """The events due at `until` (naive UTC), in non-empty pieces of at most `piece` coupons. The coupons' row numbers
-    must not change between two pieces.
+    """The events that are due at `until` (naive UTC), in non-empty pieces of at most `piece` coupons. Between two
+    pieces, the table `coupons` must not change.
 
-    Columns: those of the event, then the coupon's campaign, channel and face value.
+    Columns: those of the event, then the coupon's campaign, channel, currency and face value.
     """
     for chosen, find in ((_HELD, _held), (_OVER, _over)):
         for coupons in _coupons(reading, chosen, until, piece):
@@ -94,8 +97,12 @@ def _coupons(reading: Reading, chosen: str, until: datetime, piece: int) -> Iter
 
 
 def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Reserved coupons whose hold is over (`lapsed`), or that were reserved after their end. `needs_history`: for
-    coupons past their end. Of several reservations at one instant, the canonically first one counts."""
+    """The reserved coupons whose hold is over (`lapsed`), or that were reserved after their end.
+
+    Adds what `_of_history` and `_at_once` read: `reservation` (the id of the `reserved` event), its `hold_until`,
+    `lapsed`, and `needs_history`, which is true if the coupon is past its end. If a coupon has several reservations at
+    the same instant, the canonically first one counts.
+    """
     held = coupons.filter(pl.col("reserved_at") < until).with_columns(at="reserved_at", type=pl.lit("reserved"))
     events = _happened(reading, held).filter(pl.col("for_order") == pl.col("order_id")).sort("event_id")
     holds = events.group_by("row_id").agg(
@@ -110,8 +117,11 @@ def _held(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 
 def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFrame:
-    """Coupons past their end. `needs_history`: an event happened after the end. Otherwise the coupon was in its present
-    state at the end, and `follows` is its last folded event."""
+    """These coupons, which are past their end, with what `_of_history` and `_at_once` read.
+
+    `needs_history`: whether an event happened after the coupon's end. If not, the coupon was already in its present
+    state at its end, and `follows` is the id of its last event.
+    """
     rows = coupons.with_columns(needs_history=pl.col("last_event_at") > pl.col("ends_at"))
     unchanged = rows.filter(~pl.col("needs_history")).with_columns(
         at="last_event_at", type=pl.lit(pl.Series(_TYPES)).gather(pl.col("last_type").cast(pl.Int64))
@@ -122,7 +132,7 @@ def _over(reading: Reading, coupons: pl.DataFrame, until: datetime) -> pl.DataFr
 
 
 def _happened(reading: Reading, wanted: pl.DataFrame) -> pl.DataFrame:
-    """The coupons joined with their events of type `type` at the instant `at`."""
+    """The coupons in `wanted`, each joined with its events that have the coupon's `type` and happened at its `at`."""
     query, parts = sql(__package__, "happened"), []
     for first, last in _stretches(wanted["at"]):
         there = wanted.filter(pl.col("at").is_between(first, last))
@@ -138,7 +148,8 @@ def _bounds(coupons: pl.DataFrame) -> dict[str, Any]:
 
 
 def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
-    """At most `_STRETCHES` time ranges that cover all these instants, split at the longest gaps."""
+    """At most `_STRETCHES` time ranges (first, last) that together contain all these instants, with the longest gaps
+    between them."""
     apart = instants.unique().sort().to_frame("at").with_columns(gap=pl.col("at").diff())
     longest = apart.drop_nulls().top_k(_STRETCHES - 1, by="gap")["at"]
     stretches = apart.with_columns(stretch=pl.col("at").is_in(longest.implode()).cum_sum())
@@ -151,7 +162,7 @@ def _stretches(instants: pl.Series) -> Iterator[tuple[datetime, datetime]]:
 
 
 def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
-    """Add `campaign_over`: whether the campaign had ended before the coupon's end."""
+    """Add the column `campaign_over`: whether the coupon's campaign had ended before the coupon's end."""
     if not rows.height:
         return rows
     with reading.given(wanted=rows.select("row_id", "campaign_id", "ends_at")):
@@ -160,7 +171,7 @@ def _with_campaigns(reading: Reading, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_histories(reading: Reading, coupons: pl.DataFrame) -> Iterator[tuple[Event, list[Event]]]:
-    """Each coupon, with its events if `needs_history`."""
+    """Each coupon with all its events. Without events if its `needs_history` is false."""
     histories: dict[str, list[Event]] = {}
     wanted = coupons.filter("needs_history")
     if wanted.height:
@@ -180,8 +191,8 @@ def _at_once(row: Event) -> list[Event]:
 
 
 def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[Event]:
-    """`released` if the hold is over, and `expired` at the first place where the coupon can expire, possibly after that
-    release."""
+    """The events due for one coupon, from all its events (`history`): `released` if its hold is over, and `expired` if
+    it can expire before `until`, taking that release into account."""
     released = [_released(row)] if row["lapsed"] else []
     end = _first_end([*history, *released], row["ends_at"], until)
     if end is None:
@@ -198,8 +209,8 @@ def _of_history(row: Event, history: Sequence[Event], until: datetime) -> list[E
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """A place where a coupon can expire: the instant, the coupon at that instant, and the event before it
-    (`follows`)."""
+    """A place in the history of a coupon where it can expire. `at`: the instant; `coupon`: its state there; `follows`:
+    the id of the event before; `given_back`: whether that state is due to a `returned` event after the coupon's end."""
 
     at: datetime
     coupon: Coupon
@@ -208,7 +219,7 @@ class _End:
 
 
 def _first_end(history: Sequence[Mapping[str, Any]], ends_at: datetime, until: datetime) -> _End | None:
-    """The first place where the coupon can expire, before `until`. None if there is none."""
+    """The first place before `until` where the coupon can expire. None if there is none."""
     steps: list[tuple[tuple[datetime, int], _End]] = []
     coupon, given_back = Coupon(history[0]["coupon_id"]), False
     for event in sorted(history, key=canonical_order):
@@ -247,8 +258,8 @@ def _released(row: Event) -> Event:
 
 
 def _event(row: Event, kind: str, end: datetime, at: datetime, reason: str, follows: str) -> Event:
-    """An event with an id derived from its content and the event that it follows, so that no other event has the same
-    id."""
+    """The columns that both kinds of events have. The id is a hash of the event's content and of the id of the event
+    before it (`follows`), so that no other event has the same id."""
     identity = json.dumps([row["coupon_id"], kind, end.isoformat(), at.isoformat(), reason, follows])
     return {
         "event_id": SWEPT + sha256(identity.encode()).hexdigest()[:32],

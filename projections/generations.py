@@ -1,7 +1,7 @@
-"""The generations of a database: the files that its name has pointed to.
+"""The generations of a database: the files to which the database's name points, or has pointed.
 
     DATABASE            the database file; after the first rebuild, a link to the live generation
-    DATABASE.previous   a link to the generation before, which `rebuild --rollback` brings back
+    DATABASE.previous   a link to the previous generation, to which `rebuild --rollback` returns
     DATABASE.gen2       a generation
     DATABASE.rebuild    the file in which a rebuild is made
     DATABASE.rebuild.copied     exists if the rebuild began as a copy of the live database
@@ -27,7 +27,7 @@ SLICES: Final = ".slices"
 
 
 def file_of(database: Path) -> Path:
-    """The file that this name points to now."""
+    """The file of the live generation. The database's own file before the first rebuild."""
     return database.parent / database.readlink() if database.is_symlink() else database
 
 
@@ -41,19 +41,19 @@ def rebuilt_file(database: Path) -> Path:
 
 
 def copied_mark(file: Path) -> Path:
-    """A file that exists if the rebuild in `file` began as a copy of the live database, so that only a part is
-    rebuilt."""
+    """The path of a marker file. It exists if the rebuild in `file` began as a copy of the live database, of which only
+    some projections are rebuilt."""
     return file.with_name(file.name + ".copied")
 
 
 def previous(database: Path) -> Path | None:
-    """The generation before the live one; None if there is none."""
+    """The file of the previous generation. None if there is none."""
     file = file_of(_previous_link(database))
     return file if file.exists() and not (database.exists() and file.samefile(database)) else None
 
 
 def add(database: Path, built: Path) -> Path:
-    """Turn a finished rebuild, which must not be open, into a generation. Returns its file."""
+    """Rename a finished rebuild (`built`), which must not be open, to the next generation. Returns its new path."""
     file = _next(database)
     built.rename(file)
     _move_mark(built, file)
@@ -61,7 +61,7 @@ def add(database: Path, built: Path) -> Path:
 
 
 def take_back(database: Path, file: Path) -> None:
-    """Undo `add`."""
+    """Undo `add`. `file`: the path that it returned."""
     _move_mark(file, rebuilt_file(database))
     file.rename(rebuilt_file(database))
 
@@ -72,10 +72,10 @@ def _move_mark(file: Path, to: Path) -> None:
 
 
 def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambda _: None) -> None:
-    """Point the database's name to this generation. The live generation becomes the previous one, and older ones are
-    removed.
+    """Point the database's name to the generation `file`. The live generation becomes the previous one, and older ones
+    are removed.
 
-    The live generation may be open. After a kill, the name points to one of the two. Raises `StoreError`.
+    The live generation may be open. If the process is killed, the name points to one of the two. Raises `StoreError`.
 
     `reached`: called with the name of each step: named, kept, linked, cleared.
     """
@@ -89,7 +89,7 @@ def make_live(database: Path, file: Path, reached: Callable[[str], None] = lambd
         _link(database, file)
         reached("linked")
         copied_mark(file).unlink(missing_ok=True)
-        # Keep a generation to which the user made a link of another name.
+        # Keep a generation to which the user has made a link with a name of their own.
         named = {link.readlink().name for link in database.parent.iterdir() if link.is_symlink()}
         for old in _all(database).keys() - named:
             remove(database.with_name(old))
@@ -111,23 +111,24 @@ def remove(file: Path) -> None:
 
 
 def make_room(database: Path) -> None:
-    """Rename the write-ahead log that an earlier database left, before a new database gets its name."""
+    """If there is no database but an earlier one left its write-ahead log, rename the log. Call before a new database
+    gets this name, since DuckDB finds a write-ahead log by the file's name."""
     left = wal_file(database)
     if left.exists() and not database.exists():
         left.replace(left.with_name(left.name + ".left"))
 
 
 def settle(database: Path) -> None:
-    """Remove the write-ahead log that a killed owner left, before a generation is opened for writing."""
+    """Remove an obsolete write-ahead log under the database's name. Call when a generation is opened for writing."""
     if database.is_symlink():
-        # It is from the time when the name was a file. The first generation has its own hard link to it, made by
-        # `_named`.
+        # The log is from the time when the database's name was a file. `_named` made a hard link to it for the first
+        # generation.
         wal_file(database).unlink(missing_ok=True)
 
 
 def _named(database: Path) -> Path:
-    """Give the first generation and its write-ahead log a name of their own, before a link replaces the database's
-    name."""
+    """Give the database's file and its write-ahead log a second name, that of a generation. Afterwards, a link can
+    replace the database's name. Returns the path of the generation."""
     file = _numbered(database, 1)
     file = _next(database) if file.exists() else file
     os.link(database, file)

@@ -10,4 +10,4 @@ from coupon_ledger.projections.event_counts import EVENT_COUNTS
 from coupon_ledger.projections.kept_table import KeptTable
 
 KEPT: Final[tuple[KeptTable, ...]] = (upkeep.PATHS, COUPON_SALES, EVENT_COUNTS)
-"""In descending order of the time that they take to fill, since a bulk load fills several in parallel."""
+"""The table that takes longest to fill comes first, since a bulk load fills several in parallel."""

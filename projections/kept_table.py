@@ -1,4 +1,5 @@
-"""Kept tables: computed from journals and rows and stored, so that questions are answered quickly."""
+"""Describes kept tables: tables that are computed from journals and rows and stored, so that questions are answered
+quickly."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The changes of a batch. `changes`: by topic; `relinked`: the ids (`user_id`) whose person may have changed;
-    `affected`: the orders to evaluate again, None if the database has no events yet."""
+    """The changes of a batch, as input for `KeptTable.settle`. `changes`: by topic. `relinked`: the ids (`user_id`)
+    whose person may have changed. `affected`: the orders that the rules between topics evaluate again; None if the
+    database has no events yet."""
 
     changes: Mapping[str, Changes]
     relinked: pl.DataFrame
@@ -28,9 +30,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class OfSlices:
-    """How a bulk load fills a table slice by slice instead of from the live tables.
+    """The functions with which a bulk load fills a kept table slice by slice, instead of from the live tables.
 
-    `part`: computes the part of one slice of coupons from its facts and rows. `put`: adds up all parts and writes them.
+    `part`: computes an intermediate result for one slice of coupons, from its facts and rows. `put`: sums the
+    intermediate results of all slices and writes the table.
     """
 
     part: Callable[[pl.DataFrame, pl.DataFrame], pl.DataFrame]
@@ -39,15 +42,18 @@ class OfSlices:
 
 @dataclass(frozen=True, slots=True)
 class KeptTable:
-    """One entry of `projections.kept.KEPT`.
+    """The description of a kept table: one entry of `projections.kept.KEPT`.
 
     `folder`: the package with its `schema.sql` and the SQL of its audits (`audit_NAME.sql`).
-    `projection`: the name under which it is rebuilt; its version is in `projections.versions`.
-    `tables`: the tables that are compared and digested, each with the columns that identify a row.
+    `projection`: the name of the projection that it is rebuilt with; its version is in `projections.versions`.
+    `tables`: its tables that are digested, and compared after a rebuild, each with the columns that identify a row.
     `helpers`: its other tables.
-    `settle`: updates it with the changes of a batch, inside the batch's transaction.
-    `fill`: fills the empty table from the live tables, after a bulk load.
-    `stand_in`: puts its past state in the place of the live one. Rows, journals and persons are already in place.
+    `settle`: updates the tables with the changes of a batch, inside the batch's transaction.
+    `fill`: fills the empty tables from the live tables, after a bulk load.
+    `stand_in`: puts the tables' past state in the place of the live one. Past rows, journals and persons are already in
+    place.
+    `audits`: the names of its audits.
+    `of_slices`: how a bulk load fills it slice by slice; None if only `fill` does.
     """
 
     folder: str
@@ -61,7 +67,7 @@ class KeptTable:
     of_slices: OfSlices | None = None
 
     def clear(self, store: Store) -> None:
-        """Empty its tables, and create those that an older database lacks. Inside the caller's transaction."""
+        """Empty all its tables, inside the caller's transaction. Creates those that an older database lacks."""
         store.make_tables(self.folder)
         for table in (*self.tables, *self.helpers):
             store.execute(f"DELETE FROM {table}")

@@ -1,7 +1,8 @@
 """A Bloom filter in memory for the keys of a table. It recognizes most new keys without reading the table.
 
-It answers "surely not there" or "maybe there". With 16 bits per key, four of them set, one new key in 400 gets a
-"maybe"; with 8 bits, one in 40. A needless "maybe" costs a look-up in the table, never a wrong answer.
+For each key it answers "surely not there" or "maybe there". Each key sets four bits. If the filter has 16 bits per key,
+one new key in 400 gets a "maybe"; with 8 bits, one in 40. A false "maybe" costs a look-up in the table, never a wrong
+result.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class KeyFilter:
 
     @property
     def crowded(self) -> bool:
-        """Whether the filter is too full and should be replaced by a larger one."""
+        """Whether the filter has fewer than 8 bits per key, and should be replaced by a larger one."""
         return 8 * self._keys > self._places
 
     def add(self, key_hashes: pl.Series) -> None:

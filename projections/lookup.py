@@ -1,8 +1,9 @@
 """Looks up rows by key, at a cost that hardly grows with the tables.
 
-DuckDB scans tables, so look-ups limit what is scanned. Only the column of key hashes is searched, and all of it only
-for keys that are neither new nor recent. Then the rows are read, in ranges where they lie near each other. Changed rows
-are replaced, so rows in use lie at the end of the table.
+DuckDB scans tables, so a look-up limits what is scanned. First it finds row numbers: a filter in memory recognizes new
+keys, the column of key hashes is searched at the end of the table, and the rest of that column only for keys that were
+not found there. Changed rows are replaced, so recently changed rows are at the end of the table. Then it reads the rows
+with these numbers, and scans whole ranges where many of them are near each other.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ _SCANNED_WHOLE: Final = 200_000
 OF_LATE: Final = 500_000
 """Number of rows at the end of a table that are searched first."""
 
-# Fetching one row by its number costs as much as scanning this many whole rows.
+# Fetching one row by its number costs as much as scanning all columns of this many rows.
 _SCANNED_FOR_ONE: Final = 3_000
-# Rows further apart than this are scanned by separate queries.
+# If the numbers of two neighbouring rows differ by more than this, the rows are read by separate queries.
 _APART: Final = 20_000
 _PUSHED_DOWN: Final = 50
-"""DuckDB's `dynamic_or_filter_threshold`: the maximum number of values of a join that become a filter of the scan."""
+"""Up to this number of values on one side of a join, DuckDB filters the scan of the other side by them (its setting
+`dynamic_or_filter_threshold`)."""
 
 
 class Known(Cache):
     """Caches for tables in which hashes are looked up.
 
-    `filters`: by table and column, a filter of all hashes that the column has or had since the filter was built. Extra
-    hashes do no harm, but missing hashes would lose rows. So only inserts change a filter, and a rollback drops all
-    filters, since the transaction may have built one after it deleted rows. `no_rows`: by table, the empty result.
+    `filters`: by table and column, a filter with all hashes that are in the column or were in it since the filter was
+    built. With a hash too many, the answers stay right; with one missing, rows would be lost. So inserts add to a
+    filter, and deletes do not change it. A rollback drops all filters: a filter that was built after the transaction
+    deleted rows lacks their hashes. `no_rows`: by table, the empty result.
     """
 
     def __init__(self) -> None:
@@ -53,7 +56,7 @@ class Known(Cache):
 def of_keys(store: Store, table: str, keys: pl.DataFrame) -> pl.DataFrame:
     """The rows of these keys, with their `row_id`, and possibly rows of other keys with equal hashes.
 
-    `table`: one row per key. `keys`: `key_hash` and the key, under its name in the table.
+    `table`: a table with one row per key. `keys`: the columns `key_hash` and the key, named as in the table.
     """
     rows = store.size(table)
     if rows <= _SCANNED_WHOLE:
@@ -78,7 +81,8 @@ def of_hashes(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Da
 
 
 def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with these key hashes, with their `row_id`. `since`: none of them was recorded before."""
+    """The rows of a journal with these key hashes, with their `row_id`. `since`: an instant before which none of these
+    events was recorded."""
     recorded = f"AND t.recorded_at >= TIMESTAMP '{since}'"
     if store.size(table) <= _SCANNED_WHOLE:
         return _scanned(store, table, "key_hash", key_hashes, recorded)
@@ -86,9 +90,11 @@ def of_journal(store: Store, table: str, key_hashes: pl.Series, since: datetime)
 
 
 def of_identities(store: Store, table: str, identities: pl.DataFrame, since: datetime) -> pl.DataFrame:
-    """The rows of a journal with these pairs of `key_hash` and `event_id`, and possibly some with another key.
+    """The rows of a journal with these `identities` (`key_hash`, `event_id`), with their `row_id`, and possibly rows
+    that pair one of the hashes with the id of another.
 
-    `since`: none of them was recorded before. Of a key with many events, only these rows are read with all columns.
+    `since`: an instant before which none of these events was recorded. All columns are read only of the rows that are
+    returned, so keys with many events cost little.
     """
     hashes = identities["key_hash"].unique()
     events = _scanned(store, table, "key_hash", hashes, f"AND t.recorded_at >= TIMESTAMP '{since}'", ", t.event_id")
@@ -97,7 +103,7 @@ def of_identities(store: Store, table: str, identities: pl.DataFrame, since: dat
 
 
 def _maybe_there(store: Store, table: str, column: str, hashes: pl.Series) -> pl.Series:
-    """Per hash, whether a row may have it in `column`."""
+    """Per hash, whether the column may contain it."""
     filters = store.cache(Known).filters
     known = filters.get((table, column))
     if known is None or known.crowded:
@@ -116,7 +122,8 @@ def _nothing(store: Store, table: str) -> pl.DataFrame:
 def _scanned(
     store: Store, table: str, column: str, hashes: pl.Series, condition: str = "", columns: str = ", t.*"
 ) -> pl.DataFrame:
-    """Look up with one query, which scans these columns completely unless the condition narrows the scan."""
+    """The rows with one of these hashes in `column`, with their `row_id`. Scans all of `column`, unless `condition`
+    limits the scan. `columns`: the SQL for the other columns to return."""
     select = f"SELECT t.rowid AS row_id{columns} FROM {table} t WHERE t.{column} IN"
     if len(hashes) <= LISTED:
         listed = {"wanted": hashes.to_list()}
@@ -126,7 +133,7 @@ def _scanned(
 
 
 def _search(store: Store, table: str, column: str, hashes: pl.Series, condition: str = "") -> pl.Series:
-    """The row numbers of the rows with these hashes, ascending."""
+    """The ascending row numbers of the rows with one of these hashes in `column`."""
     return _scanned(store, table, column, hashes, condition, columns="")["row_id"].sort()
 
 
@@ -138,7 +145,8 @@ def _late(store: Store, table: str, key_hashes: pl.Series, since: int) -> pl.Dat
 
 
 def _at(store: Store, table: str, row_ids: pl.Series) -> pl.DataFrame:
-    """The rows with these ascending row numbers. Where many lie near each other, the whole span is scanned."""
+    """The rows with these row numbers, which are ascending. Where many are near each other, the whole range is scanned;
+    the others are fetched by their numbers."""
     numbered = row_ids.to_frame("row_id").with_columns(
         span=(pl.col("row_id").diff() > _APART).fill_null(False).cum_sum()
     )

@@ -1,5 +1,5 @@
-"""Ownership of a database: DuckDB's lock excludes other processes, and a file beside the database describes the
-owner."""
+"""Who owns a database. DuckDB locks the file, so that no other process can open it, and a file beside the database (the
+owner file) describes the owning process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from coupon_ledger.ledger.errors import StoreOwned, masked
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Lock the database within the block, if it exists, so that no process can open it. Raises `StoreOwned`."""
+    """Within the block, hold the lock of the database file, so that no process can open it. Does nothing if the file
+    does not exist. Raises `StoreOwned` if another process holds the lock."""
     if not path.exists():
         yield
         return
@@ -36,7 +37,8 @@ def owner_file(path: Path) -> Path:
 
 
 def owner(path: Path) -> dict[str, Any]:
-    """The contents of the owner file, which a killed owner may have left behind. Empty if there is none."""
+    """The contents of the owner file: `pid`, `command`, `since` and what `Store.announce` adds. Empty if there is none.
+    The file may be from an owner that was killed."""
     try:
         contents = json.loads(owner_file(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,6 +47,7 @@ def owner(path: Path) -> dict[str, Any]:
 
 
 def this_process() -> dict[str, Any]:
+    """The description of this process for the owner file. Passwords in the command are masked."""
     return {
         "pid": os.getpid(),
         "command": masked(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
@@ -53,8 +56,8 @@ def this_process() -> dict[str, Any]:
 
 
 def owned_by(path: Path, refusal: str) -> StoreOwned:
-    """The error for a database that another process has locked. `refusal`: DuckDB's message, which may name the
-    process. The owner file adds details if it is from the same process."""
+    """The error to raise for a database that another process has locked. `refusal`: DuckDB's message, which may contain
+    the process id. The error also names the command and its start if the owner file is from the same process."""
     held = re.search(r"\(PID (\d+)\)", refusal)
     pid = int(held[1]) if held else None
     contents = owner(path)

@@ -1,12 +1,12 @@
-"""Readers beside the writer: a few cursors on the owner's database. Each question runs in its own snapshot.
+"""Runs questions on the owner's database while the consumer writes: a few cursors, each of which serves one question at
+a time, in its own snapshot.
 
 - A question sees one committed state, whatever is committed while it runs. Readers and writer never wait for each
-  other.
-- A snapshot ends when its question has run, after `limit_s` at most. None is held while an answer is sent.
+  other, except before a checkpoint (below).
+- A snapshot ends when its question has run, after `limit_s` at most. No snapshot is open while an answer is sent.
 - `change` switches to another generation of the database. No question fails, and none sees both generations.
-- DuckDB can only checkpoint when no older snapshot is open, so the write-ahead log would grow for ever under
-  overlapping questions. Once a checkpoint is due, new questions therefore wait for a moment until the running ones are
-  done.
+- DuckDB can checkpoint only while no older snapshot is open. If questions always overlapped, the write-ahead log would
+  grow for ever. So when a checkpoint is due, new questions wait briefly until the running ones are done.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from coupon_ledger.projections.generations import wal_file
 from coupon_ledger.projections.store import Store
 
 _HELD_S: Final = 2.0
+"""How long new questions wait while a checkpoint is due."""
 _EVERY_S: Final = 10.0
+"""Minimum time between the starts of two such waits."""
 _AGAIN_S: Final = 0.05
 _STOPS: Final = "the consumer stops; run the command again"
 
 
 class Running:
-    """One question. It can be stopped from any thread, before, while and after it runs."""
+    """One question. `stop` may be called from any thread, before, while and after the question runs."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -37,12 +39,14 @@ class Running:
         self.stopped: str | None = None
 
     def stop(self, why: str) -> None:
+        """Interrupt the question, or keep it from starting. `why`: the text of the `QueryStopped` that it raises."""
         with self._changed:
             self.stopped = self.stopped or why
             self._changed.notify_all()
 
     def enter(self, cursor: Cursor, limit_s: float) -> None:
-        """Interrupt this cursor when the question is stopped, or after `limit_s`."""
+        """The question now runs on this cursor. From now on until `leave`, the cursor is interrupted when the question
+        is stopped, or after `limit_s`."""
         self.check()
         self._cursor = cursor
         threading.Thread(target=self._watch, args=(limit_s,), daemon=True).start()
@@ -53,7 +57,7 @@ class Running:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises `QueryStopped` if it was stopped."""
+        """Raises `QueryStopped` if the question was stopped."""
         if self.stopped:
             raise QueryStopped(self.stopped)
 
@@ -68,7 +72,8 @@ class Running:
 
 
 class Readers:
-    """Cursors for at most `slots` questions at once. Created and closed by the thread that uses the store."""
+    """The cursors for at most `slots` questions at once. The thread that uses the store must create and close this
+    object; questions may run in any thread."""
 
     def __init__(self, store: Store, slots: int) -> None:
         self._store = store
@@ -83,14 +88,15 @@ class Readers:
 
     @contextmanager
     def snapshot(self, question: Running, limit_s: float) -> Iterator[Cursor]:
-        """A cursor on the last committed state. Raises `QueryStopped` after `limit_s`, or when stopped."""
+        """Yield a cursor on the last committed state. Waits for a free one. Raises `QueryStopped` if the question is
+        stopped, or takes longer than `limit_s`."""
         with self.cursor(question, limit_s) as cursor:
             cursor.begin()
             yield cursor
 
     @contextmanager
     def cursor(self, question: Running, limit_s: float) -> Iterator[Cursor]:
-        """A cursor without a snapshot. Raises what `snapshot` raises."""
+        """Like `snapshot`, but without a transaction: each query sees the state that is then committed."""
         cursor = self._take(question)
         try:
             question.enter(cursor, limit_s)
@@ -106,8 +112,8 @@ class Readers:
             self._give_back(cursor)
 
     def change(self, store: Store) -> None:
-        """Switch to another generation of the database. Running questions finish on the current one, which is closed
-        afterwards."""
+        """Switch to another generation of the database, open as `store`. Running questions finish on the former
+        generation, which is closed after the last of them."""
         fresh = [store.cursor() for _ in self._all]
         store.after_commit = self._make_room
         with self._changed:
@@ -122,7 +128,7 @@ class Readers:
         self._close_retired()
 
     def close(self) -> None:
-        """Interrupt running questions and release the files."""
+        """Interrupt the running questions, wait until they have ended, and close all cursors."""
         self._store.after_commit = lambda: None
         with self._changed:
             self._closed = True
@@ -140,7 +146,7 @@ class Readers:
         return [*(cursor for cursor in self._all if cursor not in self._free), *retired]
 
     def _close_retired(self) -> None:
-        """Close the generations without readers."""
+        """Close the former generations on which no question runs any more."""
         with self._changed:
             done = [store for store, reading in self._retired if not reading]
             self._retired = [(store, reading) for store, reading in self._retired if reading]
@@ -171,7 +177,8 @@ class Readers:
             self._close_retired()
 
     def _make_room(self) -> None:
-        """After a commit: while a checkpoint is due, delay new questions so that the running ones can end."""
+        """Called after each commit. If a checkpoint is due, make new questions wait, so that the running ones can end
+        and DuckDB can checkpoint at one of the next commits."""
         try:
             due = wal_file(self._store.file).stat().st_size > WAL_LIMIT
         except OSError:

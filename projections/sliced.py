@@ -1,5 +1,6 @@
-"""Splits events into slices by the hashes of their keys, in Arrow files. Events are written piece by piece, one file
-per piece, and read back slice by slice. Memory holds a few pieces and slices, however long the history is."""
+"""Splits events into slices by the hashes of their keys, so that all events of a key are in one slice. Events arrive in
+pieces. Each piece is written to one Arrow file, which has a part of every slice. A slice is then read from all files.
+So memory holds a few pieces and slices, however long the history is."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ import pyarrow as pa
 
 
 def write_slices(file: Path, events: pl.DataFrame, count: int) -> None:
-    """Write events (with a column `key_hash`), split into `count` slices, at most 65,536. The n-th batch of the file is
-    the n-th slice, in the order of `events`."""
+    """Write a piece of events (with a column `key_hash`) to a file, split into `count` slices, at most 65,536. The n-th
+    Arrow batch of the file contains the events of the n-th slice, in the order that they have in `events`."""
     hashes = events["key_hash"].to_numpy().view(np.uint64)
     slices = ((hashes >> np.uint64(32)) * np.uint64(count) >> np.uint64(32)).astype(np.uint16)  # see `first_hash`
     order = np.argsort(slices, kind="stable")
@@ -26,12 +27,12 @@ def write_slices(file: Path, events: pl.DataFrame, count: int) -> None:
 
 
 def first_hash(number: int, count: int) -> int:
-    """The lowest hash of a slice, as an unsigned integer."""
+    """The lowest hash, as an unsigned integer, of slice `number` among `count` slices."""
     return -(-(number << 32) // count) << 32
 
 
 def read_slice(file: Path, number: int) -> pl.DataFrame:
-    """The events of one slice in a file."""
+    """The events of slice `number` in this file."""
     with pa.memory_map(str(file)) as source:
         events = pl.from_arrow(pa.ipc.open_file(source).get_batch(number))
     assert isinstance(events, pl.DataFrame)

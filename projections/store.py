@@ -1,4 +1,5 @@
-"""The only module that opens the DuckDB file. It does not know the tables, which `database.py` defines.
+"""Opens the DuckDB file; no other module does. The tables are defined in `database.py`, and this module knows none of
+them.
 
 The process that opens the file for writing owns it. Rows and offsets are written in the same transaction.
 """
@@ -41,11 +42,11 @@ Cached = TypeVar("Cached", bound="Cache")
 
 
 class Cache:
-    """Data about the tables that a subclass keeps up to date. A store has at most one cache of each kind
-    (`Store.cache`)."""
+    """Base class of data in memory that are derived from the tables. The store calls these methods, so that a subclass
+    can keep its data up to date. A store has at most one cache of each subclass (`Store.cache`)."""
 
     def inserted(self, table: str, rows: pl.DataFrame) -> None:
-        """Called when these rows are added."""
+        """Called when these rows are inserted into a table."""
 
     def rolled_back(self) -> None:
         """Called when the current transaction is rolled back."""
@@ -54,16 +55,16 @@ class Cache:
 class Store(Reading):
     """An open database. Use as a context manager.
 
-    Inserts run in their own thread while the caller computes. The next use of the connection waits for them and raises
-    their errors.
+    An insert runs in its own thread while the caller computes. The next use of the connection waits for it and raises
+    its error.
 
-    `after_commit`: called after each commit, in the thread that committed.
+    `after_commit`: a function that is called after each commit, in the thread that committed.
     """
 
     def __init__(self, path: Path, file: Path, connection: duckdb.DuckDBPyConnection) -> None:
         super().__init__(path, connection)
         self.file = file
-        """The file that `path` points to, or another generation."""
+        """The file that is open: the live generation of the database `path`, or another one."""
         self._owner: Path | None = None
         self.after_commit: Callable[[], None] = lambda: None
         self._caches: dict[type[Cache], Cache] = {}
@@ -97,12 +98,12 @@ class Store(Reading):
     def create(cls, path: Path, make: Callable[[Callable[..., Any]], None], check: Callable[[Store], None]) -> bool:
         """Create a database at `path`. Returns False if one exists already.
 
-        `make`: creates the tables with the function that it receives, which executes a statement. `check`: as for
-        `open`.
+        `make`: creates the tables; it receives a function that executes an SQL statement. `check`: as for `open`; it is
+        called with an existing database.
         """
         _check_name(path)
         if path.exists():
-            # A database in use exists. Other problems are raised.
+            # That another process owns the database is no error here. Other problems are raised.
             with contextlib.suppress(StoreOwned), cls.open(path, check, read_only=True):
                 pass
             return False
@@ -110,7 +111,7 @@ class Store(Reading):
         if path.is_symlink():
             path.unlink()  # its generations are gone
         generations.make_room(path)
-        # It is created under another name first, so that an incomplete database never has this name.
+        # The database is created under another name first, so that `path` never names an incomplete one.
         fresh = path.with_name(f"{path.name}.new-{os.getpid()}")
         try:
             with failing_clearly(path), duckdb.connect(fresh, config=configuration(False)) as connection:
@@ -130,8 +131,8 @@ class Store(Reading):
 
     @classmethod
     def open(cls, path: Path, check: Callable[[Store], None], *, read_only: bool = False) -> Store:
-        """Open for writing, which makes this process the owner, or for reading. `check`: raises if the database cannot
-        be used.
+        """Open for writing, which makes this process the owner, or for reading. `check`: a function that is called with
+        the open database, and raises if it cannot be used.
 
         Raises `StoreNotInitialised`, `StoreOwned` (naming the owner), `StoreVersionMismatch`, `StoreError`.
         """
@@ -154,10 +155,10 @@ class Store(Reading):
 
     @classmethod
     def open_generation(cls, path: Path, file: Path, *, read_only: bool = True) -> Store:
-        """Open a generation of the database at `path`, of any version, without becoming its owner.
+        """Open the generation `file` of the database at `path`, without becoming its owner. Its version is not checked.
 
-        Opening for writing waits a few seconds for processes that read the file. If another process owns it,
-        `StoreOwned` is raised immediately.
+        Opening for writing waits a few seconds while other processes read the file. Raises `StoreOwned` after that, or
+        at once if another process owns the database; and `StoreError`.
         """
         deadline = time.monotonic() + _READERS_S
         _check_kind(path, file)
@@ -171,19 +172,19 @@ class Store(Reading):
             time.sleep(AGAIN_S)
 
     def own(self) -> None:
-        """Write the owner file, which names this process. DuckDB's lock excludes other processes. Raises
-        `StoreError`."""
+        """Write the owner file, which describes this process. Raises `StoreError`. It is DuckDB's lock that excludes
+        other processes."""
         if owner_file(self.path).is_dir():
             raise StoreError(f"owner file {owner_file(self.path)}: is a folder; rename it or remove it")
         self._owner = owner_file(self.path)
         self.announce({})
 
     def disown(self) -> None:
-        """Leave the owner file to the store of the next generation."""
+        """Make `close` leave the owner file, since the store of the next generation uses it from now on."""
         self._owner = None
 
     def announce(self, more: Mapping[str, Any]) -> None:
-        """Write the owner file atomically, with `more` about the owner (`url`, …)."""
+        """Replace the owner file atomically. `more`: further entries about the owner (`url`, …)."""
         file = owner_file(self.path)
         fresh = file.with_name(file.name + ".new")
         try:
@@ -211,7 +212,7 @@ class Store(Reading):
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything in the block durably, or roll it back after an error. Raises `StoreFull`."""
+        """Run the block in a transaction. Commit durably, or roll back if the block raises. Raises `StoreFull`."""
         with failing_clearly(self.path):
             self._sizes.clear()
             self._connection.begin()
@@ -229,14 +230,14 @@ class Store(Reading):
         self.after_commit()
 
     def make_tables(self, package: str) -> None:
-        """Create the tables of a package's schema that an older database lacks."""
+        """Create the tables of the package's `schema.sql` that do not exist yet, as in an older database."""
         for statement in sql(package, "schema").split(";\n"):
             if statement.strip():
                 self.execute(statement.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS"))
 
     def size(self, table: str) -> int:
-        """The estimated number of rows, including deleted ones. It is constant within a transaction. Results must not
-        depend on it."""
+        """The estimated number of rows of a table, including deleted ones. The estimate stays the same within a
+        transaction. It may decide how something is computed, but must not change a result."""
         if table not in self._sizes:
             self._sizes = dict(
                 self.rows(
@@ -246,7 +247,8 @@ class Store(Reading):
         return self._sizes[table]
 
     def share_cores(self, *, alone: bool) -> None:
-        """Leave one core for decoding the next batch. `alone`: use all cores, since there is little to decode."""
+        """Set the number of DuckDB's threads: one less than there are cores, so that the next batch can be decoded
+        meanwhile. `alone`: all cores, since there is little to decode."""
         if self._threads != threads(alone=alone):
             self._threads = threads(alone=alone)
             self.execute(f"SET threads = {self._threads}")
@@ -260,7 +262,8 @@ class Store(Reading):
         return Cursor(self.path, self._connection.cursor())
 
     def insert(self, table: str, rows: pl.DataFrame) -> None:
-        """Insert these rows. Missing columns become null. Returns before the insert is done."""
+        """Insert these rows, inside the caller's transaction. Missing columns become null. Returns before the insert
+        is done."""
         if rows.height:
             for cache in self._caches.values():
                 cache.inserted(table, rows)
@@ -285,8 +288,10 @@ class Store(Reading):
                 self.deleted += self.execute(f"{among} (SELECT row_id FROM gone)", bounds)
 
     def replace(self, table: str, stored: pl.DataFrame, wanted: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Replace `stored`, rows of the table with their `row_id`, by `wanted`. Only the difference is written. Returns
-        the rows removed and the rows added. Columns that `wanted` lacks are not compared."""
+        """Replace the rows `stored`, which were read from the table with their `row_id`, by the rows `wanted`.
+
+        Rows that are in both stay as they are; columns that `wanted` lacks are not compared. Returns the rows that were
+        removed and the rows that were added."""
         removed, added, columns = stored, wanted, wanted.columns
         if stored.height and wanted.height:
             stored = stored.cast(wanted.schema)  # sums have 64 or 128 bits, depending on the values
@@ -298,8 +303,8 @@ class Store(Reading):
 
     @contextlib.contextmanager
     def filters_pushed_down(self) -> Iterator[None]:
-        """Within the block, DuckDB pushes the values of a join into the scan as filters. Only for queries without
-        registered frames."""
+        """Within the block, DuckDB uses the values of a join as a filter when it scans the other table. Not for queries
+        that read registered frames (see `connection.DISABLED`)."""
         self.execute("SET disabled_optimizers = ''")
         try:
             yield
@@ -308,7 +313,7 @@ class Store(Reading):
 
 
 def _check_kind(path: Path, file: Path) -> None:
-    """Raises `StoreError` for a SQLite file, since DuckDB would try to load an extension for it."""
+    """Raises `StoreError` if `file` is a SQLite file. DuckDB would try to load an extension to open it."""
     try:
         with file.open("rb") as opened:
             start = opened.read(16)
@@ -322,10 +327,10 @@ def _check_kind(path: Path, file: Path) -> None:
 
 
 def put_in_place(fresh: Path, path: Path) -> Path | None:
-    """Put the closed database `fresh`, from the same folder, in place at `path`.
+    """Make the closed database `fresh`, a file in the same folder, the live database at `path`.
 
-    Returns the file of the database that was there before, now the previous generation; None if there was none. At
-    every moment, one of the two is at `path`. Raises `StoreOwned`.
+    Returns the file of the database that was live before and is now the previous generation; None if there was none. At
+    every moment, `path` names one of the two. Raises `StoreOwned`.
     """
     if not path.exists():
         generations.make_room(path)
@@ -337,13 +342,14 @@ def put_in_place(fresh: Path, path: Path) -> Path | None:
 
 
 def _check_name(path: Path) -> None:
-    """Reject a question mark in the path, since DuckDB would read the rest as options."""
+    """Raises `StoreError` if the path has a question mark. DuckDB would read the text after it as options."""
     if "?" in str(path.absolute()):
         raise StoreError(f"database {path}: a path with a question mark cannot be used; name another with --database")
 
 
 def disk_failed(problem: str, error: OSError) -> StoreError:
-    """The error for a failed write beside a database, with the reason and the remedy."""
+    """The error to raise when a file beside a database cannot be written: `StoreFull` if the disk is full, otherwise
+    `StoreError`. `problem`: the beginning of its text; the reason and the remedy are added."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     remedy = "free space and run again" if full else "check the folder's rights"
     return (StoreFull if full else StoreError)(f"{problem} ({error.strerror or error}); {remedy}")
@@ -351,9 +357,9 @@ def disk_failed(problem: str, error: OSError) -> StoreError:
 
 @contextlib.contextmanager
 def open_for_copy(path: Path, check: Callable[[Store], None]) -> Iterator[Cursor]:
-    """Open the database at `path` read-only, on a cursor that can write a copy elsewhere (`copying_to`).
+    """Yield a cursor that reads the database at `path`, and can write a copy of it to another file (`copying_to`).
 
-    Raises what `Store.open` raises for reading.
+    Raises what `Store.open` raises when it opens for reading.
     """
     with Store.open(path, check, read_only=True) as store:
         file = store.file

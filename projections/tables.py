@@ -1,4 +1,5 @@
-"""The tables of each projection, the columns that identify their rows, and the topics that a rebuild folds again."""
+"""Lists the tables of each projection, the columns that identify a row of each table, and the topics that are folded
+again when a projection is rebuilt."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ TABLES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     },
     **{name: _of_kept(name) for name in dict.fromkeys(table.projection for table in KEPT)},
 }
-"""By projection, its tables, each with the columns that identify a row. All violations belong to `rules`, including
-those of a single key."""
+"""The tables of each projection, each with the columns that identify a row. All violations belong to the projection
+`rules`, including violations of the rules within one key."""
 
 TOPICS: Final = {
     "intake": INPUT_TOPICS,
@@ -51,7 +52,8 @@ TOPICS: Final = {
     "rules": (COUPON,),
     **{table.projection: () for table in KEPT},
 }
-"""The topics that a rebuild of a projection folds again. The rules across coupons and the kept tables are always
-rebuilt."""
+"""By projection, the topics that are folded again when only this projection is rebuilt. The tables of the rules across
+coupons and the kept tables are always rebuilt with it."""
 
 IDENTITY: Final = {table: identity for tables in TABLES.values() for table, identity in tables.items()}
+"""By table, the columns that identify a row."""

@@ -1,7 +1,8 @@
 """The version of each projection.
 
-Raise a version when the same log would result in other rows. A database that another version filled is refused;
-`coupon-ledger rebuild` builds a new one, and compares the projections whose versions are equal.
+Raise a projection's version when a change of the code makes other rows from the same log. A database that was filled by
+another version cannot be opened. `coupon-ledger rebuild` then builds a new one, and compares the projections whose
+versions are equal in both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ VERSIONS: Final = {
 
 
 def written_versions(reading: Reading) -> dict[str, int]:
-    """The versions that filled the database, by projection. Empty for a database that is too old to store them."""
+    """By projection, the version of the code that filled the database. Empty for a database of an old release, which
+    does not store them."""
     if not reading.rows(
         "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND table_name = 'projections'"
     ):

@@ -1,8 +1,8 @@
-"""Converts sums wider than 64 bits between DuckDB, polars and Arrow.
+"""Converts sums, which may need more than 64 bits, between DuckDB, polars and Arrow.
 
-Amounts are bounded, but their sums are not. DuckDB computes sums in 128 bits and returns them as decimals. In frames
-they are integers: of 64 bits if all values of the column fit, otherwise of 128. Arrow has no 128-bit integers, so they
-are passed on as decimals without a fraction.
+Amounts are bounded, but their sums are not. DuckDB computes sums in 128 bits and returns them as decimals. In our
+frames they are integers: of 64 bits if all values of the column fit, otherwise of 128 bits. Arrow has no 128-bit
+integers, so a frame with such integers is passed to DuckDB or Arrow with decimals without a fraction instead.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ _WIDE: Final = (pl.Int128, pl.UInt128, _DECIMAL)
 
 
 def as_integers(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with all sums as integers, including those inside lists and structs."""
+    """The frame with integers instead of 128-bit values (decimals or integers), also inside lists and structs."""
     wide = [name for name, dtype in frame.schema.items() if _holds(dtype)]
     return frame.with_columns(_as_integer(frame[name]) for name in wide) if wide else frame
 
 
 def as_decimals(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with its 128-bit integers as decimals, which Arrow and DuckDB accept."""
+    """The frame with decimals instead of 128-bit integers, also inside lists and structs. Arrow and DuckDB accept
+    these."""
     wide = {name: dtype for name, dtype in frame.schema.items() if _holds(dtype)}
     return frame.cast({name: _with(dtype, _DECIMAL) for name, dtype in wide.items()}) if wide else frame
 
@@ -46,7 +47,7 @@ def _holds(dtype: pl.DataType) -> bool:
 
 
 def _with(dtype: pl.DataType, integer: pl.DataType) -> pl.DataType:
-    """The type with `integer` in place of every wide one."""
+    """The type `dtype`, with every 128-bit type in it replaced by `integer`."""
     if isinstance(dtype, pl.List):
         return pl.List(_with(_instance(dtype.inner), integer))
     if isinstance(dtype, pl.Struct):
