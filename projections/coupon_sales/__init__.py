@@ -1,8 +1,8 @@
-"""The kept table `coupon_sales`: the coupons in use, each with the values of its order. Metrics of uses and of sales
-with coupons read it instead of joining all coupons to all orders.
+"""The kept table `coupon_sales`: the coupons in use, each with the values of its order. Metrics of coupon uses, and of
+sales with coupons, read it instead of joining all coupons to all orders.
 
-It is updated in the transaction of each batch, for the orders that the rules between topics evaluate. Always true:
-`coupon_sales` equals the result of coupon_sales.sql on coupons and orders.
+It is updated in the transaction of each batch, for the orders that the rules between topics evaluate in this batch.
+Always true: `coupon_sales` equals the result of coupon_sales.sql on the tables coupons and orders.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 TABLE: Final = "coupon_sales"
 OF_COUPON: Final = "acquired_at campaign_id coupon_type claim_channel issue_channel owner currency".split()
-"""The columns of a coupon that are kept, in addition to those of its use."""
+"""The columns of `coupons` that the table keeps, in addition to those about the use."""
 OF_ORDER: Final = "user_id channel store region currency cost_of_goods_minor lines".split()
-"""The columns of an order that are kept, in addition to those that the rules read."""
+"""The columns of `orders` that the table keeps, in addition to those that the rules between topics read."""
 _ORDER: Final = ["order_hash", "order_id"]
 _COUPON: Final = ["key_hash", "coupon_id"]
 _USE: Final = [*_ORDER, *_COUPON, "used_at", "discount_minor"]
@@ -35,8 +35,7 @@ _AT_ONCE: Final = 500_000
 
 
 def settle(store: Store, batch: Batch) -> None:
-    """Update the table with the changes of a batch to the affected orders and the coupons in use on them. Inside the
-    batch's transaction."""
+    """Update the rows about the orders that a batch affects (`batch.affected`), inside the batch's transaction."""
     affected, coupons = batch.affected, batch.changes.get(COUPON)
     if affected is None:
         return
@@ -51,7 +50,7 @@ def settle(store: Store, batch: Batch) -> None:
 
 
 def fill(into: Store | Adding) -> None:
-    """Fill the empty table from coupons and orders."""
+    """Fill the empty table from the tables coupons and orders."""
     [(coupons,)] = into.rows("SELECT count(*) FROM coupons WHERE state = 'used'")
     parts = 1 + coupons // _AT_ONCE
     ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)] + [1 << 63]
@@ -60,7 +59,8 @@ def fill(into: Store | Adding) -> None:
 
 
 def stand_in(past: Past) -> None:
-    """Put the table as of the cut in place. Coupons and orders are already in place."""
+    """Put the table as of the cut in the place of the live one, as a view. The past rows of coupons and orders are
+    already in place."""
     past.show(TABLE, sql(__package__, TABLE))
 
 

@@ -1,5 +1,6 @@
 -- Does every coupon in use stand with what its order says of itself?
--- Grain: one coupon whose row differs or is there twice. An offender: metrics of coupon uses and coupon sales are wrong.
+-- Grain: one row that is missing, superfluous or repeated. An offender: metrics of coupon uses and coupon sales are
+-- wrong.
 WITH wanted AS (
     SELECT c.key_hash, c.coupon_id, c.order_id, c.used_at, c.acquired_at, c.discount_minor, c.campaign_id, c.coupon_type,
            coalesce(c.claim_channel, c.issue_channel) AS coupon_channel, c.owner, c.currency AS coupon_currency,

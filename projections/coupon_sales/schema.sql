@@ -1,5 +1,6 @@
--- Grain: one coupon in state `used`, with the values of its order, which are null if the order has no events. `buyer`,
--- `channel`, `currency`: of the order. `lines`: only for an order without its own cost of goods.
+-- Grain: one coupon in state `used`, with the values of its order, which are null if the order has no events. `buyer`:
+-- the order's user. `channel`, `currency`: those of the order. `coupon_channel`, `coupon_currency`: those of the
+-- coupon. `lines`: null if the order has its own figure for the cost of goods.
 CREATE TABLE coupon_sales (
     order_hash BIGINT NOT NULL,
     order_id VARCHAR NOT NULL USING COMPRESSION uncompressed,

@@ -1,12 +1,12 @@
-"""The kept table `event_counts`: coupon events counted by hour. Metrics of events sum these counts instead of millions
-of rows.
+"""The kept table `event_counts`: the number of coupon events by hour. Metrics of events sum these numbers instead of
+counting millions of rows.
 
-It is updated by difference, in the transaction of each batch. Always true: `event_counts` equals the result of
-event_counts.sql on the journal and the coupons.
+In the transaction of each batch, the changes of the numbers are added. Always true: `event_counts` equals the result of
+event_counts.sql on the journal and the table coupons.
 
-An event counts under the campaign, type and channel of its coupon. When these change, the counts of the coupon's
-earlier events move too. Usually the only earlier event is the creation, which the coupon's row records. Otherwise the
-journal is read.
+An event is counted under its coupon's campaign, coupon type and channel. When one of these changes, the coupon's
+earlier events must be counted under the new values. Usually the only earlier event is the creation, and the coupon's
+row has all that is needed about it. Otherwise the earlier events are read from the journal.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ _EVENT: Final = [*_KEY, "event_id", "type", "occurred_at", "user_id", "channel",
 _KIND: Final = ["type", "to_user", "reason", *_SHARED, "channel"]
 _CELL: Final = ["hour", *_KIND]
 _ODD: Final = "(type = 'created' AND (channel IS NOT NULL OR reason IS NOT NULL))"
-"""Condition on creations that cannot be counted from the coupon's row alone."""
+"""SQL condition that is true for a `created` event that cannot be counted from its coupon's row alone."""
 _ODD_NUMBER: Final = np.uint64(0x9E3779B97F4A7C15)
 _WRITTEN_AT_ONCE: Final = 500_000
 
 
 class Known(Cache):
-    """`odd_creations`: whether the journal may have creations that match `_ODD`. None until the journal was searched.
-    It never needs a reset."""
+    """`odd_creations`: whether the journal may have events that match `_ODD`. None until the journal was searched. A
+    needless True, as after a rollback, costs only time."""
 
     odd_creations: bool | None = None
 
 
 def settle(store: Store, batch: Batch) -> None:
-    """Update the counts with the changes of a batch to coupons and their journal. Inside the batch's transaction."""
+    """Update the counts for the changes that a batch makes to coupons and their journal, inside its transaction."""
     coupons = batch.changes.get(COUPON)
     if coupons is None:
         return
@@ -68,12 +68,12 @@ def settle(store: Store, batch: Batch) -> None:
 
 
 def counted(facts: pl.DataFrame, coupons: pl.DataFrame) -> pl.DataFrame:
-    """The counts of all events (`facts`) of these coupons (rows)."""
+    """The counts for one slice of coupons. `facts`: all events of these coupons; `coupons`: their rows."""
     return _cells(facts.select(_EVENT), _shared(coupons), 1)
 
 
 def put(into: Store | Adding, parts: Iterable[pl.DataFrame]) -> None:
-    """Sum the parts from `counted`, and write them to the empty table."""
+    """Sum the counts of all slices (`parts`, from `counted`), and write them to the empty table."""
     waiting: list[pl.DataFrame] = []
     for part in parts:
         waiting.append(part)
@@ -88,7 +88,7 @@ def _summed(parts: list[pl.DataFrame]) -> pl.DataFrame:
 
 
 def fill(into: Store | Adding) -> None:
-    """Count all events of the journal, unless a bulk load has already counted them slice by slice."""
+    """Fill the table by counting the journal, unless a bulk load has already filled it slice by slice."""
     if into.rows(f"SELECT 1 FROM {TABLE} LIMIT 1"):
         return
     counted = f"SELECT row_number() OVER () AS place, * FROM ({sql(__package__, 'event_counts')})"
@@ -102,16 +102,18 @@ def fill(into: Store | Adding) -> None:
 
 
 def stand_in(past: Past) -> None:
-    """Put the counts as of the cut in place, as a view. Journal and coupons are already in place."""
+    """Put the counts as of the cut in the place of the live ones, as a view. The past journal and the past rows of
+    coupons are already in place."""
     past.show(TABLE, sql(__package__, "event_counts"))
 
 
 def _shared(coupons: pl.DataFrame) -> pl.DataFrame:
-    """The values of a coupon under which its events are counted."""
+    """Per coupon, the values under which its events are counted."""
     return coupons.select(*_KEY, *_SHARED, of_coupon=pl.coalesce("claim_channel", "issue_channel"))
 
 
 def _cells(events: pl.DataFrame, coupons: pl.DataFrame, sign: int) -> pl.DataFrame:
+    """The counts of these events, times `sign`. `coupons`: from `_shared`."""
     cells = events.join(coupons, on=_KEY).select(
         pl.col("occurred_at").dt.truncate("1h").alias("hour"),
         "type",
@@ -124,8 +126,11 @@ def _cells(events: pl.DataFrame, coupons: pl.DataFrame, sign: int) -> pl.DataFra
 
 
 def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """The former rows of existing coupons whose events now count under other values. `plain`: only the count of the
-    creation moves."""
+    """The coupons that existed before the batch and whose events are now counted under other values, with what
+    `_earlier` reads of their former rows. `plain`: whether the creation is the only event whose count changes.
+
+    `before`, `after`: the values from `_shared`, in the order of `rows`.
+    """
     other = [before[c].ne_missing(after[c]).alias(c) for c in (*_SHARED, "of_coupon")]
     same_but_channel = ~(other[0] | other[1])
     plain = (
@@ -141,7 +146,8 @@ def _moved(rows: pl.DataFrame, before: pl.DataFrame, after: pl.DataFrame) -> pl.
 
 
 def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataFrame) -> pl.DataFrame:
-    """The events of these coupons from before the batch whose counts move."""
+    """The events from before the batch that must be counted under new values. `moved`: from `_moved`; `came`: the
+    events that the batch added to the journal."""
     stored = pl.concat([came.clear(), *(e.select(_EVENT) for e in coupons.stored)])
     parts = [stored.join(moved, on=_KEY, how="semi")]
     advanced = moved.join(stored, on=_KEY, how="anti")
@@ -157,7 +163,7 @@ def _earlier(store: Store, coupons: Changes, moved: pl.DataFrame, came: pl.DataF
 
 
 def _odd_creations(store: Store) -> bool:
-    """Whether the journal may have creations that match `_ODD`. It is searched once."""
+    """Whether the journal may have events that match `_ODD`. The journal is searched once."""
     known = store.cache(Known)
     if known.odd_creations is None:
         known.odd_creations = bool(store.rows(f"SELECT 1 FROM {JOURNAL[COUPON]} WHERE {_ODD} LIMIT 1"))
@@ -165,8 +171,8 @@ def _odd_creations(store: Store) -> bool:
 
 
 def _hashed(cells: pl.DataFrame) -> pl.DataFrame:
-    """Add `key_hash`. Texts are hashed once per kind, since texts are slow to hash and there are far fewer kinds than
-    cells."""
+    """Add `key_hash`, a hash of the hour and of the other columns. Texts are slow to hash, so each combination of the
+    other columns is hashed once for all hours."""
     kinds = cells.select(_KIND).unique()
     values = [(pl.lit("=") + pl.col(c).cast(pl.String)).fill_null("") for c in _KIND]
     text = kinds.select(pl.concat_str(values, separator="\x1f")).to_series()

@@ -1,6 +1,7 @@
--- Grain: one hour (UTC), event type, reason, campaign, coupon type and channel. `channel`: of the event; otherwise
--- where the coupon was claimed; otherwise where it was issued. `to_user`: issues that name a user. `key_hash`: of all
--- these columns, for look-ups.
+-- Grain: one combination of hour (UTC), event type, `to_user`, reason, campaign, coupon type and channel. `to_user`:
+-- true for an `issued` event that names a user. `channel`: the event's channel; if it has none, the one through which
+-- the coupon was claimed; otherwise the one through which it was issued. `key_hash`: a hash of all other columns except
+-- `events`, for look-ups. `events`: the number of events.
 CREATE TABLE event_counts (
     key_hash BIGINT NOT NULL,
     hour TIMESTAMP NOT NULL,

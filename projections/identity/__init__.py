@@ -1,8 +1,8 @@
 """The identity of the log that a database was filled from: the ids of its topics and the last record of each partition.
 
-Last records are written in the transaction of each batch. A database without them, from an older release or just after
-a bulk load, is identified by the last records in its journals. `consumers.log_identity` compares the identity with a
-log.
+The last records are written in the transaction of each batch. A database from an older release, or just after a bulk
+load, has not stored them; it is identified by the last records in its journals, conflicts and dead letters.
+`consumers.log_identity` compares the identity with a log.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _SCHEMA: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class LastRecord:
-    """The last record consumed from a partition. `recorded_at`: µs since the epoch. `digest`: of key and value
-    (`StoredRecord.digest`) if known; otherwise `event_id` is that of the event in the record."""
+    """The last record that was consumed from a partition. `recorded_at`: µs since the epoch. `digest`: the digest of
+    its key and value (`StoredRecord.digest`); None if not stored. `event_id` is then the id of the event in the record,
+    or None if the record is a dead letter."""
 
     offset: int
     recorded_at: int
@@ -43,7 +44,8 @@ class LastRecord:
     event_id: str | None = None
 
     def is_(self, stored: StoredRecord) -> bool:
-        """Whether `stored`, a record of a log, can be this record."""
+        """Whether `stored`, which a log holds at this offset, can be this record: same `recorded_at` and same digest.
+        Without a digest, its value must contain the event's id."""
         if stored.recorded_at != self.recorded_at:
             return False
         if self.digest is not None:
@@ -53,8 +55,8 @@ class LastRecord:
 
 @dataclass(frozen=True, slots=True)
 class ReadLog:
-    """The log that a database was filled from, as the database knows it. `ids`: by topic. `next_offsets`: by partition
-    that was read."""
+    """The identity of the log that a database was filled from, as stored in the database. `ids`: the log's id of each
+    topic. `last`: the last records. `next_offsets`: by partition, for partitions of which a record was read."""
 
     ids: Mapping[str, str]
     last: Mapping[TopicPartition, LastRecord]
@@ -78,6 +80,7 @@ class ReadLog:
 
     @classmethod
     def of_rows(cls, rows: Iterable[Mapping[str, Any]]) -> ReadLog:
+        """The inverse of `rows`."""
         ids, last, next_offsets = {}, {}, {}
         for row in rows:
             tp = TopicPartition(row["topic"], row["partition"])
@@ -91,7 +94,7 @@ class ReadLog:
 
 
 def read_log(reading: Reading) -> ReadLog:
-    """Read it from a database of any release."""
+    """The identity that is stored in a database of any release."""
     checkpoints = reading.rows("SELECT topic, log_partition, next_offset FROM checkpoints WHERE read > 0")
     next_offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in checkpoints}
     ids: dict[str, str] = {}
@@ -106,7 +109,7 @@ def read_log(reading: Reading) -> ReadLog:
 
 
 def keep_ids(store: Store, ids: Mapping[str, str]) -> None:
-    """Store these topic ids. Creates the tables in a database of an older release."""
+    """Store the ids of these topics. Creates the tables if the database is from an older release."""
     kept = dict(store.rows("SELECT topic, id FROM log_topics")) if _is_kept(store) else None
     if kept is None:
         store.make_tables(_ROOM)
@@ -126,8 +129,8 @@ class LastRecords:
             store.execute("INSERT INTO last_records VALUES ('[]')")
 
     def keep(self, chunks: Sequence[Chunk]) -> None:
-        """Store the last records of these chunks, inside the caller's transaction. A rollback needs no undo here: the
-        next batch begins with the same chunks, or the process ends."""
+        """Store the last record of each of these chunks, inside the caller's transaction. After a rollback, this object
+        is ahead of the database. That does no harm: the next batch begins with the same chunks, or the process ends."""
         for chunk in chunks:
             if len(chunk):
                 stored = StoredRecord(int(chunk.recorded_at[-1]), chunk.keys[-1], (chunk.wire or chunk.values)[-1])
@@ -146,7 +149,8 @@ def _kept_last(reading: Reading) -> dict[TopicPartition, LastRecord]:
 
 
 def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
-    """Add these counts by topic, in the order of the columns, inside the caller's transaction."""
+    """Add to the stored counts of suspicious events, inside the caller's transaction. `counts`: by topic, in the order
+    of the columns of `oddities`."""
     for topic, numbers in sorted(counts.items()):
         if any(numbers) and _is_kept(store, "oddities"):
             store.execute(
@@ -158,15 +162,15 @@ def add_oddities(store: Store, counts: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def forget_oddities(store: Store, topics: Sequence[str]) -> None:
-    """Delete the counts of these topics. Inside the caller's transaction."""
+    """Delete the counts of suspicious events of these topics, inside the caller's transaction."""
     if _is_kept(store, "oddities"):
         for topic in topics:
             store.execute("DELETE FROM oddities WHERE topic = $topic", {"topic": topic})
 
 
 def oddities(reading: Reading) -> pl.DataFrame:
-    """One row per topic that was read: `topic`, `events` (valid ones, repeats included), `other_keys`, `skewed`,
-    `in_1970`. All zero in a database of an older release."""
+    """One row per topic that was read: `topic`, `events` (number of valid events, including repeats), and the counts of
+    suspicious ones among them (`other_keys`, `skewed`, `in_1970`). These are 0 in a database of an older release."""
     totals = reading.frame("SELECT topic, sum(read - dead_letters)::BIGINT AS events FROM checkpoints GROUP BY topic")
     if not _is_kept(reading, "oddities"):
         return totals.with_columns(pl.lit(0).alias(name) for name in _COUNTED).sort("topic")

@@ -1,5 +1,6 @@
 -- Which record of each partition is the last one in journals, conflicts and dead letters? Grain: one partition. For
--- databases that do not store it. `event_id`: of the record's event; null for a dead letter.
+-- databases that do not store the last records. `recorded_at`: µs since the epoch. `event_id`: the id of the event in
+-- the record; null for a dead letter.
 WITH placed AS (
     SELECT 'coupon.events' AS topic, log_partition, log_offset, recorded_at, event_id FROM coupon_events
     UNION ALL SELECT 'order.events', log_partition, log_offset, recorded_at, event_id FROM order_events

@@ -1,11 +1,13 @@
-"""The tables as of an instant, by either of two clocks, or as of positions of the log (docs/decisions/0013-past.md).
+"""Puts the tables of the past in the place of the live ones, for one connection (docs/decisions/0013-past.md). Which
+past is meant is given by an instant of either clock, or by positions of the log (`Cut`).
 
-On a cursor's connection, temporary tables and views shadow the live ones of the same name, so that the same questions
-are answered for the past. They are dropped with the cursor's transaction.
+On a cursor's connection, temporary tables and views shadow the live ones of the same name, so the same questions are
+answered for the past. They are dropped with the cursor's transaction.
 
-Always true: these tables equal a fold from the start of the events in the cut. Events are cut first, then split into
-facts and conflicts, and then folded. A key whose events are all in the cut keeps its live row. Every other key is
-folded again from its journal, slice by slice, into temporary files, so that memory does not grow with the tables.
+Always true: these tables equal a fold, from the start, of the events in the cut. Events outside the cut are dropped
+first; the others are split into facts and conflicts, and then folded. A key whose events are all in the cut keeps its
+live row. Every other key is folded again from its journal, slice by slice, into temporary files, so memory does not
+grow with the tables.
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ _READ_AT_ONCE: Final = 200_000
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The events of a past: those that happened up to `at` and were recorded up to `known_at` (both inclusive, naive
-    UTC), and that lie in the log before `positions`. None: no bound.
+    """Which events belong to a past: those that happened at or before `at`, were recorded at or before `known_at` (both
+    naive UTC), and are in the log before `positions`. A bound that is None excludes nothing.
 
-    `positions`: the next offset by topic and partition, as in checkpoints. Nothing counts from a partition that is not
-    listed. The first position of an event counts. This is exact as long as its repeats are in the same partition, which
-    holds if a topic is partitioned by key.
+    `positions`: the next offset by topic and partition, as in checkpoints. All events in a partition that is not listed
+    are excluded. Of an event with repeats, only the first position is known. So the answer is exact if the repeats are
+    in the same partition as the first delivery, which is true of a topic that is partitioned by key.
     """
 
     at: datetime | None = None
@@ -79,7 +81,8 @@ class Cut:
 
 
 def deliveries_of(topic: str, live: str) -> str:
-    """A subquery for the first delivery of every distinct content: the journal and its conflicts."""
+    """A subquery for the first delivery of every distinct content of a topic: its journal and its conflicts. `live`:
+    the schema of the live tables."""
     on = PROJECTED[topic]
     return f"(SELECT * FROM {live}.{on.journal} UNION ALL SELECT * FROM {live}.{on.conflicts})"
 
@@ -92,7 +95,8 @@ def _text(value: str) -> str:
 def _numbered(
     on: Projected, facts: pl.DataFrame, conflicts: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """The keys, and facts and conflicts with `entity`, the row number of their key."""
+    """The keys of these facts, and the facts and conflicts with `entity`, the row number of their key among the
+    keys."""
     hashes, first, entity = np.unique(facts["key_hash"].to_numpy(), return_index=True, return_inverse=True)
     keys = pl.DataFrame({"key_hash": hashes, on.key: facts[on.key].gather(first)})
     if (keys[on.key].gather(entity) != facts[on.key]).any():  # two keys with one hash
@@ -104,16 +108,16 @@ def _numbered(
 
 
 class Past:
-    """Puts the tables of a past in the place of the live ones on a connection, in a transaction that the caller rolls
-    back.
+    """The tables of one past, as temporary tables and views on a connection (*stand-ins*). The caller has begun a
+    transaction, and rolls it back.
 
-    Journals, `ledger` (with its `data_clock`), `persons` and an empty `violations` are put in place immediately. Rows
-    and their violations follow topic by topic, when they are needed. Call `close` at the end, and `leave` before
-    another cut in the same transaction.
+    The constructor creates the stand-ins of the journals, `ledger` (with its `data_clock`), `persons`, and
+    `violations`, which is empty. `stand_in` adds rows and their violations topic by topic, when they are needed. Call
+    `leave` before another `Past` in the same transaction, and `close` at the end.
     """
 
     def __init__(self, reading: Reading, cut: Cut, progress: Progress = ignore) -> None:
-        """`progress`: in keys folded again. The total grows with each topic that is put in place."""
+        """`progress`: in keys that are folded again. The total grows with each topic that is put in place."""
         self.reading = reading
         self.cut = cut
         self._progress = progress
@@ -134,6 +138,7 @@ class Past:
             self.show(name, view(name))
 
     def leave(self) -> None:
+        """Drop all stand-ins and temporary files."""
         self.undo(0)
         self._whole.clear()
         self._across_done = False
@@ -141,7 +146,7 @@ class Past:
 
     @property
     def made(self) -> int:
-        """The number of stand-in tables and views."""
+        """The number of stand-ins that exist now."""
         return len(self._made)
 
     def undo(self, made: int) -> None:
@@ -150,22 +155,23 @@ class Past:
             self.reading.execute(f"DROP {self._made.pop()}")
 
     def close(self) -> None:
+        """Remove the temporary files."""
         if self._folder is not None:
             self._folder.cleanup()
 
     def make(self, table: str, query: str, **parameters: str | Sequence[str] | Sequence[int]) -> None:
-        """Store the result of a query in a stand-in table, until `leave`."""
+        """Create a stand-in for `table` with the result of a query. It exists until `leave` or `undo`."""
         self.reading.execute(f"CREATE TEMP TABLE {table} AS {query}", parameters)
         self._made.append(f"TABLE temp.{table}")
 
     def show(self, view: str, query: str) -> None:
-        """Put a temporary view in the place of a table, until `leave`."""
+        """Create a stand-in that is a view: queries for `view` get the result of `query`, until `leave` or `undo`."""
         self.reading.execute(f"CREATE TEMP VIEW {view} AS {query}")
         self._made.append(f"VIEW temp.{view}")
 
     def _cut_journal(self, on: Projected) -> None:
-        """Cut a journal and its conflicts. If the fact of an identity is outside the cut, the earliest of its conflicts
-        inside the cut becomes the fact."""
+        """Create the stand-ins of a journal and its conflicts, with only the events in the cut. If the fact of an
+        identity is outside the cut, the earliest of its conflicts in the cut becomes the fact."""
         inside = self.cut.condition(on.topic)
         self.make(on.conflicts, f"SELECT * FROM {self._live}.{on.conflicts} WHERE {inside}")
         self.make(
@@ -193,9 +199,10 @@ class Past:
     def stand_in(self, topic: str, among: str | None = None, **carrying: Sequence[str] | Sequence[int] | None) -> None:
         """Put the past rows of this topic's keys, and their violations, in the place of the live ones.
 
-        For questions about some keys only, `among` names a table of their `key_hash`, or `carrying` selects the keys
-        with an event, in the cut or not, that has one of these values. Only the first field in `carrying` that is not
-        None is used. Does nothing if all keys of the topic are already in place.
+        For questions about some keys only: `among` names a table with their `key_hash`. Or `carrying` gives a field of
+        the events and its values (`campaign_id=[...]`), which selects the keys with an event that has one of these
+        values, whether in the cut or not. Only the first field in `carrying` that is not None is used. Does nothing if
+        all keys of the topic are already in place.
         """
         if topic in self._whole:
             return
@@ -226,14 +233,14 @@ class Past:
         self.show(on.table, f"SELECT t.* FROM {self._live}.{on.table} t {unchanged} {again}")
 
     def _rows_in(self, files: list[Path], on: Projected) -> str:
-        """A query for the rows in these files, with the types of the live table."""
+        """A query that reads the rows in these Parquet files, with the column types of the live table."""
         columns = self.reading.rows(f"DESCRIBE {self._live}.{on.table}")
         cast = ", ".join(f"{name}::{kind} AS {name}" for name, kind, *_ in columns)
         return f"SELECT {cast} FROM read_parquet([{', '.join(_text(str(file)) for file in files)}])"
 
     def _fold_again(self, on: Projected) -> list[Path]:
-        """Fold the touched keys that have events in the cut. Writes violations into the table, and rows into the
-        returned files."""
+        """Fold again the keys with events outside the cut, as far as they have events in it. Inserts their violations
+        into the stand-in, and writes their rows to files. Returns these files."""
         like = self.reading.frame(f"SELECT * FROM {self._live}.{on.table} LIMIT 0")
         like = like.cast({pl.Categorical: pl.Enum(list(STATES))})
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {on.table}_touched")
@@ -258,8 +265,8 @@ class Past:
         return files
 
     def _parted(self, table: str, on: Projected, count: int) -> list[Callable[[], pl.DataFrame]]:
-        """The events of the touched keys in a journal or its conflicts, as functions that read one of `count` slices
-        each."""
+        """The events of the keys to fold again, from `table` (a journal or its conflicts), in `count` slices. Returns
+        one function per slice, which reads its events."""
         columns = ", ".join(("key_hash", on.key, *on.reads, "recorded_at", "log_partition", "log_offset"))
         query = f"SELECT {columns} FROM {table} SEMI JOIN {on.table}_touched USING (key_hash)"
         if count == 1:
@@ -269,19 +276,20 @@ class Past:
         return [partial(slices.read, number) for number in range(count)]
 
     def _keep(self, rows: pl.DataFrame) -> Path:
+        """Write rows to a new temporary file. Returns its path."""
         with room_for_files():
             file = self._files() / f"{uuid4()}.parquet"
             as_decimals(rows).write_parquet(file, compression="lz4")
         return file
 
     def _files(self) -> Path:
-        """The folder of the temporary files, until `close`."""
+        """The folder of the temporary files, created on first use."""
         with room_for_files():
             self._folder = self._folder or TemporaryDirectory(prefix="coupon-ledger-")
         return Path(self._folder.name)
 
     def _ranges(self, table: str) -> Iterator[str]:
-        """Conditions on `key_hash` that split the keys of a table into parts of about equal size."""
+        """SQL conditions on `key_hash`. Each selects a part of the table; the parts have about `_AT_ONCE` rows each."""
         [(keys,)] = self.reading.rows(f"SELECT count(*) FROM {table}")
         parts = 1 + keys // _AT_ONCE
         ends = [-(1 << 63) + (1 << 64) * part // parts for part in range(parts)]
@@ -294,8 +302,8 @@ class Past:
                 self.reading.execute(f"INSERT INTO {table} BY NAME SELECT * FROM added")
 
     def stand_in_across(self) -> None:
-        """Add the violations of the rules across coupons and between topics. Coupons, orders and campaigns must be in
-        place. A second call does nothing."""
+        """Add the violations of the rules across coupons and between topics to the stand-in. The past rows of coupons,
+        orders and campaigns must be in place. A second call does nothing."""
         if self._across_done:
             return
         self._across_done = True
@@ -305,8 +313,8 @@ class Past:
             self._between_topics(clock, grace)
 
     def stand_in_within_campaigns(self) -> None:
-        """Add only the violations of the rules across the coupons of a campaign, for questions about no others. Coupons
-        and campaigns must be in place."""
+        """Add only the violations of the rules across the coupons of a campaign, for questions that read no others of
+        scope 'cross'. The past rows of coupons and campaigns must be in place."""
         if not self._across_done:
             self._within_campaigns()
 

@@ -1,4 +1,5 @@
--- How many coupons had been acquired in each of these campaigns (`ruled`, those with terms)? Grain: one campaign.
+-- How many coupons had been acquired in each campaign in `ruled`, the campaigns with terms? Grain: one campaign. Reads
+-- the past rows.
 SELECT campaign_id, count(*) AS coupons
 FROM coupons SEMI JOIN ruled USING (campaign_id)
 WHERE acquired_at IS NOT NULL

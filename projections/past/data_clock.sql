@@ -1,5 +1,5 @@
--- Sets the data's clock to that of the past: the highest min(occurred_at, recorded_at) of the events in the cut. Grain:
--- the database.
+-- Sets the data's clock in the stand-in of `ledger` to the highest min(occurred_at, recorded_at) of the events in the
+-- cut. Grain: the database.
 UPDATE ledger SET data_clock = (
     SELECT max(least(occurred_at, recorded_at))
     FROM (

@@ -1,4 +1,4 @@
-"""The changes of coupons between two cuts, and the events that caused them. The later cut contains the earlier one."""
+"""Computes how coupons changed between two cuts, and by which events. The later cut must contain the earlier one."""
 
 from __future__ import annotations
 
@@ -35,9 +35,13 @@ _PIECE: Final[dict[str, PolarsDataType]] = {
 def differences(
     reading: Reading, earlier: Cut, later: Cut, campaign: str | None, progress: Progress
 ) -> Iterator[pl.DataFrame]:
-    """One row per coupon with new events, by id, in pieces: the state before and after (null: did not exist yet), the
-    other values that changed as JSON (`[before, after]`), and the events in canonical order. `progress`: in
-    coupons folded again, once per cut."""
+    """One row per coupon with events that are in the later cut only, in pieces, ordered by `coupon_id`.
+
+    `before`, `after`: the state in the earlier and the later cut; `before` is null if the coupon did not exist yet.
+    `changed`: JSON that maps the name of each other value that changed to `[before, after]`. `types`, `event_ids`: the
+    events, in canonical order. `campaign`: only coupons of this campaign. `progress`: in coupons folded again, each of
+    which counts once per cut.
+    """
     events = deliveries_of(COUPON, live_schema(reading))
     between = f"{later.condition(COUPON)} AND NOT ({earlier.condition(COUPON)})"
     mine = f"AND key_hash IN (SELECT key_hash FROM {events} WHERE campaign_id = $campaign)" if campaign else ""
@@ -58,7 +62,7 @@ def differences(
 
 
 def _row(pair: dict[str, dict[str, object]]) -> dict[str, object]:
-    """The row of the answer for `pair`, a row of differences.sql."""
+    """The row of the answer for `pair`, one row of differences.sql."""
     before, after = pair["earlier"] or {}, pair["later"]
     changed = {n: [before.get(n), after[n]] for n in _COMPARED if before.get(n) != after[n]}
     return {

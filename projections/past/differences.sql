@@ -1,5 +1,6 @@
--- The state of each coupon before and after, and the events in between. Grain: one coupon with an event in
--- `new_events`, by id. A coupon that only shares its hash with one of these is left out.
+-- The row of each coupon in the earlier and in the later cut, and the events in between. Grain: one coupon with an
+-- event in `new_events`, by id. A coupon without such an event is left out, even if its key hash equals that of another
+-- coupon that has one. $types: the types of coupon events in canonical order.
 WITH events AS (
     SELECT key_hash, coupon_id, list(type ORDER BY occurred_at, place, encode(event_id), recorded_at) AS types,
            list(event_id ORDER BY occurred_at, place, encode(event_id), recorded_at) AS event_ids

@@ -1,4 +1,5 @@
-"""The events of the past in temporary files, split into slices (`projections.sliced`) in one scan of the journal."""
+"""Keeps the events of the past in temporary files, split into slices by key (`projections.sliced`), so that the journal
+is scanned only once."""
 
 from __future__ import annotations
 
@@ -21,10 +22,11 @@ _WORKERS: Final = 2
 
 
 class Slices:
-    """Events in temporary files, one file per piece."""
+    """Events in temporary files, one file per piece. Each file has a part of every slice."""
 
     def __init__(self, folder: Path, name: str, count: int, pieces: Iterable[pl.DataFrame]) -> None:
-        """`pieces`: at least one, which may be empty, with a column `key_hash`. `count`: at most 65,536."""
+        """Write all pieces to files named after `name`. `pieces`: frames with a column `key_hash`; at least one, which
+        may be empty. `count`: the number of slices, at most 65,536."""
         self.count = count
         numbered = ((Path(folder, f"{name}-{number}.arrow"), piece) for number, piece in enumerate(pieces))
         self._files = list(ahead(self._write, numbered))
@@ -36,12 +38,12 @@ class Slices:
         return file
 
     def read(self, number: int) -> pl.DataFrame:
-        """All events of one slice, in the order of the pieces."""
+        """All events of slice `number`, in the order of the pieces."""
         return pl.concat([read_slice(file, number) for file in self._files], rechunk=True)
 
 
 def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _WORKERS) -> Iterator[Result]:
-    """The results of `do` for the items, in order. A few are computed ahead of the caller."""
+    """Yield the result of `do` for each item, in order. While the caller uses one result, threads compute the next."""
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
@@ -54,6 +56,7 @@ def ahead(do: Callable[[Item], Result], items: Iterable[Item], workers: int = _W
 
 @contextmanager
 def room_for_files() -> Iterator[None]:
+    """Within the block, replace an `OSError` by a `StoreError` that says that temporary files cannot be written."""
     try:
         yield
     except OSError as error:
