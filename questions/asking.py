@@ -1,4 +1,5 @@
-"""The basic types: question, source, answer, the state an answer is of (`AsOf`), and cuts for questions of the past."""
+"""The basic types: question, source, answer, and the state that an answer was read from (`AsOf`). Also parses the cut
+of a question about the past."""
 
 from __future__ import annotations
 
@@ -54,13 +55,13 @@ class Source(Protocol):
     """Answers questions."""
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """A parameter that is None counts as omitted. Raises `WrongQuestion`, `NotThere`, and the errors of reading the
-        database."""
+        """Answer the question of this name. A parameter that is None counts as omitted. Raises `WrongQuestion`,
+        `NotThere`, and the errors of reading the database."""
         ...
 
     def snapshot(self) -> AbstractContextManager[Source]:
-        """A source that answers several questions from one committed state. The tables of a past are built only
-        once."""
+        """A source that answers several questions from one committed state. Consecutive questions about the same past
+        share the tables of that past, which are built only once."""
         ...
 
     def close(self) -> None: ...
@@ -71,12 +72,13 @@ Frames = pl.DataFrame | Iterator[pl.DataFrame]
 
 @dataclass(frozen=True)
 class Question(Generic[P]):
-    """A question: the function that answers it. The type of that function's second parameter is the model of the
-    question's parameters.
+    """A question, defined by the function that answers it (`ask`). The type of the function's second parameter is the
+    question's parameter model.
 
     `limit_s`: time limit when a running consumer answers it. `json`: columns that hold JSON text. `stand_in`: puts the
     past tables that the question reads in place of the live ones; without it, the function handles the cut itself.
-    `folds`: the function folds the past itself, which takes long, and has a third argument to report progress.
+    `folds`: the function folds the past of many coupons itself, which takes long; it has a third argument, to report
+    progress.
     """
 
     ask: Callable[[Reading, P], Frames] | Callable[[Reading, P, Progress], Frames]
@@ -112,11 +114,12 @@ class Question(Generic[P]):
         return self.validator.model_construct(**values).model_dump_json(include=set(values)).encode()
 
     def limit_for(self, parameters: P) -> float:
-        """`limit_s`, or more if the question is about the past."""
+        """The time limit in seconds: `limit_s`, but at least `_PAST_LIMIT_S` if the past has to be folded."""
         return max(self.limit_s, _PAST_LIMIT_S) if self.looks_back(parameters) else self.limit_s
 
     def looks_back(self, parameters: P) -> bool:
-        """Whether the answer needs tables of the past."""
+        """Whether the past has to be folded, which takes long: into tables that stand in for the live ones, or by the
+        function itself. Questions that fold a single coupon do not count."""
         return self.folds or (self.stand_in is not None and parameters.looks_back)
 
 

@@ -35,7 +35,7 @@ def user(past: Past, parameters: OneUser) -> None:
 
 
 def person(past: Past, parameters: OneUser) -> None:
-    """Everything, because whether a person exceeded a limit depends on all coupons of the campaigns."""
+    """Put all tables in place, because whether a person exceeded a limit depends on all coupons of the campaigns."""
     everything(past, parameters)
 
 
@@ -78,7 +78,8 @@ def expiries(past: Past, parameters: Expiries) -> None:
 
 
 def campaigns(past: Past, _: Parameters) -> None:
-    """Without the rules between coupons and orders, since these depend on everything."""
+    """Put the tables in place without the violations between coupons and orders, since computing these would need all
+    topics."""
     past.stand_in(COUPON)
     past.stand_in(ORDER)
     past.stand_in(CAMPAIGN)
@@ -95,8 +96,8 @@ def campaign(past: Past, parameters: OneCampaign) -> None:
 
 
 def violations(past: Past, parameters: ViolationFilter) -> None:
-    """All topics, because the rules across coupons and between topics depend on everything. The lifecycle rules of a
-    single coupon need only that coupon."""
+    """Put all topics in place, because the rules across coupons and between topics depend on all of them. If only the
+    lifecycle rules of one coupon are asked for, put only that coupon in place."""
     coupon, scope = parameters.coupon, parameters.scope
     if scope == "coupon" and coupon is not None:
         past.stand_in(COUPON, key_hash=[key_hash(coupon)])

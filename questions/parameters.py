@@ -35,7 +35,7 @@ _INT64: Final = 2**63 - 1
 CENTURY_DAYS: Final = 36_525
 MOST_ROWS: Final = 1_000_000_000
 MAX_TEXT: Final = 64_000_000
-"""Longest question, in characters."""
+"""Maximum size of a question, in characters."""
 _SHOWN: Final = 40
 _OUT_OF_BOUNDS: Final = {"greater_than_equal", "less_than_equal", "greater_than", "finite_number", "int_parsing_size"}
 
@@ -49,7 +49,8 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """A range of numbers, both ends included. Pydantic's own annotations would make `--help` slower."""
+    """A range of numbers, both ends included. Pydantic's own annotations are not used, since importing
+    them would slow down `--help`."""
 
     least: float
     most: float
@@ -93,7 +94,8 @@ def _naive(value: datetime) -> datetime:
 
 
 def naive_utc(name: str, value: datetime) -> datetime:
-    """An instant as naive UTC. Raises `WrongQuestion` with the parameter's name."""
+    """An instant as naive UTC. Raises `WrongQuestion` if it lies outside the years 1 to 9999 in UTC. `name`: the
+    parameter's name, used in the error."""
     try:
         return _naive(value)
     except ValueError as error:
@@ -158,7 +160,7 @@ class Parameters:
 
     @property
     def bound(self) -> dict[str, Any]:
-        """The values by name, without the cut. Queries with the same parameter names can be run with it."""
+        """The values by name, without the cut: bound parameters for an SQL query that uses the same names."""
         return {name: getattr(self, name) for name in self.field_names if name not in CUT}
 
     @property
@@ -168,11 +170,12 @@ class Parameters:
 
 
 class OfPast(Parameters):
-    """The parameters of a question that can be asked about the past. They say where the past ends (the cut)."""
+    """Base of the models of questions that can be asked about the past. Its fields are the cut, which says where the
+    past ends."""
 
-    at: Annotated[Instant | None, "State at this instant: only events that happened until then."] = None
+    at: Annotated[Instant | None, "State at this instant: only events that happened up to then."] = None
     known_at: Annotated[
-        Instant | None, "State as known at this instant: only events that the log had recorded by then."
+        Instant | None, "State as known at this instant: only events that the log had recorded up to then."
     ] = None
     positions: Annotated[
         str | None, "State at these log positions: only records before them. Comma-separated TOPIC:PARTITION:OFFSET."
@@ -185,7 +188,8 @@ P = TypeVar("P", bound=Parameters)
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One field of a model. `nested`: its value is a mapping, or a list of anything but text."""
+    """One field of a model. `nested`: the value is a mapping, or a list whose elements are not just text; in a URL, it
+    is written as JSON. `hint`: the text of the field's `Hint`."""
 
     name: str
     description: str
@@ -220,7 +224,8 @@ def about(model: type[Parameters], name: str) -> str:
 
 
 def _metadata(kind: Any) -> list[Any]:
-    """All metadata of a type, outermost first, without that of the elements of a mapping or sequence."""
+    """All `Annotated` metadata of a type, outermost first. Metadata of the elements of a mapping or sequence are left
+    out."""
     if get_origin(kind) is Annotated:
         inner, *metadata = get_args(kind)
         return [*reversed(metadata), *_metadata(inner)]
@@ -263,8 +268,9 @@ def read(
     known: Mapping[str, Parameter],
     values: Mapping[str, Any],
 ) -> P:
-    """Make a model from values by name. None means that a value is absent. Raises `WrongQuestion`, which names the
-    parameter and its bounds."""
+    """Make a model from values by name. None means that a value is absent. `question`: its name, used in errors;
+    `validator`, `known`: the results of `validator_of` and `parameters_of` for this model. Raises `WrongQuestion`,
+    which names the wrong parameter and its bounds."""
     from pydantic import ValidationError
 
     try:

@@ -48,7 +48,8 @@ def answer_to(question: Question[P], reading: Reading, parameters: P, progress: 
 
 
 def cut_of_question(question: Question[P], reading: Reading, parameters: P) -> Cut:
-    """The cut for which tables of the past must stand in. It is empty (false) if the live tables serve."""
+    """The cut for which tables of the past must stand in. It is empty (false) if the question reads the live tables, or
+    handles its cut itself."""
     if question.stand_in is None or not isinstance(parameters, OfPast):
         return Cut()
     return cut_of(reading, parameters)

@@ -98,7 +98,8 @@ class Snapshot:
         return set(self._cursor.rows(_OURS))
 
     def roomy(self) -> AbstractContextManager[None]:
-        """Allow more memory for questions asked in this context. Only one at a time."""
+        """Raise the memory limit for the questions asked within the block. Only one such block may be open at a
+        time."""
         return self._cursor.roomy()
 
     @contextmanager

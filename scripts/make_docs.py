@@ -286,7 +286,7 @@ def _question(name: str, question: Question[Any]) -> Iterator[str]:
         yield "\n| parameter | bounds | default | |\n|---|---|---|---|"
         yield from map(_parameter_row, own)
     if len(own) < len(question.parameters):
-        yield "\nTakes `at`, `known_at` and `positions`, too."
+        yield "\nAlso takes `at`, `known_at` and `positions`."
 
 
 def _parameter_row(parameter: Parameter) -> str:

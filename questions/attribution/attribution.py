@@ -28,8 +28,8 @@ def attribution(reading: Reading, parameters: Credits) -> pl.DataFrame:
     """Orders, sales and margin credited by each model: one row per model, currency and channel (or campaign, or kind of
     touch).
 
-    `share` is the part of all orders in the currency. `removal_effect` (markov) is the share of all orders that would
-    be lost without the channel. `error` (shapley) is the standard error of the orders, if combinations were sampled.
+    `share` is the row's part of all orders in the currency. `removal_effect` (markov) is the share of all orders that
+    would be lost without the channel. `error` (shapley) is the standard error of `orders` if combinations were sampled.
     `margin_minor` covers orders with a known cost of goods (null if there are none); `without_cost` counts the others.
 
     Raises `WrongQuestion`, `NotThere`.
@@ -47,7 +47,8 @@ def attribution(reading: Reading, parameters: Credits) -> pl.DataFrame:
 _MARGIN: Final = pl.when((pl.col("orders") == 0) | (pl.col("without_cost") < pl.col("orders") - 1e-9)).then(
     pl.col("margin_minor")
 )
-"""Null if no order has a known cost of goods."""
+"""The margin, or null if no credited order has a known cost of goods. Counts are sums of fractions, hence the
+tolerance."""
 
 
 @contextmanager

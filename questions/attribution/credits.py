@@ -1,5 +1,8 @@
 """Credits of each channel, campaign or kind of touch. All models are computed in one pass over the paths.
 
+A *value* is what gets credit: a channel, a campaign, or a kind of touch. Its number is a *state* of
+`analysis.attribution`.
+
 Invariants: for each model, the credits in a currency sum to the orders and sales in that currency. Orders without any
 touch have a row of their own. Currencies are never added up.
 """
@@ -24,9 +27,10 @@ from coupon_ledger.questions.attribution.models import OVER_ALL, Model
 
 BY: Final = {"channel": "channel", "campaign": "campaign_id", "kind": "kind"}
 NOBODY: Final = "(none)"
-"""The value that gets orders without any touch."""
+"""The value to which orders without any touch are credited."""
 UNKNOWN_COUPON: Final = "(unknown coupon)"
-"""The value that gets, in the redeemed model, orders that name coupons of which none is known."""
+"""The value to which the redeemed model credits orders that name coupons, if none of these is known to be used on
+them."""
 OTHERS: Final = "(other campaigns)"
 _UNKNOWN: Final = {"channel": "(unknown)", "campaign": "(no campaign)", "kind": "(unknown)"}
 _MEASURES: Final = ("orders", "sales_minor", "margin_minor", "without_cost")
@@ -68,7 +72,8 @@ class Selection:
         return {"since": self.since, "until": self.until}
 
     def values(self, sources: pl.DataFrame) -> pl.Series:
-        """The value that each source of touches (`kind`, `channel`, `campaign_id`) counts towards."""
+        """The value to which each source of touches is credited. `sources`: one row per source, with `kind`, `channel`,
+        `campaign_id`."""
         value = pl.col(BY[self.by]).fill_null(_UNKNOWN[self.by])
         if self.campaign is not None:
             mine = (pl.col("campaign_id") == self.campaign) | pl.col("campaign_id").is_in([NOBODY, UNKNOWN_COUPON])
@@ -78,8 +83,8 @@ class Selection:
 
 def credits(reading: Reading, models: Iterable[Model], selection: Selection) -> pl.DataFrame:
     """One row per model, value and currency with any credit, with the measures. `removal_effect` is set for markov.
-    `error` is the standard error of the orders if combinations were sampled (shapley). `goods` (goods.sql) must be
-    readable."""
+    `error` is the standard error of `orders` if combinations were sampled (shapley). The caller must provide the table
+    `goods` (goods.sql)."""
     frames = []
     models = list(models)
     looking = [m for m in models if m.kind != "redeemed"]
@@ -134,9 +139,11 @@ def _looked_back(reading: Reading, models: list[Model], selection: Selection) ->
 class _Some:
     """A batch of paths, limited to one look-back window.
 
-    `paths`: all paths to orders. `mixed`: those with touches in several states, with `currency` (a number) and
-    `measures` (one row per path). `sums`: the measures of all other orders, whose single state gets full credit under
-    every model. `nothing`: the paths without an order."""
+    `paths`: all paths to orders. `mixed`: those whose touches have several states, with `currency` (a number) and
+    `measures` (one row per path). `sums`: the measures of all other orders, by state and currency; all their touches
+    have one state (or there are none), which gets all credit under every model. `nothing`: the touches that led to no
+    order.
+    """
 
     paths: Paths
     mixed: Paths
@@ -147,6 +154,8 @@ class _Some:
 
 
 class _Batch:
+    """The rows of paths.sql in one batch, as arrays."""
+
     def __init__(self, frame: pl.DataFrame, state_of: _StateOf, currencies: pl.Series) -> None:
         self._offsets, source = _flat(frame["sources"])
         _, self._touched = _flat(frame["touched_at"].cast(pl.List(pl.Int64)))
@@ -163,6 +172,7 @@ class _Batch:
         self._measures = np.column_stack([mine.select(m.cast(pl.Float64).alias("m"))["m"].to_numpy() for m in measures])
 
     def within(self, look_back_days: float, *, with_nothing: bool) -> _Some:
+        """The batch limited to a look-back window. `with_nothing`: also collect the touches that led to no order."""
         lengths = np.diff(self._offsets)
         opened = np.where(self._ordered, self._ended - int(look_back_days * _DAY_MICROS), _NEVER)
         kept = self._touched >= np.repeat(opened, lengths)
@@ -192,7 +202,8 @@ class _Batch:
         return Paths(np.r_[0, np.cumsum(np.diff(counted)[paths])], self._states[touches], _NO_AGES)
 
     def _only(self, paths: Paths) -> Int64:
-        """Per path, the single state of its touches: the number of `NOBODY` without touches, -1 for several states."""
+        """Per path, the state that all its touches have; the number of `NOBODY` for a path without touches, -1 if the
+        touches have several states."""
         there = paths.lengths > 0
         starts = paths.offsets[:-1][there]
         only = np.full(len(there), self._number)
@@ -210,7 +221,7 @@ class _Batch:
 
 
 def _flat(lists: pl.Series) -> tuple[Int64, Int64]:
-    """The offsets of the lists, starting at 0, and their concatenated values."""
+    """Where each list starts in the concatenated values (from 0, with the end as the last number), and these values."""
     array: Any = lists.rechunk().to_arrow()
     offsets = array.offsets.to_numpy().astype(np.int64)
     return offsets - offsets[0], array.values[int(offsets[0]) : int(offsets[-1])].to_numpy(zero_copy_only=False)
@@ -239,7 +250,7 @@ class _StateOf:
 
 
 class _Run:
-    """The measures of one model per state and currency, added up batch by batch. The last row is that of `NOBODY`."""
+    """The measures of one model per state and currency, added up batch by batch. The last state is `NOBODY`."""
 
     def __init__(self, model: Model, states: int, currencies: int) -> None:
         self.model = model
@@ -313,14 +324,15 @@ class _Run:
         )
 
     def _share(self, parts: Float64) -> None:
-        """Split the measures of orders with touches among the states by `parts`, the same in every currency."""
+        """Split the measures of the orders with touches among the states in proportion to `parts`, alike in every
+        currency."""
         if parts.sum():
             self._sums[:-1] = (parts / parts.sum())[:, None, None] * self._touched[None]
 
 
 def weights_of(model: Model, paths: Paths) -> npt.NDArray[np.float64]:
-    """The part of its order that each touch is credited with. For models that credit single orders, and for shapley by
-    orders."""
+    """The part of its order that each touch is credited with. Only for models that credit single orders, and for
+    shapley by orders."""
     match model.kind:
         case "last":
             return credit.last(paths)

@@ -1,7 +1,8 @@
 """Up-to-date paths for one question. If the live tables are stale, temporary tables shadow them; these disappear with
 the transaction.
 
-Invariant: an answer is the same as if all paths were rebuilt from the committed state, however far `upkeep` is.
+Invariant: an answer is the same as if all paths were rebuilt from the committed state, however many paths `upkeep`
+still has to update.
 """
 
 from __future__ import annotations

@@ -55,9 +55,10 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 class Model(BaseModel):
     """An attribution model.
 
-    `look_back_days`: touches count up to this long before the payment. `worth` (shapley): a combination of channels is
-    worth the orders of people who met no other channels (`orders`), or the share of buyers among them (`rate`).
-    `draws`: number of sampled permutations, if there are too many combinations."""
+    `look_back_days`: touches count up to this long before the payment. `worth` (shapley): what a combination of
+    channels is worth: the number of orders of people who met no other channels (`orders`), or the share of buyers among
+    these people (`rate`). `draws`: number of permutations to sample if there are too many combinations to evaluate all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -29,7 +29,7 @@ class Paid(OfPast):
 class Credits(Paid):
     models: Models = None
     by: Annotated[str, "What to credit: channel, campaign or kind (of touch)."] = "channel"
-    campaign: Annotated[str | None, "Credit this campaign only. All other campaigns count as one."] = None
+    campaign: Annotated[str | None, "Show this campaign separately. All other campaigns count as one."] = None
 
 
 class CreditsOfOrder(OfPast):

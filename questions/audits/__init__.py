@@ -163,7 +163,7 @@ def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _paths(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
-    """Divide the work by touches rather than orders, since one order can have a hundred."""
+    """Divide the work by touches rather than orders, since one order can have a hundred touches."""
     [(touches,)] = reading.rows("SELECT coalesce(sum(least(touches, 100)), 0)::BIGINT FROM paths")
     return _rows(reading, name, 1 + touches // _AT_ONCE)
 

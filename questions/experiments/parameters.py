@@ -29,12 +29,12 @@ class EffectWindow(OfPast):
     currency: Annotated[str | None, "The currency, if orders are in several currencies. They are never added up."] = (
         None
     )
-    start: Annotated[Instant | None, "When the campaign begins. [default: as its events say]"] = None
-    expiry: Annotated[Instant | None, "When its coupons expire. [default: as its events say]"] = None
+    start: Annotated[Instant | None, "When the campaign begins. [default: taken from its events]"] = None
+    expiry: Annotated[Instant | None, "When its coupons expire. [default: taken from its events]"] = None
     after_days: Annotated[
         int,
         Bounds(0, CENTURY_DAYS),
-        "Days after expiry that still count, to include the dip if sales were only pulled forward.",
+        "Orders count until this many days after expiry, to include the drop in sales if people only bought earlier.",
     ] = AFTER_DAYS
 
 
@@ -44,7 +44,7 @@ class ExperimentPeople(EffectWindow):
 
 class Experiment(ExperimentPeople):
     shares: Annotated[
-        str | None, "Shares with which the arms were drawn, if the ledger does not know them: control=0.1,a=0.9."
+        str | None, "Planned shares of the arms, if the ledger does not know them, such as control=0.1,a=0.9."
     ] = None
     by: Annotated[str | None, "Also compute the effect within each value of this profile attribute."] = None
 
@@ -56,7 +56,7 @@ class Comparison(EffectWindow):
 
 
 class Plan(OfPast):
-    days: Annotated[Days, "Number of days in which orders will count."] = 21
+    days: Annotated[Days, "Length of the experiment: orders of this many days count."] = 21
     active_days: Annotated[Days, "People count as active if they bought within this many days before."] = 90
     until: Annotated[Instant | None, "Estimate from sales before this instant. [default: the data's clock]"] = None
     goods_rates: GoodsRates = None
@@ -64,7 +64,7 @@ class Plan(OfPast):
     people: Annotated[
         Annotated[int, Bounds(1, 10**12)] | None, "Number of people in the experiment. [default: the active people]"
     ] = None
-    control: Annotated[Number, "Share of the control."] = 0.5
+    control: Annotated[Number, "The control's share of the people."] = 0.5
     treatments: Annotated[int, Bounds(1, 1_000), "Number of treatments besides the control."] = 1
     lift_share: Annotated[Number, "The effect to detect, as a part of the mean (0.05 is 5%)."] = 0.05
     power: Annotated[Number, "Probability of detecting the effect if it exists."] = 0.8
@@ -79,5 +79,5 @@ class Begun(Parameters):
 class Candidates(Parameters):
     campaign: Annotated[str, "The campaign's id."]
     strata: Annotated[
-        Names, "Profile attributes. The shares of the arms hold within each combination of their values."
+        Names, "Profile attributes. People are split by the shares within each combination of their values."
     ] = ()

@@ -58,7 +58,7 @@ class Losses(OfPast):
 
 
 class Budgets(Losses):
-    days: Annotated[Days, "Number of last days from which the spending rate is computed."] = 7
+    days: Annotated[Days, "The spending rate is the mean of this many days before the data's clock."] = 7
 
 
 class Reconciliation(OfPast):

@@ -74,7 +74,8 @@ def _hashed(rows: pl.DataFrame, of: str, name: str = "key_hash") -> pl.DataFrame
 
 
 def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All violations, before and after, in the campaigns for which these coupons now count differently."""
+    """Two frames of violations, before and after the change, of the campaigns whose counts of acquired coupons the
+    change affects."""
     columns = ["key_hash", "coupon_id", *_ACQUIRED]
     counts = pl.col("campaign_id").is_not_null() & pl.col("acquired_at").is_not_null()
     had, has = (rows.select(columns).filter(counts) for rows in (before, after))
@@ -94,8 +95,8 @@ def _within_campaigns(reading: Reading, before: pl.DataFrame, after: pl.DataFram
 def _between_topics(
     reading: Reading, before: pl.DataFrame, after: pl.DataFrame, new_uses: pl.DataFrame
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """All violations, before and after, of the affected orders: those on which these coupons are (or would be) used or
-    reserved, and those named by the new `used` events."""
+    """Two frames of violations, before and after the change, of the affected orders: those on which these coupons are
+    (or would be) used or reserved, and those named by the new `used` events."""
     columns = ["key_hash", "coupon_id", *_USE]
     used = pl.col("state") == "used"
     in_use, becomes = (_hashed(rows.filter(used).select(columns), "order_id", "order_hash") for rows in (before, after))

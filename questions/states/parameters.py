@@ -90,13 +90,17 @@ class Violations(ViolationFilter):
 
 
 class Diff(Parameters):
-    from_at: Annotated[Instant | None, "First point: what had happened until this instant."] = None
-    to_at: Annotated[Instant | None, "Second point: what had happened until this instant. [default: now]"] = None
-    known_from: Annotated[Instant | None, "First point: what was recorded until this instant."] = None
-    known_to: Annotated[Instant | None, "Second point: what was recorded until this instant. [default: now]"] = None
-    from_positions: Annotated[str | None, "First point: what the log held before these positions."] = None
+    from_at: Annotated[Instant | None, "First point: only events that happened up to this instant."] = None
+    to_at: Annotated[Instant | None, "Second point: only events that happened up to this instant. [default: now]"] = (
+        None
+    )
+    known_from: Annotated[Instant | None, "First point: only events that were recorded up to this instant."] = None
+    known_to: Annotated[
+        Instant | None, "Second point: only events that were recorded up to this instant. [default: now]"
+    ] = None
+    from_positions: Annotated[str | None, "First point: only records before these log positions."] = None
     to_positions: Annotated[
-        str | None, "Second point: what the log held before these positions. [default: everything]"
+        str | None, "Second point: only records before these log positions. [default: all records]"
     ] = None
     campaign: Campaign = None
 

@@ -137,7 +137,7 @@ def history(reading: Reading, parameters: CouponHistory) -> pl.DataFrame:
 
 
 def _persons_in(reading: Reading, cut: Cut) -> dict[str, str]:
-    """The person of each linked id, by the links in the cut."""
+    """For each linked id, the id that stands for its person. Only links within the cut count."""
     links = f"SELECT DISTINCT user_id, alias_id FROM user_events WHERE type = 'linked' AND {cut.condition(USER)}"
     return dict(persons(reading.frame(links)).iter_rows())
 
@@ -278,9 +278,9 @@ def campaigns(reading: Reading, _: OfPast) -> pl.DataFrame:
     """All campaigns: one row per campaign, and one with a null id for coupons without a campaign.
 
     `issued`, `claimed`, `used`, `returned` and `expired` count the coupons that have such an event, legal or not.
-    `in_use` counts coupons in state used now, `owned` those with an owner. `claim_rate` = claimed / issued without a
-    user; `use_rate` = in_use / owned. `discounts` lists the discount of coupons in use by currency; `discount_minor` is
-    the same if there is only one currency, else null. `violations` counts as in `campaign`.
+    `in_use` counts coupons in state used now, `owned` those with an owner. `claim_rate` = claimed / (coupons issued
+    without a user); `use_rate` = in_use / owned. `discounts` lists the discount of coupons in use by currency;
+    `discount_minor` is the same if there is only one currency, else null. `violations` counts as in `campaign`.
     """
     with reading.given(faults=_faults(reading)):
         return reading.frame(_query("campaigns"))
@@ -358,8 +358,8 @@ def violation_counts(reading: Reading, parameters: ViolationFilter) -> pl.DataFr
 def campaign_violations(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """Rules broken by a campaign's coupons, including those between coupons and orders: one row per rule and currency.
 
-    `cases` counts violations, `coupons` and `users` those involved. `discount_minor` is the discount of these coupons
-    that are in use now, each counted once.
+    `cases` counts violations, `coupons` and `users` the coupons and users involved. `discount_minor` sums the discounts
+    of those coupons that are in use now, each counted once.
     """
     with reading.given(faults=_faults(reading, parameters.campaign, between=True)):
         return reading.frame(_query("campaign_violations"))
@@ -378,9 +378,10 @@ def linked(reading: Reading, _: OfPast) -> pl.DataFrame:
 def campaign_segments(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
     """How customers of each RFM segment responded to a campaign: one row per segment and currency.
 
-    `got` counts customers with a coupon of the campaign, `used` those with one in use. `came_again` is the share of the
-    latter with more than one order, `net_sales_minor` the net sales of all their orders. A null segment holds people
-    with a coupon of the campaign but without an order that stands (paid, and neither cancelled nor refunded in full).
+    `got` counts customers with a coupon of the campaign, `used` those with one in use. Of those who used one,
+    `came_again` is the share with more than one order; `net_sales_minor` sums all orders of those who used one. A null
+    segment holds people with a coupon of the campaign but without an order that stands (paid, and neither cancelled nor
+    refunded in full).
     """
     theirs = campaign_users(reading, parameters)
     everyone = customers.in_segments(reading)
@@ -464,8 +465,7 @@ def diff(reading: Reading, parameters: Diff, progress: Progress) -> Iterator[pl.
     """What happened to coupons between two points: one row per coupon with new events, by id.
 
     `before` and `after` are the states (null: the coupon did not exist yet). `changed` holds the other values that
-    changed, as JSON `[before, after]`. `types` and
-    `event_ids` list the new events in canonical order.
+    changed, as JSON `[before, after]`. `types` and `event_ids` list the new events in canonical order.
 
     Both points are cuts: by when events happened (`from_at`, `to_at`), by when they were recorded (`known_from`,
     `known_to`), by log position, or by a combination. Without a second point, the comparison is with now.
@@ -578,8 +578,8 @@ def standing(reading: Reading, _: Parameters) -> pl.DataFrame:
 
 
 def digest(reading: Reading, _: Parameters) -> pl.DataFrame:
-    """Digests of all tables, to compare two databases: one row per table. `facts` covers only what the log says; `full`
-    covers every column."""
+    """Digests of all tables, to compare two databases: one row per table. `facts` covers the business
+    columns, `full` all columns, including positions and book-keeping."""
     in_place.complete(reading)
     schema = {"table": pl.String, "rows": pl.Int64, "facts": pl.String, "full": pl.String}
     return pl.DataFrame([asdict(d) for d in digests_of.digests(reading)], schema=schema)
@@ -628,7 +628,7 @@ def evidence(reading: Reading, parameters: Evidence) -> pl.DataFrame:
     row.
 
     It has lists of their rows, events, conflicts and violations. With `set_aside`, it also lists the positions of all
-    coupon events that are valid by their bytes but became dead letters.
+    valid coupon events among the dead letters (folding failed, or `occurred_at` is too far from `recorded_at`).
     """
     span = {"first": parameters.first, "last": parameters.last}
     lists = {
