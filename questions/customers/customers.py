@@ -45,7 +45,7 @@ DRIVERS: Final = {
     ),
     "repurchase": ("came_again", ("first_net_minor", "began_with_coupon", "tenure_days")),
 }
-"""By question: the outcome column, and the features that may be associated with it."""
+"""By outcome: its column, and the features that may be associated with it."""
 STEPS: Final = ("view", "coupon", "cart", "ordered", "paid", "returned")
 TIERS: Final = ("high_value", "active", "bargain_hunter")
 _AMOUNTS: Final = (
@@ -179,7 +179,7 @@ def goes_with(reading: Reading, parameters: Drivers) -> pl.DataFrame:
 
 def lapsing(reading: Reading, parameters: Listed) -> pl.DataFrame:
     """Customers about to lapse: one row per customer and currency, highest net sales first. They have at least three
-    orders, and their last one is 1.5 to 4 times their mean gap between orders ago (`gaps_silent`)."""
+    orders, and the time since their last order is 1.5 to 4 times the mean gap between their orders (`gaps_silent`)."""
     late = pl.col("recency_days") / pl.col("mean_gap_days")
     rows = (
         known(reading)

@@ -261,9 +261,9 @@ def comparison(reading: Reading, parameters: Comparison) -> pl.DataFrame:
     """Estimated effect of a campaign without arms: one row. It compares people who got a coupon with people who did
     not, which is weaker evidence than an experiment.
 
-    `effect` is per targeted person, `total_effect` over all `targeted` people compared; each has an interval and
-    `effect` a `p`. `supported` is the share of the targeted that have similar people among the `others`. `placebo_…` is
-    the same comparison for a time before the campaign, where the true effect is zero.
+    `effect` is the effect per targeted person, with a `p`; `total_effect` is the effect over all `targeted` people that
+    were compared. Both have an interval. `supported` is the share of the targeted that have similar people among the
+    `others`. `placebo_…` is the same comparison for a time before the campaign, where the true effect is zero.
 
     Raises `NotThere` with the reason if the data do not support a comparison, and `WrongQuestion`.
     """
@@ -592,6 +592,6 @@ def _warning_rows(warnings: Sequence[Caveat]) -> list[Row]:
 
 
 def _listed(rows: Sequence[Row], schema: Mapping[str, Any]) -> pl.Series:
-    """The rows as one value: a list of structs."""
+    """The rows as one value: a list of structs with the fields of `schema`."""
     chosen = [{name: row.get(name) for name in schema} for row in rows]
     return pl.DataFrame(chosen, schema=schema).select(pl.struct(pl.all()).implode()).to_series()

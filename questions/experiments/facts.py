@@ -23,7 +23,7 @@ from coupon_ledger.questions.metrics.money import goods_rates as goods
 from coupon_ledger.questions.metrics.periods import later
 
 LEAST_BEFORE: Final = timedelta(days=14)
-"""The time before the start that is compared is at least this long."""
+"""Minimum length of the time before the window. Orders in that time are compared with those in the window."""
 
 _ONE_APPEND: Final = timedelta(seconds=1)
 """Events recorded within this time may have been appended together."""
@@ -88,7 +88,8 @@ def _part(text: str, of: str) -> float:
 
 
 def parts(text: str, of: str) -> dict[str, float]:
-    """Parse comma-separated `NAME=PART`. `of`: what it is, for errors. Raises `WrongQuestion`."""
+    """Parse comma-separated `NAME=PART`. `of`: what the text is about (such as `shares`), used in errors. Raises
+    `WrongQuestion`."""
     shares = {}
     for one in text.split(","):
         name, _, value = one.rpartition("=")
@@ -116,7 +117,8 @@ class Campaign:
 
 
 def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> datetime | None:
-    """The data's clock, or the last order if orders ended earlier: missing data must not look like a drop in sales."""
+    """Until when orders are known: up to the data's clock, or up to the last order if that is a day or more before the
+    clock. Missing data must not look like a drop in sales. None if there are no data."""
     if data_clock is None or last_order_at is None or last_order_at > data_clock - _SILENT:
         return data_clock
     return last_order_at
@@ -295,8 +297,8 @@ def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, 
 
 
 def sample_ratio(arms: Arms) -> float:
-    """p of a sample ratio mismatch: the smaller one of the arms as assigned and as counted, since people may be missing
-    from either. NaN if the planned shares are unknown."""
+    """p of a sample ratio mismatch. It is computed for the people assigned and for the people that count, since people
+    may be missing from either; the smaller p is returned. NaN if the planned shares are unknown."""
     counting = dict(arms.people.group_by("arm").len().iter_rows())
     ps = [lift.sample_ratio(counts, arms.shares) for counts in (arms.counts, counting)]
     return ps[1] if math.isnan(ps[0]) else min(ps)

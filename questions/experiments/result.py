@@ -75,8 +75,8 @@ def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], ela
     """One row per treatment, metric and method. `elapsed`: the part of the window that is over.
 
     `p_corrected`: by Holm over the treatments for the main metric, by Benjamini and Hochberg over all other metrics
-    together. `simultaneous_…`: with several treatments, the interval of the main metric that holds for all of them at
-    once."""
+    together. `simultaneous_…`: with several treatments, wider intervals of the main metric: those of all treatments
+    cover the true effects together."""
     main = metrics[0]
     tests = {metric: len(treatments) if metric == main else 1 for metric in metrics}
     rows = [row for arm in treatments for m in metrics for row in _methods(control, arm, m, elapsed, tests[m])]
@@ -354,8 +354,9 @@ _OPEN: Final = (
 
 @dataclass(frozen=True)
 class _Interval:
-    """The interval and p that hold for all treatments at once. `significant`: p shows an effect. `sized`: the interval
-    excludes zero, too; this does not follow from p (see `lift.simultaneous`)."""
+    """The interval and p that a conclusion is based on: corrected for several treatments (`several`), else plain.
+    `significant`: p is below alpha. `sized`: significant, and the interval excludes zero, too; this does not follow
+    from p (see `lift.simultaneous`)."""
 
     low: float
     high: float

@@ -268,7 +268,7 @@ def _parts(what: str, by: Sequence[str], known: Mapping[str, str]) -> list[str]:
 
 
 def _zoned(at: str, chosen: list[str]) -> str:
-    """The join with the zone's offsets. It sorts all rows, so it is added only if days are chosen."""
+    """SQL that joins the zone's UTC offsets. The join sorts all rows, so it is added only if `by` includes days."""
     return f"ASOF JOIN zone z ON {at} >= z.since" if "day" in chosen else ""
 
 

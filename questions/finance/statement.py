@@ -1,15 +1,17 @@
 """The liability statement of a campaign's coupons: opening, moves, closing.
 
 A coupon is out while it is issued, claimed or reserved, since it can still be used. Its value is its face value.
-Coupons without one (a percentage, a gift) are only counted. If no coupon counted in a part of the statement has a face
-value, the value of the part is null: unknown, not zero. Every event that takes a coupon in or out is one move, so
+Coupons without one (a percentage, a gift) are only counted. If none of the coupons in a column of the statement has a
+face value, the column's value is null: unknown, not zero. A move is an event after which a coupon starts or stops being
+out. This equation is exact, in coupons and in minor units (a null adds nothing):
 
     opening + issued + returned - used - expired - revoked - released = closing
 
-holds to the coupon and to the minor unit (null adds nothing), and each period opens with the closing of the previous
-one. If a coupon broke no rule and nothing happened to it twice, its row shows its moves. The history of every other
-coupon is folded from the start (`ledger/lifecycle.toml`). The audit `liability` folds all histories, and compares both
-results with the states of the rows.
+Each period opens with the closing balance of the previous one.
+
+If a coupon broke no rule and nothing happened to it twice, its row has the instants of all its moves. The history of
+every other coupon is folded from its first event (`ledger/lifecycle.toml`). The audit `liability` folds all histories,
+and compares both results with the states of the rows.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from coupon_ledger.projections.wide import as_integers
 
 OUT: Final = ("issued", "claimed", "reserved")
 MOVES: Final = ("issued", "returned", "used", "expired", "revoked", "released")
-"""The first two take coupons in, the others out. `released`: from a hold that broke the rules back to a state in which
-the coupon is not out."""
+"""With the first two, a coupon starts to be out; with the others, it stops. `released`: a reservation that broke the
+rules ended, and the coupon went back to a state in which it is not out."""
 _IN: Final = MOVES[:2]
 _UNITS: Final = ("coupons", "minor", "unknown")
 """Number of coupons, sum of their face values, number of coupons without a face value."""
@@ -58,7 +60,7 @@ def statement(
     by_rows: bool = True,
 ) -> pl.DataFrame:
     """One row per campaign (null: coupons without one) and currency. The period includes `since` and excludes `until`.
-    Without `by_rows`, every history is folded."""
+    `by_rows`: take moves from the rows where these show all of them; if false, fold every history."""
     folded = (_summed(piece, since, until) for piece in _moves(reading, campaign, by_rows))
     rows = [_of_rows(reading, campaign, since, until)] if by_rows else []
     moved = pl.concat([_nothing(), *rows, *folded])
@@ -91,9 +93,9 @@ def _of_rows(reading: Reading, campaign: str | None, since: datetime | None, unt
 
 
 def _moves(reading: Reading, campaign: str | None, by_rows: bool) -> Iterator[pl.DataFrame]:
-    """Every event that took a coupon in or out: `campaign_id`, `currency`, `face_value_minor` of the coupon, `at`,
-    `move`. Coupons are read in parts, so that memory does not grow with their number. `by_rows`: leave out coupons
-    whose rows show all their moves."""
+    """The moves that have to be folded from histories, in pieces, so that memory does not grow with their number. One
+    row per move: `campaign_id`, `currency` and `face_value_minor` of the coupon, `at`, `move`. `by_rows`: leave out
+    coupons whose rows show all their moves."""
     condition = f"($campaign IS NULL OR campaign_id = $campaign) AND NOT ($by_rows AND {_SHOWN_BY_ROW})"
     bound = {"campaign": campaign, "by_rows": by_rows}
     [events] = reading.frame(f"SELECT coalesce(sum(events), 0)::BIGINT FROM coupons WHERE {condition}", bound).row(0)
@@ -133,7 +135,7 @@ def _moved(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summed(moved: pl.DataFrame, since: datetime | None, until: datetime | None) -> pl.DataFrame:
-    """Per campaign and currency: what was out before the period, and the moves within it."""
+    """Per campaign and currency: the coupons that were out before the period, and the moves within it."""
     earlier = pl.lit(False) if since is None else pl.col("at") < since
     within = ~earlier & (pl.lit(True) if until is None else pl.col("at") < until)
     sign = pl.when(pl.col("move").is_in(_IN)).then(1).otherwise(-1)

@@ -60,7 +60,8 @@ class Evaluation:
         self._grace = timedelta(minutes=grace)
 
     def frame(self) -> pl.DataFrame:
-        """The answer. Grain: one slice and bucket, and currency if any metric is money (null for other metrics)."""
+        """The answer. Grain: one slice and bucket, and currency if any metric is money. Rows of other metrics have a
+        null currency."""
         question = self._question
         now = self._parts(self.slice(question.since, question.until))
         if not question.shifts:
@@ -105,8 +106,9 @@ class Evaluation:
         return first, later(last, _MOMENT)
 
     def _parts(self, slice_: Slice) -> dict[bool, pl.DataFrame]:
-        """The parts of each group's metrics, by slice and bucket. Each source is queried only once: metrics that are
-        not money add up its rows by currency."""
+        """The parts of the money metrics (key True) and of the others (False): one row per slice and bucket, and for
+        money per currency. A source that both need is queried once, by currency, and summed over the currencies for the
+        others, if their parts are additive."""
         needed = {
             money: _by_source((part for metric in metrics for part in metric.parts), slice_)
             for money, metrics in self._groups().items()
@@ -132,8 +134,9 @@ class Evaluation:
         return parts_of
 
     def _keys_of(self, frames: Iterable[pl.DataFrame]) -> list[datetime] | None:
-        """All buckets of the period. Without `since`, it begins with the first bucket with data. Without `until`, it
-        ends with the last one, or at the data's clock if `since` is set and the clock is later."""
+        """The keys of all buckets of the period; None if the question has no buckets. Without `since`, the period
+        begins with the first bucket with data. Without `until`, it ends with the last one, or at the data's clock if
+        `since` is set and the clock is later."""
         question, buckets = self._question, self._question.buckets
         if buckets is None:
             return None
@@ -148,7 +151,7 @@ class Evaluation:
     def _filled(
         self, parts: pl.DataFrame, money: bool, frames: Iterable[pl.DataFrame], buckets: list[datetime] | None
     ) -> pl.DataFrame:
-        """Add rows, so that every slice of any metric is there in every bucket."""
+        """Add the missing rows, so that every slice found in any of `frames` has a row in each of `buckets`."""
         keys = self._dimensions(money)
         if not keys and buckets is None:
             return parts
@@ -186,7 +189,8 @@ class Evaluation:
         return pl.concat(groups, how="diagonal")
 
     def _with_minutes(self, parts: pl.DataFrame) -> pl.DataFrame:
-        """Add the minutes of the bucket (or of the period) that have passed by the data's clock."""
+        """Add the column `minutes`: how many minutes of the bucket (or of the period) have passed by the data's
+        clock."""
         question, clock = self._question, self.clock
         if clock is None:
             return parts.with_columns(pl.lit(None, pl.Float64).alias(MINUTES))
@@ -207,7 +211,7 @@ class Evaluation:
 
     @cached_property
     def _period(self) -> tuple[datetime, datetime]:
-        """The period that is compared with another one."""
+        """The period of the question, which is compared with an earlier one. Raises `WrongQuestion`."""
         question = self._question
         until = question.until or self.clock
         if question.since is None:
@@ -222,8 +226,8 @@ class Evaluation:
         return Shift.between(*self._period, question.zone, str(question.compare), question.buckets)
 
     def _beside(self, values: pl.DataFrame, others: pl.DataFrame, earlier: Mapping[datetime, datetime]) -> pl.DataFrame:
-        """Each value, the value in the earlier period, and the relative change. `earlier`: the bucket that each bucket
-        is compared with."""
+        """Add to each value the value in the earlier period, and the relative change. `earlier`: for each bucket, the
+        key of the bucket that it is compared with."""
         metrics = self._question.metrics
         keys = [name for name in values.columns if name not in METRICS]
         others = others.rename({metric.name: f"{metric.name}_before" for metric in metrics})
@@ -243,7 +247,7 @@ class Evaluation:
         return wide.drop("_earlier", strict=False).with_columns(changes)
 
     def _beside_targets(self, values: pl.DataFrame) -> pl.DataFrame:
-        """Each value, its target, and the part of the target that is reached."""
+        """Add to each value its target, and the part of the target that is reached."""
         question = self._question
         campaigns = question.where.get("campaign")
         targets_set = self._reading.frame(
@@ -321,7 +325,8 @@ def _formula(metric: Metric) -> str:
 
 
 def _by_source(names: Iterable[str], slice_: Slice) -> dict[Source, list[Metric]]:
-    """The metrics by source: the one that each is defined on, or a source of hourly sums that can replace it."""
+    """The metrics, grouped by the source to query: the source on which the metric is defined, or hourly sums that can
+    replace it."""
     by_source: dict[Source, list[Metric]] = {}
     for metric in (METRICS[name] for name in dict.fromkeys(names)):
         sums = SUMS.get(str(metric.source))
@@ -337,7 +342,8 @@ def _summed(by_currency: pl.DataFrame, keys: list[str], parts: Sequence[Metric])
 
 
 def _together(frames: Sequence[pl.DataFrame], keys: list[str], parts: Sequence[Metric]) -> pl.DataFrame:
-    """Full join of the frames, with gaps filled. If there are no rows, and no keys other than currency, one row."""
+    """The frames, one per source, joined on `keys`, with missing values filled in. Without keys other than currency,
+    there is at least one row."""
     marked = [
         frame.with_columns(pl.lit(True).alias(f"_has_{name}") for name in frame.columns if name in METRICS)
         for frame in frames

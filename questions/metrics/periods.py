@@ -1,4 +1,4 @@
-"""Time in a time zone: offsets, buckets, and the periods that others are compared with.
+"""Time zones, time buckets, and the earlier periods with which metrics are compared.
 
 Instants are naive UTC, as in the tables. *Local* means wall-clock time. Zones come from `zoneinfo`, not from DuckDB,
 which knows them only if its ICU extension is built in.
@@ -30,7 +30,8 @@ MOST_BUCKETS: Final = 100_000
 _SHORT: Final = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _LENGTHS: Final = {**_SHORT, "day": timedelta(days=1), "week": timedelta(weeks=1)}
 _COMPARED: Final = 60
-"""Up to this many months, SQL compares instants with month ends, in a quarter of the time of DuckDB's date_trunc."""
+"""Up to this many months, SQL compares instants with the months' ends. This takes a quarter of the time of DuckDB's
+date_trunc."""
 _YEAR_1: Final = 719_162 * 86_400_000_000
 """Microseconds from the first day of the year 1 to 1970."""
 _FIRST, _LAST = datetime(1970, 1, 1), datetime(2100, 1, 1)
@@ -69,7 +70,8 @@ class Zone:
         return at + self.offset(at)
 
     def instant(self, local: datetime) -> datetime:
-        """The instant at which clocks first show this local time. If they skip it, the instant of the skip."""
+        """The instant at which clocks first show this local time. If clocks skip this time, the instant at which they
+        jump."""
         if not _SECOND_DAY <= local < _LAST_DAY:
             return local
         first = local.replace(tzinfo=self._info)
@@ -80,7 +82,7 @@ class Zone:
         return self._jump(local - before - timedelta(days=1), local - before + timedelta(hours=1))
 
     def _jump(self, low: datetime, high: datetime) -> datetime:
-        """The instant in this range at which the offset changes."""
+        """The instant between `low` and `high` at which the UTC offset changes, to the second."""
         before = self.offset(low)
         while high - low > timedelta(seconds=1):
             middle = low + ((high - low) // timedelta(seconds=2)) * timedelta(seconds=1)
@@ -88,19 +90,20 @@ class Zone:
         return high
 
     def changes(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """The offsets in a period, each with the instant from which it holds. The first one holds at `since`."""
+        """The zone's UTC offsets during a period, each with the instant from which it applies. The first is the one in
+        force at `since`; its instant may be earlier."""
         every = _changes(self)
         first = max(0, bisect_right(every, since, key=lambda change: change[0]) - 1)
         return [change for n, change in enumerate(every) if n == first or (n > first and change[0] < until)]
 
     def offsets(self) -> pl.DataFrame:
-        """All offsets: `since`, and the `offset_us` that holds from then on. For an ASOF join by instant."""
+        """All UTC offsets of the zone, for an ASOF join by instant: `offset_us` applies from `since` on."""
         changes = [(since, _micros(offset)) for since, offset in _changes(self)]
         return pl.DataFrame(changes, schema={"since": pl.Datetime("us"), "offset_us": pl.Int64}, orient="row")
 
     def local_sql(self, at: str, since: datetime, until: datetime) -> str:
-        """SQL for the local time at the instant `at`: microseconds since Monday, the first day of the year 1. Integers
-        take a third of the time of DuckDB's dates."""
+        """SQL for the local time of an instant, in microseconds since 0001-01-01, a Monday. `at`: SQL for the instant,
+        which must lie between `since` and `until`. Integers take a third of the time of DuckDB's dates."""
         (_, offset), *later = self.changes(since, until)
         if not later:
             return f"(epoch_us({at}) + {_micros(offset) + _YEAR_1})"
@@ -110,7 +113,8 @@ class Zone:
 
 @lru_cache(maxsize=64)
 def _changes(zone: Zone) -> list[tuple[datetime, timedelta]]:
-    """All changes of the offset, from the first instant on. Before 1970, the offset of 1970 holds."""
+    """All UTC offsets of the zone, earliest first, each with the instant from which it applies. Before 1970, the offset
+    of 1970 is used; from 2100 on, the last one before."""
     changes = [(datetime.min, timedelta(0)), (_SECOND_DAY, zone.offset(_FIRST))]
     at = _FIRST
     while at < _LAST:
@@ -133,6 +137,8 @@ class Buckets:
     zone: Zone
 
     def key_sql(self, at: str, since: datetime, until: datetime) -> str:
+        """SQL for the key of an instant's bucket. `at`: SQL for the instant, which must lie between `since` and
+        `until`."""
         if self.grain == "month":
             return self._month_sql(at, since, until)
         local, length = self.zone.local_sql(at, since, until), _micros(_LENGTHS[self.grain])
@@ -153,8 +159,8 @@ class Buckets:
         return f"CASE {' '.join(ends)} ELSE TIMESTAMP '{last}' END"
 
     def _jumps(self, since: datetime, until: datetime) -> list[tuple[datetime, timedelta]]:
-        """Changes of the offset. Each begins a new bucket, since some zones change their clocks by a part of an
-        hour."""
+        """The changes of the UTC offset in a period. Each starts a new bucket, since some zones change their clocks by
+        a part of an hour."""
         return self.zone.changes(since, until)[1:]
 
     def key(self, at: datetime) -> datetime:
@@ -191,8 +197,8 @@ class Buckets:
         return f"{key:%Y-%m}" if self.grain == "month" else f"{key:%Y-%m-%d}"
 
     def keys(self, first: datetime, until: datetime) -> Iterator[datetime]:
-        """The keys from `first` on of buckets that start before `until`. Raises `WrongQuestion` if there are too
-        many."""
+        """The keys of consecutive buckets: `first` and those after it that start before `until`. Raises `WrongQuestion`
+        if there are too many."""
         key, count = first, 0
         while self.start(key) < until:
             if (count := count + 1) > MOST_BUCKETS:
@@ -214,7 +220,7 @@ class Shift:
 
     @classmethod
     def between(cls, since: datetime, until: datetime, zone: Zone, how: str, buckets: Buckets | None) -> Shift:
-        """The shift to the preceding period of the same length, or to the last year.
+        """The shift to the preceding period of the same length, or to the same period of the last year.
 
         The length is counted in buckets if there are any, else in whole months or whole days if possible. For weekly
         buckets, the last year is 52 weeks earlier, so that weekdays match.

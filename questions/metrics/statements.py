@@ -34,8 +34,8 @@ class Slice:
     goods_rates: Mapping[str, list[Any]] | None
 
     def fits(self, sums: Source) -> bool:
-        """Whether these hourly sums can replace the rows: they have all dimensions of the slice, and its bounds and the
-        zone's offsets are whole hours."""
+        """Whether the hourly sums can replace the single rows: the sums have all dimensions of the slice, the buckets
+        are not minutes, and the slice's bounds and the zone's UTC offsets are whole hours."""
         offsets = (offset for _, offset in self.zone.changes(*self.span))
         return (
             {*self.by, *self.where} <= {*sums.dimensions, *IN_TIME}
@@ -69,7 +69,8 @@ def aggregates(source: Source, metrics: Sequence[Metric], slice_: Slice, *, mone
 def _once(
     source: Source, relation: str, keys: Mapping[str, str], values: Mapping[str, str]
 ) -> tuple[str, dict[str, str], dict[str, str]]:
-    """The relation as a subquery that has each object (`source.once`) once per slice, with the keys and values over
+    """For a source in which several rows can be about one object (identified by `source.once`): wrap the relation in a
+    subquery that has each object once per slice. Returns the new relation, and the keys and values as expressions over
     it."""
     text, alias = " ".join(values.values()), source.alias
     own = {str(source.once), *(f"{alias}.{column}" for column in re.findall(rf"\b{alias}\.(\w+)", text))}
@@ -80,7 +81,7 @@ def _once(
 
 
 def rows(source: Source, metric: Metric, slice_: Slice, limit: int | None) -> Statement:
-    """SQL for the rows behind a metric, by time. Without a limit, SQL for their number."""
+    """SQL for the first `limit` rows behind a metric, by time. Without a limit, SQL for their number."""
     relation, parameters = _relation(source, [metric], slice_, [])
     if limit is None:
         counted = f"DISTINCT {source.once}" if source.once else "*"
@@ -126,7 +127,8 @@ def _currency(source: Source) -> str:
 def _relation(
     source: Source, metrics: Sequence[Metric], slice_: Slice, expressions: Sequence[str]
 ) -> tuple[str, dict[str, Any]]:
-    """The FROM and WHERE clauses, with their parameters."""
+    """The FROM and WHERE clauses, with their parameters. `expressions`: the SQL to select; it decides which joins are
+    needed."""
     parameters: dict[str, Any] = {}
     conditions = [source.where] if source.where != "true" else []
     if source.at:
