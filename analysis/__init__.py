@@ -12,6 +12,6 @@ from coupon_ledger.ledger.extras import missing
 
 
 def need(what: str, library: str) -> None:
-    """Raises `LedgerError` if the library is not installed."""
+    """Raises `LedgerError` if the library is not installed. `what`: what needs it, for the error."""
     if find_spec(library) is None:
         raise missing(library, what)

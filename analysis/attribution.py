@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 EXACT_UP_TO: Final = 12
 """Up to this many players, all coalitions are evaluated. With more players, orders of joining are sampled."""
 MOST_PLAYERS: Final = 62
-"""A coalition is an integer with one bit per player."""
+"""Maximum number of players. A coalition is a 64-bit integer with one bit per player."""
 _AT_ONCE: Final = 256
 
 
@@ -80,7 +80,7 @@ def linear(paths: Paths) -> Float64:
 
 
 def time_decay(paths: Paths, half_life: float) -> Float64:
-    """Credit halves with every `half_life` seconds of a touch's age."""
+    """Credit halves with every `half_life` of a touch's age. `half_life` has the unit of the ages."""
     if not len(paths.states):
         return np.zeros(0)
     there = paths.lengths > 0
@@ -226,6 +226,7 @@ class Coalitions:
         self._counts: dict[int, tuple[int, int]] = {}
 
     def add(self, paths: Paths, ordered: Mask) -> None:
+        """Add paths. `ordered`: per path, whether it led to an order. Paths without touches are ignored."""
         there = paths.lengths > 0
         if not there.any():
             return
@@ -250,8 +251,9 @@ class Coalitions:
         return np.asarray((rate * counted[:, 0].sum())[place])
 
     def value(self, draws: int, seed: int = 1) -> tuple[Float64, Float64]:
-        """The Shapley value of each state in orders, and its standard error (0 if exact). A state that is in no
-        path gets 0."""
+        """The Shapley value of each state, as a number of orders, and its standard error (0 if the value is exact).
+        States that are in no path get 0. `draws`: number of samples if there are too many states for the exact
+        value."""
         met = [s for s in range(self.states) if any(coalition >> s & 1 for coalition in self._counts)]
         among = np.array([1 << s for s in met], dtype=np.uint64)
 

@@ -41,7 +41,7 @@ _SEED: Final = 20_261_111
 
 
 class TooLittleData(ValueError):
-    """The data cannot answer the question; the message says why."""
+    """Raised if the data cannot answer the question. The message says why."""
 
 
 def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
@@ -55,7 +55,7 @@ def quintile(values: pl.Series, *, low_is_best: bool = False) -> pl.Series:
 def scored(customers: pl.DataFrame) -> pl.DataFrame:
     """Add the scores `recency`, `frequency`, `money` (1 to 5, 5 is best) and the name of the `segment`.
 
-    Needs `recency_days`, `orders`, `net_sales_minor`. Every customer must have an order.
+    Needs the columns `recency_days`, `orders`, `net_sales_minor`. Every customer must have an order.
     """
     scores = customers.with_columns(
         recency=quintile(customers["recency_days"], low_is_best=True),
@@ -82,8 +82,8 @@ def tiered(customers: pl.DataFrame, *, top: float = 0.2, active_days: int = 30, 
 @dataclass(frozen=True, slots=True)
 class Clusters:
     """`cluster`: the cluster of each customer. `choice`: one row per number of clusters tried, with silhouette
-    (Rousseeuw 1987, on a sample) and inertia; the highest silhouette is chosen. `centres`: of the chosen clusters, in
-    the units of the features."""
+    (Rousseeuw 1987, on a sample) and inertia; the number with the highest silhouette is chosen. `centres`: one row per
+    chosen cluster, with its number of customers and the mean of each feature."""
 
     cluster: npt.NDArray[np.int64]
     choice: pl.DataFrame

@@ -1,12 +1,12 @@
 """Future purchases of a customer and their value: BG/NBD and Gamma-Gamma models.
 
-Fader, Hardie, Lee: "Counting Your Customers" the Easy Way: An Alternative to the Pareto/NBD Model, Marketing Science
-24 (2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). The results are model projections: they get
+Fader, Hardie, Lee: "Counting Your Customers" the Easy Way: An Alternative to the Pareto/NBD Model, Marketing Science 24
+(2005). Fader, Hardie: The Gamma-Gamma Model of Monetary Value (2013). The results are model projections: they get
 columns of their own and are never added to actual earnings.
 
-Customers are arrays of equal length: `x` repeat purchases (not counting the first), `t_x` time from the first purchase
-to the last, `t` time observed since the first purchase (any unit, the same for both), `z` mean spend of the repeat
-purchases.
+Customers are arrays of equal length. `x`: number of repeat purchases (all but the first). `t_x`: time from the first
+purchase to the last; `t`: time from the first purchase to the end of the observation (any unit, the same for both).
+`z`: mean spend of the repeat purchases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PENALTY: Final = 1e-8
 
 
 class CannotFit(ValueError):
-    """The data are not enough to fit the model."""
+    """Raised if the data are not enough to fit the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def fit_purchases(x: Floats, t_x: Floats, t: Floats) -> Purchases:
     times, place = np.unique(x, return_inverse=True)
     again = np.flatnonzero(x > 0)
     x_again, place_again, last, end = x[again], place[again], t_x[again] * scale, t * scale
-    # Most trial steps change only another parameter, so the logarithms are cached.
+    # Most trial steps change a parameter other than alpha, so the logarithms that depend on alpha are cached.
     log_end, log_last = (lru_cache(2)(lambda alpha, at=at: np.log(alpha + at)) for at in (end, last))
 
     def surprise(logs: Floats) -> float:

@@ -43,13 +43,13 @@ class Moments:
 
     @classmethod
     def of_sums(cls, n: int, total: float, squares: float) -> Self:
-        """From the sum of the values and the sum of their squares."""
+        """The moments, from the sum of the values and the sum of their squares."""
         _enough(n)
         return cls(n, total / n, max(squares - total**2 / n, 0.0) / (n - 1))
 
     @classmethod
     def of_share(cls, n: int, successes: int) -> Self:
-        """Of a binary outcome, with variance p (1 - p) as in two-proportion tests."""
+        """The moments of a binary outcome, with variance p (1 - p) as in two-proportion tests."""
         _enough(n)
         share = successes / n
         return cls(n, share, share * (1 - share))
@@ -67,7 +67,8 @@ def _enough(n: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its interval. `p`: of the hypothesis that it is zero; `error`: its standard error."""
+    """A value with its interval. `p`: of the hypothesis that the value is zero; `error`: its standard error; `degrees`:
+    degrees of freedom of Student's t."""
 
     value: float
     low: float
@@ -99,7 +100,8 @@ def estimate(value: float, error: float, degrees: float = math.inf, alpha: float
 
 
 def _welch_degrees(control: Moments, treated: Moments) -> float:
-    """Welch, B. L. (1947), The generalization of "Student's" problem; Satterthwaite (1946)."""
+    """Degrees of freedom of Welch's t: Welch, B. L. (1947), The generalization of "Student's" problem; Satterthwaite
+    (1946). Raises `TooFew` if neither group has any variance."""
     a, b = control.error2, treated.error2
     if a + b == 0:
         raise TooFew("two groups: nobody in them differs from anybody; there is no spread to judge by")

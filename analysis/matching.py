@@ -76,7 +76,7 @@ def matched(outcome: Array, targeted: Array, spent: Array, also: Array, alpha: f
 
 
 def _classes(spent: Array) -> Array:
-    """0 for nothing spent, else 1 to 10 by the quantiles of those who spent."""
+    """The class of each person: 0 if nothing was spent, else 1 to 10 by the quantiles of those who spent."""
     some = spent > 0
     if not some.any():
         return np.zeros(len(spent), dtype=np.int64)

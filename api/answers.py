@@ -57,7 +57,7 @@ def as_of(state: AsOf) -> str:
 
 
 def _write_arrow(spool: Spool, answer: Answer) -> None:
-    """Write an IPC stream. The schema's metadata has `as_of`, the state that the answer is of."""
+    """Write an Arrow IPC stream. The schema's metadata has `as_of`, the state from which the answer was read."""
     writer = None
     for frame in answer.frames:
         table = as_decimals(frame).to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -70,7 +70,7 @@ def _write_arrow(spool: Spool, answer: Answer) -> None:
 
 
 def _write_json(spool: Spool, answer: Answer, json_columns: tuple[str, ...]) -> None:
-    """`{"as_of": …, "rows": […]}`"""
+    """Write `{"as_of": …, "rows": […]}`."""
     spool.write(f'{{"as_of": {as_of(answer.as_of)}, "rows": ['.encode())
     first = True
     for frame in answer.frames:

@@ -89,7 +89,7 @@ def owner_of(database: Path) -> Remote | None:
 
 
 def _remote(database: Path, owned: StoreOwned, progress: Progress | None, limit_s: float | None) -> Remote | None:
-    """The owner, if it answers now. Raises `StoreOwned` if it never will."""
+    """The owner, or None if it does not answer yet. Raises `StoreOwned` if it never will."""
     announced = owner(database)
     if announced.get("pid") != owned.pid or "interface" not in announced:
         # The file is from an earlier owner, or the owner has only just opened the database.
@@ -127,7 +127,8 @@ class Remote:
 
     @contextmanager
     def snapshot(self) -> Iterator[Source]:
-        """Have the owner hold one committed state until the block ends. Raises `OwnerRefused`, `OwnerGone`."""
+        """A source that answers from one committed state, which the owner holds until the block ends. Raises
+        `OwnerRefused`, `OwnerGone`."""
         held = self._held()
         same = Remote(f"//{self._address}", self._database, self._progress, self._limit_s, held)
         try:
@@ -137,7 +138,8 @@ class Remote:
                 self._get(f"/v1/snapshots/{held}", _ANSWER_S, "DELETE").read()
 
     def _held(self) -> str:
-        """The name of a new snapshot. The owner holds only a few at once, so this retries until one is free."""
+        """Ask for a snapshot and return its name. The owner holds only a few at once, so this retries until one is
+        free."""
         deadline = time.monotonic() + SNAPSHOT_PATIENCE_S
         while True:
             try:
@@ -158,7 +160,7 @@ class Remote:
             return False
 
     def ask(self, question: str, **parameters: Any) -> Answer:
-        """Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
+        """Ask the owner. Raises `WrongQuestion`, `OwnerRefused`, `OwnerGone`."""
         entry = QUESTIONS[question]
         checked = entry.read(question, parameters)
         body = entry.as_json(checked)
@@ -248,7 +250,8 @@ class Remote:
         return response
 
     def _followed(self, path: str, parameters: Mapping[str, Any], result: str, what: str, progress: Progress) -> Any:
-        """Report progress until the result arrives, and return it."""
+        """Send the request, report progress until the response has a line with the key `result`, and return its
+        value."""
         try:
             for line in self._posted(path, _ANSWER_S, parameters, what):
                 message = json.loads(line)

@@ -348,7 +348,7 @@ def _add_snapshots(app: FastAPI, snapshots: Snapshots) -> None:
 
 
 class _ProgressLine:
-    """Progress of a job. One thread does the job and writes it, another reads and sends it."""
+    """Progress of a job. The thread that does the job calls the object; another thread reads `line` and sends it."""
 
     def __init__(self) -> None:
         self._progress = {"done": 0, "total": 0}
@@ -498,7 +498,7 @@ def _error_line(error: Exception) -> bytes:
 
 
 def _note(error: Exception) -> dict[str, str]:
-    """The message as a template with its values, so that the client can translate it."""
+    """The error's message as a template with its values (if it has one), so that the client can translate it."""
     message = error.args[0] if error.args else None
     return {"note": message.dumps()} if isinstance(message, Note) else {}
 
@@ -583,7 +583,7 @@ class _Guard:
 
 
 class _Bounded:
-    """Limits how many requests are served at once, and how long a client may receive no data."""
+    """Limits how many requests are served at once. Disconnects a client that receives no data for `_SEND_S`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -45,7 +45,8 @@ class Held:
             self._progress(done, total)
 
     def expect(self) -> None:
-        """Note that a question is coming, which may wait for a thread. A call of `answered` must follow in any case."""
+        """Announce a question, which may still wait for a thread, so that the snapshot does not count as idle.
+        `answered` must be called afterwards in any case."""
         with self._counting:
             self._waiting += 1
 

@@ -1,4 +1,4 @@
-"""Sentences that say up to which instant an answer counts."""
+"""Sentences that describe the cut of an answer: up to which instant events count."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ CUTS: Final = {
 
 
 def cut_of(name: str, at: datetime) -> Note:
-    """Describe a cut. "Before a day" arrives as the last microsecond before the day begins."""
+    """Describe a cut. A cut before a day is given as the last microsecond before the day begins; the sentence then says
+    "before" the day."""
     until, before = CUTS[name]
     return note(before, at=at + timedelta(microseconds=1)) if at.microsecond == 999_999 else note(until, at=at)

@@ -27,8 +27,9 @@ _WIDTH: Final = 5.8
 
 @dataclass(frozen=True)
 class Chart:
-    """`kind`: bars (one series), lines, or spans (series `effect`, `low`, `high`). `names`: of the bars, points or
-    spans; `series`: one number per name, by column; `currency`: of the amounts."""
+    """A chart. `kind`: bars (one series), lines, or spans (series `effect`, `low`, `high`). `names`: names of the bars,
+    points or spans; `series`: by column name, one number per bar, point or span; `currency`: currency of the
+    amounts."""
 
     kind: str
     title: str
@@ -65,7 +66,7 @@ def svg(chart: Chart) -> str:
 
 
 def _bars(axes: Axes, chart: Chart) -> None:
-    """Draw horizontal bars with their values: names beside them have room."""
+    """Draw horizontal bars, each with its value. Horizontal, so that long names fit beside them."""
     [(name, values)] = chart.series.items()
     known = [value or 0 for value in values]
     drawn = axes.barh(range(len(known)), known, color=_COLORS[0], height=0.62)

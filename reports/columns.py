@@ -14,7 +14,11 @@ _RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "
 
 
 class Column:
-    """One column: its heading with the unit, its cells, their kinds, and whether it is right-aligned."""
+    """One column: its heading with the unit, its cells, their kinds, and whether it is right-aligned.
+
+    `currency`: of amounts whose row names none. `of_all`: the currency of all amounts, which goes into the heading;
+    None if there are several.
+    """
 
     def __init__(self, name: str, rows: Sequence[Row], currency: str | None, of_all: str | None) -> None:
         self.name = name
@@ -56,7 +60,7 @@ def _unit(currency: str) -> str:
 
 
 _IN_TIME: Final = frozenset("day week month hour bucket cohort weekday hour_of_day".split())
-"""A first column of these names puts the rows in order of time."""
+"""If a table's first column has one of these names, its rows are sorted by time."""
 
 
 def in_natural_order(rows: list[Row], names: Sequence[str]) -> list[Row]:

@@ -9,7 +9,8 @@ from coupon_ledger.reports.text import Row
 
 
 def without_notes(row: Row) -> Row:
-    """Drop the notes, which are sentences as templates. Machines get the same sentences in English."""
+    """The row without its notes (sentences as templates, for translation). Machines get the same sentences in English
+    from other columns."""
     plain = {name: value for name, value in row.items() if not name.startswith("conclusion_note")}
     return plain | {"warnings": [{n: v for n, v in w.items() if n != "note"} for w in row["warnings"]]}
 

@@ -53,8 +53,8 @@ def _in_language(text: Label) -> str:
 
 
 def named(column: str) -> Label | None:
-    """The name of a column: that of the field, else of the code or the metric of that name. A column made from another,
-    such as `orders_target`, is named after it. None for unknown columns."""
+    """The name of a column. It is looked up among the fields, then the codes, then the metrics. A column made from
+    another, such as `orders_target`, is named after it. None for unknown columns."""
     if (field := _field(column)) is not None:
         return field.label
     if (code := labels.of_code(column)) is not None:
@@ -81,7 +81,7 @@ def label(column: str) -> str:
 
 
 def label_of_metric(name: str) -> str:
-    """The metric's name in the reader's language, also of the metrics that experiments compare."""
+    """The name of a metric, or of a metric that experiments compare, in the reader's language."""
     return label(labels.experiment_metrics().get(name, name))
 
 
@@ -134,7 +134,7 @@ def kind(column: str, row: Row) -> str:
 
 
 def _texts(column: str) -> str:
-    """What the column's texts are: metric, code, or text."""
+    """What the texts in the column are: `metric`, `code`, or `text`."""
     field = _field(column)
     texts = field.text if field is not None else None
     return "code" if texts == "word" else texts or "text"
@@ -149,10 +149,10 @@ def _in_words_always(column: str) -> bool:
 _BY_ENDING: Final = {
     "_minor": "money", "roi": "factor", "_bp": "bp", "_p": "p", "share": "share", "_rate": "share",
 }  # fmt: skip
-"""The kind that the end of a column's name says."""
+"""The kind of a column's values, by the ending of its name."""
 
 _WHATEVER_THE_UNIT: Final = ("money", "factor", "factor_bp", "bp")
-"""Kinds that the unit of a metric of the same name does not change."""
+"""Kinds that stay as they are if a metric has the same name but another unit."""
 
 
 def _kind_of_number(column: str, row: Row) -> str:
@@ -174,7 +174,8 @@ def _kind_of_number(column: str, row: Row) -> str:
 
 
 def _unit_column(column: str, row: Row) -> str:
-    """The column, or the metric of the row if it gives the column's values their unit."""
+    """The name that determines the unit of the row's value: the metric in the row, if the column holds values of that
+    metric; else the column."""
     field, metric = _field(column), row.get("metric")
     if field is None or field.of_metric is None or not isinstance(metric, str):
         return column

@@ -171,9 +171,9 @@ class PartQuestion:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a report. `asks`: its question; `behind`: the question that lists the coupons, orders or people
-    behind its numbers. `sums`: columns that can be added up to a total; `whole`: the total is a question of its own.
-    `by`: the default of `--by`."""
+    """One part of a report. `asks`, `takes`, `fixed`: its question, as in `PartQuestion`. `behind`: the question that
+    lists the coupons, orders or people behind its numbers. `sums`: columns that can be added up to a total. `whole`:
+    the total is asked for separately, because the rows cannot be added up. `by`: the default of `--by`."""
 
     title: str
     asks: str

@@ -63,8 +63,9 @@ class Section:
 
 
 class CampaignAnswers:
-    """Asks questions about one campaign, all as of the same instant. `past`: the cuts of that instant; `goods_rates`:
-    rates for the cost of goods, as questions take them; `zone`: the zone that defines days, None for the default."""
+    """Asks questions about one campaign, all as of the same instant. `past`: that instant, as cut parameters of the
+    questions; `goods_rates`: rates for the cost of goods, as questions take them; `zone`: the zone that defines days,
+    None for the default."""
 
     def __init__(
         self,
@@ -328,7 +329,7 @@ def _customers(ask: CampaignAnswers) -> Section:
         if row["segment"] is not None
     ]
     section.tables["segments (客户分层)"] = rows
-    section.heads = {"use_rate": "used_share"}  # share of people; a rate of use is a share of coupons
+    section.heads = {"use_rate": "used_share"}  # here a share of people; `use_rate` is a share of coupons
     section.columns["segments (客户分层)"] = [name for name in rows[0] if name != "name"] if rows else []
     users = theirs.filter(pl.col("used") > 0).height
     unknown = sum(row["customers"] for row in segments if row["segment"] is None)
@@ -561,7 +562,7 @@ SECTIONS: Final[Mapping[str, tuple[str, Callable[[CampaignAnswers], Section]]]] 
 
 
 def _known(name: str) -> bool:
-    """Whether there is such a metric and it can be asked for a whole campaign."""
+    """Whether a metric of this name exists and can be asked for a whole campaign."""
     from coupon_ledger.questions.metrics.definitions import METRICS
 
     metric = METRICS.get(name)
@@ -622,7 +623,7 @@ def _beside(ask: CampaignAnswers, name: str, booked: Row) -> list[Row]:
 
 
 def review_of(ask: CampaignAnswers, sections: list[str]) -> dict[str, Section]:
-    """Build each section; one that the data cannot support holds the refusal instead."""
+    """Build the sections. If the data do not support a section, it has only the reason (`refused`)."""
     review = {}
     for name in sections:
         title, build = SECTIONS[name]

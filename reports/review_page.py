@@ -1,6 +1,5 @@
-"""A review as Markdown, and as a self-contained HTML page: charts are inline, nothing is loaded from elsewhere, and no
-data become markup.
-"""
+"""A review as Markdown, and as a self-contained HTML page: charts are inline, nothing is loaded from elsewhere, and
+data cannot become markup."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 _LONG: Final = 16
-"""A table with more rows is folded on the page."""
+"""A table with more rows is collapsed on the page."""
 
 _WIDE: Final = 40
 """Texts with more characters are broken into lines."""
@@ -170,7 +169,8 @@ def _plain(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Table:
-    """`columns`: empty if there are no rows; `folded`: the summary line of a table that is too long to show at once."""
+    """One table of the page. `columns`: empty if there are no rows. `folded`: the line that the page shows instead of a
+    table that is too long; empty for others."""
 
     title: str
     columns: list[Column]

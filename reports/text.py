@@ -9,7 +9,7 @@ Row = dict[str, Any]
 
 
 def printable(text: str) -> str:
-    """Escape control characters, which a terminal would obey."""
+    """Escape characters that are not printable, such as control characters, which a terminal would obey."""
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 

@@ -1,6 +1,6 @@
 """The reader's language and zone, in which reports are shown.
 
-The command line takes them from its flags and settings (`cli.view`) and makes that the `default`. A service that
+The command line takes them from its flags and settings (`cli.view`) and sets them as the `default`. A service that
 answers several readers at once sets each reader's view with `showing`.
 """
 
@@ -50,7 +50,7 @@ def view() -> View:
 
 
 def default(current: Callable[[], View]) -> None:
-    """Call `current` for the view wherever `showing` sets none."""
+    """Set the function that returns the view wherever `showing` has set none."""
     _default[0] = current
 
 

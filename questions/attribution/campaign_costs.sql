@@ -1,7 +1,7 @@
--- What did the campaign cost in a period? Grain: one currency. `discount_minor`: of its coupons in use that were used
--- in the period, whatever became of their orders (as discount_cost_minor of the metrics), in the order's currency, else
--- in the coupon's; `without_sale_minor`: the part of it on orders that do not stand. `booked_minor`: sum of all
--- `cost_booked` events that occurred in the period, including (negative) corrections.
+-- What did the campaign cost in a period? Grain: one currency. `discount_minor`: the discount of its coupons in use
+-- whose use lies in the period, whatever became of their orders (like the metric discount_cost_minor). Its currency is
+-- that of the order, else of the coupon. `without_sale_minor`: the part of it on orders that are unknown or do not
+-- stand. `booked_minor`: sum of all `cost_booked` events that occurred in the period, including (negative) corrections.
 WITH discounts AS (
     SELECT coalesce(o.currency, c.currency, '(unknown)') AS currency, sum(c.discount_minor) AS discount_minor,
            coalesce(sum(c.discount_minor) FILTER (

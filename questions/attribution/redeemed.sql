@@ -1,8 +1,8 @@
 -- Which coupons were used on the orders that stand? Grain: one campaign, channel (of the claim, else of the issue),
--- `kind` and currency of orders. Each order counts once: it is split over the coupons used on it by their discounts, or
--- evenly if these are all zero. `campaign_id`, `channel` '(unknown coupon)': the order names coupons, but none is known
--- to be used on it; '(none)': it names none. `margin_minor`: of orders with a known cost of goods (`goods`: goods.sql).
--- $campaign: only orders with a coupon of that campaign; all if null.
+-- `kind` and currency of orders. Each order counts once: it is split over the coupons used on it in proportion to their
+-- discounts, or evenly if these are all zero. Campaign and channel are '(unknown coupon)' for orders that name coupons
+-- of which none is known to be used on them, and '(none)' for orders that name no coupon. `margin_minor` covers orders
+-- with a known cost of goods (`goods`: goods.sql). $campaign: only orders with a coupon of that campaign; null: all.
 WITH of_campaign AS MATERIALIZED (
     SELECT DISTINCT order_id FROM coupons WHERE state = 'used' AND campaign_id = $campaign
 ),

@@ -1,5 +1,5 @@
 -- Is every acquired coupon counted once in its campaign, as its row says?
--- Grain: one acquisition, missing or superfluous. An offender: ranks within the campaign are wrong.
+-- Grain: one acquisition, missing or superfluous. An offender: coupons are ranked wrongly within the campaign.
 WITH wanted AS (
     SELECT key_hash, coupon_id, campaign_id, acquired_by, acquired_at, acquired_event_id
     FROM coupons

@@ -1,6 +1,6 @@
 -- Does every row know the ids of its events?
 -- Grain: one event. An offender: if the event is delivered again, it is taken for new and folded twice. This query
--- returns all ids beside the filters of their rows, in parts.
+-- returns all ids, each with the id filter of its row, in parts.
 SELECT 'coupons' AS projection, coupon_id AS key, e.event_id, r.ids_low, r.ids_high
 FROM (SELECT key_hash, coupon_id, event_id FROM coupon_events WHERE key_hash BETWEEN $first AND $last) e
 JOIN (SELECT key_hash, coupon_id, ids_low, ids_high FROM coupons WHERE key_hash BETWEEN $first AND $last) r

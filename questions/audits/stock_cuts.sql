@@ -1,5 +1,6 @@
 -- Does every quantity that a campaign has or had have a cut after that many acquisitions?
--- Grain: one campaign and quantity. An offender: coupons above the stock are missed, or the wrong ones are marked.
+-- Grain: one campaign and quantity. A cut is the first acquisition beyond the quantity, null if there is none.
+-- An offender: coupons above the stock are missed, or the wrong ones are marked.
 WITH wanted AS (
     SELECT DISTINCT campaign_hash, campaign_id, quantity FROM campaign_terms WHERE quantity IS NOT NULL
 ),

@@ -1,7 +1,7 @@
 -- Were customers new or returning when they used a coupon? Grain: one campaign, `customer` (new: the order is their
--- first that stands, in any currency; returning: any later one) and currency of the orders. `uses`: coupons in use on
--- orders that stand; `share`: of the uses of that campaign and currency; `came_again`: customers with another order
--- later than the first of these.
+-- first that stands, in any currency; returning: it is a later one) and currency of the orders. `uses`: coupons in use
+-- on orders that stand; `share`: these as a part of all uses in that campaign and currency; `came_again`: customers
+-- with another order later than the first of these orders.
 WITH numbered AS (
     SELECT user_id, order_id, currency, paid_at, net_sales_minor,
            row_number() OVER (PARTITION BY user_id ORDER BY paid_at, order_id) AS nth,

@@ -1,8 +1,8 @@
 -- How many customers of each cohort came again, month by month? Grain: one cohort (the month of a customer's first
--- order that stands, or with $with_coupon of their first order with a coupon, in the time zone with the offsets in
--- `zone`) and number of months since. `customers`: of the cohort; `came`: those of them with an order in that month;
--- `retention` = came / customers. Every month up to the data's clock has a row, even if nobody came; a month without
--- new customers has a single row of zeros. Months that are not over at the data's clock are `open`.
+-- order that stands, or with $with_coupon of their first order with a coupon, in the time zone whose UTC offsets are in
+-- `zone`) and number of months since. `customers`: size of the cohort; `came`: those of them with an order in that
+-- month; `retention` = came / customers. Every month up to the data's clock has a row, even if nobody came; a month
+-- without new customers has a single row of zeros. Months that are not over at the data's clock are `open`.
 WITH clock AS (
     SELECT (l.data_clock + to_microseconds(z.offset_us))::DATE AS today
     FROM ledger l ASOF JOIN zone z ON l.data_clock >= z.since

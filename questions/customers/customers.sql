@@ -1,12 +1,13 @@
 -- What is known about each customer? Grain: one person (`user_id`: the id that stands for all linked ids) and currency,
--- with an order that stands (`sold`). Only part $part of $parts of the customers, by hash of their ids, because
--- sums over a million customers exceed the memory limit.
--- Net sales: paid minus refunds. `attributes`: of the latest profile of any of their ids.
--- `coupon_orders`: orders on which a coupon is in use, with its discount, and the margin of those with a known cost of
--- goods (not of `coupon_orders_without_cost`); `first_coupon_at`: when the first of these was paid;
--- `discounted_net_minor`: net sales of orders with any discount, and their share of all;
--- `full_price_after`: orders after `first_coupon_at` without any discount. `received`, `used`: coupons that are or
--- were theirs, and those in use now. `mean_gap_days`: between orders.
+-- with an order that stands (`sold`). Only part $part of $parts of the customers, by hash of their ids, because sums
+-- over a million customers exceed the memory limit.
+-- Net sales: paid minus refunds. `attributes`: those of the latest profile of any of the person's ids. `coupon_orders`:
+-- number of orders on which a coupon is in use; `coupon_discount_minor`: the discount of these coupons;
+-- `coupon_margin_minor`: the margin of these orders, as far as their cost of goods is known (it is not for
+-- `coupon_orders_without_cost`); `first_coupon_at`: when the first of these orders was paid. `discounted_net_minor`:
+-- net sales of orders with any discount; `discounted_sales_share`: their part of all net sales. `full_price_after`:
+-- number of orders after `first_coupon_at` without any discount. `received`: number of coupons that the person owns or
+-- owned; `used`: those in use now. `mean_gap_days`: mean time between orders.
 WITH clock AS (SELECT data_clock AS now FROM ledger),
 mine AS (SELECT * FROM sold WHERE hash(user_id) % $parts::UBIGINT = $part::UBIGINT),
 bought AS (

@@ -1,6 +1,7 @@
 -- How many customers came back after their first use of a coupon? Grain: one number of days and currency. `could`:
 -- customers whose first coupon order is at least that many days before the data's clock (the others have not had the
--- time); `came`: those of them with another order within these days; `full_price`: with one without any discount.
+-- time); `came`: those of them with another order within these days; `full_price`: those with such an order without any
+-- discount.
 WITH first AS (
     SELECT user_id, currency, min(paid_at) AS at_first FROM sold WHERE with_coupon GROUP BY ALL
 ),

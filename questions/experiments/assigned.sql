@@ -1,5 +1,6 @@
--- Who was assigned to which arm of a campaign? Grain: one person (linked ids are one). `arm`, `assigned_at`,
--- `recorded_at`: of the first assignment in canonical order, which stands; `arms`: number of different arms assigned.
+-- Who was assigned to which arm of a campaign? Grain: one person (linked ids are one). The first assignment in
+-- canonical order counts: `arm`, `assigned_at` and `recorded_at` are its values. `arms`: number of different arms
+-- assigned.
 SELECT coalesce(p.person, e.user_id) AS person,
        arg_min(e.arm, (e.occurred_at, e.event_id)) AS arm,
        min(e.occurred_at) AS assigned_at,

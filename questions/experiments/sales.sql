@@ -1,11 +1,11 @@
 -- What did people buy in some spans of time? Grain: one person, span (input: `spans`; the payment of an order lies in
 -- at most one) and currency.
--- All orders that stand, with any coupon or none. Net sales: paid less refunds. Cost of goods: goods_cost of
--- macros.sql, null if unknown. Every order has whole minor units, so sums do not depend on the order of addition.
--- Margin = net sales - cost. `discount_minor`: of the campaign's coupons in state used on these orders;
+-- All orders that stand count, with or without a coupon. Net sales: paid less refunds. Cost of goods: goods_cost of
+-- macros.sql, null if unknown. Amounts are whole minor units, so their sums do not depend on the sequence of addition.
+-- Margin = net sales - cost. `discount_minor`: the discount of the campaign's coupons in state used on these orders;
 -- `coupon_margin_minor`: the margin of the orders with such a coupon.
--- Also counts of dubious orders: without a known cost, paid with zero, with a negative cost; and orders that do not
--- stand because more was refunded than paid.
+-- Dubious orders are counted, too: orders without a known cost, paid with zero, or with a negative cost; and orders
+-- that do not stand because more was refunded than paid.
 -- $ids: return the orders' ids. $everyone: all people; otherwise only those in the input `chosen`.
 WITH mine AS (
     SELECT coalesce(p.person, o.user_id) AS person, s.span, o.*

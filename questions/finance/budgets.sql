@@ -1,9 +1,9 @@
 -- How much of each campaign's budget is spent, and when will it be exhausted? Grain: one campaign and currency in which
--- it spends, has a budget or has coupons out. spent = `spending` (input: spending.sql). The rate is that of the $days
--- days before the data's clock; `exhausted_at`: when the rest is spent at that rate (null: it is spent already, or the
--- rate is zero). A budget is in the currency of the campaign's terms; if they name none, the rest is unknown (null).
--- `coupons_out`: coupons that can still be used; `liability_minor`: the face value of those that have one (null: none
--- has); `without_value`: the number of the others.
+-- it spends, has a budget or has coupons out. Spent: the sum of the input `spending` (spending.sql). The spending rate
+-- is the mean of the $days days before the data's clock. `exhausted_at`: when the rest of the budget is spent at that
+-- rate (null: it is spent already, the rate is zero, or that is a century away). A budget is in the currency of the
+-- campaign's terms; if they name none, the rest is unknown (null). `coupons_out`: coupons that can still be used;
+-- `liability_minor`: the face value of those that have one (null: none has); `without_value`: the number of the others.
 WITH clock AS (
     SELECT data_clock AS now, data_clock - INTERVAL 1 DAY * $days AS since FROM ledger
 ),

@@ -1,4 +1,4 @@
--- How much cash came in and went out, day by day? Grain: one day (of the time zone with the offsets in `zone`) and
+-- How much cash came in and went out, day by day? Grain: one day (of the time zone whose UTC offsets are in `zone`) and
 -- currency. In: payments of orders. Out: refunds, payments of cancelled orders, booked costs by kind. A discount is not
 -- cash but missing income (`discount_minor`, beside the flows); it comes from `taken` (input: discounts.sql), so that
 -- it has the same sum as the split.

@@ -35,7 +35,7 @@ weighed AS (
     FROM parted
 ),
 floored AS (
-    -- Only of the few orders with a refund: a year has a million lines.
+    -- Computed only for the few orders with a refund, since a year has a million lines.
     SELECT *, CASE WHEN back > 0 THEN [back * w // all_paid FOR w IN paid] END AS backs,
            CASE WHEN cost_back > 0 THEN [cost_back * w // all_costs FOR w IN costs] END AS cost_backs,
            CASE WHEN back > 0 THEN list_sort([{remainder: -(back * w % all_paid), place: n} FOR w, n IN paid])[

@@ -1,11 +1,12 @@
 -- What were the totals of orders, uses and costs as known at an earlier instant, and what changed since, and why?
 -- Grain: one line (`known_then`, a cause, `known_now`) and currency; in every column but `cases`, known_then + causes =
--- known_now. Inputs: `orders_then`, `uses_then`, `costs_then`. Orders: those that stand, for a campaign those with one
--- of its coupons in use; sales and list price less refunds. An order with several changes is under the first cause in
--- the order of `caused`. Goods cost and margin cover orders with a known cost (goods_cost of macros.sql); `coupon_…`:
--- those with a coupon in use. `simple_roi_bp`: (coupon margin - booked) / (discount + booked) in basis points, like the
--- metric `simple_roi`. The row of a cause has the change of the return when the causes are applied one after another in
--- this order. It is null for all causes if the return is unknown at either end.
+-- known_now. Inputs: `orders_then`, `uses_then`, `costs_then`, the tables as known at the earlier instant. An order
+-- counts if it stands and, for a campaign, if one of its coupons is in use on it. Sales and list price are net of
+-- refunds. An order that changed in several ways counts under one cause, the first that applies in `caused`. Goods cost
+-- and margin cover orders with a known cost (goods_cost of macros.sql); `coupon_…`: only orders with a coupon in use.
+-- `simple_roi_bp`: (coupon margin - booked) / (discount + booked) in basis points, like the metric `simple_roi`. In the
+-- row of a cause, it is the change of the return when the causes are applied one after another in this order. It is
+-- null for all causes if the return is unknown at either end.
 WITH both_orders AS (
     SELECT -1 AS sign, * FROM orders_then
     UNION ALL
@@ -91,7 +92,7 @@ summed AS (
     FROM lines
     GROUP BY place, line, currency
 ),
--- The return after each line: of the lines so far, or of everything known now.
+-- The return after each line: over known_then and the causes so far, or over everything known now.
 so_far AS (
     SELECT *, CASE WHEN spent_minor <> 0 AND (told_orders = 0 OR told_orders > unknown_orders)
                    THEN try_cast(round(10000.0 * gain_minor / spent_minor) AS BIGINT) END AS return_bp

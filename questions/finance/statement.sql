@@ -1,7 +1,7 @@
--- Which moves do the rows show, for coupons whose row shows all moves (`plain`: nothing happened to them twice)?
--- Grain: one campaign and currency. `opening`: coupons out at $since; `issued`, `used`, `expired`, `revoked`: moves
--- from $since on and before $until; `…_minor`: their face values; `…_unknown`: those of them without one. A coupon that
--- was never issued was never out; a used coupon cannot end.
+-- Which moves do the rows of coupons show, if they show all of them (input: `plain`)? Grain: one campaign and currency.
+-- `opening`: coupons out at $since; `issued`, `used`, `expired`, `revoked`: moves from $since on and before $until.
+-- `…_coupons`: their number; `…_minor`: the sum of their face values; `…_unknown`: the number of those without one. A
+-- coupon that was never issued was never out; a used coupon cannot end.
 SELECT campaign_id, currency, count(*) FILTER (came_earlier) - count(*) FILTER (went_earlier) AS opening_coupons,
        count(*) FILTER (came) AS issued_coupons, count(*) FILTER (gone AND went = 'used') AS used_coupons,
        count(*) FILTER (gone AND went = 'expired') AS expired_coupons,

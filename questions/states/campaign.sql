@@ -1,8 +1,8 @@
 -- What is the state of this campaign? Grain: one campaign; its values are null if only coupons name it. `entered`:
 -- number of its coupons that were claimed or granted to a user (each counts once); stock_left = quantity - entered
--- (negative: more were issued than exist). `discounts`: discount of its coupons in use, by currency (of the order,
--- else of the coupon); `discount_minor`: the same if there is only one currency, else null. Claims per minute go by
--- when they happened; the last hour is the hour before the data's clock.
+-- (negative: more were issued than exist). `discounts`: discount of its coupons in use, by currency (of the order, else
+-- of the coupon); `discount_minor`: the same if there is only one currency, else null. Claims are counted in the minute
+-- in which they happened; the last hour is the hour before the data's clock.
 WITH mine AS MATERIALIZED (
     SELECT state, owner, claimed_at FROM coupons WHERE campaign_id = $campaign
 ),

@@ -1,8 +1,8 @@
--- Which faults (violations that count, see violation_counts.sql) concern which campaign? Grain: one fault and coupon;
--- for a fault of the campaign itself, without a coupon. A fault of a coupon concerns that coupon; a fault of an order
--- (no matching use, or another amount) concerns the coupons that it names. $campaign: only this campaign; without
--- $between: no faults between coupons and orders. `discount_minor`: the coupon's discount now, in the currency of its
--- order, else its own.
+-- Which faults (violations that count, see violation_counts.sql) concern which campaign? Grain: one fault and coupon; a
+-- fault of the campaign itself has no coupon. A fault of a coupon concerns that coupon; a fault of an order (no
+-- matching use, or another amount) concerns the coupons that the order names. $campaign: only this campaign. $between:
+-- include faults between coupons and orders. `discount_minor`: the coupon's discount now, in the currency of its order,
+-- else its own.
 WITH faults AS (
     SELECT violation, scope, topic, key_hash, key, event_id, counterpart, occurred_at
     FROM judged_violations

@@ -1,9 +1,9 @@
 -- How far did each campaign's coupons get? Grain: one campaign that has coupons or events of its own; coupons without a
 -- campaign are one group (null). Counts are of distinct coupons with such an event, legal or not; `in_use`: coupons in
--- state used now; `owned`: those with an owner; `begun_at`: when its first coupon was created. `violations`: from the
--- input `faults` (campaign_faults.sql), of single coupons and across coupons. claim_rate = claimed / issued without a
--- user; use_rate = in_use / owned. `discounts`: discount of its coupons in use, by currency (of the order, else of the
--- coupon); `discount_minor` with `currency`: the same if there is only one currency, else null.
+-- state used now; `owned`: those with an owner; `begun_at`: when its first coupon was created. `violations`: the input
+-- `faults` (campaign_faults.sql), of single coupons and across coupons. claim_rate = claimed / (coupons issued without
+-- a user); use_rate = in_use / owned. `discounts`: discount of its coupons in use, by currency (of the order, else of
+-- the coupon); `discount_minor` with `currency`: the same if there is only one currency, else null.
 WITH reached AS (
     SELECT key_hash, coupon_id, bool_or(type = 'issued') AS issued,
            bool_or(type = 'issued' AND user_id IS NULL) AS issued_open, bool_or(type = 'claimed') AS claimed,

@@ -1,6 +1,7 @@
--- Which coupons are there? Grain: one coupon; the question adds order and limit. A filter that is null matches all;
--- `channel`: issued or claimed there; `since`, `until`: of the last event; `ended_since`, `ended_until`: of the end
--- (expired or revoked). `ended_days`: leave out coupons that ended more than this many days before the data's clock.
+-- Which coupons are there? Grain: one coupon; the question adds order and limit. A filter that is null matches all.
+-- `channel`: the coupon was issued or claimed there. `since`, `until`: bounds of its last event. `ended_since`,
+-- `ended_until`: bounds of its end (expired or revoked). `ended_days`: leave out coupons that ended more than this many
+-- days before the data's clock.
 SELECT coupon_id, state::VARCHAR AS state, campaign_id, coupon_type, face_value_minor, percent_off_bp, min_spend_minor,
        currency, valid_from, valid_until, owner, order_id, discount_minor, issue_channel, claim_channel, reason,
        created_at, issued_at, claimed_at, reserved_at, used_at, ended_at, last_event_at, events, violations

@@ -1,7 +1,7 @@
 -- Why did coupons expire, and what were they worth? Grain: one reason, campaign, channel (each null if not grouped by
--- it) and currency, over the coupons that are expired now. `channel`: of the claim, else of the issue.
--- `face_value_minor`: lost with the coupons that have one, null if none has; `without_value`: number without one (a
--- percentage, a gift). `since`, `until`: of the expiry.
+-- it) and currency, over the coupons that are expired now. `channel`: that of the claim, else of the issue.
+-- `face_value_minor`: sum over the coupons that have a face value, null if none has; `without_value`: number of coupons
+-- without one (a percentage, a gift). `since`, `until`: bounds of the expiry.
 SELECT CASE WHEN $by_reason THEN reason END AS reason, CASE WHEN $by_campaign THEN campaign_id END AS campaign_id,
        CASE WHEN $by_channel THEN coalesce(claim_channel, issue_channel) END AS channel, currency,
        count(*) AS coupons, sum(face_value_minor) AS face_value_minor,

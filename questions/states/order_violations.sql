@@ -1,5 +1,6 @@
--- Which rules were broken on this order? Grain: one violation, by time: of the order itself, and of events of its
--- coupons that name this order or none. `superseded`, `explained`, `provisional`: see violations.sql.
+-- Which rules were broken on this order? Grain: one violation, by time. These are the violations of the order itself,
+-- and of those events of its coupons that name this order or no order. `superseded`, `explained`, `provisional`: see
+-- violations.sql.
 SELECT v.violation, v.occurred_at, v.topic, v.key, v.event_id, v.state,
        superseded(v.event_id, v.violation) AS superseded, v.explained, v.provisional
 FROM judged_violations v

@@ -1,6 +1,5 @@
--- How many coupons are in each state? Grain: one state, in the order of the lifecycle. Filters as in
--- coupons.sql; `long_ended`: the coupons that `ended_days` would leave out in
--- coupons.sql.
+-- How many coupons are in each state? Grain: one state, in the order of the lifecycle. Filters as in coupons.sql;
+-- `long_ended`: the coupons that `ended_days` would leave out there.
 SELECT state::VARCHAR AS state, count(*) AS coupons,
        count(*) FILTER (state IN ('expired', 'revoked')
            AND ended_at < (SELECT data_clock - to_days($ended_days::INTEGER) FROM ledger)) AS long_ended

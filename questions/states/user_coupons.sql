@@ -1,6 +1,6 @@
 -- Which coupons does this person have, and which of them can be used now? Grain: one coupon, usable ones first, then by
--- earliest end. `standing` at the data's clock: `usable` (issued or claimed, within its validity), `not_yet` (before
--- it), `expired` (after it, or by an event); else the state.
+-- earliest end. `standing`: for an issued or claimed coupon, `usable` (the data's clock is within its validity),
+-- `not_yet` (before it) or `expired` (after it); for any other, its state.
 SELECT coupon_id,
        CASE WHEN state NOT IN ('issued', 'claimed') THEN state::VARCHAR
             WHEN valid_until < l.data_clock THEN 'expired'
