@@ -21,7 +21,7 @@ Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 EXACT_UP_TO: Final = 12
-"""Up to this many players, all coalitions are evaluated. With more players, orders of joining are sampled."""
+"""Up to this many players, all coalitions are evaluated. With more players, random permutations are sampled."""
 MOST_PLAYERS: Final = 62
 """Maximum number of players. A coalition is a 64-bit integer with one bit per player."""
 _AT_ONCE: Final = 256
@@ -29,9 +29,9 @@ _AT_ONCE: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Many paths. The touches of path n are those from `offsets[n]` to `offsets[n + 1]`, earliest first. `states`: the
-    channel or campaign of each touch, as a small integer; `ages`: the time from the touch to the end of the path, in
-    seconds or any other unit that `half_life` uses too."""
+    """Many paths. The touches of path n are those from `offsets[n]` up to, but not including, `offsets[n + 1]`,
+    earliest first. `states`: the channel or campaign of each touch, as a small integer; `ages`: the time from the touch
+    to the end of the path, in seconds or another unit (`half_life` must have the same)."""
 
     offsets: Int64
     states: Int64
@@ -94,8 +94,9 @@ def time_decay(paths: Paths, half_life: float) -> Float64:
 
 
 def position(paths: Paths, first_share: float, last_share: float) -> Float64:
-    """`first_share` to the first touch, `last_share` to the last, the rest evenly to those between (40/20/40).
-    Two touches share all credit in the proportion of the two shares; a single touch gets all."""
+    """Give `first_share` of the credit to the first touch, `last_share` to the last, and the rest in equal parts to the
+    touches between them (40/20/40). If there are only two touches, they share all credit in the proportion of the two
+    shares; a single touch gets all."""
     lengths = paths.lengths
     ends = first_share + last_share
     two = lengths == 2
@@ -112,9 +113,10 @@ def position(paths: Paths, first_share: float, last_share: float) -> Float64:
 def shared_by_distinct(paths: Paths) -> Float64:
     """Equal credit to each distinct state of a path, split equally among the touches of that state.
 
-    This is the Shapley value when a coalition is worth the orders of people who met only its members: v(S) = sum of
-    R(T) over T within S gives each member of T an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods
-    for Attribution Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
+    This is the Shapley value if the worth v(S) of a coalition S is the number of orders of people who met only members
+    of S. Let R(T) be the orders of people who met exactly the states T. Then v(S) is the sum of R(T) over all T within
+    S, and each member of T gets an equal part of R(T) (Zhao, Mahboobi, Bagheri: Shapley Value Methods for Attribution
+    Modeling in Online Advertising, 2018, section 4). Exact for any number of states.
     """
     if not len(paths.states):
         return np.zeros(0)
@@ -158,8 +160,8 @@ class Journeys:
         self.counts += np.bincount(come_from * size + go_to, minlength=size * size).reshape(size, size)
 
     def removal_effects(self) -> tuple[float, Float64]:
-        """The probability of an order, and per state the share of it that is lost if the state is removed. Removing a
-        state means that every path that reaches it ends without an order.
+        """The probability that a path ends with an order and, per state, the share of this probability that is lost if
+        the state is removed. Removing a state means that every path that reaches it ends without an order.
 
         Anderl, Becker, von Wangenheim, Schumann: Mapping the customer journey (2016). Solved exactly: with the
         fundamental matrix N of the chain (Kemeny, Snell), a path meets state i with probability (sN)_i / N_ii and buys
@@ -180,7 +182,8 @@ Worth = Callable[[npt.NDArray[np.uint64]], Float64]
 
 
 def shapley(worth: Worth, players: int) -> Float64:
-    """The Shapley value of each player: its share of the worth of all players together, over all 2^n coalitions.
+    """The Shapley value of each player: its share of the worth of all players together, computed from all 2^n
+    coalitions.
 
     Shapley: A value for n-person games (1953). Practical up to about `EXACT_UP_TO` players.
     """
@@ -197,8 +200,9 @@ def shapley(worth: Worth, players: int) -> Float64:
 
 
 def shapley_sampled(worth: Worth, players: int, draws: int, seed: int) -> tuple[Float64, Float64]:
-    """Shapley values estimated from `draws` random orders of joining, and the standard error of each. Their sum is
-    exact (Castro, Gómez, Tejada: Polynomial calculation of the Shapley value based on sampling, 2009)."""
+    """Shapley values estimated from `draws` random permutations of the players, and the standard error of each. The
+    estimates sum exactly to the worth of all players (Castro, Gómez, Tejada: Polynomial calculation of the Shapley
+    value based on sampling, 2009)."""
     generator = np.random.default_rng(seed)
     sums, squares = np.zeros(players), np.zeros(players)
     for at in range(0, draws, _AT_ONCE):

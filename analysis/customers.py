@@ -28,7 +28,7 @@ _GRID: Final = (
 SEGMENTS: Final = tuple(
     "champion loyal potential new promising attention sleeping at_risk cant_lose hibernating lost".split()
 )
-"""Best first."""
+"""All segments, the best first."""
 FEWEST_PER_FEATURE: Final = 10
 """Fewest customers with the rarer outcome per feature that a regression needs (Peduzzi et al., Journal of Clinical
 Epidemiology 49, 1996)."""

@@ -9,12 +9,13 @@ import numpy as np
 
 
 def draw(ids: Sequence[str], strata: Sequence[str], shares: Mapping[str, float], salt: str) -> list[str]:
-    """The arm of each id, in the order of `ids`. `strata`: the stratum of each id; `shares`: by arm, summing to one.
+    """The arm of each id, in the order of `ids`. `strata`: the stratum of each id; `shares`: the share of each arm,
+    summing to one.
 
     The arm depends only on SHA-256 of salt and id, so the order of the ids does not matter, and another salt gives an
-    independent draw. Within a stratum, ids are sorted by hash and cut by the shares, from a random start per stratum
-    (systematic sampling: Cochran 1977, Sampling Techniques, chapter 8). Arm sizes are exact to one, and the probability
-    of each arm is exactly its share.
+    independent draw. Within a stratum, ids are sorted by hash and divided by the shares, from a random start per
+    stratum (systematic sampling: Cochran 1977, Sampling Techniques, chapter 8). Arm sizes are exact to one, and the
+    probability of each arm is exactly its share.
     """
     hashes = np.array([_hash(salt, one) for one in ids], dtype=np.uint64)
     numbers: dict[str, int] = {}

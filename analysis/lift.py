@@ -23,14 +23,14 @@ Array = npt.NDArray[Any]
 
 ALPHA: Final = 0.05
 SRM_WARNS: Final = 0.001
-"""A sample ratio mismatch with a smaller p is not due to chance."""
+"""A sample ratio mismatch with a smaller p is considered real, not due to chance."""
 CAPPED: Final = 0.01
 """The share at each end that the winsorised variant caps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Size, mean and variance (of one observation) of a group."""
+    """Size, mean and variance of a group. The variance is that of single observations, not that of the mean."""
 
     n: int
     mean: float
@@ -193,7 +193,8 @@ class Capped:
 def winsorised(control: Array, treated: Array, *, share: float = CAPPED, alpha: float = ALPHA) -> Capped:
     """Estimates with outcomes capped at the quantiles `share` and 1 - `share` of both groups together.
 
-    Tukey (1962), The Future of Data Analysis, section 14. Both groups share the caps, so that they are cut alike.
+    Tukey (1962), The Future of Data Analysis, section 14. Both groups have the same caps, so that they are treated
+    alike.
     """
     low, high = (float(q) for q in np.quantile(np.concatenate([control, treated]), [share, 1 - share]))
     groups = [Moments.of(np.clip(values, low, high)) for values in (control, treated)]
@@ -265,8 +266,9 @@ def benjamini_hochberg(ps: Sequence[float]) -> list[float]:
 
 
 def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> float:
-    """p of the arms' sizes given the planned shares: Pearson's χ² (Fabijan et al. 2019, Diagnosing Sample Ratio
-    Mismatch in Online Controlled Experiments). `shares` need not sum to one. NaN with one arm or without people."""
+    """p of the arms' sizes if people were assigned by the planned shares: Pearson's χ² (Fabijan et al. 2019, Diagnosing
+    Sample Ratio Mismatch in Online Controlled Experiments). `shares` need not sum to one. NaN with one arm or without
+    people."""
     from scipy import stats
 
     if len(shares) < 2:
@@ -287,12 +289,12 @@ def sample_ratio(counts: Mapping[str, int], shares: Mapping[str, float]) -> floa
 
 
 def return_on_cost(control: Array, treated: Array, discount: Array, booked: float, alpha: float = ALPHA) -> Estimate:
-    """(incremental margin - booked) / (discount + booked), of the whole treated group. NaN if nothing was spent.
+    """(incremental margin - booked) / (discount + booked), for the whole treated group. NaN if nothing was spent.
 
-    `control`, `treated`: margin per person, after the discount; `discount`: per treated person; `booked`: cost other
-    than the discount, for the whole group, without variance. Margin and discount of a person correlate, so the interval
-    is that of a ratio of two means by the delta method with their covariance (Deng, Knoblich and Lu 2018), with Welch's
-    degrees of freedom.
+    `control`, `treated`: margin per person, after the discount; `discount`: discount of each treated person; `booked`:
+    cost other than the discount, for the whole group; it is known exactly and adds no variance. Margin and discount of
+    a person correlate, so the interval is that of a ratio of two means by the delta method with their covariance (Deng,
+    Knoblich and Lu 2018), with Welch's degrees of freedom.
     """
     c, t, d = Moments.of(control), Moments.of(treated), Moments.of(discount)
     each = booked / t.n

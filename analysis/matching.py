@@ -104,10 +104,9 @@ def _line(design: Array, outcome: Array) -> tuple[Array, Array]:
 
 
 def historical(outcome: Array, before: Array, targeted: Array, alpha: float = ALPHA) -> Compared:
-    """Difference in differences: how much more the targeted changed from before to the window than the others, by
-    Welch's t over the change of each person (Card and Krueger 1994; Bertrand, Duflo and Mullainathan 2004: one change
-    per person, so that serial correlation does not understate the error). Raises `TooFew`.
-    """
+    """Difference in differences: how much more the targeted changed than the others, from the period before to the
+    window. Welch's t over the change of each person (Card and Krueger 1994; Bertrand, Duflo and Mullainathan 2004: one
+    change per person, so that serial correlation does not understate the error). Raises `TooFew`."""
     change = outcome - before
     if min(targeted.sum(), (~targeted).sum()) < FEWEST:
         raise TooFew(
@@ -135,8 +134,8 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """What everyone did in one period: arrays over the same people. `outcome`: the value compared; `spent`, `orders`:
-    for matching."""
+    """What everyone did in one period: arrays with one value per person, in the same order for all periods. `outcome`:
+    the value compared; `spent`, `orders`: used for matching."""
 
     outcome: Array
     spent: Array

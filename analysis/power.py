@@ -20,7 +20,8 @@ POWER: Final = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """An experiment's design. `share`: of the control; the rest is split equally among the `treatments`."""
+    """An experiment's design. `share`: the share of the control; the rest is split equally among the `treatments`.
+    `alpha`, `power`: probability of detecting an effect that does not exist, and one that exists."""
 
     share: float = 0.5
     treatments: int = 1

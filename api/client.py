@@ -44,7 +44,7 @@ SNAPSHOT_PATIENCE_S: Final = 120.0
 """How long to wait for a free snapshot."""
 _SWEEP_S: Final = 330.0
 _REPAIR_S: Final = 630.0
-"""Timeouts for a sweep and a repair. They are longer than the owner's own limits."""
+"""Timeouts for a sweep, and for a repair or a swap. They are longer than the owner's own limits."""
 _ANSWER_S: Final = 30.0
 """Added to the owner's limit for a question, since the question may have to wait its turn."""
 

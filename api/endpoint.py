@@ -32,7 +32,8 @@ COPIES: Final = 1
 """Number of backups that run at once."""
 _HOST: Final = "127.0.0.1"
 _NOT_FOR_S: Final = 0.25
-"""A run shorter than this does not load the web framework. Clients that connect meanwhile wait, then find no owner."""
+"""If the owner stops within this time, it does not load the web framework. Clients that connect meanwhile wait, then
+find no owner."""
 _LEAVE_S: Final = 3
 
 

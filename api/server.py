@@ -200,7 +200,7 @@ def _add(app: FastAPI, name: str, question: Question[Any], ask: _QuestionHandler
 
 
 def _address_parameters(question: Question[Any], schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The query parameters for OpenAPI: several names are comma-separated, nested values are JSON."""
+    """The query parameters for OpenAPI. Several names are comma-separated, nested values are JSON."""
     for name, parameter in question.parameters.items():
         own = dict(schema["properties"][name])
         own.pop("title", None)
@@ -475,8 +475,8 @@ class _QuestionHandler:
 async def _behind_lines(
     answered: asyncio.Future[Spool], progress: _ProgressLine, running: Running
 ) -> AsyncIterator[bytes]:
-    """Stream progress as lines of JSON, `{"done", "total"}`. Then `{"answer"}` with the size in bytes and the answer
-    after it, or `{"error", "exit_code"}`."""
+    """Stream progress as lines of JSON: `{"done", "total"}` while the question runs. Then `{"answer"}` with the size of
+    the answer in bytes, followed by the answer itself, or `{"error", "exit_code"}`."""
     try:
         while not answered.done():
             await asyncio.wait([answered], timeout=_PROGRESS_S)

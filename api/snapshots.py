@@ -81,7 +81,7 @@ class Held:
 
     @property
     def idle(self) -> bool:
-        """Whether the snapshot was not used for `IDLE_S`, or cannot be used any more."""
+        """Whether the snapshot may end: it was not used for `IDLE_S`, or it was stopped."""
         with self._counting:
             if self._waiting:
                 return False

@@ -16,8 +16,8 @@ _RIGHT: Final = frozenset({"money", "share", "bp", "factor", "factor_bp", "p", "
 class Column:
     """One column: its heading with the unit, its cells, their kinds, and whether it is right-aligned.
 
-    `currency`: of amounts whose row names none. `of_all`: the currency of all amounts, which goes into the heading;
-    None if there are several.
+    `currency`: the currency of amounts whose row names none. `of_all`: the currency of all amounts, which goes into the
+    heading; None if there are several.
     """
 
     def __init__(self, name: str, rows: Sequence[Row], currency: str | None, of_all: str | None) -> None:

@@ -69,7 +69,7 @@ def named(column: str) -> Label | None:
 
 
 def label(column: str) -> str:
-    """The column's name in the reader's language. A name such as `issued_coupons app` is a column and, after the space,
+    """The column's name in the reader's language. A name with a space, such as `issued_coupons app`, is a column and
     the code of what it counts."""
     column, _, of = column.partition(" ")
     if of:

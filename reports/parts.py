@@ -11,8 +11,8 @@ from coupon_ledger.reports.text import Row
 
 
 def one_currency(rows: list[Row]) -> Iterator[Row]:
-    """Metrics come as one row of counts, without a currency, and one row of amounts per currency. If a slice has only
-    one currency, merge its two rows."""
+    """Merge rows of metrics. For each slice, metrics come as one row of counts, without a currency, and one row of
+    amounts per currency. If a slice has only one currency, its two rows become one."""
     if not rows or "currency" not in rows[0]:
         yield from rows
         return
@@ -364,7 +364,7 @@ DETAILS: Final[Mapping[str, str]] = {
     "budget": "per_day_minor liability_minor",
     "categories": "quantity line_discount_minor",
 }
-"""By part: columns that tables show only with `--wide`."""
+"""By name of the part: columns that tables show only with `--wide`."""
 
 
 def one_row_a_slice(rows: list[Row]) -> list[Row]:
@@ -385,8 +385,8 @@ MONTHS_LATER: Final = "+1, +2, …: the share that came in the first, the second
 
 def by_month(rows: list[Row]) -> list[Row]:
     """Turn cohorts into the usual triangle: one row per cohort, one column per later month, with the share of customers
-    that came back. The first month is left out, since everyone came then; so are empty cohorts, and months more than
-    ten years later: a single order with a wrong date would make a table of two thousand years."""
+    that came back. The first month is left out, since everyone came then. Empty cohorts and months more than ten years
+    later are left out, too: a single order with a wrong date would make a table of two thousand years."""
     if not rows or "months_later" not in rows[0]:
         return rows
     started = [row for row in rows if row["customers"] and row["months_later"] <= _TEN_YEARS]
@@ -401,7 +401,7 @@ def by_month(rows: list[Row]) -> list[Row]:
 
 
 _TEN_YEARS: Final = 120
-"""In months."""
+"""Ten years, in months."""
 
 
 def _share_that_came(row: Row) -> str:

@@ -37,7 +37,7 @@ _RESULTS: Final = (
 _TREND: Final = "issued_events,claimed_events,used_events,expired_events,discount_cost_minor"
 
 _INDUSTRY: Final = "industry_"
-"""A target for `industry_<metric>` is a figure of the industry, booked for comparison."""
+"""A target for `industry_<metric>` is no goal but a figure of the industry, stored for comparison."""
 
 _EARLIER: Final = 5
 
@@ -99,7 +99,8 @@ class CampaignAnswers:
         return self.frame(question, **parameters).to_dicts()
 
     def metrics(self, names: str, campaigns: list[str] | None = None, **more: Any) -> list[Row]:
-        """One row per slice and currency, one column per metric; of this campaign unless `campaigns` names others."""
+        """Values of metrics: one row per slice and currency, one column per metric. They are about this campaign, or
+        about `campaigns` if set."""
         where = {"campaign": [self.campaign] if campaigns is None else campaigns}
         return self.rows("metrics", names=names, where=where, **self.goods, **self._zone, **more)
 

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 @dataclass(frozen=True)
 class View:
-    """`lang`: `en` or `zh`; `zone`: an IANA time zone."""
+    """A reader's view. `lang`: `en` or `zh`; `zone`: an IANA time zone."""
 
     lang: str = "en"
     zone: str = "UTC"
@@ -34,7 +34,7 @@ class View:
             return aware.astimezone(UTC).replace(tzinfo=None)
 
     def instant(self, value: datetime) -> str:
-        """Format to the second, with a fraction if there is one."""
+        """Format an instant as local time, to the second, with a fraction if there is one."""
         local = self.local(value)
         text = f"{local:%Y-%m-%d %H:%M:%S}".rjust(19, "0")
         return f"{text}.{local.microsecond:06d}".rstrip("0") if local.microsecond else text

@@ -54,8 +54,8 @@ SCHEMA: Final = {
 
 @dataclass(frozen=True)
 class Selection:
-    """What to credit. `by`: one of `BY`. `campaign`: if set, all other campaigns count as one. `alone`: credits of the
-    other campaigns are not needed. `since`, `until`: the period of the payments."""
+    """What to credit. `by`: one of `BY`. `campaign`: if set, all other campaigns count as one. `alone`: the credits of
+    the other campaigns are not needed. `since`, `until`: the period in which the orders were paid."""
 
     by: str = "channel"
     campaign: str | None = None

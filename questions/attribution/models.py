@@ -79,7 +79,7 @@ class Model(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters that its kind uses."""
+        """The values of the parameters that the model's kind uses."""
         read = [name for name, kind in _PARAMETERS.items() if kind == self.kind]
         looking = [] if self.kind == "redeemed" else ["look_back_days"]
         return {name: getattr(self, name) for name in [*looking, *read]}

@@ -30,7 +30,7 @@ from coupon_ledger.projections.live.signature import bits_of, stable_hash
 from coupon_ledger.questions.finance.statement import statement
 
 _AT_ONCE: Final = 1_000_000
-"""Approximate rows of the journals per part."""
+"""Approximate number of journal rows per part of a query."""
 _ORDERS_AT_ONCE: Final = 50_000
 _FIRST: Final = -(1 << 63)
 _LINKED: Final = {"user_id": pl.String, "links_say": pl.String}
@@ -41,7 +41,7 @@ _TYPES: Final = {
 
 
 _KEPT: Final = {audit: table.folder for table in reversed(KEPT) for audit in table.audits}
-"""Audits of kept tables, with the folder of their SQL."""
+"""For each audit of a kept table, the folder of its SQL."""
 
 
 def _text(name: str) -> str:
@@ -154,7 +154,7 @@ def _between_topics(reading: Reading, name: str) -> Iterator[pl.DataFrame]:
 
 
 def _differences(wanted: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """Rows that are in only one of the frames. Duplicates count."""
+    """Rows that are in only one of the frames, or more often in one: `fault` is missing or superfluous."""
     kept = kept.select(wanted.columns)
     both = pl.concat([wanted.with_columns(n=pl.lit(1)), kept.with_columns(n=pl.lit(-1))])
     odd = both.group_by(wanted.columns).agg(pl.col("n").sum()).filter(pl.col("n") != 0)

@@ -32,9 +32,10 @@ _HASHES: Final = 1 << 64
 
 
 def ranges(coupons: int, sample: int | None, seed: int) -> list[tuple[int, int]]:
-    """Ranges of key hashes, both ends included, that contain about `sample` of `coupons` coupons (None: all).
+    """Ranges of key hashes, both ends included, that contain about `sample` of `coupons` coupons (None: all). `seed`:
+    determines where the ranges begin.
 
-    Hashes are as good as random, so the coupons in a range are a random sample.
+    Hashes behave like random numbers, so the coupons in a range are a random sample.
     """
     wanted = coupons if sample is None else min(sample, coupons)
     width = _HASHES * wanted // coupons if wanted else 0

@@ -221,8 +221,8 @@ def cohorts(reading: Reading, parameters: Cohorts) -> pl.DataFrame:
 def at_use(reading: Reading, _: OfPast) -> pl.DataFrame:
     """New and returning customers among the users of coupons: one row per campaign, currency and kind of `customer`.
 
-    A use counts as `new` if the order is the customer's first, else as `returning`. `share` is the part of the
-    campaign's uses in that currency. `came_again` counts customers who ordered again later.
+    A use counts as `new` if the order is the customer's first, else as `returning`. `share` is the row's part of
+    the campaign's uses in that currency. `came_again` counts customers who ordered again later.
     """
     with _sold(reading):
         return reading.frame(sql(__package__, "at_use"))
@@ -231,8 +231,9 @@ def at_use(reading: Reading, _: OfPast) -> pl.DataFrame:
 def repurchase(reading: Reading, _: OfPast) -> pl.DataFrame:
     """Repurchase after the first use of a coupon: one row per number of days (7, 30, 60, 90) and currency.
 
-    `could` counts customers whose first coupon order is at least that long ago, `came` those of them who ordered again
-    within that time, `full_price` those who ordered without any discount.
+    `could` counts customers whose first order with a coupon is at least that long ago. Of these, `came` counts those
+    who ordered again within that time, and `full_price` those who placed such an order without any
+    discount.
     """
     with _sold(reading):
         return reading.frame(sql(__package__, "repurchase"))
@@ -241,8 +242,8 @@ def repurchase(reading: Reading, _: OfPast) -> pl.DataFrame:
 def behaviour(reading: Reading, parameters: Behaviour) -> pl.DataFrame:
     """The funnel from view to return: one row per step (view, coupon, cart, ordered, paid, returned).
 
-    `users` counts persons with such an event in the period; the steps need not happen in order. `of_before` is the
-    number divided by that of the previous step. With `explain`: one row per step and person.
+    `users` counts persons with such an event in the period; the steps need not happen in order. `of_before` is
+    `users` divided by `users` of the previous step. With `explain`: one row per step and person.
     """
     reached = sql(__package__, "behaviour")
     steps = ", ".join(f"({number}, '{step}')" for number, step in enumerate(STEPS))

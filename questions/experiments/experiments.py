@@ -65,7 +65,7 @@ _RESPONSE: Final = {
 }  # fmt: skip
 _BOOKED: Final = {"cost_kind": _S, "amount_minor": _I}
 _WARNINGS: Final = {"code": _S, "warning": _S, "note": _S}
-"""`note`: the warning as serialised by `Note.dumps`, to be shown in another language."""
+"""`note`: the warning as text from `Note.dumps`, so that it can be shown in another language."""
 
 
 def experiments(reading: Reading, _: OfPast) -> pl.DataFrame:

@@ -23,7 +23,7 @@ from coupon_ledger.questions.metrics.money import goods_rates as goods
 from coupon_ledger.questions.metrics.periods import later
 
 LEAST_BEFORE: Final = timedelta(days=14)
-"""Minimum length of the time before the window. Orders in that time are compared with those in the window."""
+"""Minimum length of the comparison time before the window (see `Window`)."""
 
 _ONE_APPEND: Final = timedelta(seconds=1)
 """Events recorded within this time may have been appended together."""
@@ -107,7 +107,8 @@ class Campaign:
     row: Mapping[str, Any]
 
     def known_until(self, end: datetime) -> datetime:
-        """`end` if orders are known up to it, give or take a day. Otherwise the end of the known orders."""
+        """`end`, if orders are known up to it (the last order may be a day earlier). Otherwise the end of the known
+        orders."""
         clock: datetime = self.row["data_clock"]
         last = orders_end(clock, self.row["last_order_at"])
         assert last is not None  # the campaign has an event or a coupon, so there is a clock
@@ -125,7 +126,7 @@ def orders_end(data_clock: datetime | None, last_order_at: datetime | None) -> d
 
 
 def campaign_of(reading: Reading, campaign: str) -> Campaign:
-    """Raises `NotThere`."""
+    """The campaign with this id. Raises `NotThere` if it has no event and no coupon."""
     row = reading.frame(_query("campaign"), {"campaign": campaign, "key_hash": key_hash(campaign)}).row(0, named=True)
     if not (row["known"] or row["first_given_at"]):
         raise NotThere(f"campaign {campaign}: has no event and no coupon; check the id, or run `consume`")
@@ -277,7 +278,8 @@ class Arms:
 
 
 def arms_of(reading: Reading, of: Campaign, window: Window, shares: str | None, control: str) -> Arms:
-    """Raises `NotThere` if there is no control or no treatment."""
+    """The arms of a campaign, with the people that count: those assigned before the start, and before they got a
+    coupon. Raises `NotThere` if there is no control or no treatment."""
     bound = {"campaign": of.campaign_id, "key_hash": key_hash(of.campaign_id)}
     assigned = reading.frame(_query("assigned"), bound)
     holders = reading.frame(_query("holders"), {"campaign": of.campaign_id})

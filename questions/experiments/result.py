@@ -74,9 +74,10 @@ def _values(rows: pl.DataFrame, metric: str) -> Array:
 def effects(control: Arm, treatments: Sequence[Arm], metrics: Sequence[str], elapsed: float = 1.0) -> list[Row]:
     """One row per treatment, metric and method. `elapsed`: the part of the window that is over.
 
-    `p_corrected`: by Holm over the treatments for the main metric, by Benjamini and Hochberg over all other metrics
-    together. `simultaneous_…`: with several treatments, wider intervals of the main metric: those of all treatments
-    cover the true effects together."""
+    `p_corrected`: corrected by Holm's method over the treatments for the main metric, and by that of Benjamini and
+    Hochberg over all other metrics together. `simultaneous_…`: with several treatments, wider intervals of the main
+    metric, which together cover the true effects of all treatments.
+    """
     main = metrics[0]
     tests = {metric: len(treatments) if metric == main else 1 for metric in metrics}
     rows = [row for arm in treatments for m in metrics for row in _methods(control, arm, m, elapsed, tests[m])]
@@ -165,8 +166,8 @@ def _capped(row: Any, control: Array, treated: Array) -> Iterator[Row]:
 
 
 def by_part(control: Arm, treatments: Sequence[Arm], part: Mapping[str, str], metric: str) -> list[Row]:
-    """The plain effect within each part of the people, with p corrected over all rows. `part`: the part of each
-    person."""
+    """The plain effect within each part of the people, with p corrected over all rows. `part`: for each person, the
+    name of the part, such as the value of a profile attribute."""
     rows = []
     names = sorted(set(part.values()))
     for arm in treatments:
@@ -293,8 +294,8 @@ def response(control: Arm, treatments: Sequence[Arm], metric: str) -> Row | None
 
 
 def balance(control: Arm, treatments: Sequence[Arm], metric: str) -> list[Row]:
-    """p of a difference between the control and each treatment before the start, corrected by Holm. After a random
-    draw, there should be no difference."""
+    """For each treatment, the p of its difference from the control before the start, corrected by Holm's method. After
+    a random draw, there should be no difference."""
     rows: list[Row] = []
     for arm in treatments:
         sides = [side.group(metric).before for side in (control, arm)]
@@ -319,7 +320,7 @@ def smallest_lift(control: Arm, arm: Arm, metric: str, treatments: int) -> float
 
 def sentence(arm: str, effect: Row, cuped: Row | None, money: Row | None, currency: str | None) -> Note:
     """The conclusion for one treatment in words: the plain effect, the CUPED effect, and the return. With several
-    treatments, the interval and p are corrected for all of them, and decide the wording."""
+    treatments, interval and p are corrected for their number; the corrected ones decide the wording."""
     if effect["low"] is None or effect["p"] is None:
         return Note(_SAME, {"what": effect["metric"], "arm": arm})
     shown = _Interval.of(effect, "total_")

@@ -271,8 +271,8 @@ class Evaluation:
     # --- the answer
 
     def _arranged(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Sort the rows, and order the columns: keys first, then the metrics in the order of the question. `open`: late
-        facts may still arrive for this bucket."""
+        """Sort the rows, and order the columns: keys first, then the metrics in the order of the question. Adds `open`:
+        whether late facts may still change the row."""
         question, clock = self._question, self.clock
         suffixes = {"target": ("", "_target", "_reached"), None: ("",)}.get(
             question.compare, ("", "_before", "_change")

@@ -101,7 +101,7 @@ def _checked(parameters: MetricSlice, compare: str | None = None, rates: Rates |
 
 
 def metric_named(name: str) -> Metric:
-    """Raises `NotThere`."""
+    """The metric of this name. Raises `NotThere`."""
     if name not in METRICS:
         raise NotThere(f"metric {name}: there is none of that name; see `coupon-ledger metrics list`")
     return METRICS[name]

@@ -339,9 +339,9 @@ def _versions(reading: Reading, bound: Mapping[str, Any]) -> pl.DataFrame:
 def violations(reading: Reading, parameters: Violations) -> Iterator[pl.DataFrame]:
     """Broken rules: one row per violation, by time.
 
-    Three flags mark violations that are not faults: `superseded`, where a later fact overtook a sweep; `explained`, by
-    linked ids of one person; `provisional`, while the other topic is not yet read. `counterpart` is the other coupon,
-    order or user involved, if the rule has one.
+    Three flags mark violations that are not faults: `superseded` (a later fact overtook a sweep), `explained` (the two
+    users are linked ids of one person), `provisional` (the other topic is not yet read far enough). `counterpart` is
+    the other coupon, order or user involved, if the rule has one.
     """
     return reading.batches(_query("violations"), parameters.bound)
 
@@ -371,7 +371,7 @@ def campaign_users(reading: Reading, parameters: OneCampaign) -> pl.DataFrame:
 
 
 def linked(reading: Reading, _: OfPast) -> pl.DataFrame:
-    """How many user ids have linked ids (`users`), and how many linked ids there are (`ids`): one row."""
+    """How many users have linked ids (`users`), and how many ids are linked to them (`ids`): one row."""
     return reading.frame(_query("linked"))
 
 
